@@ -77,6 +77,9 @@ class Tuning(NamedTuple):
 
     otel_grace_s: float = 1.0
     """Seconds after the root of its trace when an open span is closed as abandoned. LangSmith's take 0.4 s."""
+    otel_portion_bytes: int = 48 * 2**20
+    """Bytes that spans of a request may be mapped to until those are stored, about. A text may become 60 times as
+    large."""
     otel_traces: int = 10_000
     """Traces that are remembered while their spans arrive; of older ones the storage is asked."""
 

@@ -18,7 +18,7 @@ from agentspan.storage.location import Location
 
 END_S = 2
 """How long requests in flight may take once the server is asked to end."""
-LAST_S = 2.8
+LAST_S = 2.5
 """Seconds from the signal to the end of the process at the latest."""
 LONGEST_TOKEN = 4096
 

@@ -17,6 +17,7 @@ from agentspan.model.status import FINISH_STATUSES, PURPOSES
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import scores
 from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, told_by, told_by_event
+from agentspan.otel.mapping.values import values_in
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import about_of, name_of, times_of
 from agentspan.schemas.meaning import describe
@@ -26,6 +27,10 @@ from agentspan.storage.lookup import references, unique
 _RUN, _SCOPE = "agentspan.run.", "agentspan"
 _ENDS = frozenset({*FINISH_STATUSES, "terminated"})
 BATCH = 500
+MAX_PARTS = 300_000
+"""Texts, objects and lists of a payload that is read; one with more is stored as a text. HTTP takes no more."""
+MAX_NUMBERS = 3_000_000
+"""Values of a payload that is read. A body of 10 MiB has at most so many."""
 
 
 def is_copy(span: OtelSpan) -> bool:
@@ -116,9 +121,12 @@ def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanR
         return None
     if status not in FINISH_STATUSES:
         return None
-    payload = ctx.admit(*jsontext.encode(_parsed(said.get("input.value")) or {}))
+    sent = _parsed(said.get("input.value")) or {}
+    if type(sent) is str:
+        sent = {"input.value": sent}
+    payload = ctx.admit(jsontext.text_of(sent), sent)
     value = _parsed(said.get("output.value"))
-    result = None if value is None else ctx.admit(*jsontext.encode(value))
+    result = None if value is None else ctx.admit(jsontext.text_of(value), value)
     name = name_of(ctx, _text(said, "agentspan.schema_name") or "custom")
     span_type, times = REGISTRY.resolve(name), times_of(span.start_ns, span.end_ns)
     if type(elapsed := said.get("agentspan.duration_ms")) is float:
@@ -204,10 +212,26 @@ def _time(value: Any) -> str | None:
 
 
 def _parsed(text: Any) -> Any:
+    """Return the value of a JSON text; one that is too large as it is, None of what is none."""
     try:
-        return jsontext.decode(text) if type(text) is str else None
+        if type(text) is not str or _is_too_large(text):
+            return text if type(text) is str else None
+        return jsontext.decode(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _is_too_large(text: str) -> bool:
+    """Return whether a JSON text has so many parts or values that it is not read."""
+    if text.count('"') // 2 + values_in(text) <= MAX_PARTS:  # with those within texts
+        return False
+    parts = values = 0
+    for texts, outside in jsontext.structure(text):
+        parts += texts + outside.count("{") + outside.count("[")
+        values += outside.count(",")
+        if parts > MAX_PARTS or values > MAX_NUMBERS:
+            return True
+    return False
 
 
 def _json(ctx: Context, text: Any) -> str | None:

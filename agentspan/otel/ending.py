@@ -1,10 +1,10 @@
 """Ends the runs whose root never arrives, some time after their last span, and the runs of processes."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentspan import clock
-from agentspan.model.rows import AgentInstanceRow, AgentVersionRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow
 from agentspan.operations.context import Context
 from agentspan.otel.live_traces import LiveRun, Named
 from agentspan.otel.mapping.mapped import Mapped
@@ -17,22 +17,48 @@ from agentspan.storage.protocol import Query
 _KEY = trace_key("").partition(":")[0] + ":"
 
 
+class _Outline(NamedTuple):
+    """The part of a stored span that its run's end depends on: a run may have more payloads than fit into memory."""
+
+    started_at: str
+    id: str
+    parent: str | None
+    end_ns: int
+
+
+def _outline(row: AgentSpanRow) -> _Outline:
+    return _Outline(row.started_at or "", row.id, row.parent_span_id, ns_of(row.finished_at))
+
+
+def _row(ctx: Context, id: str, instance_id: str) -> AgentSpanRow:
+    _, row = ctx.storage.find(id, instance_id=instance_id).rows[id]
+    assert isinstance(row, AgentSpanRow)
+    return row
+
+
+def is_to_end(run: LiveRun) -> bool:
+    """Return whether a run is active, and no program records it."""
+    return run.row.status == "active" and not run.is_recorded
+
+
 def end(ctx: Context, placing: Placing, run: LiveRun) -> bool:
     """End a run that is active; return whether it was.
 
     One whose root is missing ends as its first span did. That is a guess: its root replaces it when it comes. One that
     a program records goes on.
     """
-    if run.row.status != "active" or run.is_recorded:
+    if not is_to_end(run):
         return False
     before, now = run.row, clock.now()
-    spans = {row.id: row for row in ctx.storage.iter_spans(before.id)} if run.is_own or run.is_loaded else {}
-    times = times_of(run.start_ns, max([run.end_ns, *(ns_of(row.finished_at) for row in spans.values())]) or None)
+    has_spans = run.is_own or run.is_loaded
+    spans = [_outline(row) for row in ctx.storage.iter_spans(before.id)] if has_spans else []
+    times = times_of(run.start_ns, max([run.end_ns, *(span.end_ns for span in spans)]) or None)
     columns: dict[str, Any] = {"finished_at": times.finished_at, "duration_ms": times.duration_ms}
     columns["status"] = "complete"
-    tops = [row for row in spans.values() if row.parent_span_id not in spans] if run.is_own else []
+    ids = {span.id for span in spans}
+    tops = [span for span in spans if span.parent not in ids] if run.is_own else []
     if tops:
-        mapped = stored_mapped(min(tops, key=lambda row: (row.started_at or "", row.id)))
+        mapped = stored_mapped(_row(ctx, min(tops).id, before.id))
         columns |= placing.renamed(ctx, run, _named(ctx, run, mapped), now)
         columns |= end_of(ctx, mapped, is_ended=True, times=times, now=now)
         columns |= {"closed_by": "abandoned", "closed_at": now}

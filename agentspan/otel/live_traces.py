@@ -7,7 +7,6 @@ that depends stay in memory while their trace is recent. Those that look differe
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow
@@ -102,6 +101,8 @@ class LiveTrace:
         steps: the spans on which others depend, by their id in agentspan. Their ids and their parents' are agentspan's.
         written: how each of them looks in the storage (see Look), by the same id.
         seen: the spans that are stored, as far as it is known.
+        bytes: what it takes in memory, about.
+        sizes: what each of its steps takes of that.
         calls: tells whether steps can depend on others at all.
     """
 
@@ -111,6 +112,7 @@ class LiveTrace:
     written: dict[str, "Look"] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     bytes: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
     calls: Calls = field(default_factory=Calls)
 
 
@@ -225,17 +227,27 @@ class LiveTraces:
         if not trace.run.is_own:
             self.processes[trace.run.row.external_identifier or ""] = trace.run
 
-    def keep(self, trace: LiveTrace, steps: Iterable[Step], size: int) -> None:
-        """Remember steps of a trace."""
+    def keep(self, trace: LiveTrace, steps: Iterable[Step], sizes: Mapping[str, int], size: int) -> None:
+        """Remember steps of a trace.
+
+        Args:
+            sizes: bytes of each step, by its id.
+            size: bytes of all else that is remembered of the trace since the last time.
+        """
+        before = trace.bytes
         for step in steps:
-            trace.steps[step.span.span_id] = step
-        for id in [*islice(trace.steps, max(0, len(trace.steps) - MAX_STEPS))]:
+            id = step.span.span_id
+            trace.steps[id] = step
+            trace.sizes[id] = sizes[id]
+        trace.bytes += sum(sizes.values()) + size
+        while trace.steps and (len(trace.steps) > MAX_STEPS or trace.bytes > MAX_BYTES):
+            id = next(iter(trace.steps))
             del trace.steps[id]
             trace.written.pop(id, None)
-        trace.bytes += size
+            trace.bytes -= trace.sizes.pop(id, 0)
         if trace.bytes > MAX_BYTES:  # the storage says which spans it has, which takes longer
             trace.seen.clear()
-        self._bytes += size
+        self._bytes += trace.bytes - before
         while len(self._traces) > self._most or (self._bytes > MAX_BYTES and len(self._traces) > 1):
             _, gone = self._traces.popitem(last=False)
             self._bytes -= gone.bytes

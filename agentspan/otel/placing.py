@@ -192,10 +192,11 @@ class Placing:
 
     def remove_unused(self, ctx: Context, before: Sequence[AgentInstanceRow]) -> None:
         """Remove the agents and versions by which runs were registered before their roots came, where none has them."""
-        for row in before:
-            version = Remove("agent_version", row.agent_version_id)
-            agent = (Remove("agent_schema_version", row.agent_schema_version_id), Remove("agent", row.agent_id))
-            ctx.storage.apply([Unit((version,)), Unit(agent)], wait_s=ctx.wait_s)
+        named = {(row.agent_id, row.agent_version_id, row.agent_schema_version_id) for row in before}
+        for agent, version, schema in named:
+            unused = (Remove("agent_schema_version", schema), Remove("agent", agent))
+            ctx.storage.apply([Unit((Remove("agent_version", version),)), Unit(unused)], wait_s=ctx.wait_s)
+        if named:
             self._references.clear()
 
 

@@ -8,33 +8,36 @@ handoff whose agent begins, a call whose messages are in log records; and so is 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from time import monotonic
 from typing import NamedTuple
 
 from agentspan import clock
-from agentspan.errors import InvalidValue
+from agentspan.errors import DatabaseBusy, InvalidValue
 from agentspan.model.changes import Put, PutSpans, Refused, Remove, Unit, parted
 from agentspan.model.rows import AgentSpanRow, OtelLogRow, ScoreRow
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import copies
-from agentspan.otel.ending import end, open_runs
+from agentspan.otel.ending import end, is_to_end, open_runs
 from agentspan.otel.identity import span_id
-from agentspan.otel.live_traces import LiveTrace, LiveTraces, look_at
+from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, look_at
 from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
 from agentspan.otel.mapping.mapped import joins, map_span, with_logs
+from agentspan.otel.mapping.values import JSON_STARTS, memory_of
 from agentspan.otel.placing import Placing, live_run, stored_step
 from agentspan.otel.scores import rows_of
 from agentspan.otel.scores import store as store_scores
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import log_of, log_row, rewritten
 from agentspan.otel.trace_changes import TraceChanges, changes_of, moves_of, units_of_run
-from agentspan.otel.traces import Step, in_order
+from agentspan.otel.traces import Step, in_order, order, root_span
 from agentspan.storage.protocol import Query
 from agentspan.tuning import STANDARD, Tuning
 
 BATCH = 500
 """Spans that are put by one statement, and about as many of one commit."""
+END_TOGETHER = 20
+"""Runs that are ended by one commit: 15 ms, in which no other program writes."""
 KEEP_LOGS_S = 600.0
 """Seconds for which log records wait for their span, and for others of it."""
 Logs = Mapping[tuple[str, str], Sequence[Log]]
@@ -71,6 +74,8 @@ class Receiver:
 
     def __init__(self, ctx: Context, *, tuning: Tuning = STANDARD) -> None:
         self._ctx = ctx
+        self._tuning = tuning
+        self._ends = False
         self._lock = threading.Lock()
         self._live = LiveTraces(tuning.otel_traces)
         self._placing = Placing(self._live)
@@ -104,15 +109,45 @@ class Receiver:
                 self._forget()  # what is remembered may not be what is stored
                 raise
 
-    def end_idle(self, idle_s: float) -> int:
-        """End the runs that got no span for so many seconds, and return how many; remove old log records."""
+    def stop(self) -> None:
+        """Have a `store` that another thread is in, and each later one, raise DatabaseBusy before its next commit."""
+        self._ends = True
+
+    def end_idle(self, idle_s: float, most: int | None = None) -> int:
+        """End the runs that got no span for so many seconds, and return how many; remove old log records.
+
+        Args:
+            most: runs to end, at most; a request may leave 50,000.
+        """
         with self._lock:
             if not self._has_looked:  # for the runs that another server left open
                 for row in open_runs(self._ctx):
                     self._live.runs.setdefault(row.id, live_run(row, monotonic()))
                 self._has_looked = True
             self._remove_old_logs()
-            return sum(end(self._ctx, self._placing, run) for run in self._live.idle(monotonic() - idle_s))
+            idle = filter(is_to_end, self._live.idle(monotonic() - idle_s))
+            ended = 0
+            while ended != most and not self._ends:
+                runs = [*islice(idle, END_TOGETHER if most is None else min(END_TOGETHER, most - ended))]
+                if not runs:
+                    break
+                ended += self._ended(runs)
+            return ended
+
+    def _ended(self, runs: Sequence[LiveRun]) -> int:
+        """End runs in one commit; return how many were active."""
+        count = 0
+
+        def work(ctx: Context) -> None:
+            nonlocal count
+            count = sum(end(ctx, self._placing, run) for run in runs)
+
+        try:
+            self._grouped(work)
+        except BaseException:
+            self._forget()  # which has the runs that are still active looked for
+            raise
+        return count
 
     def _forget(self) -> None:
         self._live.forget()
@@ -122,6 +157,21 @@ class Receiver:
     def _store(self, spans: Sequence[OtelSpan], said: Sequence[Log], *, is_whole: bool) -> Stored:
         logs = _by_span(said) if is_whole else self._with_stored_logs(spans, said)
         judged, logs = _parted(logs)
+        done = Stored()
+        for portion in [spans] if is_whole else portions(spans, self._tuning.otel_portion_bytes):
+            more = self._store_portion(portion, logs, is_whole=is_whole)
+            done = Stored(*map(sum, zip(done, more, strict=True)))
+        self._add_scores(spans, judged)
+        here = {(span.trace_id, span.span_id) for span in spans}
+        self._add_messages({which: found for which, found in logs.items() if which not in here})
+        if is_whole:
+            idle = filter(is_to_end, self._live.idle(monotonic() + 1.0))
+            while runs := [*islice(idle, END_TOGETHER)]:
+                self._ended(runs)
+        return done
+
+    def _store_portion(self, spans: Sequence[OtelSpan], logs: Logs, *, is_whole: bool) -> Stored:
+        """Map spans and store them. What they were mapped to takes many times the memory that their texts take."""
         mapped = [Step(span, map_span(span, logs.get((span.trace_id, span.span_id), ()))) for span in spans]
         steps = [step for step in mapped if step.mapped.is_step]
         traces: dict[str, list[Step]] = {}
@@ -136,12 +186,6 @@ class Receiver:
                 self._forget()
                 if attempt == ATTEMPTS - 1:
                     raise InvalidValue("run", "it was removed while its spans were stored") from None
-        self._add_scores(spans, judged)
-        here = {(span.trace_id, span.span_id) for span in spans}
-        self._add_messages({which: found for which, found in logs.items() if which not in here})
-        if is_whole:
-            for run in self._live.idle(monotonic() + 1.0):
-                end(self._ctx, self._placing, run)
         return Stored(
             self._placing.registered - before, new, repeated, len(steps) - new, skipped=len(mapped) - len(steps)
         )
@@ -150,6 +194,8 @@ class Receiver:
         """Store the spans of some traces; return how many are new, and how many of these are duplicates."""
         new = repeated = 0
         for batch in _batches(traces):
+            if self._ends:
+                raise DatabaseBusy("the server ends; send it again")
             now = clock.now()
             if not self._live.has(batch):  # else the transaction would be an empty one
                 self._grouped(partial(self._placing.place, traces=batch, now=now, is_whole=is_whole))
@@ -163,7 +209,7 @@ class Receiver:
             for changes in found:
                 new += len(changes.rows.keys() - known)
                 repeated += len(changes.duplicates - known)
-                self._live.keep(changes.trace, changes.relevant, changes.remembered_bytes)
+                self._live.keep(changes.trace, changes.relevant, changes.step_bytes, changes.id_bytes)
         return new, repeated
 
     def _grouped(self, work: Callable[[Context], object]) -> None:
@@ -300,6 +346,48 @@ def _by_span(logs: Iterable[Log]) -> Logs:
     for log in logs:
         joined.setdefault((log.trace_id, log.span_id), []).append(log)
     return joined
+
+
+def portions(spans: Sequence[OtelSpan], most_bytes: int) -> Iterator[Sequence[OtelSpan]]:
+    """Yield spans, about as many at a time as may be mapped to so many bytes.
+
+    Nearly every request is one portion. Else they come in the order of their starts, a trace with its root first: a
+    trace in several portions is stored as if each of them had come in a request of its own.
+    """
+    sizes = {id(span): _mapped_bytes(span) for span in spans}
+    if sum(sizes.values()) <= most_bytes:
+        yield spans
+        return
+    traces: dict[str, list[OtelSpan]] = {}
+    for span in sorted(spans, key=order):
+        traces.setdefault(span.trace_id, []).append(span)
+    portion: list[OtelSpan] = []
+    room = most_bytes
+    for trace in traces.values():
+        size = sum(sizes[id(span)] for span in trace)
+        if size > most_bytes:
+            root = root_span(trace)
+            trace = [root, *(span for span in trace if span is not root)]
+        for group in [trace] if size <= most_bytes else [[span] for span in trace]:
+            size = sum(sizes[id(span)] for span in group)
+            if portion and size > room:
+                yield portion
+                portion, room = [], most_bytes
+            portion += group
+            room -= size
+    yield portion
+
+
+def _mapped_bytes(span: OtelSpan) -> int:
+    """Return how many bytes a span may take when it is mapped, at most, about."""
+    size = 1000
+    for attributes in (span.attributes, *[event.attributes for event in span.events]):
+        for value in attributes.values():
+            if type(value) is not str:
+                size += 0 if type(value) not in (list, dict) else memory_of(value)
+            elif value[:1] in JSON_STARTS or value[:1] > "\x7f":
+                size += memory_of(value)
+    return size
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:

@@ -110,15 +110,25 @@ def in_order(steps: Iterable[Step]) -> list[Step]:
 
 
 def _order(step: Step) -> tuple[int, int, str, str]:
-    span = step.span
+    return order(step.span)
+
+
+def order(span: OtelSpan) -> tuple[int, int, str, str]:
+    """Return the key by which spans are in the order of their starts."""
     return span.start_ns, span.parent_span_id is not None, span.trace_id, span.span_id
 
 
 def root_of(trace: Sequence[Step]) -> Step:
     """Return the root of a trace; where it is missing, the first span whose parent is."""
-    here = {step.span.span_id for step in trace}
-    tops = [step for step in trace if step.span.parent_span_id not in here]
-    return min(tops or trace, key=lambda step: (-rank_of(step.span), *_order(step)))
+    root = root_span([step.span for step in trace])
+    return next(step for step in trace if step.span is root)
+
+
+def root_span(trace: Sequence[OtelSpan]) -> OtelSpan:
+    """Return the same of spans."""
+    here = {span.span_id for span in trace}
+    tops = [span for span in trace if span.parent_span_id not in here]
+    return min(tops or trace, key=lambda span: (-rank_of(span), *order(span)))
 
 
 def rank_of(span: OtelSpan) -> int:

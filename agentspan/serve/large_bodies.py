@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
 
+from agentspan.jsontext import structure
 from agentspan.operations.bulk import Plan
 
 LARGE = 128 * 2**10
@@ -75,16 +76,11 @@ def _has_too_many_parts(body: bytes) -> bool:
     """Return whether there are more than MAX_PARTS. It never counts more of them, a few milliseconds at a time."""
     if body.count(b'"') // 2 + body.count(b"{") + body.count(b"[") <= MAX_PARTS:  # with those within texts
         return False
-    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     count = 0
-    is_inside = 0  # a text
-    for at in range(0, len(plain), LARGE):
-        pieces = plain[at : at + LARGE].split(b'"')
-        outside = b"".join(pieces[is_inside::2])
-        count += len(pieces) // 2 + outside.count(b"{") + outside.count(b"[")
+    for texts, outside in structure(body):
+        count += texts + outside.count(b"{") + outside.count(b"[")
         if count > MAX_PARTS:
             return True
-        is_inside ^= (len(pieces) - 1) % 2
     return False
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from agentspan import jsontext
 from agentspan.otel.mapping.draft import Draft, Family
 from agentspan.otel.mapping.mapped import map_span
+from agentspan.otel.mapping.values import MAX_VALUES
 from agentspan.otel.span import Event, Link, Log
 from tests.otel.recorded import mapped, plain, span
 
@@ -373,6 +375,41 @@ def test_what_is_nested_too_deep_stays_a_text() -> None:
     deep = "[" * 2000 + "]" * 2000
     told = mapped({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.arguments": deep})
     assert told.payload["arguments"] == deep
+
+
+def _arguments(text: str) -> Any:
+    return mapped({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.arguments": text}).payload["arguments"]
+
+
+def test_what_has_too_many_values_stays_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = MAX_VALUES // 2 - 1  # an empty object counts with the comma before it
+    read: list[Any] = [[*range(MAX_VALUES)], {"a": [{}] * half}, [[1]] * half]
+    for value in read:
+        assert _arguments(json.dumps(value)) == value
+    prose = {"said": 'one, "two", {three}\\, ' * MAX_VALUES}
+    assert _arguments(json.dumps(prose)) == prose
+    calls: list[str] = []
+    monkeypatch.setattr(jsontext, "decode", calls.append)
+    unread: list[Any] = [
+        [1] * (MAX_VALUES + 1),
+        {str(each): 1 for each in range(MAX_VALUES + 2)},
+        [{}] * (half + 2),
+        [[]] * (half + 2),
+    ]
+    for value in unread:
+        text = json.dumps(value)
+        assert _arguments(text) == text
+    assert calls == []
+
+
+def test_the_texts_of_a_span_may_have_so_many_values_together() -> None:
+    inner = json.dumps([1] * (MAX_VALUES // 2))
+    told = mapped({"gen_ai.operation.name": "chat", "gen_ai.tool.definitions": json.dumps([inner] * 20)})
+    kinds = [type(each) for each in told.payload["tools"]]
+    assert kinds.count(list) in (4, 5)  # of six, the list of them and what was read before
+    assert kinds == sorted(kinds, key=lambda kind: kind is str)
+    again = mapped({"gen_ai.operation.name": "chat", "gen_ai.tool.definitions": json.dumps([inner])})
+    assert type(again.payload["tools"][0]) is list
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,23 @@
 """Spans as they arrive: the transactions that they take, and the rows that are removed in between."""
 
+import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import Mock
 
 import pytest
 
+from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Applied, Remove, Unit
-from agentspan.model.rows import AgentRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow
 from agentspan.operations.context import Context
-from agentspan.otel.receiving import Receiver
+from agentspan.otel import receiving
+from agentspan.otel.live_traces import MAX_BYTES, LiveTraces
+from agentspan.otel.placing import Placing
+from agentspan.otel.receiving import Receiver, portions
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.memory import MemoryStorage
@@ -18,7 +25,7 @@ from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.sqlite.storage import SQLiteStorage
 from agentspan.tuning import STANDARD
-from tests.otel.recorded import span
+from tests.otel.recorded import NAMES, recorded, span
 
 T = TypeVar("T")
 LONG = "The flight leaves JFK at 09:40, and Seattle will be rainy. " * 20
@@ -55,6 +62,109 @@ def test_a_span_of_a_known_trace_takes_one_commit_and_few_statements(tmp_path: P
         assert receiver.store([third])[:4] == (0, 0, 0, 1)
         receiver.store([root])
         assert len(_spans(storage)) == 4
+
+
+def _call(number: int, attributes: dict[str, Any], **about: Any) -> OtelSpan:
+    said = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", **attributes}
+    return span(said, span_id=f"{number:016x}", start_ns=number + 1, end_ns=10**9, **about)
+
+
+@pytest.mark.parametrize("many", [json.dumps(["a1"] * 20_000), ["a1"] * 20_000], ids=["text", "list"])
+def test_a_request_of_many_small_values_is_mapped_in_portions(storage: Storage, many: Any) -> None:
+    spans = [_call(number, {"gen_ai.input.messages": many}, trace_id=f"{number % 4 + 1:032x}") for number in range(40)]
+    receiver = Receiver(Context(storage), tuning=STANDARD._replace(otel_portion_bytes=10 * 2**20))
+    tracemalloc.start()
+    stored = receiver.store(spans)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (stored.runs, stored.spans, stored.known) == (1, 40, 0)
+    assert receiver.store(spans)[:4] == (0, 0, 0, 40)
+    assert peak < 100 * 2**20  # all of it takes 190 MB
+    assert {len(json.loads(row.payload)["messages"]) for row in _spans(storage)} == {20_000}
+
+
+def test_a_portion_begins_with_the_root_of_its_trace_and_each_span_is_in_one() -> None:
+    long = json.dumps(["a"] * 1000)
+    trace = [span({"k": long}, span_id=f"{each:016x}", parent_span_id=f"{9:016x}", start_ns=each) for each in (3, 1, 2)]
+    root = span({}, span_id=f"{9:016x}", parent_span_id=None, start_ns=4)
+    other = span({"k": long}, trace_id="e" * 32, start_ns=8)
+    assert [*portions([*trace, root, other], 10**9)] == [[*trace, root, other]]
+    found = [*portions([*trace, root, other], 400_000)]
+    assert [[each.start_ns for each in portion] for portion in found] == [[4, 1], [2], [3], [8]]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", NAMES)
+def test_portions_of_a_request_make_the_runs_that_the_whole_one_makes(name: str) -> None:
+    found, logs = recorded(name)
+    account, seen = new_account(), list[list[Any]]()
+    for size in (STANDARD.otel_portion_bytes, 1):
+        storage = MemoryStorage(account)
+        Receiver(Context(storage), tuning=STANDARD._replace(otel_portion_bytes=size)).store(found, logs)
+        about = [
+            (row.id, row.parent_span_id, row.schema_name, row.payload, row.result_payload) for row in _spans(storage)
+        ]
+        seen.append(sorted(about, key=str))
+    assert seen[0] == seen[1]
+
+
+def test_remembered_calls_of_a_trace_are_bounded_by_their_memory() -> None:
+    traces = LiveTraces()
+    receiver = Receiver(Context(MemoryStorage(new_account())))
+    receiver._live = traces
+    receiver._placing = Placing(traces)
+    many = json.dumps(["a1"] * 50_000)
+    for number in range(6):
+        receiver.store([_call(number, {"gen_ai.input.messages": many})])
+    trace = traces.get(_call(0, {}).trace_id)
+    assert trace is not None
+    assert 0 < len(trace.steps) < 6
+    assert trace.bytes <= MAX_BYTES
+    assert trace.steps.keys() == trace.sizes.keys() >= trace.written.keys()
+
+
+def test_runs_that_are_idle_are_ended_some_at_a_time(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
+        receiver = Receiver(Context(storage))
+        receiver.store([_call(each, {}, trace_id=f"{each + 1:032x}", parent_span_id="c" * 16) for each in range(50)])
+        storage._connections.writer().set_trace_callback(seen.append)
+        assert [receiver.end_idle(-1.0, 30), receiver.end_idle(-1.0, 30), receiver.end_idle(-1.0, 30)] == [30, 20, 0]
+        storage._connections.writer().set_trace_callback(None)
+        assert seen.count("begin immediate") == 3
+        ended = [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
+        assert {row.status for row in ended} == {"complete"}
+
+
+def test_runs_that_have_ended_are_forgotten_without_a_transaction(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
+        receiver = Receiver(Context(storage))
+        receiver.store([each for number in range(50) for each in _trace(number + 1)])
+        storage._connections.writer().set_trace_callback(seen.append)
+        assert receiver.end_idle(-1.0, 1) == 0
+        storage._connections.writer().set_trace_callback(None)
+        assert "begin immediate" not in seen
+
+
+def test_ends_that_fail_are_made_at_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
+        receiver = Receiver(Context(storage))
+        receiver.store([_call(each, {}, trace_id=f"{each + 1:032x}", parent_span_id="c" * 16) for each in range(3)])
+        with monkeypatch.context() as patched:
+            patched.setattr(receiving, "end", Mock(side_effect=[True, DatabaseBusy("busy")]))
+            with pytest.raises(DatabaseBusy):
+                receiver.end_idle(-1.0)
+        assert receiver.end_idle(-1.0) == 3
+
+
+def test_a_receiver_that_was_stopped_stores_nothing_more(storage: Storage) -> None:
+    receiver = Receiver(Context(storage))
+    receiver.store(_trace(1))
+    receiver.stop()
+    with pytest.raises(DatabaseBusy, match="the server ends"):
+        receiver.store(_trace(2))
+    assert len(_spans(storage)) == 4
 
 
 class _View:

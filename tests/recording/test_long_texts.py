@@ -267,6 +267,27 @@ def test_assignments_are_those_that_the_whole_pattern_finds(text: str) -> None:
 def test_a_name_that_the_fast_search_leaves_out_is_none(name: str) -> None:
     if credentials._looks(name) is not None:
         assert not name.isascii() or credentials._ends_as_name()(name[-64:])
+        assert credentials._may_end_as_name(name[-64:])
+
+
+NAMED = ["contraseña", "ŞİFRE", "пароль", "パスワード", "clé d'api", "schlüssel", "токен", "密码", "password", "cvv"]
+BETWEEN = ["\u200b", "\ufe0f", "ｐａｓｓ", "wo", "rd", "ß", "ſ", "K", "\ud800", "\\u00e9", "_", " ", "x"]
+PARTS = st.sampled_from([*NAMED, *BETWEEN])
+
+
+@settings(max_examples=examples(500), deadline=None)
+@given(st.lists(PARTS, max_size=6).map("".join))
+def test_a_name_beyond_ascii_that_the_fast_search_leaves_out_is_none(name: str) -> None:
+    read = credentials._as_read(name)
+    assert credentials.looks_of(name) is credentials._looks(read)
+
+
+def test_names_with_what_has_no_width_are_looked_at_closely_only_where_they_end_as_one() -> None:
+    names = [f"pass\u200bword{number}x" for number in range(1000)]
+    before = credentials._looks.cache_info().misses
+    assert not any(map(credentials.names_credential, names))
+    assert credentials._looks.cache_info().misses == before
+    assert credentials.names_credential("pass\u200bword")
 
 
 def test_numbers_in_a_list_of_a_member_are_judged_by_its_name() -> None:

@@ -1,12 +1,15 @@
 """OTLP over HTTP: what exporters send becomes runs; each batch counts once, in any order; what is wrong is said."""
 
+import asyncio
 import base64
 import gzip
 import json
 import random
+import threading
 import zlib
 from typing import Any
 
+import httpx
 import pytest
 
 import agentspan
@@ -260,6 +263,30 @@ def test_busy_and_read_only(tmp_path: Any) -> None:
         assert post(client, export_request(ROOT)).status_code == 200
     with Client(create_app(path, read_only=True)) as client:
         assert post(client, export_request(CHILD)).status_code == 403
+
+
+def test_a_request_that_the_end_of_the_server_interrupts_is_sent_again(stored: MemoryStorage) -> None:
+    """Exporters send again what is answered with 503, and lose what is answered with 500."""
+    entered, ended = threading.Event(), threading.Event()
+
+    def store(*args: Any) -> None:
+        entered.set()
+        ended.wait(60)
+
+    async def interrupted(app: Any) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            asked = asyncio.create_task(client.post("/v1/traces", content=body_of(export_request(ROOT)), headers=JSON))
+            await asyncio.to_thread(entered.wait, 60)
+            asked.cancel()
+            return await asked
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Receiver, "store", store)
+        try:
+            answer = asyncio.run(interrupted(create_app(stored)))
+        finally:
+            ended.set()
+    assert (answer.status_code, answer.headers["retry-after"], answer.json()["code"]) == (503, "5", 14)
 
 
 def test_credentials_are_not_stored(client: Client, stored: MemoryStorage) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from agentspan.otel import files
+from agentspan.ids import IdSource
+from agentspan.otel import copies, files
 from agentspan.otel.otlp import protobuf_bodies
 from agentspan.otel.otlp.compression import plain
 from agentspan.otel.otlp.decoded import MAX_ATTRIBUTES, MAX_ITEMS
+from agentspan.otel.otlp.json_bodies import MAX_MEMBERS
 from agentspan.storage.memory import MemoryStorage
 from tests.otel.recorded import NAMES
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.full
 
 MUTATIONS = longer("AGENTSPAN_TEST_MUTATIONS", 50, 300, 20_000)
 MB = 2**20
+RUN = IdSource(1).new()
 MANY = 1_000_000 if MUTATIONS > 1000 else 110_000
 
 
@@ -180,6 +183,7 @@ MANY_BODIES: dict[str, tuple[str, Callable[[], bytes], dict[str, str]]] = {
     "scopes in JSON": ("traces", lambda: in_json(SCOPES, TIMES), JSON),
     "resources in JSON": ("traces", lambda: in_json(RESOURCES, 60_000), JSON),
     "members in JSON": ("traces", lambda: b'{"a":0' + b',"a":0' * TIMES + b"}", JSON),
+    "elements in JSON": ("traces", lambda: b'{"a":[' + b'"",' * TIMES + b"{}, {}]}", JSON),
     "log records in JSON": ("logs", lambda: in_json(LOGS, TIMES), JSON),
 }
 MANY_FIELDS: dict[str, Callable[[], bytes]] = {
@@ -224,6 +228,33 @@ def test_as_many_spans_as_may_come_are_taken(client: Client) -> None:
     body = in_json(SPANS, MAX_ITEMS - 2)
     assert client.post("/v1/traces", content=body, headers=JSON).status_code == 200
     assert client.post("/v1/traces", content=in_json(SPANS, MAX_ITEMS), headers=JSON).status_code == 400
+
+
+def test_as_many_members_as_may_come_are_taken(client: Client, stored: MemoryStorage) -> None:
+    """What is within a text is no member."""
+    (answer,) = [
+        send(client, body_of(export_request({"name": "said", "attributes": [string("k", said)]})), JSON)
+        for said in ['{"a": 1, "b": [1, 2]}, ' * (MAX_MEMBERS // 2)]
+    ]
+    assert (answer.status_code, answer.content) == (200, b"{}")
+    assert [row.schema_name for row in spans(stored)] == ["said"]
+    for count, status in ((MAX_MEMBERS, 200), (MAX_MEMBERS + 1, 400)):
+        body = b"{" + b",".join(b'"%x":0' % number for number in range(count)) + b"}"
+        assert send(client, body, JSON).status_code == status
+
+
+def test_a_copy_with_very_many_values_keeps_them_as_a_text(client: Client, stored: MemoryStorage) -> None:
+    many = json.dumps({"a": ["a1"] * copies.MAX_PARTS})
+    for span_id, value in (("a", many), ("b", json.dumps({"a": [1] * copies.MAX_PARTS, "said": "[,]" * 900_000}))):
+        said = {"agentspan.id": IdSource(1).new(), "agentspan.status": "complete", "input.value": value}
+        request = export_request({"spanId": span_id * 16, "attributes": [string(*each) for each in said.items()]})
+        group = request["resourceSpans"][0]
+        group["resource"] = {"attributes": [string("agentspan.run.id", RUN)]}
+        group["scopeSpans"][0]["scope"] = {"name": "agentspan"}
+        assert send(client, body_of(request), JSON).content == b"{}"
+    first, second = (json.loads(row.payload) for row in spans(stored))
+    assert first == {"input.value": many}
+    assert len(second["a"]) == copies.MAX_PARTS
 
 
 def test_a_file_may_have_any_number(tmp_path: Path) -> None:

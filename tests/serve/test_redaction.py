@@ -190,6 +190,15 @@ def test_nothing_is_cut_and_every_level_is_looked_at(served: Served) -> None:
     assert span == {"password": R, "text": "x" * 300_000, "list": [*range(20_000)]}
 
 
+def test_keys_of_which_the_same_is_left_are_numbered() -> None:
+    sent = {f"sk-proj-a1b2c3d4e5f6g7h8{number:05}": number for number in range(3000)}
+    text, cleaned = SentRedaction().object(json.dumps(sent), sent)
+    assert json.loads(text) == cleaned
+    assert [*cleaned.values()] == [*sent.values()]
+    assert [*cleaned][:3] == [R, f"{R}'2", f"{R}'3"]
+    assert max(map(len, cleaned)) < 20  # one more quote for each would take the square of them
+
+
 NAMES = st.sampled_from(["password", "said", "headers", "auth", "name", "value", "credentials", "type", "token", KEY])
 TEXTS = st.sampled_from(["Authorization", KEY, "mia", f"key={KEY}", "password: 'hunter2!'", "", "\ud800", "ß"])
 VALUES = st.recursive(

@@ -22,6 +22,7 @@ from agentspan.otel.mapping import (
 from agentspan.otel.mapping.draft import Draft, Family
 from agentspan.otel.mapping.guesses import guess
 from agentspan.otel.mapping.shapes import Shape, shape_of
+from agentspan.otel.mapping.values import begin_span
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
@@ -115,6 +116,7 @@ def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
 
 
 def _mapped(span: OtelSpan, known: tuple[Family, ...] = FAMILIES) -> Mapped:
+    begin_span()
     shape = shape_of(span) if known is FAMILIES else Shape(tuple(span.attributes))
     if shape.families is None:
         shape.families = _families(span, known)

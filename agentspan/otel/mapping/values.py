@@ -7,6 +7,7 @@ import ast
 import json
 import math
 import re
+import threading
 from typing import Any
 
 from agentspan import jsontext
@@ -15,6 +16,16 @@ MAX_LITERAL = 20_000
 """Characters of a text that is read as Python's notation, at most: Python's own parser takes 100 bytes for each."""
 MAX_NESTED = 100
 """Brackets in brackets of a text that is read, at most: what is deeper stays a text, in JSON, too."""
+MAX_VALUES = 100_000
+"""Values of a JSON text that is read, at most: one with more stays a text. A message of it takes 330 bytes in memory,
+and may have taken five; and the parser is one call, in which no other thread runs."""
+BYTES_OF_VALUE = 330
+MAX_OF_SPAN = 3 * MAX_VALUES
+"""The same of all texts of a span. One that several families read counts as often."""
+SHORT = 1000
+"""Characters of a text whose values are not counted: each takes two of them at least."""
+JSON_STARTS = frozenset('{["( \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f')
+"""The first characters of ASCII that a text may have that is read."""
 _BRACKETS = re.compile(r"[\[{(\])}]")
 
 
@@ -82,7 +93,7 @@ def decoded(value: Any) -> Any:
     """Return the value of any JSON text; any other value as it is."""
     if type(value) is not str:
         return value
-    if _is_deep(value):
+    if _is_deep(value) or not _takes(value):
         return value
     try:
         if "NaN" in value or "Infinity" in value:  # no JSON, but Python's writers make it
@@ -114,8 +125,51 @@ def literal(value: Any) -> Any:
         return value
 
 
+def begin_span() -> None:
+    """Begin to count the values that are read of a span: those of the one before do not count any more."""
+    _room.values = MAX_OF_SPAN
+
+
+class _Room(threading.local):
+    """The number of values that may still be read, of the span that a thread maps."""
+
+    values = MAX_OF_SPAN
+
+
+_room = _Room()
+
+
+def _takes(value: str) -> bool:
+    """Return whether a JSON text may be read, and count its values."""
+    count = len(value) // 2 if len(value) <= SHORT else values_in(value)
+    if count > MAX_VALUES:  # perhaps by what is within its texts
+        count = 0
+        for _, outside in jsontext.structure(value):
+            count += values_in(outside)
+            if count > MAX_VALUES:
+                return False
+    if count > _room.values:
+        return False
+    _room.values -= count
+    return True
+
+
+def values_in(text: str) -> int:
+    """Return how many values a JSON text has, at most."""
+    return sum(map(text.count, ",[{"))
+
+
+def memory_of(value: Any) -> int:
+    """Return how many bytes a text, or plain JSON, may take in memory, about, once it is read as JSON and mapped."""
+    if type(value) is str:
+        return 2 * len(value) + BYTES_OF_VALUE * min(values_in(value), MAX_OF_SPAN)
+    if type(value) is dict:
+        value = [*value.values()]
+    return BYTES_OF_VALUE * len(value) + sum(map(memory_of, value)) if type(value) is list else 0
+
+
 def _is_deep(value: str) -> bool:
-    if sum(map(value.count, "[{(")) <= MAX_NESTED:  # nearly every text
+    if len(value) <= MAX_NESTED or sum(map(value.count, "[{(")) <= MAX_NESTED:  # nearly every text
         return False
     depth = 0
     for bracket in _BRACKETS.findall(value):

@@ -678,8 +678,9 @@ def looks_of(name: str) -> re.Pattern[str] | None:
     if name in ("PWD", "OLDPWD"):  # those are folders
         return None
     if not name.isascii():
-        return _looks(_as_read(name))
-    return _looks(name) if _ends_as_name()(name[-64:]) else None  # 0.3 µs, where _looks takes up to 10
+        name = _as_read(name)
+        return _looks(name) if _may_end_as_name(name[-64:]) else None
+    return _looks(name) if _ends_as_name()(name[-64:]) else None  # 0.3 µs, where _looks takes up to 25
 
 
 @cache
@@ -687,12 +688,32 @@ def _ends_as_name() -> Found:
     return search(f"(?i-u:{ASSIGNED})$")
 
 
-def _as_read(name: str) -> str:
-    """Return a name as people read it: full-width letters are letters, what has no width is nothing."""
+@cache
+def _ends_beyond_ascii() -> Found:
+    return search(f"(?i:{ASSIGNED}|{BEYOND_ASCII}|{DOUBTFUL_BEYOND_ASCII})$")
+
+
+def _may_end_as_name(tail: str) -> bool:
+    """Return whether a name that was read may hold credentials: a request may have 300,000 such names."""
+    if tail.isascii():
+        return _ends_as_name()(tail)
+    try:
+        tail.encode()
+    except UnicodeEncodeError:  # half a character, which the search cannot read
+        return True
+    return _ends_beyond_ascii()(tail)
+
+
+@cache
+def _normalize() -> Callable[[str], str]:
     with forks.importing:
         from unicodedata import normalize
+    return partial(normalize, "NFKC")
 
-    return normalize("NFKC", _UNSEEN.sub("", name[-256:]))
+
+def _as_read(name: str) -> str:
+    """Return a name as people read it: full-width letters are letters, what has no width is nothing."""
+    return _normalize()(_UNSEEN.sub("", name[-256:]))
 
 
 @cache

@@ -232,7 +232,7 @@ class Plain(Leaves):
                 if len(own) > MAX_NAME:
                     shown = shown[:MAX_NAME] + "…"
             if shown in out:  # 1 and "1"
-                shown = _another(shown, out, taken)
+                shown = another_key(shown, out, taken)
             self.characters -= len(shown)
             if is_hidden and own == "value":
                 out[shown] = self.hidden()
@@ -301,8 +301,12 @@ class Plain(Leaves):
         return start + "…"
 
 
-def _another(shown: str, out: dict[str, Any], taken: dict[str, int]) -> str:
-    """Return another key for one that is there already."""
+def another_key(shown: str, out: dict[str, Any], taken: dict[str, int]) -> str:
+    """Return another key for one that is there already.
+
+    Args:
+        taken: the last numbers of the keys before, which begin anew with an empty dict.
+    """
     number = taken.get(shown, 1)
     another = shown
     while another in out:

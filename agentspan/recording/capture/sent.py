@@ -6,7 +6,7 @@ from typing import Any
 from agentspan.recording.capture.credential_search import is_harmless_name
 from agentspan.recording.capture.credentials import is_schema, names_credential
 from agentspan.recording.capture.limits import encode
-from agentspan.recording.capture.plain import BASIC_AUTH, described_by
+from agentspan.recording.capture.plain import BASIC_AUTH, another_key, described_by
 from agentspan.recording.capture.redaction import Redaction, Rule
 
 _NUMBERS = frozenset({int, float, bool, type(None)})
@@ -56,10 +56,11 @@ class SentRedaction:
             is_secret = bool(name) and names_credential(name) and not is_schema(value)
             described = "" if is_secret else described_by([*value.items()] if len(value) <= 12 else [])
             out: dict[str, Any] = {}
+            taken: dict[str, int] = {}
             for key, item in value.items():
                 shown = key if len(key) <= 64 and is_harmless_name(key) else redaction.text(key)
-                while shown in out:  # two keys of which the same is left
-                    shown += "'"
+                if shown in out:  # two keys of which the same is left
+                    shown = another_key(shown, out, taken)
                 member = name if is_secret else described if described and key.lower() == "value" else key
                 out[shown] = self._clean(item, member)
             return out
