@@ -13,13 +13,14 @@ read. It costs about what a page of one run costs, however many runs there are; 
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow, Row
-from agentspan.storage.protocol import Query, Rows
+from agentspan.storage.protocol import Query, Rows, with_rest
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.lending import CHUNK, chunks
+from agentspan.storage.sqlite.page_rows import rows_within, up_to
 
 END = "\U0010ffff"
 """Comes after every id and time."""
@@ -138,8 +139,8 @@ class AgentPages:
         found = _window(connection, extents, lists, low, high, key) if low < high else []
         if query.descending:
             found.reverse()
-        rows: list[Row] = list(_rows(connection, found))
-        return Rows(rows, total if query.with_total else None)
+        rows = _rows(connection, found, query.most_bytes)
+        return with_rest(Rows(rows, total if query.with_total else None), found[len(rows) :])
 
     def _current(self, connection: sqlite3.Connection, agent: str, *, has_times: bool) -> Extents:
         """Return the extents of an agent's runs in the state that the connection sees."""
@@ -336,10 +337,15 @@ def _found(
     ).fetchall()
 
 
-def _rows(connection: sqlite3.Connection, ids: Sequence[str]) -> Iterable[AgentSpanRow]:
+def _rows(connection: sqlite3.Connection, ids: Sequence[str], most_bytes: int | None) -> list[Row]:
+    """Return the spans with these ids, in their order: all, or those up to the one that passes `most_bytes`."""
     select = f"{statements.SELECT['agent_span']} where id in ({_marks(ids)})"
-    rows = {values[0]: AgentSpanRow._make(values) for values in connection.execute(select, tuple(ids))}
-    return (rows[id] for id in ids)
+    found, is_cut = rows_within(connection, select, ids, AgentSpanRow, most_bytes)
+    if most_bytes is None or not is_cut:
+        by_id = {row.id: row for row in found}
+        return [by_id[id] for id in ids]
+    in_order = chain.from_iterable(connection.execute(statements.BY_ID["agent_span"], (id,)) for id in ids)
+    return up_to(map(AgentSpanRow._make, in_order), most_bytes)[0]
 
 
 def _marks(values: Sequence[object]) -> str:

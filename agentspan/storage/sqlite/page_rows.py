@@ -1,0 +1,27 @@
+"""The rows of a page, up to a number of characters: 100 spans of 20 MB each are never in memory together."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from agentspan.model.rows import Row
+
+
+def rows_within(
+    connection: sqlite3.Connection, sql: str, values: Sequence[object], row_type: type[Row], most_bytes: int | None
+) -> tuple[list[Row], bool]:
+    """Return the rows of a SELECT, and whether the one that passes `most_bytes` is the last of them."""
+    rows = cast("Iterable[Row]", map(row_type._make, connection.execute(sql, tuple(values))))
+    return ([*rows], False) if most_bytes is None else up_to(rows, most_bytes)
+
+
+def up_to(rows: Iterable[Row], most_bytes: int) -> tuple[list[Row], bool]:
+    """Return rows as far as the one whose texts pass a number of characters, and whether there was one."""
+    found: list[Row] = []
+    left = most_bytes
+    for row in rows:
+        found.append(row)
+        left -= sum([len(value) for value in row if value.__class__ is str])
+        if left < 0:
+            return found, True
+    return found, False
