@@ -9,6 +9,8 @@ import gzip
 import json
 import re
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -105,6 +107,7 @@ class Viewer:
         self._read_only = read_only
         self._sums_s = tuning.run_list_sums_s
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
+        self._one_by_one = ThreadPoolExecutor(1, "agentspan-viewer")
 
     def guarded(self, handler: Handler) -> Handler:
         """Return a handler that checks the login session first, and adds the viewer's headers."""
@@ -182,7 +185,7 @@ class Viewer:
 
     async def steps_data(self, request: Request) -> Response:
         """Answer with the steps that contain the text of the list's filter (see found_steps)."""
-        return respond(await asyncio.to_thread(found_steps, self._storage, _asked(request)))
+        return respond(await self._alone(found_steps, self._storage, _asked(request)))
 
     async def facts(self, request: Request) -> Response:
         """Answer with the head of a run's page (see data.run_facts)."""
@@ -230,7 +233,7 @@ class Viewer:
             turns = conversation.of_run(self._storage.iter_spans(run.id))
             return respond({"turns": turns[offset : offset + TURNS], "total": len(turns)})
 
-        return await asyncio.to_thread(read)
+        return await self._alone(read)
 
     async def stats(self, request: Request) -> Response:
         """Answer with the run's statistics."""
@@ -241,7 +244,7 @@ class Viewer:
         """Answer with the spans that contain the words, and how many there are."""
         run = await self._found(request)
         words = request.query_params.get("q", "")
-        found = await asyncio.to_thread(data.matches, self._storage, run.id, words)
+        found = await self._alone(data.matches, self._storage, run.id, words)
         return respond({"ids": found[:MATCHES], "total": len(found)})
 
     # What changes something
@@ -297,6 +300,10 @@ class Viewer:
             task.add_done_callback(lambda done: (self._listings.pop(asked, None), done.cancelled() or done.exception()))
         await asyncio.wait({task}, timeout=patience_s)
         return task.result() if task.done() else None
+
+    async def _alone(self, read: Callable[..., T], *given: Any) -> T:
+        """Run a read that takes much memory: one at a time, however many are asked for."""
+        return await asyncio.get_running_loop().run_in_executor(self._one_by_one, partial(read, *given))
 
     async def _found(self, request: Request) -> AgentInstanceRow:
         return await asyncio.to_thread(id_prefixes.find_run, self._storage, request.path_params["run_id"])
