@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from starlette.responses import Response
 
-from agentspan.operations.envelopes import Envelope
+from agentspan.operations.envelopes import Envelope, InPieces
 from agentspan.serve.responses import encoded, pieces_of
 from agentspan.serve.spool import Spool
 from agentspan.serve.streaming import streamed
@@ -31,14 +31,12 @@ class BulkAnswers:
         room: bytes of answers after which no further item runs.
 
     Attributes:
-        size: bytes of the answers.
         has_error: whether an item was refused.
     """
 
     def __init__(self, room: int) -> None:
         self._room = room
         self._spool = Spool(IN_MEMORY)
-        self.size = 0
         self.has_error = False
 
     def add(self, key: str, answer: Envelope | None) -> bool:
@@ -49,21 +47,31 @@ class BulkAnswers:
         self.has_error = answer["status"] == "error"
         return not self.has_error
 
+    @property
+    def size(self) -> int:
+        """Bytes of the answers."""
+        return self._spool.size
+
     def is_full(self) -> bool:
         """See operations.bulk.Outputs."""
-        return self.size >= self._room
+        return self._spool.size >= self._room
 
     def _write(self, key: str, answer: Envelope, *, is_limited: bool = True) -> bool:
         """Write an answer; return False, and write nothing, if it is a list that has more bytes than there is room."""
-        size = self.size
+        spool, start = self._spool, self._spool.size
+        before = (b"," if start else b"") + encoded(key) + b":"
         is_limited = is_limited and "summaries" in answer
-        self._spool.write(b"," + encoded(key) + b":" if size else encoded(key) + b":")
-        for piece in pieces_of(answer):
-            self.size = self._spool.write(piece)
-            if is_limited and self.size > self._room:
-                self._spool.cut(size)
-                self.size = size
-                return False
+        if not isinstance(answer, InPieces):
+            spool.write(before + encoded(answer))
+        else:
+            spool.write(before)
+            for piece in pieces_of(answer):
+                spool.write(piece)
+                if is_limited and spool.size > self._room:
+                    break
+        if is_limited and spool.size > self._room:
+            spool.cut(start)
+            return False
         return True
 
     def chunks(self) -> Iterator[bytes]:

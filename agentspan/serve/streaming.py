@@ -6,9 +6,9 @@ to a file without a name, and sent from there.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import TypeVar
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
@@ -20,27 +20,35 @@ LARGE_PART = 256 * 2**10
 """Bytes from which a part goes through a file."""
 THREADS = 2
 """Threads that make parts. Each has a span of at most 20 MB in memory, some times over; more would not be faster."""
-T = TypeVar("T")
 
 
-async def streamed(parts: Iterator[bytes], media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+async def streamed(
+    parts: Iterator[bytes],
+    media_type: str,
+    headers: Mapping[str, str] | None = None,
+    executor: Executor | None = None,
+) -> Response:
     """Return a response with pieces that a thread makes one after the other, as fast as the client reads.
 
     What fits into one chunk is a response with its length. A fault before the second chunk is raised here. After that,
     the connection is closed before the end of the response, so no client takes a part for the whole.
+
+    Args:
+        executor: makes the parts, instead of THREADS threads.
     """
     chunks = _chunks(parts)
-    first, second = await _in_thread(lambda: (next(chunks, b""), next(chunks, None)))
+    run = partial(asyncio.get_running_loop().run_in_executor, executor or _threads())
+    first, second = await run(lambda: (next(chunks, b""), next(chunks, None)))
     if second is None:
         return Response(first, 200, headers, media_type=media_type)
-    return StreamingResponse(_sent([second, first], chunks), 200, headers, media_type=media_type)
+    return StreamingResponse(_sent([second, first], chunks, run), 200, headers, media_type=media_type)
 
 
-async def _sent(made: list[bytes], chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _sent(made: list[bytes], chunks: Iterator[bytes], run: Callable[..., Any]) -> AsyncIterator[bytes]:
     while made:
         yield made.pop()
         if not made:
-            made += await _in_thread(lambda: [chunk for chunk in (next(chunks, None),) if chunk is not None])
+            made += await run(lambda: [chunk for chunk in (next(chunks, None),) if chunk is not None])
 
 
 def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -65,10 +73,6 @@ def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
             size = 0
     if gathered:
         yield b"".join(gathered)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_threads(), work)
 
 
 @cache

@@ -8,7 +8,7 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ from agentspan.serve.login_sessions import LoginSessions, is_own_page
 from agentspan.serve.middleware import log
 from agentspan.serve.page_templates import templates
 from agentspan.serve.paths import route_path
-from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
+from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.streaming import streamed
 from agentspan.serve.write_queue import Writes
 from agentspan.tuning import STANDARD, Tuning
@@ -108,6 +108,7 @@ class Viewer:
         self._sums_s = tuning.run_list_sums_s
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
         self._one_by_one = ThreadPoolExecutor(1, "agentspan-viewer")
+        self._details = ThreadPoolExecutor(1, "agentspan-details")
 
     def guarded(self, handler: Handler) -> Handler:
         """Return a handler that checks the login session first, and adds the viewer's headers."""
@@ -173,7 +174,7 @@ class Viewer:
         headers = {"Content-Disposition": f'attachment; filename="run-{run.id}.html"'}
         # JSON in it is ASCII, but the name of an agent may have half a character.
         parts = (part.encode("utf-8", "backslashreplace") for part in export.parts(self._storage, [run.id]))
-        return await streamed(parts, "text/html", headers)
+        return await streamed(parts, "text/html", headers, self._one_by_one)
 
     # JSON
 
@@ -216,13 +217,17 @@ class Viewer:
 
     async def span(self, request: Request) -> Response:
         """Answer with one span in full."""
-        span = await self._found_span(request)
-        return await asyncio.to_thread(lambda: respond(data.detail(self._storage, span)))
+        run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
+        return await streamed(self._detail(run_id, span_id), "application/json", executor=self._details)
 
     async def blob(self, request: Request) -> Response:
         """Answer with the bytes of an image, of audio, or of others, in a span."""
-        span, wanted = await self._found_span(request), request.path_params["sha256"]
-        return await asyncio.to_thread(blob_response, span, wanted)
+        run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
+
+        def read() -> Response:
+            return blob_response(self._found_span(run_id, span_id), request.path_params["sha256"])
+
+        return await asyncio.get_running_loop().run_in_executor(self._details, read)
 
     async def conversation(self, request: Request) -> Response:
         """Answer with turns of the conversation, and how many there are."""
@@ -308,9 +313,13 @@ class Viewer:
     async def _found(self, request: Request) -> AgentInstanceRow:
         return await asyncio.to_thread(id_prefixes.find_run, self._storage, request.path_params["run_id"])
 
-    async def _found_span(self, request: Request) -> AgentSpanRow:
-        span = await asyncio.to_thread(id_prefixes.find_span, self._storage, request.path_params["span_id"])
-        if not isinstance(span, AgentSpanRow) or span.agent_instance_id != request.path_params["run_id"]:
+    def _detail(self, run_id: str, span_id: str) -> Iterator[bytes]:
+        """Yield a span in full, in one piece: 10 MB take 100 MB meanwhile, so one is made at a time."""
+        yield encoded(data.detail(self._storage, self._found_span(run_id, span_id)))
+
+    def _found_span(self, run_id: str, span_id: str) -> AgentSpanRow:
+        span = id_prefixes.find_span(self._storage, span_id)
+        if not isinstance(span, AgentSpanRow) or span.agent_instance_id != run_id:
             raise NotFound("this run has no such span")
         return span
 

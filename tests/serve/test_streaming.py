@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 from starlette.responses import StreamingResponse
 
@@ -18,7 +20,7 @@ from agentspan.operations.context import Context
 from agentspan.serve.app import create_app
 from agentspan.serve.streaming import CHUNK, streamed
 from agentspan.tuning import STANDARD
-from agentspan.viewer import data
+from agentspan.viewer import conversation, data
 from tests.serve.asgi import Client
 from tests.serve.servers import refusal
 
@@ -290,3 +292,36 @@ def test_what_waits_for_slow_clients_is_not_in_memory() -> None:
         assert asyncio.run(read(10, 2**22)) < 10 * 20 * CHUNK
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("path", ["/runs/{run}/conversation", "/runs/{run}/spans/{span}", "/runs/{run}/search?q=x"])
+def test_what_takes_much_memory_in_the_viewer_is_made_one_at_a_time(
+    db: Database, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    run = filled(db, 1, 10)
+    under_way, most = [0], [0]
+
+    def noting(original: Any) -> Any:
+        def noted(*given: Any) -> Any:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+            time.sleep(0.01)
+            try:
+                return original(*given)
+            finally:
+                under_way[0] -= 1
+
+        return noted
+
+    monkeypatch.setattr(data, "detail", noting(data.detail))
+    monkeypatch.setattr(data, "matches", noting(data.matches))
+    monkeypatch.setattr(conversation, "of_run", noting(conversation.of_run))
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(create_app(db))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            asked = path.format(run=run, span=db.agent_spans.list(run)[0].id)
+            return [one.status_code for one in await asyncio.gather(*(client.get(asked) for _ in range(8)))]
+
+    assert asyncio.run(ask()) == [200] * 8
+    assert most == [1]

@@ -139,8 +139,9 @@ class AgentPages:
         found = _window(connection, extents, lists, low, high, key) if low < high else []
         if query.descending:
             found.reverse()
-        rows = _rows(connection, found, query.most_bytes)
-        return with_rest(Rows(rows, total if query.with_total else None), found[len(rows) :])
+        rows, is_cut = _rows(connection, found, query.most_bytes)
+        page = Rows(rows, total if query.with_total else None)
+        return with_rest(page, found[len(rows) :]) if is_cut else page
 
     def _current(self, connection: sqlite3.Connection, agent: str, *, has_times: bool) -> Extents:
         """Return the extents of an agent's runs in the state that the connection sees."""
@@ -337,15 +338,15 @@ def _found(
     ).fetchall()
 
 
-def _rows(connection: sqlite3.Connection, ids: Sequence[str], most_bytes: int | None) -> list[Row]:
-    """Return the spans with these ids, in their order: all, or those up to the one that passes `most_bytes`."""
+def _rows(connection: sqlite3.Connection, ids: Sequence[str], most_bytes: int | None) -> tuple[list[Row], bool]:
+    """Return the spans with these ids, in their order, and whether the one that passes `most_bytes` is the last."""
     select = f"{statements.SELECT['agent_span']} where id in ({_marks(ids)})"
     found, is_cut = rows_within(connection, select, ids, AgentSpanRow, most_bytes)
     if most_bytes is None or not is_cut:
         by_id = {row.id: row for row in found}
-        return [by_id[id] for id in ids]
+        return [by_id[id] for id in ids], False
     in_order = chain.from_iterable(connection.execute(statements.BY_ID["agent_span"], (id,)) for id in ids)
-    return up_to(map(AgentSpanRow._make, in_order), most_bytes)[0]
+    return up_to(map(AgentSpanRow._make, in_order), AgentSpanRow, most_bytes)
 
 
 def _marks(values: Sequence[object]) -> str:

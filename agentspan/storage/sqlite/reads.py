@@ -79,11 +79,11 @@ class Reads(ScoreReads):
                 only_ids = f"select id from {table_of(query.type)}"
                 rest = [id for (id,) in connection.execute(*statements.page(others, only_ids))]
             if not query.with_total:
-                return with_rest(Rows(rows), rest)
+                return with_rest(Rows(rows), rest) if is_cut else Rows(rows)
             number = len(rows) + len(rest)
             is_all = not query.offset and not query.after and (query.limit is None or number < query.limit)
             total = number if is_all else connection.execute(*statements.total(query)).fetchone()[0]
-            return with_rest(Rows(rows, total), rest)
+            return with_rest(Rows(rows, total), rest) if is_cut else Rows(rows, total)
 
     def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
         """See Storage."""
