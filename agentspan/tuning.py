@@ -157,6 +157,11 @@ class Tuning(NamedTuple):
     adoption_answer_s: float = 0.1
     """How long the request that found a dead program's journal waits for it. Most journals are small; then the answer
     has what is in them."""
+    piece_bytes: int = 2**20
+    """Characters of a span, or of a page, from which it is sent in pieces, with its payloads as they are stored."""
+    bulk_answer_bytes: int = 128 * 2**20
+    """Bytes of the answers to a bulk request that writes after which none of its items runs: they are made while the
+    write lock is held."""
     body_pause_s: float = 10.0
     """How long a client may pause while it sends a body."""
     run_list_sums_s: float = 0.5

@@ -1,7 +1,7 @@
 """Operations on agent instances (runs). Registering finds or makes the agent, its version and its schema version."""
 
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from functools import partial
 from typing import Any
 
 from agentspan import forks, ids, jsontext
@@ -24,7 +24,7 @@ from agentspan.operations.run_details import details_of
 from agentspan.recovery.closing_spans import Closer
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import Found, Query, Rows
-from agentspan.storage.scanning import whole_spans_of
+from agentspan.storage.scanning import each_span_of
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
 
@@ -184,6 +184,7 @@ def agent_context_parts(ctx: Context, agent_instance_id: Any) -> tuple[dict[str,
     """Return the same in two parts: what is not a span, and the spans, a few of which are in memory at a time."""
     with forks.importing:
         from agentspan.model import resources
+        from agentspan.operations import envelopes
 
     instance = ctx.row(AgentInstanceRow, agent_instance_id)
     agent, schema = (
@@ -195,8 +196,9 @@ def agent_context_parts(ctx: Context, agent_instance_id: Any) -> tuple[dict[str,
         "agent": resources.plain(resources.agent(agent, ctx.account)),
         "schema": resources.plain(resources.schema_version(schema, ctx.account)),
     }
-    rows = chain.from_iterable(whole_spans_of(ctx.storage, instance.id))
-    return context, (resources.plain(resources.span(row, ctx.account, instance.purpose)) for row in rows)
+    rows = each_span_of(ctx.storage, instance.id)
+    of_row = partial(envelopes.span, account_id=ctx.account.id, purpose=instance.purpose, piece_bytes=ctx.piece_bytes)
+    return context, map(of_row, rows)
 
 
 def page(
@@ -224,4 +226,6 @@ def page(
     }
     where |= {column: value for column, value in filters.items() if value is not None}
     query = Query("agent_instance", where)
-    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE))
+    return ctx.storage.page(
+        request.page(query, sorting, offset, page_size, columns=SORTABLE, most_bytes=ctx.piece_bytes)
+    )

@@ -149,4 +149,6 @@ def page(ctx: Context, *, agent_id: Any = None, sorting: Any = None, offset: int
     """Return a page of schema versions (see AgentSchemaVersions.list)."""
     where = {} if agent_id is None else {"agent_id": ctx.row(AgentRow, agent_id).id}
     query = Query("agent_schema_version", where)
-    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE))
+    return ctx.storage.page(
+        request.page(query, sorting, offset, page_size, columns=SORTABLE, most_bytes=ctx.piece_bytes)
+    )

@@ -215,4 +215,6 @@ def page(
         request.timestamp("start_time", start_time),
         request.timestamp("end_time", end_time),
     )
-    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE))
+    return ctx.storage.page(
+        request.page(query, sorting, offset, page_size, columns=SORTABLE, most_bytes=ctx.piece_bytes)
+    )

@@ -167,11 +167,15 @@ def page(
     ctx.check_environment(environment_id)
     wanted = request.one_of("status", status, AGENT_STATUSES)
     query = Query("agent", {} if wanted is None else {"status": wanted})
-    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE))
+    return ctx.storage.page(
+        request.page(query, sorting, offset, page_size, columns=SORTABLE, most_bytes=ctx.piece_bytes)
+    )
 
 
 def versions(ctx: Context, *, agent_id: Any = None, sorting: Any = None, offset: int = 0, page_size: int = 50) -> Rows:
     """Return a page of agent versions (see AgentVersions.list)."""
     where: dict[str, Value] = {} if agent_id is None else {"agent_id": ctx.row(AgentRow, agent_id).id}
     query = Query("agent_version", where)
-    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE_VERSIONS))
+    return ctx.storage.page(
+        request.page(query, sorting, offset, page_size, columns=SORTABLE_VERSIONS, most_bytes=ctx.piece_bytes)
+    )

@@ -1,8 +1,8 @@
 """Several operations in one request: in order, each whole or not at all, and one commit for all of them."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from agentspan.errors import AgentspanError, InvalidValue, NotPermitted, RequiredValue, StorageError
 from agentspan.interrupts import let_through
@@ -46,8 +46,41 @@ def plan(items: Any) -> Plan:
     return Plan(planned)
 
 
+class Outputs(Protocol):
+    """Takes the answers to the items of a bulk request, in their order."""
+
+    def add(self, key: str, answer: Envelope | None) -> bool:
+        """Take the answer to an item, None if it did not run; return whether the next one may run."""
+        ...
+
+    def is_full(self) -> bool:
+        """Return whether no further item may run, because of the size of the answers."""
+        ...
+
+
+class OutputsInMemory(dict[str, Envelope]):
+    """All answers by the keys of their items."""
+
+    def add(self, key: str, answer: Envelope | None) -> bool:
+        """See Outputs."""
+        assert answer is not None  # it is never full
+        self[key] = answer
+        return bool(answer["status"] != "error")
+
+    def is_full(self) -> bool:
+        """See Outputs."""
+        return False
+
+
 def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
-    """Run the items of a bulk request (see Database.bulk).
+    """Run the items of a bulk request (see Database.bulk), and return their answers by key."""
+    outputs = OutputsInMemory()
+    run_into(ctx, planned, outputs)
+    return outputs
+
+
+def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
+    """Run the items of a bulk request.
 
     Each item is a unit of its own: a refused one stores nothing, and those before it stay. They share a commit, so none
     is durable before all are. If the file is only read, no answer is given for the items: the error is raised.
@@ -56,7 +89,6 @@ def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
         DatabaseBusy, StorageError: nothing is stored.
         NotPermitted: the file is only read, and an item would write.
     """
-    outputs: dict[str, Envelope] = {}
     storage = ctx.storage
     # Reading needs no lock, and no writable file. One item commits itself, and needs the lock in its last step only.
     groups = storage.capabilities().groups if planned.writes and len(planned.items) > 1 else None
@@ -64,15 +96,24 @@ def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
     def work(lent: Storage) -> None:
         within = ctx.within(lent)
         for operation, fields, details in planned.items:
-            answer = outputs[fields["idempotency_key"]] = _answer(within, operation, fields, details)
-            if answer["status"] == "error":
+            answer = None if outputs.is_full() else _answer(within, operation, fields, details)
+            if not outputs.add(fields["idempotency_key"], answer):
                 break
 
     if groups is not None:
         groups.group(work, ctx.wait_s)
     else:
         work(storage)
-    return outputs
+
+
+def answers(ctx: Context, planned: Plan) -> Iterator[tuple[str, Envelope]]:
+    """Run items that only read, and yield the key and the answer of each; one that is refused is the last."""
+    for operation, fields, details in planned.items:
+        made = [_answer(ctx, operation, fields, details)]
+        is_refused = made[0]["status"] == "error"
+        yield fields["idempotency_key"], made.pop()
+        if is_refused:
+            return
 
 
 def _answer(ctx: Context, operation: JsonOperation, fields: Mapping[str, Any], details: Collection[str]) -> Envelope:

@@ -111,6 +111,8 @@ class Context:
         read_only: refuse every write, also one that would change nothing.
         redacts: what keeps credentials out of what is stored; None for nothing.
         keep_sensitive: store the values that are marked as sensitive (see model.sensitive).
+        piece_bytes: characters of a span's payloads, or of a page, from which an answer is made in pieces (see
+            envelopes.InPieces); None for never.
     """
 
     def __init__(
@@ -122,8 +124,10 @@ class Context:
         read_only: bool = False,
         redacts: Redacts | None = None,
         keep_sensitive: bool = False,
+        piece_bytes: int | None = None,
     ) -> None:
         self.storage = storage
+        self.piece_bytes = piece_bytes
         self._read_only = read_only
         self._redacts = redacts
         self._suspicious = None if redacts is None else redacts.suspicious

@@ -167,7 +167,15 @@ def sorting(value: Any) -> str | None:
     return f"-{field}" if direction == "desc" else field
 
 
-def page(query: Query, sorted_by: str | None, offset: int, page_size: int, *, columns: frozenset[str]) -> Query:
+def page(
+    query: Query,
+    sorted_by: str | None,
+    offset: int,
+    page_size: int,
+    *,
+    columns: frozenset[str],
+    most_bytes: int | None = None,
+) -> Query:
     """Add sorting (`column` or `-column`) and a page to a query."""
     order, descending = "id", False
     sorted_by = sorting(sorted_by)
@@ -176,4 +184,12 @@ def page(query: Query, sorted_by: str | None, offset: int, page_size: int, *, co
         if order not in columns:
             raise InvalidValue("sorting", f"must be one of {', '.join(sorted(columns))}, with - for descending")
     offset, page_size = count("offset", offset, 0, MAX_OFFSET), count("page_size", page_size, 1, MAX_PAGE)
-    return replace(query, order=order, descending=descending, offset=offset, limit=page_size, with_total=True)
+    return replace(
+        query,
+        order=order,
+        descending=descending,
+        offset=offset,
+        limit=page_size,
+        with_total=True,
+        most_bytes=most_bytes,
+    )

@@ -112,6 +112,7 @@ def create_app(
         read_only=read_only,
         redacts=settings.new_sent_redaction(),
         keep_sensitive=sensitive == "keep",
+        piece_bytes=tuning.piece_bytes,
     )
     waits = storage.capabilities().concurrency > 1
     write_queue: Writes = ConcurrentWrites(ctx, wait_s, tuning) if waits else WriteQueue(ctx, wait_s, tuning)
@@ -125,7 +126,7 @@ def create_app(
         redoc_url=None,
         **_WITHOUT_TELEMETRY,
         lifespan=lifespan,
-        routes=router(ctx, write_queue).routes,  # a router that is included is searched twice for each request
+        routes=router(ctx, write_queue, tuning).routes,  # a router that is included is searched twice for each request
     )
     app.router.routes += otlp.routes()
     app.router.routes += viewer_routes(ctx, write_queue, token=access, read_only=read_only, tuning=tuning)

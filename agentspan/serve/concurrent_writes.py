@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentspan.errors import DatabaseBusy, InDoubt
 from agentspan.operations import envelopes
@@ -40,7 +40,7 @@ class _Waiting(NamedTuple):
     operation: Operation
     deadline: float
     loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Envelope]"
+    future: "asyncio.Future[Any]"
 
 
 class ConcurrentWrites:
@@ -63,7 +63,7 @@ class ConcurrentWrites:
         self._lock = threading.Lock()
         self._waiting = 0
 
-    async def run(self, operation: Operation, *, is_long: bool = False) -> Envelope:
+    async def run(self, operation: Operation, *, is_long: bool = False) -> Any:
         """Run an operation in a thread and return its answer, once it is committed.
 
         Raises:

@@ -1,14 +1,17 @@
 """HTTP responses: an envelope as JSON, and the HTTP status of an error's code."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic_core import to_json
 from starlette.responses import Response
 
+from agentspan import jsontext
 from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.operations import envelopes
+from agentspan.operations.envelopes import InPieces, JsonText
 
 STATUS: Mapping[str, int] = {
     "bad_request": 400,
@@ -34,12 +37,44 @@ def respond(answer: Mapping[str, Any], status: int = 200, headers: Mapping[str, 
     return Response(encoded(answer), status, headers, media_type="application/json")
 
 
-def encoded(answer: Mapping[str, Any]) -> bytes:
-    """Return an object as JSON."""
+def encoded(answer: Any) -> bytes:
+    """Return a value as JSON."""
+    if isinstance(answer, InPieces):
+        return b"".join(pieces_of(answer))
     try:
         return to_json(answer)
     except ValueError:  # a lone surrogate in a payload, which JSON can escape but UTF-8 cannot say
         return json.dumps(answer).encode()
+
+
+def pieces_of(answer: Any) -> Iterator[bytes]:
+    """Yield a value as JSON: the items of an iterator one by one, of which this keeps none in memory."""
+    if isinstance(answer, InPieces):
+        before = b"{"
+        for name, value in answer.items():
+            yield before + encoded(name) + b":"
+            yield from pieces_of(value)
+            before = b","
+        yield b"}"
+    elif isinstance(answer, JsonText):
+        yield _utf8(answer)
+    elif isinstance(answer, Iterator):
+        yield b"["
+        before, made = b"", [encoded(item) for item in islice(answer, 1)]
+        while made:
+            yield before + made.pop()
+            before = b","
+            made += [encoded(item) for item in islice(answer, 1)]
+        yield b"]"
+    else:
+        yield encoded(answer)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a character, which only a storage in memory can hold
+        return json.dumps(jsontext.decode(text)).encode()
 
 
 def refuse(

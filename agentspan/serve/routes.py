@@ -1,7 +1,7 @@
 """The routes: each parses, calls one operation, and answers with its envelope."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any
@@ -15,8 +15,10 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.operations import agent_instances, bulk, envelopes, json_operations
 from agentspan.operations.as_sent import as_sent
 from agentspan.operations.context import Context
+from agentspan.operations.envelopes import Envelope, InPieces
 from agentspan.operations.json_operations import JsonOperation
 from agentspan.serve import account_routes, bodies, published, quality_models, request_models, score_routes
+from agentspan.serve.bulk_answers import BulkAnswers, response_of
 from agentspan.serve.direct_route import DirectRoute, Id
 from agentspan.serve.fields import fields_of
 from agentspan.serve.large_bodies import LARGE, in_thread, is_large, parts_of
@@ -33,14 +35,17 @@ from agentspan.serve.response_models import (
     Registered,
     Violation,
 )
-from agentspan.serve.responses import encoded, respond
+from agentspan.serve.responses import encoded, pieces_of, respond
 from agentspan.serve.streaming import streamed
 from agentspan.serve.write_queue import JsonWrite, Writes
+from agentspan.tuning import STANDARD, Tuning
 
 AT_ONCE = 100
 """Items of a bulk request that are run on the event loop (6 ms); more would hold up everybody else."""
 READERS = 2
 """Threads for lists. Six took twice the time of processors for a list, most of it for the GIL."""
+LARGE_S = 1.0
+"""Seconds after a large span in which spans are read in threads: 50 of them, one after the other, took 0.6 s."""
 READERS_THAT_WAIT = 8
 """Threads for all reads, where each waits for a server."""
 
@@ -65,7 +70,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 which took two thirds of the 0.27 s in which an application was made."""
 
 
-def router(ctx: Context, write_queue: Writes) -> APIRouter:
+def router(ctx: Context, write_queue: Writes, tuning: Tuning = STANDARD) -> APIRouter:
     """Return the API's routes over one storage."""
     api = APIRouter(prefix="/api/v1", route_class=DirectRoute, responses=REFUSALS)
 
@@ -81,25 +86,39 @@ def router(ctx: Context, write_queue: Writes) -> APIRouter:
     waits = ctx.storage.capabilities().concurrency > 1
     readers = ThreadPoolExecutor(READERS_THAT_WAIT if waits else READERS, "agentspan-reader")
 
+    large_until_s = 0.0
+
     async def read(operation: JsonOperation, **fields: Any) -> Response:
         """Run a short read: on the event loop, unless it waits for a server."""
         return await scan(operation, **fields) if waits else respond(operation(ctx, fields))
 
     async def scan(operation: JsonOperation, **fields: Any) -> Response:
         """Run a read that may take long, in a thread, so that it does not block the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(readers, lambda: respond(operation(ctx, fields)))
+
+        def run() -> Response | InPieces:
+            answer = operation(ctx, fields)
+            return answer if isinstance(answer, InPieces) else respond(answer)
+
+        made = await asyncio.get_running_loop().run_in_executor(readers, run)
+        return await streamed(pieces_of(made), "application/json") if isinstance(made, InPieces) else made
+
+    def run_part(context: Context, part: bulk.Plan, room: int = tuning.bulk_answer_bytes) -> BulkAnswers:
+        answers = BulkAnswers(room)
+        bulk.run_into(context, part, answers)
+        return answers
 
     async def run_in_parts(plan: bulk.Plan) -> Response:
         """Run a large bulk request in several commits, so that other writes wait for a part of it only."""
-        outputs: dict[str, Any] = {}
+        done: list[BulkAnswers] = []
         for part in await in_thread(lambda: list(parts_of(plan))):
+            run = partial(run_part, part=part, room=tuning.bulk_answer_bytes - sum(each.size for each in done))
             if len(part.items) == 1:
-                outputs |= await in_thread(bulk.run, ctx, part)
+                done.append(await in_thread(run, ctx))
             else:
-                outputs |= await write_queue.run(partial(bulk.run, planned=part), is_long=True)
-            if any(answer["status"] == "error" for answer in outputs.values()):
+                done.append(await write_queue.run(run, is_long=True))
+            if done[-1].has_error:
                 break
-        return await in_thread(respond, {"status": "success", "outputs": outputs})
+        return await response_of(done)
 
     # The spans first: routes are tried one after the other, and behind all the rest they took 90 of 380 µs.
     @api.post(
@@ -126,14 +145,15 @@ def router(ctx: Context, write_queue: Writes) -> APIRouter:
 
     @api.get("/agent_spans/{agent_span_id}", response_model=One[AgentSpan], summary="Get a span", tags=["spans"])
     async def get_span(agent_span_id: Id) -> Response:
-        if waits:
-            span = partial(ctx.row, AgentSpanRow, agent_span_id)
-            return await asyncio.get_running_loop().run_in_executor(
-                readers, lambda: respond(envelopes.of_row(ctx, span()))
-            )
+        nonlocal large_until_s
+        now_s = asyncio.get_running_loop().time()
+        if waits or now_s < large_until_s:
+            return await streamed(_span(ctx, agent_span_id), "application/json")
         row = ctx.row(AgentSpanRow, agent_span_id)
         if len(row.payload) + len(row.result_payload or "") > LARGE:
-            return await in_thread(lambda: respond(envelopes.of_row(ctx, row)))
+            large_until_s = now_s + LARGE_S
+            del row  # and read it again when it is sent: many may wait for that
+            return await streamed(_span(ctx, agent_span_id), "application/json")
         return respond(envelopes.of_row(ctx, row))
 
     @api.get(
@@ -193,10 +213,9 @@ def router(ctx: Context, write_queue: Writes) -> APIRouter:
         if plan.writes and is_large.get():
             return await run_in_parts(plan)
         if plan.writes:
-            outputs = await write_queue.run(lambda context: bulk.run(context, plan), is_long=len(plan.items) > AT_ONCE)
-        else:
-            outputs = await asyncio.get_running_loop().run_in_executor(readers, bulk.run, ctx, plan)
-        return respond({"status": "success", "outputs": outputs})
+            run = partial(run_part, part=plan)
+            return await response_of([await write_queue.run(run, is_long=len(plan.items) > AT_ONCE)])
+        return await streamed(_bulk(bulk.answers(ctx, plan)), "application/json")
 
     @api.get("/agent", response_model=Many[Agent], summary="List agents", tags=["agents"])
     async def list_agents(page: Page, status: str | None = None, environment_id: str | None = None) -> Response:
@@ -379,9 +398,23 @@ def router(ctx: Context, write_queue: Writes) -> APIRouter:
     return api
 
 
-def _agent_context(context: dict[str, Any], spans: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+def _agent_context(context: dict[str, Any], spans: Iterator[dict[str, Any]]) -> Iterator[bytes]:
     """Yield the envelope of json_operations.agent_context in pieces."""
-    yield b'{"status":"success","agent_context":{"body":' + encoded(context)[:-1] + b',"spans":['
-    for number, span in enumerate(spans):
-        yield b"," + encoded(span) if number else encoded(span)
-    yield b"]}}}"
+    yield b'{"status":"success","agent_context":{"body":' + encoded(context)[:-1] + b',"spans":'
+    yield from pieces_of(spans)
+    yield b"}}}"
+
+
+def _bulk(answers: Iterator[tuple[str, Envelope]]) -> Iterator[bytes]:
+    """Yield the envelope of a bulk request in pieces, each item's answer when it is made."""
+    before = b'{"status":"success","outputs":{'
+    for key, answer in answers:
+        yield before + encoded(key) + b":"
+        yield from pieces_of(answer)
+        before = b","
+    yield b"}}"
+
+
+def _span(ctx: Context, id: str) -> Iterator[bytes]:
+    """Yield the envelope of a span."""
+    yield encoded(envelopes.of_row(ctx, ctx.row(AgentSpanRow, id)))

@@ -8,7 +8,9 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -29,7 +31,7 @@ from agentspan.serve.login_sessions import LoginSessions, is_own_page
 from agentspan.serve.middleware import log
 from agentspan.serve.page_templates import templates
 from agentspan.serve.paths import route_path
-from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
+from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.streaming import streamed
 from agentspan.serve.write_queue import Writes
 from agentspan.tuning import STANDARD, Tuning
@@ -105,6 +107,8 @@ class Viewer:
         self._read_only = read_only
         self._sums_s = tuning.run_list_sums_s
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
+        self._one_by_one = ThreadPoolExecutor(1, "agentspan-viewer")
+        self._details = ThreadPoolExecutor(1, "agentspan-details")
 
     def guarded(self, handler: Handler) -> Handler:
         """Return a handler that checks the login session first, and adds the viewer's headers."""
@@ -170,7 +174,7 @@ class Viewer:
         headers = {"Content-Disposition": f'attachment; filename="run-{run.id}.html"'}
         # JSON in it is ASCII, but the name of an agent may have half a character.
         parts = (part.encode("utf-8", "backslashreplace") for part in export.parts(self._storage, [run.id]))
-        return await streamed(parts, "text/html", headers)
+        return await streamed(parts, "text/html", headers, self._one_by_one)
 
     # JSON
 
@@ -182,7 +186,7 @@ class Viewer:
 
     async def steps_data(self, request: Request) -> Response:
         """Answer with the steps that contain the text of the list's filter (see found_steps)."""
-        return respond(await asyncio.to_thread(found_steps, self._storage, _asked(request)))
+        return respond(await self._alone(found_steps, self._storage, _asked(request)))
 
     async def facts(self, request: Request) -> Response:
         """Answer with the head of a run's page (see data.run_facts)."""
@@ -213,13 +217,17 @@ class Viewer:
 
     async def span(self, request: Request) -> Response:
         """Answer with one span in full."""
-        span = await self._found_span(request)
-        return await asyncio.to_thread(lambda: respond(data.detail(self._storage, span)))
+        run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
+        return await streamed(self._detail(run_id, span_id), "application/json", executor=self._details)
 
     async def blob(self, request: Request) -> Response:
         """Answer with the bytes of an image, of audio, or of others, in a span."""
-        span, wanted = await self._found_span(request), request.path_params["sha256"]
-        return await asyncio.to_thread(blob_response, span, wanted)
+        run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
+
+        def read() -> Response:
+            return blob_response(self._found_span(run_id, span_id), request.path_params["sha256"])
+
+        return await asyncio.get_running_loop().run_in_executor(self._details, read)
 
     async def conversation(self, request: Request) -> Response:
         """Answer with turns of the conversation, and how many there are."""
@@ -230,7 +238,7 @@ class Viewer:
             turns = conversation.of_run(self._storage.iter_spans(run.id))
             return respond({"turns": turns[offset : offset + TURNS], "total": len(turns)})
 
-        return await asyncio.to_thread(read)
+        return await self._alone(read)
 
     async def stats(self, request: Request) -> Response:
         """Answer with the run's statistics."""
@@ -241,7 +249,7 @@ class Viewer:
         """Answer with the spans that contain the words, and how many there are."""
         run = await self._found(request)
         words = request.query_params.get("q", "")
-        found = await asyncio.to_thread(data.matches, self._storage, run.id, words)
+        found = await self._alone(data.matches, self._storage, run.id, words)
         return respond({"ids": found[:MATCHES], "total": len(found)})
 
     # What changes something
@@ -298,12 +306,20 @@ class Viewer:
         await asyncio.wait({task}, timeout=patience_s)
         return task.result() if task.done() else None
 
+    async def _alone(self, read: Callable[..., T], *given: Any) -> T:
+        """Run a read that takes much memory: one at a time, however many are asked for."""
+        return await asyncio.get_running_loop().run_in_executor(self._one_by_one, partial(read, *given))
+
     async def _found(self, request: Request) -> AgentInstanceRow:
         return await asyncio.to_thread(id_prefixes.find_run, self._storage, request.path_params["run_id"])
 
-    async def _found_span(self, request: Request) -> AgentSpanRow:
-        span = await asyncio.to_thread(id_prefixes.find_span, self._storage, request.path_params["span_id"])
-        if not isinstance(span, AgentSpanRow) or span.agent_instance_id != request.path_params["run_id"]:
+    def _detail(self, run_id: str, span_id: str) -> Iterator[bytes]:
+        """Yield a span in full, in one piece: 10 MB take 100 MB meanwhile, so one is made at a time."""
+        yield encoded(data.detail(self._storage, self._found_span(run_id, span_id)))
+
+    def _found_span(self, run_id: str, span_id: str) -> AgentSpanRow:
+        span = id_prefixes.find_span(self._storage, span_id)
+        if not isinstance(span, AgentSpanRow) or span.agent_instance_id != run_id:
             raise NotFound("this run has no such span")
         return span
 

@@ -11,16 +11,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.operations.context import Context
-from agentspan.operations.envelopes import Envelope
 from agentspan.operations.json_operations import Fields, JsonOperation
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
-Operation = Callable[[Context], Envelope]
+Operation = Callable[[Context], Any]
+"""Returns an envelope, or the answers of a bulk request."""
 
 
 class JsonWrite:
@@ -32,7 +32,7 @@ class JsonWrite:
         self.operation = operation
         self.fields = fields
 
-    def __call__(self, context: Context) -> Envelope:
+    def __call__(self, context: Context) -> Any:
         """Run it."""
         return self.operation(context, self.fields)
 
@@ -48,13 +48,13 @@ class _Waiting(NamedTuple):
     is_long: bool
     deadline: float
     loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Envelope]"
+    future: "asyncio.Future[Any]"
 
 
 class Writes(Protocol):
     """Runs the write operations of one storage, off the event loop where they wait."""
 
-    async def run(self, operation: Operation, *, is_long: bool = False) -> Envelope:
+    async def run(self, operation: Operation, *, is_long: bool = False) -> Any:
         """Run an operation and return its answer, once it is committed."""
         ...
 
@@ -77,7 +77,7 @@ class WriteQueue:
         self._busy = threading.Lock()  # from before the thread starts until it is done
         self._next: asyncio.AbstractEventLoop | None = None  # the one whose next turn commits a group
 
-    async def run(self, operation: Operation, *, is_long: bool = False) -> Envelope:
+    async def run(self, operation: Operation, *, is_long: bool = False) -> Any:
         """Run an operation and return its answer, once it is committed.
 
         Args:
@@ -158,7 +158,7 @@ class WriteQueue:
         """
         groups = None if alone else self._groups
         group: list[_Waiting] = []
-        results: list[Envelope | Exception] = []
+        results: list[Any] = []
 
         def work(lent: Storage) -> None:
             context = self._context.within(lent)
@@ -191,9 +191,7 @@ class WriteQueue:
     def _refuse(self, number: int, error: Exception) -> None:
         self._answer([(self._queue.popleft(), error) for _ in range(number)], None)
 
-    def _answer(
-        self, results: Iterable[tuple[_Waiting, Envelope | Exception]], here: asyncio.AbstractEventLoop | None
-    ) -> None:
+    def _answer(self, results: Iterable[tuple[_Waiting, Any]], here: asyncio.AbstractEventLoop | None) -> None:
         for waiting, result in results:
             if waiting.loop is here:
                 deliver(waiting.future, result)
@@ -204,7 +202,7 @@ class WriteQueue:
                 pass
 
 
-def _result(operation: Operation, context: Context) -> Envelope | Exception:
+def _result(operation: Operation, context: Context) -> Any:
     try:
         return operation(context)
     except StorageError:
@@ -213,7 +211,7 @@ def _result(operation: Operation, context: Context) -> Envelope | Exception:
         return error
 
 
-def deliver(future: "asyncio.Future[Envelope]", result: Envelope | Exception) -> None:
+def deliver(future: "asyncio.Future[Any]", result: Any) -> None:
     """Give a request its answer, on its event loop."""
     if future.cancelled():  # the client has gone
         return

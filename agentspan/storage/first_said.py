@@ -84,11 +84,18 @@ def search_run(spans: Iterable[AgentSpanRow], matcher: Matcher, most: int) -> tu
         new = parts.without(counts.keys())
         if matcher.matches(new):
             total += 1
-            latest.append((new, parts.matched(matcher, counts.keys())))
+            latest.append((to_show(new, matcher), parts.matched(matcher, counts.keys())))
         if span.status not in OPEN:
             for key in parts.keys:
                 counts[key] = counts.get(key, 0) + 1
     return [FoundSpan(span, repeats(span, keys, counts)) for span, keys in latest], total
+
+
+def to_show(span: AgentSpanRow, matcher: Matcher) -> AgentSpanRow:
+    """Return a span with as much of its payloads as a snippet is made of: a page of hits is in memory."""
+    result = span.result_payload
+    shown = None if result is None else matcher.around(result)
+    return span._replace(payload=matcher.around(span.payload), result_payload=shown)
 
 
 def repeats(span: AgentSpanRow, keys: Iterable[int], counts: Mapping[int, int]) -> int:

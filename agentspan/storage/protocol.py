@@ -367,6 +367,8 @@ class Query:
         after: only rows whose id is greater than this one; with `descending`, less. Only in the order of ids.
         with_total: return the number of all rows too, without regard to `after`, `offset` and
             `limit`. Counting reads all of them: 77 ms among a million on PostgreSQL.
+        most_bytes: how many characters of JSON to read: the row that passes them is the last, and the ids of the
+            others are in `CutRows.rest`. A storage may ignore it.
     """
 
     type: ResourceType
@@ -380,6 +382,7 @@ class Query:
     limit: int | None = None
     after: str = ""
     with_total: bool = False
+    most_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.after and self.order != "id":
@@ -396,6 +399,23 @@ class Rows(NamedTuple):
         """Return `total` of a query that requested it."""
         assert self.total is not None
         return self.total
+
+
+class CutRows(Rows):
+    """The first rows of a page (see Query.most_bytes).
+
+    Attributes:
+        rest: the ids of the page's other rows, which were not read; none if the last row was the one too many.
+    """
+
+    rest: Sequence[str]
+
+
+def with_rest(page: Rows, rest: Sequence[str]) -> Rows:
+    """Return a page as a cut one, with the ids of its rows that were not read."""
+    cut = CutRows(*page)
+    cut.rest = rest
+    return cut
 
 
 class SpanCounts(NamedTuple):

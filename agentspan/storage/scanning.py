@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from agentspan.model.rows import TYPE_OF, AgentSpanRow, ResourceType, Row, Value
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import CutRows, Query, Storage
 
 R = TypeVar("R", bound=Row)
 
@@ -92,14 +92,37 @@ def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]], most_rows: in
             yield rows
         if len(rows) < wanted:
             return
-        size = sum(len(row.payload) + len(row.result_payload or "") for row in rows) // len(rows)
-        after, wanted = rows[-1].id, max(FEW_ROWS, min(most_rows, PAGE_BYTES // max(size, 1)))
+        after, wanted = rows[-1].id, _next_rows(rows, most_rows)
 
 
-def whole_spans_of(storage: Storage, instance_id: str) -> Iterator[Sequence[AgentSpanRow]]:
-    """Yield such pages of whole spans. No read transaction lasts as long as the caller takes."""
-    query = Query("agent_span", {"agent_instance_id": instance_id})
-    return span_pages(
-        lambda after, wanted: cast(list[AgentSpanRow], storage.page(replace(query, after=after, limit=wanted)).rows),
-        storage.capabilities().page_rows,
-    )
+def _next_rows(rows: Sequence[AgentSpanRow], most_rows: int) -> int:
+    """Return how many rows have PAGE_BYTES, if they are like these."""
+    size = sum(len(row.payload) + len(row.result_payload or "") for row in rows) // len(rows)
+    return max(FEW_ROWS, min(most_rows, PAGE_BYTES // max(size, 1)))
+
+
+def whole_spans_of(storage: Storage, instance_id: str) -> Iterator[list[AgentSpanRow]]:
+    """Yield whole spans of a run by id, in pages that end with the span that passes PAGE_BYTES; none is empty.
+
+    No read transaction lasts as long as the caller takes.
+    """
+    most = storage.capabilities().page_rows
+    query = Query("agent_span", {"agent_instance_id": instance_id}, limit=FEW_ROWS, most_bytes=PAGE_BYTES)
+    while True:
+        page = storage.page(query)
+        rows = cast(list[AgentSpanRow], page.rows)
+        is_last = not isinstance(page, CutRows) and len(rows) < (query.limit or 0)
+        if not rows:
+            return
+        query = replace(query, after=rows[-1].id, limit=_next_rows(rows, most))
+        yield rows
+        if is_last:
+            return
+
+
+def each_span_of(storage: Storage, instance_id: str) -> Iterator[AgentSpanRow]:
+    """Yield the same spans one by one. A span is in memory only as long as the caller keeps it."""
+    for page in whole_spans_of(storage, instance_id):
+        page.reverse()
+        while page:
+            yield page.pop()

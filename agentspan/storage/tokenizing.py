@@ -16,6 +16,10 @@ PREFIX = "*"
 MAX_TERMS = 32
 MAX_TERM = 1000
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
+_PIECE = re.compile(r"[\s\S]{1,65536}[^\W_]*")
+"""A piece of a text that ends at the end of a token."""
+WINDOW = 2**16
+"""Characters of the longest text in which a snippet is looked for."""
 _PARTS = re.compile(r'"([^"]*)"?|(\S+)')
 
 
@@ -108,6 +112,18 @@ class Matcher:
         tokens = _tokens(text)
         return any(needle in tokens for needle in self._needles)
 
+    def around(self, json_text: str) -> str:
+        """Return the part of a long JSON text that contains one of the terms, for a snippet; a short text whole."""
+        if len(json_text) <= WINDOW:
+            return json_text
+        for start in range(0, len(json_text), WINDOW // 2):
+            window = json_text[start : start + WINDOW]
+            if self.matches_any(window):
+                return window
+        return json_text[:WINDOW]
+
 
 def _tokens(text: str) -> str:
-    return f" {' '.join(TOKEN.findall(text))} "
+    """Return the tokens of a text, with blanks between. A list of all of 10 MB would take 100 MB."""
+    pieces = (" ".join(TOKEN.findall(piece[0])) for piece in _PIECE.finditer(text))
+    return f" {' '.join(piece for piece in pieces if piece)} "

@@ -36,13 +36,43 @@ def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
 
 
 _KEPT = frozenset({"agent", "llm", "message", "tool"})
+_SHOWN = frozenset({"llm", "message", "tool"})
 
 
-def of_run(spans: Iterable[AgentSpanRow]) -> list[Turn]:
-    """Return the turns of a run. Payloads of spans that have none are not kept in memory."""
-    kept = (linked(span) if fallback(span.schema_name).name in _KEPT else span._replace(payload="{}") for span in spans)
-    reader = _Reader(sorted(kept, key=lambda span: (_start(span), span.id)))
-    return reader.ordered()
+MOST_BYTES = 96 * 2**20
+"""Characters of payloads that a conversation is made of."""
+MOST_TURNS = 30_000
+"""Turns after which no further payload is read. A turn takes 1 to 2 kB of memory."""
+
+
+def of_run(spans: Iterable[AgentSpanRow], *, most_bytes: int = MOST_BYTES, most_turns: int = MOST_TURNS) -> list[Turn]:
+    """Return the turns of a run. Payloads of spans that have none are not kept in memory.
+
+    Of a run with too much, those of its first spans; the last turn then says how many spans are not shown.
+    """
+    kept: list[AgentSpanRow] = []
+    missing = 0
+    for span in spans:
+        if fallback(span.schema_name).name not in _KEPT:
+            kept.append(span._replace(payload="{}"))
+        elif most_bytes < 0:
+            missing += 1
+        else:
+            kept.append(linked(span))
+            most_bytes -= len(kept[-1].payload) + len(kept[-1].result_payload or "")
+        del span
+    reader = _Reader(sorted(kept, key=lambda span: (_start(span), span.id)), most_turns)
+    found = reader.ordered()
+    missing += reader.missing
+    return [*found, _end(found[-1], missing)] if missing and found else found
+
+
+def _end(last: Turn, missing: int) -> Turn:
+    """Return a turn that says what is not shown."""
+    noun = "step is" if missing == 1 else "steps are"
+    text = f"The conversation is too large to be shown whole: {missing:,} more {noun} in the tree."
+    plain: Turn = {**last, "side": "", "role": "agentspan", "text": text, "length": len(text), "name": None}
+    return {**plain, "arguments": None, "calls": [], "others": [], "again": [], "differs": [], "error": None}
 
 
 @dataclass(slots=True)
@@ -73,12 +103,18 @@ class _Call(NamedTuple):
 
 
 class _Reader:
-    """Reads spans in order, and remembers what was shown."""
+    """Reads spans in order, and remembers what was shown.
 
-    def __init__(self, spans: list[AgentSpanRow]) -> None:
+    Attributes:
+        missing: how many spans were not read, because there were too many turns.
+    """
+
+    def __init__(self, spans: list[AgentSpanRow], most_turns: int) -> None:
+        self.missing = 0
+        self._most = most_turns
         self._threads = Threads(spans, _opening)
         self._said: dict[Thread, _Said] = defaultdict(_Said)
-        self._turns: list[Turn] = []
+        self._number = 0
         self._tools: dict[str, Turn] = {}
         self._of_call: dict[str, list[Step]] = defaultdict(list)
         self._steps_in: dict[tuple[str, Thread], list[Step]] = {}
@@ -91,10 +127,14 @@ class _Reader:
         self._differing: list[tuple[Turn, Turn]] = []
         self._done_by: list[tuple[TurnCall, Literal["same", "differs"], Turn]] = []
         for span in spans:
-            if fallback(span.schema_name).name == "tool":
+            if fallback(span.schema_name).name == "tool" and len(self._tools) < most_turns:
                 self._prepare(span)
         for span in spans:
-            match fallback(span.schema_name).name:
+            kind = fallback(span.schema_name).name
+            if kind in _SHOWN and (self._number >= most_turns or (kind == "tool" and span.id not in self._tools)):
+                self.missing += 1
+                continue
+            match kind:
                 case "message":
                     self._read_message(span)
                 case "llm":
@@ -178,6 +218,9 @@ class _Reader:
         left = Counter(message["call_id"] for message, _ in sent)  # of each call, its answers that follow
         system: dict[tuple[str, ...], Turn] = {}
         for place, (message, key) in enumerate(sent):
+            if self._number > self._most:
+                self.missing += 1
+                return
             step = None
             if message["call_id"] is not None:
                 step = self._answered_by(message, left[message["call_id"]], _start(span), thread)
@@ -295,6 +338,7 @@ class _Reader:
 
     def _add(self, turn: Turn, thread: Thread) -> Turn:
         self._said[thread].turns.append(turn)
+        self._number += 1
         return turn
 
     def _turn(

@@ -8,6 +8,7 @@ import agentspan
 from agentspan.analysis.search import SNIPPET, search
 from agentspan.database import Database
 from agentspan.storage import tokenizing
+from agentspan.storage.first_said import search_run
 from agentspan.storage.memory import MemoryStorage
 from tests.tiers import examples
 
@@ -133,3 +134,26 @@ def test_both_storages_find_the_same(tmp_path_factory: pytest.TempPathFactory, t
             numbers = {span.id: number for number, span in enumerate(spans)}
             answers.append(([(numbers[hit.span_id], hit.snippet, hit.matches) for hit in hits.hits], hits.total))
     assert answers[0] == answers[1]
+
+
+def test_of_a_hit_in_a_large_payload_only_the_surroundings_are_kept(db: Database) -> None:
+    run = db.agent_instances.register("a").id
+    before, after = "before " * 60_000, "after " * 60_000
+    for number in range(3):
+        payload = {"n": number, "list": [f"{before} {number}", {"text": f"{before} a needle {number} {after}"}]}
+        db.agent_spans.create(run, "tool", "complete", payload, {"text": after})
+    for where in ({}, {"run": run}):
+        hits = search(db.storage, "needle", **where)  # type: ignore[arg-type]
+        assert [hit.field for hit in hits.hits] == ["payload"] * 3
+        assert ["needle" in hit.snippet for hit in hits.hits] == [True] * 3
+        assert [hit.snippet[slice(*hit.matches[0])] for hit in hits.hits] == ["needle"] * 3
+    spans = [*db.storage.iter_spans(run)]
+    found, total = search_run(spans, tokenizing.Matcher(["needle"]), 10)
+    assert total == len(found) == 3
+    assert sum(len(one.span.payload) + len(one.span.result_payload or "") for one in found) <= 6 * tokenizing.WINDOW
+
+
+@given(st.text(st.sampled_from("ab é_-")))
+def test_the_tokens_of_a_long_text_are_those_of_its_pieces(text: str) -> None:
+    long = f"{'word ' * 20_000}{text * 20_000}{'x' * 200_000} {text}"
+    assert tokenizing._tokens(long) == f" {' '.join(tokenizing.TOKEN.findall(long))} "

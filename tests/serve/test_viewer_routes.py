@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -394,12 +395,63 @@ def test_one_comes_back_to_where_one_wanted_to_go(make: Make, run: str) -> None:
         "runs/\ud800",
         7,
         None,
+        ["runs/x"],
+        {"runs": "x"},
+        "https:evil.example",
+        "http:runs/x",
+        "/\\evil.example",
+        "\\\\evil.example",
+        "/runs/x",
+        "///evil.example",
+        " //evil.example",
+        "\t//evil.example",
+        "\t/\t/evil.example",
+        "java\tscript:alert(1)",
+        "data:text/html,x",
+        "runs/x\r\nLocation: //evil.example",
+        "runs/x\n",
+        "runs/%0d%0aX: 1",
+        "runs/%2e%2e/%2e%2e/x",
+        "%2e%2e/x",
+        "%2f%2fevil.example",
+        "runs/%5c%5cevil.example",
+        "runs/x?to=//evil.example",
+        "runs/x?\\evil.example",
+        "?//evil.example",
+        "\uff0f\uff0fevil.example",
+        "runs/\u2215\u2215evil.example",
+        "runs/\u202ex",
+        "runs/x#//evil.example",
+        "\x00",
+        "runs/x\x00",
+        "login",
+        "logout",
+        "api/v1/ping",
+        "static/viewer.js",
     ],
 )
 def test_the_login_leads_nowhere_else(at_login: Client, where: Any) -> None:
     body = json.dumps({"token": TOKEN, "next": where}).encode()
     response = at_login.post("/login", content=body, headers={**SAME, "Content-Type": "application/json"})
     assert response.json() == {"next": "./"}
+
+
+@pytest.mark.parametrize(
+    "where", ["runs/x?a=\r\nLocation: /evil", "?a=\r\nb", "runs/x?\u202e\x00", "runs/" + "x" * 9000]
+)
+def test_what_the_login_leads_to_is_one_line_of_ascii_within_the_viewer(at_login: Client, where: str) -> None:
+    response = at_login.post("/login", json={"token": TOKEN, "next": where}, headers=SAME)
+    onward = response.json()["next"]
+    assert onward.isascii()
+    assert onward.isprintable()
+    assert " " not in onward
+    assert len(onward) < 3 * 2100
+    assert urljoin("http://localhost/login", onward).startswith(("http://localhost/runs/x", "http://localhost/?a="))
+
+
+def test_a_login_with_a_very_long_address_is_refused(at_login: Client) -> None:
+    response = at_login.post("/login", json={"token": TOKEN, "next": "runs/" + "x" * 100_000}, headers=SAME)
+    assert refusal(response) == (422, "invalid_value")
 
 
 @pytest.mark.parametrize("given", ["wrong", "", None, 7, TOKEN + "x", TOKEN.upper(), "\ud800"])

@@ -251,3 +251,21 @@ def test_spans_that_are_their_own_ancestors_end(recorded: Recorded) -> None:
     first = recorded.add("message", user("a"))
     spans = list(recorded.db.storage.iter_spans(recorded.run))
     assert conversation.of_run([spans[0]._replace(parent_span_id=first)])[0]["agent"] is None
+
+
+def test_a_conversation_that_is_too_large_says_what_it_does_not_show(recorded: Recorded) -> None:
+    for number in range(6):
+        recorded.add("llm", {"model": "m", "messages": [user(f"{number} {'x' * 1000}")]}, {"text": f"answer {number}"})
+        recorded.add("tool", {"name": "look", "arguments": {"q": number}}, {"output": f"found {number}"})
+    spans = [*recorded.db.storage.iter_spans(recorded.run)]
+    whole = conversation.of_run(spans)
+    assert len(whole) == 18
+    for cut, missing in (
+        (conversation.of_run(spans, most_bytes=3500), 5),
+        (conversation.of_run(spans, most_turns=7), 7),
+    ):
+        assert [(turn["span"], turn["text"]) for turn in cut[:-1]] == [
+            (turn["span"], turn["text"]) for turn in whole[: len(cut) - 1]
+        ]
+        assert cut[-1]["role"] == "agentspan"
+        assert cut[-1]["text"].endswith(f" {missing} more steps are in the tree.")

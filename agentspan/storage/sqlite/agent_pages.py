@@ -13,13 +13,14 @@ read. It costs about what a page of one run costs, however many runs there are; 
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow, Row
-from agentspan.storage.protocol import Query, Rows
+from agentspan.storage.protocol import Query, Rows, with_rest
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.lending import CHUNK, chunks
+from agentspan.storage.sqlite.page_rows import rows_within, up_to
 
 END = "\U0010ffff"
 """Comes after every id and time."""
@@ -138,8 +139,9 @@ class AgentPages:
         found = _window(connection, extents, lists, low, high, key) if low < high else []
         if query.descending:
             found.reverse()
-        rows: list[Row] = list(_rows(connection, found))
-        return Rows(rows, total if query.with_total else None)
+        rows, is_cut = _rows(connection, found, query.most_bytes)
+        page = Rows(rows, total if query.with_total else None)
+        return with_rest(page, found[len(rows) :]) if is_cut else page
 
     def _current(self, connection: sqlite3.Connection, agent: str, *, has_times: bool) -> Extents:
         """Return the extents of an agent's runs in the state that the connection sees."""
@@ -336,10 +338,15 @@ def _found(
     ).fetchall()
 
 
-def _rows(connection: sqlite3.Connection, ids: Sequence[str]) -> Iterable[AgentSpanRow]:
+def _rows(connection: sqlite3.Connection, ids: Sequence[str], most_bytes: int | None) -> tuple[list[Row], bool]:
+    """Return the spans with these ids, in their order, and whether the one that passes `most_bytes` is the last."""
     select = f"{statements.SELECT['agent_span']} where id in ({_marks(ids)})"
-    rows = {values[0]: AgentSpanRow._make(values) for values in connection.execute(select, tuple(ids))}
-    return (rows[id] for id in ids)
+    found, is_cut = rows_within(connection, select, ids, AgentSpanRow, most_bytes)
+    if most_bytes is None or not is_cut:
+        by_id = {row.id: row for row in found}
+        return [by_id[id] for id in ids], False
+    in_order = chain.from_iterable(connection.execute(statements.BY_ID["agent_span"], (id,)) for id in ids)
+    return up_to(map(AgentSpanRow._make, in_order), AgentSpanRow, most_bytes)
 
 
 def _marks(values: Sequence[object]) -> str:

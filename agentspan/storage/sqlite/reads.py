@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from agentspan.model.changes import Key, Violation
 from agentspan.model.rows import (
@@ -13,10 +14,12 @@ from agentspan.model.rows import (
     Row,
     instance_of,
 )
-from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, SpanSum, StoredKey, span_counts
+from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, SpanSum, StoredKey, span_counts, with_rest
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.lending import chunks
+from agentspan.storage.sqlite.page_rows import rows_within
 from agentspan.storage.sqlite.score_reads import ScoreReads
+from agentspan.storage.sqlite.tables import table_of
 
 # Where an id is looked for, the likeliest first.
 _TYPES: tuple[ResourceType, ...] = (
@@ -68,12 +71,19 @@ class Reads(ScoreReads):
     def page(self, query: Query) -> Rows:
         """See Storage."""
         with self.reading() as connection:
-            make = ROWS[query.type]._make
-            rows = [make(row) for row in connection.execute(*statements.page(query))]
+            rows, is_cut = rows_within(connection, *statements.page(query), ROWS[query.type], query.most_bytes)
+            rest: list[str] = []
+            if is_cut:
+                left = None if query.limit is None else query.limit - len(rows)
+                others = replace(query, offset=query.offset + len(rows), limit=left)
+                only_ids = f"select id from {table_of(query.type)}"
+                rest = [id for (id,) in connection.execute(*statements.page(others, only_ids))]
             if not query.with_total:
-                return Rows(rows)
-            is_all = not query.offset and not query.after and (query.limit is None or len(rows) < query.limit)
-            return Rows(rows, len(rows) if is_all else connection.execute(*statements.total(query)).fetchone()[0])
+                return with_rest(Rows(rows), rest) if is_cut else Rows(rows)
+            number = len(rows) + len(rest)
+            is_all = not query.offset and not query.after and (query.limit is None or number < query.limit)
+            total = number if is_all else connection.execute(*statements.total(query)).fetchone()[0]
+            return with_rest(Rows(rows, total), rest) if is_cut else Rows(rows, total)
 
     def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
         """See Storage."""

@@ -141,8 +141,12 @@ def violations(number: int) -> str:
     )
 
 
-def page(query: Query) -> tuple[str, list[object]]:
-    """Return the SELECT of a page, and its values."""
+def page(query: Query, select: str = "") -> tuple[str, list[object]]:
+    """Return the SELECT of a page, and its values.
+
+    Args:
+        select: what to select and from where; all columns when left out.
+    """
     conditions, values = _conditions(query)
     if query.after:
         conditions.append(f"id {'<' if query.descending else '>'} ?")
@@ -150,7 +154,7 @@ def page(query: Query) -> tuple[str, list[object]]:
     direction = " desc" if query.descending else ""
     order = f"{query.order}{direction}, id{direction}" if query.order != "id" else f"id{direction}"
     limit = f" limit {-1 if query.limit is None else int(query.limit)} offset {int(query.offset)}"
-    return f"{SELECT[query.type]}{_where(conditions)} order by {order}{limit}", values
+    return f"{select or SELECT[query.type]}{_where(conditions)} order by {order}{limit}", values
 
 
 def total(query: Query) -> tuple[str, list[object]]:

@@ -141,7 +141,8 @@ def _found(parts: Parts, of_span: SpanParts, matcher: tokenizing.Matcher) -> Fou
     said = parts.said_before(of_span)
     keys = of_span.matched(matcher, said)
     counts = parts.counts(of_span.span.agent_instance_id, keys)
-    return FoundSpan(of_span.without(said), first_said.repeats(of_span.span, keys, counts))
+    shown = first_said.to_show(of_span.without(said), matcher)
+    return FoundSpan(shown, first_said.repeats(of_span.span, keys, counts))
 
 
 def _by_ids(connection: Connection, asked: Sequence[tuple[str, str]]) -> list[SpanParts]:

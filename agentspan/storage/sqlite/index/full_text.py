@@ -183,5 +183,6 @@ def search(
         said = parts.said_before(of_span)
         keys = of_span.matched(matcher, said)
         counts = parts.counts(of_span.span.agent_instance_id, keys)
-        page.append(FoundSpan(of_span.without(said), first_said.repeats(of_span.span, keys, counts)))
+        shown = first_said.to_show(of_span.without(said), matcher)
+        page.append(FoundSpan(shown, first_said.repeats(of_span.span, keys, counts)))
     return page, indexed + len(read_again)

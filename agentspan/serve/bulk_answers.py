@@ -1,0 +1,96 @@
+"""The answers to a bulk request that writes: encoded while its items run, and kept until their commit.
+
+Each is what its item answered at that moment, so it cannot be read again. Most are small; more than IN_MEMORY is in a
+file without a name.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from starlette.responses import Response
+
+from agentspan.operations.envelopes import Envelope, InPieces
+from agentspan.serve.responses import encoded, pieces_of
+from agentspan.serve.spool import Spool
+from agentspan.serve.streaming import streamed
+
+IN_MEMORY = 2**20
+"""Bytes of answers that stay in memory."""
+TOO_LARGE: Envelope = {
+    "status": "error",
+    "code": "bad_request",
+    "message": "the answers of this request are too large together; send this item, and those behind it, in another "
+    "request, and lists with a smaller page_size, or in a request that only reads",
+}
+"""The answer to an item that did not run, or whose list is not sent, because of the size of the answers."""
+
+
+class BulkAnswers:
+    """See operations.bulk.Outputs.
+
+    Args:
+        room: bytes of answers after which no further item runs.
+
+    Attributes:
+        has_error: whether an item was refused.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._spool = Spool(IN_MEMORY)
+        self.has_error = False
+
+    def add(self, key: str, answer: Envelope | None) -> bool:
+        """See operations.bulk.Outputs."""
+        if answer is None or not self._write(key, answer):
+            answer = TOO_LARGE
+            self._write(key, answer, is_limited=False)
+        self.has_error = answer["status"] == "error"
+        return not self.has_error
+
+    @property
+    def size(self) -> int:
+        """Bytes of the answers."""
+        return self._spool.size
+
+    def is_full(self) -> bool:
+        """See operations.bulk.Outputs."""
+        return self._spool.size >= self._room
+
+    def _write(self, key: str, answer: Envelope, *, is_limited: bool = True) -> bool:
+        """Write an answer; return False, and write nothing, if it is a list that has more bytes than there is room."""
+        spool, start = self._spool, self._spool.size
+        before = (b"," if start else b"") + encoded(key) + b":"
+        is_limited = is_limited and "summaries" in answer
+        if not isinstance(answer, InPieces):
+            spool.write(before + encoded(answer))
+        else:
+            spool.write(before)
+            for piece in pieces_of(answer):
+                spool.write(piece)
+                if is_limited and spool.size > self._room:
+                    break
+        if is_limited and spool.size > self._room:
+            spool.cut(start)
+            return False
+        return True
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the members of `outputs` as JSON, without the braces; once."""
+        return self._spool.chunks()
+
+
+async def response_of(parts: Sequence[BulkAnswers]) -> Response:
+    """Return the response to a bulk request whose items ran in parts."""
+    pieces = _pieces(parts)
+    if sum(part.size for part in parts) <= IN_MEMORY:
+        return Response(b"".join(pieces), media_type="application/json")
+    return await streamed(pieces, "application/json")
+
+
+def _pieces(parts: Sequence[BulkAnswers]) -> Iterator[bytes]:
+    yield b'{"status":"success","outputs":{'
+    for number, part in enumerate(parts):
+        if number:
+            yield b","
+        yield from part.chunks()
+    yield b"}}"
