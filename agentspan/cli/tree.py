@@ -7,7 +7,7 @@ from agentspan import jsontext
 from agentspan.analysis.late_ends import late_text
 from agentspan.analysis.score_text import score_text
 from agentspan.analysis.tree import Node, Sums, sums, title_of
-from agentspan.analysis.tree_folding import error_of
+from agentspan.analysis.tree_folding import error_of, error_of_all
 from agentspan.blobs import described
 from agentspan.cli.output import (
     COLORS,
@@ -26,7 +26,7 @@ from agentspan.cli.timeline import Timeline
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import error_text
+from agentspan.schemas.meaning import error_text, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.scores import Said
 from agentspan.text import cut, one_line
@@ -106,7 +106,7 @@ class Picture:
         above = "".join("  " if last else "│ " for last in lasts[:-1])[-deepest:]
         branch = above + ("└─" if lasts[-1] else "├─")
         room = self.width - columns_of(branch) - 2 - DURATION_COLUMNS - 1 - bar_columns
-        error = _error(span)
+        error = _one_line(error_of_all(node))
         text = _title(node, room) if node.alike else fit(_without_error(title(span), error), room)
         duration = "left open" if is_left else _duration(node)
         bar = self.timeline.bar(span, [other.span for other in node.alike]) if bar_columns else ""
@@ -120,7 +120,9 @@ class Picture:
             + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
         )
         below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
-        if error is not None and all(_error(child.span) != error for child in node.children):  # shown where it arose
+        if error is not None and all(
+            _one_line(error_of(child.span)) != error for child in node.children
+        ):  # shown where it arose
             room = self.width - columns_of(below) - 1
             for line in wrap(error, room, ERROR_LINES):
                 yield style(below, fg="bright_black") + " " + status_style(line, "failed")
@@ -196,7 +198,8 @@ def _title(node: Node, columns: int) -> str:
     below = _below(node)
     each = f" · {noun(below, 'span')} in each" if below else ""
     name = f"{span.schema_title}{f' {span.label}' if span.label else ''}"
-    count = f" × {number:,}{' failed' if span.status == 'failed' else ''}{each}"
+    ended = " failed" if span.status == "failed" else " returned an error" if returned_error(span) else ""
+    count = f" × {number:,}{ended}{each}"
     return fit(fit(name, max(8, columns - columns_of(count))) + count, columns)
 
 
@@ -230,6 +233,5 @@ def _duration(node: Node) -> str:
     return duration_text(span.duration_ms + sum(other.span.duration_ms or 0 for other in node.alike))
 
 
-def _error(span: AgentSpanRow) -> str | None:
-    text = error_of(span)
+def _one_line(text: str | None) -> str | None:
     return one_line(text, 1000) if text else None

@@ -134,6 +134,19 @@ def test_equal_failures_are_one_line_with_their_count_and_their_error(db: Path) 
     assert call(db, "show", "-", "--failed", "--full").output.count("✗ Tool fetch(n=") == 39
 
 
+def test_failures_that_differ_in_numbers_and_ids_are_one_line_with_their_error_without_them(db: Path) -> None:
+    with agentspan.open(db) as opened:
+        made = opened.agent_instances.register("retry")
+        for number in range(39):
+            error = {"error": {"type": "RateLimited", "message": f"request {number}f3a9c01, retry in {number} s"}}
+            opened.agent_spans.create(made.id, "tool", "failed", {"name": "fetch_table"}, error)
+            opened.agent_spans.create(made.id, "tool", "complete", {"name": "wait"}, {})
+    shown = lines(db, "show", "-", "--failed")
+    assert "Tool fetch_table × 39 failed" in shown[2]
+    assert shown[3].strip() == "RateLimited: request <hex>, retry in <n> s"
+    assert shown[-1] == "39 of 78 spans, in 1 line; --full shows each"
+
+
 @pytest.mark.parametrize("word", ["x" * 3000, "日本語" * 900, "a word and " * 300])
 def test_a_long_error_goes_on_over_a_few_lines_that_fit(db: Path, word: str) -> None:
     tracer = agentspan.Tracer(db, raise_errors=True)
