@@ -1,9 +1,11 @@
 """`agentspan import`: reads runs into the database, from a file that `agentspan export` wrote, or from OTLP."""
 
+import gzip
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
@@ -14,15 +16,14 @@ from agentspan.database import Database
 from agentspan.maintenance.importing import import_lines
 from agentspan.operations.context import Context
 
+GZIP = b"\x1f\x8b"
+"""The first bytes of a file of gzip."""
+
 
 def command(database: Database, source: IO[bytes], *, as_json: bool) -> None:
-    """Import a file that `export` wrote, and print how many runs and spans are new."""
-
-    def read() -> Iterable[bytes]:
-        source.seek(0)
-        return source
-
-    done = import_lines(Context(database.storage), read)
+    """Import a file that `export` wrote, compressed with gzip or not, and print how many runs and spans are new."""
+    with opened_lines(source) as read:
+        done = import_lines(Context(database.storage), read)
     if as_json:
         document(done._asdict())
         return
@@ -31,6 +32,21 @@ def command(database: Database, source: IO[bytes], *, as_json: bool) -> None:
         click.echo(f"{noun(done.finished, 'row')} that had been open finished")
     if done.known:
         click.echo(f"{noun(done.known, 'row')} known already")
+
+
+@contextmanager
+def opened_lines(source: IO[bytes]) -> Iterator[Callable[[], Iterable[bytes]]]:
+    """Return a function that reads the lines of a file from the first on; those of a file of gzip are decompressed."""
+    is_packed = source.read(len(GZIP)) == GZIP
+
+    def read() -> Iterable[bytes]:
+        source.seek(0)
+        return gzip.GzipFile(fileobj=source) if is_packed else source
+
+    try:
+        yield read
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise Failed("the file is no whole file of gzip; compress it again") from None
 
 
 def command_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *, as_json: bool) -> None:

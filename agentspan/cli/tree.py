@@ -53,6 +53,7 @@ class Picture:
         dead: the writers among the run's whose program has died.
         payloads: draw what went in and came out, too.
         with_ids: the spans whose id is drawn, too.
+        selected: the span that is drawn bold, with its id and payloads.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class Picture:
         dead: Collection[str | None] = (),
         payloads: bool = False,
         with_ids: Collection[str] = (),
+        selected: str | None = None,
     ) -> None:
         self.width = width
         self.timeline = timeline
         self.dead = dead
         self.payloads = payloads
         self.with_ids = with_ids
+        self.selected = selected
 
     def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], said: Said) -> Iterator[str]:
         """Yield the lines about the run itself."""
@@ -100,6 +103,7 @@ class Picture:
     def span(self, node: Node, lasts: tuple[bool, ...]) -> Iterator[str]:
         """Yield the lines of a span, or of a group of similar spans."""
         span = node.span
+        is_selected = span.id == self.selected
         is_left = span.writer_id in self.dead and span.status in OPEN
         bar_columns = self.timeline.columns + 3 if self.timeline.columns else 0
         deepest = max(8, self.width - bar_columns - 45)  # deep trees keep their text
@@ -114,7 +118,7 @@ class Picture:
             style(branch, fg="bright_black")
             + status_style(MARKS[span.status], span.status)
             + " "
-            + (style(pad(text, room), fg="bright_black") if span.status == "cancelled" else pad(text, room))
+            + style(pad(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_selected)
             + " "
             + pad(duration, DURATION_COLUMNS, right=True)
             + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
@@ -129,9 +133,9 @@ class Picture:
         late = late_text(span)
         if late is not None:
             yield style(fit_end(f"{below} {late}", self.width), fg="bright_black")
-        if span.id in self.with_ids:
+        if is_selected or span.id in self.with_ids:
             yield style(fit_end(f"{below}   {span.id}", self.width), fg="bright_black")
-        if self.payloads and not node.alike:
+        if is_selected or (self.payloads and not node.alike):
             yield from self._payload(below, "payload", span.payload, span.id)
             yield from self._payload(below, "result", span.result_payload, span.id)
 

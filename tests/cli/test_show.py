@@ -160,6 +160,30 @@ def test_a_long_error_goes_on_over_a_few_lines_that_fit(db: Path, word: str) -> 
     assert shown[-1].endswith("…")
 
 
+def test_a_span_is_shown_in_its_run_with_the_steps_around_it(db: Path, run: str) -> None:
+    with agentspan.open(db) as opened:
+        span = next(span for span in opened.agent_spans.list(run) if span.status == "failed")
+    shown = [
+        re.sub(r"  +.*", "", line[: line.index("▕")] if "▕" in line else line) for line in lines(db, "show", span.id)
+    ]
+    assert shown[0] == f"run {run}"
+    assert [line[2:] for line in shown[2:] if line[2:3] in ("✓", "✗")] == [
+        "✓ plan → x", *(f"✓ Tool fetch(n={n}) → x" for n in range(3)), "✗ Tool fetch(n=3)",
+        *(f"✓ Tool fetch(n={n}) → x" for n in (4, 5)), "✓ answer → x",
+    ]  # fmt: skip
+    whole = lines(db, "show", span.id)
+    at = next(number for number, line in enumerate(whole) if span.id in line)
+    assert "TimeoutError: read timed out" in whole[at - 1]
+    assert whole[at + 1].split()[1:] == ["payload", "{"]
+    assert whole[-2:] == ["step 5 of 18", f"agentspan show {run}"]
+    assert sum("payload" in line for line in whole) == 1
+    assert len(lines(db, "show", span.id, "--full")) == len(whole) + 8
+    document = json.loads(call(db, "show", span.id, "--json").output)
+    assert (document["step"], len(document["spans"]), document["total"]) == (5, 10, 18)
+    assert json.loads(call(db, "show", "-", "--json").output)["step"] is None
+    assert call(db, "show", span.id, "--failed").exit_code == 2
+
+
 def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:
     shown = "\n".join(lines(db, "show", "-", "--slow", "2"))
     assert "plan → x" in shown
