@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentspan.analysis import id_prefixes
+from agentspan.analysis.messages import Call, Message, Part
 from agentspan.analysis.stats import Stat
 from agentspan.database import Database
 from agentspan.model.changes import Violation
@@ -16,7 +17,6 @@ from agentspan.storage.protocol import SpanCounts
 from agentspan.viewer import assets, data
 from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import Asked, listing, unsummed
-from agentspan.viewer.messages import Call, Message, Part
 from agentspan.viewer.turns import Turn, TurnCall
 
 INTERFACE = re.compile(r"^interface (\w+)(?: extends (\w+))? \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
