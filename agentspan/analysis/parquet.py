@@ -29,11 +29,7 @@ def write(storage: Storage, run_ids: Sequence[str], folder: Path) -> dict[str, i
     Raises:
         InvalidValue: pyarrow is not installed, or the files cannot be written.
     """
-    try:
-        import pyarrow as arrow
-        from pyarrow import parquet
-    except ImportError:
-        raise InvalidValue("format", f"parquet needs pyarrow; run: {EXTRA}") from None
+    arrow, parquet = modules()
     tables: tuple[tuple[str, ResourceType, Values, Iterable[Values]], ...] = (
         ("runs", "agent_instance", {**_TEXTS, "tags": arrow.list_(arrow.string())}, _runs(storage, run_ids)),
         ("spans", "agent_span", {}, map(_values, chain.from_iterable(map(storage.iter_spans, run_ids)))),
@@ -49,6 +45,37 @@ def write(storage: Storage, run_ids: Sequence[str], folder: Path) -> dict[str, i
         raise InvalidValue("output", f"{folder} cannot be written: {error.strerror or error}") from error
 
 
+def modules() -> tuple[Any, Any]:
+    """Return pyarrow, and its module for Parquet.
+
+    Raises:
+        InvalidValue: it is not installed.
+    """
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError:
+        raise InvalidValue("format", f"parquet needs pyarrow; run: {EXTRA}") from None
+    return arrow, parquet
+
+
+def write_file(arrow: Any, parquet: Any, path: Path, schema: Any, rows: Iterable[Values], *, batch: int = BATCH) -> int:
+    """Write rows with a schema of pyarrow to a file, which is replaced when it is whole; return their number."""
+    number, name = files.aside(path)
+    written = 0
+    try:
+        with os.fdopen(number, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
+            source = iter(rows)
+            while part := list(islice(source, batch)):
+                writer.write_table(arrow.Table.from_pylist(part, schema=schema))
+                written += len(part)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return written
+
+
 _GONE = ("agent_instance", None)
 _TEXTS: Values = {"agent": None, "version": None}
 """Columns of runs that are no columns of their table: texts."""
@@ -59,19 +86,7 @@ def _write(arrow: Any, parquet: Any, path: Path, type_: ResourceType, more: Valu
     special = {"time": arrow.timestamp("us", tz="UTC"), "flag": arrow.bool_()}
     fields = [(column.name, special.get(column.holds or "", kinds[column.type])) for column in columns_of(type_)]
     schema = arrow.schema([*fields, *((name, kind or arrow.string()) for name, kind in more.items())])
-    number, name = files.aside(path)
-    written = 0
-    try:
-        with os.fdopen(number, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
-            source = iter(rows)
-            while batch := list(islice(source, BATCH)):
-                writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
-                written += len(batch)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return written
+    return write_file(arrow, parquet, path, schema, rows)
 
 
 def _runs(storage: Storage, run_ids: Sequence[str]) -> Iterator[Values]:

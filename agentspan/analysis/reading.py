@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
+from itertools import islice
 from typing import Any, Literal, Self, Unpack, overload
 
 from agentspan import clock
@@ -20,22 +21,26 @@ from agentspan.analysis.filter_words import (
     parse,
 )
 from agentspan.analysis.outcomes import parse as parse_rule
-from agentspan.analysis.runs import RunList, find_runs, ids_of, summaries_of, totals_of
-from agentspan.analysis.search import Hits, Progress, search
+from agentspan.analysis.runs import RunList, RunSummary, find_runs, ids_of, summaries_of, totals_of
+from agentspan.analysis.search import Hits, Progress, located, search
 from agentspan.analysis.stats import Stat, stats
 from agentspan.analysis.version_stats import StatsByVersion, stats_by_version
 from agentspan.analysis.why import Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.rows import AgentSpanRow
+from agentspan.model.scores import MARK, NOTE
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter, RunSort
+from agentspan.storage.scores import said_of
 
 Engine = Literal["pandas", "polars"]
 ENGINES: tuple[Engine, ...] = ("pandas", "polars")
+BATCH = 1000
+"""Runs whose scores and tags are read together."""
 TIMES = ("started_at", "finished_at")
 SPANS = (
     "run",
@@ -74,6 +79,12 @@ RUNS = (
     "metadata",
     "result",
     "error",
+    "session",
+    "user",
+    "task",
+    "tags",
+    "mark",
+    "note",
 )
 
 
@@ -172,7 +183,7 @@ class Reading:
         progress: Progress | None = None,
         **filter: Unpack[AllRunKeywords],
     ) -> Hits:
-        """Return the spans that contain all of these words, the latest first.
+        """Return the spans that contain all of these words, the latest first, with their runs, agents and steps.
 
         Args:
             words: one text, in which double quotes hold words together, or several texts, each held together. `*` at
@@ -184,7 +195,9 @@ class Reading:
             filter: only in runs that match (see runs).
         """
         ids = self._ids(run, filter)
-        return search(self.storage, words, runs=ids, limit=limit, offset=offset, progress=progress)
+        return located(
+            self.storage, search(self.storage, words, runs=ids, limit=limit, offset=offset, progress=progress)
+        )
 
     def diff(self, a: str, b: str, *, against: str | None = None) -> RunDiff:
         """Return where two runs part: their steps aligned, and the first one that differs.
@@ -263,7 +276,8 @@ class Reading:
         """Return a table of all spans, or of all runs, with times as UTC timestamps.
 
         Args:
-            table: `spans`, one row a span, or `runs`, one row a run.
+            table: `spans`, one row a span, or `runs`, one row a run, with its tags, its newest mark and note, and a
+                column for each name of its scores: `score_NAME` with the number, `label_NAME` with the label.
             run: only this run (see stats).
             engine: `pandas` or `polars`; the one that is installed when left out, pandas where both are.
 
@@ -276,9 +290,12 @@ class Reading:
         module, name = _engine(engine)
         names = SPANS if table == "spans" else RUNS
         columns: dict[str, list[Any]] = {column: [] for column in names}
-        for row in self._spans(run) if table == "spans" else self._runs(run):
-            for values, value in zip(columns.values(), row, strict=True):
-                values.append(value)
+        if table == "spans":
+            for row in self._spans(run):
+                for values, value in zip(columns.values(), row, strict=True):
+                    values.append(value)
+        else:
+            self._fill_runs(run, columns)
         for column in TIMES:
             columns[column] = [None if text is None else clock.to_datetime(text) for text in columns[column]]
         return _polars(module, columns) if name == "polars" else _pandas(module, columns)
@@ -288,12 +305,26 @@ class Reading:
             for span in self.storage.iter_spans(summary.run.id):
                 yield (summary.run.id, summary.agent, summary.version, *_of_span(span))
 
-    def _runs(self, run: str | None) -> Iterator[tuple[Any, ...]]:
-        for summary in self._summaries(run).runs:
-            row = summary.run
-            yield (row.id, summary.agent, summary.version, row.status, row.started_at, row.finished_at, row.duration_ms,
-                   summary.spans, summary.failed, summary.open, summary.input_tokens, summary.output_tokens,
-                   summary.cost_usd, row.metadata, row.result, row.error)  # fmt: skip
+    def _fill_runs(self, run: str | None, columns: dict[str, list[Any]]) -> None:
+        """Append the values of each run to the columns of RUNS, and add those of scores after them."""
+        summaries = iter(self._summaries(run).runs)
+        scores: dict[str, dict[int, float | str]] = {}
+        while batch := list(islice(summaries, BATCH)):
+            said = said_of(self.storage, [summary.run.id for summary in batch])
+            for summary in batch:
+                judged = {score.name: score for score in said[summary.run.id].scores}  # of several judges the newest
+                mark, note = judged.pop(MARK, None), judged.pop(NOTE, None)
+                for score in judged.values():
+                    at = len(columns["run"])
+                    if score.value is not None:
+                        scores.setdefault(f"score_{score.name}", {})[at] = score.value
+                    if score.label is not None:
+                        scores.setdefault(f"label_{score.name}", {})[at] = score.label
+                values = (*_of_run(summary), said[summary.run.id].tags, mark and mark.label, note and note.explanation)
+                for name, value in zip(RUNS, values, strict=True):
+                    columns[name].append(value)
+        for name in sorted(scores):
+            columns[name] = [*map(scores[name].get, range(len(columns["run"])))]
 
     def _summaries(self, run: str | None) -> RunList:
         """Return the runs in the order of their creation."""
@@ -331,6 +362,13 @@ def read(db: "str | os.PathLike[str] | Location | Storage | None" = None) -> Rea
     return Reading(storage, closes=closes)
 
 
+def _of_run(summary: RunSummary) -> tuple[Any, ...]:
+    row = summary.run
+    return (row.id, summary.agent, summary.version, row.status, row.started_at, row.finished_at, row.duration_ms,
+            summary.spans, summary.failed, summary.open, summary.input_tokens, summary.output_tokens, summary.cost_usd,
+            row.metadata, row.result, row.error, row.session, row.user, row.task)  # fmt: skip
+
+
 def _of_span(span: AgentSpanRow) -> tuple[Any, ...]:
     return (span.id, span.parent_span_id, span.schema_name, span.label, span.status, span.summary, span.started_at,
             span.finished_at, span.duration_ms, span.input_tokens, span.output_tokens, span.cost_usd,
@@ -356,8 +394,9 @@ def _pandas(pandas: Any, columns: dict[str, list[Any]]) -> Any:
         frame[name] = pandas.to_datetime(frame[name], utc=True)
     for name in ("input_tokens", "output_tokens"):
         frame[name] = frame[name].astype("Int64")  # whole numbers, some of which are missing
-    for name in ("duration_ms", "cost_usd"):
-        frame[name] = frame[name].astype("float64")
+    for name in columns:
+        if name in ("duration_ms", "cost_usd") or name.startswith("score_"):
+            frame[name] = frame[name].astype("float64")
     return frame
 
 
@@ -369,7 +408,9 @@ def _polars(polars: Any, columns: dict[str, list[Any]]) -> Any:
         else polars.Int64
         if name in whole
         else polars.Float64
-        if name in ("duration_ms", "cost_usd")
+        if name in ("duration_ms", "cost_usd") or name.startswith("score_")
+        else polars.List(polars.String)
+        if name == "tags"
         else polars.Boolean
         if name == "is_aggregate"
         else polars.String

@@ -7,21 +7,25 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
+from agentspan.analysis.runs import names_of
+from agentspan.analysis.tree import build, numbers
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import tokenizing
 from agentspan.storage.analytics import FoundSpan, Hit, Hits, Progress
 from agentspan.storage.first_said import search_run
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scanning import count, scan
+from agentspan.storage.scanning import count, outlined, scan
 from agentspan.text import one_line
 
-__all__ = ["Hit", "Hits", "Progress", "search"]
+__all__ = ["Hit", "Hits", "Progress", "located", "search"]
 
 PAGE = 50
 SNIPPET = 160
 """Characters of a snippet, at most."""
 LEAD = 40
 """Characters of a snippet before its first match."""
+MOST_STEPS = 5000
+"""Spans of a run whose steps are counted, at most: they take 31 ms."""
 FIELDS = ("summary", "payload", "result_payload")
 
 
@@ -59,6 +63,27 @@ def search(
     matcher = tokenizing.Matcher(asked)
     ids = runs if run is None else [run]
     return _hits(*_latest(_by_run(storage, matcher, ids, offset + limit, progress), offset, limit), asked)
+
+
+def located(storage: Storage, hits: Hits, *, most_steps: int = MOST_STEPS) -> Hits:
+    """Return hits with the agent and version of their runs, and the number of their step.
+
+    Args:
+        most_steps: spans of a run whose steps are counted, at most: that reads the outlines of all of them.
+    """
+    ids = [*{hit.run_id for hit in hits.hits}]
+    runs = [row for _, row in storage.find(*ids).rows.values() if isinstance(row, AgentInstanceRow)]
+    names, counts = names_of(storage, runs), storage.counts(ids)
+    steps: dict[str, int] = {}
+    for run in runs:
+        if counts[run.id].total <= most_steps:
+            steps.update(numbers(build(outlined(storage, run.id))))
+    return hits._replace(
+        hits=[
+            hit._replace(**names[hit.run_id]._asdict(), step=steps.get(hit.span_id)) if hit.run_id in names else hit
+            for hit in hits.hits
+        ]
+    )
 
 
 def _hits(found: Iterable[FoundSpan], total: int, asked: Sequence[str]) -> Hits:

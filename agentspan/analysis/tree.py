@@ -73,6 +73,11 @@ def every(roots: list[Node]) -> Iterator[Node]:
         stack += reversed(node.children)
 
 
+def numbers(roots: list[Node]) -> dict[str, int]:
+    """Return the number of each span among the steps of its run, from 1 on, parents first."""
+    return {node.span.id: number for number, node in enumerate(every(roots), start=1)}
+
+
 def walk(roots: list[Node]) -> Iterator[tuple[Node, tuple[bool, ...]]]:
     """Yield each node, parents first, with whether each of its ancestors, and itself, is the last of its siblings."""
     stack = _level(roots, ())

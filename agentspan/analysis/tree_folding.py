@@ -7,6 +7,7 @@ from agentspan.analysis.tree import Node, every
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.meaning import error_text, returned_error
+from agentspan.schemas.signatures import error_parts, error_without_values, signature
 
 FOLD_FROM = 4
 """The least number of equal siblings in a row that are shown as one."""
@@ -15,8 +16,8 @@ FOLD_FROM = 4
 def fold(roots: list[Node]) -> list[Node]:
     """Fold equal siblings in a row into the first one. Its `alike` then holds the others.
 
-    Equal are spans of the same type, label, status and error with equal children; calls over MCP also have one summary.
-    A span is never folded if it, or a span in it, is open, was terminated, or ended late.
+    Equal are spans of the same type, label, status and failure (by its signature) with equal children; calls over MCP
+    also have one summary. A span is never folded if it, or a span in it, is open, was terminated, or ended late.
     """
     shapes: dict[object, int] = {}
     shape_of: dict[int, int | None] = {}
@@ -24,10 +25,15 @@ def fold(roots: list[Node]) -> list[Node]:
         below = tuple(shape_of[id(child)] for child in node.children)
         span = node.span
         may = span.status in ("complete", "cancelled", "failed") and not span.ended_late and None not in below
-        key = (span.schema_name, span.label, span.status, error_of(span), _target(span), returned_error(span), below)
+        key = (span.schema_name, span.label, span.status, failure_of(span), _target(span), below)
         shape_of[id(node)] = shapes.setdefault(key, len(shapes)) if may else None
         node.children = _fold(node.children, shape_of)
     return _fold(roots, shape_of)
+
+
+def failure_of(span: AgentSpanRow) -> str | None:
+    """Return the id of the signature of a span that failed, or returned an error; None for others."""
+    return signature(span).id if _has_failed(span) else None
 
 
 def error_of(span: AgentSpanRow) -> str | None:
@@ -37,9 +43,21 @@ def error_of(span: AgentSpanRow) -> str | None:
     return error_text(jsontext.decode(span.result_payload))
 
 
+def error_of_all(node: Node) -> str | None:
+    """Return the error of a node and those folded into it: without its values where they differ, or were returned."""
+    errors = {error_of(each.span) for each in (node, *node.alike)}
+    if not node.alike or not _has_failed(node.span) or (len(errors) == 1 and None not in errors):
+        return error_of(node.span)
+    return error_without_values(error_parts(node.span.result_payload)) or None
+
+
+def _has_failed(span: AgentSpanRow) -> bool:
+    return span.status == "failed" or returned_error(span)
+
+
 def _target(span: AgentSpanRow) -> str | None:
     """Return what a call over MCP is about, whose label is only the method; lists of spans have the summary of it."""
-    return span.summary if span.schema_name.rpartition(":")[2] == "mcp" else None
+    return span.summary.partition(" → ")[0] if span.summary and span.schema_name.rpartition(":")[2] == "mcp" else None
 
 
 def _fold(nodes: list[Node], shape_of: dict[int, int | None]) -> list[Node]:

@@ -38,16 +38,16 @@ def command(
     storage = database.storage
     runs = _runs(storage, what, filter_in(storage, given))
     files = {} if blobs is None else {"blobs": blob_files.write(storage, runs, Path(blobs))}
-    if form == "parquet":
+    if form == "dataset" and output is not None and output.endswith(".parquet"):
+        _check(storage, Path(output))
+        _written(output, form, dataset.write_parquet(storage, runs, Path(output)), len(runs), files, as_json=as_json)
+    elif form == "parquet":
         _write_tables(storage, runs, output, files, as_json=as_json)
     elif output is not None:
         _check(storage, Path(output))
-        size = destination.write(Path(output), _text(storage, runs, form))
-        to_stdout = destination.is_stdout(output)
-        if as_json:
-            document({"file": output, "format": form, "bytes": size, "total": len(runs), **files}, err=to_stdout)
-        else:
-            click.echo(f"{noun(len(runs), 'run')} written to {safe(output)}: {noun(size, 'byte')}", err=to_stdout)
+        is_csv = form == "dataset" and output.endswith(".csv")
+        size = destination.write(Path(output), _text(storage, runs, "csv" if is_csv else form))
+        _written(output, form, size, len(runs), files, as_json=as_json)
     elif as_json:
         document({"format": form, "content": "".join(_text(storage, runs, form)), "total": len(runs), **files})
     else:
@@ -56,6 +56,14 @@ def command(
             click.echo(part if sys.stdout.isatty() else part.encode("utf-8", "replace"), nl=False)
     if blobs is not None and not as_json:
         click.echo(f"{noun(files['blobs'], 'blob')} in {safe(blobs)}", err=True)
+
+
+def _written(output: str, form: str, size: int, runs: int, beside: dict[str, int], *, as_json: bool) -> None:
+    to_stdout = destination.is_stdout(output)
+    if as_json:
+        document({"file": output, "format": form, "bytes": size, "total": runs, **beside}, err=to_stdout)
+    else:
+        click.echo(f"{noun(runs, 'run')} written to {safe(output)}: {noun(size, 'byte')}", err=to_stdout)
 
 
 def _runs(storage: Storage, what: Sequence[str], filter: RunFilter) -> list[str]:
@@ -104,6 +112,9 @@ def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
         return
     if form == "dataset":
         yield from (f"{line}\n" for line in dataset.lines(storage, runs))
+        return
+    if form == "csv":
+        yield from dataset.csv_lines(storage, runs)
         return
     is_compact = form == "compact"
     for line in lines(storage, runs, compact=is_compact) if form != "markdown" else markdown(storage, runs):

@@ -1,28 +1,31 @@
 """`agentspan import`: reads runs into the database, from a file that `agentspan export` wrote, or from OTLP."""
 
+import gzip
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, cast
 
 import click
 
+from agentspan.analysis import dataset_import
 from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
 from agentspan.maintenance.importing import import_lines
 from agentspan.operations.context import Context
+from agentspan.storage.protocol import Storage
+
+GZIP = b"\x1f\x8b"
+"""The first bytes of a file of gzip."""
 
 
 def command(database: Database, source: IO[bytes], *, as_json: bool) -> None:
-    """Import a file that `export` wrote, and print how many runs and spans are new."""
-
-    def read() -> Iterable[bytes]:
-        source.seek(0)
-        return source
-
-    done = import_lines(Context(database.storage), read)
+    """Import a file that `export` wrote, compressed with gzip or not, and print how many runs and spans are new."""
+    with opened_lines(database.storage, source) as read:
+        done = import_lines(Context(database.storage), read)
     if as_json:
         document(done._asdict())
         return
@@ -31,6 +34,24 @@ def command(database: Database, source: IO[bytes], *, as_json: bool) -> None:
         click.echo(f"{noun(done.finished, 'row')} that had been open finished")
     if done.known:
         click.echo(f"{noun(done.known, 'row')} known already")
+
+
+@contextmanager
+def opened_lines(storage: Storage, source: IO[bytes]) -> Iterator[Callable[[], Iterable[bytes]]]:
+    """Return a function that reads the lines of an export from the first on: of a file, of gzip, or of a dataset."""
+    is_packed = source.read(len(GZIP)) == GZIP
+    plain = cast(IO[bytes], gzip.GzipFile(fileobj=source)) if is_packed else source
+
+    def read() -> Iterable[bytes]:
+        plain.seek(0)
+        return dataset_import.export_lines(storage, plain) if is_dataset else plain
+
+    try:
+        source.seek(0)
+        is_dataset = dataset_import.is_dataset(plain.readline())
+        yield read
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise Failed("the file is no whole file of gzip; compress it again") from None
 
 
 def command_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *, as_json: bool) -> None:

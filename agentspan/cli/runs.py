@@ -1,5 +1,6 @@
 """`agentspan runs`: lists the latest runs, with sums over all that match."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -7,6 +8,7 @@ import click
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.failure_reasons import failure_reason
 from agentspan.analysis.runs import Name, RunList, RunSummary, find_runs, tokens_of
+from agentspan.analysis.score_text import score_text
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.local_time import local, zone_name
 from agentspan.cli.output import (
@@ -24,6 +26,7 @@ from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model import resources
+from agentspan.model.rows import ScoreRow
 from agentspan.model.status import OPEN
 from agentspan.recovery.writers import Lives
 from agentspan.storage.protocol import Storage
@@ -58,7 +61,8 @@ def command(
     if as_json:
         document(_plain(database, found, stale))
         return
-    _table(storage, found.runs, stale)
+    said = said_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
+    _table(storage, found.runs, stale, {id: one.scores for id, one in said.items()})
     click.echo(_total(found, offset))
     if stale:
         click.echo("? its program died; `agentspan doctor` closes what it left open")
@@ -93,7 +97,7 @@ def _plain(database: Database, found: RunList, stale: set[str]) -> dict[str, Any
     }
 
 
-def _table(storage: Storage, runs: list[RunSummary], stale: set[str]) -> None:
+def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Mapping[str, Sequence[ScoreRow]]) -> None:
     ids = _short_ids([run.run.id for run in runs])
     columns = width()
     id_columns = max([len(id) for id in ids.values()], default=SHORTEST_ID)
@@ -120,6 +124,8 @@ def _table(storage: Storage, runs: list[RunSummary], stale: set[str]) -> None:
         reason = failure_reason(storage, run)
         if reason is not None:
             click.echo("  " + status_style(fit(reason, columns - 2), "failed"))
+        for score in scores.get(row.id, ()):
+            click.echo("  " + fit(score_text(score), columns - 2))
 
 
 def _total(found: RunList, offset: int) -> str:

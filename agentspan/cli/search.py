@@ -5,12 +5,13 @@ from typing import Any
 import click
 
 from agentspan.analysis import id_prefixes
-from agentspan.analysis.runs import ids_of
-from agentspan.analysis.search import Hit, search
+from agentspan.analysis.runs import Name, ids_of
+from agentspan.analysis.search import Hit, located, search
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.local_time import local
 from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
 from agentspan.cli.progress_bar import bar
+from agentspan.cli.runs import name_of
 from agentspan.database import Database
 from agentspan.storage.run_filter import RunFilter
 
@@ -37,6 +38,7 @@ def command(
     with bar("indexing") as progress:
         ids = None if filter == RunFilter() else ids_of(storage, filter, progress=progress)
         found = search(storage, words, run=run_id, limit=limit, offset=offset, runs=ids, progress=progress)
+    found = located(storage, found)
     if as_json:
         document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})
         return
@@ -49,13 +51,22 @@ def command(
             + f" {style(hit.span_id, bold=True)}  {at}  "
             + fit(hit.schema_name, max(8, columns - 40 - len(at)))
         )
+        click.echo("  " + style(fit(_place(hit), columns - 2), fg="bright_black"))
         click.echo("  " + _snippet(hit, columns - 2))
         if hit.repeats:
             click.echo("  " + style(f"and in {noun(hit.repeats, 'later step')}", fg="bright_black"))
     from_ = f", from number {offset + 1} on" if offset and found.hits else ""
     click.echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
     if found.hits:
-        click.echo("`agentspan span ID` shows all of one")
+        next_command = f"agentspan show {found.hits[0].span_id}"
+        lead = "the first of them in its run: "
+        click.echo(lead + next_command if len(lead + next_command) <= width() else next_command)
+
+
+def _place(hit: Hit) -> str:
+    """Return where a hit is: its run, the number of its step, and the agent."""
+    step = "" if hit.step is None else f"step {hit.step:,}"
+    return " · ".join(part for part in (f"run {hit.run_id}", step, name_of(Name(hit.agent, hit.version))) if part)
 
 
 def _snippet(hit: Hit, columns: int) -> str:

@@ -1,10 +1,12 @@
-"""`agentspan show`: prints a run as a tree; whole, or only the failed or slow spans."""
+"""`agentspan show`: prints a run as a tree; whole, only the failed or slow spans, or the steps around one span."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+
+import click
 
 from agentspan.analysis import id_prefixes, tree_folding
 from agentspan.analysis.runs import names_of
-from agentspan.analysis.tree import Node, build, every, walk
+from agentspan.analysis.tree import Node, build, every, numbers, walk
 from agentspan.cli.output import document, noun, page, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.timeline import Timeline
@@ -17,8 +19,13 @@ from agentspan.model.status import OPEN
 from agentspan.operations.run_details import details_of
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import returned_error
+from agentspan.storage.lookup import expect
+from agentspan.storage.protocol import Storage
 from agentspan.storage.scanning import outlined
 from agentspan.storage.scores import newest_scores, said_of
+
+AROUND = 5
+"""Steps before and after a span that are shown with it."""
 
 
 def command(
@@ -31,18 +38,26 @@ def command(
     slow: int | None = None,
     failed: bool = False,
 ) -> None:
-    """Show a run, through the pager where it is longer than the terminal."""
+    """Show a run, or a span in its run, through the pager where it is longer than the terminal."""
     storage = database.storage
-    run = id_prefixes.find_run(storage, what)
+    found = id_prefixes.find_run_or_span(storage, what)
+    at = found if isinstance(found, AgentSpanRow) else None
+    if at is not None and (slow is not None or failed):
+        raise click.UsageError("--slow and --failed are about a whole run, not about a span")
+    run = found if isinstance(found, AgentInstanceRow) else _run_of(storage, found)
     spans = [*storage.iter_spans(run.id)] if as_json or payloads else outlined(storage, run.id)
+    if at is not None:
+        spans = [at if span.id == at.id else span for span in spans]
     roots = build(spans)
-    wanted = _wanted(roots, slow, failed)
+    steps = {} if at is None else numbers(roots)
+    wanted = _wanted(roots, slow, failed) if at is None or full else _around(steps, at)
     if as_json:
-        _document(database, run, [span for span in spans if wanted is None or span.id in wanted], len(spans))
+        shown_spans = [span for span in spans if wanted is None or span.id in wanted]
+        _document(database, run, shown_spans, len(spans), step=None if at is None else steps[at.id])
         return
     shown = roots if wanted is None else tree_folding.keep(roots, lambda node: node.span.id in wanted)
     kept = sum(1 for _ in every(shown))
-    if not full and slow is None:  # each of the slow ones was asked for
+    if not full and slow is None and at is None:  # each of the slow ones was asked for
         shown = tree_folding.fold(shown)
     lives = Lives(storage)
     writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
@@ -51,9 +66,21 @@ def command(
         Timeline(run, spans, width()),
         dead={id for id in writers if lives.of(id) == "dead"},
         payloads=payloads,
-        with_ids=wanted or (),
+        with_ids=(wanted or ()) if at is None else (),
+        selected=None if at is None else at.id,
     )
-    page(_lines(database, picture, run, shown, spans, part=None if wanted is None else kept))
+    end = None if at is None else (f"step {steps[at.id]:,} of {len(spans):,}", f"agentspan show {run.id}")
+    page(_lines(database, picture, run, shown, spans, part=None if wanted is None else kept, end=end))
+
+
+def _run_of(storage: Storage, span: AgentSpanRow) -> AgentInstanceRow:
+    id = span.agent_instance_id
+    return expect(storage.find(id, instance_id=id), AgentInstanceRow, id)
+
+
+def _around(steps: Mapping[str, int], span: AgentSpanRow) -> set[str]:
+    """Return the ids of the steps around a span, and its own."""
+    return {id for id, number in steps.items() if abs(number - steps[span.id]) <= AROUND}
 
 
 def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | None:
@@ -75,6 +102,7 @@ def _lines(
     spans: list[AgentSpanRow],
     *,
     part: int | None,
+    end: Sequence[str] | None = None,
 ) -> Iterator[str]:
     said = said_of(database.storage, [run.id])[run.id]
     yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, said)
@@ -82,14 +110,18 @@ def _lines(
     for node, lasts in walk(shown):
         drawn += 1
         yield from picture.span(node, lasts)
-    if part is not None:
+    if end is not None:
+        yield from end
+    elif part is not None:
         folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < part else ""
         yield f"{part:,} of {noun(len(spans), 'span')}{folded}"
     elif drawn < len(spans):
         yield f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each"
 
 
-def _document(database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int) -> None:
+def _document(
+    database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
+) -> None:
     storage = database.storage
     account = storage.account()
     document(
@@ -104,6 +136,7 @@ def _document(database: Database, run: AgentInstanceRow, spans: list[AgentSpanRo
                 for row in newest_scores(storage, [run.id])
                 if row.target_type == "agent_span"
             ],
+            "step": step,
             "total": total,
         }
     )

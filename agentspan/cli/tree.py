@@ -7,7 +7,7 @@ from agentspan import jsontext
 from agentspan.analysis.late_ends import late_text
 from agentspan.analysis.score_text import score_text
 from agentspan.analysis.tree import Node, Sums, sums, title_of
-from agentspan.analysis.tree_folding import error_of
+from agentspan.analysis.tree_folding import error_of, error_of_all
 from agentspan.blobs import described
 from agentspan.cli.output import (
     COLORS,
@@ -26,7 +26,7 @@ from agentspan.cli.timeline import Timeline
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import error_text
+from agentspan.schemas.meaning import error_text, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.scores import Said
 from agentspan.text import cut, one_line
@@ -53,6 +53,7 @@ class Picture:
         dead: the writers among the run's whose program has died.
         payloads: draw what went in and came out, too.
         with_ids: the spans whose id is drawn, too.
+        selected: the span that is drawn bold, with its id and payloads.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class Picture:
         dead: Collection[str | None] = (),
         payloads: bool = False,
         with_ids: Collection[str] = (),
+        selected: str | None = None,
     ) -> None:
         self.width = width
         self.timeline = timeline
         self.dead = dead
         self.payloads = payloads
         self.with_ids = with_ids
+        self.selected = selected
 
     def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], said: Said) -> Iterator[str]:
         """Yield the lines about the run itself."""
@@ -100,13 +103,14 @@ class Picture:
     def span(self, node: Node, lasts: tuple[bool, ...]) -> Iterator[str]:
         """Yield the lines of a span, or of a group of similar spans."""
         span = node.span
+        is_selected = span.id == self.selected
         is_left = span.writer_id in self.dead and span.status in OPEN
         bar_columns = self.timeline.columns + 3 if self.timeline.columns else 0
         deepest = max(8, self.width - bar_columns - 45)  # deep trees keep their text
         above = "".join("  " if last else "│ " for last in lasts[:-1])[-deepest:]
         branch = above + ("└─" if lasts[-1] else "├─")
         room = self.width - columns_of(branch) - 2 - DURATION_COLUMNS - 1 - bar_columns
-        error = _error(span)
+        error = _one_line(error_of_all(node))
         text = _title(node, room) if node.alike else fit(_without_error(title(span), error), room)
         duration = "left open" if is_left else _duration(node)
         bar = self.timeline.bar(span, [other.span for other in node.alike]) if bar_columns else ""
@@ -114,22 +118,24 @@ class Picture:
             style(branch, fg="bright_black")
             + status_style(MARKS[span.status], span.status)
             + " "
-            + (style(pad(text, room), fg="bright_black") if span.status == "cancelled" else pad(text, room))
+            + style(pad(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_selected)
             + " "
             + pad(duration, DURATION_COLUMNS, right=True)
             + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
         )
         below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
-        if error is not None and all(_error(child.span) != error for child in node.children):  # shown where it arose
+        if error is not None and all(
+            _one_line(error_of(child.span)) != error for child in node.children
+        ):  # shown where it arose
             room = self.width - columns_of(below) - 1
             for line in wrap(error, room, ERROR_LINES):
                 yield style(below, fg="bright_black") + " " + status_style(line, "failed")
         late = late_text(span)
         if late is not None:
             yield style(fit_end(f"{below} {late}", self.width), fg="bright_black")
-        if span.id in self.with_ids:
+        if is_selected or span.id in self.with_ids:
             yield style(fit_end(f"{below}   {span.id}", self.width), fg="bright_black")
-        if self.payloads and not node.alike:
+        if is_selected or (self.payloads and not node.alike):
             yield from self._payload(below, "payload", span.payload, span.id)
             yield from self._payload(below, "result", span.result_payload, span.id)
 
@@ -196,7 +202,8 @@ def _title(node: Node, columns: int) -> str:
     below = _below(node)
     each = f" · {noun(below, 'span')} in each" if below else ""
     name = f"{span.schema_title}{f' {span.label}' if span.label else ''}"
-    count = f" × {number:,}{' failed' if span.status == 'failed' else ''}{each}"
+    ended = " failed" if span.status == "failed" else " returned an error" if returned_error(span) else ""
+    count = f" × {number:,}{ended}{each}"
     return fit(fit(name, max(8, columns - columns_of(count))) + count, columns)
 
 
@@ -230,6 +237,5 @@ def _duration(node: Node) -> str:
     return duration_text(span.duration_ms + sum(other.span.duration_ms or 0 for other in node.alike))
 
 
-def _error(span: AgentSpanRow) -> str | None:
-    text = error_of(span)
+def _one_line(text: str | None) -> str | None:
     return one_line(text, 1000) if text else None

@@ -177,6 +177,11 @@ def without_values(message: str) -> str:
     return " ".join(_VALUES.sub(_blank, message[:MAX_MESSAGE]).split())[:MAX_TEXT]
 
 
+def error_without_values(error: ErrorParts) -> str:
+    """Return an error as `Type: message`, the message without its values; "" where there is neither."""
+    return ": ".join(text for text in (error.type, without_values(error.message)) if text)
+
+
 def own_frames(stacktrace: str) -> tuple[str, ...]:
     """Return the functions of the program that an exception passed, the innermost ones, without line numbers.
 

@@ -191,6 +191,8 @@ class Hit(NamedTuple):
         snippet: text around the first match, on one line, without control characters.
         matches: (start, end) of each matched word in `snippet`, in code points.
         repeats: how many later spans of the run repeat it.
+        agent, version: the names of the run's agent; "" until analysis.search.located adds them, as the step.
+        step: the number of the span among its run's steps, as `show` lists them; None in a run of very many.
     """
 
     span_id: str
@@ -203,6 +205,9 @@ class Hit(NamedTuple):
     snippet: str
     matches: tuple[tuple[int, int], ...]
     repeats: int = 0
+    agent: str = ""
+    version: str = ""
+    step: int | None = None
 
 
 class Hits(NamedTuple):

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from agentspan.analysis import messages
+from agentspan.analysis.messages import Call, Message
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import returned_error
 from agentspan.schemas.span_types import fallback
-from agentspan.viewer import messages, turns
+from agentspan.viewer import turns
 from agentspan.viewer.blobs import linked
-from agentspan.viewer.messages import Call, Message
 from agentspan.viewer.threads import Opening, Thread, Threads, in_order
 from agentspan.viewer.turns import MAX_TEXT, Step, Turn, TurnCall
 
@@ -26,12 +27,12 @@ def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
     """Return the messages that went into a span and came out of it, for the types that have any."""
     kind = fallback(span.schema_name).name
     if kind == "message":
-        return [dict(message) for message in turns.spoken(span)]
+        return [dict(message) for message in messages.spoken(span)]
     if kind != "llm":
         return []
-    result = turns.value_of(span.result_payload)
-    answered = turns.answered(result) if isinstance(result, dict) else []
-    sent = [message for message, _ in turns.sent(turns.value_of(span.payload))]
+    result = messages.value_of(span.result_payload)
+    answered = messages.answered(result) if isinstance(result, dict) else []
+    sent = [message for message, _ in messages.sent(messages.value_of(span.payload))]
     return [{**message, "side": "in"} for message in sent] + [{**message, "side": "out"} for message in answered]
 
 
@@ -120,7 +121,7 @@ class _Reader:
         self._steps_in: dict[tuple[str, Thread], list[Step]] = {}
         self._by_answer: dict[tuple[str, Thread, str], Step] = {}
         self._claimed: set[str] = set()
-        self._known: turns.Known = {}
+        self._known: messages.Known = {}
         self._names: dict[tuple[Thread, str], str] = {}
         # What is a number at the end is a turn until then.
         self._again: list[tuple[Turn, list[Turn]]] = []
@@ -172,28 +173,28 @@ class _Reader:
 
     def _read_message(self, span: AgentSpanRow) -> None:
         said = self._said[self._threads.of(span)]
-        result = turns.value_of(span.result_payload)
-        for message in turns.spoken(span):
+        result = messages.value_of(span.result_payload)
+        for message in messages.spoken(span):
             turn = self._say(span, message, _start(span), "")
             if isinstance(result, dict):
                 turn["others"] = turn["others"] + messages.rest(result, {"error"})
             turn["error"], more = turns.error_parts(result, span.status)
             turn["others"] = turn["others"] + more
-            said.spoken[turns.key_of(message)] = turn
+            said.spoken[messages.key_of(message)] = turn
 
     def _read_llm(self, span: AgentSpanRow) -> None:
         thread = self._threads.of(span)
         said = self._said[thread]
-        payload, result = turns.value_of(span.payload), turns.value_of(span.result_payload)
-        again = list(self._read_sent(span, turns.sent(payload, self._known), thread, said))
+        payload, result = messages.value_of(span.payload), messages.value_of(span.result_payload)
+        again = list(self._read_sent(span, messages.sent(payload, self._known), thread, said))
         ended = span.finished_at or span.updated_at
         answers: list[Turn] = []
         quiet: list[_Call] = []
-        for message in turns.answered(result):
+        for message in messages.answered(result):
             calls = [self._done(call, span, thread) for call in message["calls"]]
             if calls and all(call.is_equal for call in calls) and not (message["text"] or message["others"]):
                 quiet += calls  # each of them is a turn
-                said.shown[turns.key_of(message)] += [call.turn for call in calls[:1] if call.turn is not None]
+                said.shown[messages.key_of(message)] += [call.turn for call in calls[:1] if call.turn is not None]
             else:
                 answers.append(self._say(span, message, ended, "out", calls))
         given = [part for part in turns.settings(payload) if said.settings.get(part["name"]) != part["text"]]
@@ -212,7 +213,7 @@ class _Reader:
         if again and anchor is not None:
             self._again.append((anchor, again))
 
-    def _read_sent(self, span: AgentSpanRow, sent: list[turns.Keyed], thread: Thread, said: _Said) -> Iterator[Turn]:
+    def _read_sent(self, span: AgentSpanRow, sent: list[messages.Keyed], thread: Thread, said: _Said) -> Iterator[Turn]:
         """Show what a model was sent and no turn shows; yield the turns that show the rest."""
         seen: Counter[tuple[str, ...]] = Counter()
         left = Counter(message["call_id"] for message, _ in sent)  # of each call, its answers that follow
@@ -333,7 +334,7 @@ class _Reader:
         self._differing += [(call.turn, turn) for call in calls if call.turn is not None and call.is_equal is False]
         if side == "out" and message["name"] is not None:
             turn["others"] = [*turn["others"], messages.part("name", message["name"])]
-        self._said[thread].shown[key or turns.key_of(message)].append(turn)
+        self._said[thread].shown[key or messages.key_of(message)].append(turn)
         return self._add(turn, thread)
 
     def _add(self, turn: Turn, thread: Thread) -> Turn:
@@ -376,7 +377,7 @@ class _Reader:
 
 def _opening(span: AgentSpanRow) -> Opening | None:
     """Return how an llm span's conversation begins (see threads)."""
-    sent = turns.sent(turns.value_of(span.payload))
+    sent = messages.sent(messages.value_of(span.payload))
     system = tuple(key for message, key in sent if message["role"] == "system")
     rest = [key for message, key in sent if message["role"] != "system"]
     return (system, rest[0], len(rest)) if rest else None

@@ -21,6 +21,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Agent
 from agentspan.model.status import OPEN, SPAN_STATUSES
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
+from agentspan.schemas.signatures import error_parts, error_without_values, signature
 from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
@@ -102,11 +103,11 @@ def columns(
             Storages without Changes do not look at it.
 
     Returns:
-        `columns` by name, each a list, or None where no span has a value; `types`, `labels` and `statuses`, which the
-        columns `type`, `label` and `status` point into; `errors`, `left_open`, `abandoned` (closed because their
-        programs died) and `aggregates` (spans that sum up others), by position; `origin`, the time from which
-        `start_ms` counts; `next`, None when no more follow; `latest`, the last change among them; `cursor`, None where
-        there is none, and `stalled_s` (see Changed).
+        `columns` by name, each a list, or None where no span has a value; `types`, `labels`, `statuses` and `failures`
+        (signatures, with the error without its values), which the columns `type`, `label`, `status` and `failure` point
+        into; `errors`, `left_open`, `abandoned` (closed because their programs died) and `aggregates` (spans that sum
+        up others), by position; `origin`, the time from which `start_ms` counts; `next`, None when no more follow;
+        `latest`, the last change among them; `cursor`, None where there is none, and `stalled_s` (see Changed).
     """
     changes = None if cursor is None else storage.capabilities().changes
     if changes is None or cursor is None:
@@ -116,6 +117,7 @@ def columns(
     place = {row.id: number for number, row in enumerate(rows)}
     types: dict[str, int] = {}
     labels: dict[str, int] = {}
+    failures: dict[tuple[str, str], int] = {}
     origin = clock.to_datetime(origin_of(run))
     lives = Lives(storage)
     return {
@@ -132,9 +134,11 @@ def columns(
             "input_tokens": _column(row.input_tokens for row in rows),
             "output_tokens": _column(row.output_tokens for row in rows),
             "cost_usd": _column(row.cost_usd for row in rows),
+            "failure": _column(_failure(failures, row) for row in rows),
         },
         "types": _types(types, rows),
         "labels": list(labels),
+        "failures": [{"signature": id, "error": text} for id, text in failures],
         "statuses": list(SPAN_STATUSES),
         "errors": {number: text for number, row in enumerate(rows) if (text := _error(row))},
         "aggregates": [number for number, row in enumerate(rows) if row.is_aggregate],
@@ -223,6 +227,13 @@ def _column(values: Iterable[Any]) -> list[Any] | None:
 
 def _number(known: dict[str, int], text: str | None) -> int | None:
     return None if text is None else known.setdefault(text, len(known))
+
+
+def _failure(known: dict[tuple[str, str], int], row: AgentSpanRow) -> int | None:
+    if row.status != "failed":
+        return None
+    error = inline(error_without_values(error_parts(row.result_payload)), MAX_ERROR)
+    return known.setdefault((signature(row).id, error), len(known))
 
 
 def _types(numbers: dict[str, int], rows: Sequence[AgentSpanRow]) -> list[dict[str, str]]:

@@ -1,21 +1,17 @@
 """The contents of the spans of a conversation: messages sent and answered, steps of tools; and when two are equal."""
 
-import json
 from typing import Any, NamedTuple, TypedDict
 
-from agentspan import jsontext
+from agentspan.analysis import messages
+from agentspan.analysis.messages import SENT, SYSTEM, Call, Message, Part, exact, value_of
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.aliases import USAGE_MEMBERS
 from agentspan.schemas.meaning import error_of, error_text
-from agentspan.viewer import messages
-from agentspan.viewer.messages import Call, Message, Part
 
 MAX_TEXT = 20_000
 """Characters of a text that a turn shows; the span has all of it."""
 MAX_ARGUMENTS = 200_000
 """Characters of arguments that are shown as JSON; of longer ones the beginning is shown, as text."""
-_SYSTEM = ("system", "instructions", "system_prompt", "system_instruction", "systemInstruction")
-_SENT = ("messages", "input", "prompt", "contents")
 _ANSWERED = ("text", "tool_calls", "output_messages", "output")
 _FIGURES = frozenset(
     {
@@ -30,10 +26,6 @@ _FIGURES = frozenset(
 )
 # Why a model ended, where that is as usual; a limit or a filter is shown.
 _USUAL_ENDS = frozenset({"stop", "end_turn", "tool_calls", "tool_use", "function_call", "STOP", "completed"})
-
-
-Keyed = tuple[Message, tuple[str, ...]]
-Known = dict[tuple[str, str], list[Keyed]]
 
 
 class TurnCall(Call):
@@ -132,64 +124,11 @@ def _messages_of(error: Any) -> list[str]:
     return [error["message"]] if isinstance(error, dict) and isinstance(error.get("message"), str) else []
 
 
-def spoken(span: AgentSpanRow) -> list[Message]:
-    """Return the messages of a message span."""
-    return messages.read(value_of(span.payload))
-
-
-def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
-    """Return the messages that a model was sent, its system prompt first, each with its key (see key_of).
-
-    Args:
-        payload: the span's, decoded.
-        known: messages that were read before, by their JSON; a history that is sent again is not read again.
-    """
-    if not isinstance(payload, dict):
-        return []
-    known = {} if known is None else known
-    found = [each for name in _SYSTEM for each in _read(payload.get(name), "system", known)]
-    given: list[Any] = []
-    for name in _SENT:
-        if (value := payload.get(name)) is not None and value not in given:
-            given.append(value)
-            found += _read(value, "user", known)
-    return found
-
-
-def _read(value: Any, role: str, known: Known) -> list[Keyed]:
-    if value is None or value == "":
-        return []
-    found: list[Keyed] = []
-    for item in value if isinstance(value, list) else [value]:
-        text = messages.json_of(item)
-        if (read := known.get((role, text))) is None:
-            read = known[role, text] = [(message, key_of(message)) for message in messages.read([item], role)]
-        found += read
-    return found
-
-
 def settings(payload: Any) -> list[Part]:
     """Return what a model was given besides messages, such as its tools."""
     if not isinstance(payload, dict):
         return _strange(payload)
-    return messages.rest(payload, {*_SYSTEM, *_SENT, *_if_text(payload, "model")})
-
-
-def answered(result: Any) -> list[Message]:
-    """Return a model's answer: its text and its calls, and the messages in its result where they are not equal."""
-    if not isinstance(result, dict):
-        return messages.read(result, "assistant")
-    made = messages.calls(result.get("tool_calls"))
-    said = messages.read(result.get("text"), "assistant")
-    if made and not said:
-        said = messages.read({"role": "assistant", "content": None})
-    if made:
-        said[-1]["calls"] = said[-1]["calls"] + made
-    for name in ("output_messages", "output"):
-        more = messages.read(result.get(name), "assistant")
-        if _joined(more) != _joined(said):
-            said += [message for message in more if key_of(message) not in {key_of(one) for one in said}]
-    return said
+    return messages.rest(payload, {*SYSTEM, *SENT, *_if_text(payload, "model")})
 
 
 def outcome(result: Any) -> list[Part]:
@@ -226,13 +165,6 @@ def _is_said(error: Any) -> bool:
     return is_text and "." not in error.get("type", "")
 
 
-def key_of(message: Message) -> tuple[str, ...]:
-    """Return a key that is equal for equal messages; ids of calls do not count."""
-    called = (part for call in message["calls"] for part in ("\0call", call["name"], exact(call["arguments"])))
-    others = (part for one in message["others"] for part in ("\0part", one["name"], one["text"]))
-    return (message["role"], message["name"] or "", message["text"], *called, *others)
-
-
 def is_answer(message: Message, step: Step) -> bool:
     """Return whether a tool's message says what the tool's step returned, as text or as its JSON."""
     if message["others"]:
@@ -258,44 +190,6 @@ def arguments_of(text: str) -> str:
     if len(text) <= MAX_ARGUMENTS:
         return text
     return f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT:,} more characters in the span)"
-
-
-def exact(text: str) -> str:
-    """Return JSON text in a form that is equal for equal values: numbers as written, members of one name all kept."""
-    try:
-        return _form(json.loads(text, object_pairs_hook=_Members, parse_int=_Number, parse_float=_Number))
-    except (ValueError, RecursionError):
-        return text
-
-
-class _Number(str):
-    """The digits of a number."""
-
-    __slots__ = ()
-
-
-class _Members(list[tuple[str, Any]]):
-    """The members of an object."""
-
-
-def _form(value: Any) -> str:
-    if isinstance(value, _Members):
-        members = (f"{json.dumps(name)}:{_form(item)}" for name, item in sorted(value, key=lambda pair: pair[0]))
-        return f"{{{','.join(members)}}}"
-    if isinstance(value, list):
-        return f"[{','.join(map(_form, value))}]"
-    return str(value) if isinstance(value, _Number) else json.dumps(value)
-
-
-def _joined(said: list[Message]) -> tuple[str, list[tuple[str, str]]]:
-    """Return all text and all calls of messages: in some forms they are one message, in others several."""
-    calls = [(call["name"], exact(call["arguments"])) for message in said for call in message["calls"]]
-    return "".join(message["text"] for message in said), calls
-
-
-def value_of(text: str | None) -> Any:
-    """Return the value of JSON text; None without one."""
-    return None if text is None else jsontext.decode(text)
 
 
 def _strange(payload: Any) -> list[Part]:

@@ -98,6 +98,28 @@ def test_data_frames(db: Database, runs: list[str], engine: Any) -> None:
 
 
 @pytest.mark.parametrize("engine", ["pandas", "polars"])
+def test_a_frame_of_runs_has_task_tags_mark_note_and_a_column_for_each_score(tmp_path: Path, engine: Any) -> None:
+    pytest.importorskip(engine, reason=f"needs {engine}")
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    with tracer.run("a", task="t-1", session="s", user="u", tags=["y", "x"]) as run:
+        run.score("reward", 0.5, label="half")
+        run.score("reward", 1, by="model", identifier="judge")
+        run.score("mark", label="bad", by="human")
+        run.score("note", explanation="ask Mia", by="human")
+    with tracer.run("a", task="t-2"):
+        pass
+    tracer.flush()
+    frame = agentspan.read(tracer.storage).dataframe("runs", engine=engine)
+    assert list(frame.columns) == [*RUNS, "score_reward"]
+    assert frame["score_reward"].max() == 1.0  # of two judges the newest
+    told = {name: next(iter(frame[name])) for name in ("task", "session", "user", "mark", "note")}
+    assert told == {"task": "t-1", "session": "s", "user": "u", "mark": "bad", "note": "ask Mia"}
+    assert [list(tags) for tags in frame["tags"]] == [["x", "y"], []]
+    assert list(frame["mark"].isnull() if engine == "pandas" else frame["mark"].is_null()) == [False, True]
+    tracer.shutdown()
+
+
+@pytest.mark.parametrize("engine", ["pandas", "polars"])
 def test_a_frame_of_nothing_has_its_columns(db: Database, engine: Any) -> None:
     pytest.importorskip(engine, reason=f"needs {engine}")
     frame = agentspan.read(db.storage).dataframe(engine=engine)

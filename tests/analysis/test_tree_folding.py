@@ -4,7 +4,7 @@ import itertools
 import random
 
 from agentspan.analysis.tree import Node, build, walk
-from agentspan.analysis.tree_folding import FOLD_FROM, fold, keep, own_ms, slowest
+from agentspan.analysis.tree_folding import FOLD_FROM, error_of_all, fold, keep, own_ms, slowest
 from agentspan.model.rows import AgentSpanRow
 
 _ids = itertools.count()
@@ -42,6 +42,19 @@ def test_what_failed_is_folded_only_with_what_failed_of_the_same_error() -> None
     assert names(fold(build([*turns, *tools]))) == [("turn", 3), ("a", 0), ("turn", 0), ("a", 0)]
 
 
+def test_failures_that_differ_only_in_values_are_folded_and_have_one_error_without_them() -> None:
+    def failed(message: str) -> AgentSpanRow:
+        return span("a", status="failed")._replace(
+            result_payload=f'{{"error": {{"type": "E", "message": "{message}"}}}}'
+        )
+
+    spans = [*(failed(f"wait {n} s, request {n}f3a9c01") for n in range(39)), *(failed("wait 5 s") for _ in range(4))]
+    roots = fold(build(spans))
+    assert names(roots) == [("a", 38), ("a", 3)]
+    assert [error_of_all(node) for node in roots] == ["E: wait <n> s, request <hex>", "E: wait 5 s"]
+    assert error_of_all(build(spans)[0]) == "E: wait 0 s, request 0f3a9c01"
+
+
 def test_calls_that_returned_an_error_or_had_other_targets_are_not_folded_with_others() -> None:
     def returned(is_error: str) -> AgentSpanRow:
         return span("a")._replace(result_payload=f'{{"output": "x", "is_error": {is_error}}}')
@@ -52,6 +65,7 @@ def test_calls_that_returned_an_error_or_had_other_targets_are_not_folded_with_o
         *(span("a") for _ in range(4)),
     ]
     assert names(fold(build(spans[:8]))) == [("a", 3), ("a", 3)]
+    assert [error_of_all(node) for node in fold(build(spans[:8]))] == [None, "x"]
     assert names(fold(build(spans))) == [("a", 3), ("a", 3), ("a", 3)]
 
     def called(target: str) -> AgentSpanRow:
@@ -59,6 +73,11 @@ def test_calls_that_returned_an_error_or_had_other_targets_are_not_folded_with_o
 
     spans = [called(target) for target in ("a", "b", "c", "d")] + [called("e") for _ in range(4)]
     assert names(fold(build(spans))) == [("tools/call", 0)] * 4 + [("tools/call", 3)]
+    spans = [
+        called(f"e → E: wait {n} s")._replace(status="failed", result_payload=f'{{"error": "wait {n} s"}}')
+        for n in range(4)
+    ]
+    assert names(fold(build(spans))) == [("tools/call", 3)]
 
 
 def test_what_is_open_or_terminated_is_never_folded_and_neither_is_what_holds_it() -> None:

@@ -159,7 +159,7 @@ def test_a_run_is_found_by_a_unique_beginning_of_its_id(db: Path) -> None:
     for what in (run.id, run.id[:30], "-"):
         assert run.id in call(db, "show", what).output
     missing = call(db, "show", "zzz")
-    assert (missing.exit_code, missing.output) == (1, "Error: no run's id begins with 'zzz'\n")
+    assert (missing.exit_code, missing.output) == (1, "Error: no run or span has an id like 'zzz'\n")
     record(db)
     assert "several ids begin with '0'; type more of it" in call(db, "show", "0").output
 

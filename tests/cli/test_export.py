@@ -1,5 +1,6 @@
 """`export` and `import`: the same rows elsewhere, and a report that can be reviewed."""
 
+import gzip
 import json
 import re
 from collections.abc import Sequence
@@ -320,6 +321,18 @@ def test_the_commands(source: Path, tmp_path: Path) -> None:
     assert (document["content"].encode(), document["total"]) == (b"".join(latest), 1)
     document = json.loads(call(source, "export", "-", "-o", str(file), "--json").output)
     assert (document["file"], document["bytes"]) == (str(file), len(b"".join(latest)))
+
+
+def test_a_file_of_gzip_is_imported_and_one_that_is_cut_says_so(source: Path, tmp_path: Path) -> None:
+    packed = gzip.compress(b"".join(exported(source)))
+    whole, cut = tmp_path / "x.jsonl.gz", tmp_path / "cut.gz"
+    whole.write_bytes(packed)
+    cut.write_bytes(packed[: len(packed) // 2])
+    assert call(tmp_path / "copy.db", "import", str(whole)).output == "2 runs and 4 spans imported\n"
+    assert exported(tmp_path / "copy.db") == exported(source)
+    done = call(tmp_path / "cut.db", "import", str(cut))
+    assert (done.exit_code, done.output) == (1, "Error: the file is no whole file of gzip; compress it again\n")
+    assert json.loads(call(tmp_path / "cut.db", "runs", "--json").output)["total"] == 0
 
 
 def test_a_file_that_cannot_be_written_or_read_says_so(source: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import agentspan
+from agentspan.analysis.search import Hits, located
 from agentspan.cli.output import columns_of
 from agentspan.recording.git_commit import commit_replaced
 from tests.cli.calling import call, lines
@@ -110,10 +111,11 @@ def test_statistics_name_what_fails_and_what_takes_long(db: Path) -> None:
 
 def test_search_finds_a_code(db: Path) -> None:
     shown = lines(db, "search", "hsr2w")
-    assert len(shown) == 4
-    assert "HSR2W" in shown[1]
-    assert shown[2] == "1 of 1 span"
+    assert len(shown) == 5
+    assert "HSR2W" in shown[2]
+    assert shown[3] == "1 of 1 span"
     span_id = shown[0].split()[1]
+    assert shown[4] == f"the first of them in its run: agentspan show {span_id}"
     assert "HSR2W" in call(db, "span", span_id).output
     document = json.loads(call(db, "search", "booked", "--limit", "2", "--json").output)
     assert (len(document["hits"]), document["total"]) == (2, 4)
@@ -133,10 +135,42 @@ def test_search_says_how_many_later_steps_repeat_a_text(db: Path) -> None:
             with tracer.span("llm", {"messages": said[:length]}):
                 pass
     tracer.shutdown()
-    assert lines(db, "search", "101")[2:4] == ["  and in 2 later steps", "1 of 1 span"]
-    assert lines(db, "search", "102")[2:4] == ["  and in 1 later step", "1 of 1 span"]
+    assert lines(db, "search", "101")[3:5] == ["  and in 2 later steps", "1 of 1 span"]
+    assert lines(db, "search", "102")[3:5] == ["  and in 1 later step", "1 of 1 span"]
     (hit,) = json.loads(call(db, "search", "101", "--json").output)["hits"]
     assert hit["repeats"] == 2
+
+
+def test_a_hit_has_its_run_its_agent_and_the_number_of_its_step(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.run("finder", version="2") as run, tracer.span("chain", {"name": "outer"}):
+        for number in range(3):
+            with tracer.span("tool", {"name": "look", "arguments": {"room": 700 + number}}) as span:
+                pass
+    tracer.flush()
+    assert lines(db, "search", "702")[1] == f"  run {run.id} · step 4 · finder 2"
+    (hit,) = json.loads(call(db, "search", "702", "--json").output)["hits"]
+    assert [hit[name] for name in ("span_id", "run_id", "agent", "version", "step")] == [
+        span.id, run.id, "finder", "2", 4,
+    ]  # fmt: skip
+    (found,) = agentspan.read(tracer.storage).search("702").hits
+    assert (found.agent, found.version, found.step) == ("finder", "2", 4)
+    few = located(tracer.storage, Hits([found], 1), most_steps=3).hits[0]
+    assert (few.agent, few.step) == ("finder", None)
+    tracer.shutdown()
+
+
+def test_runs_with_a_mark_are_listed_with_mark_note_and_scores(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.run("judged") as run:
+        run.score("reward", 0)
+    tracer.shutdown()
+    call(db, "mark", run.id, "bad", "--note", "paid twice")
+    call(db, "mark", run.id, "--note", "ask Mia")
+    judged = ["  reward 0 (code)", "  mark bad: paid twice (human)", "  note: ask Mia (human)"]
+    assert lines(db, "runs", "--mark", "bad")[2:5] == judged
+    assert lines(db, "runs", "--score", "reward==0")[2:5] == judged
+    assert judged[0] not in lines(db, "runs")
 
 
 @pytest.mark.parametrize("words", [["--", "-x"], ['"'], ["AND"], ["a*b", "("], ["*"], ["NEAR(a b)"]])

@@ -134,6 +134,19 @@ def test_equal_failures_are_one_line_with_their_count_and_their_error(db: Path) 
     assert call(db, "show", "-", "--failed", "--full").output.count("✗ Tool fetch(n=") == 39
 
 
+def test_failures_that_differ_in_numbers_and_ids_are_one_line_with_their_error_without_them(db: Path) -> None:
+    with agentspan.open(db) as opened:
+        made = opened.agent_instances.register("retry")
+        for number in range(39):
+            error = {"error": {"type": "RateLimited", "message": f"request {number}f3a9c01, retry in {number} s"}}
+            opened.agent_spans.create(made.id, "tool", "failed", {"name": "fetch_table"}, error)
+            opened.agent_spans.create(made.id, "tool", "complete", {"name": "wait"}, {})
+    shown = lines(db, "show", "-", "--failed")
+    assert "Tool fetch_table × 39 failed" in shown[2]
+    assert shown[3].strip() == "RateLimited: request <hex>, retry in <n> s"
+    assert shown[-1] == "39 of 78 spans, in 1 line; --full shows each"
+
+
 @pytest.mark.parametrize("word", ["x" * 3000, "日本語" * 900, "a word and " * 300])
 def test_a_long_error_goes_on_over_a_few_lines_that_fit(db: Path, word: str) -> None:
     tracer = agentspan.Tracer(db, raise_errors=True)
@@ -145,6 +158,30 @@ def test_a_long_error_goes_on_over_a_few_lines_that_fit(db: Path, word: str) -> 
     assert len(shown) == 2 + 4 + 1 + 4
     assert shown[5].endswith("…")
     assert shown[-1].endswith("…")
+
+
+def test_a_span_is_shown_in_its_run_with_the_steps_around_it(db: Path, run: str) -> None:
+    with agentspan.open(db) as opened:
+        span = next(span for span in opened.agent_spans.list(run) if span.status == "failed")
+    shown = [
+        re.sub(r"  +.*", "", line[: line.index("▕")] if "▕" in line else line) for line in lines(db, "show", span.id)
+    ]
+    assert shown[0] == f"run {run}"
+    assert [line[2:] for line in shown[2:] if line[2:3] in ("✓", "✗")] == [
+        "✓ plan → x", *(f"✓ Tool fetch(n={n}) → x" for n in range(3)), "✗ Tool fetch(n=3)",
+        *(f"✓ Tool fetch(n={n}) → x" for n in (4, 5)), "✓ answer → x",
+    ]  # fmt: skip
+    whole = lines(db, "show", span.id)
+    at = next(number for number, line in enumerate(whole) if span.id in line)
+    assert "TimeoutError: read timed out" in whole[at - 1]
+    assert whole[at + 1].split()[1:] == ["payload", "{"]
+    assert whole[-2:] == ["step 5 of 18", f"agentspan show {run}"]
+    assert sum("payload" in line for line in whole) == 1
+    assert len(lines(db, "show", span.id, "--full")) == len(whole) + 8
+    document = json.loads(call(db, "show", span.id, "--json").output)
+    assert (document["step"], len(document["spans"]), document["total"]) == (5, 10, 18)
+    assert json.loads(call(db, "show", "-", "--json").output)["step"] is None
+    assert call(db, "show", span.id, "--failed").exit_code == 2
 
 
 def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:

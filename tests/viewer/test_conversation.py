@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.viewer import conversation, messages, turns
+from agentspan.analysis import messages
+from agentspan.viewer import conversation, turns
 from tests.viewer.recorded import Recorded, assistant, user
 
 

@@ -81,6 +81,17 @@ def test_a_failed_span_says_what_it_died_of(db: Database) -> None:
     assert data.columns(db.storage, run)["errors"] == {0: "PermissionError: no way"}
 
 
+def test_failures_that_differ_in_values_have_one_signature_and_an_error_without_them(db: Database) -> None:
+    run = instance(db)
+    for status, message in (("failed", "wait 3 s"), ("failed", "wait 40 s"), ("complete", ""), ("failed", "no")):
+        error = {"error": {"type": "RateLimited", "message": message}} if message else {}
+        finished(db, run, status=status, result_payload=error)
+    chunk = data.columns(db.storage, run)
+    assert chunk["columns"]["failure"] == [0, 0, None, 1]
+    assert [failure["error"] for failure in chunk["failures"]] == ["RateLimited: wait <n> s", "RateLimited: no"]
+    assert len({failure["signature"] for failure in chunk["failures"]}) == 2
+
+
 def test_a_long_run_comes_in_chunks_that_miss_nothing(db: Database) -> None:
     run = instance(db)
     ids = [finished(db, run)]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentspan.analysis import id_prefixes
+from agentspan.analysis.messages import Call, Message, Part
 from agentspan.analysis.stats import Stat
 from agentspan.database import Database
 from agentspan.model.changes import Violation
@@ -16,7 +17,6 @@ from agentspan.storage.protocol import SpanCounts
 from agentspan.viewer import assets, data
 from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import Asked, listing, unsummed
-from agentspan.viewer.messages import Call, Message, Part
 from agentspan.viewer.turns import Turn, TurnCall
 
 INTERFACE = re.compile(r"^interface (\w+)(?: extends (\w+))? \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -32,11 +32,12 @@ def members(name: str) -> set[str]:
 
 @pytest.fixture
 def written(db: Database) -> dict[str, Any]:
-    """JSON that Python writes, by the name of its type; of a run with one llm span that does not match its schema."""
+    """JSON that Python writes, by the name of its type; of a run with an llm span that does not match its schema."""
     run = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
     db.agent_instances.start(run)
     payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
+    db.agent_spans.create(run, "tool", "failed", {"name": "x"}, {"error": "no"})
     row, stored = id_prefixes.find_run(db.storage, run), id_prefixes.find_span(db.storage, span)
     assert isinstance(stored, AgentSpanRow)
     columns, statistics = data.columns(db.storage, row), data.statistics(db.storage, run)
@@ -47,6 +48,7 @@ def written(db: Database) -> dict[str, Any]:
         "SpanChunk": columns,
         "SentColumns": columns["columns"],
         "SpanType": columns["types"][0],
+        "Failure": columns["failures"][0],
         "SpanDetail": detail,
         "SpanMessage": detail["messages"][0],
         "Statistics": statistics,
@@ -61,8 +63,8 @@ def written(db: Database) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "name",
     [
-        "Run", "SpanChunk", "SentColumns", "SpanType", "SpanDetail", "SpanMessage", "Statistics", "Stat", "RunListPage",
-        "RunRow", "FoundSteps", "FoundStep",
+        "Run", "SpanChunk", "SentColumns", "SpanType", "Failure", "SpanDetail", "SpanMessage", "Statistics", "Stat",
+        "RunListPage", "RunRow", "FoundSteps", "FoundStep",
     ],
 )  # fmt: skip
 def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:

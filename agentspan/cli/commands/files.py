@@ -18,7 +18,12 @@ _FORMATS = ["jsonl", "compact", "dataset", "markdown", "otlp", "parquet", *(["ht
 @main.command()
 @click.argument("runs", metavar="[RUN...]", nargs=-1)
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="As what.")
-@click.option("-o", "--output", metavar="FILE", help="The file to write, of parquet the folder; stdout when left out.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="The file (of a dataset .csv, .parquet, too), of parquet the folder; else stdout.",
+)
 @click.option("--blobs", metavar="DIR", help="A folder for the images, audio and other bytes, each in a file.")
 @filter_options()
 @options

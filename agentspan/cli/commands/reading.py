@@ -35,7 +35,7 @@ def runs(ctx: click.Context, /, db: str | None, as_json: bool, **how: Any) -> No
 @options
 @click.pass_context
 def show(ctx: click.Context, /, run: str, db: str | None, as_json: bool, **how: Any) -> None:
-    """Show RUN as a tree: an id, the unique beginning of one, or - for the latest."""
+    """Show RUN as a tree: an id, the unique beginning of one, or - for the latest; of a span, its run at that step."""
     from agentspan.cli import show as show_
 
     with opened(ctx, db) as database:

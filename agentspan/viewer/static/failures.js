@@ -32,20 +32,15 @@ export function causesOf(spans) {
 }
 
 /**
- * Return groups of siblings in a row that failed with the same type, label and error, and have no children: the first
- * of each, with the others.
+ * Return groups of siblings in a row that failed alike, by their signature, and have no children: the first of each,
+ * with the others.
  * @param {Spans} spans
  */
 export function alikeOf(spans) {
-  const { status, error, schema_name, label } = spans.columns;
+  const { status, signature } = spans.columns;
   /** @type {(a: number, b: number) => boolean} */
   const isAlike = (a, b) =>
-    status[b] === "failed" &&
-    spans.size[b] === 1 &&
-    spans.parents[a] === spans.parents[b] &&
-    schema_name[a] === schema_name[b] &&
-    label[a] === label[b] &&
-    error[a] === error[b];
+    status[b] === "failed" && spans.size[b] === 1 && spans.parents[a] === spans.parents[b] && signature[a] === signature[b];
   /** @type {Map<number, number[]>} */
   const groups = new Map();
   const order = spans.order;

@@ -35,6 +35,8 @@ export class Spans {
       output_tokens: [],
       cost_usd: [],
       error: [],
+      signature: [],
+      common_error: [],
       left_open: [],
       abandoned: [],
       aggregate: [],
@@ -79,6 +81,7 @@ export class Spans {
       const type = chunk.types[sent.type[n]];
       const parent = sent.parent?.[n] ?? null;
       const label = sent.label?.[n] ?? null;
+      const failure = chunk.failures[sent.failure?.[n] ?? -1];
       this._put(sent.id[n], {
         parent: typeof parent === "number" ? sent.id[parent] : parent,
         schema_name: type.name,
@@ -93,6 +96,8 @@ export class Spans {
         output_tokens: sent.output_tokens?.[n] ?? null,
         cost_usd: sent.cost_usd?.[n] ?? null,
         error: chunk.errors[n] ?? null,
+        signature: failure?.signature ?? null,
+        common_error: failure?.error ?? null,
         left_open: left.has(n),
         abandoned: abandoned.has(n),
         aggregate: aggregates.has(n),

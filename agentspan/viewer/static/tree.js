@@ -354,12 +354,15 @@ export function barOf(spans, at, range, now) {
 }
 
 /**
- * Return the error of a row, or how many spans are folded in it.
+ * Return the error of a row, without its values where the failures differ in them; or how many spans are folded in it.
  * @param {Spans} spans
  * @param {number} at
  */
-export function noteOf({ columns, size, folded }, at) {
-  return columns.error[at] ?? (size[at] > 1 && folded.has(at) ? `+${whole(size[at] - 1)}` : "");
+export function noteOf(spans, at) {
+  const { columns, size, folded } = spans;
+  const error = columns.error[at];
+  if (spans.hidden(at).some((other) => columns.error[other] !== error)) return columns.common_error[at] ?? "";
+  return error ?? (size[at] > 1 && folded.has(at) ? `+${whole(size[at] - 1)}` : "");
 }
 
 /**

@@ -52,7 +52,7 @@ interface SpanType {
   title: string;
 }
 
-/** Columns as they are sent; null where no span has a value. `type`, `label` and `status` are positions in lists. */
+/** Columns as they are sent; null where no span has a value. `type`, `label`, `status` and `failure` are positions in lists. */
 interface SentColumns {
   id: string[];
   parent: (number | string | null)[] | null;
@@ -65,6 +65,13 @@ interface SentColumns {
   input_tokens: (number | null)[] | null;
   output_tokens: (number | null)[] | null;
   cost_usd: (number | null)[] | null;
+  failure: (number | null)[] | null;
+}
+
+/** Failures with one signature (schemas/signatures.py), and their error without its values. */
+interface Failure {
+  signature: string;
+  error: string;
 }
 
 /** Spans of a run (data.columns); a long run comes in several chunks. */
@@ -74,6 +81,7 @@ interface SpanChunk {
   types: SpanType[];
   labels: string[];
   statuses: SpanStatus[];
+  failures: Failure[];
   errors: Record<string, string>;
   aggregates: number[];
   left_open: number[];
@@ -264,6 +272,8 @@ type SpanColumns = {
   output_tokens: (number | null)[];
   cost_usd: (number | null)[];
   error: (string | null)[];
+  signature: (string | null)[];
+  common_error: (string | null)[];
   left_open: boolean[];
   abandoned: boolean[];
   aggregate: boolean[];

@@ -5,9 +5,10 @@ import { Spans } from "../../../agentspan/viewer/static/spans.js";
 /**
  * @typedef {{
  *   id: string, parent?: string, type?: string, label?: string, status?: SpanStatus, summary?: string, start?: number,
- *   took?: number | null, input_tokens?: number, output_tokens?: number, cost?: number, error?: string,
+ *   took?: number | null, input_tokens?: number, output_tokens?: number, cost?: number, error?: string, failure?: string,
  *   left_open?: boolean, abandoned?: boolean, aggregate?: boolean,
- * }} Row a span; by default it is complete and took 1 ms. `start` and `took` are in ms
+ * }} Row a span; by default it is complete and took 1 ms. `start` and `took` are in ms; `failure` is its error without values, by
+ *   default the error
  */
 
 /** @type {SpanStatus[]} */
@@ -22,6 +23,7 @@ const STATUSES = ["pending", "active", "complete", "failed", "cancelled"];
 export function chunkOf(rows, rest) {
   const ids = rows.map(({ id }) => id);
   const types = [...new Set(rows.map(({ type }) => type ?? "tool"))];
+  const failures = rows.map(({ type, label, error, failure }) => ({ signature: `${type ?? "tool"} ${label ?? ""}: ${failure ?? error}`, error: failure ?? error ?? "" }));
   const labels = [...new Set(rows.flatMap(({ label }) => label ?? []))];
   /** @param {(row: Row) => boolean | undefined} has */
   const positions = (has) => rows.flatMap((row, n) => (has(row) ? [n] : []));
@@ -39,9 +41,11 @@ export function chunkOf(rows, rest) {
       input_tokens: rows.map(({ input_tokens }) => input_tokens ?? null),
       output_tokens: rows.map(({ output_tokens }) => output_tokens ?? null),
       cost_usd: rows.map(({ cost }) => cost ?? null),
+      failure: rows.map(({ status }, n) => (status === "failed" ? n : null)),
     },
     types: types.map((name) => ({ name, kind: name, title: `${name[0].toUpperCase()}${name.slice(1)}` })),
     labels,
+    failures,
     statuses: STATUSES,
     errors: Object.fromEntries(rows.flatMap(({ error }, n) => (error === undefined ? [] : [[n, error]]))),
     aggregates: positions((row) => row.aggregate),

@@ -29,6 +29,8 @@ test("a chunk's columns become those of the spans", () => {
     output_tokens: null,
     cost_usd: null,
     error: null,
+    signature: null,
+    common_error: null,
     left_open: false,
     abandoned: true,
     aggregate: false,
@@ -47,6 +49,8 @@ test("a chunk's columns become those of the spans", () => {
     output_tokens: null,
     cost_usd: 0.5,
     error: "E: no",
+    signature: "tool : E: no",
+    common_error: "E: no",
     left_open: true,
     abandoned: false,
     aggregate: false,
@@ -189,6 +193,15 @@ test("what differs in its error, label, type, or status, or has children, is not
     assert.equal(spansOf(rows).alike.size, 0, JSON.stringify(other));
   }
   assert.equal(spansOf([...alike(4), { id: "child", parent: "f1" }]).alike.size, 0);
+});
+
+test("failures that differ only in values are alike", () => {
+  const rows = alike(5).map((row, n) => ({ ...row, error: `E: wait ${n} s`, failure: "E: wait <n> s" }));
+  const spans = spansOf(rows);
+  assert.deepEqual(idsOf(spans), ["f0"]);
+  spans.foldAll(false);
+  spans.listRows();
+  assert.equal(spans.rows.length, 5);
 });
 
 // Failures

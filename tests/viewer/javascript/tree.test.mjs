@@ -42,6 +42,14 @@ test("failures that are alike have their number and the sum of their times, one 
   assert.equal(labelOf(spans, 0, 0), "Tool fetch(at=0), E: late, 2.0 ms, failed");
 });
 
+test("failures that differ only in values have their error without them, one by one their own", () => {
+  const spans = spansOf(alike(4).map((row, n) => ({ ...row, error: `E: wait ${n} s`, failure: "E: wait <n> s" })));
+  assert.equal(titleOf(spans, 0), "4 × Tool fetch failed");
+  assert.equal(noteOf(spans, 0), "E: wait <n> s");
+  spans.fold(0, false);
+  assert.equal(noteOf(spans, 0), "E: wait 0 s");
+});
+
 test("a row says how long its span took, or why nobody knows", () => {
   const spans = spansOf([
     { id: "done", took: 2100 },

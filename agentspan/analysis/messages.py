@@ -1,5 +1,7 @@
 """Chat messages in the forms that model clients use, as one form: OpenAI's (chat, responses), Anthropic's, Google's.
 
+Also which of them a span holds: what a model was sent and answered, and when two messages are equal.
+
 Nothing is dropped: what is in no known form is shown as JSON text, and unknown members of a message as parts of it.
 """
 
@@ -8,10 +10,15 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypedDict
 
 from agentspan import jsontext
+from agentspan.model.rows import AgentSpanRow
 
 ROLES = {"model": "assistant", "ai": "assistant", "human": "user", "developer": "system", "function": "tool"}
 MAX_PART = 20_000
 """Characters of a part that are shown; the span has all of it."""
+SYSTEM = ("system", "instructions", "system_prompt", "system_instruction", "systemInstruction")
+"""Members of an llm span's payload that are its system prompt."""
+SENT = ("messages", "input", "prompt", "contents")
+"""Members with what a model was sent."""
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "thinking", "reasoning", "refusal"})
 _TEXTS = ("text", "thinking", "refusal")
 _ARGUMENTS = ("arguments", "input", "args")
@@ -55,6 +62,10 @@ class Message(TypedDict):
     others: list[Part]
 
 
+Keyed = tuple[Message, tuple[str, ...]]
+Known = dict[tuple[str, str], list[Keyed]]
+
+
 def read(value: Any, role: str = "user") -> list[Message]:
     """Return the messages that a value holds: a list of them, one of them, or a text of `role`."""
     if value is None or value == "" or value == []:
@@ -68,6 +79,74 @@ def calls(value: Any) -> list[Call]:
     if value is None:
         return []
     return [_call(item) for item in (value if isinstance(value, list) else [value])]
+
+
+def spoken(span: AgentSpanRow) -> list[Message]:
+    """Return the messages of a message span."""
+    return read(value_of(span.payload))
+
+
+def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
+    """Return the messages that a model was sent, its system prompt first, each with its key (see key_of).
+
+    Args:
+        payload: the span's, decoded.
+        known: messages that were read before, by their JSON; a history that is sent again is not read again.
+    """
+    if not isinstance(payload, dict):
+        return []
+    known = {} if known is None else known
+    found = [each for name in SYSTEM for each in _read(payload.get(name), "system", known)]
+    given: list[Any] = []
+    for name in SENT:
+        if (value := payload.get(name)) is not None and value not in given:
+            given.append(value)
+            found += _read(value, "user", known)
+    return found
+
+
+def _read(value: Any, role: str, known: Known) -> list[Keyed]:
+    if value is None or value == "":
+        return []
+    found: list[Keyed] = []
+    for item in value if isinstance(value, list) else [value]:
+        text = json_of(item)
+        if (keyed := known.get((role, text))) is None:
+            keyed = known[role, text] = [(message, key_of(message)) for message in read([item], role)]
+        found += keyed
+    return found
+
+
+def answered(result: Any) -> list[Message]:
+    """Return a model's answer: its text and its calls, and the messages in its result where they are not equal."""
+    if not isinstance(result, dict):
+        return read(result, "assistant")
+    made = calls(result.get("tool_calls"))
+    said = read(result.get("text"), "assistant")
+    if made and not said:
+        said = read({"role": "assistant", "content": None})
+    if made:
+        said[-1]["calls"] = said[-1]["calls"] + made
+    for name in ("output_messages", "output"):
+        more = read(result.get(name), "assistant")
+        if _joined(more) != _joined(said):
+            said += [message for message in more if key_of(message) not in {key_of(one) for one in said}]
+    return said
+
+
+def key_of(message: Message) -> tuple[str, ...]:
+    """Return a key that is equal for equal messages; ids of calls do not count."""
+    called = (part for call in message["calls"] for part in ("\0call", call["name"], exact(call["arguments"])))
+    others = (part for one in message["others"] for part in ("\0part", one["name"], one["text"]))
+    return (message["role"], message["name"] or "", message["text"], *called, *others)
+
+
+def exact(text: str) -> str:
+    """Return JSON text in a form that is equal for equal values: numbers as written, members of one name all kept."""
+    try:
+        return _form(json.loads(text, object_pairs_hook=_Members, parse_int=_Number, parse_float=_Number))
+    except (ValueError, RecursionError):
+        return text
 
 
 def text_of(value: Any) -> tuple[str, list[Part]]:
@@ -140,6 +219,11 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Message]:
         yield {**message, "name": name, "calls": made, "call_id": call_id}
 
 
+def answer_of(text: str, name: str | None, call_id: str | None) -> Message:
+    """Return the answer of a tool as a message."""
+    return {**_message("tool", text), "name": name, "call_id": call_id}
+
+
 def _message(role: str, text: str, others: list[Part] | None = None) -> Message:
     return {"role": role, "name": None, "text": text, "calls": [], "call_id": None, "others": others or []}
 
@@ -208,6 +292,36 @@ def json_of(value: Any) -> str:
         return jsontext.encode(value)[0]
     except ValueError:  # 1e400 in a row made by hand is infinite for Python
         return json.dumps(value, separators=(",", ":"))
+
+
+def value_of(text: str | None) -> Any:
+    """Return the value of JSON text; None without one."""
+    return None if text is None else jsontext.decode(text)
+
+
+class _Number(str):
+    """The digits of a number."""
+
+    __slots__ = ()
+
+
+class _Members(list[tuple[str, Any]]):
+    """The members of an object."""
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, _Members):
+        members = (f"{json.dumps(name)}:{_form(item)}" for name, item in sorted(value, key=lambda pair: pair[0]))
+        return f"{{{','.join(members)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_form, value))}]"
+    return str(value) if isinstance(value, _Number) else json.dumps(value)
+
+
+def _joined(said: list[Message]) -> tuple[str, list[tuple[str, str]]]:
+    """Return all text and all calls of messages: in some forms they are one message, in others several."""
+    calls = [(call["name"], exact(call["arguments"])) for message in said for call in message["calls"]]
+    return "".join(message["text"] for message in said), calls
 
 
 def _text(value: Any) -> str | None:
