@@ -72,6 +72,11 @@ def share_text(part: float, whole: float) -> str:
     return f"{_decimals(100 * share, 1)}%" if _rounded(1000 * share) < 100 else f"{min(99, _rounded(100 * share))}%"
 
 
+def p_text(p: float) -> str:
+    """Format a p or q: `0.012`, and `<0.001` for a smaller one, which is never 0."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _rounded(number: float) -> int:
     return floor(number + _HALF)
 

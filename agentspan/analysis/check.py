@@ -14,7 +14,7 @@ from agentspan.analysis.check_config import BUDGETS, Config
 from agentspan.analysis.drift import detectable_drop, differences, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
-from agentspan.figures import cost_text, duration_text, share_text
+from agentspan.figures import cost_text, duration_text, p_text, share_text
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 ALPHA = 0.05
@@ -62,11 +62,12 @@ class Check:
     missing: int = 0
 
 
-def check(runs: Gathered, config: Config, baseline: Gathered | None = None) -> Check:
+def check(runs: Gathered, config: Config, baseline: Gathered | None = None, *, shared: int = 0) -> Check:
     """Return the verdict on runs.
 
     Args:
         baseline: the runs that they are compared with; None where the configuration names none.
+        shared: runs of the baseline that are not in `baseline`, because they are checked.
     """
     findings = [*_budgets(runs.runs, config.budget), *_calls(runs.runs, config.required, config.forbidden)]
     if not runs.runs:
@@ -76,7 +77,7 @@ def check(runs: Gathered, config: Config, baseline: Gathered | None = None) -> C
     interval = exact_interval(round(sum(outcomes)), len(outcomes)) if outcomes else None
     if baseline is None or not runs.runs:
         return Check(_worst(findings), len(runs.runs), tuple(findings), share, interval=interval)
-    finding, detectable, missing = _compared(runs, baseline, config.drop)
+    finding, detectable, missing = _compared(runs, baseline, config.drop, shared)
     before = _outcomes(baseline.runs)
     return Check(
         _worst([*findings, finding]),
@@ -144,25 +145,34 @@ def _calls(runs: Sequence[RunFacts], required: Sequence[str], forbidden: Sequenc
                 )
 
 
-def _compared(runs: Gathered, baseline: Gathered, drop: float) -> tuple[Finding, float | None, int]:
+def _compared(runs: Gathered, baseline: Gathered, drop: float, shared: int) -> tuple[Finding, float | None, int]:
     """Return what the comparison found, the drop that it could find, and how many runs are missing."""
     after, before = _outcomes(runs.runs), _outcomes(baseline.runs)
     if not after or not before:
-        return Finding("baseline", "inconclusive", "a side has no run with a known outcome"), None, 0
+        if shared and not baseline.runs:
+            text = f"all {shared:,} runs of the baseline are checked ones: nothing is left to compare with"
+        elif not baseline.runs:
+            text = "no run of the baseline has ended"
+        else:
+            text = f"no {'run of the baseline' if after else 'checked run'} has a known outcome"
+        return Finding("baseline", "inconclusive", text), None, 0
     detectable = detectable_drop(baseline.runs, runs.runs)
     assert detectable is not None  # both sides have outcomes
     shares = (
         f"{share_text(sum(after) / len(after), 1) or '0%'} passed ({share_text(sum(before) / len(before), 1) or '0%'})"
     )
+    number = runs.unknown + baseline.unknown
+    unknown = f"; {number:,} {'run has' if number == 1 else 'runs have'} no outcome" if number else ""
     p = drop_p(runs.runs, baseline.runs)
+    chance = f"chance, p {p_text(p).replace('<', '< ')}{unknown}"
     if p <= ALPHA:
-        return Finding("baseline", "fail", f"{shares}: more than chance, p {p:.3f}"), detectable, 0
+        return Finding("baseline", "fail", f"{shares}: more than {chance}"), detectable, 0
     if detectable <= drop:
-        return Finding("baseline", "pass", f"{shares}: no more than chance, p {p:.2f}"), detectable, 0
+        return Finding("baseline", "pass", f"{shares}: no more than {chance}"), detectable, 0
     missing = max(1, ceil(len(after) * ((detectable / drop) ** 2 - 1)))
     text = (
         f"{shares}: only a drop of more than {100 * detectable:.0f} points would show; "
-        f"{missing:,} more runs would show one of {100 * drop:.0f}"
+        f"{missing:,} more runs would show one of {100 * drop:.0f}{unknown}"
     )
     return Finding("baseline", "inconclusive", text), detectable, missing
 

@@ -13,7 +13,7 @@ from statistics import NormalDist, mean, stdev
 from typing import Literal
 
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts, gather, metrics_of, value_of, values_of
-from agentspan.analysis.outcomes import OutcomeRule, outcomes
+from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes
 from agentspan.analysis.ratio_tests import (
     MORE_ROUNDS,
     MOST_PERMUTED,
@@ -158,7 +158,11 @@ def drift(
         rule: by which score a run passed; by its status when left out.
         with_calls: fill the percentiles over single calls, a third of the time for a million spans.
         progress: called with how much is done, and of how much, while there is an index to be built.
+
+    Raises:
+        InvalidValue: the rule is over a score that no run has.
     """
+    check_known(storage, rule)
     of_head, of_base = (find_runs(storage, each, limit=MOST_RUNS, progress=progress) for each in (head, base))
     ids = {run.run.id for run in of_head.runs}
     rows = [run.run for run in of_head.runs], [run.run for run in of_base.runs if run.run.id not in ids]

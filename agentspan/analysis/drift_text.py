@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from agentspan.analysis.diff_markdown import escaped
 from agentspan.analysis.drift import Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
-from agentspan.figures import cost_text, count_text, duration_text, share_text
+from agentspan.figures import cost_text, count_text, duration_text, p_text, share_text
 
 MAX_REASONS = 4
 """Differences that the sentence tells."""
@@ -116,7 +116,7 @@ def interval_text(row: DriftRow, *, is_head: bool) -> str:
 
 def q_text(row: DriftRow) -> str:
     """Return how likely a finding is false; empty where nothing was tested."""
-    return "" if row.q is None else "<0.001" if row.q < 0.001 else f"{row.q:.3f}"
+    return "" if row.q is None else p_text(row.q)
 
 
 def shown_rows(found: Drift, *, whole: bool) -> list[DriftRow]:

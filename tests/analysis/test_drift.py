@@ -205,6 +205,8 @@ def test_versions_are_compared_on_every_storage(db: Database) -> None:
     assert reading.drift("agent=shop version=1.0", "shop@1.0").base_runs == 0  # they are in the head
     with pytest.raises(InvalidValue, match="is no rule"):
         reading.drift("all", "all", outcome="good")
+    with pytest.raises(InvalidValue, match="is over a score that no run has; there are no scores"):
+        reading.drift("all", "all", outcome="rewrd>=1")
 
 
 def test_drift_is_printed_in_80_columns_as_markdown_and_as_a_document(tmp_path: Path) -> None:

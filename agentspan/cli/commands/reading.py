@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from agentspan.analysis.agent_names import AT
-from agentspan.cli.app import main, opened, options
+from agentspan.cli.app import answering, main, opened, options
 from agentspan.cli.filter_options import filter_options, page_options
 from agentspan.cli.local_time import utc_option
 
@@ -101,16 +101,20 @@ def drift(
 @main.command()
 @click.argument("filter", required=False)
 @click.option("--config", metavar="FILE", help="TOML: [budget], [calls], [baseline]; else pyproject.toml.")
+@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
 @click.option("--junit", metavar="FILE", help="Write JUnit XML, too.")
 @click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
 @filter_options(but=["outcome"])
 @options
 @click.pass_context
 def check(ctx: click.Context, /, filter: str | None, db: str | None, as_json: bool, **how: Any) -> None:
-    """Check runs in CI: budgets, calls, a baseline. Exits with 0 if they pass, 1 if not, 3 if too few can say."""
+    """Check runs in CI: budgets, calls, a baseline.
+
+    The exit code is 0 if they pass, 1 if not, 2 if they cannot be checked, 3 if they are too few to say.
+    """
     from agentspan.cli import check as check_
 
-    with opened(ctx, db) as database:
+    with answering(), opened(ctx, db) as database:
         check_.command(database, filter, as_json=as_json, **how)
 
 
