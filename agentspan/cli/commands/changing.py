@@ -1,4 +1,4 @@
-"""Commands that write to the database: demo, resummarize, reprice, mark, terminate, doctor, prune, compact."""
+"""Commands that write to the database: demo, resummarize, reprice, mark, score, terminate, doctor, prune, compact."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import click
 
 from agentspan.cli.app import location_in, main, opened_existing, options
 from agentspan.cli.filter_options import filter_options
+from agentspan.model.scores import SOURCES
 
 
 @main.command()
@@ -65,6 +66,29 @@ def mark(
 
     with opened_existing(ctx, db) as database:
         mark_.command(database, target, label, note=note, identifier=identifier, remove=remove, as_json=as_json)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})  # a VALUE may be -1
+@click.argument("target", metavar="RUN")
+@click.argument("name")
+@click.argument("value", required=False)
+@click.option("--note", metavar="TEXT", help="Why; without VALUE, a note of its own.")
+@click.option("--by", type=click.Choice(SOURCES), default="code", show_default=True, help="Who judged.")
+@click.option("--as", "identifier", metavar="NAME", help="The judge, where several judge the same: each has a score.")
+@click.option("--remove", is_flag=True, help="Take back the score.")
+@options
+@click.pass_context
+def score(
+    ctx: click.Context, /, target: str, name: str, value: str | None, db: str | None, as_json: bool, **how: Any
+) -> None:
+    """Add a score to RUN, or to the span with this id: VALUE is a number, true, false or a word.
+
+    The newest score of a NAME counts.
+    """
+    from agentspan.cli import score as score_
+
+    with opened_existing(ctx, db) as database:
+        score_.command(database, target, name, value, as_json=as_json, **how)
 
 
 @main.command()
