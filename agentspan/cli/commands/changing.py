@@ -126,7 +126,7 @@ def doctor(
 @click.option("--keep-failed", is_flag=True, help="Keep runs that failed, or in which a span did.")
 @click.option("--whole-partitions", is_flag=True, help="PostgreSQL: only drop partitions that are old as a whole.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@filter_options()
+@filter_options
 @options
 @click.pass_context
 def prune(ctx: click.Context, /, db: str | None, as_json: bool, dry_run: bool, **how: Any) -> None:

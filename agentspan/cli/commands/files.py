@@ -20,7 +20,7 @@ _FORMATS = ["jsonl", "compact", "dataset", "markdown", "otlp", "parquet", *(["ht
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="As what.")
 @click.option("-o", "--output", metavar="FILE", help="The file to write, of parquet the folder; stdout when left out.")
 @click.option("--blobs", metavar="DIR", help="A folder for the images, audio and other bytes, each in a file.")
-@filter_options()
+@filter_options
 @options
 @click.pass_context
 def export(ctx: click.Context, /, runs: tuple[str, ...], db: str | None, as_json: bool, **how: Any) -> None:

@@ -14,7 +14,7 @@ FOUND_SPANS = 20
 
 
 @main.command()
-@filter_options()
+@filter_options
 @page_options(LATEST_RUNS, sort=True)
 @options
 @click.pass_context
@@ -71,7 +71,7 @@ def diff(ctx: click.Context, /, a: str, b: str, db: str | None, as_json: bool, *
 @click.argument("versions", metavar="[AGENT@1.0 AGENT@2.0]", nargs=-1)
 @click.option("--base", metavar="FILTER", help="The runs that are compared with: AGENT@1.0, 'tag=nightly until=7d' ….")
 @click.option("--head", metavar="FILTER", help="The runs that are judged.")
-@click.option("--outcome", metavar="RULE", help="When a run passed, such as reward>=1; by its status when left out.")
+@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
 @click.option("--all", "whole", is_flag=True, help="Show all rows.")
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
 @utc_option
@@ -104,7 +104,7 @@ def drift(
 @click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
 @click.option("--junit", metavar="FILE", help="Write JUnit XML, too.")
 @click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
-@filter_options(but=["outcome"])
+@filter_options
 @options
 @click.pass_context
 def check(ctx: click.Context, /, filter: str | None, db: str | None, as_json: bool, **how: Any) -> None:
@@ -121,7 +121,7 @@ def check(ctx: click.Context, /, filter: str | None, db: str | None, as_json: bo
 @main.command()
 @click.argument("run", required=False)
 @click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
-@filter_options(but=["outcome"])
+@filter_options
 @click.option("-n", "--limit", default=10, show_default=True, type=click.IntRange(0), help="How many groups to list.")
 @options
 @click.pass_context
@@ -164,7 +164,7 @@ def span(ctx: click.Context, id: str, db: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("run", required=False)
-@filter_options()
+@filter_options
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="How many rows to list; 40 when left out.")
 @click.option("--by", type=click.Choice(["version"]), help="List each version of the agent below each row.")
 @click.option("--all", "whole", is_flag=True, help="List all types, models and tools.")
@@ -184,7 +184,7 @@ def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool,
 @main.command()
 @click.argument("words", nargs=-1, required=True)
 @click.option("--run", metavar="RUN", help="Only in this run.")
-@filter_options()
+@filter_options
 @page_options(FOUND_SPANS)
 @options
 @click.pass_context
