@@ -10,7 +10,7 @@ from agentspan import clock
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.diff import RunDiff, diff
-from agentspan.analysis.drift import Drift, drift
+from agentspan.analysis.drift import Drift, drift, least_of
 from agentspan.analysis.filter_words import (
     NAMES,
     RunKeywords,
@@ -241,19 +241,23 @@ class Reading:
             raise InvalidValue("run", "and filters of runs exclude each other")
         return [id_prefixes.find_run(self.storage, run).id]
 
-    def drift(self, base: str, head: str, *, outcome: str | None = None) -> Drift:
+    def drift(
+        self, base: str, head: str, *, outcome: str | None = None, least: Mapping[str, float] | None = None
+    ) -> Drift:
         """Return whether two groups of runs, such as two versions of an agent, differ by more than chance.
 
         Args:
             base, head: filters: `AGENT@VERSION`, or keywords of `runs` as in `tag=nightly since=7d`.
             outcome: what passed means (see why).
+            least: the smallest differences that count, by measure, such as `{"duration_ms": 50}`; when left out 10 ms
+                and 0.0001 dollars.
 
         Raises:
-            InvalidValue: a filter or the rule is none.
+            InvalidValue: a filter or the rule is none; a measure of `least` is unknown, or its difference negative.
             NotFound: there is no such agent.
         """
         filters = (resolved(self.storage, parse(text, name)) for name, text in (("base", base), ("head", head)))
-        return drift(self.storage, *filters, rule=rule_of(outcome))
+        return drift(self.storage, *filters, rule=rule_of(outcome), least=least_of(least or {}))
 
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: Engine | None = None

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 
 import agentspan
-from agentspan.analysis.check import PASSED, check
+from agentspan.analysis.check import check
 from agentspan.analysis.check_config import Config, config_of, load
+from agentspan.analysis.drift import PASSED, blindness
 from agentspan.analysis.drift_metrics import Gathered, RunFacts
 from agentspan.errors import InvalidValue
 from tests.cli.calling import call
@@ -47,7 +48,14 @@ def test_too_few_runs_are_inconclusive_and_it_says_how_many_are_missing() -> Non
     assert found.detectable is not None
     assert found.detectable > 0.25
     assert found.missing > 8
-    assert f"{found.missing} more runs would show one of 25" in found.findings[-1].text
+    more = f"{found.missing} more runs, and {found.missing} more of the baseline, would show one of 25"
+    assert more in found.findings[-1].text
+    assert "no drop would show" in found.findings[-1].text
+    sizes = blindness(few[1].runs, few[0].runs)
+    assert sizes is not None
+    assert sizes.drop(one_sided=True, times=(8 + found.missing) / 8) <= 0.25
+    tiny = check(few[0], Config({}, drop=0.0005), few[1]).findings[-1].text
+    assert tiny.endswith("not even 1,000 times the runs would show one of 0.05")
     assert check(many[0], Config({}), many[1]).verdict == "pass"
     assert check(Gathered([], 0, 0), Config({})).verdict == "inconclusive"
 
@@ -108,9 +116,7 @@ def test_a_check_has_an_exit_code_and_names_each_run_that_broke_a_budget(db: Pat
 
 def test_a_check_against_a_baseline_is_inconclusive_with_few_runs(db: Path, tmp_path: Path) -> None:
     config = tmp_path / "check.toml"
-    with agentspan.open(db) as opened:
-        opened.scores.record(opened.agent_instances.list(sorting="id")[0].id, "reward", 1)
-    config.write_text('outcome = "reward>=1"\n[baseline]\nfilter = "shop@1"\n')
+    config.write_text('outcome = "status"\n[baseline]\nfilter = "shop@1"\n')
     result = call(db, "check", "shop@2", "--config", str(config))
     assert (result.exit_code, result.output.splitlines()[0]) == (3, "? inconclusive: 8 runs")
     config.write_text('[baseline]\nfile = "runs.db"\nfilter = "version=1"\ndrop = 1.0\n')
@@ -211,3 +217,10 @@ def test_a_p_that_is_small_is_never_zero_and_unknown_outcomes_are_counted() -> N
     assert check(after, Config({}), before).findings[-1].text.endswith("more than chance, p < 0.001")
     unknown = after._replace(unknown=7)
     assert check(unknown, Config({}), before).findings[-1].text.endswith("; 7 runs have no outcome")
+
+
+def test_one_failed_run_of_four_is_no_drop() -> None:
+    passes, fails = ({PASSED: (value, 1.0)} for value in (1.0, 0.0))
+    before = Gathered([RunFacts(str(n), None, fails if n < 4 else passes) for n in range(200)], 0, 0)
+    after = Gathered([RunFacts(str(n), None, fails if n < 1 else passes) for n in range(4)], 0, 0)
+    assert check(after, Config({}), before).verdict == "inconclusive"  # p is 0.095

@@ -72,6 +72,12 @@ def diff(ctx: click.Context, /, a: str, b: str, db: str | None, as_json: bool, *
 @click.option("--base", metavar="FILTER", help="The runs that are compared with: AGENT@1.0, 'tag=nightly until=7d' ….")
 @click.option("--head", metavar="FILTER", help="The runs that are judged.")
 @click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
+@click.option(
+    "--least",
+    metavar="MEASURE=N",
+    multiple=True,
+    help="The smallest difference that counts: duration_ms=10, cost_usd=0.0001.",
+)
 @click.option("--all", "whole", is_flag=True, help="Show all rows.")
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
 @utc_option
