@@ -5,7 +5,7 @@ The viewer's `format.js` writes the same text for the same number, and a test co
 millionth of the last digit counts as one: sums of the same costs in another order differ by less.
 """
 
-from math import floor
+from math import ceil, floor
 
 _HALF = 0.500001
 _UNITS = ((999_950, 1_000_000, "M"), (1000, 1000, "k"))
@@ -70,6 +70,16 @@ def share_text(part: float, whole: float) -> str:
     if share < 0.001:
         return "<0.1%"
     return f"{_decimals(100 * share, 1)}%" if _rounded(1000 * share) < 100 else f"{min(99, _rounded(100 * share))}%"
+
+
+def points(drop: float) -> int:
+    """Return a drop of a share in whole points, rounded up."""
+    return ceil(100 * drop - 1e-9)  # 0.07 * 100 is a little more than 7
+
+
+def p_text(p: float) -> str:
+    """Format a p or q: `0.012`, and `<0.001` for a smaller one, which is never 0."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _rounded(number: float) -> int:

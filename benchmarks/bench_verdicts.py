@@ -4,7 +4,11 @@ Makes a file (see make_runs, `--verdicts`) and its index. Then the commands take
 The figures are seconds of the processor, user and system, with the start of Python: other programs change them less
 than the clock's.
 
+With `--simulate` it counts instead how often `drift` is right: comparisons of equal groups of 200 runs, and of groups
+that differ by the drop that the first one says would show.
+
     python benchmarks/bench_verdicts.py [--spans 1000000] [--rounds 5] [--file MADE.db] [--against PYTHON]
+    python benchmarks/bench_verdicts.py --simulate 400
 """
 
 import argparse
@@ -15,10 +19,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from make_runs import make
 from measuring import bar, machine, verdict
 
 import agentspan
+from tests.analysis.simulated_groups import simulated
 
 MILLION = 1_000_000
 COMMANDS = {
@@ -29,6 +36,9 @@ COMMANDS = {
     "stats --version": ("stats", "--version", "2"),
 }
 MAKING = "making the index"
+SIMULATED = [(10, 0), (40, 0), (10, 50), (40, 50)]
+"""Metrics of tools, and tasks by which the runs are paired."""
+RUNS = 200
 
 
 def seconds(python: str, file: Path, command: tuple[str, ...]) -> float:
@@ -48,6 +58,17 @@ def made_index(python: str, file: Path) -> float:
     return seconds(python, file, ("stats",)) - seconds(python, file, ("stats",))
 
 
+def simulate(sets: int) -> None:
+    """Print how often drops that would show are found, and how often equal groups differ."""
+    print(f"{'metrics':>7}  {'tasks':>5}  {'drop':>9}  {'found':>6}  {'false':>6}")
+    for metrics, tasks in SIMULATED:
+        with bar(range(sets), f"{metrics} metrics, {tasks} tasks") as seeds:
+            found = [simulated(seed, runs=RUNS, metrics=metrics, tasks=tasks) for seed in seeds]
+        drop = statistics.median(each.drop for each in found)
+        shares = [sum(each) / sets for each in ([one.is_found for one in found], [one.is_false for one in found])]
+        print(f"{metrics:>7}  {tasks or 'none':>5}  {100 * drop:2.0f} points  {shares[0]:6.1%}  {shares[1]:6.1%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spans", type=int, default=MILLION)
@@ -55,7 +76,11 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="made by make_runs.py with --verdicts; its index is made anew")
     parser.add_argument("--against", help="the Python of another checkout's environment, which takes turns")
     parser.add_argument("--folder", help="where the file lies meanwhile; a temporary folder when left out")
+    parser.add_argument("--simulate", type=int, metavar="SETS", help="count how often drift is right, in so many sets")
     options = parser.parse_args()
+    if options.simulate:
+        simulate(options.simulate)
+        return
     pythons = [sys.executable, *([options.against] if options.against else [])]
     print(machine())
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

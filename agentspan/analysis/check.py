@@ -11,15 +11,15 @@ from math import ceil
 from typing import Literal, NamedTuple
 
 from agentspan.analysis.check_config import BUDGETS, Config
-from agentspan.analysis.drift import detectable_drop, differences, task_pairs
+from agentspan.analysis.drift import MOST_TIMES, PASSED, blindness, differences, outcomes_of, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
-from agentspan.figures import cost_text, duration_text, share_text
+from agentspan.figures import cost_text, duration_text, p_text, points, share_text
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 ALPHA = 0.05
 """The share of checks of unchanged agents that fail nevertheless."""
-PASSED = Metric("passed")
+ROUNDS = 5000
 
 
 class Finding(NamedTuple):
@@ -62,22 +62,23 @@ class Check:
     missing: int = 0
 
 
-def check(runs: Gathered, config: Config, baseline: Gathered | None = None) -> Check:
+def check(runs: Gathered, config: Config, baseline: Gathered | None = None, *, shared: int = 0) -> Check:
     """Return the verdict on runs.
 
     Args:
         baseline: the runs that they are compared with; None where the configuration names none.
+        shared: runs of the baseline that are not in `baseline`, because they are checked.
     """
     findings = [*_budgets(runs.runs, config.budget), *_calls(runs.runs, config.required, config.forbidden)]
     if not runs.runs:
         findings.append(Finding("runs", "inconclusive", "no run that ended was found"))
-    outcomes = _outcomes(runs.runs)
+    outcomes = outcomes_of(runs.runs)
     share = sum(outcomes) / len(outcomes) if outcomes else None
     interval = exact_interval(round(sum(outcomes)), len(outcomes)) if outcomes else None
     if baseline is None or not runs.runs:
         return Check(_worst(findings), len(runs.runs), tuple(findings), share, interval=interval)
-    finding, detectable, missing = _compared(runs, baseline, config.drop)
-    before = _outcomes(baseline.runs)
+    finding, detectable, missing = _compared(runs, baseline, config.drop, shared)
+    before = outcomes_of(baseline.runs)
     return Check(
         _worst([*findings, finding]),
         len(runs.runs),
@@ -93,10 +94,6 @@ def check(runs: Gathered, config: Config, baseline: Gathered | None = None) -> C
 def _worst(findings: Iterable[Finding]) -> Verdict:
     verdicts = {finding.verdict for finding in findings}
     return "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
-
-
-def _outcomes(runs: Iterable[RunFacts]) -> list[float]:
-    return [run.values[PASSED][0] for run in runs if PASSED in run.values]
 
 
 def _budgets(runs: Sequence[RunFacts], budget: Mapping[str, float]) -> Iterator[Finding]:
@@ -144,26 +141,39 @@ def _calls(runs: Sequence[RunFacts], required: Sequence[str], forbidden: Sequenc
                 )
 
 
-def _compared(runs: Gathered, baseline: Gathered, drop: float) -> tuple[Finding, float | None, int]:
+def _compared(runs: Gathered, baseline: Gathered, drop: float, shared: int) -> tuple[Finding, float | None, int]:
     """Return what the comparison found, the drop that it could find, and how many runs are missing."""
-    after, before = _outcomes(runs.runs), _outcomes(baseline.runs)
+    after, before = outcomes_of(runs.runs), outcomes_of(baseline.runs)
     if not after or not before:
-        return Finding("baseline", "inconclusive", "a side has no run with a known outcome"), None, 0
-    detectable = detectable_drop(baseline.runs, runs.runs)
-    assert detectable is not None  # both sides have outcomes
+        if shared and not baseline.runs:
+            text = f"all {shared:,} runs of the baseline are checked ones: nothing is left to compare with"
+        elif not baseline.runs:
+            text = "no run of the baseline has ended"
+        else:
+            text = f"no {'run of the baseline' if after else 'checked run'} has a known outcome"
+        return Finding("baseline", "inconclusive", text), None, 0
+    sizes = blindness(baseline.runs, runs.runs)
+    assert sizes is not None  # both sides have outcomes
+    detectable = sizes.drop(one_sided=True)
     shares = (
         f"{share_text(sum(after) / len(after), 1) or '0%'} passed ({share_text(sum(before) / len(before), 1) or '0%'})"
     )
+    number = runs.unknown + baseline.unknown
+    unknown = f"; {number:,} {'run has' if number == 1 else 'runs have'} no outcome" if number else ""
     p = drop_p(runs.runs, baseline.runs)
+    chance = f"chance, p {p_text(p).replace('<', '< ')}{unknown}"
     if p <= ALPHA:
-        return Finding("baseline", "fail", f"{shares}: more than chance, p {p:.3f}"), detectable, 0
+        return Finding("baseline", "fail", f"{shares}: more than {chance}"), detectable, 0
     if detectable <= drop:
-        return Finding("baseline", "pass", f"{shares}: no more than chance, p {p:.2f}"), detectable, 0
-    missing = max(1, ceil(len(after) * ((detectable / drop) ** 2 - 1)))
-    text = (
-        f"{shares}: only a drop of more than {100 * detectable:.0f} points would show; "
-        f"{missing:,} more runs would show one of {100 * drop:.0f}"
-    )
+        return Finding("baseline", "pass", f"{shares}: no more than {chance}"), detectable, 0
+    shown = "no drop" if detectable >= 1 else f"only a drop of more than {points(detectable)} points"
+    wanted = f"would show one of {100 * drop:.3g}{unknown}"
+    times = sizes.times_for(drop)
+    if times is None:
+        text = f"{shares}: {shown} would show; not even {MOST_TIMES:,} times the runs {wanted}"
+        return Finding("baseline", "inconclusive", text), detectable, 0
+    missing, more = (max(1, ceil(len(each) * (times - 1))) for each in (after, before))
+    text = f"{shares}: {shown} would show; {missing:,} more runs, and {more:,} more of the baseline, {wanted}"
     return Finding("baseline", "inconclusive", text), detectable, missing
 
 
@@ -171,8 +181,6 @@ def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts], *, seed: int 
     """Return the one-sided p of as many or fewer runs passing by chance: paired by task where both have the tasks."""
     found = differences(PASSED, task_pairs(baseline, runs))
     if found:
-        return paired_permutation_p(found, seed=seed) / 2 if sum(found) < 0 else 1.0
-    after, before = _outcomes(runs), _outcomes(baseline)
-    if sum(after) / len(after) >= sum(before) / len(before):
-        return 1.0
-    return fisher_p(round(sum(after)), len(after), round(sum(before)), len(before)) / 2
+        return paired_permutation_p(found, rounds=ROUNDS, seed=seed) / 2 if sum(found) < 0 else 1.0
+    after, before = outcomes_of(runs), outcomes_of(baseline)
+    return fisher_p(round(sum(after)), len(after), round(sum(before)), len(before), one_sided=True)

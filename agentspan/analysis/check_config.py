@@ -1,6 +1,6 @@
 """The configuration of `agentspan check`: a TOML file, or `[tool.agentspan.check]` in pyproject.toml.
 
-outcome = "reward>=1"          # by its status when left out
+outcome = "reward>=1"          # or "status"; the project's when left out
 [budget]                       # of each run
 cost_usd = 0.05
 steps = 40
@@ -29,6 +29,7 @@ BUDGETS: Mapping[str, Measure] = {
     "error_rate": "failure_rate",
 }
 DROP = 0.25
+PYPROJECT = "pyproject.toml"
 KEYS: Mapping[str, frozenset[str] | None] = {
     "outcome": None,
     "budget": frozenset(BUDGETS),
@@ -44,7 +45,7 @@ class Config:
     Attributes:
         budget: name → the most that each run may use.
         required, forbidden: labels (else types) that each run must call, or must not.
-        outcome: a rule by which a run passed; None for its status.
+        outcome: a rule by which a run passed, or `status`; None for the project's.
         baseline, baseline_file: the runs to compare with: a filter, in this file; in the checked one when None.
         drop: the drop of the share of passed runs, from 0 to 1, that the check must be able to show.
     """
@@ -62,16 +63,27 @@ def load(path: Path) -> Config:
     """Read the configuration of a file.
 
     Raises:
-        InvalidValue: it is no TOML, or has a key that is unknown, or a value of the wrong type.
-        OSError: it cannot be read.
+        InvalidValue: it does not exist, cannot be read, is no TOML, or has nothing to check; or has a key that is
+            unknown, or a value of the wrong type.
     """
+    document: Any
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidValue("config", f"{path} does not exist") from None
+    except OSError as error:
+        raise InvalidValue("config", f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidValue("config", f"{path} is no TOML: {error}") from None
-    if path.name == "pyproject.toml":
-        document = document.get("tool", {}).get("agentspan", {}).get("check", {})
-    return config_of(document)
+    if path.name == PYPROJECT:
+        for name in ("tool", "agentspan", "check"):
+            document = document.get(name) if isinstance(document, dict) else None
+        if not isinstance(document, dict):
+            raise InvalidValue("config", f"{path} has no [tool.agentspan.check]; --config names another file")
+    config = config_of(document)
+    if config == Config({}, outcome=config.outcome):
+        raise InvalidValue("config", f"{path} has nothing to check: write [budget], [calls] or [baseline]")
+    return config
 
 
 def config_of(document: Mapping[str, Any]) -> Config:
@@ -90,14 +102,16 @@ def config_of(document: Mapping[str, Any]) -> Config:
                 _known(name, inner, f"a key of [{key}]")
     budget, calls, baseline = (document.get(name, {}) for name in ("budget", "calls", "baseline"))
     for name, limit in budget.items():
-        if not isinstance(limit, (int, float)) or isinstance(limit, bool) or limit < 0:
+        if not isinstance(limit, (int, float)) or isinstance(limit, bool) or not limit >= 0:
             raise InvalidValue("config", f"budget {name} must be a number from 0 on")
     for name, labels in calls.items():
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise InvalidValue("config", f"calls {name} must be a list of names")
     drop = baseline.get("drop", DROP)
-    if not isinstance(drop, (int, float)) or not 0 < drop <= 1:
+    if not isinstance(drop, (int, float)) or isinstance(drop, bool) or not 0 < drop <= 1:
         raise InvalidValue("config", "baseline drop must be a share from 0 to 1")
+    if "baseline" in document and not {"filter", "file"} & baseline.keys():
+        raise InvalidValue("config", "[baseline] must name a filter or a file")
     texts = (document.get("outcome"), baseline.get("filter"), baseline.get("file"))
     if not all(text is None or isinstance(text, str) for text in texts):
         raise InvalidValue("config", "outcome, filter and file must be texts")

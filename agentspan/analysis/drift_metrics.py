@@ -1,12 +1,14 @@
 """The metrics of two groups of runs that are compared: outcome, time, tokens, cost of a run; calls and failures.
 
-Each is a ratio of two sums over runs, such as failures per call.
+Each is a ratio of two sums over runs, such as failures per call. Of durations it is the mean of the logarithms of the
+runs' own values: their tails are so heavy that one slow run in twenty would decide over a mean.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from math import exp, log
 from typing import Literal, NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow
@@ -132,17 +134,29 @@ def is_per_run(metric: Metric) -> bool:
 NOTHING = (0.0, 0.0)
 
 
+SHORTEST_MS = 0.001
+"""Shorter durations count as this one: 0 has no logarithm, and clocks tell no less."""
+
+
 def value_of(run: RunFacts, metric: Metric) -> tuple[float, float]:
     """Return the numerator and denominator of a metric in a run; (0, 0) where the run says nothing about it."""
     above, below = run.values.get(metric, NOTHING)
-    return (above, 1.0) if is_per_run(metric) else (above, below)
+    if is_per_run(metric):
+        return above, 1.0
+    if metric.measure == "duration_ms" and below:
+        return log(max(above / below, SHORTEST_MS)), 1.0
+    return above, below
+
+
+def as_measured(metric: Metric, value: float) -> float:
+    """Return a value of a metric in the unit of its measure: of durations, whose values are logarithms, in ms."""
+    return exp(value) if metric.measure == "duration_ms" else value
 
 
 def values_of(runs: Sequence[RunFacts], metric: Metric) -> tuple[list[float], list[float]]:
     """Return the numerators and the denominators of a metric in these runs, in their order (see value_of)."""
-    found = [run.values.get(metric, NOTHING) for run in runs]
-    below = [1.0] * len(found) if is_per_run(metric) else [value[1] for value in found]
-    return [value[0] for value in found], below
+    found = [value_of(run, metric) for run in runs]
+    return [value[0] for value in found], [value[1] for value in found]
 
 
 def metrics_of(runs: Sequence[RunFacts]) -> tuple[list[Metric], int]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from agentspan.analysis.diff_markdown import escaped
-from agentspan.analysis.drift import Drift, DriftRow
+from agentspan.analysis.drift import ALPHA, PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
-from agentspan.figures import cost_text, count_text, duration_text, share_text
+from agentspan.figures import cost_text, count_text, duration_text, p_text, points, share_text
 
 MAX_REASONS = 4
 """Differences that the sentence tells."""
@@ -53,8 +53,9 @@ def _blind(found: Drift) -> str:
         return ": a side has no run that ended"
     if found.detectable is None:
         return "; no outcome is known"
-    points = f"{100 * found.detectable:.0f}"
-    return f"; with this many runs only a drop of more than {points} points of passed runs would show"
+    if found.detectable >= 1:
+        return "; with this few runs no drop of passed runs would show"
+    return f"; with this many runs only a drop of more than {points(found.detectable)} points of passed runs would show"
 
 
 def _reason(row: DriftRow) -> str:
@@ -116,7 +117,7 @@ def interval_text(row: DriftRow, *, is_head: bool) -> str:
 
 def q_text(row: DriftRow) -> str:
     """Return how likely a finding is false; empty where nothing was tested."""
-    return "" if row.q is None else "<0.001" if row.q < 0.001 else f"{row.q:.3f}"
+    return "" if row.q is None else p_text(row.q)
 
 
 def shown_rows(found: Drift, *, whole: bool) -> list[DriftRow]:
@@ -136,13 +137,27 @@ def facts(found: Drift, base: str, head: str) -> str:
         f"head {head}: {found.head_runs:,} runs",
         "" if found.tasks is None else f"{found.tasks:,} tasks",
         METHODS[found.method],
-        "FDR 5%",
+        _levels(found),
         f"{found.unknown:,} without an outcome" if found.unknown else "",
         f"{found.open:,} still open" if found.open else "",
         f"{found.earlier:,} earlier runs left out" if found.earlier else "",
         f"{found.left_out:,} labels left out" if found.left_out else "",
     ]
     return " · ".join(part for part in parts if part)
+
+
+def _levels(found: Drift) -> str:
+    """Return at which levels the rows were tested: the outcome by itself, all others as a family."""
+    family = f"FDR {100 * found.family_fdr:g}%"
+    has_outcome = any(row.metric == PASSED and row.q is not None for row in found.rows)
+    return f"passed at {ALPHA:.0%}, other rows at {family}" if has_outcome else family
+
+
+def mark(row: DriftRow) -> str:
+    """Return `!` for a row that differs by more than chance, and `~` where it is by too little to count."""
+    if row.is_significant:
+        return "!"
+    return "~" if row.is_small and row.q is not None and row.q <= row.level else " "
 
 
 def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iterator[str]:

@@ -12,13 +12,12 @@ from typing import Any, TypedDict
 from agentspan import jsontext
 from agentspan.analysis import outcomes, time_expressions
 from agentspan.analysis.agent_names import AT
-from agentspan.analysis.score_filters import OUTCOMES
 from agentspan.errors import InvalidValue
 from agentspan.model.status import INSTANCE_STATUSES
 from agentspan.storage.run_filter import RunFilter
 
 ALL = "all"
-TEXTS = ("agent", "version", "session", "task", "status", "outcome", "error", "signature", "mark", "grep", "git_commit")
+TEXTS = ("agent", "version", "session", "task", "status", "error", "signature", "mark", "grep", "git_commit")
 TIMES = ("since", "until")
 MANY = ("tag", "score", "meta")
 """Names that may be given more than once."""
@@ -29,7 +28,7 @@ Given = Mapping[str, object]
 
 
 class RunKeywords(TypedDict, total=False):
-    """The keywords of `Reading` that select runs, but for outcome and times (see RunFilter).
+    """The keywords of `Reading` that select runs, but for times (see RunFilter).
 
     `agent` may be `AGENT@VERSION`. `meta` is a dict of keys and values of the run's metadata.
     """
@@ -57,16 +56,6 @@ class TimedRunKeywords(RunKeywords, total=False):
     until: datetime | str | None
 
 
-class JudgedRunKeywords(RunKeywords, total=False):
-    """The same, with the outcome: for calls whose times are about something else than runs."""
-
-    outcome: str | None
-
-
-class AllRunKeywords(JudgedRunKeywords, TimedRunKeywords, total=False):
-    """All of them."""
-
-
 def filter_of(given: Given, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:
     """Return the filter for values by the names of the grammar; None, False, and no values match everything.
 
@@ -87,7 +76,7 @@ def filter_of(given: Given, *, field: str = "", zone: tzinfo | None = UTC) -> Ru
         if (value := given.get(name)) is not None:
             texts[name] = time_expressions.stored(value, f"{within}{name}", zone=zone)
     scores = _texts(given.get("score"))
-    for rule in (*scores, *([texts["outcome"]] if texts.get("outcome", "passed") not in OUTCOMES else [])):
+    for rule in scores:
         outcomes.parse(rule)
     return RunFilter(
         **texts,

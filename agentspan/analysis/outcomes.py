@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from agentspan.errors import InvalidValue
+from agentspan.model.rows import ScoreRow
 from agentspan.model.scores import SOURCES
 from agentspan.storage.analytics import LatestScore
 from agentspan.storage.protocol import Storage
+from agentspan.storage.scanning import scan
 from agentspan.storage.scores import latest_scores
 from agentspan.text import one_line
 
@@ -26,6 +28,8 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 _RULE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<op>>=|<=|==|!=|>|<)\s*(?P<wanted>[^<>=!].*?)\s*", re.DOTALL)
 _BY_STATUS = {"complete": True, "failed": False}
+STATUS = "status"
+"""The text in the place of a rule with which the status decides."""
 
 
 class Run(Protocol):
@@ -91,6 +95,29 @@ def parse(text: str) -> OutcomeRule:
     if number is None and op not in ("==", "!="):
         raise _invalid(text, f"compares with no number: a label can be compared by == and != only, not by {op}")
     return OutcomeRule(name, source, op, wanted if number is None else number)
+
+
+def rule_of(text: str | None) -> OutcomeRule | None:
+    """Return the rule of a text; None, the rule by the status, for `status` and for None.
+
+    Raises:
+        InvalidValue: it is no rule.
+    """
+    return None if text in (None, STATUS) else parse(text)
+
+
+def check_known(storage: Storage, rule: OutcomeRule | None) -> None:
+    """Refuse a rule over a score that no run has.
+
+    Raises:
+        InvalidValue: no run of the storage has such a score; the error names the scores that there are.
+    """
+    if rule is None or latest_scores(storage, rule.name, rule.source):
+        return
+    rows = scan(storage, ScoreRow, {"target_type": "agent_instance"})
+    names = sorted({row.name if rule.source is None else f"{row.name}@{row.source}" for row in rows})
+    there = f"there are {', '.join(names)}" if names else "there are no scores"
+    raise _invalid(str(rule), f"is over a score that no run has; {there}")
 
 
 def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = None) -> dict[str, bool | None]:

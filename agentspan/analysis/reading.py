@@ -11,16 +11,15 @@ from agentspan import clock
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.diff import RunDiff, diff
-from agentspan.analysis.drift import Drift, drift
+from agentspan.analysis.drift import Drift, drift, least_of
 from agentspan.analysis.filter_words import (
     NAMES,
-    AllRunKeywords,
-    JudgedRunKeywords,
+    RunKeywords,
     TimedRunKeywords,
     filter_of,
     parse,
 )
-from agentspan.analysis.outcomes import parse as parse_rule
+from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.runs import RunList, RunSummary, find_runs, ids_of, summaries_of, totals_of
 from agentspan.analysis.search import Hits, Progress, located, search
 from agentspan.analysis.stats import Stat, stats
@@ -100,7 +99,7 @@ class Reading:
         self._closes = closes
 
     def runs(
-        self, *, sort: RunSort = "started", limit: int | None = 50, offset: int = 0, **filter: Unpack[AllRunKeywords]
+        self, *, sort: RunSort = "started", limit: int | None = 50, offset: int = 0, **filter: Unpack[TimedRunKeywords]
     ) -> RunList:
         """Return a page of the runs that match, the latest first, how many there are, and the sums over all of them.
 
@@ -112,8 +111,7 @@ class Reading:
             version: the version of the agent.
             session, task, status: of the run.
             tag: a tag, or several, all of which the run has.
-            outcome: `passed`, `failed` or `unknown` by the status; or a rule by which the run passed, `reward>=1`.
-            score: such a rule, or several, all of which the newest scores of the run fulfil.
+            score: a rule such as `reward>=1`, or several, all of which the newest scores of the run fulfil.
             mark: the label of the run's newest mark; `*` for any.
             failed: only runs that failed, or in which a span did.
             error: text in the error of the run, or of a failed span, in any case.
@@ -137,7 +135,7 @@ class Reading:
         *,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
-        **filter: Unpack[JudgedRunKeywords],
+        **filter: Unpack[RunKeywords],
     ) -> list[Stat]:
         """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
 
@@ -159,7 +157,7 @@ class Reading:
         *,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
-        **filter: Unpack[JudgedRunKeywords],
+        **filter: Unpack[RunKeywords],
     ) -> StatsByVersion:
         """Return the statistics of `stats`, of all versions of the agents together and of each.
 
@@ -181,7 +179,7 @@ class Reading:
         limit: int = 50,
         offset: int = 0,
         progress: Progress | None = None,
-        **filter: Unpack[AllRunKeywords],
+        **filter: Unpack[TimedRunKeywords],
     ) -> Hits:
         """Return the spans that contain all of these words, the latest first, with their runs, agents and steps.
 
@@ -225,14 +223,14 @@ class Reading:
 
         Args:
             run: only this run (see stats); the others are for comparison.
-            outcome: what passed means, such as `reward>=1`; the status decides when left out.
+            outcome: what passed means, such as `reward>=1`; the status decides when left out, or `status`.
             filter: only of runs that match (see runs).
 
         Raises:
             NotFound: there is no such run, or no such agent.
             InvalidValue: `outcome` is no rule, or a time is none.
         """
-        rule = None if outcome is None else parse_rule(outcome)
+        rule = rule_of(outcome)
         if run is not None:
             return why_run(self.storage, id_prefixes.find_run(self.storage, run), rule)
         return why(self.storage, self._filter(filter), rule)
@@ -256,19 +254,23 @@ class Reading:
             raise InvalidValue("run", "and filters of runs exclude each other")
         return [id_prefixes.find_run(self.storage, run).id]
 
-    def drift(self, base: str, head: str, *, outcome: str | None = None) -> Drift:
+    def drift(
+        self, base: str, head: str, *, outcome: str | None = None, least: Mapping[str, float] | None = None
+    ) -> Drift:
         """Return whether two groups of runs, such as two versions of an agent, differ by more than chance.
 
         Args:
             base, head: filters: `AGENT@VERSION`, or keywords of `runs` as in `tag=nightly since=7d`.
-            outcome: a rule by which a run passed, such as `reward>=1`; by its status when left out.
+            outcome: what passed means (see why).
+            least: the smallest differences that count, by measure, such as `{"duration_ms": 50}`; when left out 10 ms
+                and 0.0001 dollars.
 
         Raises:
-            InvalidValue: a filter or the rule is none.
+            InvalidValue: a filter or the rule is none; a measure of `least` is unknown, or its difference negative.
             NotFound: there is no such agent.
         """
         filters = (resolved(self.storage, parse(text, name)) for name, text in (("base", base), ("head", head)))
-        return drift(self.storage, *filters, rule=None if outcome is None else parse_rule(outcome))
+        return drift(self.storage, *filters, rule=rule_of(outcome), least=least_of(least or {}))
 
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: Engine | None = None

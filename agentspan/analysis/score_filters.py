@@ -4,36 +4,31 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from agentspan.analysis.failures import with_signature
-from agentspan.analysis.outcomes import outcomes, parse
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.analysis.outcomes import parse
 from agentspan.model.scores import MARK
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
-from agentspan.storage.scanning import scan
 from agentspan.storage.scores import latest_scores
 
 ANY_MARK = "*"
-OUTCOMES = {"passed": True, "failed": False, "unknown": None}
 
 
 def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
-    """Return the same filter with `ids` in the place of `scores`, `mark`, `outcome` and `signature`.
+    """Return the same filter with `ids` in the place of `scores`, `mark` and `signature`.
 
     Raises:
-        InvalidValue: a score, or the outcome, is no rule; the signature is none.
+        InvalidValue: a score is no rule; the signature is none.
     """
     ids = filter.ids
     for each in _sets(storage, filter):
         ids = each if ids is None else ids & each
-    return replace(filter, ids=ids, scores=(), mark=None, outcome=None, signature=None)
+    return replace(filter, ids=ids, scores=(), mark=None, signature=None)
 
 
 def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
     rules = [*filter.scores]
     if filter.mark is not None and filter.mark != ANY_MARK:
         rules.append(f"{MARK}=={filter.mark}")
-    if filter.outcome is not None and filter.outcome not in OUTCOMES:
-        rules.append(filter.outcome)
     for rule in map(parse, rules):
         scores = latest_scores(storage, rule.name, rule.source)
         yield frozenset(id for id, score in scores.items() if rule.holds(score))
@@ -41,6 +36,3 @@ def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
         yield frozenset(latest_scores(storage, MARK))
     if filter.signature is not None:
         yield with_signature(storage, filter.signature)
-    if filter.outcome in OUTCOMES:
-        verdicts = outcomes(storage, list(scan(storage, AgentInstanceRow)))
-        yield frozenset(id for id, passed in verdicts.items() if passed is OUTCOMES[filter.outcome])

@@ -64,8 +64,8 @@ def binomial_p(successes: int, trials: int, share: float = 0.5) -> float:
     return _as_improbable([_binomial(number, trials, share) for number in range(trials + 1)], successes)
 
 
-def fisher_p(successes_a: int, trials_a: int, successes_b: int, trials_b: int) -> float:
-    """Return Fisher's exact two-sided p of two shares being the same.
+def fisher_p(successes_a: int, trials_a: int, successes_b: int, trials_b: int, *, one_sided: bool = False) -> float:
+    """Return Fisher's exact two-sided p of two shares being the same; or the one of so few successes in A, or fewer.
 
     Raises:
         ValueError: there are more successes than trials.
@@ -78,7 +78,10 @@ def fisher_p(successes_a: int, trials_a: int, successes_b: int, trials_b: int) -
         _choose(trials_a, number) + _choose(trials_b, successes - number) - _choose(trials_a + trials_b, successes)
         for number in range(least, most + 1)
     ]
-    return _as_improbable([exp(chance) for chance in chances], successes_a - least)
+    probabilities = [exp(chance) for chance in chances]
+    if one_sided:
+        return min(1.0, fsum(probabilities[: successes_a - least + 1]))
+    return _as_improbable(probabilities, successes_a - least)
 
 
 def permutation_p(

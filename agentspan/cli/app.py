@@ -9,7 +9,7 @@ import click
 
 from agentspan import __version__
 from agentspan.cli.encoding import adapt_output
-from agentspan.cli.output import Failed
+from agentspan.cli.output import Failed, Unanswered
 from agentspan.errors import AgentspanError
 from agentspan.storage.location import Location
 from agentspan.storage.registry import location_of
@@ -48,13 +48,11 @@ class _Group(click.Group):
         try:
             with _printable():
                 return super().invoke(ctx)
-        except AgentspanError as error:  # its message may name a file, whose name may hold control characters
-            raise Failed(str(error)) from None
         except BrokenPipeError:  # `agentspan show - | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(0) from None
-        except OSError as error:  # `agentspan show - > /dev/full`
-            raise Failed(f"cannot write the answer: {error.strerror}") from None
+        except (AgentspanError, OSError) as error:
+            raise Failed(_message(error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their descriptions whole: on as many lines as they need."""
@@ -119,6 +117,25 @@ def opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = Fal
         raise Failed(f"{path} does not exist; nothing has been recorded there yet")
     with opened(ctx, db, read_only=read_only) as database:
         yield database
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Let the errors of a command end it with exit code 2, because 1 is one of its answers."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (AgentspanError, OSError) as error:
+        raise Unanswered(_message(error)) from None
+    except Failed as error:
+        raise Unanswered(error.message) from None
+
+
+def _message(error: AgentspanError | OSError) -> str:
+    if isinstance(error, OSError):  # `agentspan show - > /dev/full`
+        return f"cannot write the answer: {error.strerror}"
+    return str(error)  # it may name a file, whose name may hold control characters
 
 
 def location_in(ctx: click.Context, db: str | None) -> Location:

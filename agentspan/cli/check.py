@@ -1,6 +1,9 @@
-"""`agentspan check`: checks runs in CI. Exit code 0 if they pass, 1 if they fail, 3 if there are too few to say."""
+"""`agentspan check`: checks runs in CI. Exit code 0 if they pass, 1 if they fail, 3 if there are too few to say.
 
-from collections.abc import Iterator
+Whatever cannot be checked, a configuration that is wrong or a file that is missing, has the exit code 2.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -11,23 +14,23 @@ import click
 
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.check import Check, check
-from agentspan.analysis.check_config import load
+from agentspan.analysis.check_config import Config, load
 from agentspan.analysis.diff_markdown import escaped
 from agentspan.analysis.drift_metrics import Gathered, gather
 from agentspan.analysis.filter_words import ALL, parse
-from agentspan.analysis.outcomes import OutcomeRule, outcomes
-from agentspan.analysis.outcomes import parse as parse_rule
+from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes
 from agentspan.analysis.runs import find_runs
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.local_time import zone
-from agentspan.cli.output import Failed, document, echo_lines, status_style, width, wrap
+from agentspan.cli.output import Failed, document, echo_lines, noun, status_style, width, wrap
+from agentspan.cli.project_settings import outcome_rule, pyproject
 from agentspan.database import Database, open
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
 from agentspan.text import printable
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
-PYPROJECT = "pyproject.toml"
 _STATUS = {"pass": "complete", "fail": "failed", "inconclusive": "active"}
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
@@ -37,6 +40,7 @@ def command(
     text: str | None,
     *,
     config: str | None,
+    outcome: str | None,
     markdown: bool,
     junit: str | None,
     as_json: bool,
@@ -49,24 +53,22 @@ def command(
         if filter != RunFilter():
             raise click.UsageError("FILTER and options of filters exclude each other")
         filter = resolved(storage, parse(text, "filter", zone=zone()))
-    wanted = load(Path(config or PYPROJECT))
-    rule = None if wanted.outcome is None else parse_rule(wanted.outcome)
-    runs = _gathered(storage, filter, rule)
-    baseline = None
-    if wanted.baseline is not None or wanted.baseline_file is not None:
-        of_base = parse(wanted.baseline or ALL, "baseline", zone=zone())
-        with ExitStack() as opened:
-            source = storage
-            if wanted.baseline_file is not None:
-                file = Path(config or PYPROJECT).parent / wanted.baseline_file
-                if not file.exists():
-                    raise Failed(f"the baseline {file} does not exist")
-                source = opened.enter_context(open(file, read_only=True)).storage
-            without = {run.run_id for run in runs.runs}
-            baseline = _gathered(source, resolved(source, of_base), rule, without=without)
-    found = check(runs, wanted, baseline)
+    file = _configuration(config)
+    wanted = load(file)
+    rows = _rows(storage, filter)
+    if wanted.baseline is None and wanted.baseline_file is None:
+        if outcome is not None or wanted.outcome is not None:
+            raise Failed("outcome is for [baseline], and there is none: no run is checked by it")
+        found = check(_gathered(storage, rows, None), wanted)
+    else:
+        rule = outcome_rule(wanted.outcome if outcome is None else outcome)
+        check_known(storage, rule)
+        found = _compared(storage, rows, wanted, rule, file.parent)
     if junit is not None:
-        Path(junit).write_bytes(_junit(found))
+        try:
+            Path(junit).write_bytes(_junit(found))
+        except OSError as error:
+            raise Failed(f"cannot write {junit}: {error.strerror}") from None
     if as_json:
         document({**asdict(found), "findings": [finding._asdict() for finding in found.findings]})
     elif markdown:
@@ -76,15 +78,54 @@ def command(
     raise SystemExit(EXIT_CODES[found.verdict])
 
 
-def _gathered(
-    storage: Storage, filter: RunFilter, rule: OutcomeRule | None, *, without: set[str] | None = None
-) -> Gathered:
-    rows = [run.run for run in find_runs(storage, filter, limit=None).runs if run.run.id not in (without or ())]
+def _configuration(given: str | None) -> Path:
+    """Return the file of the configuration: the given one, else the project's pyproject.toml."""
+    found = pyproject() if given is None else Path(given)
+    if found is None:
+        raise Failed(
+            "there is no pyproject.toml in this folder or above it: write [tool.agentspan.check] in one, "
+            "or name a TOML file with --config"
+        )
+    return found
+
+
+def _rows(storage: Storage, filter: RunFilter) -> list[AgentInstanceRow]:
+    return [run.run for run in find_runs(storage, filter, limit=None).runs]
+
+
+def _gathered(storage: Storage, rows: Sequence[AgentInstanceRow], rule: OutcomeRule | None) -> Gathered:
     return gather(storage, rows, outcomes(storage, rows, rule))
 
 
+def _compared(
+    storage: Storage, rows: Sequence[AgentInstanceRow], wanted: Config, rule: OutcomeRule | None, folder: Path
+) -> Check:
+    """Return the verdict on runs that are compared with a baseline.
+
+    Args:
+        folder: the one in which the baseline's file lies, if it has one.
+    """
+    text = wanted.baseline or ALL
+    with ExitStack() as opened:
+        source, where = storage, "the file"
+        if wanted.baseline_file is not None:
+            file = folder / wanted.baseline_file
+            if not file.exists():
+                raise Failed(f"the baseline {file} does not exist")
+            source, where = opened.enter_context(open(file, read_only=True)).storage, str(file)
+            check_known(source, rule)
+        matched = _rows(source, resolved(source, parse(text, "baseline", zone=zone())))
+        if not matched:
+            total = find_runs(source, limit=0).total
+            raise Failed(f"the baseline {text} matches none of the {noun(total, 'run')} of {where}")
+        checked = {row.id for row in rows}
+        others = [row for row in matched if row.id not in checked]
+        base = _gathered(source, others, rule)
+    return check(_gathered(storage, rows, rule), wanted, base, shared=len(matched) - len(others))
+
+
 def _head(found: Check) -> str:
-    return f"{found.verdict}: {found.runs:,} {'run' if found.runs == 1 else 'runs'}"
+    return f"{found.verdict}: {noun(found.runs, 'run')}"
 
 
 def _lines(found: Check) -> Iterator[str]:

@@ -1,12 +1,14 @@
 """`agentspan drift`: prints whether one group of runs is worse than another, or only differs by chance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import click
+
 from agentspan.analysis import drift_text
 from agentspan.analysis.agent_names import resolved
-from agentspan.analysis.drift import Drift, DriftRow, drift
+from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.cli.collecting import paused
 from agentspan.cli.local_time import zone
@@ -20,14 +22,29 @@ WIDE = 110
 
 
 def command(
-    database: Database, base: str, head: str, *, outcome: str | None, whole: bool, markdown: bool, as_json: bool
+    database: Database,
+    base: str,
+    head: str,
+    *,
+    outcome: str | None,
+    least: Sequence[str] = (),
+    whole: bool,
+    markdown: bool,
+    as_json: bool,
 ) -> None:
     """Compare two groups of runs, and print the verdict."""
     storage = database.storage
     filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
     with_calls = as_json or (not markdown and width() >= WIDE)
     with bar("indexing") as progress, paused():
-        found = drift(storage, *filters, rule=outcome_rule(outcome), with_calls=with_calls, progress=progress)
+        found = drift(
+            storage,
+            *filters,
+            rule=outcome_rule(outcome),
+            least=least_of(_numbers(least)),
+            with_calls=with_calls,
+            progress=progress,
+        )
     if as_json:
         document(plain(found, base, head))
     elif markdown:
@@ -36,10 +53,27 @@ def command(
         _print(found, base, head, whole=whole)
 
 
+def _numbers(given: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise click.UsageError(f"--least must be such as duration_ms=50, not {text!r}") from None
+    return found
+
+
 def plain(found: Drift, base: str, head: str) -> dict[str, Any]:
     """Return a comparison for the document of `--json`."""
     rows = [
-        {**asdict(row), "metric": row.metric._asdict(), "is_significant": row.is_significant, "is_worse": row.is_worse}
+        {
+            **asdict(row),
+            "metric": row.metric._asdict(),
+            "is_significant": row.is_significant,
+            "is_worse": row.is_worse,
+            "is_small": row.is_small,
+        }
         for row in found.rows
     ]
     text = drift_text.sentence(found, base, head)
@@ -61,9 +95,13 @@ def _print(found: Drift, base: str, head: str, *, whole: bool) -> None:
 
 
 def _cells(row: DriftRow) -> list[str]:
-    mark = "!" if row.is_significant else " "
     values = [drift_text.value_text(row.metric, value) for value in (row.base, row.head)]
-    return [f"{mark} {drift_text.row_name(row)}", *values, drift_text.change_text(row), drift_text.q_text(row)]
+    return [
+        f"{drift_text.mark(row)} {drift_text.row_name(row)}",
+        *values,
+        drift_text.change_text(row),
+        drift_text.q_text(row),
+    ]
 
 
 def _spreads(row: DriftRow) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The options of all commands that select runs: one list, and the filter that they make (see analysis.filter_words)."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -31,9 +31,6 @@ _OPTIONS = (
     _Option("tag", "Only with this tag; several times: with all of them.", {"metavar": "TAG", "multiple": True}),
     _Option("status", "Only with this status.", {"type": click.Choice(INSTANCE_STATUSES)}),
     _Option("failed", "Only runs that failed, or in which a span did.", {"is_flag": True}),
-    _Option(
-        "outcome", "Only passed, failed or unknown by status; or passed by a RULE: reward>=1.", {"metavar": "RULE"}
-    ),
     _Option("score", "Only with such a newest score: reward>=1, label==good.", {"metavar": "RULE", "multiple": True}),
     _Option("mark", "Only with this mark; * is any.", {"metavar": "LABEL"}),
     _Option("error", "Only with this text in the error of the run, or of a failed span.", {"metavar": "TEXT"}),
@@ -46,21 +43,12 @@ _OPTIONS = (
 )
 
 
-def filter_options(*, but: Collection[str] = ()) -> Callable[[F], F]:
-    """Add the options that select runs, and `--utc`, to a command, whose function passes them to `filter_in`.
-
-    Args:
-        but: names of options that the command has itself.
-    """
-
-    def add(command: F) -> F:
-        command = utc_option(command)
-        for name, help, how in reversed(_OPTIONS):
-            if name not in but:
-                command = click.option(f"--{name.replace('_', '-')}", name, help=help, **how)(command)
-        return command
-
-    return add
+def filter_options(command: F) -> F:
+    """Add the options that select runs, and `--utc`, to a command, whose function passes them to `filter_in`."""
+    command = utc_option(command)
+    for name, help, how in reversed(_OPTIONS):
+        command = click.option(f"--{name.replace('_', '-')}", name, help=help, **how)(command)
+    return command
 
 
 def page_options(limit: int | None, *, sort: bool = False) -> Callable[[F], F]:

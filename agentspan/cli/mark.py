@@ -5,8 +5,7 @@ import click
 from agentspan.analysis import id_prefixes
 from agentspan.cli.output import Failed, document, safe
 from agentspan.database import Database
-from agentspan.model.rows import AgentSpanRow
-from agentspan.model.score_resources import Score
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK, NOTE
 
 
@@ -36,12 +35,13 @@ def command(
         name = MARK if label else NOTE
         database.scores.record(target.id, name, label=label, explanation=note, by="human", identifier=identifier)
         said = f"marked as {label}:" if label else "noted on"
+    answer(database, target, said, as_json=as_json)
+
+
+def answer(database: Database, target: AgentInstanceRow | AgentSpanRow, said: str, *, as_json: bool) -> None:
+    """Print what was done to the scores of a run or a span, or the document of all that count."""
     if as_json:
-        scores = database.scores.list(target.id)
-        document({"target_id": target.id, "scores": [_plain(score) for score in scores], "total": len(scores)})
+        scores = [score.model_dump(mode="json") for score in database.scores.list(target.id)]
+        document({"target_id": target.id, "scores": scores, "total": len(scores)})
     else:
         click.echo(safe(f"{said} {'span' if isinstance(target, AgentSpanRow) else 'run'} {target.id}"))
-
-
-def _plain(score: Score) -> dict[str, object]:
-    return score.model_dump(mode="json")

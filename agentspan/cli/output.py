@@ -24,6 +24,12 @@ class Failed(click.ClickException):
         super().__init__(printable(message))
 
 
+class Unanswered(Failed):
+    """Ends a command with exit code 2, whose exit code 1 is one of its answers."""
+
+    exit_code = 2
+
+
 def width() -> int:
     """Return the width of the output in columns: COLUMNS, else the terminal's, else 80."""
     return max(40, shutil.get_terminal_size((80, 24)).columns)

@@ -3,13 +3,9 @@
 import tomllib
 from pathlib import Path
 
-from agentspan.analysis import outcomes
-from agentspan.analysis.outcomes import OutcomeRule
+from agentspan.analysis.outcomes import OutcomeRule, rule_of
 from agentspan.cli.output import Failed
 from agentspan.errors import InvalidValue
-
-BY_STATUS = "status"
-"""The value of `--outcome` with which the status decides, whatever the project says."""
 
 
 def outcome_rule(given: str | None) -> OutcomeRule | None:
@@ -20,8 +16,8 @@ def outcome_rule(given: str | None) -> OutcomeRule | None:
         Failed: the project's is none, or its file cannot be read.
     """
     if given is not None:
-        return None if given == BY_STATUS else outcomes.parse(given)
-    file = _pyproject(Path.cwd())
+        return rule_of(given)
+    file = pyproject()
     if file is None:
         return None
     try:
@@ -30,12 +26,13 @@ def outcome_rule(given: str | None) -> OutcomeRule | None:
         rule = settings.get("outcome")
         if rule is not None and not isinstance(rule, str):
             raise InvalidValue("outcome", "must be a text, such as 'reward>=1'")
-        return None if rule in (None, BY_STATUS) else outcomes.parse(rule)
+        return rule_of(rule)
     except (OSError, ValueError, AttributeError) as error:
         raise Failed(f"cannot use [tool.agentspan] of {file}: {error}") from None
 
 
-def _pyproject(folder: Path) -> Path | None:
-    """Return the pyproject.toml of a folder, or of the nearest one above it."""
+def pyproject() -> Path | None:
+    """Return the pyproject.toml of the working folder, or of the nearest one above it."""
+    folder = Path.cwd()
     files = (each / "pyproject.toml" for each in (folder, *folder.parents))
     return next((file for file in files if file.is_file()), None)

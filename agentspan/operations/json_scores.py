@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentspan.errors import RequiredValue
+from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.model.score_resources import score
@@ -36,6 +36,9 @@ def list_scores_of_span(ctx: Context, fields: Fields) -> Envelope:
 
 
 def _record(ctx: Context, fields: Fields, name: str, target_type: type[scores.Target]) -> Envelope:
+    unknown = fields.keys() - {*SAID, name, "_type", "details"}
+    if unknown:  # a score without a judge that was named, such as by `by`, would be another score
+        raise InvalidValue(min(unknown), f"is no field of a score; there are {', '.join(SAID)}")
     said = {field: value for field, value in fields.items() if field in SAID}
     done = scores.record(ctx, _id(fields, name), target_type=target_type, **said)
     assert isinstance(done.row, ScoreRow)

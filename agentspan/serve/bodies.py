@@ -1,4 +1,4 @@
-"""The base of the models of request bodies. Unknown fields are ignored."""
+"""The base of the models of request bodies. Unknown fields are ignored, unless a model refuses them."""
 
 from typing import Any
 

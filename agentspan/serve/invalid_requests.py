@@ -29,7 +29,8 @@ def refuse_invalid(error: RequestValidationError) -> Response:
             errors[name]["message"] += f"; {problem['msg']}"
         else:
             code = "required_value" if problem["type"] == "missing" else "invalid_value"
-            errors[name] = {"code": code, "message": problem["msg"]}
+            is_unknown = problem["type"] == "extra_forbidden"
+            errors[name] = {"code": code, "message": "there is no such field" if is_unknown else problem["msg"]}
     return refuse("validation_errors", f"these fields are missing or wrong: {', '.join(errors)}", errors=errors)
 
 

@@ -1,6 +1,6 @@
 """Models of requests that judge a run or a span."""
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Source
 from agentspan.serve.bodies import Body
@@ -8,6 +8,8 @@ from agentspan.serve.bodies import Body
 
 class RecordScore(Body):
     """Judge an instance or a span, in any status. The newest score of a name counts; those before it are kept.
+
+    Other fields are refused.
 
     Attributes:
         name: what is judged.
@@ -19,6 +21,8 @@ class RecordScore(Body):
         withdraw: take back the scores of this name and identifier; without value, label and explanation.
         idempotency_key: the same request with the same key again answers with the same score.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(max_length=MAX_NAME)
     value: bool | float | None = None

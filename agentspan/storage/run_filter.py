@@ -33,9 +33,8 @@ class RunFilter:
         tags: all of which the run has.
         scores: rules such as `reward>=1` (see analysis.outcomes), which the newest scores of the run fulfil.
         mark: the label of the run's newest mark; `*` for any.
-        outcome: `passed`, `failed` or `unknown`, by the status; or a rule, by which the run passed.
         signature: the id of a failure, or of how a run ended, or the beginning of it (see schemas.signatures).
-        ids: the only runs that count. `analysis.runs` turns scores, mark, outcome and signature into it, so that a
+        ids: the only runs that count. `analysis.runs` turns scores, mark and signature into it, so that a
             storage that filters by itself finds them at None.
     """
 
@@ -54,7 +53,6 @@ class RunFilter:
     tags: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     mark: str | None = None
-    outcome: str | None = None
     ids: frozenset[str] | None = None
     signature: str | None = None
 

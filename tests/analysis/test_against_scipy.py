@@ -59,6 +59,7 @@ def test_the_exact_binomial_test(given: tuple[int, int], share: float) -> None:
 def test_fishers_exact_test(a: tuple[int, int], b: tuple[int, int]) -> None:
     table = [[a[0], a[1] - a[0]], [b[0], b[1] - b[0]]]
     assert fisher_p(*a, *b) == near(stats.fisher_exact(table).pvalue)
+    assert fisher_p(*a, *b, one_sided=True) == near(stats.fisher_exact(table, alternative="less").pvalue)
 
 
 @given(p_values)

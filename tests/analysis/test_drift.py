@@ -9,17 +9,20 @@ import pytest
 
 import agentspan
 from agentspan import clock
-from agentspan.analysis.drift import Drift, compare, task_pairs
+from agentspan.analysis.drift import FAMILY_FDR, LEAST, Drift, compare, least_of, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
-from agentspan.analysis.drift_text import sentence
+from agentspan.analysis.drift_text import mark, sentence
 from agentspan.analysis.ratio_tests import MOST_PERMUTED, Ratio, normal_p, permutation_ps
 from agentspan.analysis.statistics import permutation_p
 from agentspan.analysis.tool_mix import tool_mix
 from agentspan.cli.output import columns_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
+from agentspan.figures import points
 from agentspan.testing import deterministic
+from tests.analysis.simulated_groups import group, metrics_of_tools, simulated
 from tests.cli.calling import call, lines
+from tests.tiers import longer
 
 FAILS, CALLS, PASSED, COST = (
     Metric("failure_rate", "tool", "lookup"), Metric("calls", "tool", "lookup"), Metric("passed"), Metric("cost_usd")
@@ -84,7 +87,10 @@ def test_it_says_what_so_few_runs_could_not_show() -> None:
     assert few.detectable is not None
     assert many.detectable is not None
     assert few.detectable > 2 * many.detectable
-    assert f"only a drop of more than {100 * few.detectable:.0f} points" in sentence(few, "a", "b")
+    assert f"only a drop of more than {points(few.detectable)} points" in sentence(few, "a", "b")
+    blind = compare(made(chance, 3), made(chance, 3))
+    assert blind.detectable == 1
+    assert sentence(blind, "a", "b").endswith("; with this few runs no drop of passed runs would show")
     assert "a side has no run" in sentence(compare(Gathered([], 0, 0), made(chance, 3)), "a", "b")
 
 
@@ -97,6 +103,73 @@ def test_ratios_are_tested_as_means_are_and_as_the_normal_approximation_does() -
     assert p == pytest.approx(normal_p(ratio, 40), abs=0.04)
     lacking = Ratio([1.0] * 80, [1.0] * 40 + [0.0] * 40)
     assert permutation_ps([lacking], 40) == [1.0]
+
+
+@pytest.mark.parametrize(("runs", "tasks"), [(60, 0), (60, 60), pytest.param(80, 20, marks=pytest.mark.full)])
+def test_a_drop_that_would_show_is_found_and_an_equal_outcome_seldom_differs(runs: int, tasks: int) -> None:
+    sets = longer("AGENTSPAN_TEST_SIMULATED_OUTCOMES", 40, 400, 4000)
+    found = [simulated(seed, runs=runs, metrics=None, tasks=tasks) for seed in range(sets)]
+    assert sum(each.is_found for each in found) >= 0.75 * sets
+    assert sum(each.is_false for each in found) <= 0.05 * sets
+
+
+@pytest.mark.parametrize("tasks", [0, 40])
+def test_other_metrics_hide_no_drop_and_equal_groups_seldom_differ(tasks: int) -> None:
+    sets = longer("AGENTSPAN_TEST_SIMULATED_SETS", 5, 20, 400)
+    found = [simulated(seed, runs=80, metrics=10, tasks=tasks) for seed in range(sets)]
+    assert sum(each.is_found for each in found) >= 0.6 * sets  # of so few sets; see benchmarks/bench_verdicts.py
+    assert sum(each.is_false for each in found) <= max(1, 0.06 * sets)
+
+
+def timed(chance: random.Random, number: int, middle: float, *, passes: float = 0.8, cost: float = 0.02) -> Gathered:
+    """Runs that take as long as this, with heavy tails, and cost almost the same each."""
+    runs = []
+    for index in range(number):
+        values = {
+            PASSED: (float(chance.random() < passes), 1.0),
+            Metric("duration_ms"): (middle * chance.lognormvariate(0, 1), 1.0),
+            COST: (cost * chance.uniform(0.99, 1.01), 0.0),
+        }
+        runs.append(RunFacts(str(index), None, values))
+    return Gathered(runs, 0, 0)
+
+
+def test_one_slow_run_decides_nothing_and_slower_runs_do() -> None:
+    chance = random.Random(6)
+    base, head = timed(chance, 60, 1000), timed(chance, 60, 3000)
+    base.runs[0].values[Metric("duration_ms")] = 1e9, 1.0  # its mean is a thousand times that of the head
+    found = compare(base, head)
+    (row,) = [each for each in found.rows if each.metric.measure == "duration_ms"]
+    assert (found.verdict, row.is_significant, row.is_worse) == ("worse", True, True)
+    assert row.base is not None
+    assert 800 < row.base < 1500
+
+
+def test_a_difference_that_nobody_would_care_about_changes_no_verdict() -> None:
+    chance = random.Random(7)
+    base, slower_and_cheaper = timed(chance, 80, 1000, cost=0.02), timed(chance, 80, 4000, cost=0.01995)
+    found = [compare(base, slower_and_cheaper, least=least) for least in (LEAST, {}, least_of({"cost_usd": 1}))]
+    assert [each.verdict for each in found] == ["worse", "different", "worse"]  # a two-hundredth of a cent
+    (row,) = [each for each in found[0].rows if each.metric == COST]
+    assert (row.is_small, mark(row)) == (True, "~")
+    quick = compare(timed(chance, 80, 0.004), timed(chance, 80, 0.4))  # microseconds, a hundred times as many
+    assert quick.verdict == "no_evidence"
+    for wrong in ({"cost": 1.0}, {"cost_usd": -1.0}, {"cost_usd": float("nan")}):
+        with pytest.raises(InvalidValue, match="least"):
+            least_of(wrong)
+
+
+def test_a_single_metric_of_many_that_differs_clearly_is_found() -> None:
+    chance = random.Random(8)
+    names = metrics_of_tools(120)
+    for shares in ([0.8], [0.8] * 60):
+        base, head = (group(chance, 60, names, shares) for _ in range(2))
+        for run in head.runs:
+            above, below = run.values[COST]
+            run.values[COST] = 6 * above, below
+        found = compare(base, head)
+        assert (found.verdict, [row.metric for row in found.significant]) == ("worse", [COST])
+        assert found.family_fdr == FAMILY_FDR
 
 
 def calling(chance: random.Random, number: int, weights: list[float], *, tasks: int = 0) -> Gathered:
@@ -205,6 +278,8 @@ def test_versions_are_compared_on_every_storage(db: Database) -> None:
     assert reading.drift("agent=shop version=1.0", "shop@1.0").base_runs == 0  # they are in the head
     with pytest.raises(InvalidValue, match="is no rule"):
         reading.drift("all", "all", outcome="good")
+    with pytest.raises(InvalidValue, match="is over a score that no run has; there are no scores"):
+        reading.drift("all", "all", outcome="rewrd>=1")
 
 
 def test_drift_is_printed_in_80_columns_as_markdown_and_as_a_document(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.filter_words import NAMES, filter_of, parse
 from agentspan.analysis.runs import find_runs
+from agentspan.cli import main
 from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound
 from agentspan.ids import IdSource
@@ -31,7 +32,7 @@ def test_a_filter_in_one_text_has_the_names_of_the_grammar() -> None:
     assert parse("tag=a tag=b score=reward>=1 mark=bad task=t") == RunFilter(
         tags=("a", "b"), scores=("reward>=1",), mark="bad", task="t"
     )
-    words = {"since": "1d", "until": "1d", "status": "complete", "outcome": "passed", "score": "a>1", "meta": "a=b"}
+    words = {"since": "1d", "until": "1d", "status": "complete", "score": "a>1", "meta": "a=b"}
     assert filter_of({name: words.get(name, "x") for name in NAMES}) != RunFilter()
 
 
@@ -53,16 +54,18 @@ def test_scores_marks_tasks_and_tags_select_runs(db: Database) -> None:
     def found(text: str) -> list[int]:
         return sorted(ids.index(run.run.id) for run in find_runs(db.storage, parse(text)).runs)
 
-    assert found("task=t1") == found("tag=n1 tag=eval") == found("score=reward>=1") == found("outcome=reward>=1") == [1]
+    assert found("task=t1") == found("tag=n1 tag=eval") == found("score=reward>=1") == [1]
     assert found("mark=bad") == [0, 2]
-    assert found("mark=* tag=eval") == found("outcome=passed") == [0, 1, 2]
+    assert found("mark=* tag=eval") == found("status=complete") == [0, 1, 2]
     assert found("mark=bad score=reward<1") == [0]
-    assert found("outcome=failed") == found("tag=n1 tag=n2") == []
+    assert found("tag=n1 tag=n2") == []
     with pytest.raises(InvalidValue, match="is no rule"):
         parse("score=reward")
 
 
-@pytest.mark.parametrize("text", ["", "status=odd", "failed=1", "agent=", "since=never", "n=1", '"', "meta=x", "words"])
+@pytest.mark.parametrize(
+    "text", ["", "status=odd", "failed=1", "agent=", "since=never", "n=1", '"', "meta=x", "words", "outcome=a>1"]
+)
 def test_what_is_no_filter_is_an_error_that_names_its_field(text: str) -> None:
     with pytest.raises(InvalidValue, match=r"^head"):
         parse(text, "head")
@@ -110,3 +113,15 @@ def test_agent_at_version_is_that_version_unless_an_agent_is_named_so(db: Databa
         found("agent=me@hone@1")
     with pytest.raises(NotFound, match="no agent is named 'zzz'; agents: 'a', 'me@home'"):
         id_prefixes.find_run(db.storage, "zzz@1")
+
+
+def test_an_outcome_says_what_passed_means_and_selects_no_runs(db: Database) -> None:
+    reading = agentspan.read(db.storage)
+    with pytest.raises(TypeError, match=r"runs are not selected by 'outcome'; there are .*score"):
+        reading.runs(outcome="reward>=1")  # type: ignore[call-arg]
+    assert reading.why(outcome="status").outcome is None
+    for command in ("runs", "stats", "search", "export", "prune"):
+        assert "--outcome" not in [each for option in main.commands[command].params for each in option.opts]
+    for command in ("why", "drift", "check"):
+        (option,) = [each for each in main.commands[command].params if "--outcome" in each.opts]
+        assert option.name == "outcome"

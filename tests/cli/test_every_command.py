@@ -94,6 +94,12 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
             ["mark", "-", "--remove"],
             ["mark", "no\x1b[31m", "bad"],
         ],
+        "score": [
+            ["score", "-", "na\x1b[31mme", "bad\x1b[31m", "--note", "why\x1b[31m", "--as", "me\x1b[31m"],
+            ["score", spans[0], "reward", "-0.5"],
+            ["score", "-", "na\x1b[31mme", "--remove", "--as", "me\x1b[31m"],
+            ["score", "no\x1b[31m", "reward", "1"],
+        ],
         "terminate": [["terminate", "-", "--reason", "why\x1b[31m"]],
         "doctor": [["doctor"], ["doctor", "--dry-run"]],
         "prune": [["prune", "--older-than", "30d", "--dry-run"], ["prune", "--max-size", "\x1b[31m"], ["prune"]],

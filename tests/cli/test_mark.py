@@ -1,4 +1,4 @@
-"""`agentspan mark`: marks and notes of runs and spans, which show in `show`, `span` and `runs --json`."""
+"""`agentspan mark` and `score`: scores of runs and spans, which show in `show`, `span` and `runs --json`."""
 
 import json
 from pathlib import Path
@@ -69,3 +69,52 @@ def test_what_is_not_there_is_not_marked(db: Path, span: str) -> None:
     done = call(db, "mark", "nothing", "bad")
     assert done.exit_code == 1
     assert "no run or span has an id like 'nothing'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("typed", "value", "label"),
+    [
+        ("0.5", 0.5, None), ("-1", -1.0, None), ("-2.5e-3", -0.0025, None), ("true", 1.0, None), ("FALSE", 0.0, None),
+        ("half done", None, "half done"), ("yes", None, "yes"),
+    ],
+)  # fmt: skip
+def test_a_run_is_scored_by_a_number_a_truth_or_a_word(
+    db: Path, span: str, typed: str, value: float | None, label: str | None
+) -> None:
+    (run,) = json.loads(call(db, "runs", "--json").output)["runs"]
+    done = call(db, "score", run["id"][:-4], "quality", typed, "--note", "why", "--by", "human", "--as", "mia")
+    assert (done.exit_code, done.output) == (0, f"quality {typed}: run {run['id']}\n")
+    (run,) = json.loads(call(db, "runs", "--json").output)["runs"]
+    made = run["scores"][-1]
+    assert [made[name] for name in ("name", "value", "label", "explanation", "source", "identifier")] == [
+        "quality", value, label, "why", "human", "mia",
+    ]  # fmt: skip
+
+
+def test_a_score_is_given_to_a_span_selects_its_run_and_is_taken_back(db: Path, span: str) -> None:
+    assert call(db, "score", "-", "passed", "true").exit_code == 0
+    assert json.loads(call(db, "runs", "--score", "passed>=1", "--json").output)["total"] == 1
+    document = json.loads(call(db, "score", span, "correct", "1", "--json").output)
+    assert [(score["name"], score["value"], score["source"]) for score in document["scores"]] == [
+        ("correct", 1, "code")
+    ]
+    assert call(db, "score", span, "correct", "--remove").output == f"correct removed from span {span}\n"
+    assert call(db, "score", span, "correct", "--remove").output == f"there was no correct on span {span}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["reward"], 1, "a score has a VALUE"),
+        (["reward", "1", "--remove"], 1, "--remove stands alone"),
+        (["reward", "nan"], 1, "value: must be a finite number"),
+        (["reward", "--remvoe"], 2, "No such option"),
+        (["--nme", "1"], 2, "No such option"),
+        (["reward", "1", "--by", "robot"], 2, "'robot' is not one of 'human', 'model', 'code'"),
+        (["n" * 201, "1"], 1, "name: must be text of at most 200 characters"),
+    ],
+)
+def test_what_is_no_score_is_an_error(db: Path, span: str, arguments: list[str], code: int, said: str) -> None:
+    done = call(db, "score", "-", *arguments)
+    assert (done.exit_code, said in done.output) == (code, True), done.output
+    assert len(scores(db)) == 1

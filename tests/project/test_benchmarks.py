@@ -161,6 +161,11 @@ def test_a_turn_of_a_spool_is_measured(postgres_server: Emptied) -> None:
     assert json.loads(said).keys() == {"call", "call_cpu", "spooled", "stored", "stored_cpu"}
 
 
+def test_how_often_drift_is_right_is_counted() -> None:
+    said = run("bench_verdicts.py", "--simulate", 1).stdout
+    assert len(re.findall(r"^ +[14]0 +(?:none|50) +\d+ points +[\d.]+% +[\d.]+%$", said, re.MULTILINE)) == 4
+
+
 def test_answers_about_many_runs_are_measured(tmp_path: Path) -> None:
     said = run("bench_verdicts.py", "--spans", 500, "--rounds", 1, "--folder", tmp_path).stdout
     assert "spans made" in said

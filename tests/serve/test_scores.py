@@ -56,6 +56,8 @@ def test_the_same_request_with_the_same_key_adds_one_score(api: Api, agent: str)
         ({"name": "reward", "value": 1, "source": "robot"}, (422, "validation_errors")),
         ({"name": "reward", "value": 1, "withdraw": True}, (422, "invalid_value")),
         ({"name": "n" * 201, "value": 1}, (422, "validation_errors")),
+        ({"name": "reward", "value": 1, "by": "human"}, (422, "validation_errors")),
+        ({"name": "reward", "value": 1, "details": 5}, (422, "validation_errors")),
     ],
 )
 def test_what_is_no_score_is_refused(api: Api, agent: str, body: Any, refused: tuple[int, str]) -> None:
@@ -83,6 +85,22 @@ def test_scores_are_items_of_a_bulk_request(api: Api, agent: str) -> None:
     outputs = api.post("/bulk", {"items": items}).json()["outputs"]
     assert [output["details"]["name"] for output in outputs.values()] == ["reward", "correct"]
     assert api.post("/bulk", {"items": items}).json()["outputs"] == outputs
+
+
+def test_an_unknown_field_of_a_score_is_refused_by_its_name(api: Api, agent: str) -> None:
+    run = api.instance(agent)
+    said = {"name": "reward", "value": 1, "by": "human"}
+    alone = api.post(f"/agent_instance/{run}/scores", said).json()
+    assert alone["errors"] == {"by": {"code": "invalid_value", "message": "there is no such field"}}
+    key = "score-of-run"
+    for fields in (said, {"details": said}):
+        item = {"_type": "agent_instances/score", "agent_instance_id": run, "idempotency_key": key, **fields}
+        output = api.post("/bulk", {"items": [item]}).json()["outputs"][key]
+        assert (output["code"], "by: is no field of a score; there are name, value" in output["message"]) == (
+            "invalid_value",
+            True,
+        )
+    assert listed(api, f"/agent_instance/{run}/scores", include_history=True) == []
 
 
 def test_an_update_says_it_later(api: Api, agent: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands that write to the database: demo, resummarize, reprice, mark, terminate, doctor, prune, compact."""
+"""Commands that write to the database: demo, resummarize, reprice, mark, score, terminate, doctor, prune, compact."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import click
 
 from agentspan.cli.app import location_in, main, opened_existing, options
 from agentspan.cli.filter_options import filter_options
+from agentspan.model.scores import SOURCES
 
 
 @main.command()
@@ -67,6 +68,29 @@ def mark(
         mark_.command(database, target, label, note=note, identifier=identifier, remove=remove, as_json=as_json)
 
 
+@main.command(context_settings={"ignore_unknown_options": True})  # a VALUE may be -1
+@click.argument("target", metavar="RUN")
+@click.argument("name")
+@click.argument("value", required=False)
+@click.option("--note", metavar="TEXT", help="Why; without VALUE, a note of its own.")
+@click.option("--by", type=click.Choice(SOURCES), default="code", show_default=True, help="Who judged.")
+@click.option("--as", "identifier", metavar="NAME", help="The judge, where several judge the same: each has a score.")
+@click.option("--remove", is_flag=True, help="Take back the score.")
+@options
+@click.pass_context
+def score(
+    ctx: click.Context, /, target: str, name: str, value: str | None, db: str | None, as_json: bool, **how: Any
+) -> None:
+    """Add a score to RUN, or to the span with this id: VALUE is a number, true, false or a word.
+
+    The newest score of a NAME counts.
+    """
+    from agentspan.cli import score as score_
+
+    with opened_existing(ctx, db) as database:
+        score_.command(database, target, name, value, as_json=as_json, **how)
+
+
 @main.command()
 @click.argument("run")
 @click.option("--reason", required=True, help="Why; it is stored on the run, and its program receives it.")
@@ -102,7 +126,7 @@ def doctor(
 @click.option("--keep-failed", is_flag=True, help="Keep runs that failed, or in which a span did.")
 @click.option("--whole-partitions", is_flag=True, help="PostgreSQL: only drop partitions that are old as a whole.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@filter_options()
+@filter_options
 @options
 @click.pass_context
 def prune(ctx: click.Context, /, db: str | None, as_json: bool, dry_run: bool, **how: Any) -> None:

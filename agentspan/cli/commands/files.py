@@ -25,7 +25,7 @@ _FORMATS = ["jsonl", "compact", "dataset", "markdown", "otlp", "parquet", *(["ht
     help="The file (of a dataset .csv, .parquet, too), of parquet the folder; else stdout.",
 )
 @click.option("--blobs", metavar="DIR", help="A folder for the images, audio and other bytes, each in a file.")
-@filter_options()
+@filter_options
 @options
 @click.pass_context
 def export(ctx: click.Context, /, runs: tuple[str, ...], db: str | None, as_json: bool, **how: Any) -> None:

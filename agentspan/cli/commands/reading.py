@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from agentspan.analysis.agent_names import AT
-from agentspan.cli.app import main, opened, options
+from agentspan.cli.app import answering, main, opened, options
 from agentspan.cli.filter_options import filter_options, page_options
 from agentspan.cli.local_time import utc_option
 
@@ -14,7 +14,7 @@ FOUND_SPANS = 20
 
 
 @main.command()
-@filter_options()
+@filter_options
 @page_options(LATEST_RUNS, sort=True)
 @options
 @click.pass_context
@@ -71,7 +71,13 @@ def diff(ctx: click.Context, /, a: str, b: str, db: str | None, as_json: bool, *
 @click.argument("versions", metavar="[AGENT@1.0 AGENT@2.0]", nargs=-1)
 @click.option("--base", metavar="FILTER", help="The runs that are compared with: AGENT@1.0, 'tag=nightly until=7d' ….")
 @click.option("--head", metavar="FILTER", help="The runs that are judged.")
-@click.option("--outcome", metavar="RULE", help="When a run passed, such as reward>=1; by its status when left out.")
+@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
+@click.option(
+    "--least",
+    metavar="MEASURE=N",
+    multiple=True,
+    help="The smallest difference that counts: duration_ms=10, cost_usd=0.0001.",
+)
 @click.option("--all", "whole", is_flag=True, help="Show all rows.")
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
 @utc_option
@@ -101,23 +107,27 @@ def drift(
 @main.command()
 @click.argument("filter", required=False)
 @click.option("--config", metavar="FILE", help="TOML: [budget], [calls], [baseline]; else pyproject.toml.")
+@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
 @click.option("--junit", metavar="FILE", help="Write JUnit XML, too.")
 @click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
-@filter_options(but=["outcome"])
+@filter_options
 @options
 @click.pass_context
 def check(ctx: click.Context, /, filter: str | None, db: str | None, as_json: bool, **how: Any) -> None:
-    """Check runs in CI: budgets, calls, a baseline. Exits with 0 if they pass, 1 if not, 3 if too few can say."""
+    """Check runs in CI: budgets, calls, a baseline.
+
+    The exit code is 0 if they pass, 1 if not, 2 if they cannot be checked, 3 if they are too few to say.
+    """
     from agentspan.cli import check as check_
 
-    with opened(ctx, db) as database:
+    with answering(), opened(ctx, db) as database:
         check_.command(database, filter, as_json=as_json, **how)
 
 
 @main.command()
 @click.argument("run", required=False)
 @click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
-@filter_options(but=["outcome"])
+@filter_options
 @click.option("-n", "--limit", default=10, show_default=True, type=click.IntRange(0), help="How many groups to list.")
 @options
 @click.pass_context
@@ -160,7 +170,7 @@ def span(ctx: click.Context, id: str, db: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("run", required=False)
-@filter_options()
+@filter_options
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="How many rows to list; 40 when left out.")
 @click.option("--by", type=click.Choice(["version"]), help="List each version of the agent below each row.")
 @click.option("--all", "whole", is_flag=True, help="List all types, models and tools.")
@@ -180,7 +190,7 @@ def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool,
 @main.command()
 @click.argument("words", nargs=-1, required=True)
 @click.option("--run", metavar="RUN", help="Only in this run.")
-@filter_options()
+@filter_options
 @page_options(FOUND_SPANS)
 @options
 @click.pass_context
