@@ -229,6 +229,8 @@ def _step(found: RunWhy, columns: int) -> Iterator[str]:
         yield from _labelled("in", " › ".join(step.within), columns, 1)
     if step.said is not None:
         yield from _labelled("the model had said", step.said, columns, 2)
+    elif step.asked_by is not None:
+        yield from _labelled("asked for by", f"step {step.asked_by:,}, a model call without words", columns, 1)
     if step.failed_before:
         same = f", {step.same_before:,} of them with the same arguments" if step.same_before else ""
         yield from _labelled("before it", f"{noun(step.failed_before, 'failed attempt')}{same}", columns, 1)

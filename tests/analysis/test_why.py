@@ -38,8 +38,9 @@ class Recorded:
         result = {"output": "done"} if error is None else {"error": {"type": "app.ToolFailed", "message": error}}
         return self.step(run, "tool", {"name": name, "arguments": arguments}, result, parent)
 
-    def ask(self, run: str, text: str, reason: str = "stop") -> str:
-        return self.step(run, "llm", {"model": "m"}, {"text": text, "finish_reason": reason})
+    def ask(self, run: str, text: str, reason: str = "stop", parent: str | None = None, calls: Any = ()) -> str:
+        result = {"text": text, "finish_reason": reason, "tool_calls": [{"id": call, "name": "x"} for call in calls]}
+        return self.step(run, "llm", {"model": "m"}, result, parent)
 
     def end(self, run: str, status: Any = "failed", error: str | None = None) -> None:
         if error is None:
@@ -177,10 +178,10 @@ def test_the_cause_of_one_failure(db: Database, recorded: Recorded) -> None:
             recorded.tool(run, "think")
         recorded.tool(run, "look", city="Rome")
         if not passes:
-            recorded.ask(run, "Now I pay")
             agent = recorded.step(
                 run, "agent", {"name": "payer"}, {"error": {"type": "E", "message": "gave up: 5 off"}}
             )
+            recorded.ask(run, "Now I pay", parent=agent)
             recorded.tool(run, "pay", "4 off", agent, amount=4)
             recorded.tool(run, "pay", "5 off", agent, amount=5)
             recorded.tool(run, "pay", "5 off", agent, amount=5)
@@ -213,3 +214,47 @@ def test_one_run_without_a_failed_step(db: Database, recorded: Recorded) -> None
     assert (found.nearest.run_id, found.nearest.same_task) == (other, False)
     assert found.nearest.divergence is None
     assert why_run(db.storage, row(db, other)).signature.text == "complete: no tool called, no steps"
+
+
+def said_in(db: Database, run: str) -> str | None:
+    step = why_run(db.storage, row(db, run)).step
+    assert step is not None
+    return step.said
+
+
+def test_the_words_are_of_the_call_that_asked_for_the_step(db: Database, recorded: Recorded) -> None:
+    """Three researchers run beside each other: their steps come in any order, and two give the same ids to calls."""
+    run = recorded.run()
+    recorded.ask(run, "The planner plans")
+    agents = [recorded.step(run, "agent", {"name": f"researcher-{number}"}) for number in range(3)]
+    for number in (2, 0, 1):
+        recorded.ask(run, f"{number} looks", parent=agents[number], calls=["call_1"])
+        recorded.ask(run, f"{number} writes", parent=agents[number])
+    error = {"error": {"type": "E", "message": "off"}}
+    recorded.step(run, "tool", {"name": "fetch", "call_id": "call_1"}, error, agents[2])
+    recorded.end(run)
+    assert said_in(db, run) == "2 looks"
+
+
+def test_without_an_id_the_words_are_of_the_same_agent_or_there_are_none(db: Database, recorded: Recorded) -> None:
+    for kind, own in (("agent", True), ("agent", False), ("chain", True), ("chain", False)):
+        run = recorded.run()
+        recorded.ask(run, "The planner plans")
+        within, other = (recorded.step(run, kind, {"name": name}) for name in ("researcher", "other"))
+        if own:
+            recorded.ask(run, "I fetch", parent=within)
+        recorded.ask(run, "I am another one", parent=other)
+        recorded.tool(run, "fetch", "off", within)
+        recorded.end(run)
+        assert said_in(db, run) == ("I fetch" if own else None if kind == "agent" else "The planner plans")
+
+
+def test_words_of_an_earlier_call_are_not_those_of_a_call_without_words(db: Database, recorded: Recorded) -> None:
+    run = recorded.run()
+    recorded.ask(run, "Hello, who are you?")
+    recorded.ask(run, "", calls=["c7"])
+    recorded.step(run, "tool", {"name": "x", "call_id": "c7"}, {"error": "off"})
+    recorded.end(run)
+    step = why_run(db.storage, row(db, run)).step
+    assert step is not None
+    assert (step.asked_by, step.said) == (2, None)
