@@ -1,5 +1,10 @@
-"""Describes the step that made a run fail: what it was given, which model call asked for it, and attempts before it."""
+"""Finds the step that made a run fail: the first failure that nothing recovered from, and what led to it.
 
+A later success of the same call recovers from a failure, and so does a tool or model call around it that completed.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +14,7 @@ from agentspan.analysis.tree import build, every, title_of
 from agentspan.blobs import described
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
-from agentspan.schemas.meaning import error_text
+from agentspan.schemas.meaning import error_text, returned_error
 from agentspan.schemas.signatures import error_parts, passes_on
 
 TITLE = 200
@@ -29,6 +34,9 @@ class FailedStep:
         said: the words of that call; None if it had none.
         failed_before: how many earlier steps of the same type and label failed in the run.
         same_before: how many of those had the same payload.
+        failed_after, same_after: the same of later steps.
+        recovered_by: the number of the step that recovered from it. Then the run recovered from all of its failures,
+            and this is the last one. Else None.
     """
 
     span_id: str
@@ -41,6 +49,9 @@ class FailedStep:
     said: str | None
     failed_before: int
     same_before: int
+    failed_after: int
+    same_after: int
+    recovered_by: int | None
 
 
 class _Tree:
@@ -50,6 +61,7 @@ class _Tree:
         number: of each step by its id, from 1 on.
         parent: the step around each, unless it is a root.
         agent: the id of the nearest agent around each; None where there is none.
+        way: a number for each that is equal where the types and labels of the steps around are, up to that agent.
         last: the number of the last step in each, its own if it has none.
     """
 
@@ -59,12 +71,19 @@ class _Tree:
         self.number = {span.id: number for number, span in enumerate(self.spans, start=1)}
         self.parent = {child.span.id: node.span for node in nodes for child in node.children}
         self.agent: dict[str, str | None] = {}
+        self.way: dict[str, int] = {}
+        ways: dict[tuple[object, ...], int] = {}
         for span in self.spans:
             parent = self.parent.get(span.id)
+            way: tuple[object, ...]
             if parent is None:
-                self.agent[span.id] = None
+                self.agent[span.id], way = None, ()
+            elif _is(parent, "agent"):
+                self.agent[span.id], way = parent.id, (parent.id,)
             else:
-                self.agent[span.id] = parent.id if _is(parent, "agent") else self.agent[parent.id]
+                self.agent[span.id] = self.agent[parent.id]
+                way = self.way[parent.id], parent.schema_name, parent.label
+            self.way[span.id] = ways.setdefault(way, len(ways))
         self.last: dict[str, int] = {}
         for node in reversed(nodes):
             below = node.children[-1:]
@@ -79,21 +98,33 @@ class _Tree:
         return found
 
 
-def failed_span(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> AgentSpanRow | None:
-    """Return the span that failed: the last one whose error the run passes on, else the last one."""
+def failed_step(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> FailedStep | None:
+    """Return the step that failed among the spans of a run; None if none did.
+
+    It is the first failure that nothing recovered from, of those whose error the run passes on, if there are any.
+    """
     found = sorted(leaves(spans), key=_began)
+    if not found:
+        return None
     error = error_parts(run.error)
-    ending = [span for span in found if any(error) and passes_on(error, error_parts(span.result_payload))]
-    return (ending or found)[-1] if found else None
-
-
-def failed_step(failed: AgentSpanRow, spans: Sequence[AgentSpanRow]) -> FailedStep:
-    """Describe the step that failed among the spans of its run."""
+    passed_on = [span for span in found if any(error) and passes_on(error, error_parts(span.result_payload))]
     tree = _Tree(spans)
+    recovering = _Recovering(tree)
+    recovery = None
+    for failed in passed_on or found:
+        recovery = recovering.step(failed)
+        if recovery is None:
+            return _described(failed, tree, None)
+    return _described((passed_on or found)[-1], tree, recovery)
+
+
+def _described(failed: AgentSpanRow, tree: _Tree, recovery: AgentSpanRow | None) -> FailedStep:
     kind = failed.schema_name, failed.label, "failed"
-    alike = [
-        span for span in spans if (span.schema_name, span.label, span.status) == kind and _began(span) < _began(failed)
-    ]
+    alike = [span for span in tree.spans if (span.schema_name, span.label, span.status) == kind and span != failed]
+    before, after = (
+        [span for span in alike if (_began(span) < _began(failed)) == is_before] for is_before in (True, False)
+    )
+    given = _given(failed)
     asking = _asking(failed, tree)
     return FailedStep(
         failed.id,
@@ -101,12 +132,72 @@ def failed_step(failed: AgentSpanRow, spans: Sequence[AgentSpanRow]) -> FailedSt
         title_of(failed, TITLE),
         tuple(title_of(span, TITLE) for span in reversed(tree.above(failed))),
         _error(failed),
-        _given(failed),
+        given,
         None if asking is None else tree.number[asking.id],
         None if asking is None else _words(asking),
-        len(alike),
-        sum(_given(span) == _given(failed) for span in alike),
+        len(before),
+        sum(_given(span) == given for span in before),
+        len(after),
+        sum(_given(span) == given for span in after),
+        None if recovery is None else tree.number[recovery.id],
     )
+
+
+class _Recovering:
+    """Finds the steps of a run that recovered from failures."""
+
+    def __init__(self, tree: _Tree) -> None:
+        self._tree = tree
+        self._passed: dict[tuple[int, str, str | None], list[AgentSpanRow]] = defaultdict(list)
+        self._last: dict[tuple[int, str, str | None], dict[str, AgentSpanRow]] = {}
+        for span in sorted(tree.spans, key=_began):
+            if _has_passed(span):
+                self._passed[self._kind(span)].append(span)
+
+    def step(self, failed: AgentSpanRow) -> AgentSpanRow | None:
+        """Return the step that recovered from a failure; None if none did.
+
+        Either the last success of the same call after it, with the same arguments; or the next success of the same tool
+        or model, if at least half of the arguments are equal (a call that the model corrected); or a tool or model call
+        around it that completed all the same. Below another parent only what began after the failure counts.
+        """
+        kind = self._kind(failed)
+        passed = self._passed.get(kind, [])
+        place = bisect_right(passed, _began(failed), key=_began)
+        later = [span for span in passed[place : place + 1] if self._is_in_turn(span, failed)]
+        if kind not in self._last:
+            self._last[kind] = {_given(span): span for span in passed}
+        same = self._last[kind].get(_given(failed))
+        if same is not None and _began(same) > _began(failed) and self._is_in_turn(same, failed):
+            return same
+        if later and (_is(failed, "llm") or _is_corrected(failed, later[0])):
+            return later[0]
+        for span in self._tree.above(failed):
+            if _is(span, "agent"):
+                break
+            if (_is(span, "tool") or _is(span, "llm")) and _has_passed(span):
+                return span
+        return None
+
+    def _kind(self, span: AgentSpanRow) -> tuple[int, str, str | None]:
+        return self._tree.way[span.id], span.schema_name, span.label
+
+    def _is_in_turn(self, span: AgentSpanRow, failed: AgentSpanRow) -> bool:
+        parent = self._tree.parent.get(span.id)
+        return parent == self._tree.parent.get(failed.id) or (parent is not None and _began(parent) > _began(failed))
+
+
+def _has_passed(span: AgentSpanRow) -> bool:
+    return span.status == "complete" and not returned_error(span)
+
+
+def _is_corrected(failed: AgentSpanRow, passed: AgentSpanRow) -> bool:
+    one, other = (jsontext.decode(_given(span)) for span in (failed, passed))
+    if type(one) is not dict or type(other) is not dict:
+        return False
+    names = {name for name in one.keys() | other.keys() if one.get(name) != failed.label}
+    equal = [name for name in names if name in one and name in other and one[name] == other[name]]
+    return 2 * len(equal) >= max(1, len(names))
 
 
 def _error(span: AgentSpanRow) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from agentspan.analysis.failures import ending_of, failure_sums, step_uses
 from agentspan.analysis.findings import Findings, find
-from agentspan.analysis.outcomes import OutcomeRule, outcomes
+from agentspan.analysis.outcomes import Missed, OutcomeRule, missed_rule, outcomes
 from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import RunFilter, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
@@ -66,6 +66,7 @@ class Why:
         groups: the failed runs grouped: by failures, then by endings, those with most runs first. If no run failed by
             its status: the runs with a failed step.
         findings: what goes with failure.
+        missed: if no run failed by its status: the rule over a score that some of them missed; None if there is none.
     """
 
     outcome: str | None
@@ -76,6 +77,7 @@ class Why:
     silent: int
     groups: tuple[Group, ...]
     findings: Findings
+    missed: Missed | None
 
 
 def why(
@@ -115,6 +117,7 @@ def why(
             {run.id: not passed[run.id] for run in compared},
             {run.id: (run.agent_id, run.task) for run in compared},
         ),
+        missed_rule(storage, found) if rule is None and not failed else None,
     )
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentspan.analysis.diff import Divergence, diff_spans
-from agentspan.analysis.failed_step import FailedStep, failed_span, failed_step
+from agentspan.analysis.failed_step import FailedStep, failed_step
 from agentspan.analysis.failures import ending_of, failure_sums, uses_of
-from agentspan.analysis.outcomes import OutcomeRule, outcomes
+from agentspan.analysis.outcomes import Missed, OutcomeRule, missed_rule, outcomes
 from agentspan.analysis.runs import RunFilter, find_runs, names_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
@@ -60,6 +60,8 @@ class RunWhy:
         error: the run's own error, unless it passes on that of the step.
         elsewhere: the same failure in other runs; None if no step failed.
         nearest: the passing run to compare with; None if there is none, or the run itself passed.
+        missed: if the status decides and the run passed: the rule over a score that this run missed, with the numbers
+            of all runs of the agent; None if there is none.
     """
 
     run_id: str
@@ -76,6 +78,7 @@ class RunWhy:
     error: str | None
     elsewhere: Elsewhere | None
     nearest: Nearest | None
+    missed: Missed | None
 
 
 def why_run(
@@ -88,7 +91,8 @@ def why_run(
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
     spans = [*storage.iter_spans(run.id)]
-    failed = failed_span(run, spans)
+    step = failed_step(run, spans)
+    failed = None if step is None else next(span for span in spans if span.id == step.span_id)
     own = run_signature(run.error) if failed is None else signature(failed)
     found = own or ending_of(run.status, uses_of(run.id, spans))
     others = find_runs(storage, RunFilter(agent=run.agent_id), limit=None, progress=progress).runs
@@ -106,11 +110,17 @@ def why_run(
         len(spans),
         sum(span.status == "failed" for span in spans),
         found,
-        None if failed is None else failed_step(failed, spans),
+        step,
         _own_error(run, failed),
         None if failed is None else _elsewhere(storage, found, others),
         None if passed else _nearest(storage, run, spans, others, rule),
+        _missed(storage, run, others) if passed and rule is None else None,
     )
+
+
+def _missed(storage: Storage, run: AgentInstanceRow, others: Sequence[RunSummary]) -> Missed | None:
+    found = missed_rule(storage, [run, *(each.run for each in others)])
+    return found if found is not None and outcomes(storage, [run], found.rule)[run.id] is False else None
 
 
 def _own_error(run: AgentInstanceRow, failed: AgentSpanRow | None) -> str | None:

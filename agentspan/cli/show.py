@@ -36,6 +36,7 @@ def command(
     run = id_prefixes.find_run(storage, what)
     spans = [*storage.iter_spans(run.id)] if as_json or payloads else outlined(storage, run.id)
     roots = build(spans)
+    numbers = {node.span.id: number for number, node in enumerate(every(roots), start=1)}
     wanted = _wanted(roots, slow, failed)
     if as_json:
         _document(database, run, [span for span in spans if wanted is None or span.id in wanted], len(spans))
@@ -52,6 +53,7 @@ def command(
         dead={id for id in writers if lives.of(id) == "dead"},
         payloads=payloads,
         with_ids=wanted or (),
+        numbers=numbers,
     )
     page(_lines(database, picture, run, shown, spans, part=None if wanted is None else kept))
 

@@ -1,6 +1,7 @@
 """`agentspan why`: prints the failed runs in groups, and what goes with failure; with a run, why it failed."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from math import inf
@@ -9,6 +10,7 @@ from typing import Any
 from agentspan import jsontext
 from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.findings import FDR, Finding, Findings
+from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
 from agentspan.cli.collecting import paused
@@ -46,7 +48,7 @@ def command(
         with bar("indexing") as progress, paused():
             one = why_run(storage, row, rule, progress=progress)
         if as_json:
-            document(asdict(one) | {"signature": one.signature._asdict()})
+            document(asdict(one) | {"signature": one.signature._asdict(), "missed": _plain_missed(one.missed)})
         else:
             echo_lines(_run_lines(one))
         return
@@ -68,6 +70,7 @@ def plain(found: Why) -> dict[str, Any]:
         "groups": [asdict(group) for group in found.groups],
         "findings": [_plain_finding(each) for each in findings.findings],
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
+        "missed": _plain_missed(found.missed),
         "compared": {name: getattr(findings, name) for name in ("runs", "tasks", "tested", "stratified")},
     }
 
@@ -87,6 +90,10 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
 def _lines(found: Why, limit: int) -> Iterator[str]:
     columns = width()
     yield from wrap(_head(found), columns, 3)
+    if found.missed is not None:
+        rule = str(found.missed.rule)
+        numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
+        yield from wrap(f"{numbers} missed {rule}: why --outcome {shlex.quote(rule)}", columns, 2)
     short = _short([group.signature for group in found.groups])
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
@@ -113,12 +120,18 @@ def _head(found: Why) -> str:
     if not found.runs or found.interval is None:
         return f"no run has an outcome{by}{unknown}"
     if not found.failed:
+        if found.missed is not None:
+            return f"none of {noun(found.runs, 'run')} failed by its status{unknown}"
         failing = " · they have failed steps; --outcome NAME>=VALUE says what failed means" if found.groups else ""
         return f"none of {noun(found.runs, 'run')} failed{by}{unknown}{failing}"
     bounds = f"{100 * found.interval.low:.0f}–{_percent(found.interval.high)}"
     share = f"{share_text(found.failed, found.runs)}, {bounds}"
     silent = f" · {found.silent:,} of them without a failed step" if found.silent else ""
     return f"{found.failed:,} of {noun(found.runs, 'run')} failed{by} ({share}){silent}{unknown}"
+
+
+def _plain_missed(found: Missed | None) -> dict[str, Any] | None:
+    return None if found is None else found._asdict() | {"rule": str(found.rule)}
 
 
 def _percent(share: float) -> str:
@@ -204,9 +217,14 @@ def _run_lines(found: RunWhy) -> Iterator[str]:
     yield style(fit(f"run {found.run_id} {name}", columns), bold=True)
     verdict = {True: "passed", False: "failed", None: "has no outcome"}[found.passed]
     by = "" if found.outcome is None else f" {found.outcome}"
+    judged = f" · {verdict}{by}" if by or found.passed is None else ""  # else the status says it
     task = "" if found.task is None else f" · task {found.task}"
     steps = f"{noun(found.spans, 'step')}, {found.failed:,} failed"
-    yield fit(f"{MARKS[found.status]} {found.status} · {verdict}{by}{task} · {steps}", columns)
+    yield fit(f"{MARKS[found.status]} {found.status}{judged}{task} · {steps}", columns)
+    if found.missed is not None:
+        rule = str(found.missed.rule)
+        again = f"why {found.run_id[:ID_COLUMNS]} --outcome {shlex.quote(rule)}"
+        yield from wrap(f"it missed {rule}: {again}", columns, 2)
     yield ""
     if found.error is not None:
         yield from _labelled("error", found.error, columns, 3)
@@ -231,9 +249,17 @@ def _step(found: RunWhy, columns: int) -> Iterator[str]:
         yield from _labelled("the model had said", step.said, columns, 2)
     elif step.asked_by is not None:
         yield from _labelled("asked for by", f"step {step.asked_by:,}, a model call without words", columns, 1)
-    if step.failed_before:
-        same = f", {step.same_before:,} of them with the same arguments" if step.same_before else ""
-        yield from _labelled("before it", f"{noun(step.failed_before, 'failed attempt')}{same}", columns, 1)
+    for label, failed, same in (
+        ("before it", step.failed_before, step.same_before),
+        ("after it", step.failed_after, step.same_after),
+    ):
+        if failed:
+            alike = f", {same:,} of them with the same arguments" if same else ""
+            yield from _labelled(label, f"{noun(failed, 'failed attempt')}{alike}", columns, 1)
+    if step.recovered_by is not None:
+        yield from _labelled(
+            "recovered", f"step {step.recovered_by:,} succeeded, as after each failure here", columns, 1
+        )
     other = found.elsewhere
     if other is not None and other.runs:
         text = f"{other.spans:,}× in {noun(other.runs, 'other run')}, {_seen(other.first_at, other.last_at)}"

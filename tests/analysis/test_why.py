@@ -191,8 +191,9 @@ def test_the_cause_of_one_failure(db: Database, recorded: Recorded) -> None:
     assert found.error is None
     step = found.step
     assert step is not None
-    assert (step.number, step.error, step.payload, step.said) == (7, "ToolFailed: 5 off", '{"amount":5}', "Now I pay")
-    assert (step.failed_before, step.same_before, len(step.within)) == (2, 1, 1)
+    assert (step.number, step.error, step.payload, step.said) == (6, "ToolFailed: 5 off", '{"amount":5}', "Now I pay")
+    assert (step.failed_before, step.same_before, step.failed_after, step.same_after) == (1, 0, 1, 1)
+    assert (len(step.within), step.recovered_by) == (1, None)
     assert found.signature.text == "Tool pay: ToolFailed: <n> off"
     assert found.elsewhere is not None
     assert (found.elsewhere.spans, found.elsewhere.runs) == (3, 1)
@@ -258,3 +259,66 @@ def test_words_of_an_earlier_call_are_not_those_of_a_call_without_words(db: Data
     step = why_run(db.storage, row(db, run)).step
     assert step is not None
     assert (step.asked_by, step.said) == (2, None)
+
+
+def failing_step(db: Database, run: str) -> tuple[int, int | None]:
+    step = why_run(db.storage, row(db, run)).step
+    assert step is not None
+    return step.number, step.recovered_by
+
+
+def test_the_first_failure_that_nothing_recovered_from_is_the_cause(db: Database, recorded: Recorded) -> None:
+    run = recorded.run()
+    recorded.tool(run, "look", "busy", city="Rome")
+    recorded.tool(run, "look", city="Rome")  # tried again
+    recorded.tool(run, "pay", "too little", amount=3, to="ann", by="card")
+    recorded.tool(run, "pay", amount=4, to="ann", by="card")  # corrected
+    inner = recorded.step(run, "tool", {"name": "search"}, {"output": "from the cache"})
+    recorded.tool(run, "fetch", "away", inner)  # the tool around it had another way
+    recorded.tool(run, "fetch", "gone", url="a")
+    recorded.tool(run, "fetch", url="b")  # another call
+    for number in range(5):
+        recorded.tool(run, "save", f"nothing to save {number}")
+    recorded.end(run)
+    assert failing_step(db, run) == (7, None)
+
+
+def test_a_success_elsewhere_is_no_recovery(db: Database, recorded: Recorded) -> None:
+    run = recorded.run()
+    agents = [recorded.step(run, "agent", {"name": "a"}) for _ in range(2)]
+    recorded.tool(run, "look", "busy", agents[0])
+    recorded.tool(run, "look", parent=agents[1])
+    recorded.tool(run, "pay", "off")
+    recorded.end(run)
+    assert failing_step(db, run) == (2, None)
+
+
+def test_a_node_that_runs_again_recovers_and_one_beside_it_does_not(db: Database, recorded: Recorded) -> None:
+    for in_turn in (True, False):
+        run = recorded.run()
+        nodes = [recorded.step(run, "chain", {"name": "tools"}) for _ in range(1 if in_turn else 2)]
+        recorded.tool(run, "look", "busy", nodes[0])
+        if in_turn:
+            nodes.append(recorded.step(run, "chain", {"name": "tools"}))
+        recorded.tool(run, "look", parent=nodes[1])
+        recorded.end(run)
+        assert failing_step(db, run) == (2, 4 if in_turn else None)
+
+
+def test_the_error_that_the_run_passes_on_is_the_cause(db: Database, recorded: Recorded) -> None:
+    run = recorded.run()
+    recorded.tool(run, "look", "no weather")  # which did not matter
+    recorded.tool(run, "pay", "off")
+    recorded.end(run, error='{"type": "ToolFailed", "message": "off"}')
+    assert failing_step(db, run) == (2, None)
+
+
+def test_if_all_failures_were_recovered_from_the_last_one_is_shown_with_its_recovery(
+    db: Database, recorded: Recorded
+) -> None:
+    run = recorded.run()
+    for name in ("look", "pay"):
+        recorded.tool(run, name, "busy")
+        recorded.tool(run, name)
+    recorded.end(run)
+    assert failing_step(db, run) == (3, 4)

@@ -144,7 +144,7 @@ def test_a_long_error_goes_on_over_a_few_lines_that_fit(db: Path, word: str) -> 
     assert max(map(columns_of, shown)) <= 80
     assert len(shown) == 2 + 4 + 1 + 4
     assert shown[5].endswith("…")
-    assert shown[-1].endswith("…")
+    assert shown[-1].endswith("… · step 1")
 
 
 def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:

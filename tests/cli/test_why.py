@@ -77,10 +77,12 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
     assert len(shown) < 25
     assert all(len(line) <= 80 for line in shown)
     assert shown[0] == f"run {group['run_id']} booking 2"
-    assert "✗ step 3: Tool pay(total=114, how=" in text
+    assert shown[1] == "✗ failed · task t7 · 3 steps, 2 failed"
+    assert "✗ step 2: Tool pay(total=114, how=" in text
     assert "error: ToolFailed: total is 114, but paid 7" in text
     assert "the model had said: I will pay, number 14." in text
-    assert "before it: 1 failed attempt, 1 of them with the same arguments" in text
+    assert "after it: 1 failed attempt, 1 of them with the same arguments" in text
+    assert "but paid 7 · step 2" in call(db, "show", group["run_id"], "--full").stdout
     assert "elsewhere: 14× in 7 other runs" in text
     assert "nearest of 1 passing run of task t7" in text
     assert "passing   2 ✓ Tool look" in text
@@ -120,3 +122,25 @@ def test_python_has_the_same(db: Path) -> None:
         assert found.failed == 8
         assert reading.why(found.groups[0].run_id).signature.id == found.groups[0].signature
         assert reading.why(session="none").runs == 0
+
+
+def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(4):
+        with tracer.run("booking") as run:
+            run.score("cost", number / 7, by="code")
+            if number:
+                run.score("is good", number % 2, by="code")
+    tracer.shutdown()
+    assert lines(path, "why") == [
+        "none of 4 runs failed by its status",
+        "1 of 3 missed is good>=1: why --outcome 'is good>=1'",
+    ]
+    assert document(path)["missed"] == {"rule": "is good>=1", "missed": 1, "runs": 3}
+    shown = [lines(path, "why", run["id"])[1:3] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
+    missed = [second for first, second in shown if second]
+    assert [first for first, _ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
+    assert len(missed) == 1
+    assert re.fullmatch(r"it missed is good>=1: why [0-9a-z]{12} --outcome 'is good>=1'", missed[0])
+    assert lines(path, "why", "--outcome", "is good>=1")[0].startswith("1 of 3 runs failed is good>=1 (33%")
