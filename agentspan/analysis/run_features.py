@@ -10,12 +10,12 @@ from statistics import median_low
 from typing import Any, NamedTuple
 
 from agentspan import jsontext
-from agentspan.analysis.failures import step_uses
+from agentspan.analysis.failures import failure_sums, step_uses
 from agentspan.figures import count_text
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
-from agentspan.schemas.signatures import type_title
-from agentspan.storage.analytics import Progress, RunBrief, StepUse
+from agentspan.schemas.signatures import Signature, type_title
+from agentspan.storage.analytics import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line
 
@@ -47,6 +47,7 @@ def run_features(
     storage: Storage,
     runs: Sequence[RunBrief],
     tags: Mapping[str, Collection[str]] | None = None,
+    failures: Iterable[FailureSum] | None = None,
     *,
     progress: Progress | None = None,
 ) -> list[Feature]:
@@ -58,11 +59,21 @@ def run_features(
     Args:
         runs: the latest first.
         tags: those of each run, by its id.
+        failures: of the runs, and maybe of others; read when left out.
     """
     ids = frozenset(run.id for run in runs)
     uses = step_uses(storage, ids, progress=progress)
     steps = _by_step(uses)
-    found = [*_told(runs, tags or {}), *_used(steps), *_of_payloads(storage, runs), *_sizes(runs), *_how_used(steps)]
+    if failures is None:
+        failures = failure_sums(storage, ids, progress=progress)
+    found = [
+        *_told(runs, tags or {}),
+        *_used(steps),
+        *_errors(failures, ids),
+        *_of_payloads(storage, runs),
+        *_sizes(runs),
+        *_how_used(steps),
+    ]
     seen: set[frozenset[str]] = set()
     telling = []
     for feature in found:
@@ -119,6 +130,17 @@ def _by_step(uses: Iterable[StepUse]) -> list[tuple[str, list[StepUse]]]:
     for use in uses:
         groups[" ".join(text for text in (type_title(use.schema_name), use.label) if text)].append(use)
     return sorted(groups.items())
+
+
+def _errors(failures: Iterable[FailureSum], ids: Collection[str]) -> Iterator[Feature]:
+    having: dict[Signature, set[str]] = defaultdict(set)
+    for each in failures:
+        if each.run_id in ids:
+            having[each.signature].add(each.run_id)
+    texts = Counter(signature.text for signature in having)
+    for signature, runs in sorted(having.items(), key=lambda item: (-len(item[1]), item[0])):
+        name = signature.text if texts[signature.text] == 1 else f"{signature.id[:4]} {signature.text}"
+        yield Feature(f"error {name}", frozenset(runs))
 
 
 def _used(steps: Iterable[tuple[str, list[StepUse]]]) -> Iterator[Feature]:

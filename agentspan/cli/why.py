@@ -104,7 +104,7 @@ def _lines(found: Why, limit: int) -> Iterator[str]:
         yield ""
         yield style(title, bold=True)
         for group in groups[:limit]:
-            yield from _group(group, short[group.signature], columns)
+            yield from _group(group, short[group.signature], found, columns)
         if len(groups) > limit:
             yield style(
                 f"  {noun(len(groups) - limit, 'more group')}; --limit {len(groups)} lists all", fg="bright_black"
@@ -138,15 +138,21 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
-def _group(group: Group, signature: str, columns: int) -> Iterator[str]:
+def _group(group: Group, signature: str, found: Why, columns: int) -> Iterator[str]:
     indent = " " * (len(signature) + 2)
-    text = wrap(group.text, columns - len(indent), 2)
-    yield f"{style(signature, fg='yellow')}  {text[0]}"
-    yield from (f"{indent}{line}" for line in text[1:])
-    runs = noun(group.runs, "run")
-    times = f"{group.spans:,}× in {runs}" if group.spans else runs
-    seen = _seen(group.first_at, group.last_at)
-    parts = [f"{times} ({_percent(group.share)})", group.run_id[:ID_COLUMNS], _versions(group), seen]
+    title = wrap(group.text, columns - len(indent), 2)
+    yield f"{style(signature, fg='yellow')}  {title[0]}"
+    yield from (f"{indent}{line}" for line in title[1:])
+    times = noun(group.spans, "step") if group.spans else ""
+    if found.failed:
+        passed = (
+            "" if group.passed is None else f", and in {group.passed:,} of {found.runs - found.failed:,} that passed"
+        )
+        text = f"in {group.runs:,} of {noun(found.failed, 'failed run')}{passed}"
+        yield indent + fit(text, columns - len(indent))
+    else:
+        times = f"{times} in {noun(group.runs, 'run')} ({_percent(group.share)})"
+    parts = [times, group.run_id[:ID_COLUMNS], _versions(group), _seen(group.first_at, group.last_at)]
     line = " · ".join(part for part in parts if part)
     yield indent + style(fit(line, columns - len(indent)), fg="bright_black")
 

@@ -93,11 +93,12 @@ def test_failed_runs_are_grouped_by_what_failed_and_silent_ones_by_their_ending(
     assert found.interval is not None
     assert found.interval.low < 6 / 7 < found.interval.high
     assert [facts(group) for group in found.groups] == [
-        ("step", "Tool pay: ToolFailed: <n> is off", 3, 6),
         ("run", "Run: KeyError: <text>", 1, 0),
+        ("step", "Tool pay: ToolFailed: <n> is off", 3, 6),  # the only run that passed had it, too
         ("ending", "failed: last tool look, last step LLM, the model stopped at length", 2, 0),
     ]
-    first = found.groups[0]
+    assert [group.passed for group in found.groups] == [0, 1, 0]
+    first = found.groups[1]
     assert (first.versions, first.share) == ({"1": 1, "2": 2}, 0.5)
     assert first.first_at == "2026-11-26T03:00:02.000000Z"
     assert (first.run_id, first.span_id) == (first.run_id, db.storage.find(first.span_id or "").rows and first.span_id)
@@ -322,3 +323,28 @@ def test_if_all_failures_were_recovered_from_the_last_one_is_shown_with_its_reco
         recorded.tool(run, name)
     recorded.end(run)
     assert failing_step(db, run) == (3, 4)
+
+
+def test_groups_are_ordered_by_how_much_failed_and_passed_runs_differ(db: Database, recorded: Recorded) -> None:
+    """A harmless error of the same tool is in more of the failed runs than the fatal one."""
+    for number in range(40):
+        run = recorded.run(task=f"t{number // 4}")
+        fails = number % 2 == 0
+        if number % 8 < 5:
+            recorded.tool(run, "pay", "a warning")
+        if fails and number % 4 == 0:
+            recorded.tool(run, "pay", "card declined", by="card")
+        if number == 2:
+            recorded.tool(run, "pay", "seen once")
+        recorded.tool(run, "look")
+        recorded.end(run, "failed" if fails else "complete")
+    found = why(db.storage)
+    assert [(group.text, group.runs, group.passed) for group in found.groups] == [
+        ("Tool pay: ToolFailed: card declined", 10, 0),
+        ("Tool pay: ToolFailed: a warning", 15, 10),
+        ("Tool pay: ToolFailed: seen once", 1, 0),
+        ("failed: last tool look, last step Tool", 5, 0),
+    ]
+    assert ("error Tool pay: ToolFailed: card declined", True) in [
+        (each.feature, each.stratified) for each in found.findings.findings
+    ]
