@@ -1,12 +1,12 @@
 """Finds what goes with failure: features of runs whose failures differ by more than chance, within the same task.
 
-Tasks differ in what they need and in how hard they are, so a feature of hard tasks would pass for a cause. Where runs
-have no tasks, they are compared within the same agent, and the answer says that they are pooled. The share of false
-findings among all is controlled (Benjamini and Hochberg); a feature that these numbers of runs cannot decide is not
-tested (Tarone).
+Tasks differ in what they need and in how hard they are, so a feature of hard tasks would pass for a cause. Where too
+few runs share a task, they are compared within the same agent, and the answer says that they are pooled. The share of
+false findings among all is controlled (Benjamini and Hochberg); a feature that these numbers of runs cannot decide is
+not tested (Tarone).
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +16,10 @@ from agentspan.analysis.stratified import Strata, Table
 
 FDR = 0.10
 """The share of false findings among all that is accepted."""
+FEWEST_TASKS = 5
+"""Tasks with several runs, at least, for runs to be compared within them. It is the rule of `drift`."""
+PAIRED_SHARE = 0.5
+"""The share of the runs that must be of these tasks: else most runs would not be looked at."""
 DECIDABLE = 0.05
 """The smallest p that the numbers of runs must allow for a feature to be tested."""
 
@@ -80,7 +84,8 @@ def find(
     agents: dict[str, Hashable] = {id: strata[id][0] for id in failed}
     tasks: dict[str, Hashable] = {id: strata[id] for id in failed if strata[id][1] is not None}
     mixed = _mixed(failed, tasks)
-    stratified = len(set(tasks.values())) < len(tasks)
+    repeated = [number for number in Counter(tasks.values()).values() if number > 1]
+    stratified = len(repeated) >= FEWEST_TASKS and sum(repeated) >= PAIRED_SHARE * len(failed)
     pooled, tested = _tested(features, failed, agents, stratified=False)
     if not stratified:
         return Findings(pooled, (), len(failed), 0, tested, False)

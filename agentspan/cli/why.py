@@ -177,16 +177,15 @@ def _findings(found: Findings, columns: int) -> Iterator[str]:
     if found.stratified:
         where = f"within the same task ({found.tasks:,} of them with both outcomes)"
     else:
-        where = "pooled, because the runs have no tasks in common"
+        where = "pooled, because too few runs have a task in common"
     nothing = "" if found.findings else f": nothing at {rate}"
     for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 3):
         yield style(line, bold=True)
-    for each in found.findings:
-        yield from _finding(each, columns)
-    if not found.findings and found.pooled:
+    pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
+    if pooled:
         yield from wrap("pooled only, so that it may be the tasks:", columns, 2)
-        for each in found.pooled[:MAX_POOLED]:
-            yield from _finding(each, columns)
+    for each in pooled or found.findings:
+        yield from _finding(each, columns)
 
 
 def _finding(each: Finding, columns: int) -> Iterator[str]:

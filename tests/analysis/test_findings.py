@@ -69,6 +69,25 @@ def test_a_feature_of_hard_tasks_is_no_cause() -> None:
     assert 1 < finding.low < finding.odds_ratio < finding.high
 
 
+@pytest.mark.parametrize(
+    ("repeated", "runs_of_each", "unique", "stratified"),
+    [(1, 3, 60, False), (4, 20, 0, False), (5, 6, 30, True), (5, 6, 31, False), (0, 0, 60, False)],
+)
+def test_runs_are_compared_within_five_tasks_that_have_half_of_them(
+    repeated: int, runs_of_each: int, unique: int, stratified: bool
+) -> None:
+    """One task that was run three times among unique ones would leave all others out."""
+    tasks = [f"r{number % repeated}" for number in range(repeated * runs_of_each)]
+    tasks += [f"u{number}" for number in range(unique)]
+    chance = random.Random(2)
+    having = {str(number) for number in range(len(tasks)) if chance.random() < 0.5}
+    failed = {str(number): chance.random() < (0.9 if str(number) in having else 0.1) for number in range(len(tasks))}
+    strata = {str(number): ("agent", task) for number, task in enumerate(tasks)}
+    found = find([Feature("cause", frozenset(having))], failed, strata)
+    assert found.stratified == stratified
+    assert [each.feature for each in found.findings] == ["cause"]
+
+
 @pytest.fixture
 def made() -> Any:
     """Eight runs: four used pay, three of these twice with the same arguments; four are of version 2."""

@@ -145,3 +145,20 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
     assert len(missed) == 1
     assert re.fullmatch(r"it missed is good>=1: why [0-9a-z]{12} --outcome 'is good>=1'", missed[0])
     assert lines(path, "why", "--outcome", "is good>=1")[0].startswith("1 of 3 runs failed is good>=1 (33%")
+
+
+def test_findings_of_runs_without_tasks_carry_the_warning(tmp_path: Path) -> None:
+    """Hard tasks need the tool and fail: without tasks nothing tells the tool from them."""
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(40):
+        with tracer.run("booking") as run:
+            if number % 2:
+                with tracer.span("tool", {"name": "pay"}):
+                    pass
+            run.score("reward", number % 2 == (number % 10 == 0), by="code")
+    tracer.shutdown()
+    shown = lines(path, "why", "--outcome", "reward>=1")
+    warning = shown.index("pooled only, so that it may be the tasks:")
+    assert shown[warning - 2] == "what goes with failure, pooled, because too few runs have a task in common, of"
+    assert shown[warning + 1].startswith("  Tool pay used")
