@@ -9,6 +9,7 @@ not tested (Tarone).
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from agentspan.analysis.run_features import Feature
 from agentspan.analysis.statistics import benjamini_hochberg
@@ -20,20 +21,22 @@ FEWEST_TASKS = 5
 """Tasks with several runs, at least, for runs to be compared within them. It is the rule of `drift`."""
 PAIRED_SHARE = 0.5
 """The share of the runs that must be of these tasks: else most runs would not be looked at."""
+POWER = 0.8
 DECIDABLE = 0.05
 """The smallest p that the numbers of runs must allow for a feature to be tested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A feature that goes with failure, or with passing.
+    """A feature that goes with failure. One that goes with passing is turned around: that runs lack it.
 
     Attributes:
-        feature: what it is, such as `Tool book_reservation used`.
+        feature: what it is, such as `Tool book_reservation not used`.
         failed_with, failed: of how many failed runs how many have it; only runs of which it is known count.
         passed_with, passed: the same of runs that passed.
-        odds_ratio: how many times greater the odds of failing are with it; infinite where no run contradicts.
-        low, high: its interval at 95 %.
+        odds_ratio: how many times greater the odds of failing are with it, more than 1; infinite where no run
+            contradicts.
+        low, high: its interval at 95 %, exact where no run contradicts.
         q: the share of false findings among those that are at least as clear as this one.
         stratified: whether runs were compared within the same task.
     """
@@ -61,6 +64,9 @@ class Findings:
         tasks: how many tasks have both failed and passed runs.
         tested: how many features could be decided.
         stratified: whether runs were compared within the same task.
+        detectable: if nothing was found: the least odds ratio that would have been found in four of five sets of such
+            runs, as a feature of that number of runs which tells most; infinite if none would. None where nothing was
+            tested, or something was found.
     """
 
     findings: tuple[Finding, ...]
@@ -69,6 +75,7 @@ class Findings:
     tasks: int
     tested: int
     stratified: bool
+    detectable: float | None = None
 
 
 def find(
@@ -86,14 +93,14 @@ def find(
     mixed = _mixed(failed, tasks)
     repeated = [number for number in Counter(tasks.values()).values() if number > 1]
     stratified = len(repeated) >= FEWEST_TASKS and sum(repeated) >= PAIRED_SHARE * len(failed)
-    pooled, tested = _tested(features, failed, agents, stratified=False)
+    pooled, tested, detectable = _tested(features, failed, agents, stratified=False)
     if not stratified:
-        return Findings(pooled, (), len(failed), 0, tested, False)
+        return Findings(pooled, (), len(failed), 0, tested, False, detectable)
     within = {id: is_failed for id, is_failed in failed.items() if id in tasks}
-    found, tested = _tested(features, within, tasks, stratified=True)
+    found, tested, detectable = _tested(features, within, tasks, stratified=True)
     names = {each.feature for each in found}
     others = tuple(each for each in pooled if each.feature not in names)
-    return Findings(found, others, len(within), mixed, tested, True)
+    return Findings(found, others, len(within), mixed, tested, True, detectable)
 
 
 def _mixed(failed: Mapping[str, bool], tasks: Mapping[str, Hashable]) -> int:
@@ -106,8 +113,8 @@ def _mixed(failed: Mapping[str, bool], tasks: Mapping[str, Hashable]) -> int:
 
 def _tested(
     features: Sequence[Feature], failed: Mapping[str, bool], strata: Mapping[str, Hashable], *, stratified: bool
-) -> tuple[tuple[Finding, ...], int]:
-    """Return the findings, the clearest first, and how many features were tested."""
+) -> tuple[tuple[Finding, ...], int, float | None]:
+    """Return the findings, the clearest first; how many features were tested; and what could have been found."""
     tested: list[tuple[float, Feature, Strata]] = []
     for feature in features:
         found = Strata(_tables(feature, failed, strata))
@@ -116,7 +123,12 @@ def _tested(
     tested.sort(key=lambda each: each[0])  # stable: equal ones stay in the order of the features
     q_values = benjamini_hochberg([p for p, _, _ in tested])
     clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if q <= FDR]
-    return tuple(_finding(feature, found, q, failed, stratified) for q, (_, feature, found) in clear), len(tested)
+    detectable = None
+    if tested and not clear:
+        most = max((each for _, _, each in tested), key=lambda each: each.variance)
+        detectable = most.detectable(FDR / len(tested), POWER)
+    findings = tuple(_finding(feature, found, q, failed, stratified) for q, (_, feature, found) in clear)
+    return findings, len(tested), detectable
 
 
 def _tables(feature: Feature, failed: Mapping[str, bool], strata: Mapping[str, Hashable]) -> Iterable[Table]:
@@ -131,15 +143,23 @@ def _finding(feature: Feature, found: Strata, q: float, failed: Mapping[str, boo
     fails = {id for id in known if failed[id]}
     with_ = known & feature.runs
     effect = found.effect()
+    text, odds, low, high = feature.text, effect.odds_ratio, effect.interval.low, effect.interval.high
+    if odds < 1:
+        with_ = known - feature.runs
+        text, odds, low, high = feature.opposite, _inverse(odds), _inverse(high), _inverse(low)
     return Finding(
-        feature.text,
+        text,
         len(with_ & fails),
         len(fails),
         len(with_ - fails),
         len(known) - len(fails),
-        effect.odds_ratio,
-        effect.interval.low,
-        effect.interval.high,
+        odds,
+        low,
+        high,
         q,
         stratified,
     )
+
+
+def _inverse(ratio: float) -> float:
+    return inf if ratio == 0 else 1 / ratio

@@ -36,11 +36,18 @@ class Feature(NamedTuple):
         text: what it is, such as `Tool book_reservation used`.
         runs: the ids of the runs that have it.
         known: the ids of the runs of which it is known; None for all.
+        lacking: what the other runs have in common, such as `Tool book_reservation not used`; "" for `no` and the text.
     """
 
     text: str
     runs: frozenset[str]
     known: frozenset[str] | None = None
+    lacking: str = ""
+
+    @property
+    def opposite(self) -> str:
+        """What the runs without it have in common."""
+        return self.lacking or f"no {self.text}"
 
 
 def run_features(
@@ -54,7 +61,8 @@ def run_features(
     """Return the features that some of these runs have and others lack.
 
     Of several features that the same runs have, or all others, the first one stays: a tool that was used says more than
-    that it failed, and that more than a number of steps.
+    its error, that more than that it failed, and that more than a number of steps. One that all others have names what
+    lacks the first one: `currency=EUR` instead of no `currency=USD`.
 
     Args:
         runs: the latest first.
@@ -74,15 +82,18 @@ def run_features(
         *_sizes(runs),
         *_how_used(steps),
     ]
-    seen: set[frozenset[str]] = set()
-    telling = []
+    telling: dict[frozenset[str], Feature] = {}
     for feature in found:
         known = ids if feature.known is None else feature.known
         lacking = known - feature.runs
-        if min(len(feature.runs), len(lacking)) >= FEWEST and feature.runs not in seen and lacking not in seen:
-            seen |= {feature.runs, lacking}
-            telling.append(feature)
-    return telling
+        if min(len(feature.runs), len(lacking)) < FEWEST or feature.runs in telling:
+            continue
+        if lacking in telling:
+            first = telling[lacking]
+            telling[lacking] = first if first.lacking else first._replace(lacking=feature.text)
+        else:
+            telling[feature.runs] = feature
+    return [*telling.values()]
 
 
 def _told(runs: Sequence[RunBrief], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
@@ -94,18 +105,15 @@ def _told(runs: Sequence[RunBrief], tags: Mapping[str, Collection[str]]) -> Iter
             tagged[tag].add(run.id)
     agents = {agent for agent, _ in versions}
     for (agent, version), ids in sorted(versions.items()):
-        yield Feature(f"version {version}" if len(agents) == 1 else f"{agent} {version}", frozenset(ids))
+        text = f"version {version}" if len(agents) == 1 else f"{agent} {version}"
+        yield Feature(text, frozenset(ids))
     for tag, ids in sorted(tagged.items()):
         yield Feature(f"tag {tag}", frozenset(ids))
 
 
 def _sizes(runs: Sequence[RunBrief]) -> Iterator[Feature]:
-    yield from _more(runs, lambda run: run.spans, _steps_text)
-    yield from _more(runs, _tokens, lambda number: f"more than {count_text(number)} tokens")
-
-
-def _steps_text(number: int) -> str:
-    return "more than 1 step" if number == 1 else f"more than {number:,} steps"
+    yield from _more(runs, lambda run: run.spans, lambda number: "1 step" if number == 1 else f"{number:,} steps")
+    yield from _more(runs, _tokens, lambda number: f"{count_text(number)} tokens")
 
 
 def _tokens(run: RunBrief) -> int | None:
@@ -120,9 +128,8 @@ def _more(
     numbers = {run.id: number for run in runs if (number := number_of(run)) is not None}
     if numbers:
         middle = median_low(numbers.values())
-        yield Feature(
-            text(middle), frozenset(id for id, number in numbers.items() if number > middle), frozenset(numbers)
-        )
+        more = frozenset(id for id, number in numbers.items() if number > middle)
+        yield Feature(f"more than {text(middle)}", more, frozenset(numbers), f"at most {text(middle)}")
 
 
 def _by_step(uses: Iterable[StepUse]) -> list[tuple[str, list[StepUse]]]:
@@ -145,17 +152,20 @@ def _errors(failures: Iterable[FailureSum], ids: Collection[str]) -> Iterator[Fe
 
 def _used(steps: Iterable[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
     for step, own in steps:
-        yield Feature(f"{step} used", frozenset(use.run_id for use in own))
+        yield Feature(f"{step} used", frozenset(use.run_id for use in own), None, f"{step} not used")
 
 
 def _how_used(steps: Sequence[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
     for step, own in steps:
+        yield Feature(
+            f"{step} failed", frozenset(use.run_id for use in own if use.failed), None, f"{step} without a failure"
+        )
+    for step, own in steps:
         numbers = [use.spans for use in own]
         usual = min(median_low(numbers), max(numbers) - 1) or 1
+        times = "once" if usual == 1 else f"{usual} times"
         often = frozenset(use.run_id for use in own if use.spans > usual)
-        yield Feature(f"{step} used more than {'once' if usual == 1 else f'{usual} times'}", often)
-    for step, own in steps:
-        yield Feature(f"{step} failed", frozenset(use.run_id for use in own if use.failed))
+        yield Feature(f"{step} used more than {times}", often, None, f"{step} used at most {times}")
 
 
 def _of_payloads(storage: Storage, runs: Sequence[RunBrief]) -> list[Feature]:

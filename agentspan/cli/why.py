@@ -9,7 +9,7 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis import diff_text, id_prefixes
-from agentspan.analysis.findings import FDR, Finding, Findings
+from agentspan.analysis.findings import FDR, POWER, Finding, Findings
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
@@ -71,7 +71,8 @@ def plain(found: Why) -> dict[str, Any]:
         "findings": [_plain_finding(each) for each in findings.findings],
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
         "missed": _plain_missed(found.missed),
-        "compared": {name: getattr(findings, name) for name in ("runs", "tasks", "tested", "stratified")},
+        "compared": {name: getattr(findings, name) for name in ("runs", "tasks", "tested", "stratified")}
+        | {"detectable": None if findings.detectable == inf else findings.detectable},
     }
 
 
@@ -181,6 +182,9 @@ def _findings(found: Findings, columns: int) -> Iterator[str]:
     nothing = "" if found.findings else f": nothing at {rate}"
     for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 3):
         yield style(line, bold=True)
+    if found.detectable is not None:
+        odds = f"what such runs show: odds of ×{_ratio(found.detectable)} or more (power {POWER:.0%})"
+        yield "these runs are too few to show anything" if found.detectable == inf else fit(odds, columns)
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
     if pooled:
         yield from wrap("pooled only, so that it may be the tasks:", columns, 2)

@@ -1,6 +1,7 @@
 """What goes with failure: planted causes are found, chance is not, and tasks do not pass for a cause."""
 
 import random
+from math import inf
 from typing import Any
 
 import pytest
@@ -117,3 +118,47 @@ def test_features_of_runs(made: Any) -> None:
         "Tool pay used": {0, 1, 2, 3},  # as are those with more than one step, and all but those with many tokens
         "Tool pay repeated with the same arguments": {0, 1, 2},  # as are those with cabin=economy
     }
+
+
+def test_a_feature_of_passing_is_named_from_the_side_that_fails() -> None:
+    failed = {str(number): number % 2 == 0 for number in range(20)}
+    strata = dict.fromkeys(failed, ("agent", None))
+    usd = frozenset(id for id in failed if not failed[id])
+    for lacking, text in (("Tool pay with currency=EUR", "Tool pay with currency=EUR"), ("", "no currency=USD")):
+        (found,) = find([Feature("currency=USD", usd, None, lacking)], failed, strata).findings
+        assert (found.feature, found.failed_with, found.passed_with) == (text, 10, 0)
+        assert found.odds_ratio == found.high == inf
+        assert found.low > 1
+
+
+def test_of_two_values_that_all_runs_have_each_names_the_lack_of_the_other(made: Any) -> None:
+    runs = run_briefs(made.storage)
+    found = {each.text: each.opposite for each in run_features(made.storage, runs)}
+    assert found["version 1"] == "version 2"
+    assert found["Tool pay used"] == "Tool pay not used"
+    assert found["LLM big used"] == "LLM big not used"
+
+
+def test_a_failure_says_more_than_that_the_tool_was_used_twice() -> None:
+    with agentspan.open(":memory:") as db:
+        for number in range(8):
+            run = db.agent_instances.register("a")
+            db.agent_instances.start(run.id)
+            for times in range(2 if number % 2 else 1):
+                is_error = {"is_error": True} if times else {}
+                payload = {"name": "pay", "arguments": {"total": f"{number}{times}"}}
+                db.agent_spans.create(run.id, "tool", "complete", payload, {"output": f"{number}", **is_error})
+            db.agent_instances.finish(run.id, "complete")
+        texts = [each.text for each in run_features(db.storage, run_briefs(db.storage))]
+    assert texts == ["error Tool pay: <n>"]
+
+
+def test_nothing_says_what_could_have_been_found() -> None:
+    chance = random.Random(5)
+    for number, wanted in ((12, 150), (100, 4.04), (1000, 1.64)):
+        failed = {str(each): each % 2 == 0 for each in range(number)}
+        strata = dict.fromkeys(failed, ("agent", None))
+        features = [Feature(f"f{each}", frozenset(id for id in failed if chance.random() < 0.5)) for each in range(10)]
+        found = find(features, failed, strata)
+        assert found.findings == ()
+        assert found.detectable == pytest.approx(wanted, rel=0.2)

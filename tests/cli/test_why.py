@@ -59,15 +59,16 @@ def test_groups_and_findings(db: Path) -> None:
     assert "      in 8 of 8 failed runs, and in 0 of 8 that passed\n" in text
     assert re.search(r"      16 steps · [0-9a-z]{12} · 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d", text)
     assert "what goes with failure, within the same task (8 of them with both outcomes)" in text
-    assert "  Tool look used             0/8 failed, 8/8 passed · odds ×0 (0–0.59), q 0.0078" in shown
+    assert "  Tool look not used          8/8 failed, 0/8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
     (group,) = found["groups"]
     assert shown[3].startswith(f"{group['signature'][:4]}  Tool pay")
     assert (group["runs"], group["spans"], group["text"]) == (8, 16, "Tool pay: ToolFailed: total is <n>, but paid <n>")
     finding = found["findings"][0]
-    assert (finding["feature"], finding["effect"], finding["stratified"]) == ("Tool look used", 0, True)
-    assert (finding["failed_with"], finding["passed_with"]) == (0, 8)
+    assert (finding["feature"], finding["effect"], finding["stratified"]) == ("Tool look not used", None, True)
+    assert (finding["failed_with"], finding["passed_with"]) == (8, 0)
+    assert finding["interval"] == [pytest.approx(1.7, abs=0.05), None]
     assert finding["q"] < 0.1
 
 
