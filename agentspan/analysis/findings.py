@@ -6,21 +6,18 @@ false findings among all is controlled (Benjamini and Hochberg); a feature that 
 not tested (Tarone).
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from agentspan.analysis.drawing import is_stratified
 from agentspan.analysis.run_features import Feature
 from agentspan.analysis.statistics import benjamini_hochberg
 from agentspan.analysis.stratified import Strata, Table
 
 FDR = 0.10
 """The share of false findings among all that is accepted."""
-FEWEST_TASKS = 5
-"""Tasks with several runs, at least, for runs to be compared within them. It is the rule of `drift`."""
-PAIRED_SHARE = 0.5
-"""The share of the runs that must be of these tasks: else most runs would not be looked at."""
 POWER = 0.8
 DECIDABLE = 0.05
 """The smallest p that the numbers of runs must allow for a feature to be tested."""
@@ -91,8 +88,7 @@ def find(
     agents: dict[str, Hashable] = {id: strata[id][0] for id in failed}
     tasks: dict[str, Hashable] = {id: strata[id] for id in failed if strata[id][1] is not None}
     mixed = _mixed(failed, tasks)
-    repeated = [number for number in Counter(tasks.values()).values() if number > 1]
-    stratified = len(repeated) >= FEWEST_TASKS and sum(repeated) >= PAIRED_SHARE * len(failed)
+    stratified = is_stratified(tasks.values(), len(failed))
     pooled, tested, detectable = _tested(features, failed, agents, stratified=False)
     if not stratified:
         return Findings(pooled, (), len(failed), 0, tested, False, detectable)

@@ -1,7 +1,7 @@
 """Features of runs, each a yes or no: a tool used or not, called often, with a value, more steps or tokens than half.
 
 They are what `findings` tests. What a run used comes from the index; values of arguments are read from the payloads of
-the latest runs, in bounded number. A feature is known only of the runs that were read for it.
+some of the runs (see drawing). A feature is known only of the runs that were read for it.
 """
 
 from collections import Counter, defaultdict
@@ -19,8 +19,6 @@ from agentspan.storage.analytics import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line
 
-READ_SPANS = 5000
-"""Spans whose payloads are read, those of the latest runs: a tenth of a second."""
 MAX_ARGUMENTS = 200
 """Values of arguments that are tested, those in the most runs: each further test makes the others weaker."""
 MAX_VALUE = 40
@@ -56,6 +54,7 @@ def run_features(
     tags: Mapping[str, Collection[str]] | None = None,
     failures: Iterable[FailureSum] | None = None,
     *,
+    read: Sequence[RunBrief] | None = None,
     progress: Progress | None = None,
 ) -> list[Feature]:
     """Return the features that some of these runs have and others lack.
@@ -68,6 +67,7 @@ def run_features(
         runs: the latest first.
         tags: those of each run, by its id.
         failures: of the runs, and maybe of others; read when left out.
+        read: those of the runs whose payloads are read; all when left out.
     """
     ids = frozenset(run.id for run in runs)
     uses = step_uses(storage, ids, progress=progress)
@@ -78,7 +78,7 @@ def run_features(
         *_told(runs, tags or {}),
         *_used(steps),
         *_errors(failures, ids),
-        *_of_payloads(storage, runs),
+        *_of_payloads(storage, runs if read is None else read),
         *_sizes(runs),
         *_how_used(steps),
     ]
@@ -169,16 +169,10 @@ def _how_used(steps: Sequence[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
 
 
 def _of_payloads(storage: Storage, runs: Sequence[RunBrief]) -> list[Feature]:
-    """Read the payloads of the latest runs for values of arguments, and calls that are repeated."""
+    """Read the payloads of runs for values of arguments, and calls that are repeated."""
     having: dict[str, set[str]] = defaultdict(set)
-    known = []
-    room = READ_SPANS
-    for run in runs:
-        room -= run.spans
-        if room < 0:
-            break
-        id = run.id
-        known.append(id)
+    known = [run.id for run in runs]
+    for id in known:
         calls: Counter[tuple[str, str]] = Counter()
         for span in storage.iter_spans(id):
             type_ = built_in_part(span.schema_name)

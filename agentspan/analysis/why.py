@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
+from agentspan.analysis.drawing import COMPARED_RUNS, drawn
 from agentspan.analysis.failures import ending_of, failure_sums, step_uses
 from agentspan.analysis.findings import Findings, find
 from agentspan.analysis.outcomes import Missed, OutcomeRule, missed_rule, outcomes
@@ -18,8 +19,6 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.scores import tags_of
 
 Kind = Literal["step", "run", "ending"]
-COMPARED_RUNS = 2000
-"""Runs that are compared for what goes with failure, the latest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,8 @@ class Why:
         groups: the failed runs grouped: by failures, then by endings, those first that failed and passed runs differ
             in most. If no run failed by its status: the runs with a failed step, those with most runs first.
         findings: what goes with failure.
+        compared: how many runs were drawn for that (see drawing).
+        read: of how many of those the arguments were read.
         missed: if no run failed by its status: the rule over a score that some of them missed; None if there is none.
     """
 
@@ -80,6 +81,8 @@ class Why:
     silent: int
     groups: tuple[Group, ...]
     findings: Findings
+    compared: int
+    read: int
     missed: Missed | None
 
 
@@ -106,8 +109,10 @@ def why(
     with_steps = {each.run_id for each in sums}
     silent = [run for run in failed if run.id not in with_steps]
     groups = [*_by_step(looked_at, sums, others), *_by_ending(storage, silent, others, with_steps, len(failed))]
-    compared = known[:COMPARED_RUNS] if failed and others else []
-    features = run_features(storage, compared, tags_of(storage, [run.id for run in compared]), sums, progress=progress)
+    compared, read = drawn(known, {run.id for run in failed}) if failed and others else ([], [])
+    features = run_features(
+        storage, compared, tags_of(storage, [run.id for run in compared]), sums, read=read, progress=progress
+    )
     return Why(
         None if rule is None else str(rule),
         len(known),
@@ -132,6 +137,8 @@ def why(
             {run.id: not passed[run.id] for run in compared},
             {run.id: (run.agent_id, run.task) for run in compared},
         ),
+        len(compared),
+        len(read),
         missed_rule(storage, found) if rule is None and not failed else None,
     )
 

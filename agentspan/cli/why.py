@@ -9,7 +9,7 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis import diff_text, id_prefixes
-from agentspan.analysis.findings import FDR, POWER, Finding, Findings
+from agentspan.analysis.findings import FDR, POWER, Finding
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
@@ -72,7 +72,11 @@ def plain(found: Why) -> dict[str, Any]:
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
         "missed": _plain_missed(found.missed),
         "compared": {name: getattr(findings, name) for name in ("runs", "tasks", "tested", "stratified")}
-        | {"detectable": None if findings.detectable == inf else findings.detectable},
+        | {
+            "drawn": found.compared,
+            "read": found.read,
+            "detectable": None if findings.detectable == inf else findings.detectable,
+        },
     }
 
 
@@ -112,7 +116,7 @@ def _lines(found: Why, limit: int) -> Iterator[str]:
             )
     if found.failed and found.failed < found.runs:
         yield ""
-        yield from _findings(found.findings, columns)
+        yield from _findings(found, columns)
 
 
 def _head(found: Why) -> str:
@@ -173,7 +177,8 @@ def _seen(first_at: str, last_at: str) -> str:
     return f"{last} {zone}" if first == last else f"{first} – {last} {zone}"
 
 
-def _findings(found: Findings, columns: int) -> Iterator[str]:
+def _findings(answer: Why, columns: int) -> Iterator[str]:
+    found = answer.findings
     rate = f"FDR {FDR:.0%}"
     if found.stratified:
         where = f"within the same task ({found.tasks:,} of them with both outcomes)"
@@ -182,6 +187,10 @@ def _findings(found: Findings, columns: int) -> Iterator[str]:
     nothing = "" if found.findings else f": nothing at {rate}"
     for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 3):
         yield style(line, bold=True)
+    parts = [("", answer.compared), ("arguments of ", answer.read)]
+    partly = [f"{what}{number:,} of {answer.runs:,} runs" for what, number in parts if number < answer.runs]
+    if partly:
+        yield fit(f"looked at: {', '.join(partly)}", columns)
     if found.detectable is not None:
         odds = f"what such runs show: odds of ×{_ratio(found.detectable)} or more (power {POWER:.0%})"
         yield "these runs are too few to show anything" if found.detectable == inf else fit(odds, columns)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted import plant
 
 import agentspan
 from tests.cli.calling import call, lines
@@ -163,3 +164,17 @@ def test_findings_of_runs_without_tasks_carry_the_warning(tmp_path: Path) -> Non
     warning = shown.index("pooled only, so that it may be the tasks:")
     assert shown[warning - 2] == "what goes with failure, pooled, because too few runs have a task in common, of"
     assert shown[warning + 1].startswith("  Tool pay used")
+
+
+def test_a_part_of_the_runs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        plant(db.storage, "argument", runs=900, seed=0, each=2)
+    shown = lines(path, "why")
+    assert re.fullmatch(
+        r"looked at: arguments of 5\d\d of 900 runs", next(line for line in shown if "arguments of" in line)
+    )
+    assert any(line.startswith("  Tool pay with currency=EUR") for line in shown)
+    compared = document(path)["compared"]
+    assert (compared["drawn"], compared["stratified"]) == (900, True)
+    assert 500 < compared["read"] < 600
