@@ -5,6 +5,10 @@ The figures are seconds of the processor, user and system, with the start of Pyt
 than the clock's.
 
     python benchmarks/bench_verdicts.py [--spans 1000000] [--rounds 5] [--file MADE.db] [--against PYTHON]
+    python benchmarks/bench_verdicts.py --planted 200
+
+With `--planted` it counts instead in how many sets of runs `why` finds a planted cause (see planted), and how often it
+finds something where outcomes were shuffled within tasks, in half as many shuffles again.
 """
 
 import argparse
@@ -17,6 +21,7 @@ from pathlib import Path
 
 from make_runs import make
 from measuring import bar, machine, verdict
+from planted import CAUSES, MOST_ALARMS, TABLE, false_alarms, found
 
 import agentspan
 
@@ -48,6 +53,25 @@ def made_index(python: str, file: Path) -> float:
     return seconds(python, file, ("stats",)) - seconds(python, file, ("stats",))
 
 
+def planted_causes(sets: int) -> None:
+    """Print the share of sets in which each cause is found, and that of false alarms."""
+    print(f"{'found within tasks':<20}" + "".join(f"{runs:>6} runs" for runs, _ in TABLE))
+    for cause in CAUSES:
+        shares = [sum(found(cause, runs=runs, seed=seed) for seed in range(sets)) / sets for runs, _ in TABLE]
+        is_met = all(share >= least for share, (_, least) in zip(shares, TABLE, strict=True))
+        print(f"{cause:<20}" + "".join(f"{share:11.3f}" for share in shares) + ("" if is_met else "  missed"))
+    shuffles = 5
+    bases = max(1, 3 * sets // 2 // shuffles)
+    causes = [*CAUSES]
+    shares = [
+        sum(false_alarms(causes[seed % len(causes)], runs=runs, seed=seed, shuffles=shuffles) for seed in range(bases))
+        / (bases * shuffles)
+        for runs, _ in TABLE
+    ]
+    is_met = all(share <= MOST_ALARMS for share in shares)
+    print(f"{'false alarms':<20}" + "".join(f"{share:11.3f}" for share in shares) + ("" if is_met else "  missed"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spans", type=int, default=MILLION)
@@ -55,7 +79,11 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="made by make_runs.py with --verdicts; its index is made anew")
     parser.add_argument("--against", help="the Python of another checkout's environment, which takes turns")
     parser.add_argument("--folder", help="where the file lies meanwhile; a temporary folder when left out")
+    parser.add_argument("--planted", type=int, metavar="SETS", help="count findings in so many sets of each kind")
     options = parser.parse_args()
+    if options.planted:
+        planted_causes(options.planted)
+        return
     pythons = [sys.executable, *([options.against] if options.against else [])]
     print(machine())
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

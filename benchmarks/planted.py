@@ -7,6 +7,7 @@ eleven spans, with arguments, numbers of calls and durations that mean nothing.
 
 import json
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from math import exp, log
@@ -14,10 +15,16 @@ from typing import Any
 
 import agentspan
 from agentspan import clock, ids
+from agentspan.analysis.findings import find
+from agentspan.analysis.run_features import run_features
+from agentspan.analysis.runs import run_briefs
+from agentspan.analysis.why import why
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import fallback
+from agentspan.storage.analytics import RunBrief
+from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 
 CAUSES = {
@@ -32,6 +39,10 @@ CAUSES = {
 }
 """The causes that can be planted, each with the finding that names it."""
 WORDS = ("busy", "closed", "away", "too late", "too many")
+TABLE = ((100, 0.45), (300, 0.95))
+"""Numbers of runs, and in which share of the sets each cause must be found."""
+MOST_ALARMS = 0.05
+"""The share of shuffled sets in which anything may be found."""
 EXPOSED, HARMLESS, FAILING = 0.20, 0.25, 0.31
 BEGAN_NS = 1_780_000_000 * 10**9
 
@@ -115,8 +126,9 @@ class _Maker:
                 "search", [] if cause == "empty result" else [dice.randrange(99)], city=city, page=dice.random()
             )
         if cause == "repeat":
-            yield self.tool("search", [1], city=city, page=-1)
-            yield self.tool("search", [1], city=city, page=-1)
+            page = dice.random()
+            yield self.tool("search", [1], city=city, page=page)
+            yield self.tool("search", [1], city=city, page=page)
         yield self.model()
         fails = cause == "failing tool"
         yield self.tool("quote", dice.choice(WORDS) if fails else 7, fails, seats=dice.choice([1, 2, 3]))
@@ -161,3 +173,32 @@ class _Maker:
             meaning.summary, meaning.label, began, finished, took / 1e6, None, None, None, began, finished, None, None,
             is_aggregate=meaning.is_aggregate,
         )  # fmt: skip
+
+
+def found(cause: str, *, runs: int, seed: int) -> bool:
+    """Return whether `why` finds a cause within tasks in a set of runs."""
+    storage = MemoryStorage()
+    plant(storage, cause, runs=runs, seed=seed)
+    answer = why(storage).findings
+    return answer.stratified and CAUSES[cause] in {each.feature for each in answer.findings}
+
+
+def false_alarms(cause: str, *, runs: int, seed: int, shuffles: int) -> int:
+    """Return in how many shuffles of the outcomes within tasks something is found."""
+    storage = MemoryStorage()
+    plant(storage, cause, runs=runs, seed=seed)
+    known = [run for run in run_briefs(storage) if run.status in ("complete", "failed")]
+    features = run_features(storage, known)
+    tasks: dict[str | None, list[RunBrief]] = defaultdict(list)
+    for run in known:
+        tasks[run.task].append(run)
+    dice = random.Random(seed)
+    alarms = 0
+    for _ in range(shuffles):
+        failed: dict[str, bool] = {}
+        for task in tasks.values():
+            outcomes = dice.sample([run.status == "failed" for run in task], len(task))
+            failed |= {run.id: outcome for run, outcome in zip(task, outcomes, strict=True)}
+        answer = find(features, failed, {run.id: (run.agent_id, run.task) for run in known})
+        alarms += bool(answer.findings)
+    return alarms

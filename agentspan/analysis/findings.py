@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from math import inf
 
 from agentspan.analysis.drawing import is_stratified
-from agentspan.analysis.run_features import Feature
+from agentspan.analysis.feature import Feature
 from agentspan.analysis.statistics import benjamini_hochberg
 from agentspan.analysis.stratified import Strata, Table
 
 FDR = 0.10
 """The share of false findings among all that is accepted."""
+FALSE_ALARMS = 0.05
+"""The share of sets of runs without any cause in which something may be found: the clearest finding needs this q (R. J.
+Simes, Biometrika 73, 1986). By FDR alone it would be 10 %, as any finding in them is false."""
 POWER = 0.8
 DECIDABLE = 0.05
 """The smallest p that the numbers of runs must allow for a feature to be tested."""
@@ -118,11 +121,12 @@ def _tested(
             tested.append((found.p(), feature, found))
     tested.sort(key=lambda each: each[0])  # stable: equal ones stay in the order of the features
     q_values = benjamini_hochberg([p for p, _, _ in tested])
-    clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if q <= FDR]
+    is_alarm = bool(q_values) and q_values[0] <= FALSE_ALARMS
+    clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if is_alarm and q <= FDR]
     detectable = None
     if tested and not clear:
         most = max((each for _, _, each in tested), key=lambda each: each.variance)
-        detectable = most.detectable(FDR / len(tested), POWER)
+        detectable = most.detectable(FALSE_ALARMS / len(tested), POWER)
     findings = tuple(_finding(feature, found, q, failed, stratified) for q, (_, feature, found) in clear)
     return findings, len(tested), detectable
 

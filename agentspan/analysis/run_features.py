@@ -7,45 +7,14 @@ some of the runs (see drawing). A feature is known only of the runs that were re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from statistics import median_low
-from typing import Any, NamedTuple
 
-from agentspan import jsontext
 from agentspan.analysis.failures import failure_sums, step_uses
+from agentspan.analysis.feature import FEWEST, Feature
+from agentspan.analysis.span_features import span_features
 from agentspan.figures import count_text
-from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.signatures import Signature, type_title
 from agentspan.storage.analytics import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
-from agentspan.text import one_line
-
-MAX_ARGUMENTS = 200
-"""Values of arguments that are tested, those in the most runs: each further test makes the others weaker."""
-MAX_VALUE = 40
-"""Characters of an argument's value, at most; longer ones are texts, which are seldom the same in two runs."""
-FEWEST = 3
-"""Runs that have a feature, and that lack it, at least."""
-
-
-class Feature(NamedTuple):
-    """A property that some runs have and others lack.
-
-    Attributes:
-        text: what it is, such as `Tool book_reservation used`.
-        runs: the ids of the runs that have it.
-        known: the ids of the runs of which it is known; None for all.
-        lacking: what the other runs have in common, such as `Tool book_reservation not used`; "" for `no` and the text.
-    """
-
-    text: str
-    runs: frozenset[str]
-    known: frozenset[str] | None = None
-    lacking: str = ""
-
-    @property
-    def opposite(self) -> str:
-        """What the runs without it have in common."""
-        return self.lacking or f"no {self.text}"
 
 
 def run_features(
@@ -58,10 +27,6 @@ def run_features(
     progress: Progress | None = None,
 ) -> list[Feature]:
     """Return the features that some of these runs have and others lack.
-
-    Of several features that the same runs have, or all others, the first one stays: a tool that was used says more than
-    its error, that more than that it failed, and that more than a number of steps. One that all others have names what
-    lacks the first one: `currency=EUR` instead of no `currency=USD`.
 
     Args:
         runs: the latest first.
@@ -78,21 +43,35 @@ def run_features(
         *_told(runs, tags or {}),
         *_used(steps),
         *_errors(failures, ids),
-        *_of_payloads(storage, runs if read is None else read),
+        *span_features(storage, [run.id for run in (runs if read is None else read)]),
         *_sizes(runs),
         *_how_used(steps),
     ]
-    telling: dict[frozenset[str], Feature] = {}
-    for feature in found:
+    return distinct(found, ids)
+
+
+def distinct(features: Iterable[Feature], ids: frozenset[str]) -> list[Feature]:
+    """Return the features without those that tell nothing new.
+
+    Of several features that the same runs have, or all others, the first one stays: a tool that was used says more than
+    its error, that more than that it failed, and that more than a number of steps. One that all others have names what
+    lacks the first one: `currency=EUR` instead of no `currency=USD`. Only features that are known of the same runs are
+    compared.
+
+    Args:
+        ids: of all runs.
+    """
+    telling: dict[tuple[frozenset[str], frozenset[str]], Feature] = {}
+    for feature in features:
         known = ids if feature.known is None else feature.known
         lacking = known - feature.runs
-        if min(len(feature.runs), len(lacking)) < FEWEST or feature.runs in telling:
+        if min(len(feature.runs), len(lacking)) < FEWEST or (known, feature.runs) in telling:
             continue
-        if lacking in telling:
-            first = telling[lacking]
-            telling[lacking] = first if first.lacking else first._replace(lacking=feature.text)
-        else:
-            telling[feature.runs] = feature
+        first = telling.get((known, lacking))
+        if first is None:
+            telling[known, feature.runs] = feature
+        elif not first.lacking:
+            telling[known, lacking] = first._replace(lacking=feature.text)
     return [*telling.values()]
 
 
@@ -166,51 +145,3 @@ def _how_used(steps: Sequence[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
         times = "once" if usual == 1 else f"{usual} times"
         often = frozenset(use.run_id for use in own if use.spans > usual)
         yield Feature(f"{step} used more than {times}", often, None, f"{step} used at most {times}")
-
-
-def _of_payloads(storage: Storage, runs: Sequence[RunBrief]) -> list[Feature]:
-    """Read the payloads of runs for values of arguments, and calls that are repeated."""
-    having: dict[str, set[str]] = defaultdict(set)
-    known = [run.id for run in runs]
-    for id in known:
-        calls: Counter[tuple[str, str]] = Counter()
-        for span in storage.iter_spans(id):
-            type_ = built_in_part(span.schema_name)
-            if span.label is None or type_ not in ("tool", "llm"):
-                continue
-            step = f"{type_title(span.schema_name)} {span.label}"
-            for name, value in _parameters(span):
-                having[f"{step} with {name}={value}"].add(id)
-            if type_ == "tool":
-                calls[step, _arguments_text(span.payload)] += 1
-        for (step, _), number in calls.items():
-            if number > 1:
-                having[f"{step} repeated with the same arguments"].add(id)
-    most = sorted(having, key=lambda text: (-len(having[text]), text))
-    fitting = [text for text in most if FEWEST <= len(having[text]) <= len(known) - FEWEST][:MAX_ARGUMENTS]
-    return [Feature(text, frozenset(having[text]), frozenset(known)) for text in fitting]
-
-
-def _parameters(span: AgentSpanRow) -> Iterator[tuple[str, str]]:
-    """Yield the short values that a tool was called with, or that a model was set to."""
-    payload = _decoded(span.payload)
-    given = payload.get("arguments") if type(payload) is dict and built_in_part(span.schema_name) == "tool" else payload
-    if type(given) is not dict:
-        return
-    for name, value in given.items():
-        text = value if type(value) is str else str(value).lower() if type(value) in (bool, int, float) else None
-        if text is not None and text != span.label and len(text) <= MAX_VALUE:
-            yield one_line(name, MAX_VALUE), one_line(text, MAX_VALUE)
-
-
-def _arguments_text(payload: str) -> str:
-    """Return what a call was made with as one text; the id of the call is no part of it."""
-    decoded = _decoded(payload)
-    return jsontext.canonical(decoded.get("arguments", decoded)) if type(decoded) is dict else payload
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return jsontext.decode(text)
-    except (ValueError, RecursionError):
-        return None

@@ -148,7 +148,7 @@ def _group(group: Group, signature: str, found: Why, columns: int) -> Iterator[s
     title = wrap(group.text, columns - len(indent), 2)
     yield f"{style(signature, fg='yellow')}  {title[0]}"
     yield from (f"{indent}{line}" for line in title[1:])
-    times = noun(group.spans, "step") if group.spans else ""
+    times = noun(group.spans, "failed step") if group.spans else ""
     if found.failed:
         passed = (
             "" if group.passed is None else f", and in {group.passed:,} of {found.runs - found.failed:,} that passed"
@@ -192,8 +192,8 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
     if partly:
         yield fit(f"looked at: {', '.join(partly)}", columns)
     if found.detectable is not None:
-        odds = f"what such runs show: odds of ×{_ratio(found.detectable)} or more (power {POWER:.0%})"
-        yield "these runs are too few to show anything" if found.detectable == inf else fit(odds, columns)
+        odds = f"odds of ×{_ratio(found.detectable)} or more would have been found (power {POWER:.0%})"
+        yield "these runs are too few: nothing would have been found" if found.detectable == inf else fit(odds, columns)
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
     if pooled:
         yield from wrap("pooled only, so that it may be the tasks:", columns, 2)

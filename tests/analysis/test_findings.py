@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 import agentspan
+from agentspan.analysis.feature import Feature
 from agentspan.analysis.findings import Findings, find
-from agentspan.analysis.run_features import Feature, run_features
+from agentspan.analysis.run_features import distinct, run_features
 from agentspan.analysis.runs import run_briefs
+from agentspan.analysis.span_features import span_features
 
 FEATURES = 40
 
@@ -139,6 +141,16 @@ def test_of_two_values_that_all_runs_have_each_names_the_lack_of_the_other(made:
     assert found["LLM big used"] == "LLM big not used"
 
 
+def test_only_features_known_of_the_same_runs_name_each_other() -> None:
+    """`a before b` is known of the first six runs only: it is not what all runs but the first three have in common."""
+    runs = [*map(str, range(9))]
+    north = Feature("north", frozenset(runs[:3]))
+    order = Feature("a before b", frozenset(runs[3:6]), frozenset(runs[:6]))
+    south = Feature("south", frozenset(runs[3:]))
+    found = distinct([north, order, south, Feature("again", north.runs)], frozenset(runs))
+    assert [(each.text, each.opposite) for each in found] == [("north", "south"), ("a before b", "no a before b")]
+
+
 def test_a_failure_says_more_than_that_the_tool_was_used_twice() -> None:
     with agentspan.open(":memory:") as db:
         for number in range(8):
@@ -162,3 +174,29 @@ def test_nothing_says_what_could_have_been_found() -> None:
         found = find(features, failed, strata)
         assert found.findings == ()
         assert found.detectable == pytest.approx(wanted, rel=0.2)
+
+
+def test_features_that_only_spans_and_metadata_tell() -> None:
+    """The first three of twelve runs find nothing, take long for it, and pay before they check."""
+    with agentspan.open(":memory:") as db:
+        number = {}
+        for each in range(12):
+            region = "north" if each % 2 else "south"
+            run = db.agent_instances.register("a", metadata={"region": region, "parts": [1], "ticket": each})
+            number[run.id] = each
+            db.agent_instances.start(run.id)
+            for place, name in enumerate(("find", "pay", "check") if each < 3 else ("find", "check", "pay")):
+                rows: Any = {"rows": [] if each < 3 and name == "find" else [each], "total": 0}
+                began, ended = (f"2026-11-26T03:0{place}:0{second}.000000Z" for second in (0, 9 if each < 3 else 1))
+                times: Any = {"started_at": began, "finished_at": ended}
+                payload = {"name": name, "arguments": {"n": f"{each}"}}
+                db.agent_spans.create(run.id, "tool", "complete", payload, {"output": rows}, **times)
+            db.agent_instances.finish(run.id, "complete")
+        found = {each.text: {number[id] for id in each.runs} for each in span_features(db.storage, [*number])}
+    assert found == {
+        "Tool find with an empty result": {0, 1, 2},
+        "metadata region=north": {1, 3, 5, 7, 9, 11},
+        "metadata region=south": {0, 2, 4, 6, 8, 10},
+        "Tool check before Tool pay": {*range(3, 12)},
+        **{f"Tool {name} longer than 1.0 s": {0, 1, 2} for name in ("check", "find", "pay")},
+    }

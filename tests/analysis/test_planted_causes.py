@@ -1,12 +1,13 @@
 """`why` finds causes that were planted among real difficulties of tasks, in few runs and in many."""
 
 import pytest
-from planted import CAUSES, plant
+from planted import CAUSES, false_alarms, found, plant
 
 from agentspan.analysis.drawing import drawn, is_stratified
 from agentspan.analysis.why import Why, why
 from agentspan.storage.analytics import RunBrief
 from agentspan.storage.memory import MemoryStorage
+from tests.tiers import longer
 
 
 def answered(cause: str | None, *, runs: int, seed: int, each: int = 5) -> Why:
@@ -24,6 +25,20 @@ def test_more_runs_find_no_less(runs: int, each: int) -> None:
     assert first.q < 1e-6
     assert found.compared == min(runs, 2000)
     assert 500 < found.read < 600
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_each_cause_is_found_within_tasks(cause: str) -> None:
+    """In 300 runs; benchmarks/bench_verdicts.py --planted 200 counts more sets, and 100 runs."""
+    sets = longer("AGENTSPAN_TEST_SETS", 1, 10, 100)
+    hits = sum(found(cause, runs=300, seed=seed) for seed in range(sets))
+    assert hits >= 0.9 * sets
+
+
+def test_nothing_is_found_where_outcomes_are_shuffled_within_tasks() -> None:
+    """Of 300 shuffles 2 gave a false alarm in 100 runs, and 10 in 300."""
+    shuffles = longer("AGENTSPAN_TEST_SHUFFLES", 10, 100, 500)
+    assert false_alarms("argument", runs=100, seed=0, shuffles=shuffles) <= max(1, 0.05 * shuffles)
 
 
 def brief(number: int, task: str | None, spans: int = 10) -> RunBrief:

@@ -58,7 +58,7 @@ def test_groups_and_findings(db: Path) -> None:
     assert shown[0] == "8 of 16 runs failed (50%, 28–72%)"
     assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
     assert "      in 8 of 8 failed runs, and in 0 of 8 that passed\n" in text
-    assert re.search(r"      16 steps · [0-9a-z]{12} · 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d", text)
+    assert re.search(r"      16 failed steps · [0-9a-z]{12} · 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d", text)
     assert "what goes with failure, within the same task (8 of them with both outcomes)" in text
     assert "  Tool look not used          8/8 failed, 0/8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
     found = document(db)
