@@ -9,6 +9,10 @@ that differ by the drop that the first one says would show.
 
     python benchmarks/bench_verdicts.py [--spans 1000000] [--rounds 5] [--file MADE.db] [--against PYTHON]
     python benchmarks/bench_verdicts.py --simulate 400
+    python benchmarks/bench_verdicts.py --planted 200
+
+With `--planted` it counts in how many sets of runs `why` finds a planted cause (see planted), and how often it finds
+something where outcomes were shuffled within tasks, in half as many shuffles again.
 """
 
 import argparse
@@ -23,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from make_runs import make
 from measuring import bar, machine, verdict
+from planted import CAUSES, MOST_ALARMS, TABLE, false_alarms, found
 
 import agentspan
 from tests.analysis.simulated_groups import simulated
@@ -63,10 +68,29 @@ def simulate(sets: int) -> None:
     print(f"{'metrics':>7}  {'tasks':>5}  {'drop':>9}  {'found':>6}  {'false':>6}")
     for metrics, tasks in SIMULATED:
         with bar(range(sets), f"{metrics} metrics, {tasks} tasks") as seeds:
-            found = [simulated(seed, runs=RUNS, metrics=metrics, tasks=tasks) for seed in seeds]
-        drop = statistics.median(each.drop for each in found)
-        shares = [sum(each) / sets for each in ([one.is_found for one in found], [one.is_false for one in found])]
+            drifts = [simulated(seed, runs=RUNS, metrics=metrics, tasks=tasks) for seed in seeds]
+        drop = statistics.median(each.drop for each in drifts)
+        shares = [sum(each) / sets for each in ([one.is_found for one in drifts], [one.is_false for one in drifts])]
         print(f"{metrics:>7}  {tasks or 'none':>5}  {100 * drop:2.0f} points  {shares[0]:6.1%}  {shares[1]:6.1%}")
+
+
+def planted_causes(sets: int) -> None:
+    """Print the share of sets in which each cause is found, and that of false alarms."""
+    print(f"{'found within tasks':<20}" + "".join(f"{runs:>6} runs" for runs, _ in TABLE))
+    for cause in CAUSES:
+        shares = [sum(found(cause, runs=runs, seed=seed) for seed in range(sets)) / sets for runs, _ in TABLE]
+        is_met = all(share >= least for share, (_, least) in zip(shares, TABLE, strict=True))
+        print(f"{cause:<20}" + "".join(f"{share:11.3f}" for share in shares) + ("" if is_met else "  missed"))
+    shuffles = 5
+    bases = max(1, 3 * sets // 2 // shuffles)
+    causes = [*CAUSES]
+    shares = [
+        sum(false_alarms(causes[seed % len(causes)], runs=runs, seed=seed, shuffles=shuffles) for seed in range(bases))
+        / (bases * shuffles)
+        for runs, _ in TABLE
+    ]
+    is_met = all(share <= MOST_ALARMS for share in shares)
+    print(f"{'false alarms':<20}" + "".join(f"{share:11.3f}" for share in shares) + ("" if is_met else "  missed"))
 
 
 def main() -> None:
@@ -77,9 +101,13 @@ def main() -> None:
     parser.add_argument("--against", help="the Python of another checkout's environment, which takes turns")
     parser.add_argument("--folder", help="where the file lies meanwhile; a temporary folder when left out")
     parser.add_argument("--simulate", type=int, metavar="SETS", help="count how often drift is right, in so many sets")
+    parser.add_argument("--planted", type=int, metavar="SETS", help="count findings in so many sets of each kind")
     options = parser.parse_args()
     if options.simulate:
         simulate(options.simulate)
+        return
+    if options.planted:
+        planted_causes(options.planted)
         return
     pythons = [sys.executable, *([options.against] if options.against else [])]
     print(machine())

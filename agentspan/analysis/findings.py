@@ -1,35 +1,42 @@
 """Finds what goes with failure: features of runs whose failures differ by more than chance, within the same task.
 
-Tasks differ in what they need and in how hard they are, so a feature of hard tasks would pass for a cause. Where runs
-have no tasks, they are compared within the same agent, and the answer says that they are pooled. The share of false
-findings among all is controlled (Benjamini and Hochberg); a feature that these numbers of runs cannot decide is not
-tested (Tarone).
+Tasks differ in what they need and in how hard they are, so a feature of hard tasks would pass for a cause. Where too
+few runs share a task, they are compared within the same agent, and the answer says that they are pooled. The share of
+false findings among all is controlled (Benjamini and Hochberg); a feature that these numbers of runs cannot decide is
+not tested (Tarone).
 """
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
-from agentspan.analysis.run_features import Feature
+from agentspan.analysis.drawing import is_stratified
+from agentspan.analysis.feature import Feature
 from agentspan.analysis.statistics import benjamini_hochberg
 from agentspan.analysis.stratified import Strata, Table
 
 FDR = 0.10
 """The share of false findings among all that is accepted."""
+FALSE_ALARMS = 0.05
+"""The share of sets of runs without any cause in which something may be found: the clearest finding needs this q (R. J.
+Simes, Biometrika 73, 1986). By FDR alone it would be 10 %, as any finding in them is false."""
+POWER = 0.8
 DECIDABLE = 0.05
 """The smallest p that the numbers of runs must allow for a feature to be tested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A feature that goes with failure, or with passing.
+    """A feature that goes with failure. One that goes with passing is turned around: that runs lack it.
 
     Attributes:
-        feature: what it is, such as `Tool book_reservation used`.
+        feature: what it is, such as `Tool book_reservation not used`.
         failed_with, failed: of how many failed runs how many have it; only runs of which it is known count.
         passed_with, passed: the same of runs that passed.
-        odds_ratio: how many times greater the odds of failing are with it; infinite where no run contradicts.
-        low, high: its interval at 95 %.
+        odds_ratio: how many times greater the odds of failing are with it, more than 1; infinite where no run
+            contradicts.
+        low, high: its interval at 95 %, exact where no run contradicts.
         q: the share of false findings among those that are at least as clear as this one.
         stratified: whether runs were compared within the same task.
     """
@@ -57,6 +64,9 @@ class Findings:
         tasks: how many tasks have both failed and passed runs.
         tested: how many features could be decided.
         stratified: whether runs were compared within the same task.
+        detectable: if nothing was found: the least odds ratio that would have been found in four of five sets of such
+            runs, as a feature of that number of runs which tells most; infinite if none would. None where nothing was
+            tested, or something was found.
     """
 
     findings: tuple[Finding, ...]
@@ -65,6 +75,7 @@ class Findings:
     tasks: int
     tested: int
     stratified: bool
+    detectable: float | None = None
 
 
 def find(
@@ -80,15 +91,15 @@ def find(
     agents: dict[str, Hashable] = {id: strata[id][0] for id in failed}
     tasks: dict[str, Hashable] = {id: strata[id] for id in failed if strata[id][1] is not None}
     mixed = _mixed(failed, tasks)
-    stratified = len(set(tasks.values())) < len(tasks)
-    pooled, tested = _tested(features, failed, agents, stratified=False)
+    stratified = is_stratified(tasks.values(), len(failed))
+    pooled, tested, detectable = _tested(features, failed, agents, stratified=False)
     if not stratified:
-        return Findings(pooled, (), len(failed), 0, tested, False)
+        return Findings(pooled, (), len(failed), 0, tested, False, detectable)
     within = {id: is_failed for id, is_failed in failed.items() if id in tasks}
-    found, tested = _tested(features, within, tasks, stratified=True)
+    found, tested, detectable = _tested(features, within, tasks, stratified=True)
     names = {each.feature for each in found}
     others = tuple(each for each in pooled if each.feature not in names)
-    return Findings(found, others, len(within), mixed, tested, True)
+    return Findings(found, others, len(within), mixed, tested, True, detectable)
 
 
 def _mixed(failed: Mapping[str, bool], tasks: Mapping[str, Hashable]) -> int:
@@ -101,8 +112,8 @@ def _mixed(failed: Mapping[str, bool], tasks: Mapping[str, Hashable]) -> int:
 
 def _tested(
     features: Sequence[Feature], failed: Mapping[str, bool], strata: Mapping[str, Hashable], *, stratified: bool
-) -> tuple[tuple[Finding, ...], int]:
-    """Return the findings, the clearest first, and how many features were tested."""
+) -> tuple[tuple[Finding, ...], int, float | None]:
+    """Return the findings, the clearest first; how many features were tested; and what could have been found."""
     tested: list[tuple[float, Feature, Strata]] = []
     for feature in features:
         found = Strata(_tables(feature, failed, strata))
@@ -110,8 +121,14 @@ def _tested(
             tested.append((found.p(), feature, found))
     tested.sort(key=lambda each: each[0])  # stable: equal ones stay in the order of the features
     q_values = benjamini_hochberg([p for p, _, _ in tested])
-    clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if q <= FDR]
-    return tuple(_finding(feature, found, q, failed, stratified) for q, (_, feature, found) in clear), len(tested)
+    is_alarm = bool(q_values) and q_values[0] <= FALSE_ALARMS
+    clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if is_alarm and q <= FDR]
+    detectable = None
+    if tested and not clear:
+        most = max((each for _, _, each in tested), key=lambda each: each.variance)
+        detectable = most.detectable(FALSE_ALARMS / len(tested), POWER)
+    findings = tuple(_finding(feature, found, q, failed, stratified) for q, (_, feature, found) in clear)
+    return findings, len(tested), detectable
 
 
 def _tables(feature: Feature, failed: Mapping[str, bool], strata: Mapping[str, Hashable]) -> Iterable[Table]:
@@ -126,15 +143,23 @@ def _finding(feature: Feature, found: Strata, q: float, failed: Mapping[str, boo
     fails = {id for id in known if failed[id]}
     with_ = known & feature.runs
     effect = found.effect()
+    text, odds, low, high = feature.text, effect.odds_ratio, effect.interval.low, effect.interval.high
+    if odds < 1:
+        with_ = known - feature.runs
+        text, odds, low, high = feature.opposite, _inverse(odds), _inverse(high), _inverse(low)
     return Finding(
-        feature.text,
+        text,
         len(with_ & fails),
         len(fails),
         len(with_ - fails),
         len(known) - len(fails),
-        effect.odds_ratio,
-        effect.interval.low,
-        effect.interval.high,
+        odds,
+        low,
+        high,
         q,
         stratified,
     )
+
+
+def _inverse(ratio: float) -> float:
+    return inf if ratio == 0 else 1 / ratio

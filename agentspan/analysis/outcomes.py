@@ -6,6 +6,7 @@ Nothing is stored. The newest score of the rule's name decides, of any judge; sc
 import math
 import operator
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +16,11 @@ from agentspan.model.scores import SOURCES
 from agentspan.storage.analytics import LatestScore
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scanning import scan
-from agentspan.storage.scores import latest_scores
+from agentspan.storage.scores import latest_scores, newest_scores
 from agentspan.text import one_line
+
+LOOKED_AT = 2000
+"""Runs whose scores are looked at for a rule that they miss, the latest ones."""
 
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -131,6 +135,47 @@ def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = N
         return {run.id: _BY_STATUS.get(run.status) for run in runs}
     scores = latest_scores(storage, rule.name, rule.source) if runs else {}
     return {run.id: None if (score := scores.get(run.id)) is None else rule.holds(score) for run in runs}
+
+
+class Missed(NamedTuple):
+    """A rule that runs missed, though none of them failed by its status.
+
+    Attributes:
+        rule: what says so.
+        missed: how many missed it.
+        runs: how many have the score.
+    """
+
+    rule: OutcomeRule
+    missed: int
+    runs: int
+
+
+def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
+    """Return what a score with two values, such as 0 and 1, says of runs: those with the lower one missed it.
+
+    Of several such scores, the one that most of the latest runs have; None if there is none.
+    """
+    values: dict[str, set[float]] = defaultdict(set)
+    counts: Counter[str] = Counter()
+    for row in newest_scores(storage, [run.id for run in runs[:LOOKED_AT]]):
+        if row.target_type == "agent_instance" and row.value is not None:
+            values[row.name].add(row.value)
+            counts[row.name] += 1
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        rule = OutcomeRule(name, None, ">=", max(values[name]))
+        if len(values[name]) == 2 and _is_written(rule):
+            passed = [found for found in outcomes(storage, runs, rule).values() if found is not None]
+            return Missed(rule, passed.count(False), len(passed)) if False in passed else None
+    return None
+
+
+def _is_written(rule: OutcomeRule) -> bool:
+    """Return whether the text of a rule stands for it: a score's name may have any characters."""
+    try:
+        return parse(str(rule)) == rule
+    except InvalidValue:
+        return False
 
 
 def _number(text: str) -> float | None:

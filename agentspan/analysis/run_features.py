@@ -1,77 +1,78 @@
 """Features of runs, each a yes or no: a tool used or not, called often, with a value, more steps or tokens than half.
 
 They are what `findings` tests. What a run used comes from the index; values of arguments are read from the payloads of
-the latest runs, in bounded number. A feature is known only of the runs that were read for it.
+some of the runs (see drawing). A feature is known only of the runs that were read for it.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from statistics import median_low
-from typing import Any, NamedTuple
 
-from agentspan import jsontext
-from agentspan.analysis.failures import step_uses
+from agentspan.analysis.failures import failure_sums, step_uses
+from agentspan.analysis.feature import FEWEST, Feature
+from agentspan.analysis.span_features import span_features
 from agentspan.figures import count_text
-from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.aggregates import built_in_part
-from agentspan.schemas.signatures import type_title
-from agentspan.storage.analytics import Progress, RunBrief, StepUse
+from agentspan.schemas.signatures import Signature, type_title
+from agentspan.storage.analytics import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
-from agentspan.text import one_line
-
-READ_SPANS = 5000
-"""Spans whose payloads are read, those of the latest runs: a tenth of a second."""
-MAX_ARGUMENTS = 200
-"""Values of arguments that are tested, those in the most runs: each further test makes the others weaker."""
-MAX_VALUE = 40
-"""Characters of an argument's value, at most; longer ones are texts, which are seldom the same in two runs."""
-FEWEST = 3
-"""Runs that have a feature, and that lack it, at least."""
-
-
-class Feature(NamedTuple):
-    """A property that some runs have and others lack.
-
-    Attributes:
-        text: what it is, such as `Tool book_reservation used`.
-        runs: the ids of the runs that have it.
-        known: the ids of the runs of which it is known; None for all.
-    """
-
-    text: str
-    runs: frozenset[str]
-    known: frozenset[str] | None = None
 
 
 def run_features(
     storage: Storage,
     runs: Sequence[RunBrief],
     tags: Mapping[str, Collection[str]] | None = None,
+    failures: Iterable[FailureSum] | None = None,
     *,
+    read: Sequence[RunBrief] | None = None,
     progress: Progress | None = None,
 ) -> list[Feature]:
     """Return the features that some of these runs have and others lack.
 
-    Of several features that the same runs have, or all others, the first one stays: a tool that was used says more than
-    that it failed, and that more than a number of steps.
-
     Args:
         runs: the latest first.
         tags: those of each run, by its id.
+        failures: of the runs, and maybe of others; read when left out.
+        read: those of the runs whose payloads are read; all when left out.
     """
     ids = frozenset(run.id for run in runs)
     uses = step_uses(storage, ids, progress=progress)
     steps = _by_step(uses)
-    found = [*_told(runs, tags or {}), *_used(steps), *_of_payloads(storage, runs), *_sizes(runs), *_how_used(steps)]
-    seen: set[frozenset[str]] = set()
-    telling = []
-    for feature in found:
+    if failures is None:
+        failures = failure_sums(storage, ids, progress=progress)
+    found = [
+        *_told(runs, tags or {}),
+        *_used(steps),
+        *_errors(failures, ids),
+        *span_features(storage, [run.id for run in (runs if read is None else read)]),
+        *_sizes(runs),
+        *_how_used(steps),
+    ]
+    return distinct(found, ids)
+
+
+def distinct(features: Iterable[Feature], ids: frozenset[str]) -> list[Feature]:
+    """Return the features without those that tell nothing new.
+
+    Of several features that the same runs have, or all others, the first one stays: a tool that was used says more than
+    its error, that more than that it failed, and that more than a number of steps. One that all others have names what
+    lacks the first one: `currency=EUR` instead of no `currency=USD`. Only features that are known of the same runs are
+    compared.
+
+    Args:
+        ids: of all runs.
+    """
+    telling: dict[tuple[frozenset[str], frozenset[str]], Feature] = {}
+    for feature in features:
         known = ids if feature.known is None else feature.known
         lacking = known - feature.runs
-        if min(len(feature.runs), len(lacking)) >= FEWEST and feature.runs not in seen and lacking not in seen:
-            seen |= {feature.runs, lacking}
-            telling.append(feature)
-    return telling
+        if min(len(feature.runs), len(lacking)) < FEWEST or (known, feature.runs) in telling:
+            continue
+        first = telling.get((known, lacking))
+        if first is None:
+            telling[known, feature.runs] = feature
+        elif not first.lacking:
+            telling[known, lacking] = first._replace(lacking=feature.text)
+    return [*telling.values()]
 
 
 def _told(runs: Sequence[RunBrief], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
@@ -83,18 +84,15 @@ def _told(runs: Sequence[RunBrief], tags: Mapping[str, Collection[str]]) -> Iter
             tagged[tag].add(run.id)
     agents = {agent for agent, _ in versions}
     for (agent, version), ids in sorted(versions.items()):
-        yield Feature(f"version {version}" if len(agents) == 1 else f"{agent} {version}", frozenset(ids))
+        text = f"version {version}" if len(agents) == 1 else f"{agent} {version}"
+        yield Feature(text, frozenset(ids))
     for tag, ids in sorted(tagged.items()):
         yield Feature(f"tag {tag}", frozenset(ids))
 
 
 def _sizes(runs: Sequence[RunBrief]) -> Iterator[Feature]:
-    yield from _more(runs, lambda run: run.spans, _steps_text)
-    yield from _more(runs, _tokens, lambda number: f"more than {count_text(number)} tokens")
-
-
-def _steps_text(number: int) -> str:
-    return "more than 1 step" if number == 1 else f"more than {number:,} steps"
+    yield from _more(runs, lambda run: run.spans, lambda number: "1 step" if number == 1 else f"{number:,} steps")
+    yield from _more(runs, _tokens, lambda number: f"{count_text(number)} tokens")
 
 
 def _tokens(run: RunBrief) -> int | None:
@@ -109,9 +107,8 @@ def _more(
     numbers = {run.id: number for run in runs if (number := number_of(run)) is not None}
     if numbers:
         middle = median_low(numbers.values())
-        yield Feature(
-            text(middle), frozenset(id for id, number in numbers.items() if number > middle), frozenset(numbers)
-        )
+        more = frozenset(id for id, number in numbers.items() if number > middle)
+        yield Feature(f"more than {text(middle)}", more, frozenset(numbers), f"at most {text(middle)}")
 
 
 def _by_step(uses: Iterable[StepUse]) -> list[tuple[str, list[StepUse]]]:
@@ -121,70 +118,30 @@ def _by_step(uses: Iterable[StepUse]) -> list[tuple[str, list[StepUse]]]:
     return sorted(groups.items())
 
 
+def _errors(failures: Iterable[FailureSum], ids: Collection[str]) -> Iterator[Feature]:
+    having: dict[Signature, set[str]] = defaultdict(set)
+    for each in failures:
+        if each.run_id in ids:
+            having[each.signature].add(each.run_id)
+    texts = Counter(signature.text for signature in having)
+    for signature, runs in sorted(having.items(), key=lambda item: (-len(item[1]), item[0])):
+        name = signature.text if texts[signature.text] == 1 else f"{signature.id[:4]} {signature.text}"
+        yield Feature(f"error {name}", frozenset(runs))
+
+
 def _used(steps: Iterable[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
     for step, own in steps:
-        yield Feature(f"{step} used", frozenset(use.run_id for use in own))
+        yield Feature(f"{step} used", frozenset(use.run_id for use in own), None, f"{step} not used")
 
 
 def _how_used(steps: Sequence[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
     for step, own in steps:
+        yield Feature(
+            f"{step} failed", frozenset(use.run_id for use in own if use.failed), None, f"{step} without a failure"
+        )
+    for step, own in steps:
         numbers = [use.spans for use in own]
         usual = min(median_low(numbers), max(numbers) - 1) or 1
+        times = "once" if usual == 1 else f"{usual} times"
         often = frozenset(use.run_id for use in own if use.spans > usual)
-        yield Feature(f"{step} used more than {'once' if usual == 1 else f'{usual} times'}", often)
-    for step, own in steps:
-        yield Feature(f"{step} failed", frozenset(use.run_id for use in own if use.failed))
-
-
-def _of_payloads(storage: Storage, runs: Sequence[RunBrief]) -> list[Feature]:
-    """Read the payloads of the latest runs for values of arguments, and calls that are repeated."""
-    having: dict[str, set[str]] = defaultdict(set)
-    known = []
-    room = READ_SPANS
-    for run in runs:
-        room -= run.spans
-        if room < 0:
-            break
-        id = run.id
-        known.append(id)
-        calls: Counter[tuple[str, str]] = Counter()
-        for span in storage.iter_spans(id):
-            type_ = built_in_part(span.schema_name)
-            if span.label is None or type_ not in ("tool", "llm"):
-                continue
-            step = f"{type_title(span.schema_name)} {span.label}"
-            for name, value in _parameters(span):
-                having[f"{step} with {name}={value}"].add(id)
-            if type_ == "tool":
-                calls[step, _arguments_text(span.payload)] += 1
-        for (step, _), number in calls.items():
-            if number > 1:
-                having[f"{step} repeated with the same arguments"].add(id)
-    most = sorted(having, key=lambda text: (-len(having[text]), text))
-    fitting = [text for text in most if FEWEST <= len(having[text]) <= len(known) - FEWEST][:MAX_ARGUMENTS]
-    return [Feature(text, frozenset(having[text]), frozenset(known)) for text in fitting]
-
-
-def _parameters(span: AgentSpanRow) -> Iterator[tuple[str, str]]:
-    """Yield the short values that a tool was called with, or that a model was set to."""
-    payload = _decoded(span.payload)
-    given = payload.get("arguments") if type(payload) is dict and built_in_part(span.schema_name) == "tool" else payload
-    if type(given) is not dict:
-        return
-    for name, value in given.items():
-        text = value if type(value) is str else str(value).lower() if type(value) in (bool, int, float) else None
-        if text is not None and text != span.label and len(text) <= MAX_VALUE:
-            yield one_line(name, MAX_VALUE), one_line(text, MAX_VALUE)
-
-
-def _arguments_text(payload: str) -> str:
-    """Return what a call was made with as one text; the id of the call is no part of it."""
-    decoded = _decoded(payload)
-    return jsontext.canonical(decoded.get("arguments", decoded)) if type(decoded) is dict else payload
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return jsontext.decode(text)
-    except (ValueError, RecursionError):
-        return None
+        yield Feature(f"{step} used more than {times}", often, None, f"{step} used at most {times}")

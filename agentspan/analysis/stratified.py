@@ -64,7 +64,7 @@ class Strata:
         if not self.tables:
             return 1.0
         if self.is_exact:
-            return self._as_improbable(self._chances[self._seen - self._least])
+            return self._as_improbable(self._chances, self._chances[self._seen - self._least])
         distance = max(0.0, abs(self._seen - self._expected) - 0.5)  # continuity
         return 2 * NormalDist().cdf(-distance / sqrt(self._variance))
 
@@ -72,34 +72,54 @@ class Strata:
         """Return the least p that these margins allow, whatever failed (R. E. Tarone, Biometrics 46, 1990)."""
         if not self.tables:
             return 1.0
-        return self._as_improbable(min(self._chances[0], self._chances[-1])) if self.is_exact else 0.0
+        if not self.is_exact:
+            return 0.0
+        return self._as_improbable(self._chances, min(self._chances[0], self._chances[-1]))
+
+    @property
+    def variance(self) -> float:
+        """The variance of the number of failures with the feature: how much these margins can tell."""
+        return self._variance
+
+    def detectable(self, alpha: float, power: float) -> float:
+        """Return the least odds ratio above 1 whose p is at most alpha with this probability; infinite if none is."""
+        chances = self._all_chances()
+        tail = 0.0
+        place = len(chances)
+        while place and tail + chances[place - 1] <= alpha / 2:
+            place -= 1
+            tail += chances[place]
+        if place == len(chances):
+            return inf
+        return exp(_root(lambda odds: fsum(_at(chances, odds)[place:]) - power))
 
     def effect(self, *, confidence: float = 0.95) -> Effect:
-        """Return the common odds ratio: conditional and exact, or that of Mantel and Haenszel."""
+        """Return the common odds ratio: conditional and exact, or that of Mantel and Haenszel.
+
+        Where no run contradicts, the exact one is computed for large numbers, too: the other has no interval then.
+        """
         if not self.tables:
             return Effect(1.0, Interval(0.0, inf))
         return self._exact_effect(confidence) if self.is_exact else self._approximate_effect(confidence)
 
-    def _as_improbable(self, chance: float) -> float:
-        return min(1.0, fsum(each for each in self._chances if each <= chance * RELATIVE))
+    @staticmethod
+    def _as_improbable(chances: Sequence[float], chance: float) -> float:
+        return min(1.0, fsum(each for each in chances if each <= chance * RELATIVE))
+
+    def _all_chances(self) -> Sequence[float]:
+        return self._chances if self.is_exact else _sum_of(self.tables)
 
     def _exact_effect(self, confidence: float) -> Effect:
         """Find the odds ratios at which the number is the mean, and at which each of its tails has what is left."""
-        place, last = self._seen - self._least, len(self._chances) - 1
+        chances = self._all_chances()
+        place, last = self._seen - self._least, len(chances) - 1
         tail = (1 - confidence) / 2
 
-        def at(odds: float) -> list[float]:
-            logs = [log(chance) + k * odds if chance else -inf for k, chance in enumerate(self._chances)]
-            largest = max(logs)
-            weights = [exp(each - largest) for each in logs]
-            total = fsum(weights)
-            return [weight / total for weight in weights]
-
         def mean(odds: float) -> float:
-            return fsum(k * chance for k, chance in enumerate(at(odds)))
+            return fsum(k * chance for k, chance in enumerate(_at(chances, odds)))
 
-        low = 0.0 if place == 0 else exp(_root(lambda odds: fsum(at(odds)[place:]) - tail))
-        high = inf if place == last else exp(_root(lambda odds: tail - fsum(at(odds)[: place + 1])))
+        low = 0.0 if place == 0 else exp(_root(lambda odds: fsum(_at(chances, odds)[place:]) - tail))
+        high = inf if place == last else exp(_root(lambda odds: tail - fsum(_at(chances, odds)[: place + 1])))
         estimate = 0.0 if place == 0 else inf if place == last else exp(_root(lambda odds: mean(odds) - place))
         return Effect(estimate, Interval(low, high))
 
@@ -112,7 +132,7 @@ class Strata:
             for_, against = for_ + one, against + other
             same, crossed, mixed = same + agree * one, crossed + differ * other, mixed + agree * other + differ * one
         if not for_ or not against:
-            return Effect(inf if for_ else 0.0, Interval(0.0, inf))
+            return self._exact_effect(confidence)
         spread = sqrt(same / (2 * for_**2) + mixed / (2 * for_ * against) + crossed / (2 * against**2))
         z = NormalDist().inv_cdf((1 + confidence) / 2)
         ratio = for_ / against
@@ -149,6 +169,15 @@ def _chances(table: Table) -> list[float]:
     for number in range(least, most):
         step = (with_ - number) * (failed - number) / ((number + 1) * (rest + number + 1))
         logs.append(logs[-1] + log(step))
+    largest = max(logs)
+    weights = [exp(each - largest) for each in logs]
+    total = fsum(weights)
+    return [weight / total for weight in weights]
+
+
+def _at(chances: Sequence[float], odds: float) -> list[float]:
+    """Return the chances at the logarithm of an odds ratio, from those at 0."""
+    logs = [log(chance) + k * odds if chance else -inf for k, chance in enumerate(chances)]
     largest = max(logs)
     weights = [exp(each - largest) for each in logs]
     total = fsum(weights)

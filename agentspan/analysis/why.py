@@ -1,13 +1,15 @@
 """Groups failed runs by what failed in them, or by how they ended, and finds what goes with failure."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
+from agentspan.analysis.drawing import COMPARED_RUNS, drawn
 from agentspan.analysis.failures import ending_of, failure_sums, step_uses
 from agentspan.analysis.findings import Findings, find
-from agentspan.analysis.outcomes import OutcomeRule, outcomes
+from agentspan.analysis.outcomes import Missed, OutcomeRule, missed_rule, outcomes
 from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import RunFilter, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
@@ -17,8 +19,6 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.scores import tags_of
 
 Kind = Literal["step", "run", "ending"]
-COMPARED_RUNS = 2000
-"""Runs that are compared for what goes with failure, the latest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Group:
         runs: how many there are.
         spans: how many spans failed like that in them; 0 where none did.
         share: `runs` divided by all failed runs.
+        passed: how many runs that passed have the same failure, or ended alike; None where none of those was looked at.
         first_at, last_at: when the first and the last of the spans, or of the runs, started, as stored text.
         versions: how many of the runs are of each version.
         run_id: the latest of the runs, as an example.
@@ -45,6 +46,7 @@ class Group:
     runs: int
     spans: int
     share: float
+    passed: int | None
     first_at: str
     last_at: str
     versions: Mapping[str, int]
@@ -63,9 +65,12 @@ class Why:
         interval: of the share of failed runs at 95 %; None where no run has an outcome.
         unknown: how many runs have no outcome; they count nowhere else.
         silent: how many failed without a failed step.
-        groups: the failed runs grouped: by failures, then by endings, those with most runs first. If no run failed by
-            its status: the runs with a failed step.
+        groups: the failed runs grouped: by failures, then by endings, those first that failed and passed runs differ
+            in most. If no run failed by its status: the runs with a failed step, those with most runs first.
         findings: what goes with failure.
+        compared: how many runs were drawn for that (see drawing).
+        read: of how many of those the arguments were read.
+        missed: if no run failed by its status: the rule over a score that some of them missed; None if there is none.
     """
 
     outcome: str | None
@@ -76,6 +81,9 @@ class Why:
     silent: int
     groups: tuple[Group, ...]
     findings: Findings
+    compared: int
+    read: int
+    missed: Missed | None
 
 
 def why(
@@ -95,13 +103,16 @@ def why(
     passed = outcomes(storage, found, rule)
     known = [run for run in found if passed[run.id] is not None]
     failed = [run for run in known if not passed[run.id]]
+    others = [run for run in known if passed[run.id]] if failed else []
     looked_at = failed or [run for run in found if run.failed and rule is None]
-    sums = failure_sums(storage, [run.id for run in looked_at], progress=progress)
+    sums = failure_sums(storage, [run.id for run in (*looked_at, *others)], progress=progress)
     with_steps = {each.run_id for each in sums}
     silent = [run for run in failed if run.id not in with_steps]
-    groups = [*_by_step(looked_at, sums), *_by_ending(storage, silent, len(failed))]
-    compared = known[:COMPARED_RUNS] if failed and len(failed) < len(known) else []
-    features = run_features(storage, compared, tags_of(storage, [run.id for run in compared]), progress=progress)
+    groups = [*_by_step(looked_at, sums, others), *_by_ending(storage, silent, others, with_steps, len(failed))]
+    compared, read = drawn(known, {run.id for run in failed}) if failed and others else ([], [])
+    features = run_features(
+        storage, compared, tags_of(storage, [run.id for run in compared]), sums, read=read, progress=progress
+    )
     return Why(
         None if rule is None else str(rule),
         len(known),
@@ -109,20 +120,46 @@ def why(
         wilson(len(failed), len(known)) if known else None,
         len(found) - len(known),
         len(silent),
-        tuple(sorted(groups, key=lambda group: (group.kind == "ending", -group.runs, -group.spans, group.signature))),
+        tuple(
+            sorted(
+                groups,
+                key=lambda group: (
+                    group.kind == "ending",
+                    -_contrast(group.runs, len(failed), group.passed or 0, len(others)),
+                    -group.runs,
+                    -group.spans,
+                    group.signature,
+                ),
+            )
+        ),
         find(
             features,
             {run.id: not passed[run.id] for run in compared},
             {run.id: (run.agent_id, run.task) for run in compared},
         ),
+        len(compared),
+        len(read),
+        missed_rule(storage, found) if rule is None and not failed else None,
     )
 
 
-def _by_step(runs: Collection[RunBrief], sums: Iterable[FailureSum]) -> Iterator[Group]:
+def _contrast(failed_with: int, failed: int, passed_with: int, passed: int) -> float:
+    """Return by how many standard errors two shares differ: the score test without correction."""
+    if not failed or not passed or not 0 < failed_with + passed_with < failed + passed:
+        return 0.0
+    share = (failed_with + passed_with) / (failed + passed)
+    return (failed_with / failed - passed_with / passed) / sqrt(share * (1 - share) * (1 / failed + 1 / passed))
+
+
+def _by_step(runs: Collection[RunBrief], sums: Iterable[FailureSum], others: Collection[RunBrief]) -> Iterator[Group]:
     by_id = {run.id: run for run in runs}
     groups: dict[Signature, list[FailureSum]] = defaultdict(list)
+    passed: Counter[Signature] = Counter()
     for each in sums:
-        groups[each.signature].append(each)
+        if each.run_id in by_id:
+            groups[each.signature].append(each)
+        else:
+            passed[each.signature] += 1
     for signature, own in groups.items():
         last = own[0] if len(own) == 1 else max(own, key=lambda each: each.run_id)
         yield Group(
@@ -132,6 +169,7 @@ def _by_step(runs: Collection[RunBrief], sums: Iterable[FailureSum]) -> Iterator
             len(own),
             sum(each.spans for each in own),
             len(own) / len(runs),
+            passed[signature] if others else None,
             min(each.first_at for each in own),
             max(each.last_at for each in own),
             _versions(by_id[each.run_id] for each in own),
@@ -140,8 +178,28 @@ def _by_step(runs: Collection[RunBrief], sums: Iterable[FailureSum]) -> Iterator
         )
 
 
-def _by_ending(storage: Storage, silent: Sequence[RunBrief], failed: int) -> Iterator[Group]:
-    """Group runs without a failed step: by their own error, else by how they ended."""
+def _by_ending(
+    storage: Storage, silent: Sequence[RunBrief], others: Sequence[RunBrief], with_steps: Collection[str], failed: int
+) -> Iterator[Group]:
+    """Group runs without a failed step: by their own error, else by how they ended.
+
+    If more than COMPARED_RUNS passed without a failed step, their endings are not read.
+    """
+    groups = _endings(storage, silent)
+    quiet = [run for run in others if run.id not in with_steps]
+    is_compared = bool(others) and len(quiet) <= COMPARED_RUNS
+    passed = _endings(storage, quiet) if groups and is_compared else {}
+    for (kind, signature), runs in groups.items():
+        times = [run.began for run in runs]
+        id = max(run.id for run in runs)
+        number = len(passed.get((kind, signature), ())) if is_compared else None
+        yield Group(
+            signature.id, kind, signature.text, len(runs), 0, len(runs) / failed, number, min(times), max(times),
+            _versions(runs), id, None,
+        )  # fmt: skip
+
+
+def _endings(storage: Storage, silent: Sequence[RunBrief]) -> dict[tuple[Kind, Signature], list[RunBrief]]:
     groups: dict[tuple[Kind, Signature], list[RunBrief]] = defaultdict(list)
     quiet = []
     for run in silent:
@@ -155,13 +213,7 @@ def _by_ending(storage: Storage, silent: Sequence[RunBrief], failed: int) -> Ite
         uses[use.run_id].append(use)
     for run in quiet:
         groups["ending", ending_of(run.status, uses[run.id])].append(run)
-    for (kind, signature), runs in groups.items():
-        times = [run.began for run in runs]
-        id = max(run.id for run in runs)
-        yield Group(
-            signature.id, kind, signature.text, len(runs), 0, len(runs) / failed, min(times), max(times),
-            _versions(runs), id, None,
-        )  # fmt: skip
+    return groups
 
 
 def _versions(runs: Iterable[RunBrief]) -> dict[str, int]:

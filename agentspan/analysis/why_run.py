@@ -3,51 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentspan import jsontext
 from agentspan.analysis.diff import Divergence, diff_spans
-from agentspan.analysis.failures import ending_of, failure_sums, leaves, uses_of
-from agentspan.analysis.outcomes import OutcomeRule, outcomes
+from agentspan.analysis.failed_step import FailedStep, failed_step
+from agentspan.analysis.failures import ending_of, failure_sums, uses_of
+from agentspan.analysis.outcomes import Missed, OutcomeRule, missed_rule, outcomes
 from agentspan.analysis.runs import RunFilter, find_runs, names_of
-from agentspan.analysis.tree import build, every, title_of
-from agentspan.blobs import described
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.aggregates import built_in_part
-from agentspan.schemas.meaning import error_text
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
 from agentspan.storage.analytics import Progress, RunSummary
 from agentspan.storage.protocol import Storage
 
-TITLE = 200
 CANDIDATES = 20
 """Passing runs that the failed one is compared with, the latest of its task."""
 COMPARED_SPANS = 20_000
 """Spans of those runs that are read, at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailedStep:
-    """The step that failed: no step in it failed with the same error.
-
-    Attributes:
-        span_id, number: its id, and its place in the run's tree, from 1 on.
-        title: its summary.
-        within: the titles of the steps around it, the outermost first.
-        error: type and message, as they were recorded.
-        payload: what it was given, as JSON text: of a tool its arguments.
-        said: what the model had said last before it, else which call it had made; None if no model was called.
-        failed_before: how many earlier steps of the same type and label failed in the run.
-        same_before: how many of those had the same payload.
-    """
-
-    span_id: str
-    number: int
-    title: str
-    within: tuple[str, ...]
-    error: str
-    payload: str
-    said: str | None
-    failed_before: int
-    same_before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +60,8 @@ class RunWhy:
         error: the run's own error, unless it passes on that of the step.
         elsewhere: the same failure in other runs; None if no step failed.
         nearest: the passing run to compare with; None if there is none, or the run itself passed.
+        missed: if the status decides and the run passed: the rule over a score that this run missed, with the numbers
+            of all runs of the agent; None if there is none.
     """
 
     run_id: str
@@ -107,6 +78,7 @@ class RunWhy:
     error: str | None
     elsewhere: Elsewhere | None
     nearest: Nearest | None
+    missed: Missed | None
 
 
 def why_run(
@@ -119,7 +91,8 @@ def why_run(
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
     spans = [*storage.iter_spans(run.id)]
-    failed = _failed(run, spans)
+    step = failed_step(run, spans)
+    failed = None if step is None else next(span for span in spans if span.id == step.span_id)
     own = run_signature(run.error) if failed is None else signature(failed)
     found = own or ending_of(run.status, uses_of(run.id, spans))
     others = find_runs(storage, RunFilter(agent=run.agent_id), limit=None, progress=progress).runs
@@ -137,19 +110,17 @@ def why_run(
         len(spans),
         sum(span.status == "failed" for span in spans),
         found,
-        None if failed is None else _step(failed, spans),
+        step,
         _own_error(run, failed),
         None if failed is None else _elsewhere(storage, found, others),
         None if passed else _nearest(storage, run, spans, others, rule),
+        _missed(storage, run, others) if passed and rule is None else None,
     )
 
 
-def _failed(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> AgentSpanRow | None:
-    """Return the span that failed: the last one whose error the run passes on, else the last one."""
-    found = sorted(leaves(spans), key=lambda span: (span.started_at or span.inserted_at, span.id))
-    error = error_parts(run.error)
-    ending = [span for span in found if any(error) and passes_on(error, error_parts(span.result_payload))]
-    return (ending or found)[-1] if found else None
+def _missed(storage: Storage, run: AgentInstanceRow, others: Sequence[RunSummary]) -> Missed | None:
+    found = missed_rule(storage, [run, *(each.run for each in others)])
+    return found if found is not None and outcomes(storage, [run], found.rule)[run.id] is False else None
 
 
 def _own_error(run: AgentInstanceRow, failed: AgentSpanRow | None) -> str | None:
@@ -157,63 +128,6 @@ def _own_error(run: AgentInstanceRow, failed: AgentSpanRow | None) -> str | None
     if not any(error) or (failed is not None and passes_on(error, error_parts(failed.result_payload))):
         return None
     return ": ".join(text for text in (error.type, error.message) if text)
-
-
-def _step(failed: AgentSpanRow, spans: Sequence[AgentSpanRow]) -> FailedStep:
-    steps = [node.span for node in every(build(spans))]
-    number = next(number for number, span in enumerate(steps, start=1) if span.id == failed.id)
-    by_id = {span.id: span for span in spans}
-    within: list[AgentSpanRow] = []
-    above = by_id.get(failed.parent_span_id or "")
-    while above is not None and above not in within:
-        within.insert(0, above)
-        above = by_id.get(above.parent_span_id or "")
-    began = failed.started_at or failed.inserted_at
-    earlier = sorted(
-        (span for span in spans if (span.started_at or span.inserted_at, span.id) < (began, failed.id)),
-        key=lambda span: (span.started_at or span.inserted_at, span.id),
-    )
-    models = [span for span in earlier if built_in_part(span.schema_name) == "llm" and span not in within]
-    alike = [
-        span
-        for span in earlier
-        if (span.schema_name, span.label, span.status) == (failed.schema_name, failed.label, "failed")
-    ]
-    return FailedStep(
-        failed.id,
-        number,
-        title_of(failed, TITLE),
-        tuple(title_of(span, TITLE) for span in within),
-        _error(failed),
-        given(failed),
-        _said(models),
-        len(alike),
-        sum(given(span) == given(failed) for span in alike),
-    )
-
-
-def _error(span: AgentSpanRow) -> str:
-    result = None if span.result_payload is None else jsontext.decode(span.result_payload)
-    return error_text(result) or "no error was recorded"
-
-
-def given(span: AgentSpanRow) -> str:
-    """Return what a step was given as JSON text: of a tool its arguments."""
-    text = described(span.payload)
-    payload = jsontext.decode(text)
-    if built_in_part(span.schema_name) == "tool" and type(payload) is dict and "arguments" in payload:
-        return jsontext.canonical(payload["arguments"])
-    return text
-
-
-def _said(models: Sequence[AgentSpanRow]) -> str | None:
-    """Return the last text that a model answered, else the summary of its last call."""
-    for model in reversed(models):
-        result = None if model.result_payload is None else jsontext.decode(described(model.result_payload))
-        text = result.get("text") if type(result) is dict else None
-        if type(text) is str and text.strip():
-            return text
-    return title_of(models[-1], TITLE) if models else None
 
 
 def _elsewhere(storage: Storage, found: Signature, others: Sequence[RunSummary]) -> Elsewhere | None:

@@ -49,7 +49,7 @@ def command(
     if at is not None:
         spans = [at if span.id == at.id else span for span in spans]
     roots = build(spans)
-    steps = {} if at is None else numbers(roots)
+    steps = numbers(roots)
     wanted = _wanted(roots, slow, failed) if at is None or full else _around(steps, at)
     if as_json:
         shown_spans = [span for span in spans if wanted is None or span.id in wanted]
@@ -68,6 +68,7 @@ def command(
         payloads=payloads,
         with_ids=(wanted or ()) if at is None else (),
         selected=None if at is None else at.id,
+        numbers=steps,
     )
     end = None if at is None else (f"step {steps[at.id]:,} of {len(spans):,}", f"agentspan show {run.id}")
     page(_lines(database, picture, run, shown, spans, part=None if wanted is None else kept, end=end))

@@ -1,7 +1,7 @@
 """The picture of a run: a line a span, with its mark, summary, duration and bar, and the error of what failed."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from agentspan import jsontext
 from agentspan.analysis.late_ends import late_text
@@ -54,6 +54,7 @@ class Picture:
         payloads: draw what went in and came out, too.
         with_ids: the spans whose id is drawn, too.
         selected: the span that is drawn bold, with its id and payloads.
+        numbers: of the spans by their ids, drawn at errors: `agentspan why` names the step by it.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Picture:
         payloads: bool = False,
         with_ids: Collection[str] = (),
         selected: str | None = None,
+        numbers: Mapping[str, int] | None = None,
     ) -> None:
         self.width = width
         self.timeline = timeline
@@ -72,6 +74,7 @@ class Picture:
         self.payloads = payloads
         self.with_ids = with_ids
         self.selected = selected
+        self.numbers = numbers or {}
 
     def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], said: Said) -> Iterator[str]:
         """Yield the lines about the run itself."""
@@ -128,7 +131,7 @@ class Picture:
             _one_line(error_of(child.span)) != error for child in node.children
         ):  # shown where it arose
             room = self.width - columns_of(below) - 1
-            for line in wrap(error, room, ERROR_LINES):
+            for line in self._numbered(node, wrap(error, room, ERROR_LINES), room):
                 yield style(below, fg="bright_black") + " " + status_style(line, "failed")
         late = late_text(span)
         if late is not None:
@@ -138,6 +141,13 @@ class Picture:
         if is_selected or (self.payloads and not node.alike):
             yield from self._payload(below, "payload", span.payload, span.id)
             yield from self._payload(below, "result", span.result_payload, span.id)
+
+    def _numbered(self, node: Node, lines: list[str], room: int) -> list[str]:
+        number = self.numbers.get(node.span.id)
+        if number is None or node.alike:
+            return lines
+        text = f" · step {number:,}"
+        return [*lines[:-1], fit(lines[-1], room - columns_of(text)) + text]
 
     def _payload(self, below: str, name: str, text: str | None, id: str) -> Iterator[str]:
         if text is None:

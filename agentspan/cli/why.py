@@ -1,6 +1,7 @@
 """`agentspan why`: prints the failed runs in groups, and what goes with failure; with a run, why it failed."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from math import inf
@@ -8,7 +9,8 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis import diff_text, id_prefixes
-from agentspan.analysis.findings import FDR, Finding, Findings
+from agentspan.analysis.findings import FDR, POWER, Finding
+from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
 from agentspan.cli.collecting import paused
@@ -46,7 +48,7 @@ def command(
         with bar("indexing") as progress, paused():
             one = why_run(storage, row, rule, progress=progress)
         if as_json:
-            document(asdict(one) | {"signature": one.signature._asdict()})
+            document(asdict(one) | {"signature": one.signature._asdict(), "missed": _plain_missed(one.missed)})
         else:
             echo_lines(_run_lines(one))
         return
@@ -68,7 +70,13 @@ def plain(found: Why) -> dict[str, Any]:
         "groups": [asdict(group) for group in found.groups],
         "findings": [_plain_finding(each) for each in findings.findings],
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
-        "compared": {name: getattr(findings, name) for name in ("runs", "tasks", "tested", "stratified")},
+        "missed": _plain_missed(found.missed),
+        "compared": {name: getattr(findings, name) for name in ("runs", "tasks", "tested", "stratified")}
+        | {
+            "drawn": found.compared,
+            "read": found.read,
+            "detectable": None if findings.detectable == inf else findings.detectable,
+        },
     }
 
 
@@ -87,6 +95,10 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
 def _lines(found: Why, limit: int) -> Iterator[str]:
     columns = width()
     yield from wrap(_head(found), columns, 3)
+    if found.missed is not None:
+        rule = str(found.missed.rule)
+        numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
+        yield from wrap(f"{numbers} missed {rule}: why --outcome {shlex.quote(rule)}", columns, 2)
     short = _short([group.signature for group in found.groups])
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
@@ -97,14 +109,14 @@ def _lines(found: Why, limit: int) -> Iterator[str]:
         yield ""
         yield style(title, bold=True)
         for group in groups[:limit]:
-            yield from _group(group, short[group.signature], columns)
+            yield from _group(group, short[group.signature], found, columns)
         if len(groups) > limit:
             yield style(
                 f"  {noun(len(groups) - limit, 'more group')}; --limit {len(groups)} lists all", fg="bright_black"
             )
     if found.failed and found.failed < found.runs:
         yield ""
-        yield from _findings(found.findings, columns)
+        yield from _findings(found, columns)
 
 
 def _head(found: Why) -> str:
@@ -113,6 +125,8 @@ def _head(found: Why) -> str:
     if not found.runs or found.interval is None:
         return f"no run has an outcome{by}{unknown}"
     if not found.failed:
+        if found.missed is not None:
+            return f"none of {noun(found.runs, 'run')} failed by its status{unknown}"
         failing = " · they have failed steps; --outcome NAME>=VALUE says what failed means" if found.groups else ""
         return f"none of {noun(found.runs, 'run')} failed{by}{unknown}{failing}"
     bounds = f"{100 * found.interval.low:.0f}–{_percent(found.interval.high)}"
@@ -121,19 +135,29 @@ def _head(found: Why) -> str:
     return f"{found.failed:,} of {noun(found.runs, 'run')} failed{by} ({share}){silent}{unknown}"
 
 
+def _plain_missed(found: Missed | None) -> dict[str, Any] | None:
+    return None if found is None else found._asdict() | {"rule": str(found.rule)}
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
-def _group(group: Group, signature: str, columns: int) -> Iterator[str]:
+def _group(group: Group, signature: str, found: Why, columns: int) -> Iterator[str]:
     indent = " " * (len(signature) + 2)
-    text = wrap(group.text, columns - len(indent), 2)
-    yield f"{style(signature, fg='yellow')}  {text[0]}"
-    yield from (f"{indent}{line}" for line in text[1:])
-    runs = noun(group.runs, "run")
-    times = f"{group.spans:,}× in {runs}" if group.spans else runs
-    seen = _seen(group.first_at, group.last_at)
-    parts = [f"{times} ({_percent(group.share)})", group.run_id[:ID_COLUMNS], _versions(group), seen]
+    title = wrap(group.text, columns - len(indent), 2)
+    yield f"{style(signature, fg='yellow')}  {title[0]}"
+    yield from (f"{indent}{line}" for line in title[1:])
+    times = noun(group.spans, "failed step") if group.spans else ""
+    if found.failed:
+        passed = (
+            "" if group.passed is None else f", and in {group.passed:,} of {found.runs - found.failed:,} that passed"
+        )
+        text = f"in {group.runs:,} of {noun(found.failed, 'failed run')}{passed}"
+        yield indent + fit(text, columns - len(indent))
+    else:
+        times = f"{times} in {noun(group.runs, 'run')} ({_percent(group.share)})"
+    parts = [times, group.run_id[:ID_COLUMNS], _versions(group), _seen(group.first_at, group.last_at)]
     line = " · ".join(part for part in parts if part)
     yield indent + style(fit(line, columns - len(indent)), fg="bright_black")
 
@@ -153,21 +177,28 @@ def _seen(first_at: str, last_at: str) -> str:
     return f"{last} {zone}" if first == last else f"{first} – {last} {zone}"
 
 
-def _findings(found: Findings, columns: int) -> Iterator[str]:
+def _findings(answer: Why, columns: int) -> Iterator[str]:
+    found = answer.findings
     rate = f"FDR {FDR:.0%}"
     if found.stratified:
         where = f"within the same task ({found.tasks:,} of them with both outcomes)"
     else:
-        where = "pooled, because the runs have no tasks in common"
+        where = "pooled, because too few runs have a task in common"
     nothing = "" if found.findings else f": nothing at {rate}"
     for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 3):
         yield style(line, bold=True)
-    for each in found.findings:
-        yield from _finding(each, columns)
-    if not found.findings and found.pooled:
+    parts = [("", answer.compared), ("arguments of ", answer.read)]
+    partly = [f"{what}{number:,} of {answer.runs:,} runs" for what, number in parts if number < answer.runs]
+    if partly:
+        yield fit(f"looked at: {', '.join(partly)}", columns)
+    if found.detectable is not None:
+        odds = f"odds of ×{_ratio(found.detectable)} or more would have been found (power {POWER:.0%})"
+        yield "these runs are too few: nothing would have been found" if found.detectable == inf else fit(odds, columns)
+    pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
+    if pooled:
         yield from wrap("pooled only, so that it may be the tasks:", columns, 2)
-        for each in found.pooled[:MAX_POOLED]:
-            yield from _finding(each, columns)
+    for each in pooled or found.findings:
+        yield from _finding(each, columns)
 
 
 def _finding(each: Finding, columns: int) -> Iterator[str]:
@@ -204,9 +235,14 @@ def _run_lines(found: RunWhy) -> Iterator[str]:
     yield style(fit(f"run {found.run_id} {name}", columns), bold=True)
     verdict = {True: "passed", False: "failed", None: "has no outcome"}[found.passed]
     by = "" if found.outcome is None else f" {found.outcome}"
+    judged = f" · {verdict}{by}" if by or found.passed is None else ""  # else the status says it
     task = "" if found.task is None else f" · task {found.task}"
     steps = f"{noun(found.spans, 'step')}, {found.failed:,} failed"
-    yield fit(f"{MARKS[found.status]} {found.status} · {verdict}{by}{task} · {steps}", columns)
+    yield fit(f"{MARKS[found.status]} {found.status}{judged}{task} · {steps}", columns)
+    if found.missed is not None:
+        rule = str(found.missed.rule)
+        again = f"why {found.run_id[:ID_COLUMNS]} --outcome {shlex.quote(rule)}"
+        yield from wrap(f"it missed {rule}: {again}", columns, 2)
     yield ""
     if found.error is not None:
         yield from _labelled("error", found.error, columns, 3)
@@ -229,9 +265,19 @@ def _step(found: RunWhy, columns: int) -> Iterator[str]:
         yield from _labelled("in", " › ".join(step.within), columns, 1)
     if step.said is not None:
         yield from _labelled("the model had said", step.said, columns, 2)
-    if step.failed_before:
-        same = f", {step.same_before:,} of them with the same arguments" if step.same_before else ""
-        yield from _labelled("before it", f"{noun(step.failed_before, 'failed attempt')}{same}", columns, 1)
+    elif step.asked_by is not None:
+        yield from _labelled("asked for by", f"step {step.asked_by:,}, a model call without words", columns, 1)
+    for label, failed, same in (
+        ("before it", step.failed_before, step.same_before),
+        ("after it", step.failed_after, step.same_after),
+    ):
+        if failed:
+            alike = f", {same:,} of them with the same arguments" if same else ""
+            yield from _labelled(label, f"{noun(failed, 'failed attempt')}{alike}", columns, 1)
+    if step.recovered_by is not None:
+        yield from _labelled(
+            "recovered", f"step {step.recovered_by:,} succeeded, as after each failure here", columns, 1
+        )
     other = found.elsewhere
     if other is not None and other.runs:
         text = f"{other.spans:,}× in {noun(other.runs, 'other run')}, {_seen(other.first_at, other.last_at)}"

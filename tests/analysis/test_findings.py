@@ -1,14 +1,17 @@
 """What goes with failure: planted causes are found, chance is not, and tasks do not pass for a cause."""
 
 import random
+from math import inf
 from typing import Any
 
 import pytest
 
 import agentspan
+from agentspan.analysis.feature import Feature
 from agentspan.analysis.findings import Findings, find
-from agentspan.analysis.run_features import Feature, run_features
+from agentspan.analysis.run_features import distinct, run_features
 from agentspan.analysis.runs import run_briefs
+from agentspan.analysis.span_features import span_features
 
 FEATURES = 40
 
@@ -69,6 +72,25 @@ def test_a_feature_of_hard_tasks_is_no_cause() -> None:
     assert 1 < finding.low < finding.odds_ratio < finding.high
 
 
+@pytest.mark.parametrize(
+    ("repeated", "runs_of_each", "unique", "stratified"),
+    [(1, 3, 60, False), (4, 20, 0, False), (5, 6, 30, True), (5, 6, 31, False), (0, 0, 60, False)],
+)
+def test_runs_are_compared_within_five_tasks_that_have_half_of_them(
+    repeated: int, runs_of_each: int, unique: int, stratified: bool
+) -> None:
+    """One task that was run three times among unique ones would leave all others out."""
+    tasks = [f"r{number % repeated}" for number in range(repeated * runs_of_each)]
+    tasks += [f"u{number}" for number in range(unique)]
+    chance = random.Random(2)
+    having = {str(number) for number in range(len(tasks)) if chance.random() < 0.5}
+    failed = {str(number): chance.random() < (0.9 if str(number) in having else 0.1) for number in range(len(tasks))}
+    strata = {str(number): ("agent", task) for number, task in enumerate(tasks)}
+    found = find([Feature("cause", frozenset(having))], failed, strata)
+    assert found.stratified == stratified
+    assert [each.feature for each in found.findings] == ["cause"]
+
+
 @pytest.fixture
 def made() -> Any:
     """Eight runs: four used pay, three of these twice with the same arguments; four are of version 2."""
@@ -97,4 +119,84 @@ def test_features_of_runs(made: Any) -> None:
         "LLM big used": {5, 6, 7},
         "Tool pay used": {0, 1, 2, 3},  # as are those with more than one step, and all but those with many tokens
         "Tool pay repeated with the same arguments": {0, 1, 2},  # as are those with cabin=economy
+    }
+
+
+def test_a_feature_of_passing_is_named_from_the_side_that_fails() -> None:
+    failed = {str(number): number % 2 == 0 for number in range(20)}
+    strata = dict.fromkeys(failed, ("agent", None))
+    usd = frozenset(id for id in failed if not failed[id])
+    for lacking, text in (("Tool pay with currency=EUR", "Tool pay with currency=EUR"), ("", "no currency=USD")):
+        (found,) = find([Feature("currency=USD", usd, None, lacking)], failed, strata).findings
+        assert (found.feature, found.failed_with, found.passed_with) == (text, 10, 0)
+        assert found.odds_ratio == found.high == inf
+        assert found.low > 1
+
+
+def test_of_two_values_that_all_runs_have_each_names_the_lack_of_the_other(made: Any) -> None:
+    runs = run_briefs(made.storage)
+    found = {each.text: each.opposite for each in run_features(made.storage, runs)}
+    assert found["version 1"] == "version 2"
+    assert found["Tool pay used"] == "Tool pay not used"
+    assert found["LLM big used"] == "LLM big not used"
+
+
+def test_only_features_known_of_the_same_runs_name_each_other() -> None:
+    """`a before b` is known of the first six runs only: it is not what all runs but the first three have in common."""
+    runs = [*map(str, range(9))]
+    north = Feature("north", frozenset(runs[:3]))
+    order = Feature("a before b", frozenset(runs[3:6]), frozenset(runs[:6]))
+    south = Feature("south", frozenset(runs[3:]))
+    found = distinct([north, order, south, Feature("again", north.runs)], frozenset(runs))
+    assert [(each.text, each.opposite) for each in found] == [("north", "south"), ("a before b", "no a before b")]
+
+
+def test_a_failure_says_more_than_that_the_tool_was_used_twice() -> None:
+    with agentspan.open(":memory:") as db:
+        for number in range(8):
+            run = db.agent_instances.register("a")
+            db.agent_instances.start(run.id)
+            for times in range(2 if number % 2 else 1):
+                is_error = {"is_error": True} if times else {}
+                payload = {"name": "pay", "arguments": {"total": f"{number}{times}"}}
+                db.agent_spans.create(run.id, "tool", "complete", payload, {"output": f"{number}", **is_error})
+            db.agent_instances.finish(run.id, "complete")
+        texts = [each.text for each in run_features(db.storage, run_briefs(db.storage))]
+    assert texts == ["error Tool pay: <n>"]
+
+
+def test_nothing_says_what_could_have_been_found() -> None:
+    chance = random.Random(5)
+    for number, wanted in ((12, 150), (100, 4.04), (1000, 1.64)):
+        failed = {str(each): each % 2 == 0 for each in range(number)}
+        strata = dict.fromkeys(failed, ("agent", None))
+        features = [Feature(f"f{each}", frozenset(id for id in failed if chance.random() < 0.5)) for each in range(10)]
+        found = find(features, failed, strata)
+        assert found.findings == ()
+        assert found.detectable == pytest.approx(wanted, rel=0.2)
+
+
+def test_features_that_only_spans_and_metadata_tell() -> None:
+    """The first three of twelve runs find nothing, take long for it, and pay before they check."""
+    with agentspan.open(":memory:") as db:
+        number = {}
+        for each in range(12):
+            region = "north" if each % 2 else "south"
+            run = db.agent_instances.register("a", metadata={"region": region, "parts": [1], "ticket": each})
+            number[run.id] = each
+            db.agent_instances.start(run.id)
+            for place, name in enumerate(("find", "pay", "check") if each < 3 else ("find", "check", "pay")):
+                rows: Any = {"rows": [] if each < 3 and name == "find" else [each], "total": 0}
+                began, ended = (f"2026-11-26T03:0{place}:0{second}.000000Z" for second in (0, 9 if each < 3 else 1))
+                times: Any = {"started_at": began, "finished_at": ended}
+                payload = {"name": name, "arguments": {"n": f"{each}"}}
+                db.agent_spans.create(run.id, "tool", "complete", payload, {"output": rows}, **times)
+            db.agent_instances.finish(run.id, "complete")
+        found = {each.text: {number[id] for id in each.runs} for each in span_features(db.storage, [*number])}
+    assert found == {
+        "Tool find with an empty result": {0, 1, 2},
+        "metadata region=north": {1, 3, 5, 7, 9, 11},
+        "metadata region=south": {0, 2, 4, 6, 8, 10},
+        "Tool check before Tool pay": {*range(3, 12)},
+        **{f"Tool {name} longer than 1.0 s": {0, 1, 2} for name in ("check", "find", "pay")},
     }

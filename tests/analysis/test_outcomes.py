@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.outcomes import OutcomeRule, outcomes, parse
+from agentspan.analysis.outcomes import OutcomeRule, missed_rule, outcomes, parse
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
@@ -118,3 +118,17 @@ def test_without_a_rule_the_status_decides(storage: Storage) -> None:
     ]
     assert [*outcomes(storage, runs).values()] == [True, False, None, None, None, None]
     assert outcomes(storage, [], parse("reward>=1")) == {}
+
+
+def test_a_score_with_two_values_says_what_failed_means(storage: Storage) -> None:
+    """Not one with one value, or with many: which of them is good enough, nobody has said."""
+    runs = registered(storage, 4)
+    for number, run in enumerate(runs):
+        score(storage, run, 10 * number, name="cost", value=float(number))
+        score(storage, run, 10 * number + 1, name="done", value=1.0)
+        score(storage, run, 10 * number + 2, name="step", value=0.0, target_type="agent_span", target_id="some-span")
+        if number:
+            score(storage, run, 10 * number + 3, value=0.5 * (number % 2))
+    assert missed_rule(storage, runs) == (parse("reward>=0.5"), 1, 3)
+    assert missed_rule(storage, runs[:1]) is None
+    assert missed_rule(storage, []) is None

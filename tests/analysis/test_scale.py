@@ -99,7 +99,7 @@ def test_verdicts_on_many_runs_look_at_runs_and_failures_not_at_each_span(judged
         assert sum(run.failed for run in runs) > SPANS // 30
         work.steps = 0
         assert why(storage).failed > 0
-        assert work.steps < 4 * SPANS
+        assert work.steps < 7 * SPANS  # failures of passed runs are compared, too
         work.steps = 0
         by_score = why(storage, rule=parse("reward>=1"))
         assert sum(group.spans for group in by_score.groups) > SPANS // 100

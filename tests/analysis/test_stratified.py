@@ -92,3 +92,27 @@ def test_an_effect_without_an_exception_has_no_upper_bound() -> None:
     assert (effect.odds_ratio, effect.interval.high) == (inf, inf)
     assert effect.interval.low > 1
     assert Strata([Table(0, 1, 1, 0)] * 8).effect().odds_ratio == 0
+
+
+def test_large_numbers_without_an_exception_have_an_exact_interval() -> None:
+    """scipy's odds_ratio([[60, 0], [240, 300]]): infinite, from 19.37697 on; the approximation has 0 to infinity."""
+    strata = Strata([Table(60, 0, 240, 300)])
+    assert not strata.is_exact
+    effect = strata.effect()
+    assert (effect.odds_ratio, effect.interval.high) == (inf, inf)
+    assert effect.interval.low == pytest.approx(19.37697, rel=1e-5)
+    mirrored = Strata([Table(0, 60, 300, 240)]).effect()
+    assert mirrored.odds_ratio == 0
+    assert mirrored.interval.high == pytest.approx(1 / effect.interval.low)
+
+
+def test_what_could_have_been_found_is_the_odds_ratio_of_that_power() -> None:
+    """Four of five draws of 20 from 40 with these odds have a two-sided p of at most 0.05."""
+    strata = Strata([Table(10, 10, 10, 10)])
+    odds = strata.detectable(0.05, 0.8)
+    weights = [comb(20, k) ** 2 * odds**k for k in range(21)]
+    found = [k for k in range(21) if 2 * sum(comb(20, j) ** 2 for j in range(k, 21)) <= 0.05 * comb(40, 20)]
+    assert sum(weights[k] for k in found) / sum(weights) == pytest.approx(0.8)
+    assert strata.detectable(0.001, 0.8) > odds
+    assert Strata([Table(40, 40, 40, 40)]).detectable(0.05, 0.8) < odds
+    assert Strata([Table(1, 1, 0, 1)]).detectable(0.05, 0.8) == inf

@@ -38,8 +38,9 @@ class Recorded:
         result = {"output": "done"} if error is None else {"error": {"type": "app.ToolFailed", "message": error}}
         return self.step(run, "tool", {"name": name, "arguments": arguments}, result, parent)
 
-    def ask(self, run: str, text: str, reason: str = "stop") -> str:
-        return self.step(run, "llm", {"model": "m"}, {"text": text, "finish_reason": reason})
+    def ask(self, run: str, text: str, reason: str = "stop", parent: str | None = None, calls: Any = ()) -> str:
+        result = {"text": text, "finish_reason": reason, "tool_calls": [{"id": call, "name": "x"} for call in calls]}
+        return self.step(run, "llm", {"model": "m"}, result, parent)
 
     def end(self, run: str, status: Any = "failed", error: str | None = None) -> None:
         if error is None:
@@ -92,11 +93,12 @@ def test_failed_runs_are_grouped_by_what_failed_and_silent_ones_by_their_ending(
     assert found.interval is not None
     assert found.interval.low < 6 / 7 < found.interval.high
     assert [facts(group) for group in found.groups] == [
-        ("step", "Tool pay: ToolFailed: <n> is off", 3, 6),
         ("run", "Run: KeyError: <text>", 1, 0),
+        ("step", "Tool pay: ToolFailed: <n> is off", 3, 6),  # the only run that passed had it, too
         ("ending", "failed: last tool look, last step LLM, the model stopped at length", 2, 0),
     ]
-    first = found.groups[0]
+    assert [group.passed for group in found.groups] == [0, 1, 0]
+    first = found.groups[1]
     assert (first.versions, first.share) == ({"1": 1, "2": 2}, 0.5)
     assert first.first_at == "2026-11-26T03:00:02.000000Z"
     assert (first.run_id, first.span_id) == (first.run_id, db.storage.find(first.span_id or "").rows and first.span_id)
@@ -177,10 +179,10 @@ def test_the_cause_of_one_failure(db: Database, recorded: Recorded) -> None:
             recorded.tool(run, "think")
         recorded.tool(run, "look", city="Rome")
         if not passes:
-            recorded.ask(run, "Now I pay")
             agent = recorded.step(
                 run, "agent", {"name": "payer"}, {"error": {"type": "E", "message": "gave up: 5 off"}}
             )
+            recorded.ask(run, "Now I pay", parent=agent)
             recorded.tool(run, "pay", "4 off", agent, amount=4)
             recorded.tool(run, "pay", "5 off", agent, amount=5)
             recorded.tool(run, "pay", "5 off", agent, amount=5)
@@ -190,8 +192,9 @@ def test_the_cause_of_one_failure(db: Database, recorded: Recorded) -> None:
     assert found.error is None
     step = found.step
     assert step is not None
-    assert (step.number, step.error, step.payload, step.said) == (7, "ToolFailed: 5 off", '{"amount":5}', "Now I pay")
-    assert (step.failed_before, step.same_before, len(step.within)) == (2, 1, 1)
+    assert (step.number, step.error, step.payload, step.said) == (6, "ToolFailed: 5 off", '{"amount":5}', "Now I pay")
+    assert (step.failed_before, step.same_before, step.failed_after, step.same_after) == (1, 0, 1, 1)
+    assert (len(step.within), step.recovered_by) == (1, None)
     assert found.signature.text == "Tool pay: ToolFailed: <n> off"
     assert found.elsewhere is not None
     assert (found.elsewhere.spans, found.elsewhere.runs) == (3, 1)
@@ -213,3 +216,135 @@ def test_one_run_without_a_failed_step(db: Database, recorded: Recorded) -> None
     assert (found.nearest.run_id, found.nearest.same_task) == (other, False)
     assert found.nearest.divergence is None
     assert why_run(db.storage, row(db, other)).signature.text == "complete: no tool called, no steps"
+
+
+def said_in(db: Database, run: str) -> str | None:
+    step = why_run(db.storage, row(db, run)).step
+    assert step is not None
+    return step.said
+
+
+def test_the_words_are_of_the_call_that_asked_for_the_step(db: Database, recorded: Recorded) -> None:
+    """Three researchers run beside each other: their steps come in any order, and two give the same ids to calls."""
+    run = recorded.run()
+    recorded.ask(run, "The planner plans")
+    agents = [recorded.step(run, "agent", {"name": f"researcher-{number}"}) for number in range(3)]
+    for number in (2, 0, 1):
+        recorded.ask(run, f"{number} looks", parent=agents[number], calls=["call_1"])
+        recorded.ask(run, f"{number} writes", parent=agents[number])
+    error = {"error": {"type": "E", "message": "off"}}
+    recorded.step(run, "tool", {"name": "fetch", "call_id": "call_1"}, error, agents[2])
+    recorded.end(run)
+    assert said_in(db, run) == "2 looks"
+
+
+def test_without_an_id_the_words_are_of_the_same_agent_or_there_are_none(db: Database, recorded: Recorded) -> None:
+    for kind, own in (("agent", True), ("agent", False), ("chain", True), ("chain", False)):
+        run = recorded.run()
+        recorded.ask(run, "The planner plans")
+        within, other = (recorded.step(run, kind, {"name": name}) for name in ("researcher", "other"))
+        if own:
+            recorded.ask(run, "I fetch", parent=within)
+        recorded.ask(run, "I am another one", parent=other)
+        recorded.tool(run, "fetch", "off", within)
+        recorded.end(run)
+        assert said_in(db, run) == ("I fetch" if own else None if kind == "agent" else "The planner plans")
+
+
+def test_words_of_an_earlier_call_are_not_those_of_a_call_without_words(db: Database, recorded: Recorded) -> None:
+    run = recorded.run()
+    recorded.ask(run, "Hello, who are you?")
+    recorded.ask(run, "", calls=["c7"])
+    recorded.step(run, "tool", {"name": "x", "call_id": "c7"}, {"error": "off"})
+    recorded.end(run)
+    step = why_run(db.storage, row(db, run)).step
+    assert step is not None
+    assert (step.asked_by, step.said) == (2, None)
+
+
+def failing_step(db: Database, run: str) -> tuple[int, int | None]:
+    step = why_run(db.storage, row(db, run)).step
+    assert step is not None
+    return step.number, step.recovered_by
+
+
+def test_the_first_failure_that_nothing_recovered_from_is_the_cause(db: Database, recorded: Recorded) -> None:
+    run = recorded.run()
+    recorded.tool(run, "look", "busy", city="Rome")
+    recorded.tool(run, "look", city="Rome")  # tried again
+    recorded.tool(run, "pay", "too little", amount=3, to="ann", by="card")
+    recorded.tool(run, "pay", amount=4, to="ann", by="card")  # corrected
+    inner = recorded.step(run, "tool", {"name": "search"}, {"output": "from the cache"})
+    recorded.tool(run, "fetch", "away", inner)  # the tool around it had another way
+    recorded.tool(run, "fetch", "gone", url="a")
+    recorded.tool(run, "fetch", url="b")  # another call
+    for number in range(5):
+        recorded.tool(run, "save", f"nothing to save {number}")
+    recorded.end(run)
+    assert failing_step(db, run) == (7, None)
+
+
+def test_a_success_elsewhere_is_no_recovery(db: Database, recorded: Recorded) -> None:
+    run = recorded.run()
+    agents = [recorded.step(run, "agent", {"name": "a"}) for _ in range(2)]
+    recorded.tool(run, "look", "busy", agents[0])
+    recorded.tool(run, "look", parent=agents[1])
+    recorded.tool(run, "pay", "off")
+    recorded.end(run)
+    assert failing_step(db, run) == (2, None)
+
+
+def test_a_node_that_runs_again_recovers_and_one_beside_it_does_not(db: Database, recorded: Recorded) -> None:
+    for in_turn in (True, False):
+        run = recorded.run()
+        nodes = [recorded.step(run, "chain", {"name": "tools"}) for _ in range(1 if in_turn else 2)]
+        recorded.tool(run, "look", "busy", nodes[0])
+        if in_turn:
+            nodes.append(recorded.step(run, "chain", {"name": "tools"}))
+        recorded.tool(run, "look", parent=nodes[1])
+        recorded.end(run)
+        assert failing_step(db, run) == (2, 4 if in_turn else None)
+
+
+def test_the_error_that_the_run_passes_on_is_the_cause(db: Database, recorded: Recorded) -> None:
+    run = recorded.run()
+    recorded.tool(run, "look", "no weather")  # which did not matter
+    recorded.tool(run, "pay", "off")
+    recorded.end(run, error='{"type": "ToolFailed", "message": "off"}')
+    assert failing_step(db, run) == (2, None)
+
+
+def test_if_all_failures_were_recovered_from_the_last_one_is_shown_with_its_recovery(
+    db: Database, recorded: Recorded
+) -> None:
+    run = recorded.run()
+    for name in ("look", "pay"):
+        recorded.tool(run, name, "busy")
+        recorded.tool(run, name)
+    recorded.end(run)
+    assert failing_step(db, run) == (3, 4)
+
+
+def test_groups_are_ordered_by_how_much_failed_and_passed_runs_differ(db: Database, recorded: Recorded) -> None:
+    """A harmless error of the same tool is in more of the failed runs than the fatal one."""
+    for number in range(40):
+        run = recorded.run(task=f"t{number // 4}")
+        fails = number % 2 == 0
+        if number % 8 < 5:
+            recorded.tool(run, "pay", "a warning")
+        if fails and number % 4 == 0:
+            recorded.tool(run, "pay", "card declined", by="card")
+        if number == 2:
+            recorded.tool(run, "pay", "seen once")
+        recorded.tool(run, "look")
+        recorded.end(run, "failed" if fails else "complete")
+    found = why(db.storage)
+    assert [(group.text, group.runs, group.passed) for group in found.groups] == [
+        ("Tool pay: ToolFailed: card declined", 10, 0),
+        ("Tool pay: ToolFailed: a warning", 15, 10),
+        ("Tool pay: ToolFailed: seen once", 1, 0),
+        ("failed: last tool look, last step Tool", 5, 0),
+    ]
+    assert ("error Tool pay: ToolFailed: card declined", True) in [
+        (each.feature, each.stratified) for each in found.findings.findings
+    ]

@@ -157,7 +157,7 @@ def test_a_long_error_goes_on_over_a_few_lines_that_fit(db: Path, word: str) -> 
     assert max(map(columns_of, shown)) <= 80
     assert len(shown) == 2 + 4 + 1 + 4
     assert shown[5].endswith("…")
-    assert shown[-1].endswith("…")
+    assert shown[-1].endswith("… · step 1")
 
 
 def test_a_span_is_shown_in_its_run_with_the_steps_around_it(db: Path, run: str) -> None:

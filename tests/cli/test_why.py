@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted import plant
 
 import agentspan
 from tests.cli.calling import call, lines
@@ -56,17 +57,19 @@ def test_groups_and_findings(db: Path) -> None:
     text = "\n".join(shown)
     assert shown[0] == "8 of 16 runs failed (50%, 28–72%)"
     assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
-    assert re.search(r"      16× in 8 runs \(100%\) · [0-9a-z]{12} · 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d", text)
+    assert "      in 8 of 8 failed runs, and in 0 of 8 that passed\n" in text
+    assert re.search(r"      16 failed steps · [0-9a-z]{12} · 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d", text)
     assert "what goes with failure, within the same task (8 of them with both outcomes)" in text
-    assert "  Tool look used             0/8 failed, 8/8 passed · odds ×0 (0–0.59), q 0.0078" in shown
+    assert "  Tool look not used          8/8 failed, 0/8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
     (group,) = found["groups"]
     assert shown[3].startswith(f"{group['signature'][:4]}  Tool pay")
     assert (group["runs"], group["spans"], group["text"]) == (8, 16, "Tool pay: ToolFailed: total is <n>, but paid <n>")
     finding = found["findings"][0]
-    assert (finding["feature"], finding["effect"], finding["stratified"]) == ("Tool look used", 0, True)
-    assert (finding["failed_with"], finding["passed_with"]) == (0, 8)
+    assert (finding["feature"], finding["effect"], finding["stratified"]) == ("Tool look not used", None, True)
+    assert (finding["failed_with"], finding["passed_with"]) == (8, 0)
+    assert finding["interval"] == [pytest.approx(1.7, abs=0.05), None]
     assert finding["q"] < 0.1
 
 
@@ -77,10 +80,12 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
     assert len(shown) < 25
     assert all(len(line) <= 80 for line in shown)
     assert shown[0] == f"run {group['run_id']} booking 2"
-    assert "✗ step 3: Tool pay(total=114, how=" in text
+    assert shown[1] == "✗ failed · task t7 · 3 steps, 2 failed"
+    assert "✗ step 2: Tool pay(total=114, how=" in text
     assert "error: ToolFailed: total is 114, but paid 7" in text
     assert "the model had said: I will pay, number 14." in text
-    assert "before it: 1 failed attempt, 1 of them with the same arguments" in text
+    assert "after it: 1 failed attempt, 1 of them with the same arguments" in text
+    assert "but paid 7 · step 2" in call(db, "show", group["run_id"], "--full").stdout
     assert "elsewhere: 14× in 7 other runs" in text
     assert "nearest of 1 passing run of task t7" in text
     assert "passing   2 ✓ Tool look" in text
@@ -120,3 +125,56 @@ def test_python_has_the_same(db: Path) -> None:
         assert found.failed == 8
         assert reading.why(found.groups[0].run_id).signature.id == found.groups[0].signature
         assert reading.why(session="none").runs == 0
+
+
+def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(4):
+        with tracer.run("booking") as run:
+            run.score("cost", number / 7, by="code")
+            if number:
+                run.score("is good", number % 2, by="code")
+    tracer.shutdown()
+    assert lines(path, "why") == [
+        "none of 4 runs failed by its status",
+        "1 of 3 missed is good>=1: why --outcome 'is good>=1'",
+    ]
+    assert document(path)["missed"] == {"rule": "is good>=1", "missed": 1, "runs": 3}
+    shown = [lines(path, "why", run["id"])[1:3] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
+    missed = [second for first, second in shown if second]
+    assert [first for first, _ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
+    assert len(missed) == 1
+    assert re.fullmatch(r"it missed is good>=1: why [0-9a-z]{12} --outcome 'is good>=1'", missed[0])
+    assert lines(path, "why", "--outcome", "is good>=1")[0].startswith("1 of 3 runs failed is good>=1 (33%")
+
+
+def test_findings_of_runs_without_tasks_carry_the_warning(tmp_path: Path) -> None:
+    """Hard tasks need the tool and fail: without tasks nothing tells the tool from them."""
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(40):
+        with tracer.run("booking") as run:
+            if number % 2:
+                with tracer.span("tool", {"name": "pay"}):
+                    pass
+            run.score("reward", number % 2 == (number % 10 == 0), by="code")
+    tracer.shutdown()
+    shown = lines(path, "why", "--outcome", "reward>=1")
+    warning = shown.index("pooled only, so that it may be the tasks:")
+    assert shown[warning - 2] == "what goes with failure, pooled, because too few runs have a task in common, of"
+    assert shown[warning + 1].startswith("  Tool pay used")
+
+
+def test_a_part_of_the_runs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        plant(db.storage, "argument", runs=900, seed=0, each=2)
+    shown = lines(path, "why")
+    assert re.fullmatch(
+        r"looked at: arguments of 5\d\d of 900 runs", next(line for line in shown if "arguments of" in line)
+    )
+    assert any(line.startswith("  Tool pay with currency=EUR") for line in shown)
+    compared = document(path)["compared"]
+    assert (compared["drawn"], compared["stratified"]) == (900, True)
+    assert 500 < compared["read"] < 600

@@ -171,3 +171,9 @@ def test_answers_about_many_runs_are_measured(tmp_path: Path) -> None:
     assert "spans made" in said
     for row in rows(said, "why", "drift", "stats --version", "making the index"):
         assert re.search(r"\d+\.\d\d s", row), row
+
+
+def test_planted_causes_are_counted() -> None:
+    said = run("bench_verdicts.py", "--planted", 1).stdout
+    for row in rows(said, "argument", "empty result", "false alarms"):
+        assert len(re.findall(r"\d\.\d{3}", row)) == 2, row

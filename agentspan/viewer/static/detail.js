@@ -156,6 +156,7 @@ export class Detail {
       if (value.some((part) => part !== null && part !== "")) list.append(el("div", null, el("dt", null, name), add(el("dd"), ...value)));
     };
     const isRunning = columns.status[at] === "active" && !columns.left_open[at];
+    fact("step", format.whole(this.spans.numberOf(at)));
     fact("took", format.duration(columns.duration_ms[at] ?? (isRunning ? this.now() - columns.start_ms[at] : null)));
     if (columns.left_open[at]) fact("ended", `not known; the run's last known moment is +${format.duration(this.spans.lastKnown)}`);
     fact("began", columns.status[at] === "pending" ? "" : `+${format.duration(Math.max(0, columns.start_ms[at]))}`);

@@ -127,6 +127,14 @@ export class Spans {
     }
   }
 
+  /**
+   * Return a span's place in the tree, from 1 on: the number by which `agentspan why` names the step.
+   * @param {number} at
+   */
+  numberOf(at) {
+    return this.order.indexOf(at) + 1;
+  }
+
   /** @param {number} at */
   isOpen(at) {
     return isOpenStatus(this.columns.status[at]);

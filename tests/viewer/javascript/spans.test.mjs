@@ -57,6 +57,12 @@ test("a chunk's columns become those of the spans", () => {
   });
 });
 
+test("a span's number is its place in the tree", () => {
+  const spans = spansOf([{ id: "a" }, { id: "b", start: 1 }, { id: "c", parent: "a", start: 2 }]);
+  spans.buildTree();
+  assert.deepEqual(["a", "b", "c"].map((id) => spans.numberOf(at(spans, id))), [1, 3, 2]);
+});
+
 test("columns without any value are sent as null", () => {
   const chunk = chunkOf([{ id: "a" }]);
   const spans = new Spans();

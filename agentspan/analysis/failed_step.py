@@ -1,0 +1,278 @@
+"""Finds the step that made a run fail: the first failure that nothing recovered from, and what led to it.
+
+A later success of the same call recovers from a failure, and so does a tool or model call around it that completed.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from agentspan import jsontext
+from agentspan.analysis.failures import leaves
+from agentspan.analysis.tree import build, every, title_of
+from agentspan.blobs import described
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.meaning import error_text, returned_error
+from agentspan.schemas.signatures import error_parts, passes_on
+
+TITLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FailedStep:
+    """The step that failed: no step in it failed with the same error.
+
+    Attributes:
+        span_id, number: its id, and its place in the run's tree, from 1 on.
+        title: its summary.
+        within: the titles of the steps around it, the outermost first.
+        error: type and message, as they were recorded.
+        payload: what it was given, as JSON text: of a tool its arguments.
+        asked_by: the number of the model call that asked for it; None if none is known.
+        said: the words of that call; None if it had none.
+        failed_before: how many earlier steps of the same type and label failed in the run.
+        same_before: how many of those had the same payload.
+        failed_after, same_after: the same of later steps.
+        recovered_by: the number of the step that recovered from it. Then the run recovered from all of its failures,
+            and this is the last one. Else None.
+    """
+
+    span_id: str
+    number: int
+    title: str
+    within: tuple[str, ...]
+    error: str
+    payload: str
+    asked_by: int | None
+    said: str | None
+    failed_before: int
+    same_before: int
+    failed_after: int
+    same_after: int
+    recovered_by: int | None
+
+
+class _Tree:
+    """The steps of a run in the order of its tree.
+
+    Attributes:
+        number: of each step by its id, from 1 on.
+        parent: the step around each, unless it is a root.
+        agent: the id of the nearest agent around each; None where there is none.
+        way: a number for each that is equal where the types and labels of the steps around are, up to that agent.
+        last: the number of the last step in each, its own if it has none.
+    """
+
+    def __init__(self, spans: Iterable[AgentSpanRow]) -> None:
+        nodes = [*every(build(spans))]
+        self.spans = [node.span for node in nodes]
+        self.number = {span.id: number for number, span in enumerate(self.spans, start=1)}
+        self.parent = {child.span.id: node.span for node in nodes for child in node.children}
+        self.agent: dict[str, str | None] = {}
+        self.way: dict[str, int] = {}
+        ways: dict[tuple[object, ...], int] = {}
+        for span in self.spans:
+            parent = self.parent.get(span.id)
+            way: tuple[object, ...]
+            if parent is None:
+                self.agent[span.id], way = None, ()
+            elif _is(parent, "agent"):
+                self.agent[span.id], way = parent.id, (parent.id,)
+            else:
+                self.agent[span.id] = self.agent[parent.id]
+                way = self.way[parent.id], parent.schema_name, parent.label
+            self.way[span.id] = ways.setdefault(way, len(ways))
+        self.last: dict[str, int] = {}
+        for node in reversed(nodes):
+            below = node.children[-1:]
+            self.last[node.span.id] = self.last[below[0].span.id] if below else self.number[node.span.id]
+
+    def above(self, span: AgentSpanRow) -> list[AgentSpanRow]:
+        """Return the steps around a step, the innermost first."""
+        found = []
+        while (parent := self.parent.get(span.id)) is not None:
+            found.append(parent)
+            span = parent
+        return found
+
+
+def failed_step(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> FailedStep | None:
+    """Return the step that failed among the spans of a run; None if none did.
+
+    It is the first failure that nothing recovered from, of those whose error the run passes on, if there are any.
+    """
+    found = sorted(leaves(spans), key=_began)
+    if not found:
+        return None
+    error = error_parts(run.error)
+    passed_on = [span for span in found if any(error) and passes_on(error, error_parts(span.result_payload))]
+    tree = _Tree(spans)
+    recovering = _Recovering(tree)
+    recovery = None
+    for failed in passed_on or found:
+        recovery = recovering.step(failed)
+        if recovery is None:
+            return _described(failed, tree, None)
+    return _described((passed_on or found)[-1], tree, recovery)
+
+
+def _described(failed: AgentSpanRow, tree: _Tree, recovery: AgentSpanRow | None) -> FailedStep:
+    kind = failed.schema_name, failed.label, "failed"
+    alike = [span for span in tree.spans if (span.schema_name, span.label, span.status) == kind and span != failed]
+    before, after = (
+        [span for span in alike if (_began(span) < _began(failed)) == is_before] for is_before in (True, False)
+    )
+    given = _given(failed)
+    asking = _asking(failed, tree)
+    return FailedStep(
+        failed.id,
+        tree.number[failed.id],
+        title_of(failed, TITLE),
+        tuple(title_of(span, TITLE) for span in reversed(tree.above(failed))),
+        _error(failed),
+        given,
+        None if asking is None else tree.number[asking.id],
+        None if asking is None else _words(asking),
+        len(before),
+        sum(_given(span) == given for span in before),
+        len(after),
+        sum(_given(span) == given for span in after),
+        None if recovery is None else tree.number[recovery.id],
+    )
+
+
+class _Recovering:
+    """Finds the steps of a run that recovered from failures."""
+
+    def __init__(self, tree: _Tree) -> None:
+        self._tree = tree
+        self._passed: dict[tuple[int, str, str | None], list[AgentSpanRow]] = defaultdict(list)
+        self._last: dict[tuple[int, str, str | None], dict[str, AgentSpanRow]] = {}
+        for span in sorted(tree.spans, key=_began):
+            if _has_passed(span):
+                self._passed[self._kind(span)].append(span)
+
+    def step(self, failed: AgentSpanRow) -> AgentSpanRow | None:
+        """Return the step that recovered from a failure; None if none did.
+
+        Either the last success of the same call after it, with the same arguments; or the next success of the same tool
+        or model, if at least half of the arguments are equal (a call that the model corrected); or a tool or model call
+        around it that completed all the same. Below another parent only what began after the failure counts.
+        """
+        kind = self._kind(failed)
+        passed = self._passed.get(kind, [])
+        place = bisect_right(passed, _began(failed), key=_began)
+        later = [span for span in passed[place : place + 1] if self._is_in_turn(span, failed)]
+        if kind not in self._last:
+            self._last[kind] = {_given(span): span for span in passed}
+        same = self._last[kind].get(_given(failed))
+        if same is not None and _began(same) > _began(failed) and self._is_in_turn(same, failed):
+            return same
+        if later and (_is(failed, "llm") or _is_corrected(failed, later[0])):
+            return later[0]
+        for span in self._tree.above(failed):
+            if _is(span, "agent"):
+                break
+            if (_is(span, "tool") or _is(span, "llm")) and _has_passed(span):
+                return span
+        return None
+
+    def _kind(self, span: AgentSpanRow) -> tuple[int, str, str | None]:
+        return self._tree.way[span.id], span.schema_name, span.label
+
+    def _is_in_turn(self, span: AgentSpanRow, failed: AgentSpanRow) -> bool:
+        parent = self._tree.parent.get(span.id)
+        return parent == self._tree.parent.get(failed.id) or (parent is not None and _began(parent) > _began(failed))
+
+
+def _has_passed(span: AgentSpanRow) -> bool:
+    return span.status == "complete" and not returned_error(span)
+
+
+def _is_corrected(failed: AgentSpanRow, passed: AgentSpanRow) -> bool:
+    one, other = (jsontext.decode(_given(span)) for span in (failed, passed))
+    if type(one) is not dict or type(other) is not dict:
+        return False
+    names = {name for name in one.keys() | other.keys() if one.get(name) != failed.label}
+    equal = [name for name in names if name in one and name in other and one[name] == other[name]]
+    return 2 * len(equal) >= max(1, len(names))
+
+
+def _error(span: AgentSpanRow) -> str:
+    result = None if span.result_payload is None else jsontext.decode(span.result_payload)
+    return error_text(result) or "no error was recorded"
+
+
+def _given(span: AgentSpanRow) -> str:
+    """Return what a step was given as JSON text: of a tool its arguments."""
+    text = described(span.payload)
+    payload = jsontext.decode(text)
+    if _is(span, "tool") and type(payload) is dict and "arguments" in payload:
+        return jsontext.canonical(payload["arguments"])
+    return text
+
+
+def _asking(failed: AgentSpanRow, tree: _Tree) -> AgentSpanRow | None:
+    """Return the model call that asked for a step: by the id of the call, else the nearest one before it.
+
+    The nearest one is of the same agent, and in the innermost step that has both.
+    """
+    agent = tree.agent[failed.id]
+    earlier = sorted((span for span in tree.spans if _is(span, "llm") and _began(span) < _began(failed)), key=_began)
+    call = _call_id(failed)
+    if call is not None:
+        asking = [span for span in earlier if call in (span.result_payload or "")]
+        own = [span for span in asking if tree.agent[span.id] == agent]
+        if own or len(asking) == 1:  # each agent may have a call_1
+            return (own or asking)[-1]
+    own = [
+        span
+        for span in reversed(earlier)
+        if tree.agent[span.id] == agent and tree.last[span.id] < tree.number[failed.id]
+    ]
+    branch = failed
+    for scope in (*tree.above(failed), None):
+        first = 0 if scope is None else tree.number[scope.id]
+        for span in own:
+            if tree.number[span.id] > first and not _is_beside(span, branch, scope, tree):
+                return span
+        if scope is None or scope.id == agent:
+            break
+        branch = scope
+    return None
+
+
+def _is_beside(model: AgentSpanRow, branch: AgentSpanRow, scope: AgentSpanRow | None, tree: _Tree) -> bool:
+    """Return whether a model call is in a branch of the scope that still ran when another branch began.
+
+    So run agents that have no span of type agent: none of them asks for a step of another one.
+    """
+    other = model
+    for parent in tree.above(model):
+        if scope is not None and parent.id == scope.id:
+            break
+        other = parent
+    return other is not model and (other.finished_at is None or other.finished_at > _began(branch)[0])
+
+
+def _words(model: AgentSpanRow) -> str | None:
+    result = None if model.result_payload is None else jsontext.decode(described(model.result_payload))
+    text = result.get("text") if type(result) is dict else None
+    return text if type(text) is str and text.strip() else None
+
+
+def _call_id(span: AgentSpanRow) -> str | None:
+    """Return the id of the call that a tool's span answers, as JSON text."""
+    payload = jsontext.decode(described(span.payload)) if _is(span, "tool") else None
+    call = payload.get("call_id") if type(payload) is dict else None
+    return jsontext.canonical(call) if type(call) is str and call else None
+
+
+def _is(span: AgentSpanRow, kind: str) -> bool:
+    return built_in_part(span.schema_name) == kind
+
+
+def _began(span: AgentSpanRow) -> tuple[str, str]:
+    return span.started_at or span.inserted_at, span.id
