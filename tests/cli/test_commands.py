@@ -74,7 +74,7 @@ def test_show_draws_the_run(db: Path) -> None:
         "├─✓ Agent researcher: find the cause → done in 4 steps  9.0 ms",
         '│ ├─✓ LLM gpt-4.1: 812→95 tok "I will look"  1.0 ms',
         "│ ├─✗ Tool fetch(url=https://…)  1.0 ms",
-        "│ │    TimeoutError: read timed out",
+        "│ │    TimeoutError: read timed out · step 3",
         '│ ├─○ Search "skipped"  cancelled',
         '│ └─✓ Custom {"text":"�[31mred��","n":1}  1.0 ms',
         "├─◌ Tool later()  pending",
