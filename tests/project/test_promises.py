@@ -158,7 +158,6 @@ FIGURES = {
         ("the answer that found it waits for at most {} s", STANDARD.adoption_answer_s),
         ("sent while it is read, at most {} MB and one span", scanning.PAGE_BYTES / 2**20),
         ("So are a page of more than {} MB", STANDARD.piece_bytes / 2**20),
-        ("and at least {} spans of a run, are read at once", scanning.FEW_ROWS),
         ("Once they have {} MiB, the next item", STANDARD.bulk_answer_bytes / 2**20),
         ("runs up to {} items in order", bulk.MAX_ITEMS),
         ("items of {} KiB share one", large_bodies.PART / 2**10),

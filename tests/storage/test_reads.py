@@ -1,11 +1,16 @@
 """Reads of both backends: pages after an id, totals that are left out, the violations of many spans."""
 
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
 import pytest
 
 from agentspan.model.changes import Put, Unit, Violation
 from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage import scanning
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import CutRows, Query, Storage
 from agentspan.testing.contract import Rows
 from tests.tuned import tuned
 
@@ -88,3 +93,31 @@ def test_a_scan_goes_on_where_rows_are_removed_and_put_meanwhile(storage: Storag
         if len(seen) == 1:
             runs.append(recorded(storage, 1)[0].agent_instance_id)
     assert seen == runs
+
+
+@pytest.mark.parametrize("most_bytes", [0, 99, 100, 101, 250, 299, 300, 10_000])
+@pytest.mark.parametrize("page", [{}, {"order": "started_at", "descending": True}, {"offset": 1, "limit": 2}])
+def test_a_page_ends_with_the_row_that_passes_a_number_of_bytes(
+    storage: Storage, most_bytes: int, page: dict[str, Any]
+) -> None:
+    """The ids of its others are known. A storage may have the whole page instead, as memory has."""
+    rows = recorded(storage, 1)
+    run = rows[0].agent_instance_id
+    made = [
+        ROWS.span(ROWS.family(ROWS.agent())[2])._replace(
+            agent_instance_id=run, payload=f'{{"n":"{"x" * (100 - 8)}"}}', started_at=f"2026-01-0{day}T00:00:00.000000Z"
+        )
+        for day in (3, 1, 2)
+    ]
+    storage.apply([Unit(tuple(map(Put, made)))])
+    query = Query("agent_span", {"agent_instance_id": run, "status": made[0].status}, with_total=True, **page)
+    whole, cut = storage.page(query), storage.page(replace(query, most_bytes=most_bytes))
+    assert cut.total == whole.total
+    rest = cut.rest if isinstance(cut, CutRows) else []
+    assert cut.rows == whole.rows[: len(cut.rows)]
+    assert [row.id for row in whole.rows] == [*(row.id for row in cut.rows), *rest]
+    sizes = [len(row.payload) + len(row.result_payload or "") for row in whole.rows if isinstance(row, AgentSpanRow)]
+    passing = [number for number, up_to in enumerate(accumulate(sizes)) if up_to > most_bytes]
+    if not isinstance(storage, MemoryStorage):
+        assert isinstance(cut, CutRows) == bool(passing)
+        assert len(cut.rows) == (passing[0] + 1 if passing else len(sizes))

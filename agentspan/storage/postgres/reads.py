@@ -23,7 +23,7 @@ from agentspan.storage.postgres.lending import Lend, rows_of, storable
 from agentspan.storage.postgres.pipelines import Statement, rows_of_each
 from agentspan.storage.postgres.score_reads import ScoreReads
 from agentspan.storage.postgres.values import is_storable
-from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, SpanSum, StoredKey, span_counts
+from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, SpanSum, StoredKey, span_counts, with_rest
 
 FETCHED = 1000
 """Spans that are fetched at a time of a run that is read whole."""
@@ -65,16 +65,23 @@ class Reads(ScoreReads):
 
     def page(self, query: Query) -> Rows:
         """See Storage."""
-        sql, values = statements.page(query)
+        most = query.most_bytes
+        sql, values = statements.page(query) if most is None else statements.page_within(query, most)
         if not all(is_storable(value) for value in values if isinstance(value, str)):
             return Rows([], 0 if query.with_total else None)
         make = ROWS[query.type]._make
         with self._glance() if query.with_total else self.reading() as connection:
-            rows = [make(row) for row in rows_of(connection, sql, values)]
-            if not query.with_total:
-                return Rows(rows)
-            is_all = not query.offset and not query.after and (query.limit is None or len(rows) < query.limit)
-            return Rows(rows, len(rows) if is_all else rows_of(connection, *statements.total(query))[0][0])
+            found = rows_of(connection, sql, values)
+            number = len(found)
+            is_all = not query.offset and not query.after and (query.limit is None or number < query.limit)
+            total = number if is_all or not query.with_total else rows_of(connection, *statements.total(query))[0][0]
+        page = Rows([], total if query.with_total else None)
+        if most is None:
+            page.rows.extend(map(make, found))
+            return page
+        page.rows.extend(make(row[:-2]) for row in found if row[-2] <= most)
+        is_cut = any(before + size > most for *_, before, size in found)
+        return with_rest(page, [row[0] for row in found[len(page.rows) :]]) if is_cut else page
 
     def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
         """See Storage."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from agentspan.model.columns import columns_of
+from agentspan.model.columns import columns_of, json_columns
 from agentspan.model.rows import ROWS, UNIQUE, AgentInstanceRow, AgentSpanRow, ResourceType, Value
 from agentspan.model.status import OPEN
 from agentspan.storage.postgres.values import is_time
@@ -305,12 +305,34 @@ def page(query: Query) -> tuple[str, list[object]]:
     if query.after:
         conditions.append(f"id {'<' if query.descending else '>'} %s")
         values.append(query.after)
-    direction = " desc" if query.descending else ""
-    nulls = " nulls last" if query.descending else " nulls first"
-    order = "" if query.order == "id" else f"{quoted(query.order)}{direction}{nulls}, "
     limit = "" if query.limit is None else f" limit {int(query.limit)}"
     offset = f" offset {int(query.offset)}" if query.offset else ""
-    return f"{SELECT[query.type]}{_where(conditions)} order by {order}id{direction}{limit}{offset}", values
+    return f"{SELECT[query.type]}{_where(conditions)} order by {_order(query)}{limit}{offset}", values
+
+
+def page_within(query: Query, most_bytes: int) -> tuple[str, list[object]]:
+    """Return the SELECT of a page, and its values. Two columns follow: the bytes of JSON before a row, and in it.
+
+    The JSON of rows after the one that passes `most_bytes` is null. A long text's length is known without reading it.
+    """
+    select, values = page(query)
+    json = json_columns(query.type)
+    size = " + ".join(f"coalesce(octet_length({quoted(column)}), 0)" for column in json) or "0"
+    fields = [
+        f"case when up_to - size <= {int(most_bytes)} then {quoted(name)} end" if name in json else quoted(name)
+        for name in ROWS[query.type]._fields
+    ]
+    order = f"order by {_order(query)}"
+    sized = f"select *, {size} as size from ({select}) as page"
+    summed = f"select *, sum(size) over ({order} rows unbounded preceding) as up_to from ({sized}) as sized"
+    return f"select {', '.join(fields)}, (up_to - size)::bigint, size from ({summed}) as summed {order}", values
+
+
+def _order(query: Query) -> str:
+    direction = " desc" if query.descending else ""
+    nulls = " nulls last" if query.descending else " nulls first"
+    first = "" if query.order == "id" else f"{quoted(query.order)}{direction}{nulls}, "
+    return f"{first}id{direction}"
 
 
 def total(query: Query) -> tuple[str, list[object]]:
