@@ -393,3 +393,25 @@ def test_what_is_nested_too_deep_stays_a_text() -> None:
 def test_the_type_of_a_span_that_has_begun_is_guessed(scope: str, name: str, type_: str) -> None:
     assert mapped({}, name, scope, end_ns=None).type == type_
     assert mapped({}, name, scope).type == "custom", "a span that has ended told all"
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "agent"),
+    [
+        ("langchain", "LangGraph", "LangGraph"),
+        ("langchain", "ChatPromptTemplate", None),
+        ("langchain", "StrOutputParser", None),
+        ("crewai", "Crew_fb908da1-dcb2-40d1-86b0-831ac2496a7b.kickoff", "Crew"),
+        ("dspy", "Predict.aforward", "Predict"),
+        ("llama_index", "RetrieverQueryEngine.query", "RetrieverQueryEngine"),
+        ("llama_index", "SentenceSplitter.__call__", None),
+    ],
+)
+def test_a_call_of_a_framework_by_the_program_is_a_run(scope: str, name: str, agent: str | None) -> None:
+    called = {"openinference.span.kind": "CHAIN"}
+    for end_ns in (None, 2_000_000_000):
+        root = mapped(called, name, f"openinference.instrumentation.{scope}", end_ns=end_ns).run
+        assert (root.agent, root.is_own) == (agent, agent is not None)
+        inner = mapped(called, name, f"openinference.instrumentation.{scope}", end_ns=end_ns, parent_span_id="c" * 16)
+        assert not inner.run.is_own
+    assert not mapped(called, name, "my.program").run.is_own

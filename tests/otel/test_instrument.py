@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import agentspan
 from agentspan.errors import InvalidValue
 from agentspan.otel.instruments import known, turning_on
+from agentspan.otel.instruments.on_import import Waiting
 from tests.otel.fake_packages import packages_in
 from tests.otel.replaying import spans_in
 
@@ -117,3 +118,21 @@ def test_importing_agentspan_imports_nothing_of_opentelemetry() -> None:
     code = "import sys, agentspan, agentspan.otel; print([name for name in sys.modules if 'opentelemetry' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_namespace_package_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no loader: such is `llama_index`, which holds the packages of several distributions."""
+    (tmp_path / "spread_out" / "core").mkdir(parents=True)
+    (tmp_path / "spread_out" / "core" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
+    imported: list[str] = []
+    names = ("spread_out", "spread_out.core")
+    Waiting({name: lambda module: imported.append(module.__name__) for name in names})
+    try:
+        assert list(importlib.import_module("spread_out").__path__) == [str(tmp_path / "spread_out")]
+        importlib.import_module("spread_out.core")
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
+    assert imported == [*names]

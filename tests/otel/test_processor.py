@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,21 @@ def test_a_type_that_is_told_at_the_end_replaces_the_guess(tracer: Tracer, otel:
     (ended,) = rows(tracer).values()
     assert begun.schema_name == "llm", "most spans of this instrumentor are calls"
     assert (ended.schema_name, ended.schema_title, ended.label) == ("tool", "Tool", "search")
+
+
+def test_each_call_of_a_graph_is_a_run_that_ends_as_the_call_does(tracer: Tracer, provider: TracerProvider) -> None:
+    graphs = provider.get_tracer("openinference.instrumentation.langchain")
+    for name in ("researcher", "LangGraph"):
+        with suppress(ValueError), graphs.start_as_current_span(name) as root:
+            with graphs.start_as_current_span("ask"):
+                pass
+            root.set_attribute("openinference.span.kind", "CHAIN")
+            if name == "LangGraph":
+                raise ValueError("no")
+    assert {name: run.status for name, run in runs(tracer, provider).items()} == {
+        "researcher": "complete",
+        "LangGraph": "failed",
+    }
 
 
 def test_spans_of_both_libraries_are_one_tree(tracer: Tracer, otel: trace.Tracer) -> None:

@@ -47,7 +47,7 @@ FRAMEWORKS = (
     _framework("haystack", "haystack", f"{_OI}haystack"),
     _framework("langchain", "langchain_core", f"{_OI}langchain", "langgraph"),
     _framework("litellm", "litellm", f"{_OI}litellm"),
-    _framework("llama-index", "llama_index", f"{_OI}llama-index", "llamaindex"),
+    _framework("llama-index", "llama_index.core", f"{_OI}llama-index", "llamaindex"),
     _framework("mcp", "mcp", f"{_OI}mcp"),
     _framework("mistralai", "mistralai", f"{_OI}mistralai"),
     _framework("ollama", "ollama", "opentelemetry-instrumentation-ollama"),

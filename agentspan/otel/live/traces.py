@@ -1,7 +1,7 @@
 """The traces of this process that go on, and the runs that they are recorded in.
 
-A trace inside of a run of agentspan belongs to it. Else one whose root is an agent's, a workflow's or a server's
-request is a run of its own, which ends with its root; all others belong to one run of the process.
+A trace inside of a run of agentspan belongs to it. Else one whose root is an agent, a workflow, a call of a framework
+or a server's request is a run of its own, which ends with its root; all others belong to one run of the process.
 """
 
 import os

@@ -57,17 +57,32 @@ _RULES = tuple(
 
 
 _RUNS = re.compile(r"invoke_workflow |.*\.workflow$")
+_PARTS = re.compile(r"\w*(Prompt(Template)?|Parser|Adapter|Splitter)\b")
+"""The names of chains that a program calls before or after a model; alone in a trace they are no run."""
 _ROOTS = ("openai_agents", "openai-agents")
 """In the names of instrumentors whose roots are runs, whatever their name is."""
 
 
 def begins_run(root: OtelSpan) -> bool:
     """Return whether the root of a trace, which has begun, will probably be that of an agent or of a workflow."""
-    if root.kind == "SERVER" or guess(root) == "agent":
+    type_ = guess(root)
+    if root.kind == "SERVER" or type_ == "agent" or is_root_call(root, type_):
         return True
     scope = root.scope.name
     is_known = scope.startswith(_STARTS) or scope in _NAMED
     return is_known and (any(name in scope for name in _ROOTS) or _RUNS.match(root.name) is not None)
+
+
+def is_root_call(span: OtelSpan, type_: str | None) -> bool:
+    """Return whether a span is a call of a framework, such as a graph or a crew, by the program itself."""
+    scope = span.scope.name
+    return (
+        type_ == "chain"
+        and span.parent_span_id is None
+        and (scope.startswith(_STARTS) or scope in _NAMED)
+        and any(name in scope for name in _FRAMEWORKS)
+        and not _PARTS.match(span.name)
+    )
 
 
 def guess(span: OtelSpan) -> str | None:

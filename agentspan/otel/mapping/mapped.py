@@ -1,5 +1,6 @@
 """The record of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -20,7 +21,7 @@ from agentspan.otel.mapping import (
     vercel,
 )
 from agentspan.otel.mapping.draft import Draft, Family
-from agentspan.otel.mapping.guesses import guess
+from agentspan.otel.mapping.guesses import guess, is_root_call
 from agentspan.otel.mapping.shapes import Shape, shape_of
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
@@ -44,7 +45,12 @@ ABOUT_SPAN = frozenset({"attributes", "events", "links", "dropped", "otel"})
 _READ_EVENTS = genai.READ_EVENTS | openinference.READ_EVENTS | genai.EMPTY_EVENTS | traceloop.CHUNKS
 _NAMED = frozenset({"agent", "chain", "tool", "guardrail", "evaluation"})
 _PREFIXES = ("invoke_agent ", "invoke_workflow ", "execute_tool ", "execute_task ", "ai.toolCall ")
-_SUFFIXES = (".run", ".__call__", "._execute_core", ".acall", ".call", ".workflow", ".agent", ".tool")
+_SUFFIXES = (
+    *(".run", ".__call__", "._execute_core", ".acall", ".call", ".workflow", ".agent", ".tool"),
+    *(".kickoff", ".aforward", ".forward", ".aquery", ".query"),
+)
+_UNIQUE = re.compile(r"_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+"""The end of the name that CrewAI gives a crew without one: each of its runs would have an agent of its own."""
 
 
 class RunFacts(NamedTuple):
@@ -53,7 +59,8 @@ class RunFacts(NamedTuple):
     Attributes:
         agent, version: of the agent. A root names its run by them.
         session, user: of the conversation.
-        is_own: whether a trace with this root is a run of its own: of an agent, or of a request to a server.
+        is_own: whether a trace with this root is a run of its own: of an agent, of a framework, or of a request to a
+            server.
     """
 
     agent: str | None = None
@@ -266,5 +273,7 @@ def _run_facts(draft: Draft) -> RunFacts:
     said, name = draft.run, draft.payload.get("name")
     is_agent = draft.type == "agent"
     agent = name if is_agent and type(name) is str else said.get("agent")
+    if agent is None and is_root_call(draft.span, draft.type) and type(name) is str:
+        agent = _UNIQUE.sub("", name)
     is_own = is_agent or draft.span.kind == "SERVER" or (agent is not None and draft.type != PLAIN)
     return RunFacts(agent, said.get("version"), said.get("session"), said.get("user"), is_own)
