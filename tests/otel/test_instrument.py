@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,24 @@ def test_a_namespace_package_is_waited_for(tmp_path: Path, monkeypatch: pytest.M
         for name in names:
             sys.modules.pop(name, None)
     assert imported == [*names]
+
+
+def test_without_the_extra_the_error_says_what_to_install() -> None:
+    code = "import sys, agentspan; sys.modules['opentelemetry'] = None; agentspan.instrument()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        'ImportError: recording frameworks needs more packages; run: pip install "agentspan-sqlite[otel]"'
+    )
+
+
+def test_nothing_is_advised_for_what_a_framework_or_the_package_itself_records() -> None:
+    frameworks = {each.name: each for each in known.FRAMEWORKS}
+    installed = {name: known.Available(frameworks[name], is_installed=True) for name in frameworks}
+    entry = EntryPoint("x", "x:X", known.GROUP)
+    assert known.missing([installed["groq"], installed["bedrock"]]) == [installed["groq"]], (
+        "boto3 is not for models only"
+    )
+    with_calls = installed["langchain"]._replace(entry=entry)
+    assert known.missing([installed["groq"], with_calls]) == []
+    without = installed["crewai"]._replace(entry=entry)
+    assert known.missing([installed["groq"], without]) == [installed["groq"]]

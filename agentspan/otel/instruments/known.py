@@ -1,8 +1,10 @@
 """Frameworks and clients of models, and the instrumentors of them that are installed here."""
 
+import re
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 GROUP = "opentelemetry_instrumentor"
@@ -19,22 +21,24 @@ class Framework(NamedTuple):
         module: the module whose presence tells that it is installed.
         package: the package of an instrumentor to install; "" where the framework traces itself.
         entries: the names of entry points of its instrumentors.
+        own: a file below the package that it has since it traces itself; "" where it does not.
     """
 
     name: str
     module: str
     package: str
     entries: frozenset[str]
+    own: str = ""
 
 
-def _framework(name: str, module: str, package: str, *others: str) -> Framework:
-    return Framework(name, module, package, frozenset({name, *others}))
+def _framework(name: str, module: str, package: str, *others: str, own: str = "") -> Framework:
+    return Framework(name, module, package, frozenset({name, *others}), own)
 
 
 _OI = "openinference-instrumentation-"
 FRAMEWORKS = (
     _framework("agno", "agno", f"{_OI}agno"),
-    _framework("anthropic", "anthropic", f"{_OI}anthropic"),
+    _framework("anthropic", "anthropic", f"{_OI}anthropic", own="_tracing.py"),
     _framework("autogen", "autogen_agentchat", f"{_OI}autogen-agentchat", "autogen-agentchat"),
     _framework("bedrock", "boto3", f"{_OI}bedrock"),
     _framework("claude-agent-sdk", "claude_agent_sdk", f"{_OI}claude-agent-sdk", "claude-agent"),
@@ -48,7 +52,7 @@ FRAMEWORKS = (
     _framework("langchain", "langchain_core", f"{_OI}langchain", "langgraph"),
     _framework("litellm", "litellm", f"{_OI}litellm"),
     _framework("llama-index", "llama_index.core", f"{_OI}llama-index", "llamaindex"),
-    _framework("mcp", "mcp", f"{_OI}mcp"),
+    _framework("mcp", "mcp", f"{_OI}mcp", own="shared/_otel.py"),
     _framework("mistralai", "mistralai", f"{_OI}mistralai"),
     _framework("ollama", "ollama", "opentelemetry-instrumentation-ollama"),
     _framework("openai", "openai", f"{_OI}openai", "openai-v2"),
@@ -57,6 +61,19 @@ FRAMEWORKS = (
     _framework("smolagents", "smolagents", f"{_OI}smolagents"),
     _framework("vertexai", "vertexai", f"{_OI}vertexai"),
 )
+_CLIENTS = frozenset(
+    {"anthropic", "cohere", "google-genai", "groq", "litellm", "mistralai", "ollama", "openai", "vertexai"}
+)
+"""The clients of models, which frameworks import."""
+_WITHOUT_CALLS = frozenset({"crewai", "dspy"})
+"""The frameworks whose instrumentors leave out the calls of models, or their tokens: the client's are needed, too."""
+_WITH_CALLS = re.compile(
+    r"(agents|agno|autogen_\w+|claude_agent_sdk|google|haystack\w*|lang(chain|graph)\w*|litellm|llama_index|pydantic_ai"
+    r"|smolagents|openinference|opentelemetry|agentspan)\Z"
+)
+"""The packages that import clients of models and record their calls, or do nothing with them."""
+_TOO_COMMON = frozenset({"bedrock"})
+"""Frameworks that are imported for other things than models, too: `boto3`."""
 CARRIES_CONTEXT = "threading"
 """The entry point of an instrumentor that makes no spans, but carries the context into threads, such as a pool's."""
 
@@ -137,5 +154,37 @@ def _rank(entry: EntryPoint) -> int:
 
 
 def missing(found: Iterable[Available]) -> list[Available]:
-    """Return the frameworks that are installed, and that nothing records."""
-    return [each for each in found if each.is_installed and not each.can_record]
+    """Return the frameworks that are installed, and that nothing records.
+
+    Clients of models are left out where a framework is recorded that records their calls itself.
+    """
+    known = [*found]
+    recorded = {each.framework.name for each in known if each.can_record} - _CLIENTS - _WITHOUT_CALLS - {"mcp"}
+    return [each for each in known if is_missing(each) and not (recorded and each.framework.name in _CLIENTS)]
+
+
+def is_missing(each: Available) -> bool:
+    """Return whether a framework is installed and nothing records it."""
+    framework = each.framework
+    return each.is_installed and not each.can_record and framework.name not in _TOO_COMMON and not _has_own(framework)
+
+
+def needs_its_own(name: str, importer: str) -> bool:
+    """Return whether a framework must be instrumented although another module imported it.
+
+    Args:
+        importer: the package that imported it first, such as a framework that records the calls of its clients.
+    """
+    if importer in _WITHOUT_CALLS:
+        return name in _CLIENTS
+    return _WITH_CALLS.match(importer) is None
+
+
+def _has_own(framework: Framework) -> bool:
+    spec = find_spec(framework.module) if framework.own else None
+    return spec is not None and any((Path(at) / framework.own).exists() for at in spec.submodule_search_locations or ())
+
+
+def advice(found: Available) -> str:
+    """Return the command that installs an instrumentor, or the framework itself."""
+    return f"pip install {found.framework.package if found.is_installed else found.framework.name}"

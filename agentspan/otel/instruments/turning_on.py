@@ -16,6 +16,10 @@ from agentspan.recording.tracer import Tracer
 log = logging.getLogger("agentspan")
 
 
+SDK = "opentelemetry.sdk"
+EXTRA = 'pip install "agentspan-sqlite[otel]"'
+
+
 class Instrumented(NamedTuple):
     """The instrumentor that records a framework.
 
@@ -51,13 +55,14 @@ def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) 
 
     Raises:
         InvalidValue: a name is unknown, or nothing is installed that records it; the message names the package.
+        ImportError: the extra `otel` is not installed.
     """
     chosen = [_named(name) for name in names]
     if not names:
         found = known.available()
         chosen = [each for each in found if each.can_record]
         for each in known.missing(found):
-            log.warning("instrument: nothing records %s; %s", each.framework.name, _advice(each))
+            log.warning("instrument: nothing records %s; %s", each.framework.name, known.advice(each))
     with _lock:
         using = _provider_for(provider, tracer)
         _carry_context()
@@ -96,17 +101,15 @@ def _named(name: str) -> Available:
         names = ", ".join(framework.name for framework in known.FRAMEWORKS)
         raise InvalidValue("names", f"{name!r} is neither a known framework ({names}) nor an installed instrumentor")
     if not found.can_record:
-        raise InvalidValue("names", f"nothing records {found.framework.name}; {_advice(found)}")
+        raise InvalidValue("names", f"nothing records {found.framework.name}; {known.advice(found)}")
     return found
-
-
-def _advice(found: Available) -> str:
-    return f"pip install {found.framework.package if found.is_installed else found.framework.name}"
 
 
 def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
     global _provider
     with forks.importing:
+        if not known.is_importable(SDK):
+            raise ImportError(f"recording frameworks needs more packages; run: {EXTRA}")
         import_module("opentelemetry.trace")  # first: under `agentspan record` it comes here again
         from agentspan.otel.instruments import unset_provider
         from agentspan.otel.instruments.provider import ask_for_content, new_provider
