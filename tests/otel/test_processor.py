@@ -25,6 +25,7 @@ from agentspan.otel import SpanProcessor
 from agentspan.otel.importing import import_spans
 from agentspan.otel.sdk import span_of
 from agentspan.recording.capture.capture import Capture
+from agentspan.storage.run_sums import run_sums
 from agentspan.tuning import STANDARD, Tuning
 from tests.otel.replaying import runs_in, spans_in
 
@@ -108,6 +109,21 @@ def test_each_call_of_a_graph_is_a_run_that_ends_as_the_call_does(tracer: Tracer
         "researcher": "complete",
         "LangGraph": "failed",
     }
+
+
+def test_the_tokens_of_an_agent_count_whose_calls_are_in_another_program(
+    tracer: Tracer, provider: TracerProvider
+) -> None:
+    """As the Claude Agent SDK's, whose calls of the model are those of a command that it runs."""
+    otel = provider.get_tracer("openinference.instrumentation.claude_agent_sdk")
+    told = {"llm.model_name": "claude-sonnet-4-5", "llm.provider": "anthropic", "llm.system": "anthropic"}
+    with otel.start_as_current_span("ClaudeAgentSDK.query", attributes={"openinference.span.kind": "AGENT"}) as span:
+        span.set_attributes({**told, "llm.token_count.prompt": 3500, "llm.token_count.completion": 90})
+    (run,) = runs(tracer, provider).values()
+    (total,) = run_sums(tracer.storage, [run.id])
+    assert (total.input_tokens, total.output_tokens) == (3500, 90)
+    assert total.cost_usd == pytest.approx(0.01185)
+    assert not total.is_aggregate
 
 
 def test_spans_of_both_libraries_are_one_tree(tracer: Tracer, otel: trace.Tracer) -> None:
