@@ -19,7 +19,7 @@ from agentspan import clock
 from agentspan.cli.output import Failed, argument, noun, safe
 from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentRow
-from agentspan.otel.instruments.program import MARK, NOTES
+from agentspan.otel.instruments.known import MARK, NOTES
 from agentspan.storage.location import ENVIRONMENT, Location
 from agentspan.storage.protocol import Query
 

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 GROUP = "opentelemetry_instrumentor"
+MARK = "AGENTSPAN_RECORD"
+"""Set in the environment of a program that is recorded: the folder that was put before its PYTHONPATH."""
 _PREFERRED = ("openinference-", "opentelemetry-instrumentation-genai-", "")
 """How the names of packages begin that have the richer data, the best first: only one records each framework, else
 each call would be recorded twice."""
+NOTES = "AGENTSPAN_RECORD_NOTES"
+"""The file in which programs note what they imported, for `agentspan record`: a kind and a text a line. `site` has it,
+too, for a Python without agentspan."""
 
 
 class Framework(NamedTuple):
@@ -83,6 +88,7 @@ class Available(NamedTuple):
 
     Attributes:
         is_installed: whether the framework is.
+        has_own: whether it traces itself.
         entry: None where no instrumentor is installed, or the framework traces itself.
         package, version: of the instrumentor; "" without one.
     """
@@ -92,11 +98,12 @@ class Available(NamedTuple):
     entry: EntryPoint | None = None
     package: str = ""
     version: str = ""
+    has_own: bool = False
 
     @property
     def can_record(self) -> bool:
         """True if it can be turned on."""
-        return self.is_installed and (self.entry is not None or not self.framework.package)
+        return self.is_installed and (self.entry is not None or self.has_own)
 
 
 def available() -> list[Available]:
@@ -117,12 +124,13 @@ def named(name: str) -> Available | None:
 
 def _available(framework: Framework, found: dict[str, list[EntryPoint]]) -> Available:
     is_installed = not framework.module or is_importable(framework.module)
+    has_own = is_installed and _has_own(framework)
     entries = [entry for name in framework.entries for entry in found.get(name, ())]
     if not entries:
-        return Available(framework, is_installed)
+        return Available(framework, is_installed, has_own=has_own)
     entry = min(entries, key=lambda each: (_rank(each), each.value))
     package, version = _distribution(entry)
-    return Available(framework, is_installed, entry, package, version)
+    return Available(framework, is_installed, entry, package, version, has_own)
 
 
 def is_importable(module: str) -> bool:
@@ -166,7 +174,7 @@ def missing(found: Iterable[Available]) -> list[Available]:
 def is_missing(each: Available) -> bool:
     """Return whether a framework is installed and nothing records it."""
     framework = each.framework
-    return each.is_installed and not each.can_record and framework.name not in _TOO_COMMON and not _has_own(framework)
+    return each.is_installed and not each.can_record and framework.name not in _TOO_COMMON
 
 
 def needs_its_own(name: str, importer: str) -> bool:
@@ -181,6 +189,8 @@ def needs_its_own(name: str, importer: str) -> bool:
 
 
 def _has_own(framework: Framework) -> bool:
+    if not framework.package:
+        return True
     spec = find_spec(framework.module) if framework.own else None
     return spec is not None and any((Path(at) / framework.own).exists() for at in spec.submodule_search_locations or ())
 

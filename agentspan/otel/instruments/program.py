@@ -81,16 +81,9 @@ def _record_global_provider(api: Any) -> None:
     api.set_tracer_provider = set_tracer_provider
 
 
-MARK = "AGENTSPAN_RECORD"
-"""Set in the environment of a program that is recorded: the folder that was put before its PYTHONPATH."""
-NOTES = "AGENTSPAN_RECORD_NOTES"
-"""The file in which programs note what they imported, for `agentspan record`: a kind and a text a line. `site` has it,
-too, for a Python without agentspan."""
-
-
 def note(kind: str, text: str) -> None:
     """Append a line for `agentspan record`, which prints at the end of the program what is missing."""
-    if path := os.environ.get(NOTES):
+    if path := os.environ.get(known.NOTES):
         try:
             with open(path, "a") as file:
                 file.write(f"{kind} {text}\n")
@@ -100,4 +93,4 @@ def note(kind: str, text: str) -> None:
 
 def is_recorded() -> bool:
     """Return whether this program was started by `agentspan record`."""
-    return bool(os.environ.get(MARK))
+    return bool(os.environ.get(known.MARK))

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from agentspan import forks
@@ -140,11 +141,13 @@ def _turn_on(found: Available, provider: Any) -> Instrumented | None:
     try:
         with forks.importing:
             if found.entry is None:
-                turned_on = _OWN[name](provider)
+                turned_on = _OWN.get(name, _traces_itself(name))(provider)
             else:
                 instrumentor = found.entry.load()()
                 instrumentor.instrument(tracer_provider=provider)
                 turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
+            if name == "mcp" and found.has_own:
+                turned_on = turned_on[0], _with_mcp_calls(turned_on[1])
     except Exception as error:  # of another package, which may not fit the installed framework
         let_through(error)
         log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
@@ -172,6 +175,23 @@ def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
     agents.Agent.instrument_all(settings(tracer_provider=provider))
     about = Instrumented("pydantic-ai", "pydantic-ai", getattr(agents, "__version__", ""))
     return about, lambda: agents.Agent.instrument_all(False)
+
+
+def _traces_itself(name: str) -> Callable[[Any], tuple[Instrumented, Callable[[], Any]]]:
+    """Return what turns on an SDK that asks for the global provider: nothing is left to do (see unset_provider)."""
+    return lambda provider: (Instrumented(name, name, version(name)), lambda: None)
+
+
+def _with_mcp_calls(undo: Callable[[], Any]) -> Callable[[], Any]:
+    from agentspan.otel.instruments import mcp_calls
+
+    mcp_calls.turn_on()
+
+    def undo_both() -> None:
+        mcp_calls.turn_off()
+        undo()
+
+    return undo_both
 
 
 _OWN: dict[str, Callable[[Any], tuple[Instrumented, Callable[[], Any]]]] = {"pydantic-ai": _pydantic_ai}
