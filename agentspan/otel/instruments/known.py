@@ -70,10 +70,10 @@ _CLIENTS = frozenset(
     {"anthropic", "cohere", "google-genai", "groq", "litellm", "mistralai", "ollama", "openai", "vertexai"}
 )
 """The clients of models, which frameworks import."""
-_WITHOUT_CALLS = frozenset({"crewai", "dspy"})
-"""The frameworks whose instrumentors leave out the calls of models, or their tokens: the client's are needed, too."""
+_WITHOUT_CALLS = frozenset({"crewai"})
+"""The frameworks whose instrumentors leave out the calls of models: the client's are needed, too."""
 _WITH_CALLS = re.compile(
-    r"(agents|agno|autogen_\w+|claude_agent_sdk|google|haystack\w*|lang(chain|graph)\w*|litellm|llama_index|pydantic_ai"
+    r"(agents|agno|autogen_\w+|claude_agent_sdk|google|dspy|haystack\w*|lang(chain|graph)\w*|litellm|llama_index|pydantic_ai"
     r"|smolagents|openinference|opentelemetry|agentspan)\Z"
 )
 """The packages that import clients of models and record their calls, or do nothing with them."""

@@ -9,76 +9,23 @@ record` set in its own, so that the server is recorded, too, below the call: `in
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from opentelemetry.trace import Status, StatusCode, get_current_span
 
-from agentspan.interrupts import let_through
 from agentspan.otel.instruments.known import MARK, NOTES
-from agentspan.otel.instruments.on_import import Waiting
+from agentspan.otel.instruments.wrapping import Wrapping, unharmed
 from agentspan.otel.trace_context import inject
-from agentspan.recording import default
 from agentspan.storage.location import ENVIRONMENT
 
 METHOD = "tools/call"
 ARGUMENTS, RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
 
-_replaced: list[tuple[Any, str, Any]] = []
-_is_waiting = False
-_is_on = False
-
-
-def turn_on() -> None:
-    """Wrap the functions of the SDK when their modules have been imported."""
-    global _is_on, _is_waiting
-    _is_on = True
-    if not _is_waiting:
-        _is_waiting = True
-        Waiting({name: _guarded(wrap) for name, wrap in _MODULES.items()})
-
-
-def turn_off() -> None:
-    """Undo `turn_on`."""
-    global _is_on, _is_waiting
-    _is_on = _is_waiting = False
-    while _replaced:
-        setattr(*_replaced.pop())
-
-
-def _guarded(wrap: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
-    def when_imported(module: ModuleType) -> None:
-        if _is_on:
-            try:
-                wrap(module)
-            except AttributeError as error:  # another version of the SDK: its spans have no arguments and results
-                default.get_recorder().faults.add(error)
-
-    return when_imported
-
-
-def _replace(owner: Any, name: str, new: Callable[[Any], Any]) -> None:
-    before = getattr(owner, name)
-    setattr(owner, name, new(before))
-    _replaced.append((owner, name, before))
-
-
-@contextmanager
-def _unharmed() -> Iterator[None]:
-    """Let the SDK go on whatever happens in the block; it is counted as a fault of recording."""
-    try:
-        yield
-    except Exception as error:
-        let_through(error)
-        default.get_recorder().faults.add(error)
-
 
 def _tell(name: str, value: Any, span: Any = None) -> None:
     """Set an attribute of a span, or of the current one, as JSON."""
-    with _unharmed():
+    with unharmed():
         is_model = hasattr(value, "model_dump")
         plain = value.model_dump(mode="json", by_alias=True, exclude_none=True) if is_model else value
         (get_current_span() if span is None else span).set_attribute(name, json.dumps(plain, default=str))
@@ -122,7 +69,7 @@ def _client(module: Any) -> None:
 
     def wrap_write(write: Any) -> Any:
         async def recorded(self: Any, message: Any, *args: Any, **kwargs: Any) -> Any:
-            with _unharmed():
+            with unharmed():
                 sent.setdefault(self, _Sent()).note(message)
             return await write(self, message, *args, **kwargs)
 
@@ -130,14 +77,14 @@ def _client(module: Any) -> None:
 
     def wrap_resolve(resolve: Any) -> Any:
         def recorded(self: Any, request_id: Any, outcome: Any) -> Any:
-            with _unharmed():
+            with unharmed():
                 sent.setdefault(self, _Sent()).answered(request_id, outcome)
             return resolve(self, request_id, outcome)
 
         return recorded
 
-    _replace(module.JSONRPCDispatcher, "_write", wrap_write)
-    _replace(module.JSONRPCDispatcher, "_resolve_pending", wrap_resolve)
+    WRAPPING.replace(module.JSONRPCDispatcher, "_write", wrap_write)
+    WRAPPING.replace(module.JSONRPCDispatcher, "_resolve_pending", wrap_resolve)
 
 
 def _server(module: Any) -> None:
@@ -155,7 +102,7 @@ def _server(module: Any) -> None:
 
         return recorded
 
-    _replace(module.OpenTelemetryMiddleware, "__call__", wrap_call)
+    WRAPPING.replace(module.OpenTelemetryMiddleware, "__call__", wrap_call)
 
 
 def _stdio(module: Any) -> None:
@@ -165,7 +112,7 @@ def _stdio(module: Any) -> None:
 
         return recorded
 
-    _replace(module, "get_default_environment", wrap)
+    WRAPPING.replace(module, "get_default_environment", wrap)
 
 
 def _passed_on() -> dict[str, str]:
@@ -177,8 +124,4 @@ def _passed_on() -> dict[str, str]:
     return {**ours, "PYTHONPATH": site}
 
 
-_MODULES = {
-    "mcp.shared.jsonrpc_dispatcher": _client,
-    "mcp.server._otel": _server,
-    "mcp.client.stdio": _stdio,
-}
+WRAPPING = Wrapping({"mcp.shared.jsonrpc_dispatcher": _client, "mcp.server._otel": _server, "mcp.client.stdio": _stdio})

@@ -146,8 +146,8 @@ def _turn_on(found: Available, provider: Any) -> Instrumented | None:
                 instrumentor = found.entry.load()()
                 instrumentor.instrument(tracer_provider=provider)
                 turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
-            if name == "mcp" and found.has_own:
-                turned_on = turned_on[0], _with_mcp_calls(turned_on[1])
+            if name in _ADDITIONS and (found.has_own or not found.framework.own):
+                turned_on = turned_on[0], _with_additions(_ADDITIONS[name], turned_on[1])
     except Exception as error:  # of another package, which may not fit the installed framework
         let_through(error)
         log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
@@ -182,13 +182,13 @@ def _traces_itself(name: str) -> Callable[[Any], tuple[Instrumented, Callable[[]
     return lambda provider: (Instrumented(name, name, version(name)), lambda: None)
 
 
-def _with_mcp_calls(undo: Callable[[], Any]) -> Callable[[], Any]:
-    from agentspan.otel.instruments import mcp_calls
-
-    mcp_calls.turn_on()
+def _with_additions(module: str, undo: Callable[[], Any]) -> Callable[[], Any]:
+    """Add to the spans of an instrumentor what it leaves out; return what undoes both."""
+    wrapping = import_module(module).WRAPPING
+    wrapping.turn_on()
 
     def undo_both() -> None:
-        mcp_calls.turn_off()
+        wrapping.turn_off()
         undo()
 
     return undo_both
@@ -196,3 +196,5 @@ def _with_mcp_calls(undo: Callable[[], Any]) -> Callable[[], Any]:
 
 _OWN: dict[str, Callable[[Any], tuple[Instrumented, Callable[[], Any]]]] = {"pydantic-ai": _pydantic_ai}
 """Frameworks that trace themselves."""
+_ADDITIONS = {"mcp": "agentspan.otel.instruments.mcp_calls", "dspy": "agentspan.otel.instruments.dspy_usage"}
+"""The modules that add something to the spans of an instrumentor."""

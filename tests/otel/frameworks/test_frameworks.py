@@ -55,6 +55,7 @@ CASES = (
     Case("pydantic_agent", ("pydantic-ai-slim[openai]",), _AGENT, (20, 8)),
     Case("litellm_calls", ("litellm", f"{_OI}litellm"), _CALL, (20, 8)),
     Case("mcp_client", ("mcp", f"{_OI}mcp"), frozenset({"mcp"}), (0, 0)),
+    Case("dspy_program", ("dspy", f"{_OI}dspy"), frozenset({"chain", "llm"}), (20, 8), 2),
     Case("claude_agent", ("claude-agent-sdk", f"{_OI}claude-agent-sdk"), frozenset({"agent", "tool"}), (3500, 90)),
     Case("smolagents_agent", ("smolagents[openai]", f"{_OI}smolagents"), _AGENT, (30, 12)),
 )
