@@ -126,6 +126,22 @@ def test_the_tokens_of_an_agent_count_whose_calls_are_in_another_program(
     assert not total.is_aggregate
 
 
+def test_calls_below_a_root_that_never_ends_are_recognised_at_the_end(tracer: Tracer, provider: TracerProvider) -> None:
+    """As below smolagents' agent whose run raised; the call that failed names no model."""
+    agents = provider.get_tracer("openinference.instrumentation.smolagents")
+    client = provider.get_tracer("openinference.instrumentation.openai")
+    asked = {"openinference.span.kind": "LLM", "llm.input_messages.0.message.role": "user"}
+    with (
+        trace.use_span(agents.start_span("ToolCallingAgent.run")),
+        agents.start_as_current_span("OpenAIModel.generate", attributes=asked),
+        client.start_as_current_span("ChatCompletion", attributes={**asked, "llm.model_name": "m"}),
+    ):
+        pass
+    provider.shutdown()
+    assert tracer.flush()
+    assert sorted(span.schema_name for span in spans_in(tracer.storage)) == ["OpenAIModel.generate", "agent", "llm"]
+
+
 def test_spans_of_both_libraries_are_one_tree(tracer: Tracer, otel: trace.Tracer) -> None:
     with tracer.run("mine") as run, tracer.span("chain", {"name": "a"}) as a:
         with otel.start_as_current_span("execute_tool b"):

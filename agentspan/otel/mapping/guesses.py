@@ -42,6 +42,7 @@ _RULES = tuple(
     for pattern, type_ in (
         (r"create_agent ", "custom"),
         (r"ChatPromptTemplate$|ChatAdapter\b|.*\.workflow$|execute_task |invoke_workflow |.*[Pp]arser$", "chain"),
+        (r".*\._prepare_chat_with_tools$", "chain"),
         (r"invoke_agent |.*\.agent$|.*[Aa]gent\.run$|.*_execute_core$", "agent"),
         (r"handoff\b|.*\.handoff$", "handoff"),
         (r"execute_tool |.*\.tool$|\w*Tool(\.a?call|\.run|\.forward)?$|.*\.toolCall\b", "tool"),
@@ -50,7 +51,7 @@ _RULES = tuple(
         (r".*[Rr]erank", "rerank"),
         (r"chat |text_completion |generate_content |openai\.|anthropic\.|messages\.(create|stream)", "llm"),
         (r"ChatCompletion$|Responses?$|response$|generation$|a?completion$|Chat[A-Z]\w*(\.chat)?$|LM\.", "llm"),
-        (r"\w+\.(_prepare_chat_with_tools|a?(stream_)?(chat|complete)|predict|stream|generate(_stream)?)$", "llm"),
+        (r"\w+\.(a?(stream_)?(chat|complete)|predict|stream|generate(_stream)?)$", "llm"),
         (r".*_agent$|[Aa]gent\b.*|.* agent$", "agent"),
     )
 )

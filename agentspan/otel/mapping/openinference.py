@@ -26,6 +26,8 @@ KINDS = {
     "EVALUATOR": "evaluation",
 }
 _HANDOFF = "handoff to "
+_PREPARES = "._prepare_chat_with_tools"
+"""The name of a span of LlamaIndex that is said to be a call, and only makes the arguments of one."""
 _WITHOUT_CALLS = frozenset({"openinference.instrumentation.claude_agent_sdk"})
 """Instrumentors of agents whose calls of models are in another program: the tokens are on the spans of agents only."""
 _CALLED_WITH = frozenset({"kwargs", "args", "sanitize_inputs_outputs"})
@@ -88,6 +90,8 @@ _ROWS: dict[str, tuple[Row, ...]] = {
 def _kind(span: OtelSpan) -> str | None:
     kind = span.attributes.get(KIND)
     found = KINDS.get(kind.upper()) if type(kind) is str else None
+    if found == "llm" and span.name.endswith(_PREPARES):
+        return "chain"
     return "handoff" if found == "tool" and span.name.startswith(_HANDOFF) else found
 
 
