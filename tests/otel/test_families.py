@@ -1,13 +1,14 @@
 """Families of attributes that no recording here has, and versions of one: where each value goes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agentspan.otel.mapping.draft import Draft, Family
 from agentspan.otel.mapping.mapped import map_span
-from agentspan.otel.span import Event, Link, Log
+from agentspan.otel.span import MAX_SCOPE, Event, Link, Log, Scope, scope_attributes
 from tests.otel.recorded import mapped, plain, span
 
 USER = {"role": "user", "content": "hi"}
@@ -415,3 +416,29 @@ def test_a_call_of_a_framework_by_the_program_is_a_run(scope: str, name: str, ag
         inner = mapped(called, name, f"openinference.instrumentation.{scope}", end_ns=end_ns, parent_span_id="c" * 16)
         assert not inner.run.is_own
     assert not mapped(called, name, "my.program").run.is_own
+
+
+def test_what_a_span_leaves_at_its_default_mostly_is_kept_where_it_does_not() -> None:
+    said: dict[str, Any] = {
+        "kind": "CLIENT",
+        "status": "OK",
+        "trace_state": "agentspan=x,vendor=1",
+        "links": (Link("a" * 32, "b" * 16, {"why": "retry"}, "vendor=2"),),
+        "events": (Event("gen_ai.choice", 1, {"index": 0}), Event("progress", 2)),
+    }
+    told = replace(span({}, "GET", "my.http", **said), scope=Scope("my.http", attributes={"team": "search"}))
+    payload = map_span(told).payload
+    assert payload["otel"] == {
+        "kind": "CLIENT",
+        "status": "OK",
+        "scope_attributes": {"team": "search"},
+        "trace_state": "vendor=1",
+    }
+    assert payload["links"][0]["trace_state"] == "vendor=2"
+    assert [event["name"] for event in payload["events"]] == ["gen_ai.choice", "progress"], "it is no call of a model"
+    assert "otel" not in map_span(span({}, "plain")).payload
+
+
+def test_the_attributes_of_a_scope_are_short_since_each_span_repeats_them() -> None:
+    assert scope_attributes({"a": "b"}) == {"a": "b"}
+    assert scope_attributes({"a": "b" * MAX_SCOPE}) == {}

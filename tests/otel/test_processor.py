@@ -142,6 +142,24 @@ def test_calls_below_a_root_that_never_ends_are_recognised_at_the_end(tracer: Tr
     assert sorted(span.schema_name for span in spans_in(tracer.storage)) == ["OpenAIModel.generate", "agent", "llm"]
 
 
+def test_status_scope_state_and_links_are_kept(tracer: Tracer, provider: TracerProvider) -> None:
+    state = trace.TraceState([("vendor", "1")])
+    flags = trace.TraceFlags(1)
+    other = trace.SpanContext(1, 2, is_remote=True, trace_flags=flags, trace_state=state)
+    otel = provider.get_tracer("my.http", "1.0", attributes={"team": "search"})
+    parent = trace.set_span_in_context(trace.NonRecordingSpan(other))
+    for name, context_ in (("root", context.Context()), ("below", parent)):
+        with otel.start_as_current_span(
+            name, context_, trace.SpanKind.CLIENT, links=[trace.Link(other)] if name == "root" else None
+        ) as span:
+            span.set_status(trace.StatusCode.OK)
+    found = {name: json.loads(row.payload) for name, row in rows(tracer).items()}
+    about = {"kind": "CLIENT", "status": "OK", "scope_attributes": {"team": "search"}}
+    assert found["root"]["otel"] == about
+    assert found["below"]["otel"] == {**about, "trace_state": "vendor=1"}
+    assert found["root"]["links"][0]["trace_state"] == "vendor=1"
+
+
 def test_spans_of_both_libraries_are_one_tree(tracer: Tracer, otel: trace.Tracer) -> None:
     with tracer.run("mine") as run, tracer.span("chain", {"name": "a"}) as a:
         with otel.start_as_current_span("execute_tool b"):

@@ -42,7 +42,8 @@ FAMILIES: tuple[Family, ...] = (
 PLAIN = "custom"
 ABOUT_SPAN = frozenset({"attributes", "events", "links", "dropped", "otel"})
 """Members of a payload that are about the span itself, and not about the call."""
-_READ_EVENTS = genai.READ_EVENTS | openinference.READ_EVENTS | genai.EMPTY_EVENTS | traceloop.CHUNKS
+_READ_EVENTS = genai.READ_EVENTS | openinference.READ_EVENTS
+_EMPTY_EVENTS = genai.EMPTY_EVENTS | traceloop.CHUNKS
 _NAMED = frozenset({"agent", "chain", "tool", "guardrail", "evaluation"})
 _PREFIXES = ("invoke_agent ", "invoke_workflow ", "execute_tool ", "execute_task ", "ai.toolCall ")
 _SUFFIXES = (
@@ -239,23 +240,45 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
         payload["attributes"] = draft.left
     if span.events:
         last = failures.exceptions(span)[-1:] if has_error else []
-        kept = [_event(event) for event in span.events if not _is_read(event) and event not in last]
+        is_call = draft.type == "llm"
+        kept = [_event(event) for event in span.events if not _is_read(event, is_call) and event not in last]
         if kept:
             payload["events"] = kept
     if span.links:
         payload["links"] = [
             {"trace_id": link.trace_id, "span_id": link.span_id, "attributes": dict(link.attributes)}
+            | ({"trace_state": link.trace_state} if link.trace_state else {})
             for link in span.links
         ]
     if span.dropped:
         payload["dropped"] = dict(span.dropped)
-    if not is_plain:
-        about = {"name": span.name, "scope": span.scope.name, "version": span.scope.version, "kind": span.kind}
-        payload["otel"] = {key: value for key, value in about.items() if value and value != "INTERNAL"}
+    about: dict[str, Any] = (
+        {} if is_plain else {"name": span.name, "scope": span.scope.name, "version": span.scope.version}
+    )
+    about = {key: value for key, value in about.items() if value} | _said_seldom(span)
+    if about:
+        payload["otel"] = about
 
 
-def _is_read(event: Event) -> bool:
-    return event.name in _READ_EVENTS or mlflow.is_chunk(event.name)
+def _said_seldom(span: OtelSpan) -> dict[str, Any]:
+    """Return what most spans leave at its default."""
+    found: dict[str, Any] = {}
+    if span.kind != "INTERNAL":
+        found["kind"] = span.kind
+    if span.status == "OK":
+        found["status"] = "OK"
+    if span.scope.attributes:
+        found["scope_attributes"] = dict(span.scope.attributes)
+    if span.trace_state:
+        members = [member.strip() for member in span.trace_state.split(",")]
+        if others := [member for member in members if member and not member.startswith("agentspan=")]:
+            found["trace_state"] = ",".join(others)
+    return found
+
+
+def _is_read(event: Event, is_call: bool) -> bool:
+    """Return whether an event became a field, which those with messages do in a call of a model; or says nothing."""
+    return (is_call and event.name in _READ_EVENTS) or event.name in _EMPTY_EVENTS or mlflow.is_chunk(event.name)
 
 
 def _event(event: Event) -> dict[str, Any]:
