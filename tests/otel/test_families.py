@@ -442,3 +442,32 @@ def test_what_a_span_leaves_at_its_default_mostly_is_kept_where_it_does_not() ->
 def test_the_attributes_of_a_scope_are_short_since_each_span_repeats_them() -> None:
     assert scope_attributes({"a": "b"}) == {"a": "b"}
     assert scope_attributes({"a": "b" * MAX_SCOPE}) == {}
+
+
+def test_tools_and_embeddings_of_llama_index_by_traceloop() -> None:
+    scope = "opentelemetry.instrumentation.llamaindex"
+    asked, made = "traceloop.entity.input", "traceloop.entity.output"
+    kind = {"traceloop.span.kind": "task", "traceloop.entity.name": "FunctionTool.task"}
+    returned = {"tool_name": "weather", "raw_output": "rain", "is_error": False}
+    called = {**kind, asked: _json({"kwargs": {"city": "Rome"}}), made: _json(returned)}
+    tool = mapped(called, "FunctionTool.task", scope)
+    assert (tool.type, tool.status, tool.payload["name"]) == ("tool", "complete", "weather")
+    assert tool.payload["arguments"] == {"city": "Rome"}
+    assert tool.result_payload == {"output": "rain"}
+    assert (
+        mapped({**called, made: _json({**returned, "is_error": True})}, "FunctionTool.task", scope).status == "failed"
+    )
+    about = {**kind, "gen_ai.operation.name": "embeddings", "gen_ai.request.model": "e"}
+    texts = mapped({**about, asked: _json({"texts": ["a", "b"]}), made: "[[1, 2, 3], [4, 5, 6]]"}, "E.task", scope)
+    assert (texts.type, texts.payload["model"], texts.payload["input"]) == ("embedding", "e", ["a", "b"])
+    assert (texts.payload["input_count"], texts.result_payload) == (2, {"dimensions": 3})
+    one = mapped({**about, asked: _json({"query": "a"}), made: "[1, 2]"}, "E.task", scope)
+    assert (one.payload["input"], one.payload["input_count"], one.result_payload) == ("a", 1, {"dimensions": 2})
+
+
+def test_langfuse_tells_the_time_of_the_first_token() -> None:
+    began = "langfuse.observation.completion_start_time"
+    said = {"langfuse.observation.type": "generation", began: _json("1970-01-01T00:00:01.250000Z")}
+    assert (mapped(said).result_payload or {})["time_to_first_token_ms"] == 250.0
+    for other in ("1970-01-01T00:00:00Z", "1970-01-01T00:00:01.25", "soon"):
+        assert "time_to_first_token_ms" not in (mapped({**said, began: _json(other)}).result_payload or {})
