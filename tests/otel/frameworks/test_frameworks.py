@@ -38,6 +38,7 @@ class Case(NamedTuple):
 
 _AGENT = frozenset({"agent", "llm", "tool"})
 _CALL = frozenset({"llm"})
+_CREW = frozenset({"chain", "agent", "llm"})
 _LLAMA_INDEX = ("llama-index-core", "llama-index-llms-openai-like", f"{_OI}llama-index", f"{_OI}openai")
 CASES = (
     Case("openai_sync", ("openai", f"{_OI}openai"), _CALL, (30, 12)),
@@ -57,6 +58,7 @@ CASES = (
     Case("litellm_calls", ("litellm", f"{_OI}litellm"), _CALL, (20, 8)),
     Case("mcp_client", ("mcp", f"{_OI}mcp"), frozenset({"mcp"}), (0, 0)),
     Case("llama_index_agent", _LLAMA_INDEX, frozenset({"chain", "llm", "tool"}), (40, 16), 2),
+    Case("crewai_crew", ("crewai", f"{_OI}crewai", f"{_OI}openai"), _CREW, (20, 8), 2),
     Case("dspy_program", ("dspy", f"{_OI}dspy"), frozenset({"chain", "llm"}), (20, 8), 2),
     Case("claude_agent", ("claude-agent-sdk", f"{_OI}claude-agent-sdk"), frozenset({"agent", "tool"}), (3500, 90)),
     Case("smolagents_agent", ("smolagents[openai]", f"{_OI}smolagents"), _AGENT, (30, 12)),
