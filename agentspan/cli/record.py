@@ -1,14 +1,17 @@
 """Runs a program, and records it: its exit code, signals, stdin and terminal are its own."""
 
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import click
 
@@ -16,7 +19,7 @@ from agentspan import clock
 from agentspan.cli.output import Failed, argument, noun, safe
 from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentRow
-from agentspan.otel.instruments.program import MARK
+from agentspan.otel.instruments.known import MARK, NOTES
 from agentspan.storage.location import ENVIRONMENT, Location
 from agentspan.storage.protocol import Query
 
@@ -26,14 +29,66 @@ _PASSED_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT")
 LOOK_S = 1.0
 """How often to look whether the program has ended: SIGCHLD may be blocked, by whoever started this process."""
 MOST = 200
+_PYTHON = re.compile(r"python(3(\.\d+)?)?\Z")
+
+
+class Noted(NamedTuple):
+    """The notes of the programs that were recorded.
+
+    Attributes:
+        pythons: how many began with agentspan in them.
+        without: why others cannot record, each once.
+        recorded: the frameworks that were imported and instrumented.
+        missing: those that were imported and are not, with the package to install; "" where only the extra is missing.
+    """
+
+    pythons: int
+    without: tuple[str, ...]
+    recorded: tuple[str, ...]
+    missing: dict[str, str]
+
+    @classmethod
+    def of(cls, notes: Iterable[str]) -> "Noted":
+        """Return what the lines of a file of notes say."""
+        found: dict[str, list[str]] = {}
+        for line in notes:
+            kind, _, text = line.rstrip("\n").partition(" ")
+            found.setdefault(kind, []).append(text)
+        missing = dict(text.split(" ", 1) for text in found.get("missing", ()) if " " in text)
+        once = [tuple(dict.fromkeys(found.get(kind, ()))) for kind in ("without", "recorded")]
+        return cls(len(found.get("python", ())), once[0], once[1], missing)
+
+    def advice(self) -> str:
+        """Return one line that says what was not recorded and what to install; "" where nothing is missing."""
+        if not self.missing:
+            return ""
+        names, packages = sorted(self.missing), sorted({package for package in self.missing.values() if package})
+        said = f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} imported and not recorded"
+        reasons = [*self.without, *([f"pip install {' '.join(packages)}"] if packages else [])]
+        return f"{said}; {'; '.join(reasons)}"
+
+    def why_nothing(self) -> str:
+        """Return the reason why a program left no run."""
+        if self.missing:
+            return self.advice()
+        if self.without:
+            return "; ".join(self.without)
+        if not self.pythons:
+            return "no Python was started that reads PYTHONPATH (-I and -E ignore it)"
+        if self.recorded:
+            return f"{', '.join(self.recorded)} can be recorded here, and made no step"
+        return "no known framework was imported; `agentspan instrument --list` shows what can be recorded"
 
 
 def command(location: Location, arguments: Sequence[str], *, module: str | None) -> None:
     """Run a program; end as it ended."""
     began = clock.now()
-    code = _run(_command_line(arguments, module), _environment(location))
+    with tempfile.NamedTemporaryFile("r", prefix="agentspan-record-") as notes:
+        code = _run(command_line(arguments, module), _environment(location, notes.name))
+        noted = Noted.of(notes)
     try:
-        click.echo(f"agentspan: {_said(location, began)}", err=True)
+        for line in _said(location, began, noted):
+            click.echo(f"agentspan: {line}", err=True)
     except OSError:  # nobody reads stderr, or it is full: the program's exit code says more than that
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # else Python writes it again when it ends, and exits with 120
     if code < 0:  # killed by a signal: end by the same, which is what a shell expects
@@ -43,18 +98,28 @@ def command(location: Location, arguments: Sequence[str], *, module: str | None)
     raise SystemExit(code)
 
 
-def _command_line(arguments: Sequence[str], module: str | None) -> list[str]:
+def command_line(arguments: Sequence[str], module: str | None) -> list[str]:
+    """Return the command that runs a program: a script with this Python, `python` with the one beside `agentspan`."""
     if module is not None:
         return [sys.executable, "-m", module, *arguments]
+    if arguments and _PYTHON.match(arguments[0]):
+        return [_python(arguments[0]), *arguments[1:]]
     if arguments and arguments[0].endswith(".py") and not os.access(arguments[0], os.X_OK):
         return [sys.executable, *arguments]
     return [*arguments]
 
 
-def _environment(location: Location) -> dict[str, str]:
+def _python(name: str) -> str:
+    """Return the Python beside `agentspan`, which is that of its environment; else the name, which PATH resolves."""
+    command = Path(sys.argv[0])
+    beside = (command if command.stem == "agentspan" else Path(sys.executable)).parent / name
+    return str(beside) if os.access(beside, os.X_OK) else name
+
+
+def _environment(location: Location, notes: str) -> dict[str, str]:
     site, before = str(SITE), os.environ.get("PYTHONPATH")
     path = site if not before else f"{site}{os.pathsep}{before}"
-    return {**os.environ, "PYTHONPATH": path, ENVIRONMENT: str(location.absolute()), MARK: site}
+    return {**os.environ, "PYTHONPATH": path, ENVIRONMENT: str(location.absolute()), MARK: site, NOTES: notes}
 
 
 def _run(command_line: Sequence[str], environment: dict[str, str]) -> int:
@@ -131,8 +196,8 @@ def _is_in_front() -> bool:
         os.close(terminal)
 
 
-def _said(location: Location, began: str) -> str:
-    """Return what was recorded since a time, and how to look at it."""
+def _said(location: Location, began: str, noted: Noted) -> list[str]:
+    """Return lines: what is missing, what was recorded since a time, and how to look at it."""
     from agentspan.database import open
 
     try:
@@ -141,13 +206,14 @@ def _said(location: Location, began: str) -> str:
             new = [row for row in rows if isinstance(row, AgentInstanceRow) and row.inserted_at >= began]
             agents = database.storage.find(*{row.agent_id for row in new}).rows
     except AgentspanError as error:
-        return f"nothing was recorded ({error})"
+        if location.path is None or location.path.exists():
+            return [f"nothing was recorded: {error}"]
+        new = []
     if not new:
-        return "nothing was recorded; `agentspan instrument --list` shows what can be"
+        return [f"nothing was recorded: {safe(noted.why_nothing())}"]
     last = new[0]
     agent = agents[last.agent_id][1]
     name = f" ({safe(agent.name)})" if isinstance(agent, AgentRow) else ""
     others = "" if len(new) == 1 else f"; {noun(len(new), 'run')} in all"
-    return (
-        f"run {last.id}{name} is in {location}{others}; look at it: agentspan --db {argument(location)} show {last.id}"
-    )
+    look = f"look at it: agentspan --db {argument(location)} show {last.id}"
+    return [*filter(None, [safe(noted.advice())]), f"run {last.id}{name} is in {location}{others}; {look}"]

@@ -9,7 +9,7 @@ from typing import Any
 from agentspan import jsontext
 from agentspan.model.changes import Change, Move, Over, Put, Unit, Violation, overs
 from agentspan.model.rows import ROWS, TYPE_OF, AgentSchemaVersionRow, AgentSpanRow
-from agentspan.schemas.aggregates import is_aggregate
+from agentspan.schemas.aggregates import stored_aggregate
 
 SEPARATOR = "\x1f"
 CREATED, HISTORY, STARTED, UPDATED, FINISHED, UNIT = "C", "H", "S", "U", "F", "X"
@@ -77,7 +77,7 @@ def _change(kind: str, type_: Any, *fields: Any) -> Change:
         # Not _make: an older version's row ends before the columns that were added since, which have defaults.
         row = ROWS[type_](*values)
         if isinstance(row, AgentSpanRow):
-            row = row._replace(is_aggregate=int(is_aggregate(row.schema_name)))
+            row = row._replace(is_aggregate=stored_aggregate(row.schema_name, row.payload))
         return Put(row, (), tuple(Violation(*each) for each in violations), minted)
     id, leaves, values, *rest = fields
     over = tuple(Over(frozenset(of), instead) for of, instead in (rest[0] if rest else ()))  # older versions have none

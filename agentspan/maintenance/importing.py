@@ -31,7 +31,7 @@ from agentspan.model.scores import SOURCES
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.model.texts import check_text
 from agentspan.operations.context import Context
-from agentspan.schemas.aggregates import is_aggregate
+from agentspan.schemas.aggregates import stored_aggregate
 
 T = TypeVar("T")
 
@@ -248,7 +248,7 @@ def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:
             raise _wrong(number, f"{name} must be one of {', '.join(allowed)}")
     row = row_type(**values)
     if isinstance(row, AgentSpanRow):
-        row = row._replace(is_aggregate=int(is_aggregate(row.schema_name)))
+        row = row._replace(is_aggregate=stored_aggregate(row.schema_name, row.payload))
     return _Entry(number, row, _violations(number, data.get("violations", [])))
 
 

@@ -49,7 +49,7 @@ def _reprice(ctx: Context, spans: list[AgentSpanRow]) -> Repriced:
 
 def _move(ctx: Context, span: AgentSpanRow) -> Move | None:
     span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
-    if span.finished_at is None or span_type.label_field != "model":
+    if span.finished_at is None or (span_type.label_field != "model" and span.is_aggregate == span_type.is_aggregate):
         return None
     payload = sensitive.read(span.payload)[0]
     result = None if span.result_payload is None else sensitive.read(span.result_payload)[0]

@@ -24,8 +24,9 @@ class Call(NamedTuple):
         scope: the instrumentor.
         models: the names of the model that it gives, without a provider before a slash.
         response: the id of the provider's answer, or None.
+        end_ns: its end, or its first token, if that came later: the span of a stream may end before it is read.
         weight: how much it has of what was said; the largest is kept.
-        counts: whether it has tokens.
+        beside: the span around it and around calls of the same instrumentor whose only call it is.
     """
 
     id: str
@@ -36,7 +37,7 @@ class Call(NamedTuple):
     start_ns: int
     end_ns: int
     weight: int
-    counts: bool = True
+    beside: str | None = None
 
 
 def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
@@ -49,10 +50,12 @@ def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
     weight = 1000 * ("messages" in mapped.payload) + 1000 * any(each in result for each in _CONTENT)
     weight += len(mapped.payload) + len(result)
     end_ns = span.start_ns if span.end_ns is None else span.end_ns
+    first_ms = result.get("time_to_first_token_ms")
+    if type(first_ms) is float:
+        end_ns = max(end_ns, span.start_ns + int(first_ms * 1_000_000))
     response = result.get("response_id")
-    counts = "input_tokens" in result or "output_tokens" in result
     ids, scope = (span.span_id, span.parent_span_id), span.scope.name
-    return Call(*ids, scope, models, response, span.start_ns, end_ns, weight, counts)
+    return Call(*ids, scope, models, response, span.start_ns, end_ns, weight)
 
 
 def duplicates(calls: Iterable[Call]) -> dict[str, str]:
@@ -63,7 +66,7 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
     time are paired one to one, the nearest first: no instrumentor records a call twice, unless one span is the only
     call in the other.
     """
-    ordered = sorted(calls, key=lambda call: (call.start_ns, call.id))
+    ordered = _placed(sorted(calls, key=lambda call: (call.start_ns, call.id)))
     group: dict[str, list[Call]] = {call.id: [call] for call in ordered}
     for _, _, first, second in sorted(_pairs(ordered), key=lambda pair: (*pair[:2], pair[2].id, pair[3].id)):
         one, other = group[first.id], group[second.id]
@@ -74,6 +77,17 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
         for call in other:
             group[call.id] = one
     return {call.id: kept.id for call in ordered if (kept := _kept(group[call.id])).id != call.id}
+
+
+def _placed(ordered: Sequence[Call]) -> list[Call]:
+    """Return calls with what each is beside; those around a call begin before it."""
+    found: dict[str, Call] = {}
+    inside = Counter(call.parent for call in ordered)
+    for call in ordered:
+        outer = found.get(call.parent or "")
+        is_only = outer is not None and outer.scope == call.scope and inside[outer.id] == 1
+        found[call.id] = call._replace(beside=outer.beside if outer is not None and is_only else call.parent)
+    return [*found.values()]
 
 
 def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
@@ -89,9 +103,10 @@ def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
         if call.response is not None:
             answers[call.response].append(call)
         for model in call.models:
-            beside[call.parent, model].append(call)
+            beside[call.beside, model].append(call)
         outer = by_id.get(call.parent or "")
-        if outer is not None and (outer.scope != call.scope or inside[outer.id] == 1):
+        is_only = outer is not None and inside[outer.id] == 1
+        if outer is not None and (is_only or (outer.scope != call.scope and outer.models)):
             yield from _ranked(outer, call)
     for group in (*answers.values(), *beside.values()):
         if len({call.scope for call in group}) > 1:
@@ -119,12 +134,10 @@ def _rank(one: Call, other: Call) -> int | None:
     if one.response is not None and other.response is not None:
         same = one.response == other.response and (nested or one.scope != other.scope)
         return 0 if same else None
-    related = nested or one.parent == other.parent
-    if not related or not one.models & other.models:
-        return None
-    if one.scope == other.scope and not (nested and one.counts and other.counts):
-        return None
-    return 1 if nested else 2
+    is_same = one.models & other.models
+    if nested:
+        return 1 if is_same or not (one.models and other.models) else None  # one that failed may name no model
+    return 2 if is_same and one.scope != other.scope and one.beside == other.beside else None
 
 
 def _is_nested(call: Call, others: Sequence[Call]) -> bool:

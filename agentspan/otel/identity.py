@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from agentspan import ids
+from agentspan.otel.w3c import Named
 
 _MAX_MILLIS = 2**48 - 1
 _HEAD = 16
@@ -57,6 +58,18 @@ def run_id(key: str, begun_ns: int, partition: int) -> str:
     """
     randomness = int.from_bytes(hashlib.sha256(key.encode()).digest()[:10])
     return ids.encode(min(max(begun_ns // 1_000_000, 0), _MAX_MILLIS), partition, randomness)
+
+
+def caller_id(run: str, named: Named, trace_id: str, parent: str) -> str | None:
+    """Return the id of the span in a run that a request came from; None where the run itself sent it.
+
+    Args:
+        named: what its `tracestate` names: passed on unchanged by services whose spans are of other libraries.
+        trace_id, parent: of its `traceparent`, in which each service has put its own span.
+    """
+    if named.run == run and parent == (named.sent or span_id_of(named.span or run)):
+        return named.span
+    return span_id(run, trace_id, parent)
 
 
 def trace_id_of(run: str) -> str:

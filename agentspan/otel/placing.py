@@ -97,7 +97,7 @@ class Placing:
 
     def _carried(self, ctx: Context, steps: Sequence[Step]) -> LiveRun | None:
         """Return the run from which the service of a trace was called; None if it is not stored, or not named."""
-        named, _ = carried(next((step.span.trace_state for step in steps if step.span.trace_state), ""))
+        named = carried(next((step.span.trace_state for step in steps if step.span.trace_state), "")).run
         row = None if named is None else unique(ctx.storage, AgentInstanceRow, id=named)
         return None if row is None else self._live.runs.get(row.id) or live_run(row)
 

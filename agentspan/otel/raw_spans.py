@@ -9,7 +9,7 @@ from typing import Any
 from agentspan import jsontext
 from agentspan.journal.raw_records import Begin, End
 from agentspan.otel.mapping.mapped import Mapped, map_span
-from agentspan.otel.sdk import AtEnd, AtStart, kept_attributes
+from agentspan.otel.sdk import AtEnd, AtStart, about_scope, kept_attributes, state_of
 from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode
 from agentspan.recording.capture.capture import Capture
 
@@ -65,7 +65,7 @@ class Writer:
             begun: as its begin was written, if it was.
             start_ns: when it started, in nanoseconds since the epoch.
         """
-        _, _, name, scope, end_ns, status, events, links = end
+        context, _, name, scope, end_ns, status, events, links = end
         head = begun[1] if begun is not None and begun[0] is name else self._head(name, span.kind, scope)
         if head is None:
             return None
@@ -75,7 +75,7 @@ class Writer:
         text = f'{head},"start":{start_ns},"end":{end_ns},"attributes":{written}'
         if status is not self._unset and status is not None and status.is_unset:
             self._unset = status  # one for all spans that set none; to ask each takes 1,500 instructions
-        is_bare = (status is None or status is self._unset) and not events and not links
+        is_bare = (status is None or status is self._unset) and not events and not links and not context.trace_state
         if is_bare and (len(attributes) < LEAST_DROPPED or not span.dropped_attributes):  # most spans
             return f"{text}}}", False
         rest = _rest(span, attributes)
@@ -113,6 +113,8 @@ class Writer:
             said = {"name": name, "kind": kind.name}
             if scope is not None:
                 said["scope"] = [scope.name, scope.version, scope.schema_url]
+                if scope.attributes:
+                    said["scope"].append(about_scope(scope)[3])
             text = self._unchanged(said)
             if len(self._heads) >= HEADS:
                 self._heads.clear()
@@ -136,8 +138,16 @@ def _rest(span: Any, attributes: dict[str, Any]) -> dict[str, Any]:
         rest["events"] = [[each.name, each.timestamp, _plain(each.attributes)] for each in events]
     if links:
         rest["links"] = [
-            [f"{each.context.trace_id:032x}", f"{each.context.span_id:016x}", _plain(each.attributes)] for each in links
+            [
+                f"{each.context.trace_id:032x}",
+                f"{each.context.span_id:016x}",
+                _plain(each.attributes),
+                state_of(each.context),
+            ]
+            for each in links
         ]
+    if state := state_of(span.context):
+        rest["state"] = state
     if events or links or (len(attributes) >= LEAST_DROPPED and span.dropped_attributes):
         names = ("attributes", "events", "links")
         dropped = {name: count for name in names if (count := getattr(span, f"dropped_{name}", 0))}
@@ -171,7 +181,7 @@ def end(text: str) -> End:
 
 def _span_of(said: dict[str, Any]) -> OtelSpan:
     """Return a span as plain data. Its ids are those of its record."""
-    name, version, url = said.get("scope") or ("", "", "")
+    name, version, url, *more = said.get("scope") or ("", "", "")
     status: StatusCode
     status, message = said.get("status") or ("UNSET", None)
     return OtelSpan(
@@ -187,6 +197,7 @@ def _span_of(said: dict[str, Any]) -> OtelSpan:
         said["attributes"],
         tuple(Event(each, at or 0, attributes) for each, at, attributes in said.get("events", ())),
         tuple(Link(*each) for each in said.get("links", ())),
-        Scope(name or "", version or "", url or ""),
+        Scope(name or "", version or "", url or "", *more),
         dropped=said.get("dropped", {}),
+        trace_state=said.get("state", ""),
     )

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
-from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode
+from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode, scope_attributes
+from agentspan.otel.w3c import write_state
 
 
 def span_of(span: Any) -> OtelSpan:
@@ -28,11 +29,24 @@ def span_of(span: Any) -> OtelSpan:
         _attributes(span.attributes),
         tuple(Event(each.name, each.timestamp or 0, _attributes(each.attributes)) for each in span.events),
         tuple(_link(each) for each in span.links),
-        Scope() if scope is None else Scope(scope.name or "", scope.version or "", scope.schema_url or ""),
+        Scope() if scope is None else Scope(*about_scope(scope)),
         {} if resource is None else _attributes(resource.attributes),
         "" if resource is None else resource.schema_url or "",
         {name: count for name, count in dropped.items() if count},
+        state_of(context),
     )
+
+
+def state_of(context: Any) -> str:
+    """Return the `tracestate` of a span's context, mostly an empty one."""
+    state = getattr(context, "trace_state", None)
+    return write_state(state.items()) if state else ""
+
+
+def about_scope(scope: Any) -> tuple[str, str, str, dict[str, Any]]:
+    """Return the fields of a Scope."""
+    attributes = scope_attributes(_attributes(getattr(scope, "attributes", None)))
+    return scope.name or "", scope.version or "", scope.schema_url or "", attributes
 
 
 AtStart = tuple[Any, Any, str, Any, Any, int]
@@ -73,7 +87,7 @@ def at_end(span: Any) -> AtEnd:
 
 def _link(link: Any) -> Link:
     context = link.context
-    return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", _attributes(link.attributes))
+    return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", _attributes(link.attributes), state_of(context))
 
 
 def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -38,15 +38,30 @@ class Link:
     trace_id: str
     span_id: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    trace_state: str = ""
 
 
 @dataclass(slots=True)
 class Scope:
-    """The instrumentor that made a span: its name, its version, and the version of the conventions that it follows."""
+    """The instrumentor that made a span: its name, its version, and the version of the conventions that it follows.
+
+    Attributes:
+        attributes: what else it says of itself, from `scope_attributes`.
+    """
 
     name: str = ""
     version: str = ""
     schema_url: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+MAX_SCOPE = 1000
+"""Characters of the attributes of a scope. Each of its spans repeats them: a request could hold 50,000."""
+
+
+def scope_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a scope; none where they are longer than MAX_SCOPE."""
+    return attributes if attributes and len(str(attributes)) <= MAX_SCOPE else {}
 
 
 @dataclass(slots=True)
@@ -71,7 +86,7 @@ class OtelSpan:
         resource: the attributes of the process.
         schema_url: the version of the conventions of the resource; that of the span is its scope's.
         dropped: how many attributes, events and links the limits of the SDK cut off, by these names; only where any.
-        trace_state: the `tracestate` of its trace (see w3c); spans of the SDK of this process have none.
+        trace_state: the `tracestate` of its trace (see w3c).
     """
 
     trace_id: str

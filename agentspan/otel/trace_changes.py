@@ -7,13 +7,12 @@ from typing import Any
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentSpanRow, Value
 from agentspan.operations.context import Context
-from agentspan.otel.identity import span_id, span_id_of
+from agentspan.otel.identity import caller_id, span_id
 from agentspan.otel.live_traces import LiveRun, LiveTrace, Seen, look_at, matters, slim
 from agentspan.otel.mapping.mapped import Mapped
 from agentspan.otel.mapping.resources import program_of
 from agentspan.otel.mapping.values import values_in
 from agentspan.otel.placing import Placing, named_by
-from agentspan.otel.span import OtelSpan
 from agentspan.otel.stored_rows import about_of, end_of, metadata_of, rewritten, row_of, times_of
 from agentspan.otel.traces import Step, rank_of, root_of
 from agentspan.otel.w3c import carried
@@ -104,7 +103,8 @@ def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence
         assert own is not None
         if own not in trace.seen:
             if step.span.trace_state:
-                above = _carried_parent(step.span, run.row.id, above)
+                parent = step.span.parent_span_id
+                above = parent and caller_id(run.row.id, carried(step.span.trace_state), trace.id, parent)
             new.append((step, (own, above)))
     found = TraceChanges(trace)
     if not new:
@@ -122,12 +122,6 @@ def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence
     found.again = moves_of(ctx, trace, {id: mapped for id, mapped in looks.items() if id not in found.rows}, now)
     _add_run(ctx, placing, found, [step for step, _ in new], now)
     return found
-
-
-def _carried_parent(span: OtelSpan, run: str, above: str | None) -> str | None:
-    """Return the span of agentspan from which the service of a span was called; `above` where it was not."""
-    of_run, of_span = carried(span.trace_state)
-    return of_span if of_run == run and span.parent_span_id == span_id_of(of_span or run) else above
 
 
 def moves_of(ctx: Context, trace: LiveTrace, anew: Mapping[str, Mapped], now: str) -> list[Move]:

@@ -2,7 +2,8 @@
 
 `traceparent` names the place in the trace for everyone: the span of OpenTelemetry that is current, else ids that follow
 from those of the run and the span, the same with which `agentspan forward` sends them. agentspan's member of
-`tracestate` names the run and the span themselves. OpenTelemetry need not be installed.
+`tracestate` names the run and the span themselves; a service between that puts its own span into `traceparent` only is
+the caller. OpenTelemetry need not be installed.
 """
 
 import sys
@@ -17,8 +18,8 @@ from agentspan.interrupts import let_through
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentRow, OtelTraceRow
 from agentspan.otel import w3c
-from agentspan.otel.identity import span_id, span_id_of, trace_id_of
-from agentspan.otel.w3c import State, TraceParent
+from agentspan.otel.identity import caller_id, span_id, span_id_of, trace_id_of
+from agentspan.otel.w3c import Named, State, TraceParent
 from agentspan.recording import default, nodes
 from agentspan.recording.origin import origin
 from agentspan.recording.recorder import Recorder
@@ -46,13 +47,12 @@ class Incoming(NamedTuple):
     """The headers of a request, read.
 
     Attributes:
-        run, span: of agentspan, where the tracestate has them.
+        named: the run and the span of agentspan, where the tracestate has them.
     """
 
     parent: TraceParent
     state: State
-    run: str | None
-    span: str | None
+    named: Named
 
 
 _incoming: ContextVar[Incoming | None] = ContextVar("agentspan_incoming", default=None)
@@ -179,6 +179,8 @@ def _outgoing(run: Run | None, span: Span | None) -> tuple[TraceParent | None, S
     run.recorder.make_stored(run.id)
     if current is not None:
         parent = current[0]
+        if id != span_id(run.id, parent.trace_id, parent.span_id):
+            member = f"{run.id}:{id or ''}:{parent.span_id}"
     elif incoming is not None:
         parent = incoming.parent._replace(span_id=span_id_of(id or run.id))
     else:
@@ -218,7 +220,7 @@ def _read(headers: Any) -> Incoming | None:
     if parent is None:
         return None
     state = w3c.read_state(",".join(found["tracestate"]))
-    return Incoming(parent, state, *w3c.ids_in(dict(state).get(w3c.MEMBER)))
+    return Incoming(parent, state, w3c.read_member(dict(state).get(w3c.MEMBER)))
 
 
 def _text(value: Any) -> str:
@@ -226,7 +228,8 @@ def _text(value: Any) -> str:
 
 
 def _origin_of(said: Incoming) -> dict[str, str]:
-    about = {"run": said.run, "span": said.span, "trace_id": said.parent.trace_id, "span_id": said.parent.span_id}
+    run, span, _ = said.named
+    about = {"run": run, "span": span, "trace_id": said.parent.trace_id, "span_id": said.parent.span_id}
     return {name: value for name, value in about.items() if value is not None}
 
 
@@ -237,12 +240,12 @@ def _looked_up(recorder: Recorder, said: Incoming) -> tuple[AgentInstanceRow, st
 
 def _place_of(storage: Storage, said: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
     """Return the run that a request came from, and the id of the span in it; None if it is not in this storage."""
-    row = None if said.run is None else unique(storage, AgentInstanceRow, id=said.run)
-    if row is not None:
-        return row, said.span
-    trace = unique(storage, OtelTraceRow, id=said.parent.trace_id)
-    row = None if trace is None else unique(storage, AgentInstanceRow, id=trace.agent_instance_id)
-    return None if row is None else (row, span_id(row.id, said.parent.trace_id, said.parent.span_id))
+    trace_id, parent, _ = said.parent
+    row = None if said.named.run is None else unique(storage, AgentInstanceRow, id=said.named.run)
+    if row is None:
+        trace = unique(storage, OtelTraceRow, id=trace_id)
+        row = None if trace is None else unique(storage, AgentInstanceRow, id=trace.agent_instance_id)
+    return None if row is None else (row, caller_id(row.id, said.named, trace_id, parent))
 
 
 def _run_id(node: Any) -> str:

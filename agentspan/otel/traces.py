@@ -1,4 +1,7 @@
-"""The spans that are one run: a trace of an agent or of a request is one; all other traces of a process are one run."""
+"""The spans that are one run: the trace of an agent, of a call of a framework, or of a request.
+
+All other traces of a process are one run.
+"""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence

@@ -8,7 +8,7 @@ from agentspan import ids
 
 MAX_MEMBERS = 32
 MEMBER = "agentspan"
-"""The name of agentspan's member of a tracestate. Its value is the id of a run, and after a colon that of a span."""
+"""The name of agentspan's member of a tracestate. Its value is `RUN`, `RUN:SPAN` or `RUN:SPAN:SENT`; see Named."""
 SAMPLED = "01"
 _PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
 _KEY = re.compile(r"[a-z0-9][a-z0-9_*/-]{0,240}(@[a-z][a-z0-9_*/-]{0,13})?\Z")
@@ -24,6 +24,19 @@ class TraceParent(NamedTuple):
     trace_id: str
     span_id: str
     flags: str = SAMPLED
+
+
+class Named(NamedTuple):
+    """The place in agentspan that a `tracestate` names.
+
+    Attributes:
+        run, span: ids of agentspan; no span where the request was sent by the run itself.
+        sent: the id of the span in the `traceparent` beside it, where that is one of OpenTelemetry around `span`.
+    """
+
+    run: str | None = None
+    span: str | None = None
+    sent: str | None = None
 
 
 def read_parent(header: str) -> TraceParent | None:
@@ -63,14 +76,12 @@ def changed(members: State, value: str | None) -> State:
     return others if value is None else ((MEMBER, value), *others)
 
 
-def carried(header: str) -> tuple[str | None, str | None]:
-    """Return the ids of the run and the span that a `tracestate` names."""
-    return ids_in(dict(read_state(header)).get(MEMBER)) if MEMBER in header else (None, None)
+def carried(header: str) -> Named:
+    """Return what a `tracestate` names."""
+    return read_member(dict(read_state(header)).get(MEMBER)) if MEMBER in header else Named()
 
 
-def ids_in(member: str | None) -> tuple[str | None, str | None]:
-    """Return the ids of the run and the span that the value of agentspan's member names."""
-    run, _, span = (member or "").partition(":")
-    if not ids.is_pfid(run):
-        return None, None
-    return run, span if ids.is_pfid(span) else None
+def read_member(member: str | None) -> Named:
+    """Return what the value of agentspan's member names."""
+    run, span, sent = [*(member or "").split(":"), "", ""][:3]
+    return Named(run, span if ids.is_pfid(span) else None, sent or None) if ids.is_pfid(run) else Named()

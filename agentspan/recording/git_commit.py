@@ -22,6 +22,7 @@ MAX_TEXT = 4096
 MAX_PACKED = 4 << 20
 """Bytes of `packed-refs` that are searched: some 60,000 refs, 3 ms. Branches come first in it."""
 
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 _HEX = frozenset(b"0123456789abcdef")
 
@@ -31,6 +32,8 @@ _is_known = False
 
 def git_commit() -> str | None:
     """Return the commit of the checkout around the program's script, else around the working directory, else None.
+
+    A script that an installer wrote, such as pytest's, is no script of the program: it lies in an environment.
 
     The first call of the process searches (0.3 ms), all others return what it found: the program goes on running the
     code that it has loaded, whatever is checked out meanwhile. A forked child has what its parent found. Two threads
@@ -81,8 +84,20 @@ def _folders() -> Iterator[str]:
     # Not sys.argv, as for the program's name: its path is relative to the folder in which the program began.
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if isinstance(script, str) and script:
-        yield os.path.dirname(os.path.realpath(script))
+        folder = os.path.dirname(os.path.realpath(script))
+        if not _is_installed(folder):
+            yield folder
     yield os.getcwd()
+
+
+def _is_installed(folder: str) -> bool:
+    """Return whether a folder holds packages or their commands, or is of Python itself."""
+    python = os.path.dirname(os.path.realpath(os.__file__))
+    return (
+        not _INSTALLED.isdisjoint(folder.split(os.sep))
+        or folder == os.path.realpath(os.path.dirname(sys.executable))
+        or f"{folder}{os.sep}".startswith(f"{python}{os.sep}")
+    )
 
 
 def _git_dir(folder: bytes) -> bytes | None:

@@ -1,12 +1,19 @@
 """The rule that decides which spans are aggregates. It is evaluated once, when a span is derived or created.
 
 An aggregate is a span that sums up others: it repeats the tokens and the cost of the spans in it, so sums leave it out.
+Where no call of a model is recorded inside of an agent, its payload has `own_tokens`: then its tokens count.
 The result is stored in the column `is_aggregate`. SQL, Python and the viewer read that column, not the name.
 
 No operation by id changes the name of a stored span. `resummarize` evaluates the rule again all the same. So does an
 import, because it may change the name when it finishes an open span.
 """
 
+from typing import Any
+
+from agentspan import jsontext
+
+OWN_TOKENS = "own_tokens"
+"""The member of a payload that is true where the tokens of an agent are those of no other span."""
 AGGREGATES = frozenset({"agent"})
 """The built-in span types whose spans are aggregates."""
 
@@ -20,3 +27,13 @@ def built_in_part(schema_name: str) -> str:
 def is_aggregate(schema_name: str) -> bool:
     """Return whether spans of this name are aggregates: `agent`, `langchain:agent`, `a:agent:b`; not `x:y:agent`."""
     return built_in_part(schema_name) in AGGREGATES
+
+
+def has_own_tokens(payload: Any) -> bool:
+    """Return whether a payload says that its tokens count although the name is that of an aggregate."""
+    return type(payload) is dict and payload.get(OWN_TOKENS) is True
+
+
+def stored_aggregate(schema_name: str, payload: str) -> int:
+    """Return the column `is_aggregate` of a row that was written without it, by its name and its payload as text."""
+    return int(is_aggregate(schema_name) and not (OWN_TOKENS in payload and has_own_tokens(jsontext.decode(payload))))

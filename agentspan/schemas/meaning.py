@@ -8,6 +8,7 @@ from agentspan.model.changes import Violation
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.spans import Meaning
 from agentspan.schemas import aliases, prices
+from agentspan.schemas.aggregates import has_own_tokens
 from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
 from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType
 from agentspan.schemas.templates import MAX_SUMMARY, arguments_text
@@ -69,6 +70,9 @@ def describe(
         summary = _with_all_of(result, summary, status)
     if new_payload and span_type.label_field is not None:
         label = label_of(span_type, payload)
+    aggregate = span_type.is_aggregate
+    if aggregate and has_own_tokens(payload):
+        aggregate = 0
     get = context.get
     input_tokens, output_tokens, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
     if (input_tokens is None or output_tokens is None) and not _no_usage(context):  # 0.1 µs
@@ -76,13 +80,18 @@ def describe(
         output_tokens = aliases.tokens_of(context, "output_tokens") if output_tokens is None else output_tokens
         cost = aliases.cost_of(context) if cost is None else cost
     if input_tokens is None and output_tokens is None and cost is None and "response_id" not in context:
-        return _new(Meaning, (summary, label, None, None, None, violations, span_type.is_aggregate, None, None))
+        return _new(Meaning, (summary, label, None, None, None, violations, aggregate, None, None))
     tokens_in, tokens_out, dollars = count(input_tokens), count(output_tokens), _cost(cost)
-    if dollars is None and new_result and span_type.label_field == "model" and not span_type.is_aggregate:
+    if (
+        dollars is None
+        and new_result
+        and not aggregate
+        and (span_type.label_field == "model" or span_type.is_aggregate)
+    ):
         dollars = prices.cost_of(context, tokens_in, tokens_out)
     answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
     used = tokens_in, tokens_out, dollars
-    return _new(Meaning, (summary, label, *used, violations, span_type.is_aggregate, *answer))
+    return _new(Meaning, (summary, label, *used, violations, aggregate, *answer))
 
 
 def _with_outcome(

@@ -6,6 +6,7 @@ import pytest
 
 from agentspan.otel import duplicates as module
 from agentspan.otel.duplicates import NEAREST, Call, call_of, duplicates, marked, merged
+from agentspan.otel.span import Event
 from tests.otel.recorded import mapped, span
 
 A = Call("a", None, "openinference", frozenset({"m"}), None, 100, 200, 2000)
@@ -37,7 +38,32 @@ def test_an_instrumentor_may_wrap_a_call_of_its_own() -> None:
     second = _like(inner, id="c", start_ns=160, end_ns=190)
     assert duplicates([A, inner]) == {"b": "a"}
     assert duplicates([A, inner, second]) == {}, "two calls in one are no repetition of it"
-    assert duplicates([_like(A, counts=False), inner]) == {}, "nothing is counted twice"
+
+
+def test_a_call_that_failed_may_name_no_model() -> None:
+    inner = _like(A, id="b", parent="a", scope="sdk", start_ns=110, end_ns=150, weight=3000)
+    outer = _like(A, models=frozenset())
+    assert duplicates([outer, inner]) == {"a": "b"}
+    assert duplicates([outer, inner, _like(inner, id="c", start_ns=160)]) == {}, "it may be of several calls"
+    assert duplicates([outer, _like(inner, parent=None)]) == {}, "side by side, a model is asked for"
+
+
+def test_the_span_of_a_stream_may_end_before_it_is_read() -> None:
+    """As LlamaIndex's, which is around another one of its own, and beside the client's."""
+    said = {"openinference.span.kind": "LLM", "llm.model_name": "m"}
+    late = Event("First Token Stream Event", 5_000_000_000)
+    inner = call_of(span(said, events=(late,)), mapped(said, events=(late,)))
+    assert inner is not None
+    assert inner.end_ns == 5_000_000_000
+    outer = _like(A, start_ns=1_000_000_000, end_ns=2_000_000_000)
+    stream = _like(inner, id="b", parent="a", scope=A.scope)
+    client = _like(A, id="c", scope="sdk", start_ns=4_000_000_000, end_ns=6_000_000_000, weight=9000)
+    assert duplicates([outer, stream, client]) == {"a": "c", "b": "c"}
+
+
+def test_llama_indexs_preparation_of_a_call_is_none() -> None:
+    said = {"openinference.span.kind": "LLM", "llm.model_name": "m"}
+    assert mapped(said, "OpenAI._prepare_chat_with_tools").type == "chain"
 
 
 def test_a_model_may_have_its_provider_before_it() -> None:

@@ -1,6 +1,7 @@
 """Families of attributes that no recording here has, and versions of one: where each value goes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from agentspan import jsontext
 from agentspan.otel.mapping.draft import Draft, Family
 from agentspan.otel.mapping.mapped import map_span
 from agentspan.otel.mapping.values import MAX_VALUES
-from agentspan.otel.span import Event, Link, Log
+from agentspan.otel.span import MAX_SCOPE, Event, Link, Log, Scope, scope_attributes
 from tests.otel.recorded import mapped, plain, span
 
 USER = {"role": "user", "content": "hi"}
@@ -430,3 +431,80 @@ def test_the_texts_of_a_span_may_have_so_many_values_together() -> None:
 def test_the_type_of_a_span_that_has_begun_is_guessed(scope: str, name: str, type_: str) -> None:
     assert mapped({}, name, scope, end_ns=None).type == type_
     assert mapped({}, name, scope).type == "custom", "a span that has ended told all"
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "agent"),
+    [
+        ("langchain", "LangGraph", "LangGraph"),
+        ("langchain", "ChatPromptTemplate", None),
+        ("langchain", "StrOutputParser", None),
+        ("crewai", "Crew_fb908da1-dcb2-40d1-86b0-831ac2496a7b.kickoff", "Crew"),
+        ("dspy", "Predict.aforward", "Predict"),
+        ("llama_index", "RetrieverQueryEngine.query", "RetrieverQueryEngine"),
+        ("llama_index", "SentenceSplitter.__call__", None),
+    ],
+)
+def test_a_call_of_a_framework_by_the_program_is_a_run(scope: str, name: str, agent: str | None) -> None:
+    called = {"openinference.span.kind": "CHAIN"}
+    for end_ns in (None, 2_000_000_000):
+        root = mapped(called, name, f"openinference.instrumentation.{scope}", end_ns=end_ns).run
+        assert (root.agent, root.is_own) == (agent, agent is not None)
+        inner = mapped(called, name, f"openinference.instrumentation.{scope}", end_ns=end_ns, parent_span_id="c" * 16)
+        assert not inner.run.is_own
+    assert not mapped(called, name, "my.program").run.is_own
+
+
+def test_what_a_span_leaves_at_its_default_mostly_is_kept_where_it_does_not() -> None:
+    said: dict[str, Any] = {
+        "kind": "CLIENT",
+        "status": "OK",
+        "trace_state": "agentspan=x,vendor=1",
+        "links": (Link("a" * 32, "b" * 16, {"why": "retry"}, "vendor=2"),),
+        "events": (Event("gen_ai.choice", 1, {"index": 0}), Event("progress", 2)),
+    }
+    told = replace(span({}, "GET", "my.http", **said), scope=Scope("my.http", attributes={"team": "search"}))
+    payload = map_span(told).payload
+    assert payload["otel"] == {
+        "kind": "CLIENT",
+        "status": "OK",
+        "scope_attributes": {"team": "search"},
+        "trace_state": "vendor=1",
+    }
+    assert payload["links"][0]["trace_state"] == "vendor=2"
+    assert [event["name"] for event in payload["events"]] == ["gen_ai.choice", "progress"], "it is no call of a model"
+    assert "otel" not in map_span(span({}, "plain")).payload
+
+
+def test_the_attributes_of_a_scope_are_short_since_each_span_repeats_them() -> None:
+    assert scope_attributes({"a": "b"}) == {"a": "b"}
+    assert scope_attributes({"a": "b" * MAX_SCOPE}) == {}
+
+
+def test_tools_and_embeddings_of_llama_index_by_traceloop() -> None:
+    scope = "opentelemetry.instrumentation.llamaindex"
+    asked, made = "traceloop.entity.input", "traceloop.entity.output"
+    kind = {"traceloop.span.kind": "task", "traceloop.entity.name": "FunctionTool.task"}
+    returned = {"tool_name": "weather", "raw_output": "rain", "is_error": False}
+    called = {**kind, asked: _json({"kwargs": {"city": "Rome"}}), made: _json(returned)}
+    tool = mapped(called, "FunctionTool.task", scope)
+    assert (tool.type, tool.status, tool.payload["name"]) == ("tool", "complete", "weather")
+    assert tool.payload["arguments"] == {"city": "Rome"}
+    assert tool.result_payload == {"output": "rain"}
+    assert (
+        mapped({**called, made: _json({**returned, "is_error": True})}, "FunctionTool.task", scope).status == "failed"
+    )
+    about = {**kind, "gen_ai.operation.name": "embeddings", "gen_ai.request.model": "e"}
+    texts = mapped({**about, asked: _json({"texts": ["a", "b"]}), made: "[[1, 2, 3], [4, 5, 6]]"}, "E.task", scope)
+    assert (texts.type, texts.payload["model"], texts.payload["input"]) == ("embedding", "e", ["a", "b"])
+    assert (texts.payload["input_count"], texts.result_payload) == (2, {"dimensions": 3})
+    one = mapped({**about, asked: _json({"query": "a"}), made: "[1, 2]"}, "E.task", scope)
+    assert (one.payload["input"], one.payload["input_count"], one.result_payload) == ("a", 1, {"dimensions": 2})
+
+
+def test_langfuse_tells_the_time_of_the_first_token() -> None:
+    began = "langfuse.observation.completion_start_time"
+    said = {"langfuse.observation.type": "generation", began: _json("1970-01-01T00:00:01.250000Z")}
+    assert (mapped(said).result_payload or {})["time_to_first_token_ms"] == 250.0
+    for other in ("1970-01-01T00:00:00Z", "1970-01-01T00:00:01.25", "soon"):
+        assert "time_to_first_token_ms" not in (mapped({**said, began: _json(other)}).result_payload or {})

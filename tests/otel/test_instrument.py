@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import agentspan
 from agentspan.errors import InvalidValue
 from agentspan.otel.instruments import known, turning_on
+from agentspan.otel.instruments.on_import import Waiting
 from tests.otel.fake_packages import packages_in
 from tests.otel.replaying import spans_in
 
@@ -117,3 +119,42 @@ def test_importing_agentspan_imports_nothing_of_opentelemetry() -> None:
     code = "import sys, agentspan, agentspan.otel; print([name for name in sys.modules if 'opentelemetry' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_namespace_package_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no loader: such is `llama_index`, which holds the packages of several distributions."""
+    (tmp_path / "spread_out" / "core").mkdir(parents=True)
+    (tmp_path / "spread_out" / "core" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
+    imported: list[str] = []
+    names = ("spread_out", "spread_out.core")
+    Waiting({name: lambda module: imported.append(module.__name__) for name in names})
+    try:
+        assert list(importlib.import_module("spread_out").__path__) == [str(tmp_path / "spread_out")]
+        importlib.import_module("spread_out.core")
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
+    assert imported == [*names]
+
+
+def test_without_the_extra_the_error_says_what_to_install() -> None:
+    code = "import sys, agentspan; sys.modules['opentelemetry'] = None; agentspan.instrument()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        'ImportError: recording frameworks needs more packages; run: pip install "agentspan-sqlite[otel]"'
+    )
+
+
+def test_nothing_is_advised_for_what_a_framework_or_the_package_itself_records() -> None:
+    frameworks = {each.name: each for each in known.FRAMEWORKS}
+    installed = {name: known.Available(frameworks[name], is_installed=True) for name in frameworks}
+    entry = EntryPoint("x", "x:X", known.GROUP)
+    assert known.missing([installed["groq"], installed["bedrock"]]) == [installed["groq"]], (
+        "boto3 is not for models only"
+    )
+    with_calls = installed["langchain"]._replace(entry=entry)
+    assert known.missing([installed["groq"], with_calls]) == []
+    without = installed["crewai"]._replace(entry=entry)
+    assert known.missing([installed["groq"], without]) == [installed["groq"]]

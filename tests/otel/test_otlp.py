@@ -377,3 +377,17 @@ def test_random_mutations_of_recorded_bodies(form: str) -> None:
         else:
             json.dumps([[span.attributes, span.name] for span in decoded.spans], allow_nan=False)
     assert 0 < refused < 400
+
+
+@pytest.mark.parametrize("encoding", ["protobuf", "json"])
+def test_attributes_of_scopes_and_states_of_links_are_read(encoding: str) -> None:
+    team = [{"key": "team", "value": {"stringValue": "search"}}]
+    link = {"traceId": "a" * 32, "spanId": "b" * 16, "traceState": "vendor=1"}
+    span: dict[str, Any] = {"traceId": "c" * 32, "spanId": "d" * 16, "name": "x", "startTimeUnixNano": "1"}
+    span |= {"links": [link], "traceState": "vendor=2"}
+    scope = {"scope": {"name": "my.http", "attributes": team}, "spans": [span]}
+    request = {"resourceSpans": [{"scopeSpans": [scope]}]}
+    body = protobuf_of(request) if encoding == "protobuf" else body_of(request)
+    (found,) = decode("traces", body, f"application/{'x-protobuf' if encoding == 'protobuf' else 'json'}").spans
+    assert found.scope.attributes == {"team": "search"}
+    assert (found.trace_state, found.links[0].trace_state) == ("vendor=2", "vendor=1")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from agentspan.otel import SpanProcessor
 from agentspan.otel.importing import import_spans
 from agentspan.otel.sdk import span_of
 from agentspan.recording.capture.capture import Capture
+from agentspan.storage.run_sums import run_sums
 from agentspan.tuning import STANDARD, Tuning
 from tests.otel.replaying import runs_in, spans_in
 
@@ -93,6 +94,70 @@ def test_a_type_that_is_told_at_the_end_replaces_the_guess(tracer: Tracer, otel:
     (ended,) = rows(tracer).values()
     assert begun.schema_name == "llm", "most spans of this instrumentor are calls"
     assert (ended.schema_name, ended.schema_title, ended.label) == ("tool", "Tool", "search")
+
+
+def test_each_call_of_a_graph_is_a_run_that_ends_as_the_call_does(tracer: Tracer, provider: TracerProvider) -> None:
+    graphs = provider.get_tracer("openinference.instrumentation.langchain")
+    for name in ("researcher", "LangGraph"):
+        with suppress(ValueError), graphs.start_as_current_span(name) as root:
+            with graphs.start_as_current_span("ask"):
+                pass
+            root.set_attribute("openinference.span.kind", "CHAIN")
+            if name == "LangGraph":
+                raise ValueError("no")
+    assert {name: run.status for name, run in runs(tracer, provider).items()} == {
+        "researcher": "complete",
+        "LangGraph": "failed",
+    }
+
+
+def test_the_tokens_of_an_agent_count_whose_calls_are_in_another_program(
+    tracer: Tracer, provider: TracerProvider
+) -> None:
+    """As the Claude Agent SDK's, whose calls of the model are those of a command that it runs."""
+    otel = provider.get_tracer("openinference.instrumentation.claude_agent_sdk")
+    told = {"llm.model_name": "claude-sonnet-4-5", "llm.provider": "anthropic", "llm.system": "anthropic"}
+    with otel.start_as_current_span("ClaudeAgentSDK.query", attributes={"openinference.span.kind": "AGENT"}) as span:
+        span.set_attributes({**told, "llm.token_count.prompt": 3500, "llm.token_count.completion": 90})
+    (run,) = runs(tracer, provider).values()
+    (total,) = run_sums(tracer.storage, [run.id])
+    assert (total.input_tokens, total.output_tokens) == (3500, 90)
+    assert total.cost_usd == pytest.approx(0.01185)
+    assert not total.is_aggregate
+
+
+def test_calls_below_a_root_that_never_ends_are_recognised_at_the_end(tracer: Tracer, provider: TracerProvider) -> None:
+    """As below smolagents' agent whose run raised; the call that failed names no model."""
+    agents = provider.get_tracer("openinference.instrumentation.smolagents")
+    client = provider.get_tracer("openinference.instrumentation.openai")
+    asked = {"openinference.span.kind": "LLM", "llm.input_messages.0.message.role": "user"}
+    with (
+        trace.use_span(agents.start_span("ToolCallingAgent.run")),
+        agents.start_as_current_span("OpenAIModel.generate", attributes=asked),
+        client.start_as_current_span("ChatCompletion", attributes={**asked, "llm.model_name": "m"}),
+    ):
+        pass
+    provider.shutdown()
+    assert tracer.flush()
+    assert sorted(span.schema_name for span in spans_in(tracer.storage)) == ["OpenAIModel.generate", "agent", "llm"]
+
+
+def test_status_scope_state_and_links_are_kept(tracer: Tracer, provider: TracerProvider) -> None:
+    state = trace.TraceState([("vendor", "1")])
+    flags = trace.TraceFlags(1)
+    other = trace.SpanContext(1, 2, is_remote=True, trace_flags=flags, trace_state=state)
+    otel = provider.get_tracer("my.http", "1.0", attributes={"team": "search"})
+    parent = trace.set_span_in_context(trace.NonRecordingSpan(other))
+    for name, context_ in (("root", context.Context()), ("below", parent)):
+        with otel.start_as_current_span(
+            name, context_, trace.SpanKind.CLIENT, links=[trace.Link(other)] if name == "root" else None
+        ) as span:
+            span.set_status(trace.StatusCode.OK)
+    found = {name: json.loads(row.payload) for name, row in rows(tracer).items()}
+    about = {"kind": "CLIENT", "status": "OK", "scope_attributes": {"team": "search"}}
+    assert found["root"]["otel"] == about
+    assert found["below"]["otel"] == {**about, "trace_state": "vendor=1"}
+    assert found["root"]["links"][0]["trace_state"] == "vendor=1"
 
 
 def test_spans_of_both_libraries_are_one_tree(tracer: Tracer, otel: trace.Tracer) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import agentspan
+from agentspan.cli.record import command_line
 from tests.otel.fake_packages import packages_in
 
 AGENT = """
@@ -272,10 +273,72 @@ def test_children_are_recorded_and_a_program_without_steps_says_so(folder: Path)
     assert stored(folder) == [("llm", "complete", 5)]
     (folder / "nothing.py").write_text("")
     with start(folder, "record", "--", sys.executable, "nothing.py") as process:
-        assert "nothing was recorded" in process.communicate(timeout=60)[1]
+        assert "nothing was recorded: no known framework was imported" in process.communicate(timeout=60)[1]
     with start(folder, "record", "--", "no-such-program") as process:
         err = process.communicate(timeout=60)[1]
     assert (process.returncode, err) == (1, "Error: cannot run no-such-program: No such file or directory\n")
+
+
+def said(folder: Path, program: str, *arguments: str) -> tuple[list[str], int]:
+    """Record a program; return what `agentspan record` says of it, and the exit code."""
+    (folder / "agent.py").write_text(program)
+    with start(
+        folder, "record", "--", *(arguments or (sys.executable, "agent.py")), stdin=subprocess.DEVNULL
+    ) as process:
+        err = process.communicate(timeout=60)[1]
+    lines = [line for line in err.splitlines() if "crewai could not be turned on" not in line]
+    assert all(line.startswith("agentspan: ") for line in lines), err
+    return [line.removeprefix("agentspan: ") for line in lines], process.returncode
+
+
+def test_what_was_imported_and_not_recorded_is_said_once_with_what_to_install(folder: Path) -> None:
+    (folder / "packages" / "crewai.py").write_text("import groq")
+    (folder / "packages" / "langchain_groq.py").write_text("import mistralai")
+    for name in ("groq", "mistralai"):
+        (folder / "packages" / f"{name}.py").touch()
+    lines, code = said(folder, "import dspy, openai, langchain_groq; openai.ask('a')\nraise SystemExit(3)")
+    install = "pip install openinference-instrumentation-dspy"
+    assert lines[0] == f"dspy was imported and not recorded; {install}", "LangChain's own has the calls of its client"
+    assert lines[1].startswith("run ")
+    assert (len(lines), code) == (2, 3)
+    (line,), code = said(folder, "import dspy, crewai\nraise SystemExit(3)")
+    install += " openinference-instrumentation-groq"
+    assert line == f"nothing was recorded: dspy, groq were imported and not recorded; {install}", (
+        "CrewAI's has no calls"
+    )
+    assert code == 3
+
+
+@pytest.mark.full
+def test_where_nothing_was_recorded_the_reason_is_said(folder: Path) -> None:
+    assert said(folder, "import openai") == (["nothing was recorded: openai can be recorded here, and made no step"], 0)
+    assert "no Python was started" in said(folder, "", "true")[0][0]
+    assert "no Python was started" in said(folder, "", sys.executable, "-I", "-c", "")[0][0]
+    (folder / "packages" / "opentelemetry.py").write_text("raise ModuleNotFoundError('no opentelemetry')")
+    extra = f'{sys.executable} has no OpenTelemetry SDK; pip install "agentspan-sqlite[otel]"'
+    assert said(folder, "print('x')") == ([f"nothing was recorded: {extra}"], 0)
+    (line,), _ = said(folder, "import openai, dspy")
+    assert line.startswith(
+        f"nothing was recorded: dspy, openai were imported and not recorded; {extra}; pip install open"
+    )
+    (folder / "packages" / "agentspan").mkdir()
+    (folder / "packages" / "agentspan" / "__init__.py").write_text("raise ImportError('broken')")
+    site = Path(agentspan.__file__).parent / "otel" / "site"
+    note = folder / "notes"
+    environment = {"PYTHONPATH": f"{site}:{folder / 'packages'}", "AGENTSPAN_RECORD_NOTES": str(note)}
+    done = subprocess.run([sys.executable, "-c", ""], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert note.read_text() == f"without {sys.executable} cannot import agentspan: broken\n"
+
+
+def test_python_is_the_one_beside_agentspan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "python3").touch(0o755)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "agentspan")])
+    assert command_line(["python3", "a.py"], None) == [str(tmp_path / "python3"), "a.py"]
+    assert command_line(["python", "a.py"], None) == ["python", "a.py"], "PATH resolves it"
+    assert command_line(["/usr/bin/python3", "a.py"], None) == ["/usr/bin/python3", "a.py"]
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py")])
+    assert command_line(["python3", "-c", ""], None)[0] == str(Path(sys.executable).with_name("python3"))
 
 
 @pytest.mark.full

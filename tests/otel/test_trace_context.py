@@ -201,6 +201,47 @@ def test_a_run_that_opentelemetry_propagated_goes_on_by_extract(tracer: Tracer, 
     assert len(runs_in(tracer.storage)) == 1
 
 
+@pytest.mark.parametrize("how", ["extract", "processor", "export"])
+def test_a_service_between_that_another_library_traces_is_the_caller(
+    tracer: Tracer, provider: TracerProvider, how: str
+) -> None:
+    """It puts its own span into `traceparent`, and passes `tracestate` on as it came."""
+    with tracer.run("shop") as run, tracer.span("tool", {"name": "call"}):
+        headers = inject({}, tracer=tracer)
+    parent = read_parent(headers["traceparent"])
+    assert parent is not None
+    between = otel_span({}, "between", parent_span_id=parent.span_id, trace_id=parent.trace_id, span_id="c" * 16)
+    assert tracer.flush()
+    Receiver(Context(tracer.storage)).store([replace(between, trace_state=headers["tracestate"])])
+    passed_on = {**headers, "traceparent": f"00-{parent.trace_id}-{'c' * 16}-01"}
+    if how == "extract":
+        with extract(passed_on, tracer=tracer), tracer.span("tool", {"name": "look up"}):
+            pass
+    elif how == "processor":
+        with provider.get_tracer("x").start_as_current_span("look up", propagate.extract(passed_on)):
+            pass
+    else:
+        last = otel_span({}, "look up", parent_span_id="c" * 16, trace_id=parent.trace_id, span_id="d" * 16)
+        Receiver(Context(tracer.storage)).store([replace(last, trace_state=headers["tracestate"])])
+    found = named(tracer)
+    assert found["look up"].agent_instance_id == found["between"].agent_instance_id == run.id
+    assert found["between"].parent_span_id == found["call"].id
+    assert found["look up"].parent_span_id == found["between"].id
+
+
+def test_a_span_inside_of_one_of_opentelemetry_is_the_caller(tracer: Tracer, provider: TracerProvider) -> None:
+    with provider.get_tracer("x").start_as_current_span("around"), tracer.span("tool", {"name": "call"}):
+        headers = inject({}, tracer=tracer)
+    assert tracer.flush()
+    with extract(headers, tracer=tracer), tracer.span("tool", {"name": "look up"}):
+        pass
+    with provider.get_tracer("x").start_as_current_span("served", propagate.extract(headers)):
+        pass
+    found = named(tracer)
+    assert found["call"].parent_span_id == found["around"].id
+    assert found["look up"].parent_span_id == found["served"].parent_span_id == found["call"].id
+
+
 def test_members_of_others_are_passed_on(tracer: Tracer) -> None:
     headers = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-00", "tracestate": "vendor=1"}
     with extract(headers, tracer=tracer), tracer.run("mine") as run:

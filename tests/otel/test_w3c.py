@@ -2,7 +2,16 @@
 
 import pytest
 
-from agentspan.otel.w3c import TraceParent, changed, ids_in, read_parent, read_state, write_parent, write_state
+from agentspan.otel.w3c import (
+    Named,
+    TraceParent,
+    changed,
+    read_member,
+    read_parent,
+    read_state,
+    write_parent,
+    write_state,
+)
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -62,8 +71,10 @@ def test_a_state_with_an_invalid_member_is_none(header: str) -> None:
     assert read_state(header) == ()
 
 
-def test_ids_in_the_member() -> None:
+def test_what_the_member_names() -> None:
     run, span = "0" * 31 + "1", "0" * 31 + "2"
-    assert ids_in(f"{run}:{span}") == (run, span)
-    assert ids_in(run) == ids_in(f"{run}:nonsense") == (run, None)
-    assert ids_in(f"nonsense:{span}") == ids_in(None) == (None, None)
+    assert read_member(f"{run}:{span}") == Named(run, span)
+    assert read_member(f"{run}:{span}:{SPAN}") == Named(run, span, SPAN)
+    assert read_member(f"{run}::{SPAN}") == Named(run, None, SPAN)
+    assert read_member(run) == read_member(f"{run}:nonsense") == Named(run)
+    assert read_member(f"nonsense:{span}") == read_member(None) == Named()

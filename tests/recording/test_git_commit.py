@@ -70,6 +70,20 @@ def test_a_program_outside_any_checkout_records_no_commit(program: Program, tmp_
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("script", ["lib/python3/site-packages/tool/__main__.py", "bin/tool"])
+def test_a_script_of_an_environment_says_nothing_of_the_program(program: Program, tmp_path: Path, script: str) -> None:
+    """As of `pytest`, whose environment is often in a checkout: of the program that pytest runs, or of another one."""
+    environment = checkout(tmp_path / "code", main=COMMIT) / ".venv"
+    path = environment / script
+    path.parent.mkdir(parents=True)
+    path.write_text(f"import sys; sys.executable = {str(environment / 'bin' / 'python')!r}\n{SCRIPT}")
+    (tmp_path / "outside").mkdir()
+    here = checkout(tmp_path / "here", main=OTHER)
+    assert program(path, tmp_path / "1.db", cwd=tmp_path / "outside").strip() == "None"
+    assert program(path, tmp_path / "2.db", cwd=here).strip() == OTHER
+
+
+@pytest.mark.full
 def test_a_program_whose_working_directory_was_removed_records(program: Program, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
-from agentspan.schemas.aggregates import is_aggregate
+from agentspan.schemas.aggregates import is_aggregate, stored_aggregate
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import (
@@ -341,6 +341,17 @@ def test_a_span_sums_up_others_by_the_second_part_of_its_name(name: str, sums_up
     assert describe(Registry().resolve(name), name, "active", {}, None, None).is_aggregate == sums_up
     registered = Registry({name: SpanType({"name": name})}).resolve(name)
     assert describe(registered, name, "active", {"input_tokens": 1}, None, None).is_aggregate == sums_up
+
+
+@pytest.mark.parametrize(("payload", "sums_up"), [({}, 1), ({"own_tokens": True}, 0), ({"own_tokens": "yes"}, 1)])
+def test_an_agent_whose_tokens_are_its_own_sums_up_nothing(payload: dict[str, Any], sums_up: int) -> None:
+    payload = {"name": "a", "model": "gpt-4.1", "provider": "openai", **payload}
+    told = describe(BUILT_IN_TYPES["agent"], "agent", "complete", payload, {"input_tokens": 1000}, 1.0)
+    assert (told.is_aggregate, told.cost_usd is None) == (sums_up, bool(sums_up))
+    assert describe(BUILT_IN_TYPES["agent"], "agent", "active", payload, None, None).is_aggregate == sums_up
+    assert stored_aggregate("agent", json.dumps(payload)) == sums_up
+    assert stored_aggregate("agent", json.dumps({"input": payload})) == 1
+    assert stored_aggregate("llm", json.dumps(payload)) == 0
 
 
 @given(name_parts)

@@ -1,14 +1,21 @@
 """Frameworks and clients of models, and the instrumentors of them that are installed here."""
 
+import re
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 GROUP = "opentelemetry_instrumentor"
+MARK = "AGENTSPAN_RECORD"
+"""Set in the environment of a program that is recorded: the folder that was put before its PYTHONPATH."""
 _PREFERRED = ("openinference-", "opentelemetry-instrumentation-genai-", "")
 """How the names of packages begin that have the richer data, the best first: only one records each framework, else
 each call would be recorded twice."""
+NOTES = "AGENTSPAN_RECORD_NOTES"
+"""The file in which programs note what they imported, for `agentspan record`: a kind and a text a line. `site` has it,
+too, for a Python without agentspan."""
 
 
 class Framework(NamedTuple):
@@ -19,22 +26,24 @@ class Framework(NamedTuple):
         module: the module whose presence tells that it is installed.
         package: the package of an instrumentor to install; "" where the framework traces itself.
         entries: the names of entry points of its instrumentors.
+        own: a file below the package that it has since it traces itself; "" where it does not.
     """
 
     name: str
     module: str
     package: str
     entries: frozenset[str]
+    own: str = ""
 
 
-def _framework(name: str, module: str, package: str, *others: str) -> Framework:
-    return Framework(name, module, package, frozenset({name, *others}))
+def _framework(name: str, module: str, package: str, *others: str, own: str = "") -> Framework:
+    return Framework(name, module, package, frozenset({name, *others}), own)
 
 
 _OI = "openinference-instrumentation-"
 FRAMEWORKS = (
     _framework("agno", "agno", f"{_OI}agno"),
-    _framework("anthropic", "anthropic", f"{_OI}anthropic"),
+    _framework("anthropic", "anthropic", f"{_OI}anthropic", own="_tracing.py"),
     _framework("autogen", "autogen_agentchat", f"{_OI}autogen-agentchat", "autogen-agentchat"),
     _framework("bedrock", "boto3", f"{_OI}bedrock"),
     _framework("claude-agent-sdk", "claude_agent_sdk", f"{_OI}claude-agent-sdk", "claude-agent"),
@@ -47,8 +56,8 @@ FRAMEWORKS = (
     _framework("haystack", "haystack", f"{_OI}haystack"),
     _framework("langchain", "langchain_core", f"{_OI}langchain", "langgraph"),
     _framework("litellm", "litellm", f"{_OI}litellm"),
-    _framework("llama-index", "llama_index", f"{_OI}llama-index", "llamaindex"),
-    _framework("mcp", "mcp", f"{_OI}mcp"),
+    _framework("llama-index", "llama_index.core", f"{_OI}llama-index", "llamaindex"),
+    _framework("mcp", "mcp", f"{_OI}mcp", own="shared/_otel.py"),
     _framework("mistralai", "mistralai", f"{_OI}mistralai"),
     _framework("ollama", "ollama", "opentelemetry-instrumentation-ollama"),
     _framework("openai", "openai", f"{_OI}openai", "openai-v2"),
@@ -57,6 +66,19 @@ FRAMEWORKS = (
     _framework("smolagents", "smolagents", f"{_OI}smolagents"),
     _framework("vertexai", "vertexai", f"{_OI}vertexai"),
 )
+_CLIENTS = frozenset(
+    {"anthropic", "cohere", "google-genai", "groq", "litellm", "mistralai", "ollama", "openai", "vertexai"}
+)
+"""The clients of models, which frameworks import."""
+_WITHOUT_CALLS = frozenset({"crewai"})
+"""The frameworks whose instrumentors leave out the calls of models: the client's are needed, too."""
+_WITH_CALLS = re.compile(
+    r"(agents|agno|autogen_\w+|claude_agent_sdk|google|dspy|haystack\w*|lang(chain|graph)\w*|litellm|llama_index|pydantic_ai"
+    r"|smolagents|openinference|opentelemetry|agentspan)\Z"
+)
+"""The packages that import clients of models and record their calls, or do nothing with them."""
+_TOO_COMMON = frozenset({"bedrock"})
+"""Frameworks that are imported for other things than models, too: `boto3`."""
 CARRIES_CONTEXT = "threading"
 """The entry point of an instrumentor that makes no spans, but carries the context into threads, such as a pool's."""
 
@@ -66,6 +88,7 @@ class Available(NamedTuple):
 
     Attributes:
         is_installed: whether the framework is.
+        has_own: whether it traces itself.
         entry: None where no instrumentor is installed, or the framework traces itself.
         package, version: of the instrumentor; "" without one.
     """
@@ -75,11 +98,12 @@ class Available(NamedTuple):
     entry: EntryPoint | None = None
     package: str = ""
     version: str = ""
+    has_own: bool = False
 
     @property
     def can_record(self) -> bool:
         """True if it can be turned on."""
-        return self.is_installed and (self.entry is not None or not self.framework.package)
+        return self.is_installed and (self.entry is not None or self.has_own)
 
 
 def available() -> list[Available]:
@@ -100,12 +124,13 @@ def named(name: str) -> Available | None:
 
 def _available(framework: Framework, found: dict[str, list[EntryPoint]]) -> Available:
     is_installed = not framework.module or is_importable(framework.module)
+    has_own = is_installed and _has_own(framework)
     entries = [entry for name in framework.entries for entry in found.get(name, ())]
     if not entries:
-        return Available(framework, is_installed)
+        return Available(framework, is_installed, has_own=has_own)
     entry = min(entries, key=lambda each: (_rank(each), each.value))
     package, version = _distribution(entry)
-    return Available(framework, is_installed, entry, package, version)
+    return Available(framework, is_installed, entry, package, version, has_own)
 
 
 def is_importable(module: str) -> bool:
@@ -137,5 +162,39 @@ def _rank(entry: EntryPoint) -> int:
 
 
 def missing(found: Iterable[Available]) -> list[Available]:
-    """Return the frameworks that are installed, and that nothing records."""
-    return [each for each in found if each.is_installed and not each.can_record]
+    """Return the frameworks that are installed, and that nothing records.
+
+    Clients of models are left out where a framework is recorded that records their calls itself.
+    """
+    known = [*found]
+    recorded = {each.framework.name for each in known if each.can_record} - _CLIENTS - _WITHOUT_CALLS - {"mcp"}
+    return [each for each in known if is_missing(each) and not (recorded and each.framework.name in _CLIENTS)]
+
+
+def is_missing(each: Available) -> bool:
+    """Return whether a framework is installed and nothing records it."""
+    framework = each.framework
+    return each.is_installed and not each.can_record and framework.name not in _TOO_COMMON
+
+
+def needs_its_own(name: str, importer: str) -> bool:
+    """Return whether a framework must be instrumented although another module imported it.
+
+    Args:
+        importer: the package that imported it first, such as a framework that records the calls of its clients.
+    """
+    if importer in _WITHOUT_CALLS:
+        return name in _CLIENTS
+    return _WITH_CALLS.match(importer) is None
+
+
+def _has_own(framework: Framework) -> bool:
+    if not framework.package:
+        return True
+    spec = find_spec(framework.module) if framework.own else None
+    return spec is not None and any((Path(at) / framework.own).exists() for at in spec.submodule_search_locations or ())
+
+
+def advice(found: Available) -> str:
+    """Return the command that installs an instrumentor, or the framework itself."""
+    return f"pip install {found.framework.package if found.is_installed else found.framework.name}"

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, NamespaceLoader, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -30,8 +30,10 @@ class Waiting(MetaPathFinder):
             return None
         for finder in sys.meta_path:
             if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
-                if spec.loader is not None:
-                    spec.loader = _Calling(spec.loader, then)
+                loader = spec.loader or NamespaceLoader(
+                    name, spec.submodule_search_locations or [], PathFinder.find_spec
+                )
+                spec.loader = _Calling(loader, then)
                 return spec
         self._wanted[name] = then  # it may be there later
         return None

@@ -2,13 +2,14 @@
 
 import logging
 import os
+import sys
 from types import ModuleType
 from typing import Any
 
 from agentspan.interrupts import let_through
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.on_import import Waiting
-from agentspan.otel.instruments.turning_on import instrument, record_unset_provider
+from agentspan.otel.instruments.turning_on import EXTRA, SDK, instrument, record_unset_provider
 
 log = logging.getLogger("agentspan")
 
@@ -17,14 +18,20 @@ _API = "opentelemetry.trace"
 
 def start() -> None:
     """Turn each instrumentor on when its framework has been imported, and record a provider that the program sets."""
-    wanted: dict[str, Any] = {
-        each.framework.module: _instrument(each.framework.name) for each in known.available() if each.can_record
-    }
-    Waiting({**wanted, _API: _record_global_provider})
+    has_sdk = known.is_importable(SDK)
+    note("python" if has_sdk else "without", f"{sys.executable} has no OpenTelemetry SDK; {EXTRA}")
+    wanted: dict[str, Any] = {}
+    for each in known.available():
+        if each.can_record and has_sdk:
+            wanted[each.framework.module] = _instrument(each.framework.name)
+        elif known.is_missing(each) or (each.is_installed and not has_sdk):
+            wanted[each.framework.module] = _miss(each)
+    Waiting({**wanted, _API: _record_global_provider} if has_sdk else wanted)
 
 
 def _instrument(name: str) -> Any:
     def turn_on(module: ModuleType) -> None:
+        note("recorded", name)
         try:
             instrument(name)
         except Exception as error:  # the program goes on without
@@ -32,6 +39,28 @@ def _instrument(name: str) -> Any:
             log.warning("record: %s is not recorded: %s", name, error)
 
     return turn_on
+
+
+def _miss(found: known.Available) -> Any:
+    def tell(module: ModuleType) -> None:
+        if known.needs_its_own(found.framework.name, _importer()):
+            package = "" if found.can_record else found.framework.package
+            note("missing", f"{found.framework.name} {package}")
+
+    return tell
+
+
+def _importer() -> str:
+    """Return the package of the module whose import statement runs."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_globals.get("__name__") in _HERE
+    ):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+_HERE = frozenset({__name__, Waiting.__module__, "importlib"})
 
 
 def _record_global_provider(api: Any) -> None:
@@ -52,10 +81,16 @@ def _record_global_provider(api: Any) -> None:
     api.set_tracer_provider = set_tracer_provider
 
 
-MARK = "AGENTSPAN_RECORD"
-"""Set in the environment of a program that is recorded: the folder that was put before its PYTHONPATH."""
+def note(kind: str, text: str) -> None:
+    """Append a line for `agentspan record`, which prints at the end of the program what is missing."""
+    if path := os.environ.get(known.NOTES):
+        try:
+            with open(path, "a") as file:
+                file.write(f"{kind} {text}\n")
+        except OSError as error:
+            let_through(error)
 
 
 def is_recorded() -> bool:
     """Return whether this program was started by `agentspan record`."""
-    return bool(os.environ.get(MARK))
+    return bool(os.environ.get(known.MARK))

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from agentspan import forks
@@ -14,6 +15,10 @@ from agentspan.otel.instruments.known import Available
 from agentspan.recording.tracer import Tracer
 
 log = logging.getLogger("agentspan")
+
+
+SDK = "opentelemetry.sdk"
+EXTRA = 'pip install "agentspan-sqlite[otel]"'
 
 
 class Instrumented(NamedTuple):
@@ -51,13 +56,14 @@ def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) 
 
     Raises:
         InvalidValue: a name is unknown, or nothing is installed that records it; the message names the package.
+        ImportError: the extra `otel` is not installed.
     """
     chosen = [_named(name) for name in names]
     if not names:
         found = known.available()
         chosen = [each for each in found if each.can_record]
         for each in known.missing(found):
-            log.warning("instrument: nothing records %s; %s", each.framework.name, _advice(each))
+            log.warning("instrument: nothing records %s; %s", each.framework.name, known.advice(each))
     with _lock:
         using = _provider_for(provider, tracer)
         _carry_context()
@@ -96,17 +102,15 @@ def _named(name: str) -> Available:
         names = ", ".join(framework.name for framework in known.FRAMEWORKS)
         raise InvalidValue("names", f"{name!r} is neither a known framework ({names}) nor an installed instrumentor")
     if not found.can_record:
-        raise InvalidValue("names", f"nothing records {found.framework.name}; {_advice(found)}")
+        raise InvalidValue("names", f"nothing records {found.framework.name}; {known.advice(found)}")
     return found
-
-
-def _advice(found: Available) -> str:
-    return f"pip install {found.framework.package if found.is_installed else found.framework.name}"
 
 
 def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
     global _provider
     with forks.importing:
+        if not known.is_importable(SDK):
+            raise ImportError(f"recording frameworks needs more packages; run: {EXTRA}")
         import_module("opentelemetry.trace")  # first: under `agentspan record` it comes here again
         from agentspan.otel.instruments import unset_provider
         from agentspan.otel.instruments.provider import ask_for_content, new_provider
@@ -137,11 +141,13 @@ def _turn_on(found: Available, provider: Any) -> Instrumented | None:
     try:
         with forks.importing:
             if found.entry is None:
-                turned_on = _OWN[name](provider)
+                turned_on = _OWN.get(name, _traces_itself(name))(provider)
             else:
                 instrumentor = found.entry.load()()
                 instrumentor.instrument(tracer_provider=provider)
                 turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
+            if name in _ADDITIONS and (found.has_own or not found.framework.own):
+                turned_on = turned_on[0], _with_additions(_ADDITIONS[name], turned_on[1])
     except Exception as error:  # of another package, which may not fit the installed framework
         let_through(error)
         log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
@@ -171,5 +177,24 @@ def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
     return about, lambda: agents.Agent.instrument_all(False)
 
 
+def _traces_itself(name: str) -> Callable[[Any], tuple[Instrumented, Callable[[], Any]]]:
+    """Return what turns on an SDK that asks for the global provider: nothing is left to do (see unset_provider)."""
+    return lambda provider: (Instrumented(name, name, version(name)), lambda: None)
+
+
+def _with_additions(module: str, undo: Callable[[], Any]) -> Callable[[], Any]:
+    """Add to the spans of an instrumentor what it leaves out; return what undoes both."""
+    wrapping = import_module(module).WRAPPING
+    wrapping.turn_on()
+
+    def undo_both() -> None:
+        wrapping.turn_off()
+        undo()
+
+    return undo_both
+
+
 _OWN: dict[str, Callable[[Any], tuple[Instrumented, Callable[[], Any]]]] = {"pydantic-ai": _pydantic_ai}
 """Frameworks that trace themselves."""
+_ADDITIONS = {"mcp": "agentspan.otel.instruments.mcp_calls", "dspy": "agentspan.otel.instruments.dspy_usage"}
+"""The modules that add something to the spans of an instrumentor."""

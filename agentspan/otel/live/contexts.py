@@ -4,8 +4,8 @@ from typing import Any
 
 from opentelemetry import trace
 
-from agentspan.otel.identity import span_id
-from agentspan.otel.w3c import MEMBER, ids_in
+from agentspan.otel.identity import caller_id
+from agentspan.otel.w3c import MEMBER, Named, read_member
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Span
 
@@ -33,8 +33,8 @@ def parent_id(run: str, trace_id: str, parent: Any) -> str | None:
     """Return the id of a parent that has ended, or is of another process, which may have named a span of agentspan."""
     if parent is None:
         return None
-    named = ids_in(parent.trace_state.get(MEMBER)) if parent.is_remote else (None, None)
-    return named[1] if named[0] == run else span_id(run, trace_id, f"{parent.span_id:016x}")
+    named = read_member(parent.trace_state.get(MEMBER)) if parent.is_remote else Named()
+    return caller_id(run, named, trace_id, f"{parent.span_id:016x}")
 
 
 def part(recorder: Recorder) -> None:

@@ -109,6 +109,7 @@ class LiveRecording:
             self._close_open(late)
         for trace in self._traces.all():
             self._close_open(trace)
+            trace.inside.calls.settle(trace.start_ns)
             if trace.is_own:
                 trace.inside.run.end_as("failed", trace.inside.last_ns, error=_ABANDONED)
             self._traces.end(trace)

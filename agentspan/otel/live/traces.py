@@ -1,7 +1,7 @@
 """The traces of this process that go on, and the runs that they are recorded in.
 
-A trace inside of a run of agentspan belongs to it. Else one whose root is an agent's, a workflow's or a server's
-request is a run of its own, which ends with its root; all others belong to one run of the process.
+A trace inside of a run of agentspan belongs to it. Else one whose root is an agent, a workflow, a call of a framework
+or a server's request is a run of its own, which ends with its root; all others belong to one run of the process.
 """
 
 import os
@@ -23,7 +23,7 @@ from agentspan.otel.mapping.resources import Program, program_of
 from agentspan.otel.sdk import span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import process_key, trace_key
-from agentspan.otel.w3c import MEMBER, ids_in
+from agentspan.otel.w3c import MEMBER, read_member
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known
@@ -195,7 +195,7 @@ class Traces:
         try:
             with self._recorder.in_time():
                 store = self._recorder.answering
-                run_id, _ = ids_in(parent.trace_state.get(MEMBER))
+                run_id = read_member(parent.trace_state.get(MEMBER)).run
                 row = unique(store, OtelTraceRow, id=id) if run_id is None else None
                 run_id = row.agent_instance_id if row is not None else run_id
                 found = None if run_id is None else store.find(run_id).rows.get(run_id)

@@ -42,6 +42,7 @@ _RULES = tuple(
     for pattern, type_ in (
         (r"create_agent ", "custom"),
         (r"ChatPromptTemplate$|ChatAdapter\b|.*\.workflow$|execute_task |invoke_workflow |.*[Pp]arser$", "chain"),
+        (r".*\._prepare_chat_with_tools$", "chain"),
         (r"invoke_agent |.*\.agent$|.*[Aa]gent\.run$|.*_execute_core$", "agent"),
         (r"handoff\b|.*\.handoff$", "handoff"),
         (r"execute_tool |.*\.tool$|\w*Tool(\.a?call|\.run|\.forward)?$|.*\.toolCall\b", "tool"),
@@ -50,24 +51,39 @@ _RULES = tuple(
         (r".*[Rr]erank", "rerank"),
         (r"chat |text_completion |generate_content |openai\.|anthropic\.|messages\.(create|stream)", "llm"),
         (r"ChatCompletion$|Responses?$|response$|generation$|a?completion$|Chat[A-Z]\w*(\.chat)?$|LM\.", "llm"),
-        (r"\w+\.(_prepare_chat_with_tools|a?(stream_)?(chat|complete)|predict|stream|generate(_stream)?)$", "llm"),
+        (r"\w+\.(a?(stream_)?(chat|complete)|predict|stream|generate(_stream)?)$", "llm"),
         (r".*_agent$|[Aa]gent\b.*|.* agent$", "agent"),
     )
 )
 
 
 _RUNS = re.compile(r"invoke_workflow |.*\.workflow$")
+_PARTS = re.compile(r"\w*(Prompt(Template)?|Parser|Adapter|Splitter)\b")
+"""The names of chains that a program calls before or after a model; alone in a trace they are no run."""
 _ROOTS = ("openai_agents", "openai-agents")
 """In the names of instrumentors whose roots are runs, whatever their name is."""
 
 
 def begins_run(root: OtelSpan) -> bool:
     """Return whether the root of a trace, which has begun, will probably be that of an agent or of a workflow."""
-    if root.kind == "SERVER" or guess(root) == "agent":
+    type_ = guess(root)
+    if root.kind == "SERVER" or type_ == "agent" or is_root_call(root, type_):
         return True
     scope = root.scope.name
     is_known = scope.startswith(_STARTS) or scope in _NAMED
     return is_known and (any(name in scope for name in _ROOTS) or _RUNS.match(root.name) is not None)
+
+
+def is_root_call(span: OtelSpan, type_: str | None) -> bool:
+    """Return whether a span is a call of a framework, such as a graph or a crew, by the program itself."""
+    scope = span.scope.name
+    return (
+        type_ == "chain"
+        and span.parent_span_id is None
+        and (scope.startswith(_STARTS) or scope in _NAMED)
+        and any(name in scope for name in _FRAMEWORKS)
+        and not _PARTS.match(span.name)
+    )
 
 
 def guess(span: OtelSpan) -> str | None:

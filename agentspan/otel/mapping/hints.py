@@ -24,7 +24,7 @@ _MODEL_NAMES = frozenset(
     for row in family.rows.get("llm", ())
     if row.place in ("payload.model", "result.response_model")
     for name in row.names
-)
+) | {"llm.input_messages.0.message.role"}  # a call that failed may name no model
 
 
 def conversation_of(attributes: Mapping[str, Any]) -> dict[str, str]:
@@ -40,7 +40,7 @@ class Hints(NamedTuple):
     """The facts about a span that follow from the names of its attributes.
 
     Attributes:
-        may_be_call: whether it may be a call of a model: all that are name one.
+        may_be_call: whether it may be a call of a model: all that succeed name one.
         may_be_judged: whether there may be a score among its attributes.
         names_conversation: whether there may be a session or a user (see `conversation_of`).
     """

@@ -1,5 +1,6 @@
 """Langfuse's attributes (`@observe`, `langfuse.openai`)."""
 
+from datetime import datetime
 from typing import Any
 
 from agentspan.otel.mapping import bodies, messages
@@ -69,6 +70,7 @@ def _rest(draft: Draft) -> None:
         began = decoded(decoded(draft.get(_O + "completion_start_time")))
         if type(began) is str:
             draft.put("payload.completion_start_time", began, _O + "completion_start_time")
+            draft.put("result.time_to_first_token_ms", _after_ms(began, draft.span.start_ns))
     if draft.type == "llm":
         bodies.request(draft, _IN)
         if "messages" not in draft.payload:
@@ -87,6 +89,16 @@ def _rest(draft: Draft) -> None:
     else:
         draft.put("payload.input", parsed(draft.get(_IN)), _IN)
         draft.put("result.output", parsed(draft.get(_OUT)), _OUT)
+
+
+def _after_ms(time: str, start_ns: int) -> float | None:
+    """Return the milliseconds from the start of a span to a time in ISO 8601; None for one before it, or no time."""
+    try:
+        found = datetime.fromisoformat(time)
+        elapsed = found.timestamp() * 1000 - start_ns / 1_000_000
+    except (OverflowError, ValueError):
+        return None
+    return round(elapsed, 3) if found.tzinfo is not None and elapsed >= 0 else None
 
 
 def _renamed(used: dict[str, Any]) -> dict[str, Any]:

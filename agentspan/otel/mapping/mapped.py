@@ -1,5 +1,6 @@
 """The record of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -20,7 +21,7 @@ from agentspan.otel.mapping import (
     vercel,
 )
 from agentspan.otel.mapping.draft import Draft, Family
-from agentspan.otel.mapping.guesses import guess
+from agentspan.otel.mapping.guesses import guess, is_root_call
 from agentspan.otel.mapping.shapes import Shape, shape_of
 from agentspan.otel.mapping.values import begin_span
 from agentspan.otel.span import Event, Log, OtelSpan
@@ -42,10 +43,16 @@ FAMILIES: tuple[Family, ...] = (
 PLAIN = "custom"
 ABOUT_SPAN = frozenset({"attributes", "events", "links", "dropped", "otel"})
 """Members of a payload that are about the span itself, and not about the call."""
-_READ_EVENTS = genai.READ_EVENTS | openinference.READ_EVENTS | genai.EMPTY_EVENTS | traceloop.CHUNKS
+_READ_EVENTS = genai.READ_EVENTS | openinference.READ_EVENTS
+_EMPTY_EVENTS = genai.EMPTY_EVENTS | traceloop.CHUNKS
 _NAMED = frozenset({"agent", "chain", "tool", "guardrail", "evaluation"})
 _PREFIXES = ("invoke_agent ", "invoke_workflow ", "execute_tool ", "execute_task ", "ai.toolCall ")
-_SUFFIXES = (".run", ".__call__", "._execute_core", ".acall", ".call", ".workflow", ".agent", ".tool")
+_SUFFIXES = (
+    *(".run", ".__call__", "._execute_core", ".acall", ".call", ".workflow", ".agent", ".tool"),
+    *(".kickoff", ".aforward", ".forward", ".aquery", ".query"),
+)
+_UNIQUE = re.compile(r"_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+"""The end of the name that CrewAI gives a crew without one: each of its runs would have an agent of its own."""
 
 
 class RunFacts(NamedTuple):
@@ -54,7 +61,8 @@ class RunFacts(NamedTuple):
     Attributes:
         agent, version: of the agent. A root names its run by them.
         session, user: of the conversation.
-        is_own: whether a trace with this root is a run of its own: of an agent, or of a request to a server.
+        is_own: whether a trace with this root is a run of its own: of an agent, of a framework, or of a request to a
+            server.
     """
 
     agent: str | None = None
@@ -234,23 +242,45 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
         payload["attributes"] = draft.left
     if span.events:
         last = failures.exceptions(span)[-1:] if has_error else []
-        kept = [_event(event) for event in span.events if not _is_read(event) and event not in last]
+        is_call = draft.type == "llm"
+        kept = [_event(event) for event in span.events if not _is_read(event, is_call) and event not in last]
         if kept:
             payload["events"] = kept
     if span.links:
         payload["links"] = [
             {"trace_id": link.trace_id, "span_id": link.span_id, "attributes": dict(link.attributes)}
+            | ({"trace_state": link.trace_state} if link.trace_state else {})
             for link in span.links
         ]
     if span.dropped:
         payload["dropped"] = dict(span.dropped)
-    if not is_plain:
-        about = {"name": span.name, "scope": span.scope.name, "version": span.scope.version, "kind": span.kind}
-        payload["otel"] = {key: value for key, value in about.items() if value and value != "INTERNAL"}
+    about: dict[str, Any] = (
+        {} if is_plain else {"name": span.name, "scope": span.scope.name, "version": span.scope.version}
+    )
+    about = {key: value for key, value in about.items() if value} | _said_seldom(span)
+    if about:
+        payload["otel"] = about
 
 
-def _is_read(event: Event) -> bool:
-    return event.name in _READ_EVENTS or mlflow.is_chunk(event.name)
+def _said_seldom(span: OtelSpan) -> dict[str, Any]:
+    """Return what most spans leave at its default."""
+    found: dict[str, Any] = {}
+    if span.kind != "INTERNAL":
+        found["kind"] = span.kind
+    if span.status == "OK":
+        found["status"] = "OK"
+    if span.scope.attributes:
+        found["scope_attributes"] = dict(span.scope.attributes)
+    if span.trace_state:
+        members = [member.strip() for member in span.trace_state.split(",")]
+        if others := [member for member in members if member and not member.startswith("agentspan=")]:
+            found["trace_state"] = ",".join(others)
+    return found
+
+
+def _is_read(event: Event, is_call: bool) -> bool:
+    """Return whether an event became a field, which those with messages do in a call of a model; or says nothing."""
+    return (is_call and event.name in _READ_EVENTS) or event.name in _EMPTY_EVENTS or mlflow.is_chunk(event.name)
 
 
 def _event(event: Event) -> dict[str, Any]:
@@ -268,5 +298,7 @@ def _run_facts(draft: Draft) -> RunFacts:
     said, name = draft.run, draft.payload.get("name")
     is_agent = draft.type == "agent"
     agent = name if is_agent and type(name) is str else said.get("agent")
+    if agent is None and is_root_call(draft.span, draft.type) and type(name) is str:
+        agent = _UNIQUE.sub("", name)
     is_own = is_agent or draft.span.kind == "SERVER" or (agent is not None and draft.type != PLAIN)
     return RunFacts(agent, said.get("version"), said.get("session"), said.get("user"), is_own)

@@ -7,6 +7,7 @@ from agentspan.otel.mapping.draft import Draft, Family, Row, row
 from agentspan.otel.mapping.genai import unwrap
 from agentspan.otel.mapping.values import members, number, parsed, text, whole
 from agentspan.otel.span import OtelSpan
+from agentspan.schemas.aggregates import OWN_TOKENS
 
 KIND = "openinference.span.kind"
 IN, OUT = "input.value", "output.value"
@@ -25,6 +26,10 @@ KINDS = {
     "EVALUATOR": "evaluation",
 }
 _HANDOFF = "handoff to "
+_PREPARES = "._prepare_chat_with_tools"
+"""The name of a span of LlamaIndex that is said to be a call, and only makes the arguments of one."""
+_WITHOUT_CALLS = frozenset({"openinference.instrumentation.claude_agent_sdk"})
+"""Instrumentors of agents whose calls of models are in another program: the tokens are on the spans of agents only."""
 _CALLED_WITH = frozenset({"kwargs", "args", "sanitize_inputs_outputs"})
 """Members of a tool's input where it is how its function was called."""
 
@@ -85,6 +90,8 @@ _ROWS: dict[str, tuple[Row, ...]] = {
 def _kind(span: OtelSpan) -> str | None:
     kind = span.attributes.get(KIND)
     found = KINDS.get(kind.upper()) if type(kind) is str else None
+    if found == "llm" and span.name.endswith(_PREPARES):
+        return "chain"
     return "handoff" if found == "tool" and span.name.startswith(_HANDOFF) else found
 
 
@@ -171,6 +178,13 @@ def _is_tool(item: Any) -> bool:
 
 
 def _agent(draft: Draft) -> None:
+    if draft.span.scope.name in _WITHOUT_CALLS:
+        draft.payload[OWN_TOKENS] = True
+        draft.put("payload.model", text(draft.get("llm.model_name")), "llm.model_name")
+        draft.put("payload.provider", text(draft.get("llm.provider")), "llm.provider")
+        draft.put("result.stop_reason", text(draft.get("llm.finish_reason")), "llm.finish_reason")
+        if draft.get("llm.system") == draft.payload.get("provider"):
+            draft.use("llm.system")
     draft.put("payload.name", text(draft.get("graph.node.id")), "graph.node.id")
     _spoken(draft, "payload.input", "result.output")
 

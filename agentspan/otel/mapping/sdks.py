@@ -1,10 +1,11 @@
 """Attributes of SDKs that trace themselves: Anthropic's, on top of the GenAI conventions, and MCP's."""
 
 from agentspan.otel.mapping.draft import Draft, Family, Row, row
-from agentspan.otel.mapping.values import text, whole
+from agentspan.otel.mapping.values import parsed, text, whole
 from agentspan.otel.span import OtelSpan
 
 _METHOD = "mcp.method.name"
+_ARGUMENTS, _RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
 _ANTHROPIC, _MCP = "com.anthropic.sdk.", "mcp-python-sdk"
 _ROWS: dict[str, tuple[Row, ...]] = {
     "llm": (
@@ -37,6 +38,8 @@ def _rest(draft: Draft) -> None:
     named = draft.span.name.removeprefix("MCP send ").removeprefix(method).strip()
     draft.put("payload.target", named or None)
     draft.use("gen_ai.operation.name")
+    draft.put("payload.arguments", parsed(draft.get(_ARGUMENTS)), _ARGUMENTS)
+    draft.put("result.result", parsed(draft.get(_RESULT)), _RESULT)
     code = draft.get("rpc.response.status_code") or draft.get("error.type")
     if code is not None or draft.span.status == "ERROR":
         draft.put("result.is_error", True)

@@ -1,5 +1,8 @@
 """Traceloop's attributes (OpenLLMetry), on top of the GenAI conventions. LangChain's objects are in its texts."""
 
+import re
+from typing import Any
+
 from agentspan.otel.mapping import messages
 from agentspan.otel.mapping.draft import Draft, Family, Row, row
 from agentspan.otel.mapping.genai import KINDS as OPERATIONS
@@ -37,6 +40,10 @@ _INSTRUMENTORS = (
     "agno",
     "sagemaker",
 )
+_LLAMA_INDEX = _SCOPE + "llamaindex"
+_TOOL = re.compile(r"\w*Tool\.(task|workflow)$")
+_TEXTS = ("text", "texts", "query", "queries")
+"""Members of the input of LlamaIndex's embeddings."""
 _SCOPES = frozenset(_SCOPE + name for name in _INSTRUMENTORS)
 _KINDS = {"workflow": "chain", "task": "chain", "agent": "agent", "tool": "tool", "handoff": "handoff"}
 _OPERATIONS = {
@@ -67,6 +74,11 @@ def _holds(span: OtelSpan) -> bool:
 
 def _kind(span: OtelSpan) -> str | None:
     operation, kind = span.attributes.get(OPERATION), span.attributes.get(KIND)
+    if span.scope.name == _LLAMA_INDEX:  # for which each span is a task or a workflow
+        if operation == "embeddings":
+            return "embedding"
+        if _TOOL.match(span.name):
+            return "tool"
     found = _OPERATIONS.get(operation) if type(operation) is str else None
     if found is None and type(kind) is str:
         found = _KINDS.get(kind)
@@ -88,6 +100,8 @@ def _rest(draft: Draft) -> None:
         _tool(draft)
     elif draft.type == "retrieval":
         _retrieval(draft)
+    elif draft.type == "embedding":
+        _embedding(draft)
     elif draft.type == "handoff":
         to_agent = draft.span.name.rpartition("→")[2].strip().removesuffix(".handoff")
         draft.put("payload.to_agent", to_agent or None)  # it says `unknown` (see traces)
@@ -108,6 +122,9 @@ def _inner(draft: Draft, place: str, name: str, member: str) -> None:
 
 def _tool(draft: Draft) -> None:
     asked = members(draft.get(_IN)) or members(draft.get("tool.arguments"))
+    if draft.span.scope.name == _LLAMA_INDEX:
+        _llama_index_tool(draft, asked or {})
+        return
     if asked is not None and "input_str" in asked:
         draft.put("payload.arguments", literal(asked["input_str"]))
         draft.leave(_IN, {key: value for key, value in asked.items() if key != "input_str"})
@@ -120,6 +137,31 @@ def _tool(draft: Draft) -> None:
     kwargs = wrapped.get("kwargs") if type(wrapped) is dict else None
     if type(kwargs) is dict:
         draft.put("payload.call_id", text(kwargs.get("tool_call_id")))
+
+
+def _llama_index_tool(draft: Draft, asked: dict[str, Any]) -> None:
+    """Read the call of a tool of LlamaIndex: its own name is known when it has returned."""
+    if type(asked.get("kwargs")) is dict:
+        draft.put("payload.arguments", asked["kwargs"])
+        draft.leave(_IN, {key: value for key, value in asked.items() if key != "kwargs"})
+    returned = members(draft.get(_OUT)) or {}
+    if (name := text(returned.get("tool_name"))) is not None:
+        draft.payload["name"] = name
+    draft.put("result.output", returned.get("raw_output"))
+    if returned.get("is_error") is True:
+        draft.is_failed = True
+
+
+def _embedding(draft: Draft) -> None:
+    asked, made = members(draft.get(_IN)) or {}, parsed(draft.get(_OUT))
+    given = next((asked[name] for name in _TEXTS if name in asked), None)
+    if given is not None:
+        draft.put("payload.input", given)
+        draft.put("payload.input_count", len(given) if type(given) is list else 1)
+        draft.leave(_IN, {key: value for key, value in asked.items() if key not in _TEXTS})
+    first = made[0] if type(made) is list and made and type(made[0]) is list else made
+    if type(first) is list:
+        draft.put("result.dimensions", len(first))
 
 
 def _retrieval(draft: Draft) -> None:

@@ -20,7 +20,7 @@ from agentspan.otel.otlp.decoded import (
     times,
     too_many_items,
 )
-from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode
+from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode, scope_attributes
 
 MAX_MEMBERS = 300_000
 """Members of the objects of a body: an attribute has three. The parser is one call, in which no other thread runs: so
@@ -149,7 +149,11 @@ def _resource(group: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 def _scope(inner: Mapping[str, Any]) -> Scope:
     scope = inner.get("scope") or inner.get("instrumentationLibrary")
     scope = scope if type(scope) is dict else {}
-    return Scope(_text(scope.get("name")), _text(scope.get("version")), _text(inner.get("schemaUrl")))
+    about = _text(scope.get("name")), _text(scope.get("version")), _text(inner.get("schemaUrl"))
+    try:
+        return Scope(*about, scope_attributes(kept(_pairs(scope.get("attributes"), [MAX_VALUES]))[0]))
+    except Unusable:
+        return Scope(*about)
 
 
 def _span(item: Mapping[str, Any], resource: dict[str, Any], url: str, scope: Scope) -> OtelSpan:
@@ -202,7 +206,8 @@ def _event(item: Mapping[str, Any], room: list[int]) -> Event:
 
 def _link(item: Mapping[str, Any], room: list[int]) -> Link:
     attributes, _ = kept(_pairs(item.get("attributes"), room))
-    return Link(_text(item.get("traceId")).lower(), _text(item.get("spanId")).lower(), attributes)
+    ids = _text(item.get("traceId")).lower(), _text(item.get("spanId")).lower()
+    return Link(*ids, attributes, _text(item.get("traceState")))
 
 
 def _pairs(items: Any, room: list[int]) -> Iterator[tuple[str, Any]]:

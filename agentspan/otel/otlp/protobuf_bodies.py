@@ -19,7 +19,7 @@ from agentspan.otel.otlp.decoded import (
 )
 from agentspan.otel.otlp.json_bodies import nanos
 from agentspan.otel.otlp.wire import SMALL, check_request, check_size, messages
-from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode
+from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode, scope_attributes
 
 _STATUS: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
 
@@ -83,7 +83,7 @@ def _all_spans(request: Any, *, may_be_large: bool) -> Decoded:
     for group in request.resource_spans:
         resource, url = _attributes(group.resource.attributes)[0], group.schema_url
         for inner in group.scope_spans:
-            scope = Scope(inner.scope.name, inner.scope.version, inner.schema_url)
+            scope = _named(inner.scope, inner.schema_url)
             for item in inner.spans:
                 try:
                     if may_be_large and item.ByteSize() > SMALL:
@@ -173,7 +173,12 @@ def _scope(known: _Messages, data: memoryview | None, url: str) -> Scope:
         scope = _parsed(known, known.scope, data)
     except Unusable:
         return Scope(schema_url=url)
-    return Scope(scope.name, scope.version, url)
+    return _named(scope, url)
+
+
+def _named(scope: Any, url: str) -> Scope:
+    found = scope_attributes(_attributes(scope.attributes)[0]) if scope.attributes else {}
+    return Scope(scope.name, scope.version, url, found)
 
 
 def _utf8(data: memoryview | None) -> str:
@@ -212,7 +217,7 @@ def _event(item: Any) -> Event:
 
 
 def _link(item: Any) -> Link:
-    return Link(item.trace_id.hex(), item.span_id.hex(), _attributes(item.attributes)[0])
+    return Link(item.trace_id.hex(), item.span_id.hex(), _attributes(item.attributes)[0], item.trace_state)
 
 
 def _dropped(item: Any, over: int) -> Mapping[str, int]:

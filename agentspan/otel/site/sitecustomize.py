@@ -13,12 +13,22 @@ def _instrument() -> None:
     try:
         from agentspan.otel.instruments import program
     except ImportError as error:
-        sys.stderr.write(f"agentspan record: nothing is recorded by {sys.executable}: {error}\n")
+        _note(f"without {sys.executable} cannot import agentspan: {error}")
         return
     try:
         program.start()
     except Exception as error:
-        sys.stderr.write(f"agentspan record: nothing is recorded: {type(error).__name__}: {error}\n")
+        _note(f"without {sys.executable} cannot record: {type(error).__name__}: {error}")
+
+
+def _note(line: str) -> None:
+    """Note why nothing is recorded; `agentspan record` prints it at the end of the program."""
+    if path := os.environ.get("AGENTSPAN_RECORD_NOTES"):
+        try:
+            with open(path, "a") as file:
+                file.write(f"{line}\n")
+        except OSError:
+            pass
 
 
 def _give_way() -> None:

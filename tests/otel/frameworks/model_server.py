@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 _numbers = count(1)
+_SAID = {"dspy": "[[ ## answer ## ]]\nsunny\n\n[[ ## completed ## ]]"}
 _ARGUMENTS = '{"city": "Rome"}'
 _USAGE = {
     "prompt_tokens": 10,
@@ -73,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _said(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
     is_answered = any(message.get("role") == "tool" for message in body["messages"])
     if not body.get("tools") or is_answered:
-        return {"role": "assistant", "content": "sunny"}, "stop"
+        return {"role": "assistant", "content": _SAID.get(body["model"], "sunny")}, "stop"
     function = {"name": body["tools"][0]["function"]["name"], "arguments": _ARGUMENTS}
     call = {"id": f"call_{next(_numbers)}", "index": 0, "type": "function", "function": function}
     return {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"

@@ -26,25 +26,41 @@ _OI = "openinference-instrumentation-"
 
 
 class Case(NamedTuple):
-    """A program, and what it must leave: types that must be there, and the tokens of all calls."""
+    """A program, and what it must leave: types that must be there, the tokens of all calls, runs, and failed spans."""
 
     program: str
     packages: tuple[str, ...]
     types: frozenset[str]
     tokens: tuple[int, int]
+    runs: int = 1
+    failed: int = 0
 
 
 _AGENT = frozenset({"agent", "llm", "tool"})
 _CALL = frozenset({"llm"})
+_CREW = frozenset({"chain", "agent", "llm"})
+_LLAMA_INDEX = ("llama-index-core", "llama-index-llms-openai-like", f"{_OI}llama-index", f"{_OI}openai")
 CASES = (
     Case("openai_sync", ("openai", f"{_OI}openai"), _CALL, (30, 12)),
     Case("openai_async", ("openai", f"{_OI}openai"), _CALL, (40, 16)),
     Case("anthropic_messages", ("anthropic", f"{_OI}anthropic"), _CALL, (10, 4)),
     Case("langgraph_agent", ("langgraph", "langchain-openai", f"{_OI}langchain"), _AGENT, (20, 8)),
+    Case(
+        "langgraph_graph",
+        ("langgraph", "langchain-openai", f"{_OI}langchain"),
+        frozenset({"chain", "llm"}),
+        (20, 8),
+        3,
+        2,
+    ),
     Case("openai_agents", ("openai-agents", f"{_OI}openai-agents"), _AGENT, (20, 8)),
     Case("pydantic_agent", ("pydantic-ai-slim[openai]",), _AGENT, (20, 8)),
     Case("litellm_calls", ("litellm", f"{_OI}litellm"), _CALL, (20, 8)),
     Case("mcp_client", ("mcp", f"{_OI}mcp"), frozenset({"mcp"}), (0, 0)),
+    Case("llama_index_agent", _LLAMA_INDEX, frozenset({"chain", "llm", "tool"}), (40, 16), 2),
+    Case("crewai_crew", ("crewai", f"{_OI}crewai", f"{_OI}openai"), _CREW, (20, 8), 2),
+    Case("dspy_program", ("dspy", f"{_OI}dspy"), frozenset({"chain", "llm"}), (20, 8), 2),
+    Case("claude_agent", ("claude-agent-sdk", f"{_OI}claude-agent-sdk"), frozenset({"agent", "tool"}), (3500, 90)),
     Case("smolagents_agent", ("smolagents[openai]", f"{_OI}smolagents"), _AGENT, (30, 12)),
 )
 
@@ -62,12 +78,12 @@ def _python_of(case: Case) -> str:
     return str(python)
 
 
-def _recorded(command: list[str], path: Path, model: str) -> list[AgentSpanRow]:
+def _recorded(command: list[str], path: Path, model: str, runs: int) -> list[AgentSpanRow]:
     known = {**os.environ, "MODEL": model, "AGENTSPAN_DB": str(path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     done = subprocess.run(command, env=known, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     with agentspan.open(path) as database:
-        assert len(runs_in(database.storage)) == 1, "no stray run"
+        assert len(runs_in(database.storage)) == runs, "one for each call by the program"
         return spans_in(database.storage)
 
 
@@ -86,12 +102,15 @@ def _tree(spans: list[AgentSpanRow]) -> list[tuple[Any, ...]]:
 def test_a_framework_is_recorded_by_one_line_and_by_none(case: Case, tmp_path: Path) -> None:
     python, program = _python_of(case), str(PROGRAMS / f"{case.program}.py")
     with serving() as model:
-        one = _recorded([python, "-c", ONE_LINE, program], tmp_path / "one.db", model)
-        none = _recorded([python, "-m", "agentspan", "record", "--", python, program], tmp_path / "none.db", model)
-    assert _tree(one) == _tree(none)
+        one = _recorded([python, "-c", ONE_LINE, program], tmp_path / "one.db", model, case.runs)
+        recording = [python, "-m", "agentspan", "record", "--", python, program]
+        none = _recorded(recording, tmp_path / "none.db", model, case.runs)
+    assert _tree(one) == _tree([span for span in none if '"kind":"SERVER"' not in span.payload]), (
+        "but for servers of MCP"
+    )
     for spans in (one, none):
         assert case.types <= {span.schema_name for span in spans}
-        assert {span.status for span in spans} == {"complete"}
+        assert [span.status for span in spans if span.status != "complete"] == ["failed"] * case.failed
         for call in [span for span in spans if span.schema_name == "llm"]:
             assert call.label
             assert '"messages"' in call.payload
