@@ -102,6 +102,7 @@ READING = [
 ]
 CHANGING = [
     ["mark", "-", "bad", "--note", "it paid twice"],
+    ["score", "-", "helpful", "0.5", "--note", "slow"],
     ["reprice"],
     ["resummarize"],
     ["terminate", "-", "--reason", "enough"],

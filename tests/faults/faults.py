@@ -280,8 +280,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="histories-are-recorded-empty",
         file="agentspan/journal/parts.py",
-        before="for element in elements:",
-        after="for element in []:",
+        before="places = [element.place for element in elements]",
+        after="places = [element.place for element in elements[:0]]",
         says=(
             "The elements of a history are left out of the journal's records, so the payload cannot be put together "
             "again."

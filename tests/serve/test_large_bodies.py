@@ -16,7 +16,7 @@ from agentspan.database import Database
 from agentspan.operations import bulk
 from agentspan.serve import large_bodies, streaming
 from agentspan.serve.app import create_app
-from agentspan.serve.large_bodies import LARGE, MAX_PARTS, PART, THREADS, parts_of
+from agentspan.serve.large_bodies import LARGE, MAX_PARTS, PART, parts_of
 from tests.serve.asgi import Client
 from tests.serve.servers import details
 
