@@ -23,6 +23,7 @@ from agentspan.otel.traces import Step, process_key, rank_of, root_of, trace_key
 from agentspan.otel.w3c import carried
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.lookup import references, unique
+from agentspan.storage.protocol import Query
 
 MOST_LOADED = 5000
 """Spans of a run that are looked through when a trace goes on that is no longer in memory."""
@@ -194,6 +195,10 @@ class Placing:
         """Remove the agents and versions by which runs were registered before their roots came, where none has them."""
         named = {(row.agent_id, row.agent_version_id, row.agent_schema_version_id) for row in before}
         for agent, version, schema in named:
+            # Nearly always: where the storage looks for what refers to a version, it reads all runs (6 ms for 20,000).
+            of_version: dict[str, Value] = {"agent_id": agent, "agent_version_id": version}
+            if ctx.storage.page(Query("agent_instance", of_version, limit=1)).rows:
+                continue
             unused = (Remove("agent_schema_version", schema), Remove("agent", agent))
             ctx.storage.apply([Unit((Remove("agent_version", version),)), Unit(unused)], wait_s=ctx.wait_s)
         if named:
