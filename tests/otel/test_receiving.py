@@ -134,8 +134,8 @@ def test_runs_that_are_idle_are_ended_some_at_a_time(tmp_path: Path) -> None:
         assert seen.count("begin immediate") == 3
         ended = [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
         assert {row.status for row in ended} == {"complete"}
-        # To remove an agent is to read all runs: it is tried once, for the last run that had it.
-        assert len([statement for statement in seen if statement.startswith("delete from agents ")]) == 1
+        # To remove a version is to read all runs: it is tried once, for the last run that had it.
+        assert len([statement for statement in seen if statement.startswith("delete from agent_versions")]) == 1
 
 
 def test_runs_that_have_ended_are_forgotten_without_a_transaction(tmp_path: Path) -> None:
