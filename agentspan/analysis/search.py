@@ -4,6 +4,7 @@ A text that spans of a run repeat is found in the one that said it first (see st
 """
 
 import heapq
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -142,23 +143,27 @@ def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:
 
 
 def _places(text: str, asked: Iterable[str]) -> tuple[list[tuple[int, int]], int]:
-    """Return the positions of the terms in a text, in order, and how many terms were found."""
-    spots = list(tokenizing.TOKEN.finditer(text))
-    tokens = [tokenizing.fold(spot[0]) for spot in spots]
-    places: set[tuple[int, int]] = set()
-    kinds = 0
-    for term in asked:
-        parts = term.removesuffix(tokenizing.PREFIX).split(" ")
-        any_ending = term.endswith(tokenizing.PREFIX)
-        before = len(places)
-        for start in range(len(tokens) - len(parts) + 1):
-            if tokens[start] != parts[0] and (len(parts) > 1 or not any_ending):
+    """Return the first positions of the terms in a text, as many as a snippet shows, and how many terms were found.
+
+    A text may have millions of words, of which only the latest are kept.
+    """
+    terms = [(term.removesuffix(tokenizing.PREFIX).split(" "), term.endswith(tokenizing.PREFIX)) for term in asked]
+    latest: deque[tuple[str, int]] = deque(maxlen=max((len(words) for words, _ in terms), default=1))
+    places: list[tuple[int, int]] = []
+    found: set[int] = set()
+    for spot in tokenizing.TOKEN.finditer(text):
+        word = tokenizing.fold(spot[0])
+        latest.append((word, spot.start()))
+        for number, (words, any_ending) in enumerate(terms):
+            if not (word.startswith(words[-1]) if any_ending else word == words[-1]) or len(latest) < len(words):
                 continue
-            *firsts, last = tokens[start : start + len(parts)]
-            if firsts == parts[:-1] and (last.startswith(parts[-1]) if any_ending else last == parts[-1]):
-                places.add((spots[start].start(), spots[start + len(parts) - 1].end()))
-        kinds += len(places) > before
-    return sorted(places), kinds
+            if len(words) > 1 and [each for each, _ in [*latest][-len(words) : -1]] != words[:-1]:
+                continue
+            found.add(number)
+            start = latest[-len(words)][1]
+            if not places or start < places[0][0] + SNIPPET:
+                places.append((start, spot.end()))
+    return sorted(set(places)), len(found)
 
 
 def _around(text: str, places: list[tuple[int, int]]) -> tuple[str, tuple[tuple[int, int], ...]]:

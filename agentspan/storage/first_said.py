@@ -8,6 +8,7 @@ their JSON texts are. Earlier is what has a lesser id. Open spans take nothing a
 """
 
 import json
+import re
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
@@ -24,7 +25,12 @@ LONG_TEXT = 512
 ELEMENT = 32
 """Characters of an element in the shortest list that has parts, on average. Else each tag and number would be one."""
 
+DECODED = 2**20
+"""Characters of a text from which on its values are not decoded."""
+
 _decode = json.JSONDecoder().raw_decode
+_MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}]')
+"""A text, or the begin or end of an object or a list."""
 
 
 class Part(NamedTuple):
@@ -131,7 +137,7 @@ def _parts(text: str) -> list[Part]:
                 starts = [start + 1, *(place + 1 for place in ends[:-1])]
                 found += [Part(_key(text[s:e]), s, e, True) for s, e in zip(starts, ends, strict=True)]
         else:
-            _, end = _decode(text, start)
+            end = _end_of(text, start)
             if text[start] == '"' and end - start >= LONG_TEXT:
                 found.append(Part(_key(text[start:end]), start, end, False))
         if text[end] == "}":
@@ -147,9 +153,24 @@ def _element_ends(text: str, start: int) -> list[int]:
     ends = []
     end = start
     while text[end] != "]":
-        _, end = _decode(text, end + 1)
+        end = _end_of(text, end + 1)
         ends.append(end)
     return ends
+
+
+def _end_of(text: str, start: int) -> int:
+    """Return where a value ends. One that may be long is not decoded, which takes 40 times the memory of the text."""
+    if len(text) - start < DECODED or text[start] not in "[{":
+        return _decode(text, start)[1]
+    depth = 0
+    for mark in _MARK.finditer(text, start):
+        if mark[0] in "[{":
+            depth += 1
+        elif mark[0] in "]}":
+            depth -= 1
+            if not depth:
+                return mark.end()
+    raise ValueError("an object or list has no end")
 
 
 def _without(text: str, parts: list[Part], said: Collection[int]) -> str:

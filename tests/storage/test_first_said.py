@@ -1,6 +1,7 @@
 """What a span says first: the parts of its payloads, and payloads without those of earlier spans."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from agentspan.jsontext import encode
 from agentspan.model.rows import AgentSpanRow
+from agentspan.storage import first_said
 from agentspan.storage.first_said import ELEMENT, LONG_TEXT, SpanParts, parts_of, search_run
 from agentspan.storage.tokenizing import Matcher, terms
 from agentspan.testing.contract.rows import Rows
-from tests.strategies import any_text, json_values
+from tests.strategies import any_text, json_objects, json_values
 
 ROWS = Rows()
 RUN = ROWS.family(ROWS.agent("a"))[2]
@@ -148,3 +150,22 @@ def test_of_a_hit_only_what_it_said_first_is_shown() -> None:
     spans = [span({"messages": [message("one"), message("two")][:length]}) for length in (1, 2)]
     (hit,), _ = search_run(spans, Matcher(["two"]), 5)
     assert json.loads(hit.span.payload) == {"messages": [message("two")]}
+
+
+@given(json_objects)
+def test_a_long_payload_has_the_parts_that_it_has_when_it_is_decoded(value: dict[str, Any]) -> None:
+    text = json.dumps({**value, "many": [value, value]}, separators=(",", ":"))
+    whole = first_said.parts_of(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(first_said, "DECODED", 0)
+        assert first_said.parts_of(text) == whole
+
+
+def test_a_large_object_is_not_decoded() -> None:
+    text = json.dumps({"a": {"list": [{"n": number} for number in range(100_000)]}}, separators=(",", ":"))
+    tracemalloc.start()
+    try:
+        assert first_said.parts_of(text) == []
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(text)
+    finally:
+        tracemalloc.stop()

@@ -3,6 +3,7 @@
 A run has one row for each of its parts, however often spans repeat it.
 """
 
+import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 
@@ -21,6 +22,7 @@ OF_RUN = """
 select p.part, p.row, s.id, p.spans from main.text_parts p cross join recorded.agent_spans s
 where p.run = ? and s.rowid = p.row
 """
+SOME_OF_RUN = f"{OF_RUN} and p.part in (select value from json_each(?))"
 ADD = "insert or replace into main.text_parts (run, part, row, spans) values (?, ?, ?, ?)"
 FORGET = "delete from main.text_parts where run in (select run from main.text_runs where id = ?)"
 STATEMENTS = (*CREATE, RUN, ADD_RUN, OF_RUN, ADD, FORGET)
@@ -57,13 +59,13 @@ class Parts:
 
     def said_before(self, parts: SpanParts) -> Collection[int]:
         """Return the parts of a span that an earlier one says."""
-        entries = self._of_run(parts.span.agent_instance_id)
+        entries = self._some_of_run(parts.span.agent_instance_id, parts.keys)
         id = parts.span.id
         return {key for key in parts.keys if (entry := entries.get(key)) is not None and entry.id < id}
 
     def counts(self, run: str, keys: Iterable[int]) -> Mapping[int, int]:
         """Return how many finished spans have these parts."""
-        entries = self._of_run(run)
+        entries = self._some_of_run(run, keys)
         return {key: entry.spans for key in keys if (entry := entries.get(key)) is not None}
 
     def write(self) -> None:
@@ -77,6 +79,14 @@ class Parts:
                     ADD, [(run, key, entries[key].row, entries[key].spans) for key in sorted(keys)]
                 )
         self._changed = {}
+
+    def _some_of_run(self, id: str, keys: Iterable[int]) -> "Mapping[int, _Entry]":
+        """Return at least these parts of a run. They are read alone unless all are here: a run may have millions."""
+        found = None if id in self._runs else self._connection.execute(RUN, (id,)).fetchone()
+        if found is None:
+            return self._runs.get(id, {})
+        rows = self._connection.execute(SOME_OF_RUN, (*found, json.dumps([*keys])))
+        return {part: _Entry(row, span, spans) for part, row, span, spans in rows}
 
     def _of_run(self, id: str) -> "dict[int, _Entry]":
         entries = self._runs.get(id)
