@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from agentspan.jsontext import encode
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage import first_said
-from agentspan.storage.first_said import ELEMENT, LONG_TEXT, SpanParts, parts_of, search_run
+from agentspan.storage.first_said import DECODED, ELEMENT, LONG_TEXT, SpanParts, parts_of, search_run
 from agentspan.storage.tokenizing import Matcher, terms
 from agentspan.testing.contract.rows import Rows
 from tests.strategies import any_text, json_objects, json_values
@@ -154,18 +153,18 @@ def test_of_a_hit_only_what_it_said_first_is_shown() -> None:
 
 @given(json_objects)
 def test_a_long_payload_has_the_parts_that_it_has_when_it_is_decoded(value: dict[str, Any]) -> None:
-    text = json.dumps({**value, "many": [value, value]}, separators=(",", ":"))
-    whole = first_said.parts_of(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(first_said, "DECODED", 0)
-        assert first_said.parts_of(text) == whole
+    short, long = (
+        parts_of(json.dumps({**value, "many": [value, value], "~": end}, separators=(",", ":")))
+        for end in ("x", "x" * DECODED)
+    )
+    assert long[:-1] == short
 
 
 def test_a_large_object_is_not_decoded() -> None:
     text = json.dumps({"a": {"list": [{"n": number} for number in range(100_000)]}}, separators=(",", ":"))
     tracemalloc.start()
     try:
-        assert first_said.parts_of(text) == []
+        assert parts_of(text) == []
         assert tracemalloc.get_traced_memory()[1] < 2 * len(text)
     finally:
         tracemalloc.stop()
