@@ -23,5 +23,5 @@ class Feature(NamedTuple):
 
     @property
     def opposite(self) -> str:
-        """What the runs without it have in common."""
+        """The words for the runs without it."""
         return self.lacking or f"no {self.text}"

@@ -26,8 +26,8 @@ ENOUGH = 50
 """Rounds with as large a difference after which a ratio needs no more (J. Besag, P. Clifford, Biometrika 78, 1991): its
 p is within a seventh then, and most ratios need a fifth of the rounds."""
 TAIL = 20
-"""Where no round has as large a difference, p is that of the normal distribution with the variance of the rounds, but
-at least a TAIL-th of what so many rounds can say. Among 100 ratios a single one could not be found else."""
+"""Divisor of the least p that so many rounds can give. If no round has as large a difference, p is that of the normal
+distribution with the variance of the rounds, and at least this quotient: one ratio of 100 could not be found otherwise."""
 
 
 class Ratio(NamedTuple):

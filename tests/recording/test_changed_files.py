@@ -19,8 +19,10 @@ import agentspan
 from agentspan import Tracer
 from agentspan.errors import InvalidValue
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.storage.sqlite.file_guard import DOUBT_S
 from agentspan.storage.sqlite.file_watch import Watch
 from agentspan.tuning import STANDARD
+from tests.journal.recorded import sink_of
 from tests.recording import changing
 from tests.recording.changing import (
     back_up,
@@ -405,6 +407,30 @@ def test_a_mended_file_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
     assert names(link) == {"before": 5}
     tracer.shutdown()
+
+
+def test_records_stay_where_a_look_at_the_file_finds_another_one(tmp_path: Path) -> None:
+    """Also right after it was overwritten with what is sound: then the journal knows of no row that must be there."""
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    with agentspan.open(path) as db:
+        db.agent_instances.register("an agent")
+    back_up(path, backup)
+    tracer = Tracer(path, tuning=STANDARD._replace(drain_tick_s=500.0))
+    with tracer.run("mine"):
+        spans(tracer, 5, "x")
+    drain = sink_of(tracer).work.drain
+    assert drain.run(5)
+    shutil.copyfile(path, tmp_path / "same.db")
+    shutil.copyfile(tmp_path / "same.db", path)
+    assert not drain.settle(5)  # it is sound, and looked through again before anything leaves the journal
+    assert drain.run(5)
+    assert not drain.settle(5)
+    time.sleep(DOUBT_S)
+    changing.restored(path, backup)
+    assert not drain.settle(5)
+    assert flushed_within(tracer, 20)
+    tracer.shutdown()
+    assert names(path) == {"x": 5}
 
 
 ROUNDS = longer("AGENTSPAN_TEST_CHANGES", 2, 8, 100)

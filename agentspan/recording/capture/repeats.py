@@ -53,7 +53,7 @@ class _Before(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What a list has in common with the one before, without a gap in it.
+    """The elements that a list has in common with the one before, without a gap.
 
     Attributes:
         ends, elements: see _Before.
@@ -142,7 +142,7 @@ class Repeats:
 
 
 def _in_common(before: _Before, data: bytes, held: list[Any]) -> _Kept:
-    """Return what a list has in common with the one before: its start, and what follows in both after a gap in that.
+    """Return the elements that a list shares with the one before: at its start, and after a gap in the one before.
 
     Args:
         data: the elements of the list, by marshal.

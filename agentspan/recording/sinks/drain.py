@@ -256,6 +256,9 @@ class Drain:
                 self._follow_file()
                 if given.files != self._files or not self._is_found(journals, given):
                     return False
+                self._follow_file()  # to look for it may have found that the path has another one
+                if given.files != self._files:
+                    return False
                 self._latest = [*self._latest, (time.monotonic(), given)]
                 before = time.monotonic() - self._keeps_s if keeps_latest else float("inf")
                 while self._latest and self._latest[0][0] <= before:

@@ -247,6 +247,7 @@ class Connections:
         with self.lock, self.guard.patience():
             self.guard.follow()
             self.guard.mend()
+            self.guard.confirm()  # what is looked for leaves a journal then
 
     def has(self, ids: Sequence[str]) -> bool:
         """Return whether a new connection finds all these spans, runs and writers in a sound file.

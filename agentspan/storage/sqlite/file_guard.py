@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from agentspan.errors import StorageError
+from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage.sqlite import mending, old_logs
 from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_deleted
@@ -18,6 +18,9 @@ log = logging.getLogger("agentspan")
 
 MEND_EVERY_S = 1.0
 """Time between two attempts to put a sound file in the place of one that was changed."""
+DOUBT_S = 0.75
+"""Time after which a file that was overwritten, and found sound, is looked through again. Meanwhile another program may
+have written to it what it had in its cache; a program looks for the file every 0.25 s."""
 
 
 class _Wrong(NamedTuple):
@@ -66,6 +69,7 @@ class FileGuard:
         self._connect = connect
         self._take_out = take_out
         self._wrong: _Wrong | None = None
+        self._accepted_at: float | None = None
         self._patient = threading.local()
 
     @contextmanager
@@ -82,6 +86,24 @@ class FileGuard:
     def is_wrong(self) -> bool:
         """True if the file is not used at present."""
         return self._wrong is not None
+
+    def confirm(self) -> None:
+        """Look once more through a file that was overwritten and found sound, when it is time.
+
+        Raises:
+            DatabaseBusy: it is too early.
+            StorageError: it is not sound any more.
+        """
+        if self._accepted_at is None:
+            return
+        if time.monotonic() < self._accepted_at + DOUBT_S:
+            raise DatabaseBusy(
+                f"{self.path} was overwritten a moment ago; it is looked through again before it is trusted"
+            )
+        self._accepted_at = None
+        if self._wrong is None and self.watch.file is not None and not self._is_sound(self.watch):
+            self.break_with("content")
+            raise StorageError(self._why())
 
     def opened(self, file: Inode) -> None:
         """Watch the file that a first connection has opened; its log is marked as that of this file."""
@@ -222,6 +244,7 @@ class FileGuard:
             return False
 
     def _accept(self) -> None:
+        self._accepted_at = time.monotonic()
         self.files += 1  # perhaps it is the same file, but the latest commits may be missing in it
         log.info("something else has written to %s while it was open; it is sound, and used as it is", self.path)
 
