@@ -27,7 +27,7 @@ ENOUGH = 50
 p is within a seventh then, and most ratios need a fifth of the rounds."""
 TAIL = 20
 """Divisor of the least p that so many rounds can give. If no round has as large a difference, p is that of the normal
-distribution with the variance of the rounds, and at least this quotient: one ratio of 100 could not be found otherwise."""
+distribution with the variance of the rounds, and at least this quotient. Else one ratio of 100 could not be found."""
 
 
 class Ratio(NamedTuple):
