@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from agentspan import clock, jsontext
 from agentspan.analysis import chat, parquet
-from agentspan.analysis.failures import ending_of, leaves, uses_of
+from agentspan.analysis.failed_step import failed_step
+from agentspan.analysis.failures import ending_of, uses_of
 from agentspan.analysis.runs import Name, names_of
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
@@ -22,7 +23,7 @@ from agentspan.model.scores import NOTE
 from agentspan.model.status import FINISH_STATUSES
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.meaning import error_text
-from agentspan.schemas.signatures import error_parts, passes_on, run_signature, signature
+from agentspan.schemas.signatures import error_parts, run_signature, signature
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scores import newest_scores, tags_of
 
@@ -141,7 +142,8 @@ def _row(
 ) -> dict[str, Any]:
     metadata = {} if run.metadata is None else jsontext.decode(run.metadata)
     said = chat.conversation(spans)
-    failed = _failed(run, spans)
+    step = failed_step(run, spans)
+    failed = None if step is None else next(span for span in spans if span.id == step.span_id)
     error = None if run.error is None else error_text({"error": jsontext.decode(run.error)})
     if error is None and failed is not None:
         parts = error_parts(failed.result_payload)
@@ -182,14 +184,6 @@ def _score_of(score: ScoreRow) -> dict[str, Any]:
         "identifier": score.identifier or "",
         "span_id": score.target_id if score.target_type == "agent_span" else "",
     }
-
-
-def _failed(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> AgentSpanRow | None:
-    """Return the step that failed: the last one whose error the run passes on, else the last one."""
-    found = sorted(leaves(spans), key=lambda span: (span.started_at or span.inserted_at, span.id))
-    error = error_parts(run.error)
-    passed_on = [span for span in found if any(error) and passes_on(error, error_parts(span.result_payload))]
-    return (passed_on or found)[-1] if found else None
 
 
 def _signature(run: AgentInstanceRow, failed: AgentSpanRow | None, spans: Sequence[AgentSpanRow]) -> str | None:

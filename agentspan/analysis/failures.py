@@ -100,7 +100,7 @@ def leaves(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:
 
     A call that returned its error has failed, too, whatever its status.
     """
-    failed = {span.id: span for span in spans if _has_failed(span)}
+    failed = {span.id: span for span in spans if has_failed(span)}
     errors = {id: error_parts(span.result_payload) for id, span in failed.items()}
     passing = {
         span.parent_span_id
@@ -125,7 +125,7 @@ def uses_of(run_id: str, spans: Iterable[AgentSpanRow]) -> list[StepUse]:
             reasons[key] = max(reasons.get(key, (0, "")), (at, reason))
         found[key] = use._replace(
             spans=use.spans + 1,
-            failed=use.failed + _has_failed(span),
+            failed=use.failed + has_failed(span),
             last_at=max(use.last_at, at),
             reason=reasons[key][1] if key in reasons else None,
         )
@@ -142,7 +142,8 @@ def sums_of(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[FailureSum]:
         yield FailureSum(run_id, found, len(failed), min(times), max(times), max(span.id for span in failed))
 
 
-def _has_failed(span: AgentSpanRow) -> bool:
+def has_failed(span: AgentSpanRow) -> bool:
+    """Return whether a span failed, or returned an error."""
     return span.status == "failed" or (span.status == "complete" and returned_error(span))
 
 

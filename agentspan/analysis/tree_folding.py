@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable
 
 from agentspan import jsontext
+from agentspan.analysis.failures import has_failed
 from agentspan.analysis.tree import Node, every
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.meaning import error_text, returned_error
+from agentspan.schemas.meaning import error_text
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
 
 FOLD_FROM = 4
@@ -33,7 +34,7 @@ def fold(roots: list[Node]) -> list[Node]:
 
 def failure_of(span: AgentSpanRow) -> str | None:
     """Return the id of the signature of a span that failed, or returned an error; None for others."""
-    return signature(span).id if _has_failed(span) else None
+    return signature(span).id if has_failed(span) else None
 
 
 def error_of(span: AgentSpanRow) -> str | None:
@@ -46,13 +47,9 @@ def error_of(span: AgentSpanRow) -> str | None:
 def error_of_all(node: Node) -> str | None:
     """Return the error of a node and those folded into it: without its values where they differ, or were returned."""
     errors = {error_of(each.span) for each in (node, *node.alike)}
-    if not node.alike or not _has_failed(node.span) or (len(errors) == 1 and None not in errors):
+    if not node.alike or not has_failed(node.span) or (len(errors) == 1 and None not in errors):
         return error_of(node.span)
     return error_without_values(error_parts(node.span.result_payload)) or None
-
-
-def _has_failed(span: AgentSpanRow) -> bool:
-    return span.status == "failed" or returned_error(span)
 
 
 def _target(span: AgentSpanRow) -> str | None:

@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from agentspan.operations.envelopes import Envelope, InPieces
 from agentspan.serve.responses import encoded, pieces_of
-from agentspan.serve.spool import Spool
 from agentspan.serve.streaming import streamed
+from agentspan.serve.waiting_bytes import WaitingBytes
 
 IN_MEMORY = 2**20
 """Bytes of answers that stay in memory."""
@@ -36,7 +36,7 @@ class BulkAnswers:
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self._spool = Spool(IN_MEMORY)
+        self._encoded = WaitingBytes(IN_MEMORY)
         self.has_error = False
 
     def add(self, key: str, answer: Envelope | None) -> bool:
@@ -50,33 +50,33 @@ class BulkAnswers:
     @property
     def size(self) -> int:
         """Bytes of the answers."""
-        return self._spool.size
+        return self._encoded.size
 
     def is_full(self) -> bool:
         """See operations.bulk.Outputs."""
-        return self._spool.size >= self._room
+        return self._encoded.size >= self._room
 
     def _write(self, key: str, answer: Envelope, *, is_limited: bool = True) -> bool:
         """Write an answer; return False, and write nothing, if it is a list that has more bytes than there is room."""
-        spool, start = self._spool, self._spool.size
+        into, start = self._encoded, self._encoded.size
         before = (b"," if start else b"") + encoded(key) + b":"
         is_limited = is_limited and "summaries" in answer
         if not isinstance(answer, InPieces):
-            spool.write(before + encoded(answer))
+            into.write(before + encoded(answer))
         else:
-            spool.write(before)
+            into.write(before)
             for piece in pieces_of(answer):
-                spool.write(piece)
-                if is_limited and spool.size > self._room:
+                into.write(piece)
+                if is_limited and into.size > self._room:
                     break
-        if is_limited and spool.size > self._room:
-            spool.cut(start)
+        if is_limited and into.size > self._room:
+            into.cut(start)
             return False
         return True
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the members of `outputs` as JSON, without the braces; once."""
-        return self._spool.chunks()
+        return self._encoded.chunks()
 
 
 async def response_of(parts: Sequence[BulkAnswers]) -> Response:

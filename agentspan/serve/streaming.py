@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
-from agentspan.serve.spool import Spool
+from agentspan.serve.waiting_bytes import WaitingBytes
 
 CHUNK = 64 * 2**10
 """Bytes that are sent at once, at least. Each costs a hop to a thread and back (0.1 ms)."""
@@ -56,14 +56,14 @@ def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
     size = 0
     for part in parts:
         if len(part) > LARGE_PART:
-            spool = Spool(in_memory=0)
-            spool.write(b"".join(gathered))
-            spool.write(part)
+            waiting = WaitingBytes(in_memory=1)
+            waiting.write(b"".join(gathered))
+            waiting.write(part)
             gathered.clear()
             size = 0
             del part  # it is in the file
-            yield from spool.chunks()
-            del spool
+            yield from waiting.chunks()
+            del waiting
             continue
         gathered.append(part)
         size += len(part)

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,21 @@ def booking(tmp_path: Path) -> Path:
         run.score("expected", explanation="two seats", by="human")
     tracer.shutdown()
     return path
+
+
+def test_the_failed_step_is_the_one_that_why_names(tmp_path: Path) -> None:
+    """It is the first one that nothing recovered from, not the last one."""
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    with pytest.raises(ValueError, match="no seats"), tracer.run("guide"):
+        for name, fails in (("book", True), ("pay", True), ("pay", False)):
+            with suppress(ValueError), tracer.span("tool", {"name": name, "arguments": {"seat": 1}}):
+                if fails:
+                    raise ValueError(f"no {name}")
+        raise ValueError("no seats")
+    tracer.shutdown()
+    (row,) = rows(tmp_path / "runs.db")
+    assert row["failed_step"] == "Tool book"
+    assert "book" in call(tmp_path / "runs.db", "why", row["id"]).output
 
 
 def test_a_conversation_has_each_message_once_with_the_ids_of_calls(booking: Path) -> None:
