@@ -12,10 +12,7 @@ of them. Instructions do not depend on what else runs. Threads that drain or exp
 
 import argparse
 import json
-import os
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,10 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from counting import mark, turns
 from measuring import verdict
 
-MARK = "getppid"
-"""A function of the C library that nothing here needs: valgrind writes down its counts whenever it is called."""
 SPANS = 100
 TEXT = "The flight HAT136 leaves JFK at 09:40 for $305, and Seattle will be rainy. "
 ASKED: dict[str, Any] = {
@@ -97,15 +93,15 @@ def dumps(tracer: Any) -> None:
 
 def child(rounds: int) -> None:
     """Make spans, and print what was made between each two marks."""
-    windows: list[str] = []
+    told: list[str] = []
 
     def count(name: str, make: Callable[[Any], None], tracer: Any) -> None:
         for number in range(rounds + 1):
-            os.getppid()
+            mark()
             for _ in range(SPANS):
                 make(tracer)
-            os.getppid()
-            windows.append(name if number else "")  # the first round warms up
+            mark()
+            told.append(name if number else "")  # the first round warms up
 
     with tempfile.TemporaryDirectory() as folder:
         for name, source in (("OpenTelemetry", opentelemetry), ("agentspan", agentspans)):
@@ -113,28 +109,14 @@ def child(rounds: int) -> None:
                 count(name, plain, tracer)
                 count(f"{name}, call", call, tracer)
     count("json.dumps", dumps, None)
-    print(json.dumps(windows), flush=True)
+    print(json.dumps(told), flush=True)
 
 
 def counted(python: str, rounds: int) -> dict[str, float]:
     """Return the instructions of a span of each kind with the agentspan of an interpreter: medians of the rounds."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "counts")
-        valgrind = ("valgrind", "--tool=callgrind", "--separate-threads=yes", f"--dump-before={MARK}")
-        command = (*valgrind, f"--callgrind-out-file={out}", python, __file__, "--child", "--rounds", str(rounds))
-        environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise SystemExit("valgrind is needed: it counts the instructions (apt install valgrind)") from None
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        found: dict[str, list[float]] = {}
-        for number, name in enumerate(json.loads(done.stdout.splitlines()[-1])):
-            counts = Path(f"{out}.{2 * number + 2}-01").read_text()  # the main thread; every other one is in between
-            total = re.search(r"^(?:summary|totals): (\d+)", counts, re.MULTILINE)
-            assert total is not None
-            found.setdefault(name, []).append(int(total[1]) / SPANS)
+    found: dict[str, list[float]] = {}
+    for name, instructions in turns((python, __file__, "--child", "--rounds", str(rounds))):
+        found.setdefault(name, []).append(instructions / SPANS)
     return {name: statistics.median(values) for name, values in found.items() if name}
 
 

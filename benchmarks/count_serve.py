@@ -14,26 +14,19 @@ median of the rounds. So a checkpoint or a collection of garbage, which happen i
 import argparse
 import asyncio
 import json
-import os
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench_serve import BULK, PAGE, RESULT, creation, request
+from counting import mark, slow_clocks, turns
 
 REQUESTS = {"list": 4, "bulk": 2}
 """Requests of each kind in a round; of the others 10."""
 WARM_ROUNDS = 2
-SLOWER = 50
-"""How many times as long a program takes under valgrind, about."""
-MARK = "getppid"
-"""A function of the C library that nothing here needs: valgrind writes down its counts whenever it is called."""
 INSTANCE = {"agent_id": "bench", "agent_version": {"name": "1"}, "agent_schema_version": {"span_type_schemas": []}}
 
 
@@ -74,14 +67,14 @@ class Client:
     async def ask(self, requests: list[bytes]) -> list[Any]:
         """Return the parsed bodies of the responses. Valgrind counts from the first request to the last response."""
         received: list[bytes] = []
-        os.getppid()
+        mark()
         for each in requests:
             self.transport.received = b""
             self.transport.answered.clear()
             self.protocol.data_received(each)
             await self.transport.answered.wait()
             received.append(self.transport.received)
-        os.getppid()
+        mark()
         heads_and_bodies = [each.partition(b"\r\n\r\n") for each in received]
         for head, _, body in heads_and_bodies:
             if not head.startswith(b"HTTP/1.1 200 "):
@@ -143,8 +136,7 @@ def serve(path: str, rounds: int) -> None:
             self.should_exit = True
 
     uvicorn.Server = Counting  # type: ignore[misc]
-    for clock in ("monotonic", "perf_counter", "time_ns"):
-        _slow_down(clock)
+    slow_clocks()
     import agentspan
     from agentspan.cli import main
 
@@ -152,41 +144,15 @@ def serve(path: str, rounds: int) -> None:
     main(["serve", "--db", path, "--port", "0"])
 
 
-def _slow_down(clock: str) -> None:
-    """Make a clock as slow as valgrind makes the program, else a round has what a server does once a second."""
-    tell = getattr(time, clock)
-    start = tell()
-    number = type(start)
-    setattr(time, clock, lambda: start + number((tell() - start) / SLOWER))
-
-
 def counted(python: str, rounds: int) -> dict[str, list[float]]:
     """Return the instructions of one request of each kind, in each round, with the agentspan of an interpreter."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "counts")
-        valgrind = ("valgrind", "--tool=callgrind", f"--dump-before={MARK}", f"--callgrind-out-file={out}")
-        child = (python, __file__, "--child", str(Path(folder, "agentspan.db")), "--rounds", str(rounds))
-        environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        try:
-            done = subprocess.run([*valgrind, *child], env=environment, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise SystemExit("valgrind is needed: it counts the instructions (apt install valgrind)") from None
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        windows = json.loads(done.stdout.splitlines()[-1])
-        # Each window lies between two marks: files 2, 4, 6 … were written when one ended.
-        counts = [_count(Path(f"{out}.{2 * number + 2}")) for number in range(len(windows))]
     costs: dict[str, list[float]] = {}
-    for (kind, requests), instructions in zip(windows, counts, strict=True):
-        if kind:
-            costs.setdefault(kind, []).append(instructions / requests)
+    with tempfile.TemporaryDirectory() as folder:
+        command = (python, __file__, "--child", str(Path(folder, "agentspan.db")), "--rounds", str(rounds))
+        for (kind, requests), instructions in turns(command, all_threads=True):
+            if kind:
+                costs.setdefault(kind, []).append(instructions / requests)
     return costs
-
-
-def _count(path: Path) -> int:
-    found = re.search(r"^(?:summary|totals): (\d+)", path.read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1])
 
 
 def main() -> None:

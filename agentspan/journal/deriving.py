@@ -42,7 +42,7 @@ from agentspan.tuning import STANDARD, Tuning
 Resolve = Callable[[str, str], SpanType]
 """Returns the span type of a schema_name in an instance."""
 
-_span_row = AgentSpanRow.__new__  # see model.spans
+_new = tuple.__new__  # see model.spans
 _id = itemgetter(0)
 _text_of = clock.text_of
 _SEPARATOR, _UPDATED = SEPARATOR.encode(), UPDATED.encode()
@@ -76,15 +76,14 @@ def _decoded(spans: Sequence[tuple[list[Any], list[Any]]], known: Mapping[str, A
         known: payloads that are decoded already, by the id of the span: None is returned for them.
     """
     texts = [
-        text
+        f"{'null' if known and created[1] in known else created[_PAYLOAD]},{(ended and ended[_RESULT]) or 'null'}"
         for created, ended in spans
-        for text in ("" if created[1] in known else created[_PAYLOAD], ended[_RESULT] if ended else "")
     ]
     try:
-        found = from_json(f"[{','.join([text or 'null' for text in texts])}]")
+        found = from_json(f"[{','.join(texts)}]")
     except ValueError:
         found = []
-    if len(found) != len(texts):
+    if len(found) != 2 * len(spans):
         return [(None, None)] * len(spans)
     return zip(found[::2], found[1::2], strict=True)
 
@@ -270,9 +269,8 @@ class Batch:
         _, id, instance_id, agent_id, parent_span_id, schema_name, status, created_ns, payload_text = created
         created_at = touched_at = _text_of(created_ns)
         started_at = created_at if status == "active" else None
-        changes = self._changes
-        if changes and id in changes:
-            for kind, _, touched_ns, *text in changes[id]:
+        if self._changes and id in self._changes:
+            for kind, _, touched_ns, *text in self._changes[id]:
                 touched_at = _text_of(touched_ns)
                 if kind == UPDATED:
                     payload_text, payload = text[0], None
@@ -287,11 +285,13 @@ class Batch:
                 result = _decode(result_text)
             if status == "cancelled":
                 started_at = finished_at
-        known = self._payloads.get(id) if payload is None else None
-        if known is not None and payload_text is known.text:
-            payload = known.value
-        elif payload is None:
-            known, payload = None, _decode(payload_text)
+        known = None
+        if payload is None:
+            known = self._payloads.get(id)
+            if known is not None and payload_text is known.text:
+                payload = known.value
+            else:
+                known, payload = None, _decode(payload_text)
         try:
             span_type, title = self._types[instance_id, schema_name]
         except KeyError:  # once a batch
@@ -309,8 +309,7 @@ class Batch:
         )
         if violations:
             self._violations += [(id, violation) for violation in violations]
-        return _span_row(  # as spans.created does, without its Times and a Put for each
-            AgentSpanRow,
+        row = (  # as spans.created does, without its Times and a Put for each
             id,
             agent_id or self._agents.get(instance_id, ""),
             instance_id,
@@ -339,6 +338,7 @@ class Batch:
             response_id,
             cache_write,
         )
+        return _new(AgentSpanRow, row)
 
     def _move(self, fields: list[str], stored: dict[str, AgentSpanRow]) -> Unit:
         """Return the move of a span that an earlier batch created. The stored row is looked up."""

@@ -301,13 +301,9 @@ class Committer:
         """Return units as they fit the storage: names are resolved, and spans have the agent of their run."""
         if True in [len(unit.changes) > 1 for unit in units]:
             units = [self._resolved(unit) if names_rows(unit) else unit for unit in units]
-        moved = self._moved
-        runs = {
-            row.agent_instance_id
-            for unit in units
-            for row in spans_of(unit)
-            if not row.agent_id or row.agent_instance_id in moved
-        }
+        runs = {row.agent_instance_id for unit in units for row in spans_of(unit) if not row.agent_id}
+        if self._moved:
+            runs |= self._moved.intersection(row.agent_instance_id for unit in units for row in spans_of(unit))
         if not runs:
             return units
         unknown = runs - self._agents.keys()

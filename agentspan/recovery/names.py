@@ -4,7 +4,7 @@ A recorder registers a run without reading the storage. So its unit puts rows th
 ids: by an earlier program, or by one that runs at the same time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from agentspan.model import instances
@@ -155,13 +155,12 @@ def without_name(unit: Unit) -> Unit:
     return unit._replace(changes=tuple(changes))
 
 
-def spans_of(unit: Unit) -> Iterator[AgentSpanRow]:
-    """Yield the new spans of a unit."""
+def spans_of(unit: Unit) -> Sequence[AgentSpanRow]:
+    """Return the new spans of a unit."""
     change = unit.changes[0] if unit.changes else None
     if isinstance(change, PutSpans):
-        yield from change.rows
-    elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
-        yield change.row
+        return change.rows
+    return (change.row,) if isinstance(change, Put) and isinstance(change.row, AgentSpanRow) else ()
 
 
 def with_agents(unit: Unit, agents: Mapping[str, str]) -> Unit:

@@ -14,7 +14,8 @@ from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType
 from agentspan.schemas.templates import MAX_SUMMARY, arguments_text
 from agentspan.text import one_line
 
-_no_usage = USAGE_MEMBERS.isdisjoint
+_no_usage = (USAGE_MEMBERS | {"input_tokens", "output_tokens", "cost_usd", "response_id"}).isdisjoint
+_no_other_name = NAME_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
 _INT64 = 2**63
 MAX_LABEL = 200
@@ -73,9 +74,11 @@ def describe(
     aggregate = span_type.is_aggregate
     if aggregate and has_own_tokens(payload):
         aggregate = 0
+    if _no_usage(context):  # the common case
+        return _new(Meaning, (summary, label, None, None, None, violations, aggregate, None, None))
     get = context.get
     input_tokens, output_tokens, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
-    if (input_tokens is None or output_tokens is None) and not _no_usage(context):  # 0.1 µs
+    if input_tokens is None or output_tokens is None:
         input_tokens = aliases.tokens_of(context, "input_tokens") if input_tokens is None else input_tokens
         output_tokens = aliases.tokens_of(context, "output_tokens") if output_tokens is None else output_tokens
         cost = aliases.cost_of(context) if cost is None else cost
@@ -131,10 +134,9 @@ def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
     """Return the label of a span, such as the model's or tool's name; None if its type has no label."""
     field = span_type.label_field or ""
     value = payload.get(field)
-    if field == "name":  # of a tool of another package it is the name of the span
-        if not NAME_MEMBERS.isdisjoint(payload):
-            value = aliases.label_of(payload, field) or value
-    elif field == "model" and type(value) is not str:
+    if field == "name" and not _no_other_name(payload):  # of a tool of another package it is the name of the span
+        value = aliases.label_of(payload, field) or value
+    elif type(value) is not str and field == "model":
         value = aliases.label_of(payload, field)
     if type(value) is not str:
         return None

@@ -221,9 +221,9 @@ def looked_at(capture: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     searched: list[int] = []
     suspicious = capture._suspicious
 
-    def counting(text: str | bytes) -> bool:
+    def counting(text: str | bytes, data: bytes | None = None) -> bool:
         searched.append(len(text))
-        return bool(suspicious(text))
+        return bool(suspicious(text, data))
 
     monkeypatch.setattr(capture, "_suspicious", counting)
     return searched

@@ -6,6 +6,7 @@ that was made of such places alone is not looked at, either: it is cut out.
 """
 
 import re
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
@@ -43,6 +44,7 @@ SAMPLE, LONG_SAMPLE, SAMPLES = 90, 117, (0, 131, 307, 463, 661, 907)
 """Characters of a sample of a block, and where its samples begin, which tell whether it is crowded. At even distances
 they would all meet the same columns of a table. Names beyond ASCII are longer, if they are escaped."""
 
+_MARK = IN_TEXT.encode()
 _BLANK = re.compile(r"[ \t\n\r]")
 
 # What is assigned to a name, or follows it in a list or an object, or in SQL.
@@ -88,17 +90,22 @@ can make it ten times as slow.
 """
 
 
+Suspicious = Callable[..., bool]
+"""Tells of a text whether something in it may need redaction. Whoever has its bytes as well gives them second: a text
+that is not ASCII would be encoded again."""
+
+
 @cache
-def suspicious() -> Found:
+def suspicious() -> Suspicious:
     """Return the search that tells of a text, JSON or plain, whether there may be a credential in it.
 
     It finds values that are marked as sensitive, too (see model.sensitive): one search costs less than two.
     """
     every, of_any_alphabet = _every(), _closely()
 
-    def found(text: str | bytes) -> bool:
+    def found(text: str | bytes, data: bytes | None = None) -> bool:
         if not text.isascii():
-            return of_any_alphabet(text)
+            return of_any_alphabet(text if data is None else data)
         if len(text) >= LONG and not (len(text) >= 4 * LONG and _repeats(text)):
             readable = text if isinstance(text, str) else text.decode()
             keys, names = _glances()
@@ -251,9 +258,9 @@ def _reach(text: str, at: int, last: int) -> int:
 
 
 @cache
-def marked_sensitive() -> Found:
+def marked_sensitive() -> Suspicious:
     """Return the search that tells of a JSON text whether there may be a value in it that is marked as sensitive."""
-    return search(re.escape(IN_TEXT))
+    return lambda text, data=None: (IN_TEXT if type(text) is str else _MARK) in text
 
 
 @lru_cache(maxsize=4096)

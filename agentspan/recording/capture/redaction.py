@@ -58,12 +58,12 @@ class Redaction:
         self._rule = rule
         self._known: dict[bytes, tuple[str, int]] = {}
         self._suspicious = suspicious()
-        self.suspicious: Callable[[str | bytes], bool] = self._suspicious
+        self.suspicious = self._suspicious
         if rule is card_numbers:
             found = has_card_number()
-            self.suspicious = lambda text: self._suspicious(text) or found(text)
+            self.suspicious = lambda text, data=None: self._suspicious(text, data) or found(text)
         elif rule is not None:
-            self.suspicious = lambda text: True
+            self.suspicious = lambda text, data=None: True
 
     def text(self, text: str) -> str:
         """Cut out of a text what looks like a credential."""

@@ -12,8 +12,8 @@ INSERT = {
     row: f"insert into {table_of(type_)} ({', '.join(row._fields)}) values ({', '.join('?' * len(row._fields))})"
     for type_, row in ROWS.items()
 }
-_STORED = (*AgentSpanRow._fields, "contents")
-INSERT_SPAN = f"insert into agent_spans ({', '.join(_STORED)}) values ({', '.join('?' * len(_STORED))})"
+STORED = (*AgentSpanRow._fields, "contents")
+INSERT_SPAN = f"insert into agent_spans ({', '.join(STORED)}) values ({', '.join('?' * len(STORED))})"
 """Puts a span whose payload or result has references."""
 
 
@@ -28,7 +28,7 @@ def _unless_terminated(columns: tuple[str, ...]) -> str:
 
 
 INSERT_UNLESS_TERMINATED = _unless_terminated(AgentSpanRow._fields)
-INSERT_SPAN_UNLESS_TERMINATED = _unless_terminated(_STORED)
+INSERT_SPAN_UNLESS_TERMINATED = _unless_terminated(STORED)
 DELETE = {type_: f"delete from {table_of(type_)} where id = ?" for type_ in ROWS}
 
 
@@ -73,10 +73,9 @@ INSERT_KEY = (
 FORGET_KEY = "delete from idempotency_keys where operation = ? and key = ?"
 
 
-@lru_cache(maxsize=8)
-def insert_spans(number: int, *, with_contents: bool = False) -> str:
+@lru_cache(maxsize=64)
+def insert_spans(number: int, columns: tuple[str, ...]) -> str:
     """Return the INSERT of so many spans at once."""
-    columns = _STORED if with_contents else AgentSpanRow._fields
     row = f"({', '.join('?' * len(columns))})"
     return f"insert into agent_spans ({', '.join(columns)}) values {', '.join([row] * number)}"
 
