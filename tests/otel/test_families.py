@@ -82,7 +82,8 @@ def test_flat_messages_may_have_holes() -> None:
     [
         ("https://opentelemetry.io/schemas/1.30.0", {"gen_ai.provider.name": "openai"}, "GenAI 2024"),
         ("https://opentelemetry.io/schemas/1.37.0", {"gen_ai.system": "openai"}, "GenAI 2025"),
-        ("https://opentelemetry.io/schemas/gen-ai/1.2.0", {"gen_ai.system": "openai"}, "GenAI 2026"),
+        ("https://opentelemetry.io/schemas/gen-ai/0.1.0", {"gen_ai.system": "openai"}, "GenAI 2026"),
+        ("https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev", {"gen_ai.system": "openai"}, "GenAI 2026"),
         ("", {"gen_ai.system": "openai"}, "GenAI 2024"),
         ("", {"gen_ai.provider.name": "openai"}, "GenAI 2025"),
         ("", {"gen_ai.provider.name": "openai", "gen_ai.usage.cache_write.input_tokens": 1}, "GenAI 2026"),

@@ -6,6 +6,7 @@ from agentspan.otel.span import OtelSpan
 
 _METHOD = "mcp.method.name"
 _ARGUMENTS, _RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
+VARIABLE = "gen_ai.prompt.variable."
 _ANTHROPIC, _MCP = "com.anthropic.sdk.", "mcp-python-sdk"
 _ROWS: dict[str, tuple[Row, ...]] = {
     "llm": (
@@ -37,8 +38,11 @@ def _rest(draft: Draft) -> None:
     method = draft.payload.get("method", "")
     named = draft.span.name.removeprefix("MCP send ").removeprefix(method).strip()
     draft.put("payload.target", named or None)
-    draft.use("gen_ai.operation.name")
+    if method == "tools/call":
+        draft.use("gen_ai.operation.name")
     draft.put("payload.arguments", parsed(draft.get(_ARGUMENTS)), _ARGUMENTS)
+    given = [name for name in draft.left if name.startswith(VARIABLE)]
+    draft.put("payload.arguments", {name.removeprefix(VARIABLE): draft.left[name] for name in given} or None, *given)
     draft.put("result.result", parsed(draft.get(_RESULT)), _RESULT)
     code = draft.get("rpc.response.status_code") or draft.get("error.type")
     if code is not None or draft.span.status == "ERROR":
