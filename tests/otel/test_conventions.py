@@ -99,3 +99,9 @@ def test_arguments_of_a_prompt_of_mcp_are_its_arguments() -> None:
         {"mcp.method.name": "prompts/get", "gen_ai.prompt.name": "trip", "gen_ai.prompt.variable.city": "Oslo"}
     )
     assert (told.payload["target"], told.payload["arguments"]) == ("trip", {"city": "Oslo"})
+
+
+def test_openinferences_tokens_of_audio_are_the_same_fields() -> None:
+    said = {"llm.token_count.prompt_details.audio": 3, "llm.token_count.completion_details.audio": 4}
+    told = mapped({"openinference.span.kind": "LLM", "llm.model_name": "m", **said})
+    assert told.result_payload == {"response_model": "m", "input_audio_tokens": 3, "output_audio_tokens": 4}
