@@ -182,6 +182,8 @@ _OF_2026: dict[str, tuple[Row, ...]] = {
         row("payload.conversation_id", "gen_ai.conversation.id", read=text),
     ),
 }
+NEWEST = _OF_2026
+"""The mapping table with the newest names; spans go out with them (see outgoing)."""
 _OF_2024: dict[str, tuple[Row, ...]] = {
     **_OF_2025,
     "llm": (
@@ -247,15 +249,23 @@ def _total(draft: Draft) -> None:
 def _agent(draft: Draft) -> None:
     found = messages.messages(draft.get(INPUT))
     if found:
-        only_text = len(found) == 1 and type(found[0]) is dict and found[0].get("role") == "user"
-        draft.put("payload.input", messages.text_of(found[0]) or found if only_text else found, INPUT)
+        only = _only(found, "user")
+        draft.put("payload.input", found if only is None else only["content"], INPUT)
     said = messages.said(draft.get(OUTPUT))
     if said.messages:
         last = messages.final_text(said.messages)
         draft.put("result.output", last or said.messages)
-        only = said.messages[0] if len(said.messages) == 1 and not said.tool_calls else None
-        if type(only) is dict and only.get("content") == last:
+        only = _only(said.messages, "assistant")
+        if only is not None and only["content"] == last:
+            draft.put("result.stop_reason", only.get("finish_reason"))
             draft.use(OUTPUT)
+
+
+def _only(found: list[Any], role: str) -> dict[str, Any] | None:
+    """Return the only message, if it is a text of a role and nothing more."""
+    only = found[0] if len(found) == 1 and type(found[0]) is dict else {}
+    is_text = only.get("role") == role and type(only.get("content")) is str and only["content"]
+    return only if is_text and only.keys() <= {"role", "content", "finish_reason"} else None
 
 
 def _chain(draft: Draft) -> None:

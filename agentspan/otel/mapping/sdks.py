@@ -8,7 +8,7 @@ _METHOD = "mcp.method.name"
 _ARGUMENTS, _RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
 VARIABLE = "gen_ai.prompt.variable."
 _ANTHROPIC, _MCP = "com.anthropic.sdk.", "mcp-python-sdk"
-_ROWS: dict[str, tuple[Row, ...]] = {
+ROWS: dict[str, tuple[Row, ...]] = {
     "llm": (
         row("result.finish_reason", "anthropic.message.stop_reason", read=text),
         row("payload.thinking_tokens", "anthropic.thinking.budget_tokens", read=whole),
@@ -50,4 +50,4 @@ def _rest(draft: Draft) -> None:
         draft.put("result.error_code", code, "rpc.response.status_code")
 
 
-FAMILY = Family("SDK", _holds, _kind, _ROWS, _rest)
+FAMILY = Family("SDK", _holds, _kind, ROWS, _rest)
