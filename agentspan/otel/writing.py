@@ -14,12 +14,16 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.otel.identity import span_id, span_id_of, trace_id_of
 from agentspan.otel.mapping import judgements, outgoing
 from agentspan.otel.mapping.mapped import ABOUT_SPAN
+from agentspan.otel.otlp.decoded import MAX_VALUES
 from agentspan.otel.span import KINDS
 from agentspan.otel.stored_rows import ns_of
 
 SCOPE = "agentspan"
 SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/0.1.0"
 """The version of the conventions that attributes follow."""
+MOST_VALUES = MAX_VALUES // 2
+"""Values in the recorded attributes, events and links of a span that go out: a receiver takes twice as many in all."""
+_BESIDE = ("attributes", "events", "links")
 _IDS = re.compile(r"[0-9a-f]{32} [0-9a-f]{16}\Z")
 _ERROR, _OK, _UNSET = 2, 1, 0
 _COLUMNS = ("schema_name", "schema_title", "status", "summary", "duration_ms", "cost_usd", "closed_by")
@@ -101,7 +105,7 @@ def _resource(run: OutgoingRun) -> dict[str, Any]:
 
 
 def _span(run: OutgoingRun, row: AgentSpanRow) -> dict[str, Any]:
-    payload, result = _decoded(row.payload), _decoded(row.result_payload)
+    payload, result = _sendable(_decoded(row.payload)), _decoded(row.result_payload)
     said = {
         "agentspan.id": row.id,
         "agentspan.parent_span_id": row.parent_span_id,
@@ -114,6 +118,18 @@ def _span(run: OutgoingRun, row: AgentSpanRow) -> dict[str, Any]:
     if isinstance(payload, dict) and not ABOUT_SPAN.isdisjoint(payload):
         return _as_recorded(run, written, payload)
     return written | {"kind": 1 + KINDS.index(outgoing.kind(row))}
+
+
+def _sendable(payload: Any) -> Any:
+    """Return a payload without what was recorded beside its fields where that is too much; it is in `input.value`."""
+    if not isinstance(payload, dict) or _values([payload.get(name) for name in _BESIDE]) <= MOST_VALUES:
+        return payload
+    return {name: value for name, value in payload.items() if name not in _BESIDE}
+
+
+def _values(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_values, inner))
 
 
 def _run_span(run: OutgoingRun) -> dict[str, Any]:
@@ -162,7 +178,7 @@ def _as_recorded(run: OutgoingRun, written: dict[str, Any], payload: Mapping[str
         written["events"] = [*events, *written.get("events", ())]
     if links := [*_links(run, payload)]:
         written["links"] = links
-    for name in ("attributes", "events", "links"):
+    for name in _BESIDE:
         if type(count := dropped.get(name)) is int and 0 < count < 2**32:
             written[f"dropped{name.title()}Count"] = count
     return written

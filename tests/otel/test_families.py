@@ -424,6 +424,8 @@ def test_the_texts_of_a_span_may_have_so_many_values_together() -> None:
         ("opentelemetry.instrumentation.langchain", "execute_tool get_weather", "tool"),
         ("opentelemetry.instrumentation.langchain", "invoke_agent travel_agent", "agent"),
         ("opentelemetry.util.genai.handler", "chat gpt-4.1-mini", "llm"),
+        ("opentelemetry.util.genai.handler", "plan travel_agent", "chain"),
+        ("opentelemetry.util.genai.handler", "upsert_memory", "memory"),
         ("openinference.instrumentation.llama_index", "VectorIndexRetriever.retrieve", "retrieval"),
         ("langsmith", "model", "chain"),
         ("travel-agent", "chat gpt-4.1-mini", "custom"),

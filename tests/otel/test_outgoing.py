@@ -14,6 +14,7 @@ from agentspan.operations.context import Context
 from agentspan.otel import forwarding
 from agentspan.otel.importing import import_spans
 from agentspan.otel.otlp import json_bodies, protobuf_bodies
+from agentspan.otel.otlp.decoded import MAX_VALUES
 from agentspan.otel.otlp.encoding import trace_request
 from agentspan.otel.span import Event, Link, Log, OtelSpan
 from agentspan.storage.memory import MemoryStorage
@@ -262,6 +263,12 @@ def test_an_attribute_of_another_span_is_not_taken_for_agentspans() -> None:
     (out,) = through([span({**CHAT, "agentspan.run.status": "failed", "agentspan.summary": "x"})])
     assert "agentspan.run.status" not in out.attributes
     assert out.attributes["agentspan.summary"] != "x"
+
+
+def test_a_span_of_nearly_all_the_values_that_a_receiver_takes_is_stored_there() -> None:
+    storage, copy = MemoryStorage(), MemoryStorage()
+    import_spans(Context(storage), [span({**CHAT, "many": [1] * (MAX_VALUES - 10)})])
+    assert import_spans(Context(copy), sent(storage)).spans == 1
 
 
 def test_a_score_is_sent_once() -> None:
