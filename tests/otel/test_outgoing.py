@@ -140,7 +140,14 @@ def test_a_call_of_mcp_that_failed_has_its_code() -> None:
 
 
 def test_a_call_of_a_model_has_its_request_and_its_answer() -> None:
-    asked = {"model": "m", "provider": "openai", "system": "Be brief.", "stop_sequences": ["x"], "top_k": 4}
+    asked = {
+        "model": "m",
+        "provider": "openai",
+        "system": "Be brief.",
+        "stop_sequences": ["x"],
+        "top_k": 4,
+        "temperature": 1,
+    }
     asked |= {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}
     said = {"text": "yes", "finish_reason": "stop", "time_to_first_token_ms": 250.0, "input_audio_tokens": 3}
     out = parsed(step("llm", asked, said, session="s1").attributes)
@@ -157,6 +164,12 @@ def test_a_call_of_a_model_has_its_request_and_its_answer() -> None:
         OUTPUT: [{"role": "assistant", "parts": [{"type": "text", "content": "yes"}]}],
     }
     assert {name: out.get(name) for name in expected} == expected
+    assert type(out["gen_ai.request.temperature"]) is float, "the conventions have a double"
+
+
+def test_a_number_that_no_target_could_hold_is_left_out() -> None:
+    out = step("llm", {"model": "m", "temperature": 10**400}, {"time_to_first_token_ms": 10**400}).attributes
+    assert out.keys().isdisjoint({"gen_ai.request.temperature", "gen_ai.response.time_to_first_chunk"})
 
 
 def test_an_agent_has_its_input_and_its_answer_as_messages() -> None:

@@ -12,7 +12,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel.mapping import genai, parts, sdks
 from agentspan.otel.mapping.draft import Row
 from agentspan.otel.mapping.messages import instructions, tools
-from agentspan.otel.mapping.values import begin_span, first, listed, millis
+from agentspan.otel.mapping.values import begin_span, first, listed, millis, number
 from agentspan.schemas.span_types import REGISTRY
 
 _KINDS = {
@@ -59,8 +59,14 @@ def _list(value: Any) -> Any:
     return value if is_flat else _json(value)
 
 
+def _double(value: Any) -> float | None:
+    found = number(value)
+    return None if found is None else float(found)
+
+
 def _seconds(value: Any) -> float | None:
-    return value / 1000 if type(value) in (int, float) else None
+    found = number(value)
+    return None if found is None else found / 1000
 
 
 def _reasons(value: Any) -> list[str] | None:
@@ -79,6 +85,7 @@ _WRITERS: Mapping[Callable[[Any], Any], Write] = {
     first: _reasons,
     listed: _list,
     millis: _seconds,
+    number: _double,
     instructions: _instructions,
     tools: _tools,
 }
