@@ -8,22 +8,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import agentspan
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
-from agentspan.otel import forwarding
+from agentspan.otel import forwarding, writing
 from agentspan.otel.importing import import_spans
 from agentspan.otel.otlp import json_bodies, protobuf_bodies
 from agentspan.otel.otlp.decoded import MAX_VALUES
 from agentspan.otel.otlp.encoding import trace_request
 from agentspan.otel.span import Event, Link, Log, OtelSpan
+from agentspan.schemas.span_types import BUILT_IN_TYPES
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query, Storage
 from tests.otel.recorded import NAMES, exception, recorded, span
 from tests.otel.requests import protobuf_of
+from tests.strategies import json_of
 
 PNG = "iVBORw0KGgo="
 INPUT, OUTPUT = "gen_ai.input.messages", "gen_ai.output.messages"
+
+
+def _one() -> tuple[writing.OutgoingRun, AgentSpanRow]:
+    """A run, and the row of its only step."""
+    storage = MemoryStorage()
+    tracer = agentspan.Tracer(storage)
+    with tracer.run("guide"), tracer.span("tool", {"name": "look"}):
+        pass
+    tracer.flush()
+    (run,) = storage.page(Query("agent_instance")).rows
+    assert isinstance(run, AgentInstanceRow)
+    (row,) = storage.iter_spans(run.id)
+    return forwarding.named(storage, run), row
+
+
+RUN, SENT = _one()
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
 
 
@@ -270,6 +291,30 @@ def test_members_of_a_payload_that_only_look_like_those_of_a_span_do_no_harm() -
     out = step("mine", {**odd, "otel": "yes", "attributes": [1], "dropped": {"events": -1}})
     assert (out.kind, out.links, out.dropped) == ("INTERNAL", (), {})
     assert [event.name for event in out.events] == ["e"]
+
+
+MEMBERS = """
+role content parts type text tool_calls function name arguments id kwargs lc data messages image_url source file url
+output input output_messages system tools method target is_error error_code model temperature stop_sequences kind
+otel attributes events links dropped trace_id time trace_state operation status error finish_reason
+"""
+WORDS = ["user", "tool", "image_url", "file", "constructor", "message", "tools/call", "prompts/get", "OK"]
+
+
+@given(
+    type_=st.sampled_from([*BUILT_IN_TYPES]),
+    sides=st.tuples(*[json_of(st.sampled_from(MEMBERS.split()), st.sampled_from(WORDS))] * 2),
+)
+@example(type_="llm", sides=({"messages": [{"role": "user", "content": [{"type": ["x"]}]}]}, {}))
+def test_no_payload_keeps_a_run_from_going_out(type_: str, sides: tuple[Any, Any]) -> None:
+    names = ("messages", "output_messages")
+    payload, result = (
+        {name: [side]} | (side if isinstance(side, dict) else {}) for name, side in zip(names, sides, strict=True)
+    )
+    row = SENT._replace(schema_name=type_, payload=json.dumps(payload), result_payload=json.dumps(result))
+    request = writing.request(RUN, [row], with_run=False)
+    assert len(protobuf_bodies.spans(trace_request(request)).spans) == 1
+    assert len(json_bodies.spans(json.dumps(request).encode()).spans) == 1
 
 
 def test_an_attribute_of_another_span_is_not_taken_for_agentspans() -> None:

@@ -59,10 +59,11 @@ def part(said: Any) -> dict[str, Any]:
     kind = said.get("type")
     if kind in ("text", "reasoning") and type(said.get("text")) is str:
         return {"type": kind, "content": said["text"]}
-    kind = kind or next((name for name in _HOLDERS if name in said), "text")
+    if type(kind) is not str:
+        kind = next((name for name in _HOLDERS if name in said), "text")
     if kind in _MODALITIES and "modality" not in said and (found := _media(said, _MODALITIES[kind])) is not None:
         return found
-    return {"type": kind, **said}
+    return {**said, "type": kind}
 
 
 def _message(said: Mapping[str, Any]) -> dict[str, Any]:
