@@ -17,10 +17,12 @@ names = st.sampled_from(["a", "b", "c"])
 """Member names, few enough for schemas and values to meet in them."""
 
 
-def json_of(keys: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
-    """Any JSON value whose objects have such member names."""
+def json_of(keys: st.SearchStrategy[str], words: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[Any]:
+    """Any JSON value whose objects have such member names, and whose texts are also such words."""
     return st.recursive(
-        scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
+        scalars if words is None else scalars | words,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
+        max_leaves=12,
     )
 
 

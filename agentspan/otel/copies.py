@@ -158,8 +158,11 @@ def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanR
 
 
 def _scores(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> list[ScoreRow]:
-    """Return the scores of a span, or of the run if it is the span of the run."""
-    told = told_by(span)
+    """Return the scores of a span, or of the run if it is the span of the run.
+
+    Those without an id are in the recorded attributes of a span, and were made scores where it was recorded.
+    """
+    told = [each for each in told_by(span) if each.id is not None]
     if not told:
         return []
     id = span.attributes.get("agentspan.id")

@@ -2,18 +2,29 @@
 
 Attributes have the newest names of the GenAI conventions and the kinds of OpenInference. `agentspan.…` holds the rest:
 `agentspan serve` makes the same rows of it, with the same ids (see copies). It was redacted when it was recorded.
+What was recorded of a span of OpenTelemetry, its kind, its events and its links, goes out as it came.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agentspan import __version__, jsontext
+from agentspan import __version__, clock, jsontext
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
-from agentspan.otel.identity import span_id_of, trace_id_of
+from agentspan.otel.identity import span_id, span_id_of, trace_id_of
 from agentspan.otel.mapping import judgements, outgoing
+from agentspan.otel.mapping.mapped import ABOUT_SPAN
+from agentspan.otel.otlp.decoded import MAX_VALUES
+from agentspan.otel.span import KINDS
 from agentspan.otel.stored_rows import ns_of
 
 SCOPE = "agentspan"
+SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/0.1.0"
+"""The version of the conventions that attributes follow."""
+MOST_VALUES = MAX_VALUES // 2
+"""Values in the recorded attributes, events and links of a span that go out: a receiver takes twice as many in all."""
+_BESIDE = ("attributes", "events", "links")
+_IDS = re.compile(r"[0-9a-f]{32} [0-9a-f]{16}\Z")
 _ERROR, _OK, _UNSET = 2, 1, 0
 _COLUMNS = ("schema_name", "schema_title", "status", "summary", "duration_ms", "cost_usd", "closed_by")
 
@@ -46,7 +57,7 @@ def request(
         if span["spanId"] in events:
             span["events"] = [*span.get("events", ()), *events[span["spanId"]]]
     resource = {"attributes": _attributes(_resource(run))}
-    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": _scope(), "spans": written}]}]}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{**_scope(), "spans": written}]}]}
 
 
 def log_request(run: OutgoingRun, scores: Iterable[ScoreRow]) -> dict[str, Any]:
@@ -65,11 +76,11 @@ def log_request(run: OutgoingRun, scores: Iterable[ScoreRow]) -> dict[str, Any]:
         for score in scores
     ]
     resource = {"attributes": _attributes(_resource(run))}
-    return {"resourceLogs": [{"resource": resource, "scopeLogs": [{"scope": _scope(), "logRecords": records}]}]}
+    return {"resourceLogs": [{"resource": resource, "scopeLogs": [{**_scope(), "logRecords": records}]}]}
 
 
-def _scope() -> dict[str, str]:
-    return {"name": SCOPE, "version": __version__}
+def _scope() -> dict[str, Any]:
+    return {"scope": {"name": SCOPE, "version": __version__}, "schemaUrl": SCHEMA_URL}
 
 
 def _resource(run: OutgoingRun) -> dict[str, Any]:
@@ -94,69 +105,105 @@ def _resource(run: OutgoingRun) -> dict[str, Any]:
 
 
 def _span(run: OutgoingRun, row: AgentSpanRow) -> dict[str, Any]:
-    payload, result = _decoded(row.payload), _decoded(row.result_payload)
-    said = outgoing.attributes(row, payload, result, run.row)
-    said |= {
+    payload, result = _sendable(_decoded(row.payload)), _decoded(row.result_payload)
+    said = {
         "agentspan.id": row.id,
         "agentspan.parent_span_id": row.parent_span_id,
         **{f"agentspan.{name}": getattr(row, name) for name in _COLUMNS},
+        **outgoing.attributes(row, payload, result, run.row),
     }
-    parent = span_id_of(row.parent_span_id or run.row.id)
     error = result.get("error") if isinstance(result, dict) else None
-    return _written(
-        run,
-        span_id_of(row.id),
-        parent,
-        outgoing.name(row, payload),
-        row.started_at,
-        row.finished_at,
-        row.status,
-        error,
-        said,
-    )
+    written = _written(run, row, outgoing.name(row, payload), error, said)
+    written["parentSpanId"] = span_id_of(row.parent_span_id or run.row.id)
+    if isinstance(payload, dict) and not ABOUT_SPAN.isdisjoint(payload):
+        return _as_recorded(run, written, payload)
+    return written | {"kind": 1 + KINDS.index(outgoing.kind(row))}
+
+
+def _sendable(payload: Any) -> Any:
+    """Return a payload without what was recorded beside its fields where that is too much; it is in `input.value`."""
+    if not isinstance(payload, dict) or _values([payload.get(name) for name in _BESIDE]) <= MOST_VALUES:
+        return payload
+    return {name: value for name, value in payload.items() if name not in _BESIDE}
+
+
+def _values(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_values, inner))
 
 
 def _run_span(run: OutgoingRun) -> dict[str, Any]:
     row = run.row
-    said = outgoing.run_attributes(row, run.agent, run.version)
     about = ("status", "finished_at", "duration_ms", "result", "error", "termination_reason", "closed_by", "closed_at")
-    said |= {f"agentspan.run.{name}": getattr(row, name) for name in about}
-    error = _decoded(row.error)
-    name = f"invoke_agent {run.agent}"
-    return _written(run, span_id_of(row.id), None, name, row.started_at, row.finished_at, row.status, error, said)
+    said = {f"agentspan.run.{name}": getattr(row, name) for name in about}
+    said |= outgoing.run_attributes(row, run.agent, run.version)
+    return _written(run, row, f"invoke_agent {run.agent}", _decoded(row.error), said)
 
 
 def _written(
-    run: OutgoingRun,
-    id: str,
-    parent: str | None,
-    name: str,
-    started_at: str | None,
-    finished_at: str | None,
-    status: str,
-    error: Any,
-    said: Mapping[str, Any],
+    run: OutgoingRun, row: AgentSpanRow | AgentInstanceRow, name: str, error: Any, said: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return a span in OTLP's JSON. What was cancelled has no counterpart: its status is unset, its length 0."""
-    end_ns = ns_of(finished_at)
-    code = {"failed": _ERROR, "terminated": _ERROR, "complete": _OK}.get(status, _UNSET)
+    """Return a span in OTLP's JSON. The status of one without an error is unset, as the conventions want it.
+
+    What was cancelled has no counterpart: its length is 0.
+    """
+    end_ns = ns_of(row.finished_at)
+    code = _ERROR if row.status in ("failed", "terminated") else _UNSET
     written: dict[str, Any] = {
         "traceId": trace_id_of(run.row.id),
-        "spanId": id,
+        "spanId": span_id_of(row.id),
         "name": name,
         "kind": 1,
-        "startTimeUnixNano": str(ns_of(started_at) or end_ns),
+        "startTimeUnixNano": str(ns_of(row.started_at) or end_ns),
         "endTimeUnixNano": str(end_ns),
         "attributes": _attributes(said),
         "status": {"code": code},
     }
-    if parent is not None:
-        written["parentSpanId"] = parent
     if isinstance(error, dict) and code == _ERROR:
         written["status"]["message"] = str(error.get("message") or "")
         about = {f"exception.{name}": error.get(name) for name in ("type", "message", "stacktrace")}
         written["events"] = [{"name": "exception", "timeUnixNano": str(end_ns), "attributes": _attributes(about)}]
     return written
+
+
+def _as_recorded(run: OutgoingRun, written: dict[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a span with what was recorded of it beside its attributes, where it is in the form of the recording."""
+    otel, dropped = _members(payload.get("otel")), _members(payload.get("dropped"))
+    written["kind"] = 1 + (KINDS.index(otel["kind"]) if otel.get("kind") in KINDS else 0)
+    if otel.get("status") == "OK" and written["status"]["code"] == _UNSET:
+        written["status"] = {"code": _OK}
+    if type(otel.get("trace_state")) is str:
+        written["traceState"] = otel["trace_state"]
+    if events := [*_recorded_events(payload)]:
+        written["events"] = [*events, *written.get("events", ())]
+    if links := [*_links(run, payload)]:
+        written["links"] = links
+    for name in _BESIDE:
+        if type(count := dropped.get(name)) is int and 0 < count < 2**32:
+            written[f"dropped{name.title()}Count"] = count
+    return written
+
+
+def _recorded_events(payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the events of a span; those that are scores come from the table of scores."""
+    for event in _objects(payload.get("events")):
+        if type(event.get("name")) is str and event["name"] != judgements.RESULT:
+            attributes = _attributes(_members(event.get("attributes")))
+            yield {"name": event["name"], "timeUnixNano": str(_ns(event.get("time"))), "attributes": attributes}
+
+
+def _links(run: OutgoingRun, payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the links of a span. One within the trace that became its run names the ids that go out."""
+    own = _members(_members(_decoded(run.row.metadata)).get("otel")).get("trace_id")
+    for link in _objects(payload.get("links")):
+        trace, span = link.get("trace_id"), link.get("span_id")
+        if _IDS.match(f"{trace} {span}") is None:
+            continue
+        if trace == own:
+            trace, span = trace_id_of(run.row.id), span_id_of(span_id(run.row.id, str(trace), str(span)))
+        state = {"traceState": link["trace_state"]} if type(link.get("trace_state")) is str else {}
+        attributes = _attributes(_members(link.get("attributes")))
+        yield {"traceId": trace, "spanId": span, "attributes": attributes, **state}
 
 
 def _event(score: ScoreRow) -> dict[str, Any]:
@@ -178,8 +225,28 @@ def _value(value: Any) -> dict[str, Any]:
         return {"doubleValue": value}
     if type(value) is list:
         return {"arrayValue": {"values": [_value(item) for item in value]}}
+    if type(value) is dict:
+        return {"kvlistValue": {"values": [{"key": name, "value": _value(item)} for name, item in value.items()]}}
+    if value is None:
+        return {}
     return {"stringValue": value if type(value) is str else jsontext.encode(value)[0]}
 
 
 def _decoded(text: str | None) -> Any:
     return None if text is None else jsontext.decode(text)
+
+
+def _members(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    yield from (each for each in value if isinstance(each, dict)) if isinstance(value, list) else ()
+
+
+def _ns(time: Any) -> int:
+    """Return a recorded time in nanoseconds since the epoch; 0 of what is none."""
+    try:
+        return max(0, ns_of(clock.parse(time)))
+    except ValueError:
+        return 0

@@ -81,9 +81,9 @@ BUILT_IN: tuple[BuiltIn, ...] = (
     _built_in(
         "tool",
         "Tool",
-        "name*:str arguments:any call_id:str",
+        "name*:str arguments:any call_id:str skill:str",
         "output:any is_error:bool exit_code:int",
-        "Tool {{name}}({{arguments._args}}){{#is_error}} → error{{/is_error}}" + _OUTPUT,
+        "Tool {{name}}{{#skill}} {{skill}}{{/skill}}({{arguments._args}}){{#is_error}} → error{{/is_error}}" + _OUTPUT,
         "name",
     ),
     _built_in(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from agentspan.otel.span import KINDS, Event, Log, OtelSpan, StatusCode
+from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, StatusCode
 
 _CODES: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
 
@@ -42,12 +42,18 @@ def _span(span: OtelSpan) -> dict[str, Any]:
         "endTimeUnixNano": str(span.end_ns),
         "attributes": _attributes(span.attributes),
         "events": [_event(event) for event in span.events],
+        "links": [_link(link) for link in span.links],
         "status": {"code": _CODES.index(span.status), "message": span.status_message or ""},
     }
 
 
 def _event(event: Event) -> dict[str, Any]:
     return {"name": event.name, "timeUnixNano": str(event.time_ns), "attributes": _attributes(event.attributes)}
+
+
+def _link(link: Link) -> dict[str, Any]:
+    ids = {"traceId": link.trace_id, "spanId": link.span_id}
+    return {**ids, "traceState": link.trace_state, "attributes": _attributes(link.attributes)}
 
 
 def _log(log: Log) -> dict[str, Any]:

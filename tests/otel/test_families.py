@@ -82,7 +82,8 @@ def test_flat_messages_may_have_holes() -> None:
     [
         ("https://opentelemetry.io/schemas/1.30.0", {"gen_ai.provider.name": "openai"}, "GenAI 2024"),
         ("https://opentelemetry.io/schemas/1.37.0", {"gen_ai.system": "openai"}, "GenAI 2025"),
-        ("https://opentelemetry.io/schemas/gen-ai/1.2.0", {"gen_ai.system": "openai"}, "GenAI 2026"),
+        ("https://opentelemetry.io/schemas/gen-ai/0.1.0", {"gen_ai.system": "openai"}, "GenAI 2026"),
+        ("https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev", {"gen_ai.system": "openai"}, "GenAI 2026"),
         ("", {"gen_ai.system": "openai"}, "GenAI 2024"),
         ("", {"gen_ai.provider.name": "openai"}, "GenAI 2025"),
         ("", {"gen_ai.provider.name": "openai", "gen_ai.usage.cache_write.input_tokens": 1}, "GenAI 2026"),
@@ -423,6 +424,8 @@ def test_the_texts_of_a_span_may_have_so_many_values_together() -> None:
         ("opentelemetry.instrumentation.langchain", "execute_tool get_weather", "tool"),
         ("opentelemetry.instrumentation.langchain", "invoke_agent travel_agent", "agent"),
         ("opentelemetry.util.genai.handler", "chat gpt-4.1-mini", "llm"),
+        ("opentelemetry.util.genai.handler", "plan travel_agent", "chain"),
+        ("opentelemetry.util.genai.handler", "upsert_memory", "memory"),
         ("openinference.instrumentation.llama_index", "VectorIndexRetriever.retrieve", "retrieval"),
         ("langsmith", "model", "chain"),
         ("travel-agent", "chat gpt-4.1-mini", "custom"),

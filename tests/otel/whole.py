@@ -80,6 +80,7 @@ GENAI = {
     "invoke_workflow": "chain",
     "agent_step": "chain",
     "execute_task": "chain",
+    "plan": "chain",
     "vector_db_retrieve": "retrieval",
     "create_agent": "custom",
 }

@@ -36,7 +36,7 @@ agent: name*, version, goal, input, conversation_id
 llm: model*, provider, messages, system, tools, temperature, max_tokens, stream
     → text, output_messages, tool_calls, response_model, finish_reason, input_tokens, output_tokens, cached_tokens,
       reasoning_tokens, cost_usd, time_to_first_token_ms, cache_write_tokens, response_id
-tool: name*, arguments, call_id → output, is_error, exit_code
+tool: name*, arguments, call_id, skill → output, is_error, exit_code
 chain: name*, input → output
 retrieval: query*, source, top_k, filters → documents, count
 embedding: model*, input_count → dimensions, input_tokens

@@ -14,6 +14,16 @@ from agentspan.otel.span import OtelSpan
 
 OPERATION, PROVIDER, SYSTEM = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.system"
 INPUT, OUTPUT, INSTRUCTIONS = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
+MEMORY = {
+    "search_memory": "search",
+    "create_memory": "create",
+    "update_memory": "update",
+    "upsert_memory": "upsert",
+    "delete_memory": "delete",
+    "create_memory_store": "create_store",
+    "delete_memory_store": "delete_store",
+}
+"""Operations on memories, and how a span of type `memory` names them."""
 KINDS = {
     "chat": "llm",
     "text_completion": "llm",
@@ -28,17 +38,23 @@ KINDS = {
     "create_agent": "agent",
     "invoke_workflow": "chain",
     "agent_step": "chain",
+    "plan": "chain",
     "retrieval": "retrieval",
     "rerank": "rerank",
     "evaluate": "evaluation",
     "handoff": "handoff",
-    "search_memory": "memory",
-    "create_memory": "memory",
-    "update_memory": "memory",
-    "delete_memory": "memory",
+    **dict.fromkeys(MEMORY, "memory"),
 }
-_PARTS_OF_CALL = ("input_str", "inputs", "args")
-_SCHEMA = re.compile(r"https?://[^/]*opentelemetry\.io/schemas/(?:(gen-?ai)/)?(?:\d+\.)?(\d+)")
+OPERATIONS = {
+    "llm": "chat",
+    "embedding": "embeddings",
+    "tool": "execute_tool",
+    "agent": "invoke_agent",
+    "chain": "invoke_workflow",
+    "retrieval": "retrieval",
+}
+"""The operation that a span of a type is without further notice; any other one stays among its attributes."""
+_SCHEMA = re.compile(r"https?://[^/]*opentelemetry\.io/schemas/(?:(gen-?ai)(?:-dev)?/)?(?:\d+\.)?(\d+)")
 
 _TOKENS = (
     row("result.input_tokens", "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", read=whole),
@@ -50,6 +66,11 @@ _TOKENS = (
         read=whole,
     ),
     row("result.reasoning_tokens", "gen_ai.usage.reasoning.output_tokens", "gen_ai.usage.reasoning_tokens", read=whole),
+    *(
+        row(f"result.{side}_{modality}_tokens", f"gen_ai.usage.{modality}.{name}_tokens", read=whole)
+        for modality in ("text", "image", "audio")
+        for side, name in (("input", "input"), ("output", "output"), ("cached", "cache_read.input"))
+    ),
 )
 _MODEL = (
     row("payload.model", "gen_ai.request.model", read=text),
@@ -112,6 +133,10 @@ _OF_2025: dict[str, tuple[Row, ...]] = {
         row("payload.name", "gen_ai.tool.name", read=text),
         row("payload.call_id", "gen_ai.tool.call.id", read=text),
         row("payload.description", "gen_ai.tool.description", read=text),
+        row("payload.skill", "gen_ai.skill.name", read=text),
+        row("payload.skill_resource", "gen_ai.skill.resource.name", read=text),
+        row("payload.skill_source", "gen_ai.skill.source.uri", read=text),
+        row("payload.skill_description", "gen_ai.skill.description", read=text),
     ),
     "embedding": (
         *_MODEL,
@@ -122,7 +147,7 @@ _OF_2025: dict[str, tuple[Row, ...]] = {
     "retrieval": (
         row("payload.query", "gen_ai.retrieval.query.text", read=text),
         row("payload.source", "gen_ai.data_source.id", read=text),
-        row("payload.top_k", "gen_ai.request.top_k", read=whole),
+        row("payload.top_k", "gen_ai.retrieval.top_k", "gen_ai.request.top_k", read=whole),
         row("result.documents", "gen_ai.retrieval.documents", read=listed),
     ),
     "rerank": (row("payload.model", "gen_ai.request.model", read=text),),
@@ -137,9 +162,13 @@ _OF_2025: dict[str, tuple[Row, ...]] = {
         row("payload.to_agent", "gen_ai.handoff.to_agent", read=text),
     ),
     "memory": (
-        row("payload.operation", OPERATION, read=text),
+        row("payload.operation", OPERATION, read=MEMORY.get),
         row("payload.store", "gen_ai.memory.store.id", "gen_ai.data_source.id", read=text),
         row("payload.query", "gen_ai.memory.query.text", read=text),
+        row("payload.key", "gen_ai.memory.record.id", read=text),
+        row("payload.provider", PROVIDER, read=text),
+        row("result.count", "gen_ai.memory.record.count", read=whole),
+        row("result.items", "gen_ai.memory.records", read=listed),
     ),
 }
 _OF_2026: dict[str, tuple[Row, ...]] = {
@@ -153,6 +182,8 @@ _OF_2026: dict[str, tuple[Row, ...]] = {
         row("payload.conversation_id", "gen_ai.conversation.id", read=text),
     ),
 }
+NEWEST = _OF_2026
+"""The mapping table with the newest names; spans go out with them (see outgoing)."""
 _OF_2024: dict[str, tuple[Row, ...]] = {
     **_OF_2025,
     "llm": (
@@ -190,7 +221,7 @@ def _kind(span: OtelSpan) -> str | None:
 
 
 def _rest(draft: Draft) -> None:
-    if KINDS.get(str(draft.get(OPERATION))) == draft.type:
+    if draft.get(OPERATION) == OPERATIONS.get(draft.type):
         draft.use(OPERATION)
     reader = _READERS.get(draft.type)
     if reader is not None:
@@ -218,15 +249,29 @@ def _total(draft: Draft) -> None:
 def _agent(draft: Draft) -> None:
     found = messages.messages(draft.get(INPUT))
     if found:
-        only_text = len(found) == 1 and type(found[0]) is dict and found[0].get("role") == "user"
-        draft.put("payload.input", messages.text_of(found[0]) or found if only_text else found, INPUT)
+        only = _only(found, "user")
+        draft.put("payload.input", found if only is None else only["content"], INPUT)
     said = messages.said(draft.get(OUTPUT))
     if said.messages:
         last = messages.final_text(said.messages)
         draft.put("result.output", last or said.messages)
-        only = said.messages[0] if len(said.messages) == 1 and not said.tool_calls else None
-        if type(only) is dict and only.get("content") == last:
+        only = _only(said.messages, "assistant")
+        if only is not None and only["content"] == last:
+            draft.put("result.stop_reason", only.get("finish_reason"))
             draft.use(OUTPUT)
+
+
+def _only(found: list[Any], role: str) -> dict[str, Any] | None:
+    """Return the only message, if it is a text of a role and nothing more."""
+    only = found[0] if len(found) == 1 and type(found[0]) is dict else {}
+    is_text = only.get("role") == role and type(only.get("content")) is str and only["content"]
+    return only if is_text and only.keys() <= {"role", "content", "finish_reason"} else None
+
+
+def _chain(draft: Draft) -> None:
+    if draft.get(OPERATION) == "plan" and (agent := draft.get("gen_ai.agent.name")) is not None:
+        draft.payload["name"] = draft.span.name  # the name of the agent does not say that it plans
+        draft.left["gen_ai.agent.name"] = agent
 
 
 def _tool(draft: Draft) -> None:
@@ -269,7 +314,14 @@ def _retrieval(draft: Draft) -> None:
         draft.put("result.count", len(documents))
 
 
-_READERS = {"llm": _llm, "agent": _agent, "tool": _tool, "embedding": _embedding, "retrieval": _retrieval}
+_READERS = {
+    "llm": _llm,
+    "agent": _agent,
+    "chain": _chain,
+    "tool": _tool,
+    "embedding": _embedding,
+    "retrieval": _retrieval,
+}
 
 EVENT_ROLES = {
     "gen_ai.system.message": "system",

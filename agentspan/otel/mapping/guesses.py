@@ -41,7 +41,8 @@ _RULES = tuple(
     (re.compile(pattern), type_)
     for pattern, type_ in (
         (r"create_agent ", "custom"),
-        (r"ChatPromptTemplate$|ChatAdapter\b|.*\.workflow$|execute_task |invoke_workflow |.*[Pp]arser$", "chain"),
+        (r"ChatPromptTemplate$|ChatAdapter\b|.*\.workflow$|execute_task |invoke_workflow |plan |.*[Pp]arser$", "chain"),
+        (r"(search|create|update|upsert|delete)_memory(_store)?\b", "memory"),
         (r".*\._prepare_chat_with_tools$", "chain"),
         (r"invoke_agent |.*\.agent$|.*[Aa]gent\.run$|.*_execute_core$", "agent"),
         (r"handoff\b|.*\.handoff$", "handoff"),

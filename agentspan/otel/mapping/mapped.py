@@ -258,6 +258,8 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
         {} if is_plain else {"name": span.name, "scope": span.scope.name, "version": span.scope.version}
     )
     about = {key: value for key, value in about.items() if value} | _said_seldom(span)
+    if "system" in payload and genai.INPUT in span.attributes and genai.INSTRUCTIONS not in span.attributes:
+        about["system"] = "message"
     if about:
         payload["otel"] = about
 

@@ -45,6 +45,8 @@ _TOKENS = (
     row("result.cached_tokens", "llm.token_count.prompt_details.cache_read", read=whole),
     row("result.cache_write_tokens", "llm.token_count.prompt_details.cache_write", read=whole),
     row("result.reasoning_tokens", "llm.token_count.completion_details.reasoning", read=whole),
+    row("result.input_audio_tokens", "llm.token_count.prompt_details.audio", read=whole),
+    row("result.output_audio_tokens", "llm.token_count.completion_details.audio", read=whole),
     row("result.cost_usd", "llm.cost.total", read=number),
 )
 _ROWS: dict[str, tuple[Row, ...]] = {

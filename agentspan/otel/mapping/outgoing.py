@@ -1,10 +1,18 @@
-"""The attributes with which spans go out: the newest GenAI conventions, and the kind and values of OpenInference."""
+"""The attributes with which spans go out: the newest GenAI conventions, and the kind and values of OpenInference.
 
-from collections.abc import Mapping
-from typing import Any
+A field goes out as the attribute that it is read from: the tables are those of `genai` and `sdks`, the other way round.
+What was recorded of a span of OpenTelemetry and became no field goes out as it came.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from agentspan import jsontext
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.otel.mapping import genai, parts, sdks
+from agentspan.otel.mapping.draft import Row
+from agentspan.otel.mapping.messages import instructions, tools
+from agentspan.otel.mapping.values import begin_span, first, listed, millis, number
 from agentspan.schemas.span_types import REGISTRY
 
 _KINDS = {
@@ -20,81 +28,134 @@ _KINDS = {
     "guardrail": "GUARDRAIL",
     "evaluation": "EVALUATOR",
 }
-_OPERATIONS = {
-    "agent": "invoke_agent",
-    "chain": "invoke_workflow",
-    "llm": "chat",
-    "tool": "execute_tool",
-    "mcp": "execute_tool",
-    "retrieval": "retrieval",
-    "embedding": "embeddings",
+_CLIENTS = frozenset({"llm", "embedding", "retrieval", "memory", "mcp"})
+_NAMED_BY = {"llm": "model", "embedding": "model", "rerank": "model", "retrieval": "source", "memory": ""}
+_CONVERSING = frozenset({"agent", "chain", "llm"})
+_MEMORY = {ours: theirs for theirs, ours in genai.MEMORY.items()}
+_TARGETS = {"tools/call": "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
+"""The attribute with the target of a method of MCP; that of any other method is the URI of a resource."""
+_CALL = "tools/call"
+_ARGUMENTS, _RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
+Write = Callable[[Any], Any]
+
+
+class Out(NamedTuple):
+    """Where a field goes: the attribute, and how its value is written."""
+
+    attribute: str
+    write: Write
+
+
+def _plain(value: Any) -> Any:
+    return value if type(value) in (str, int, float, bool) else None
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else value if type(value) is str else jsontext.encode(value)[0]
+
+
+def _list(value: Any) -> Any:
+    is_flat = type(value) is list and all(type(each) is str for each in value)
+    return value if is_flat else _json(value)
+
+
+def _double(value: Any) -> float | None:
+    found = number(value)
+    return None if found is None else float(found)
+
+
+def _seconds(value: Any) -> float | None:
+    found = number(value)
+    return None if found is None else found / 1000
+
+
+def _reasons(value: Any) -> list[str] | None:
+    return [value] if type(value) is str else None
+
+
+def _instructions(value: Any) -> str | None:
+    return _json(parts.instructions(value)) if value else None
+
+
+def _tools(value: Any) -> str | None:
+    return _json(parts.tools(value))
+
+
+_WRITERS: Mapping[Callable[[Any], Any], Write] = {
+    first: _reasons,
+    listed: _list,
+    millis: _seconds,
+    number: _double,
+    instructions: _instructions,
+    tools: _tools,
 }
-_NAMED_BY = {"llm": "model", "embedding": "model", "rerank": "model"}
-_FIELDS: Mapping[str, Mapping[str, str]] = {
-    "llm": {
-        "provider": "gen_ai.provider.name",
-        "model": "gen_ai.request.model",
-        "temperature": "gen_ai.request.temperature",
-        "max_tokens": "gen_ai.request.max_tokens",
-        "stream": "gen_ai.request.stream",
-        "seed": "gen_ai.request.seed",
-        "top_p": "gen_ai.request.top_p",
-        "response_model": "gen_ai.response.model",
-        "response_id": "gen_ai.response.id",
-        "input_tokens": "gen_ai.usage.input_tokens",
-        "output_tokens": "gen_ai.usage.output_tokens",
-        "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
-        "cache_write_tokens": "gen_ai.usage.cache_write.input_tokens",
-        "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
-        "cost_usd": "gen_ai.usage.cost",
-    },
-    "embedding": {"model": "gen_ai.request.model", "input_tokens": "gen_ai.usage.input_tokens"},
-    "agent": {
-        "name": "gen_ai.agent.name",
-        "version": "gen_ai.agent.version",
-        "conversation_id": "gen_ai.conversation.id",
-    },
-    "chain": {"name": "gen_ai.workflow.name"},
-    "tool": {"name": "gen_ai.tool.name", "call_id": "gen_ai.tool.call.id"},
-    "retrieval": {"query": "gen_ai.retrieval.query.text", "source": "gen_ai.data_source.id"},
+"""How the value of a field is written, by how it is read; as it is if it is read as it is."""
+
+
+_CONTENTS = {
+    "llm": {"cost_usd": Out("gen_ai.usage.cost", _plain)},
+    "tool": {"arguments": Out(_ARGUMENTS, _json), "output": Out(_RESULT, _json)},
+    "mcp": {"arguments": Out(_ARGUMENTS, _json), "result": Out(_RESULT, _json)},
+}
+"""Fields that are in no table, because more than one attribute is read for them; and the cost, which is our own."""
+
+
+def _table(rows: tuple[Row, ...]) -> dict[str, Out]:
+    """Return where the fields of a mapping table go: each to the first name of its first line."""
+    found: dict[str, Out] = {}
+    for place, names, read in rows:
+        side, _, field = place.partition(".")
+        if side != "run":
+            found.setdefault(field, Out(names[0], _WRITERS.get(read, _plain)))
+    return found
+
+
+_FIELDS = {
+    type_: _table(rows) | _CONTENTS.get(type_, {})
+    for type_, rows in {**genai.NEWEST, "mcp": sdks.ROWS["mcp"]}.items()
+    if type_ != "*"
 }
 
 
 def name(row: AgentSpanRow, payload: Any) -> str:
-    """Return the name of a span: its operation and what it is about, as the GenAI conventions have it."""
+    """Return the name of a span: the recorded one, else its operation and its subject, as the conventions have it."""
+    fields = payload if isinstance(payload, dict) else {}
+    recorded = _members(fields, "otel").get("name")
+    if type(recorded) is str and recorded:
+        return recorded
     type_ = _type_of(row)
-    about = payload.get(_NAMED_BY.get(type_, "name")) if isinstance(payload, dict) else None
-    operation = _OPERATIONS.get(type_, row.schema_name)
-    return f"{operation} {about}" if type(about) is str and about else operation
+    if type_ == "mcp" and type(fields.get("method")) is str:
+        head, about = fields["method"], fields.get("target") if fields["method"] in _TARGETS else None
+    else:
+        head = _operation(type_, fields) or row.schema_name
+        about = fields.get(_NAMED_BY.get(type_, "name"))
+    return f"{head} {about}" if type(about) is str and about else head
+
+
+def kind(row: AgentSpanRow) -> str:
+    """Return the kind of a span that agentspan recorded itself: CLIENT of what asks another process."""
+    return "CLIENT" if _type_of(row) in _CLIENTS else "INTERNAL"
 
 
 def attributes(row: AgentSpanRow, payload: Any, result: Any, run: AgentInstanceRow) -> dict[str, Any]:
     """Return the attributes of a span; those without a value are None."""
+    begin_span()
     type_ = _type_of(row)
     fields: dict[str, Any] = {}
     for side in (payload, result):
         fields |= side if isinstance(side, dict) else {}
-    said: dict[str, Any] = {
+    ours = {
         "openinference.span.kind": _KINDS.get(type_, "UNKNOWN" if type_ == "custom" else "CHAIN"),
-        "gen_ai.operation.name": _OPERATIONS.get(type_),
-        "session.id": run.session,
-        "user.id": run.user,
         "input.value": row.payload,
         "input.mime_type": "application/json",
         "output.value": row.result_payload,
         "output.mime_type": None if row.result_payload is None else "application/json",
     }
-    for field, attribute in _FIELDS.get(type_, {}).items():
-        said[attribute] = _plain(fields.get(field))
-    if type_ == "llm":
-        said |= _of_llm(fields)
-    elif type_ == "tool":
-        said["gen_ai.tool.call.arguments"] = _json(fields.get("arguments"))
-        said["gen_ai.tool.call.result"] = _json(fields.get("output"))
+    said = {"session.id": run.session, "user.id": run.user, **_of_fields(type_, fields, run)}
     error = fields.get("error")
     if row.status == "failed" and isinstance(error, dict):
         said["error.type"] = _plain(error.get("type")) or "_OTHER"
-    return said
+    return ours | said | _recorded(fields) | ours  # first of all: a receiver with a limit keeps the first ones
 
 
 def run_attributes(row: AgentInstanceRow, agent: str, version: str) -> dict[str, Any]:
@@ -113,55 +174,82 @@ def run_attributes(row: AgentInstanceRow, agent: str, version: str) -> dict[str,
     }
 
 
-def _of_llm(fields: Mapping[str, Any]) -> dict[str, Any]:
-    system, reason = fields.get("system"), fields.get("finish_reason")
-    answered = fields.get("output_messages")
-    if not answered and type(fields.get("text")) is str:
-        answered = [{"role": "assistant", "content": fields["text"]}]
-    return {
-        "gen_ai.input.messages": _messages(fields.get("messages")),
-        "gen_ai.output.messages": _messages(answered),
-        "gen_ai.system_instructions": _json([{"type": "text", "content": system}] if type(system) is str else system),
-        "gen_ai.tool.definitions": _json(fields.get("tools")),
-        "gen_ai.response.finish_reasons": [reason] if type(reason) is str else None,
+def _of_fields(type_: str, fields: Mapping[str, Any], run: AgentInstanceRow) -> dict[str, Any]:
+    said = {out.attribute: out.write(fields.get(field)) for field, out in _FIELDS.get(type_, {}).items()}
+    said[genai.OPERATION] = _operation(type_, fields)
+    if type_ in _CONVERSING:
+        said["gen_ai.conversation.id"] = said.get("gen_ai.conversation.id") or run.session
+        said |= _messages(fields) if type_ == "llm" else _input_and_output(fields)
+    return said | (_of_mcp(fields) if type_ == "mcp" else {})
+
+
+def _operation(type_: str, fields: Mapping[str, Any]) -> str | None:
+    if type_ == "memory":
+        return _MEMORY.get(str(fields.get("operation")))
+    if type_ == "mcp":
+        return "execute_tool" if fields.get("method") == _CALL else None
+    return genai.OPERATIONS.get(type_)
+
+
+def _messages(fields: Mapping[str, Any]) -> dict[str, Any]:
+    asked, answered = fields.get("messages"), fields.get("output_messages")
+    if not answered and (fields.get("text") or fields.get("tool_calls")):
+        text, calls = fields.get("text"), fields.get("tool_calls")
+        answered = [{"role": "assistant", "content": text or "", "tool_calls": calls if type(calls) is list else []}]
+    said: dict[str, Any] = {}
+    if _members(fields, "otel").get("system") == "message":
+        asked = [{"role": "system", "content": fields.get("system")}, *(asked if type(asked) is list else [])]
+        said[genai.INSTRUCTIONS] = None
+    return said | {
+        genai.INPUT: _json(parts.messages_of(asked)),
+        genai.OUTPUT: _json(parts.messages_of(answered, "assistant")),
     }
 
 
-def _messages(found: Any) -> str | None:
-    """Return messages of OpenAI's chat with the parts of the GenAI conventions, as JSON."""
-    if type(found) is not list or not found:
-        return None
-    return _json([_message(each) for each in found if isinstance(each, dict)])
+def _input_and_output(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an agent or a workflow was given and answered, where it is a text or messages."""
+    sides = ((genai.INPUT, "input", "user"), (genai.OUTPUT, "output", "assistant"))
+    return {name: _json(parts.messages_of(_spoken(fields.get(field)), role)) for name, field, role in sides}
 
 
-def _message(said: Mapping[str, Any]) -> dict[str, Any]:
-    content, parts = said.get("content"), []
-    if said.get("role") == "tool":
-        parts.append({"type": "tool_call_response", "id": said.get("tool_call_id"), "response": content})
-    elif type(content) is str:
-        parts += [{"type": "text", "content": content}] if content else []
-    elif type(content) is list:
-        parts += [each if isinstance(each, dict) else {"type": "text", "content": each} for each in content]
-    calls = said.get("tool_calls")
-    for call in calls if type(calls) is list else ():
-        if isinstance(call, dict):
-            inner = call.get("function")
-            function = inner if isinstance(inner, dict) else call
-            about = {"name": function.get("name"), "arguments": function.get("arguments")}
-            parts.append({"type": "tool_call", "id": call.get("id"), **about})
-    return {"role": said.get("role", "user"), "parts": parts}
+def _spoken(value: Any) -> Any:
+    are_messages = type(value) is list and all(type(each) is dict and "role" in each for each in value)
+    return value if are_messages or type(value) is str else None
+
+
+def _of_mcp(fields: Mapping[str, Any]) -> dict[str, Any]:
+    method, given = fields.get("method"), fields.get("arguments")
+    said = {"gen_ai.tool.name": None, _TARGETS.get(str(method), "mcp.resource.uri"): _plain(fields.get("target"))}
+    if method == "prompts/get" and type(given) is dict:
+        said |= {_ARGUMENTS: None} | {f"{sdks.VARIABLE}{name}": _json(value) for name, value in given.items()}
+    return said | (_failure_of_mcp(fields.get("error_code")) if fields.get("is_error") is True else {})
+
+
+def _failure_of_mcp(code: Any) -> dict[str, Any]:
+    is_number = type(code) is int or (type(code) is str and code.lstrip("-").isdigit())
+    return {"rpc.response.status_code": str(code)} if is_number else {"error.type": _plain(code) or "tool_error"}
+
+
+def _recorded(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a span of OpenTelemetry that became no field, and its instrumentor.
+
+    What agentspan writes itself is left out: the next one would take it for its own.
+    """
+    otel = _members(fields, "otel")
+    about = {
+        f"otel.scope.{name}": otel[key] for name, key in (("name", "scope"), ("version", "version")) if key in otel
+    }
+    left = _members(fields, "attributes")
+    return about | {name: value for name, value in left.items() if not name.startswith("agentspan.")}
+
+
+def _members(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = fields.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _type_of(row: AgentSpanRow) -> str:
     found = REGISTRY.resolve(row.schema_name).name
-    return (
-        found if found in _KINDS or found in _OPERATIONS else row.schema_name if row.schema_name in _KINDS else "custom"
-    )
-
-
-def _plain(value: Any) -> Any:
-    return value if type(value) in (str, int, float, bool) else None
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else value if type(value) is str else jsontext.encode(value)[0]
+    if found in _KINDS or found in _CLIENTS:
+        return found
+    return row.schema_name if row.schema_name in _KINDS else "custom"

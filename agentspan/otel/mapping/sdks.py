@@ -6,8 +6,9 @@ from agentspan.otel.span import OtelSpan
 
 _METHOD = "mcp.method.name"
 _ARGUMENTS, _RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
+VARIABLE = "gen_ai.prompt.variable."
 _ANTHROPIC, _MCP = "com.anthropic.sdk.", "mcp-python-sdk"
-_ROWS: dict[str, tuple[Row, ...]] = {
+ROWS: dict[str, tuple[Row, ...]] = {
     "llm": (
         row("result.finish_reason", "anthropic.message.stop_reason", read=text),
         row("payload.thinking_tokens", "anthropic.thinking.budget_tokens", read=whole),
@@ -37,8 +38,11 @@ def _rest(draft: Draft) -> None:
     method = draft.payload.get("method", "")
     named = draft.span.name.removeprefix("MCP send ").removeprefix(method).strip()
     draft.put("payload.target", named or None)
-    draft.use("gen_ai.operation.name")
+    if method == "tools/call":
+        draft.use("gen_ai.operation.name")
     draft.put("payload.arguments", parsed(draft.get(_ARGUMENTS)), _ARGUMENTS)
+    given = [name for name in draft.left if name.startswith(VARIABLE)]
+    draft.put("payload.arguments", {name.removeprefix(VARIABLE): draft.left[name] for name in given} or None, *given)
     draft.put("result.result", parsed(draft.get(_RESULT)), _RESULT)
     code = draft.get("rpc.response.status_code") or draft.get("error.type")
     if code is not None or draft.span.status == "ERROR":
@@ -46,4 +50,4 @@ def _rest(draft: Draft) -> None:
         draft.put("result.error_code", code, "rpc.response.status_code")
 
 
-FAMILY = Family("SDK", _holds, _kind, _ROWS, _rest)
+FAMILY = Family("SDK", _holds, _kind, ROWS, _rest)

@@ -87,8 +87,6 @@ def _kind(span: OtelSpan) -> str | None:
 
 def _rest(draft: Draft) -> None:
     draft.use(KIND)
-    if _OPERATIONS.get(str(draft.get(OPERATION))) == draft.type:
-        draft.use(OPERATION)
     for name, twin in ((_TASK_IN, _IN), (_TASK_OUT, _OUT), ("gen_ai.tool.call.arguments", _IN)):
         if draft.get(name) == draft.get(twin):
             draft.use(name)  # the same text twice

@@ -21,7 +21,8 @@ def _resource_logs(said: Mapping[str, Any]) -> bytes:
 
 
 def _scope_logs(said: Mapping[str, Any]) -> bytes:
-    return _bytes(1, _scope(said["scope"])) + b"".join(_bytes(2, _log(each)) for each in said["logRecords"])
+    records = b"".join(_bytes(2, _log(each)) for each in said["logRecords"])
+    return _bytes(1, _scope(said["scope"])) + records + _text(3, said["schemaUrl"])
 
 
 def _log(said: Mapping[str, Any]) -> bytes:
@@ -40,26 +41,39 @@ def _resource_spans(said: Mapping[str, Any]) -> bytes:
 
 
 def _scope_spans(said: Mapping[str, Any]) -> bytes:
-    return _bytes(1, _scope(said["scope"])) + b"".join(_bytes(2, _span(each)) for each in said["spans"])
+    spans = b"".join(_bytes(2, _span(each)) for each in said["spans"])
+    return _bytes(1, _scope(said["scope"])) + spans + _text(3, said["schemaUrl"])
 
 
 def _span(said: Mapping[str, Any]) -> bytes:
     parts = [
         _bytes(1, bytes.fromhex(said["traceId"])),
         _bytes(2, bytes.fromhex(said["spanId"])),
+        _text(3, said.get("traceState", "")),
         _bytes(4, bytes.fromhex(said["parentSpanId"])) if "parentSpanId" in said else b"",
         _text(5, said["name"]),
         _number(6, said["kind"]),
         _fixed(7, int(said["startTimeUnixNano"])),
         _fixed(8, int(said["endTimeUnixNano"])),
         _attributes(9, said["attributes"]),
+        _number(10, said.get("droppedAttributesCount", 0)),
+        *(_bytes(11, _event(event)) for event in said.get("events", ())),
+        _number(12, said.get("droppedEventsCount", 0)),
+        *(_bytes(13, _link(link)) for link in said.get("links", ())),
+        _number(14, said.get("droppedLinksCount", 0)),
     ]
-    for event in said.get("events", ()):
-        about = _fixed(1, int(event["timeUnixNano"])) + _text(2, event["name"])
-        parts.append(_bytes(11, about + _attributes(3, event["attributes"])))
     status = said["status"]
     parts.append(_bytes(15, _text(2, status.get("message", "")) + _number(3, status["code"])))
     return b"".join(parts)
+
+
+def _event(said: Mapping[str, Any]) -> bytes:
+    return _fixed(1, int(said["timeUnixNano"])) + _text(2, said["name"]) + _attributes(3, said["attributes"])
+
+
+def _link(said: Mapping[str, Any]) -> bytes:
+    ids = _bytes(1, bytes.fromhex(said["traceId"])) + _bytes(2, bytes.fromhex(said["spanId"]))
+    return ids + _text(3, said.get("traceState", "")) + _attributes(4, said["attributes"])
 
 
 def _attributes(field: int, said: Sequence[Mapping[str, Any]]) -> bytes:
@@ -67,6 +81,8 @@ def _attributes(field: int, said: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _value(said: Mapping[str, Any]) -> bytes:
+    if not said:  # null
+        return b""
     ((kind, value),) = said.items()
     if kind == "stringValue":
         return _bytes(1, _utf8(value))
@@ -76,6 +92,8 @@ def _value(said: Mapping[str, Any]) -> bytes:
         return b"\x18" + varint(int(value) & 2**64 - 1)
     if kind == "doubleValue":
         return b"\x21" + struct.pack("<d", value)
+    if kind == "kvlistValue":
+        return _bytes(6, _attributes(1, value["values"]))
     return _bytes(5, b"".join(_bytes(1, _value(each)) for each in value["values"]))
 
 
