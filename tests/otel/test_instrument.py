@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import ProxyTracerProvider
 
 import agentspan
 from agentspan.errors import InvalidValue
@@ -47,6 +48,7 @@ def test_it_turns_on_what_is_installed_and_undoes_that(caplog: pytest.LogCapture
         on = agentspan.instrument()
     expected = agentspan.Instrumented("openai", "openinference-instrumentation-openai", "9.9")
     assert expected in on
+    assert isinstance(trace.get_tracer_provider(), ProxyTracerProvider), "libraries that want to set one ask for this"
     assert "nothing records dspy; pip install openinference-instrumentation-dspy" in caplog.text
     assert "crewai could not be turned on: RuntimeError: does not fit" in caplog.text
     assert agentspan.instrument("openai") == (), "it is on already"
