@@ -197,6 +197,35 @@ def test_langfuse() -> None:
     assert (told.run.session, told.run.user) == ("trip-7", "mia")
 
 
+def test_langfuse_tells_provider_and_finish_reason_beside_the_fields() -> None:
+    said = {"langfuse.observation.type": "generation", "langfuse.observation.model.name": "m"}
+    meta = {f"langfuse.observation.metadata.{name}": _json(value) for name, value in (("ls_provider", "anthropic"),
+            ("finish_reason", "stop"))}  # fmt: skip
+    told = mapped({**said, **meta}, "mine", scope="langfuse-sdk")
+    assert (told.payload["provider"], told.result_payload) == ("anthropic", {"finish_reason": "stop"})
+    assert "attributes" not in told.payload
+    assert mapped(said, "OpenAI-generation", scope="langfuse-sdk").payload["provider"] == "openai"
+    answer = {"choices": [{"message": {"content": "Yes"}, "finish_reason": "length"}]}
+    whole = mapped({**said, "langfuse.observation.output": _json(answer)})
+    assert (whole.result_payload or {})["finish_reason"] == "length"
+
+
+def test_langfuse_takes_the_parts_of_langchains_tokens_out_of_their_sum() -> None:
+    said = {"langfuse.observation.type": "generation", "langfuse.observation.model.name": "m"}
+    used = {"input": 8, "input_cache_read": 2, "output": 4, "output_reasoning": 3, "total": 17}
+    told = mapped({**said, "langfuse.observation.usage_details": _json(used)})
+    assert told.result_payload == {"input_tokens": 10, "cached_tokens": 2, "output_tokens": 7, "reasoning_tokens": 3}
+    used = {"input_tokens": 9, "input_audio": 2, "output_tokens": 4}
+    told = mapped({**said, "langfuse.observation.usage_details": _json(used)})
+    assert told.result_payload == {"input_tokens": 9, "output_tokens": 4}
+
+
+def test_an_item_of_an_answer_has_an_id_that_is_not_the_answers() -> None:
+    said = {"langfuse.observation.type": "generation", "langfuse.observation.model.name": "m"}
+    item = {"id": "i1", "type": "message", "status": "completed", "role": "assistant", "content": [{"text": "Yes"}]}
+    assert "response_id" not in (mapped({**said, "langfuse.observation.output": _json(item)}).result_payload or {})
+
+
 def test_langfuse_errors_have_a_level() -> None:
     said = {"langfuse.observation.type": "tool", "langfuse.observation.level": "ERROR"}
     told = mapped({**said, "langfuse.observation.status_message": "no seats"})
