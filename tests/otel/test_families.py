@@ -531,6 +531,65 @@ def test_tools_and_embeddings_of_llama_index_by_traceloop() -> None:
     assert (one.payload["input"], one.payload["input_count"], one.result_payload) == ("a", 1, {"dimensions": 2})
 
 
+LLAMA_INDEX = "opentelemetry.instrumentation.llamaindex"
+TASK = {"traceloop.span.kind": "task", "traceloop.entity.name": "OpenAILike.task"}
+
+
+def test_calls_of_llama_index_by_traceloop() -> None:
+    asked, made = "traceloop.entity.input", "traceloop.entity.output"
+    tool = {"type": "function", "function": {"name": "f"}}
+    chat = {
+        **TASK,
+        "gen_ai.operation.name": "chat",
+        "gen_ai.response.model": "m",
+        "gen_ai.usage.input_tokens": 10,
+        "gen_ai.input.messages": _json([{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]),
+        asked: _json({"messages": [{"role": "user"}], "kwargs": {"tools": [tool]}}),
+        made: _json({"message": {"role": "assistant"}, "raw": {"id": "c1"}, "delta": None}),
+    }
+    told = mapped(chat, "OpenAILike.task", LLAMA_INDEX)
+    assert (told.type, told.payload["model"], told.payload["tools"]) == ("llm", "m", [tool])
+    assert told.payload["attributes"] == {"traceloop.entity.name": "OpenAILike.task"}
+    raw = {"id": "c1", "model": "m", "choices": [{"message": {"content": "sunny"}, "finish_reason": "stop"}]}
+    answer = {"text": "sunny", "raw": raw, "additional_kwargs": {"prompt_tokens": 10, "completion_tokens": 4}}
+    completion = mapped({**TASK, asked: _json({"prompt": "hi"}), made: _json(answer)}, "OpenAILike.task", LLAMA_INDEX)
+    result = completion.result_payload or {}
+    assert (completion.type, completion.payload["messages"]) == ("llm", [{"role": "user", "content": "hi"}])
+    assert (result["text"], result["finish_reason"], result["response_id"]) == ("sunny", "stop", "c1")
+    assert (completion.payload["model"], result["input_tokens"], result["output_tokens"]) == ("m", 10, 4)
+    others: tuple[dict[str, Any], ...] = ({"messages": []}, {"args": ["hi"]}, {"prompt": {"template": "hi"}})
+    for around in others:
+        assert mapped({**TASK, asked: _json(around)}, "OpenAILike.task", LLAMA_INDEX).type == "chain", "no call twice"
+
+
+def test_retrieval_of_llama_index_by_traceloop_is_one_step() -> None:
+    name, asked, made = "VectorIndexRetriever.task", "traceloop.entity.input", "traceloop.entity.output"
+    node = {"node": {"id_": "n1", "text": "Rome is sunny", "metadata": {}}, "score": 0.5}
+    inner = {"query_bundle": {"query_str": "Rome?"}}
+    for query in ("Rome?", {"query_str": "Rome?"}):
+        said = {**TASK, asked: _json({"str_or_query_bundle": query}), made: _json([_json(node)])}
+        told = mapped(said, name, LLAMA_INDEX)
+        assert (told.type, told.payload["query"], told.payload["source"]) == ("retrieval", "Rome?", "OpenAILike")
+        assert (told.result_payload or {}) == {
+            "documents": [{"id": "n1", "content": "Rome is sunny", "score": 0.5}],
+            "count": 1,
+        }
+    assert mapped({**TASK, asked: _json(inner)}, name, LLAMA_INDEX).type == "chain"
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        (LLAMA_INDEX, {"traceloop.span.kind": "workflow", "traceloop.entity.name": "FunctionAgent.workflow"}),
+        ("openinference.instrumentation.llama_index", {"openinference.span.kind": "CHAIN"}),
+    ],
+)
+def test_an_agent_of_llama_index_has_its_name(scope: str, said: dict[str, str]) -> None:
+    told = mapped({**said, "agent.name": "weatherman"}, "FunctionAgent.run", scope)
+    assert (told.type, told.payload["name"], told.run.agent) == ("agent", "weatherman", "weatherman")
+    assert mapped(said, "FunctionAgent.run", scope).type == "chain"
+
+
 def test_langfuse_tells_the_time_of_the_first_token() -> None:
     began = "langfuse.observation.completion_start_time"
     said = {"langfuse.observation.type": "generation", began: _json("1970-01-01T00:00:01.250000Z")}

@@ -26,6 +26,7 @@ KINDS = {
     "EVALUATOR": "evaluation",
 }
 _HANDOFF = "handoff to "
+_LLAMA_INDEX = "openinference.instrumentation.llama_index"
 _PREPARES = "._prepare_chat_with_tools"
 """The name of a span of LlamaIndex that is said to be a call, and only makes the arguments of one."""
 _WITHOUT_CALLS = frozenset({"openinference.instrumentation.claude_agent_sdk"})
@@ -94,6 +95,8 @@ def _kind(span: OtelSpan) -> str | None:
     found = KINDS.get(kind.upper()) if type(kind) is str else None
     if found == "llm" and span.name.endswith(_PREPARES):
         return "chain"
+    if found == "chain" and "agent.name" in span.attributes and span.scope.name == _LLAMA_INDEX:
+        return "agent"
     return "handoff" if found == "tool" and span.name.startswith(_HANDOFF) else found
 
 

@@ -62,6 +62,16 @@ CASES = (
     Case("dspy_program", ("dspy", f"{_OI}dspy"), frozenset({"chain", "llm"}), (20, 8), 2),
     Case("claude_agent", ("claude-agent-sdk", f"{_OI}claude-agent-sdk"), frozenset({"agent", "tool"}), (3500, 90)),
     Case("smolagents_agent", ("smolagents[openai]", f"{_OI}smolagents"), _AGENT, (30, 12)),
+    Case("smolagents_fails", ("smolagents[openai]", f"{_OI}smolagents"), _AGENT, (30, 12), 2, 3),
+    Case("langfuse_calls", ("langfuse", "openai"), frozenset({"chain", "llm"}), (40, 16), 2),
+    Case("litellm_callback", ("litellm", f"{_OI}litellm", f"{_OI}openai"), _CALL, (70, 28), 2),
+    Case(
+        "llama_index_traceloop",
+        (*_LLAMA_INDEX[:2], "opentelemetry-instrumentation-llamaindex"),
+        frozenset({"agent", "llm", "tool", "retrieval", "embedding"}),
+        (80, 32),
+        8,
+    ),
 )
 
 
@@ -111,7 +121,10 @@ def test_a_framework_is_recorded_by_one_line_and_by_none(case: Case, tmp_path: P
     for spans in (one, none):
         assert case.types <= {span.schema_name for span in spans}
         assert [span.status for span in spans if span.status != "complete"] == ["failed"] * case.failed
-        for call in [span for span in spans if span.schema_name == "llm"]:
+        calls = [span for span in spans if span.schema_name == "llm"]
+        answered = [call for call in calls if call.status == "complete"]
+        assert not calls or len(answered) == case.tokens[0] // 10, "each call once"
+        for call in calls:
             assert call.label
             assert '"messages"' in call.payload
             assert call.result_payload is not None
