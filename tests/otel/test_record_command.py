@@ -292,6 +292,13 @@ def said(folder: Path, program: str, *arguments: str) -> tuple[list[str], int]:
     return [line.removeprefix("agentspan: ") for line in lines], process.returncode
 
 
+def test_a_program_that_asks_whether_a_framework_is_there_is_recorded(folder: Path) -> None:
+    (folder / "agent.py").write_text("from importlib.util import find_spec\nassert find_spec('openai')\n" + AGENT)
+    with start(folder, "record", "--", sys.executable, "agent.py") as process:
+        process.communicate("hello\n", 60)
+    assert stored(folder) == [("llm", "complete", 5)]
+
+
 def test_a_program_that_imports_no_framework_imports_nothing_of_agentspan(folder: Path) -> None:
     imported = "[name for name in sys.modules if name.partition('.')[0] in ('agentspan', 'opentelemetry')]"
     waited_for = "sorted(sys.meta_path[0].find_spec.__globals__['WANTED'])"
