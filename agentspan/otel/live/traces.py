@@ -30,6 +30,7 @@ from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known
 from agentspan.recording.span_and_run import Run, Span
+from agentspan.recovery.writers import program_name
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.lookup import unique
 from agentspan.text import one_line
@@ -195,7 +196,8 @@ class Traces:
             key = f"{key}/{os.getpid()}"
         found = self._of_process.get(key)
         if found is None:
-            found = self._of_process[key] = self._begun(key, program.name, program.version, span, {})
+            name = program.name if program.is_named else program_name()
+            found = self._of_process[key] = self._begun(key, name, program.version, span, {})
         return found
 
     def _begun(self, key: str, name: str, version: str | None, first: OtelSpan, about: dict[str, Any]) -> RunOfTraces:
