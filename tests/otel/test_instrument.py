@@ -27,7 +27,8 @@ FAKES = ("openai", "crewai", "dspy", "fake_openai_instrumentor", "fake_broken_in
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A framework that is recorded, one whose instrumentor is broken, one without, and a file to record into."""
     monkeypatch.syspath_prepend(str(packages_in(tmp_path / "packages")))
-    for name in ("OTEL_SEMCONV_STABILITY_OPT_IN", "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"):
+    wanted = ("OTEL_SEMCONV_STABILITY_OPT_IN", "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT")
+    for name in (*wanted, "USE_OTEL_LITELLM_REQUEST_SPAN"):
         monkeypatch.setenv(name, "set")
     agentspan.configure(tmp_path / "runs.db", raise_errors=True)
     yield

@@ -1,5 +1,6 @@
 """Calls of a model that several instrumentors of this process recorded: found when the trace around them ends."""
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Calls:
         self._recorder = recorder
         self._seen: deque[_Seen] = deque(maxlen=MOST)
         self._kept: dict[str, str] = {}
+        self._lock = threading.RLock()
 
     def note(self, node: Span, span: Any, *, is_late: bool) -> None:
         """Note a span that has ended, and may be a call.
@@ -78,6 +80,14 @@ class Calls:
 
     def settle(self, since_ns: int) -> None:
         """Mark the duplicates among the calls that ended after this time, and complete those that are kept."""
+        with self._lock:  # what one thread found first must not be written last
+            self._settle(since_ns)
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
+    def _settle(self, since_ns: int) -> None:
         seen = self._since(since_ns)
         if len(seen) < 2 or not _may_repeat(seen):
             return

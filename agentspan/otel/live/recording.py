@@ -94,6 +94,8 @@ class LiveRecording:
             self._end_root(trace, node, span)
         else:
             self._end(node, span, end, attributes, may_be_judged=may_be_judged)
+        if is_root:
+            trace.has_ended = True  # first: a call that is noted after it was settled has it settled again
         if is_root or parent is None:
             inside.calls.settle(span.start_time)
         elif is_call and trace.has_ended:  # it came late

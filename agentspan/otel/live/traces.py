@@ -107,6 +107,8 @@ class Traces:
     def renew(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""
         self._lock = threading.RLock()
+        for inside in (*self._inside.values(), *self._of_process.values()):
+            inside.calls.renew()
 
     def get(self, trace_id: int) -> Trace | None:
         """Return a trace, also one that ended a while ago; None of one that is not known."""
