@@ -198,6 +198,8 @@ def _is_in_front() -> bool:
 
 def _said(location: Location, began: str, noted: Noted) -> list[str]:
     """Return lines: what is missing, what was recorded since a time, and how to look at it."""
+    if location.path is not None and not location.path.exists():  # nothing is imported to read it
+        return [f"nothing was recorded: {safe(noted.why_nothing())}"]
     from agentspan.database import open
 
     try:
@@ -206,9 +208,7 @@ def _said(location: Location, began: str, noted: Noted) -> list[str]:
             new = [row for row in rows if isinstance(row, AgentInstanceRow) and row.inserted_at >= began]
             agents = database.storage.find(*{row.agent_id for row in new}).rows
     except AgentspanError as error:
-        if location.path is None or location.path.exists():
-            return [f"nothing was recorded: {error}"]
-        new = []
+        return [f"nothing was recorded: {error}"]
     if not new:
         return [f"nothing was recorded: {safe(noted.why_nothing())}"]
     last = new[0]

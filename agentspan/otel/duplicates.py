@@ -140,6 +140,14 @@ def _rank(one: Call, other: Call) -> int | None:
     return 2 if is_same and one.scope != other.scope and one.beside == other.beside else None
 
 
+def distance(call: Call, other: Call) -> tuple[int, int] | None:
+    """Return how far two calls of different instrumentors are apart, wherever they are; None of different calls."""
+    if call.scope == other.scope:
+        return None
+    found = next(_ranked(call._replace(beside=None), other._replace(beside=None)), None)
+    return None if found is None else found[:2]
+
+
 def _is_nested(call: Call, others: Sequence[Call]) -> bool:
     return any(call.id == other.parent or call.parent == other.id for other in others)
 

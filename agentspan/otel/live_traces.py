@@ -6,7 +6,7 @@ that depends stay in memory while their trace is recent. Those that look differe
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow
@@ -104,6 +104,7 @@ class LiveTrace:
         bytes: what it takes in memory, about.
         sizes: what each of its steps takes of that.
         calls: tells whether steps can depend on others at all.
+        above: the id of the call that it tells of again, which is in another trace; None of nearly all.
     """
 
     id: str
@@ -114,6 +115,11 @@ class LiveTrace:
     bytes: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     calls: Calls = field(default_factory=Calls)
+    above: str | None = None
+
+    def beside(self, id: str, above: str) -> "LiveTrace":
+        """Return a trace that tells of a call of this one again: the steps of both depend on each other."""
+        return replace(self, id=id, seen=set(), bytes=0, above=above)
 
 
 class Look(NamedTuple):
@@ -215,6 +221,10 @@ class LiveTraces:
         if found is not None:
             self._traces.move_to_end(trace_id)
         return found
+
+    def all(self) -> list[LiveTrace]:
+        """Return the traces that are remembered."""
+        return [*self._traces.values()]
 
     def has(self, trace_ids: Iterable[str]) -> bool:
         """Return whether all of these traces are remembered."""

@@ -17,6 +17,7 @@ from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel.identity import run_id
 from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, Named, look_at
 from agentspan.otel.mapping.resources import Program, program_of
+from agentspan.otel.retold import Calls, First, tells_again
 from agentspan.otel.span import OtelSpan, Scope
 from agentspan.otel.stored_rows import about_of, metadata_of, name_of, ns_of, stored_mapped
 from agentspan.otel.traces import Step, process_key, rank_of, root_of, trace_key
@@ -56,7 +57,15 @@ class Placing:
         for id in traces:
             if self._live.get(id) is None:
                 self.known(ctx, id)
-        return [self._live.get(id) or self._new(ctx, id, steps, now, is_whole=is_whole) for id, steps in traces.items()]
+        calls: Calls | None = None
+        for id, steps in traces.items():
+            if self._live.get(id) is None:
+                first = None
+                if tells_again(steps):
+                    calls = calls or Calls(self._live.all())
+                    first = calls.first(steps)
+                self._new(ctx, id, steps, now, is_whole=is_whole, first=first)
+        return [trace for id in traces if (trace := self._live.get(id)) is not None]
 
     def known(self, ctx: Context, trace_id: str) -> LiveTrace | None:
         """Return a trace of which spans are stored, or None."""
@@ -73,12 +82,23 @@ class Placing:
         """Forget the agents that were found: some of them may have been removed."""
         self._references.clear()
 
-    def _new(self, ctx: Context, trace_id: str, steps: Sequence[Step], now: str, *, is_whole: bool) -> LiveTrace:
+    def _new(
+        self,
+        ctx: Context,
+        trace_id: str,
+        steps: Sequence[Step],
+        now: str,
+        *,
+        is_whole: bool,
+        first: First | None = None,
+    ) -> None:
         root = root_of(steps)
         is_root = rank_of(root.span) > 0
         program = program_of(root.span.resource)
         caller = self._carried(ctx, steps)
-        if caller is not None:
+        if first is not None:
+            run = first.trace.run
+        elif caller is not None:
             run = caller
         elif root.mapped.run.is_own or not (is_root or is_whole):
             named = named_by(root, program, trace_id, is_root=is_root)
@@ -87,14 +107,13 @@ class Placing:
             key = process_key(program)
             named = Named(key, program.name, program.version)
             run = self._process(ctx, key, program) or self._registered(ctx, named, steps, None, now)
-        trace = LiveTrace(trace_id, run)
+        trace = LiveTrace(trace_id, run) if first is None else first.trace.beside(trace_id, first.call.id)
         row = OtelTraceRow(trace_id, run.row.id, now)
         outcome = ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
         if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # another process was faster
             instance = ctx.row(AgentInstanceRow, outcome.stored.agent_instance_id)
             trace = self._loaded(ctx, trace_id, instance)
         self._live.add(trace)
-        return trace
 
     def _carried(self, ctx: Context, steps: Sequence[Step]) -> LiveRun | None:
         """Return the run from which the service of a trace was called; None if it is not stored, or not named."""

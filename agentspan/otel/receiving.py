@@ -25,6 +25,7 @@ from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
 from agentspan.otel.mapping.mapped import joins, map_span, with_logs
 from agentspan.otel.mapping.values import JSON_STARTS, memory_of
 from agentspan.otel.placing import Placing, live_run, stored_step
+from agentspan.otel.retold import tells_again
 from agentspan.otel.scores import rows_of
 from agentspan.otel.scores import store as store_scores
 from agentspan.otel.span import Log, OtelSpan
@@ -391,11 +392,14 @@ def _mapped_bytes(span: OtelSpan) -> int:
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:
-    """Yield whole traces, about BATCH spans at a time."""
+    """Yield whole traces, about BATCH spans at a time; those that may tell of calls again after all others."""
     batch: dict[str, list[Step]] = {}
     count = 0
-    for trace_id, steps in traces.items():
-        if batch and count + len(steps) > BATCH:
+    again = [trace_id for trace_id, steps in traces.items() if tells_again(steps)]
+    ordered = [*(trace_id for trace_id in traces if trace_id not in again), *again] if again else traces
+    for trace_id in ordered:
+        steps = traces[trace_id]
+        if batch and (count + len(steps) > BATCH or trace_id in again[:1]):
             yield batch
             batch, count = {}, 0
         batch[trace_id] = steps

@@ -78,6 +78,8 @@ class TraceChanges:
         run.seen_s = seen_s
         self.trace.seen.update(id for id, row in self.rows.items() if row.closed_by is None)
         self.trace.written.update(self.seen.looks)
+        if self.trace.above is not None:  # the next trace may tell of another call of the same one
+            self.trace.steps.update({step.span.span_id: step for step in self.relevant})
 
 
 def _memory_of(payload: str) -> int:
@@ -99,7 +101,7 @@ def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence
         for each in (step.span.span_id, step.span.parent_span_id):
             if each is not None and each not in ids:
                 ids[each] = span_id(run.row.id, trace.id, each)
-        own, above = ids[step.span.span_id], ids[step.span.parent_span_id]
+        own, above = ids[step.span.span_id], ids[step.span.parent_span_id] or trace.above
         assert own is not None
         if own not in trace.seen:
             if step.span.trace_state:
@@ -143,7 +145,7 @@ def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[
     first_ns = min(run.start_ns, new[0].span.start_ns)
     times = times_of(first_ns, found.end_ns or None)
     columns: dict[str, Value] = {"started_at": times.started_at}
-    root = root_of(new) if run.is_own else None
+    root = root_of(new) if run.is_own and found.trace.above is None else None
     if root is not None and rank_of(root.span) > run.root:
         found.root = rank_of(root.span)
         named = named_by(root, program_of(root.span.resource), found.trace.id, is_root=True)

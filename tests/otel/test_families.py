@@ -198,6 +198,35 @@ def test_langfuse() -> None:
     assert (told.run.session, told.run.user) == ("trip-7", "mia")
 
 
+def test_langfuse_tells_provider_and_finish_reason_beside_the_fields() -> None:
+    said = {"langfuse.observation.type": "generation", "langfuse.observation.model.name": "m"}
+    meta = {f"langfuse.observation.metadata.{name}": _json(value) for name, value in (("ls_provider", "anthropic"),
+            ("finish_reason", "stop"))}  # fmt: skip
+    told = mapped({**said, **meta}, "mine", scope="langfuse-sdk")
+    assert (told.payload["provider"], told.result_payload) == ("anthropic", {"finish_reason": "stop"})
+    assert "attributes" not in told.payload
+    assert mapped(said, "OpenAI-generation", scope="langfuse-sdk").payload["provider"] == "openai"
+    answer = {"choices": [{"message": {"content": "Yes"}, "finish_reason": "length"}]}
+    whole = mapped({**said, "langfuse.observation.output": _json(answer)})
+    assert (whole.result_payload or {})["finish_reason"] == "length"
+
+
+def test_langfuse_takes_the_parts_of_langchains_tokens_out_of_their_sum() -> None:
+    said = {"langfuse.observation.type": "generation", "langfuse.observation.model.name": "m"}
+    used = {"input": 8, "input_cache_read": 2, "output": 4, "output_reasoning": 3, "total": 17}
+    told = mapped({**said, "langfuse.observation.usage_details": _json(used)})
+    assert told.result_payload == {"input_tokens": 10, "cached_tokens": 2, "output_tokens": 7, "reasoning_tokens": 3}
+    used = {"input_tokens": 9, "input_audio": 2, "output_tokens": 4}
+    told = mapped({**said, "langfuse.observation.usage_details": _json(used)})
+    assert told.result_payload == {"input_tokens": 9, "output_tokens": 4}
+
+
+def test_an_item_of_an_answer_has_an_id_that_is_not_the_answers() -> None:
+    said = {"langfuse.observation.type": "generation", "langfuse.observation.model.name": "m"}
+    item = {"id": "i1", "type": "message", "status": "completed", "role": "assistant", "content": [{"text": "Yes"}]}
+    assert "response_id" not in (mapped({**said, "langfuse.observation.output": _json(item)}).result_payload or {})
+
+
 def test_langfuse_errors_have_a_level() -> None:
     said = {"langfuse.observation.type": "tool", "langfuse.observation.level": "ERROR"}
     told = mapped({**said, "langfuse.observation.status_message": "no seats"})
@@ -503,6 +532,65 @@ def test_tools_and_embeddings_of_llama_index_by_traceloop() -> None:
     assert (texts.payload["input_count"], texts.result_payload) == (2, {"dimensions": 3})
     one = mapped({**about, asked: _json({"query": "a"}), made: "[1, 2]"}, "E.task", scope)
     assert (one.payload["input"], one.payload["input_count"], one.result_payload) == ("a", 1, {"dimensions": 2})
+
+
+LLAMA_INDEX = "opentelemetry.instrumentation.llamaindex"
+TASK = {"traceloop.span.kind": "task", "traceloop.entity.name": "OpenAILike.task"}
+
+
+def test_calls_of_llama_index_by_traceloop() -> None:
+    asked, made = "traceloop.entity.input", "traceloop.entity.output"
+    tool = {"type": "function", "function": {"name": "f"}}
+    chat = {
+        **TASK,
+        "gen_ai.operation.name": "chat",
+        "gen_ai.response.model": "m",
+        "gen_ai.usage.input_tokens": 10,
+        "gen_ai.input.messages": _json([{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]),
+        asked: _json({"messages": [{"role": "user"}], "kwargs": {"tools": [tool]}}),
+        made: _json({"message": {"role": "assistant"}, "raw": {"id": "c1"}, "delta": None}),
+    }
+    told = mapped(chat, "OpenAILike.task", LLAMA_INDEX)
+    assert (told.type, told.payload["model"], told.payload["tools"]) == ("llm", "m", [tool])
+    assert told.payload["attributes"] == {"traceloop.entity.name": "OpenAILike.task"}
+    raw = {"id": "c1", "model": "m", "choices": [{"message": {"content": "sunny"}, "finish_reason": "stop"}]}
+    answer = {"text": "sunny", "raw": raw, "additional_kwargs": {"prompt_tokens": 10, "completion_tokens": 4}}
+    completion = mapped({**TASK, asked: _json({"prompt": "hi"}), made: _json(answer)}, "OpenAILike.task", LLAMA_INDEX)
+    result = completion.result_payload or {}
+    assert (completion.type, completion.payload["messages"]) == ("llm", [{"role": "user", "content": "hi"}])
+    assert (result["text"], result["finish_reason"], result["response_id"]) == ("sunny", "stop", "c1")
+    assert (completion.payload["model"], result["input_tokens"], result["output_tokens"]) == ("m", 10, 4)
+    others: tuple[dict[str, Any], ...] = ({"messages": []}, {"args": ["hi"]}, {"prompt": {"template": "hi"}})
+    for around in others:
+        assert mapped({**TASK, asked: _json(around)}, "OpenAILike.task", LLAMA_INDEX).type == "chain", "no call twice"
+
+
+def test_retrieval_of_llama_index_by_traceloop_is_one_step() -> None:
+    name, asked, made = "VectorIndexRetriever.task", "traceloop.entity.input", "traceloop.entity.output"
+    node = {"node": {"id_": "n1", "text": "Rome is sunny", "metadata": {}}, "score": 0.5}
+    inner = {"query_bundle": {"query_str": "Rome?"}}
+    for query in ("Rome?", {"query_str": "Rome?"}):
+        said = {**TASK, asked: _json({"str_or_query_bundle": query}), made: _json([_json(node)])}
+        told = mapped(said, name, LLAMA_INDEX)
+        assert (told.type, told.payload["query"], told.payload["source"]) == ("retrieval", "Rome?", "OpenAILike")
+        assert (told.result_payload or {}) == {
+            "documents": [{"id": "n1", "content": "Rome is sunny", "score": 0.5}],
+            "count": 1,
+        }
+    assert mapped({**TASK, asked: _json(inner)}, name, LLAMA_INDEX).type == "chain"
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        (LLAMA_INDEX, {"traceloop.span.kind": "workflow", "traceloop.entity.name": "FunctionAgent.workflow"}),
+        ("openinference.instrumentation.llama_index", {"openinference.span.kind": "CHAIN"}),
+    ],
+)
+def test_an_agent_of_llama_index_has_its_name(scope: str, said: dict[str, str]) -> None:
+    told = mapped({**said, "agent.name": "weatherman"}, "FunctionAgent.run", scope)
+    assert (told.type, told.payload["name"], told.run.agent) == ("agent", "weatherman", "weatherman")
+    assert mapped(said, "FunctionAgent.run", scope).type == "chain"
 
 
 def test_langfuse_tells_the_time_of_the_first_token() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import ProxyTracerProvider
 
 import agentspan
 from agentspan.errors import InvalidValue
@@ -26,7 +27,8 @@ FAKES = ("openai", "crewai", "dspy", "fake_openai_instrumentor", "fake_broken_in
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A framework that is recorded, one whose instrumentor is broken, one without, and a file to record into."""
     monkeypatch.syspath_prepend(str(packages_in(tmp_path / "packages")))
-    for name in ("OTEL_SEMCONV_STABILITY_OPT_IN", "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"):
+    wanted = ("OTEL_SEMCONV_STABILITY_OPT_IN", "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT")
+    for name in (*wanted, "USE_OTEL_LITELLM_REQUEST_SPAN"):
         monkeypatch.setenv(name, "set")
     agentspan.configure(tmp_path / "runs.db", raise_errors=True)
     yield
@@ -47,6 +49,7 @@ def test_it_turns_on_what_is_installed_and_undoes_that(caplog: pytest.LogCapture
         on = agentspan.instrument()
     expected = agentspan.Instrumented("openai", "openinference-instrumentation-openai", "9.9")
     assert expected in on
+    assert isinstance(trace.get_tracer_provider(), ProxyTracerProvider), "libraries that want to set one ask for this"
     assert "nothing records dspy; pip install openinference-instrumentation-dspy" in caplog.text
     assert "crewai could not be turned on: RuntimeError: does not fit" in caplog.text
     assert agentspan.instrument("openai") == (), "it is on already"

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from agentspan import Tracer
@@ -13,6 +14,7 @@ from agentspan.otel.duplicates import call_of
 from agentspan.otel.live import calls as calls_module
 from agentspan.otel.live.recording import LiveRecording
 from tests.impatient import at_once, elsewhere
+from tests.otel.replaying import spans_in
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "openai"}
 
@@ -21,6 +23,30 @@ CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.pr
 def live(tmp_path: Path) -> Any:
     tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
     yield LiveRecording(tracer.recorder)
+    tracer.shutdown()
+
+
+def test_a_call_that_ends_just_after_its_trace_was_settled_is_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SpanProcessor(tracer))
+    outer = provider.get_tracer("openinference.instrumentation.litellm").start_span("completion", attributes=CHAT)
+    around = trace.set_span_in_context(outer)
+    late = provider.get_tracer("litellm").start_span("chat m", around, attributes=CHAT)
+    real = calls_module.Calls.settle
+
+    def settle(self: Any, since_ns: int) -> None:
+        real(self, since_ns)
+        if late.is_recording():  # another thread's, before the end of the trace is noted
+            late.end()
+
+    monkeypatch.setattr(calls_module.Calls, "settle", settle)
+    outer.end()
+    assert tracer.flush()
+    assert sorted(span.schema_name for span in spans_in(tracer.storage)) == ["chat m", "llm"]
+    provider.shutdown()
     tracer.shutdown()
 
 

@@ -25,6 +25,7 @@ from agentspan.otel import SpanProcessor
 from agentspan.otel.importing import import_spans
 from agentspan.otel.sdk import span_of
 from agentspan.recording.capture.capture import Capture
+from agentspan.recovery.writers import program_name
 from agentspan.storage.run_sums import run_sums
 from agentspan.tuning import STANDARD, Tuning
 from tests.otel.replaying import runs_in, spans_in
@@ -229,6 +230,15 @@ def test_a_trace_of_an_agent_is_a_run_and_all_others_are_one(
     assert found["helper"].session == "talk-1"
     version = tracer.storage.find(found["helper"].agent_version_id).rows[found["helper"].agent_version_id][1]
     assert getattr(version, "external_identifier", None) == "7"
+
+
+def test_a_program_that_nobody_named_has_the_name_of_its_script(tracer: Tracer) -> None:
+    for said, expected in (("unknown_service:python", program_name()), ("shop", "shop")):
+        provider = TracerProvider(resource=Resource({"service.name": said}), shutdown_on_exit=False)
+        provider.add_span_processor(SpanProcessor(tracer))
+        with provider.get_tracer("mine").start_as_current_span("step"):
+            pass
+        assert expected in runs(tracer, provider)
 
 
 def test_a_run_fails_with_its_root(tracer: Tracer, otel: trace.Tracer, provider: TracerProvider) -> None:

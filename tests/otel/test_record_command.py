@@ -20,6 +20,7 @@ import pytest
 
 import agentspan
 from agentspan.cli.record import command_line
+from agentspan.otel.instruments.known import FRAMEWORKS
 from tests.otel.fake_packages import packages_in
 
 AGENT = """
@@ -291,6 +292,22 @@ def said(folder: Path, program: str, *arguments: str) -> tuple[list[str], int]:
     return [line.removeprefix("agentspan: ") for line in lines], process.returncode
 
 
+def test_a_program_that_asks_whether_a_framework_is_there_is_recorded(folder: Path) -> None:
+    (folder / "agent.py").write_text("from importlib.util import find_spec\nassert find_spec('openai')\n" + AGENT)
+    with start(folder, "record", "--", sys.executable, "agent.py") as process:
+        process.communicate("hello\n", 60)
+    assert stored(folder) == [("llm", "complete", 5)]
+
+
+def test_a_program_that_imports_no_framework_imports_nothing_of_agentspan(folder: Path) -> None:
+    imported = "[name for name in sys.modules if name.partition('.')[0] in ('agentspan', 'opentelemetry')]"
+    waited_for = "sorted(sys.meta_path[0].find_spec.__globals__['WANTED'])"
+    with start(folder, "record", "--", sys.executable, "-c", f"import sys; print({imported}, {waited_for})") as process:
+        out = process.communicate(timeout=60)[0]
+    assert out == f"[] {sorted(['opentelemetry.trace', *(each.module for each in FRAMEWORKS)])}\n"
+    assert not (folder / "runs.db").exists()
+
+
 def test_what_was_imported_and_not_recorded_is_said_once_with_what_to_install(folder: Path) -> None:
     (folder / "packages" / "crewai.py").write_text("import groq")
     (folder / "packages" / "langchain_groq.py").write_text("import mistralai")
@@ -316,7 +333,7 @@ def test_where_nothing_was_recorded_the_reason_is_said(folder: Path) -> None:
     assert "no Python was started" in said(folder, "", sys.executable, "-I", "-c", "")[0][0]
     (folder / "packages" / "opentelemetry.py").write_text("raise ModuleNotFoundError('no opentelemetry')")
     extra = f'{sys.executable} has no OpenTelemetry SDK; pip install "agentspan-sqlite[otel]"'
-    assert said(folder, "print('x')") == ([f"nothing was recorded: {extra}"], 0)
+    assert "no known framework was imported" in said(folder, "print('x')")[0][0]
     (line,), _ = said(folder, "import openai, dspy")
     assert line.startswith(
         f"nothing was recorded: dspy, openai were imported and not recorded; {extra}; pip install open"
@@ -326,9 +343,11 @@ def test_where_nothing_was_recorded_the_reason_is_said(folder: Path) -> None:
     site = Path(agentspan.__file__).parent / "otel" / "site"
     note = folder / "notes"
     environment = {"PYTHONPATH": f"{site}:{folder / 'packages'}", "AGENTSPAN_RECORD_NOTES": str(note)}
-    done = subprocess.run([sys.executable, "-c", ""], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", "import openai, dspy"]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert note.read_text() == f"without {sys.executable} cannot import agentspan: broken\n"
+    told = [f"python {sys.executable}", f"without {sys.executable} cannot import agentspan: broken"]
+    assert note.read_text().splitlines() == told
 
 
 def test_python_is_the_one_beside_agentspan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "opentelemetry_instrumentor"
 MARK = "AGENTSPAN_RECORD"
@@ -95,7 +97,7 @@ class Available(NamedTuple):
 
     framework: Framework
     is_installed: bool
-    entry: EntryPoint | None = None
+    entry: "EntryPoint | None" = None
     package: str = ""
     version: str = ""
     has_own: bool = False
@@ -122,7 +124,7 @@ def named(name: str) -> Available | None:
     return _available(Framework(wanted, "", wanted, frozenset({wanted})), found) if entries else None
 
 
-def _available(framework: Framework, found: dict[str, list[EntryPoint]]) -> Available:
+def _available(framework: Framework, found: "dict[str, list[EntryPoint]]") -> Available:
     is_installed = not framework.module or is_importable(framework.module)
     has_own = is_installed and _has_own(framework)
     entries = [entry for name in framework.entries for entry in found.get(name, ())]
@@ -141,7 +143,9 @@ def is_importable(module: str) -> bool:
         return False
 
 
-def _instrumentors() -> dict[str, list[EntryPoint]]:
+def _instrumentors() -> "dict[str, list[EntryPoint]]":
+    from importlib.metadata import entry_points  # `agentspan record` needs names of this module only
+
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
         found.setdefault(_normal(entry.name), []).append(entry)
@@ -152,11 +156,11 @@ def _normal(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def _distribution(entry: EntryPoint) -> tuple[str, str]:
+def _distribution(entry: "EntryPoint") -> tuple[str, str]:
     return ("", "") if entry.dist is None else (entry.dist.name, entry.dist.version)
 
 
-def _rank(entry: EntryPoint) -> int:
+def _rank(entry: "EntryPoint") -> int:
     package = _normal(_distribution(entry)[0])
     return next(number for number, start in enumerate(_PREFERRED) if package.startswith(start))
 

@@ -25,18 +25,21 @@ class Waiting(MetaPathFinder):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return the spec that another finder has, with a loader that calls back; None for modules of no interest."""
-        then = self._wanted.pop(name, None)
-        if then is None:
+        if name not in self._wanted:
             return None
-        for finder in sys.meta_path:
-            if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            if (spec := finder.find_spec(name, path, target)) is not None:
                 loader = spec.loader or NamespaceLoader(
                     name, spec.submodule_search_locations or [], PathFinder.find_spec
                 )
-                spec.loader = _Calling(loader, then)
+                spec.loader = _Calling(loader, self._imported)
                 return spec
-        self._wanted[name] = then  # it may be there later
-        return None
+        return None  # it may be there later
+
+    def _imported(self, module: ModuleType) -> None:
+        then = self._wanted.pop(module.__name__, None)  # not before: a program may only ask whether the module is there
+        if then is not None:
+            then(module)
 
 
 class _Calling(Loader):

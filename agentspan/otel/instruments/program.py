@@ -1,4 +1,4 @@
-"""Instruments a program that knows nothing of agentspan: what `agentspan record` runs in it before its first line."""
+"""Instruments a program that knows nothing of agentspan: what `agentspan record` runs in it at its first framework."""
 
 import logging
 import os
@@ -16,17 +16,18 @@ log = logging.getLogger("agentspan")
 _API = "opentelemetry.trace"
 
 
-def start() -> None:
+def start() -> Waiting:
     """Turn each instrumentor on when its framework has been imported, and record a provider that the program sets."""
     has_sdk = known.is_importable(SDK)
-    note("python" if has_sdk else "without", f"{sys.executable} has no OpenTelemetry SDK; {EXTRA}")
+    if not has_sdk:
+        note("without", f"{sys.executable} has no OpenTelemetry SDK; {EXTRA}")
     wanted: dict[str, Any] = {}
     for each in known.available():
         if each.can_record and has_sdk:
             wanted[each.framework.module] = _instrument(each.framework.name)
         elif known.is_missing(each) or (each.is_installed and not has_sdk):
             wanted[each.framework.module] = _miss(each)
-    Waiting({**wanted, _API: _record_global_provider} if has_sdk else wanted)
+    return Waiting({**wanted, _API: _record_global_provider} if has_sdk else wanted)
 
 
 def _instrument(name: str) -> Any:

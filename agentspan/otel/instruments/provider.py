@@ -16,8 +16,10 @@ MOST = 10_000
 _CONTENT = {
     "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY",
+    "USE_OTEL_LITELLM_REQUEST_SPAN": "true",
 }
-"""Without these, instrumentors of OpenTelemetry's own leave messages out, or send them as log records."""
+"""Without these, instrumentors of OpenTelemetry's own leave messages out, or send them as log records, and LiteLLM's
+callback writes a call on the span of the program around it, over the one before."""
 
 
 def new_provider(processor: SpanProcessor) -> TracerProvider:

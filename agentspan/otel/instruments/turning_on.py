@@ -196,5 +196,11 @@ def _with_additions(module: str, undo: Callable[[], Any]) -> Callable[[], Any]:
 
 _OWN: dict[str, Callable[[Any], tuple[Instrumented, Callable[[], Any]]]] = {"pydantic-ai": _pydantic_ai}
 """Frameworks that trace themselves."""
-_ADDITIONS = {"mcp": "agentspan.otel.instruments.mcp_calls", "dspy": "agentspan.otel.instruments.dspy_usage"}
+_HERE = "agentspan.otel.instruments"
+_ADDITIONS = {
+    "dspy": f"{_HERE}.dspy_usage",
+    "llama-index": f"{_HERE}.llama_index_agents",
+    "mcp": f"{_HERE}.mcp_calls",
+    "smolagents": f"{_HERE}.smolagents_runs",
+}
 """The modules that add something to the spans of an instrumentor."""

@@ -13,8 +13,11 @@ from opentelemetry.trace import ProxyTracerProvider, Tracer, TracerProvider
 _get_provider: Callable[[], TracerProvider] = trace.get_tracer_provider
 
 
-class UntilSet(TracerProvider):
-    """A provider of tracers that record into another provider as long as no global one is set."""
+class UntilSet(ProxyTracerProvider):
+    """A provider of tracers that record into another provider as long as no global one is set.
+
+    It is a ProxyTracerProvider, by which libraries such as Langfuse's SDK see that they may set theirs.
+    """
 
     def __init__(self, other: TracerProvider) -> None:
         self._other = other

@@ -1,14 +1,17 @@
 """Calls of a model that several instrumentors of this process recorded: found when the trace around them ends."""
 
+import threading
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.journal.parts import whole
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Unit, unit_of
-from agentspan.otel.duplicates import Call, call_of, duplicates, marked, merged
+from agentspan.otel.duplicates import Call, call_of, distance, duplicates, marked, merged
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.sdk import span_of
 from agentspan.recording.recorder import Recorder
@@ -45,18 +48,47 @@ class Calls:
         self._recorder = recorder
         self._seen: deque[_Seen] = deque(maxlen=MOST)
         self._kept: dict[str, str] = {}
+        self._lock = threading.RLock()
 
-    def note(self, node: Span, span: Any) -> None:
-        """Note a span that has ended, and may be a call."""
+    def note(self, node: Span, span: Any, *, is_late: bool) -> None:
+        """Note a span that has ended, and may be a call.
+
+        Args:
+            is_late: whether others that ended after it may have been noted.
+        """
         self._seen.append(_Seen(node, span))
+        if is_late:
+            self._seen = deque(sorted(self._seen.copy(), key=lambda each: each.span.end_time), MOST)
+
+    def _since(self, since_ns: int) -> list[_Seen]:
+        """Return what ended after this time, the latest first."""
+        return [*takewhile(lambda each: each.span.end_time >= since_ns, reversed(self._seen.copy()))]
+
+    def like(self, call: Call) -> Iterator[tuple[tuple[int, int], Span]]:
+        """Yield the nodes of calls that may be the same as one of another instrumentor, and how far they are from it.
+
+        A call of which that instrumentor told already is left out.
+        """
+        seen = self._since(call.start_ns)
+        for each in seen:
+            each.read()
+        told = {each.call.parent for each in seen if each.call is not None and each.call.scope == call.scope}
+        for each in seen:
+            other = each.call
+            if other is not None and other.id not in told and (near := distance(call, other)) is not None:
+                yield near, each.node
 
     def settle(self, since_ns: int) -> None:
         """Mark the duplicates among the calls that ended after this time, and complete those that are kept."""
-        seen: list[_Seen] = []
-        for each in reversed(self._seen.copy()):
-            if each.span.end_time < since_ns:
-                break
-            seen.append(each)
+        with self._lock:  # what one thread found first must not be written last
+            self._settle(since_ns)
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
+    def _settle(self, since_ns: int) -> None:
+        seen = self._since(since_ns)
         if len(seen) < 2 or not _may_repeat(seen):
             return
         for each in seen:

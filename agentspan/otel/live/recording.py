@@ -12,13 +12,13 @@ from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number
 from agentspan.otel.live.contexts import Key, going_on, inner_of, join, parent_id, part
-from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run
+from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run, tells_again
 from agentspan.otel.mapping.hints import NO_HINTS, begun_type, conversation_of, hints_of, is_step
 from agentspan.otel.mapping.judgements import RESULT, told_by
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.raw_spans import READER, Writer, attributes_of
 from agentspan.otel.scores import rows_of
-from agentspan.otel.sdk import AtEnd, at_end, at_start, span_of
+from agentspan.otel.sdk import AtEnd, AtStart, at_end, at_start, span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
@@ -50,10 +50,10 @@ class LiveRecording:
         self._traces.renew()
 
     def start(self, span: Any) -> None:
-        """Record that a span has started."""
-        attributes = attributes_of(span)
-        if not attributes or is_step(attributes):
-            self._begin(span, attributes)
+        """Record that a span has started; one that tells of a call again is recorded when it has ended."""
+        attributes, start = attributes_of(span), at_start(span)
+        if (not attributes or is_step(attributes)) and not tells_again(start):
+            self._begin(span, attributes, start)
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
 
@@ -62,11 +62,13 @@ class LiveRecording:
         attributes, end = attributes_of(span), at_end(span)
         context, parent, _, scope, end_ns, _, _, _ = end
         key = context[:2]
-        node = self._active.pop(key, None)
+        node, around = self._active.pop(key, None), None
         if node is None:
             if not is_step(attributes):
                 return
-            node = self._begin(span, attributes)  # it started before this was added
+            start = at_start(span)
+            around = self._traces.told_first(span) if tells_again(start) else None
+            node = self._begin(span, attributes, start, around)  # else it started before this was added
             self._active.pop(key, None)
         if node.writer_id != self.recorder.writer_id:
             return  # a forked child ends a span of its parent's, which goes on
@@ -86,12 +88,14 @@ class LiveRecording:
             for name, value in conversation_of(attributes).items():
                 trace.conversation.setdefault(name, value)
         if is_call:
-            inside.calls.note(node, span)
+            inside.calls.note(node, span, is_late=around is not None)
         is_root = key == trace.root
         if is_root and trace.is_own:
             self._end_root(trace, node, span)
         else:
             self._end(node, span, end, attributes, may_be_judged=may_be_judged)
+        if is_root:
+            trace.has_ended = True  # first: a call that is noted after it was settled has it settled again
         if is_root or parent is None:
             inside.calls.settle(span.start_time)
         elif is_call and trace.has_ended:  # it came late
@@ -123,14 +127,19 @@ class LiveRecording:
             end_process_run(inside)
         part(self.recorder)
 
-    def _begin(self, span: Any, attributes: dict[str, Any]) -> Span:
-        recorder, start = self.recorder, at_start(span)
+    def _begin(self, span: Any, attributes: dict[str, Any], start: AtStart, around: Span | Run | None = None) -> Span:
+        """Begin a span.
+
+        Args:
+            around: the node that it is inside of; the one that is current, when left out.
+        """
+        recorder = self.recorder
         context, parent, name, _, scope, started_ns = start
         key = context[:2]
-        around = outer = None if parent is None else self._active.get((key[0], parent[1]))
-        current = recorder.current.get()
-        if current is not None:
-            around = inner_of(going_on(current), outer)
+        outer = None if parent is None else self._active.get((key[0], parent[1]))
+        if around is None:
+            current = recorder.current.get()
+            around = outer if current is None else inner_of(going_on(current), outer)
         trace = self._traces.going_on.get(key[0]) or self._traces.get(key[0])
         if trace is None:
             trace = self._traces.begin(span, around)

@@ -14,13 +14,15 @@ from agentspan import clock
 from agentspan.errors import StorageError
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
+from agentspan.otel.duplicates import call_of
 from agentspan.otel.identity import run_id
 from agentspan.otel.live.calls import Calls
 from agentspan.otel.live.contexts import Key
 from agentspan.otel.mapping.guesses import begins_run
+from agentspan.otel.mapping.litellm import SCOPE
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.mapping.resources import Program, program_of
-from agentspan.otel.sdk import span_of
+from agentspan.otel.sdk import AtStart, span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import process_key, trace_key
 from agentspan.otel.w3c import MEMBER, read_member
@@ -28,6 +30,7 @@ from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known
 from agentspan.recording.span_and_run import Run, Span
+from agentspan.recovery.writers import program_name
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.lookup import unique
 from agentspan.text import one_line
@@ -79,6 +82,12 @@ class Trace:
     conversation: dict[str, str] = field(default_factory=dict)
 
 
+def tells_again(start: AtStart) -> bool:
+    """Return whether a span tells of a call after it has ended, in a trace of its own: LiteLLM's callback."""
+    _, parent, _, kind, scope, _ = start
+    return parent is None and scope is not None and scope.name == SCOPE and getattr(kind, "name", "") != "SERVER"
+
+
 class Traces:
     """The traces of one recorder.
 
@@ -98,6 +107,8 @@ class Traces:
     def renew(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""
         self._lock = threading.RLock()
+        for inside in (*self._inside.values(), *self._of_process.values()):
+            inside.calls.renew()
 
     def get(self, trace_id: int) -> Trace | None:
         """Return a trace, also one that ended a while ago; None of one that is not known."""
@@ -136,6 +147,15 @@ class Traces:
             self._recorder.out.write(unit_of(Put(row, minted=True)))
         return trace
 
+    def told_first(self, span: Any) -> Span | None:
+        """Return the call that a span tells of again, which may be in any run of this process."""
+        plain = span_of(span)
+        call = call_of(plain, map_span(plain))
+        if call is None:
+            return None
+        found = [each for inside in [*self._inside.values()] for each in inside.calls.like(call)]
+        return min(found, key=lambda each: each[0])[1] if found else None
+
     def end(self, trace: Trace) -> None:
         """Note that a trace has ended. Spans that come late find it still."""
         number = trace.root[0]
@@ -158,10 +178,13 @@ class Traces:
 
     def _of(self, run: Run) -> RunOfTraces:
         inside = self._inside.get(run.id)
-        if inside is None or inside.run is not run:
-            inside = self._inside[run.id] = RunOfTraces(run, Calls(self._recorder))
-            while len(self._inside) > ENDED:
-                self._inside.popitem(last=False)
+        is_known = inside is not None and inside.run is run
+        return inside if inside is not None and is_known else self._keep(RunOfTraces(run, Calls(self._recorder)))
+
+    def _keep(self, inside: RunOfTraces) -> RunOfTraces:
+        self._inside[inside.run.id] = inside
+        while len(self._inside) > ENDED:
+            self._inside.popitem(last=False)
         return inside
 
     def _own(self, id: str, root: OtelSpan, mapped: Mapped) -> RunOfTraces:
@@ -175,7 +198,8 @@ class Traces:
             key = f"{key}/{os.getpid()}"
         found = self._of_process.get(key)
         if found is None:
-            found = self._of_process[key] = self._begun(key, program.name, program.version, span, {})
+            name = program.name if program.is_named else program_name()
+            found = self._of_process[key] = self._begun(key, name, program.version, span, {})
         return found
 
     def _begun(self, key: str, name: str, version: str | None, first: OtelSpan, about: dict[str, Any]) -> RunOfTraces:
@@ -184,7 +208,7 @@ class Traces:
         run = Run(recorder, one_line(name, MAX_NAME), version=version, metadata=metadata)
         partition = recorder.destination.account.partition if recorder.is_open else 0
         run.begin(Known(run_id(key, first.start_ns, partition), key, first.start_ns))
-        return RunOfTraces(run, Calls(recorder), resource, last_ns=first.start_ns)
+        return self._keep(RunOfTraces(run, Calls(recorder), resource, last_ns=first.start_ns))
 
     def _stored(self, id: str, parent: Any) -> Run | None:
         """Return the run of a trace that another process began; None if it is not stored.

@@ -136,7 +136,8 @@ def answer_of(draft: Draft, name: str, value: Any) -> None:
     if found is None:
         return
     output(draft, found)
-    for place, member in (("result.response_model", "model"), ("result.response_id", "id")):
+    is_item = body.get("type") == "message" and "status" in body  # of an answer of OpenAI's, with an id of its own
+    for place, member in (("result.response_model", "model"), ("result.response_id", "" if is_item else "id")):
         if (item := text(body.get(member))) is not None and not item.startswith("__"):
             draft.put(place, item)
             if draft.result.get(place.partition(".")[2]) == item:

@@ -59,7 +59,7 @@ _RULES = tuple(
 
 
 _RUNS = re.compile(r"invoke_workflow |.*\.workflow$")
-_PARTS = re.compile(r"\w*(Prompt(Template)?|Parser|Adapter|Splitter)\b")
+_PARTS = re.compile(r"\w*(Prompt(Template)?|Parser|Adapter|Splitter|Embedding|Retriever)\b")
 """The names of chains that a program calls before or after a model; alone in a trace they are no run."""
 _ROOTS = ("openai_agents", "openai-agents")
 """In the names of instrumentors whose roots are runs, whatever their name is."""
@@ -72,7 +72,8 @@ def begins_run(root: OtelSpan) -> bool:
         return True
     scope = root.scope.name
     is_known = scope.startswith(_STARTS) or scope in _NAMED
-    return is_known and (any(name in scope for name in _ROOTS) or _RUNS.match(root.name) is not None)
+    is_run = _RUNS.match(root.name) is not None and not _PARTS.match(root.name)
+    return is_known and (is_run or any(name in scope for name in _ROOTS))
 
 
 def is_root_call(span: OtelSpan, type_: str | None) -> bool:

@@ -1,16 +1,31 @@
 """Langfuse's attributes (`@observe`, `langfuse.openai`)."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
 from agentspan.otel.mapping import bodies, messages
 from agentspan.otel.mapping.draft import Draft, Family, Row, row
-from agentspan.otel.mapping.values import decoded, members, number, parsed, text
+from agentspan.otel.mapping.values import decoded, members, number, parsed, text, whole
 from agentspan.otel.span import OtelSpan
 
 _O = "langfuse.observation."
 KIND = _O + "type"
+_META = _O + "metadata."
 _IN, _OUT = _O + "input", _O + "output"
+_WRAPPED = {"OpenAI-generation": "openai"}
+"""The providers of clients that Langfuse wraps, by the names of their spans."""
+_COUNTS = {
+    "input": ("input_tokens",),
+    "output": ("output_tokens",),
+    "input_cached_tokens": ("cache_read_input_tokens",),
+    "input_cache_read": ("cache_read_input_tokens", "input_tokens"),
+    "input_cache_creation": ("cache_creation_input_tokens", "input_tokens"),
+    "input_audio": ("input_tokens",),
+    "output_audio": ("output_tokens",),
+    "output_reasoning": ("reasoningTokens", "output_tokens"),
+}
+"""The counts of providers that each of Langfuse's is added to. LangChain's callback leaves parts out of `input`."""
 _KINDS = {
     "agent": "agent",
     "chain": "chain",
@@ -31,8 +46,14 @@ def _cost(value: Any) -> int | float | None:
     return number(costs.get("total")) if "total" in costs else sum(known) if known else None
 
 
+def _said(value: Any) -> str | None:
+    return text(parsed(value))
+
+
 _MODEL = (
     row("payload.model", _O + "model.name", read=text),
+    row("payload.provider", _META + "ls_provider", _META + "provider", read=_said),
+    row("result.finish_reason", _META + "finish_reason", _META + "stop_reason", read=_said),
     row("result.cost_usd", _O + "cost_details", read=_cost),
 )
 _ROWS: dict[str, tuple[Row, ...]] = {
@@ -42,14 +63,8 @@ _ROWS: dict[str, tuple[Row, ...]] = {
         row("run.session", "session.id", "langfuse.session.id", read=text),
         row("run.user", "user.id", "langfuse.user.id", read=text),
     ),
-    "llm": (
-        row("payload.model", _O + "model.name", read=text),
-        row("result.cost_usd", _O + "cost_details", read=_cost),
-    ),
-    "embedding": (
-        row("payload.model", _O + "model.name", read=text),
-        row("result.cost_usd", _O + "cost_details", read=_cost),
-    ),
+    "llm": _MODEL,
+    "embedding": _MODEL,
 }
 
 
@@ -72,6 +87,7 @@ def _rest(draft: Draft) -> None:
             draft.put("payload.completion_start_time", began, _O + "completion_start_time")
             draft.put("result.time_to_first_token_ms", _after_ms(began, draft.span.start_ns))
     if draft.type == "llm":
+        draft.put("payload.provider", _WRAPPED.get(draft.span.name))
         bodies.request(draft, _IN)
         if "messages" not in draft.payload:
             draft.put("payload.messages", messages.messages(draft.get(_IN)) or None, _IN)
@@ -101,10 +117,15 @@ def _after_ms(time: str, start_ns: int) -> float | None:
     return round(elapsed, 3) if found.tzinfo is not None and elapsed >= 0 else None
 
 
-def _renamed(used: dict[str, Any]) -> dict[str, Any]:
-    """Return the counts that Langfuse calls `input` and `output` by the names of the providers."""
-    names = {"input": "input_tokens", "output": "output_tokens", "input_cached_tokens": "cache_read_input_tokens"}
-    return {names[key]: value for key, value in used.items() if key in names}
+def _renamed(used: dict[str, Any]) -> dict[str, int]:
+    """Return the counts that have names of Langfuse's own by those of the providers."""
+    found: Counter[str] = Counter()
+    for key in _COUNTS.keys() & used:
+        found.update(dict.fromkeys(_COUNTS[key], whole(used[key]) or 0))
+    for side in ("input", "output"):
+        if side not in used:  # then the providers' name says all of them
+            found.pop(f"{side}_tokens", None)
+    return found
 
 
 FAMILY = Family("Langfuse", lambda span: KIND in span.attributes, _kind, _ROWS, _rest)

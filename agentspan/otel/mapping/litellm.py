@@ -9,7 +9,8 @@ from agentspan.otel.mapping.draft import Draft, Family, Row, row
 from agentspan.otel.mapping.values import literal, members, number, text
 from agentspan.otel.span import OtelSpan
 
-_SCOPE, _ID, _RAW = "litellm", "litellm.call_id", "raw_gen_ai_request"
+SCOPE = "litellm"
+_ID, _RAW = "litellm.call_id", "raw_gen_ai_request"
 _ROWS: dict[str, tuple[Row, ...]] = {
     "*": (row("run.session", "metadata.session_id", read=text), row("run.user", "llm.user", "user.id", read=text)),
     "llm": (row("result.cost_usd", "gen_ai.cost.total_cost", read=number),),
@@ -17,12 +18,12 @@ _ROWS: dict[str, tuple[Row, ...]] = {
 
 
 def _holds(span: OtelSpan) -> bool:
-    return span.scope.name == _SCOPE or _ID in span.attributes
+    return span.scope.name == SCOPE or _ID in span.attributes
 
 
 def is_users(span: OtelSpan) -> bool:
     """Return whether a span is one of the program on which LiteLLM wrote the attributes of a call."""
-    return span.scope.name != _SCOPE and _ID in span.attributes and span.name not in (_RAW, "litellm_request")
+    return span.scope.name != SCOPE and _ID in span.attributes and span.name not in (_RAW, "litellm_request")
 
 
 def _kind(span: OtelSpan) -> str | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agentspan.otel.mapping import bodies, messages
+from agentspan.otel.mapping import bodies, failures, messages
 from agentspan.otel.mapping.draft import Draft, Family, Row, row
 from agentspan.otel.mapping.genai import unwrap
 from agentspan.otel.mapping.values import members, number, parsed, text, whole
@@ -26,10 +26,13 @@ KINDS = {
     "EVALUATOR": "evaluation",
 }
 _HANDOFF = "handoff to "
+_LLAMA_INDEX = "openinference.instrumentation.llama_index"
 _PREPARES = "._prepare_chat_with_tools"
 """The name of a span of LlamaIndex that is said to be a call, and only makes the arguments of one."""
 _WITHOUT_CALLS = frozenset({"openinference.instrumentation.claude_agent_sdk"})
 """Instrumentors of agents whose calls of models are in another program: the tokens are on the spans of agents only."""
+_HIDES_FAILURES = "openinference.instrumentation.smolagents"
+"""An instrumentor whose span of an agent has the status OK although a run failed that was read in parts."""
 _CALLED_WITH = frozenset({"kwargs", "args", "sanitize_inputs_outputs"})
 """Members of a tool's input where it is how its function was called."""
 
@@ -94,6 +97,8 @@ def _kind(span: OtelSpan) -> str | None:
     found = KINDS.get(kind.upper()) if type(kind) is str else None
     if found == "llm" and span.name.endswith(_PREPARES):
         return "chain"
+    if found == "chain" and "agent.name" in span.attributes and span.scope.name == _LLAMA_INDEX:
+        return "agent"
     return "handoff" if found == "tool" and span.name.startswith(_HANDOFF) else found
 
 
@@ -180,6 +185,8 @@ def _is_tool(item: Any) -> bool:
 
 
 def _agent(draft: Draft) -> None:
+    if draft.span.scope.name == _HIDES_FAILURES and failures.exceptions(draft.span):
+        draft.is_failed = True
     if draft.span.scope.name in _WITHOUT_CALLS:
         draft.payload[OWN_TOKENS] = True
         draft.put("payload.model", text(draft.get("llm.model_name")), "llm.model_name")

@@ -25,6 +25,11 @@ class Program(NamedTuple):
     resource: Mapping[str, Any]
 
     @property
+    def is_named(self) -> bool:
+        """False if nobody named it, and the SDK put `unknown_service:python` in place of a name."""
+        return not (text(self.resource.get(_NAME)) or _UNKNOWN).startswith(_UNKNOWN)
+
+    @property
     def key(self) -> str:
         """A text that can be stored as a name, and tells the process from others if its resource says which it is."""
         resource = self.resource

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from agentspan.otel.mapping import messages
+from agentspan.otel.mapping import bodies, messages
 from agentspan.otel.mapping.draft import Draft, Family, Row, row
 from agentspan.otel.mapping.genai import KINDS as OPERATIONS
 from agentspan.otel.mapping.genai import OPERATION, unwrap
@@ -41,7 +41,10 @@ _INSTRUMENTORS = (
     "sagemaker",
 )
 _LLAMA_INDEX = _SCOPE + "llamaindex"
-_TOOL = re.compile(r"\w*Tool\.(task|workflow)$")
+_NAMED_AGENT = "agent.name"
+_TOOL, _RETRIEVER = re.compile(r"\w*Tool\.(task|workflow)$"), re.compile(r"\w*Retriever\.(task|workflow)$")
+_QUERY, _INNER_QUERY = "str_or_query_bundle", "query_bundle"
+"""The member of the input of a retriever of LlamaIndex, and of the span in it, which tells the same again."""
 _TEXTS = ("text", "texts", "query", "queries")
 """Members of the input of LlamaIndex's embeddings."""
 _SCOPES = frozenset(_SCOPE + name for name in _INSTRUMENTORS)
@@ -58,7 +61,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
         row("run.session", _ASSOCIATED + "session_id", _ASSOCIATED + "thread_id", read=text),
         row("run.user", _ASSOCIATED + "user_id", _ASSOCIATED + "user", read=text),
     ),
-    "agent": (row("payload.name", "gen_ai.agent.name", "traceloop.entity.name", read=text),),
+    "agent": (row("payload.name", _NAMED_AGENT, "gen_ai.agent.name", "traceloop.entity.name", read=text),),
     "chain": (
         row("payload.name", "gen_ai.task.name", "traceloop.entity.name", "traceloop.workflow.name", read=text),
         row("payload.conversation_id", "gen_ai.conversation.id", read=text),
@@ -74,15 +77,30 @@ def _holds(span: OtelSpan) -> bool:
 
 def _kind(span: OtelSpan) -> str | None:
     operation, kind = span.attributes.get(OPERATION), span.attributes.get(KIND)
-    if span.scope.name == _LLAMA_INDEX:  # for which each span is a task or a workflow
-        if operation == "embeddings":
-            return "embedding"
-        if _TOOL.match(span.name):
-            return "tool"
+    if span.scope.name == _LLAMA_INDEX and (told := _llama_index_kind(span)) is not None:
+        return told
     found = _OPERATIONS.get(operation) if type(operation) is str else None
     if found is None and type(kind) is str:
         found = _KINDS.get(kind)
     return found or (OPERATIONS.get(operation) if type(operation) is str else None)
+
+
+def _llama_index_kind(span: OtelSpan) -> str | None:
+    """Return the type of a span of LlamaIndex, each of which is said to be a task or a workflow."""
+    operation, asked = span.attributes.get(OPERATION), _asked(span)
+    if type(operation) is str and operation in OPERATIONS:
+        return OPERATIONS[operation]
+    if _NAMED_AGENT in span.attributes:
+        return "agent"
+    if _TOOL.match(span.name):
+        return "tool"
+    if type(asked.get("prompt")) is str:
+        return "llm"  # a completion, for which there is no operation
+    return "retrieval" if _RETRIEVER.match(span.name) and _INNER_QUERY not in asked else None
+
+
+def _asked(span: OtelSpan) -> dict[str, Any]:
+    return members(span.attributes.get(_IN)) or {}
 
 
 def _rest(draft: Draft) -> None:
@@ -163,21 +181,53 @@ def _embedding(draft: Draft) -> None:
 
 
 def _retrieval(draft: Draft) -> None:
-    asked, answered = members(draft.get(_IN)), members(draft.get(_OUT))
+    asked, answered = members(draft.get(_IN)), parsed(draft.get(_OUT))
     if asked is not None:
-        draft.put("payload.query", text(asked.get("query")))
-        draft.leave(_IN, {key: value for key, value in asked.items() if key != "query"})
-    if answered is not None and type(answered.get("documents")) is list:
+        bundle = asked.get(_QUERY)
+        query = members(bundle) or {"query_str": bundle}
+        draft.put("payload.query", text(asked.get("query")) or text(query.get("query_str")))
+        draft.leave(_IN, {key: value for key, value in asked.items() if key not in ("query", _QUERY)})
+    if type(answered) is list:  # of LlamaIndex
+        answered = {"documents": [_document(parsed(each)) for each in answered]}
+    if type(answered) is dict and type(answered.get("documents")) is list:
         draft.put("result.documents", answered["documents"])
         draft.put("result.count", len(answered["documents"]))
         draft.leave(_OUT, {key: value for key, value in answered.items() if key not in ("documents", "count")})
-    draft.put("payload.source", text(draft.get("traceloop.entity.name")), "traceloop.entity.name")
+    source = text(draft.get("traceloop.entity.name")) or ""
+    draft.put("payload.source", source.removesuffix(".task").removesuffix(".workflow") or None, "traceloop.entity.name")
+
+
+def _document(found: Any) -> Any:
+    """Return a node of LlamaIndex as a document."""
+    node = found.get("node") if type(found) is dict else None
+    if type(node) is not dict:
+        return found
+    about = {"id": node.get("id_"), "content": node.get("text"), "metadata": node.get("metadata")}
+    return {key: value for key, value in {**about, "score": found.get("score")}.items() if value not in (None, {})}
 
 
 def _llm(draft: Draft) -> None:
     chunk = next((event for event in draft.span.events if event.name in CHUNKS), None)
     if chunk is not None and chunk.time_ns >= draft.span.start_ns:
         draft.put("result.time_to_first_token_ms", (chunk.time_ns - draft.span.start_ns) / 1_000_000)
+    if draft.span.scope.name == _LLAMA_INDEX:
+        _llama_index_call(draft)
+
+
+def _llama_index_call(draft: Draft) -> None:
+    """Read a call of LlamaIndex: attributes of GenAI tell of a chat, and what it gave and got of a completion."""
+    asked, answered = _asked(draft.span), members(draft.get(_OUT)) or {}
+    if (prompt := text(asked.get("prompt"))) is not None:
+        draft.put("payload.messages", [{"role": "user", "content": prompt}])
+        draft.leave(_IN, {key: value for key, value in asked.items() if key != "prompt"})
+        bodies.answer_of(draft, _OUT, members(answered.get("raw")))
+        bodies.output(draft, text(answered.get("text")))
+        bodies.usage(draft, members(answered.get("additional_kwargs")) or {})
+    elif "messages" in asked:  # the same once more
+        rest = {key: value for key, value in asked.items() if key not in ("messages", "kwargs")}
+        draft.leave(_IN, {**rest, **bodies.parameters(draft, members(asked.get("kwargs")) or {})})
+        told = ("message", "raw", "additional_kwargs")
+        draft.leave(_OUT, {key: value for key, value in answered.items() if key not in told and value is not None})
 
 
 CHUNKS = frozenset({"gen_ai.content.completion.chunk", "llm.content.completion.chunk"})

@@ -1,28 +1,55 @@
 """Python imports this when it starts, because `agentspan record` put its folder before the others in PYTHONPATH.
 
-It instruments the program, and gives way to the `sitecustomize` that it hides. It must not break a program in which
-agentspan is not installed.
+It gives way to the `sitecustomize` that it hides, and instruments the program when that imports a framework. Before
+that it imports nothing of agentspan, which takes 15 times as long as to start Python. It must not break a program in
+which agentspan is not installed.
 """
 
 import os
 import sys
 from importlib import import_module
 
+WANTED = frozenset(
+    {
+        *("agents", "agno", "anthropic", "autogen_agentchat", "boto3", "claude_agent_sdk", "cohere", "crewai", "dspy"),
+        *("google.adk", "google.genai", "groq", "haystack", "langchain_core", "litellm", "llama_index.core", "mcp"),
+        *("mistralai", "ollama", "openai", "opentelemetry.trace", "pydantic_ai", "smolagents", "vertexai"),
+    }
+)
+"""The modules of the frameworks that agentspan knows, and that with which a program sets a provider of its own."""
 
-def _instrument() -> None:
+
+class _Waiting:
+    """Waits for the first of the frameworks, which `program` instruments, and then waits for the others itself.
+
+    It finds no module. It stays in `sys.meta_path`: another thread may be reading that list.
+    """
+
+    has_begun = False
+
+    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]  # without `typing`
+        if name not in WANTED or self.has_begun:
+            return None
+        self.has_begun = True
+        waiting = _start()  # type: ignore[no-untyped-call]
+        return None if waiting is None else waiting.find_spec(name, path, target)
+
+
+def _start():  # type: ignore[no-untyped-def]
     try:
         from agentspan.otel.instruments import program
     except ImportError as error:
         _note(f"without {sys.executable} cannot import agentspan: {error}")
-        return
+        return None
     try:
-        program.start()
+        return program.start()
     except Exception as error:
         _note(f"without {sys.executable} cannot record: {type(error).__name__}: {error}")
+        return None
 
 
 def _note(line: str) -> None:
-    """Note why nothing is recorded; `agentspan record` prints it at the end of the program."""
+    """Note a fact for `agentspan record`, which prints at the end of the program why nothing is recorded."""
     if path := os.environ.get("AGENTSPAN_RECORD_NOTES"):
         try:
             with open(path, "a") as file:
@@ -44,4 +71,5 @@ def _give_way() -> None:
 
 
 _give_way()
-_instrument()
+_note(f"python {sys.executable}")
+sys.meta_path.insert(0, _Waiting())

@@ -1,0 +1,132 @@
+"""LiteLLM's own callback beside another instrumentor: each call of a model stands once, in the run that it is of."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.model.rows import AgentSpanRow
+from agentspan.operations.context import Context
+from agentspan.otel import SpanProcessor
+from agentspan.otel.importing import import_spans
+from agentspan.otel.receiving import Receiver
+from agentspan.otel.span import OtelSpan
+from agentspan.recording.capture.sent import SentRedaction
+from agentspan.storage.protocol import Storage
+from tests.otel.recorded import span
+from tests.otel.replaying import readable, runs_in, spans_in
+
+OPENINFERENCE = "openinference.instrumentation.litellm"
+_numbers = itertools.count(1)
+
+
+def agent(calls: Sequence[OtelSpan]) -> list[OtelSpan]:
+    """The trace of an agent, with calls in it."""
+    said = {"openinference.span.kind": "AGENT", "agent.name": "weatherman"}
+    around = span(said, "weatherman", "my.agent", start_ns=1, end_ns=90_000_000_000)
+    return [around, *calls]
+
+
+def call(start_ms: int, *, number: int, status: str = "OK") -> OtelSpan:
+    """A call as OpenInference's instrumentor records it: without the id of the answer."""
+    said = {
+        "openinference.span.kind": "LLM",
+        "llm.model_name": "openai/m",
+        "llm.input_messages.0.message.content": f"question {number}",
+        **({"llm.token_count.prompt": 10, "llm.token_count.completion": 4} if status == "OK" else {}),
+    }
+    start_ns = start_ms * 1_000_000
+    about: dict[str, Any] = {"span_id": f"{number:016x}", "parent_span_id": "b" * 16, "status": status}
+    return span(said, "acompletion", OPENINFERENCE, start_ns=start_ns, end_ns=start_ns + 30_000_000, **about)
+
+
+def told_again(start_ms: int, *, status: str = "OK") -> OtelSpan:
+    """The same call as LiteLLM's callback records it: in a trace of its own."""
+    said = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "m"}
+    if status == "OK":
+        said |= {"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 4, "gen_ai.cost.total_cost": 0.5}  # type: ignore[dict-item]
+    start_ns = start_ms * 1_000_000 + 500_000
+    number = next(_numbers)
+    about: dict[str, Any] = {"trace_id": f"{number:032x}", "span_id": f"{number:016x}", "status": status}
+    about |= {"kind": "CLIENT", "resource": {"service.name": "litellm"}}
+    return span(said, "chat m", "litellm", start_ns=start_ns, end_ns=start_ns + 28_000_000, **about)
+
+
+FIRST = agent([call(1000, number=1), call(1010, number=2), call(2000, number=3, status="ERROR")])
+AGAIN = (1010, "OK"), (1000, "OK"), (2000, "ERROR")
+
+
+def assert_each_call_stands_once(storage: Storage) -> None:
+    (run,) = runs_in(storage)
+    spans = spans_in(storage)
+    calls = [each for each in spans if each.schema_name == "llm"]
+    assert [each.status for each in sorted(calls, key=lambda each: str(each.started_at))] == [
+        *["complete"] * 2,
+        "failed",
+    ]
+    assert sum(each.input_tokens or 0 for each in spans) == 20
+    assert [each.cost_usd for each in calls if each.status == "complete"] == [0.5, 0.5]
+    twins = [each for each in spans if "duplicate_of" in each.payload]
+    assert len(twins) == 3
+    above = {each.id: each for each in spans}
+    assert {_depth(each, above) for each in (*calls, *twins)} == {1, 2}
+    assert run.status == "complete"
+
+
+def _depth(row: AgentSpanRow, above: dict[str, AgentSpanRow]) -> int:
+    return 0 if row.parent_span_id is None else 1 + _depth(above[row.parent_span_id], above)
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+def test_live_it_is_a_duplicate_in_the_run_of_the_call(tmp_path: Path, *, ends_first: bool) -> None:
+    tracer = agentspan.Tracer(tmp_path / "live.db", raise_errors=True)
+    processor = SpanProcessor(tracer)
+    again = [told_again(start_ms, status=status) for start_ms, status in AGAIN]
+    for each in FIRST:
+        processor.on_start(readable(each, has_ended=False))
+    for each in (*FIRST[1:], *(FIRST[:1] if ends_first else ())):
+        processor.on_end(readable(each))
+    for each in again:
+        processor.on_start(readable(each, has_ended=False, has_attributes=False))
+        processor.on_end(readable(each))
+    if not ends_first:
+        processor.on_end(readable(FIRST[0]))
+    assert tracer.flush()
+    assert_each_call_stands_once(tracer.storage)
+    processor.shutdown()
+    tracer.shutdown()
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_imported_it_is_a_duplicate_in_the_run_of_the_call(storage: Storage, *, is_reversed: bool) -> None:
+    spans = [*FIRST, *(told_again(start_ms, status=status) for start_ms, status in AGAIN)]
+    done = import_spans(Context(storage, redacts=SentRedaction()), spans[::-1] if is_reversed else spans)
+    assert (done.runs, done.spans, done.duplicates) == (1, 7, 3)
+    assert_each_call_stands_once(storage)
+    assert import_spans(Context(storage, redacts=SentRedaction()), spans).known == 7
+
+
+def test_sent_it_is_a_duplicate_whether_the_root_of_the_run_has_come_or_not(storage: Storage) -> None:
+    receiver = Receiver(Context(storage, redacts=SentRedaction()))
+    receiver.store(FIRST[1:])
+    for start_ms, status in AGAIN:
+        receiver.store([told_again(start_ms, status=status)])
+    receiver.store(FIRST[:1])
+    assert_each_call_stands_once(storage)
+
+
+def test_alone_it_is_the_call(tmp_path: Path, storage: Storage) -> None:
+    import_spans(Context(storage, redacts=SentRedaction()), [told_again(1000)])
+    tracer = agentspan.Tracer(tmp_path / "live.db", raise_errors=True)
+    processor = SpanProcessor(tracer)
+    again = told_again(1000)
+    processor.on_start(readable(again, has_ended=False, has_attributes=False))
+    processor.on_end(readable(again))
+    processor.shutdown()
+    assert tracer.flush()
+    for each in (storage, tracer.storage):
+        assert [(row.schema_name, row.input_tokens, row.cost_usd) for row in spans_in(each)] == [("llm", 10, 0.5)]
+    tracer.shutdown()
