@@ -5,6 +5,7 @@ What a request changes is made anew for the next one, so that no answer depends 
 
 import copy
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -133,6 +134,7 @@ class World:
         named = {"agent_id": agent.id, "agent_instance_id": run.id, "agent_span_id": span.id, **of_versions}
         named |= {name: examples.FIELDS[name] for name in ("account_id", "environment_id", "agent_deployment_id")}
         self._known, self._named = known, named
+        time.sleep(0.002)  # ids of a later millisecond come later, whoever makes them
 
 
 def _replaced(value: Any, known: Mapping[str, str]) -> Any:

@@ -56,7 +56,7 @@ def _members(of: type) -> list[str]:
 
 def _parameters(value: Any) -> str:
     """Return the parameters of a function or class as `(a, *, b=)`; nothing for what is not called."""
-    if not callable(value):
+    if not (inspect.isroutine(value) or inspect.isclass(value)) or getattr(value, "_is_protocol", False):
         return ""
     try:
         parameters = inspect.signature(value).parameters.values()

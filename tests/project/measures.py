@@ -1,0 +1,117 @@
+"""Measures how much there is to read: `python -m tests.project.measures` prints it."""
+
+import ast
+import io
+import re
+import statistics
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import agentspan
+
+PACKAGE = Path(agentspan.__file__).parent
+LONG_FILE = 700
+_NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
+_COUNTED = {
+    "idempotency_key": r"\bidempotency_key\b",
+    '"""See …': r'"""See [A-Z]',
+    "Protocols": r"^class .*Protocol",
+    "let_through": r"let_through",
+    "except Exception": r"except (?:Base)?Exception",
+}
+"""Patterns, and the lines that have them, each of which is one thing that is said again."""
+IMPORT = "import agentspan"
+CALL = """
+import agentspan, os, sys
+agentspan.configure(sys.argv[1])
+call = agentspan.span(lambda: 1)
+call()
+agentspan.flush()
+"""
+_OWN = "; import sys; print(sum(name.partition('.')[0] == 'agentspan' for name in sys.modules))"
+
+
+def measures(folder: Path) -> dict[str, float]:
+    """Return what there is, by its name.
+
+    Args:
+        folder: where a program may record.
+    """
+    texts = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+    trees = {path: ast.parse(text) for path, text in texts.items()}
+    lines = {path: len(_code(text, trees[path])) for path, text in texts.items()}
+    functions = [_length(node) for tree in trees.values() for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)]
+    found: dict[str, float] = {
+        "files": len(texts),
+        "lines of code": sum(lines.values()),
+        "median of functions": statistics.median(functions),
+        "median of files": statistics.median(text.count("\n") for text in texts.values()),
+        f"files over {LONG_FILE} lines": sum(text.count("\n") > LONG_FILE for text in texts.values()),
+    }
+    for name, pattern in _COUNTED.items():
+        found[name] = sum(len(re.findall(f"^.*(?:{pattern})", text, re.MULTILINE)) for text in texts.values())
+    found["own modules at import"] = _modules(IMPORT, folder)
+    _modules(CALL, folder)  # makes the file
+    found["own modules of a call"] = _modules(CALL, folder)
+    return found
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function from its name to its end, without its docstring."""
+    docstring = _docstring(function)
+    end = function.end_lineno or function.lineno
+    return end - function.lineno + 1 - (len(docstring) if docstring else 0)
+
+
+def _docstring(node: ast.AST) -> range | None:
+    body = getattr(node, "body", None)
+    first = body[0] if isinstance(body, list) and body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        return range(first.lineno, (first.end_lineno or first.lineno) + 1)
+    return None
+
+
+def _code(text: str, tree: ast.Module) -> set[int]:
+    """Return the numbers of the lines that have code: no blanks, comments, texts that stand alone, imports."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    found = {line for each in tokens if each.type not in _NO_CODE for line in range(each.start[0], each.end[0] + 1)}
+    return found - {line for node in ast.walk(tree) for line in _not_counted(node)}
+
+
+def _not_counted(node: ast.AST) -> Iterator[int]:
+    is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    if isinstance(node, (ast.Import, ast.ImportFrom)) or is_text:
+        yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)  # type: ignore[attr-defined]
+
+
+def _modules(program: str, folder: Path) -> int:
+    """Return how many modules of agentspan a program has when it ends."""
+    command = [
+        sys.executable,
+        "-c",
+        program + _OWN.lstrip("; " if program.endswith("\n") else ""),
+        str(folder / "a.db"),
+    ]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, value in measures(Path(temporary)).items():
+            sys.stdout.write(f"{name:<28}{value:>10,.0f}\n")

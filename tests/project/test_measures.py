@@ -1,0 +1,28 @@
+"""The house does not grow unseen: no measure is worse than what stands here. Whoever makes one better lowers it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.project.measures import measures
+
+MOST = {
+    "files": 551,
+    "lines of code": 47_076,
+    "median of functions": 8,
+    "files over 700 lines": 1,
+    "idempotency_key": 145,
+    '"""See …': 248,
+    "Protocols": 40,
+    "let_through": 187,
+    "except Exception": 154,
+    "own modules at import": 131,
+    "own modules of a call": 186,
+}
+
+
+@pytest.mark.full
+def test_no_measure_of_the_house_is_worse_than_before(tmp_path: Path) -> None:
+    found = measures(tmp_path)
+    worse = {name: (found[name], most) for name, most in MOST.items() if found[name] > most}
+    assert not worse, f"measures that are worse, and what they were: {worse}"
