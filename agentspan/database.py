@@ -1,7 +1,7 @@
-"""`agentspan.open`: one opened storage with its operations by id, `bulk`, `doctor`, `prune` and `compact`."""
+"""`agentspan.open`: one opened storage with its operations by id, `bulk`, `doctor` and `prune`."""
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,7 +18,6 @@ from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
-    from agentspan.maintenance.compact import Compacted
     from agentspan.maintenance.doctor import Report
     from agentspan.maintenance.prune import Only, Pruned
     from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
@@ -167,22 +166,6 @@ class Database:
             only=only,
             whole_partitions=whole_partitions,
         )
-
-    def compact(self, progress: Callable[[int, int], None] | None = None) -> "Compacted":
-        """Store what the spans of older versions repeat once in a run; shrink the file. Reads return what they did.
-
-        Others may read and write at the same time. It may be interrupted, and goes on where it ended when called again.
-
-        Args:
-            progress: called with how many spans were looked at, and of how many.
-
-        Raises:
-            StorageError: the storage has no file.
-        """
-        with forks.importing:
-            from agentspan.maintenance.compact import compact
-
-        return compact(self._context, progress)
 
     def pfids(self, count: int = 1) -> list[str]:
         """Return fresh ids for resources of one's own, at most 1,000.

@@ -105,8 +105,6 @@ class Tuning(NamedTuple):
     """Runs whose contents a writer knows without asking the file."""
     known_content_parts: int = 200_000
     """Parts that are known, of all those runs but the latest: 40 MB."""
-    rewrite_step_spans: int = 500
-    """Spans of older versions that one commit of `compact` looks at."""
     index_pause_s: float = 0.02
     """Time between two batches of the index beside a file, in which others can lock it."""
     index_numbers_batch_spans: int = 100_000

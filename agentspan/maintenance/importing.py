@@ -233,7 +233,7 @@ def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:
     row_type = ROWS[type_]
     values: dict[str, Any] = {}
     for column in columns_of(type_):
-        name, value = column.name, data.get(column.name)
+        name, value = column.name, data.get(column.name, column.default)
         if joiner is not None and row_type is AgentSpanRow and name in _PIECES and value is not None:
             values[name] = _object_text(number, name, _of(number, name, joiner.text, value))
         elif name != _FOLLOWS:

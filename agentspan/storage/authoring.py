@@ -84,7 +84,7 @@ from agentspan.storage.analytics import (
     Stat,
     StepUse,
 )
-from agentspan.storage.file_capabilities import Backup, Rewriting, RewrittenSpans, StorageFile
+from agentspan.storage.file_capabilities import Backup, StorageFile
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
@@ -188,8 +188,6 @@ __all__ = [
     "Remove",
     "Replayed",
     "ResourceType",
-    "Rewriting",
-    "RewrittenSpans",
     "Row",
     "Rows",
     "RunBrief",

@@ -1,19 +1,7 @@
 """The optional capabilities of a storage that keeps its rows in a file: size, compaction, backup (see protocol)."""
 
 import os
-from typing import NamedTuple, Protocol
-
-
-class RewrittenSpans(NamedTuple):
-    """The spans of one step: how many were looked at, how many of them were rewritten, and the id to go on after.
-
-    Attributes:
-        last: None if the run has no more.
-    """
-
-    seen: int
-    changed: int
-    last: str | None
+from typing import Protocol
 
 
 class StorageFile(Protocol):
@@ -29,20 +17,6 @@ class StorageFile(Protocol):
 
     def compact(self, wait_s: float) -> None:
         """Return unused space to the system, in steps between which others can write."""
-        ...
-
-
-class Rewriting(Protocol):
-    """Stores the spans of older versions as it stores new ones, in less room."""
-
-    def rewrite(self, instance_id: str, after: str, wait_s: float) -> RewrittenSpans:
-        """Rewrite the finished spans of a run whose id is greater than `after`, as many as one short commit takes.
-
-        No read returns anything else afterwards. Spans that are stored as new ones, and open ones, are passed over.
-
-        Raises:
-            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is rewritten.
-        """
         ...
 
 

@@ -21,7 +21,7 @@ from agentspan.tuning import STANDARD
 
 if TYPE_CHECKING:
     from agentspan.storage.analytics import Analytics, Scores
-    from agentspan.storage.file_capabilities import Backup, Rewriting, StorageFile
+    from agentspan.storage.file_capabilities import Backup, StorageFile
     from agentspan.storage.location import Location
     from agentspan.storage.partitions import Partitions
     from agentspan.storage.shared import Changes, Notes
@@ -128,7 +128,6 @@ class Capabilities(NamedTuple):
         spool: having journals in a folder of this host, in front of a server.
         sums: adding up the spans of a run.
         scores: the newest scores, and the tags, of many runs.
-        rewriting: storing the spans of older versions in less room.
         transfer: reading and writing what only a copy of a whole storage needs.
         notes: keeping texts for programs on several machines.
         changes: reading the spans that were committed since a cursor.
@@ -152,7 +151,6 @@ class Capabilities(NamedTuple):
     sql: Sql | None = None
     journals: BesideJournals | None = None
     sums: Sums | None = None
-    rewriting: Rewriting | None = None
     keeps_contents: bool = False
     scores: Scores | None = None
     transfer: Transfer | None = None

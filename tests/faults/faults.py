@@ -421,7 +421,7 @@ FAULTS: tuple[Fault, ...] = (
         ),
         after="if has_tables:  # only before its first page is written can a file learn to give pages back in steps",
         says="A new database file cannot become smaller in steps after runs were deleted: it is not created for that.",
-        caught_by="tests/maintenance/test_compact.py::test_the_command_says_what_it_won",
+        caught_by="tests/storage/test_contract.py::TestSQLite::test_a_file_grows_and_shrinks",
     ),
     Fault(
         name="schemas-by-name-are-refused",

@@ -7,17 +7,17 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 551,
-    "lines of code": 47_076,
+    "files": 549,
+    "lines of code": 46_900,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 145,
-    '"""See …': 248,
-    "Protocols": 40,
+    '"""See …': 246,
+    "Protocols": 39,
     "let_through": 187,
     "except Exception": 154,
     "own modules at import": 131,
-    "own modules of a call": 186,
+    "own modules of a call": 185,
 }
 
 

@@ -19,7 +19,6 @@ from agentspan import Tracer
 from agentspan.journal.journal_folder import is_possible
 from tests.checkout import ROOT
 from tests.journal.recorded import die, sink_of
-from tests.storage.old_files import SECOND_JOURNAL, unpacked
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
@@ -160,23 +159,6 @@ def test_a_killed_program_leaves_its_registration_and_is_recovered_from_any_poin
     for run in runs:
         assert one(path, f"select status, spans from runs where run = '{run.id}'") == ("complete", 2)
     assert one(path, "select count(*) from agents") == (2,)
-    assert one(path, MISPLACED) == (0,)
-    assert one(path, "select count(*) from refused_changes") == (0,)
-
-
-def test_a_journal_of_the_version_before_is_recovered(tmp_path: Path) -> None:
-    path = unpacked(tmp_path, SECOND_JOURNAL)
-    agentspan.open(path).close()
-    assert not path.with_name("runs.db.spool").exists()
-    with closing(sqlite3.connect(path)) as connection:
-        runs = connection.execute("select agent, status, spans, tags from runs order by 1, 3").fetchall()
-    assert runs == [
-        ("before", "complete", 0, None),
-        ("known", "complete", 1, None),
-        ("known", "complete", 1, "t"),
-        ("made by both", "complete", 0, None),
-        ("made by both", "complete", 3, None),
-    ]
     assert one(path, MISPLACED) == (0,)
     assert one(path, "select count(*) from refused_changes") == (0,)
 

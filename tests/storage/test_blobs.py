@@ -222,31 +222,6 @@ def test_the_end_of_a_span_and_its_updates_have_blobs(path: Path) -> None:
         assert problems(db.storage) == []
 
 
-def test_compacting_takes_blobs_of_older_spans_and_leaves_those_that_are_taken(path: Path) -> None:
-    storage = SQLiteStorage(path)
-    begun(storage)
-    old = [span({"arguments": {"image": B64}}, {"output": B64}, status="complete") for _ in range(3)]
-    connection = sqlite3.connect(path)
-    marks = ", ".join("?" * len(old[0]))
-    connection.executemany(f"insert into agent_spans ({', '.join(old[0]._fields)}) values ({marks})", old)
-    connection.commit()
-    connection.close()
-    updated = span({"a": 1})
-    storage.apply([Unit((Put(updated),))])
-    payload = encode({"image": B64, "long": "so far " * 200, "$blob": 1})[0]
-    storage.apply([Unit((Move("agent_span", updated.id, frozenset({"active"}), {"payload": payload}),))])
-    storage.apply([Unit((finish(updated.id),))])
-    rewriting = storage.capabilities().rewriting
-    assert rewriting is not None
-    assert rewriting.rewrite(RUN.id, "", 5.0).changed == 3
-    *found, last = storage.iter_spans(RUN.id)
-    assert (found, last.payload) == (old, payload)
-    assert sql(path, "select count(*) from blobs") == [(1,)]
-    assert sql(path, "select count(*) from agent_spans where instr(payload || result_payload, 'iVBOR')") == [(0,)]
-    assert rewriting.rewrite(RUN.id, "", 5.0).changed == 0
-    assert problems(storage) == []
-
-
 def test_blobs_that_are_gone_or_changed_are_damage(path: Path) -> None:
     storage = SQLiteStorage(path)
     begun(storage)

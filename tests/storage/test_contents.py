@@ -22,7 +22,6 @@ from agentspan.storage.sqlite.contents.numbering import ranges
 from agentspan.storage.sqlite.contents.splitting import split
 from agentspan.testing.contract.rows import Rows, finish
 from agentspan.tuning import STANDARD, Tuning
-from tests.storage.old_files import FIFTH, unpacked
 from tests.strategies import any_text, json_values
 from tests.tiers import examples
 
@@ -340,18 +339,6 @@ def test_parts_that_are_gone_are_damage(path: Path) -> None:
         "1 row of contents cannot be read",
         "1 reference of payload to contents that are not there",
     ]
-
-
-def test_payloads_of_an_older_program_that_look_like_references_are_none(tmp_path: Path) -> None:
-    path = unpacked(tmp_path, FIFTH)
-    with agentspan.open(path) as db:
-        spans = [row for run in db.agent_instances.list() for row in db.storage.iter_spans(run.id)]
-        payloads = [json.loads(row.payload) for row in spans if row.schema_name == "llm"]
-        assert len(payloads) == 10
-        assert {json.dumps(payload["mark"]) for payload in payloads} == {'{"$contents": "1-2"}'}
-        assert sorted(len(payload["messages"]) for payload in payloads) == sorted([2, 3, 4, 5, 6] * 2)
-        assert db.doctor().problems == []
-    assert sql(path, "select count(*) from agent_spans where contents = 0") == [(6,)]  # and the first of the journal
 
 
 def test_a_history_is_compared_with_the_last_one_only_if_nobody_else_has_written(path: Path) -> None:

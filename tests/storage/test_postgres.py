@@ -17,17 +17,19 @@ from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import LEAVES
 from agentspan.storage.location import Location
-from agentspan.storage.postgres.migrations import MIGRATIONS
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, T1, Rows, finish
 from tests.checkout import ROOT
 from tests.postgres import Emptied
+from tests.storage.make_archive import exported
+from tests.storage.old_files import SCHEMAS, archived_schema
 from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
-from agentspan.storage.postgres.storage import PostgresStorage  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.migrations import BEFORE  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.storage import PostgresStorage  # noqa: E402
 
 pytestmark = pytest.mark.full
 
@@ -152,23 +154,30 @@ def test_tables_of_a_newer_version_are_left_alone(postgres_server: Emptied) -> N
         open_direct(location)
 
 
-@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
-def test_tables_of_an_older_version_are_migrated_with_their_rows(postgres_server: Emptied, version: int) -> None:
-    location, rows = postgres_server.new(), Rows()
-    storage = PostgresStorage(location, migrations=MIGRATIONS[:version])
-    run = run_of_before(storage)
-    spans = [rows.span(run, status=status) for status in ("complete", "active", "failed")]
-    storage.apply([Unit((PutSpans(spans),))])
-    storage.close()
-    migrated = open_direct(location)
-    assert list(migrated.iter_spans(run.id)) == spans
-    assert migrated.apply([Unit((finish(spans[1].id),))]) == [Applied()]
-    answer = agentspan.read(migrated).runs()
-    assert (answer.runs[0].spans, answer.runs[0].failed) == (3, 1)
-    check = migrated.capabilities().check
-    assert check is not None
-    assert check.check() == []
-    migrated.close()
+@pytest.mark.parametrize("archive", SCHEMAS, ids=lambda archive: archive.name)
+def test_tables_of_an_older_version_are_migrated_with_their_rows(postgres_server: Emptied, archive: Path) -> None:
+    location = postgres_server.new()
+    name = location.text.partition("?schema=")[2]
+    archived = archived_schema(archive)
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(archived.sql.replace("archived.", f"{name}.").replace("SCHEMA archived", f"SCHEMA {name}"))
+    with agentspan.open(location.text) as db:
+        assert exported(db) == archived.runs
+        check = db.storage.capabilities().check
+        assert check is not None
+        assert check.check() == []
+
+
+@pytest.mark.parametrize("version", [1, BEFORE])
+def test_tables_of_before_the_first_release_are_refused(postgres_server: Emptied, version: int) -> None:
+    location = postgres_server.new()
+    open_direct(location).close()
+    name = location.text.partition("?schema=")[2]
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(f"update {name}.storage_version set version = {version}")
+    for read_only in (True, False):
+        with pytest.raises(DatabaseUnusable, match=rf"first release \(schema version {version}\), and stays"):
+            open_direct(location, read_only=read_only)
 
 
 def test_programs_that_start_together_make_the_tables_once(postgres_server: Emptied) -> None:
@@ -370,14 +379,11 @@ def test_the_roles_of_the_page_have_the_rights_that_they_need(storage: Storage, 
     mistaken.close()
 
 
-def test_a_role_that_reads_all_tables_of_an_older_schema_does_not_read_notes(postgres_server: Emptied) -> None:
+def test_a_role_that_reads_all_tables_does_not_read_notes(postgres_server: Emptied) -> None:
     location = postgres_server.new()
     name = location.text.partition("?schema=")[2]
     with psycopg.connect(postgres_server.url) as owner:
-        owner.execute(f"create schema {name}; set search_path = {name}; create table storage_version (version int)")
-        for statement in MIGRATIONS[0]:
-            owner.execute(statement)
-        owner.execute("insert into storage_version values (1)")
+        owner.execute(f"create schema {name}")
         owner.execute(f"create role of_{name}; create role writer_of_{name}")
         for grant, role in (("select", f"of_{name}"), ("select, insert, update, delete", f"writer_of_{name}")):
             owner.execute(f"alter default privileges in schema {name} grant {grant} on tables to {role}")

@@ -8,19 +8,23 @@ from typing import Any
 import pytest
 
 from agentspan.errors import AgentspanError, DatabaseBusy
-from agentspan.storage.registry import open_direct
+from agentspan.storage.location import Location
 from agentspan.tuning import STANDARD
 from tests.postgres import Emptied
 from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
-from agentspan.storage.postgres.migrations import MIGRATIONS, NAMES_BY_RUN  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.migrating import built  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.migrations import BEFORE, MIGRATIONS, Migration  # noqa: E402
 from agentspan.storage.postgres.storage import PostgresStorage  # noqa: E402
 
 pytestmark = pytest.mark.full
 
-INDEX = NAMES_BY_RUN[0]
+INDEX, ON = "run_names_external_identifier", "on run_names (external_identifier)"
+MORE = (*MIGRATIONS, Migration((f"create index if not exists {INDEX} {ON}",), (built(INDEX, ON),)))
+"""Those of a later version, which adds an index."""
+OLDER, NEWER = BEFORE + len(MIGRATIONS), BEFORE + len(MORE)
 IS_VALID = f"select indisvalid from pg_index where indexrelid = to_regclass('{INDEX}')"
 VERSION = "select version from storage_version"
 BUILDER = "select pid from pg_stat_activity where query like %s and pid <> pg_backend_pid()"
@@ -31,8 +35,13 @@ Asked = Callable[..., list[Any]]
 def url(postgres_server: Emptied) -> str:
     """The URL of a schema of the version before its last index."""
     location = postgres_server.new()
-    PostgresStorage(location, migrations=MIGRATIONS[:4]).close()
+    PostgresStorage(location).close()
     return location.text
+
+
+def open_newer(url: str, **how: Any) -> PostgresStorage:
+    """Open it by the code of a later version."""
+    return PostgresStorage(Location("postgresql", url), migrations=MORE, **how)
 
 
 @contextmanager
@@ -54,7 +63,7 @@ def opening(url: str) -> Iterator[list[object]]:
 
     def open_it() -> None:
         try:
-            open_direct(url).close()
+            open_newer(url).close()
             done.append(None)
         except AgentspanError as error:
             done.append(error)
@@ -75,10 +84,10 @@ def test_an_index_that_a_killed_build_has_left_is_built_again(url: str) -> None:
             ((pid,),) = asked(BUILDER, f"create index concurrently {INDEX}%")
             asked("select pg_terminate_backend(%s)", pid)
         assert isinstance(done[0], AgentspanError)
-        assert (asked(IS_VALID), asked(VERSION)) == ([(False,)], [(4,)])
+        assert (asked(IS_VALID), asked(VERSION)) == ([(False,)], [(OLDER,)])
     with beside(url) as asked:
-        open_direct(url).close()
-        assert (asked(IS_VALID), asked(VERSION)) == ([(True,)], [(len(MIGRATIONS),)])
+        open_newer(url).close()
+        assert (asked(IS_VALID), asked(VERSION)) == ([(True,)], [(NEWER,)])
 
 
 def test_programs_write_while_an_index_is_built(url: str) -> None:
@@ -99,7 +108,7 @@ def test_a_second_program_does_not_migrate_at_the_same_time(url: str) -> None:
         with opening(url) as done:
             until(lambda: asked(IS_VALID) == [(False,)])
             with pytest.raises(DatabaseBusy, match="another program migrates"):
-                open_direct(url, wait_s=0.1, tuning=STANDARD._replace(postgres_migration_wait_s=0.1))
+                open_newer(url, wait_s=0.1, tuning=STANDARD._replace(postgres_migration_wait_s=0.1))
             writing("commit")
         assert done == [None]
         assert len(asked(f"select 1 from pg_class where relname like '{INDEX}%' and relkind = 'i'")) >= 1

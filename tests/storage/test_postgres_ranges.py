@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -15,21 +14,16 @@ from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import LEAVES
-from agentspan.storage.location import Location
 from agentspan.storage.partitions import Partitions
 from agentspan.storage.postgres.partition_ranges import Range, bound_at, following, missing, time_of, width_of
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import Rows, finish
 from tests.postgres import Emptied
-from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
-from agentspan.storage.postgres import partitioning  # noqa: E402  # needs psycopg
 from agentspan.storage.postgres.connection import Connection  # noqa: E402
-from agentspan.storage.postgres.connections import Connections  # noqa: E402
-from agentspan.storage.postgres.migrations import MIGRATIONS  # noqa: E402
 from agentspan.storage.postgres.partitions import MANY  # noqa: E402
 from agentspan.storage.postgres.statements import SPANS  # noqa: E402
 from agentspan.storage.postgres.storage import PostgresStorage  # noqa: E402
@@ -265,93 +259,6 @@ def test_a_role_that_only_records_writes_on_without_making_partitions(storage: S
     recorder.close()
 
 
-class OlderSchema:
-    """A schema as the code before partitions made it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    @contextmanager
-    def opened(self) -> Iterator[Storage]:
-        """Open it by the migrations of then."""
-        storage = PostgresStorage(Location("postgresql", self.url), migrations=MIGRATIONS[:3])
-        yield storage
-        storage.close()
-
-
-@pytest.fixture
-def older(url: str) -> OlderSchema:
-    return OlderSchema(url)
-
-
-FILE = "select pg_relation_filenode(to_regclass(%s))"
-
-
-def test_a_table_without_partitions_becomes_the_first_one_without_being_copied(
-    older: OlderSchema, url: str, asked: Asked
-) -> None:
-    rows = Rows()
-    with older.opened() as storage:
-        runs = [run_at(storage, NOW - timedelta(days=days), rows) for days in (400, 0)]
-        spans = [span for run in runs for span in put(storage, run, rows, 20)]
-        before = agentspan.read(storage).stats(), agentspan.read(storage).search("hello")
-        index = asked("select taken::text, noted::text from index_state order by part")
-    file = asked(FILE, "finished_spans")
-    migrated = open_direct(url)
-    first = partitions_of(migrated).partitions()[0]
-    assert (first.start, asked(FILE, first.name)) == (None, file)
-    assert clock.to_datetime(first.end or "") > NOW + timedelta(days=7)
-    assert {table_of(asked, span) for span in spans} == {first.name}
-    assert [span for run in runs for span in migrated.iter_spans(run.id)] == spans
-    assert (agentspan.read(migrated).stats(), agentspan.read(migrated).search("hello")) == before
-    assert asked("select taken::text, noted::text from index_state order by part") == index
-    indexes = asked(
-        "select count(*) from pg_indexes where tablename = %s and schemaname = current_schema()", first.name
-    )
-    assert indexes == [(3,)]
-    assert partitions_of(migrated).missing() == 0
-    migrated.close()
-
-
-def test_ids_beyond_the_first_partition_are_moved_by_the_migration(older: OlderSchema, url: str, asked: Asked) -> None:
-    rows = Rows()
-    with older.opened() as storage:
-        runs = [run_at(storage, at, rows) for at in (NOW, NOW + timedelta(days=300), "zzz")]
-        spans = [put(storage, run, rows, 2) for run in runs]
-    migrated = open_direct(url)
-    first, *_, default = partitions_of(migrated).partitions()
-    assert [table_of(asked, each[0]) for each in spans] == [first.name, default.name, default.name]
-    assert [list(migrated.iter_spans(run.id)) for run in runs] == spans
-    migrated.close()
-
-
-def test_a_migration_that_was_interrupted_goes_on_and_nothing_is_refused_meanwhile(
-    older: OlderSchema, url: str, asked: Asked
-) -> None:
-    """After the check of the first partition's range was added, and before it was made."""
-    rows = Rows()
-    validated = "select convalidated from pg_constraint where conname = 'finished_spans_end' and conrelid in "
-    validated += "(select oid from pg_class where relnamespace = current_schema()::regnamespace)"
-    with older.opened() as storage:
-        run = run_at(storage, NOW, rows)
-        put(storage, run, rows, 5)
-    with older.opened() as storage:
-        connections = Connections(Location("postgresql", url), read_only=False, wait_s=5.0)
-        with connections.lent(1.0) as connection:
-            partitioning.constrain(connection)
-        connections.close()
-        put(storage, run, rows)
-        late = run_at(storage, NOW + timedelta(days=300), rows)
-        with pytest.raises(DatabaseBusy, match="try again"):
-            storage.apply([Unit((PutSpans([rows.span(late, status="complete")]),))])
-    assert asked(validated) == [(True,)]
-    migrated = open_direct(url)
-    assert asked(validated) == []
-    assert migrated.counts([run.id])[run.id].total == 6
-    put(migrated, late, rows)
-    migrated.close()
-
-
 def ended(storage: Storage, at: datetime, rows: Rows, number: int, spans: int) -> list[AgentInstanceRow]:
     """Put so many finished runs with so many finished spans each."""
     first = run_at(storage, at, rows)
@@ -493,36 +400,3 @@ def test_months_follow_each_other() -> None:
         at = following(at, "month")
         months.append((at.year, at.month, at.day))
     assert months == [(2024 + number // 12, number % 12 + 1, 1) for number in range(1, 15)]
-
-
-def test_programs_of_the_older_version_write_on_while_the_table_is_migrated(
-    older: OlderSchema, url: str, asked: Asked
-) -> None:
-    rows = Rows()
-    with older.opened() as before:
-        run = run_at(before, NOW, rows)
-        put(before, run, rows, 10)
-    written: list[AgentSpanRow] = []
-    done = threading.Event()
-
-    def write(own: Storage) -> None:
-        while not done.is_set():
-            opened = rows.span(run)
-            assert own.apply([Unit((Put(opened, minted=True),))], wait_s=30) == [Applied()]
-            assert own.apply([Unit((finish(opened.id),))], wait_s=30) == [Applied()]
-            written.extend([opened, *put(own, run, rows, 2)])
-
-    with older.opened() as writing:
-        thread = threading.Thread(target=write, args=(writing,))
-        thread.start()
-        until(lambda: len(written) > 30)
-        try:
-            migrated = open_direct(url)
-            enough = len(written) + 30
-            until(lambda: len(written) > enough or not thread.is_alive())
-        finally:
-            done.set()
-            thread.join()
-    assert len(written) > enough
-    assert asked("select count(distinct id), count(*) from finished_spans") == [(10 + len(written),) * 2]
-    migrated.close()

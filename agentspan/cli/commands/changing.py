@@ -1,4 +1,4 @@
-"""Commands that write to the database: demo, resummarize, reprice, mark, score, terminate, doctor, prune, compact."""
+"""Commands that write to the database: demo, resummarize, reprice, mark, score, terminate, doctor, prune."""
 
 from typing import Any
 
@@ -138,14 +138,3 @@ def prune(ctx: click.Context, /, db: str | None, as_json: bool, dry_run: bool, *
 
     with opened_existing(ctx, db, read_only=dry_run) as database:
         prune_.command(database, dry_run=dry_run, as_json=as_json, **how)
-
-
-@main.command()
-@options
-@click.pass_context
-def compact(ctx: click.Context, db: str | None, as_json: bool) -> None:
-    """Store once in a run what an older agentspan stored with each step; make the file smaller."""
-    from agentspan.cli import compact as compact_
-
-    with opened_existing(ctx, db) as database:
-        compact_.command(database, as_json=as_json)

@@ -6,17 +6,17 @@ one has left. One lock is held over all of it, by the session, so it is gone whe
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
+from agentspan.storage import before_release
 from agentspan.storage.new_account import new_account
-from agentspan.storage.postgres import partitioning
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
 from agentspan.storage.postgres.lending import rows_of
-from agentspan.storage.postgres.migrations import MIGRATIONS, NAMES_BY_RUN, Migration
+from agentspan.storage.postgres.migrations import BEFORE, MIGRATIONS, Migration, newest
 from agentspan.storage.postgres.tables import FUNCTIONS, VERSION, VIEWS
 
 LONGEST_S = 86_400
@@ -48,19 +48,12 @@ def built(name: str, on: str) -> Callable[[Connection], None]:
     return build
 
 
-STEPS: Mapping[int, tuple[Callable[[Connection], None], ...]] = {
-    4: (partitioning.constrain,),
-    5: (built(*NAMES_BY_RUN),),
-}
-"""For a version, what is done before the transaction that leads to it, where the schema has rows."""
-
-
 def migrate(connections: Connections, wait_s: float, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Create the schema, or migrate it to the version of the last migration.
 
     Raises:
         DatabaseBusy: another program migrates it for longer than `wait_s` seconds.
-        DatabaseUnusable: a newer agentspan has migrated it, or the user lacks a privilege.
+        DatabaseUnusable: it is of a newer agentspan or of before the first release, or the user lacks a privilege.
     """
     try:
         with connections.lent(wait_s) as connection:
@@ -69,7 +62,7 @@ def migrate(connections: Connections, wait_s: float, migrations: Sequence[Migrat
             connection.answer_s = LONGEST_S
             try:
                 with _alone(connection, connections, wait_s):
-                    _migrate(connection, connections.schema, migrations)
+                    _migrate(connection, connections, migrations)
             finally:
                 connection.close()  # with its settings
     except DRIVER_ERRORS as error:
@@ -86,36 +79,51 @@ def _alone(connection: Connection, connections: Connections, wait_s: float) -> I
     yield
 
 
-def _migrate(connection: Connection, schema: str, migrations: Sequence[Migration]) -> None:
-    newest = len(migrations)
-    connection.execute(f'create schema if not exists "{schema}"')
+def _migrate(connection: Connection, connections: Connections, migrations: Sequence[Migration]) -> None:
+    connection.execute(f'create schema if not exists "{connections.schema}"')
     connection.execute("create table if not exists storage_version (version integer not null)")
     found = connection.execute(VERSION).fetchone()
     version = 0 if found is None else found[0]
-    if version > newest:
-        raise newer(version, newest)
-    while version < newest:
-        is_new = version == 0
-        if not is_new:
-            for step in STEPS.get(version + 1, ()):
-                step(connection)
+    check(connections, version, migrations)
+    is_new = version == 0
+    rest = list(migrations[0 if is_new else version - BEFORE :])
+    while rest:
+        for step in () if is_new else rest[0].before:
+            step(connection)
         # As many versions in one transaction as there are without steps between.
-        last = next((each for each in range(version + 1, newest) if not is_new and STEPS.get(each + 1)), newest)
+        count = next((number for number in range(1, len(rest)) if not is_new and rest[number].before), len(rest))
         with connection.transaction():
-            _lead_to(connection, migrations, version, last)
-        version = last
+            _lead_to(connection, rest[:count], newest(migrations) - len(rest) + count, is_last=count == len(rest))
+        rest = rest[count:]
 
 
-def _lead_to(connection: Connection, migrations: Sequence[Migration], version: int, last: int) -> None:
-    """Lead from one version to another, in the transaction that is under way."""
+def check(connections: Connections, version: int, migrations: Sequence[Migration]) -> None:
+    """Raise for tables that this code does not know.
+
+    Args:
+        version: that of the tables; 0 where there are none.
+
+    Raises:
+        DatabaseUnusable: they are of a newer agentspan, or of before the first release.
+    """
+    if version > newest(migrations):
+        raise DatabaseUnusable(
+            f"the tables have version {version}, this agentspan knows {newest(migrations)}; install a newer agentspan"
+        )
+    if 0 < version <= BEFORE:
+        raise before_release.refused(str(connections.location), "schema", version)
+
+
+def _lead_to(connection: Connection, migrations: Sequence[Migration], version: int, *, is_last: bool) -> None:
+    """Lead to a version by some migrations, in the transaction that is under way."""
     views = dict(VIEWS)
-    if last < len(migrations):  # those of the code before, for its programs
+    if not is_last:  # those of the code before, for its programs
         stored = dict(rows_of(connection, _VIEWS, (list(VIEWS),)))
         views = {name: stored[name] for name in VIEWS if name in stored}
     for view in reversed(VIEWS):
         connection.execute(f"drop view if exists {view}")
-    for statements in migrations[version:last]:
-        for statement in statements:
+    for migration in migrations:
+        for statement in migration.statements:
             if callable(statement):
                 statement(connection)
             else:
@@ -127,11 +135,4 @@ def _lead_to(connection: Connection, migrations: Sequence[Migration], version: i
     if connection.execute("select 1 from accounts").fetchone() is None:
         connection.execute("insert into accounts values (%s, %s, %s, %s, %s)", new_account())
     connection.execute("delete from storage_version")
-    connection.execute("insert into storage_version values (%s)", (last,))
-
-
-def newer(version: int, newest: int) -> DatabaseUnusable:
-    """Return the error for a schema of a version that this code does not know."""
-    return DatabaseUnusable(
-        f"the tables have version {version}, this agentspan knows {newest}; install a newer agentspan"
-    )
+    connection.execute("insert into storage_version values (%s)", (version,))

@@ -1,7 +1,9 @@
-"""The migrations of a schema of PostgreSQL, in order. Their count is its newest version (table `storage_version`).
+"""The migrations of a schema of PostgreSQL, in order; each leads to the next version (table `storage_version`).
 
-A migration is never edited, and writes its columns out, as those of SQLite do; a test compares what they make with
-model/rows.py. Rules for all tables, so that they can be distributed and partitioned by run later:
+The first one makes the tables of the first release. Schemas of before have the versions up to BEFORE, and are refused
+(see before_release). From then on a migration is never edited and never goes. It writes its columns out, as those of
+SQLite do; a test compares what they make with model/rows.py. Rules for all tables, so that they can be distributed and
+partitioned by run:
 
 - What belongs to a run has `agent_instance_id` in each unique key, at the first place.
 - There are no foreign keys. Writers lock the rows that they refer to instead (see locks).
@@ -13,12 +15,14 @@ model/rows.py. Rules for all tables, so that they can be distributed and partiti
   appended to, so it has no dead rows to be vacuumed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.postgres.partitioning import partition
+from agentspan.storage.postgres.partitions import DEFAULT, make_ahead
 
-NAMES_BY_RUN = ("run_names_agent_instance_id", "on run_names (agent_instance_id)")
+BEFORE = 5
+"""The newest version of a schema of before the first release."""
 _SPAN_COLUMNS = """
     id text collate "C" not null,
     agent_id text collate "C" not null,
@@ -47,10 +51,10 @@ _SPAN_COLUMNS = """
     sensitive_encoding integer not null default 0,
     response_id text collate "C",
     cache_write_tokens bigint,
-    primary key (agent_instance_id, id)
 """
+_KEY = "primary key (agent_instance_id, id)"
 
-_FIRST = (
+_TABLES = (
     """create table accounts (
     id text collate "C" primary key,
     environment_id text collate "C" not null,
@@ -65,7 +69,10 @@ _FIRST = (
     description text collate "C",
     status text collate "C" not null,
     inserted_at timestamptz not null,
-    updated_at timestamptz not null
+    updated_at timestamptz not null,
+    owner_person_id text collate "C",
+    team_id text collate "C",
+    risk_profile_id text collate "C"
 )""",
     """create table agent_versions (
     id text collate "C" primary key,
@@ -125,9 +132,14 @@ _FIRST = (
     agent_instance_id text collate "C" not null,
     primary key (agent_id, external_identifier)
 )""",
-    f"create table finished_spans ({_SPAN_COLUMNS})",
-    "create index finished_spans_id on finished_spans (id)",
-    f"create table open_spans ({_SPAN_COLUMNS}) with (fillfactor = 70)",
+    "create index run_names_agent_instance_id on run_names (agent_instance_id)",
+    f"create table finished_spans ({_SPAN_COLUMNS} xid xid8 not null default pg_current_xact_id(), {_KEY}) "
+    "partition by range (agent_instance_id)",
+    "create index finished_spans_id_idx on finished_spans (id)",
+    "create index finished_spans_xid_idx on finished_spans (xid)",
+    f"create table {DEFAULT} partition of finished_spans default",
+    make_ahead,
+    f"create table open_spans ({_SPAN_COLUMNS} {_KEY}) with (fillfactor = 70)",
     "create index open_spans_id on open_spans (id)",
     """create table schema_violations (
     agent_instance_id text collate "C" not null,
@@ -210,10 +222,6 @@ _FIRST = (
 )
 
 _INDEX = (
-    # A constant default first, which rewrites no row: rows of before have transaction 0.
-    "alter table finished_spans add column xid xid8 not null default '0'",
-    "alter table finished_spans alter column xid set default pg_current_xact_id()",
-    "create index finished_spans_xid on finished_spans (xid)",
     """create table rewritten_runs (
     agent_instance_id text collate "C" not null,
     xid xid8 not null default pg_current_xact_id(),
@@ -300,18 +308,24 @@ end $$""",
     "revoke all on notes from public",
 )
 
-# Removing a run looks for its names.
-_NAMES_BY_RUN = (f"create index if not exists {NAMES_BY_RUN[0]} {NAMES_BY_RUN[1]}",)
-
-# Ids that clients of the API give an agent.
-_OWNERS = (
-    'alter table agents add column owner_person_id text collate "C"',
-    'alter table agents add column team_id text collate "C"',
-    'alter table agents add column risk_profile_id text collate "C"',
-)
-
 Statement = str | Callable[[Connection], None]
 
-Migration = tuple[Statement, ...]
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _INDEX, _NOTES, (partition,), _NAMES_BY_RUN, _OWNERS)
-"""For each version, the statements that lead to it from the one before, in one transaction (see migrating)."""
+
+class Migration(NamedTuple):
+    """The statements that lead to a version from the one before, in one transaction (see migrating).
+
+    Attributes:
+        before: what is done before that transaction where the schema has rows: it takes long, and others write
+            meanwhile.
+    """
+
+    statements: tuple[Statement, ...]
+    before: tuple[Callable[[Connection], None], ...] = ()
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration((*_TABLES, *_INDEX, *_NOTES)),)
+
+
+def newest(migrations: Sequence[Migration]) -> int:
+    """Return the version to which migrations lead."""
+    return BEFORE + len(migrations)

@@ -20,7 +20,7 @@ from agentspan.storage.postgres.connection import Backend, Connection
 from agentspan.storage.postgres.connections import MOST, Connections
 from agentspan.storage.postgres.doubt import Unanswered, applied_before, in_doubt, subjects_of
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
-from agentspan.storage.postgres.migrations import MIGRATIONS, Migration
+from agentspan.storage.postgres.migrations import MIGRATIONS, Migration, newest
 from agentspan.storage.postgres.notes import PostgresNotes
 from agentspan.storage.postgres.partitions import PostgresPartitions
 from agentspan.storage.postgres.pipelines import Ahead
@@ -89,9 +89,8 @@ class PostgresStorage(Reads):
             if not has_no_tables(error):
                 raise translated(error, connections.location) from error
             version = 0
-        if version > len(migrations):
-            raise migrating.newer(version, len(migrations))
-        if version == len(migrations):
+        migrating.check(connections, version, migrations)
+        if version == newest(migrations):
             connections.is_distributed = is_distributed(connections)
             return
         if connections.read_only:

@@ -24,7 +24,7 @@ from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error, was_deleted
 from agentspan.storage.sqlite.file_guard import FileGuard
 from agentspan.storage.sqlite.file_watch import Inode, inode_of
-from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
+from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration, newest
 from agentspan.storage.sqlite.reader_gate import Gate
 from agentspan.tuning import STANDARD, Tuning
 
@@ -499,7 +499,7 @@ class Connections:
         except StorageError as error:
             raise DatabaseUnusable(
                 f"{self.path} was made by an older agentspan (file version {version}, this one reads "
-                f"{len(self._migrations)}), and cannot be brought up to date from here: {error}"
+                f"{newest(self._migrations)}), and cannot be brought up to date from here: {error}"
             ) from error
         finally:
             writing.close()

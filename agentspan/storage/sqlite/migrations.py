@@ -1,8 +1,9 @@
-"""The migrations of a file, in order. Their count is the newest file version (`user_version`).
+"""The migrations of a file, in order; each leads to the next file version (`user_version`).
 
-A migration is never edited: files of every version are in use, and each version must mean the same tables for all of
-them. So a migration writes its SQL and its column names out, and takes nothing from model/rows.py, which describes the
-newest version only. New files run all migrations, too.
+The first one makes the tables of the first release. Files of before have the versions up to BEFORE, and are refused
+(see before_release). From then on a migration is never edited and never goes: files of every version are in use, and
+each version must mean the same tables for all of them. So a migration writes its SQL and its column names out, and
+takes nothing from model/rows.py, which describes the newest version only. New files run all migrations, too.
 
 To change the tables, add a function to the end of MIGRATIONS and change model/rows.py. A new column must be nullable
 or have a default: programs with an older agentspan that have the file open go on inserting rows without it. A view that
@@ -10,7 +11,7 @@ changes needs a new version as well, with a migration that does nothing: the vie
 (see tables).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from agentspan.storage.new_account import new_account
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 Migration = Callable[["Database"], None]
+BEFORE = 9
+"""The newest version of a file of before the first release."""
 
-_FIRST = (
+_TABLES = (
     """CREATE TABLE "accounts" (
    "id" TEXT PRIMARY KEY,
    "environment_id" TEXT NOT NULL,
@@ -35,7 +38,10 @@ _FIRST = (
    "description" TEXT,
    "status" TEXT NOT NULL,
    "inserted_at" TEXT NOT NULL,
-   "updated_at" TEXT NOT NULL
+   "updated_at" TEXT NOT NULL,
+   "owner_person_id" TEXT,
+   "team_id" TEXT,
+   "risk_profile_id" TEXT
 ) STRICT""",
     """CREATE UNIQUE INDEX "idx_agents_external_identifier"
     ON "agents" ("external_identifier")""",
@@ -83,7 +89,14 @@ _FIRST = (
    "inserted_at" TEXT NOT NULL,
    "updated_at" TEXT NOT NULL,
    "writer_id" TEXT,
-   "closed_by" TEXT
+   "closed_by" TEXT,
+   "closed_at" TEXT,
+   "ended_late" INTEGER,
+   "git_commit" TEXT,
+   "session" TEXT,
+   "user" TEXT,
+   "task" TEXT,
+   "git_dirty" INTEGER
 ) STRICT""",
     """CREATE UNIQUE INDEX "idx_agent_instances_agent_id_external_identifier"
     ON "agent_instances" ("agent_id", "external_identifier")""",
@@ -108,7 +121,14 @@ _FIRST = (
    "inserted_at" TEXT NOT NULL,
    "updated_at" TEXT NOT NULL,
    "writer_id" TEXT,
-   "closed_by" TEXT
+   "closed_by" TEXT,
+   "closed_at" TEXT,
+   "ended_late" INTEGER,
+   "is_aggregate" INTEGER NOT NULL DEFAULT 0,
+   "sensitive_encoding" INTEGER NOT NULL DEFAULT 0,
+   "contents" INTEGER NOT NULL DEFAULT 0,
+   "response_id" TEXT,
+   "cache_write_tokens" INTEGER
 ) STRICT""",
     """CREATE TABLE "writers" (
    "id" TEXT PRIMARY KEY,
@@ -151,55 +171,6 @@ _FIRST = (
    "inserted_at" TEXT NOT NULL,
    PRIMARY KEY ("operation", "key")
 ) STRICT""",
-)
-"""STRICT tables, so that a column holds what its name says. The indexes on `(…, id)` append: ids grow."""
-
-
-def _first(db: "Database") -> None:
-    for statement in _FIRST:
-        db.execute(statement)
-    id, environment_id, agent_deployment_id, partition, inserted_at = new_account()
-    db.table("accounts").insert(
-        {
-            "id": id,
-            "environment_id": environment_id,
-            "agent_deployment_id": agent_deployment_id,
-            "partition": partition,
-            "inserted_at": inserted_at,
-        }
-    )
-
-
-def _add_closes(db: "Database") -> None:
-    """Add the time at which a run or span was closed for its program, and whether its own end came after that."""
-    for table in ("agent_instances", "agent_spans"):
-        db.execute(f'ALTER TABLE "{table}" ADD COLUMN "closed_at" TEXT')
-        db.execute(f'ALTER TABLE "{table}" ADD COLUMN "ended_late" INTEGER')
-
-
-def _add_is_aggregate(db: "Database") -> None:
-    """Add whether a span sums up others: the second part of its name is `agent`, or its only part.
-
-    Not null with a default, so that only those spans are written again: null would need a pass that writes every row.
-    """
-    db.execute('ALTER TABLE "agent_spans" ADD COLUMN "is_aggregate" INTEGER NOT NULL DEFAULT 0')
-    db.execute(
-        """UPDATE "agent_spans" SET "is_aggregate" = 1
-        WHERE substr("schema_name", instr("schema_name", ':') + 1) || ':' GLOB 'agent:*'"""
-    )
-
-
-def _add_git_commit(db: "Database") -> None:
-    """The commit of the git checkout in which a run's program ran; null for the runs of older programs."""
-    db.execute('ALTER TABLE "agent_instances" ADD COLUMN "git_commit" TEXT')
-
-
-def _add_sensitive_encoding(db: "Database") -> None:
-    """Add whether values of a span are marked as sensitive; older versions stored such values as they came."""
-    db.execute('ALTER TABLE "agent_spans" ADD COLUMN "sensitive_encoding" INTEGER NOT NULL DEFAULT 0')
-
-
-_CONTENTS = (
     """CREATE TABLE "content_runs" (
    "id" INTEGER PRIMARY KEY AUTOINCREMENT,
    "agent_instance_id" TEXT NOT NULL UNIQUE REFERENCES "agent_instances"("id")
@@ -218,21 +189,6 @@ _CONTENTS = (
 ) STRICT""",
     """CREATE UNIQUE INDEX "idx_blobs_run_sha256"
     ON "blobs" ("run", "sha256")""",
-    'ALTER TABLE "agent_spans" ADD COLUMN "contents" INTEGER NOT NULL DEFAULT 0',
-)
-
-
-def _add_contents(db: "Database") -> None:
-    """Add the parts and blobs of payloads that are stored once in a run (see contents). Spans of before stay whole."""
-    for statement in _CONTENTS:
-        db.execute(statement)
-
-
-_OTEL = (
-    'ALTER TABLE "agent_instances" ADD COLUMN "session" TEXT',
-    'ALTER TABLE "agent_instances" ADD COLUMN "user" TEXT',
-    'ALTER TABLE "agent_spans" ADD COLUMN "response_id" TEXT',
-    'ALTER TABLE "agent_spans" ADD COLUMN "cache_write_tokens" INTEGER',
     """CREATE TABLE "otel_traces" (
    "id" TEXT PRIMARY KEY,
    "agent_instance_id" TEXT NOT NULL REFERENCES "agent_instances"("id"),
@@ -250,21 +206,6 @@ _OTEL = (
 ) STRICT""",
     """CREATE INDEX "idx_otel_logs_trace_id"
     ON "otel_logs" ("trace_id")""",
-)
-
-
-def _add_otel(db: "Database") -> None:
-    """Add what spans of OpenTelemetry have: session, user, the answer's id, written cache tokens; the run of a trace.
-
-    Runs and spans of before stay as they are: imported ones had session and user in their metadata.
-    """
-    for statement in _OTEL:
-        db.execute(statement)
-
-
-_SCORES = (
-    'ALTER TABLE "agent_instances" ADD COLUMN "task" TEXT',
-    'ALTER TABLE "agent_instances" ADD COLUMN "git_dirty" INTEGER',
     """CREATE TABLE "tags" (
    "id" TEXT PRIMARY KEY,
    "agent_instance_id" TEXT NOT NULL REFERENCES "agent_instances"("id"),
@@ -289,41 +230,19 @@ _SCORES = (
     """CREATE INDEX "idx_scores_agent_instance_id"
     ON "scores" ("agent_instance_id")""",
 )
+"""STRICT tables, so that a column holds what its name says. The indexes on `(…, id)` append: ids grow."""
 
 
-def _add_scores(db: "Database") -> None:
-    """Add what a run says of itself: task, git_dirty, tags; and scores. Runs of before have none of them."""
-    for statement in _SCORES:
+def _first(db: "Database") -> None:
+    for statement in _TABLES:
         db.execute(statement)
+    db.table("accounts").insert(new_account()._asdict())
 
 
-def _join_single_references(db: "Database") -> None:
-    """Change only the view `spans`, which takes fewer steps for a payload with one reference."""
-
-
-_OWNERS = (
-    'ALTER TABLE "agents" ADD COLUMN "owner_person_id" TEXT',
-    'ALTER TABLE "agents" ADD COLUMN "team_id" TEXT',
-    'ALTER TABLE "agents" ADD COLUMN "risk_profile_id" TEXT',
-)
-
-
-def _add_owners(db: "Database") -> None:
-    """Add the ids that clients of the API give an agent: its owner, its team, its risk profile."""
-    for statement in _OWNERS:
-        db.execute(statement)
-
-
-MIGRATIONS: tuple[Migration, ...] = (
-    _first,
-    _add_closes,
-    _add_is_aggregate,
-    _add_git_commit,
-    _add_sensitive_encoding,
-    _add_contents,
-    _add_otel,
-    _add_scores,
-    _join_single_references,
-    _add_owners,
-)
+MIGRATIONS: tuple[Migration, ...] = (_first,)
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""
+
+
+def newest(migrations: Sequence[Migration]) -> int:
+    """Return the version to which migrations lead."""
+    return BEFORE + len(migrations)

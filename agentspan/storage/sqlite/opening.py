@@ -15,12 +15,13 @@ from typing import Any
 from agentspan import files, forks
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.interrupts import let_through
+from agentspan.storage import before_release
 from agentspan.storage.sqlite import old_logs, tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
 from agentspan.storage.sqlite.contents import blobs
 from agentspan.storage.sqlite.contents.recent import FileConnection, RecentRuns
-from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
+from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration, newest
 from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
@@ -149,29 +150,31 @@ def prepare(
     Args:
         is_checked: whether the tables of this file were checked by an earlier connection.
         migrate_by_another: brings an older file up to date for a connection that only reads; receives its version.
-        migrations: those that lead to the newest version, one for each.
+        migrations: those that lead to the newest version.
         reported_bytes: the size of a file whose migration is logged.
 
     Raises:
-        DatabaseUnusable: the file is another program's, newer, or lacks a table or column.
+        DatabaseUnusable: the file is another program's, newer, of before the first release, or lacks a table or column.
     """
 
     def execute(sql: str) -> Any:
         return waiting(lambda: connection.execute(sql).fetchone(), path, wait_s)
 
-    newest = len(migrations)
+    current = newest(migrations)
     # The tables first: another process that makes them now sets the version in the same transaction.
     has_tables = execute("select 1 from sqlite_master limit 1")
     version: int = execute("pragma user_version")[0]
     if not version and has_tables:  # said before any pragma that writes
         raise DatabaseUnusable(f"{path} has tables of another program; choose another path")
-    if version > newest:
+    if version > current:
         raise DatabaseUnusable(
-            f"{path} was written by a newer agentspan (file version {version}, this one knows {newest}); "
+            f"{path} was written by a newer agentspan (file version {version}, this one knows {current}); "
             "run: pip install --upgrade agentspan-sqlite"
         )
     if version and execute("pragma application_id")[0] != tables.APPLICATION_ID:
         raise DatabaseUnusable(f"{path} is the database of another program; choose another path")
+    if 0 < version <= BEFORE:
+        raise before_release.refused(str(path), "file", version)
     if not read_only:
         if not has_tables:  # only before its first page is written can a file learn to give pages back in steps
             execute("pragma auto_vacuum = incremental")
@@ -180,7 +183,7 @@ def prepare(
         execute("pragma synchronous = normal")
         execute("pragma foreign_keys = on")
         execute(f"pragma wal_autocheckpoint = {MAX_FRAMES}")
-    if version < newest:
+    if version < current:
         if read_only:
             migrate_by_another(version)
         else:
@@ -198,8 +201,8 @@ def _migrate(
     waiting(lambda: connection.execute("begin immediate"), path, wait_s)
     try:
         version: int = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
-        if version < len(migrations):
-            _report(path, version, len(migrations), reported_bytes)
+        if version < newest(migrations):
+            _report(path, version, newest(migrations), reported_bytes)
             _migrate_from(connection, path, version, migrations)
         _check_tables(connection, path)
         connection.execute("commit")

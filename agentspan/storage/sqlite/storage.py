@@ -16,7 +16,6 @@ from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.busy import is_busy, waiting
 from agentspan.storage.sqlite.connections import Connections
-from agentspan.storage.sqlite.contents.rewriting import Rewriter
 from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics, IndexParts
 from agentspan.storage.sqlite.index.full_text import FullText
@@ -152,7 +151,6 @@ class SQLiteStorage(FileReads):
         )
         super().__init__(connections, pages=AgentPages(), parts=self._parts)
         self._upkeep = Upkeep(self._connections, self._parts)
-        self._rewriter = Rewriter(self._connections)
         try:
             self._connections.open_now()
         except DatabaseUnusable:
@@ -178,7 +176,6 @@ class SQLiteStorage(FileReads):
             journals=self,
             sums=self,
             scores=self,
-            rewriting=self._rewriter,
             keeps_contents=True,
             transfer=self._transfer,
             page_rows=self._connections.tuning.page_rows,

@@ -1,7 +1,7 @@
 """The newest version of a file: its views, its required tables and columns, and the migration of older files.
 
-A file's version is its `user_version`: the number of the migrations that it has been through (see migrations, which
-use sqlite-utils; an up-to-date file never imports it). Tables change by migrations only. Views hold nothing, so they
+A file's version is its `user_version` (see migrations, which use sqlite-utils; an up-to-date file never imports it).
+Tables change by migrations only. Views hold nothing, so they
 are dropped before the migrations and made again after them, always as the code of today has them.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
 from agentspan.storage.sqlite.contents.joining import error_text, whole
-from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
+from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration, newest
 
 APPLICATION_ID = 0x61677370  # "agsp": marks the file as ours for `file` and for us
-CURRENT = len(MIGRATIONS)
+CURRENT = newest(MIGRATIONS)
 
 # A span that sums up others repeats what they used: counting both would double the run's tokens and cost.
 _USED = "filter (where not s.is_aggregate)"
@@ -59,18 +59,18 @@ def migrate(
     migrations: Sequence[Migration] = MIGRATIONS,
     views: Mapping[str, str] = VIEWS,
 ) -> None:
-    """Migrate the tables from a version to the last one. The caller holds the write transaction."""
+    """Migrate the tables from a version to the last one; from 0 for a new file. The caller holds the transaction."""
     from sqlite_utils import Database
 
     db = Database(connection, execute_plugins=False)
     for view in views:  # first: a column that a view names cannot be dropped or renamed
         connection.execute(f"drop view if exists {view}")
-    for migration in migrations[from_version:]:
+    for migration in migrations[max(0, from_version - BEFORE) :]:
         migration(db)
     for view, sql in views.items():
         db.create_view(view, sql)
     connection.execute(f"pragma application_id = {APPLICATION_ID}")
-    connection.execute(f"pragma user_version = {len(migrations)}")
+    connection.execute(f"pragma user_version = {newest(migrations)}")
 
 
 def table_of(type_: ResourceType) -> str:

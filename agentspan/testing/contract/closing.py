@@ -43,7 +43,6 @@ CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
         "file_bytes": lambda file, run, path: file.file_bytes(),
         "compact": lambda file, run, path: file.compact(1.0),
     },
-    "rewriting": {"rewrite": lambda rewriting, run, path: rewriting.rewrite(run, "", 1.0)},
     "transfer": {
         "span_marks": lambda transfer, run, path: transfer.span_marks([run]),
         "keys": lambda transfer, run, path: transfer.keys(),

@@ -1,4 +1,4 @@
-"""Contract of a storage that claims check, file, rewriting, backup or journals."""
+"""Contract of a storage that claims check, file, backup or journals."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from agentspan.errors import InvalidValue
 from agentspan.jsontext import LIST_TEXT, TextInParts, joined
 from agentspan.model.changes import Put, PutSpans, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.file_capabilities import Backup, Rewriting, StorageFile
+from agentspan.storage.file_capabilities import Backup, StorageFile
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import BesideJournals, Check, Query, Storage
 from agentspan.storage.registry import open_direct
@@ -20,7 +20,7 @@ from agentspan.testing.contract.rows import finish, violation
 
 
 class Keeping(Base):
-    """Contract: check, file, rewriting, backup, journals."""
+    """Contract: check, file, backup, journals."""
 
     def damage(self, storage: Storage) -> None:
         """Override it: damage what is stored, so that `check` must find something."""
@@ -66,30 +66,6 @@ class Keeping(Base):
         assert file.file_bytes() < full[1] - 500_000
         assert storage.counts([stays.id, goes.id])[stays.id].total == 2
         self.put(storage, self.rows.span(stays))
-
-    def test_rewriting_changes_nothing_that_is_read(self, storage: Storage) -> None:
-        """In steps, each of which goes on after the one before, until there are no more spans."""
-        rewriting: Rewriting = self.claimed(storage, "rewriting")
-        run, other = self._filled(storage), self._filled(storage)
-        texts = [f'{{"messages": [{", ".join([f"""["{"x" * 300}"]"""] * number)}]}}' for number in range(40)]
-        rows = [self.rows.span(run)._replace(payload=text, result_payload=text, status="complete") for text in texts]
-        storage.apply([Unit((PutSpans(rows),))])
-        spans, others = list(storage.iter_spans(run.id)), list(storage.iter_spans(other.id))
-        after, seen = "", 0
-        while True:
-            step = rewriting.rewrite(run.id, after, 5.0)
-            assert 0 <= step.changed <= step.seen
-            seen += step.seen
-            if step.last is None:
-                break
-            assert step.last > after
-            after = step.last
-        assert seen == len(spans)
-        for before in (spans, others):  # ids only: pytest takes minutes to say how long texts differ
-            read = list(storage.iter_spans(before[0].agent_instance_id))
-            assert [span.id for span in read] == [span.id for span in before]
-            assert [span.id for span, was in zip(read, before, strict=True) if span != was] == []
-        assert rewriting.rewrite(self.rows.ids.new(), "", 5.0) == (0, 0, None)
 
     def test_a_payload_in_parts_is_read_as_its_text(self, storage: Storage) -> None:
         """Put alone, together, and refused in between: an element that was refused is stored with the next one."""

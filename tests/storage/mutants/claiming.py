@@ -11,10 +11,9 @@ from agentspan.analysis.failures import failure_sums, step_uses, sums_of, uses_o
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.stats import stats
 from agentspan.errors import InvalidValue, StorageError
-from agentspan.model.changes import Move, PutSpans, Unit
+from agentspan.model.changes import PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.analytics import FoundSpan
-from agentspan.storage.file_capabilities import RewrittenSpans
 from agentspan.storage.first_said import search_run
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
@@ -310,23 +309,6 @@ class NeverShrinks(SQLiteStorage):
 class NeverCompacts(Upkeep):
     def compact(self, wait_s: float) -> None:
         pass
-
-
-@found_by("test_rewriting_changes_nothing_that_is_read")
-class RewritesWithoutResults(SQLiteStorage):
-    def capabilities(self) -> Capabilities:
-        return super().capabilities()._replace(rewriting=RemovesResults(self))
-
-
-class RemovesResults:
-    def __init__(self, storage: SQLiteStorage) -> None:
-        self.storage = storage
-
-    def rewrite(self, instance_id: str, after: str, wait_s: float) -> RewrittenSpans:
-        spans = list(self.storage.iter_spans(instance_id))
-        moves = [Move("agent_span", span.id, frozenset(), {"result_payload": None}) for span in spans]
-        self.storage.apply([Unit((move,)) for move in moves])
-        return RewrittenSpans(len(spans), len(spans), None)
 
 
 @found_by("test_a_backup_has_everything_of_its_moment")
