@@ -8,55 +8,55 @@
     with agentspan.run("researcher"):
         search("cheap flights")
 
-`agentspan show -` prints the run. Names that need pydantic's models (operations by id) are imported on first use.
+`agentspan show -` prints the run. Each name is imported when it is used first: a library may import agentspan for
+next to nothing.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from agentspan.errors import (
-    AgentspanError,
-    AgentTerminated,
-    DatabaseBusy,
-    DatabaseUnusable,
-    IdempotencyKeyAlreadyUsed,
-    InDoubt,
-    InvalidAction,
-    InvalidValue,
-    NotFound,
-    NotPermitted,
-    NotStorable,
-    RequiredValue,
-    SchemaError,
-    StorageError,
-    TemplateError,
-    UnexpectedRefType,
-    ValidationErrors,
-)
-from agentspan.recording.capture.cards import card_numbers
-from agentspan.recording.capture.limits import Limits
-from agentspan.recording.default import (
-    configure,
-    current_run,
-    current_span,
-    flush,
-    get_tracer,
-    health,
-    propagate,
-    run,
-    shutdown,
-    span,
-    span_type,
-)
-from agentspan.recording.span_and_run import Run, Span
-from agentspan.recording.tracer import Health, Tracer
-
 if TYPE_CHECKING:
     from agentspan.analysis.reading import Reading, read
     from agentspan.database import Database, open
+    from agentspan.errors import (
+        AgentspanError,
+        AgentTerminated,
+        DatabaseBusy,
+        DatabaseUnusable,
+        IdempotencyKeyAlreadyUsed,
+        InDoubt,
+        InvalidAction,
+        InvalidValue,
+        NotFound,
+        NotPermitted,
+        NotStorable,
+        RequiredValue,
+        SchemaError,
+        StorageError,
+        TemplateError,
+        UnexpectedRefType,
+        ValidationErrors,
+    )
     from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
     from agentspan.model.pages import Page
     from agentspan.model.resources import AgentInstance, AgentSpan, Control
     from agentspan.otel.instruments.turning_on import Instrumented, instrument, uninstrument
+    from agentspan.recording.capture.cards import card_numbers
+    from agentspan.recording.capture.limits import Limits
+    from agentspan.recording.default import (
+        configure,
+        current_run,
+        current_span,
+        flush,
+        get_tracer,
+        health,
+        propagate,
+        run,
+        shutdown,
+        span,
+        span_type,
+    )
+    from agentspan.recording.span_and_run import Run, Span
+    from agentspan.recording.tracer import Health, Tracer
     from agentspan.storage.memory import MemoryStorage
     from agentspan.storage.sqlite import SQLiteStorage
 
@@ -116,36 +116,46 @@ __all__ = [
     "uninstrument",
 ]
 
-_LAZY = {
-    "Agent": "agentspan.model.agent_resources",
-    "AgentInstance": "agentspan.model.resources",
-    "AgentSchemaVersion": "agentspan.model.agent_resources",
-    "AgentSpan": "agentspan.model.resources",
-    "AgentVersion": "agentspan.model.agent_resources",
-    "Control": "agentspan.model.resources",
-    "Page": "agentspan.model.pages",
-    "Reading": "agentspan.analysis.reading",
-    "read": "agentspan.analysis.reading",
-    "Database": "agentspan.database",
-    "open": "agentspan.database",
-    "Instrumented": "agentspan.otel.instruments.turning_on",
-    "instrument": "agentspan.otel.instruments.turning_on",
-    "uninstrument": "agentspan.otel.instruments.turning_on",
-    "MemoryStorage": "agentspan.storage.memory",
-    "SQLiteStorage": "agentspan.storage.sqlite",
+_MODULES = {
+    "analysis.reading": ("Reading", "read"),
+    "database": ("Database", "open"),
+    "model.agent_resources": ("Agent", "AgentSchemaVersion", "AgentVersion"),
+    "model.pages": ("Page",),
+    "model.resources": ("AgentInstance", "AgentSpan", "Control"),
+    "otel.instruments.turning_on": ("Instrumented", "instrument", "uninstrument"),
+    "recording.capture.cards": ("card_numbers",),
+    "recording.capture.limits": ("Limits",),
+    "recording.default": (
+        "configure",
+        "current_run",
+        "current_span",
+        "flush",
+        "get_tracer",
+        "health",
+        "propagate",
+        "run",
+        "shutdown",
+        "span",
+        "span_type",
+    ),
+    "recording.span_and_run": ("Run", "Span"),
+    "recording.tracer": ("Health", "Tracer"),
+    "storage.memory": ("MemoryStorage",),
+    "storage.sqlite": ("SQLiteStorage",),
 }
+"""Where the names are, but for errors."""
+_LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    module = _LAZY.get(name)
-    if module is None:
+    if name not in __all__:
         raise AttributeError(f"module 'agentspan' has no attribute {name!r}")
     from importlib import import_module
 
     from agentspan import forks
 
     with forks.importing:
-        value = getattr(import_module(module), name)
+        value = getattr(import_module(f"agentspan.{_LAZY.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 

@@ -5,8 +5,10 @@ import functools
 import os
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
+from agentspan import forks
 from agentspan.interrupts import let_through
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
@@ -63,8 +65,15 @@ _arrivals: list[Arrivals] = []
 
 
 def set_arrivals(arrivals: Arrivals) -> None:
-    """Set what configures this process; the module `default` does so, which `import agentspan` imports."""
+    """Set what configures this process; the module `default` does so when it is imported."""
     _arrivals[:] = [arrivals]
+
+
+def _of_process() -> Arrivals:
+    if not _arrivals:  # nobody has recorded here yet
+        with forks.importing:
+            import_module("agentspan.recording.default")
+    return _arrivals[0]
 
 
 class Propagated(Generic[P, R]):
@@ -150,14 +159,14 @@ def _unpickled(settings: bytes | None) -> Settings | None:
 
 def _arrive_disabled(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Unpack what comes from a process that records nothing."""
-    _arrivals[0].arrive_disabled()
+    _of_process().arrive_disabled()
     return fn
 
 
 def _arrive_unreachable(fn: Callable[..., Any], pid: int, backend: str) -> Callable[..., Any]:
     """Unpack what comes from a process whose storage no other can open."""
     if pid != os.getpid():
-        _arrivals[0].arrive_unreachable(
+        _of_process().arrive_unreachable(
             f"this process works for process {pid}, which records into a storage ({backend}) that no other process can "
             "open, so nothing is recorded here; use a file, or set AGENTSPAN_DB for the workers"
         )
@@ -166,7 +175,7 @@ def _arrive_unreachable(fn: Callable[..., Any], pid: int, backend: str) -> Calla
 
 def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., Any]":
     """Unpack in another process: the function under a span that stands for the one that is active over there."""
-    recorder = _arrivals[0].arrive(luggage.location, _unpickled(luggage.settings)) if luggage is not None else None
+    recorder = None if luggage is None else _of_process().arrive(luggage.location, _unpickled(luggage.settings))
     if recorder is None or luggage is None:
         return fn  # it opens runs of its own, if it records
     run = recorder.runs.get(luggage.instance.id)  # one of this process, or of the parent that it was forked from
