@@ -33,9 +33,6 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunSort
 from agentspan.storage.scores import said_of
 
-SHORTEST_ID = 10
-"""Characters of an id that hold its time: fewer are the same for all runs of a long while."""
-ID_COLUMNS = 15
 DATED = 76
 """From so many columns on, runs are shown with when they began."""
 WIDE = 100
@@ -98,9 +95,9 @@ def _plain(database: Database, found: RunList, stale: set[str]) -> dict[str, Any
 
 
 def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Mapping[str, Sequence[ScoreRow]]) -> None:
-    ids = _short_ids([run.run.id for run in runs])
+    ids = id_prefixes.short_ids(storage, [run.run.id for run in runs])
     columns = width()
-    id_columns = max([len(id) for id in ids.values()], default=SHORTEST_ID)
+    id_columns = max([len(id) for id in ids.values()], default=id_prefixes.SHORTEST_ID)
     zone = zone_name(run.run.started_at or run.run.inserted_at for run in runs)
     started = (pad(f"  started ({zone})", 16),) if columns >= DATED else ()
     used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
@@ -141,11 +138,3 @@ def _total(found: RunList, offset: int) -> str:
         duration_text(totals.duration_ms) if totals.duration_ms is not None else "",
     ]
     return fit(" · ".join(part for part in parts if part), width())
-
-
-def _short_ids(ids: list[str]) -> dict[str, str]:
-    """Return beginnings that tell these ids apart, or `beginning…end` where those would be long; `show` takes both."""
-    for length in range(SHORTEST_ID, ID_COLUMNS + 1):
-        if len({id[:length] for id in ids}) == len(ids):
-            return {id: id[:length] for id in ids}
-    return {id: f"{id[:SHORTEST_ID]}{id_prefixes.BETWEEN}{id[-4:]}" for id in ids}

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from math import inf
 from typing import Any
@@ -21,9 +21,9 @@ from agentspan.cli.progress_bar import bar
 from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
 from agentspan.figures import share_text
+from agentspan.storage.protocol import Storage
 
 SHORTEST_SIGNATURE = 4
-ID_COLUMNS = 12
 MAX_POOLED = 3
 """Findings of all runs together that are shown where none within a task was found."""
 PAYLOAD_LINES = 5
@@ -50,7 +50,7 @@ def command(
         if as_json:
             document(asdict(one) | {"signature": one.signature._asdict(), "missed": _plain_missed(one.missed)})
         else:
-            echo_lines(_run_lines(one))
+            echo_lines(_run_lines(storage, one))
         return
     filter = filter_in(storage, given)
     with bar("indexing") as progress, paused():
@@ -58,7 +58,7 @@ def command(
     if as_json:
         document(plain(found))
     else:
-        page(_lines(found, limit))
+        page(_lines(storage, found, limit))
 
 
 def plain(found: Why) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
     } | counts
 
 
-def _lines(found: Why, limit: int) -> Iterator[str]:
+def _lines(storage: Storage, found: Why, limit: int) -> Iterator[str]:
     columns = width()
     yield from wrap(_head(found), columns, 3)
     if found.missed is not None:
@@ -102,6 +102,8 @@ def _lines(found: Why, limit: int) -> Iterator[str]:
     short = _short([group.signature for group in found.groups])
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
+    shown = [*failures[:limit], *endings[:limit]]
+    short |= id_prefixes.short_ids(storage, [group.run_id for group in shown])
     of = "failed runs" if found.failed else "runs with a failed step"
     for title, groups in ((f"{of}, by what failed", failures), ("without a failed step, by how they ended", endings)):
         if not groups:
@@ -109,7 +111,7 @@ def _lines(found: Why, limit: int) -> Iterator[str]:
         yield ""
         yield style(title, bold=True)
         for group in groups[:limit]:
-            yield from _group(group, short[group.signature], found, columns)
+            yield from _group(group, short, found, columns)
         if len(groups) > limit:
             yield style(
                 f"  {noun(len(groups) - limit, 'more group')}; --limit {len(groups)} lists all", fg="bright_black"
@@ -143,7 +145,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
-def _group(group: Group, signature: str, found: Why, columns: int) -> Iterator[str]:
+def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> Iterator[str]:
+    signature = short[group.signature]
     indent = " " * (len(signature) + 2)
     title = wrap(group.text, columns - len(indent), 2)
     yield f"{style(signature, fg='yellow')}  {title[0]}"
@@ -157,7 +160,7 @@ def _group(group: Group, signature: str, found: Why, columns: int) -> Iterator[s
         yield indent + fit(text, columns - len(indent))
     else:
         times = f"{times} in {noun(group.runs, 'run')} ({_percent(group.share)})"
-    parts = [times, group.run_id[:ID_COLUMNS], _versions(group), _seen(group.first_at, group.last_at)]
+    parts = [times, short[group.run_id], _versions(group), _seen(group.first_at, group.last_at)]
     line = " · ".join(part for part in parts if part)
     yield indent + style(fit(line, columns - len(indent)), fg="bright_black")
 
@@ -229,7 +232,7 @@ def _short(ids: list[str]) -> dict[str, str]:
     return {id: id for id in ids}
 
 
-def _run_lines(found: RunWhy) -> Iterator[str]:
+def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
     columns = width()
     name = found.agent if found.version == "default" else f"{found.agent} {found.version}"
     yield style(fit(f"run {found.run_id} {name}", columns), bold=True)
@@ -241,7 +244,7 @@ def _run_lines(found: RunWhy) -> Iterator[str]:
     yield fit(f"{MARKS[found.status]} {found.status}{judged}{task} · {steps}", columns)
     if found.missed is not None:
         rule = str(found.missed.rule)
-        again = f"why {found.run_id[:ID_COLUMNS]} --outcome {shlex.quote(rule)}"
+        again = f"why {id_prefixes.short_id(storage, found.run_id)} --outcome {shlex.quote(rule)}"
         yield from wrap(f"it missed {rule}: {again}", columns, 2)
     yield ""
     if found.error is not None:
@@ -252,7 +255,7 @@ def _run_lines(found: RunWhy) -> Iterator[str]:
         yield from _step(found, columns)
     if not found.passed:
         yield ""
-        yield from _nearest(found, columns)
+        yield from _nearest(storage, found, columns)
 
 
 def _step(found: RunWhy, columns: int) -> Iterator[str]:
@@ -301,7 +304,7 @@ def _labelled(label: str, text: str, columns: int, lines: int) -> Iterator[str]:
     yield from (" " * (len(label) + 4) + line for line in shown[1:])
 
 
-def _nearest(found: RunWhy, columns: int) -> Iterator[str]:
+def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
     nearest = found.nearest
     of = "this agent" if found.task is None else f"task {found.task}"
     if nearest is None:
@@ -320,7 +323,8 @@ def _nearest(found: RunWhy, columns: int) -> Iterator[str]:
         yield f"  {pad(who, 8)}  {fit(text, columns - 12)}"
     for field in first.fields[:FIELDS]:
         yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
-    yield style(f"  agentspan diff {nearest.run_id[:ID_COLUMNS]} {found.run_id[:ID_COLUMNS]}", fg="bright_black")
+    a, b = id_prefixes.short_ids(storage, [nearest.run_id, found.run_id]).values()
+    yield style(f"  agentspan diff {a} {b}", fg="bright_black")
 
 
 def _side(text: str | None) -> str:

@@ -9,6 +9,7 @@ import pytest
 from planted import plant
 
 import agentspan
+from agentspan import ids
 from tests.cli.calling import call, lines
 
 
@@ -58,7 +59,7 @@ def test_groups_and_findings(db: Path) -> None:
     assert shown[0] == "8 of 16 runs failed (50%, 28–72%)"
     assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
     assert "      in 8 of 8 failed runs, and in 0 of 8 that passed\n" in text
-    assert re.search(r"      16 failed steps · [0-9a-z]{12} · 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d", text)
+    assert re.search(r"      16 failed steps · [0-9a-z…]{10,15} · 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d", text)
     assert "what goes with failure, within the same task (8 of them with both outcomes)" in text
     assert "  Tool look not used          8/8 failed, 0/8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
     found = document(db)
@@ -92,6 +93,23 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
     found = document(db, group["run_id"])
     assert found["signature"]["id"] == group["signature"]
     assert found["nearest"]["divergence"]["same"] == 1
+
+
+def test_the_runs_that_are_named_can_be_pasted_though_they_began_in_one_millisecond(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    same_time = [ids.encode(10**12, 1, random) for random in range(4)]
+    with agentspan.open(path) as db:
+        for number, id in enumerate(same_time):
+            db.agent_instances.register("booking", id=id, task="t")
+            db.agent_instances.start(id)
+            result = {"output": "done"} if number else {"error": {"type": "E", "message": f"no seat {number}"}}
+            db.agent_spans.create(id, "tool", "complete" if number else "failed", {"name": "pay"}, result)
+            db.agent_instances.finish(id, "complete" if number else "failed")
+    group = document(path)["groups"][0]
+    (shown,) = re.findall(r"1 failed step · (\S+)", "\n".join(lines(path, "why")))
+    assert lines(path, "show", shown)[0].startswith(f"run {group['run_id']}")
+    (diff,) = re.findall(r"^  agentspan (diff .*)", "\n".join(lines(path, "why", shown)), re.MULTILINE)
+    assert lines(path, *diff.split())[2].startswith(f"B {group['run_id']}")
 
 
 def test_the_status_decides_unless_a_score_is_named(db: Path) -> None:
@@ -145,7 +163,7 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
     missed = [second for first, second in shown if second]
     assert [first for first, _ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
     assert len(missed) == 1
-    assert re.fullmatch(r"it missed is good>=1: why [0-9a-z]{12} --outcome 'is good>=1'", missed[0])
+    assert re.fullmatch(r"it missed is good>=1: why [0-9a-z…]{10,15} --outcome 'is good>=1'", missed[0])
     assert lines(path, "why", "--outcome", "is good>=1")[0].startswith("1 of 3 runs failed is good>=1 (33%")
 
 
