@@ -9,10 +9,12 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis import diff_text, id_prefixes
+from agentspan.analysis.failed_step import FailedStep
 from agentspan.analysis.findings import FDR, POWER, Finding
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
+from agentspan.analysis.wording import FieldChange
 from agentspan.cli.collecting import paused
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.local_time import local, zone_name
@@ -270,23 +272,48 @@ def _step(found: RunWhy, columns: int) -> Iterator[str]:
         yield from _labelled("the model had said", step.said, columns, 2)
     elif step.asked_by is not None:
         yield from _labelled("asked for by", f"step {step.asked_by:,}, a model call without words", columns, 1)
-    for label, failed, same in (
-        ("before it", step.failed_before, step.same_before),
-        ("after it", step.failed_after, step.same_after),
-    ):
-        if failed:
-            alike = f", {same:,} of them with the same arguments" if same else ""
-            yield from _labelled(label, f"{noun(failed, 'failed attempt')}{alike}", columns, 1)
+    before = _attempts(step.failed_before, step.same_before)
+    if before:
+        yield from _labelled("before it", before, columns, 1)
+    after = _attempts(step.failed_after, step.same_after)
+    if after:
+        yield from _labelled("after it", after + ("" if step.passed_after else ", and none that passed"), columns, 2)
+    if step.passed_later is not None:
+        yield from _labelled("later call", _passed_later(step), columns, 3)
     if step.recovered_by is not None:
-        yield from _labelled(
-            "recovered", f"step {step.recovered_by:,} succeeded, as after each failure here", columns, 1
-        )
+        yield from _labelled("recovered", _recovery(step, found.failed), columns, 2)
     other = found.elsewhere
     if other is not None and other.runs:
         text = f"{other.spans:,}× in {noun(other.runs, 'other run')}, {_seen(other.first_at, other.last_at)}"
     else:
         text = "in no other run of this agent"
     yield from _labelled(f"{found.signature.id[:SHORTEST_SIGNATURE]} elsewhere", text, columns, 1)
+
+
+def _attempts(failed: int, same: int) -> str:
+    if not failed:
+        return ""
+    attempts = noun(failed, "failed attempt")
+    if failed == same:
+        return f"{attempts} with the same arguments"
+    return f"{attempts}, {same:,} of them with the same arguments" if same else f"{attempts} with other arguments"
+
+
+def _passed_later(step: FailedStep) -> str:
+    changed = ", ".join(_change(each) for each in step.changes[:FIELDS]) + ", …" * (len(step.changes) > FIELDS)
+    return f"step {step.passed_later:,} passed with other arguments: {changed}"
+
+
+def _change(change: FieldChange) -> str:
+    return f"{change.path} {_side(change.a)} → {_side(change.b)}".lstrip()
+
+
+def _recovery(step: FailedStep, failed: int) -> str:
+    assert step.recovered_by is not None
+    how = ", which contains it, completed" if step.recovered_by < step.number else " passed: the same call"
+    return f"step {step.recovered_by:,}{how}" + (
+        ", and the run recovered from each other failure" if failed > 1 else ""
+    )
 
 
 def _spaced(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
     assert "✗ step 2: Tool pay(total=114, how=" in text
     assert "error: ToolFailed: total is 114, but paid 7" in text
     assert "the model had said: I will pay, number 14." in text
-    assert "after it: 1 failed attempt, 1 of them with the same arguments" in text
+    assert "after it: 1 failed attempt with the same arguments, and none that passed" in text
     assert "but paid 7 · step 2" in call(db, "show", group["run_id"], "--full").stdout
     assert "elsewhere: 14× in 7 other runs" in text
     assert "nearest of 1 passing run of task t7" in text
@@ -110,6 +111,34 @@ def test_the_runs_that_are_named_can_be_pasted_though_they_began_in_one_millisec
     assert lines(path, "show", shown)[0].startswith(f"run {group['run_id']}")
     (diff,) = re.findall(r"^  agentspan (diff .*)", "\n".join(lines(path, "why", shown)), re.MULTILINE)
     assert lines(path, *diff.split())[2].startswith(f"B {group['run_id']}")
+
+
+def test_what_came_after_a_failed_step_is_told(tmp_path: Path) -> None:
+    """A success with other arguments is no recovery; that nothing passed is said; and a recovery names its step."""
+    path = tmp_path / "runs.db"
+    calls = {
+        "upgrade": [("business", False), ("business", False), ("economy", True)],
+        "retry": [("business", False), ("business", True)],
+        "give up": [("business", False), ("first", False)],
+    }
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for task, steps in calls.items():
+        with tracer.run("booking", task=task):
+            for cabin, passes in steps:
+                with suppress(ToolFailed), tracer.span("tool", {"name": "update", "arguments": {"cabin": cabin}}):
+                    if not passes:
+                        raise ToolFailed("no seats")
+    tracer.shutdown()
+    runs = {run["task"]: run["id"] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]}
+    shown = {task: "\n".join(lines(path, "why", id)) for task, id in runs.items()}
+    assert "✗ step 1: Tool update" in shown["upgrade"]
+    assert "  after it: 1 failed attempt with the same arguments\n" in shown["upgrade"]
+    assert "  later call: step 3 passed with other arguments: cabin business → economy\n" in shown["upgrade"]
+    assert "recovered" not in shown["upgrade"]
+    assert "  recovered: step 2 passed: the same call\n" in shown["retry"]
+    assert "  after it: 1 failed attempt with other arguments, and none that passed\n" in shown["give up"]
+    (step,) = [document(path, id)["step"] for task, id in runs.items() if task == "upgrade"]
+    assert (step["passed_later"], step["changes"][0]["path"], step["changes"][0]["b"]) == (3, "cabin", "economy")
 
 
 def test_the_status_decides_unless_a_score_is_named(db: Path) -> None:
