@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from agentspan.analysis.baseline import MAX_RUNS, Against
 from agentspan.analysis.diff import DiffRun, DiffStep, Divergence, Kind, RunDiff, StepChange
 from agentspan.figures import cost_text, count_text, duration_text
+from agentspan.schemas.aggregates import built_in_part
 
 MARKS: dict[Kind, str] = {"same": "=", "words": "~", "moved": "→", "added": "+", "removed": "-"}
 """Marks of changes; every other kind has CHANGED."""
@@ -20,6 +21,10 @@ KINDS: dict[Kind, str] = {
     "added": "only in B",
     "removed": "only in A",
 }
+
+
+ANSWER = "another answer"
+"""A model that calls another tool, or answers instead, whatever the alignment makes of the two calls."""
 
 
 def run_name(run: DiffRun) -> str:
@@ -60,16 +65,22 @@ def before(found: Divergence) -> str:
     return f"{_noun(found.same, 'same step')}{words}" if found.same else "no step before is the same"
 
 
-def parting(found: Divergence) -> str:
-    """Return a sentence about the step at which two runs part."""
+def parting(found: Divergence, a: str = "A", b: str = "B") -> str:
+    """Return a sentence about the step at which two runs part.
+
+    Args:
+        a, b: what the runs are called.
+    """
     if found.kind == "words":
         return "only words differ, these first"
     if found.kind == "moved":
         return "a step is at another place"
     if found.a is None:
-        return "A has no more steps here"
+        return f"{a} has no more steps here"
     if found.b is None:
-        return "B has no more steps here"
+        return f"{b} has no more steps here"
+    if found.kind in ("added", "removed", "result") and _is_model(found.a) and _is_model(found.b):
+        return ANSWER
     return "another step" if found.kind in ("added", "removed") else KINDS[found.kind]
 
 
@@ -98,7 +109,8 @@ def change_text(change: StepChange) -> str:
     title = f"{step.title if step else ''}{inside}"
     if change.kind in ("added", "removed"):
         return f"only {_numbers(change.a, change.b)}: {title}"
-    return f"{_numbers(change.a, change.b)} {KINDS[change.kind]}: {title}"
+    what = ANSWER if change.kind == "result" and _is_model(change.b) else KINDS[change.kind]
+    return f"{_numbers(change.a, change.b)} {what}: {title}"
 
 
 def attempts_text(step: DiffStep) -> str:
@@ -109,6 +121,10 @@ def attempts_text(step: DiffStep) -> str:
 def not_shortest() -> str:
     """Return the sentence about a difference that was not computed to its end."""
     return "More than 2,000 edits on one level: there may be a shorter difference than this one."
+
+
+def _is_model(step: DiffStep | None) -> bool:
+    return step is not None and built_in_part(step.type) == "llm"
 
 
 def _numbers(a: DiffStep | None, b: DiffStep | None) -> str:

@@ -20,6 +20,7 @@ SHORTEST_ID = 10
 LONGEST_ID = 15
 """Characters of a beginning; where runs have more in common, the end of the id tells them apart."""
 MAX_CANDIDATES = 1000
+NOTHING = "nothing has been recorded here yet; `agentspan demo` records a run to look at"
 NAMED = 3
 """Ids that an error names, at most."""
 R = TypeVar("R", bound=Row)
@@ -35,7 +36,7 @@ def find_run(storage: Storage, what: str) -> AgentInstanceRow:
     if what == LATEST:
         rows = storage.page(Query("agent_instance", descending=True, limit=1)).rows
         if not rows:
-            raise NotFound("nothing has been recorded here yet; `agentspan demo` records a run to look at")
+            raise NotFound(NOTHING)
         return _as(AgentInstanceRow, rows[0], what)
     if AT in what:
         return latest_run(storage, what)

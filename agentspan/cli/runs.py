@@ -9,7 +9,7 @@ from agentspan.analysis import id_prefixes
 from agentspan.analysis.failure_reasons import failure_reason
 from agentspan.analysis.runs import Name, RunList, RunSummary, find_runs, tokens_of
 from agentspan.analysis.score_text import score_text
-from agentspan.cli.filter_options import filter_in
+from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.local_time import local, zone_name
 from agentspan.cli.output import (
     COLORS,
@@ -50,6 +50,7 @@ def command(
 ) -> None:
     """List runs, and print how many match in all."""
     storage = database.storage
+    asked = asked_for(given)
     filter = filter_in(storage, given)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
@@ -57,6 +58,9 @@ def command(
     stale = {run.run.id for run in found.runs if run.run.status in OPEN and lives.of(run.run.writer_id) == "dead"}
     if as_json:
         document(_plain(database, found, stale))
+        return
+    if not found.total:
+        click.echo(no_run(asked))
         return
     said = said_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
     _table(storage, found.runs, stale, {id: one.scores for id, one in said.items()})

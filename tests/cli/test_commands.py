@@ -292,7 +292,9 @@ def test_a_file_that_is_not_there_is_not_made(db: Path, command: list[str]) -> N
 def test_an_empty_file_says_what_to_do(db: Path) -> None:
     agentspan.open(db).close()
     assert "`agentspan demo` records a run" in call(db, "show", "-").output
-    assert call(db, "runs").output.endswith("0 of 0 runs · 0 spans\n")
+    assert call(db, "runs").output.endswith(
+        "nothing has been recorded here yet; `agentspan demo` records a run to look at\n"
+    )
 
 
 def test_colours_are_for_terminals_and_no_color_is_honoured(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
