@@ -1,5 +1,6 @@
 """The sentences about the difference of two runs, which the command line and Markdown share."""
 
+import shlex
 from collections.abc import Iterator
 
 from agentspan.analysis.baseline import MAX_RUNS, Against
@@ -13,6 +14,7 @@ CHANGED = "≠"
 KINDS: dict[Kind, str] = {
     "same": "the same",
     "words": "other words",
+    "answer": "another answer",
     "arguments": "other arguments",
     "result": "another result",
     "status": "another status",
@@ -21,10 +23,6 @@ KINDS: dict[Kind, str] = {
     "added": "only in B",
     "removed": "only in A",
 }
-
-
-ANSWER = "another answer"
-"""A model that calls another tool, or answers instead, whatever the alignment makes of the two calls."""
 
 
 def run_name(run: DiffRun) -> str:
@@ -80,18 +78,33 @@ def parting(found: Divergence, a: str = "A", b: str = "B") -> str:
     if found.b is None:
         return f"{b} has no more steps here"
     if found.kind in ("added", "removed", "result") and _is_model(found.a) and _is_model(found.b):
-        return ANSWER
+        return KINDS["answer"]  # whether the model calls another tool, or answers instead
     return "another step" if found.kind in ("added", "removed") else KINDS[found.kind]
 
 
-def against(found: Against) -> str:
-    """Return the sentence about a baseline."""
+def against(found: Against, same: int) -> str:
+    """Return the sentence about a baseline.
+
+    Args:
+        same: how many steps are the same before the runs part.
+    """
     latest = "the latest " if found.runs == MAX_RUNS else ""
     runs = f"{latest}{_noun(found.runs, 'other run')} ({found.filter})"
     if not found.reached:
-        return f"None of {runs} got here by the same steps."
-    next_steps = f"A's step came next in {found.a:,}, B's in {found.b:,}"
-    return f"{found.reached:,} of {runs} got here by the same steps; {next_steps}."
+        return f"None of {runs} did the same{_kinds(same)} before."
+    other = max(0, found.reached - found.a - found.b)
+    next_steps = f"next, {found.a:,} did A's step, {found.b:,} did B's, {other:,} something else"
+    return f"{found.reached:,} of {runs} did the same{_kinds(same)} before; {next_steps}."
+
+
+def same_task(found: RunDiff) -> str | None:
+    """Return the filter for runs of the task of both runs, if they have one and the baseline is of more runs."""
+    is_of_all = found.against is not None and "task=" not in found.against.filter
+    return shlex.quote(f"task={found.a.task}") if is_of_all and found.a.task and found.a.task == found.b.task else None
+
+
+def _kinds(same: int) -> str:
+    return f" {same:,} kinds of steps" if same > 1 else " kind of step" if same else " (there was no step)"
 
 
 def rest(found: RunDiff) -> Iterator[StepChange]:
@@ -109,7 +122,7 @@ def change_text(change: StepChange) -> str:
     title = f"{step.title if step else ''}{inside}"
     if change.kind in ("added", "removed"):
         return f"only {_numbers(change.a, change.b)}: {title}"
-    what = ANSWER if change.kind == "result" and _is_model(change.b) else KINDS[change.kind]
+    what = KINDS["answer"] if change.kind == "result" and _is_model(change.b) else KINDS[change.kind]
     return f"{_numbers(change.a, change.b)} {what}: {title}"
 
 

@@ -72,8 +72,11 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
     for side, step in (("A", first.a), ("B", first.b)):
         yield _step(side, step, columns)
     if found.against is not None:
-        for line in wrap(diff_text.against(found.against), columns - 2, 3):
+        for line in wrap(diff_text.against(found.against, first.same), columns - 2, 3):
             yield f"  {line}"
+        task = diff_text.same_task(found)
+        if task is not None:
+            yield "  " + fit(f"of this task alone: --against {task}", columns - 2)
     yield from _fields(first.fields, columns, full=full)
     yield from _rest(found, columns, full=full)
 

@@ -112,7 +112,10 @@ def test_a_baseline_is_counted(db: Path) -> None:
     for _ in range(2):
         book(tracer, "good day", "economy", "Your seat in economy is booked at 90 dollars.", "complete")
     tracer.shutdown()
-    said = "2 of 2 other runs (all) got here by the same steps; A's step came next in 2, B's in 0."
+    said = (
+        "2 of 2 other runs (all) did the same 2 kinds of steps before; "
+        "next, 2 did A's step, 0 did B's, 0 something else."
+    )
     assert said in " ".join(line.strip() for line in lines(db, "diff", a, b, "--against", "all"))
     assert any("2 of 2 other runs" in line for line in lines(db, "diff", a, b, "--against", "all", "--markdown"))
     found = json.loads(call(db, "diff", a, b, "--against", "all", "--json").output)
