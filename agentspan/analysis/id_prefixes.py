@@ -1,4 +1,4 @@
-"""Finds runs and spans by the text that a person types: an id, a unique prefix of one, `-` for the latest run; and shortens ids.
+"""Finds runs and spans by what a person types: an id, a unique prefix, `-` for the latest run; and shortens ids.
 
 `AGENT@VERSION` is the latest run of a version.
 """
