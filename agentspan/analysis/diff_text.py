@@ -100,7 +100,8 @@ def against(found: Against, same: int) -> str:
 def same_task(found: RunDiff) -> str | None:
     """Return the filter for runs of the task of both runs, if they have one and the baseline is of more runs."""
     is_of_all = found.against is not None and "task=" not in found.against.filter
-    return shlex.quote(f"task={found.a.task}") if is_of_all and found.a.task and found.a.task == found.b.task else None
+    is_shared = found.a.task is not None and found.a.task == found.b.task
+    return f"task={shlex.quote(found.a.task)}" if is_of_all and is_shared and found.a.task else None
 
 
 def _kinds(same: int) -> str:

@@ -11,6 +11,7 @@ from agentspan.analysis.wording import FieldChange, Words
 from agentspan.cli.local_time import zone
 from agentspan.cli.output import (
     MARKS,
+    argument,
     columns_of,
     document,
     echo_lines,
@@ -76,7 +77,7 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
             yield f"  {line}"
         task = diff_text.same_task(found)
         if task is not None:
-            yield "  " + fit(f"of this task alone: --against {task}", columns - 2)
+            yield "  " + fit(f"of this task alone: --against {argument(task)}", columns - 2)
     yield from _fields(first.fields, columns, full=full)
     yield from _rest(found, columns, full=full)
 
