@@ -5,7 +5,7 @@ two runs part at the first step that differs in more than words, if there is one
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from itertools import islice
 from typing import Literal
@@ -22,7 +22,7 @@ from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.protocol import Storage
 
-Kind = Literal["same", "words", "arguments", "result", "status", "retries", "moved", "added", "removed"]
+Kind = Literal["same", "words", "answer", "arguments", "result", "status", "retries", "moved", "added", "removed"]
 SMALL: frozenset[Kind] = frozenset({"same", "words"})
 """Kinds at which two runs do not part, if they part anywhere else."""
 TITLE = 200
@@ -41,6 +41,7 @@ class DiffRun:
     tokens: int | None
     cost_usd: float | None
     duration_ms: float | None
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class StepChange:
     """A step of both runs or of one; or steps in a row that are the same in both.
 
     Attributes:
-        kind: `same`; `words`: only what a model or a person said; `arguments` (type, label and payload); `result`;
+        kind: `same`; `words`: only what a model or a person said; `answer`: the same after the runs have parted in more
+            than words, so that it may mean anything; `arguments` (type, label and payload); `result`;
             `status`; `retries`: the number of attempts; `moved`; `added`: only B has it; `removed`: only A has it.
         count: how many steps it stands for: those in a row, or a step that is added or removed with all in it.
         depth: how many steps are around it.
@@ -153,7 +155,7 @@ def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None, zone:
     names = names_of(storage, rows)
     spans_a, spans_b = ([*storage.iter_spans(row.id)] for row in rows)
     runs = [
-        DiffRun(row.id, *names[row.id], row.status, **sums(spans)._asdict(), duration_ms=row.duration_ms)
+        DiffRun(row.id, *names[row.id], row.status, **sums(spans)._asdict(), duration_ms=row.duration_ms, task=row.task)
         for row, spans in zip(rows, (spans_a, spans_b), strict=True)
     ]
     steps, first, is_shortest = diff_spans(spans_a, spans_b)
@@ -194,6 +196,9 @@ def diff_spans(
     entries = comparison.entries()
     _mark_consequences(entries)
     first = _first(entries)
+    if first is not None and entries[first].kind not in SMALL:
+        _pair_answers(entries, first)
+        _mark_answers(entries[first + 1 :])
     steps, place = comparison.folded(entries, first)
     found = None if first is None else comparison.divergence(entries, first, place)
     return steps, found, comparison.is_shortest
@@ -334,8 +339,49 @@ def _first(entries: Sequence[_Entry]) -> int | None:
     return next(causes, next(others, None))
 
 
+def _pair_answers(entries: list[_Entry], first: int) -> None:
+    """Where a model answered otherwise in each run, make a pair of both answers.
+
+    The alignment may have kept the answer of one run for a later one of the other: it would stand twice, and which of
+    both it is would depend on the order of the runs.
+    """
+    entry = entries[first]
+    a, b = entry.next_a, entry.next_b
+    if entry.kind not in ("added", "removed") or not _is_answer(a) or not _is_answer(b):
+        return
+    assert a is not None
+    assert b is not None
+    kind = kind_of(a, b, differs=True)
+    later = next((place for place in range(first + 1, len(entries)) if _has(entries[place], a, b)), None)
+    if later is None or entries[later].kind == "moved" or kind in SMALL:
+        return
+    other = entries[later]
+    entries[first] = replace(entry, kind=kind, a=a, b=b)
+    if other.a is not None and other.b is not None:
+        only_a, only_b = (other.a, None) if entry.kind == "removed" else (None, other.b)
+        entries[later] = replace(other, kind=entry.kind, a=only_a, b=only_b)
+    else:
+        del entries[later]
+
+
+def _has(entry: _Entry, a: Step, b: Step) -> bool:
+    return entry.a is a or entry.b is b
+
+
+def _is_answer(step: Step | None) -> bool:
+    return step is not None and step.type == "llm" and not step.node.children
+
+
+def _mark_answers(entries: Sequence[_Entry]) -> None:
+    """Mark what was said after the runs have parted: it is paired by its place, and may say the opposite."""
+    for entry in entries:
+        if entry.kind == "words" and entry.a is not None and entry.b is not None and entry.a.says:
+            is_other = entry.a.result != entry.b.result or entry.a.type == "message"
+            entry.kind = "answer" if is_other else "words"
+
+
 def _is_consequence(entry: _Entry) -> bool:
-    return entry.follows and entry.kind in ("result", "status", "retries", "words")
+    return entry.follows and entry.kind in ("result", "status", "retries", "words", "answer")
 
 
 def _step_fields(a: Step | None, b: Step | None) -> Iterator[FieldChange]:

@@ -39,7 +39,7 @@ def markdown(found: RunDiff) -> Iterator[str]:
         yield f"- {side} {escaped(text)}"
     if found.against is not None:
         yield ""
-        yield escaped(diff_text.against(found.against))
+        yield escaped(diff_text.against(found.against, first.same))
     yield from _fields(first.fields)
     changes = [change for change in diff_text.rest(found) if change.kind != "words"]
     if any(change.kind != "same" for change in changes):

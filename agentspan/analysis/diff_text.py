@@ -1,10 +1,12 @@
 """The sentences about the difference of two runs, which the command line and Markdown share."""
 
+import shlex
 from collections.abc import Iterator
 
 from agentspan.analysis.baseline import MAX_RUNS, Against
 from agentspan.analysis.diff import DiffRun, DiffStep, Divergence, Kind, RunDiff, StepChange
 from agentspan.figures import cost_text, count_text, duration_text
+from agentspan.schemas.aggregates import built_in_part
 
 MARKS: dict[Kind, str] = {"same": "=", "words": "~", "moved": "→", "added": "+", "removed": "-"}
 """Marks of changes; every other kind has CHANGED."""
@@ -12,6 +14,7 @@ CHANGED = "≠"
 KINDS: dict[Kind, str] = {
     "same": "the same",
     "words": "other words",
+    "answer": "another answer",
     "arguments": "other arguments",
     "result": "another result",
     "status": "another status",
@@ -60,27 +63,49 @@ def before(found: Divergence) -> str:
     return f"{_noun(found.same, 'same step')}{words}" if found.same else "no step before is the same"
 
 
-def parting(found: Divergence) -> str:
-    """Return a sentence about the step at which two runs part."""
+def parting(found: Divergence, a: str = "A", b: str = "B") -> str:
+    """Return a sentence about the step at which two runs part.
+
+    Args:
+        a, b: what the runs are called.
+    """
     if found.kind == "words":
         return "only words differ, these first"
     if found.kind == "moved":
         return "a step is at another place"
     if found.a is None:
-        return "A has no more steps here"
+        return f"{a} has no more steps here"
     if found.b is None:
-        return "B has no more steps here"
+        return f"{b} has no more steps here"
+    if found.kind in ("added", "removed", "result") and _is_model(found.a) and _is_model(found.b):
+        return KINDS["answer"]  # whether the model calls another tool, or answers instead
     return "another step" if found.kind in ("added", "removed") else KINDS[found.kind]
 
 
-def against(found: Against) -> str:
-    """Return the sentence about a baseline."""
+def against(found: Against, same: int) -> str:
+    """Return the sentence about a baseline.
+
+    Args:
+        same: how many steps are the same before the runs part.
+    """
     latest = "the latest " if found.runs == MAX_RUNS else ""
     runs = f"{latest}{_noun(found.runs, 'other run')} ({found.filter})"
     if not found.reached:
-        return f"None of {runs} got here by the same steps."
-    next_steps = f"A's step came next in {found.a:,}, B's in {found.b:,}"
-    return f"{found.reached:,} of {runs} got here by the same steps; {next_steps}."
+        return f"None of {runs} did the same{_kinds(same)} before."
+    other = max(0, found.reached - found.a - found.b)
+    next_steps = f"next, {found.a:,} did A's step, {found.b:,} did B's, {other:,} something else"
+    return f"{found.reached:,} of {runs} did the same{_kinds(same)} before; {next_steps}."
+
+
+def same_task(found: RunDiff) -> str | None:
+    """Return the filter for runs of the task of both runs, if they have one and the baseline is of more runs."""
+    is_of_all = found.against is not None and "task=" not in found.against.filter
+    is_shared = found.a.task is not None and found.a.task == found.b.task
+    return f"task={shlex.quote(found.a.task)}" if is_of_all and is_shared and found.a.task else None
+
+
+def _kinds(same: int) -> str:
+    return f" {same:,} kinds of steps" if same > 1 else " kind of step" if same else " (there was no step)"
 
 
 def rest(found: RunDiff) -> Iterator[StepChange]:
@@ -98,7 +123,8 @@ def change_text(change: StepChange) -> str:
     title = f"{step.title if step else ''}{inside}"
     if change.kind in ("added", "removed"):
         return f"only {_numbers(change.a, change.b)}: {title}"
-    return f"{_numbers(change.a, change.b)} {KINDS[change.kind]}: {title}"
+    what = KINDS["answer"] if change.kind == "result" and _is_model(change.b) else KINDS[change.kind]
+    return f"{_numbers(change.a, change.b)} {what}: {title}"
 
 
 def attempts_text(step: DiffStep) -> str:
@@ -109,6 +135,10 @@ def attempts_text(step: DiffStep) -> str:
 def not_shortest() -> str:
     """Return the sentence about a difference that was not computed to its end."""
     return "More than 2,000 edits on one level: there may be a shorter difference than this one."
+
+
+def _is_model(step: DiffStep | None) -> bool:
+    return step is not None and built_in_part(step.type) == "llm"
 
 
 def _numbers(a: DiffStep | None, b: DiffStep | None) -> str:

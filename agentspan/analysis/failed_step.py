@@ -1,16 +1,20 @@
 """Finds the step that made a run fail: the first failure that nothing recovered from, and what led to it.
 
-A later success of the same call recovers from a failure, and so does a tool or model call around it that completed.
+A later success with the same arguments recovers from a failure, and so does a tool or model call around it that
+completed. A success with other arguments is told beside the step, and is no recovery: whether it did what was wanted
+then, or something else instead, cannot be decided here.
 """
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from agentspan import jsontext
 from agentspan.analysis.failures import leaves
 from agentspan.analysis.tree import build, every, title_of
+from agentspan.analysis.wording import MAX_FIELDS, FieldChange, field_changes
 from agentspan.blobs import described
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
@@ -35,8 +39,12 @@ class FailedStep:
         failed_before: how many earlier steps of the same type and label failed in the run.
         same_before: how many of those had the same payload.
         failed_after, same_after: the same of later steps.
+        passed_after: how many later steps of the same type and label passed in the run.
         recovered_by: the number of the step that recovered from it. Then the run recovered from all of its failures,
             and this is the last one. Else None.
+        passed_later: if nothing recovered from it: the number of the next call of the same tool, in turn with it, that
+            passed with other arguments; None if none did.
+        changes: how the arguments of that call differ from this one's.
     """
 
     span_id: str
@@ -51,7 +59,10 @@ class FailedStep:
     same_before: int
     failed_after: int
     same_after: int
+    passed_after: int
     recovered_by: int | None
+    passed_later: int | None
+    changes: tuple[FieldChange, ...]
 
 
 class _Tree:
@@ -114,13 +125,16 @@ def failed_step(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> FailedS
     for failed in passed_on or found:
         recovery = recovering.step(failed)
         if recovery is None:
-            return _described(failed, tree, None)
-    return _described((passed_on or found)[-1], tree, recovery)
+            return _described(failed, tree, None, recovering.next_success(failed))
+    return _described((passed_on or found)[-1], tree, recovery, None)
 
 
-def _described(failed: AgentSpanRow, tree: _Tree, recovery: AgentSpanRow | None) -> FailedStep:
-    kind = failed.schema_name, failed.label, "failed"
-    alike = [span for span in tree.spans if (span.schema_name, span.label, span.status) == kind and span != failed]
+def _described(
+    failed: AgentSpanRow, tree: _Tree, recovery: AgentSpanRow | None, later: AgentSpanRow | None
+) -> FailedStep:
+    kind = failed.schema_name, failed.label
+    same_kind = [span for span in tree.spans if (span.schema_name, span.label) == kind and span != failed]
+    alike = [span for span in same_kind if span.status == "failed"]
     before, after = (
         [span for span in alike if (_began(span) < _began(failed)) == is_before] for is_before in (True, False)
     )
@@ -139,7 +153,10 @@ def _described(failed: AgentSpanRow, tree: _Tree, recovery: AgentSpanRow | None)
         sum(_given(span) == given for span in before),
         len(after),
         sum(_given(span) == given for span in after),
+        sum(_has_passed(span) and _began(span) > _began(failed) for span in same_kind),
         None if recovery is None else tree.number[recovery.id],
+        None if later is None else tree.number[later.id],
+        () if later is None else _changes(failed, later),
     )
 
 
@@ -157,27 +174,33 @@ class _Recovering:
     def step(self, failed: AgentSpanRow) -> AgentSpanRow | None:
         """Return the step that recovered from a failure; None if none did.
 
-        Either the last success of the same call after it, with the same arguments; or the next success of the same tool
-        or model, if at least half of the arguments are equal (a call that the model corrected); or a tool or model call
-        around it that completed all the same. Below another parent only what began after the failure counts.
+        Either the last success of the same call after it, with the same arguments (of a model: its next success); or a
+        tool or model call around it that completed all the same.
         """
         kind = self._kind(failed)
-        passed = self._passed.get(kind, [])
-        place = bisect_right(passed, _began(failed), key=_began)
-        later = [span for span in passed[place : place + 1] if self._is_in_turn(span, failed)]
         if kind not in self._last:
-            self._last[kind] = {_given(span): span for span in passed}
+            self._last[kind] = {_given(span): span for span in self._passed.get(kind, [])}
         same = self._last[kind].get(_given(failed))
         if same is not None and _began(same) > _began(failed) and self._is_in_turn(same, failed):
             return same
-        if later and (_is(failed, "llm") or _is_corrected(failed, later[0])):
-            return later[0]
+        later = self.next_success(failed) if _is(failed, "llm") else None
+        return later or next(self._completed_around(failed), None)
+
+    def next_success(self, failed: AgentSpanRow) -> AgentSpanRow | None:
+        """Return the next step of the same tool or model that passed, whatever its arguments; None if none did.
+
+        Below another parent only what began after the failure counts.
+        """
+        passed = self._passed.get(self._kind(failed), [])
+        place = bisect_right(passed, _began(failed), key=_began)
+        return next((span for span in passed[place : place + 1] if self._is_in_turn(span, failed)), None)
+
+    def _completed_around(self, failed: AgentSpanRow) -> Iterator[AgentSpanRow]:
         for span in self._tree.above(failed):
             if _is(span, "agent"):
-                break
+                return
             if (_is(span, "tool") or _is(span, "llm")) and _has_passed(span):
-                return span
-        return None
+                yield span
 
     def _kind(self, span: AgentSpanRow) -> tuple[int, str, str | None]:
         return self._tree.way[span.id], span.schema_name, span.label
@@ -191,13 +214,10 @@ def _has_passed(span: AgentSpanRow) -> bool:
     return span.status == "complete" and not returned_error(span)
 
 
-def _is_corrected(failed: AgentSpanRow, passed: AgentSpanRow) -> bool:
-    one, other = (jsontext.decode(_given(span)) for span in (failed, passed))
-    if type(one) is not dict or type(other) is not dict:
-        return False
-    names = {name for name in one.keys() | other.keys() if one.get(name) != failed.label}
-    equal = [name for name in names if name in one and name in other and one[name] == other[name]]
-    return 2 * len(equal) >= max(1, len(names))
+def _changes(failed: AgentSpanRow, later: AgentSpanRow) -> tuple[FieldChange, ...]:
+    one, other = (jsontext.decode(_given(span)) for span in (failed, later))
+    changes = islice(field_changes("", one, other), MAX_FIELDS)
+    return tuple(replace(each, path=each.path.removeprefix(".")) for each in changes)
 
 
 def _error(span: AgentSpanRow) -> str:

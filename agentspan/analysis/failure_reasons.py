@@ -23,6 +23,11 @@ def failure_reason(storage: Storage, run: RunSummary) -> str | None:
         return None
     query = Query("agent_span", {"agent_instance_id": row.id, "status": "failed"}, descending=True, limit=1)
     found = storage.page(query).rows
-    return (
-        one_line(title_of(found[0], MAX_REASON), MAX_REASON) if found and isinstance(found[0], AgentSpanRow) else None
-    )
+    return one_line(_of_step(found[0]), MAX_REASON) if found and isinstance(found[0], AgentSpanRow) else None
+
+
+def _of_step(span: AgentSpanRow) -> str:
+    """Return what failed and its error, without what it was given: a long summary would leave no room for the error."""
+    error = error_text(None if span.result_payload is None else jsontext.decode(span.result_payload))
+    name = " ".join(text for text in (span.schema_title, span.label) if text)
+    return title_of(span, MAX_REASON) if error is None else f"{name}: {error}"

@@ -36,8 +36,9 @@ class Finding:
         passed_with, passed: the same of runs that passed.
         odds_ratio: how many times greater the odds of failing are with it, more than 1; infinite where no run
             contradicts.
-        low, high: its interval at 95 %, exact where no run contradicts.
-        q: the share of false findings among those that are at least as clear as this one.
+        low, high: its interval at 95 %, exact where no run contradicts; of this feature alone.
+        q: the share of false findings among those that are at least as clear as this one, corrected for all features
+            that were tested.
         stratified: whether runs were compared within the same task.
     """
 
@@ -64,6 +65,8 @@ class Findings:
         tasks: how many tasks have both failed and passed runs.
         tested: how many features could be decided.
         stratified: whether runs were compared within the same task.
+        tested_pooled: how many features could be decided over all runs together: the q of each of `pooled` is corrected
+            for so many, the interval of its odds ratio is not.
         detectable: if nothing was found: the least odds ratio that would have been found in four of five sets of such
             runs, as a feature of that number of runs which tells most; infinite if none would. None where nothing was
             tested, or something was found.
@@ -75,6 +78,7 @@ class Findings:
     tasks: int
     tested: int
     stratified: bool
+    tested_pooled: int
     detectable: float | None = None
 
 
@@ -92,14 +96,14 @@ def find(
     tasks: dict[str, Hashable] = {id: strata[id] for id in failed if strata[id][1] is not None}
     mixed = _mixed(failed, tasks)
     stratified = is_stratified(tasks.values(), len(failed))
-    pooled, tested, detectable = _tested(features, failed, agents, stratified=False)
+    pooled, tested_pooled, detectable = _tested(features, failed, agents, stratified=False)
     if not stratified:
-        return Findings(pooled, (), len(failed), 0, tested, False, detectable)
+        return Findings(pooled, (), len(failed), 0, tested_pooled, False, tested_pooled, detectable)
     within = {id: is_failed for id, is_failed in failed.items() if id in tasks}
     found, tested, detectable = _tested(features, within, tasks, stratified=True)
     names = {each.feature for each in found}
     others = tuple(each for each in pooled if each.feature not in names)
-    return Findings(found, others, len(within), mixed, tested, True, detectable)
+    return Findings(found, others, len(within), mixed, tested, True, tested_pooled, detectable)
 
 
 def _mixed(failed: Mapping[str, bool], tasks: Mapping[str, Hashable]) -> int:

@@ -1,8 +1,9 @@
-"""Finds runs and spans by the text that a person types: an id, a unique prefix of one, `-` for the latest run.
+"""Finds runs and spans by what a person types: an id, a unique prefix, `-` for the latest run; and shortens ids.
 
 `AGENT@VERSION` is the latest run of a version.
 """
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from agentspan.analysis.agent_names import AT, latest_run
@@ -14,7 +15,14 @@ from agentspan.storage.protocol import Query, Storage
 LATEST = "-"
 BETWEEN = "…"
 """Replaces the middle of an id, as in `013xrzp12g…hn3t`."""
+SHORTEST_ID = 10
+"""Characters of an id that hold its time: fewer are the same for all runs of a long while."""
+LONGEST_ID = 15
+"""Characters of a beginning; where runs have more in common, the end of the id tells them apart."""
 MAX_CANDIDATES = 1000
+NOTHING = "nothing has been recorded here yet; `agentspan demo` records a run to look at"
+NAMED = 3
+"""Ids that an error names, at most."""
 R = TypeVar("R", bound=Row)
 
 
@@ -28,7 +36,7 @@ def find_run(storage: Storage, what: str) -> AgentInstanceRow:
     if what == LATEST:
         rows = storage.page(Query("agent_instance", descending=True, limit=1)).rows
         if not rows:
-            raise NotFound("nothing has been recorded here yet; `agentspan demo` records a run to look at")
+            raise NotFound(NOTHING)
         return _as(AgentInstanceRow, rows[0], what)
     if AT in what:
         return latest_run(storage, what)
@@ -60,6 +68,35 @@ def find_run_or_span(storage: Storage, what: str) -> AgentInstanceRow | AgentSpa
         raise NotFound(f"no run or span has an id like {what[:40]!r}") from None
 
 
+def short_ids(storage: Storage, ids: Iterable[str], type_: ResourceType = "agent_instance") -> dict[str, str]:
+    """Return short forms of ids, all of one length, by which `find_run` or `find_span` finds each.
+
+    They are beginnings, or `beginning…end` where other rows began in the same millisecond. No other row of the storage
+    has such an id, whether it is one of `ids` or not.
+    """
+    same_time = {id: _same_time(storage, type_, id) for id in ids}
+    for length in range(SHORTEST_ID, LONGEST_ID + 1):
+        if all(not any(other.startswith(id[:length]) for other in others) for id, others in same_time.items()):
+            return {id: id[:length] for id in same_time}
+    for length in range(4, 32 - SHORTEST_ID):
+        if all(
+            len(others) < MAX_CANDIDATES - 1 and not any(other.endswith(id[-length:]) for other in others)
+            for id, others in same_time.items()
+        ):
+            return {id: f"{id[:SHORTEST_ID]}{BETWEEN}{id[-length:]}" for id in same_time}
+    return {id: id for id in same_time}
+
+
+def short_id(storage: Storage, id: str) -> str:
+    """Return the short form of the id of a run (see short_ids)."""
+    return short_ids(storage, [id])[id]
+
+
+def _same_time(storage: Storage, type_: ResourceType, id: str) -> list[str]:
+    rows = storage.page(Query(type_, prefix=id[:SHORTEST_ID], limit=MAX_CANDIDATES)).rows
+    return [row.id for row in rows if row.id != id]
+
+
 def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
     noun = "run" if type_ == "agent_instance" else "span"
     if is_pfid(what):
@@ -68,13 +105,15 @@ def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
             raise NotFound(f"no {noun} has the id {what}")
         return found[what][1]
     head, between, tail = what.partition(BETWEEN)
-    query = Query(type_, prefix=head, limit=MAX_CANDIDATES if between else 2)
+    query = Query(type_, prefix=head, limit=MAX_CANDIDATES if between else NAMED + 1)
     rows = storage.page(query).rows if head.isascii() else []  # a shell's odd bytes are no text for SQLite
     rows = [row for row in rows if row.id.endswith(tail)]
     if not rows:
         raise NotFound(f"no {noun}'s id begins with {what[:40]!r}")
     if len(rows) > 1:
-        raise InvalidValue(noun, f"several ids begin with {what[:40]!r}; type more of it")
+        short = short_ids(storage, [row.id for row in rows[:NAMED]], type_).values()
+        more = ", …" if len(rows) > NAMED else ""
+        raise InvalidValue(noun, f"several ids begin with {what[:40]!r}: {', '.join(short)}{more}; type more of it")
     return rows[0]
 
 

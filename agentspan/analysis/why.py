@@ -9,7 +9,7 @@ from typing import Literal
 from agentspan.analysis.drawing import COMPARED_RUNS, drawn
 from agentspan.analysis.failures import ending_of, failure_sums, step_uses
 from agentspan.analysis.findings import Findings, find
-from agentspan.analysis.outcomes import Missed, OutcomeRule, missed_rule, outcomes
+from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
 from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import RunFilter, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
@@ -98,7 +98,11 @@ def why(
     Args:
         rule: what failed means; the status decides when left out.
         progress: called with how much is done, and of how much, while there is an index to be built.
+
+    Raises:
+        InvalidValue: the rule is over a score that no run has.
     """
+    check_known(storage, rule)
     found = run_briefs(storage, filter, progress=progress)
     passed = outcomes(storage, found, rule)
     known = [run for run in found if passed[run.id] is not None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agentspan.analysis.diff import Divergence, diff_spans
 from agentspan.analysis.failed_step import FailedStep, failed_step
 from agentspan.analysis.failures import ending_of, failure_sums, uses_of
-from agentspan.analysis.outcomes import Missed, OutcomeRule, missed_rule, outcomes
+from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
 from agentspan.analysis.runs import RunFilter, find_runs, names_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
@@ -89,7 +89,11 @@ def why_run(
     Args:
         rule: what failed means; the status decides when left out.
         progress: called with how much is done, and of how much, while there is an index to be built.
+
+    Raises:
+        InvalidValue: the rule is over a score that no run has.
     """
+    check_known(storage, rule)
     spans = [*storage.iter_spans(run.id)]
     step = failed_step(run, spans)
     failed = None if step is None else next(span for span in spans if span.id == step.span_id)

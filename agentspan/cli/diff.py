@@ -11,6 +11,7 @@ from agentspan.analysis.wording import FieldChange, Words
 from agentspan.cli.local_time import zone
 from agentspan.cli.output import (
     MARKS,
+    argument,
     columns_of,
     document,
     echo_lines,
@@ -72,8 +73,11 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
     for side, step in (("A", first.a), ("B", first.b)):
         yield _step(side, step, columns)
     if found.against is not None:
-        for line in wrap(diff_text.against(found.against), columns - 2, 3):
+        for line in wrap(diff_text.against(found.against, first.same), columns - 2, 3):
             yield f"  {line}"
+        task = diff_text.same_task(found)
+        if task is not None:
+            yield "  " + fit(f"of this task alone: --against {argument(task)}", columns - 2)
     yield from _fields(first.fields, columns, full=full)
     yield from _rest(found, columns, full=full)
 

@@ -1,12 +1,13 @@
 """The options of all commands that select runs: one list, and the filter that they make (see analysis.filter_words)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from agentspan.analysis.agent_names import resolved
-from agentspan.analysis.filter_words import NAMES, filter_of
+from agentspan.analysis.filter_words import FAILED, NAMES, filter_of
+from agentspan.analysis.id_prefixes import NOTHING
 from agentspan.cli.local_time import utc_option, zone
 from agentspan.model.status import INSTANCE_STATUSES
 from agentspan.storage.protocol import Storage
@@ -65,6 +66,21 @@ def page_options(limit: int | None, *, sort: bool = False) -> Callable[[F], F]:
         return command
 
     return add
+
+
+def asked_for(given: Mapping[str, Any]) -> str:
+    """Return the options that select runs as a text to be shown, such as `task=15 failed`; "" if there are none."""
+    words = []
+    for name in NAMES:
+        value = given.get(name)
+        texts = [value] if isinstance(value, str) else [*(value or ())] if not isinstance(value, bool) else []
+        words += [f"{name.replace('_', '-')}={text}" for text in texts]
+    return " ".join([*words, FAILED] if given.get(FAILED) else words)
+
+
+def no_run(asked: str) -> str:
+    """Return the sentence for a filter that no run matches, or for a file without runs."""
+    return f"no run matches {asked}" if asked else NOTHING
 
 
 def filter_in(storage: Storage, given: dict[str, Any]) -> RunFilter:

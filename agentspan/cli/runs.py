@@ -9,7 +9,7 @@ from agentspan.analysis import id_prefixes
 from agentspan.analysis.failure_reasons import failure_reason
 from agentspan.analysis.runs import Name, RunList, RunSummary, find_runs, tokens_of
 from agentspan.analysis.score_text import score_text
-from agentspan.cli.filter_options import filter_in
+from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.local_time import local, zone_name
 from agentspan.cli.output import (
     COLORS,
@@ -33,9 +33,6 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunSort
 from agentspan.storage.scores import said_of
 
-SHORTEST_ID = 10
-"""Characters of an id that hold its time: fewer are the same for all runs of a long while."""
-ID_COLUMNS = 15
 DATED = 76
 """From so many columns on, runs are shown with when they began."""
 WIDE = 100
@@ -53,6 +50,7 @@ def command(
 ) -> None:
     """List runs, and print how many match in all."""
     storage = database.storage
+    asked = asked_for(given)
     filter = filter_in(storage, given)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
@@ -60,6 +58,9 @@ def command(
     stale = {run.run.id for run in found.runs if run.run.status in OPEN and lives.of(run.run.writer_id) == "dead"}
     if as_json:
         document(_plain(database, found, stale))
+        return
+    if not found.total:
+        click.echo(no_run(asked))
         return
     said = said_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
     _table(storage, found.runs, stale, {id: one.scores for id, one in said.items()})
@@ -98,9 +99,9 @@ def _plain(database: Database, found: RunList, stale: set[str]) -> dict[str, Any
 
 
 def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Mapping[str, Sequence[ScoreRow]]) -> None:
-    ids = _short_ids([run.run.id for run in runs])
+    ids = id_prefixes.short_ids(storage, [run.run.id for run in runs])
     columns = width()
-    id_columns = max([len(id) for id in ids.values()], default=SHORTEST_ID)
+    id_columns = max([len(id) for id in ids.values()], default=id_prefixes.SHORTEST_ID)
     zone = zone_name(run.run.started_at or run.run.inserted_at for run in runs)
     started = (pad(f"  started ({zone})", 16),) if columns >= DATED else ()
     used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
@@ -141,11 +142,3 @@ def _total(found: RunList, offset: int) -> str:
         duration_text(totals.duration_ms) if totals.duration_ms is not None else "",
     ]
     return fit(" · ".join(part for part in parts if part), width())
-
-
-def _short_ids(ids: list[str]) -> dict[str, str]:
-    """Return beginnings that tell these ids apart, or `beginning…end` where those would be long; `show` takes both."""
-    for length in range(SHORTEST_ID, ID_COLUMNS + 1):
-        if len({id[:length] for id in ids}) == len(ids):
-            return {id: id[:length] for id in ids}
-    return {id: f"{id[:SHORTEST_ID]}{id_prefixes.BETWEEN}{id[-4:]}" for id in ids}

@@ -7,7 +7,7 @@ import click
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.runs import Name, ids_of
 from agentspan.analysis.search import Hit, located, search
-from agentspan.cli.filter_options import filter_in
+from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.local_time import local
 from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
 from agentspan.cli.progress_bar import bar
@@ -32,6 +32,7 @@ def command(
     """Search; on a terminal, a progress bar shows while the index is built."""
     storage = database.storage
     run_id = None if run is None else id_prefixes.find_run(storage, run).id
+    asked = asked_for(given)
     filter = filter_in(storage, given)
     if run_id is not None and filter != RunFilter():
         raise click.UsageError("--run and filters of runs exclude each other")
@@ -41,6 +42,10 @@ def command(
     found = located(storage, found)
     if as_json:
         document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})
+        return
+    if not found.total:
+        nothing = "nothing found; words must be whole, or end in *: book* finds booking"
+        click.echo(no_run(asked) if ids is not None and not ids else fit(nothing, width()))
         return
     for hit in found.hits:
         columns = width()
@@ -59,7 +64,7 @@ def command(
     click.echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
     if found.hits:
         next_command = f"agentspan show {found.hits[0].span_id}"
-        lead = "the first of them in its run: "
+        lead = "show the top hit in its run: "
         click.echo(lead + next_command if len(lead + next_command) <= width() else next_command)
 
 

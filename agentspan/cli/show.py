@@ -70,8 +70,11 @@ def command(
         selected=None if at is None else at.id,
         numbers=steps,
     )
-    end = None if at is None else (f"step {steps[at.id]:,} of {len(spans):,}", f"agentspan show {run.id}")
-    page(_lines(database, picture, run, shown, spans, part=None if wanted is None else kept, end=end))
+    end = (
+        None if at is None else (f"step {steps[at.id]:,} of {len(spans):,}", f"the whole run: agentspan show {run.id}")
+    )
+    part = None if wanted is None else kept
+    page(_lines(database, picture, run, shown, spans, part=part, end=end, is_failed=failed and slow is None))
 
 
 def _run_of(storage: Storage, span: AgentSpanRow) -> AgentInstanceRow:
@@ -104,6 +107,7 @@ def _lines(
     *,
     part: int | None,
     end: Sequence[str] | None = None,
+    is_failed: bool = False,
 ) -> Iterator[str]:
     said = said_of(database.storage, [run.id])[run.id]
     yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, said)
@@ -113,6 +117,8 @@ def _lines(
         yield from picture.span(node, lasts)
     if end is not None:
         yield from end
+    elif part == 0 and is_failed:
+        yield f"no step failed; how it ended: agentspan why {run.id}"
     elif part is not None:
         folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < part else ""
         yield f"{part:,} of {noun(len(spans), 'span')}{folded}"

@@ -2,28 +2,32 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from math import inf
+from math import comb, inf
 from typing import Any
+
+import click
 
 from agentspan import jsontext
 from agentspan.analysis import diff_text, id_prefixes
-from agentspan.analysis.findings import FDR, POWER, Finding
+from agentspan.analysis.failed_step import FailedStep
+from agentspan.analysis.findings import DECIDABLE, FDR, POWER, Finding
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
+from agentspan.analysis.wording import FieldChange
 from agentspan.cli.collecting import paused
-from agentspan.cli.filter_options import filter_in
+from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.local_time import local, zone_name
 from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, noun, pad, page, style, width, wrap
 from agentspan.cli.progress_bar import bar
 from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
 from agentspan.figures import share_text
+from agentspan.storage.protocol import Storage
 
 SHORTEST_SIGNATURE = 4
-ID_COLUMNS = 12
 MAX_POOLED = 3
 """Findings of all runs together that are shown where none within a task was found."""
 PAYLOAD_LINES = 5
@@ -43,14 +47,17 @@ def command(
     """Print why runs failed, or why one did."""
     storage = database.storage
     rule = outcome_rule(outcome)
+    asked = asked_for(given)
     if run is not None:
+        if asked:
+            raise click.UsageError(f"RUN and filters of runs exclude each other: {asked} does not select a run here")
         row = id_prefixes.find_run(storage, run)
         with bar("indexing") as progress, paused():
             one = why_run(storage, row, rule, progress=progress)
         if as_json:
             document(asdict(one) | {"signature": one.signature._asdict(), "missed": _plain_missed(one.missed)})
         else:
-            echo_lines(_run_lines(one))
+            echo_lines(_run_lines(storage, one))
         return
     filter = filter_in(storage, given)
     with bar("indexing") as progress, paused():
@@ -58,7 +65,7 @@ def command(
     if as_json:
         document(plain(found))
     else:
-        page(_lines(found, limit))
+        page(_lines(storage, found, limit, asked))
 
 
 def plain(found: Why) -> dict[str, Any]:
@@ -71,7 +78,9 @@ def plain(found: Why) -> dict[str, Any]:
         "findings": [_plain_finding(each) for each in findings.findings],
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
         "missed": _plain_missed(found.missed),
-        "compared": {name: getattr(findings, name) for name in ("runs", "tasks", "tested", "stratified")}
+        "compared": {
+            name: getattr(findings, name) for name in ("runs", "tasks", "tested", "tested_pooled", "stratified")
+        }
         | {
             "drawn": found.compared,
             "read": found.read,
@@ -92,9 +101,9 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
     } | counts
 
 
-def _lines(found: Why, limit: int) -> Iterator[str]:
+def _lines(storage: Storage, found: Why, limit: int, asked: str) -> Iterator[str]:
     columns = width()
-    yield from wrap(_head(found), columns, 3)
+    yield from wrap(_head(found) if found.runs or found.unknown else no_run(asked), columns, 3)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
@@ -102,14 +111,18 @@ def _lines(found: Why, limit: int) -> Iterator[str]:
     short = _short([group.signature for group in found.groups])
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
+    shown = [*failures[:limit], *endings[:limit]]
+    short |= id_prefixes.short_ids(storage, [group.run_id for group in shown])
     of = "failed runs" if found.failed else "runs with a failed step"
-    for title, groups in ((f"{of}, by what failed", failures), ("without a failed step, by how they ended", endings)):
+    several = " (a run can be in several)" if _overlap(failures, found) else ""
+    endings_of = "without a failed step, by how they ended"
+    for title, groups in ((f"{of}, by what failed{several}", failures), (endings_of, endings)):
         if not groups:
             continue
         yield ""
         yield style(title, bold=True)
         for group in groups[:limit]:
-            yield from _group(group, short[group.signature], found, columns)
+            yield from _group(group, short, found, columns)
         if len(groups) > limit:
             yield style(
                 f"  {noun(len(groups) - limit, 'more group')}; --limit {len(groups)} lists all", fg="bright_black"
@@ -117,6 +130,17 @@ def _lines(found: Why, limit: int) -> Iterator[str]:
     if found.failed and found.failed < found.runs:
         yield ""
         yield from _findings(found, columns)
+
+
+def _overlap(groups: Sequence[Group], found: Why) -> bool:
+    """Return whether a run is in several of these groups of failures."""
+    runs = found.failed - sum(group.runs for group in found.groups if group.kind != "step")
+    return sum(group.runs for group in groups if group.kind == "step") > (runs if found.failed else _of(groups))
+
+
+def _of(groups: Sequence[Group]) -> int:
+    """Return of how many runs these groups are."""
+    return round(groups[0].runs / groups[0].share) if groups else 0
 
 
 def _head(found: Why) -> str:
@@ -143,7 +167,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
-def _group(group: Group, signature: str, found: Why, columns: int) -> Iterator[str]:
+def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> Iterator[str]:
+    signature = short[group.signature]
     indent = " " * (len(signature) + 2)
     title = wrap(group.text, columns - len(indent), 2)
     yield f"{style(signature, fg='yellow')}  {title[0]}"
@@ -156,18 +181,20 @@ def _group(group: Group, signature: str, found: Why, columns: int) -> Iterator[s
         text = f"in {group.runs:,} of {noun(found.failed, 'failed run')}{passed}"
         yield indent + fit(text, columns - len(indent))
     else:
-        times = f"{times} in {noun(group.runs, 'run')} ({_percent(group.share)})"
-    parts = [times, group.run_id[:ID_COLUMNS], _versions(group), _seen(group.first_at, group.last_at)]
-    line = " · ".join(part for part in parts if part)
-    yield indent + style(fit(line, columns - len(indent)), fg="bright_black")
+        yield f"{indent}in {group.runs:,} of {noun(_of([group]), 'run')} with a failed step"
+    parts = [f"run {short[group.run_id]}", _versions(group), times, _seen(group.first_at, group.last_at)]
+    for line in wrap(" · ".join(part for part in parts if part), columns - len(indent), 2):
+        yield indent + style(line, fg="bright_black")
 
 
 def _versions(group: Group) -> str:
     if set(group.versions) <= {"default"}:
         return ""
     most = sorted(group.versions.items(), key=lambda item: (-item[1], item[0]))
+    if len(most) == 1:
+        return f"version {most[0][0]}"
     more = f" +{len(most) - 2}" if len(most) > 2 else ""
-    return ", ".join(f"{version}: {number:,}" for version, number in most[:2]) + more
+    return "versions " + ", ".join(f"{version}: {number:,}" for version, number in most[:2]) + more
 
 
 def _seen(first_at: str, last_at: str) -> str:
@@ -177,15 +204,33 @@ def _seen(first_at: str, last_at: str) -> str:
     return f"{last} {zone}" if first == last else f"{first} – {last} {zone}"
 
 
+def _compared(answer: Why) -> str:
+    """Return the sentence about what was tested, and how."""
+    found = answer.findings
+    if not found.tested:
+        return f"what goes with failure: not tested; {_untested(answer)}"
+    where = "over all runs, because too few have a task in common"
+    if found.stratified:
+        where = f"inside the {noun(found.tasks, 'task')} that both passed and failed"
+    things = noun(found.tested, "tested thing")
+    if not found.findings:
+        return f"compared {where}: none of {things} goes with failure"
+    return f"what goes with failure, compared {where}, of {things} (FDR {FDR:.0%})"
+
+
+def _untested(answer: Why) -> str:
+    """Return why nothing could be tested."""
+    found = answer.findings
+    if found.stratified and not found.tasks:
+        return "no task both passed and failed"
+    if comb(answer.runs, answer.failed) * DECIDABLE < 1:
+        return f"{noun(answer.runs, 'run')} are too few"
+    return f"these {noun(found.runs, 'run')} are too few, or too much alike"
+
+
 def _findings(answer: Why, columns: int) -> Iterator[str]:
     found = answer.findings
-    rate = f"FDR {FDR:.0%}"
-    if found.stratified:
-        where = f"within the same task ({found.tasks:,} of them with both outcomes)"
-    else:
-        where = "pooled, because too few runs have a task in common"
-    nothing = "" if found.findings else f": nothing at {rate}"
-    for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 3):
+    for line in wrap(_compared(answer), columns, 3):
         yield style(line, bold=True)
     parts = [("", answer.compared), ("arguments of ", answer.read)]
     partly = [f"{what}{number:,} of {answer.runs:,} runs" for what, number in parts if number < answer.runs]
@@ -196,7 +241,8 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
         yield "these runs are too few: nothing would have been found" if found.detectable == inf else fit(odds, columns)
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
     if pooled:
-        yield from wrap("pooled only, so that it may be the tasks:", columns, 2)
+        tested = f" ({found.tested_pooled:,} things tested)" if found.stratified else ""
+        yield from wrap(f"pooled only, so that it may be the tasks{tested}:", columns, 2)
     for each in pooled or found.findings:
         yield from _finding(each, columns)
 
@@ -229,7 +275,7 @@ def _short(ids: list[str]) -> dict[str, str]:
     return {id: id for id in ids}
 
 
-def _run_lines(found: RunWhy) -> Iterator[str]:
+def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
     columns = width()
     name = found.agent if found.version == "default" else f"{found.agent} {found.version}"
     yield style(fit(f"run {found.run_id} {name}", columns), bold=True)
@@ -241,18 +287,27 @@ def _run_lines(found: RunWhy) -> Iterator[str]:
     yield fit(f"{MARKS[found.status]} {found.status}{judged}{task} · {steps}", columns)
     if found.missed is not None:
         rule = str(found.missed.rule)
-        again = f"why {found.run_id[:ID_COLUMNS]} --outcome {shlex.quote(rule)}"
+        again = f"why {id_prefixes.short_id(storage, found.run_id)} --outcome {shlex.quote(rule)}"
         yield from wrap(f"it missed {rule}: {again}", columns, 2)
     yield ""
     if found.error is not None:
         yield from _labelled("error", found.error, columns, 3)
     if found.step is None:
         yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
+        yield from _next_steps(storage, found, columns)
     else:
+        if found.passed and found.missed is None:
+            yield "this run passed all the same"
         yield from _step(found, columns)
     if not found.passed:
         yield ""
-        yield from _nearest(found, columns)
+        yield from _nearest(storage, found, columns)
+
+
+def _next_steps(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
+    run, signature = id_prefixes.short_id(storage, found.run_id), found.signature.id[:SHORTEST_SIGNATURE]
+    yield from _labelled("read it", f"agentspan show {run}", columns, 1)
+    yield from _labelled("the same ending", f"agentspan runs --signature {signature}", columns, 1)
 
 
 def _step(found: RunWhy, columns: int) -> Iterator[str]:
@@ -267,23 +322,48 @@ def _step(found: RunWhy, columns: int) -> Iterator[str]:
         yield from _labelled("the model had said", step.said, columns, 2)
     elif step.asked_by is not None:
         yield from _labelled("asked for by", f"step {step.asked_by:,}, a model call without words", columns, 1)
-    for label, failed, same in (
-        ("before it", step.failed_before, step.same_before),
-        ("after it", step.failed_after, step.same_after),
-    ):
-        if failed:
-            alike = f", {same:,} of them with the same arguments" if same else ""
-            yield from _labelled(label, f"{noun(failed, 'failed attempt')}{alike}", columns, 1)
+    before = _attempts(step.failed_before, step.same_before)
+    if before:
+        yield from _labelled("before it", before, columns, 1)
+    after = _attempts(step.failed_after, step.same_after)
+    if after:
+        yield from _labelled("after it", after + ("" if step.passed_after else ", and none that passed"), columns, 2)
+    if step.passed_later is not None:
+        yield from _labelled("later call", _passed_later(step), columns, 3)
     if step.recovered_by is not None:
-        yield from _labelled(
-            "recovered", f"step {step.recovered_by:,} succeeded, as after each failure here", columns, 1
-        )
+        yield from _labelled("recovered", _recovery(step, found.failed), columns, 2)
     other = found.elsewhere
     if other is not None and other.runs:
         text = f"{other.spans:,}× in {noun(other.runs, 'other run')}, {_seen(other.first_at, other.last_at)}"
     else:
         text = "in no other run of this agent"
     yield from _labelled(f"{found.signature.id[:SHORTEST_SIGNATURE]} elsewhere", text, columns, 1)
+
+
+def _attempts(failed: int, same: int) -> str:
+    if not failed:
+        return ""
+    attempts = noun(failed, "failed attempt")
+    if failed == same:
+        return f"{attempts} with the same arguments"
+    return f"{attempts}, {same:,} of them with the same arguments" if same else f"{attempts} with other arguments"
+
+
+def _passed_later(step: FailedStep) -> str:
+    changed = ", ".join(_change(each) for each in step.changes[:FIELDS]) + ", …" * (len(step.changes) > FIELDS)
+    return f"step {step.passed_later:,} passed with other arguments: {changed}"
+
+
+def _change(change: FieldChange) -> str:
+    return f"{change.path} {_side(change.a)} → {_side(change.b)}".lstrip()
+
+
+def _recovery(step: FailedStep, failed: int) -> str:
+    assert step.recovered_by is not None
+    how = ", which contains it, completed" if step.recovered_by < step.number else " passed: the same call"
+    return f"step {step.recovered_by:,}{how}" + (
+        ", and the run recovered from each other failure" if failed > 1 else ""
+    )
 
 
 def _spaced(text: str) -> str:
@@ -301,7 +381,7 @@ def _labelled(label: str, text: str, columns: int, lines: int) -> Iterator[str]:
     yield from (" " * (len(label) + 4) + line for line in shown[1:])
 
 
-def _nearest(found: RunWhy, columns: int) -> Iterator[str]:
+def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
     nearest = found.nearest
     of = "this agent" if found.task is None else f"task {found.task}"
     if nearest is None:
@@ -309,18 +389,24 @@ def _nearest(found: RunWhy, columns: int) -> Iterator[str]:
         return
     if not nearest.same_task and found.task is not None:
         of = f"this agent, since none of task {found.task} passed"
-    yield from wrap(f"nearest of {noun(nearest.compared, 'passing run')} of {of}: {nearest.run_id}", columns, 2)
+    several = f"nearest of {noun(nearest.compared, 'passing run')}" if nearest.compared > 1 else "the passing run"
+    yield from wrap(f"{several} of {of}: {nearest.run_id}", columns, 2)
     first = nearest.divergence
     if first is None:
         yield "  it has the same steps"
         return
-    yield style(fit(f"≠ after {diff_text.before(first)}: {diff_text.parting(first)}", columns), bold=True)
+    yield style(
+        fit(f"≠ after {diff_text.before(first)}: {diff_text.parting(first, 'it', 'this one')}", columns), bold=True
+    )
     for who, step in (("passing", first.a), ("this one", first.b)):
         text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {step.title}"
         yield f"  {pad(who, 8)}  {fit(text, columns - 12)}"
+    if first.fields:
+        yield "  what differs: passing → this one"
     for field in first.fields[:FIELDS]:
         yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
-    yield style(f"  agentspan diff {nearest.run_id[:ID_COLUMNS]} {found.run_id[:ID_COLUMNS]}", fg="bright_black")
+    a, b = id_prefixes.short_ids(storage, [nearest.run_id, found.run_id]).values()
+    yield style(f"  agentspan diff {a} {b}", fg="bright_black")
 
 
 def _side(text: str | None) -> str:

@@ -32,11 +32,14 @@ from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.model.texts import check_text
 from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import stored_aggregate
+from agentspan.text import one_line
 
 T = TypeVar("T")
 
 BATCH = 500
 FIRST_TYPE, VERSION = "agentspan_export", 1
+MOST_NAMES = 5
+"""Members of a foreign line that an error names."""
 _PIECES = ("payload", "result_payload")
 """The columns of a span that are pieces in the compact form."""
 _TYPES: frozenset[ResourceType] = frozenset(
@@ -203,7 +206,7 @@ def _parsed(number: int, line: bytes) -> dict[str, Any] | None:
     try:
         data = json.loads(line)
     except (RecursionError, UnicodeDecodeError, ValueError):
-        raise _wrong(number, "is no JSON" if number > 1 else "is not of an export: no JSON") from None
+        raise _wrong(number, "is no JSON" if number > 1 else _foreign("no JSON")) from None
     if not isinstance(data, dict):
         raise _wrong(number, "is no JSON object")
     return data
@@ -216,10 +219,17 @@ def _of(number: int, name: str, call: Callable[[Any], T], value: Any) -> T:
         raise _wrong(number, f"{name} {error}") from None
 
 
+def _foreign(first: str) -> str:
+    """Return what is wrong with a file of something else: the names of its members, and never their values."""
+    begin = f'{{"type": "{FIRST_TYPE}"}}'
+    return f"is {first}: this is no agentspan export, which begins with {begin}; spans of OTLP need --from otlp"
+
+
 def _check_first(data: dict[str, Any] | None) -> int:
     """Return the version of the file."""
     if data is None or data.get("type") != FIRST_TYPE:
-        raise _wrong(1, f'is not of an export, which begins with {{"type": "{FIRST_TYPE}"}}')
+        names = ", ".join(one_line(name, 20) for name in sorted(data or ())[:MOST_NAMES])
+        raise _wrong(1, _foreign(f"an object with {names}" if names else "an empty object"))
     version = data.get("version")
     if version not in (VERSION, compact_lines.VERSION):
         raise _wrong(1, "is of a newer agentspan; run: pip install --upgrade agentspan-sqlite")

@@ -4,13 +4,14 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentspan.analysis import diff_text
 from agentspan.analysis.baseline import Against
 from agentspan.analysis.diff import Divergence, StepChange, diff, diff_spans
 from agentspan.analysis.reading import Reading
@@ -21,6 +22,8 @@ from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound
 from agentspan.model.rows import AgentSpanRow
 
+CALL_NUMBERS = count()
+"""Ids of calls differ in each run."""
 LATER = 1_000_000
 """Microseconds between the starts of two steps; a step takes half of it."""
 
@@ -42,7 +45,7 @@ def tool(name: str, status: str = "complete", result: Any = "found", **arguments
 
 
 def llm(said: str = "", *calls: str, prompt: str = "go", model: str = "m") -> Made:
-    made = [{"id": f"call_{random.random()}", "function": {"name": name, "arguments": "{}"}} for name in calls]
+    made = [{"id": f"call_{next(CALL_NUMBERS)}", "function": {"name": name, "arguments": "{}"}} for name in calls]
     payload = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     return Made("llm", model, payload, {"text": said, "tool_calls": made})
 
@@ -279,6 +282,57 @@ def test_two_runs_are_the_same_exactly_if_their_steps_are(a: list[Made], b: list
         return [(s.key.exact, s.result, s.attempts, s.span.status) for s in collapse(steps_of(made, "x"))]
 
     assert (compared(a, b)[1] is None) == (shown(a) == shown(b))
+
+
+TURNS = st.builds(
+    lambda said, calls, n: [user(f"{said} {n}"), llm(said, *calls, prompt=f"{said} {n}"), *(tool(c) for c in calls)],
+    st.sampled_from(("yes", "no", "which one?")),
+    st.sampled_from(((), ("f",), ("g",))),
+    st.integers(0, 3),
+)
+TALKS = st.lists(TURNS, max_size=4).map(lambda turns: [step for turn in turns for step in turn])
+
+
+def numbers_of(steps: Iterable[StepChange], side: str) -> list[int]:
+    """The numbers of the steps of one run, each time that it stands in a difference."""
+    found: list[int] = []
+    for step in steps:
+        at = step.a if side == "a" else step.b
+        if at is not None:
+            found += range(at.number, at.number + step.count)
+    return sorted(found)
+
+
+@given(TALKS, TALKS, TALKS)
+def test_a_fork_of_a_model_is_one_change_whichever_run_comes_first(
+    before: list[Made], a: list[Made], b: list[Made]
+) -> None:
+    """One run's model answers, the other's calls a tool. Neither step stands in another pair, too."""
+    run_a = [user("hello"), *before, llm("I need the reservation's id", prompt="alone"), *a]
+    run_b = [user("hi"), *before, llm("", "look_up", prompt="also alone"), tool("look_up"), *b]
+    for one, other in ((run_a, run_b), (run_b, run_a)):
+        steps, first = compared(one, other)
+        assert first is not None
+        assert first.a is not None
+        assert first.b is not None
+        assert (first.kind, diff_text.parting(first), first.same) == ("result", "another answer", len(before) + 1)
+        assert numbers_of(steps, "a") == [*range(1, len(one) + 1)]
+        assert numbers_of(steps, "b") == [*range(1, len(other) + 1)]
+        assert "words" not in {step.kind for step in steps[first.place :] if step.a and step.a.type == "message"}
+
+
+@given(TALKS, TALKS)
+def test_each_step_stands_in_a_difference_once(a: list[Made], b: list[Made]) -> None:
+    steps, _ = compared(a, b)
+    assert numbers_of(steps, "a") == [*range(1, len(a) + 1)]
+    assert numbers_of(steps, "b") == [*range(1, len(b) + 1)]
+
+
+def test_what_was_said_after_the_runs_parted_is_another_answer() -> None:
+    a = [user("book"), llm("", "f"), tool("f"), llm("It is booked."), user("Great.")]
+    b = [user("book"), llm("", "g"), tool("g"), llm("It cannot be booked."), user("A pity.")]
+    assert [step.kind for step in compared(a, b)[0]][-2:] == ["answer", "answer"]
+    assert [step.kind for step in compared(a[-2:], b[-2:])[0]] == ["words", "words"]
 
 
 Edit = Callable[[list[Made], int, random.Random], tuple[list[Made], int]]

@@ -91,6 +91,19 @@ def test_runs_are_compared_within_five_tasks_that_have_half_of_them(
     assert [each.feature for each in found.findings] == ["cause"]
 
 
+def test_what_is_pooled_is_corrected_for_all_things_that_the_runs_together_can_decide() -> None:
+    """Within tasks that never differ nothing can be decided; the q of what is pooled is of more tests than that."""
+    failed = {str(number): number % 12 < 6 for number in range(60)}
+    strata = {str(number): ("agent", f"t{number % 12}") for number in range(60)}
+    causes = [frozenset(id for id in failed if int(id) % 12 in tasks) for tasks in ((0, 1, 2, 3), (4, 5, 7), (3, 8, 9))]
+    found = find([Feature(f"of {n}", runs) for n, runs in enumerate(causes)], failed, strata)
+    assert (found.stratified, found.tested, found.tested_pooled) == (True, 0, 3)
+    assert [each.feature for each in found.pooled][:1] == ["of 0"]
+    alone = find([Feature("of 0", causes[0])], failed, strata)
+    assert found.pooled[0].q == pytest.approx(3 * alone.pooled[0].q)
+    assert (found.pooled[0].low, found.pooled[0].high) == (alone.pooled[0].low, alone.pooled[0].high)
+
+
 @pytest.fixture
 def made() -> Any:
     """Eight runs: four used pay, three of these twice with the same arguments; four are of version 2."""

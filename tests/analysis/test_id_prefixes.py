@@ -1,13 +1,17 @@
 """What a person types finds a run or a span: `-`, an id, its unique beginning; else an error says what to do."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import agentspan
 from agentspan import ids
 from agentspan.analysis import id_prefixes
 from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
+from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
+from tests.tiers import longer
 
 FAR, NEAR, OTHER = (ids.encode(ms, 1, 7) for ms in (10**12, 10**12 + 1, 2 * 10**12))
 
@@ -81,6 +85,37 @@ def test_a_beginning_of_several_ids_asks_for_more_of_it(storage: Storage, db: Da
     with pytest.raises(InvalidValue, match="several ids") as raised:
         id_prefixes.find_span(storage, FAR[:5])
     assert raised.value.field == "span"
+
+
+@settings(max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 25, 100, 500), deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            ids.encode, st.sampled_from((10**12, 10**12 + 1)), st.just(1), st.sampled_from((0, 7, 1 << 20, 1 << 79))
+        ),
+        min_size=1,
+        unique=True,
+    ),
+    st.data(),
+)
+def test_a_short_id_finds_its_run_whatever_else_is_recorded(recorded: list[str], data: st.DataObject) -> None:
+    with agentspan.open(MemoryStorage()) as db:
+        for id in recorded:
+            run_of(db, id)
+        shown = data.draw(st.lists(st.sampled_from(recorded), unique=True))
+        short = id_prefixes.short_ids(db.storage, shown)
+        assert {id: id_prefixes.find_run(db.storage, text).id for id, text in short.items()} == {id: id for id in shown}
+        assert len({len(text) for text in short.values()}) <= 1
+
+
+def test_an_error_names_a_few_of_several_ids(storage: Storage, db: Database) -> None:
+    same_time = [ids.encode(10**12, 1, random) for random in range(5)]
+    for id in same_time:
+        run_of(db, id)
+    with pytest.raises(InvalidValue) as raised:
+        id_prefixes.find_run(storage, FAR[:12])
+    named = [*id_prefixes.short_ids(storage, same_time[:3]).values()]
+    assert f"several ids begin with {FAR[:12]!r}: {', '.join(named)}, …; type more of it" in str(raised.value)
 
 
 def test_an_id_with_its_middle_left_out_finds_its_run(storage: Storage, db: Database) -> None:

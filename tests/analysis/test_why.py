@@ -4,6 +4,8 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import agentspan
 from agentspan.analysis.outcomes import OutcomeRule
@@ -13,6 +15,8 @@ from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
+from agentspan.storage.memory import MemoryStorage
+from tests.tiers import longer
 
 
 class Recorded:
@@ -272,8 +276,9 @@ def test_the_first_failure_that_nothing_recovered_from_is_the_cause(db: Database
     run = recorded.run()
     recorded.tool(run, "look", "busy", city="Rome")
     recorded.tool(run, "look", city="Rome")  # tried again
-    recorded.tool(run, "pay", "too little", amount=3, to="ann", by="card")
-    recorded.tool(run, "pay", amount=4, to="ann", by="card")  # corrected
+    recorded.ask(run, "")
+    recorded.step(run, "llm", {"model": "m"}, {"error": "overloaded"})
+    recorded.ask(run, "other words")  # the model answered after all
     inner = recorded.step(run, "tool", {"name": "search"}, {"output": "from the cache"})
     recorded.tool(run, "fetch", "away", inner)  # the tool around it had another way
     recorded.tool(run, "fetch", "gone", url="a")
@@ -281,7 +286,54 @@ def test_the_first_failure_that_nothing_recovered_from_is_the_cause(db: Database
     for number in range(5):
         recorded.tool(run, "save", f"nothing to save {number}")
     recorded.end(run)
-    assert failing_step(db, run) == (7, None)
+    assert failing_step(db, run) == (8, None)
+
+
+def test_a_success_with_other_arguments_is_told_and_is_no_recovery(db: Database, recorded: Recorded) -> None:
+    """The upgrade failed. That the customer took economy in the end is no upgrade."""
+    run = recorded.run()
+    recorded.tool(run, "update", "no seats", cabin="business", flight="A1", who={"name": "ann"})
+    recorded.tool(run, "update", "no seats", cabin="business", flight="B2", who={"name": "ann"})
+    recorded.tool(run, "update", cabin="economy", flight="A1", who={"name": "bob"})
+    recorded.tool(run, "update", cabin="first", flight="A1")
+    recorded.end(run)
+    step = why_run(db.storage, row(db, run)).step
+    assert step is not None
+    assert (step.number, step.recovered_by, step.passed_later, step.passed_after) == (1, None, 3, 2)
+    assert [(each.path, each.a, each.b) for each in step.changes] == [
+        ("cabin", "business", "economy"),
+        ("who.name", "ann", "bob"),
+    ]
+
+
+ARGUMENTS = st.fixed_dictionaries({"x": st.integers(0, 1)}, optional={"y": st.sampled_from(("a", "b"))})
+CALLS = st.lists(st.tuples(st.sampled_from(("look", "pay")), ARGUMENTS, st.booleans()), min_size=1, max_size=8)
+
+
+@settings(max_examples=longer("AGENTSPAN_TEST_EXAMPLES", 25, 200, 2000), deadline=None)
+@given(CALLS)
+def test_a_failure_is_recovered_from_where_the_same_call_passes_later(calls: list[tuple[str, Any, bool]]) -> None:
+    with agentspan.open(MemoryStorage()) as db:
+        recorded = Recorded(db)
+        run = recorded.run()
+        for name, arguments, passes in calls:
+            recorded.tool(run, name, None if passes else "off", **arguments)
+        recorded.end(run)
+        step = why_run(db.storage, row(db, run)).step
+    failed = [number for number, (_, _, passes) in enumerate(calls) if not passes]
+    lasting = [n for n in failed if (*calls[n][:2], True) not in calls[n:]]
+    if not failed:
+        assert step is None
+        return
+    assert step is not None
+    assert step.number - 1 == (lasting or failed[-1:])[0]
+    name, arguments, _ = calls[step.number - 1]
+    later = [n for n in range(step.number, len(calls)) if calls[n][0] == name and calls[n][2]]
+    same = [n + 1 for n in later if calls[n][1] == arguments]
+    assert step.recovered_by == (same[-1] if same else None)
+    assert step.passed_later == (None if same or not later else later[0] + 1)
+    assert bool(step.changes) == (step.passed_later is not None)
+    assert step.passed_after == len(later)
 
 
 def test_a_success_elsewhere_is_no_recovery(db: Database, recorded: Recorded) -> None:

@@ -1,6 +1,7 @@
 """`agentspan diff`: where two runs part, as text of 80 columns, as JSON and as Markdown."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,31 @@ def test_a_baseline_is_counted(db: Path) -> None:
     for _ in range(2):
         book(tracer, "good day", "economy", "Your seat in economy is booked at 90 dollars.", "complete")
     tracer.shutdown()
-    said = "2 of 2 other runs (all) got here by the same steps; A's step came next in 2, B's in 0."
+    said = (
+        "2 of 2 other runs (all) did the same 2 kinds of steps before; "
+        "next, 2 did A's step, 0 did B's, 0 something else."
+    )
     assert said in " ".join(line.strip() for line in lines(db, "diff", a, b, "--against", "all"))
     assert any("2 of 2 other runs" in line for line in lines(db, "diff", a, b, "--against", "all", "--markdown"))
     found = json.loads(call(db, "diff", a, b, "--against", "all", "--json").output)
     assert found["against"] == {"filter": "all", "runs": 2, "reached": 2, "a": 2, "b": 0}
     assert call(db, "diff", a, b, "--against", "nothing").exit_code == 1
+
+
+def test_a_baseline_of_the_same_task_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for cabin, task in (("economy", "a 1"), ("business", "a 1"), ("first", "b")):
+        with tracer.run("booking", task=task), tracer.span("tool", {"name": "book", "arguments": {"cabin": cabin}}):
+            pass
+    tracer.shutdown()
+    a, b, other = ids(path)
+    hints = [line for line in lines(path, "diff", a, b, "--against", "all") if "of this task alone: " in line]
+    (option,) = [shlex.split(line.partition(": ")[2]) for line in hints]
+    again = lines(path, "diff", a, b, *option)
+    assert any("0 other runs (task='a 1')" in line for line in again)
+    assert not any("of this task" in line for line in again)
+    assert not any("of this task" in line for line in lines(path, "diff", a, other, "--against", "all"))
 
 
 def test_two_runs_that_differ_in_words_alone(tmp_path: Path) -> None:

@@ -288,18 +288,20 @@ def test_a_line_that_is_wrong_is_named_and_nothing_is_stored(
     ("content", "says"),
     [
         (b"", "line 1: is missing: the file is empty"),
-        (b"\x00\xff", "line 1: is not of an export"),
-        (b'{"type": "else"}\n', "line 1: is not of an export"),
+        (b"\x00\xff", "line 1: is no JSON: this is no agentspan export"),
+        (b'{"type": "else", "a": "secret"}\n', "line 1: is an object with a, type: this is no agentspan export"),
         (b'{"type": "agentspan_export", "version": 99}\n', "line 1: is of a newer agentspan"),
         (b'{"type": "agentspan_export", "version": 1}\n[1]\n', "line 2: is no JSON object"),
         (b'{"type": "agentspan_export", "version": 1}\n\n{"typ', "line 3: is no JSON"),
-        (b"[" * 100_000, "line 1: is not of an export"),
+        (b"{}", "line 1: is an empty object: this is no agentspan export"),
+        (b"[" * 100_000, "line 1: is no JSON: this is no agentspan export"),
     ],
 )
 def test_a_file_that_is_no_export_says_so(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "x.jsonl").write_bytes(content)
     result = call(tmp_path / "new.db", "import", str(tmp_path / "x.jsonl"))
     assert (result.exit_code, result.output[: len(says) + 7]) == (1, f"Error: {says}")
+    assert ("--from otlp" in result.output) == ("no agentspan export" in says)
 
 
 def test_the_commands(source: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_run_is_marked_and_the_newest_mark_counts(db: Path, span: str) -> None
     call(db, "mark", "-", "bad", "--note", "it paid twice")
     assert scores(db) == [("reward", "half", None, "judge-2"), ("mark", "bad", "it paid twice", None)]
     shown = call(db, "show", "-").output.splitlines()
-    assert shown[2:4] == ["    reward 0.5 half (model judge-2)", "    mark bad: it paid twice (human)"]
+    assert shown[2:4] == ["    reward 0.5 half (by model judge-2)", "    mark bad: it paid twice (by human)"]
     document = json.loads(call(db, "mark", "-", "--note", "ask Mia", "--json").output)
     assert [(score["name"], score["source"]) for score in document["scores"]] == [
         ("reward", "model"),
@@ -50,7 +50,7 @@ def test_a_run_is_marked_and_the_newest_mark_counts(db: Path, span: str) -> None
 
 def test_a_span_is_marked_by_its_id(db: Path, span: str) -> None:
     assert call(db, "mark", span, "wrong", "--as", "mia").output == f"marked as wrong: span {span}\n"
-    assert "score    mark wrong (human mia)" in call(db, "span", span).output
+    assert "score    mark wrong (by human mia)" in call(db, "span", span).output
     assert [each["label"] for each in json.loads(call(db, "span", span, "--json").output)["scores"]] == ["wrong"]
     document = json.loads(call(db, "show", "-", "--json").output)
     assert [(each["target_id"], each["label"]) for each in document["span_scores"]] == [(span, "wrong")]

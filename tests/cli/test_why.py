@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from planted import plant
 
 import agentspan
+from agentspan import ids
 from tests.cli.calling import call, lines
 
 
@@ -58,8 +60,11 @@ def test_groups_and_findings(db: Path) -> None:
     assert shown[0] == "8 of 16 runs failed (50%, 28–72%)"
     assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
     assert "      in 8 of 8 failed runs, and in 0 of 8 that passed\n" in text
-    assert re.search(r"      16 failed steps · [0-9a-z]{12} · 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d", text)
-    assert "what goes with failure, within the same task (8 of them with both outcomes)" in text
+    assert re.search(r"      run [0-9a-z…]{10,15} · versions 1: 4, 2: 4 · 16 failed steps · \d\d-\d\d \d\d:\d\d", text)
+    assert (
+        "what goes with failure, compared inside the 8 tasks that both passed and\nfailed, of 1 tested thing (FDR 10%)"
+        in text
+    )
     assert "  Tool look not used          8/8 failed, 0/8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
@@ -84,19 +89,64 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
     assert "✗ step 2: Tool pay(total=114, how=" in text
     assert "error: ToolFailed: total is 114, but paid 7" in text
     assert "the model had said: I will pay, number 14." in text
-    assert "after it: 1 failed attempt, 1 of them with the same arguments" in text
+    assert "after it: 1 failed attempt with the same arguments, and none that passed" in text
     assert "but paid 7 · step 2" in call(db, "show", group["run_id"], "--full").stdout
     assert "elsewhere: 14× in 7 other runs" in text
-    assert "nearest of 1 passing run of task t7" in text
+    assert "the passing run of task t7: " in text
     assert "passing   2 ✓ Tool look" in text
     found = document(db, group["run_id"])
     assert found["signature"]["id"] == group["signature"]
     assert found["nearest"]["divergence"]["same"] == 1
 
 
+def test_the_runs_that_are_named_can_be_pasted_though_they_began_in_one_millisecond(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    same_time = [ids.encode(10**12, 1, random) for random in range(4)]
+    with agentspan.open(path) as db:
+        for number, id in enumerate(same_time):
+            db.agent_instances.register("booking", id=id, task="t")
+            db.agent_instances.start(id)
+            result = {"output": "done"} if number else {"error": {"type": "E", "message": f"no seat {number}"}}
+            db.agent_spans.create(id, "tool", "complete" if number else "failed", {"name": "pay"}, result)
+            db.agent_instances.finish(id, "complete" if number else "failed")
+    group = document(path)["groups"][0]
+    (shown,) = re.findall(r"  run (\S+) · 1 failed step", "\n".join(lines(path, "why")))
+    assert lines(path, "show", shown)[0].startswith(f"run {group['run_id']}")
+    (diff,) = re.findall(r"^  agentspan (diff .*)", "\n".join(lines(path, "why", shown)), re.MULTILINE)
+    assert lines(path, *diff.split())[2].startswith(f"B {group['run_id']}")
+
+
+def test_what_came_after_a_failed_step_is_told(tmp_path: Path) -> None:
+    """A success with other arguments is no recovery; that nothing passed is said; and a recovery names its step."""
+    path = tmp_path / "runs.db"
+    calls = {
+        "upgrade": [("business", False), ("business", False), ("economy", True)],
+        "retry": [("business", False), ("business", True)],
+        "give up": [("business", False), ("first", False)],
+    }
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for task, steps in calls.items():
+        with tracer.run("booking", task=task):
+            for cabin, passes in steps:
+                with suppress(ToolFailed), tracer.span("tool", {"name": "update", "arguments": {"cabin": cabin}}):
+                    if not passes:
+                        raise ToolFailed("no seats")
+    tracer.shutdown()
+    runs = {run["task"]: run["id"] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]}
+    shown = {task: "\n".join(lines(path, "why", id)) for task, id in runs.items()}
+    assert "✗ step 1: Tool update" in shown["upgrade"]
+    assert "  after it: 1 failed attempt with the same arguments\n" in shown["upgrade"]
+    assert "  later call: step 3 passed with other arguments: cabin business → economy\n" in shown["upgrade"]
+    assert "recovered" not in shown["upgrade"]
+    assert "  recovered: step 2 passed: the same call\n" in shown["retry"]
+    assert "  after it: 1 failed attempt with other arguments, and none that passed\n" in shown["give up"]
+    (step,) = [document(path, id)["step"] for task, id in runs.items() if task == "upgrade"]
+    assert (step["passed_later"], step["changes"][0]["path"], step["changes"][0]["b"]) == (3, "cabin", "economy")
+
+
 def test_the_status_decides_unless_a_score_is_named(db: Path) -> None:
-    assert lines(db, "why", "--outcome", "reward>=1") == ["no run has an outcome reward>=1 · 16 have no outcome"]
-    assert lines(db, "why", "--session", "none") == ["no run has an outcome"]
+    unknown = call(db, "why", "--outcome", "reward>=1")
+    assert (unknown.exit_code, "is over a score that no run has" in unknown.stderr) == (1, True)
     assert call(db, "why", "--agent", "nobody").exit_code == 1
     assert call(db, "why", "--outcome", "reward").exit_code == 1
     assert call(db, "why", "nothing").exit_code == 1
@@ -107,8 +157,7 @@ def test_the_project_says_what_passed_means(db: Path, tmp_path: Path, monkeypatc
     (tmp_path / "inside").mkdir()
     monkeypatch.chdir(tmp_path / "inside")
     project.write_text('[tool.agentspan]\noutcome = "reward>=1"\n')
-    assert document(db)["outcome"] == "reward>=1"
-    assert document(db, "--outcome", "mark==good")["outcome"] == "mark==good"
+    assert "'reward>=1' is over a score that no run has" in call(db, "why").stderr
     assert document(db, "--outcome", "status")["outcome"] is None
     for wrong in ('[tool.agentspan]\noutcome = "reward"\n', "[tool.agentspan]\noutcome = 1\n", "tool = 1\n", "[tool"):
         project.write_text(wrong)
@@ -145,7 +194,7 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
     missed = [second for first, second in shown if second]
     assert [first for first, _ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
     assert len(missed) == 1
-    assert re.fullmatch(r"it missed is good>=1: why [0-9a-z]{12} --outcome 'is good>=1'", missed[0])
+    assert re.fullmatch(r"it missed is good>=1: why [0-9a-z…]{10,15} --outcome 'is good>=1'", missed[0])
     assert lines(path, "why", "--outcome", "is good>=1")[0].startswith("1 of 3 runs failed is good>=1 (33%")
 
 
@@ -162,8 +211,72 @@ def test_findings_of_runs_without_tasks_carry_the_warning(tmp_path: Path) -> Non
     tracer.shutdown()
     shown = lines(path, "why", "--outcome", "reward>=1")
     warning = shown.index("pooled only, so that it may be the tasks:")
-    assert shown[warning - 2] == "what goes with failure, pooled, because too few runs have a task in common, of"
+    assert shown[warning - 2] == "what goes with failure, compared over all runs, because too few have a task in"
     assert shown[warning + 1].startswith("  Tool pay used")
+
+
+@pytest.mark.parametrize(
+    "filter", ["--task 999", "--meta trial=7", "--since 2999-01-01", "--signature abcd", "--agent booking@7"]
+)
+def test_a_filter_that_no_run_matches_is_named(db: Path, filter: str) -> None:
+    name, _, value = filter.removeprefix("--").partition(" ")
+    for command in ("why", "runs"):
+        (shown,) = lines(db, command, *filter.split())
+        assert shown == f"no run matches {name}={value}"
+
+
+def test_a_filter_does_not_select_a_run_that_is_named(db: Path) -> None:
+    result = call(db, "why", "-", "--task", "t3")
+    assert result.exit_code == 2
+    assert "RUN and filters of runs exclude each other" in result.stderr
+
+
+def scored(path: Path, tasks: str) -> None:
+    """A run for each letter, its task: one in upper case fails. Each run of `a` has a step that fails."""
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for task in tasks:
+        with tracer.run("booking", task=task.lower()) as run:
+            for number in range(2 if task in "aA" else 0):
+                with suppress(ToolFailed), tracer.span("tool", {"name": f"pay-{number}"}):
+                    raise ToolFailed("off")
+            run.score("reward", int(task.islower()), by="code")
+    tracer.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "said"),
+    [
+        ("aAA", "what goes with failure: not tested; 3 runs are too few"),
+        ("bbccddeeFFGG", "what goes with failure: not tested; no task both passed and failed"),
+        ("b" * 20 + "B" * 20, "what goes with failure: not tested; these 40 runs are too few, or too much alike"),
+    ],
+)
+def test_that_nothing_was_tested_is_said(tmp_path: Path, tasks: str, said: str) -> None:
+    scored(tmp_path / "runs.db", tasks)
+    assert said in lines(tmp_path / "runs.db", "why", "--outcome", "reward>=1")
+
+
+def test_groups_say_of_how_many_runs_they_are_and_that_a_run_can_be_in_several(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    scored(path, "aAb")
+    shown = lines(path, "why")
+    assert "runs with a failed step, by what failed (a run can be in several)" in shown
+    assert shown.count("      in 2 of 2 runs with a failed step") == 2
+    assert "failed runs, by what failed (a run can be in several)" in lines(path, "why", "--outcome", "reward>=1")
+
+
+def test_a_run_that_passed_or_in_which_no_step_failed_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    scored(path, "abA")
+    runs = [run["id"] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
+    failed, quiet, passed = (lines(path, "why", run, "--outcome", "reward>=1") for run in runs)
+    assert "this run passed all the same" in passed
+    assert "this run passed all the same" not in failed
+    signature = document(path, runs[1], "--outcome", "reward>=1")["signature"]["id"][:4]
+    (show, same) = (line.partition(": agentspan ")[2] for line in quiet if ": agentspan " in line)
+    assert lines(path, *show.split())[0].startswith(f"run {runs[1]}")
+    assert same == f"runs --signature {signature}"
+    assert lines(path, *same.split())[1].startswith(runs[1][:10])
 
 
 def test_a_part_of_the_runs_is_named(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_detail_has_the_scores_of_its_span_that_count(db: Database) -> None:
     db.scores.record(span, "correct", 0)
     db.scores.record(span, "correct", 1, explanation="it is")
     db.scores.record(run.id, "reward", 1)
-    assert data.detail(db.storage, stored(db, span))["scores"] == ["correct 1: it is (code)"]
+    assert data.detail(db.storage, stored(db, span))["scores"] == ["correct 1: it is (by code)"]
     assert data.detail(db.storage, stored(db, other))["scores"] == []
 
 
