@@ -250,6 +250,10 @@ class Sql(Protocol):
         ...
 
 
+class NotTrustedYet(DatabaseBusy):
+    """The file was overwritten a moment ago, and is looked through again before it is trusted."""
+
+
 class FileReplaced(DatabaseBusy):
     """The file was deleted or replaced in the middle of this. Nothing of it is in the file that has the path now."""
 

@@ -321,6 +321,25 @@ def test_what_does_not_change_the_content_is_no_fault(tmp_path: Path, durability
 
 
 @BOTH
+def test_flush_waits_until_a_file_that_was_overwritten_with_the_same_is_trusted(
+    tmp_path: Path, durability: Any
+) -> None:
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
+    with tracer.run("mine"):
+        stored(tracer, 5, "x")
+        time.sleep(0.05)
+        with path.open("r+b") as file:
+            data = file.read()
+            file.seek(0)
+            file.write(data)
+        assert tracer.flush()
+        assert tracer.health().last_error is None
+    tracer.shutdown()
+    assert names(path) == {"x": 5}
+
+
+@BOTH
 def test_what_only_a_program_sees_is_kept_when_it_ends(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability=durability)

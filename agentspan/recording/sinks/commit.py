@@ -11,7 +11,7 @@ from agentspan.interrupts import let_through
 from agentspan.model.changes import Outcome, Unit
 from agentspan.recording.sinks import span_units
 from agentspan.recording.sinks.backlog import Backlog
-from agentspan.recording.sinks.progress import Progress
+from agentspan.recording.sinks.progress import Progress, until_trusted
 from agentspan.recording.sinks.protocol import Counts, SpanFacts
 from agentspan.recovery.committer import TAKEN, Committer, Listener
 from agentspan.storage.patience import Unconnected, answers_within, in_a_call
@@ -186,11 +186,12 @@ class CommitSink:
         """See Sink. Also False where the file is not as it was left, which may have cost what was committed."""
         self.progress.deferred.raise_kept()
         with answers_within(max(wait_s, self._call_s)):
-            return self.backlog.flush(wait_s, max(wait_s, self._wait_s)) and self._is_sound()
+            return self.backlog.flush(wait_s, max(wait_s, self._wait_s)) and self._is_sound(wait_s)
 
-    def _is_sound(self) -> bool:
+    def _is_sound(self, wait_s: float) -> bool:
+        journals = self._journals
         try:
-            return self._journals is None or self._journals.has(())
+            return journals is None or until_trusted(lambda: journals.has(()), wait_s)
         except NOT_NOW as error:
             let_through(error)
             self.progress.storage_failed(error)

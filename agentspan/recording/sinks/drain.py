@@ -10,6 +10,7 @@ for a thread that computes. In front of a server, this thread derives the next b
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from agentspan.errors import NOT_NOW, DatabaseBusy, StorageError
@@ -20,9 +21,9 @@ from agentspan.journal.parts import Elements
 from agentspan.journal.records import Bodies, bodies
 from agentspan.journal.segments import START, Segment
 from agentspan.locks import Occupied, within
-from agentspan.recording.sinks.progress import Progress
+from agentspan.recording.sinks.progress import Progress, until_trusted
 from agentspan.recovery.committer import Committer, Tally
-from agentspan.storage.protocol import BesideJournals, FileReplaced
+from agentspan.storage.protocol import BesideJournals, FileReplaced, NotTrustedYet
 from agentspan.tuning import STANDARD, Tuning
 
 LEAST = 16 * 1024
@@ -237,9 +238,19 @@ class Drain:
         """Let go of what was committed, when it is on the disk and found; return whether the storage has all of that.
 
         Args:
-            wait_s: how long to wait for another thread that drains.
+            wait_s: how long to wait for another thread that drains; without `keeps_latest` also for a file that is not
+                trusted yet.
             keeps_latest: do not let go of what was found less than a second ago: the file may be gone at any moment.
         """
+        try:
+            look = partial(self._settle, wait_s, keeps_latest=keeps_latest)
+            return until_trusted(look, 0.0 if keeps_latest else wait_s)
+        except NotTrustedYet as error:
+            if not keeps_latest:
+                self._progress.storage_failed(error)
+            return False
+
+    def _settle(self, wait_s: float, *, keeps_latest: bool) -> bool:
         journals = self._journals
         try:
             with within(self.lock, wait_s):
@@ -267,6 +278,8 @@ class Drain:
                 return True
         except Occupied:
             return False
+        except NotTrustedYet:
+            raise
         except NOT_NOW as error:
             let_through(error)
             with suppress(Occupied), within(self.lock, wait_s):

@@ -1,6 +1,7 @@
 """Counts of one sink, and the state of its storage. The parts of a sink share one of these."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ from agentspan.errors import DatabaseBusy
 from agentspan.interrupts import let_through
 from agentspan.model.changes import Refused, Unit
 from agentspan.recovery.committer import Listener, Tally
+from agentspan.storage.protocol import NotTrustedYet
 
+PAUSE_S = 0.05
 RETRY_NS = 50_000_000
 """How long a storage that took nothing is not tried again."""
 
@@ -97,3 +100,19 @@ class Progress:
     def may_try(self) -> bool:
         """Return whether that moment is over."""
         return clock.monotonic_ns() >= self.retry_ns
+
+
+def until_trusted(look: Callable[[], bool], wait_s: float) -> bool:
+    """Return what a look for rows in a file says, again and again while the file is not trusted yet.
+
+    Raises:
+        NotTrustedYet: it is not after `wait_s` seconds.
+    """
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return look()
+        except NotTrustedYet:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(PAUSE_S)

@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
+from agentspan.storage.protocol import NotTrustedYet
 from agentspan.storage.sqlite import mending, old_logs
 from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_deleted
 
@@ -91,13 +92,13 @@ class FileGuard:
         """Look once more through a file that was overwritten and found sound, when it is time.
 
         Raises:
-            DatabaseBusy: it is too early.
+            NotTrustedYet: it is too early.
             StorageError: it is not sound any more.
         """
         if self._accepted_at is None:
             return
         if time.monotonic() < self._accepted_at + DOUBT_S:
-            raise DatabaseBusy(
+            raise NotTrustedYet(
                 f"{self.path} was overwritten a moment ago; it is looked through again before it is trusted"
             )
         self._accepted_at = None
