@@ -32,6 +32,18 @@ def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
     return replace(filter, agent=name, version=version)
 
 
+def versions_of(storage: Storage, filter: RunFilter) -> str:
+    """Return what to add to an error about a filter that no run matches: the versions of its agent, if it names one."""
+    if filter.agent is None or filter.version is None:
+        return ""
+    known = [
+        row.external_identifier
+        for agent in _agents(storage, filter.agent)
+        for row in scan(storage, AgentVersionRow, {"agent_id": agent.id})
+    ]
+    return "" if filter.version in known else f"; {_some('versions', [*dict.fromkeys(reversed(known))])}"
+
+
 def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
     """Return the latest run of `AGENT@VERSION`.
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal, NamedTuple
 
+from agentspan.analysis.blindness import MOST_TIMES
 from agentspan.analysis.check_config import BUDGETS, Config
-from agentspan.analysis.drift import MOST_TIMES, PASSED, blindness, differences, outcomes_of, task_pairs
+from agentspan.analysis.drift import PASSED, blindness, differences, outcomes_of, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
 from agentspan.figures import cost_text, duration_text, p_text, points, share_text

@@ -74,7 +74,7 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise InvalidValue("config", f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidValue("config", f"{path} is no TOML: {error}") from None
+        raise InvalidValue("config", f"{path} is not TOML: {error}") from None
     if path.name == PYPROJECT:
         for name in ("tool", "agentspan", "check"):
             document = document.get(name) if isinstance(document, dict) else None
