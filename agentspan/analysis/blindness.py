@@ -52,7 +52,7 @@ class Blindness(NamedTuple):
         """Return how many times the runs find such a drop, looking for drops only; None if no number does."""
 
         def is_found(times: float) -> bool:
-            return drop < self.share and self._power(True, times)(drop) >= POWER
+            return drop <= self.share and self._power(True, times)(drop) >= POWER
 
         high = 1.0
         while not is_found(high):

@@ -138,6 +138,18 @@ def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = N
     return {run.id: None if (score := scores.get(run.id)) is None else rule.holds(score) for run in runs}
 
 
+def unmet(storage: Storage, rule: OutcomeRule | None, runs: Sequence[Run]) -> str:
+    """Return the words for runs of which none passed: `passed reward>1 (the highest reward is 1)`."""
+    if rule is None:
+        return "passed by its status"
+    scores = latest_scores(storage, rule.name, rule.source)
+    values = [score.value for run in runs if (score := scores.get(run.id)) and score.value is not None]
+    if isinstance(rule.wanted, str) or rule.op in ("==", "!=") or not values:
+        return f"passed {rule}"
+    end, value = ("highest", max(values)) if rule.op in (">", ">=") else ("lowest", min(values))
+    return f"passed {rule} (the {end} {rule.name} is {value:.15g})"
+
+
 class Missed(NamedTuple):
     """A rule that runs missed, though none of them failed by its status.
 
