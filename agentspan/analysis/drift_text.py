@@ -73,7 +73,7 @@ def _lacking(found: Drift, base: str, head: str) -> str:
             return f"no run matches {name}"
         if not runs and name == base and found.shared:
             which = "the latest " if matched > found.shared else ""
-            return f"{which}{found.shared:,} runs of base {base} all match head {head}, too: nothing is left"
+            return f"{which}{found.shared:,} runs match base {base}; each also matches head {head}, so nothing is left"
         if not runs:
             return f"no run of {name} has ended"
     raise ValueError("both groups have runs")

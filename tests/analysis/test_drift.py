@@ -349,7 +349,10 @@ def scored(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("groups", "said"),
     [
-        (("--base", "tag=even", "--head", "all"), "4 runs of base tag=even all match head all, too: nothing is left"),
+        (
+            ("--base", "tag=even", "--head", "all"),
+            "4 runs match base tag=even; each also matches head all, so nothing is left",
+        ),
         (("shop@3", "shop@1"), "no run matches shop@3; versions: '2', '1'"),
         (("shop@1", "shop@3"), "no run matches shop@3; versions: '2', '1'"),
         (("--base", "tag=odd", "--head", "all"), "no run matches tag=odd"),
