@@ -5,14 +5,17 @@ tasks. Above, the normal approximation is used, which is wrong by less than a po
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from math import ceil, comb, exp, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
+from agentspan.analysis.statistics import fisher_p
+
 ALPHA = 0.05
 """The level of the outcome, and the false discovery rate of other metrics where the outcome differs or is unknown."""
 POWER = 0.8
-MOST_EXACT = 300
+MOST_EXACT = 200
 MOST_TIMES = 1000
 """Times the runs up to which it is looked for how many would find a drop."""
 UNLIKELY = 1e-7
@@ -66,8 +69,13 @@ class Blindness(NamedTuple):
         base, head, pairs = (ceil(each * times - 1e-9) for each in (self.base, self.head, self.pairs))
         level = ALPHA if one_sided else ALPHA / 2
         if not pairs and max(base, head) <= MOST_EXACT:
-            least = _Fisher(base, head, one_sided).least
-            return lambda drop: _fisher_power(self.share, drop, base, head, least)
+
+            @cache
+            def is_drop(in_head: int, in_base: int) -> bool:
+                p = fisher_p(in_head, head, in_base, base, one_sided=one_sided)
+                return in_head * base < in_base * head and p <= ALPHA
+
+            return lambda drop: _fisher_power(self.share, drop, base, head, is_drop)
         if pairs and pairs <= MOST_EXACT:
             return lambda drop: max(_sign_power(pairs, *signs(drop), level) for signs in (self._signs, self._unequal))
         return lambda drop: self._normal_power(drop, base, head, pairs, level)
@@ -117,59 +125,13 @@ def _bisected(holds: Callable[[float], bool], low: float, high: float, rounds: i
     return high
 
 
-class _Fisher:
-    """Fisher's exact test of two groups of these sizes: which numbers of passed runs are a drop."""
-
-    def __init__(self, base: int, head: int, one_sided: bool) -> None:
-        self._base, self._head, self._one_sided = base, head, one_sided
-        self._most: dict[int, int] = {}
-
-    def least(self, in_head: int, start: int) -> int:
-        """Return how many runs of the base, from `start` on, must pass, so that so many of the head are a drop."""
-        passed = start
-        while passed <= self._base and in_head > self._most_of(passed + in_head):
-            passed += 1
-        return passed
-
-    def _most_of(self, successes: int) -> int:
-        """Return the most that may pass in the head of so many in both; -1 if none."""
-        if successes not in self._most:
-            self._most[successes] = self._found(successes)
-        return self._most[successes]
-
-    def _found(self, successes: int) -> int:
-        least, most = max(0, successes - self._base), min(self._head, successes)
-        chances = [1.0]
-        for k in range(least, most):  # each from the one before
-            step = (self._head - k) * (successes - k) / ((k + 1) * (self._base - successes + k + 1))
-            chances.append(chances[-1] * step)
-        total = sum(chances)
-        falling, upper = sorted(chances), 0.0
-        place, found = 0, least - 1
-        lower = 0.0
-        for k, chance in enumerate(chances):
-            lower += chance
-            if self._one_sided:
-                upper = lower
-            else:  # all that are as improbable, or more
-                while place < len(falling) and falling[place] <= chance * (1 + 1e-7):
-                    upper += falling[place]
-                    place += 1
-            if upper > ALPHA * total or (k and chance < chances[k - 1]):
-                break
-            found = least + k
-        return found if found >= least else -1
-
-
-def _fisher_power(share: float, drop: float, base: int, head: int, least: Callable[[int, int], int]) -> float:
-    before = dict(_binomial(base, share))
-    rest, passed, power = sum(before.values()), min(before, default=0), 0.0
+def _fisher_power(share: float, drop: float, base: int, head: int, is_drop: Callable[[int, int], bool]) -> float:
+    before = [*_binomial(base, share)]
+    start, power = 0, 0.0
     for in_head, chance in _binomial(head, max(0.0, share - drop)):
-        wanted = least(in_head, passed)
-        while passed < wanted:
-            rest -= before.get(passed, 0.0)
-            passed += 1
-        power += chance * rest
+        while start < len(before) and not is_drop(in_head, before[start][0]):
+            start += 1
+        power += chance * sum(each for _, each in before[start:])
     return power
 
 
