@@ -187,7 +187,9 @@ def _junit(found: Check) -> bytes:
     counts = {"tests": str(len(found.findings)), "failures": str(failures), "skipped": str(skipped)}
     suite = ElementTree.Element("testsuite", {"name": "agentspan check", **counts})
     for finding in found.findings:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "agentspan", "name": printable(finding.name)})
+        called = finding.text.partition(" is ")[0] if finding.name.startswith("calls ") else ""
+        name = printable(f"{finding.name} {called}".rstrip())
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "agentspan", "name": name})
         if finding.verdict != "pass":
             tag = "failure" if finding.verdict == "fail" else "skipped"
             ElementTree.SubElement(case, tag, {"message": printable(finding.text)}).text = "\n".join(finding.runs)

@@ -111,6 +111,10 @@ def test_a_check_has_an_exit_code_and_names_each_run_that_broke_a_budget(db: Pat
     assert (broken["run_id"], broken["text"]) == (broken["runs"][0], "over 3 in 8 of 8 runs, most 4")
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
     assert (suite.get("failures"), len(suite.findall("testcase/failure"))) == ("1", 1)
+    names = [case.get("name") for case in suite.iter("testcase")]
+    assert names[:2] == ["budget steps", "budget cost_usd"]
+    assert names[-2:] == ["calls required lookup", "calls forbidden delete"]
+    assert (suite.findtext("testcase/failure") or "").splitlines() == broken["runs"]
     markdown = call(db, "check", "--version", "2", "--config", str(config), "--markdown").output
     assert markdown.startswith("**agentspan check: fail: 8 runs**")
 
