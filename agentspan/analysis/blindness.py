@@ -29,7 +29,7 @@ class Blindness(NamedTuple):
         share: of the runs that pass, from 0 to 1, before a drop.
         base, head: the runs with an outcome.
         pairs: tasks that are compared with themselves; 0 if runs are not paired.
-        varies: the mean square of the differences of the tasks.
+        varies: the variance of the differences of the tasks.
         size: of the difference of a task that has one: its mean square through its mean.
     """
 

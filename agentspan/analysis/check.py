@@ -222,7 +222,7 @@ def _compared(
 ) -> tuple[Finding, float | None, int]:
     """Return what the comparison found, the drop that it could find, and how many runs are missing."""
     after, before = outcomes_of(runs.runs), outcomes_of(baseline.runs)
-    if not after or not any(before):
+    if not after or not before or not any(after + before):
         return Finding("baseline", "inconclusive", _not_compared(runs, baseline, shared, unmet)), None, 0
     sizes = blindness(baseline.runs, runs.runs)
     assert sizes is not None  # both sides have outcomes
@@ -233,10 +233,11 @@ def _compared(
     p = drop_p(runs.runs, baseline.runs)
     chance = f"{'' if p <= ALPHA else 'no '}more than chance, one-sided p {p_text(p).replace('<', '< ')}"
     parts = [
-        f"{share_text(share, 1) or '0%'} passed, baseline {share_text(share_before, 1)}: "
+        f"{share_text(share, 1) or '0%'} passed, baseline {share_text(share_before, 1) or '0%'}: "
         f"{'no drop' if p > ALPHA and share >= share_before else chance}"
     ]
-    verdict: Verdict = "fail" if p <= ALPHA else "pass" if detectable <= drop else "inconclusive"
+    is_clear = detectable <= drop or drop_p(baseline.runs, runs.runs) <= ALPHA  # or it rose by more than chance
+    verdict: Verdict = "fail" if p <= ALPHA else "pass" if is_clear else "inconclusive"
     missing = 0
     if verdict == "inconclusive":
         blind = "with this few runs no drop would show"

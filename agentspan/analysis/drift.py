@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import fsum, inf, sqrt
-from statistics import mean, stdev
+from statistics import mean, pvariance, stdev
 from typing import Literal
 
 from agentspan.analysis.blindness import ALPHA, Blindness
@@ -476,6 +476,6 @@ def blindness(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Blindness |
     in_base, in_head = map(len, known)
     share = sum(map(sum, known)) / (in_base + in_head)
     found = differences(PASSED, task_pairs(base, head))
-    square, total = fsum(each * each for each in found), fsum(map(abs, found))
-    size = square / total if total else 0.0
-    return Blindness(share, in_base, in_head, len(found), square / len(found) if found else 0.0, size)
+    total = fsum(map(abs, found))
+    size = fsum(each * each for each in found) / total if total else 0.0
+    return Blindness(share, in_base, in_head, len(found), pvariance(found) if found else 0.0, size)
