@@ -32,6 +32,18 @@ def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
     return replace(filter, agent=name, version=version)
 
 
+def versions_of(storage: Storage, filter: RunFilter) -> str:
+    """Return what to add to an error about a filter that no run matches: the versions of its agent, if it names one."""
+    if filter.agent is None or filter.version is None:
+        return ""
+    known = [
+        row.external_identifier
+        for agent in _agents(storage, filter.agent)
+        for row in scan(storage, AgentVersionRow, {"agent_id": agent.id})
+    ]
+    return "" if filter.version in known else f"; {some('versions', [*dict.fromkeys(reversed(known))])}"
+
+
 def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
     """Return the latest run of `AGENT@VERSION`.
 
@@ -50,7 +62,7 @@ def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
             found += [run for run in storage.page(query).rows if isinstance(run, AgentInstanceRow)]
     if not found:
         known = dict.fromkeys(row.external_identifier for row in reversed(versions))
-        raise NotFound(f"no run of {name[:40]!r} has the version {version[:40]!r}; {_some('versions', [*known])}")
+        raise NotFound(f"no run of {name[:40]!r} has the version {version[:40]!r}; {some('versions', [*known])}")
     return max(found, key=lambda run: run.id)
 
 
@@ -69,10 +81,11 @@ def _unknown(storage: Storage, name: str) -> str:
     meant = [each for each in names if each.casefold() in close]
     if meant:
         return f"no agent is named {name[:40]!r}; is {' or '.join(repr(each[:40]) for each in meant)} meant?"
-    return f"no agent is named {name[:40]!r}; {_some('agents', names)}"
+    return f"no agent is named {name[:40]!r}; {some('agents', names)}"
 
 
-def _some(noun: str, names: list[str]) -> str:
+def some(noun: str, names: list[str]) -> str:
+    """Return the first of some names: `agents: 'a', 'b' and 3 more`."""
     if not names:
         return f"there are no {noun} yet"
     shown = ", ".join(repr(each[:40]) for each in names[:MAX_NAMED])

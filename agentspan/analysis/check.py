@@ -7,19 +7,37 @@ the configuration wants to be told of.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import ceil
 from typing import Literal, NamedTuple
 
+from agentspan.analysis.agent_names import some
+from agentspan.analysis.blindness import ALPHA, MOST_TIMES, Blindness
 from agentspan.analysis.check_config import BUDGETS, Config
-from agentspan.analysis.drift import MOST_TIMES, PASSED, blindness, differences, outcomes_of, task_pairs
+from agentspan.analysis.drift import PASSED, blindness, differences, outcomes_of, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
+from agentspan.analysis.drift_text import missed_drop
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
-from agentspan.figures import cost_text, duration_text, p_text, points, share_text
+from agentspan.analysis.stats import Stat
+from agentspan.analysis.tool_mix import TOOL_TYPES
+from agentspan.figures import cost_text, duration_text, p_text, share_text
+from agentspan.schemas.aggregates import AGGREGATES, built_in_part
+from agentspan.schemas.span_types import fallback
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-ALPHA = 0.05
-"""The share of checks of unchanged agents that fail nevertheless."""
 ROUNDS = 5000
+NO_CALLS = AGGREGATES | {"message"}
+"""Built-in types whose steps are no calls."""
+MEASURED = {
+    "cost_usd": "a cost",
+    "tokens": "tokens",
+    "steps": "steps",
+    "duration_s": "a duration",
+    "error_rate": "calls",
+}
+"""The words for what a budget limits."""
+UNITS = {"cost_usd": (1, "$", ""), "error_rate": (100, "", "%"), "duration_s": (1000, "", " ms")}
+"""Factor, and what stands before and after the number."""
 
 
 class Finding(NamedTuple):
@@ -29,13 +47,18 @@ class Finding(NamedTuple):
         name: `budget cost_usd`, `calls forbidden`, `baseline` …
         verdict: of this thing.
         text: what was found, in a sentence.
-        run_id: the run that broke it; None where it is about all of them.
+        runs: those that broke it, the worst first; none where it is about all of them.
     """
 
     name: str
     verdict: Verdict
     text: str
-    run_id: str | None = None
+    runs: tuple[str, ...] = ()
+
+    @property
+    def run_id(self) -> str | None:
+        """The worst of the runs that broke it."""
+        return self.runs[0] if self.runs else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +68,7 @@ class Check:
     Attributes:
         verdict: `fail` if one finding is; else `inconclusive` if one is; else `pass`.
         runs: how many were checked.
-        findings: a line for each thing that was checked; for each run that broke one.
+        findings: one for each thing that was checked.
         passed, baseline: the shares of passed runs, from 0 to 1; None if unknown or not asked for.
         interval: of `passed`, 95 %, exact.
         detectable: the smallest drop that so many runs would show, from 0 to 1; None without a baseline.
@@ -62,14 +85,26 @@ class Check:
     missing: int = 0
 
 
-def check(runs: Gathered, config: Config, baseline: Gathered | None = None, *, shared: int = 0) -> Check:
+def check(
+    runs: Gathered,
+    config: Config,
+    baseline: Gathered | None = None,
+    *,
+    shared: int = 0,
+    known: Sequence[Stat] = (),
+    unmet: str = "passed",
+    note: str = "",
+) -> Check:
     """Return the verdict on runs.
 
     Args:
         baseline: the runs that they are compared with; None where the configuration names none.
         shared: runs of the baseline that are not in `baseline`, because they are checked.
+        known: the statistics of all runs, which tell the names that can be called.
+        unmet: the words for a baseline of which no run did that.
+        note: what to add to the comparison.
     """
-    findings = [*_budgets(runs.runs, config.budget), *_calls(runs.runs, config.required, config.forbidden)]
+    findings = [*_budgets(runs.runs, config.budget), *_calls(runs.runs, config, known)]
     if not runs.runs:
         findings.append(Finding("runs", "inconclusive", "no run that ended was found"))
     outcomes = outcomes_of(runs.runs)
@@ -77,7 +112,7 @@ def check(runs: Gathered, config: Config, baseline: Gathered | None = None, *, s
     interval = exact_interval(round(sum(outcomes)), len(outcomes)) if outcomes else None
     if baseline is None or not runs.runs:
         return Check(_worst(findings), len(runs.runs), tuple(findings), share, interval=interval)
-    finding, detectable, missing = _compared(runs, baseline, config.drop, shared)
+    finding, detectable, missing = _compared(runs, baseline, config.drop, shared, unmet, note)
     before = outcomes_of(baseline.runs)
     return Check(
         _worst([*findings, finding]),
@@ -97,27 +132,61 @@ def _worst(findings: Iterable[Finding]) -> Verdict:
 
 
 def _budgets(runs: Sequence[RunFacts], budget: Mapping[str, float]) -> Iterator[Finding]:
-    for name, limit in budget.items():
-        over = [(run, value) for run in runs if (value := _used(run, name)) > limit]
-        for run, value in over:
-            yield Finding(
-                f"budget {name}", "fail", f"{_amount(name, value)}, {_amount(name, limit)} at most", run.run_id
-            )
-        if not over and runs:
-            most = max(_used(run, name) for run in runs)
-            yield Finding(f"budget {name}", "pass", f"{_amount(name, most)} at most, of {_amount(name, limit)}")
+    for name, limit in budget.items() if runs else ():
+        used = [(value, run) for run in runs if (value := _used(run, name)) is not None]
+        if not used:
+            text = f"none of {_runs(len(runs))} recorded {MEASURED[name]}; not checked"
+            yield Finding(f"budget {name}", "inconclusive", text)
+            continue
+        used.sort(key=lambda each: -each[0])
+        over = tuple(run.run_id for value, run in used if value > limit)
+        most, at_most = _amounts(name, used[0][0], limit)
+        if name == "error_rate":
+            most += " of calls failed ({:,.0f} of {:,.0f})".format(*_failed_calls(used[0][1]))
+        text = f"most {most}, limit {at_most}" if len(runs) > 1 else f"{most}, limit {at_most}"
+        if over and len(runs) > 1:
+            text = f"over {at_most} in {len(over):,} of {_runs(len(runs))}, most {most}"
+        lacking = f"; {len(runs) - len(used):,} of {_runs(len(runs))} recorded none" if len(used) < len(runs) else ""
+        yield Finding(f"budget {name}", "fail" if over else "pass", text + lacking, over)
 
 
-def _used(run: RunFacts, name: str) -> float:
-    """Return what a run used of a budget."""
+def _runs(number: int) -> str:
+    return f"{number:,} run{'' if number == 1 else 's'}"
+
+
+def _used(run: RunFacts, name: str) -> float | None:
+    """Return what a run used of a budget; None if it recorded nothing of the kind."""
     if name == "error_rate":
-        failed = ran = 0.0
-        for metric, (above, below) in run.values.items():
-            if metric.measure == "failure_rate":
-                failed, ran = failed + above, ran + below
-        return failed / ran if ran else 0.0
-    value = run.values.get(Metric(BUDGETS[name]), (0.0, 0.0))[0]
+        failed, calls = _failed_calls(run)
+        return failed / calls if calls else None
+    metric = Metric(BUDGETS[name])
+    if metric not in run.values:
+        return 0.0 if name == "steps" else None
+    value = run.values[metric][0]
     return value / 1000 if name == "duration_s" else value
+
+
+def _failed_calls(run: RunFacts) -> tuple[float, float]:
+    """Return how many calls failed, and all: messages are no calls, and aggregates repeat the failures in them."""
+    calls = [
+        value
+        for metric, value in run.values.items()
+        if metric.measure == "failure_rate" and built_in_part(metric.schema_name or "") not in NO_CALLS
+    ]
+    return sum(failed for failed, _ in calls), sum(ran for _, ran in calls)
+
+
+def _amounts(name: str, value: float, limit: float) -> tuple[str, str]:
+    """Return what was used and the limit, with enough digits to tell them apart."""
+    texts = _amount(name, value), _amount(name, limit)
+    if texts[0] != texts[1] or value == limit:
+        return texts
+    scale, before, after = UNITS.get(name, (1, "", ""))
+    for digits in range(3, 17):
+        texts = f"{before}{scale * value:.{digits}g}{after}", f"{before}{scale * limit:.{digits}g}{after}"
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 def _amount(name: str, value: float) -> str:
@@ -128,53 +197,78 @@ def _amount(name: str, value: float) -> str:
     return share_text(value, 1) or "0%" if name == "error_rate" else f"{value:,.0f}"
 
 
-def _calls(runs: Sequence[RunFacts], required: Sequence[str], forbidden: Sequence[str]) -> Iterator[Finding]:
+def _calls(runs: Sequence[RunFacts], config: Config, known: Sequence[Stat]) -> Iterator[Finding]:
     called = {run.run_id: {metric.label or metric.schema_name for metric in run.values} for run in runs}
-    for kind, names, is_wanted in (("required", required, True), ("forbidden", forbidden, False)):
-        for name in names:
-            wrong = [run.run_id for run in runs if (name in called[run.run_id]) is not is_wanted]
-            text = f"{name} is not called" if is_wanted else f"{name} is called"
-            yield from (Finding(f"calls {kind}", "fail", text, run_id) for run_id in wrong)
-            if not wrong and runs:
-                yield Finding(
-                    f"calls {kind}", "pass", f"{name} is {'called in each run' if is_wanted else 'not called'}"
-                )
+    for kind, names, is_wanted in (("required", config.required, True), ("forbidden", config.forbidden, False)):
+        for name in names if runs else ():
+            wrong = tuple(run.run_id for run in runs if (name in called[run.run_id]) is not is_wanted)
+            is_called = "is called" if bool(wrong) is not is_wanted else "is not called"
+            where = f" in {len(wrong):,} of {_runs(len(runs))}" if wrong else " in each run" if is_wanted else ""
+            text = f"{name} {is_called}{where if len(runs) > 1 else ''}{_unknown(name, known)}"
+            yield Finding(f"calls {kind}", "fail" if wrong else "pass", text, wrong)
 
 
-def _compared(runs: Gathered, baseline: Gathered, drop: float, shared: int) -> tuple[Finding, float | None, int]:
+def _unknown(name: str, known: Sequence[Stat]) -> str:
+    """Return what to add where no run calls it: it may be misspelt."""
+    if not known or any(name == (stat.label or stat.schema_name) for stat in known):
+        return ""
+    tools = [stat.label for stat in known if stat.label and fallback(stat.schema_name).name in TOOL_TYPES]
+    close = get_close_matches(name, tools, n=5)
+    return f"; no run of this file calls it; {some('tools', [*dict.fromkeys(close + tools)])}"
+
+
+def _compared(
+    runs: Gathered, baseline: Gathered, drop: float, shared: int, unmet: str, note: str
+) -> tuple[Finding, float | None, int]:
     """Return what the comparison found, the drop that it could find, and how many runs are missing."""
     after, before = outcomes_of(runs.runs), outcomes_of(baseline.runs)
-    if not after or not before:
-        if shared and not baseline.runs:
-            text = f"all {shared:,} runs of the baseline are checked ones: nothing is left to compare with"
-        elif not baseline.runs:
-            text = "no run of the baseline has ended"
-        else:
-            text = f"no {'run of the baseline' if after else 'checked run'} has a known outcome"
-        return Finding("baseline", "inconclusive", text), None, 0
+    if not after or not before or not any(after + before):
+        return Finding("baseline", "inconclusive", _not_compared(runs, baseline, shared, unmet)), None, 0
     sizes = blindness(baseline.runs, runs.runs)
     assert sizes is not None  # both sides have outcomes
     detectable = sizes.drop(one_sided=True)
-    shares = (
-        f"{share_text(sum(after) / len(after), 1) or '0%'} passed ({share_text(sum(before) / len(before), 1) or '0%'})"
-    )
+    share, share_before = (sum(each) / len(each) for each in (after, before))
     number = runs.unknown + baseline.unknown
-    unknown = f"; {number:,} {'run has' if number == 1 else 'runs have'} no outcome" if number else ""
+    unknown = f"{number:,} {'run has' if number == 1 else 'runs have'} no outcome" if number else ""
     p = drop_p(runs.runs, baseline.runs)
-    chance = f"chance, p {p_text(p).replace('<', '< ')}{unknown}"
-    if p <= ALPHA:
-        return Finding("baseline", "fail", f"{shares}: more than {chance}"), detectable, 0
-    if detectable <= drop:
-        return Finding("baseline", "pass", f"{shares}: no more than {chance}"), detectable, 0
-    shown = "no drop" if detectable >= 1 else f"only a drop of more than {points(detectable)} points"
-    wanted = f"would show one of {100 * drop:.3g}{unknown}"
+    chance = f"{'' if p <= ALPHA else 'no '}more than chance, one-sided p {p_text(p).replace('<', '< ')}"
+    parts = [
+        f"{share_text(share, 1) or '0%'} passed, baseline {share_text(share_before, 1) or '0%'}: "
+        f"{'no drop' if p > ALPHA and share >= share_before else chance}"
+    ]
+    is_clear = detectable <= drop or drop_p(baseline.runs, runs.runs) <= ALPHA  # or it rose by more than chance
+    verdict: Verdict = "fail" if p <= ALPHA else "pass" if is_clear else "inconclusive"
+    missing = 0
+    if verdict == "inconclusive":
+        blind = "with this few runs no drop would show"
+        missed = f"{missed_drop(detectable)} would be missed more than once in five times"
+        missing, more = _missing(sizes, drop, len(after), len(before))
+        parts += [blind if detectable >= 1 else missed, more]
+    text = "; ".join(part for part in (*parts, unknown, note) if part)
+    return Finding("baseline", verdict, text), detectable, missing
+
+
+def _missing(sizes: Blindness, drop: float, after: int, before: int) -> tuple[int, str]:
+    """Return how many more runs would show a drop, and that in words."""
+    wanted = f"a drop of {100 * drop:.3g} points"
+    if drop > sizes.share:
+        return 0, f"{wanted} is impossible where {share_text(sizes.share, 1)} pass: name a smaller one in [baseline]"
     times = sizes.times_for(drop)
     if times is None:
-        text = f"{shares}: {shown} would show; not even {MOST_TIMES:,} times the runs {wanted}"
-        return Finding("baseline", "inconclusive", text), detectable, 0
-    missing, more = (max(1, ceil(len(each) * (times - 1))) for each in (after, before))
-    text = f"{shares}: {shown} would show; {missing:,} more runs, and {more:,} more of the baseline, {wanted}"
-    return Finding("baseline", "inconclusive", text), detectable, missing
+        return 0, f"not even {MOST_TIMES:,} times the runs would show {wanted}"
+    missing, more = (max(1, ceil(each * (times - 1))) for each in (after, before))
+    return missing, f"{missing:,} more runs, and {more:,} more of the baseline, would show {wanted}"
+
+
+def _not_compared(runs: Gathered, baseline: Gathered, shared: int, unmet: str) -> str:
+    if shared and not baseline.runs:
+        return f"all {shared:,} runs of the baseline are checked ones: nothing is left to compare with"
+    if not baseline.runs:
+        return "no run of the baseline has ended"
+    known = outcomes_of(runs.runs), outcomes_of(baseline.runs)
+    if not all(known):
+        return f"no {'run of the baseline' if known[0] else 'checked run'} has a known outcome"
+    return f"no run of the baseline {unmet}; is the rule right?"
 
 
 def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts], *, seed: int = 0) -> float:

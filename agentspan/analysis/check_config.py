@@ -30,6 +30,8 @@ BUDGETS: Mapping[str, Measure] = {
 }
 DROP = 0.25
 PYPROJECT = "pyproject.toml"
+SETTINGS = frozenset({"outcome", "check"})
+"""The keys of [tool.agentspan]."""
 KEYS: Mapping[str, frozenset[str] | None] = {
     "outcome": None,
     "budget": frozenset(BUDGETS),
@@ -63,7 +65,7 @@ def load(path: Path) -> Config:
     """Read the configuration of a file.
 
     Raises:
-        InvalidValue: it does not exist, cannot be read, is no TOML, or has nothing to check; or has a key that is
+        InvalidValue: it does not exist, cannot be read, is not TOML, or has nothing to check; or has a key that is
             unknown, or a value of the wrong type.
     """
     document: Any
@@ -74,12 +76,16 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise InvalidValue("config", f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidValue("config", f"{path} is no TOML: {error}") from None
+        raise InvalidValue("config", f"{path} is not TOML: {error}") from None
     if path.name == PYPROJECT:
         for name in ("tool", "agentspan", "check"):
             document = document.get(name) if isinstance(document, dict) else None
+            if name == "agentspan" and isinstance(document, dict):
+                check_settings(document)
         if not isinstance(document, dict):
             raise InvalidValue("config", f"{path} has no [tool.agentspan.check]; --config names another file")
+    elif "tool" in document:
+        raise InvalidValue("config", f"in {path} write [budget]; [tool.agentspan.check.budget] is for {PYPROJECT}")
     config = config_of(document)
     if config == Config({}, outcome=config.outcome):
         raise InvalidValue("config", f"{path} has nothing to check: write [budget], [calls] or [baseline]")
@@ -104,18 +110,32 @@ def config_of(document: Mapping[str, Any]) -> Config:
     for name, limit in budget.items():
         if not isinstance(limit, (int, float)) or isinstance(limit, bool) or not limit >= 0:
             raise InvalidValue("config", f"budget {name} must be a number from 0 on")
+        if name in ("steps", "tokens") and limit % 1:
+            raise InvalidValue("config", f"budget {name} must be a whole number")
+        if name == "error_rate" and limit > 1:
+            raise InvalidValue("config", "budget error_rate must be a share from 0 to 1")
     for name, labels in calls.items():
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise InvalidValue("config", f"calls {name} must be a list of names")
     drop = baseline.get("drop", DROP)
     if not isinstance(drop, (int, float)) or isinstance(drop, bool) or not 0 < drop <= 1:
-        raise InvalidValue("config", "baseline drop must be a share from 0 to 1")
+        raise InvalidValue("config", "baseline drop must be a share above 0, at most 1")
     if "baseline" in document and not {"filter", "file"} & baseline.keys():
         raise InvalidValue("config", "[baseline] must name a filter or a file")
     texts = (document.get("outcome"), baseline.get("filter"), baseline.get("file"))
     if not all(text is None or isinstance(text, str) for text in texts):
         raise InvalidValue("config", "outcome, filter and file must be texts")
     return Config(budget, tuple(calls.get("required", ())), tuple(calls.get("forbidden", ())), *texts, float(drop))
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse keys of [tool.agentspan] that are unknown.
+
+    Raises:
+        InvalidValue: there is one.
+    """
+    for name in settings:
+        _known(name, SETTINGS, "a key of [tool.agentspan]")
 
 
 def _known(name: str, names: Any, what: str) -> None:

@@ -9,10 +9,11 @@ one of twenty comparisons (see benchmarks/bench_verdicts.py).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import inf, sqrt
-from statistics import NormalDist, mean, stdev, variance
-from typing import Literal, NamedTuple
+from math import fsum, inf, sqrt
+from statistics import mean, pvariance, stdev
+from typing import Literal
 
+from agentspan.analysis.blindness import ALPHA, Blindness
 from agentspan.analysis.drift_metrics import (
     Gathered,
     Measure,
@@ -24,7 +25,7 @@ from agentspan.analysis.drift_metrics import (
     value_of,
     values_of,
 )
-from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes
+from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
 from agentspan.analysis.ratio_tests import (
     MORE_ROUNDS,
     MOST_PERMUTED,
@@ -47,12 +48,11 @@ from agentspan.analysis.statistics import (
 from agentspan.analysis.stats import stats
 from agentspan.analysis.tool_mix import ToolMix, tool_mix
 from agentspan.errors import InvalidValue
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.analytics import Progress
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
 
-ALPHA = 0.05
-"""The level of the outcome, and the false discovery rate of the other metrics where it differs or is unknown."""
 FAMILY_FDR = 0.005
 """The false discovery rate of the other metrics where the outcome does not differ. Fisher's test of the outcome, which
 is exact, errs in 3.7 % of the comparisons of 200 runs that are the same, so that both together err in less than 5 %."""
@@ -62,11 +62,6 @@ MOST_RUNS = 2000
 """Runs of a group that are compared, the latest ones. 4,000 take twice as long (2.8 s) and show a little more."""
 MOST_EXACT = 300
 """Trials up to which an interval is exact, which takes 5 ms there; above, it is Wilson's, within half a point of it."""
-POWER = 0.8
-STEPS = 1000
-"""Drops that are tried for the smallest one that would be found."""
-MOST_TIMES = 1000
-"""Times the runs up to which it is looked for how many would find a drop."""
 FEWEST_TASKS = 5
 """Tasks that both groups need, so that runs are paired by task."""
 PAIRED_SHARE = 0.5
@@ -75,7 +70,7 @@ PAIRED_SHARE = 0.5
 MEASURES: tuple[Measure, ...] = ("passed", "failure_rate", "duration_ms", "cost_usd", "tokens", "spans", "calls")
 """The measures that have a least difference."""
 
-Verdict = Literal["worse", "better", "different", "no_evidence"]
+Verdict = Literal["worse", "better", "different", "no_evidence", "not_compared"]
 Method = Literal["permutation", "paired", "normal"]
 BAD_WHEN_MORE = frozenset({"failure_rate", "cost_usd", "tokens", "duration_ms"})
 PASSED = Metric("passed")
@@ -153,7 +148,8 @@ class Drift:
     """The comparison of two groups of runs.
 
     Attributes:
-        verdict: `worse`, `better`, `different` (or better in one thing and worse in another), `no_evidence`.
+        verdict: `worse`, `better`, `different` (or better in one thing and worse in another), `no_evidence`;
+            `not_compared` if a group has no run that ended.
         base_runs, head_runs: runs that ended.
         open, unknown: runs of both that have not ended and are left out; and that have no known outcome.
         tasks: the number of tasks by which runs were paired; None if they were not.
@@ -163,6 +159,9 @@ class Drift:
         left_out: labels that are not compared, because there are more than 2,000.
         rows: the outcome first, then the run, then each type and label.
         earlier: runs that match, but are left out because there are more than 2,000 of their group: the earliest ones.
+        matched: how many runs match each filter, base and head.
+        shared: runs that match both filters: they count for the head only.
+        missed: if the status decides and no run failed: a rule over a score that runs missed; None if there is none.
     """
 
     verdict: Verdict
@@ -176,6 +175,9 @@ class Drift:
     left_out: int
     rows: tuple[DriftRow, ...]
     earlier: int = 0
+    matched: tuple[int, int] = (0, 0)
+    shared: int = 0
+    missed: Missed | None = None
 
     @property
     def family_fdr(self) -> float:
@@ -216,13 +218,26 @@ def drift(
     of_head, of_base = (find_runs(storage, each, limit=MOST_RUNS, progress=progress) for each in (head, base))
     ids = {run.run.id for run in of_head.runs}
     rows = [run.run for run in of_head.runs], [run.run for run in of_base.runs if run.run.id not in ids]
-    heads, bases = (gather(storage, each, outcomes(storage, each, rule)) for each in rows)
-    earlier = sum(found.total - len(found.runs) for found in (of_head, of_base))
-    found = compare(bases, heads, least=least)
+    passed = [outcomes(storage, each, rule) for each in rows]
+    heads, bases = (gather(storage, *each) for each in zip(rows, passed, strict=True))
+    found = replace(
+        compare(bases, heads, least=least),
+        earlier=sum(found.total - len(found.runs) for found in (of_head, of_base)),
+        matched=(of_base.total, of_head.total),
+        shared=len(of_base.runs) - len(rows[1]),
+        missed=missed_by_status(storage, [*rows[0], *rows[1]], passed) if rule is None else None,
+    )
     if not with_calls:
-        return replace(found, earlier=earlier)
+        return found
     compared = ([run.run_id for run in each.runs] for each in (bases, heads))
-    return replace(found, rows=_with_calls(storage, found.rows, *compared), earlier=earlier)
+    return replace(found, rows=_with_calls(storage, found.rows, *compared))
+
+
+def missed_by_status(
+    storage: Storage, rows: Sequence[AgentInstanceRow], passed: Sequence[Mapping[str, bool | None]]
+) -> Missed | None:
+    """Return what runs missed of which none failed by its status; None if one failed, or they missed nothing."""
+    return None if any(False in each.values() for each in passed) else missed_rule(storage, rows)
 
 
 def least_of(given: Mapping[str, float]) -> dict[Measure, float]:
@@ -235,7 +250,7 @@ def least_of(given: Mapping[str, float]) -> dict[Measure, float]:
     for name, value in given.items():
         measure = next((each for each in MEASURES if each == name), None)
         if measure is None:
-            raise InvalidValue("least", f"{name!r} is no measure; there are {', '.join(MEASURES)}")
+            raise InvalidValue("least", f"{name!r} is not a measure; there are {', '.join(MEASURES)}")
         if not 0 <= value < inf:
             raise InvalidValue("least", f"{name} must be a number from 0 on")
         found[measure] = value
@@ -287,7 +302,7 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
         of_runs = sum(metric.schema_name is None for metric in metrics)
         rows.insert(of_runs, replace(_mix_row(mix, adjusted[-1]), level=fdr))
     return Drift(
-        _verdict(rows),
+        _verdict(rows) if base.runs and head.runs else "not_compared",
         len(base.runs),
         len(head.runs),
         base.open + head.open,
@@ -453,69 +468,14 @@ def detectable_drop(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> float
     return None if found is None else found.drop()
 
 
-def blindness(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> "Blindness | None":
+def blindness(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Blindness | None:
     """Return on what it depends how small a drop is found; None if a group has no outcome."""
     known = outcomes_of(base), outcomes_of(head)
     if not all(known):
         return None
     in_base, in_head = map(len, known)
-    share = (sum(map(sum, known)) + 1) / (in_base + in_head + 2)
+    share = sum(map(sum, known)) / (in_base + in_head)
     found = differences(PASSED, task_pairs(base, head))
-    return Blindness(share, in_base, in_head, len(found), variance(found) if len(found) > 1 else 0.0)
-
-
-class Blindness(NamedTuple):
-    """The sizes of two groups, on which it depends how small a drop of passed runs is found.
-
-    Attributes:
-        share: of the runs that pass, from 0 to 1, before a drop.
-        base, head: the runs with an outcome.
-        pairs: tasks that are compared with themselves; 0 if runs are not paired.
-        varies: the variance of the differences of the tasks.
-    """
-
-    share: float
-    base: float
-    head: float
-    pairs: float
-    varies: float
-
-    def drop(self, *, one_sided: bool = False, times: float = 1.0) -> float:
-        """Return the smallest drop that is found in 80 of 100 cases, from 0 to 1; 1 if no drop is.
-
-        The variance is that of the drop. The tests are exact, hence the correction for continuity: for Fisher's,
-        J. T. Casagrande, M. C. Pike, P. G. Smith, Biometrics 34, 1978.
-
-        Args:
-            one_sided: whether only a drop is looked for.
-            times: as if there were so many times the runs, and the tasks.
-        """
-        z = NormalDist().inv_cdf(1 - ALPHA / (1 if one_sided else 2))
-        wanted = NormalDist().inv_cdf(POWER)
-        base, head, pairs = (each * times for each in (self.base, self.head, self.pairs))
-        for step in range(1, STEPS + 1):
-            drop = self.share * step / STEPS
-            after = self.share - drop
-            if pairs:  # each task's difference varies as it does, and by what a drop changes
-                varies = max(0.0, self.varies + drop * (2 * self.share - 1 - drop) * pairs / head)
-                chance, real = sqrt((varies + drop * drop) / pairs), sqrt(varies / pairs)
-            else:
-                both = (base * self.share + head * after) / (base + head)
-                chance = sqrt(both * (1 - both) * (1 / base + 1 / head))
-                real = sqrt(self.share * (1 - self.share) / base + after * (1 - after) / head)
-            if drop - (1 / base + 1 / head) / 2 - z * chance >= wanted * real:
-                return drop
-        return 1.0
-
-    def times_for(self, drop: float) -> float | None:
-        """Return how many times the runs find such a drop, looking for drops only; None if no number does."""
-        high = 1.0
-        while self.drop(one_sided=True, times=high) > drop:
-            high *= 2
-            if high > MOST_TIMES:
-                return None
-        low = high / 2
-        for _ in range(12):
-            middle = (low + high) / 2
-            low, high = (low, middle) if self.drop(one_sided=True, times=middle) <= drop else (middle, high)
-        return high
+    total = fsum(map(abs, found))
+    size = fsum(each * each for each in found) / total if total else 0.0
+    return Blindness(share, in_base, in_head, len(found), pvariance(found) if found else 0.0, size)

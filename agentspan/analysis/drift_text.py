@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from agentspan.analysis.blindness import ALPHA
 from agentspan.analysis.diff_markdown import escaped
-from agentspan.analysis.drift import ALPHA, PASSED, Drift, DriftRow
+from agentspan.analysis.drift import PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
 from agentspan.figures import cost_text, count_text, duration_text, p_text, points, share_text
 
@@ -39,23 +40,43 @@ def sentence(found: Drift, base: str, head: str) -> str:
     Args:
         base, head: names of the groups, such as versions.
     """
+    if found.verdict == "not_compared":
+        return f"not compared: {_lacking(found, base, head)}"
     if found.verdict == "no_evidence":
-        return f"no evidence of a difference{_blind(found)}"
-    what = {"worse": "worse", "better": "better", "different": "different"}[found.verdict]
+        return f"no evidence of a difference; {_blind(found)}"
+    what = {"worse": "worse than", "better": "better than", "different": "different from"}[found.verdict]
     told = "; ".join(_reason(row) for row in found.significant[:MAX_REASONS])
     more = len(found.significant) - MAX_REASONS
-    return f"{head} is {what} than {base}: {told}{f'; and {more} more' if more > 0 else ''}"
+    return f"{head} is {what} {base}: {told}{f'; and {more} more' if more > 0 else ''}"
 
 
 def _blind(found: Drift) -> str:
     """Return what a comparison could not have found."""
-    if not found.base_runs or not found.head_runs:
-        return ": a side has no run that ended"
     if found.detectable is None:
-        return "; no outcome is known"
+        return "no outcome is known"
+    if any(row.metric == PASSED and not row.base for row in found.rows):
+        return "no run of the base passed, so that no drop could show"
     if found.detectable >= 1:
-        return "; with this few runs no drop of passed runs would show"
-    return f"; with this many runs only a drop of more than {points(found.detectable)} points of passed runs would show"
+        return "with this few runs no drop of passed runs would show"
+    return f"{missed_drop(found.detectable)} of passed runs would be missed more than once in five times"
+
+
+def missed_drop(detectable: float) -> str:
+    """Return the drops that so many runs would not show often enough."""
+    return f"a drop of fewer than {points(detectable)} points"
+
+
+def _lacking(found: Drift, base: str, head: str) -> str:
+    """Return why a group has no run to compare."""
+    for name, runs, matched in ((base, found.base_runs, found.matched[0]), (head, found.head_runs, found.matched[1])):
+        if not matched:
+            return f"no run matches {name}"
+        if not runs and name == base and found.shared:
+            which = "the latest " if matched > found.shared else ""
+            return f"{which}{found.shared:,} runs match base {base}; each also matches head {head}, so nothing is left"
+        if not runs:
+            return f"no run of {name} has ended"
+    raise ValueError("both groups have runs")
 
 
 def _reason(row: DriftRow) -> str:
@@ -116,8 +137,26 @@ def interval_text(row: DriftRow, *, is_head: bool) -> str:
 
 
 def q_text(row: DriftRow) -> str:
-    """Return how likely a finding is false; empty where nothing was tested."""
-    return "" if row.q is None else p_text(row.q)
+    """Return how likely a finding is false; `< 10 ms` where it is too small to count; empty where all are equal."""
+    return _too_small(row) if row.q is None else p_text(row.q)
+
+
+def _too_small(row: DriftRow) -> str:
+    return f"< {value_text(row.metric, row.least)}" if row.q is None and row.is_small and row.base != row.head else ""
+
+
+def legend(found: Drift) -> str:
+    """Return what the marks and the last column of the table mean."""
+    has_outcome = any(row.metric == PASSED and row.q is not None for row in found.rows)
+    family = f"{found.family_fdr:g}"
+    levels = f"{ALPHA:g} for passed, {family} for other rows" if has_outcome else family
+    small = ", ".join(dict.fromkeys(filter(None, map(_too_small, found.rows))))
+    parts = [
+        f"! = unlikely to be chance: q is at most {levels}",
+        "q = how often chance alone makes such a difference, adjusted for the number of rows",
+        f"{small}: too small to count" if small else "",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def shown_rows(found: Drift, *, whole: bool) -> list[DriftRow]:
@@ -137,20 +176,13 @@ def facts(found: Drift, base: str, head: str) -> str:
         f"head {head}: {found.head_runs:,} runs",
         "" if found.tasks is None else f"{found.tasks:,} tasks",
         METHODS[found.method],
-        _levels(found),
+        f"{found.shared:,} in both count for head" if found.shared else "",
         f"{found.unknown:,} without an outcome" if found.unknown else "",
         f"{found.open:,} still open" if found.open else "",
         f"{found.earlier:,} earlier runs left out" if found.earlier else "",
         f"{found.left_out:,} labels left out" if found.left_out else "",
     ]
     return " · ".join(part for part in parts if part)
-
-
-def _levels(found: Drift) -> str:
-    """Return at which levels the rows were tested: the outcome by itself, all others as a family."""
-    family = f"FDR {100 * found.family_fdr:g}%"
-    has_outcome = any(row.metric == PASSED and row.q is not None for row in found.rows)
-    return f"passed at {ALPHA:.0%}, other rows at {family}" if has_outcome else family
 
 
 def mark(row: DriftRow) -> str:
@@ -164,6 +196,9 @@ def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iter
     """Yield the lines of a report for a pull request, without line ends."""
     yield f"**{escaped(sentence(found, base, head))}**"
     yield ""
+    if found.missed is not None:
+        yield escaped(str(found.missed))
+        yield ""
     yield escaped(facts(found, base, head))
     yield ""
     yield f"| | {escaped(base)} | {escaped(head)} | change | q |"
@@ -175,4 +210,6 @@ def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iter
             values.append(value_text(row.metric, value) + (f" ({interval})" if interval else ""))
         name = escaped(row_name(row))
         mark = f"**{name}**" if row.is_significant else name
-        yield f"| {mark} | {' | '.join(values)} | {change_text(row)} | {q_text(row)} |"
+        yield f"| {mark} | {' | '.join(values)} | {change_text(row)} | {escaped(q_text(row))} |"
+    yield ""
+    yield escaped(legend(found))

@@ -7,6 +7,7 @@ keyword of `Reading.runs` (`session="S"`), and a word of a filter in one text (`
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from difflib import get_close_matches
 from typing import Any, TypedDict
 
 from agentspan import jsontext
@@ -118,8 +119,27 @@ def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> Run
             given["agent"] = word
         elif word != ALL:
             forms = ", ".join(f"{name}=…" for name in (*TEXTS, *TIMES, *MANY))
-            raise InvalidValue(field, f"must be {ALL}, AGENT{AT}VERSION, or some of {forms}, {FAILED}")
+            meant = f"; did you mean {_meant(name, word)}?" if is_given else ""
+            raise InvalidValue(field, f"must be {ALL}, AGENT{AT}VERSION, or some of {forms}, {FAILED}{meant}")
     return filter_of({**given, **many}, field=field, zone=zone)
+
+
+def _meant(name: str, word: str) -> str:
+    """Return the word that was meant by one with an unknown name: a name like it, else a member of the metadata."""
+    close = get_close_matches(name, (*TEXTS, *TIMES, *MANY), 1, 0.75)
+    return f"{close[0]}{word[word.index('=') :]}" if close else f"meta={word}"
+
+
+def words_of(given: Given) -> str:
+    """Return the values of the grammar as a filter in one text."""
+    words = []
+    for name in NAMES:
+        value = given.get(name)
+        if value is True:
+            words.append(name)
+        else:
+            words += [f"{name}={shlex.quote(each)}" for each in _texts(value)]
+    return " ".join(words)
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Nothing is stored. The newest score of the rule's name decides, of any judge; sc
 import math
 import operator
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -86,7 +87,7 @@ def parse(text: str) -> OutcomeRule:
     """
     found = _RULE.fullmatch(text)
     if found is None:
-        raise _invalid(text, "is no rule: write a score's name, one of >= <= == != > <, and a number or a label")
+        raise _invalid(text, "is not a rule: write a score's name, one of >= <= == != > <, and a number or a label")
     name, op, wanted = found.group("name", "op", "wanted")
     source = None
     if "@" in name:
@@ -120,7 +121,7 @@ def check_known(storage: Storage, rule: OutcomeRule | None) -> None:
         return
     rows = scan(storage, ScoreRow, {"target_type": "agent_instance"})
     names = sorted({row.name if rule.source is None else f"{row.name}@{row.source}" for row in rows})
-    there = f"there are {', '.join(names)}" if names else "there are no scores"
+    there = f"the scores are: {', '.join(names)}" if names else "there are no scores"
     raise _invalid(str(rule), f"is over a score that no run has; {there}")
 
 
@@ -137,6 +138,18 @@ def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = N
     return {run.id: None if (score := scores.get(run.id)) is None else rule.holds(score) for run in runs}
 
 
+def unmet(storage: Storage, rule: OutcomeRule | None, runs: Sequence[Run]) -> str:
+    """Return the words for runs of which none passed: `passed reward>1 (the highest reward is 1)`."""
+    if rule is None:
+        return "passed by its status"
+    scores = latest_scores(storage, rule.name, rule.source)
+    values = [score.value for run in runs if (score := scores.get(run.id)) and score.value is not None]
+    if isinstance(rule.wanted, str) or rule.op in ("==", "!=") or not values:
+        return f"passed {rule}"
+    end, value = ("highest", max(values)) if rule.op in (">", ">=") else ("lowest", min(values))
+    return f"passed {rule} (the {end} {rule.name} is {value:.15g})"
+
+
 class Missed(NamedTuple):
     """A rule that runs missed, though none of them failed by its status.
 
@@ -149,6 +162,10 @@ class Missed(NamedTuple):
     rule: OutcomeRule
     missed: int
     runs: int
+
+    def __str__(self) -> str:
+        rule = str(self.rule)
+        return f"by status; {self.missed:,} of {self.runs:,} missed {rule}: --outcome {shlex.quote(rule)}"
 
 
 def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:

@@ -3,7 +3,7 @@
 Whatever cannot be checked, a configuration that is wrong or a file that is missing, has the exit code 2.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,14 +12,17 @@ from xml.etree import ElementTree
 
 import click
 
-from agentspan.analysis.agent_names import resolved
+from agentspan.analysis.agent_names import resolved, versions_of
 from agentspan.analysis.check import Check, check
 from agentspan.analysis.check_config import Config, load
 from agentspan.analysis.diff_markdown import escaped
-from agentspan.analysis.drift_metrics import Gathered, gather
-from agentspan.analysis.filter_words import ALL, parse
-from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes
+from agentspan.analysis.drift import missed_by_status
+from agentspan.analysis.drift_metrics import gather
+from agentspan.analysis.filter_words import ALL, NAMES, parse, words_of
+from agentspan.analysis.id_prefixes import short_ids
+from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, unmet
 from agentspan.analysis.runs import find_runs
+from agentspan.analysis.stats import Stat, stats
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.local_time import zone
 from agentspan.cli.output import Failed, document, echo_lines, noun, status_style, width, wrap
@@ -30,6 +33,8 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
 from agentspan.text import printable
 
+NAMED = 5
+"""Runs that broke a budget or a call which are named, the worst ones."""
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 _STATUS = {"pass": "complete", "fail": "failed", "inconclusive": "active"}
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -48,33 +53,40 @@ def command(
 ) -> None:
     """Check the runs that match, print what was found, and exit with the code of the verdict."""
     storage = database.storage
-    filter = filter_in(storage, given)
-    if text is not None:
-        if filter != RunFilter():
-            raise click.UsageError("FILTER and options of filters exclude each other")
-        filter = resolved(storage, parse(text, "filter", zone=zone()))
+    options = words_of(given)
+    if text is not None and options:
+        names = " ".join(f"--{name.replace('_', '-')}" for name in NAMES if given.get(name))
+        raise click.UsageError(f"give either FILTER or {names}, not both")
+    filter = filter_in(storage, given) if text is None else resolved(storage, parse(text, "filter", zone=zone()))
     file = _configuration(config)
     wanted = load(file)
     rows = _rows(storage, filter)
+    if not rows:
+        matching = text or options
+        raise Failed(
+            f"no run matches {matching}{versions_of(storage, filter)}" if matching else "there are no runs yet"
+        )
+    known = stats(storage) if wanted.required or wanted.forbidden else []
     if wanted.baseline is None and wanted.baseline_file is None:
         if outcome is not None or wanted.outcome is not None:
-            raise Failed("outcome is for [baseline], and there is none: no run is checked by it")
-        found = check(_gathered(storage, rows, None), wanted)
+            raise Failed(f"{'--outcome' if outcome is not None else f'outcome in {file}'} needs a [baseline]")
+        found = check(gather(storage, rows, outcomes(storage, rows)), wanted, known=known)
     else:
         rule = outcome_rule(wanted.outcome if outcome is None else outcome)
         check_known(storage, rule)
-        found = _compared(storage, rows, wanted, rule, file.parent)
+        found = _compared(storage, rows, wanted, rule, file.parent, known)
     if junit is not None:
         try:
             Path(junit).write_bytes(_junit(found))
         except OSError as error:
             raise Failed(f"cannot write {junit}: {error.strerror}") from None
     if as_json:
-        document({**asdict(found), "findings": [finding._asdict() for finding in found.findings]})
+        findings = [finding._asdict() | {"run_id": finding.run_id} for finding in found.findings]
+        document({**asdict(found), "findings": findings})
     elif markdown:
-        echo_lines(_markdown(found))
+        echo_lines(_markdown(storage, found))
     else:
-        echo_lines(_lines(found))
+        echo_lines(_lines(storage, found))
     raise SystemExit(EXIT_CODES[found.verdict])
 
 
@@ -93,12 +105,13 @@ def _rows(storage: Storage, filter: RunFilter) -> list[AgentInstanceRow]:
     return [run.run for run in find_runs(storage, filter, limit=None).runs]
 
 
-def _gathered(storage: Storage, rows: Sequence[AgentInstanceRow], rule: OutcomeRule | None) -> Gathered:
-    return gather(storage, rows, outcomes(storage, rows, rule))
-
-
 def _compared(
-    storage: Storage, rows: Sequence[AgentInstanceRow], wanted: Config, rule: OutcomeRule | None, folder: Path
+    storage: Storage,
+    rows: Sequence[AgentInstanceRow],
+    wanted: Config,
+    rule: OutcomeRule | None,
+    folder: Path,
+    known: Sequence[Stat],
 ) -> Check:
     """Return the verdict on runs that are compared with a baseline.
 
@@ -120,31 +133,51 @@ def _compared(
             raise Failed(f"the baseline {text} matches none of the {noun(total, 'run')} of {where}")
         checked = {row.id for row in rows}
         others = [row for row in matched if row.id not in checked]
-        base = _gathered(source, others, rule)
-    return check(_gathered(storage, rows, rule), wanted, base, shared=len(matched) - len(others))
+        passed = [outcomes(storage, rows, rule), outcomes(source, others, rule)]
+        base = gather(source, others, passed[1])
+        words = unmet(source, rule, others)
+    missed = missed_by_status(storage, rows, passed) if rule is None else None
+    return check(
+        gather(storage, rows, passed[0]),
+        wanted,
+        base,
+        shared=len(matched) - len(others),
+        known=known,
+        unmet=words,
+        note="" if missed is None else str(missed),
+    )
 
 
 def _head(found: Check) -> str:
     return f"{found.verdict}: {noun(found.runs, 'run')}"
 
 
-def _lines(found: Check) -> Iterator[str]:
+def _named(storage: Storage, found: Check) -> Mapping[str, str]:
+    """Return the short ids of the runs that are named."""
+    return short_ids(storage, [id for finding in found.findings for id in finding.runs[:NAMED]])
+
+
+def _lines(storage: Storage, found: Check) -> Iterator[str]:
+    short = _named(storage, found)
     yield status_style(f"{_MARKS[found.verdict]} {_head(found)}", _STATUS[found.verdict])
     for finding in found.findings:
-        run = "" if finding.run_id is None else f" · run {finding.run_id}"
-        first, *rest = wrap(f"{finding.name}: {finding.text}{run}", width() - 4, 4)
+        ids = ", ".join(short[id] for id in finding.runs[:NAMED])
+        more = ", …" if len(finding.runs) > NAMED else ""
+        runs = f" · run{'s' if len(finding.runs) > 1 else ''} {ids}{more}" if ids else ""
+        first, *rest = wrap(f"{finding.name}: {finding.text}{runs}", width() - 4, 8)
         yield "  " + status_style(_MARKS[finding.verdict], _STATUS[finding.verdict]) + f" {first}"
         yield from (f"    {line}" for line in rest)
 
 
-def _markdown(found: Check) -> Iterator[str]:
+def _markdown(storage: Storage, found: Check) -> Iterator[str]:
+    short = _named(storage, found)
     yield f"**agentspan check: {_head(found)}**"
     yield ""
-    yield "| | checked | found | run |"
+    yield "| | checked | found | runs |"
     yield "|---|---|---|---|"
     for finding in found.findings:
-        run = "" if finding.run_id is None else f"`{finding.run_id}`"
-        yield f"| {_MARKS[finding.verdict]} | {escaped(finding.name)} | {escaped(finding.text)} | {run} |"
+        runs = ", ".join(f"`{short[id]}`" for id in finding.runs[:NAMED]) + (", …" if len(finding.runs) > NAMED else "")
+        yield f"| {_MARKS[finding.verdict]} | {escaped(finding.name)} | {escaped(finding.text)} | {runs} |"
 
 
 def _junit(found: Check) -> bytes:
@@ -154,10 +187,11 @@ def _junit(found: Check) -> bytes:
     counts = {"tests": str(len(found.findings)), "failures": str(failures), "skipped": str(skipped)}
     suite = ElementTree.Element("testsuite", {"name": "agentspan check", **counts})
     for finding in found.findings:
-        name = finding.name if finding.run_id is None else f"{finding.name} {finding.run_id}"
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "agentspan", "name": printable(name)})
+        called = finding.text.partition(" is ")[0] if finding.name.startswith("calls ") else ""
+        name = printable(f"{finding.name} {called}".rstrip())
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "agentspan", "name": name})
         if finding.verdict != "pass":
             tag = "failure" if finding.verdict == "fail" else "skipped"
-            ElementTree.SubElement(case, tag, {"message": printable(finding.text)})
+            ElementTree.SubElement(case, tag, {"message": printable(finding.text)}).text = "\n".join(finding.runs)
     text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     return text

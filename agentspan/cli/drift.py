@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from agentspan.analysis import drift_text
-from agentspan.analysis.agent_names import resolved
+from agentspan.analysis.agent_names import resolved, versions_of
 from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.cli.collecting import paused
 from agentspan.cli.local_time import zone
-from agentspan.cli.output import document, echo_lines, noun, style, table, width, wrap
+from agentspan.cli.output import Unanswered, document, echo_lines, noun, style, table, width, wrap
 from agentspan.cli.progress_bar import bar
 from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
@@ -45,6 +45,10 @@ def command(
             with_calls=with_calls,
             progress=progress,
         )
+    if found.verdict == "not_compared":
+        lacking = next((each for each, number in zip(filters, found.matched, strict=True) if not number), None)
+        known = "" if lacking is None else versions_of(storage, lacking)
+        raise Unanswered(drift_text.sentence(found, base, head) + known)
     if as_json:
         document(plain(found, base, head))
     elif markdown:
@@ -77,19 +81,24 @@ def plain(found: Drift, base: str, head: str) -> dict[str, Any]:
         for row in found.rows
     ]
     text = drift_text.sentence(found, base, head)
-    return {**asdict(found), "base": base, "head": head, "text": text, "rows": rows, "total": len(rows)}
+    missed = None if found.missed is None else found.missed._asdict() | {"rule": str(found.missed.rule)}
+    own = {"missed": missed, "base": base, "head": head, "text": text, "rows": rows, "total": len(rows)}
+    return asdict(found) | own
 
 
 def _print(found: Drift, base: str, head: str, *, whole: bool) -> None:
     color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
     for line in wrap(drift_text.sentence(found, base, head), width(), 4):
         echo_lines([style(line, fg=color, bold=True)])
+    if found.missed is not None:
+        echo_lines(wrap(str(found.missed), width(), 3))
     echo_lines(wrap(drift_text.facts(found, base, head), width(), 3))
     is_wide = width() >= WIDE
     rows = drift_text.shown_rows(found, whole=whole)
     header = ["", "base", "head", "change", "q", *(["base p50–p95", "head p50–p95"] if is_wide else [])]
     cells = [[*_cells(row), *(_spreads(row) if is_wide else ())] for row in rows]
     table(header, cells, right=range(1, len(header)))
+    echo_lines(style(line, fg="bright_black") for line in wrap(drift_text.legend(found), width(), 5))
     if len(rows) < len(found.rows):
         echo_lines([style(f"{noun(len(found.rows) - len(rows), 'more row')}; --all shows each", fg="bright_black")])
 
@@ -110,6 +119,7 @@ def _spreads(row: DriftRow) -> Iterator[str]:
     are_calls = any(p50 is not None for p50, _ in of_calls)
     for is_head, (p50, p95) in enumerate(of_calls if are_calls else of_runs):
         if p50 is None or p95 is None:
-            yield drift_text.interval_text(row, is_head=bool(is_head))
+            interval = drift_text.interval_text(row, is_head=bool(is_head))
+            yield interval and f"95% interval {interval}"
         else:
             yield "–".join(drift_text.value_text(row.metric, value) for value in (p50, p95))

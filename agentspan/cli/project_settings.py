@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+from agentspan.analysis.check_config import check_settings
 from agentspan.analysis.outcomes import OutcomeRule, rule_of
 from agentspan.cli.output import Failed
 from agentspan.errors import InvalidValue
@@ -23,6 +24,7 @@ def outcome_rule(given: str | None) -> OutcomeRule | None:
     try:
         with file.open("rb") as read:
             settings = tomllib.load(read).get("tool", {}).get("agentspan", {})
+        check_settings(settings)
         rule = settings.get("outcome")
         if rule is not None and not isinstance(rule, str):
             raise InvalidValue("outcome", "must be a text, such as 'reward>=1'")

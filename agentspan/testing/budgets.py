@@ -12,7 +12,6 @@ from agentspan.recording.latest_runs import MOST
 from agentspan.testing.kept_runs import runs_after
 
 CALLS = KEYS["calls"] or frozenset()
-MAX_LISTED = 10
 
 
 def config_of_marker(given: tuple[Any, ...], named: Mapping[str, Any]) -> Config:
@@ -46,7 +45,7 @@ class Broken(NamedTuple):
 
     Attributes:
         reason: a line for each finding.
-        run_id: the first run that broke it; None if the test recorded none.
+        run_id: the run that broke the first of them most; None if the test recorded none.
     """
 
     reason: str
@@ -75,6 +74,5 @@ def broken(after: int, config: Config) -> Broken | None:
     failed = [each for each in found.findings if each.verdict == "fail"]
     if not failed:
         return None
-    lines = [f"{each.name}: {each.text} · run {each.run_id}" for each in failed[:MAX_LISTED]]
-    more = [f"… and {len(failed) - MAX_LISTED} more"] if len(failed) > MAX_LISTED else []
-    return Broken("\n".join(["the runs of the test break its budget", *lines, *more]), failed[0].run_id)
+    lines = [f"{each.name}: {each.text} · run {each.run_id}" for each in failed]
+    return Broken("\n".join(["the runs of the test break its budget", *lines]), failed[0].run_id)

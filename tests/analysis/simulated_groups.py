@@ -7,7 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agentspan.analysis.drift import ALPHA, PASSED, compare, detectable_drop, outcome_p, outcomes_of, task_pairs
+from agentspan.analysis.blindness import ALPHA
+from agentspan.analysis.drift import PASSED, compare, detectable_drop, outcome_p, outcomes_of, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Measure, Metric, RunFacts
 from agentspan.figures import points
 
@@ -58,17 +59,19 @@ def group(chance: random.Random, number: int, metrics: Sequence[Metric], shares:
     return Gathered(runs, 0, 0)
 
 
-def simulated(seed: int, *, runs: int, metrics: int | None, tasks: int = 0) -> Found:
+def simulated(seed: int, *, runs: int, metrics: int | None, tasks: int = 0, passes: float = PASSES) -> Found:
     """Return what comparisons of simulated groups find.
 
     Args:
         runs: of each group.
         metrics: of tools, beside outcome, time, cost and mix of tools; None to test the outcome only, which is fast.
         tasks: by which the runs are paired; none when 0. A task's share of passed runs is between all and the drop.
+        passes: the share of the runs that pass, where nothing dropped.
     """
     chance = random.Random(seed)
     names = metrics_of_tools(metrics or 0)
-    shares = [chance.betavariate(6 * PASSES, 6 * (1 - PASSES)) for _ in range(tasks)] or [PASSES]
+    varied = (chance.betavariate(6 * passes, 6 * (1 - passes)) if passes < 1 else passes for _ in range(tasks))
+    shares = [*varied] or [passes]
     base, head = (group(chance, runs, names, shares) for _ in range(2))
     drop = detectable_drop(base.runs, head.runs)
     assert drop is not None

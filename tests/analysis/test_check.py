@@ -11,7 +11,7 @@ import agentspan
 from agentspan.analysis.check import check
 from agentspan.analysis.check_config import Config, config_of, load
 from agentspan.analysis.drift import PASSED, blindness
-from agentspan.analysis.drift_metrics import Gathered, RunFacts
+from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.errors import InvalidValue
 from tests.cli.calling import call
 
@@ -48,14 +48,15 @@ def test_too_few_runs_are_inconclusive_and_it_says_how_many_are_missing() -> Non
     assert found.detectable is not None
     assert found.detectable > 0.25
     assert found.missing > 8
-    more = f"{found.missing} more runs, and {found.missing} more of the baseline, would show one of 25"
+    more = f"{found.missing} more runs, and {found.missing} more of the baseline, would show a drop of 25 points"
     assert more in found.findings[-1].text
     assert "no drop would show" in found.findings[-1].text
     sizes = blindness(few[1].runs, few[0].runs)
     assert sizes is not None
-    assert sizes.drop(one_sided=True, times=(8 + found.missing) / 8) <= 0.25
+    enough = 8 + found.missing
+    assert sizes._replace(base=enough, head=enough).drop(one_sided=True) <= 0.25 + 1e-3
     tiny = check(few[0], Config({}, drop=0.0005), few[1]).findings[-1].text
-    assert tiny.endswith("not even 1,000 times the runs would show one of 0.05")
+    assert tiny.endswith("not even 1,000 times the runs would show a drop of 0.05 points")
     assert check(many[0], Config({}), many[1]).verdict == "pass"
     assert check(Gathered([], 0, 0), Config({})).verdict == "inconclusive"
 
@@ -105,11 +106,15 @@ def test_a_check_has_an_exit_code_and_names_each_run_that_broke_a_budget(db: Pat
     bad = call(db, "check", "shop@2", "--config", str(config), "--json", "--junit", str(tmp_path / "junit.xml"))
     document = json.loads(bad.output)
     assert (bad.exit_code, document["verdict"], document["runs"]) == (1, "fail", 8)
-    broken = [finding for finding in document["findings"] if finding["verdict"] == "fail"]
-    assert len(broken) == len({finding["run_id"] for finding in broken}) == 8
-    assert broken[0]["text"] == "4, 3 at most"
+    (broken,) = [finding for finding in document["findings"] if finding["verdict"] == "fail"]
+    assert len(set(broken["runs"])) == 8
+    assert (broken["run_id"], broken["text"]) == (broken["runs"][0], "over 3 in 8 of 8 runs, most 4")
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
-    assert (suite.get("failures"), len(suite.findall("testcase/failure"))) == ("8", 8)
+    assert (suite.get("failures"), len(suite.findall("testcase/failure"))) == ("1", 1)
+    names = [case.get("name") for case in suite.iter("testcase")]
+    assert names[:2] == ["budget steps", "budget cost_usd"]
+    assert names[-2:] == ["calls required lookup", "calls forbidden delete"]
+    assert (suite.findtext("testcase/failure") or "").splitlines() == broken["runs"]
     markdown = call(db, "check", "--version", "2", "--config", str(config), "--markdown").output
     assert markdown.startswith("**agentspan check: fail: 8 runs**")
 
@@ -137,15 +142,23 @@ def configured(folder: Path, text: str) -> list[str]:
         ("", "has nothing to check: write [budget], [calls] or [baseline]"),
         ("[budget]\n", "has nothing to check"),
         ('outcome = "reward>=1"\n', "has nothing to check"),
-        ('outcome = "reward>=1"\n[budget]\nsteps = 9\n', "outcome is for [baseline], and there is none"),
+        ('outcome = "reward>=1"\n[budget]\nsteps = 9\n', "needs a [baseline]"),
+        (
+            "[tool.agentspan.check.budget]\nsteps = 9\n",
+            "write [budget]; [tool.agentspan.check.budget] is for pyproject",
+        ),
+        ("[budget]\nerror_rate = 2\n", "budget error_rate must be a share from 0 to 1"),
+        ("[budget]\nsteps = 60.5\n", "budget steps must be a whole number"),
+        ("[baseline]\nfilter = 'all'\ndrop = 0\n", "baseline drop must be a share above 0, at most 1"),
+        ('[baseline]\nfilter = "trial=9"\n', "did you mean meta=trial=9?"),
         ("[baseline]\ndrop = 0.1\n", "[baseline] must name a filter or a file"),
         ('[baseline]\nfilter = "version=9"\n', "the baseline version=9 matches none of the 16 runs"),
         ('[baseline]\nfilter = "verson=1"\n', "baseline: must be all"),
         ('[baseline]\nfile = "none.db"\n', "none.db does not exist"),
         ('[baseline]\nfile = "check.toml"\n', "check.toml"),
-        ('outcome = "rewrd>=1"\n[baseline]\nfilter = "shop@1"\n', "no run has; there are reward"),
-        ('outcome = "reward@human>=1"\n[baseline]\nfilter = "shop@1"\n', "no run has; there are reward@code"),
-        ("[budget\n", "is no TOML"),
+        ('outcome = "rewrd>=1"\n[baseline]\nfilter = "shop@1"\n', "no run has; the scores are: reward"),
+        ('outcome = "reward@human>=1"\n[baseline]\nfilter = "shop@1"\n', "no run has; the scores are: reward@code"),
+        ("[budget\n", "is not TOML"),
         ("[budget]\nsteps = nan\n", "budget steps must be a number from 0 on"),
         ("[baseline]\nfilter = 'all'\ndrop = true\n", "baseline drop must be a share"),
     ],
@@ -202,7 +215,7 @@ def test_the_outcome_of_a_check_is_of_its_option_its_configuration_or_the_projec
     assert found() == passed["by status"]
     options = configured(tmp_path, "[budget]\nsteps = 9\n")
     result = call(db, "check", "--outcome", "status", *options)
-    assert (result.exit_code, "outcome is for [baseline]" in result.output) == (2, True)
+    assert (result.exit_code, "--outcome needs a [baseline]" in result.output) == (2, True)
 
 
 def test_a_baseline_of_the_checked_runs_themselves_says_so(db: Path, tmp_path: Path) -> None:
@@ -214,7 +227,11 @@ def test_a_baseline_of_the_checked_runs_themselves_says_so(db: Path, tmp_path: P
 def test_a_p_that_is_small_is_never_zero_and_unknown_outcomes_are_counted() -> None:
     chance = random.Random(5)
     before, after = (judged(chance, [share] * 300, with_tasks=False) for share in (0.9, 0.2))
-    assert check(after, Config({}), before).findings[-1].text.endswith("more than chance, p < 0.001")
+    assert (
+        check(after, Config({}), before)
+        .findings[-1]
+        .text.endswith("25% passed, baseline 87%: more than chance, one-sided p < 0.001")
+    )
     unknown = after._replace(unknown=7)
     assert check(unknown, Config({}), before).findings[-1].text.endswith("; 7 runs have no outcome")
 
@@ -224,3 +241,109 @@ def test_one_failed_run_of_four_is_no_drop() -> None:
     before = Gathered([RunFacts(str(n), None, fails if n < 4 else passes) for n in range(200)], 0, 0)
     after = Gathered([RunFacts(str(n), None, fails if n < 1 else passes) for n in range(4)], 0, 0)
     assert check(after, Config({}), before).verdict == "inconclusive"  # p is 0.095
+
+
+def used(number: int, **values: tuple[float, float]) -> RunFacts:
+    """Return a run that used so much: values of metrics by their measure, or by type for calls."""
+    measures = {"steps": Metric("spans"), "tokens": Metric("tokens"), "duration": Metric("duration_ms")}
+    rates = {name: measures.get(name, Metric("failure_rate", name)) for name in values}
+    return RunFacts(f"run {number}", None, {rates[name]: value for name, value in values.items()})
+
+
+def told(budget: dict[str, float], *runs: RunFacts) -> tuple[str, str]:
+    """Return the verdict on a budget, and the text."""
+    (finding,) = check(Gathered([*runs], 0, 0), Config(budget)).findings
+    return finding.verdict, finding.text
+
+
+def test_a_budget_of_what_no_run_recorded_is_inconclusive() -> None:
+    lacking = used(1, steps=(3, 0))
+    assert told({"tokens": 9}, lacking, lacking) == ("inconclusive", "none of 2 runs recorded tokens; not checked")
+    assert told({"cost_usd": 9}, lacking) == ("inconclusive", "none of 1 run recorded a cost; not checked")
+    assert told({"error_rate": 0.1}, lacking)[0] == "inconclusive"
+    some = used(2, tokens=(7, 0))
+    assert told({"tokens": 9}, lacking, some) == ("pass", "most 7, limit 9; 1 of 2 runs recorded none")
+
+
+def test_the_error_rate_is_of_calls_and_says_how_many() -> None:
+    run = used(1, message=(0, 50), agent=(1, 1), tool=(6, 12), llm=(0, 30))
+    assert told({"error_rate": 0.1}, run) == ("fail", "14% of calls failed (6 of 42), limit 10%")
+    assert told({"error_rate": 0.2}, run, run) == ("pass", "most 14% of calls failed (6 of 42), limit 20%")
+
+
+def test_runs_over_a_budget_are_counted_the_worst_first_and_the_limit_is_told_apart() -> None:
+    runs = [used(number, steps=(40 + number, 0)) for number in range(3)]
+    assert told({"steps": 40}, *runs) == ("fail", "over 40 in 2 of 3 runs, most 42")
+    assert check(Gathered(runs, 0, 0), Config({"steps": 40})).findings[0].runs == ("run 2", "run 1")
+    assert told({"steps": 60}, *runs) == ("pass", "most 42, limit 60")
+    assert told({"steps": 40}, runs[2]) == ("fail", "42, limit 40")
+    assert told({"duration_s": 0.01}, used(1, duration=(10.04, 1))) == ("fail", "10.04 ms, limit 10 ms")
+
+
+def outcomes(passed: int, of: int, first: int = 0) -> Gathered:
+    return Gathered([RunFacts(str(first + n), None, {PASSED: (float(n < passed), 1.0)}) for n in range(of)], 0, 0)
+
+
+def test_a_share_that_rose_is_no_drop_and_one_of_nothing_cannot_fall() -> None:
+    rose = check(outcomes(90, 200), Config({}), outcomes(84, 200, 200)).findings[-1]
+    assert (rose.verdict, rose.text) == ("pass", "45% passed, baseline 42%: no drop")
+    fell = check(outcomes(82, 200), Config({}), outcomes(84, 200, 200)).findings[-1]
+    assert fell.text == "41% passed, baseline 42%: no more than chance, one-sided p 0.460"
+    better = check(outcomes(9, 9), Config({}), outcomes(0, 9, 20)).findings[-1]
+    assert (better.verdict, better.text) == ("pass", "100% passed, baseline 0%: no drop")
+    none = check(outcomes(0, 20), Config({}), outcomes(0, 20, 20), unmet="passed reward>1").findings[-1]
+    assert (none.verdict, none.text) == ("inconclusive", "no run of the baseline passed reward>1; is the rule right?")
+    few = check(outcomes(3, 20), Config({}, drop=0.3), outcomes(3, 20, 20)).findings[-1].text
+    assert few.endswith("a drop of 30 points is impossible where 15% pass: name a smaller one in [baseline]")
+
+
+def test_a_check_names_what_no_run_calls_what_runs_missed_and_a_rule_that_none_passed(db: Path, tmp_path: Path) -> None:
+    with agentspan.open(db) as opened:
+        for number, run in enumerate(opened.agent_instances.list()):
+            opened.scores.record(run.id, "reward", number % 2)
+    calls = configured(tmp_path, "[calls]\nrequired = ['lokup']\nforbidden = ['delete', 'lookup']\n")
+    text = " ".join(call(db, "check", "shop@2", *calls, columns=200).output.split())
+    assert "lokup is not called in 8 of 8 runs; no run of this file calls it; tools: 'lookup' · runs " in text
+    assert "✓ calls forbidden: delete is not called; no run of this file calls it" in text
+    assert "✗ calls forbidden: lookup is called in 8 of 8 runs · runs" in text
+    (line,) = [
+        line for line in call(db, "check", "shop@2", *calls, columns=300).output.splitlines() if "lookup is" in line
+    ]
+    ids = line.split(" · runs ")[1].split(", ")
+    assert (len(ids), ids[5]) == (6, "…")
+    assert {call(db, "show", id).exit_code for id in ids[:5]} == {0}
+    baseline = configured(tmp_path, "[baseline]\nfilter = 'shop@1'\n")
+    by_status = " ".join(call(db, "check", "shop@2", *baseline).output.split())
+    assert "by status; 4 of 8 missed reward>=1: --outcome 'reward>=1'" in by_status
+    wrong = call(db, "check", "shop@2", "--outcome", "reward>1", *baseline)
+    assert wrong.exit_code == 3
+    assert "no run of the baseline passed reward>1 (the highest reward is 1); is the rule right?" in " ".join(
+        wrong.output.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("filter", "said"),
+    [
+        (("--meta", "trial=9"), "no run matches meta=trial=9"),
+        (("task=none",), "no run matches task=none"),
+        (("shop@3",), "no run matches shop@3; versions: '2', '1'"),
+        (("all", "--task", "t1"), "give either FILTER or --task, not both"),
+    ],
+)
+def test_a_filter_that_matches_nothing_is_an_error(
+    db: Path, tmp_path: Path, filter: tuple[str, ...], said: str
+) -> None:
+    result = call(db, "check", *filter, *configured(tmp_path, "[budget]\nsteps = 9\n"))
+    assert (result.exit_code, result.output.splitlines()[-1]) == (2, f"Error: {said}")
+
+
+def test_an_unknown_key_of_the_project_is_refused(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.agentspan]\noutcom = 'a>1'\n[tool.agentspan.check.budget]\nsteps=9\n"
+    )
+    for command in (("check",), ("drift", "shop@1", "shop@2")):
+        result = call(db, *command)
+        assert result.exit_code != 0
+        assert "'outcom' is not a key of [tool.agentspan]; there are check, outcome" in " ".join(result.output.split())

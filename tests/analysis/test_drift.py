@@ -87,11 +87,14 @@ def test_it_says_what_so_few_runs_could_not_show() -> None:
     assert few.detectable is not None
     assert many.detectable is not None
     assert few.detectable > 2 * many.detectable
-    assert f"only a drop of more than {points(few.detectable)} points" in sentence(few, "a", "b")
+    missed = f"; a drop of fewer than {points(few.detectable)} points of passed runs would be missed more than once in"
+    assert missed in sentence(few, "a", "b")
     blind = compare(made(chance, 3), made(chance, 3))
     assert blind.detectable == 1
     assert sentence(blind, "a", "b").endswith("; with this few runs no drop of passed runs would show")
-    assert "a side has no run" in sentence(compare(Gathered([], 0, 0), made(chance, 3)), "a", "b")
+    hopeless = compare(made(chance, 9, passes=0.0), made(chance, 9, passes=0.0))
+    assert sentence(hopeless, "a", "b").endswith("no run of the base passed, so that no drop could show")
+    assert compare(Gathered([], 0, 0), made(chance, 3)).verdict == "not_compared"
 
 
 def test_ratios_are_tested_as_means_are_and_as_the_normal_approximation_does() -> None:
@@ -105,12 +108,38 @@ def test_ratios_are_tested_as_means_are_and_as_the_normal_approximation_does() -
     assert permutation_ps([lacking], 40) == [1.0]
 
 
-@pytest.mark.parametrize(("runs", "tasks"), [(60, 0), (60, 60), pytest.param(80, 20, marks=pytest.mark.full)])
-def test_a_drop_that_would_show_is_found_and_an_equal_outcome_seldom_differs(runs: int, tasks: int) -> None:
+@pytest.mark.parametrize(
+    ("runs", "tasks", "passes"),
+    [
+        (60, 0, 0.8),
+        (60, 60, 0.8),
+        (28, 0, 1.0),
+        pytest.param(50, 50, 1.0, marks=pytest.mark.full),
+        pytest.param(80, 20, 0.8, marks=pytest.mark.full),
+        pytest.param(60, 0, 0.97, marks=pytest.mark.full),
+        pytest.param(60, 20, 0.97, marks=pytest.mark.full),
+        pytest.param(64, 8, 1.0, marks=pytest.mark.full),
+        pytest.param(60, 0, 0.3, marks=pytest.mark.full),
+    ],
+)
+def test_a_drop_that_would_show_is_found_and_an_equal_outcome_seldom_differs(
+    runs: int, tasks: int, passes: float
+) -> None:
     sets = longer("AGENTSPAN_TEST_SIMULATED_OUTCOMES", 40, 400, 4000)
-    found = [simulated(seed, runs=runs, metrics=None, tasks=tasks) for seed in range(sets)]
+    found = [simulated(seed, runs=runs, metrics=None, tasks=tasks, passes=passes) for seed in range(sets)]
     assert sum(each.is_found for each in found) >= 0.75 * sets
     assert sum(each.is_false for each in found) <= 0.05 * sets
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "tasks", "missed"), [(28, 21, 0, 25), (50, 50, 50, 16), (60, 60, 20, 15), (5, 5, 5, 100)]
+)
+def test_where_all_passed_the_drop_that_would_be_missed_is_exact(base: int, head: int, tasks: int, missed: int) -> None:
+    chance = random.Random(1)
+    groups = (made(chance, number, passes=1.0, tasks=tasks) for number in (base, head))
+    found = compare(*groups).detectable
+    assert found is not None
+    assert points(found) == missed
 
 
 @pytest.mark.parametrize("tasks", [0, 40])
@@ -276,7 +305,7 @@ def test_versions_are_compared_on_every_storage(db: Database) -> None:
     assert not takes.is_significant
     assert fails.head_call_p50 is None
     assert reading.drift("agent=shop version=1.0", "shop@1.0").base_runs == 0  # they are in the head
-    with pytest.raises(InvalidValue, match="is no rule"):
+    with pytest.raises(InvalidValue, match="is not a rule"):
         reading.drift("all", "all", outcome="good")
     with pytest.raises(InvalidValue, match="is over a score that no run has; there are no scores"):
         reading.drift("all", "all", outcome="rewrd>=1")
@@ -301,3 +330,60 @@ def test_drift_is_printed_in_80_columns_as_markdown_and_as_a_document(tmp_path: 
         line.startswith("| **lookup\\_price: fails** | 0% (0–17%) | 60% (36–81%) | +60.0 points |") for line in markdown
     )
     assert call(path, "drift", "shop@1.0").exit_code == 2
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    """Eight runs that completed; four of them missed the reward."""
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(8):
+        with tracer.run("shop", version=str(1 + number % 2), tags=["even"] if number % 2 else []) as run:
+            run.score("reward", number // 4)
+            with tracer.span("tool", {"name": "look"}):
+                pass
+    tracer.shutdown()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (
+            ("--base", "tag=even", "--head", "all"),
+            "4 runs match base tag=even; each also matches head all, so nothing is left",
+        ),
+        (("shop@3", "shop@1"), "no run matches shop@3; versions: '2', '1'"),
+        (("shop@1", "shop@3"), "no run matches shop@3; versions: '2', '1'"),
+        (("--base", "tag=odd", "--head", "all"), "no run matches tag=odd"),
+    ],
+)
+def test_where_nothing_can_be_compared_the_reason_is_told_with_exit_code_2(
+    scored: Path, groups: tuple[str, ...], said: str
+) -> None:
+    result = call(scored, "drift", *groups)
+    assert (result.exit_code, result.output) == (2, f"Error: not compared: {said}\n")
+
+
+def test_runs_of_both_groups_are_counted_and_a_missed_score_is_named(scored: Path) -> None:
+    shown = " ".join(lines(scored, "drift", "--base", "all", "--head", "tag=even"))
+    assert "base all: 4 runs · head tag=even: 4 runs · permutation of runs · 4 in both count for head" in shown
+    assert "by status; 4 of 8 missed reward>=1: --outcome 'reward>=1'" in shown
+    assert "by status" not in " ".join(lines(scored, "drift", "shop@1", "shop@2", "--outcome", "reward>=1"))
+    assert json.loads(call(scored, "drift", "shop@1", "shop@2", "--json").output)["missed"]["missed"] == 4
+
+
+def test_the_table_explains_its_marks_its_q_and_its_intervals(scored: Path) -> None:
+    shown = lines(scored, "drift", "shop@1", "shop@2", "--outcome", "reward>=1", columns=140)
+    assert any("95% interval 7–93%" in line for line in shown if "passed" in line)
+    (duration,) = [line for line in shown if "duration of a run" in line]
+    assert "  < 10 ms  " in duration
+    text = " ".join(shown)
+    assert "! = unlikely to be chance: q is at most 0.05 for passed, 0.005 for other rows; q = how often chance" in text
+    assert "; < 10 ms: too small to count" in text
+
+
+def test_a_group_that_is_neither_worse_nor_better_is_different_from_the_other() -> None:
+    chance = random.Random(7)
+    found = compare(timed(chance, 80, 1000, cost=0.02), timed(chance, 80, 4000, cost=0.01))
+    assert sentence(found, "1", "2").startswith("2 is different from 1: ")

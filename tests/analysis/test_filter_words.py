@@ -59,7 +59,7 @@ def test_scores_marks_tasks_and_tags_select_runs(db: Database) -> None:
     assert found("mark=* tag=eval") == found("status=complete") == [0, 1, 2]
     assert found("mark=bad score=reward<1") == [0]
     assert found("tag=n1 tag=n2") == []
-    with pytest.raises(InvalidValue, match="is no rule"):
+    with pytest.raises(InvalidValue, match="is not a rule"):
         parse("score=reward")
 
 

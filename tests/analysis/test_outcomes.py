@@ -33,12 +33,12 @@ def test_a_rule_names_a_score_and_what_it_is_compared_with(text: str, rule: tupl
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("reward", "is no rule"),
-        ("", "is no rule"),
-        (">=1", "is no rule"),
-        ("reward=1", "is no rule"),
-        ("reward>=", "is no rule"),
-        ("reward>>1", "is no rule"),
+        ("reward", "is not a rule"),
+        ("", "is not a rule"),
+        (">=1", "is not a rule"),
+        ("reward=1", "is not a rule"),
+        ("reward>=", "is not a rule"),
+        ("reward>>1", "is not a rule"),
         ("reward@robot>1", "names no source"),
         ("@human>1", "no name"),
         ("reward>good", "label can be compared by == and != only"),

@@ -36,6 +36,8 @@ def record(db: Path, text: str) -> agentspan.Run:
         with tracer.span("tool", {"name": f"t{text}", "arguments": {text: text}}):
             raise ZeroDivisionError(text)
 
+    with tracer.run("other", task="other"), tracer.span("tool", {"name": f"t{text}"}):
+        pass
     with pytest.raises(ZeroDivisionError):
         run()
     tracer.shutdown()
@@ -61,8 +63,9 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         "why": [["why"], ["why", "-"], ["why", "--outcome", "reward>=1", "--limit", "0"]],
         "check": [["check", "--config", str(empty)], ["check", "all", "--config", str(empty), "--markdown"]],
         "drift": [
-            ["drift", "--base", "all", "--head", "all"],
-            ["drift", "--base", "failed", "--head", "all", "--markdown"],
+            ["drift", "--base", "task=other", "--head", "failed"],
+            ["drift", "--base", "task=other", "--head", "all", "--markdown"],
+            ["drift", "--base", "task=other", "--head", "failed", "--markdown"],
         ],
         "tail": [["tail", "-", "--one"]],
         "span": [["span", id] for id in (*spans, "nothing\x1b[31m")],

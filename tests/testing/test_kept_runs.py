@@ -194,7 +194,7 @@ def test_no_name():
 """
     said = run_pytest(tmp_path, agent=AGENT, test_it=test)
     assert "4 failed, 1 passed, 3 errors" in said
-    assert re.search(r"\nbudget steps: 8, 6 at most · run (\w+)\n", said)
+    assert re.search(r"\nbudget steps: over 6 in 1 of 3 runs, most 8 · run (\w+)\n", said)
     assert "Tool search(query=d)" in said  # the run that broke it is drawn, not the last one
     assert "query=last" not in said
     assert "calls forbidden: search is called" in said
@@ -224,7 +224,7 @@ def test_it(run):
     search("a")
     search("b")
 """
-    assert "budget steps: 2, 1 at most" in run_pytest(tmp_path, agent=AGENT, test_it=test)
+    assert "budget steps: 2, limit 1" in run_pytest(tmp_path, agent=AGENT, test_it=test)
 
 
 @pytest.mark.full
