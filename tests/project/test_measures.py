@@ -7,8 +7,8 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 548,
-    "lines of code": 46_900,
+    "files": 549,
+    "lines of code": 47_350,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 145,
