@@ -92,10 +92,8 @@ def bodies(spans: int, batch: int) -> list[bytes]:
     resource = {"attributes": [_pair("service.name", "bench")]}
     scope = {"name": "openinference.instrumentation.openai", "version": "0.1.66"}
     parts = [found[at : at + batch] for at in range(0, len(found), batch)]
-    return [
-        trace_request({"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": part}]}]})
-        for part in parts
-    ]
+    told = [{"scope": scope, "schemaUrl": "", "spans": part} for part in parts]
+    return [trace_request({"resourceSpans": [{"resource": resource, "scopeSpans": [each]}]}) for each in told]
 
 
 def agentspan_in(folder: Path, port: int) -> Server:

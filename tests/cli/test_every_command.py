@@ -106,7 +106,6 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         "terminate": [["terminate", "-", "--reason", "why\x1b[31m"]],
         "doctor": [["doctor"], ["doctor", "--dry-run"]],
         "prune": [["prune", "--older-than", "30d", "--dry-run"], ["prune", "--max-size", "\x1b[31m"], ["prune"]],
-        "compact": [["compact"]],
         "backup": [["backup", str(folder / f"copy{len(list(folder.iterdir()))}")]],
         "copy": [["copy", str(db), str(folder / f"copied{len(list(folder.iterdir()))}.db")]],
         "demo": [["demo"]],

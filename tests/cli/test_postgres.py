@@ -114,7 +114,6 @@ CANNOT = [
     (["backup", "copy.db"], "pg_dump"),
     (["backup", "copy.db"], "agentspan copy"),
     (["prune", "--max-size", "1 MB"], "size"),
-    (["compact"], "postgresql"),
     (["forward", "--to", "http://127.0.0.1:9"], "--state"),
 ]
 """Commands for files only, and the word that their refusal names."""
