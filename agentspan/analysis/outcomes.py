@@ -33,6 +33,10 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 _RULE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<op>>=|<=|==|!=|>|<)\s*(?P<wanted>[^<>=!].*?)\s*", re.DOTALL)
 _BY_STATUS = {"complete": True, "failed": False}
+_TRUTHS = {"true": 1.0, "false": 0.0}
+"""What a score that was given as a bool is stored as."""
+MOST_NAMED = 4
+"""Values of a score that an error names."""
 STATUS = "status"
 """The text in the place of a rule with which the status decides."""
 
@@ -58,7 +62,8 @@ class OutcomeRule(NamedTuple):
         name: of the score.
         source: the only source whose scores count: human, model or code; None for all of them.
         op: one of >= <= == != > <.
-        wanted: a number that the value is compared with, or a text that the label is.
+        wanted: a number that the value is compared with, or a text that the label is; `true` and `false` are also the
+            values 1 and 0 of a score without a label.
     """
 
     name: str
@@ -74,6 +79,9 @@ class OutcomeRule(NamedTuple):
     def holds(self, score: LatestScore) -> bool | None:
         """Return whether a score fulfils the condition; None if it has no value, or no label, to compare."""
         given: float | str | None = score.label if isinstance(self.wanted, str) else score.value
+        if given is None and isinstance(self.wanted, str) and score.value in _TRUTHS.values():
+            truth = _TRUTHS.get(self.wanted.lower())
+            return None if truth is None else _COMPARE[self.op](score.value, truth)
         return None if given is None else _COMPARE[self.op](given, self.wanted)
 
 
@@ -112,17 +120,41 @@ def rule_of(text: str | None) -> OutcomeRule | None:
 
 
 def check_known(storage: Storage, rule: OutcomeRule | None) -> None:
-    """Refuse a rule over a score that no run has.
+    """Refuse a rule over a score that no run has, or that has nothing to compare in any run.
 
     Raises:
-        InvalidValue: no run of the storage has such a score; the error names the scores that there are.
+        InvalidValue: no run of the storage has such a score, and the error names the scores that there are; or each is
+            a number and the rule has a label, or the other way round.
     """
-    if rule is None or latest_scores(storage, rule.name, rule.source):
+    if rule is None:
+        return
+    found = latest_scores(storage, rule.name, rule.source)
+    if found:
+        check_kind(rule, found)
         return
     rows = scan(storage, ScoreRow, {"target_type": "agent_instance"})
     names = sorted({row.name if rule.source is None else f"{row.name}@{row.source}" for row in rows})
     there = f"the scores are: {', '.join(names)}" if names else "there are no scores"
     raise _invalid(str(rule), f"is over a score that no run has; {there}")
+
+
+def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore]) -> None:
+    """Refuse a rule with a label over scores that are numbers only, and one with a number over labels only.
+
+    Raises:
+        InvalidValue: it is one; the error names values of the score, and a rule that it can have.
+    """
+    if any(rule.holds(score) is not None for score in scores.values()):
+        return
+    numbers = sorted({score.value for score in scores.values() if score.value is not None})
+    labels = sorted({score.label for score in scores.values() if score.label is not None})
+    kind, texts = ("a number", [f"{each:.15g}" for each in numbers]) if numbers else ("a label", labels)
+    if not texts:
+        return  # comments only: no rule holds
+    wanted = texts[-1]
+    shown = ", ".join([*texts[:MOST_NAMED], "…"] if len(texts) > MOST_NAMED else texts)
+    score = str(rule._replace(op="==", wanted=wanted))
+    raise _invalid(str(rule), f"cannot be answered: {rule.name} is {kind} ({one_line(shown, 60)}): write {score}")
 
 
 def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = None) -> dict[str, bool | None]:

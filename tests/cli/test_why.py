@@ -146,7 +146,7 @@ def test_what_came_after_a_failed_step_is_told(tmp_path: Path) -> None:
 
 def test_the_status_decides_unless_a_score_is_named(db: Path) -> None:
     unknown = call(db, "why", "--outcome", "reward>=1")
-    assert (unknown.exit_code, "is over a score that no run has" in unknown.stderr) == (1, True)
+    assert (unknown.exit_code, "is over a score that no run has" in unknown.stderr) == (2, True)
     assert call(db, "why", "--agent", "nobody").exit_code == 1
     assert call(db, "why", "--outcome", "reward").exit_code == 1
     assert call(db, "why", "nothing").exit_code == 1
