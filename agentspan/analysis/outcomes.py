@@ -203,7 +203,8 @@ class Missed(NamedTuple):
 def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
     """Return what a score with two values, such as 0 and 1, says of runs: those with the lower one missed it.
 
-    Of several such scores, the one that most of the latest runs have; None if there is none.
+    Of several such scores, the one that most of the latest runs have; None if there is none. Where all of these runs
+    have one value, as those that match a filter may, the other one is of any run.
     """
     values: dict[str, set[float]] = defaultdict(set)
     counts: Counter[str] = Counter()
@@ -212,8 +213,12 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
             values[row.name].add(row.value)
             counts[row.name] += 1
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        rule = OutcomeRule(name, None, ">=", max(values[name]))
-        if len(values[name]) == 2 and _is_written(rule):
+        own = known = values[name]
+        if len(own) == 1:
+            known = {score.value for score in latest_scores(storage, name).values() if score.value is not None}
+            known = own if max(known) in own else known  # all of them reached it
+        rule = OutcomeRule(name, None, ">=", max(known))
+        if len(known) == 2 and _is_written(rule):
             passed = [found for found in outcomes(storage, runs, rule).values() if found is not None]
             return Missed(rule, passed.count(False), len(passed)) if False in passed else None
     return None
