@@ -119,8 +119,11 @@ def rule_of(text: str | None) -> OutcomeRule | None:
     return None if text in (None, STATUS) else parse(text)
 
 
-def check_known(storage: Storage, rule: OutcomeRule | None) -> None:
+def check_known(storage: Storage, rule: OutcomeRule | None, *, of: str = "") -> None:
     """Refuse a rule over a score that no run has, or that has nothing to compare in any run.
+
+    Args:
+        of: what the error calls the storage, where a command reads more than one.
 
     Raises:
         InvalidValue: no run of the storage has such a score, and the error names the scores that there are; or each is
@@ -130,15 +133,19 @@ def check_known(storage: Storage, rule: OutcomeRule | None) -> None:
         return
     found = latest_scores(storage, rule.name, rule.source)
     if found:
-        check_kind(rule, found)
+        check_kind(rule, found, of=of)
         return
     rows = scan(storage, ScoreRow, {"target_type": "agent_instance"})
     names = sorted({row.name if rule.source is None else f"{row.name}@{row.source}" for row in rows})
+    if of:
+        score = str(rule).partition(rule.op)[0]
+        there = f"it has: {', '.join(names)}" if names else "it has no scores"
+        raise InvalidValue("outcome", f"no run of {of} has the score {one_line(score, 60)}; {there}")
     there = f"the scores are: {', '.join(names)}" if names else "there are no scores"
     raise _invalid(str(rule), f"is over a score that no run has; {there}")
 
 
-def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore]) -> None:
+def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore], *, of: str = "") -> None:
     """Refuse a rule with a label over scores that are numbers only, and one with a number over labels only.
 
     Raises:
@@ -154,7 +161,10 @@ def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore]) -> None:
     wanted = texts[-1]
     shown = ", ".join([*texts[:MOST_NAMED], "…"] if len(texts) > MOST_NAMED else texts)
     score = str(rule._replace(op="==", wanted=wanted))
-    raise _invalid(str(rule), f"cannot be answered: {rule.name} is {kind} ({one_line(shown, 60)}): write {score}")
+    where = f" in {of}" if of else ""
+    raise _invalid(
+        str(rule), f"cannot be answered: {rule.name} is {kind}{where} ({one_line(shown, 60)}): write {score}"
+    )
 
 
 def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = None) -> dict[str, bool | None]:

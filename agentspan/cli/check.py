@@ -126,7 +126,7 @@ def _compared(
             if not file.exists():
                 raise Failed(f"the baseline {file} does not exist")
             source, where = opened.enter_context(open(file, read_only=True)).storage, str(file)
-            check_known(source, rule)
+            check_known(source, rule, of=f"the baseline {file}")
         matched = _rows(source, resolved(source, parse(text, "baseline", zone=zone())))
         if not matched:
             total = find_runs(source, limit=0).total

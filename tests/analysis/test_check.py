@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -222,6 +223,24 @@ def test_a_baseline_of_the_checked_runs_themselves_says_so(db: Path, tmp_path: P
     result = call(db, "check", "shop@1", *configured(tmp_path, "[baseline]\nfilter = 'shop@1'\n"))
     assert result.exit_code == 3
     assert "all 8 runs of the baseline are checked ones" in " ".join(result.output.split())
+
+
+def scored(path: Path, agent: str, name: str, values: Sequence[float]) -> Path:
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for value in values:
+        with tracer.run(agent) as run:
+            run.score(name, value)
+    tracer.shutdown()
+    return path
+
+
+def test_a_baseline_file_whose_runs_lack_the_score_is_named(tmp_path: Path) -> None:
+    path = scored(tmp_path / "runs.db", "shop", "reward", [1, 0])
+    scored(tmp_path / "old.db", "shop", "quality", [1, 0])
+    baseline = configured(tmp_path, "[baseline]\nfile = 'old.db'\n")
+    result = call(path, "check", "--outcome", "reward>=1", *baseline)
+    said = f"Error: outcome: no run of the baseline {tmp_path / 'old.db'} has the score reward; it has: quality\n"
+    assert (result.exit_code, result.stderr) == (2, said)
 
 
 def test_a_p_that_is_small_is_never_zero_and_unknown_outcomes_are_counted() -> None:
