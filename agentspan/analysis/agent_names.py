@@ -1,6 +1,6 @@
 """Agents by the names that a person types: `AGENT@VERSION`, and what is meant where no agent is named so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 
@@ -42,6 +42,12 @@ def versions_of(storage: Storage, filter: RunFilter) -> str:
         for row in scan(storage, AgentVersionRow, {"agent_id": agent.id})
     ]
     return "" if filter.version in known else f"; {some('versions', [*dict.fromkeys(reversed(known))])}"
+
+
+def names_of(storage: Storage, runs: Iterable[AgentInstanceRow]) -> list[str]:
+    """Return the names of the agents of these runs, in the order of the alphabet."""
+    ids = {run.agent_id for run in runs}
+    return sorted({row.name for row in scan(storage, AgentRow) if row.id in ids})
 
 
 def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
