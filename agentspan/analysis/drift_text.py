@@ -45,9 +45,14 @@ def sentence(found: Drift, base: str, head: str) -> str:
     if found.verdict == "no_evidence":
         return f"no evidence of a difference; {_blind(found)}"
     what = {"worse": "worse than", "better": "better than", "different": "different from"}[found.verdict]
-    told = "; ".join(_reason(row) for row in found.significant[:MAX_REASONS])
-    more = len(found.significant) - MAX_REASONS
-    return f"{head} is {what} {base}: {told}{f'; and {more} more' if more > 0 else ''}"
+    side = {"worse": True, "better": False}.get(found.verdict)
+    own = [row for row in found.significant if side is None or row.is_worse is side]
+    others = [row for row in found.significant if row not in own]
+    told = [_reason(row) for row in (*own, *others)]
+    if others:
+        told[len(own)] = f"also different: {told[len(own)]}"
+    more = len(told) - MAX_REASONS
+    return f"{head} is {what} {base}: {'; '.join(told[:MAX_REASONS])}{f'; and {more} more' if more > 0 else ''}"
 
 
 def _blind(found: Drift) -> str:

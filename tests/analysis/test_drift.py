@@ -383,6 +383,23 @@ def test_the_table_explains_its_marks_its_q_and_its_intervals(scored: Path) -> N
     assert "; < 10 ms: too small to count" in text
 
 
+def test_what_did_not_get_worse_stands_apart_in_the_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for version, tokens in (("1", 900), ("2", 600)):
+        for number in range(40):
+            with tracer.run("shop", version=version) as run:
+                run.score("reward", number % 8 > 0 if version == "1" else number % 4 == 0)
+                with tracer.span("llm", {"model": "m1"}) as span:
+                    span.set_result({"input_tokens": tokens + number % 5, "output_tokens": 1})
+    tracer.shutdown()
+    worse = lines(path, "drift", "shop@1", "shop@2", "--outcome", "reward==true", columns=300)[0]
+    rest = "also different: tokens a run ×0.67; m1 tokens ×0.67"
+    assert worse == f"shop@2 is worse than shop@1: 25% passed (88%); {rest}"
+    better = lines(path, "drift", "shop@2", "shop@1", "--outcome", "reward==true", columns=300)[0]
+    assert better == "shop@1 is better than shop@2: 88% passed (25%); " + rest.replace("0.67", "1.5")
+
+
 def test_a_group_that_is_neither_worse_nor_better_is_different_from_the_other() -> None:
     chance = random.Random(7)
     found = compare(timed(chance, 80, 1000, cost=0.02), timed(chance, 80, 4000, cost=0.01))
