@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from agentspan.analysis.failures import with_signature
-from agentspan.analysis.outcomes import check_kind, parse
+from agentspan.analysis.outcomes import parse
 from agentspan.model.scores import MARK
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
@@ -17,7 +17,7 @@ def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
     """Return the same filter with `ids` in the place of `scores`, `mark` and `signature`.
 
     Raises:
-        InvalidValue: a score is no rule, or compares a number with a label; the signature is none.
+        InvalidValue: a score is no rule; the signature is none.
     """
     ids = filter.ids
     for each in _sets(storage, filter):
@@ -31,8 +31,6 @@ def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
         rules.append(f"{MARK}=={filter.mark}")
     for rule in map(parse, rules):
         scores = latest_scores(storage, rule.name, rule.source)
-        if rule.name != MARK:
-            check_kind(rule, scores)
         yield frozenset(id for id, score in scores.items() if rule.holds(score))
     if filter.mark == ANY_MARK:
         yield frozenset(latest_scores(storage, MARK))
