@@ -1,14 +1,16 @@
-"""Agents by the names that a person types: `AGENT@VERSION`, and what is meant where no agent is named so."""
+"""What a person types in a filter, as the storage has it: agents by `AGENT@VERSION`, and rules over its scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 
+from agentspan.analysis.outcomes import check_kind, parse
 from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.run_filter import RunFilter
 from agentspan.storage.scanning import scan
+from agentspan.storage.scores import latest_scores
 
 AT = "@"
 """Stands between an agent and its version: `researcher@1.0`."""
@@ -21,7 +23,10 @@ def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
 
     Raises:
         NotFound: there is no such agent; the message names some that exist.
+        InvalidValue: a rule compares a score that is a number with a label, or the other way round.
     """
+    for rule in map(parse, filter.scores):
+        check_kind(rule, latest_scores(storage, rule.name, rule.source))
     if filter.agent is None or any(_agents(storage, filter.agent)):
         return filter
     name, at, version = filter.agent.rpartition(AT)
@@ -42,6 +47,12 @@ def versions_of(storage: Storage, filter: RunFilter) -> str:
         for row in scan(storage, AgentVersionRow, {"agent_id": agent.id})
     ]
     return "" if filter.version in known else f"; {some('versions', [*dict.fromkeys(reversed(known))])}"
+
+
+def names_of(storage: Storage, runs: Iterable[AgentInstanceRow]) -> list[str]:
+    """Return the names of the agents of these runs, in the order of the alphabet."""
+    ids = {run.agent_id for run in runs}
+    return sorted({row.name for row in scan(storage, AgentRow) if row.id in ids})
 
 
 def latest_run(storage: Storage, what: str) -> AgentInstanceRow:

@@ -93,6 +93,7 @@ def check(
     shared: int = 0,
     known: Sequence[Stat] = (),
     unmet: str = "passed",
+    agents: str = "",
     note: str = "",
 ) -> Check:
     """Return the verdict on runs.
@@ -102,6 +103,7 @@ def check(
         shared: runs of the baseline that are not in `baseline`, because they are checked.
         known: the statistics of all runs, which tell the names that can be called.
         unmet: the words for a baseline of which no run did that.
+        agents: the names of the baseline's, as they are told.
         note: what to add to the comparison.
     """
     findings = [*_budgets(runs.runs, config.budget), *_calls(runs.runs, config, known)]
@@ -112,7 +114,9 @@ def check(
     interval = exact_interval(round(sum(outcomes)), len(outcomes)) if outcomes else None
     if baseline is None or not runs.runs:
         return Check(_worst(findings), len(runs.runs), tuple(findings), share, interval=interval)
-    finding, detectable, missing = _compared(runs, baseline, config.drop, shared, unmet, note)
+    finding, detectable, missing = _compared(
+        runs, baseline, config.drop, shared=shared, unmet=unmet, agents=agents, note=note
+    )
     before = outcomes_of(baseline.runs)
     return Check(
         _worst([*findings, finding]),
@@ -218,7 +222,7 @@ def _unknown(name: str, known: Sequence[Stat]) -> str:
 
 
 def _compared(
-    runs: Gathered, baseline: Gathered, drop: float, shared: int, unmet: str, note: str
+    runs: Gathered, baseline: Gathered, drop: float, *, shared: int, unmet: str, agents: str, note: str
 ) -> tuple[Finding, float | None, int]:
     """Return what the comparison found, the drop that it could find, and how many runs are missing."""
     after, before = outcomes_of(runs.runs), outcomes_of(baseline.runs)
@@ -232,8 +236,9 @@ def _compared(
     unknown = f"{number:,} {'run has' if number == 1 else 'runs have'} no outcome" if number else ""
     p = drop_p(runs.runs, baseline.runs)
     chance = f"{'' if p <= ALPHA else 'no '}more than chance, one-sided p {p_text(p).replace('<', '< ')}"
+    of = f"{_runs(len(before))}{f' of {agents}' if agents else ''}"
     parts = [
-        f"{share_text(share, 1) or '0%'} passed, baseline {share_text(share_before, 1) or '0%'}: "
+        f"{share_text(share, 1) or '0%'} passed, baseline {share_text(share_before, 1) or '0%'} of {of}: "
         f"{'no drop' if p > ALPHA and share >= share_before else chance}"
     ]
     is_clear = detectable <= drop or drop_p(baseline.runs, runs.runs) <= ALPHA  # or it rose by more than chance
@@ -244,7 +249,8 @@ def _compared(
         missed = f"{missed_drop(detectable)} would be missed more than once in five times"
         missing, more = _missing(sizes, drop, len(after), len(before))
         parts += [blind if detectable >= 1 else missed, more]
-    text = "; ".join(part for part in (*parts, unknown, note) if part)
+    both = f"{shared:,} in both count as checked" if shared else ""
+    text = "; ".join(part for part in (*parts, both, unknown, note) if part)
     return Finding("baseline", verdict, text), detectable, missing
 
 

@@ -7,6 +7,7 @@ from agentspan.analysis.diff_markdown import escaped
 from agentspan.analysis.drift import PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
 from agentspan.figures import cost_text, count_text, duration_text, p_text, points, share_text
+from agentspan.schemas.aggregates import built_in_part
 
 MAX_REASONS = 4
 """Differences that the sentence tells."""
@@ -45,9 +46,14 @@ def sentence(found: Drift, base: str, head: str) -> str:
     if found.verdict == "no_evidence":
         return f"no evidence of a difference; {_blind(found)}"
     what = {"worse": "worse than", "better": "better than", "different": "different from"}[found.verdict]
-    told = "; ".join(_reason(row) for row in found.significant[:MAX_REASONS])
-    more = len(found.significant) - MAX_REASONS
-    return f"{head} is {what} {base}: {told}{f'; and {more} more' if more > 0 else ''}"
+    side = {"worse": True, "better": False}.get(found.verdict)
+    own = [row for row in found.significant if side is None or row.is_worse is side]
+    others = [row for row in found.significant if row not in own]
+    told = [_reason(row) for row in (*own, *others)]
+    if others:
+        told[len(own)] = f"also different: {told[len(own)]}"
+    more = len(told) - MAX_REASONS
+    return f"{head} is {what} {base}: {'; '.join(told[:MAX_REASONS])}{f'; and {more} more' if more > 0 else ''}"
 
 
 def _blind(found: Drift) -> str:
@@ -86,10 +92,18 @@ def _reason(row: DriftRow) -> str:
     if row.metric.measure == "failure_rate":
         return f"{subject}fails {value_text(row.metric, row.head)} ({value_text(row.metric, row.base)})"
     if row.moved is not None:
-        return f"another mix of tools: {change_text(row)}"
+        return f"another mix of tools: {change_text(row)} to other tools"
     if row.is_new or row.is_gone:
-        return f"{subject}is {'new' if row.is_new else 'no longer called'}"
+        gone = "gone" if _are_messages(row.metric) else "no longer called"
+        return f"{subject}is {'new' if row.is_new else gone}"
+    if _are_messages(row.metric):
+        return f"{row_name(row)} {change_text(row)}"
     return f"{subject}{_name(row.metric)} {change_text(row)}"
+
+
+def _are_messages(metric: Metric) -> bool:
+    """Return whether it is how many messages there are: they are counted as calls are, but are none."""
+    return metric.measure == "calls" and built_in_part(metric.schema_name or "") == "message"
 
 
 def _name(metric: Metric) -> str:
@@ -101,6 +115,8 @@ def row_name(row: DriftRow) -> str:
     metric = row.metric
     if metric.schema_name is None:
         return _name(metric)
+    if _are_messages(metric):
+        return "messages" if metric.label is None else f"{metric.label}: messages"
     return f"{metric.schema_name if metric.label is None else metric.label}: {_name(metric)}"
 
 
@@ -114,13 +130,15 @@ def value_text(metric: Metric, value: float | None) -> str:
         return duration_text(value)
     if metric.measure == "cost_usd":
         return cost_text(value)
+    if value < 1:  # calls of a run: one in 25 runs is 0.04
+        return f"{value:.2g}"
     return count_text(round(value)) if value >= 100 else f"{value:.1f}"
 
 
 def change_text(row: DriftRow) -> str:
     """Return by how much the head differs: points of a share, else a factor; of a mix, the calls that moved."""
     if row.moved is not None:
-        return f"{share_text(row.moved, 1) or '0%'} of calls"
+        return f"{share_text(row.moved, 1) or '0%'} of calls moved"
     if row.base is None or row.head is None:
         return ""
     if row.is_share:
@@ -149,7 +167,8 @@ def legend(found: Drift) -> str:
     """Return what the marks and the last column of the table mean."""
     has_outcome = any(row.metric == PASSED and row.q is not None for row in found.rows)
     family = f"{found.family_fdr:g}"
-    levels = f"{ALPHA:g} for passed, {family} for other rows" if has_outcome else family
+    differ = has_outcome and found.family_fdr != ALPHA
+    levels = f"{ALPHA:g} for passed, {family} for other rows" if differ else family
     small = ", ".join(dict.fromkeys(filter(None, map(_too_small, found.rows))))
     parts = [
         f"! = unlikely to be chance: q is at most {levels}",

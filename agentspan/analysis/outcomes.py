@@ -33,6 +33,10 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 _RULE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<op>>=|<=|==|!=|>|<)\s*(?P<wanted>[^<>=!].*?)\s*", re.DOTALL)
 _BY_STATUS = {"complete": True, "failed": False}
+_TRUTHS = {"true": 1.0, "false": 0.0}
+"""What a score that was given as a bool is stored as."""
+MOST_NAMED = 4
+"""Values of a score that an error names."""
 STATUS = "status"
 """The text in the place of a rule with which the status decides."""
 
@@ -58,7 +62,8 @@ class OutcomeRule(NamedTuple):
         name: of the score.
         source: the only source whose scores count: human, model or code; None for all of them.
         op: one of >= <= == != > <.
-        wanted: a number that the value is compared with, or a text that the label is.
+        wanted: a number that the value is compared with, or a text that the label is; `true` and `false` are also the
+            values 1 and 0 of a score without a label.
     """
 
     name: str
@@ -74,6 +79,9 @@ class OutcomeRule(NamedTuple):
     def holds(self, score: LatestScore) -> bool | None:
         """Return whether a score fulfils the condition; None if it has no value, or no label, to compare."""
         given: float | str | None = score.label if isinstance(self.wanted, str) else score.value
+        if given is None and isinstance(self.wanted, str) and score.value in _TRUTHS.values():
+            truth = _TRUTHS.get(self.wanted.lower())
+            return None if truth is None else _COMPARE[self.op](score.value, truth)
         return None if given is None else _COMPARE[self.op](given, self.wanted)
 
 
@@ -111,18 +119,52 @@ def rule_of(text: str | None) -> OutcomeRule | None:
     return None if text in (None, STATUS) else parse(text)
 
 
-def check_known(storage: Storage, rule: OutcomeRule | None) -> None:
-    """Refuse a rule over a score that no run has.
+def check_known(storage: Storage, rule: OutcomeRule | None, *, of: str = "") -> None:
+    """Refuse a rule over a score that no run has, or that has nothing to compare in any run.
+
+    Args:
+        of: what the error calls the storage, where a command reads more than one.
 
     Raises:
-        InvalidValue: no run of the storage has such a score; the error names the scores that there are.
+        InvalidValue: no run of the storage has such a score, and the error names the scores that there are; or each is
+            a number and the rule has a label, or the other way round.
     """
-    if rule is None or latest_scores(storage, rule.name, rule.source):
+    if rule is None:
+        return
+    found = latest_scores(storage, rule.name, rule.source)
+    if found:
+        check_kind(rule, found, of=of)
         return
     rows = scan(storage, ScoreRow, {"target_type": "agent_instance"})
     names = sorted({row.name if rule.source is None else f"{row.name}@{row.source}" for row in rows})
+    if of:
+        score = str(rule).partition(rule.op)[0]
+        there = f"it has: {', '.join(names)}" if names else "it has no scores"
+        raise InvalidValue("outcome", f"no run of {of} has the score {one_line(score, 60)}; {there}")
     there = f"the scores are: {', '.join(names)}" if names else "there are no scores"
     raise _invalid(str(rule), f"is over a score that no run has; {there}")
+
+
+def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore], *, of: str = "") -> None:
+    """Refuse a rule with a label over scores that are numbers only, and one with a number over labels only.
+
+    Raises:
+        InvalidValue: it is one; the error names values of the score, and a rule that it can have.
+    """
+    if any(rule.holds(score) is not None for score in scores.values()):
+        return
+    numbers = sorted({score.value for score in scores.values() if score.value is not None})
+    labels = sorted({score.label for score in scores.values() if score.label is not None})
+    kind, texts = ("a number", [f"{each:.15g}" for each in numbers]) if numbers else ("a label", labels)
+    if not texts:
+        return  # comments only: no rule holds
+    wanted = texts[-1]
+    shown = ", ".join([*texts[:MOST_NAMED], "…"] if len(texts) > MOST_NAMED else texts)
+    score = str(rule._replace(op="==", wanted=wanted))
+    where = f" in {of}" if of else ""
+    raise _invalid(
+        str(rule), f"cannot be answered: {rule.name} is {kind}{where} ({one_line(shown, 60)}): write {score}"
+    )
 
 
 def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = None) -> dict[str, bool | None]:
@@ -171,7 +213,8 @@ class Missed(NamedTuple):
 def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
     """Return what a score with two values, such as 0 and 1, says of runs: those with the lower one missed it.
 
-    Of several such scores, the one that most of the latest runs have; None if there is none.
+    Of several such scores, the one that most of the latest runs have; None if there is none. Where all of these runs
+    have one value, as those that match a filter may, the other one is of any run.
     """
     values: dict[str, set[float]] = defaultdict(set)
     counts: Counter[str] = Counter()
@@ -180,8 +223,12 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
             values[row.name].add(row.value)
             counts[row.name] += 1
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        rule = OutcomeRule(name, None, ">=", max(values[name]))
-        if len(values[name]) == 2 and _is_written(rule):
+        own = known = values[name]
+        if len(own) == 1:
+            known = {score.value for score in latest_scores(storage, name).values() if score.value is not None}
+            known = own if max(known) in own else known  # all of them reached it
+        rule = OutcomeRule(name, None, ">=", max(known))
+        if len(known) == 2 and _is_written(rule):
             passed = [found for found in outcomes(storage, runs, rule).values() if found is not None]
             return Missed(rule, passed.count(False), len(passed)) if False in passed else None
     return None

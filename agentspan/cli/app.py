@@ -10,7 +10,7 @@ import click
 from agentspan import __version__
 from agentspan.cli.encoding import adapt_output
 from agentspan.cli.output import Failed, Unanswered
-from agentspan.errors import AgentspanError
+from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.storage.location import Location
 from agentspan.storage.registry import location_of
 from agentspan.text import printable
@@ -32,7 +32,7 @@ def _printable() -> Iterator[None]:
 
 
 class _Group(click.Group):
-    """Turns agentspan's errors into one line on stderr and exit code 1."""
+    """Turns agentspan's errors into one line on stderr and exit code 1, or 2 for a rule that cannot be answered."""
 
     group_class = type  # a group in it, too, lists its commands as below
 
@@ -52,7 +52,10 @@ class _Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(0) from None
         except (AgentspanError, OSError) as error:
-            raise Failed(_message(error)) from None
+            is_rule = (
+                isinstance(error, InvalidValue) and error.field == "outcome"
+            )  # of the command line, which is wrong
+            raise (Unanswered if is_rule else Failed)(_message(error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their descriptions whole: on as many lines as they need."""

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import click
 
-from agentspan.analysis.agent_names import resolved, versions_of
+from agentspan.analysis.agent_names import names_of, resolved, versions_of
 from agentspan.analysis.check import Check, check
 from agentspan.analysis.check_config import Config, load
 from agentspan.analysis.diff_markdown import escaped
@@ -31,10 +31,12 @@ from agentspan.database import Database, open
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
-from agentspan.text import printable
+from agentspan.text import one_line, printable
 
 NAMED = 5
 """Runs that broke a budget or a call which are named, the worst ones."""
+NAMED_AGENTS = 2
+"""Agents of either side that are named."""
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 _STATUS = {"pass": "complete", "fail": "failed", "inconclusive": "active"}
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -126,7 +128,7 @@ def _compared(
             if not file.exists():
                 raise Failed(f"the baseline {file} does not exist")
             source, where = opened.enter_context(open(file, read_only=True)).storage, str(file)
-            check_known(source, rule)
+            check_known(source, rule, of=f"the baseline {file}")
         matched = _rows(source, resolved(source, parse(text, "baseline", zone=zone())))
         if not matched:
             total = find_runs(source, limit=0).total
@@ -136,6 +138,7 @@ def _compared(
         passed = [outcomes(storage, rows, rule), outcomes(source, others, rule)]
         base = gather(source, others, passed[1])
         words = unmet(source, rule, others)
+        agents = names_of(storage, rows), names_of(source, others)
     missed = missed_by_status(storage, rows, passed) if rule is None else None
     return check(
         gather(storage, rows, passed[0]),
@@ -144,8 +147,21 @@ def _compared(
         shared=len(matched) - len(others),
         known=known,
         unmet=words,
-        note="" if missed is None else str(missed),
+        agents=_some(agents[1]),
+        note="; ".join(part for part in (_differ(*agents), "" if missed is None else str(missed)) if part),
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED_AGENTS} more" if len(names) > NAMED_AGENTS else ""
+    return ", ".join(printable(one_line(name, 40)) for name in names[:NAMED_AGENTS]) + more
+
+
+def _differ(checked: Sequence[str], baseline: Sequence[str]) -> str:
+    """Return a warning where the runs are not of the same agents; "" where they are, or the baseline has no run."""
+    if not baseline or checked == baseline:
+        return ""
+    return f"these are different agents: {_some(checked)} was checked against {_some(baseline)}"
 
 
 def _head(found: Check) -> str:

@@ -107,7 +107,8 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str) -> Iterator[str
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
-        yield from wrap(f"{numbers} missed {rule}: why --outcome {shlex.quote(rule)}", columns, 2)
+        given = "… " if asked else ""  # the filters, as they were given
+        yield from wrap(f"{numbers} missed {rule}: agentspan why {given}--outcome {shlex.quote(rule)}", columns, 2)
     short = _short([group.signature for group in found.groups])
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
@@ -149,10 +150,11 @@ def _head(found: Why) -> str:
     if not found.runs or found.interval is None:
         return f"no run has an outcome{by}{unknown}"
     if not found.failed:
-        if found.missed is not None:
-            return f"none of {noun(found.runs, 'run')} failed by its status{unknown}"
-        failing = " · they have failed steps; --outcome NAME>=VALUE says what failed means" if found.groups else ""
-        return f"none of {noun(found.runs, 'run')} failed{by}{unknown}{failing}"
+        status = " by its status" if found.outcome is None else by
+        steps = _of(found.groups)
+        steps_text = f" · {steps:,} {'has' if steps == 1 else 'have'} a failed step" if steps else ""
+        means = "; --outcome NAME>=VALUE says what failed means" if steps and found.missed is None else ""
+        return f"none of {noun(found.runs, 'run')} failed{status}{steps_text}{means}{unknown}"
     bounds = f"{100 * found.interval.low:.0f}–{_percent(found.interval.high)}"
     share = f"{share_text(found.failed, found.runs)}, {bounds}"
     silent = f" · {found.silent:,} of them without a failed step" if found.silent else ""

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -224,13 +225,53 @@ def test_a_baseline_of_the_checked_runs_themselves_says_so(db: Path, tmp_path: P
     assert "all 8 runs of the baseline are checked ones" in " ".join(result.output.split())
 
 
+def scored(path: Path, agent: str, name: str, values: Sequence[float]) -> Path:
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for value in values:
+        with tracer.run(agent) as run:
+            run.score(name, value)
+    tracer.shutdown()
+    return path
+
+
+def test_a_baseline_file_whose_runs_lack_the_score_is_named(tmp_path: Path) -> None:
+    path = scored(tmp_path / "runs.db", "shop", "reward", [1, 0])
+    scored(tmp_path / "old.db", "shop", "quality", [1, 0])
+    baseline = configured(tmp_path, "[baseline]\nfile = 'old.db'\n")
+    result = call(path, "check", "--outcome", "reward>=1", *baseline)
+    said = f"Error: outcome: no run of the baseline {tmp_path / 'old.db'} has the score reward; it has: quality\n"
+    assert (result.exit_code, result.stderr) == (2, said)
+
+
+def test_runs_of_the_baseline_that_count_as_checked_are_told(tmp_path: Path) -> None:
+    path = scored(tmp_path / "runs.db", "shop", "reward", [1, 0, 1, 0, 1, 0, 0, 0])
+    baseline = configured(tmp_path, "outcome = 'reward>=1'\n[baseline]\nfilter = 'all'\n")
+    text = call(path, "check", "--score", "reward<1", *baseline, columns=300).output
+    assert "baseline: 0% passed, baseline 100% of 3 runs of shop: more than chance" in text
+    assert text.endswith("; 5 in both count as checked\n")
+
+
+def test_a_baseline_of_another_agent_is_told(tmp_path: Path) -> None:
+    path = scored(tmp_path / "runs.db", "airline", "reward", [1, 1, 0])
+    scored(tmp_path / "old.db", "shop", "reward", [1, 0])
+    baseline = configured(tmp_path, "outcome = 'reward>=1'\n[baseline]\nfile = 'old.db'\ndrop = 1.0\n")
+    text = call(path, "check", *baseline, columns=300).output
+    assert "baseline: 67% passed, baseline 50% of 2 runs of shop: no drop; " in text
+    assert text.endswith("; these are different agents: airline was checked against shop\n")
+    scored(tmp_path / "old.db", "airline", "reward", [1, 0])
+    text = call(path, "check", *baseline, columns=300).output
+    assert "these are different agents: airline was checked against airline, shop" in text
+    baseline = configured(tmp_path, "outcome = 'reward>=1'\n[baseline]\nfile = 'old.db'\nfilter = 'agent=airline'\n")
+    assert "different agents" not in call(path, "check", *baseline, columns=300).output
+
+
 def test_a_p_that_is_small_is_never_zero_and_unknown_outcomes_are_counted() -> None:
     chance = random.Random(5)
     before, after = (judged(chance, [share] * 300, with_tasks=False) for share in (0.9, 0.2))
     assert (
         check(after, Config({}), before)
         .findings[-1]
-        .text.endswith("25% passed, baseline 87%: more than chance, one-sided p < 0.001")
+        .text.endswith("25% passed, baseline 87% of 300 runs: more than chance, one-sided p < 0.001")
     )
     unknown = after._replace(unknown=7)
     assert check(unknown, Config({}), before).findings[-1].text.endswith("; 7 runs have no outcome")
@@ -286,11 +327,11 @@ def outcomes(passed: int, of: int, first: int = 0) -> Gathered:
 
 def test_a_share_that_rose_is_no_drop_and_one_of_nothing_cannot_fall() -> None:
     rose = check(outcomes(90, 200), Config({}), outcomes(84, 200, 200)).findings[-1]
-    assert (rose.verdict, rose.text) == ("pass", "45% passed, baseline 42%: no drop")
+    assert (rose.verdict, rose.text) == ("pass", "45% passed, baseline 42% of 200 runs: no drop")
     fell = check(outcomes(82, 200), Config({}), outcomes(84, 200, 200)).findings[-1]
-    assert fell.text == "41% passed, baseline 42%: no more than chance, one-sided p 0.460"
+    assert fell.text == "41% passed, baseline 42% of 200 runs: no more than chance, one-sided p 0.460"
     better = check(outcomes(9, 9), Config({}), outcomes(0, 9, 20)).findings[-1]
-    assert (better.verdict, better.text) == ("pass", "100% passed, baseline 0%: no drop")
+    assert (better.verdict, better.text) == ("pass", "100% passed, baseline 0% of 9 runs: no drop")
     none = check(outcomes(0, 20), Config({}), outcomes(0, 20, 20), unmet="passed reward>1").findings[-1]
     assert (none.verdict, none.text) == ("inconclusive", "no run of the baseline passed reward>1; is the rule right?")
     few = check(outcomes(3, 20), Config({}, drop=0.3), outcomes(3, 20, 20)).findings[-1].text

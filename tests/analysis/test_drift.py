@@ -2,7 +2,9 @@
 
 import json
 import random
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -381,6 +383,50 @@ def test_the_table_explains_its_marks_its_q_and_its_intervals(scored: Path) -> N
     text = " ".join(shown)
     assert "! = unlikely to be chance: q is at most 0.05 for passed, 0.005 for other rows; q = how often chance" in text
     assert "; < 10 ms: too small to count" in text
+
+
+def test_what_did_not_get_worse_stands_apart_in_the_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for version, tokens in (("1", 900), ("2", 600)):
+        for number in range(40):
+            with tracer.run("shop", version=version) as run:
+                run.score("reward", number % 8 > 0 if version == "1" else number % 4 == 0)
+                with tracer.span("llm", {"model": "m1"}) as span:
+                    span.set_result({"input_tokens": tokens + number % 5, "output_tokens": 1})
+    tracer.shutdown()
+    worse = lines(path, "drift", "shop@1", "shop@2", "--outcome", "reward==true", columns=300)[0]
+    rest = "also different: tokens a run ×0.67; m1 tokens ×0.67"
+    assert worse == f"shop@2 is worse than shop@1: 25% passed (88%); {rest}"
+    better = lines(path, "drift", "shop@2", "shop@1", "--outcome", "reward==true", columns=300)[0]
+    assert better == "shop@1 is better than shop@2: 88% passed (25%); " + rest.replace("0.67", "1.5")
+
+
+def test_rare_calls_messages_and_moved_calls_are_named_as_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for version in (1, 2):
+        for number in range(50):
+            with tracer.run("shop", version=str(version)) as run:
+                run.score("reward", number % 2 * (version == 1))
+                tools = ["look", *(["refund"] if number < 3 * (2 - version) else ()), *["pay"] * 2 * (version == 2)]
+                for tool in tools:
+                    with tracer.span("tool", {"name": tool}):
+                        pass
+                for _ in range(2 * version):
+                    with tracer.span("message", {"role": "user", "content": "hello"}):
+                        pass
+    tracer.shutdown()
+    shown = lines(path, "drift", "shop@1", "shop@2", "--outcome", "reward>=1", "--all", columns=100)
+    cells = [" ".join(line.strip("! ").split()) for line in shown]
+    assert any(line.startswith("refund: calls 0.06 0 gone") for line in cells), cells
+    assert any(line.startswith("messages 2.0 4.0 ×2 ") for line in cells), cells
+    assert any(re.match(r"mix of tools 6\d% of calls moved ", line) for line in cells), cells
+    assert "q is at most 0.05; q = how often" in " ".join(shown)
+    found = agentspan.read(path).drift("shop@1", "shop@2")
+    mix = [row for row in found.rows if row.metric.measure == "tool_mix"]
+    said = sentence(replace(found, verdict="different", rows=tuple(mix)), "1", "2")
+    assert re.fullmatch(r"2 is different from 1: another mix of tools: 6\d% of calls moved to other tools", said), said
 
 
 def test_a_group_that_is_neither_worse_nor_better_is_different_from_the_other() -> None:

@@ -1,5 +1,6 @@
 """Outcomes of runs: the grammar of rules, which score decides, and the status where no rule is given."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scanning import scan
+from tests.cli.calling import call, lines
 
 
 @pytest.mark.parametrize(
@@ -132,3 +134,38 @@ def test_a_score_with_two_values_says_what_failed_means(storage: Storage) -> Non
     assert missed_rule(storage, runs) == (parse("reward>=0.5"), 1, 3)
     assert missed_rule(storage, runs[:1]) is None
     assert missed_rule(storage, []) is None
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Path:
+    path = tmp_path / "judged.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for good in (True, True, False):
+        with tracer.run("planner") as run:
+            run.score("quality", good)
+            run.score("stars", label="many" if good else "few")
+    tracer.shutdown()
+    return path
+
+
+def test_a_score_that_is_true_or_false_is_compared_with_those_words(judged: Path) -> None:
+    assert lines(judged, "why", "--outcome", "quality==true")[0].startswith("1 of 3 runs failed quality==true")
+    assert lines(judged, "why", "--outcome", "quality!=False")[0].startswith("1 of 3 runs failed quality!=False")
+    assert lines(judged, "runs", "--score", "quality==false")[-1].startswith("1 of 1 run ")
+
+
+@pytest.mark.parametrize("rule", ["quality==good", "stars>=1"])
+def test_a_label_is_not_compared_with_numbers_nor_a_number_with_labels(judged: Path, tmp_path: Path, rule: str) -> None:
+    config = tmp_path / "check.toml"
+    config.write_text('[baseline]\nfilter = "all"\n')
+    for words in (
+        ("why", "--outcome", rule),
+        ("drift", "all", "all", "--outcome", rule),
+        ("check", "--config", str(config), "--outcome", rule),
+        ("runs", "--score", rule),
+    ):
+        result = call(judged, *words, columns=200)
+        said = "stars is a label (few, many): write stars==many"
+        if rule == "quality==good":
+            said = "quality is a number (0, 1): write quality==1"
+        assert (result.exit_code, said in result.output) == (2, True), (words, result.output)

@@ -146,9 +146,9 @@ def test_what_came_after_a_failed_step_is_told(tmp_path: Path) -> None:
 
 def test_the_status_decides_unless_a_score_is_named(db: Path) -> None:
     unknown = call(db, "why", "--outcome", "reward>=1")
-    assert (unknown.exit_code, "is over a score that no run has" in unknown.stderr) == (1, True)
+    assert (unknown.exit_code, "is over a score that no run has" in unknown.stderr) == (2, True)
     assert call(db, "why", "--agent", "nobody").exit_code == 1
-    assert call(db, "why", "--outcome", "reward").exit_code == 1
+    assert call(db, "why", "--outcome", "reward").exit_code == 2
     assert call(db, "why", "nothing").exit_code == 1
 
 
@@ -187,7 +187,7 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
     tracer.shutdown()
     assert lines(path, "why") == [
         "none of 4 runs failed by its status",
-        "1 of 3 missed is good>=1: why --outcome 'is good>=1'",
+        "1 of 3 missed is good>=1: agentspan why --outcome 'is good>=1'",
     ]
     assert document(path)["missed"] == {"rule": "is good>=1", "missed": 1, "runs": 3}
     shown = [lines(path, "why", run["id"])[1:3] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
@@ -196,6 +196,24 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
     assert len(missed) == 1
     assert re.fullmatch(r"it missed is good>=1: why [0-9a-z…]{10,15} --outcome 'is good>=1'", missed[0])
     assert lines(path, "why", "--outcome", "is good>=1")[0].startswith("1 of 3 runs failed is good>=1 (33%")
+
+
+def test_a_filter_by_a_score_leaves_the_rule_known_and_failed_steps_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(6):
+        with tracer.run("booking") as run:
+            if number in (1, 3, 4):
+                with pytest.raises(ToolFailed), tracer.span("tool", {"name": "pay"}):
+                    raise ToolFailed("no money")
+            run.score("reward", number % 2)
+    tracer.shutdown()
+    assert lines(path, "why", "--score", "reward<1")[:2] == [
+        "none of 3 runs failed by its status · 1 has a failed step",
+        "3 of 3 missed reward>=1: agentspan why … --outcome 'reward>=1'",
+    ]
+    said = "none of 3 runs failed by its status · 2 have a failed step; --outcome NAME>=VALUE says what failed means"
+    assert call(path, "why", "--score", "reward==1", columns=120).stdout.splitlines()[0] == said
 
 
 def test_findings_of_runs_without_tasks_carry_the_warning(tmp_path: Path) -> None:

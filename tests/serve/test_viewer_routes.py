@@ -260,6 +260,9 @@ def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Data
     assert count("version=none").startswith("0 of 0")
     assert count("until=2999-01-01&meta=&meta=nonsense").startswith("50 of 61")
     assert count("since=yesterday&meta=no=1").startswith("0 of 0")
+    db.scores.record(run, "reward", 1)
+    assert count("score=reward==true").startswith("1 of 1 run")
+    assert count("score=reward==good").startswith("0 of 0")  # a label, where there are numbers
     page = client.get("/?agent=many").text
     assert len(re.findall(r"<tr data-run=", page)) == 50 + 1  # and the one to make new rows of
     assert 'href="?agent=many&amp;offset=50"' in page
