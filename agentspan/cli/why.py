@@ -134,8 +134,8 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str) -> Iterator[str
 
 def _overlap(groups: Sequence[Group], found: Why) -> bool:
     """Return whether a run is in several of these groups of failures."""
-    runs = found.failed - sum(group.runs for group in found.groups if group.kind != "step")
-    return sum(group.runs for group in groups if group.kind == "step") > (runs if found.failed else _of(groups))
+    endings = sum(group.runs for group in found.groups if group.kind == "ending")
+    return sum(group.runs for group in groups) > (found.failed - endings if found.failed else _of(groups))
 
 
 def _of(groups: Sequence[Group]) -> int:
@@ -179,9 +179,12 @@ def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> 
             "" if group.passed is None else f", and in {group.passed:,} of {found.runs - found.failed:,} that passed"
         )
         text = f"in {group.runs:,} of {noun(found.failed, 'failed run')}{passed}"
-        yield indent + fit(text, columns - len(indent))
     else:
-        yield f"{indent}in {group.runs:,} of {noun(_of([group]), 'run')} with a failed step"
+        text = f"in {group.runs:,} of {noun(_of([group]), 'run')} with a failed step"
+    if group.recovered:
+        text += "; recovered in all of them" if group.runs > 1 else "; recovered"
+    for line in wrap(text, columns - len(indent), 2):
+        yield indent + line
     parts = [f"run {short[group.run_id]}", _versions(group), times, _seen(group.first_at, group.last_at)]
     for line in wrap(" · ".join(part for part in parts if part), columns - len(indent), 2):
         yield indent + style(line, fg="bright_black")

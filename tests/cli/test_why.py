@@ -291,3 +291,38 @@ def test_a_part_of_the_runs_is_named(tmp_path: Path) -> None:
     compared = document(path)["compared"]
     assert (compared["drawn"], compared["stratified"]) == (900, True)
     assert 500 < compared["read"] < 600
+
+
+@pytest.fixture
+def recovered(tmp_path: Path) -> Path:
+    """Four runs that retry a call until it passes; two of them fail later, with an error of their own."""
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(4):
+        with suppress(ValueError), tracer.run("shop"):
+            for attempt in range(2):
+                with suppress(ConnectionError), tracer.span("tool", {"name": "fetch", "arguments": {"u": 1}}) as span:
+                    if attempt == 0:
+                        raise ConnectionError("reset")
+                    span.set_result({"ok": 1})
+            if number < 2:
+                raise ValueError(f"bad final answer {number}")
+    tracer.shutdown()
+    return path
+
+
+def test_an_error_of_the_run_itself_is_a_group_though_a_step_failed_and_was_recovered(recovered: Path) -> None:
+    shown = lines(recovered, "why", columns=100)
+    text = "\n".join(shown)
+    assert shown[2] == "failed runs, by what failed (a run can be in several)"
+    assert shown[3].endswith("  Run: ValueError: bad final answer <n>")
+    assert shown[4].strip() == "in 2 of 2 failed runs, and in 0 of 2 that passed"
+    assert "in 2 of 2 failed runs, and in 2 of 2 that passed; recovered in all of them\n" in text
+    own, step = document(recovered)["groups"]
+    assert (own["kind"], own["recovered"], step["kind"], step["recovered"]) == ("run", False, "step", True)
+    found = json.loads(call(recovered, "runs", "--signature", own["signature"], "--json").stdout)
+    assert found["total"] == 2
+
+
+def test_an_error_that_a_step_raised_is_no_group_of_its_own(db: Path) -> None:
+    assert [(group["kind"], group["recovered"]) for group in document(db)["groups"]] == [("step", False)]
