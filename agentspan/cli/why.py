@@ -15,7 +15,7 @@ from agentspan.analysis.failed_step import FailedStep
 from agentspan.analysis.findings import DECIDABLE, FDR, POWER, Finding
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.why import Group, Why, why
-from agentspan.analysis.why_run import RunWhy, why_run
+from agentspan.analysis.why_run import RunWhy, StillOpen, why_run
 from agentspan.analysis.wording import FieldChange
 from agentspan.cli.collecting import paused
 from agentspan.cli.filter_options import asked_for, filter_in, no_run
@@ -295,7 +295,11 @@ def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
     yield ""
     if found.error is not None:
         yield from _labelled("error", found.error, columns, 3)
-    if found.step is None:
+    if found.still_open is not None:
+        yield from _labelled("still open", _place(found.still_open), columns, 2)
+    if found.step is None and found.still_open is not None:
+        yield from _labelled("read it", f"agentspan show {id_prefixes.short_id(storage, found.run_id)}", columns, 1)
+    elif found.step is None:
         yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
         yield from _next_steps(storage, found, columns)
     else:
@@ -305,6 +309,12 @@ def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
     if not found.passed:
         yield ""
         yield from _nearest(storage, found, columns)
+
+
+def _place(still_open: StillOpen) -> str:
+    if still_open.title is not None:
+        return f"in step {still_open.step:,}, {still_open.title}"
+    return f"after step {still_open.step:,}" if still_open.step else "before its first step"
 
 
 def _next_steps(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:

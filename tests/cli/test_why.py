@@ -326,3 +326,20 @@ def test_an_error_of_the_run_itself_is_a_group_though_a_step_failed_and_was_reco
 
 def test_an_error_that_a_step_raised_is_no_group_of_its_own(db: Path) -> None:
     assert [(group["kind"], group["recovered"]) for group in document(db)["groups"]] == [("step", False)]
+
+
+def test_a_run_that_has_not_ended_says_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        run = db.agent_instances.register("shop").id
+        db.agent_instances.start(run)
+        assert "  still open: before its first step" in lines(path, "why", run)
+        db.agent_spans.create(run, "tool", "complete", {"name": "find"}, {"output": "x"})
+        assert "  still open: after step 1" in lines(path, "why", run)
+        db.agent_spans.create(run, "tool", "active", {"name": "fetch", "arguments": {"u": 1}})
+        shown = "\n".join(lines(path, "why", run))
+    assert "  still open: in step 2, Tool fetch(u=1)\n" in shown
+    assert f"  read it: agentspan show {run[:10]}" in shown
+    assert "ended" not in shown
+    assert "the same ending" not in shown
+    assert document(path, run)["still_open"] == {"step": 2, "title": "Tool fetch(u=1)"}
