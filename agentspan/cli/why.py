@@ -1,7 +1,6 @@
 """`agentspan why`: prints the failed runs in groups, and what goes with failure; with a run, why it failed."""
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import comb, inf
@@ -18,9 +17,23 @@ from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, StillOpen, why_run
 from agentspan.analysis.wording import FieldChange
 from agentspan.cli.collecting import paused
-from agentspan.cli.filter_options import asked_for, filter_in, no_run
+from agentspan.cli.filter_options import asked_for, filter_in, no_run, options_of
 from agentspan.cli.local_time import local, zone_name
-from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, noun, pad, page, style, width, wrap
+from agentspan.cli.output import (
+    MARKS,
+    columns_of,
+    document,
+    echo_lines,
+    fit,
+    hint,
+    noun,
+    pad,
+    page,
+    style,
+    to_copy,
+    width,
+    wrap,
+)
 from agentspan.cli.progress_bar import bar
 from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
@@ -59,13 +72,14 @@ def command(
         else:
             echo_lines(_run_lines(storage, one))
         return
+    options = options_of(given)
     filter = filter_in(storage, given)
     with bar("indexing") as progress, paused():
         found = why(storage, filter, rule, progress=progress)
     if as_json:
         document(plain(found))
     else:
-        page(_lines(storage, found, limit, asked))
+        page(_lines(storage, found, limit, asked, options))
 
 
 def plain(found: Why) -> dict[str, Any]:
@@ -101,13 +115,13 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
     } | counts
 
 
-def _lines(storage: Storage, found: Why, limit: int, asked: str) -> Iterator[str]:
+def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequence[str]) -> Iterator[str]:
     columns = width()
     yield from wrap(_head(found) if found.runs or found.unknown else no_run(asked), columns, 3)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
-        yield from wrap(f"{numbers} missed {rule}: why --outcome {shlex.quote(rule)}", columns, 2)
+        yield from hint(f"{numbers} missed {rule}", to_copy("why", *options, "--outcome", rule), columns)
     short = _short([group.signature for group in found.groups])
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
@@ -290,18 +304,18 @@ def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
     yield fit(f"{MARKS[found.status]} {found.status}{judged}{task} · {steps}", columns)
     if found.missed is not None:
         rule = str(found.missed.rule)
-        again = f"why {id_prefixes.short_id(storage, found.run_id)} --outcome {shlex.quote(rule)}"
-        yield from wrap(f"it missed {rule}: {again}", columns, 2)
+        again = to_copy("why", id_prefixes.short_id(storage, found.run_id), "--outcome", rule)
+        yield from hint(f"it missed {rule}", again, columns)
     yield ""
     if found.error is not None:
         yield from _labelled("error", found.error, columns, 3)
     if found.still_open is not None:
         yield from _labelled("still open", _place(found.still_open), columns, 2)
     if found.step is None and found.still_open is not None:
-        yield from _labelled("read it", f"agentspan show {id_prefixes.short_id(storage, found.run_id)}", columns, 1)
+        yield _next_step("read it", "show", id_prefixes.short_id(storage, found.run_id))
     elif found.step is None:
         yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
-        yield from _next_steps(storage, found, columns)
+        yield from _next_steps(storage, found)
     else:
         if found.passed and found.missed is None:
             yield "this run passed all the same"
@@ -317,10 +331,14 @@ def _place(still_open: StillOpen) -> str:
     return f"after step {still_open.step:,}" if still_open.step else "before its first step"
 
 
-def _next_steps(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
+def _next_steps(storage: Storage, found: RunWhy) -> Iterator[str]:
     run, signature = id_prefixes.short_id(storage, found.run_id), found.signature.id[:SHORTEST_SIGNATURE]
-    yield from _labelled("read it", f"agentspan show {run}", columns, 1)
-    yield from _labelled("the same ending", f"agentspan runs --signature {signature}", columns, 1)
+    yield _next_step("read it", "show", run)
+    yield _next_step("the same ending", "runs", "--signature", signature)
+
+
+def _next_step(label: str, *words: str) -> str:
+    return f"  {style(label, bold=True)}: {to_copy(*words)}"
 
 
 def _step(found: RunWhy, columns: int) -> Iterator[str]:
@@ -419,7 +437,7 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
     for field in first.fields[:FIELDS]:
         yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
     a, b = id_prefixes.short_ids(storage, [nearest.run_id, found.run_id]).values()
-    yield style(f"  agentspan diff {a} {b}", fg="bright_black")
+    yield style(f"  {to_copy('diff', a, b)}", fg="bright_black")
 
 
 def _side(text: str | None) -> str:

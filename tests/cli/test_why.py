@@ -2,15 +2,18 @@
 
 import json
 import re
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from planted import plant
 
 import agentspan
 from agentspan import ids
+from agentspan.cli import main
 from tests.cli.calling import call, lines
 
 
@@ -83,7 +86,7 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
     shown = lines(db, "why", group["run_id"])
     text = "\n".join(shown)
     assert len(shown) < 25
-    assert all(len(line) <= 80 for line in shown)
+    assert all(len(line) <= 80 for line in shown if not line.startswith("  agentspan diff "))
     assert shown[0] == f"run {group['run_id']} booking 2"
     assert shown[1] == "✗ failed · task t7 · 3 steps, 2 failed"
     assert "✗ step 2: Tool pay(total=114, how=" in text
@@ -187,15 +190,36 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
     tracer.shutdown()
     assert lines(path, "why") == [
         "none of 4 runs failed by its status",
-        "1 of 3 missed is good>=1: why --outcome 'is good>=1'",
+        "1 of 3 missed is good>=1:",
+        f"  agentspan why --outcome 'is good>=1' --db {shlex.quote(str(path))}",
     ]
     assert document(path)["missed"] == {"rule": "is good>=1", "missed": 1, "runs": 3}
-    shown = [lines(path, "why", run["id"])[1:3] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
-    missed = [second for first, second in shown if second]
-    assert [first for first, _ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
+    shown = [lines(path, "why", run["id"])[1:4] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
+    missed = [second for _, second, _ in shown if second]
+    assert [first for first, *_ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
     assert len(missed) == 1
-    assert re.fullmatch(r"it missed is good>=1: why [0-9a-z…]{10,15} --outcome 'is good>=1'", missed[0])
+    assert missed == ["it missed is good>=1:"]
+    (again,) = [line for *_, line in shown if "agentspan why" in line]
+    assert re.fullmatch(r"  agentspan why [0-9a-z…]{10,15} --outcome 'is good>=1' --db \S+", again)
     assert lines(path, "why", "--outcome", "is good>=1")[0].startswith("1 of 3 runs failed is good>=1 (33%")
+
+
+def test_the_command_for_a_score_that_runs_missed_keeps_the_filters(tmp_path: Path) -> None:
+    path = tmp_path / "my runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(8):
+        with tracer.run("booking", metadata={"trial": number % 2, "by": "two words"}) as run:
+            run.score("reward", number < 4, by="code")
+    tracer.shutdown()
+    filters = ("--meta", "trial=0", "--meta", "by=two words", "--agent", "booking")
+    (printed,) = [line for line in lines(path, "why", *filters) if "agentspan " in line]
+    program, *words = shlex.split(printed)
+    assert program == "agentspan"
+    assert words[-2:] == ["--db", str(path)]
+    again = CliRunner().invoke(main, words)
+    assert again.output.startswith("2 of 4 runs failed reward>=1")
+    folder_of_db = CliRunner().invoke(main, ["why", *filters], env={"AGENTSPAN_DB": str(path)})
+    assert "--db" not in folder_of_db.output
 
 
 def test_findings_of_runs_without_tasks_carry_the_warning(tmp_path: Path) -> None:
@@ -275,7 +299,7 @@ def test_a_run_that_passed_or_in_which_no_step_failed_is_told(tmp_path: Path) ->
     signature = document(path, runs[1], "--outcome", "reward>=1")["signature"]["id"][:4]
     (show, same) = (line.partition(": agentspan ")[2] for line in quiet if ": agentspan " in line)
     assert lines(path, *show.split())[0].startswith(f"run {runs[1]}")
-    assert same == f"runs --signature {signature}"
+    assert same.startswith(f"runs --signature {signature} --db ")
     assert lines(path, *same.split())[1].startswith(runs[1][:10])
 
 
@@ -339,7 +363,7 @@ def test_a_run_that_has_not_ended_says_where_it_is(tmp_path: Path) -> None:
         db.agent_spans.create(run, "tool", "active", {"name": "fetch", "arguments": {"u": 1}})
         shown = "\n".join(lines(path, "why", run))
     assert "  still open: in step 2, Tool fetch(u=1)\n" in shown
-    assert f"  read it: agentspan show {run[:10]}" in shown
-    assert "ended" not in shown
+    assert f"  read it: agentspan show {run[:10]} --db {path}\n" in f"{shown}\n"
+    assert "it ended" not in shown
     assert "the same ending" not in shown
     assert document(path, run)["still_open"] == {"step": 2, "title": "Tool fetch(u=1)"}
