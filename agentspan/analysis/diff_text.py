@@ -59,8 +59,17 @@ def deltas(a: DiffRun, b: DiffRun) -> str:
 
 def before(found: Divergence) -> str:
     """Return how many steps are the same before two runs part."""
+    if not found.same:
+        return "no step before is the same"
+    if found.other_words == found.same:
+        return f"{_noun(found.same, 'step')} that {'differs' if found.same == 1 else 'differ'} only in words"
     words = f", {found.other_words:,} of them in other words" if found.other_words else ""
-    return f"{_noun(found.same, 'same step')}{words}" if found.same else "no step before is the same"
+    return f"{_noun(found.same, 'same step')}{words}"
+
+
+def after(found: Divergence) -> str:
+    """Return after which steps two runs part."""
+    return f"after {before(found)}" if found.same else "the first step already differs"
 
 
 def parting(found: Divergence, a: str = "A", b: str = "B") -> str:

@@ -38,7 +38,8 @@ class Nearest:
     Attributes:
         run_id: its id.
         same_task: whether it is of the same task; else it is of the same agent.
-        compared: how many passing runs were compared.
+        compared: how many passing runs were compared, the latest.
+        passing: how many there are.
         divergence: where the two part, the passing run as A; None if they have the same steps.
     """
 
@@ -46,6 +47,7 @@ class Nearest:
     same_task: bool
     compared: int
     divergence: Divergence | None
+    passing: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,8 @@ def _nearest(
     passed = outcomes(storage, [each.run for each in same_task or others], rule)
     best: tuple[tuple[int, int], str, Divergence | None] | None = None
     room, compared = COMPARED_SPANS, 0
-    for other in [each for each in same_task or others if passed[each.run.id]][:CANDIDATES]:
+    candidates = [each for each in same_task or others if passed[each.run.id]]
+    for other in candidates[:CANDIDATES]:
         room -= other.spans
         if room < 0:
             break
@@ -192,4 +195,4 @@ def _nearest(
         rank = (len(spans) + 1 if first is None else first.same, -sum(step.kind != "same" for step in steps))
         if best is None or rank > best[0]:
             best = rank, other.run.id, first
-    return None if best is None else Nearest(best[1], bool(same_task), compared, best[2])
+    return None if best is None else Nearest(best[1], bool(same_task), compared, best[2], len(candidates))

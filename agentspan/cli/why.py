@@ -11,7 +11,7 @@ import click
 from agentspan import jsontext
 from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.failed_step import FailedStep
-from agentspan.analysis.findings import DECIDABLE, FDR, POWER, Finding
+from agentspan.analysis.findings import DECIDABLE, FDR, Finding
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, StillOpen, why_run
@@ -43,6 +43,7 @@ from agentspan.storage.protocol import Storage
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
 """Findings of all runs together that are shown where none within a task was found."""
+Q_EXPLAINED = "q = the share of false findings among those at least as clear, adjusted for the things tested"
 PAYLOAD_LINES = 5
 FIELDS = 2
 """Members of the divergence that are shown."""
@@ -159,7 +160,8 @@ def _of(groups: Sequence[Group]) -> int:
 
 def _head(found: Why) -> str:
     by = "" if found.outcome is None else f" {found.outcome}"
-    unknown = f" · {found.unknown:,} have no outcome" if found.unknown else ""
+    has = "has" if found.unknown == 1 else "have"
+    unknown = f" · {found.unknown:,} {has} no outcome" if found.unknown else ""
     if not found.runs or found.interval is None:
         return f"no run has an outcome{by}{unknown}"
     if not found.failed:
@@ -254,19 +256,30 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
     if partly:
         yield fit(f"looked at: {', '.join(partly)}", columns)
     if found.detectable is not None:
-        odds = f"odds of ×{_ratio(found.detectable)} or more would have been found (power {POWER:.0%})"
-        yield "these runs are too few: nothing would have been found" if found.detectable == inf else fit(odds, columns)
+        yield from wrap(_blindness(found.detectable), columns, 3)
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
     if pooled:
         tested = f" ({found.tested_pooled:,} things tested)" if found.stratified else ""
         yield from wrap(f"pooled only, so that it may be the tasks{tested}:", columns, 2)
     for each in pooled or found.findings:
         yield from _finding(each, columns)
+    if pooled or found.findings:
+        yield from wrap(Q_EXPLAINED, columns, 2)
+
+
+def _blindness(detectable: float) -> str:
+    """Return which causes may be there though nothing was found."""
+    if detectable == inf:
+        return "these runs are too few: nothing would have been found"
+    return (
+        f"a cause of less than ×{_ratio(detectable)} would be missed more than once in five times; "
+        "most of these things would need a stronger one"
+    )
 
 
 def _finding(each: Finding, columns: int) -> Iterator[str]:
     effect = f"odds ×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {_q(each.q)}"
-    counts = f"{each.failed_with:,}/{each.failed:,} failed, {each.passed_with:,}/{each.passed:,} passed"
+    counts = f"in {each.failed_with:,} of {each.failed:,} failed, in {each.passed_with:,} of {each.passed:,} passed"
     facts = f"{counts} · {effect}"
     room = columns - columns_of(facts) - 4
     if columns_of(each.feature) <= room:
@@ -420,24 +433,33 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
         return
     if not nearest.same_task and found.task is not None:
         of = f"this agent, since none of task {found.task} passed"
-    several = f"nearest of {noun(nearest.compared, 'passing run')}" if nearest.compared > 1 else "the passing run"
+    several = "the passing run" if nearest.passing == 1 else f"nearest of {noun(nearest.passing, 'passing run')}"
+    if nearest.compared < nearest.passing:
+        latest = "the latest" if nearest.compared == 1 else f"nearest of the latest {nearest.compared:,}"
+        several = f"{latest} of {nearest.passing:,} passing runs"
     yield from wrap(f"{several} of {of}: {nearest.run_id}", columns, 2)
     first = nearest.divergence
     if first is None:
         yield "  it has the same steps"
         return
-    yield style(
-        fit(f"≠ after {diff_text.before(first)}: {diff_text.parting(first, 'it', 'this one')}", columns), bold=True
-    )
+    yield style(fit(f"≠ {diff_text.after(first)}: {diff_text.parting(first, 'it', 'this one')}", columns), bold=True)
     for who, step in (("passing", first.a), ("this one", first.b)):
         text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {step.title}"
         yield f"  {pad(who, 8)}  {fit(text, columns - 12)}"
     if first.fields:
         yield "  what differs: passing → this one"
-    for field in first.fields[:FIELDS]:
+    shown = sorted(first.fields, key=_is_no_name)[:FIELDS]
+    for field in shown:
         yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
+    if len(shown) < len(first.fields):
+        yield style(f"    {len(first.fields) - len(shown):,} more: --json", fg="bright_black")
     a, b = id_prefixes.short_ids(storage, [nearest.run_id, found.run_id]).values()
     yield style(f"  {to_copy('diff', a, b)}", fg="bright_black")
+
+
+def _is_no_name(field: FieldChange) -> bool:
+    """Return whether a member is anything but the name of a tool, which comes first."""
+    return field.path.rpartition(".")[2] != "name"
 
 
 def _side(text: str | None) -> str:

@@ -46,7 +46,7 @@ def test_the_first_divergence_is_open_and_what_is_the_same_is_folded(db: Path) -
     assert shown[0] == f"A {a}  booking 2"
     assert shown[1].startswith("  ✓ complete · 3 spans")
     assert shown[4].startswith("B − A: +1 span · ±0 tok")
-    start = shown.index("  2 same steps, 2 of them in other words")
+    start = shown.index("  2 steps that differ only in words")
     assert shown[start + 1 :] == [
         "≠ here they part: other arguments",
         "A 3 ✓ Tool book(cabin=economy, seats=1) → Your seat in economy is booked at 120…",
@@ -81,7 +81,7 @@ def test_markdown_for_a_pull_request(db: Path) -> None:
     a, b = ids(db)
     shown = lines(db, "diff", a, b, "--markdown")
     assert shown[0] == "# booking 2 → booking 2"
-    assert "2 same steps, 2 of them in other words, then: **other arguments**" in shown
+    assert "2 steps that differ only in words, then: **other arguments**" in shown
     at = shown.index("payload.arguments.cabin:")
     assert shown[at : at + 6] == ["payload.arguments.cabin:", "", "```diff", "- economy", "+ business", "```"]
     assert shown[-1] == "- only B 4: Tool pay()"

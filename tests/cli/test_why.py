@@ -68,7 +68,8 @@ def test_groups_and_findings(db: Path) -> None:
         "what goes with failure, compared inside the 8 tasks that both passed and\nfailed, of 1 tested thing (FDR 10%)"
         in text
     )
-    assert "  Tool look not used          8/8 failed, 0/8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
+    assert "    in 8 of 8 failed, in 0 of 8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
+    assert shown[-2].startswith("q = the share of false findings")
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
     (group,) = found["groups"]
@@ -367,3 +368,67 @@ def test_a_run_that_has_not_ended_says_where_it_is(tmp_path: Path) -> None:
     assert "it ended" not in shown
     assert "the same ending" not in shown
     assert document(path, run)["still_open"] == {"step": 2, "title": "Tool fetch(u=1)"}
+
+
+def test_the_passing_run_is_the_nearest_of_the_latest(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(23):
+        with suppress(ToolFailed), tracer.run("shop"):
+            with tracer.span("llm", {"model": "m"}) as span:
+                span.set_result({"text": f"word {number}"})
+            with tracer.span("tool", {"name": "find" if number else "buy"}):
+                if not number:
+                    raise ToolFailed("no")
+    tracer.shutdown()
+    run = document(path)["groups"][0]["run_id"]
+    shown = lines(path, "why", run)
+    assert "nearest of the latest 20 of 22 passing runs of this agent:" in shown
+    assert document(path, run)["nearest"]["passing"] == 22
+    assert "≠ after 1 step that differs only in words: another step" in shown
+    assert "  passing   2 ✓ Tool find" in "\n".join(shown)
+
+
+def test_one_run_without_an_outcome_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        for status in ("failed", None):
+            run = db.agent_instances.register("shop").id
+            db.agent_instances.start(run)
+            if status is not None:
+                db.agent_instances.finish(run, "failed")
+    assert " · 1 has no outcome" in " ".join(lines(path, "why")[:2])
+
+
+def test_of_what_differs_the_name_of_the_tool_comes_first_and_the_rest_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for name in ("find", "buy"):
+        with suppress(ToolFailed), tracer.run("shop"):
+            with tracer.span("llm", {"model": "m"}) as span:
+                arguments = {"a": name, "b": name, "c": name}
+                span.set_result({"tool_calls": [{"function": {"name": name, "arguments": arguments}}]})
+            if name == "buy":
+                raise ToolFailed("no")
+    tracer.shutdown()
+    shown = lines(path, "why", "-")
+    at = shown.index("  what differs: passing → this one")
+    assert shown[at + 1] == "    result.tool_calls.0.function.name: find → buy"
+    assert shown[at + 3] == "    2 more: --json"
+    assert "≠ the first step already differs: another answer" in shown
+
+
+def test_where_nothing_goes_with_failure_it_is_said_what_would_be_missed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(40):
+        with tracer.run("booking") as run:
+            if number % 4 < 2:
+                with tracer.span("tool", {"name": "pay"}):
+                    pass
+            run.score("reward", number % 2, by="code")
+    tracer.shutdown()
+    text = " ".join(lines(path, "why", "--outcome", "reward>=1"))
+    said = r"a cause of less than ×[\d.]+ would be missed more than once in five times; most of these things would need"
+    assert re.search(said, text)
+    assert "q = " not in text
