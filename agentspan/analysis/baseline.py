@@ -12,7 +12,7 @@ from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.sibling_alignment import in_groups
-from agentspan.analysis.step_keys import Step, StepKeys
+from agentspan.analysis.step_keys import Step, StepKeys, tools_of
 from agentspan.analysis.tree import Node, build
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import Storage
@@ -30,6 +30,7 @@ class Against:
         runs: how many runs were read: A and B are none of them, and there are at most 500.
         reached: how many of those have the same steps before the place.
         a, b: how many of those go on like A, and like B.
+        a_tool, b_tool: how many of the others call the tool of A's step, or else of B's, with other arguments.
     """
 
     filter: str
@@ -37,6 +38,8 @@ class Against:
     reached: int
     a: int
     b: int
+    a_tool: int = 0
+    b_tool: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def against(
     ids = [id for id in found if id not in without][:MAX_RUNS]
     token = _token(place)
     wanted = [None if step is None else token(step) for step in (place.a, place.b)]
-    reached, counts = 0, [0, 0]
+    reached, counts, alike = 0, [0, 0], [0, 0]
     for id in ids:
         came, step = _next(storage, id, place)
         if not came:
@@ -102,7 +105,19 @@ def against(
         goes_on = None if step is None else token(step)
         for side in (0, 1):
             counts[side] += goes_on == wanted[side]
-    return Against(text, len(ids), reached, *counts)
+        if step is not None and goes_on not in wanted:
+            like = next((side for side, own in enumerate((place.a, place.b)) if _is_other_call(step, own)), None)
+            if like is not None:
+                alike[like] += 1
+    return Against(text, len(ids), reached, *counts, *alike)
+
+
+def _is_other_call(step: Step, own: Step | None) -> bool:
+    """Return whether a step calls the same tools as another one, with other arguments."""
+    if own is None or step.type != own.type or step.key.course == own.key.course:
+        return False
+    tools = tools_of(step)
+    return bool(tools) and tools == tools_of(own)
 
 
 def _next(storage: Storage, run_id: str, place: Place) -> tuple[bool, Step | None]:

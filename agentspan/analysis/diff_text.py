@@ -59,8 +59,17 @@ def deltas(a: DiffRun, b: DiffRun) -> str:
 
 def before(found: Divergence) -> str:
     """Return how many steps are the same before two runs part."""
+    if not found.same:
+        return "no step before is the same"
+    if found.other_words == found.same:
+        return f"{_noun(found.same, 'step')} that {'differs' if found.same == 1 else 'differ'} only in words"
     words = f", {found.other_words:,} of them in other words" if found.other_words else ""
-    return f"{_noun(found.same, 'same step')}{words}" if found.same else "no step before is the same"
+    return f"{_noun(found.same, 'same step')}{words}"
+
+
+def after(found: Divergence) -> str:
+    """Return after which steps two runs part."""
+    return f"after {before(found)}" if found.same else "the first step already differs"
 
 
 def parting(found: Divergence, a: str = "A", b: str = "B") -> str:
@@ -90,11 +99,22 @@ def against(found: Against, same: int) -> str:
     """
     latest = "the latest " if found.runs == MAX_RUNS else ""
     runs = f"{latest}{_noun(found.runs, 'other run')} ({found.filter})"
+    if not found.runs:
+        return f"No other run matches {found.filter}."
     if not found.reached:
-        return f"None of {runs} did the same{_kinds(same)} before."
-    other = max(0, found.reached - found.a - found.b)
-    next_steps = f"next, {found.a:,} did A's step, {found.b:,} did B's, {other:,} something else"
-    return f"{found.reached:,} of {runs} did the same{_kinds(same)} before; {next_steps}."
+        return f"None of {runs} did the same{_steps(same)} before."
+    other = max(0, found.reached - found.a - found.b - found.a_tool - found.b_tool)
+    parts = [
+        f"{found.a:,} did A's step{_its_tool(found.a_tool)}",
+        f"{found.b:,} did B's{_its_tool(found.b_tool)}",
+        f"{other:,} something else" if other else "",
+    ]
+    next_steps = ", ".join(part for part in parts if part)
+    return f"{found.reached:,} of {runs} did the same{_steps(same)} before; next, {next_steps}."
+
+
+def _its_tool(runs: int) -> str:
+    return f" and {runs:,} called its tool with other arguments" if runs else ""
 
 
 def same_task(found: RunDiff) -> str | None:
@@ -104,8 +124,10 @@ def same_task(found: RunDiff) -> str | None:
     return f"task={shlex.quote(found.a.task)}" if is_of_all and is_shared and found.a.task else None
 
 
-def _kinds(same: int) -> str:
-    return f" {same:,} kinds of steps" if same > 1 else " kind of step" if same else " (there was no step)"
+def _steps(same: int) -> str:
+    """Return what a run of the baseline has in common with A and B."""
+    steps = f"{same:,} steps" if same > 1 else "step"
+    return f" {steps} (same tool, same arguments)" if same else " (there was no step)"
 
 
 def rest(found: RunDiff) -> Iterator[StepChange]:

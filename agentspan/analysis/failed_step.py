@@ -129,6 +129,13 @@ def failed_step(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> FailedS
     return _described((passed_on or found)[-1], tree, recovery, None)
 
 
+def unrecovered(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
+    """Return the failed ones of a run's spans that nothing recovered from."""
+    found = leaves(spans)
+    recovering = _Recovering(_Tree(spans))
+    return [span for span in found if recovering.step(span) is None]
+
+
 def _described(
     failed: AgentSpanRow, tree: _Tree, recovery: AgentSpanRow | None, later: AgentSpanRow | None
 ) -> FailedStep:

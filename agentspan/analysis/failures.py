@@ -1,11 +1,9 @@
 """Failed spans by signature, and the steps that runs used, answered by the storage or span by span."""
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 
 from agentspan import clock
-from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.meaning import returned_error
@@ -14,15 +12,11 @@ from agentspan.schemas.signatures import (
     ending_signature,
     error_parts,
     passes_on,
-    run_signature,
     signature,
     stop_reason,
 )
 from agentspan.storage.analytics import FailureSum, Progress, StepUse
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scanning import scan
-
-_ID = re.compile("[0-9a-f]{1,12}")
 
 
 def failure_sums(storage: Storage, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum]:
@@ -66,33 +60,6 @@ def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
         None if step is None else step.schema_name,
         None if model is None else model.reason,
     )
-
-
-def with_signature(storage: Storage, beginning: str) -> frozenset[str]:
-    """Return the ids of the runs with this failure; if no step failed like that, of those that ended like that.
-
-    Args:
-        beginning: of the signature's id.
-
-    Raises:
-        InvalidValue: it is no beginning of one.
-    """
-    beginning = beginning.lower()
-    if _ID.fullmatch(beginning) is None:
-        raise InvalidValue(
-            "signature", "must be the beginning of a signature as `agentspan why` shows it, such as 302c"
-        )
-    runs = {run.id: run for run in scan(storage, AgentInstanceRow)}
-    sums = failure_sums(storage, runs.keys())
-    found = frozenset(each.run_id for each in sums if each.signature.id.startswith(beginning))
-    if found:
-        return found
-    silent = runs.keys() - {each.run_id for each in sums}
-    uses: dict[str, list[StepUse]] = {id: [] for id in silent}
-    for use in step_uses(storage, silent):
-        uses[use.run_id].append(use)
-    names = ((id, run_signature(runs[id].error) or ending_of(runs[id].status, uses[id])) for id in silent)
-    return frozenset(id for id, each in names if each.id.startswith(beginning))
 
 
 def leaves(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:

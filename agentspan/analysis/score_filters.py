@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from agentspan.analysis.failures import with_signature
 from agentspan.analysis.outcomes import parse
+from agentspan.analysis.own_errors import with_signature
 from agentspan.model.scores import MARK
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter

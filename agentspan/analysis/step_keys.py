@@ -217,6 +217,19 @@ def is_prose(text: str) -> bool:
     )
 
 
+def tools_of(step: Step) -> tuple[str, ...]:
+    """Return the tool that a step is, or those that a model calls in it, by name; empty for other steps."""
+    span = step.span
+    if step.type == "tool":
+        return (span.label,) if span.label else ()
+    if step.type != "llm" or span.result_payload is None:
+        return ()
+    try:
+        return tuple(name for name, _ in _calls(cleaned(span.result_payload)))
+    except RecursionError:
+        return ()
+
+
 def _calls(value: Any) -> Iterator[Any]:
     """Yield name and arguments of each call in a model's result, in whatever form its provider has them."""
     if type(value) is list:

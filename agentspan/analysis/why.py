@@ -10,6 +10,7 @@ from agentspan.analysis.drawing import COMPARED_RUNS, drawn
 from agentspan.analysis.failures import ending_of, failure_sums, step_uses
 from agentspan.analysis.findings import Findings, find
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
+from agentspan.analysis.own_errors import OwnErrors
 from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import RunFilter, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
@@ -27,8 +28,8 @@ class Group:
 
     Attributes:
         signature: the group's id, which depends on nothing but what failed.
-        kind: `step`: a span failed; `run`: none did, the run has an error of its own; `ending`: neither, so these are
-            runs that ended alike.
+        kind: `step`: a span failed; `run`: the run has an error of its own, which no failed step raised that it did not
+            recover from; `ending`: neither, so these are runs that ended alike.
         text: what it is about, in one line.
         runs: how many there are.
         spans: how many spans failed like that in them; 0 where none did.
@@ -38,6 +39,8 @@ class Group:
         versions: how many of the runs are of each version.
         run_id: the latest of the runs, as an example.
         span_id: the last such span in it; None where none failed.
+        recovered: whether each of the runs recovered from all such failures (see failed_step); False where that is not
+            known.
     """
 
     signature: str
@@ -52,6 +55,7 @@ class Group:
     versions: Mapping[str, int]
     run_id: str
     span_id: str | None
+    recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,10 @@ def why(
     sums = failure_sums(storage, [run.id for run in (*looked_at, *others)], progress=progress)
     with_steps = {each.run_id for each in sums}
     silent = [run for run in failed if run.id not in with_steps]
-    groups = [*_by_step(looked_at, sums, others), *_by_ending(storage, silent, others, with_steps, len(failed))]
+    errors = OwnErrors(storage, sums)
+    own = [run for run in failed if run.id not in with_steps or errors.is_own(run)]
+    without = [run for run in others if run.id not in with_steps or errors.is_own(run)]
+    groups = [*_by_step(looked_at, sums, others, errors), *_by_ending(storage, own, without, others, len(failed))]
     compared, read = drawn(known, {run.id for run in failed}) if failed and others else ([], [])
     features = run_features(
         storage, compared, tags_of(storage, [run.id for run in compared]), sums, read=read, progress=progress
@@ -155,7 +162,9 @@ def _contrast(failed_with: int, failed: int, passed_with: int, passed: int) -> f
     return (failed_with / failed - passed_with / passed) / sqrt(share * (1 - share) * (1 / failed + 1 / passed))
 
 
-def _by_step(runs: Collection[RunBrief], sums: Iterable[FailureSum], others: Collection[RunBrief]) -> Iterator[Group]:
+def _by_step(
+    runs: Collection[RunBrief], sums: Iterable[FailureSum], others: Collection[RunBrief], errors: OwnErrors
+) -> Iterator[Group]:
     by_id = {run.id: run for run in runs}
     groups: dict[Signature, list[FailureSum]] = defaultdict(list)
     passed: Counter[Signature] = Counter()
@@ -179,18 +188,22 @@ def _by_step(runs: Collection[RunBrief], sums: Iterable[FailureSum], others: Col
             _versions(by_id[each.run_id] for each in own),
             last.run_id,
             last.span_id,
+            errors.recovered_in_all(signature.id, (by_id[each.run_id] for each in own)),
         )
 
 
 def _by_ending(
-    storage: Storage, silent: Sequence[RunBrief], others: Sequence[RunBrief], with_steps: Collection[str], failed: int
+    storage: Storage, own: Sequence[RunBrief], quiet: Sequence[RunBrief], others: Collection[RunBrief], failed: int
 ) -> Iterator[Group]:
-    """Group runs without a failed step: by their own error, else by how they ended.
+    """Group failed runs by their own error, else by how they ended.
 
     If more than COMPARED_RUNS passed without a failed step, their endings are not read.
+
+    Args:
+        own, quiet: the failed and the passed runs without a failed step, or with an error that is their own.
+        others: all passed runs.
     """
-    groups = _endings(storage, silent)
-    quiet = [run for run in others if run.id not in with_steps]
+    groups = _endings(storage, own)
     is_compared = bool(others) and len(quiet) <= COMPARED_RUNS
     passed = _endings(storage, quiet) if groups and is_compared else {}
     for (kind, signature), runs in groups.items():

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentspan.analysis.diff import Divergence, diff_spans
-from agentspan.analysis.failed_step import FailedStep, failed_step
+from agentspan.analysis.failed_step import TITLE, FailedStep, failed_step
 from agentspan.analysis.failures import ending_of, failure_sums, uses_of
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
 from agentspan.analysis.runs import RunFilter, find_runs, names_of
+from agentspan.analysis.tree import build, every, title_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.status import OPEN
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
 from agentspan.storage.analytics import Progress, RunSummary
 from agentspan.storage.protocol import Storage
@@ -36,7 +38,8 @@ class Nearest:
     Attributes:
         run_id: its id.
         same_task: whether it is of the same task; else it is of the same agent.
-        compared: how many passing runs were compared.
+        compared: how many passing runs were compared, the latest.
+        passing: how many there are.
         divergence: where the two part, the passing run as A; None if they have the same steps.
     """
 
@@ -44,6 +47,20 @@ class Nearest:
     same_task: bool
     compared: int
     divergence: Divergence | None
+    passing: int
+
+
+@dataclass(frozen=True, slots=True)
+class StillOpen:
+    """The place that a run which has not ended has reached.
+
+    Attributes:
+        step: the number of its innermost open step, the latest; of its last step if none is open; 0 without any.
+        title: of the open step; None if none is open.
+    """
+
+    step: int
+    title: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +79,7 @@ class RunWhy:
         nearest: the passing run to compare with; None if there is none, or the run itself passed.
         missed: if the status decides and the run passed: the rule over a score that this run missed, with the numbers
             of all runs of the agent; None if there is none.
+        still_open: where the run is; None if it has ended.
     """
 
     run_id: str
@@ -79,6 +97,7 @@ class RunWhy:
     elsewhere: Elsewhere | None
     nearest: Nearest | None
     missed: Missed | None
+    still_open: StillOpen | None = None
 
 
 def why_run(
@@ -119,7 +138,14 @@ def why_run(
         None if failed is None else _elsewhere(storage, found, others),
         None if passed else _nearest(storage, run, spans, others, rule),
         _missed(storage, run, others) if passed and rule is None else None,
+        _still_open(spans) if run.status in OPEN else None,
     )
+
+
+def _still_open(spans: Sequence[AgentSpanRow]) -> StillOpen:
+    steps = [node.span for node in every(build(spans))]
+    numbers = [number for number, span in enumerate(steps, start=1) if span.status in OPEN]
+    return StillOpen(numbers[-1], title_of(steps[numbers[-1] - 1], TITLE)) if numbers else StillOpen(len(steps), None)
 
 
 def _missed(storage: Storage, run: AgentInstanceRow, others: Sequence[RunSummary]) -> Missed | None:
@@ -159,7 +185,8 @@ def _nearest(
     passed = outcomes(storage, [each.run for each in same_task or others], rule)
     best: tuple[tuple[int, int], str, Divergence | None] | None = None
     room, compared = COMPARED_SPANS, 0
-    for other in [each for each in same_task or others if passed[each.run.id]][:CANDIDATES]:
+    candidates = [each for each in same_task or others if passed[each.run.id]]
+    for other in candidates[:CANDIDATES]:
         room -= other.spans
         if room < 0:
             break
@@ -168,4 +195,4 @@ def _nearest(
         rank = (len(spans) + 1 if first is None else first.same, -sum(step.kind != "same" for step in steps))
         if best is None or rank > best[0]:
             best = rank, other.run.id, first
-    return None if best is None else Nearest(best[1], bool(same_task), compared, best[2])
+    return None if best is None else Nearest(best[1], bool(same_task), compared, best[2], len(candidates))

@@ -9,7 +9,7 @@ import click
 
 from agentspan import __version__
 from agentspan.cli.encoding import adapt_output
-from agentspan.cli.output import Failed, Unanswered
+from agentspan.cli.output import GIVEN_DB, Failed, Unanswered
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.storage.location import Location
 from agentspan.storage.registry import location_of
@@ -142,5 +142,8 @@ def _message(error: AgentspanError | OSError) -> str:
 
 
 def location_in(ctx: click.Context, db: str | None) -> Location:
-    """Return where the storage of a command is."""
-    return location_of(db or ctx.obj or None)
+    """Return where the storage of a command is. Commands that it prints name it, too, if `--db` does."""
+    location = location_of(db or ctx.obj or None)
+    if db or ctx.obj:
+        ctx.meta[GIVEN_DB] = str(location)
+    return location

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agentspan.cli import show
-from agentspan.cli.output import argument, document, safe
+from agentspan.cli.output import argument, document, safe, to_copy
 from agentspan.database import open as open_database
 from agentspan.recording.tracer import Tracer
 from agentspan.storage.location import DEFAULT, Location, parse
@@ -125,12 +125,12 @@ def command(db: Location, *, as_json: bool) -> None:
             document({"db": str(db), "run": run.model_dump(mode="json")})
             return
         show.command(database, "-", as_json=False)
-    option = "" if db == parse(DEFAULT) else f" --db {argument(db)}"
+    named = None if db == parse(DEFAULT) else db
     click.echo(f"\nRecorded in {safe(str(db))}. Try next:")
     hints = {
-        f"agentspan{option} runs": "the runs of the file",
-        f"agentspan{option} show -": "this tree again; - is the latest run",
-        f"agentspan{option} show - --json": "everything about it",
+        to_copy("runs", db=named): "the runs of the file",
+        to_copy("show", "-", db=named): "this tree again; - is the latest run",
+        to_copy("show", "-", "--json", db=named): "everything about it",
     }
     for hint, meaning in hints.items():
         click.echo(f"  {hint:<{max(map(len, hints))}}  {meaning}")

@@ -7,7 +7,7 @@ import click
 
 from agentspan import jsontext
 from agentspan.analysis import time_expressions
-from agentspan.cli.output import argument, document, fit, noun, safe, status_style, width
+from agentspan.cli.output import argument, document, fit, noun, safe, status_style, to_copy, width
 from agentspan.database import Database
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.partition_upkeep import Upkeep
@@ -111,7 +111,7 @@ def _why(run: RunReport) -> Iterator[str]:
     for writer, why in run.not_judged:
         cannot = f"{_name(writer)} {why}, and cannot be judged from here; to"
         if why == "is in another time namespace":  # of this host, which is not dead
-            yield from (f"{cannot} judge it:", f"nsenter --time --target {writer.pid} agentspan doctor")
+            yield from (f"{cannot} judge it:", f"nsenter --time --target {writer.pid} {to_copy('doctor')}")
         else:
             yield from (f"{cannot} say that it is dead:", f"--dead-host {writer.host}")
 

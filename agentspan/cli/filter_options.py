@@ -78,6 +78,18 @@ def asked_for(given: Mapping[str, Any]) -> str:
     return " ".join([*words, FAILED] if given.get(FAILED) else words)
 
 
+def options_of(given: Mapping[str, Any]) -> list[str]:
+    """Return the options that select runs as words of a command."""
+    words: list[str] = []
+    for name in NAMES:
+        option, value = f"--{name.replace('_', '-')}", given.get(name)
+        if value is True:
+            words.append(option)
+        for text in [value] if isinstance(value, str) else value if isinstance(value, tuple | list) else ():
+            words += [option, text]
+    return words
+
+
 def no_run(asked: str) -> str:
     """Return the sentence for a filter that no run matches, or for a file without runs."""
     return f"no run matches {asked}" if asked else NOTHING

@@ -16,6 +16,9 @@ from agentspan.text import one_line, printable
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 COLORS = {"active": "yellow", "complete": "green", "failed": "red", "cancelled": "bright_black", "terminated": "red"}
 
+GIVEN_DB = "agentspan.db"
+"""The key in click's `Context.meta` of the storage that `--db` named, without its password."""
+
 
 class Failed(click.ClickException):
     """Ends a command with one line on stderr and exit code 1. The message may name a file with control characters."""
@@ -58,6 +61,31 @@ def safe(text: str) -> str:
 def argument(value: object) -> str:
     """Write a path as an argument of a command to be copied: in quotes if it needs them, without control characters."""
     return printable(shlex.quote(str(value)))
+
+
+def to_copy(*words: str, db: object = None) -> str:
+    """Write a command of agentspan to be copied, which reads the same storage as the one that prints it.
+
+    It may be wider than the terminal, because half of it is of no use.
+
+    Args:
+        words: the name of the command, its arguments and options.
+        db: the storage; what `--db` of the printing command named, when left out.
+    """
+    context = click.get_current_context(silent=True)
+    given = db if db is not None or context is None else context.meta.get(GIVEN_DB)
+    return " ".join(["agentspan", *map(_word, words), *([] if given is None else ["--db", argument(given)])])
+
+
+def _word(word: str) -> str:
+    """Write a word of a command as `argument` does. A shortened id needs no quotes: `…` means nothing to a shell."""
+    return word if "…" in word and word.replace("…", "").isalnum() else argument(word)
+
+
+def hint(lead: str, command: str, columns: int) -> list[str]:
+    """Return a sentence that ends in a command, which has a line of its own where both do not fit on one."""
+    text = f"{lead}: {command}"
+    return [text] if columns_of(text) <= columns else [*wrap(f"{lead}:", columns, 2), f"  {command}"]
 
 
 def document(value: Any, *, err: bool = False) -> None:

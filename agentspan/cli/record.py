@@ -16,7 +16,7 @@ from typing import NamedTuple
 import click
 
 from agentspan import clock
-from agentspan.cli.output import Failed, argument, noun, safe
+from agentspan.cli.output import Failed, argument, noun, safe, to_copy
 from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.otel.instruments.known import MARK, NOTES
@@ -215,5 +215,5 @@ def _said(location: Location, began: str, noted: Noted) -> list[str]:
     agent = agents[last.agent_id][1]
     name = f" ({safe(agent.name)})" if isinstance(agent, AgentRow) else ""
     others = "" if len(new) == 1 else f"; {noun(len(new), 'run')} in all"
-    look = f"look at it: agentspan --db {argument(location)} show {last.id}"
+    look = f"look at it: {to_copy('show', last.id, db=location)}"
     return [*filter(None, [safe(noted.advice())]), f"run {last.id}{name} is in {location}{others}; {look}"]

@@ -11,17 +11,7 @@ from agentspan.analysis.runs import Name, RunList, RunSummary, find_runs, tokens
 from agentspan.analysis.score_text import score_text
 from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.local_time import local, zone_name
-from agentspan.cli.output import (
-    COLORS,
-    MARKS,
-    document,
-    fit,
-    noun,
-    pad,
-    status_style,
-    style,
-    width,
-)
+from agentspan.cli.output import COLORS, MARKS, document, fit, noun, pad, status_style, style, to_copy, width
 from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text
@@ -66,7 +56,7 @@ def command(
     _table(storage, found.runs, stale, {id: one.scores for id, one in said.items()})
     click.echo(_total(found, offset))
     if stale:
-        click.echo("? its program died; `agentspan doctor` closes what it left open")
+        click.echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
 
 
 def name_of(run: RunSummary | Name) -> str:

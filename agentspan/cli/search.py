@@ -9,7 +9,19 @@ from agentspan.analysis.runs import Name, ids_of
 from agentspan.analysis.search import Hit, located, search
 from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.local_time import local
-from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
+from agentspan.cli.output import (
+    MARKS,
+    document,
+    echo_lines,
+    fit,
+    hint,
+    noun,
+    safe,
+    status_style,
+    style,
+    to_copy,
+    width,
+)
 from agentspan.cli.progress_bar import bar
 from agentspan.cli.runs import name_of
 from agentspan.database import Database
@@ -63,9 +75,7 @@ def command(
     from_ = f", from number {offset + 1} on" if offset and found.hits else ""
     click.echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
     if found.hits:
-        next_command = f"agentspan show {found.hits[0].span_id}"
-        lead = "show the top hit in its run: "
-        click.echo(lead + next_command if len(lead + next_command) <= width() else next_command)
+        echo_lines(hint("show the top hit in its run", to_copy("show", found.hits[0].span_id), width()))
 
 
 def _place(hit: Hit) -> str:

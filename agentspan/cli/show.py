@@ -7,7 +7,7 @@ import click
 from agentspan.analysis import id_prefixes, tree_folding
 from agentspan.analysis.runs import names_of
 from agentspan.analysis.tree import Node, build, every, numbers, walk
-from agentspan.cli.output import document, noun, page, width
+from agentspan.cli.output import document, noun, page, to_copy, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.timeline import Timeline
 from agentspan.cli.tree import Picture
@@ -70,9 +70,8 @@ def command(
         selected=None if at is None else at.id,
         numbers=steps,
     )
-    end = (
-        None if at is None else (f"step {steps[at.id]:,} of {len(spans):,}", f"the whole run: agentspan show {run.id}")
-    )
+    whole = f"the whole run: {to_copy('show', run.id)}"
+    end = None if at is None else (f"step {steps[at.id]:,} of {len(spans):,}", whole)
     part = None if wanted is None else kept
     page(_lines(database, picture, run, shown, spans, part=part, end=end, is_failed=failed and slow is None))
 
@@ -118,7 +117,7 @@ def _lines(
     if end is not None:
         yield from end
     elif part == 0 and is_failed:
-        yield f"no step failed; how it ended: agentspan why {run.id}"
+        yield f"no step failed; how it ended: {to_copy('why', run.id)}"
     elif part is not None:
         folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < part else ""
         yield f"{part:,} of {noun(len(spans), 'span')}{folded}"

@@ -6,7 +6,7 @@ import click
 
 from agentspan.analysis import time_expressions
 from agentspan.cli.local_time import zone
-from agentspan.cli.output import document, noun, safe, table
+from agentspan.cli.output import document, noun, safe, table, to_copy
 from agentspan.errors import InvalidValue
 from agentspan.figures import size_text
 from agentspan.storage.location import Location
@@ -86,7 +86,8 @@ def status(location: Location, *, as_json: bool) -> None:
         for part, late in state.late.items():
             click.echo(f"the index of {part} lacks {'more than ' if late >= MOST_LATE else ''}{noun(late, 'span')}")
         if missing:
-            click.echo(f"{noun(missing, 'partition')} for now and times to come are missing: agentspan storage init")
+            lead = f"{noun(missing, 'partition')} for now and times to come are missing"
+            click.echo(f"{lead}: {to_copy('storage', 'init')}")
     if missing:
         raise SystemExit(1)
 

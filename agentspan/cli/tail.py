@@ -9,7 +9,7 @@ from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
 from agentspan.analysis.runs import names_of
 from agentspan.cli.local_time import local, zone
-from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, width
+from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, to_copy, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
@@ -100,8 +100,8 @@ class _Tail:
             is_dead = not found and run is not None and run.status in OPEN and _is_dead(self._database, run)
             if run is not None and (follower.is_over() or is_dead or (not found and run.status not in OPEN)):
                 if is_dead and not self._is_quiet:
-                    text = f"run {run.id}: its program died; `agentspan doctor` closes what it left open"
-                    click.echo(fit(text, width()))
+                    doctor = to_copy("doctor")
+                    click.echo(f"run {run.id}: its program died; `{doctor}` closes what it left open")
                 if one:
                     return
                 follower.leave()

@@ -1,7 +1,6 @@
 """`agentspan why`: prints the failed runs in groups, and what goes with failure; with a run, why it failed."""
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import comb, inf
@@ -12,15 +11,29 @@ import click
 from agentspan import jsontext
 from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.failed_step import FailedStep
-from agentspan.analysis.findings import DECIDABLE, FDR, POWER, Finding
+from agentspan.analysis.findings import DECIDABLE, FDR, Finding
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.why import Group, Why, why
-from agentspan.analysis.why_run import RunWhy, why_run
+from agentspan.analysis.why_run import RunWhy, StillOpen, why_run
 from agentspan.analysis.wording import FieldChange
 from agentspan.cli.collecting import paused
-from agentspan.cli.filter_options import asked_for, filter_in, no_run
+from agentspan.cli.filter_options import asked_for, filter_in, no_run, options_of
 from agentspan.cli.local_time import local, zone_name
-from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, noun, pad, page, style, width, wrap
+from agentspan.cli.output import (
+    MARKS,
+    columns_of,
+    document,
+    echo_lines,
+    fit,
+    hint,
+    noun,
+    pad,
+    page,
+    style,
+    to_copy,
+    width,
+    wrap,
+)
 from agentspan.cli.progress_bar import bar
 from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
@@ -30,6 +43,7 @@ from agentspan.storage.protocol import Storage
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
 """Findings of all runs together that are shown where none within a task was found."""
+Q_EXPLAINED = "q = the share of false findings among those at least as clear, adjusted for the things tested"
 PAYLOAD_LINES = 5
 FIELDS = 2
 """Members of the divergence that are shown."""
@@ -59,13 +73,14 @@ def command(
         else:
             echo_lines(_run_lines(storage, one))
         return
+    options = options_of(given)
     filter = filter_in(storage, given)
     with bar("indexing") as progress, paused():
         found = why(storage, filter, rule, progress=progress)
     if as_json:
         document(plain(found))
     else:
-        page(_lines(storage, found, limit, asked))
+        page(_lines(storage, found, limit, asked, options))
 
 
 def plain(found: Why) -> dict[str, Any]:
@@ -101,14 +116,13 @@ def _plain_finding(each: Finding) -> dict[str, Any]:
     } | counts
 
 
-def _lines(storage: Storage, found: Why, limit: int, asked: str) -> Iterator[str]:
+def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequence[str]) -> Iterator[str]:
     columns = width()
     yield from wrap(_head(found) if found.runs or found.unknown else no_run(asked), columns, 3)
     if found.missed is not None:
         rule = str(found.missed.rule)
         numbers = f"{found.missed.missed:,} of {found.missed.runs:,}"
-        given = "… " if asked else ""  # the filters, as they were given
-        yield from wrap(f"{numbers} missed {rule}: agentspan why {given}--outcome {shlex.quote(rule)}", columns, 2)
+        yield from hint(f"{numbers} missed {rule}", to_copy("why", *options, "--outcome", rule), columns)
     short = _short([group.signature for group in found.groups])
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
@@ -135,8 +149,8 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str) -> Iterator[str
 
 def _overlap(groups: Sequence[Group], found: Why) -> bool:
     """Return whether a run is in several of these groups of failures."""
-    runs = found.failed - sum(group.runs for group in found.groups if group.kind != "step")
-    return sum(group.runs for group in groups if group.kind == "step") > (runs if found.failed else _of(groups))
+    endings = sum(group.runs for group in found.groups if group.kind == "ending")
+    return sum(group.runs for group in groups) > (found.failed - endings if found.failed else _of(groups))
 
 
 def _of(groups: Sequence[Group]) -> int:
@@ -146,7 +160,8 @@ def _of(groups: Sequence[Group]) -> int:
 
 def _head(found: Why) -> str:
     by = "" if found.outcome is None else f" {found.outcome}"
-    unknown = f" · {found.unknown:,} have no outcome" if found.unknown else ""
+    has = "has" if found.unknown == 1 else "have"
+    unknown = f" · {found.unknown:,} {has} no outcome" if found.unknown else ""
     if not found.runs or found.interval is None:
         return f"no run has an outcome{by}{unknown}"
     if not found.failed:
@@ -181,9 +196,12 @@ def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> 
             "" if group.passed is None else f", and in {group.passed:,} of {found.runs - found.failed:,} that passed"
         )
         text = f"in {group.runs:,} of {noun(found.failed, 'failed run')}{passed}"
-        yield indent + fit(text, columns - len(indent))
     else:
-        yield f"{indent}in {group.runs:,} of {noun(_of([group]), 'run')} with a failed step"
+        text = f"in {group.runs:,} of {noun(_of([group]), 'run')} with a failed step"
+    if group.recovered:
+        text += "; recovered in all of them" if group.runs > 1 else "; recovered"
+    for line in wrap(text, columns - len(indent), 2):
+        yield indent + line
     parts = [f"run {short[group.run_id]}", _versions(group), times, _seen(group.first_at, group.last_at)]
     for line in wrap(" · ".join(part for part in parts if part), columns - len(indent), 2):
         yield indent + style(line, fg="bright_black")
@@ -239,19 +257,30 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
     if partly:
         yield fit(f"looked at: {', '.join(partly)}", columns)
     if found.detectable is not None:
-        odds = f"odds of ×{_ratio(found.detectable)} or more would have been found (power {POWER:.0%})"
-        yield "these runs are too few: nothing would have been found" if found.detectable == inf else fit(odds, columns)
+        yield from wrap(_blindness(found.detectable), columns, 3)
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
     if pooled:
         tested = f" ({found.tested_pooled:,} things tested)" if found.stratified else ""
         yield from wrap(f"pooled only, so that it may be the tasks{tested}:", columns, 2)
     for each in pooled or found.findings:
         yield from _finding(each, columns)
+    if pooled or found.findings:
+        yield from wrap(Q_EXPLAINED, columns, 2)
+
+
+def _blindness(detectable: float) -> str:
+    """Return which causes may be there though nothing was found."""
+    if detectable == inf:
+        return "these runs are too few: nothing would have been found"
+    return (
+        f"a cause of less than ×{_ratio(detectable)} would be missed more than once in five times; "
+        "most of these things would need a stronger one"
+    )
 
 
 def _finding(each: Finding, columns: int) -> Iterator[str]:
     effect = f"odds ×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {_q(each.q)}"
-    counts = f"{each.failed_with:,}/{each.failed:,} failed, {each.passed_with:,}/{each.passed:,} passed"
+    counts = f"in {each.failed_with:,} of {each.failed:,} failed, in {each.passed_with:,} of {each.passed:,} passed"
     facts = f"{counts} · {effect}"
     room = columns - columns_of(facts) - 4
     if columns_of(each.feature) <= room:
@@ -289,14 +318,18 @@ def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
     yield fit(f"{MARKS[found.status]} {found.status}{judged}{task} · {steps}", columns)
     if found.missed is not None:
         rule = str(found.missed.rule)
-        again = f"why {id_prefixes.short_id(storage, found.run_id)} --outcome {shlex.quote(rule)}"
-        yield from wrap(f"it missed {rule}: {again}", columns, 2)
+        again = to_copy("why", id_prefixes.short_id(storage, found.run_id), "--outcome", rule)
+        yield from hint(f"it missed {rule}", again, columns)
     yield ""
     if found.error is not None:
         yield from _labelled("error", found.error, columns, 3)
-    if found.step is None:
+    if found.still_open is not None:
+        yield from _labelled("still open", _place(found.still_open), columns, 2)
+    if found.step is None and found.still_open is not None:
+        yield _next_step("read it", "show", id_prefixes.short_id(storage, found.run_id))
+    elif found.step is None:
         yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
-        yield from _next_steps(storage, found, columns)
+        yield from _next_steps(storage, found)
     else:
         if found.passed and found.missed is None:
             yield "this run passed all the same"
@@ -306,10 +339,20 @@ def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
         yield from _nearest(storage, found, columns)
 
 
-def _next_steps(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
+def _place(still_open: StillOpen) -> str:
+    if still_open.title is not None:
+        return f"in step {still_open.step:,}, {still_open.title}"
+    return f"after step {still_open.step:,}" if still_open.step else "before its first step"
+
+
+def _next_steps(storage: Storage, found: RunWhy) -> Iterator[str]:
     run, signature = id_prefixes.short_id(storage, found.run_id), found.signature.id[:SHORTEST_SIGNATURE]
-    yield from _labelled("read it", f"agentspan show {run}", columns, 1)
-    yield from _labelled("the same ending", f"agentspan runs --signature {signature}", columns, 1)
+    yield _next_step("read it", "show", run)
+    yield _next_step("the same ending", "runs", "--signature", signature)
+
+
+def _next_step(label: str, *words: str) -> str:
+    return f"  {style(label, bold=True)}: {to_copy(*words)}"
 
 
 def _step(found: RunWhy, columns: int) -> Iterator[str]:
@@ -391,24 +434,33 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
         return
     if not nearest.same_task and found.task is not None:
         of = f"this agent, since none of task {found.task} passed"
-    several = f"nearest of {noun(nearest.compared, 'passing run')}" if nearest.compared > 1 else "the passing run"
+    several = "the passing run" if nearest.passing == 1 else f"nearest of {noun(nearest.passing, 'passing run')}"
+    if nearest.compared < nearest.passing:
+        latest = "the latest" if nearest.compared == 1 else f"nearest of the latest {nearest.compared:,}"
+        several = f"{latest} of {nearest.passing:,} passing runs"
     yield from wrap(f"{several} of {of}: {nearest.run_id}", columns, 2)
     first = nearest.divergence
     if first is None:
         yield "  it has the same steps"
         return
-    yield style(
-        fit(f"≠ after {diff_text.before(first)}: {diff_text.parting(first, 'it', 'this one')}", columns), bold=True
-    )
+    yield style(fit(f"≠ {diff_text.after(first)}: {diff_text.parting(first, 'it', 'this one')}", columns), bold=True)
     for who, step in (("passing", first.a), ("this one", first.b)):
         text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {step.title}"
         yield f"  {pad(who, 8)}  {fit(text, columns - 12)}"
     if first.fields:
         yield "  what differs: passing → this one"
-    for field in first.fields[:FIELDS]:
+    shown = sorted(first.fields, key=_is_no_name)[:FIELDS]
+    for field in shown:
         yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
+    if len(shown) < len(first.fields):
+        yield style(f"    {len(first.fields) - len(shown):,} more: --json", fg="bright_black")
     a, b = id_prefixes.short_ids(storage, [nearest.run_id, found.run_id]).values()
-    yield style(f"  agentspan diff {a} {b}", fg="bright_black")
+    yield style(f"  {to_copy('diff', a, b)}", fg="bright_black")
+
+
+def _is_no_name(field: FieldChange) -> bool:
+    """Return whether a member is anything but the name of a tool, which comes first."""
+    return field.path.rpartition(".")[2] != "name"
 
 
 def _side(text: str | None) -> str:

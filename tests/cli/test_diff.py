@@ -46,7 +46,7 @@ def test_the_first_divergence_is_open_and_what_is_the_same_is_folded(db: Path) -
     assert shown[0] == f"A {a}  booking 2"
     assert shown[1].startswith("  ✓ complete · 3 spans")
     assert shown[4].startswith("B − A: +1 span · ±0 tok")
-    start = shown.index("  2 same steps, 2 of them in other words")
+    start = shown.index("  2 steps that differ only in words")
     assert shown[start + 1 :] == [
         "≠ here they part: other arguments",
         "A 3 ✓ Tool book(cabin=economy, seats=1) → Your seat in economy is booked at 120…",
@@ -81,7 +81,7 @@ def test_markdown_for_a_pull_request(db: Path) -> None:
     a, b = ids(db)
     shown = lines(db, "diff", a, b, "--markdown")
     assert shown[0] == "# booking 2 → booking 2"
-    assert "2 same steps, 2 of them in other words, then: **other arguments**" in shown
+    assert "2 steps that differ only in words, then: **other arguments**" in shown
     at = shown.index("payload.arguments.cabin:")
     assert shown[at : at + 6] == ["payload.arguments.cabin:", "", "```diff", "- economy", "+ business", "```"]
     assert shown[-1] == "- only B 4: Tool pay()"
@@ -114,14 +114,33 @@ def test_a_baseline_is_counted(db: Path) -> None:
         book(tracer, "good day", "economy", "Your seat in economy is booked at 90 dollars.", "complete")
     tracer.shutdown()
     said = (
-        "2 of 2 other runs (all) did the same 2 kinds of steps before; "
-        "next, 2 did A's step, 0 did B's, 0 something else."
+        "2 of 2 other runs (all) did the same 2 steps (same tool, same arguments) before; "
+        "next, 2 did A's step, 0 did B's."
     )
     assert said in " ".join(line.strip() for line in lines(db, "diff", a, b, "--against", "all"))
     assert any("2 of 2 other runs" in line for line in lines(db, "diff", a, b, "--against", "all", "--markdown"))
     found = json.loads(call(db, "diff", a, b, "--against", "all", "--json").output)
-    assert found["against"] == {"filter": "all", "runs": 2, "reached": 2, "a": 2, "b": 0}
+    assert found["against"] == {"filter": "all", "runs": 2, "reached": 2, "a": 2, "b": 0, "a_tool": 0, "b_tool": 0}
     assert call(db, "diff", a, b, "--against", "nothing").exit_code == 1
+
+
+def test_runs_that_call_the_same_tool_with_other_arguments_are_counted(tmp_path: Path) -> None:
+    """Whether a tool's step parts the runs, or a model's step that calls it."""
+    for is_model in (False, True):
+        path = tmp_path / f"runs-{is_model}.db"
+        tracer = agentspan.Tracer(path, raise_errors=True)
+        for name, city in (("find", 1), ("book", 1), *(("find", number) for number in (2, 3)), ("book", 2), ("pay", 1)):
+            made = {"name": name, "arguments": {"city": city}}
+            type_, payload = ("llm", {"model": "m"}) if is_model else ("tool", made)
+            with tracer.run("guide"), tracer.span(type_, payload) as span:
+                span.set_result({"tool_calls": [made]} if is_model else {"output": "x"})
+        tracer.shutdown()
+        a, b, *_ = ids(path)
+        said = " ".join(line.strip() for line in lines(path, "diff", a, b, "--against", "all"))
+        assert (
+            "next, 0 did A's step and 2 called its tool with other arguments, "
+            "0 did B's and 1 called its tool with other arguments, 1 something else."
+        ) in said
 
 
 def test_a_baseline_of_the_same_task_is_named(tmp_path: Path) -> None:
@@ -135,7 +154,7 @@ def test_a_baseline_of_the_same_task_is_named(tmp_path: Path) -> None:
     hints = [line for line in lines(path, "diff", a, b, "--against", "all") if "of this task alone: " in line]
     (option,) = [shlex.split(line.partition(": ")[2]) for line in hints]
     again = lines(path, "diff", a, b, *option)
-    assert any("0 other runs (task='a 1')" in line for line in again)
+    assert any("No other run matches task='a 1'." in line for line in again)
     assert not any("of this task" in line for line in again)
     assert not any("of this task" in line for line in lines(path, "diff", a, other, "--against", "all"))
 

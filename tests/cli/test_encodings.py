@@ -108,7 +108,7 @@ def test_what_is_to_be_copied_is_quoted_and_has_no_control_character(
     result = CliRunner().invoke(main, ["--db", str(path), "demo"], color=True)
     assert result.exit_code == 0
     assert not set(EVIL) & set(result.output) - set("ev[31m")
-    assert f"--db '{tmp_path}/a b e\ufffd[31mv\ufffd\ufffd\ufffd/runs.db' runs" in result.output
+    assert f"agentspan runs --db '{tmp_path}/a b e\ufffd[31mv\ufffd\ufffd\ufffd/runs.db'" in result.output
 
 
 @pytest.mark.full

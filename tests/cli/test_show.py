@@ -175,7 +175,7 @@ def test_a_span_is_shown_in_its_run_with_the_steps_around_it(db: Path, run: str)
     at = next(number for number, line in enumerate(whole) if span.id in line)
     assert "TimeoutError: read timed out" in whole[at - 1]
     assert whole[at + 1].split()[1:] == ["payload", "{"]
-    assert whole[-2:] == ["step 5 of 18", f"the whole run: agentspan show {run}"]
+    assert whole[-2:] == ["step 5 of 18", f"the whole run: agentspan show {run} --db {db}"]
     assert sum("payload" in line for line in whole) == 1
     assert len(lines(db, "show", span.id, "--full")) == len(whole) + 8
     document = json.loads(call(db, "show", span.id, "--json").output)
@@ -200,7 +200,7 @@ def test_that_no_step_failed_is_said_with_the_next_command(tmp_path: Path) -> No
         pass
     tracer.shutdown()
     shown = lines(tmp_path / "runs.db", "show", "-", "--failed")
-    assert shown[-1] == f"no step failed; how it ended: agentspan why {run.id}"
+    assert shown[-1] == f"no step failed; how it ended: agentspan why {run.id} --db {tmp_path / 'runs.db'}"
 
 
 def test_payloads_are_shown_cut_with_where_the_whole_is(db: Path) -> None:

@@ -187,4 +187,4 @@ def test_a_run_whose_program_died_does_not_hold_it_up(tmp_path: Path) -> None:
     code = "import sys, os, agentspan; agentspan.configure(sys.argv[1]); agentspan.run('a').__enter__(); os._exit(1)"
     subprocess.run([sys.executable, "-c", code, str(db)])
     shown = lines(db, "tail", "-", "--one", columns=120)
-    assert "its program died; `agentspan doctor` closes what it left open" in shown[-1]
+    assert f"its program died; `agentspan doctor --db {db}` closes what it left open" in shown[-1]

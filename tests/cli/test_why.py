@@ -2,15 +2,18 @@
 
 import json
 import re
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from planted import plant
 
 import agentspan
 from agentspan import ids
+from agentspan.cli import main
 from tests.cli.calling import call, lines
 
 
@@ -65,7 +68,8 @@ def test_groups_and_findings(db: Path) -> None:
         "what goes with failure, compared inside the 8 tasks that both passed and\nfailed, of 1 tested thing (FDR 10%)"
         in text
     )
-    assert "  Tool look not used          8/8 failed, 0/8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
+    assert "    in 8 of 8 failed, in 0 of 8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
+    assert shown[-2].startswith("q = the share of false findings")
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
     (group,) = found["groups"]
@@ -83,7 +87,7 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
     shown = lines(db, "why", group["run_id"])
     text = "\n".join(shown)
     assert len(shown) < 25
-    assert all(len(line) <= 80 for line in shown)
+    assert all(len(line) <= 80 for line in shown if not line.startswith("  agentspan diff "))
     assert shown[0] == f"run {group['run_id']} booking 2"
     assert shown[1] == "✗ failed · task t7 · 3 steps, 2 failed"
     assert "✗ step 2: Tool pay(total=114, how=" in text
@@ -187,14 +191,17 @@ def test_a_score_that_runs_missed_is_named_where_none_failed(tmp_path: Path) -> 
     tracer.shutdown()
     assert lines(path, "why") == [
         "none of 4 runs failed by its status",
-        "1 of 3 missed is good>=1: agentspan why --outcome 'is good>=1'",
+        "1 of 3 missed is good>=1:",
+        f"  agentspan why --outcome 'is good>=1' --db {shlex.quote(str(path))}",
     ]
     assert document(path)["missed"] == {"rule": "is good>=1", "missed": 1, "runs": 3}
-    shown = [lines(path, "why", run["id"])[1:3] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
-    missed = [second for first, second in shown if second]
-    assert [first for first, _ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
+    shown = [lines(path, "why", run["id"])[1:4] for run in json.loads(call(path, "runs", "--json").stdout)["runs"]]
+    missed = [second for _, second, _ in shown if second]
+    assert [first for first, *_ in shown] == ["✓ complete · 0 steps, 0 failed"] * 4
     assert len(missed) == 1
-    assert re.fullmatch(r"it missed is good>=1: why [0-9a-z…]{10,15} --outcome 'is good>=1'", missed[0])
+    assert missed == ["it missed is good>=1:"]
+    (again,) = [line for *_, line in shown if "agentspan why" in line]
+    assert re.fullmatch(r"  agentspan why [0-9a-z…]{10,15} --outcome 'is good>=1' --db \S+", again)
     assert lines(path, "why", "--outcome", "is good>=1")[0].startswith("1 of 3 runs failed is good>=1 (33%")
 
 
@@ -208,12 +215,31 @@ def test_a_filter_by_a_score_leaves_the_rule_known_and_failed_steps_are_counted(
                     raise ToolFailed("no money")
             run.score("reward", number % 2)
     tracer.shutdown()
-    assert lines(path, "why", "--score", "reward<1")[:2] == [
+    assert lines(path, "why", "--score", "reward<1")[:3] == [
         "none of 3 runs failed by its status · 1 has a failed step",
-        "3 of 3 missed reward>=1: agentspan why … --outcome 'reward>=1'",
+        "3 of 3 missed reward>=1:",
+        f"  agentspan why --score 'reward<1' --outcome 'reward>=1' --db {shlex.quote(str(path))}",
     ]
     said = "none of 3 runs failed by its status · 2 have a failed step; --outcome NAME>=VALUE says what failed means"
     assert call(path, "why", "--score", "reward==1", columns=120).stdout.splitlines()[0] == said
+
+
+def test_the_command_for_a_score_that_runs_missed_keeps_the_filters(tmp_path: Path) -> None:
+    path = tmp_path / "my runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(8):
+        with tracer.run("booking", metadata={"trial": number % 2, "by": "two words"}) as run:
+            run.score("reward", number < 4, by="code")
+    tracer.shutdown()
+    filters = ("--meta", "trial=0", "--meta", "by=two words", "--agent", "booking")
+    (printed,) = [line for line in lines(path, "why", *filters) if "agentspan " in line]
+    program, *words = shlex.split(printed)
+    assert program == "agentspan"
+    assert words[-2:] == ["--db", str(path)]
+    again = CliRunner().invoke(main, words)
+    assert again.output.startswith("2 of 4 runs failed reward>=1")
+    folder_of_db = CliRunner().invoke(main, ["why", *filters], env={"AGENTSPAN_DB": str(path)})
+    assert "--db" not in folder_of_db.output
 
 
 def test_findings_of_runs_without_tasks_carry_the_warning(tmp_path: Path) -> None:
@@ -293,7 +319,7 @@ def test_a_run_that_passed_or_in_which_no_step_failed_is_told(tmp_path: Path) ->
     signature = document(path, runs[1], "--outcome", "reward>=1")["signature"]["id"][:4]
     (show, same) = (line.partition(": agentspan ")[2] for line in quiet if ": agentspan " in line)
     assert lines(path, *show.split())[0].startswith(f"run {runs[1]}")
-    assert same == f"runs --signature {signature}"
+    assert same.startswith(f"runs --signature {signature} --db ")
     assert lines(path, *same.split())[1].startswith(runs[1][:10])
 
 
@@ -309,3 +335,119 @@ def test_a_part_of_the_runs_is_named(tmp_path: Path) -> None:
     compared = document(path)["compared"]
     assert (compared["drawn"], compared["stratified"]) == (900, True)
     assert 500 < compared["read"] < 600
+
+
+@pytest.fixture
+def recovered(tmp_path: Path) -> Path:
+    """Four runs that retry a call until it passes; two of them fail later, with an error of their own."""
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(4):
+        with suppress(ValueError), tracer.run("shop"):
+            for attempt in range(2):
+                with suppress(ConnectionError), tracer.span("tool", {"name": "fetch", "arguments": {"u": 1}}) as span:
+                    if attempt == 0:
+                        raise ConnectionError("reset")
+                    span.set_result({"ok": 1})
+            if number < 2:
+                raise ValueError(f"bad final answer {number}")
+    tracer.shutdown()
+    return path
+
+
+def test_an_error_of_the_run_itself_is_a_group_though_a_step_failed_and_was_recovered(recovered: Path) -> None:
+    shown = lines(recovered, "why", columns=100)
+    text = "\n".join(shown)
+    assert shown[2] == "failed runs, by what failed (a run can be in several)"
+    assert shown[3].endswith("  Run: ValueError: bad final answer <n>")
+    assert shown[4].strip() == "in 2 of 2 failed runs, and in 0 of 2 that passed"
+    assert "in 2 of 2 failed runs, and in 2 of 2 that passed; recovered in all of them\n" in text
+    own, step = document(recovered)["groups"]
+    assert (own["kind"], own["recovered"], step["kind"], step["recovered"]) == ("run", False, "step", True)
+    found = json.loads(call(recovered, "runs", "--signature", own["signature"], "--json").stdout)
+    assert found["total"] == 2
+
+
+def test_an_error_that_a_step_raised_is_no_group_of_its_own(db: Path) -> None:
+    assert [(group["kind"], group["recovered"]) for group in document(db)["groups"]] == [("step", False)]
+
+
+def test_a_run_that_has_not_ended_says_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        run = db.agent_instances.register("shop").id
+        db.agent_instances.start(run)
+        assert "  still open: before its first step" in lines(path, "why", run)
+        db.agent_spans.create(run, "tool", "complete", {"name": "find"}, {"output": "x"})
+        assert "  still open: after step 1" in lines(path, "why", run)
+        db.agent_spans.create(run, "tool", "active", {"name": "fetch", "arguments": {"u": 1}})
+        shown = "\n".join(lines(path, "why", run))
+    assert "  still open: in step 2, Tool fetch(u=1)\n" in shown
+    assert f"  read it: agentspan show {run[:10]} --db {path}\n" in f"{shown}\n"
+    assert "it ended" not in shown
+    assert "the same ending" not in shown
+    assert document(path, run)["still_open"] == {"step": 2, "title": "Tool fetch(u=1)"}
+
+
+def test_the_passing_run_is_the_nearest_of_the_latest(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(23):
+        with suppress(ToolFailed), tracer.run("shop"):
+            with tracer.span("llm", {"model": "m"}) as span:
+                span.set_result({"text": f"word {number}"})
+            with tracer.span("tool", {"name": "find" if number else "buy"}):
+                if not number:
+                    raise ToolFailed("no")
+    tracer.shutdown()
+    run = document(path)["groups"][0]["run_id"]
+    shown = lines(path, "why", run)
+    assert "nearest of the latest 20 of 22 passing runs of this agent:" in shown
+    assert document(path, run)["nearest"]["passing"] == 22
+    assert "≠ after 1 step that differs only in words: another step" in shown
+    assert "  passing   2 ✓ Tool find" in "\n".join(shown)
+
+
+def test_one_run_without_an_outcome_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        for status in ("failed", None):
+            run = db.agent_instances.register("shop").id
+            db.agent_instances.start(run)
+            if status is not None:
+                db.agent_instances.finish(run, "failed")
+    assert " · 1 has no outcome" in " ".join(lines(path, "why")[:2])
+
+
+def test_of_what_differs_the_name_of_the_tool_comes_first_and_the_rest_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for name in ("find", "buy"):
+        with suppress(ToolFailed), tracer.run("shop"):
+            with tracer.span("llm", {"model": "m"}) as span:
+                arguments = {"a": name, "b": name, "c": name}
+                span.set_result({"tool_calls": [{"function": {"name": name, "arguments": arguments}}]})
+            if name == "buy":
+                raise ToolFailed("no")
+    tracer.shutdown()
+    shown = lines(path, "why", "-")
+    at = shown.index("  what differs: passing → this one")
+    assert shown[at + 1] == "    result.tool_calls.0.function.name: find → buy"
+    assert shown[at + 3] == "    2 more: --json"
+    assert "≠ the first step already differs: another answer" in shown
+
+
+def test_where_nothing_goes_with_failure_it_is_said_what_would_be_missed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(40):
+        with tracer.run("booking") as run:
+            if number % 4 < 2:
+                with tracer.span("tool", {"name": "pay"}):
+                    pass
+            run.score("reward", number % 2, by="code")
+    tracer.shutdown()
+    text = " ".join(lines(path, "why", "--outcome", "reward>=1"))
+    said = r"a cause of less than ×[\d.]+ would be missed more than once in five times; most of these things would need"
+    assert re.search(said, text)
+    assert "q = " not in text

@@ -117,7 +117,7 @@ def test_a_program_is_recorded_and_keeps_its_streams_and_its_exit_code(folder: P
         (line,) = err.splitlines()
         assert line.startswith("agentspan: run ")
         assert "(agent) is in" in line
-        assert "agentspan --db" in line
+        assert "agentspan show" in line
     with start(folder, "record", "-m", "agent") as process:
         assert process.communicate("module\n", 60)[0] == "MODULE\n"
     assert stored(folder) == [("llm", "complete", 5)] * 3

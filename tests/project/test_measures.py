@@ -7,8 +7,8 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 549,
-    "lines of code": 47_350,
+    "files": 550,
+    "lines of code": 47_535,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 145,

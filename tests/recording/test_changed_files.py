@@ -289,7 +289,7 @@ def test_a_copy_over_the_file_is_a_fault_until_a_sound_file_is_there(tmp_path: P
 @BOTH
 def test_a_change_is_noticed_by_a_flush_though_nothing_is_recorded(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability=durability)
+    tracer = Tracer(path, durability=durability, tuning=STANDARD._replace(drain_tick_s=500.0))  # no thread looks first
     with tracer.run("mine"):
         stored(tracer, 5, "before")
         beside(path, "-wal").unlink()

@@ -56,9 +56,9 @@ def test_the_thread_comes_after_many_commits_and_goes(tmp_path: Path, monkeypatc
     path = tmp_path / "runs.db"
     tracer = agentspan.Tracer(path, raise_errors=True, durability="commit", sync_every_s=None)
     record(tracer, 490)
-    assert started == []
+    assert "agentspan-checkpoint" not in [thread.name for thread in started]  # a slow disk may have begun another one
     record(tracer, 10)
-    assert [thread.name for thread in started] == ["agentspan-checkpoint"]
+    assert "agentspan-checkpoint" in [thread.name for thread in started]
     tracer.shutdown()
     assert checkpointing() == []
 
