@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def said(db: str, arguments: list[str], both: tuple[str, str]) -> str:
     result = call(db, *arguments)  # type: ignore[arg-type]
     text = f"{result.exit_code}\n{result.output}"
     for name in (*both, str(Location("postgresql", both[1])), str(Path("runs.db").absolute())):
-        text = text.replace(name, "DB")
+        text = text.replace(shlex.quote(name), "DB").replace(name, "DB")
     text = re.sub(r"\d+\.\d{6,}(?!Z|\d)", lambda number: f"{float(number[0]):.9g}", text).replace("\n0 bytes freed", "")
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d+ s ago", "T", text) if arguments[0] in dict_of(CHANGING) else text
 
