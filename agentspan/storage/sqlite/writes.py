@@ -233,8 +233,9 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
 
 def _with_values(rows: Sequence[AgentSpanRow]) -> tuple[str, ...]:
     """Return the columns of spans, without those that are null in all of these (0.3 µs a span)."""
-    empty = [names for names, given in _of_rare if set(map(given, rows)) == {(None,) * len(names)}]
-    return tuple(name for name in AgentSpanRow._fields if not any(name in names for names in empty))
+    # No generator: one that is left drops interrupts.
+    empty = {name for names, given in _of_rare if set(map(given, rows)) == {(None,) * len(names)} for name in names}
+    return tuple([name for name in AgentSpanRow._fields if name not in empty])
 
 
 def _stored(connection: sqlite3.Connection, rows: Sequence[AgentSpanRow]) -> dict[str, tuple[Value, ...]]:
