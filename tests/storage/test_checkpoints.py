@@ -60,7 +60,7 @@ def test_the_thread_comes_after_many_commits_and_goes(tmp_path: Path, monkeypatc
     record(tracer, 10)
     assert "agentspan-checkpoint" in [thread.name for thread in started]
     tracer.shutdown()
-    assert checkpointing() == []
+    assert [thread for thread in checkpointing() if thread in started] == []  # others may have theirs
 
 
 def test_a_caller_is_not_asked_to_checkpoint(tmp_path: Path) -> None:
