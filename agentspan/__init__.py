@@ -143,7 +143,7 @@ _MODULES = {
     "storage.memory": ("MemoryStorage",),
     "storage.sqlite": ("SQLiteStorage",),
 }
-"""Where the names are, but for errors."""
+"""The names of each module, but for errors."""
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 

@@ -1,4 +1,6 @@
-"""What `import agentspan` costs beside `import pydantic` with one model class, and what the first span costs.
+"""The time of `import agentspan` beside `import pydantic` with one model class, and that of the first span.
+
+The first span imports what recording needs.
 
 Each figure is the median of fresh processes that take turns, so that a noisy machine is noisy for all of them. All are
 compiled before, as an installed package is, also where the environment says that Python shall not keep that.

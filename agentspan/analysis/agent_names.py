@@ -1,4 +1,4 @@
-"""What a person types in a filter, as the storage has it: agents by `AGENT@VERSION`, and rules over its scores."""
+"""Filters as the storage has them: the agents of an `AGENT@VERSION` that a person typed, and the scores of rules."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace

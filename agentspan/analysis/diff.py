@@ -340,7 +340,7 @@ def _first(entries: Sequence[_Entry]) -> int | None:
 
 
 def _pair_answers(entries: list[_Entry], first: int) -> None:
-    """Where a model answered otherwise in each run, make a pair of both answers.
+    """Make a pair of both answers at each place where the model answered otherwise in each run.
 
     The alignment may have kept the answer of one run for a later one of the other: it would stand twice, and which of
     both it is would depend on the order of the runs.

@@ -34,7 +34,7 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 _RULE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<op>>=|<=|==|!=|>|<)\s*(?P<wanted>[^<>=!].*?)\s*", re.DOTALL)
 _BY_STATUS = {"complete": True, "failed": False}
 _TRUTHS = {"true": 1.0, "false": 0.0}
-"""What a score that was given as a bool is stored as."""
+"""The numbers as which scores are stored that were given as true and false."""
 MOST_NAMED = 4
 """Values of a score that an error names."""
 STATUS = "status"

@@ -24,7 +24,7 @@ _ID = re.compile("[0-9a-f]{1,12}")
 
 
 class _Run(Protocol):
-    """What has to be known of a run."""
+    """The columns of a run that are needed."""
 
     @property
     def id(self) -> str: ...

@@ -52,9 +52,8 @@ class _Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(0) from None
         except (AgentspanError, OSError) as error:
-            is_rule = (
-                isinstance(error, InvalidValue) and error.field == "outcome"
-            )  # of the command line, which is wrong
+            # A wrong rule for outcomes leaves the question without an answer: that is not the answer "failed".
+            is_rule = isinstance(error, InvalidValue) and error.field == "outcome"
             raise (Unanswered if is_rule else Failed)(_message(error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,6 +1,11 @@
-"""Packages that stand for a framework and its instrumentor, in a folder for PYTHONPATH."""
+"""Packages that stand for a framework and its instrumentor, in a folder for PYTHONPATH, or for this process."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 CLIENT = """
 def ask(question):
@@ -61,3 +66,19 @@ def packages_in(folder: Path) -> Path:
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: openinference-instrumentation-openai\nVersion: 9.9\n")
     (about / "entry_points.txt").write_text(ENTRIES)
     return folder
+
+
+@contextmanager
+def importable(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> Iterator[None]:
+    """Let this process import a module of a package by its full name, until the end of the block."""
+    package, *parts = name.split(".")
+    for number in range(len(parts)):
+        inner = folder.joinpath(package, *parts[:number])
+        inner.mkdir(parents=True, exist_ok=True)
+        (inner / "__init__.py").touch()
+    folder.joinpath(package, *parts).with_suffix(".py").write_text(source)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
+    yield
+    for each in [each for each in sys.modules if each.partition(".")[0] == package]:
+        sys.modules.pop(each)

@@ -1,7 +1,6 @@
 """DSPy's calls have the tokens and the cost of its history, which its instrumentor leaves out."""
 
 import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from agentspan import Tracer
 from agentspan.otel import SpanProcessor
 from agentspan.otel.instruments.dspy_usage import WRAPPING
+from tests.otel.fake_packages import importable
 from tests.otel.replaying import spans_in
 
 BASE_LM = """
@@ -26,18 +26,10 @@ class BaseLM:
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A model of a package with DSPy's names."""
-    folder = tmp_path / "packages" / "dspy" / "clients"
-    folder.mkdir(parents=True)
-    for path in (folder.parent / "__init__.py", folder / "__init__.py"):
-        path.touch()
-    (folder / "base_lm.py").write_text(BASE_LM)
-    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
-    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
-    WRAPPING.turn_on()
-    yield importlib.import_module("dspy.clients.base_lm").BaseLM()
-    WRAPPING.turn_off()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "dspy"]:
-        sys.modules.pop(name)
+    with importable(tmp_path / "packages", monkeypatch, "dspy.clients.base_lm", BASE_LM):
+        WRAPPING.turn_on()
+        yield importlib.import_module("dspy.clients.base_lm").BaseLM()
+        WRAPPING.turn_off()
 
 
 def test_a_call_has_the_tokens_and_the_cost_of_the_history(tmp_path: Path, model: Any) -> None:

@@ -1,7 +1,6 @@
 """An agent of LlamaIndex has its name on the span of its run, which instrumentors leave out."""
 
 import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from agentspan import Tracer
 from agentspan.model.rows import AgentRow
 from agentspan.otel import SpanProcessor
 from agentspan.otel.instruments.llama_index_agents import WRAPPING
+from tests.otel.fake_packages import importable
 from tests.otel.replaying import runs_in
 
 DISPATCHER = """
@@ -26,17 +26,11 @@ class Dispatcher:
 @pytest.fixture
 def dispatcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A dispatcher of a package with LlamaIndex's names."""
-    folder = tmp_path / "packages" / "llama_index_instrumentation"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    (folder / "dispatcher.py").write_text(DISPATCHER)
-    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
-    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
-    WRAPPING.turn_on()
-    yield importlib.import_module("llama_index_instrumentation.dispatcher").Dispatcher()
-    WRAPPING.turn_off()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "llama_index_instrumentation"]:
-        sys.modules.pop(name)
+    name = "llama_index_instrumentation.dispatcher"
+    with importable(tmp_path / "packages", monkeypatch, name, DISPATCHER):
+        WRAPPING.turn_on()
+        yield importlib.import_module(name).Dispatcher()
+        WRAPPING.turn_off()
 
 
 def test_the_run_has_the_name_that_the_agent_was_given(tmp_path: Path, dispatcher: Any) -> None:

@@ -1,7 +1,6 @@
 """A run of smolagents that raises has an end, which its instrumentor leaves out."""
 
 import importlib
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from agentspan import Tracer
 from agentspan.otel import SpanProcessor
 from agentspan.otel.instruments.smolagents_runs import WRAPPING
+from tests.otel.fake_packages import importable
 from tests.otel.recorded import exception, mapped
 from tests.otel.replaying import runs_in, spans_in
 
@@ -28,16 +28,9 @@ SCOPE = "openinference.instrumentation.smolagents"
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module of a package with smolagents' names."""
-    folder = tmp_path / "packages" / "smolagents"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    (folder / "agents.py").write_text(AGENTS)
-    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
-    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
-    yield importlib.import_module("smolagents.agents")
-    WRAPPING.turn_off()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "smolagents"]:
-        sys.modules.pop(name)
+    with importable(tmp_path / "packages", monkeypatch, "smolagents.agents", AGENTS):
+        yield importlib.import_module("smolagents.agents")
+        WRAPPING.turn_off()
 
 
 def instrumented(agent: Any, otel: trace.Tracer) -> None:

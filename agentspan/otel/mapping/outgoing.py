@@ -40,7 +40,7 @@ Write = Callable[[Any], Any]
 
 
 class Out(NamedTuple):
-    """Where a field goes: the attribute, and how its value is written."""
+    """The attribute of a field, and the function that writes its value."""
 
     attribute: str
     write: Write
@@ -89,7 +89,7 @@ _WRITERS: Mapping[Callable[[Any], Any], Write] = {
     instructions: _instructions,
     tools: _tools,
 }
-"""How the value of a field is written, by how it is read; as it is if it is read as it is."""
+"""The functions that write the values of fields, by those that read them. Other values are written as they are."""
 
 
 _CONTENTS = {
