@@ -184,7 +184,7 @@ class Batch:
             unit = decode_unit(body[2:].decode())
             change = unit.changes[0]
             if isinstance(change, Put) and not isinstance(change.row, ScoreRow):
-                self.first.append(unit)  # a writer, a trace; of older versions, also a run: its spans need it
+                self.first.append(unit)  # a writer, a trace
             else:
                 self._later.append([UNIT, body[2:].decode()])
         elif kind == REGISTRATION:

@@ -79,6 +79,5 @@ def _change(kind: str, type_: Any, *fields: Any) -> Change:
         if isinstance(row, AgentSpanRow):
             row = row._replace(is_aggregate=stored_aggregate(row.schema_name, row.payload))
         return Put(row, (), tuple(Violation(*each) for each in violations), minted)
-    id, leaves, values, *rest = fields
-    over = tuple(Over(frozenset(of), instead) for of, instead in (rest[0] if rest else ()))  # older versions have none
-    return Move(type_, id, frozenset(leaves), values, over=over)
+    id, leaves, values, over = fields
+    return Move(type_, id, frozenset(leaves), values, over=tuple(Over(frozenset(of), to) for of, to in over))

@@ -10,7 +10,7 @@ from agentspan import files
 from agentspan.interrupts import let_through
 from agentspan.journal import journal_folder
 from agentspan.journal.locked_files import Changing, Locked, held
-from agentspan.journal.segments import FORMS, MARK, START, mark_form, marked
+from agentspan.journal.segments import FORM, MARK, START, mark_form, marked
 
 
 class Left(Locked):
@@ -60,7 +60,7 @@ class Left(Locked):
             return
         if not known:
             self.damaged = "where it is drained up to is damaged; all of it was read again"
-        elif self.data[:MARK] != FORMS.get("".join(self.path.suffixes[-2:])):
+        elif self.data[:MARK] != FORM.ljust(MARK, b"\0"):
             self.damaged = "its first bytes are damaged"
 
     def trim(self, drained: int, sequence: int) -> None:

@@ -25,13 +25,12 @@ from agentspan.journal.records import END, HEADER
 FORM = b"agentspan journal 3\n"
 """The first bytes of a segment, for people. Programs check the format in the file name, where no bit can flip."""
 SUFFIX = ".v3.segment"
-"""Another format has another suffix. Such files are left for the version that can read them."""
-SUFFIXES = (".v1.segment", ".v2.segment", SUFFIX)  # it reads all; v1 has no records H, v1 and v2 have no R
+"""Another format has another suffix. Such files are left for the version that can read them; 1 and 2 were before the
+first release."""
 NEW = ".new"
 START = 48
 """Position of the first record."""
 
-FORMS = {suffix: FORM.replace(b"3", suffix[2].encode()).ljust(32, b"\0") for suffix in SUFFIXES}
 MARK = 32
 """Position of the mark: where the first record begins that is not in the storage yet, its number, and their CRC."""
 mark_form = struct.Struct("<IQ")

@@ -9,7 +9,7 @@ from agentspan import files
 from agentspan.interrupts import let_through
 from agentspan.journal.journal_folder import check, make_state_folder, refusal, state_folder, warn
 from agentspan.journal.left_segments import take_over
-from agentspan.journal.segments import NEW, SUFFIX, SUFFIXES, Segment, room_for
+from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for
 
 _TYPES = ".v1.types"
 _REMOVED = "removed.v1.mark"
@@ -69,7 +69,7 @@ def segments(folder: Path) -> list[Path]:
         warn(why)
         return []
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIXES))
+        names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
     except OSError as raised:
         let_through(raised)
         return []
@@ -82,7 +82,7 @@ def bytes_of_others(folder: Path, writer_id: str) -> int:
     try:
         with os.scandir(folder) as found:
             for each in found:
-                if each.name.endswith(SUFFIXES) and not each.name.startswith(writer_id):
+                if each.name.endswith(SUFFIX) and not each.name.startswith(writer_id):
                     size += each.stat(follow_symlinks=False).st_size
     except OSError as raised:  # none yet, or another process has just drained one: the next look counts anew
         let_through(raised)
@@ -151,9 +151,9 @@ def tidy(folder: Path) -> None:
         return
     try:
         names = os.listdir(folder)
-        writers = {name.partition("-")[0] for name in names if name.endswith(SUFFIXES)}
+        writers = {name.partition("-")[0] for name in names if name.endswith(SUFFIX)}
         for name in names:
-            if name.endswith(tuple(suffix + NEW for suffix in SUFFIXES)):
+            if name.endswith(SUFFIX + NEW):
                 left = take_over(folder / name)
                 if left is not None:
                     with left:

@@ -133,7 +133,7 @@ def _seen(writer: WriterRow) -> Literal["alive", "dead"] | Unseen:
 _TIMES = " time:["
 _TIME_OF_THE_HOST = "time:[4026531834]"
 """The time namespace of the host, which Linux numbers like this everywhere (PROC_TIME_INIT_INO). It is not stored: most
-rows have it, and those of older versions name none."""
+rows have it."""
 
 
 def _boot_id() -> str:

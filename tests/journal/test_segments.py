@@ -221,8 +221,8 @@ def test_what_is_being_made_is_not_tidied_up(tmp_path: Path) -> None:
     os.close(file)
 
 
-@pytest.mark.parametrize("name", ["writer-1.v4.segment", "writer-1.v4.segment.new", "notes.txt"])
-def test_newer_forms_and_what_is_not_ours_are_left_alone(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["writer-1.v2.segment", "writer-1.v4.segment", "writer-1.v4.segment.new", "notes.txt"])
+def test_other_forms_and_what_is_not_ours_are_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"whatever")
     assert segments(tmp_path) == []
     tidy(tmp_path)
