@@ -25,17 +25,19 @@ import psycopg
 from make_runs import LARGE, Maker
 from measuring import bar, machine, verdict
 
+from agentspan.analysis.runs import find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
 from agentspan.model.changes import Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import RunFilter
 from agentspan.storage.postgres import statements
 from agentspan.storage.postgres.single_statements import moving
 from agentspan.storage.postgres.values import register
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.registry import open_direct
+from agentspan.storage.run_filter import RunFilter
 
 BATCH = 500
 FINISHES = 10
@@ -214,17 +216,15 @@ def measure(url: str, spans: int, rounds: int, large: int, batches: int) -> None
 
 
 def _read(storage: Storage, run: str) -> int:
-    return sum(1 for _ in storage.iter_spans(run))
+    return sum(1 for _ in storage.ask(SpansOf(run)))
 
 
 def readings(storage: Storage, clock: Clock, rounds: int) -> None:
     """Measure what is answered from the index."""
-    analytics = storage.capabilities().analytics
-    assert analytics is not None
     asked: dict[str, Callable[[], object]] = {
-        "runs": lambda: analytics.find_runs(RunFilter(), limit=50, offset=0),
-        "runs by cost": lambda: analytics.find_runs(RunFilter(), limit=50, offset=0, sort="cost"),
-        "failed runs": lambda: analytics.find_runs(RunFilter(failed=True), limit=50, offset=0),
+        "runs": lambda: find_runs(storage),
+        "runs by cost": lambda: find_runs(storage, sort="cost"),
+        "failed runs": lambda: find_runs(storage, RunFilter(failed=True)),
         "stats with percentiles": lambda: stats(storage),
     }
     for what, words in SEARCHES.items():
@@ -232,8 +232,7 @@ def readings(storage: Storage, clock: Clock, rounds: int) -> None:
     for name in ("runs", next(name for name in asked if name.startswith("search"))):
         wall, cpu = clock.of(asked[name])
         print(f"the first {name.partition(':')[0]} fills the index: {wall:.0f} s, cpu {cpu:.0f} s")
-    found = analytics.find_runs(RunFilter(), limit=0, offset=0)
-    assert found is not None
+    found = find_runs(storage, limit=0)
     print(f"{found.totals.spans:,} spans in {found.total:,} runs")
     for name, ask in asked.items():
         wall, cpu = median([clock.of(ask) for _ in range(rounds)])

@@ -31,6 +31,7 @@ import agentspan
 from agentspan import clock, ids
 from agentspan.analysis import tree
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage.questions import SpansOf
 
 SIZES = "10000,100000,1000000,5000000"
 TREE = 10_000
@@ -209,7 +210,7 @@ def measure(path: Path, tree_run: str, spans: int, seed: int) -> dict[str, float
         )
         figures["agent in time"] = statistics.median(in_time)
         figures["tree's page"] = statistics.median(page(tree_run, i * TREE // PAGES) for i in range(PAGES))
-        figures["tree"] = milliseconds(lambda: tree.build(db.storage.iter_spans(tree_run)))
+        figures["tree"] = milliseconds(lambda: tree.build(db.storage.ask(SpansOf(tree_run))))
     return figures
 
 

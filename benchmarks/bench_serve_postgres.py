@@ -22,6 +22,7 @@ from pathlib import Path
 from bench_serve import PAYLOAD, RESULT, Connection, Server, Turn, connected, finished, request
 
 import agentspan
+from agentspan.storage.questions import Counts
 from agentspan.storage.registry import open_direct
 
 PROXY = Path(__file__).with_name("delaying_proxy.py")
@@ -111,7 +112,7 @@ def main() -> None:
         cpu = sum(server.cpu() for server in servers) - cpu
         times = sorted(each for turn in turns for each in turn.times)
         number = len(times)
-        counts = storage.counts([run.id])[run.id]
+        counts = storage.ask(Counts([run.id]))[run.id]
         print(
             f"{asked.clients} clients, {asked.servers} servers, {asked.round_trip_ms:g} ms: {number / took:,.0f} "
             f"requests/s, p50 {times[number // 2] * 1000:.1f} ms, p99 {times[number * 99 // 100] * 1000:.1f} ms, "

@@ -25,6 +25,7 @@ import psycopg
 
 import agentspan
 from agentspan.maintenance.copying import copy
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.registry import open_direct
 
 ROOT = Path(__file__).parent.parent
@@ -103,7 +104,7 @@ def compared(one: str, other: str) -> int:
     with contextlib.closing(both[0]), contextlib.closing(both[1]):
         for run in agentspan.read(both[0]).runs(limit=None).runs:
             # The agent of that name may be another row there: what was recorded before has made it.
-            spans, others = ([span._replace(agent_id="") for span in each.iter_spans(run.run.id)] for each in both)
+            spans, others = ([span._replace(agent_id="") for span in each.ask(SpansOf(run.run.id))] for each in both)
             assert spans == others, run.run.id
             total += len(spans)
     return total

@@ -25,6 +25,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, ScoreRow
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import fallback
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account
 
 BATCH = 5000
 LARGE = 10_000
@@ -45,7 +46,7 @@ class Maker:
     def __init__(self, storage: Storage, seed: int, *, verdicts: bool = False) -> None:
         self.random = random.Random(seed)
         self.verdicts = verdicts
-        self.ids = ids.IdSource(storage.account().partition)
+        self.ids = ids.IdSource(storage.ask(Account()).partition)
         with_agents = agentspan.open(storage)
         self.agents = [
             with_agents.agent_instances.register(name, agent_version={"external_identifier": version})

@@ -23,9 +23,10 @@ from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import fallback
-from agentspan.storage.analytics import RunBrief
+from agentspan.storage.answers import RunBrief
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account
 
 CAUSES = {
     "argument": "Tool pay with currency=EUR",
@@ -94,7 +95,7 @@ class _Maker:
     def __init__(self, storage: Storage, seed: int, cause: str | None) -> None:
         self.dice = random.Random(seed)
         self.cause = cause
-        self.ids = ids.IdSource(storage.account().partition)
+        self.ids = ids.IdSource(storage.ask(Account()).partition)
         agents = agentspan.open(storage).agent_instances
         self.agents = [agents.register("shop", agent_version={"external_identifier": version}) for version in "12"]
         self.now_ns = BEGAN_NS

@@ -23,6 +23,7 @@ import click
 
 import agentspan
 from agentspan.model.resources import AgentInstance
+from agentspan.storage.questions import SpansOf
 
 
 class ToolFailed(Exception):
@@ -138,7 +139,7 @@ def report(path: Path, spans: int, seconds: float) -> None:
         while page := db.agent_instances.list(offset=offset, page_size=100):
             runs += page
             offset += len(page)
-        rows = [span for run in runs for span in db.storage.iter_spans(run.id)]
+        rows = [span for run in runs for span in db.storage.ask(SpansOf(run.id))]
         statuses = sorted({span.status for span in rows})
         print(", ".join(f"{sum(span.status == status for span in rows)} {status}" for status in statuses))
         print(f"{sum(not span.summary for span in rows)} without a summary, of {len(rows)} in {len(runs)} runs")

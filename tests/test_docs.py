@@ -17,6 +17,7 @@ import pytest
 import agentspan
 from agentspan import database, errors, testing
 from agentspan.analysis import search, tree_folding
+from agentspan.analysis.search import Hit, Hits
 from agentspan.cli import main, reading, tree
 from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
@@ -32,7 +33,7 @@ from agentspan.recording.sinks import backlog
 from agentspan.schemas import conformance, meaning, schema_checks, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage import tokenizing
-from agentspan.storage.analytics import Hit, Hits, RunList, RunSummary, RunTotals, Stat
+from agentspan.storage.answers import RunList, RunSummary, RunTotals, Stat
 from agentspan.testing import run as testing_run
 from agentspan.tuning import STANDARD
 from tests.checkout import ROOT

@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from agentspan.analysis.outcomes import check_kind, parse
 from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import LatestScores, Query
 from agentspan.storage.run_filter import RunFilter
 from agentspan.storage.scanning import scan
-from agentspan.storage.scores import latest_scores
 
 AT = "@"
 """Stands between an agent and its version: `researcher@1.0`."""
@@ -26,7 +26,7 @@ def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
         InvalidValue: a rule compares a score that is a number with a label, or the other way round.
     """
     for rule in map(parse, filter.scores):
-        check_kind(rule, latest_scores(storage, rule.name, rule.source))
+        check_kind(rule, storage.ask(LatestScores(rule.name, rule.source)))
     if filter.agent is None or any(_agents(storage, filter.agent)):
         return filter
     name, at, version = filter.agent.rpartition(AT)
@@ -70,7 +70,7 @@ def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
     for row in versions:
         if row.external_identifier == version:
             query = Query("agent_instance", {"agent_version_id": row.id}, descending=True, limit=1)
-            found += [run for run in storage.page(query).rows if isinstance(run, AgentInstanceRow)]
+            found += [run for run in storage.ask(query).rows if isinstance(run, AgentInstanceRow)]
     if not found:
         known = dict.fromkeys(row.external_identifier for row in reversed(versions))
         raise NotFound(f"no run of {name[:40]!r} has the version {version[:40]!r}; {some('versions', [*known])}")

@@ -16,6 +16,7 @@ from agentspan.analysis.step_keys import Step, StepKeys, tools_of
 from agentspan.analysis.tree import Node, build
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
 
 MAX_RUNS = 500
 """Runs of a baseline that are read, the latest ones: all of their spans are."""
@@ -122,7 +123,7 @@ def _is_other_call(step: Step, own: Step | None) -> bool:
 
 def _next(storage: Storage, run_id: str, place: Place) -> tuple[bool, Step | None]:
     """Return whether a run reaches a place, and its step there."""
-    outline = _outline(build(storage.iter_spans(run_id)), StepKeys())
+    outline = _outline(build(storage.ask(SpansOf(run_id))), StepKeys())
     before = [*islice(outline, len(place.before))]
     same = len(before) == len(place.before) and all(
         depth == other_depth and step.key.course == other.key.course

@@ -18,11 +18,11 @@ from agentspan.analysis.drift import PASSED, blindness, differences, outcomes_of
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.analysis.drift_text import missed_drop
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
-from agentspan.analysis.stats import Stat
 from agentspan.analysis.tool_mix import TOOL_TYPES
 from agentspan.figures import cost_text, duration_text, p_text, share_text
 from agentspan.schemas.aggregates import AGGREGATES, built_in_part
 from agentspan.schemas.span_types import fallback
+from agentspan.storage.answers import Stat
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 ROUNDS = 5000

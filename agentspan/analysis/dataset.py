@@ -14,9 +14,8 @@ from typing import Any, Literal
 
 from agentspan import clock, jsontext
 from agentspan.analysis import chat, parquet
+from agentspan.analysis.endings import ending_of
 from agentspan.analysis.failed_step import failed_step
-from agentspan.analysis.failures import ending_of, uses_of
-from agentspan.analysis.runs import Name, names_of
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.model.scores import NOTE
@@ -25,7 +24,8 @@ from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.signatures import error_parts, run_signature, signature
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scores import newest_scores, tags_of
+from agentspan.storage.questions import Find, NewestScores, SpansOf, Tags
+from agentspan.storage.row_by_row import Name, names_of, uses_of
 
 BATCH = 100
 """Runs whose names, tags and scores are read together, and rows of a row group."""
@@ -67,14 +67,14 @@ def rows(storage: Storage, run_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield a row for each of these runs, with the members of COLUMNS."""
     ids = iter(run_ids)
     while batch := list(islice(ids, BATCH)):
-        found = storage.find(*batch).rows
+        found = storage.ask(Find(*batch)).rows
         runs = [run for id in batch if isinstance(run := found.get(id, _GONE)[1], AgentInstanceRow)]
-        names, tags = names_of(storage, runs), tags_of(storage, batch)
+        names, tags = names_of(storage, runs), storage.ask(Tags(batch))
         scores: dict[str, list[ScoreRow]] = {id: [] for id in batch}
-        for score in newest_scores(storage, batch):
+        for score in storage.ask(NewestScores(batch)):
             scores[score.agent_instance_id].append(score)
         for run in runs:
-            row = _row(run, names[run.id], tags[run.id], scores[run.id], [*storage.iter_spans(run.id)])
+            row = _row(run, names[run.id], tags[run.id], scores[run.id], [*storage.ask(SpansOf(run.id))])
             # `datasets` takes the types of the first 10 MB, in which a column of nulls would have none
             yield {name: (row[name] or "") if COLUMNS[name] == "text" else row[name] for name in COLUMNS}
 

@@ -24,6 +24,7 @@ from agentspan.schemas.meaning import describe
 from agentspan.schemas.signatures import type_title
 from agentspan.schemas.span_types import fallback, title_of
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find
 
 MAGIC = b"PAR1"
 """The first bytes of a Parquet file."""
@@ -102,7 +103,7 @@ def _lines_of(storage: Storage, row: Row, referred: dict[tuple[str, str], Referr
         randomness = sha256("\x1f".join((run, *key)).encode("utf-8", "surrogatepass")).digest()
         return str(run[:_HEAD]) + ids.encode_randomness(randomness)
 
-    stored = storage.find(run, id_of("span", "0"), instance_id=run).rows
+    stored = storage.ask(Find(run, id_of("span", "0"), instance_id=run)).rows
     if run in stored and len(stored) < 2:  # recorded, or imported from another file: it has its own steps
         return
     which = (row["agent"], row["version"])

@@ -12,7 +12,6 @@ from typing import Literal
 
 from agentspan.analysis.baseline import Against, against, place_of
 from agentspan.analysis.filter_words import parse
-from agentspan.analysis.runs import names_of
 from agentspan.analysis.sibling_alignment import Alignment, Pair, align
 from agentspan.analysis.step_keys import Step, StepKeys, cleaned
 from agentspan.analysis.tree import Node, build, every, sums, title_of
@@ -21,6 +20,8 @@ from agentspan.blobs import described
 from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf
+from agentspan.storage.row_by_row import names_of
 
 Kind = Literal["same", "words", "answer", "arguments", "result", "status", "retries", "moved", "added", "removed"]
 SMALL: frozenset[Kind] = frozenset({"same", "words"})
@@ -153,7 +154,7 @@ def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None, zone:
         parse(baseline, "against")  # an error comes before the work
     rows = [_run(storage, id) for id in (a, b)]
     names = names_of(storage, rows)
-    spans_a, spans_b = ([*storage.iter_spans(row.id)] for row in rows)
+    spans_a, spans_b = ([*storage.ask(SpansOf(row.id))] for row in rows)
     runs = [
         DiffRun(row.id, *names[row.id], row.status, **sums(spans)._asdict(), duration_ms=row.duration_ms, task=row.task)
         for row, spans in zip(rows, (spans_a, spans_b), strict=True)
@@ -169,7 +170,7 @@ def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None, zone:
 
 
 def _run(storage: Storage, id: str) -> AgentInstanceRow:
-    found = storage.find(id, instance_id=id).rows.get(id)
+    found = storage.ask(Find(id, instance_id=id)).rows.get(id)
     if found is None or not isinstance(found[1], AgentInstanceRow):
         raise NotFound(f"no run has the id {id}")
     return found[1]

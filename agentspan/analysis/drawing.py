@@ -7,7 +7,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 
-from agentspan.storage.analytics import RunBrief
+from agentspan.storage.answers import RunBrief
 
 COMPARED_RUNS = 2000
 """Runs that are compared, at most."""

@@ -49,7 +49,7 @@ from agentspan.analysis.stats import stats
 from agentspan.analysis.tool_mix import ToolMix, tool_mix
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.analytics import Progress
+from agentspan.storage.answers import Progress
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
 

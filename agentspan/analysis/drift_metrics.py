@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import RunSum
+from agentspan.storage.answers import RunSum
 from agentspan.storage.protocol import Storage
-from agentspan.storage.run_sums import run_sums
+from agentspan.storage.questions import RunSums
 
 Measure = Literal["passed", "duration_ms", "spans", "calls", "failure_rate", "tokens", "cost_usd", "tool_mix"]
 MAX_LABELS = 2000
@@ -88,7 +88,7 @@ def gather(
         if row.duration_ms is not None:
             values[Metric("duration_ms")] = row.duration_ms, 1.0
     names: dict[tuple[str, str | None], tuple[Metric, ...]] = {}
-    for each in run_sums(storage, facts):
+    for each in storage.ask(RunSums(facts)):
         group = each.schema_name, each.label
         own = names.get(group)
         if own is None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from agentspan import jsontext
-from agentspan.analysis.failures import leaves
 from agentspan.analysis.tree import build, every, title_of
 from agentspan.analysis.wording import MAX_FIELDS, FieldChange, field_changes
 from agentspan.blobs import described
@@ -20,6 +19,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.meaning import error_text, returned_error
 from agentspan.schemas.signatures import error_parts, passes_on
+from agentspan.storage.row_by_row import leaves
 
 TITLE = 200
 

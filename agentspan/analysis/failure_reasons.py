@@ -4,8 +4,9 @@ from agentspan import jsontext
 from agentspan.analysis.tree import title_of
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.meaning import error_text
-from agentspan.storage.analytics import RunSummary
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.answers import RunSummary
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query
 from agentspan.text import one_line
 
 MAX_REASON = 300
@@ -22,7 +23,7 @@ def failure_reason(storage: Storage, run: RunSummary) -> str | None:
     if not run.failed:
         return None
     query = Query("agent_span", {"agent_instance_id": row.id, "status": "failed"}, descending=True, limit=1)
-    found = storage.page(query).rows
+    found = storage.ask(query).rows
     return one_line(_of_step(found[0]), MAX_REASON) if found and isinstance(found[0], AgentSpanRow) else None
 
 

@@ -9,7 +9,9 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import Registry
-from agentspan.storage.protocol import SpanCounts, Storage
+from agentspan.storage.answers import SpanCounts
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Counts, Find, SpansOf
 from agentspan.storage.scanning import scan
 
 
@@ -93,7 +95,7 @@ class Follower:
             return []
         assert self.run is not None
         run_id = self.run.id  # found before its spans: those of a finished run are then all there
-        located = self._storage.find(run_id, instance_id=run_id).rows.get(run_id)
+        located = self._storage.ask(Find(run_id, instance_id=run_id)).rows.get(run_id)
         if located is None or not isinstance(located[1], AgentInstanceRow):
             self.leave()
             return []
@@ -132,11 +134,11 @@ class Follower:
 
     def _of_spans(self, run: AgentInstanceRow) -> Iterator[Transition]:
         # Statuses only move forward, so equal counts mean that nothing moved: then no span needs to be read.
-        counts = self._storage.counts([run.id])[run.id]
+        counts = self._storage.ask(Counts([run.id]))[run.id]
         if counts == self._counts:
             return
         self._counts = counts
-        for span in self._storage.iter_spans(run.id):
+        for span in self._storage.ask(SpansOf(run.id)):
             before = self._known.get(span.id)
             if before == span.status:
                 continue

@@ -10,7 +10,8 @@ from agentspan.analysis.agent_names import AT, latest_run
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
 from agentspan.ids import is_pfid
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, Row
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, Query
 
 LATEST = "-"
 BETWEEN = "…"
@@ -34,7 +35,7 @@ def find_run(storage: Storage, what: str) -> AgentInstanceRow:
         InvalidValue: several ids begin like that.
     """
     if what == LATEST:
-        rows = storage.page(Query("agent_instance", descending=True, limit=1)).rows
+        rows = storage.ask(Query("agent_instance", descending=True, limit=1)).rows
         if not rows:
             raise NotFound(NOTHING)
         return _as(AgentInstanceRow, rows[0], what)
@@ -93,20 +94,20 @@ def short_id(storage: Storage, id: str) -> str:
 
 
 def _same_time(storage: Storage, type_: ResourceType, id: str) -> list[str]:
-    rows = storage.page(Query(type_, prefix=id[:SHORTEST_ID], limit=MAX_CANDIDATES)).rows
+    rows = storage.ask(Query(type_, prefix=id[:SHORTEST_ID], limit=MAX_CANDIDATES)).rows
     return [row.id for row in rows if row.id != id]
 
 
 def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
     noun = "run" if type_ == "agent_instance" else "span"
     if is_pfid(what):
-        found = storage.find(what).rows
+        found = storage.ask(Find(what)).rows
         if what not in found:
             raise NotFound(f"no {noun} has the id {what}")
         return found[what][1]
     head, between, tail = what.partition(BETWEEN)
     query = Query(type_, prefix=head, limit=MAX_CANDIDATES if between else NAMED + 1)
-    rows = storage.page(query).rows if head.isascii() else []  # a shell's odd bytes are no text for SQLite
+    rows = storage.ask(query).rows if head.isascii() else []  # a shell's odd bytes are no text for SQLite
     rows = [row for row in rows if row.id.endswith(tail)]
     if not rows:
         raise NotFound(f"no {noun}'s id begins with {what[:40]!r}")

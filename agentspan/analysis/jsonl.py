@@ -16,6 +16,7 @@ from agentspan.maintenance import compact_lines
 from agentspan.model.columns import json_columns
 from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row, ScoreRow, TagRow
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.storage.scanning import scan
 from agentspan.storage.scores import history
 
@@ -29,7 +30,7 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
     yield json.dumps({**FIRST, "version": compact_lines.VERSION} if compact else FIRST)
     said: set[str] = set()
     for run_id in run_ids:
-        run = storage.find(run_id, instance_id=run_id).rows[run_id][1]
+        run = storage.ask(Find(run_id, instance_id=run_id)).rows[run_id][1]
         assert isinstance(run, AgentInstanceRow)
         needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
         yield from _once(storage, said, *needed, run.id)
@@ -38,10 +39,10 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
         )
         for row in kept:
             yield _line(TYPE_OF[type(row)], row, {})
-        spans = storage.iter_spans(run.id)
+        spans = storage.ask(SpansOf(run.id))
         cutter = compact_lines.Cutter() if compact else None
         while batch := list(islice(spans, BATCH)):
-            found = storage.violations([span.id for span in batch], instance_id=run.id)
+            found = storage.ask(Violations([span.id for span in batch], instance_id=run.id))
             for span in batch:
                 yield from _once(storage, said, span.writer_id)
                 violations = [violation._asdict() for violation in found[span.id]]
@@ -65,7 +66,7 @@ def _once(storage: Storage, said: set[str], *ids: str | None) -> Iterator[str]:
     for id in ids:
         if id is not None and id not in said:
             said.add(id)
-            located = storage.find(id).rows.get(id)
+            located = storage.ask(Find(id)).rows.get(id)
             if located is not None:
                 yield _line(*located, {})
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import ScoreRow
 from agentspan.model.scores import SOURCES
-from agentspan.storage.analytics import LatestScore
+from agentspan.storage.answers import LatestScore
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import LatestScores, NewestScores
 from agentspan.storage.scanning import scan
-from agentspan.storage.scores import latest_scores, newest_scores
 from agentspan.text import one_line
 
 LOOKED_AT = 2000
@@ -131,7 +131,7 @@ def check_known(storage: Storage, rule: OutcomeRule | None, *, of: str = "") -> 
     """
     if rule is None:
         return
-    found = latest_scores(storage, rule.name, rule.source)
+    found = storage.ask(LatestScores(rule.name, rule.source))
     if found:
         check_kind(rule, found, of=of)
         return
@@ -176,7 +176,7 @@ def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = N
     """
     if rule is None:
         return {run.id: _BY_STATUS.get(run.status) for run in runs}
-    scores = latest_scores(storage, rule.name, rule.source) if runs else {}
+    scores = storage.ask(LatestScores(rule.name, rule.source)) if runs else {}
     return {run.id: None if (score := scores.get(run.id)) is None else rule.holds(score) for run in runs}
 
 
@@ -184,7 +184,7 @@ def unmet(storage: Storage, rule: OutcomeRule | None, runs: Sequence[Run]) -> st
     """Return the words for runs of which none passed: `passed reward>1 (the highest reward is 1)`."""
     if rule is None:
         return "passed by its status"
-    scores = latest_scores(storage, rule.name, rule.source)
+    scores = storage.ask(LatestScores(rule.name, rule.source))
     values = [score.value for run in runs if (score := scores.get(run.id)) and score.value is not None]
     if isinstance(rule.wanted, str) or rule.op in ("==", "!=") or not values:
         return f"passed {rule}"
@@ -218,14 +218,14 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
     """
     values: dict[str, set[float]] = defaultdict(set)
     counts: Counter[str] = Counter()
-    for row in newest_scores(storage, [run.id for run in runs[:LOOKED_AT]]):
+    for row in storage.ask(NewestScores([run.id for run in runs[:LOOKED_AT]])):
         if row.target_type == "agent_instance" and row.value is not None:
             values[row.name].add(row.value)
             counts[row.name] += 1
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
         own = known = values[name]
         if len(own) == 1:
-            known = {score.value for score in latest_scores(storage, name).values() if score.value is not None}
+            known = {score.value for score in storage.ask(LatestScores(name)).values() if score.value is not None}
             known = own if max(known) in own else known  # all of them reached it
         rule = OutcomeRule(name, None, ">=", max(known))
         if len(known) == 2 and _is_written(rule):

@@ -8,13 +8,14 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
+from agentspan.analysis.endings import ending_of
 from agentspan.analysis.failed_step import unrecovered
-from agentspan.analysis.failures import ending_of, failure_sums, step_uses
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.signatures import error_parts, passes_on, run_signature, signature
-from agentspan.storage.analytics import FailureSum, StepUse
+from agentspan.storage.answers import FailureSum, StepUse
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import FailureSums, SpansOf, StepUses
 from agentspan.storage.scanning import scan
 
 READ_SPANS = 20_000
@@ -76,7 +77,7 @@ class OwnErrors:
         if run.id not in self._lasting:
             if self._room <= 0:
                 return None
-            spans = [*self._storage.iter_spans(run.id)]
+            spans = [*self._storage.ask(SpansOf(run.id))]
             self._room -= len(spans)
             lasting = unrecovered(spans)
             error = error_parts(run.error)
@@ -100,14 +101,14 @@ def with_signature(storage: Storage, beginning: str) -> frozenset[str]:
             "signature", "must be the beginning of a signature as `agentspan why` shows it, such as 302c"
         )
     runs = {run.id: run for run in scan(storage, AgentInstanceRow)}
-    sums = failure_sums(storage, runs.keys())
+    sums = storage.ask(FailureSums(runs.keys()))
     found = frozenset(each.run_id for each in sums if each.signature.id.startswith(beginning))
     if found:
         return found
     own = _with_own_error(runs, OwnErrors(storage, sums), beginning)
     quiet = [id for id in runs.keys() - {each.run_id for each in sums} if run_signature(runs[id].error) is None]
     uses: dict[str, list[StepUse]] = {id: [] for id in quiet}
-    for use in step_uses(storage, quiet):
+    for use in storage.ask(StepUses(quiet)):
         uses[use.run_id].append(use)
     return own | {id for id in quiet if ending_of(runs[id].status, uses[id]).id.startswith(beginning)}
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from agentspan import clock, files
-from agentspan.analysis.runs import names_of
 from agentspan.errors import InvalidValue
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import TYPE_OF, AgentInstanceRow, ResourceType, Row
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scores import history, tags_of
+from agentspan.storage.questions import Find, SpansOf, Tags
+from agentspan.storage.row_by_row import names_of
+from agentspan.storage.scores import history
 
 BATCH = 1000
 """Rows of a row group, and runs that are read together."""
@@ -32,7 +33,7 @@ def write(storage: Storage, run_ids: Sequence[str], folder: Path) -> dict[str, i
     arrow, parquet = modules()
     tables: tuple[tuple[str, ResourceType, Values, Iterable[Values]], ...] = (
         ("runs", "agent_instance", {**_TEXTS, "tags": arrow.list_(arrow.string())}, _runs(storage, run_ids)),
-        ("spans", "agent_span", {}, map(_values, chain.from_iterable(map(storage.iter_spans, run_ids)))),
+        ("spans", "agent_span", {}, map(_values, chain.from_iterable(storage.ask(SpansOf(id)) for id in run_ids))),
         ("scores", "score", {}, map(_values, chain.from_iterable(history(storage, id) for id in run_ids))),
     )
     try:
@@ -92,9 +93,9 @@ def _write(arrow: Any, parquet: Any, path: Path, type_: ResourceType, more: Valu
 def _runs(storage: Storage, run_ids: Sequence[str]) -> Iterator[Values]:
     ids = iter(run_ids)
     while batch := list(islice(ids, BATCH)):
-        found = storage.find(*batch).rows
+        found = storage.ask(Find(*batch)).rows
         runs = [row for id in batch if isinstance(row := found.get(id, _GONE)[1], AgentInstanceRow)]
-        names, tags = names_of(storage, runs), tags_of(storage, batch)
+        names, tags = names_of(storage, runs), storage.ask(Tags(batch))
         yield from ({**_values(run), **names[run.id]._asdict(), "tags": tags[run.id]} for run in runs)
 
 

@@ -20,9 +20,9 @@ from agentspan.analysis.filter_words import (
     parse,
 )
 from agentspan.analysis.outcomes import rule_of
-from agentspan.analysis.runs import RunList, RunSummary, find_runs, ids_of, summaries_of, totals_of
-from agentspan.analysis.search import Hits, Progress, located, search
-from agentspan.analysis.stats import Stat, stats
+from agentspan.analysis.runs import find_runs, ids_of
+from agentspan.analysis.search import Hits, located, search
+from agentspan.analysis.stats import stats
 from agentspan.analysis.version_stats import StatsByVersion, stats_by_version
 from agentspan.analysis.why import Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
@@ -30,9 +30,12 @@ from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.scores import MARK, NOTE
 from agentspan.recovery.opening import open_storage
+from agentspan.storage.answers import Progress, RunList, RunSummary, Stat
 from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
+from agentspan.storage.row_by_row import summaries_of, totals_of
 from agentspan.storage.run_filter import RunFilter, RunSort
 from agentspan.storage.scores import said_of
 
@@ -304,7 +307,7 @@ class Reading:
 
     def _spans(self, run: str | None) -> Iterator[tuple[Any, ...]]:
         for summary in self._summaries(run).runs:
-            for span in self.storage.iter_spans(summary.run.id):
+            for span in self.storage.ask(SpansOf(summary.run.id)):
                 yield (summary.run.id, summary.agent, summary.version, *_of_span(span))
 
     def _fill_runs(self, run: str | None, columns: dict[str, list[Any]]) -> None:

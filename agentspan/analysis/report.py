@@ -11,14 +11,16 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis.late_ends import closed_text
-from agentspan.analysis.runs import RunSummary, summaries_of
 from agentspan.analysis.tree import Node, build, every, walk
 from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.figures import cost_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.meaning import error_text
+from agentspan.storage.answers import RunSummary
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf
+from agentspan.storage.row_by_row import summaries_of
 from agentspan.text import one_line, printable
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
@@ -31,7 +33,7 @@ _TICKS = re.compile(r"`+")
 
 def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a report on these runs, without line ends."""
-    found = (storage.find(id, instance_id=id).rows[id][1] for id in run_ids)
+    found = (storage.ask(Find(id, instance_id=id)).rows[id][1] for id in run_ids)
     rows = (row for row in found if isinstance(row, AgentInstanceRow))
     runs = (run for row in rows for run in summaries_of(storage, (row,)))
     for number, run in enumerate(runs, start=1):
@@ -43,7 +45,7 @@ def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 class _Report:
     def __init__(self, storage: Storage, run: RunSummary, number: int) -> None:
         self._run = run
-        self._roots = build(storage.iter_spans(run.run.id))
+        self._roots = build(storage.ask(SpansOf(run.run.id)))
         spans = [node.span for node in every(self._roots)]
         self._number = {span.id: place for place, span in enumerate(spans, start=1)}
         self._names = {run.run.id: f"run {number}", **{id: f"span {place}" for id, place in self._number.items()}}

@@ -8,13 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from statistics import median_low
 
-from agentspan.analysis.failures import failure_sums, step_uses
 from agentspan.analysis.feature import FEWEST, Feature
 from agentspan.analysis.span_features import span_features
 from agentspan.figures import count_text
 from agentspan.schemas.signatures import Signature, type_title
-from agentspan.storage.analytics import FailureSum, Progress, RunBrief, StepUse
+from agentspan.storage.answers import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import FailureSums, StepUses
 
 
 def run_features(
@@ -35,10 +35,10 @@ def run_features(
         read: those of the runs whose payloads are read; all when left out.
     """
     ids = frozenset(run.id for run in runs)
-    uses = step_uses(storage, ids, progress=progress)
+    uses = storage.ask(StepUses(ids, progress=progress))
     steps = _by_step(uses)
     if failures is None:
-        failures = failure_sums(storage, ids, progress=progress)
+        failures = storage.ask(FailureSums(ids, progress=progress))
     found = [
         *_told(runs, tags or {}),
         *_used(steps),

@@ -7,8 +7,8 @@ from agentspan.analysis.outcomes import parse
 from agentspan.analysis.own_errors import with_signature
 from agentspan.model.scores import MARK
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import LatestScores
 from agentspan.storage.run_filter import RunFilter
-from agentspan.storage.scores import latest_scores
 
 ANY_MARK = "*"
 
@@ -30,9 +30,9 @@ def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
     if filter.mark is not None and filter.mark != ANY_MARK:
         rules.append(f"{MARK}=={filter.mark}")
     for rule in map(parse, rules):
-        scores = latest_scores(storage, rule.name, rule.source)
+        scores = storage.ask(LatestScores(rule.name, rule.source))
         yield frozenset(id for id, score in scores.items() if rule.holds(score))
     if filter.mark == ANY_MARK:
-        yield frozenset(latest_scores(storage, MARK))
+        yield frozenset(storage.ask(LatestScores(MARK)))
     if filter.signature is not None:
         yield with_signature(storage, filter.signature)

@@ -3,22 +3,18 @@
 A text that spans of a run repeat is found in the one that said it first (see storage.first_said).
 """
 
-import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
-from agentspan.analysis.runs import names_of
 from agentspan.analysis.tree import build, numbers
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import tokenizing
-from agentspan.storage.analytics import FoundSpan, Hit, Hits, Progress
-from agentspan.storage.first_said import search_run
+from agentspan.storage.answers import Progress
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scanning import count, outlined, scan
+from agentspan.storage.questions import Counts, Find, Outlines, Search
+from agentspan.storage.row_by_row import names_of
 from agentspan.text import one_line
-
-__all__ = ["Hit", "Hits", "Progress", "located", "search"]
 
 PAGE = 50
 SNIPPET = 160
@@ -28,6 +24,41 @@ LEAD = 40
 MOST_STEPS = 5000
 """Spans of a run whose steps are counted, at most: they take 31 ms."""
 FIELDS = ("summary", "payload", "result_payload")
+
+
+class Hit(NamedTuple):
+    """A span that says all words of a search first in its run.
+
+    Attributes:
+        summary: the span's, else its type's title.
+        field: where the snippet is from: `summary`, `payload` or `result_payload`.
+        snippet: text around the first match, on one line, without control characters.
+        matches: (start, end) of each matched word in `snippet`, in code points.
+        repeats: how many later spans of the run repeat it.
+        agent, version: the names of the run's agent; "" until analysis.search.located adds them, as the step.
+        step: the number of the span among its run's steps, as `show` lists them; None in a run of very many.
+    """
+
+    span_id: str
+    run_id: str
+    summary: str
+    status: str
+    schema_name: str
+    started_at: str | None
+    field: str
+    snippet: str
+    matches: tuple[tuple[int, int], ...]
+    repeats: int = 0
+    agent: str = ""
+    version: str = ""
+    step: int | None = None
+
+
+class Hits(NamedTuple):
+    """A page of the hits of a search, the latest first, and the number of all hits."""
+
+    hits: list[Hit]
+    total: int
 
 
 def search(
@@ -56,14 +87,10 @@ def search(
     asked = tokenizing.terms(words)
     if not asked:
         return Hits([], 0)
-    analytics = storage.capabilities().analytics
-    if run is None and analytics is not None:
-        found = analytics.search_spans(asked, limit=limit, offset=offset, runs=runs, progress=progress)
-        if found is not None:
-            return _hits(*found, asked)
-    matcher = tokenizing.Matcher(asked)
-    ids = runs if run is None else [run]
-    return _hits(*_latest(_by_run(storage, matcher, ids, offset + limit, progress), offset, limit), asked)
+    question = Search(asked, limit, offset, runs if run is None else [run], progress)
+    # The spans of one run are read sooner than an index of all is made.
+    found, total = storage.ask(question) if run is None else question.answered_slowly(storage)
+    return Hits([hit(span, asked)._replace(repeats=repeats) for span, repeats in found], total)
 
 
 def located(storage: Storage, hits: Hits, *, most_steps: int = MOST_STEPS) -> Hits:
@@ -73,45 +100,18 @@ def located(storage: Storage, hits: Hits, *, most_steps: int = MOST_STEPS) -> Hi
         most_steps: spans of a run whose steps are counted, at most: that reads the outlines of all of them.
     """
     ids = [*{hit.run_id for hit in hits.hits}]
-    runs = [row for _, row in storage.find(*ids).rows.values() if isinstance(row, AgentInstanceRow)]
-    names, counts = names_of(storage, runs), storage.counts(ids)
+    runs = [row for _, row in storage.ask(Find(*ids)).rows.values() if isinstance(row, AgentInstanceRow)]
+    names, counts = names_of(storage, runs), storage.ask(Counts(ids))
     steps: dict[str, int] = {}
     for run in runs:
         if counts[run.id].total <= most_steps:
-            steps.update(numbers(build(outlined(storage, run.id))))
+            steps.update(numbers(build(storage.ask(Outlines(run.id)))))
     return hits._replace(
         hits=[
             hit._replace(**names[hit.run_id]._asdict(), step=steps.get(hit.span_id)) if hit.run_id in names else hit
             for hit in hits.hits
         ]
     )
-
-
-def _hits(found: Iterable[FoundSpan], total: int, asked: Sequence[str]) -> Hits:
-    return Hits([hit(span, asked)._replace(repeats=repeats) for span, repeats in found], total)
-
-
-def _latest(pages: Iterable[tuple[list[FoundSpan], int]], offset: int, limit: int) -> tuple[list[FoundSpan], int]:
-    """Return the latest spans after the first of them, and the number of all; few more than these are in memory."""
-    latest: list[FoundSpan] = []
-    total = 0
-    for found, number in pages:
-        total += number
-        if found:
-            latest = heapq.nlargest(offset + limit, chain(latest, found), key=lambda one: one.span.id)
-    return latest[offset:], total
-
-
-def _by_run(
-    storage: Storage, matcher: tokenizing.Matcher, ids: Collection[str] | None, most: int, progress: Progress | None
-) -> Iterator[tuple[list[FoundSpan], int]]:
-    """Read every span; yield of each run the latest ones that say all terms first, and the number of all."""
-    runs = len(ids) if ids is not None else 1 if progress is None else count(storage, "agent_instance")
-    every = ids if ids is not None else (row.id for row in scan(storage, AgentInstanceRow))
-    for done, run_id in enumerate(every, start=1):
-        yield search_run(storage.iter_spans(run_id), matcher, most)
-        if progress is not None:
-            progress(done, max(done, runs))
 
 
 def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:

@@ -15,6 +15,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.signatures import type_title
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf
 from agentspan.text import one_line
 
 MAX_VALUES = 200
@@ -31,8 +32,10 @@ def span_features(storage: Storage, run_ids: Sequence[str]) -> Iterator[Feature]
     """Yield the features of these runs, which are the only ones of which they are known."""
     reader = _Reader()
     for id in run_ids:
-        reader.read(id, sorted(storage.iter_spans(id), key=lambda span: (span.started_at or span.inserted_at, span.id)))
-    for id, (_, row) in storage.find(*run_ids).rows.items():
+        reader.read(
+            id, sorted(storage.ask(SpansOf(id)), key=lambda span: (span.started_at or span.inserted_at, span.id))
+        )
+    for id, (_, row) in storage.ask(Find(*run_ids)).rows.items():
         if isinstance(row, AgentInstanceRow):
             reader.read_metadata(id, row.metadata)
     known = frozenset(run_ids)

@@ -1,17 +1,11 @@
 """Statistics of the spans of each type, and of each model and tool: counts, durations, tokens, cost."""
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import returned_error
-from agentspan.storage.analytics import BOUNDS_MS, Progress, Stat, bucket_of
+from agentspan.storage.answers import Progress, Stat
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scanning import scan
-
-__all__ = ["BOUNDS_MS", "Rest", "Stat", "shorten", "stats"]
+from agentspan.storage.questions import SpanStats
 
 
 def stats(
@@ -32,14 +26,9 @@ def stats(
         runs: ids of the only runs whose spans count; all when left out.
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
-    found: list[Stat] | None = None
-    analytics = storage.capabilities().analytics
-    if run is None and analytics is not None:
-        found = analytics.span_stats(since=since, until=until, runs=runs, progress=progress)
-    if found is None:
-        ids = runs if run is None else [run]
-        found = of_spans(span for span in _spans(storage, ids) if _within(span, since, until))
-    return in_order(found)
+    asked = SpanStats(since, until, runs if run is None else [run], progress)
+    # The spans of one run are read sooner than an index of all is made.
+    return in_order(storage.ask(asked) if run is None else asked.answered_slowly(storage))
 
 
 def in_order(found: Iterable[Stat]) -> list[Stat]:
@@ -81,78 +70,3 @@ def shorten(found: list[Stat], rows: int) -> list[Stat | Rest]:
     if len(shown) < len(types):
         short.append(Rest(None, len(types) - len(shown)))
     return short
-
-
-@dataclass(slots=True)
-class _Group:
-    counts: dict[str, int] = field(default_factory=dict)
-    durations: list[float] = field(default_factory=list)
-    given: int | None = None
-    made: int | None = None
-    cost: float | None = None
-    is_aggregate: bool = False
-
-    def add(self, span: AgentSpanRow) -> None:
-        status = "failed" if span.status == "complete" and returned_error(span) else span.status
-        self.counts[status] = self.counts.get(status, 0) + 1
-        if span.status in ("complete", "failed"):
-            self.durations.append(span.duration_ms or 0.0)
-        if span.input_tokens is not None:
-            self.given = (self.given or 0) + span.input_tokens
-        if span.output_tokens is not None:
-            self.made = (self.made or 0) + span.output_tokens
-        if span.cost_usd is not None:
-            self.cost = (self.cost or 0.0) + span.cost_usd
-        if span.is_aggregate:
-            self.is_aggregate = True
-
-
-def of_spans(spans: Iterable[AgentSpanRow]) -> list[Stat]:
-    """Return the statistics of these spans, in any order."""
-    groups: dict[tuple[str, str | None], _Group] = {}
-    for span in spans:
-        groups.setdefault((span.schema_name, None), _Group()).add(span)
-        if span.label:
-            groups.setdefault((span.schema_name, span.label), _Group()).add(span)
-    return [_stat(name, label, group) for (name, label), group in groups.items()]
-
-
-def _stat(schema_name: str, label: str | None, group: _Group) -> Stat:
-    durations = sorted(group.durations)
-    histogram = [0] * (len(BOUNDS_MS) + 1)
-    for duration in durations:
-        histogram[bucket_of(duration)] += 1
-    p50, p95, p99 = (durations[rank(len(durations), part)] if durations else None for part in (50, 95, 99))
-    return Stat(
-        schema_name,
-        label,
-        sum(group.counts.values()),
-        group.counts.get("failed", 0),
-        group.counts.get("cancelled", 0),
-        sum(group.counts.get(status, 0) for status in OPEN),
-        p50,
-        p95,
-        p99,
-        durations[-1] if durations else None,
-        sum(durations),
-        tuple(histogram),
-        group.given,
-        group.made,
-        group.cost,
-        group.is_aggregate,
-    )
-
-
-def rank(count: int, percent: int) -> int:
-    """Return the place, from zero, of a percentile among so many sorted values (nearest rank)."""
-    return -(-count * percent // 100) - 1
-
-
-def _spans(storage: Storage, runs: Iterable[str] | None) -> Iterator[AgentSpanRow]:
-    for run in (row.id for row in scan(storage, AgentInstanceRow)) if runs is None else runs:
-        yield from storage.iter_spans(run)
-
-
-def _within(span: AgentSpanRow, since: str | None, until: str | None) -> bool:
-    at = span.started_at or span.inserted_at
-    return (since is None or at >= since) and (until is None or at < until)

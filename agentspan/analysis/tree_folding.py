@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable
 
 from agentspan import jsontext
-from agentspan.analysis.failures import has_failed
 from agentspan.analysis.tree import Node, every
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
+from agentspan.storage.row_by_row import has_failed
 
 FOLD_FROM = 4
 """The least number of equal siblings in a row that are shown as one."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentspan.analysis.runs import run_briefs
-from agentspan.analysis.stats import Rest, Stat, shorten, stats
-from agentspan.storage.analytics import Progress
+from agentspan.analysis.stats import Rest, shorten, stats
+from agentspan.storage.answers import Progress, Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
 

@@ -7,17 +7,18 @@ from math import sqrt
 from typing import Literal
 
 from agentspan.analysis.drawing import COMPARED_RUNS, drawn
-from agentspan.analysis.failures import ending_of, failure_sums, step_uses
+from agentspan.analysis.endings import ending_of
 from agentspan.analysis.findings import Findings, find
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
 from agentspan.analysis.own_errors import OwnErrors
 from agentspan.analysis.run_features import run_features
-from agentspan.analysis.runs import RunFilter, run_briefs
+from agentspan.analysis.runs import run_briefs
 from agentspan.analysis.statistics import Interval, wilson
 from agentspan.schemas.signatures import Signature, run_signature
-from agentspan.storage.analytics import FailureSum, Progress, RunBrief, StepUse
+from agentspan.storage.answers import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scores import tags_of
+from agentspan.storage.questions import FailureSums, StepUses, Tags
+from agentspan.storage.run_filter import RunFilter
 
 Kind = Literal["step", "run", "ending"]
 
@@ -113,7 +114,7 @@ def why(
     failed = [run for run in known if not passed[run.id]]
     others = [run for run in known if passed[run.id]] if failed else []
     looked_at = failed or [run for run in found if run.failed and rule is None]
-    sums = failure_sums(storage, [run.id for run in (*looked_at, *others)], progress=progress)
+    sums = storage.ask(FailureSums([run.id for run in (*looked_at, *others)], progress=progress))
     with_steps = {each.run_id for each in sums}
     silent = [run for run in failed if run.id not in with_steps]
     errors = OwnErrors(storage, sums)
@@ -122,7 +123,7 @@ def why(
     groups = [*_by_step(looked_at, sums, others, errors), *_by_ending(storage, own, without, others, len(failed))]
     compared, read = drawn(known, {run.id for run in failed}) if failed and others else ([], [])
     features = run_features(
-        storage, compared, tags_of(storage, [run.id for run in compared]), sums, read=read, progress=progress
+        storage, compared, storage.ask(Tags([run.id for run in compared])), sums, read=read, progress=progress
     )
     return Why(
         None if rule is None else str(rule),
@@ -226,7 +227,7 @@ def _endings(storage: Storage, silent: Sequence[RunBrief]) -> dict[tuple[Kind, S
         else:
             groups["run", error].append(run)
     uses: dict[str, list[StepUse]] = defaultdict(list)
-    for use in step_uses(storage, [run.id for run in quiet]):
+    for use in storage.ask(StepUses([run.id for run in quiet])):
         uses[use.run_id].append(use)
     for run in quiet:
         groups["ending", ending_of(run.status, uses[run.id])].append(run)

@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentspan.analysis.diff import Divergence, diff_spans
+from agentspan.analysis.endings import ending_of
 from agentspan.analysis.failed_step import TITLE, FailedStep, failed_step
-from agentspan.analysis.failures import ending_of, failure_sums, uses_of
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
-from agentspan.analysis.runs import RunFilter, find_runs, names_of
+from agentspan.analysis.runs import find_runs
 from agentspan.analysis.tree import build, every, title_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
-from agentspan.storage.analytics import Progress, RunSummary
+from agentspan.storage.answers import Progress, RunSummary
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import FailureSums, SpansOf
+from agentspan.storage.row_by_row import names_of, uses_of
+from agentspan.storage.run_filter import RunFilter
 
 CANDIDATES = 20
 """Passing runs that the failed one is compared with, the latest of its task."""
@@ -113,7 +116,7 @@ def why_run(
         InvalidValue: the rule is over a score that no run has.
     """
     check_known(storage, rule)
-    spans = [*storage.iter_spans(run.id)]
+    spans = [*storage.ask(SpansOf(run.id))]
     step = failed_step(run, spans)
     failed = None if step is None else next(span for span in spans if span.id == step.span_id)
     own = run_signature(run.error) if failed is None else signature(failed)
@@ -161,7 +164,7 @@ def _own_error(run: AgentInstanceRow, failed: AgentSpanRow | None) -> str | None
 
 
 def _elsewhere(storage: Storage, found: Signature, others: Sequence[RunSummary]) -> Elsewhere | None:
-    sums = failure_sums(storage, [run.run.id for run in others if run.failed])
+    sums = storage.ask(FailureSums([run.run.id for run in others if run.failed]))
     same = [each for each in sums if each.signature.id == found.id]
     if not same:
         return Elsewhere(0, 0, "", "")
@@ -190,7 +193,7 @@ def _nearest(
         room -= other.spans
         if room < 0:
             break
-        steps, first, _ = diff_spans([*storage.iter_spans(other.run.id)], spans)
+        steps, first, _ = diff_spans([*storage.ask(SpansOf(other.run.id))], spans)
         compared += 1
         rank = (len(spans) + 1 if first is None else first.same, -sum(step.kind != "same" for step in steps))
         if best is None or rank > best[0]:

@@ -12,6 +12,7 @@ from agentspan.cli.encoding import adapt_output
 from agentspan.cli.output import GIVEN_DB, Failed, Unanswered
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.storage.location import Location
+from agentspan.storage.questions import Damage
 from agentspan.storage.registry import location_of
 from agentspan.text import printable
 
@@ -103,8 +104,8 @@ def _explain(error: Exception, location: Location, database: "Database") -> None
     """Raise an error that names the damage if the file is damaged; else return: the error is a bug of agentspan."""
     from agentspan.storage.sqlite.driver_errors import damaged
 
-    checking = database.storage.capabilities().check
-    problems = [] if checking is None else checking.check()
+    storage = database.storage
+    problems = storage.ask(Damage()) if Damage in storage.capabilities().answers else []
     if problems and location.path is not None:
         raise damaged(location.path, problems[0]) from error
     if problems:

@@ -14,6 +14,7 @@ from agentspan.cli.output import Failed
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf
 
 
 def write(storage: Storage, runs: Iterable[str], folder: Path) -> int:
@@ -38,9 +39,9 @@ def write(storage: Storage, runs: Iterable[str], folder: Path) -> int:
 
 def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
     for id in runs:
-        run = expect(storage.find(id, instance_id=id), AgentInstanceRow, id)
+        run = expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
         yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
-        for span in storage.iter_spans(id):
+        for span in storage.ask(SpansOf(id)):
             yield from (text for text in (span.payload, span.result_payload) if text is not None)
 
 

@@ -22,13 +22,14 @@ from agentspan.analysis.filter_words import ALL, NAMES, parse, words_of
 from agentspan.analysis.id_prefixes import short_ids
 from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, unmet
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.stats import Stat, stats
+from agentspan.analysis.stats import stats
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.local_time import zone
 from agentspan.cli.output import Failed, document, echo_lines, noun, status_style, width, wrap
 from agentspan.cli.project_settings import outcome_rule, pyproject
 from agentspan.database import Database, open
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.answers import Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
 from agentspan.text import one_line, printable

@@ -21,7 +21,7 @@ from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.otel.instruments.known import MARK, NOTES
 from agentspan.storage.location import ENVIRONMENT, Location
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Find, Query
 
 SITE = Path(__file__).parent.parent / "otel" / "site"
 _PASSED_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT")
@@ -204,9 +204,9 @@ def _said(location: Location, began: str, noted: Noted) -> list[str]:
 
     try:
         with open(location, read_only=True) as database:
-            rows = database.storage.page(Query("agent_instance", order="id", descending=True, limit=MOST)).rows
+            rows = database.storage.ask(Query("agent_instance", order="id", descending=True, limit=MOST)).rows
             new = [row for row in rows if isinstance(row, AgentInstanceRow) and row.inserted_at >= began]
-            agents = database.storage.find(*{row.agent_id for row in new}).rows
+            agents = database.storage.ask(Find(*{row.agent_id for row in new})).rows
     except AgentspanError as error:
         return [f"nothing was recorded: {error}"]
     if not new:

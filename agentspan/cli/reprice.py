@@ -11,6 +11,7 @@ from agentspan.errors import InvalidValue
 from agentspan.maintenance import reprice as operation
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.operations.context import Context
+from agentspan.storage.questions import Counts
 from agentspan.storage.scanning import count, scan
 
 
@@ -21,7 +22,7 @@ def command(database: Database, what: str | None, *, as_json: bool) -> None:
         instances, total = scan(storage, AgentInstanceRow), count(storage, "agent_span")
     else:
         run = id_prefixes.find_run(storage, what)
-        instances, total = iter((run,)), storage.counts([run.id])[run.id].total
+        instances, total = iter((run,)), storage.ask(Counts([run.id]))[run.id].total
     seen = changed = 0
     try:
         with click.progressbar(length=total, label="reprice", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:

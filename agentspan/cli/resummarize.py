@@ -10,6 +10,7 @@ from agentspan.database import Database
 from agentspan.maintenance import resummarize as operation
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.operations.context import Context
+from agentspan.storage.questions import Counts
 from agentspan.storage.scanning import count, scan
 
 
@@ -20,7 +21,7 @@ def command(database: Database, what: str | None, *, as_json: bool) -> None:
         instances, total = scan(storage, AgentInstanceRow), count(storage, "agent_span")
     else:
         run = id_prefixes.find_run(storage, what)
-        instances, total = iter((run,)), storage.counts([run.id])[run.id].total
+        instances, total = iter((run,)), storage.ask(Counts([run.id]))[run.id].total
     seen = changed = 0
     with click.progressbar(length=total, label="resummarize", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         for progress in operation.resummarize(Context(storage), instances):

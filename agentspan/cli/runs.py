@@ -7,7 +7,7 @@ import click
 
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.failure_reasons import failure_reason
-from agentspan.analysis.runs import Name, RunList, RunSummary, find_runs, tokens_of
+from agentspan.analysis.runs import find_runs
 from agentspan.analysis.score_text import score_text
 from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.local_time import local, zone_name
@@ -19,7 +19,10 @@ from agentspan.model import resources
 from agentspan.model.rows import ScoreRow
 from agentspan.model.status import OPEN
 from agentspan.recovery.writers import Lives
+from agentspan.storage.answers import RunList, RunSummary
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account, Counts
+from agentspan.storage.row_by_row import Name, tokens_of
 from agentspan.storage.run_filter import RunSort
 from agentspan.storage.scores import said_of
 
@@ -65,9 +68,9 @@ def name_of(run: RunSummary | Name) -> str:
 
 
 def _plain(database: Database, found: RunList, stale: set[str]) -> dict[str, Any]:
-    account = database.storage.account()
+    account = database.storage.ask(Account())
     ids = [run.run.id for run in found.runs]
-    counts, said = database.storage.counts(ids), said_of(database.storage, ids)
+    counts, said = database.storage.ask(Counts(ids)), said_of(database.storage, ids)
     return {
         "runs": [
             {

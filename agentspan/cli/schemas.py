@@ -11,6 +11,7 @@ from agentspan.model import resources
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
 from agentspan.schemas.span_types import BUILT_IN_TYPES
 from agentspan.schemas.unusable import SIDES, TEMPLATES, Unusable, unusable_parts
+from agentspan.storage.questions import Account, Find
 from agentspan.storage.scanning import scan
 
 
@@ -19,7 +20,7 @@ def command(database: Database, *, as_json: bool, all_types: bool) -> None:
     storage = database.storage
     versions = list(scan(storage, AgentSchemaVersionRow))
     if as_json:
-        account = storage.account()
+        account = storage.ask(Account())
         document(
             {
                 "schemas": [
@@ -31,7 +32,7 @@ def command(database: Database, *, as_json: bool, all_types: bool) -> None:
         )
         return
     for row in versions:
-        agent = storage.find(row.agent_id).rows[row.agent_id][1]
+        agent = storage.ask(Find(row.agent_id)).rows[row.agent_id][1]
         name = agent.name if isinstance(agent, AgentRow) else row.agent_id
         click.echo(style(f"{fit(name, width() - 26)}  {row.inserted_at[:10]}  {row.content_hash[:12]}", bold=True))
         items = jsontext.decode(row.span_type_schemas)

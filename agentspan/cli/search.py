@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from agentspan.analysis import id_prefixes
-from agentspan.analysis.runs import Name, ids_of
+from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, located, search
 from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.local_time import local
@@ -25,6 +25,7 @@ from agentspan.cli.output import (
 from agentspan.cli.progress_bar import bar
 from agentspan.cli.runs import name_of
 from agentspan.database import Database
+from agentspan.storage.row_by_row import Name
 from agentspan.storage.run_filter import RunFilter
 
 ZONED = 72

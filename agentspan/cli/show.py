@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 
 from agentspan.analysis import id_prefixes, tree_folding
-from agentspan.analysis.runs import names_of
 from agentspan.analysis.tree import Node, build, every, numbers, walk
 from agentspan.cli.output import document, noun, page, to_copy, width
 from agentspan.cli.runs import name_of
@@ -21,8 +20,9 @@ from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import returned_error
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scanning import outlined
-from agentspan.storage.scores import newest_scores, said_of
+from agentspan.storage.questions import Account, Find, NewestScores, Outlines, SpansOf
+from agentspan.storage.row_by_row import names_of
+from agentspan.storage.scores import said_of
 
 AROUND = 5
 """Steps before and after a span that are shown with it."""
@@ -45,7 +45,7 @@ def command(
     if at is not None and (slow is not None or failed):
         raise click.UsageError("--slow and --failed are about a whole run, not about a span")
     run = found if isinstance(found, AgentInstanceRow) else _run_of(storage, found)
-    spans = [*storage.iter_spans(run.id)] if as_json or payloads else outlined(storage, run.id)
+    spans = [*storage.ask(SpansOf(run.id))] if as_json or payloads else storage.ask(Outlines(run.id))
     if at is not None:
         spans = [at if span.id == at.id else span for span in spans]
     roots = build(spans)
@@ -78,7 +78,7 @@ def command(
 
 def _run_of(storage: Storage, span: AgentSpanRow) -> AgentInstanceRow:
     id = span.agent_instance_id
-    return expect(storage.find(id, instance_id=id), AgentInstanceRow, id)
+    return expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
 
 
 def _around(steps: Mapping[str, int], span: AgentSpanRow) -> set[str]:
@@ -129,7 +129,7 @@ def _document(
     database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
 ) -> None:
     storage = database.storage
-    account = storage.account()
+    account = storage.ask(Account())
     document(
         {
             "run": {
@@ -139,7 +139,7 @@ def _document(
             "spans": [resources.plain(resources.span(span, account, run.purpose)) for span in spans],
             "span_scores": [
                 resources.plain(score(row))
-                for row in newest_scores(storage, [run.id])
+                for row in storage.ask(NewestScores([run.id]))
                 if row.target_type == "agent_span"
             ],
             "step": step,

@@ -20,7 +20,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.score_resources import score
 from agentspan.schemas.meaning import error_of
 from agentspan.storage.lookup import expect
-from agentspan.storage.scores import newest_scores
+from agentspan.storage.questions import Account, Find, NewestScores, Violations
 from agentspan.text import one_line
 
 SCORE_CHARACTERS = 500
@@ -30,12 +30,12 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
     """Print one span in full; of images and the like type and size."""
     storage = database.storage
     row = id_prefixes.find_span(storage, what)
-    scores = [each for each in newest_scores(storage, [row.agent_instance_id]) if each.target_id == row.id]
-    violations = storage.violations([row.id], instance_id=row.agent_instance_id)[row.id]
+    scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
+    violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
     if as_json:
-        run = storage.find(row.agent_instance_id, instance_id=row.agent_instance_id)
+        run = storage.ask(Find(row.agent_instance_id, instance_id=row.agent_instance_id))
         instance = expect(run, AgentInstanceRow, row.agent_instance_id)
-        found = resources.plain(resources.span(row, storage.account(), instance.purpose))
+        found = resources.plain(resources.span(row, storage.ask(Account()), instance.purpose))
         judged = [resources.plain(score(each)) for each in scores]
         document({"span": found, "violations": [violation._asdict() for violation in violations], "scores": judged})
         return

@@ -10,7 +10,8 @@ import click
 from agentspan.cli.output import Failed, columns_of, document, fit, noun, pad, safe, style, table, width
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
-from agentspan.storage.protocol import Answer
+from agentspan.storage.answers import Answer
+from agentspan.storage.questions import Select
 
 MAX_CELL = 800
 """Characters of a value that are looked at to show it in a table."""
@@ -21,11 +22,11 @@ LEAST_CELL = 16
 def command(database: Database, query: str, *, form: str) -> None:
     """Run one SELECT and print its rows as a table, CSV or JSON."""
     can = database.storage.capabilities()
-    if can.sql is None:
+    if Select not in can.answers:
         raise Failed(f"the storage {can.backend!r} answers no SQL")
     text = (sys.stdin.read() if query == "-" else query).encode("utf-8", "replace").decode()
     try:
-        answer = can.sql.select(text)
+        answer = database.storage.ask(Select(text))
     except InvalidValue as error:
         raise Failed(safe(str(error).removeprefix(f"{error.field}: "))) from None
     if form == "json":

@@ -9,8 +9,9 @@ from agentspan.cli.local_time import zone
 from agentspan.cli.output import document, noun, safe, table, to_copy
 from agentspan.errors import InvalidValue
 from agentspan.figures import size_text
+from agentspan.storage.answers import MOST_LATE, Partition, Width
 from agentspan.storage.location import Location
-from agentspan.storage.partitions import MOST_LATE, Partition, Width
+from agentspan.storage.questions import MakePartitions, MissingPartitions, Partitions, TablesState
 from agentspan.storage.registry import open_direct
 
 WAIT_S = 60.0
@@ -28,10 +29,9 @@ def init(
     begin = None if since is None else time_expressions.parse(since, "since", zone=zone())
     storage = open_direct(location, wait_s=WAIT_S)
     try:
-        partitions = storage.capabilities().partitions
         made = None
-        if partitions is not None:
-            made = partitions.make(ahead=ahead, since=begin, width=cast(Width | None, width), wait_s=WAIT_S)
+        if MakePartitions in storage.capabilities().answers:
+            made = storage.ask(MakePartitions(ahead, begin, cast(Width | None, width), WAIT_S))
     finally:
         storage.close()
     if shards is not None:
@@ -60,14 +60,14 @@ def status(location: Location, *, as_json: bool) -> None:
     """Print the version, the partitions, and how far the index is. Exit code 1 if partitions are missing."""
     storage = open_direct(location, read_only=True)
     try:
-        partitions = storage.capabilities().partitions
-        if partitions is None:
+        if Partitions not in storage.capabilities().answers:
             if as_json:
                 document({"backend": storage.capabilities().backend, "partitions": []})
             else:
                 click.echo(f"{safe(str(location))} has no partitions")
             return
-        found, missing, state = partitions.partitions(), partitions.missing(), partitions.state()
+        found, missing = storage.ask(Partitions()), storage.ask(MissingPartitions())
+        state = storage.ask(TablesState())
     finally:
         storage.close()
     if as_json:

@@ -7,7 +7,6 @@ import click
 from agentspan import clock, jsontext
 from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
-from agentspan.analysis.runs import names_of
 from agentspan.cli.local_time import local, zone
 from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, to_copy, width
 from agentspan.cli.runs import name_of
@@ -20,7 +19,8 @@ from agentspan.model.status import OPEN
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Account, Counts, Query
+from agentspan.storage.row_by_row import names_of
 from agentspan.storage.scores import said_of
 
 EVERY_S = 0.2
@@ -47,7 +47,7 @@ def command(database: Database, what: str | None, *, one: bool, whole: bool, sin
     elif at is not None and (first := _first_since(database, at)) is not None:
         follower = Follower(storage, first)
     else:
-        latest = storage.page(Query("agent_instance", descending=True, limit=1)).rows
+        latest = storage.ask(Query("agent_instance", descending=True, limit=1)).rows
         run = latest[0] if latest else None
         is_live = isinstance(run, AgentInstanceRow) and run.status in OPEN and not _is_dead(database, run)
         follower = (
@@ -129,7 +129,7 @@ class _Tail:
             if status in OPEN:
                 text = f"run {row.id} {name_of(names_of(storage, [row])[row.id])}"
             else:
-                text = f"run {row.id} {status}, {noun(storage.counts([row.id])[row.id].total, 'span')}"
+                text = f"run {row.id} {status}, {noun(storage.ask(Counts([row.id]))[row.id].total, 'span')}"
             result = row.error and {"error": jsontext.decode(row.error)}
         else:
             text = "  " * min(depth + 1, columns // 8) + self._title(row, status)
@@ -155,13 +155,13 @@ class _Tail:
 
     def _plain_run(self, run: AgentInstanceRow, account: AccountRow) -> dict[str, object]:
         storage = self._database.storage
-        counts, said = storage.counts([run.id])[run.id]._asdict(), said_of(storage, [run.id])[run.id]
+        counts, said = storage.ask(Counts([run.id]))[run.id]._asdict(), said_of(storage, [run.id])[run.id]
         return resources.plain(resources.instance(run, account, counts, **said._asdict()))
 
     def plain(self) -> dict[str, object]:
         """Return the document of `--json`."""
         storage, seen, run = self._database.storage, self._seen, self._run
-        account = storage.account()
+        account = storage.ask(Account())
         return {
             "run": None if run is None else self._plain_run(run, account),
             "transitions": [
@@ -184,7 +184,7 @@ def _first_since(database: Database, at: str) -> AgentInstanceRow | None:
     first: AgentInstanceRow | None = None
     while True:
         query = Query("agent_instance", descending=True, limit=LOOKED_AT, after="" if first is None else first.id)
-        rows = [row for row in database.storage.page(query).rows if isinstance(row, AgentInstanceRow)]
+        rows = [row for row in database.storage.ask(query).rows if isinstance(row, AgentInstanceRow)]
         for row in rows:
             if (row.started_at or row.inserted_at) < at:
                 return first

@@ -5,6 +5,7 @@ import click
 from agentspan.analysis import id_prefixes
 from agentspan.cli.output import document
 from agentspan.database import Database
+from agentspan.storage.questions import SpansOf
 
 
 def command(database: Database, what: str, reason: str, *, as_json: bool) -> None:
@@ -13,5 +14,5 @@ def command(database: Database, what: str, reason: str, *, as_json: bool) -> Non
     if as_json:
         document({"run": run.model_dump(mode="json")})
     else:
-        closed = sum(span.closed_by == "terminated" for span in database.storage.iter_spans(run.id))
+        closed = sum(span.closed_by == "terminated" for span in database.storage.ask(SpansOf(run.id)))
         click.echo(f"terminated run {run.id}; {closed} open {'span' if closed == 1 else 'spans'} closed")

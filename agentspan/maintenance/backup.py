@@ -8,6 +8,7 @@ from typing import IO
 
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import BackUp
 
 
 def backup(storage: Storage, path: str | os.PathLike[str]) -> int:
@@ -50,8 +51,8 @@ def pour(storage: Storage, file: IO[bytes]) -> int:
 
 def _backup(storage: Storage, path: Path) -> int:
     can = storage.capabilities()
-    if can.backup is None:
+    if BackUp not in can.answers:
         to_file = "`agentspan copy` writes all runs to a file"
         instead = f"use pg_dump; {to_file}" if can.backend == "postgresql" else to_file
         raise StorageError(f"the storage {can.backend!r} cannot make a backup; {instead}")
-    return can.backup.backup(path)
+    return storage.ask(BackUp(path))

@@ -17,7 +17,8 @@ from agentspan.maintenance.copying_cursor import Place, cursor_of
 from agentspan.maintenance.copying_rows import Sender
 from agentspan.maintenance.copying_runs import RunSender
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, ResourceType, Row
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, PutKeys, Query, StoredKeys
 from agentspan.storage.scanning import count, pages
 from agentspan.tuning import STANDARD, Tuning
 
@@ -189,7 +190,7 @@ class _Copying:
         known = [*self._runs.open]
         seen: set[str] = set()
         for start in range(0, len(known), PAGE):
-            found = self._source.find(*known[start : start + PAGE]).rows.values()
+            found = self._source.ask(Find(*known[start : start + PAGE])).rows.values()
             self._send_runs([row for _, row in found], seen)
         for rows in self._since_time("agent_instance", "updated_at", at):
             self._send_runs(rows, seen)
@@ -207,7 +208,7 @@ class _Copying:
         """Yield the rows whose column is not before a time, the latest first, in pages."""
         query = Query(type_, order=column, descending=True, limit=PAGE)
         while True:
-            rows = self._source.page(query).rows
+            rows = self._source.ask(query).rows
             new = [row for row in rows if getattr(row, column) >= at]
             if new:
                 yield new
@@ -218,7 +219,7 @@ class _Copying:
     def _send_last(self, type_: ResourceType, rows: Sequence[Row]) -> None:
         """Send rows that belong to runs; those of runs that the target does not have stay."""
         runs = {run for row in rows if (run := getattr(row, "agent_instance_id", None)) is not None}
-        there = self._target.find(*runs).rows if runs else {}
+        there = self._target.ask(Find(*runs)).rows if runs else {}
         wanted = [row for row in rows if self._has_place(row, there)]
         if wanted:
             self._sender.send(wanted)
@@ -233,14 +234,13 @@ class _Copying:
         return self._since is None or (run.started_at or run.inserted_at) >= self._since
 
     def _send_keys(self, since: str) -> None:
-        of_source, of_target = self._source.capabilities().transfer, self._target.capabilities().transfer
-        if of_source is None or of_target is None:
+        if StoredKeys not in self._source.capabilities().answers or PutKeys not in self._target.capabilities().answers:
             return
-        keys = of_source.keys(since=since, limit=PAGE)
+        keys = self._source.ask(StoredKeys(None, PAGE, since))
         while keys:
             renamed = [key._replace(subject=self._sender.target_id(key.subject)) for key in keys]
-            self._keys += of_target.put_keys(renamed, self._wait_s)
-            keys = of_source.keys(after=(keys[-1].operation, keys[-1].key), since=since, limit=PAGE)
+            self._keys += self._target.ask(PutKeys(renamed, self._wait_s))
+            keys = self._source.ask(StoredKeys((keys[-1].operation, keys[-1].key), PAGE, since))
 
 
 def _before(at: str) -> str:

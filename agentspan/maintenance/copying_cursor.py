@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from agentspan import files
 from agentspan.interrupts import let_through
 from agentspan.storage.protocol import Storage
-from agentspan.storage.shared import Notes
+from agentspan.storage.questions import Account, ForgetNotes, Notes, PutNote
 
 _SUFFIX = "-copies"
 
@@ -42,25 +42,25 @@ class Cursor(Protocol):
 
 def cursor_of(source: Storage, target: Storage, since: str | None) -> Cursor:
     """Return the cursor of the copy of a source to a target, of the runs since a time."""
-    name = f"copy/{source.account().id}/{target.account().id}/{since or ''}"
+    name = f"copy/{source.ask(Account()).id}/{target.ask(Account()).id}/{since or ''}"
     can = target.capabilities()
-    if can.notes is not None:
-        return _Noted(can.notes, name)
+    if Notes in can.answers:
+        return _Noted(target, name)
     return _InFile(None if can.journals is None else can.journals.path, name)
 
 
 class _Noted:
-    def __init__(self, notes: Notes, name: str) -> None:
-        self._notes, self._name = notes, name
+    def __init__(self, storage: Storage, name: str) -> None:
+        self._storage, self._name = storage, name
 
     def read(self) -> Place | None:
-        return _place(self._notes.notes(self._name).get(self._name))
+        return _place(self._storage.ask(Notes(self._name)).get(self._name))
 
     def write(self, place: Place | None) -> None:
         if place is None:
-            self._notes.forget_notes(self._name)
+            self._storage.ask(ForgetNotes(self._name))
         else:
-            self._notes.note(self._name, json.dumps(place))
+            self._storage.ask(PutNote(self._name, json.dumps(place)))
 
 
 class _InFile:

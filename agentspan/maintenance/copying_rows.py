@@ -24,6 +24,7 @@ from agentspan.model.rows import (
 )
 from agentspan.model.status import OPEN
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find
 
 _SHARED: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version")
 """Types that storages make by name, each under an id of its own, in the order in which they refer to each other."""
@@ -68,7 +69,7 @@ class Sender:
     def send(self, rows: Sequence[Row]) -> None:
         """Send rows of any type but spans: those that the target lacks, and what is newer in those that it has."""
         units: list[Unit] = []
-        stored = self.target.find(*(row.id for row in rows)).rows
+        stored = self.target.ask(Find(*(row.id for row in rows))).rows
         for row in map(self.renamed, rows):
             there = stored.get(row.id)
             if there is None:
@@ -83,7 +84,7 @@ class Sender:
         """Send the agents, versions and schema versions of runs that were not sent before."""
         wanted = {id for run in runs for name in _RUN_REFERENCES if (id := getattr(run, name)) not in self._sent}
         if wanted:
-            rows = [row for _, row in self.source.find(*wanted).rows.values()]
+            rows = [row for _, row in self.source.ask(Find(*wanted)).rows.values()]
             for type_ in _SHARED:
                 self.send([row for row in rows if TYPE_OF[type(row)] == type_])
             self._sent |= wanted

@@ -6,9 +6,10 @@ from agentspan.maintenance.copying_rows import Sender, moved_to
 from agentspan.model.changes import Put, PutSpans, Unit, Violation
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
+from agentspan.storage.answers import SpanMark
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpanMarks, Violations
 from agentspan.storage.scanning import whole_spans_of
-from agentspan.storage.transfer import SpanMark, marks_of
 from agentspan.tuning import STANDARD
 
 MOST_BYTES = 2 * 2**20
@@ -41,10 +42,10 @@ class RunSender:
         sender.send_shared(runs)
         ids = [run.id for run in runs]
         # The target first: what is committed in the source in between is sent again, never missed.
-        there = sender.target.find(*ids).rows
+        there = sender.target.ask(Find(*ids)).rows
         known = [id for id in ids if id in there]
-        target_marks = _marks(sender.target, known)
-        marks = _marks(sender.source, ids)
+        target_marks = sender.target.ask(SpanMarks(known))
+        marks = sender.source.ask(SpanMarks(ids))
         for run in runs:
             is_open = run.status in OPEN or any(mark.status in OPEN for mark in marks[run.id])
             (self.open.add if is_open else self.open.discard)(run.id)
@@ -67,8 +68,8 @@ class RunSender:
             lacking = [span for span in spans if span.id not in stored]
             self._batch.add_spans(lacking)
             both = [span for span in spans if span.id in stored]
-            before = sender.target.violations([span.id for span in both], instance_id=run_id)
-            after = sender.source.violations([span.id for span in both], instance_id=run_id)
+            before = sender.target.ask(Violations([span.id for span in both], instance_id=run_id))
+            after = sender.source.ask(Violations([span.id for span in both], instance_id=run_id))
             moves = (moved_to(stored[span.id], sender.renamed(span), before[span.id], after[span.id]) for span in both)
             sender.apply([Unit((move,)) for move in moves if move is not None])
         self._batch.flush()
@@ -76,16 +77,8 @@ class RunSender:
 
 def _stored(target: Storage, spans: Sequence[AgentSpanRow]) -> dict[str, AgentSpanRow]:
     """Return the spans of a run that the target has, by id."""
-    found = target.find(*(span.id for span in spans), instance_id=spans[0].agent_instance_id).rows
+    found = target.ask(Find(*(span.id for span in spans), instance_id=spans[0].agent_instance_id)).rows
     return {id: row for id, (_, row) in found.items() if isinstance(row, AgentSpanRow)}
-
-
-def _marks(storage: Storage, ids: Sequence[str]) -> Marks:
-    """Return the marks of runs (see Transfer); read from their spans where a storage has none."""
-    transfer = storage.capabilities().transfer
-    if transfer is not None:
-        return transfer.span_marks(ids) if ids else {}
-    return {id: marks_of(storage.iter_spans(id)) for id in ids}
 
 
 class _Batch:
@@ -107,7 +100,7 @@ class _Batch:
         """Add spans of one run, with their violations."""
         if not spans:
             return
-        found = self._sender.source.violations([span.id for span in spans], instance_id=spans[0].agent_instance_id)
+        found = self._sender.source.ask(Violations([span.id for span in spans], instance_id=spans[0].agent_instance_id))
         self._violations += [(id, violation) for id, some in found.items() for violation in some]
         self._spans += spans
         self._bytes += sum(len(span.payload) + len(span.result_payload or "") for span in spans)

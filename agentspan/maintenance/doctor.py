@@ -15,8 +15,9 @@ from agentspan.operations.context import Context
 from agentspan.recovery.closing_spans import Closer
 from agentspan.recovery.dead_writers import DeadWriters
 from agentspan.recovery.writers import Life, why_unknown
+from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect
-from agentspan.storage.protocol import Found, Query
+from agentspan.storage.questions import Damage, Find, Query, SpansOf
 from agentspan.storage.scanning import scan
 from agentspan.tuning import STANDARD, Tuning
 
@@ -92,9 +93,8 @@ def examine(
         tuning: sizes and times, for tests; see agentspan/tuning.py.
     """
     report = Report()
-    checking = ctx.storage.capabilities().check
-    if checking is not None:
-        report.problems = checking.check()
+    if Damage in ctx.storage.capabilities().answers:
+        report.problems = ctx.storage.ask(Damage())
     report.partitions = keep_partitions(ctx.storage, ctx.wait_s, dry_run=dry_run)
     closing = _Closing(ctx, dead_hosts, idle_since, tuning)
     report.runs, locked = closing.close_all(_with_open(ctx), dry_run=dry_run)
@@ -105,11 +105,11 @@ def examine(
         raise DatabaseBusy(f"others kept a lock of {len(locked)} runs, such as {locked[0]}; the others were examined")
     for why in UNREAD:
         query = Query("refused_change", {"why": why}, descending=True, limit=latest_refused, with_total=True)
-        page = ctx.storage.page(query)
+        page = ctx.storage.ask(query)
         report.damage += cast(list[RefusedChangeRow], page.rows)
         report.damage_total += page.counted()
     limit = latest_refused + report.damage_total
-    page = ctx.storage.page(Query("refused_change", descending=True, limit=limit, with_total=True))
+    page = ctx.storage.ask(Query("refused_change", descending=True, limit=limit, with_total=True))
     rows = cast(list[RefusedChangeRow], page.rows)
     report.refused = [row for row in rows if row.why not in UNREAD][:latest_refused]
     report.refused_total = page.counted() - report.damage_total
@@ -171,7 +171,7 @@ class _Closing:
         run = RunReport(instance, lives.writer(writer_id), lives.of(writer_id))
         unknown = (lives.writer(each) for each in sorted(filter(None, writers)) if lives.of(each) == "unknown")
         run.not_judged = [(writer, why_unknown(writer)) for writer in unknown if writer is not None]
-        if not self._plan(run, self._ctx.storage.find(instance_id, instance_id=instance_id), clock.now()).changes:
+        if not self._plan(run, self._ctx.storage.ask(Find(instance_id, instance_id=instance_id)), clock.now()).changes:
             return run if run.left_open or instance.status in OPEN else None
         if not dry_run:
             self._ctx.commit(
@@ -206,7 +206,7 @@ class _Closing:
 def _open_spans(ctx: Context, instance: AgentInstanceRow) -> tuple[list[AgentSpanRow], str]:
     """Return an instance's open spans, and the time of its last known event."""
     last, found = instance.updated_at, []
-    for span in ctx.storage.iter_spans(instance.id):
+    for span in ctx.storage.ask(SpansOf(instance.id)):
         last = max(last, span.updated_at)
         if span.status in OPEN:
             found.append(span)

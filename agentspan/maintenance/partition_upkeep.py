@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, NotPermitted
-from agentspan.storage.partitions import Made
+from agentspan.storage.answers import Made
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import MakePartitions, MissingPartitions
 
 
 class Upkeep(NamedTuple):
@@ -27,12 +28,11 @@ def keep_partitions(storage: Storage, wait_s: float, *, dry_run: bool = False) -
     Args:
         dry_run: only count them.
     """
-    partitions = storage.capabilities().partitions
-    if partitions is None:
+    if MakePartitions not in storage.capabilities().answers:
         return Upkeep()
     if dry_run:
-        return Upkeep(missing=partitions.missing())
+        return Upkeep(missing=storage.ask(MissingPartitions()))
     try:
-        return Upkeep(partitions.make(wait_s=wait_s))
+        return Upkeep(storage.ask(MakePartitions(wait_s=wait_s)))
     except (DatabaseBusy, DatabaseUnusable, NotPermitted) as error:
-        return Upkeep(missing=partitions.missing(), problem=error)
+        return Upkeep(missing=storage.ask(MissingPartitions()), problem=error)

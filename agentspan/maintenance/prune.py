@@ -14,9 +14,18 @@ from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
 from agentspan.recovery.dead_writers import DeadWriters
-from agentspan.storage.file_capabilities import StorageFile
-from agentspan.storage.partitions import Dropped, Partitions
-from agentspan.storage.protocol import Capabilities, Query, SpanCounts
+from agentspan.storage.answers import Dropped, SpanCounts
+from agentspan.storage.protocol import Capabilities
+from agentspan.storage.questions import (
+    Compact,
+    Counts,
+    DropPartitions,
+    FileBytes,
+    Query,
+    RemoveKeys,
+    RemoveRuns,
+    UsedBytes,
+)
 from agentspan.storage.scanning import count, pages
 
 log = logging.getLogger("agentspan")
@@ -78,40 +87,40 @@ def prune(
     """
     storage = ctx.storage
     can = storage.capabilities()
-    removal, file = can.removal, can.file
-    if removal is None:
+    has_file, has_partitions = Compact in can.answers, DropPartitions in can.answers
+    if RemoveRuns not in can.answers:
         raise StorageError(f"the storage {can.backend!r} cannot remove runs")
-    if max_bytes is not None and file is None:
+    if max_bytes is not None and not has_file:
         raise InvalidValue("max_bytes", "this storage lies in no file, so it has no size")
     by_time_alone = older_than is not None and not (keep_failed or max_bytes is not None or only is not None or dry_run)
-    if whole_partitions and can.partitions is None:
+    if whole_partitions and not has_partitions:
         raise InvalidValue("whole_partitions", f"the storage {can.backend!r} has no partitions")
     if whole_partitions and not by_time_alone:
         raise InvalidValue("whole_partitions", "goes with `older_than` alone: no other choice of runs, and no dry run")
-    before = file.file_bytes() if file is not None else 0
+    before = storage.ask(FileBytes()) if has_file else 0
     week_ago = clock.parse(clock.to_datetime(clock.now()) - timedelta(days=KEY_DAYS))
-    keys = removal.remove_keys(week_ago, ctx.wait_s, dry_run=dry_run)
+    keys = storage.ask(RemoveKeys(week_ago, ctx.wait_s, dry_run))
     dropped = None
-    if can.partitions is not None and older_than is not None and by_time_alone:
-        dropped = _dropped(ctx, can.partitions, older_than, must=whole_partitions)
+    if has_partitions and older_than is not None and by_time_alone:
+        dropped = _dropped(ctx, older_than, must=whole_partitions)
     _, runs, spans = dropped or Dropped()
     partitions = None if dropped is None else dropped.partitions
     if whole_partitions:
         return Pruned(runs, spans, keys, None, partitions)
-    left = _Left(ctx, file, max_bytes)
+    left = _Left(ctx, max_bytes)
     for batch in _batches(ctx, older_than, keep_failed, left, only):
         if dry_run:
             done = len(batch), sum(counts.total for _, counts in batch)
         else:
-            done = removal.remove_runs([row.id for row, _ in batch], ctx.wait_s)
+            done = storage.ask(RemoveRuns([row.id for row, _ in batch], ctx.wait_s))
         runs, spans = runs + done[0], spans + done[1]
         left.removed(done[1], really=not dry_run)
     if runs and not dry_run:
         _tell_programs(can)
-    if dry_run or file is None:
+    if dry_run or not has_file:
         return Pruned(runs, spans, keys, None, partitions)
-    file.compact(ctx.wait_s)
-    return Pruned(runs, spans, keys, max(0, before - file.file_bytes()))
+    storage.ask(Compact(ctx.wait_s))
+    return Pruned(runs, spans, keys, max(0, before - storage.ask(FileBytes())))
 
 
 def _tell_programs(can: Capabilities) -> None:
@@ -122,14 +131,14 @@ def _tell_programs(can: Capabilities) -> None:
         tell_of_removal(folder_of(can.journals.path))
 
 
-def _dropped(ctx: Context, partitions: Partitions, older_than: str, *, must: bool) -> Dropped | None:
+def _dropped(ctx: Context, older_than: str, *, must: bool) -> Dropped | None:
     """Remove the partitions that are old as a whole; None where this user may not, and rows are to be removed instead.
 
     Args:
         must: raise what keeps it from that.
     """
     try:
-        return partitions.drop_old(older_than, DeadWriters(ctx.storage).has, ctx.wait_s)
+        return ctx.storage.ask(DropPartitions(older_than, DeadWriters(ctx.storage).has, ctx.wait_s))
     except (DatabaseBusy, DatabaseUnusable) as error:
         if must:
             raise
@@ -140,19 +149,19 @@ def _dropped(ctx: Context, partitions: Partitions, older_than: str, *, must: boo
 class _Left:
     """Tracks the bytes in use in the file against `max_bytes`."""
 
-    def __init__(self, ctx: Context, file: StorageFile | None, max_bytes: int | None) -> None:
-        self._file = file
+    def __init__(self, ctx: Context, max_bytes: int | None) -> None:
+        self._storage = ctx.storage
         self._max = max_bytes
         self._used = self._per_span = 0.0
-        if file is not None and max_bytes is not None:
-            self._used = file.used_bytes()
+        if max_bytes is not None:
+            self._used = self._storage.ask(UsedBytes())
             self._per_span = self._used / max(1, count(ctx.storage, "agent_span"))
 
     def removed(self, spans: int, *, really: bool) -> None:
         """Update the bytes in use after spans were removed."""
-        if self._max is None or self._file is None:
+        if self._max is None:
             return
-        self._used = self._file.used_bytes() if really else self._used - spans * self._per_span
+        self._used = self._storage.ask(UsedBytes()) if really else self._used - spans * self._per_span
 
     @property
     def is_limited(self) -> bool:
@@ -172,12 +181,12 @@ def _batches(
     spans = 0
     dead_writers = DeadWriters(ctx.storage)
     is_any_old = only is not None and older_than is None and not left.is_limited
-    newest = ctx.storage.page(Query("agent_instance", descending=True, limit=1)).rows
+    newest = ctx.storage.ask(Query("agent_instance", descending=True, limit=1)).rows
     for chunk in pages(ctx.storage, AgentInstanceRow):
         if not newest or chunk[0].id > newest[0].id:  # programs may begin runs faster than they are looked at
             break
         wanted = None if only is None else only(chunk)
-        counts = ctx.storage.counts([row.id for row in chunk])
+        counts = ctx.storage.ask(Counts([row.id for row in chunk]))
         for row in chunk:
             if not _may_go(row, counts[row.id], keep_failed):
                 continue

@@ -10,6 +10,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.prices import own_prices
+from agentspan.storage.questions import SpansOf
 
 BATCH = 500
 
@@ -32,7 +33,7 @@ def reprice(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator[Rep
     own_prices()
     for instance in instances:
         batch: list[AgentSpanRow] = []
-        for span in ctx.storage.iter_spans(instance.id):
+        for span in ctx.storage.ask(SpansOf(instance.id)):
             batch.append(span)
             if len(batch) == BATCH:
                 yield _reprice(ctx, batch)

@@ -11,7 +11,7 @@ from agentspan.model.spans import DERIVED
 from agentspan.operations.context import Context
 from agentspan.schemas.meaning import describe, label_of
 from agentspan.schemas.span_types import Registry, from_schemas
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query, SpansOf
 
 BATCH = 500
 
@@ -35,7 +35,7 @@ def resummarize(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator
         if registry is None:
             registry = newest[instance.agent_id] = _newest(ctx, instance.agent_id)
         batch: list[AgentSpanRow] = []
-        for span in ctx.storage.iter_spans(instance.id):
+        for span in ctx.storage.ask(SpansOf(instance.id)):
             batch.append(span)
             if len(batch) == BATCH:
                 yield _render(ctx, registry, batch)
@@ -46,7 +46,7 @@ def resummarize(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator
 
 def _newest(ctx: Context, agent_id: str) -> Registry:
     query = Query("agent_schema_version", {"agent_id": agent_id}, descending=True, limit=1)
-    rows = ctx.storage.page(query).rows
+    rows = ctx.storage.ask(query).rows
     row = rows[0] if rows else None
     return from_schemas(row.span_type_schemas) if isinstance(row, AgentSchemaVersionRow) else Registry()
 

@@ -22,8 +22,9 @@ from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
 from agentspan.operations.run_details import details_of
 from agentspan.recovery.closing_spans import Closer
+from agentspan.storage.answers import Found, Rows
 from agentspan.storage.lookup import check_unused, expect, references, unique
-from agentspan.storage.protocol import Found, Query, Rows
+from agentspan.storage.questions import Query
 from agentspan.storage.scanning import each_span_of
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
@@ -96,7 +97,7 @@ def register(
         agent = expect(found, AgentRow, name) if is_id else unique(ctx.storage, AgentRow, external_identifier=name)
         if agent is not None and external_identifier is not None:
             where = {"agent_id": agent.id, "external_identifier": external_identifier}
-            if ctx.storage.page(Query("agent_instance", where, limit=1)).rows:
+            if ctx.storage.ask(Query("agent_instance", where, limit=1)).rows:
                 raise InvalidValue("external_identifier", "already names another instance of this agent")
         stored = references(ctx.storage, agent, version.external_identifier, schema.content_hash)
         return Unit(registration.register(wanted, stored, ctx.ids.new, now), wanted.id, key)
@@ -226,6 +227,6 @@ def page(
     }
     where |= {column: value for column, value in filters.items() if value is not None}
     query = Query("agent_instance", where)
-    return ctx.storage.page(
+    return ctx.storage.ask(
         request.page(query, sorting, offset, page_size, columns=SORTABLE, most_bytes=ctx.piece_bytes)
     )

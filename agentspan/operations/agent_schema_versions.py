@@ -16,8 +16,9 @@ from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
 from agentspan.schemas.span_types import REGISTRY, check_name, check_quality_schemas, check_span_type_schemas
 from agentspan.schemas.unusable import TEMPLATES, Unusable
+from agentspan.storage.answers import Found, Rows
 from agentspan.storage.lookup import expect, unique
-from agentspan.storage.protocol import Found, Query, Rows
+from agentspan.storage.questions import Query
 
 MAX_TYPES = 500
 LISTED = 20
@@ -149,6 +150,6 @@ def page(ctx: Context, *, agent_id: Any = None, sorting: Any = None, offset: int
     """Return a page of schema versions (see AgentSchemaVersions.list)."""
     where = {} if agent_id is None else {"agent_id": ctx.row(AgentRow, agent_id).id}
     query = Query("agent_schema_version", where)
-    return ctx.storage.page(
+    return ctx.storage.ask(
         request.page(query, sorting, offset, page_size, columns=SORTABLE, most_bytes=ctx.piece_bytes)
     )

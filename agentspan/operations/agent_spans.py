@@ -15,8 +15,9 @@ from agentspan.operations import request
 from agentspan.operations.context import Context, Plan
 from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import check_name, title_of
+from agentspan.storage.answers import Found, Rows
 from agentspan.storage.lookup import check_unused, expect
-from agentspan.storage.protocol import Found, Query, Rows
+from agentspan.storage.questions import Query
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "schema_name", "status"})
 
@@ -215,6 +216,6 @@ def page(
         request.timestamp("start_time", start_time),
         request.timestamp("end_time", end_time),
     )
-    return ctx.storage.page(
+    return ctx.storage.ask(
         request.page(query, sorting, offset, page_size, columns=SORTABLE, most_bytes=ctx.piece_bytes)
     )

@@ -9,8 +9,9 @@ from agentspan.model.rows import AgentRow, ResourceType, Value
 from agentspan.model.status import AGENT_STATUSES, INSTANCE_STATUSES, OPEN
 from agentspan.operations import request
 from agentspan.operations.context import ATTEMPTS, Context, Done
+from agentspan.storage.answers import Found, Rows
 from agentspan.storage.lookup import check_unused, expect, unique
-from agentspan.storage.protocol import Found, Query, Rows
+from agentspan.storage.questions import Query
 from agentspan.storage.scanning import count
 
 SORTABLE = frozenset({"id", "name", "inserted_at", "updated_at", "status"})
@@ -132,9 +133,9 @@ def delete(ctx: Context, agent_id: Any) -> AgentRow:
     for _ in range(ATTEMPTS):
         agent = ctx.row(AgentRow, agent_id)
         where: dict[str, Value] = {"agent_id": agent.id}
-        if ctx.storage.page(Query("agent_instance", where, limit=1)).rows:
+        if ctx.storage.ask(Query("agent_instance", where, limit=1)).rows:
             raise InvalidAction(f"agent {agent.id} has instances; retire it instead")
-        removes = [Remove(type_, row.id) for type_ in _VERSIONS for row in ctx.storage.page(Query(type_, where)).rows]
+        removes = [Remove(type_, row.id) for type_ in _VERSIONS for row in ctx.storage.ask(Query(type_, where)).rows]
         unit = Unit((*removes, Remove("agent", agent.id)))
         if isinstance(ctx.storage.apply([unit], wait_s=ctx.wait_s)[0], Applied):
             return agent
@@ -167,7 +168,7 @@ def page(
     ctx.check_environment(environment_id)
     wanted = request.one_of("status", status, AGENT_STATUSES)
     query = Query("agent", {} if wanted is None else {"status": wanted})
-    return ctx.storage.page(
+    return ctx.storage.ask(
         request.page(query, sorting, offset, page_size, columns=SORTABLE, most_bytes=ctx.piece_bytes)
     )
 
@@ -176,6 +177,6 @@ def versions(ctx: Context, *, agent_id: Any = None, sorting: Any = None, offset:
     """Return a page of agent versions (see AgentVersions.list)."""
     where: dict[str, Value] = {} if agent_id is None else {"agent_id": ctx.row(AgentRow, agent_id).id}
     query = Query("agent_version", where)
-    return ctx.storage.page(
+    return ctx.storage.ask(
         request.page(query, sorting, offset, page_size, columns=SORTABLE_VERSIONS, most_bytes=ctx.piece_bytes)
     )

@@ -91,7 +91,6 @@ def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
     """
     storage = ctx.storage
     # Reading needs no lock, and no writable file. One item commits itself, and needs the lock in its last step only.
-    groups = storage.capabilities().groups if planned.writes and len(planned.items) > 1 else None
 
     def work(lent: Storage) -> None:
         within = ctx.within(lent)
@@ -100,8 +99,8 @@ def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
             if not outputs.add(fields["idempotency_key"], answer):
                 break
 
-    if groups is not None:
-        groups.group(work, ctx.wait_s)
+    if planned.writes and len(planned.items) > 1:
+        storage.group(work, ctx.wait_s)
     else:
         work(storage)
 

@@ -25,8 +25,10 @@ from agentspan.model.schema_versions import SpanTypeSchema
 from agentspan.model.status import PURPOSES
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry
+from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect
-from agentspan.storage.protocol import Found, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account, Find
 
 R = TypeVar("R", bound=Row)
 
@@ -134,7 +136,7 @@ class Context:
         self._keep_sensitive = keep_sensitive
         self.strict_schemas = strict_schemas
         self.wait_s = wait_s
-        self.account: AccountRow = storage.account()
+        self.account: AccountRow = storage.ask(Account())
         self.ids = ids.IdSource(self.account.partition)
         self.stored_span_types = StoredSpanTypes()
 
@@ -205,7 +207,7 @@ class Context:
         unknown = [id for id, row in kept.items() if row is None]
         if unknown:
             hint = unknown[0] if len(unknown) == 1 else None
-            for _, row in self.storage.find(*unknown, instance_id=hint).rows.values():
+            for _, row in self.storage.ask(Find(*unknown, instance_id=hint)).rows.values():
                 if isinstance(row, AgentInstanceRow):
                     kept[row.id] = self.keep(row)
         return {id: PURPOSES[0] if row is None else row.purpose for id, row in kept.items()}
@@ -218,7 +220,7 @@ class Context:
             UnexpectedRefType: it names another type of resource.
         """
         run_id = id if row_type is AgentInstanceRow else None
-        return expect(self.storage.find(id, instance_id=run_id) if ids.is_pfid(id) else _NOTHING, row_type, id)
+        return expect(self.storage.ask(Find(id, instance_id=run_id)) if ids.is_pfid(id) else _NOTHING, row_type, id)
 
     def check_environment(self, environment_id: Any) -> None:
         """Check the id of an environment. A storage has one, so a filter by it matches everything; None is fine.
@@ -272,7 +274,7 @@ class Context:
         run_id = plan.instance_id if ids.is_pfid(plan.instance_id) else None
         for attempt in range(int(again), ATTEMPTS):
             if attempt or plan.kept is None:
-                found = self.storage.find(*plan.ids(), key=plan.key if attempt else None, instance_id=run_id)
+                found = self.storage.ask(Find(*plan.ids(), key=plan.key if attempt else None, instance_id=run_id))
             else:
                 found = plan.kept
             decided = self.decided(plan, found, is_first=not attempt)

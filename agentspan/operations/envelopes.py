@@ -19,7 +19,8 @@ from agentspan.model.rows import (
 from agentspan.operations import agents
 from agentspan.operations.context import Context, Done
 from agentspan.operations.run_details import details_of
-from agentspan.storage.protocol import CutRows, Rows
+from agentspan.storage.answers import CutRows, Rows
+from agentspan.storage.questions import Counts, Find
 from agentspan.storage.scores import Said, said_of
 
 Envelope = dict[str, Any]
@@ -72,7 +73,7 @@ def _one_by_one(ctx: Context, ids: Sequence[str], *, summaries: bool) -> Iterato
     Those that were read already are read again: many answers may wait for their clients at the same time.
     """
     for id in ids:
-        found = _resources(ctx, [row for _, row in ctx.storage.find(id).rows.values()], summaries=summaries)
+        found = _resources(ctx, [row for _, row in ctx.storage.ask(Find(id)).rows.values()], summaries=summaries)
         while found:
             yield found.pop()
 
@@ -88,7 +89,7 @@ def _place(page: Rows, sorting: str | None, offset: int, page_size: int) -> Enve
 
 def _resources(ctx: Context, rows: Sequence[Row], *, summaries: bool) -> list[Envelope]:
     runs = [row.id for row in rows if isinstance(row, AgentInstanceRow)]
-    counts, said = (ctx.storage.counts(runs), said_of(ctx.storage, runs)) if runs else ({}, {})
+    counts, said = (ctx.storage.ask(Counts(runs)), said_of(ctx.storage, runs)) if runs else ({}, {})
     purposes = ctx.purposes_of(row for row in rows if isinstance(row, AgentSpanRow))
     return [_resource(ctx, row, counts, said, purposes, summaries=summaries) for row in rows]
 

@@ -9,8 +9,8 @@ from agentspan.model.rows import AgentInstanceRow, TagRow, Value
 from agentspan.model.schema_versions import UNNAMED
 from agentspan.operations import about_run, quality, request
 from agentspan.operations.context import Context, Done
+from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect
-from agentspan.storage.protocol import Found
 from agentspan.storage.scanning import scan
 
 

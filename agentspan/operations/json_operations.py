@@ -19,7 +19,8 @@ from agentspan.operations import (
 from agentspan.operations.context import Context, Plan
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.json_scores import score_agent_instance, score_agent_span
-from agentspan.storage.protocol import Rows
+from agentspan.storage.answers import Rows
+from agentspan.storage.questions import Violations
 from agentspan.text import one_line
 
 Fields = Mapping[str, Any]
@@ -240,7 +241,7 @@ def finish_agent_span(ctx: Context, fields: Fields) -> Plan:
 def list_violations(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/violations."""
     span = ctx.row(AgentSpanRow, _id(fields, "agent_span_id"))
-    found = ctx.storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
+    found = ctx.storage.ask(Violations([span.id], instance_id=span.agent_instance_id))[span.id]
     summaries = [violation._asdict() for violation in found]
     return {"status": "success", "summaries": summaries, "pagination": None, "sorting": None}
 

@@ -13,8 +13,8 @@ from agentspan.operations import request
 from agentspan.operations.context import Admitted, Context, Done
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
+from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect
-from agentspan.storage.protocol import Found
 from agentspan.text import one_line
 
 

@@ -10,7 +10,7 @@ from agentspan import clock, ids, jsontext
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.changes import Key
 from agentspan.model.texts import check_text
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query
 
 MAX_KEY = 64
 MAX_TEXT = 10_000

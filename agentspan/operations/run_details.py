@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from agentspan import forks
 from agentspan.model.rows import AccountRow, AgentInstanceRow
-from agentspan.storage.protocol import Storage, span_counts
+from agentspan.storage.answers import span_counts
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpanSums
 from agentspan.storage.scores import said_of
-from agentspan.storage.sums import sums_of
 
 if TYPE_CHECKING:
     from agentspan.model.resources import AgentInstance
@@ -20,7 +21,7 @@ def details_of(storage: Storage, row: AgentInstanceRow, account: AccountRow) -> 
 
     statuses, types = Counter[str](), Counter[str]()
     costs: dict[str, float] = {}
-    for each in sums_of(storage, row.id):
+    for each in storage.ask(SpanSums(row.id)):
         statuses[each.status] += each.spans
         types[each.schema_name] += each.spans
         if each.cost_usd is not None:

@@ -8,8 +8,9 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, S
 from agentspan.model.scores import Judgement, counting, judgement, scored
 from agentspan.operations import request
 from agentspan.operations.context import Context, Done
+from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect
-from agentspan.storage.protocol import Found
+from agentspan.storage.questions import Find
 from agentspan.storage.scores import history
 
 Target = AgentInstanceRow | AgentSpanRow
@@ -64,7 +65,9 @@ def of_target(
     ctx: Context, target_id: Any, *, target_type: type[Target] | None = None, with_history: bool = False
 ) -> list[ScoreRow]:
     """Return the scores of a run or a span (see Scores.list)."""
-    target = _target(ctx.storage.find(*([target_id] if isinstance(target_id, str) else [])), target_type, target_id)
+    target = _target(
+        ctx.storage.ask(Find(*([target_id] if isinstance(target_id, str) else []))), target_type, target_id
+    )
     run_id = target.agent_instance_id if isinstance(target, AgentSpanRow) else target.id
     rows = [row for row in history(ctx.storage, run_id) if row.target_id == target.id]
     return rows if with_history else counting(rows)

@@ -15,6 +15,7 @@ from agentspan.operations import agent_instances, agent_spans, instance_updates,
 from agentspan.operations.context import Context, Done
 from agentspan.operations.instance_updates import InstanceFields
 from agentspan.operations.run_details import details_of
+from agentspan.storage.questions import Counts, Violations
 from agentspan.storage.scores import said_of
 
 Time = datetime | str
@@ -185,7 +186,7 @@ class AgentSpans:
     def violations(self, agent_span_id: str) -> builtins.list[Violation]:
         """Return the violations of a span's payloads: side, path, keyword and message of each."""
         span = self._ctx.row(AgentSpanRow, agent_span_id)
-        return self._ctx.storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
+        return self._ctx.storage.ask(Violations([span.id], instance_id=span.agent_instance_id))[span.id]
 
     def _answer(self, done: Done) -> AgentSpan:
         return resources.controlled(self._model(done.row), done.control)
@@ -392,5 +393,5 @@ class AgentInstances:
 
     def _models(self, *rows: Any) -> builtins.list[AgentInstance]:
         ids, account = [row.id for row in rows], self._ctx.account
-        counts, said = self._ctx.storage.counts(ids), said_of(self._ctx.storage, ids)
+        counts, said = self._ctx.storage.ask(Counts(ids)), said_of(self._ctx.storage, ids)
         return [resources.instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()) for row in rows]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from agentspan.model.changes import Unit
 from agentspan.model.rows import instance_of
 from agentspan.operations.context import Context, Done, Plan, done_of
-from agentspan.storage.protocol import Found
+from agentspan.storage.answers import Found
+from agentspan.storage.questions import Find
 
 
 def carry_out_together(ctx: Context, plans: Sequence[Plan]) -> list[Done | Exception | None]:
@@ -19,7 +20,7 @@ def carry_out_together(ctx: Context, plans: Sequence[Plan]) -> list[Done | Excep
     """
     ctx.check_writable()
     ids = {id for plan in plans if plan.kept is None for id in plan.ids()}
-    found = ctx.storage.find(*ids) if ids else Found({})
+    found = ctx.storage.ask(Find(*ids)) if ids else Found({})
     results: list[Done | Exception | None] = [None] * len(plans)
     units: list[tuple[int, Unit]] = []
     for place, plan in enumerate(plans):

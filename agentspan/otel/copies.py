@@ -23,6 +23,7 @@ from agentspan.otel.stored_rows import about_of, name_of, times_of
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import REGISTRY, title_of
 from agentspan.storage.lookup import references, unique
+from agentspan.storage.questions import Find
 
 _RUN, _SCOPE = "agentspan.run.", "agentspan"
 _ENDS = frozenset({*FINISH_STATUSES, "terminated"})
@@ -49,7 +50,7 @@ def store_scores(ctx: Context, found: Iterable[Log]) -> None:
     for log in found:
         id, span = log.event.attributes[SCORE_RUN], log.event.attributes.get(SCORE_SPAN)
         told = told_by_event(log.event)
-        _, stored = ctx.storage.find(id, instance_id=id).rows.get(id, (None, None))
+        _, stored = ctx.storage.ask(Find(id, instance_id=id)).rows.get(id, (None, None))
         if told is not None and isinstance(stored, AgentInstanceRow):
             own = span if ids.is_pfid(span) else None
             rows += scores.rows_of([told], id, own, ctx.account.partition, ctx.admit_text)
@@ -98,7 +99,7 @@ def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow |
         git_dirty=said["git_dirty"] if type(said.get("git_dirty")) is bool else None,
     )
     for _ in range(ATTEMPTS):
-        stored = ctx.storage.find(id, instance_id=id).rows.get(id)
+        stored = ctx.storage.ask(Find(id, instance_id=id)).rows.get(id)
         if stored is not None:
             return (stored[1] if isinstance(stored[1], AgentInstanceRow) else None), 0
         agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)

@@ -12,7 +12,7 @@ from agentspan.otel.placing import Placing
 from agentspan.otel.stored_rows import end_of, ns_of, stored_mapped, times_of
 from agentspan.otel.trace_changes import units_of_run
 from agentspan.otel.traces import trace_key
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Find, Query, SpansOf
 
 _KEY = trace_key("").partition(":")[0] + ":"
 
@@ -31,7 +31,7 @@ def _outline(row: AgentSpanRow) -> _Outline:
 
 
 def _row(ctx: Context, id: str, instance_id: str) -> AgentSpanRow:
-    _, row = ctx.storage.find(id, instance_id=instance_id).rows[id]
+    _, row = ctx.storage.ask(Find(id, instance_id=instance_id)).rows[id]
     assert isinstance(row, AgentSpanRow)
     return row
 
@@ -51,7 +51,7 @@ def end(ctx: Context, placing: Placing, run: LiveRun) -> bool:
         return False
     before, now = run.row, clock.now()
     has_spans = run.is_own or run.is_loaded
-    spans = [_outline(row) for row in ctx.storage.iter_spans(before.id)] if has_spans else []
+    spans = [_outline(row) for row in ctx.storage.ask(SpansOf(before.id))] if has_spans else []
     times = times_of(run.start_ns, max([run.end_ns, *(span.end_ns for span in spans)]) or None)
     columns: dict[str, Any] = {"finished_at": times.finished_at, "duration_ms": times.duration_ms}
     columns["status"] = "complete"
@@ -78,6 +78,6 @@ def _named(ctx: Context, run: LiveRun, mapped: Mapped) -> Named:
 
 def open_runs(ctx: Context) -> Iterator[AgentInstanceRow]:
     """Yield the active runs that came from OpenTelemetry."""
-    for row in ctx.storage.page(Query("agent_instance", {"status": "active"})).rows:
+    for row in ctx.storage.ask(Query("agent_instance", {"status": "active"})).rows:
         if isinstance(row, AgentInstanceRow) and (row.external_identifier or "").startswith(_KEY):
             yield row

@@ -22,9 +22,10 @@ from agentspan.otel.sending import NotServed, Sender
 from agentspan.otel.writing import OutgoingRun
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.location import Location
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Counts, Find, Query, SpansOf, Tags
 from agentspan.storage.scanning import scan
-from agentspan.storage.scores import history, tags_of
+from agentspan.storage.scores import history
 
 BATCH = 500
 MAX_BYTES = 4 * 2**20
@@ -121,7 +122,7 @@ class _Forwarder:
         self._looked = {id: at_s for id, at_s in self._looked.items() if now_s - at_s < SETTLED_S}
         ids = iter([*self._looked])
         while batch := list(islice(ids, BATCH)):
-            for _, row in self._storage.find(*batch).rows.values():
+            for _, row in self._storage.ask(Find(*batch)).rows.values():
                 if isinstance(row, AgentInstanceRow):
                     yield row
         yield from _all_runs(self._storage, self._last)
@@ -129,7 +130,7 @@ class _Forwarder:
     def look(self, runs: Iterator[AgentInstanceRow]) -> None:
         """Send what of some runs was not sent yet."""
         while batch := list(islice(runs, BATCH)):
-            counts = self._storage.counts([run.id for run in batch])
+            counts = self._storage.ask(Counts([run.id for run in batch]))
             for run in batch:
                 self._last = max(self._last, run.id)
                 is_open, found = run.status in OPEN, counts.get(run.id)
@@ -143,7 +144,7 @@ class _Forwarder:
         run, sent = self._named(row), self._cursor.of(row.id)
         unsent = (
             span
-            for span in self._storage.iter_spans(row.id)
+            for span in self._storage.ask(SpansOf(row.id))
             if span.status not in OPEN and hashed(span.id) not in sent.spans
         )
         total = len(sent.spans)
@@ -179,7 +180,7 @@ class _Forwarder:
         for id, scores in unsent.items():
             sent = self._cursor.of(id)
             late = [score for score in scores if self._is_sent(score, sent)]
-            _, row = self._storage.find(id, instance_id=id).rows.get(id, (None, None))
+            _, row = self._storage.ask(Find(id, instance_id=id)).rows.get(id, (None, None))
             if late and isinstance(row, AgentInstanceRow):
                 self._send_scores(self._named(row), late)
 
@@ -221,17 +222,17 @@ class _Forwarder:
 
 def named(storage: Storage, row: AgentInstanceRow) -> OutgoingRun:
     """Return a run with the names of its agent and version, and its tags."""
-    found = storage.find(row.agent_id, row.agent_version_id).rows
+    found = storage.ask(Find(row.agent_id, row.agent_version_id)).rows
     agent, version = found[row.agent_id][1], found[row.agent_version_id][1]
     assert isinstance(agent, AgentRow)
     assert isinstance(version, AgentVersionRow)
-    tags = tags_of(storage, [row.id])[row.id]
+    tags = storage.ask(Tags([row.id]))[row.id]
     return OutgoingRun(row, agent.external_identifier or agent.name, version.external_identifier, tags)
 
 
 def _all_runs(storage: Storage, after: str = "") -> Iterator[AgentInstanceRow]:
     while True:
-        rows = storage.page(Query("agent_instance", limit=BATCH, after=after)).rows
+        rows = storage.ask(Query("agent_instance", limit=BATCH, after=after)).rows
         yield from (row for row in rows if isinstance(row, AgentInstanceRow))
         if len(rows) < BATCH:
             return
@@ -259,10 +260,10 @@ def lines(storage: Storage, runs: list[str]) -> Iterator[str]:
     Spans that are open are left out: OTLP has finished ones only. It is ASCII, so it moves no terminal's cursor.
     """
     for id in runs:
-        row = storage.find(id, instance_id=id).rows[id][1]
+        row = storage.ask(Find(id, instance_id=id)).rows[id][1]
         assert isinstance(row, AgentInstanceRow)
         run, scores = named(storage, row), history(storage, id)
-        finished = (span for span in storage.iter_spans(id) if span.status not in OPEN)
+        finished = (span for span in storage.ask(SpansOf(id)) if span.status not in OPEN)
         for part in _parts(finished):
             yield json.dumps(writing.request(run, part, with_run=False, scores=scores))
         if row.status not in OPEN:

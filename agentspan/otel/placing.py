@@ -24,7 +24,7 @@ from agentspan.otel.traces import Step, process_key, rank_of, root_of, trace_key
 from agentspan.otel.w3c import carried
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.lookup import references, unique
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query, SpansOf
 
 MOST_LOADED = 5000
 """Spans of a run that are looked through when a trace goes on that is no longer in memory."""
@@ -137,7 +137,7 @@ class Placing:
         trace = LiveTrace(trace_id, run)
         if not run.is_own:
             return trace
-        for row in islice(ctx.storage.iter_spans(instance.id), MOST_LOADED):
+        for row in islice(ctx.storage.ask(SpansOf(instance.id)), MOST_LOADED):
             if row.schema_name in ("llm", "agent", "handoff"):
                 trace.steps[row.id] = stored_step(trace_id, row)
         trace.calls.are_apart = not trace.steps
@@ -216,7 +216,7 @@ class Placing:
         for agent, version, schema in named:
             # Nearly always: where the storage looks for what refers to a version, it reads all runs (6 ms for 20,000).
             of_version: dict[str, Value] = {"agent_id": agent, "agent_version_id": version}
-            if ctx.storage.page(Query("agent_instance", of_version, limit=1)).rows:
+            if ctx.storage.ask(Query("agent_instance", of_version, limit=1)).rows:
                 continue
             unused = (Remove("agent_schema_version", schema), Remove("agent", agent))
             ctx.storage.apply([Unit((Remove("agent_version", version),)), Unit(unused)], wait_s=ctx.wait_s)

@@ -32,7 +32,7 @@ from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import log_of, log_row, rewritten
 from agentspan.otel.trace_changes import TraceChanges, changes_of, moves_of, units_of_run
 from agentspan.otel.traces import Step, in_order, order, root_span
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Find, Query
 from agentspan.tuning import STANDARD, Tuning
 
 BATCH = 500
@@ -214,12 +214,8 @@ class Receiver:
         return new, repeated
 
     def _grouped(self, work: Callable[[Context], object]) -> None:
-        """Do several writes in one commit, where the storage can."""
-        groups = self._ctx.storage.capabilities().groups
-        if groups is None:
-            work(self._ctx)
-        else:
-            groups.group(lambda lent: work(self._ctx.within(lent)), self._ctx.wait_s)
+        """Do several writes in one commit."""
+        self._ctx.storage.group(lambda lent: work(self._ctx.within(lent)), self._ctx.wait_s)
 
     def _apply(self, found: Sequence[TraceChanges], now: str) -> set[str]:
         """Commit what spans of some traces change; return the ids of the spans that were stored already."""
@@ -252,11 +248,11 @@ class Receiver:
         new = [log_row(self._ctx, log, now) for log in said if joins(log.event.name) or log.event.name == RESULT]
         for at in range(0, len(new), BATCH):
             storage.apply([Unit((Put(row),)) for row in new[at : at + BATCH]], wait_s=self._ctx.wait_s)
-        if not storage.page(Query("otel_log", limit=1)).rows:
+        if not storage.ask(Query("otel_log", limit=1)).rows:
             return {}
         found: list[Log] = []
         for trace_id in {span.trace_id for span in spans} | {row.trace_id for row in new}:
-            rows = storage.page(Query("otel_log", {"trace_id": trace_id})).rows
+            rows = storage.ask(Query("otel_log", {"trace_id": trace_id})).rows
             found += [log_of(row) for row in rows if isinstance(row, OtelLogRow)]
         return _by_span(found)
 
@@ -280,7 +276,7 @@ class Receiver:
         before = clock.to_text(clock.wall_ns() - int(KEEP_LOGS_S * 1e9))
         while rows := [
             row
-            for row in storage.page(Query("otel_log", limit=BATCH)).rows
+            for row in storage.ask(Query("otel_log", limit=BATCH)).rows
             if isinstance(row, OtelLogRow) and row.inserted_at < before
         ]:
             storage.apply([Unit((Remove("otel_log", row.id),)) for row in rows], wait_s=self._ctx.wait_s)
@@ -303,7 +299,7 @@ class Receiver:
         id = span_id(trace.run.row.id, trace.id, span)
         step = trace.steps.get(id)
         if step is None:
-            _, row = self._ctx.storage.find(id, instance_id=trace.run.row.id).rows.get(id, (None, None))
+            _, row = self._ctx.storage.ask(Find(id, instance_id=trace.run.row.id)).rows.get(id, (None, None))
             if not isinstance(row, AgentSpanRow):
                 return None
             step = stored_step(trace.id, row)

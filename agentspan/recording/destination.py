@@ -24,6 +24,7 @@ from agentspan.schemas.span_types import SpanType
 from agentspan.storage.identity import Identities, Identity
 from agentspan.storage.location import Location, memory
 from agentspan.storage.protocol import BesideJournals, Storage
+from agentspan.storage.questions import Account, Notes, WaitAtMost
 from agentspan.storage.registry import location_of
 from agentspan.tuning import STANDARD, Tuning
 
@@ -144,12 +145,12 @@ class Destination:
         self.is_journaled = wants_journal and self._may_journal()
         if can.journals is not None and not self.is_journaled:
             can.journals.look_seldom()  # calls that record wait for each commit: 5 % less
-        waiting = self.store.capabilities().waiting
-        if waiting is not None:
-            waiting.wait_at_most(0.0)  # where the file could not be opened, it was waited for already
+        waits = WaitAtMost in self.store.capabilities().answers
+        if waits:
+            self.store.ask(WaitAtMost(0.0))  # where the file could not be opened, it was waited for already
         self.learn()
-        if waiting is not None:
-            waiting.wait_at_most(self._tuning.recording_wait_s)
+        if waits:
+            self.store.ask(WaitAtMost(self._tuning.recording_wait_s))
 
     @property
     def account(self) -> AccountRow:
@@ -164,7 +165,7 @@ class Destination:
         """
         if not self._is_account_read:
             try:
-                self._account = self.store.account()
+                self._account = self.store.ask(Account())
                 self._is_account_read = True
                 if self.is_server and self.is_journaled and self._folder is not None:
                     account_cache.write(self._folder, self._account)
@@ -233,9 +234,8 @@ class Destination:
         return JournalSink(store, outcomes, around, self._tuning)
 
     def _renew_lease(self, writer_id: str) -> None:
-        notes = self.store.capabilities().notes
-        if notes is not None:
-            leases.renew(notes, writer_id, self._tuning.lease_s)
+        if Notes in self.store.capabilities().answers:
+            leases.renew(self.store, writer_id, self._tuning.lease_s)
 
     def renew(self) -> None:
         """In a forked child: keep away from the database if the fork came in the middle of SQLite."""

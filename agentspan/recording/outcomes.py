@@ -11,6 +11,7 @@ from agentspan.recording.live_runs import LiveRun
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks.protocol import RunListener
 from agentspan.recovery.names import run_of, with_agents
+from agentspan.storage.questions import Find
 
 
 class Outcomes(RunListener):
@@ -38,7 +39,7 @@ class Outcomes(RunListener):
                 if run is not None:
                     run.learn(reason)
             elif isinstance(change, Move) and change.type == "agent_span":
-                found = self._recorder.store.find(change.id, instance_id=change.instance_id)
+                found = self._recorder.store.ask(Find(change.id, instance_id=change.instance_id))
                 self._tell(found.terminated)
             elif isinstance(change, Move):
                 self._tell({change.id: reason})
@@ -48,7 +49,7 @@ class Outcomes(RunListener):
     def terminations(self) -> dict[str, str]:
         """See RunListener."""
         ids = [run.id for run in self._recorder.runs.active()]
-        return dict(self._recorder.store.find(*ids).terminated) if ids else {}
+        return dict(self._recorder.store.ask(Find(*ids)).terminated) if ids else {}
 
     def has_runs(self) -> bool:
         """See RunListener."""
@@ -62,7 +63,7 @@ class Outcomes(RunListener):
                 run.learn(reason)
 
     def _learn(self, ids: Collection[str]) -> None:
-        self.learn(dict(self._recorder.store.find(*ids).terminated))
+        self.learn(dict(self._recorder.store.ask(Find(*ids)).terminated))
 
     def _tell(self, terminations: Mapping[str, str]) -> None:
         """Let runs learn of it that have no further span that would."""
@@ -78,7 +79,7 @@ class Outcomes(RunListener):
         if terminated_id is None:  # else it was to be expected
             self._recorder.faults.add(_refusal(unit, refused))
         elif self._recorder.runs.get(terminated_id) is not None:
-            found = self._recorder.store.find(terminated_id, instance_id=terminated_id)
+            found = self._recorder.store.ask(Find(terminated_id, instance_id=terminated_id))
             reason = found.terminated.get(terminated_id, "")
             self._tell({terminated_id: reason})
 
@@ -100,7 +101,7 @@ class Outcomes(RunListener):
     def _fitting(self, unit: Unit) -> Unit | None:
         change, recorder, instance_id = unit.changes[-1], self._recorder, run_of(unit)
         if isinstance(change, Move) and instance_id is None:
-            found = recorder.store.find(change.id, instance_id=change.instance_id)
+            found = recorder.store.ask(Find(change.id, instance_id=change.instance_id))
             return unit if change.id in found.rows else None
         if instance_id is None:
             return None
@@ -111,7 +112,7 @@ class Outcomes(RunListener):
         if run is not None:
             recorder.store.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
             run.register_again()
-        located = recorder.store.find(instance_id, instance_id=instance_id).rows.get(instance_id)
+        located = recorder.store.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):
             if run is not None and instance_id in recorder.runs.unconfirmed:  # it waits, so what follows it waits too
                 raise DatabaseBusy(f"the run {instance_id} is not stored yet; it is tried again")

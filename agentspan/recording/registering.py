@@ -14,6 +14,7 @@ from agentspan.model.registration import References, Referred, Registration
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find
 
 ATTEMPTS = 20
 
@@ -93,7 +94,7 @@ def register(
     """
     for _ in range(ATTEMPTS):
         named = [wanted.agent] if ids.is_pfid(wanted.agent) else []
-        found = storage.find(*([] if wanted.minted else [wanted.id]), *named)
+        found = storage.ask(Find(*([] if wanted.minted else [wanted.id]), *named))
         check_unused(found, None if wanted.minted else wanted.id)
         if named:
             agent: AgentRow | None = expect(found, AgentRow, wanted.agent)

@@ -22,6 +22,7 @@ from agentspan.recording.registering import Registered, refer, register, stored_
 from agentspan.recording.run_arguments import purpose_of, tags_of, text_of
 from agentspan.storage.identity import Identity
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find
 
 
 class Known(NamedTuple):
@@ -220,7 +221,7 @@ class RunState:
     def register_again(self) -> None:
         """See LiveRun."""
         instance, storage = self.registered_row, self.recorder.store
-        if instance is not None and self.id not in storage.find(self.id, instance_id=self.id).rows:
+        if instance is not None and self.id not in storage.ask(Find(self.id, instance_id=self.id)).rows:
             place = self.recorder.destination.identity()
             done = self._register(storage, self.id, instance.started_at or clock.now())
             self.registered_row = done.instance

@@ -22,6 +22,7 @@ from agentspan.recovery.lost_registrations import LostRegistrations
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry, SpanType, from_schemas
 from agentspan.storage.protocol import BesideJournals, FileReplaced, Storage
+from agentspan.storage.questions import Account
 from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
@@ -141,7 +142,7 @@ class Adoption:
                     storage = storage or stack.enter_context(self._lend())
                     journals = storage.capabilities().journals
                     if committer is None or lost is None:
-                        ids = IdSource(storage.account().partition)
+                        ids = IdSource(storage.ask(Account()).partition)
                         lost = LostRegistrations(storage, writer_id, ids)
                         committer = self._committer(storage, writer_id, ids, lost)
                     is_over = lambda: self._stopped or time.monotonic() > until  # noqa: E731

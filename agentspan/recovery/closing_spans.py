@@ -10,6 +10,7 @@ from agentspan.model.status import OPEN
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.meaning import describe
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
 
 
 class Closer:
@@ -33,5 +34,5 @@ class Closer:
     def close_terminated(self, instance_id: str, reason: str, now: str) -> list[Move]:
         """Return the moves that close all open spans of a run that is terminated for this reason."""
         error = {"type": "Terminated", "message": reason}
-        found = self._storage.iter_spans(instance_id)
+        found = self._storage.ask(SpansOf(instance_id))
         return [self.close(span, "terminated", error, now, now) for span in found if span.status in OPEN]

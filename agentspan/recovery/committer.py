@@ -25,7 +25,8 @@ from agentspan.recovery.names import Names, instance_in, names_rows, run_of, spa
 from agentspan.recovery.open_runs import OpenRuns
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.storage import meanwhile
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, Query
 from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
@@ -307,7 +308,7 @@ class Committer:
         if not runs:
             return units
         unknown = runs - self._agents.keys()
-        for id, (_, row) in (self._storage.find(*unknown).rows if unknown else {}).items():
+        for id, (_, row) in (self._storage.ask(Find(*unknown)).rows if unknown else {}).items():
             if isinstance(row, AgentInstanceRow):
                 self._agents[id] = row.agent_id
         return [with_agents(unit, self._agents) for unit in units]
@@ -338,7 +339,7 @@ class Committer:
             return None if fitting is None else self._fitted((fitting,))[0]
         if not registrations:  # it was there; perhaps it was registered again for another unit of the same commit
             id = run_of(unit) or ""
-            return self._fitted((unit,))[0] if id in self._storage.find(id, instance_id=id).rows else None
+            return self._fitted((unit,))[0] if id in self._storage.ask(Find(id, instance_id=id)).rows else None
         try:
             self.apply(registrations, self._wait_s)
         finally:
@@ -361,14 +362,14 @@ class Committer:
     def _keep(self, put: Put) -> None:
         row = cast(RefusedChangeRow, put.row)
         if self._kept is None or len(self._kept) > MAX_KEPT:
-            found = self._storage.page(Query("refused_change", {"writer_id": self._writer_id()})).rows
+            found = self._storage.ask(Query("refused_change", {"writer_id": self._writer_id()})).rows
             self._kept = {(each.subject, each.wanted) for each in cast(list[RefusedChangeRow], found)[-MAX_KEPT // 2 :]}
         if (row.subject, row.wanted) not in self._kept:
             self._storage.apply((unit_of(put),), wait_s=self._wait_s)
             self._kept.add((row.subject, row.wanted))
 
     def _find(self, ids: Iterable[str]) -> Mapping[str, AgentSpanRow]:
-        rows = self._storage.find(*ids).rows
+        rows = self._storage.ask(Find(*ids)).rows
         return {id: row for id, (_, row) in rows.items() if isinstance(row, AgentSpanRow)}
 
 

@@ -4,7 +4,8 @@ A program renews its lease while it has runs. On this host its pid and its journ
 """
 
 from agentspan.errors import AgentspanError
-from agentspan.storage.shared import Notes
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Notes, PutNote
 from agentspan.tuning import STANDARD
 
 RENEWALS = 3
@@ -14,20 +15,20 @@ KEPT_S = 90 * 24 * 3600.0
 _LEASE, _LEASED = "lease/", "leased/"
 
 
-def renew(notes: Notes, writer_id: str, lasts_s: float = STANDARD.lease_s) -> None:
+def renew(storage: Storage, writer_id: str, lasts_s: float = STANDARD.lease_s) -> None:
     """Renew the lease of a program.
 
     Raises:
         StorageError: the storage cannot take it now.
     """
-    notes.note(_LEASED + writer_id, "", lasts_s=KEPT_S)
-    notes.note(_LEASE + writer_id, "", lasts_s=lasts_s)
+    storage.ask(PutNote(_LEASED + writer_id, "", lasts_s=KEPT_S))
+    storage.ask(PutNote(_LEASE + writer_id, "", lasts_s=lasts_s))
 
 
-def is_over(notes: Notes, writer_id: str) -> bool:
+def is_over(storage: Storage, writer_id: str) -> bool:
     """Return whether a program had a lease that is over; False where that cannot be known."""
     try:
-        found = notes.notes(_LEASED + writer_id, _LEASE + writer_id)
+        found = storage.ask(Notes(_LEASED + writer_id, _LEASE + writer_id))
     except AgentspanError:  # a role that may not read notes
         return False
     return _LEASED + writer_id in found and _LEASE + writer_id not in found

@@ -13,6 +13,7 @@ from agentspan.recovery.committer import Listener
 from agentspan.recovery.names import run_of
 from agentspan.storage.lookup import references, unique
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find
 
 ATTEMPTS = 20
 
@@ -40,7 +41,7 @@ class LostRegistrations(Listener):
         if run_id is None or not ids.is_pfid(run_id):
             return None
         for _ in range(ATTEMPTS):
-            if run_id in self._storage.find(run_id, instance_id=run_id).rows or self._register(run_id):
+            if run_id in self._storage.ask(Find(run_id, instance_id=run_id)).rows or self._register(run_id):
                 return unit
         return None
 
@@ -50,13 +51,13 @@ class LostRegistrations(Listener):
         Raises:
             StorageError: the storage cannot take it now.
         """
-        if self.is_damaged and self._writer_id not in self._storage.find(self._writer_id).rows:
+        if self.is_damaged and self._writer_id not in self._storage.ask(Find(self._writer_id)).rows:
             # A boot that is none of this host's: a program of an earlier one is dead.
             row = WriterRow(self._writer_id, platform.node(), "damaged", 0, "", "unknown", clock.now())
             self._storage.apply([unit_of(Put(row, minted=True))])
 
     def _register(self, run_id: str) -> bool:
-        located = self._storage.find(self._writer_id).rows.get(self._writer_id)
+        located = self._storage.ask(Find(self._writer_id)).rows.get(self._writer_id)
         writer = None if located is None else located[1]
         wanted = Registration(
             run_id,

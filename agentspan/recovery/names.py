@@ -21,7 +21,8 @@ from agentspan.model.rows import (
     Value,
 )
 from agentspan.model.schema_versions import fields_of
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, Query
 
 MAX_KNOWN = 1000
 _LINKS = frozenset({"agent_id", "agent_version_id", "agent_schema_version_id"})
@@ -102,9 +103,9 @@ class Names:
         key = (type_, *where.values())
         stored = self._known.get(key)
         if stored is None and None not in where.values():
-            stored = next(iter(self._storage.page(Query(type_, where, limit=1)).rows), None)
+            stored = next(iter(self._storage.ask(Query(type_, where, limit=1)).rows), None)
         if stored is None and isinstance(row, AgentRow):  # it was put by an earlier record, and renamed by id since
-            located = self._storage.find(row.id).rows.get(row.id)
+            located = self._storage.ask(Find(row.id)).rows.get(row.id)
             stored = None if located is None else located[1]
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
@@ -141,7 +142,7 @@ class Names:
 
     def _page(self, where: Mapping[str, Value]) -> Row | None:
         """Return the first schema version with these values."""
-        return next(iter(self._storage.page(Query("agent_schema_version", cast(Any, where), limit=1)).rows), None)
+        return next(iter(self._storage.ask(Query("agent_schema_version", cast(Any, where), limit=1)).rows), None)
 
 
 def without_name(unit: Unit) -> Unit:

@@ -13,6 +13,7 @@ from agentspan.model.status import OPEN
 from agentspan.recovery.names import run_of
 from agentspan.storage.identity import Identities, Identity
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find
 
 MAX_RUNS = 1000
 """Runs that are remembered. An older one goes on in another file only as long as the program holds it."""
@@ -56,7 +57,7 @@ class OpenRuns:
     def _look_for_them(self, place: Identity) -> None:
         """Note which of the runs another file has, too: one that is missing there later was removed."""
         ids = {*self._units, *self._ended}
-        for id in self._storage.find(*ids).rows if ids else ():
+        for id in self._storage.ask(Find(*ids)).rows if ids else ():
             for runs in (self._units, self._ended):
                 if id in runs:
                     runs[id] = place, runs[id][1]

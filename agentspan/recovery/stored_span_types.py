@@ -6,6 +6,7 @@ from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
 from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find
 from agentspan.tuning import STANDARD
 
 V = TypeVar("V")
@@ -31,14 +32,14 @@ class StoredSpanTypes:
         """
         instance = self._instances.get(instance_id)
         if instance is None:
-            found = storage.find(instance_id, instance_id=instance_id).rows.get(instance_id)
+            found = storage.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
             if found is None or not isinstance(found[1], AgentInstanceRow):
                 raise NotFound(f"no agent instance has the id {instance_id!r}")
             instance = self.keep(found[1])
         version_id = instance.agent_schema_version_id
         registry = self._registries.get(version_id)
         if registry is None:
-            version = storage.find(version_id).rows[version_id][1]
+            version = storage.ask(Find(version_id)).rows[version_id][1]
             assert isinstance(version, AgentSchemaVersionRow)  # a foreign key says so
             registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas), self._most)
         return registry

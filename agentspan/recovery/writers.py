@@ -12,6 +12,7 @@ from agentspan.model.rows import WriterRow
 from agentspan.model.texts import without_nul
 from agentspan.recovery import leases
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, Notes
 
 
 def this_process(id: str) -> WriterRow:
@@ -76,7 +77,7 @@ class Lives:
         self._known: dict[str, tuple[WriterRow | None, Life]] = {}
         self._leased: set[str] = set()  # those whose life the lease says
         can = storage.capabilities()
-        self._notes = can.notes if can.journals is None else None  # programs that record into a file have no leases
+        self._has_leases = can.journals is None and Notes in can.answers  # programs that record into a file have none
 
     def writer(self, id: str | None) -> WriterRow | None:
         """Return the row of a writer; None if it is unknown, or the id is None (written by id)."""
@@ -96,16 +97,16 @@ class Lives:
         if id is None:
             return None, "unknown"
         if id not in self._known:
-            located = self._storage.find(id).rows.get(id)
+            located = self._storage.ask(Find(id)).rows.get(id)
             row = located[1] if located is not None else None
             self._known[id] = (row, self._life(row)) if isinstance(row, WriterRow) else (None, "unknown")
         return self._known[id]
 
     def _life(self, writer: WriterRow) -> Life:
         life = life_of(writer, self._dead_hosts)
-        if life == "unknown" and self._notes is not None:
+        if life == "unknown" and self._has_leases:
             self._leased.add(writer.id)
-            return "dead" if leases.is_over(self._notes, writer.id) else life
+            return "dead" if leases.is_over(self._storage, writer.id) else life
         return life
 
 

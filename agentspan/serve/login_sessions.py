@@ -18,6 +18,7 @@ from agentspan.serve.cookies import cookie
 from agentspan.serve.login_store import Logins, LoginStore
 from agentspan.serve.shared_logins import SharedLogins
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Notes
 from agentspan.tuning import STANDARD
 
 DAYS = 30
@@ -37,11 +38,11 @@ class LoginSessions:
     def __init__(self, token: AccessToken | None, storage: Storage, most_logouts: int = STANDARD.kept_logouts) -> None:
         self._token = token
         can = storage.capabilities()
-        if token is None or can.notes is None:
+        if token is None or Notes not in can.answers:
             path = None if token is None or can.journals is None else can.journals.path
             self._store: Logins = LoginStore(path, most_logouts)
         else:
-            self._store = SharedLogins(can.notes, most_logouts)
+            self._store = SharedLogins(storage, most_logouts)
 
     @property
     def cookie(self) -> str:

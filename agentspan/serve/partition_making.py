@@ -6,6 +6,7 @@ import threading
 from agentspan.errors import AgentspanError
 from agentspan.maintenance.partition_upkeep import keep_partitions
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import MakePartitions
 
 log = logging.getLogger("agentspan")
 
@@ -29,7 +30,7 @@ class PartitionMaking:
 
     def start(self) -> None:
         """Start it. A daemon: an interpreter that ends does not wait for a lock on the server."""
-        if self._storage.capabilities().partitions is not None:
+        if MakePartitions in self._storage.capabilities().answers:
             threading.Thread(target=self._run, name="agentspan-partitions", daemon=True).start()
 
     def stop(self) -> None:

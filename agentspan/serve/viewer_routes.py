@@ -34,6 +34,7 @@ from agentspan.serve.paths import route_path
 from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.streaming import streamed
 from agentspan.serve.write_queue import Writes
+from agentspan.storage.questions import SpansOf
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import assets, conversation, data, export
 from agentspan.viewer.found_steps import found_steps
@@ -235,7 +236,7 @@ class Viewer:
         offset = _number(request.query_params.get("offset"))
 
         def read() -> Response:
-            turns = conversation.of_run(self._storage.iter_spans(run.id))
+            turns = conversation.of_run(self._storage.ask(SpansOf(run.id)))
             return respond({"turns": turns[offset : offset + TURNS], "total": len(turns)})
 
         return await self._alone(read)

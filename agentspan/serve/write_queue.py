@@ -71,7 +71,7 @@ class WriteQueue:
         self._most_waiting = tuning.waiting_requests
         self._slice_s = tuning.loop_slice_s
         self._context = context
-        self._groups = context.storage.capabilities().groups  # once: it takes as long as a tenth of a commit
+        self._groups = context.storage
         self._wait_s = wait_s
         self._queue: deque[_Waiting] = deque()
         self._busy = threading.Lock()  # from before the thread starts until it is done

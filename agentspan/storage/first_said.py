@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import FoundSpan
+from agentspan.storage.answers import FoundSpan
 from agentspan.storage.tokenizing import Matcher
 
 LONG_TEXT = 512

@@ -1,6 +1,7 @@
 """The identity of a storage: another file at the same path is another storage, even if it is a backup of the first."""
 
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account
 
 Identity = tuple[int, str]
 """Of a file, how many files this process has seen at its path, and ""; of another storage, 0 and its account's id."""
@@ -26,7 +27,7 @@ class Identities:
         journals = self._storage.capabilities().journals
         if journals is not None:
             return journals.files, ""
-        self._account = self._account or self._storage.account().id
+        self._account = self._account or self._storage.ask(Account()).id
         return 0, self._account
 
     def now(self) -> Identity:
@@ -36,4 +37,4 @@ class Identities:
             StorageError: the storage cannot be read.
         """
         journals = self._storage.capabilities().journals
-        return (0, self._storage.account().id) if journals is None else (journals.files, "")
+        return (0, self._storage.ask(Account()).id) if journals is None else (journals.files, "")

@@ -2,21 +2,24 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from agentspan import forks
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.forks import Renewal, page
 from agentspan.locks import Occupied, within
-from agentspan.model.changes import Key, Outcome, Unit, Violation
-from agentspan.model.rows import AccountRow, AgentSpanRow
+from agentspan.model.changes import Outcome, Unit
 from agentspan.storage.location import Location
 from agentspan.storage.patience import Unconnected, may_connect
-from agentspan.storage.protocol import Capabilities, Found, Query, Rows, SpanCounts, Storage
+from agentspan.storage.protocol import Capabilities, Storage
+from agentspan.storage.questions import Question
+
+T = TypeVar("T")
 
 
 class Late:
-    """See the module. All that uses it, capabilities() too, may wait for the server, and raises StorageError.
+    """A storage that its first use opens. Each call, capabilities() too, may wait for the server or raise StorageError.
 
     Args:
         location: of the storage, for messages.
@@ -61,39 +64,23 @@ class Late:
         self._lock = threading.RLock()
 
     def capabilities(self) -> Capabilities:
-        """See Storage, and the class."""
+        """Return those of the storage, which is opened for it."""
         return self.opened().capabilities()
 
-    def account(self) -> AccountRow:
-        """See Storage."""
-        return self.opened().account()
+    def ask(self, question: Question[T]) -> T:
+        """Pass the question on."""
+        return self.opened().ask(question)
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage."""
+        """Pass the units on."""
         return self.opened().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
 
-    def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
-        """See Storage."""
-        return self.opened().find(*ids, key=key, instance_id=instance_id)
-
-    def page(self, query: Query) -> Rows:
-        """See Storage."""
-        return self.opened().page(query)
-
-    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
-        """See Storage."""
-        return self.opened().iter_spans(instance_id)
-
-    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
-        """See Storage."""
-        return self.opened().counts(instance_ids)
-
-    def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> Mapping[str, list[Violation]]:
-        """See Storage."""
-        return self.opened().violations(span_ids, instance_id=instance_id)
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """Pass the work on."""
+        return self.opened().group(work, wait_s)
 
     def close(self) -> None:
-        """See Storage."""
+        """Close the storage, if it was opened; it is not opened any more."""
         self._closed = True
         if self._storage is not None:
             self._storage.close()

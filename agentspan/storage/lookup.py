@@ -14,14 +14,16 @@ from agentspan.model.rows import (
     Row,
     Value,
 )
-from agentspan.storage.protocol import Found, Query, Storage
+from agentspan.storage.answers import Found
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query
 
 R = TypeVar("R", bound=Row)
 
 
 def unique(storage: Storage, row_type: type[R], **where: Value) -> R | None:
     """Return the row whose columns have these values, or None; for columns that are unique together."""
-    rows = storage.page(Query(TYPE_OF[cast(Any, row_type)], cast(Any, where), limit=1)).rows
+    rows = storage.ask(Query(TYPE_OF[cast(Any, row_type)], cast(Any, where), limit=1)).rows
     return rows[0] if rows and isinstance(rows[0], row_type) else None
 
 

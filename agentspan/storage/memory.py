@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from agentspan import forks
 from agentspan.errors import DatabaseBusy, StorageError
@@ -13,7 +13,6 @@ from agentspan.forks import Renewal, page
 from agentspan.locks import is_mine, within
 from agentspan.model.changes import (
     Applied,
-    Key,
     KeyTaken,
     Move,
     Outcome,
@@ -37,10 +36,23 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.status import OPEN
+from agentspan.storage.answers import Found, KeyRow, Rows, SpanCounts, StoredKey, span_counts
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Capabilities, Found, Query, Rows, SpanCounts, StoredKey, span_counts
+from agentspan.storage.protocol import Capabilities
+from agentspan.storage.questions import (
+    Account,
+    Counts,
+    Find,
+    PutKeys,
+    Query,
+    Question,
+    RemoveKeys,
+    RemoveRuns,
+    SpansOf,
+    StoredKeys,
+    Violations,
+)
 from agentspan.storage.rules import moved, page_of, references_of, terminated, unique_of, violations_after
-from agentspan.storage.transfer import KeyRow, SpanMark, marks_of
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
@@ -98,18 +110,18 @@ class MemoryStorage:
             return json.dumps((rows, keys, self._violations))
 
     def capabilities(self) -> Capabilities:
-        """See Storage. It has no location: nothing else can open what is in this object."""
-        return Capabilities(
-            backend="memory", groups=self, removal=self, transfer=self, page_rows=self._tuning.page_rows
-        )
+        """Return what it can do. It has no location: nothing else can open what is in this object."""
+        return Capabilities(backend="memory", answers=frozenset(_ANSWERS), page_rows=self._tuning.page_rows)
 
-    def account(self) -> AccountRow:
-        """See Storage."""
-        with self._open():
-            return self._account
+    def ask(self, question: Question[T]) -> T:
+        """Answer a question from the rows in memory."""
+        name = _ANSWERS.get(type(question))
+        if name is None:
+            return question.answered_slowly(self)
+        return cast(T, getattr(self, name)(question))
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage."""
+        """Apply units one by one; only a group of another thread makes them wait."""
         outcomes: list[Outcome] = []
         with self._writing(wait_s):
             for unit in units:
@@ -120,7 +132,7 @@ class MemoryStorage:
         return outcomes
 
     def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
-        """See Groups. Other threads wait until it is done. A group within a group is part of the outer one."""
+        """Call `work` while other threads wait. A group within a group is part of the outer one."""
         with self._writing(wait_s):
             outer, self._undo = self._undo, []
             try:
@@ -133,11 +145,19 @@ class MemoryStorage:
             self._undo = None if outer is None else [*outer, *self._undo]
             return done
 
-    def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
-        """See Storage."""
+    def close(self) -> None:
+        """Refuse all calls from now on."""
+        self._closed = True
+
+    def _account_row(self, asked: Account) -> AccountRow:
+        with self._open():
+            return self._account
+
+    def _found(self, asked: Find) -> Found:
+        key = asked.key
         with self._open():
             stored = self._keys.get((key.operation, key.key)) if key is not None else None
-            wanted = (*ids, stored.subject) if stored is not None else ids
+            wanted = (*asked.ids, stored.subject) if stored is not None else asked.ids
             rows = {id: (self._types[id], self._rows[id]) for id in wanted if id in self._rows}
             terminated = {}
             for _, row in rows.values():
@@ -146,39 +166,38 @@ class MemoryStorage:
                     terminated[instance_of(row)] = reason
             return Found(rows, stored, terminated)
 
-    def page(self, query: Query) -> Rows:
-        """See Storage."""
+    def _page(self, asked: Query) -> Rows:
         with self._open():
             rows = list(self._rows.values())
-        return page_of(rows, query)
+        return page_of(rows, asked)
 
-    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
-        """See Storage."""
+    def _spans(self, asked: SpansOf) -> Iterator[AgentSpanRow]:
         with self._open():
-            rows = [self._rows[id] for id in sorted(self._by_instance.get(instance_id, ()))]
-        return iter(cast(list[AgentSpanRow], rows))
+            return iter(self._spans_by_id(asked.instance_id))
 
-    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
-        """See Storage."""
-        result = {}
+    def _spans_by_id(self, instance_id: str) -> list[AgentSpanRow]:
+        return [cast(AgentSpanRow, self._rows[id]) for id in sorted(self._by_instance.get(instance_id, ()))]
+
+    def _counted(self, asked: Counts) -> Mapping[str, SpanCounts]:
         with self._open():
-            for instance_id in instance_ids:
-                spans = [cast(AgentSpanRow, self._rows[id]) for id in self._by_instance.get(instance_id, ())]
-                result[instance_id] = span_counts(Counter(span.status for span in spans))
-        return result
+            spans = {id: self._spans_by_id(id) for id in asked.instance_ids}
+        return {id: span_counts(Counter(span.status for span in each)) for id, each in spans.items()}
 
-    def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> Mapping[str, list[Violation]]:
-        """See Storage."""
+    def _violations_of(self, asked: Violations) -> Mapping[str, list[Violation]]:
         with self._open():
-            return {id: [*self._violations.get(id, ())] for id in span_ids}
+            return {id: [*self._violations.get(id, ())] for id in asked.span_ids}
 
-    def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
-        """See Removal."""
+    def _stored_keys(self, asked: StoredKeys) -> list[KeyRow]:
+        with self._open():
+            times, after = self._key_times, asked.after
+            used = sorted(used for used, at in times.items() if at >= asked.since and (not after or used > after))
+            return [KeyRow(*each, *self._keys[each], times[each]) for each in used[: asked.limit]]
+
+    def _remove_runs(self, asked: RemoveRuns) -> tuple[int, int]:
         runs = spans = 0
-        with self._writing(wait_s):
-            for id in ids:
-                run = self._rows.get(id)
-                inside = [cast(AgentSpanRow, self._rows[span]) for span in self._by_instance.get(id, ())]
+        with self._writing(asked.wait_s):
+            for id in asked.ids:
+                run, inside = self._rows.get(id), self._spans_by_id(id)
                 if not isinstance(run, AgentInstanceRow) or {run.status, *(span.status for span in inside)} & OPEN:
                     continue
                 about = [row for row in self._rows.values() if not isinstance(row, AgentSpanRow)]
@@ -189,36 +208,20 @@ class MemoryStorage:
                 runs, spans = runs + 1, spans + len(inside)
         return runs, spans
 
-    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
-        """See Removal."""
-        with self._writing(wait_s):
-            old = [key for key, at in self._key_times.items() if at < before]
-            for key in () if dry_run else old:
+    def _remove_keys(self, asked: RemoveKeys) -> int:
+        with self._writing(asked.wait_s):
+            old = [key for key, at in self._key_times.items() if at < asked.before]
+            for key in () if asked.dry_run else old:
                 del self._keys[key], self._key_times[key]
         return len(old)
 
-    def span_marks(self, instance_ids: Sequence[str]) -> Mapping[str, frozenset[SpanMark]]:
-        """See Transfer."""
-        return {id: marks_of(self.iter_spans(id)) for id in instance_ids}
-
-    def keys(self, *, after: tuple[str, str] | None = None, limit: int = 500, since: str = "") -> list[KeyRow]:
-        """See Transfer."""
-        with self._open():
-            used = sorted(used for used, at in self._key_times.items() if at >= since and (not after or used > after))
-            return [KeyRow(*each, *self._keys[each], self._key_times[each]) for each in used[:limit]]
-
-    def put_keys(self, keys: Sequence[KeyRow], wait_s: float) -> int:
-        """See Transfer."""
-        with self._writing(wait_s):
-            new = {(key.operation, key.key): key for key in reversed(keys)}
+    def _put_keys(self, asked: PutKeys) -> int:
+        with self._writing(asked.wait_s):
+            new = {(key.operation, key.key): key for key in reversed(asked.keys)}
             new = {used: key for used, key in new.items() if used not in self._keys}
             self._keys |= {used: StoredKey(key.request_hash, key.subject) for used, key in new.items()}
             self._key_times |= {used: key.inserted_at for used, key in new.items()}
         return len(new)
-
-    def close(self) -> None:
-        """See Storage."""
-        self._closed = True
 
     def _open(self) -> threading.RLock:
         if not page[0]:
@@ -380,6 +383,20 @@ class _Writing(within):
     def _refusal(self, is_mine: bool) -> Exception:
         return DatabaseBusy("another thread keeps the storage in memory for a group; try again")
 
+
+_ANSWERS: Mapping[type[Question[Any]], str] = {
+    Account: "_account_row",
+    Find: "_found",
+    Query: "_page",
+    SpansOf: "_spans",
+    Counts: "_counted",
+    Violations: "_violations_of",
+    StoredKeys: "_stored_keys",
+    RemoveRuns: "_remove_runs",
+    RemoveKeys: "_remove_keys",
+    PutKeys: "_put_keys",
+}
+"""The method that answers a question."""
 
 _all: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
 

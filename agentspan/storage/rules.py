@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, cast
 
 from agentspan.model.changes import Move, Put, PutSpans, Ref, Refused, Violation, over_of
 from agentspan.model.rows import REFERENCES, TYPE_OF, UNIQUE, AgentInstanceRow, AgentSpanRow, Row
-from agentspan.storage.protocol import Query, Rows
+from agentspan.storage.answers import Rows
+from agentspan.storage.questions import Query
 
 
 def puts_of(change: PutSpans) -> list[Put]:

@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from agentspan.model.rows import TYPE_OF, AgentSpanRow, ResourceType, Row, Value
-from agentspan.storage.protocol import CutRows, Query, Storage
+from agentspan.storage.answers import CutRows
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query
 
 R = TypeVar("R", bound=Row)
 
@@ -40,15 +42,6 @@ def scan(
         yield from page
 
 
-def outlined(storage: Storage, instance_id: str) -> list[AgentSpanRow]:
-    """Return the spans of an instance by id, without most of their payloads where the storage can leave them out.
-
-    See protocol.Outlines for what is left out.
-    """
-    outlines = storage.capabilities().outlines
-    return [*storage.iter_spans(instance_id)] if outlines is None else outlines.outlines(instance_id)
-
-
 def pages(
     storage: Storage,
     row_type: type[R],
@@ -64,7 +57,7 @@ def pages(
     left = limit
     while left is None or left > 0:
         wanted = most if left is None else min(left, most)
-        rows = storage.page(replace(query, limit=wanted)).rows
+        rows = storage.ask(replace(query, limit=wanted)).rows
         if rows:
             yield cast(list[R], rows)
         if len(rows) < wanted:
@@ -75,7 +68,7 @@ def pages(
 
 def count(storage: Storage, type_: ResourceType, where: Mapping[str, Value] | None = None) -> int:
     """Return how many rows of a type equal `where`, without reading them."""
-    return storage.page(Query(type_, where or {}, limit=0, with_total=True)).counted()
+    return storage.ask(Query(type_, where or {}, limit=0, with_total=True)).counted()
 
 
 def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]], most_rows: int) -> Iterator[Sequence[AgentSpanRow]]:
@@ -109,7 +102,7 @@ def whole_spans_of(storage: Storage, instance_id: str) -> Iterator[list[AgentSpa
     most = storage.capabilities().page_rows
     query = Query("agent_span", {"agent_instance_id": instance_id}, limit=FEW_ROWS, most_bytes=PAGE_BYTES)
     while True:
-        page = storage.page(query)
+        page = storage.ask(query)
         rows = cast(list[AgentSpanRow], page.rows)
         is_last = not isinstance(page, CutRows) and len(rows) < (query.limit or 0)
         if not rows:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agentspan.storage.analytics import Stat
+from agentspan.storage.answers import Stat
 
 CANCELLED = -1
 """The bucket of spans that never ran."""

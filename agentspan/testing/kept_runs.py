@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from agentspan.analysis import tree_folding
-from agentspan.analysis.runs import names_of
 from agentspan.analysis.tree import build, walk
 from agentspan.cli.output import argument, noun, width
 from agentspan.cli.runs import name_of
@@ -23,6 +22,8 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf
+from agentspan.storage.row_by_row import names_of
 from agentspan.storage.scores import said_of
 
 TREE_LINES = 12
@@ -68,7 +69,7 @@ def runs_after(number: int) -> list[RunsOfStorage]:
         ids = [began.run_id for began in group]
         try:
             with _opened(recorder) as storage:
-                rows = storage.find(*ids).rows
+                rows = storage.ask(Find(*ids)).rows
         except AgentspanError:  # the test has removed the file
             continue
         known = [row for id in ids if id in rows and isinstance(row := rows[id][1], AgentInstanceRow)]
@@ -128,7 +129,7 @@ def _section(after: int, run_id: str | None) -> Iterator[str]:
 
 
 def _drawn(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
-    spans = [*storage.iter_spans(run.id)]
+    spans = [*storage.ask(SpansOf(run.id))]
     picture = Picture(width(), Timeline(run, spans, width()))
     yield from picture.head(run, name_of(names_of(storage, [run])[run.id]), spans, said_of(storage, [run.id])[run.id])
     lines = [line for node, lasts in walk(tree_folding.fold(build(spans))) for line in picture.span(node, lasts)]

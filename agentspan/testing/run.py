@@ -8,6 +8,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Agent
 from agentspan.model.status import OPEN, InstanceStatus
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf
 from agentspan.testing import outlines
 from agentspan.testing.run_text import run_text, run_title
 from agentspan.testing.span import CapturedSpan, call_text, captured, has, has_begun, is_called
@@ -241,13 +242,13 @@ class CapturedRun:
         raise AssertionError(f"{what}\n\n{_some(self.text().splitlines(), chr(10))}")
 
     def _find(self, id: str) -> Any:
-        return self._storage.find(id).rows[id][1]
+        return self._storage.ask(Find(id)).rows[id][1]
 
     def _row(self) -> AgentInstanceRow:
         return cast(AgentInstanceRow, self._find(self.id))
 
     def _rows(self) -> tuple[AgentInstanceRow, list[AgentSpanRow]]:
-        return self._row(), list(self._storage.iter_spans(self.id))
+        return self._row(), list(self._storage.ask(SpansOf(self.id)))
 
 
 def _decoded(text: str | None) -> dict[str, Any] | None:

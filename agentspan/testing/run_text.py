@@ -16,6 +16,7 @@ from agentspan.schemas.meaning import error_of, error_text, error_type
 from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf
 from agentspan.text import one_line, printable
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
@@ -33,7 +34,7 @@ def run_text(storage: Storage, row: AgentInstanceRow, title: str, *, payloads: b
     Args:
         title: the agent's name, and its version.
     """
-    nodes = list(walk(build(storage.iter_spans(row.id))))
+    nodes = list(walk(build(storage.ask(SpansOf(row.id)))))
     registry = _registry(storage, row)
     metadata, result, error = (_decoded(text) for text in (row.metadata, row.result, row.error))
     lines = [f"{MARKS[row.status]} {_with_error(title, error)}"]
@@ -106,7 +107,7 @@ def _json_lines(margin: str, members: Mapping[str, Any]) -> Iterator[str]:
 
 def _registry(storage: Storage, run: AgentInstanceRow) -> Registry:
     """Return the span types that a run was registered with."""
-    version = storage.find(run.agent_schema_version_id).rows[run.agent_schema_version_id][1]
+    version = storage.ask(Find(run.agent_schema_version_id)).rows[run.agent_schema_version_id][1]
     return from_schemas(version.span_type_schemas if isinstance(version, AgentSchemaVersionRow) else "[]")
 
 
@@ -114,7 +115,7 @@ def _without_ids(text: str, ids: dict[str, str], storage: Storage) -> str:
     """Replace the ids of stored resources. Other text in the form of an id (half of all MD5 sums) stays."""
     names = dict(ids)
     found = dict.fromkeys(_ID.findall(text))  # each once, in the order of the text
-    others = storage.find(*(id for id in found if id not in ids)).rows
+    others = storage.ask(Find(*(id for id in found if id not in ids))).rows
     names |= {id: f"<id {number}>" for number, id in enumerate((id for id in found if id in others), 1)}
     text = _ID.sub(lambda match: names.get(match[0], match[0]), text)
     return _CUT_ID.sub(lambda cut: "<id…" if any(id.startswith(cut[1]) for id in names) else cut[0], text)

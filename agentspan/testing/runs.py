@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal, Self, overload
 
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query
 from agentspan.storage.scanning import count
 from agentspan.testing.run import CapturedRun
 
@@ -80,7 +81,7 @@ class CapturedRuns(Sequence[CapturedRun]):
         return False
 
     def _page(self, query: Query) -> list[CapturedRun]:
-        return [CapturedRun(self.storage, row.id) for row in self.storage.page(query).rows]
+        return [CapturedRun(self.storage, row.id) for row in self.storage.ask(query).rows]
 
     def _latest(self) -> list[CapturedRun]:
         return self._page(Query("agent_instance", descending=True, limit=MAX_LISTED))[::-1]

@@ -7,13 +7,12 @@ is listed once and meant by its position. Payloads come with one span at a time.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.score_text import score_text
-from agentspan.analysis.stats import BOUNDS_MS, stats
+from agentspan.analysis.stats import stats
 from agentspan.analysis.tree import title_of
 from agentspan.blobs import described
 from agentspan.model.changes import Violation
@@ -25,9 +24,11 @@ from agentspan.schemas.signatures import error_parts, error_without_values, sign
 from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
-from agentspan.storage.protocol import Outlines, Storage
+from agentspan.storage.answers import BOUNDS_MS
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansOf, Violations
 from agentspan.storage.scanning import span_pages
-from agentspan.storage.scores import newest_scores, said_of
+from agentspan.storage.scores import said_of
 from agentspan.viewer import conversation
 from agentspan.viewer.blobs import linked
 
@@ -45,7 +46,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
     Args:
         counted: whether to count its spans, which takes 0.4 s for 250,000; else `spans` is None.
     """
-    names = storage.find(run.agent_id, run.agent_version_id).rows
+    names = storage.ask(Find(run.agent_id, run.agent_version_id)).rows
     agent = names[run.agent_id][1] if run.agent_id in names else None
     version = names[run.agent_version_id][1] if run.agent_version_id in names else None
     label = version.external_identifier if isinstance(version, AgentVersionRow) else ""
@@ -75,7 +76,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "user": run.user,
         "tags": said.tags,
         "scores": [score_text(score) for score in said.scores],
-        "spans": storage.counts([run.id])[run.id]._asdict() if counted else None,
+        "spans": storage.ask(Counts([run.id]))[run.id]._asdict() if counted else None,
     }
 
 
@@ -100,7 +101,7 @@ def columns(
         limit: how many spans at most; None for all.
         since: only spans that changed at this time or later: the greatest `latest` so far, minus some seconds.
         cursor: only spans that were committed after an answer with this cursor; "" for all, None for no cursor.
-            Storages without Changes do not look at it.
+            Storages without an answer to ChangedSpans do not look at it.
 
     Returns:
         `columns` by name, each a list, or None where no span has a value; `types`, `labels`, `statuses` and `failures`
@@ -109,11 +110,10 @@ def columns(
         up others), by position; `origin`, the time from which `start_ms` counts; `next`, None when no more follow;
         `latest`, the last change among them; `cursor`, None where there is none, and `stalled_s` (see Changed).
     """
-    changes = None if cursor is None else storage.capabilities().changes
-    if changes is None or cursor is None:
+    if cursor is None or ChangedSpans not in storage.capabilities().answers:
         rows, cursor, stalled_s = _outlines(storage, run.id, after, limit, since), None, 0.0
     else:
-        rows, cursor, stalled_s = changes.changed(run.id, cursor, after=after, limit=limit)
+        rows, cursor, stalled_s = storage.ask(ChangedSpans(run.id, cursor, after, limit))
     place = {row.id: number for number, row in enumerate(rows)}
     types: dict[str, int] = {}
     labels: dict[str, int] = {}
@@ -161,7 +161,7 @@ def matches(storage: Storage, run_id: str, text: str) -> list[str]:
     """Return the ids of the spans of a run in which all words of a text stand (see analysis.search), by id."""
     asked = tokenizing.terms(text)
     matcher = tokenizing.Matcher(asked)
-    return [span.id for span in storage.iter_spans(run_id) if matcher.matches(span)] if asked else []
+    return [span.id for span in storage.ask(SpansOf(run_id)) if matcher.matches(span)] if asked else []
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
@@ -176,9 +176,9 @@ def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
 def details(storage: Storage, spans: Sequence[AgentSpanRow], lives: Lives) -> Iterator[dict[str, Any]]:
     """Yield spans of one run in full."""
     run_id = spans[0].agent_instance_id
-    violations = storage.violations([span.id for span in spans], instance_id=run_id)
+    violations = storage.ask(Violations([span.id for span in spans], instance_id=run_id))
     scores: dict[str, list[str]] = {}
-    for score in newest_scores(storage, [run_id]):
+    for score in storage.ask(NewestScores([run_id])):
         scores.setdefault(score.target_id, []).append(score_text(score))
     return (_detail(linked(span), lives, violations[span.id], scores.get(span.id, [])) for span in spans)
 
@@ -203,18 +203,14 @@ def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation], s
 
 def _outlines(storage: Storage, run_id: str, after: str, limit: int | None, since: str | None) -> list[AgentSpanRow]:
     can = storage.capabilities()
-    outlines = can.outlines
-    if outlines is not None and limit is None and not after:
-        return list(_titled(outlines, run_id, since, can.page_rows))
-    if outlines is not None:
-        return outlines.outlines(run_id, after=after, limit=limit, since=since)
-    spans = storage.iter_spans(run_id)
-    return list(islice((row for row in spans if row.id > after and row.updated_at >= (since or "")), limit))
+    if Outlines in can.answers and limit is None and not after:
+        return list(_titled(storage, run_id, since, can.page_rows))
+    return storage.ask(Outlines(run_id, after, limit, since))
 
 
-def _titled(outlines: Outlines, run_id: str, since: str | None, page_rows: int) -> Iterator[AgentSpanRow]:
+def _titled(storage: Storage, run_id: str, since: str | None, page_rows: int) -> Iterator[AgentSpanRow]:
     """Yield all spans with their titles as summaries: where there is none, it is made of the payload, however large."""
-    read = lambda after, wanted: outlines.outlines(run_id, after=after, limit=wanted, since=since)  # noqa: E731
+    read = lambda after, wanted: storage.ask(Outlines(run_id, after, wanted, since))  # noqa: E731
     for rows in span_pages(read, page_rows):
         for row in rows:
             yield row if row.summary else row._replace(summary=title_of(row, MAX_INLINE), payload="{}")

@@ -9,6 +9,7 @@ from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recovery.writers import Lives
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.scanning import whole_spans_of
 from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data
@@ -45,7 +46,7 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield _block(f"spans-{run.id}", data.columns(storage, run, limit=None))
-    yield _block(f"conversation-{run.id}", conversation.of_run(storage.iter_spans(run.id)))
+    yield _block(f"conversation-{run.id}", conversation.of_run(storage.ask(SpansOf(run.id))))
     yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
     yield f'<script id="details-{run.id}" type="application/json">['
     # Payloads are most of it: few at a time, and no read transaction that lasts as long as the reader of this takes.

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from agentspan.analysis.runs import ids_that_match, names_of
+from agentspan.analysis.runs import ids_that_match
 from agentspan.analysis.search import Hit, search
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage import tokenizing
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find
+from agentspan.storage.row_by_row import names_of
 from agentspan.viewer.listing import Asked
 
 SHOWN = 30
@@ -27,7 +29,7 @@ def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
     others = asked._replace(grep="", offset=0)
     is_filtered = others != Asked()
     found = search(storage, query_of(asked.grep), limit=EXAMINED if is_filtered else SHOWN)
-    rows = storage.find(*{hit.run_id for hit in found.hits}).rows
+    rows = storage.ask(Find(*{hit.run_id for hit in found.hits})).rows
     runs = [row for _, row in rows.values() if isinstance(row, AgentInstanceRow)]
     names = names_of(storage, runs)
     wanted = ids_that_match(storage, runs, others.filter()) if is_filtered else set(names)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, cast
 
 from agentspan import clock, jsontext
 from agentspan.analysis.filter_words import MANY, NAMES, filter_of
-from agentspan.analysis.runs import RunList, RunSummary, RunTotals, find_runs
+from agentspan.analysis.runs import find_runs
 from agentspan.errors import InvalidValue
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
@@ -13,7 +13,9 @@ from agentspan.model.status import OPEN
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.templates import inline
-from agentspan.storage.protocol import Query, Rows, Storage
+from agentspan.storage.answers import Rows, RunList, RunSummary, RunTotals
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, Query
 from agentspan.storage.run_filter import RunFilter
 from agentspan.text import one_line, visible
 
@@ -101,9 +103,9 @@ def listing(storage: Storage, asked: Asked) -> dict[str, Any]:
 def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
     """Return a page of runs while their spans are still being added up; none where only some runs are asked for."""
     query = Query("agent_instance", descending=True, limit=PAGE, offset=asked.offset, with_total=True)
-    page = storage.page(query) if asked == Asked(offset=asked.offset) else Rows([], 0)
+    page = storage.ask(query) if asked == Asked(offset=asked.offset) else Rows([], 0)
     rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
-    named = storage.find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)}).rows
+    named = storage.ask(Find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)})).rows
     lives = Lives(storage)
     runs = []
     for row in rows:
@@ -118,7 +120,7 @@ def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
 
 def agent_names(storage: Storage) -> list[str]:
     """Return the names that can be chosen from."""
-    rows = storage.page(Query("agent", limit=MAX_AGENTS)).rows
+    rows = storage.ask(Query("agent", limit=MAX_AGENTS)).rows
     return sorted({row.name for row in rows if isinstance(row, AgentRow)}, key=str.casefold)
 
 

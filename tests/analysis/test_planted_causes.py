@@ -5,7 +5,7 @@ from planted import CAUSES, false_alarms, found, plant
 
 from agentspan.analysis.drawing import drawn, is_stratified
 from agentspan.analysis.why import Why, why
-from agentspan.storage.analytics import RunBrief
+from agentspan.storage.answers import RunBrief
 from agentspan.storage.memory import MemoryStorage
 from tests.tiers import longer
 

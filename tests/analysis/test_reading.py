@@ -12,6 +12,7 @@ from agentspan.analysis.reading import RUNS, SPANS
 from agentspan.database import Database
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.recording.git_commit import commit_replaced
+from agentspan.storage.questions import Account
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_file_is_opened_for_reading_only(tmp_path: Path) -> None:
         with pytest.raises(agentspan.NotPermitted):
             agentspan.open(reading.storage).agent_instances.register("a")
     with pytest.raises(agentspan.StorageError, match="closed"):
-        reading.runs(limit=None) and reading.storage.account()
+        reading.runs(limit=None) and reading.storage.ask(Account())
 
 
 @pytest.mark.parametrize("engine", ["pandas", "polars"])

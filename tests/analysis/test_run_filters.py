@@ -12,6 +12,7 @@ from agentspan.model.rows import Row
 from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import RunsWhere
 from agentspan.storage.run_filter import SORTS, RunFilter, RunSort
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract import Rows
@@ -93,7 +94,7 @@ def test_any_filter_finds_the_same_runs_with_and_without_an_index(
             families = [row for agent, family in zip(AGENTS, FAMILIES, strict=True) for row in (agent, *family[:2])]
             for storage in storages:
                 storage.apply([Unit(tuple(Put(row) for row in (*families, *(row for each in made for row in each))))])
-            assert [storage.capabilities().analytics is not None for storage in storages] == [False, True]
+            assert [RunsWhere in storage.capabilities().answers for storage in storages] == [False, True]
             for filter, limit, offset, sort in asked:
                 of_memory, of_file = (
                     find_runs(each, filter, limit=limit, offset=offset, sort=sort) for each in storages

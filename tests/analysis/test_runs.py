@@ -2,8 +2,11 @@
 
 import pytest
 
-from agentspan.analysis.runs import RunFilter, RunTotals, find_runs
+from agentspan.analysis.runs import find_runs
 from agentspan.database import Database
+from agentspan.storage.answers import RunTotals
+from agentspan.storage.questions import Find
+from agentspan.storage.run_filter import RunFilter
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_filters(db: Database, runs: list[str]) -> None:
     assert ids(db, agent="nobody") == []
     agent_id = db.agent_instances.get(third).agent_id
     assert ids(db, agent=agent_id) == [third, second]
-    started = db.storage.find(second).rows[second][1].started_at  # type: ignore[union-attr]
+    started = db.storage.ask(Find(second)).rows[second][1].started_at  # type: ignore[union-attr]
     assert ids(db, since=started) == [third, second]
     assert ids(db, since="9999-01-01T00:00:00.000000Z") == []
 

@@ -11,10 +11,11 @@ from make_runs import make
 import agentspan
 from agentspan.analysis.drift import drift
 from agentspan.analysis.outcomes import parse
-from agentspan.analysis.runs import RunFilter, find_runs, ids_of, run_briefs
+from agentspan.analysis.runs import find_runs, ids_of, run_briefs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
 from agentspan.analysis.why import why
+from agentspan.storage.run_filter import RunFilter
 from agentspan.storage.sqlite.index import index_file
 from tests.cli.calling import lines
 from tests.tiers import longer

@@ -10,6 +10,7 @@ from agentspan.database import Database
 from agentspan.storage import tokenizing
 from agentspan.storage.first_said import search_run
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.questions import Find, SpansOf
 from tests.tiers import examples
 
 
@@ -28,7 +29,7 @@ def run(db: Database) -> str:
 
 def found(db: Database, what: str | list[str], **how: object) -> list[str]:
     hits = search(db.storage, what, **how)  # type: ignore[arg-type]
-    rows = db.storage.find(*(hit.span_id for hit in hits.hits)).rows
+    rows = db.storage.ask(Find(*(hit.span_id for hit in hits.hits))).rows
     assert len(hits.hits) == hits.total
     return [tokenizing.TOKEN.findall(rows[hit.span_id][1].payload)[-1] for hit in hits.hits]  # type: ignore[union-attr]
 
@@ -147,7 +148,7 @@ def test_of_a_hit_in_a_large_payload_only_the_surroundings_are_kept(db: Database
         assert [hit.field for hit in hits.hits] == ["payload"] * 3
         assert ["needle" in hit.snippet for hit in hits.hits] == [True] * 3
         assert [hit.snippet[slice(*hit.matches[0])] for hit in hits.hits] == ["needle"] * 3
-    spans = [*db.storage.iter_spans(run)]
+    spans = [*db.storage.ask(SpansOf(run))]
     found, total = search_run(spans, tokenizing.Matcher(["needle"]), 10)
     assert total == len(found) == 3
     assert sum(len(one.span.payload) + len(one.span.result_payload or "") for one in found) <= 6 * tokenizing.WINDOW

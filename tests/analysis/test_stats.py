@@ -4,10 +4,11 @@ import pytest
 
 import agentspan
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.stats import BOUNDS_MS, Rest, Stat, rank, shorten, stats
+from agentspan.analysis.stats import Rest, shorten, stats
 from agentspan.analysis.version_stats import stats_by_version
 from agentspan.database import Database
-from agentspan.storage.analytics import bucket_of
+from agentspan.storage.answers import BOUNDS_MS, Stat, bucket_of
+from agentspan.storage.row_by_row import rank
 
 T = "2026-01-01T00:00:{:09.6f}Z"
 

@@ -16,6 +16,7 @@ from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.questions import Find
 from tests.tiers import longer
 
 
@@ -60,7 +61,7 @@ def recorded(db: Database) -> Recorded:
 
 
 def row(db: Database, run: str) -> AgentInstanceRow:
-    found = db.storage.find(run).rows[run][1]
+    found = db.storage.ask(Find(run)).rows[run][1]
     assert isinstance(found, AgentInstanceRow)
     return found
 
@@ -105,7 +106,10 @@ def test_failed_runs_are_grouped_by_what_failed_and_silent_ones_by_their_ending(
     first = found.groups[1]
     assert (first.versions, first.share) == ({"1": 1, "2": 2}, 0.5)
     assert first.first_at == "2026-11-26T03:00:02.000000Z"
-    assert (first.run_id, first.span_id) == (first.run_id, db.storage.find(first.span_id or "").rows and first.span_id)
+    assert (first.run_id, first.span_id) == (
+        first.run_id,
+        db.storage.ask(Find(first.span_id or "")).rows and first.span_id,
+    )
 
 
 def test_if_no_run_failed_the_failed_steps_of_all_runs_are_grouped(db: Database, recorded: Recorded) -> None:

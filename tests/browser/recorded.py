@@ -96,8 +96,6 @@ def failing_run(db: Database) -> str:
 def long_run(db: Database, count: int) -> str:
     """A run of many spans, ten in each chain, one of which fails now and then; written in one commit."""
     run = Recording(db, "crawler")
-    groups = db.storage.capabilities().groups
-    assert groups is not None
 
     def work(grouped: Storage) -> None:
         context = Context(grouped)
@@ -121,7 +119,7 @@ def long_run(db: Database, count: int) -> str:
             done = context.carry_out(plan)
             chain = done.row.id if is_chain else chain
 
-    groups.group(work, 5.0)
+    db.storage.group(work, 5.0)
     return run.finish(count / 100)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import agentspan
 from agentspan.model.changes import Put, unit_of
+from agentspan.storage.questions import SpansOf
 from tests.browser.conftest import Opener, Site
 from tests.browser.gestures import TOKEN, count_of, expect, press, selected
 from tests.browser.recorded import Recording, database, long_run
@@ -71,7 +72,7 @@ def test_a_change_that_comes_with_an_old_stamp_is_seen_too(live: tuple[Server, W
     write("begin", run, "alpha")
     page = open_page(f"{server.url}/runs/{run}")
     with agentspan.open(server.db) as db:
-        (row,) = db.storage.iter_spans(run)
+        (row,) = db.storage.ask(SpansOf(run))
         late = row._replace(id=db.pfids()[0], updated_at="2026-01-01T00:00:00.000000Z")
         db.storage.apply([unit_of(Put(late))])
     expect(page.locator("#tree .row:not([hidden])")).to_have_count(2)

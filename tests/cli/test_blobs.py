@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 import agentspan
+from agentspan.storage.questions import SpansOf
 from tests.cli.calling import call
 
 PNG = b"\x89PNG\r\n\x1a\n" + Random(1).randbytes(3000)
@@ -39,7 +40,7 @@ def db(tmp_path: Path) -> Path:
 def test_people_read_type_and_size_and_programs_the_base64(recorded: Path) -> None:
     with agentspan.open(recorded, read_only=True) as opened:
         (run,) = opened.agent_instances.list()
-        span = next(opened.storage.iter_spans(run.id))
+        span = next(opened.storage.ask(SpansOf(run.id)))
     shown = call(recorded, "span", span.id).output
     assert '"url": "data:image/png;base64,[image/png, 3.0 kB]"' in shown
     assert '"output": "[image/png, 3.0 kB]"' in shown

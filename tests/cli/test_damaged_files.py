@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.cli.calling import call
 from tests.tiers import longer
@@ -57,8 +57,8 @@ def damage(data: bytes, chance: random.Random) -> bytes:
 @pytest.mark.parametrize("seed", range(FILES))
 def test_a_damaged_file_is_answered_from_or_named(recorded: Path, tmp_path: Path, seed: int) -> None:
     storage = SQLiteStorage(recorded, read_only=True)
-    run = storage.page(Query("agent_instance")).rows[0].id
-    span = next(storage.iter_spans(run)).id
+    run = storage.ask(Query("agent_instance")).rows[0].id
+    span = next(storage.ask(SpansOf(run))).id
     storage.close()
     data = damage(recorded.read_bytes(), random.Random(seed))
     commands = [

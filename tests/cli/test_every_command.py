@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.cli import main
+from agentspan.storage.questions import SpansOf
 from tests.cli.calling import call, process
 from tests.tiers import examples
 
@@ -49,7 +50,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
     """Every command, with what it may be given, by its name."""
     with agentspan.open(db, read_only=True) as opened:
         run = opened.agent_instances.list(sorting="-id")[0]
-        spans = [span.id for span in opened.storage.iter_spans(run.id)]
+        spans = [span.id for span in opened.storage.ask(SpansOf(run.id))]
     empty = folder / "check.toml"
     empty.write_text("[budget]\nsteps = 1000\n")
     return {

@@ -21,7 +21,7 @@ from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import ResourceType, Row
 from agentspan.operations.context import Context
 from agentspan.recording.git_commit import commit_replaced
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query, SpansOf, Violations
 from agentspan.testing.contract.rows import Rows
 from tests.cli.calling import call, lines
 from tests.strategies import any_text, json_values
@@ -48,7 +48,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def rows(db: agentspan.Database, type_: ResourceType) -> list[Row]:
-    return db.storage.page(Query(type_)).rows
+    return db.storage.ask(Query(type_)).rows
 
 
 TYPES: tuple[ResourceType, ...] = (
@@ -73,7 +73,7 @@ def test_what_is_imported_is_what_was_exported(source: Path, db: Database) -> No
         for type_ in TYPES:
             assert rows(db, type_) == rows(original, type_), type_
         for row in rows(original, "agent_span"):
-            assert db.storage.violations([row.id]) == original.storage.violations([row.id])
+            assert db.storage.ask(Violations([row.id])) == original.storage.ask(Violations([row.id]))
     again = import_lines(Context(db.storage), lambda: text)
     assert again == (0, 0, 0, len(text) - 1)
 
@@ -97,7 +97,7 @@ def with_histories(path: Path, runs: int = 2, calls: int = 12, odd: Sequence[str
                 payload = {"model": "m", "messages": messages[: 2 * call_], "system": "be kind " * 100}
                 result = {"text": f"answer {call_} of {number}"} if call_ % 3 else None
                 db.agent_spans.create(run, "llm", "complete", payload, result)
-            for span, other in zip(list(db.storage.iter_spans(run)), odd, strict=False):
+            for span, other in zip(list(db.storage.ask(SpansOf(run))), odd, strict=False):
                 text = other.replace("%s", "y" * 600)
                 values = {"payload": text, "result_payload": text}
                 db.storage.apply([Unit((Move("agent_span", span.id, frozenset(), values),))])

@@ -12,6 +12,7 @@ import agentspan
 from agentspan.cli import main
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.migrations import MIGRATIONS, newest  # needs psycopg
+from agentspan.storage.questions import Account, SpansOf
 from agentspan.storage.registry import open_direct
 from tests.cli.calling import call, process
 from tests.postgres import Emptied
@@ -64,7 +65,7 @@ def both(tmp_path: Path, postgres_location: Location, monkeypatch: pytest.Monkey
     for db in ("runs.db", url):
         assert call(db, "import", "all.jsonl").exit_code == 0  # type: ignore[arg-type]
     file = open_direct("runs.db")
-    account = file.account()
+    account = file.ask(Account())
     file.close()
     plain, _, schema = url.partition("?schema=")
     with psycopg.connect(plain, options=f"-csearch_path={schema}") as connection:
@@ -154,7 +155,7 @@ def test_every_command_reads_the_same(both: tuple[str, str]) -> None:
             assert of_server == of_file, arguments
             assert of_file.startswith("0\n"), of_file
     ids = json.loads(call(both[0], "runs", "--json").output)["runs"]  # type: ignore[arg-type]
-    spans = [span for run in ids for span in agentspan.open(both[0]).storage.iter_spans(run["id"])]
+    spans = [span for run in ids for span in agentspan.open(both[0]).storage.ask(SpansOf(run["id"]))]
     for id in [run["id"] for run in ids]:
         assert said(both[1], ["show", id, "--full"], both) == said(both[0], ["show", id, "--full"], both)
     for span in spans[:3]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ import agentspan
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.following import Follower
 from agentspan.database import Database
+from agentspan.storage.questions import SpansOf
 from tests.cli.calling import call, lines, process
 
 PROGRAM = """
@@ -60,15 +62,15 @@ def test_each_transition_is_told_once_and_in_order(db: Database) -> None:
     assert look() == [(third.id, "pending", 0)]
 
 
-def test_a_look_at_a_run_in_which_nothing_moved_reads_no_span(db: Database, monkeypatch: object) -> None:
+def test_a_look_at_a_run_in_which_nothing_moved_reads_no_span(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     run = db.agent_instances.register("a")
     db.agent_spans.create(run.id, "tool", "active", {"name": "x"})
     follower = Follower(db.storage, id_prefixes.find_run(db.storage, run.id))
     assert len(follower.look()) == 2
-    read = db.storage.iter_spans
-    monkeypatch.setattr(db.storage, "iter_spans", lambda id: 1 / 0)  # type: ignore[attr-defined]
-    assert follower.look() == []
-    monkeypatch.setattr(db.storage, "iter_spans", read)  # type: ignore[attr-defined]
+    ask: Any = db.storage.ask
+    with monkeypatch.context() as patch:
+        patch.setattr(db.storage, "ask", lambda question: 1 / 0 if isinstance(question, SpansOf) else ask(question))
+        assert follower.look() == []
     db.agent_spans.create(run.id, "tool", "active", {"name": "x"})
     assert len(follower.look()) == 1
 

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.runs import find_runs, summaries_of
-from agentspan.analysis.stats import Stat, of_spans, stats
+from agentspan.analysis.runs import find_runs
+from agentspan.analysis.stats import stats
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.answers import Stat
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query, SpansOf
+from agentspan.storage.row_by_row import of_spans, summaries_of
 from agentspan.testing import CapturedRun
 from agentspan.viewer import assets, data
 from tests.cli.calling import call
@@ -51,7 +54,7 @@ def by_id(db: agentspan.Database) -> None:
 
 
 def rows_of(storage: Storage) -> dict[str, AgentInstanceRow]:
-    rows = [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
+    rows = [row for row in storage.ask(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
     return {summary.agent: summary.run for summary in summaries_of(storage, rows)}
 
 
@@ -181,7 +184,7 @@ def test_types_that_sum_up_others_are_marked_in_the_statistics(tmp_path: Path) -
     with agentspan.open(tmp_path / "runs.db") as db:
         by_id(db)
         found = stats(db.storage)
-        spans = [span for run in rows_of(db.storage).values() for span in db.storage.iter_spans(run.id)]
+        spans = [span for run in rows_of(db.storage).values() for span in db.storage.ask(SpansOf(run.id))]
         marks = {(stat.schema_name, stat.label): stat.is_aggregate for stat in found}
     assert {name: marks[name, None] for name in SUMS} == {name: tokens == ONCE for name, tokens in SUMS.items()}
     assert marks["llm", "m"] is False

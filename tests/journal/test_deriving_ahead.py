@@ -23,6 +23,7 @@ from agentspan.recording.sinks.drain import Drain
 from agentspan.recovery.committer import Committer
 from agentspan.storage import meanwhile
 from agentspan.storage.location import Location
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import Program, by_commits, journaled, perform, programs, refused, rows, sink_of
@@ -116,7 +117,7 @@ def histories(tracer: Tracer, calls: int) -> list[Any]:
 def payloads(db: Any) -> list[Any]:
     with agentspan.open(db) as found:
         (run,) = found.agent_instances.list()
-        return [json.loads(span.payload) for span in found.storage.iter_spans(run.id)]
+        return [json.loads(span.payload) for span in found.storage.ask(SpansOf(run.id))]
 
 
 @pytest.mark.parametrize("fails_at", [0, 2, 3, 5])
@@ -271,6 +272,6 @@ def test_while_a_server_stores_some_the_next_are_derived(postgres_location: Loca
     assert len(steps) > 10  # 48 where nothing else runs
     with agentspan.open(postgres_location) as db:
         (run,) = db.agent_instances.list()
-        spans = [*db.storage.iter_spans(run.id)]
+        spans = [*db.storage.ask(SpansOf(run.id))]
     assert [json.loads(span.payload)["name"] for span in spans] == [*map(str, range(6000))]
     assert {span.status for span in spans} == {"complete"}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.journal.raw_records import End
+from agentspan.storage.questions import Violations
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import (
     Program,
@@ -109,6 +110,6 @@ def test_of_a_span_that_ends_as_another_type_both_payloads_are_checked(
         kept.finish("complete", {"output": 1})
     tracer.shutdown()
     with agentspan.open(path) as db:
-        found = db.storage.violations([moved.id, kept.id])
+        found = db.storage.ask(Violations([moved.id, kept.id]))
     both = [("payload", "$.amount"), ("result_payload", "$.output")]
     assert {id: [each[:2] for each in some] for id, some in found.items()} == {moved.id: both, kept.id: both}

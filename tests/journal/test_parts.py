@@ -23,6 +23,7 @@ from agentspan.model.changes import PutSpans
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.settings import Settings
 from agentspan.recording.span_and_run import Run
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD, Tuning
 from tests.journal.recorded import die, sink_of
@@ -61,7 +62,7 @@ def payloads(path: Path) -> list[Any]:
     with agentspan.open(path) as db:
         assert db.doctor(dry_run=True).problems == []
         (run,) = db.agent_instances.list()
-        return [json.loads(span.payload) for span in db.storage.iter_spans(run.id)]
+        return [json.loads(span.payload) for span in db.storage.ask(SpansOf(run.id))]
 
 
 def bodies(path: Path) -> list[bytes]:

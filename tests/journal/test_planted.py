@@ -16,7 +16,7 @@ import agentspan
 from agentspan.errors import DatabaseUnusable
 from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import folder_of, is_possible
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query
 from agentspan.storage.sqlite.index import index_file
 from tests.cli.calling import call
 from tests.journal.segment_files import segments_of
@@ -60,7 +60,7 @@ def path(tmp_path: Path, killed: Path) -> Path:
 
 def spans(path: Path) -> int:
     with agentspan.open(path) as db:
-        return len(db.storage.page(Query("agent_span")).rows)
+        return len(db.storage.ask(Query("agent_span")).rows)
 
 
 def linked(found: Path) -> None:

@@ -23,6 +23,7 @@ from agentspan.recording.git_commit import commit_replaced
 from agentspan.recording.sinks.drain_thread import DrainThread, Ticks
 from agentspan.recovery import adopting
 from agentspan.schemas.meaning import describe
+from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import Untrimmed, die, sink_of, statuses
@@ -54,8 +55,8 @@ READS: dict[str, Callable[[agentspan.Database, str, str], Any]] = {
     "list": lambda db, run, span: db.agent_spans.list(run)[0].status,
     "instance": lambda db, run, span: "complete" if db.agent_instances.get(run).span_counts.complete else "",
     "instances": lambda db, run, span: "complete" if db.agent_instances.list()[0].span_counts.complete else "",
-    "iter": lambda db, run, span: next(iter(db.storage.iter_spans(run))).status,
-    "find": lambda db, run, span: db.storage.find(span).rows[span][1].status,  # type: ignore[union-attr]
+    "iter": lambda db, run, span: next(iter(db.storage.ask(SpansOf(run)))).status,
+    "find": lambda db, run, span: db.storage.ask(Find(span)).rows[span][1].status,  # type: ignore[union-attr]
 }
 
 
@@ -129,10 +130,10 @@ def test_a_look_that_fails_costs_no_span(path: Path, monkeypatch: pytest.MonkeyP
     tracer = Tracer(path, tuning=STANDARD._replace(termination_look_s=0.0))
     with tracer.run("a"), monkeypatch.context() as patch:
 
-        def fail(*ids: str, **how: Any) -> Any:
+        def fail(*asked: Any) -> Any:
             raise StorageError("no more files may be opened")
 
-        patch.setattr(type(tracer.recorder.store), "find", fail)
+        patch.setattr(type(tracer.recorder.store), "ask", fail)
         with tracer.span("tool", {"name": "x"}):
             pass
     assert tracer.flush()
@@ -440,7 +441,7 @@ def test_a_thousand_spans_are_two_inserts_in_one_commit(path: Path) -> None:
         for _ in range(1000):
             with tracer.span("tool", {"name": "x"}):
                 pass
-        connection = tracer.storage._connections.writer()  # type: ignore[attr-defined]
+        connection = tracer.storage.direct._connections.writer()  # type: ignore[attr-defined]
         connection.set_trace_callback(lambda statement: seen.append(statement.split(" ")[0]))
         tracer.flush()
         connection.set_trace_callback(None)
@@ -542,7 +543,7 @@ def test_a_program_whose_run_got_another_agent_goes_on_at_the_same_speed(path: P
         for _ in range(1000):
             run.create_span("tool", {"name": "x"}, status="active").finish()
         seen: list[str] = []
-        connection = tracer.storage._connections.writer()  # type: ignore[attr-defined]
+        connection = tracer.storage.direct._connections.writer()  # type: ignore[attr-defined]
         connection.set_trace_callback(lambda statement: seen.append(statement.split(" ")[0]))
         tracer.flush()
         connection.set_trace_callback(None)

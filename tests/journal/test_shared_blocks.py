@@ -16,7 +16,7 @@ from agentspan.journal import journal_folder
 from agentspan.journal import log as log_module
 from agentspan.journal.journal_folder import is_possible
 from agentspan.journal.segments import Segment
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query
 from tests.checkout import ROOT
 from tests.journal.recorded import append_by_calls, sink_of
 from tests.journal.segment_files import segments_of
@@ -77,7 +77,7 @@ def test_a_full_disk_does_not_end_a_program_whose_journal_was_copied(disk: Path)
     assert done.returncode == 0, (done.returncode, done.stderr)
     assert done.stdout.split() == ["604", "0", "0", "0", "0"]
     with agentspan.open(disk / "runs.db") as db:
-        assert [span.label for span in db.storage.page(Query("agent_span")).rows] == [str(n) for n in range(301)]  # type: ignore[union-attr]
+        assert [span.label for span in db.storage.ask(Query("agent_span")).rows] == [str(n) for n in range(301)]  # type: ignore[union-attr]
 
 
 def test_where_no_blocks_are_shared_segments_are_mapped(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_room_that_is_refused_once_costs_no_record(tmp_path: Path, monkeypatch: 
     assert tracer.health()[:5] == (102, 0, 0, 0, 0)
     tracer.shutdown()
     with agentspan.open(tmp_path / "runs.db") as db:
-        assert len(db.storage.page(Query("agent_span", {"status": "complete"})).rows) == 50
+        assert len(db.storage.ask(Query("agent_span", {"status": "complete"})).rows) == 50
 
 
 @pytest.mark.full
@@ -135,5 +135,5 @@ with tracer.run("a"):
     assert done.returncode == -signal.SIGKILL
     assert len(segments_of(path)) > 1
     with agentspan.open(path) as db:
-        assert len(db.storage.page(Query("agent_span", {"status": "complete"})).rows) == 1000
+        assert len(db.storage.ask(Query("agent_span", {"status": "complete"})).rows) == 1000
         assert db.doctor().damage == []

@@ -8,6 +8,7 @@ from agentspan import ids
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, OtelTraceRow, RefusedChangeRow, Row, WriterRow
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import StoredKeys, Violations
 from agentspan.storage.scanning import scan
 
 T0 = "2026-01-01T00:00:00.000000Z"
@@ -17,10 +18,8 @@ def everything(storage: Storage) -> dict[str, list[Any]]:
     """All rows but the account, the violations and the keys of a storage."""
     found: dict[str, list[Any]] = {type_: list(scan(storage, row)) for type_, row in ROWS.items() if type_ != "account"}
     spans = [row.id for row in found["agent_span"]]
-    found["violations"] = sorted((id, sorted(some)) for id, some in storage.violations(spans).items() if some)
-    transfer = storage.capabilities().transfer
-    assert transfer is not None
-    found["keys"] = transfer.keys(limit=1_000_000)
+    found["violations"] = sorted((id, sorted(some)) for id, some in storage.ask(Violations(spans)).items() if some)
+    found["keys"] = storage.ask(StoredKeys(limit=1_000_000))
     return found
 
 

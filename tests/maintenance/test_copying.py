@@ -21,7 +21,8 @@ from agentspan.model.changes import Move, Outcome, Put, Unit, Violation
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account, Query, SpansOf
 from agentspan.storage.registry import open_direct
 from agentspan.storage.scanning import scan
 from agentspan.storage.sqlite import SQLiteStorage
@@ -61,9 +62,9 @@ KINDS = [pair for pair in itertools.product(("memory", "sqlite", "postgres"), re
 def test_everything_is_copied_as_it_is(make: Make, of: str, to: str) -> None:
     source, target = make(of), make(to)
     fill(source)
-    stored, account = everything(source), target.account()
+    stored, account = everything(source), target.ask(Account())
     done = copy(source, target)
-    assert target.account() == account
+    assert target.ask(Account()) == account
     assert (done.runs, done.spans, done.changed, done.left_out) == (3, 12, 0, 0)
     assert everything(target) == stored
     assert everything(source) == stored
@@ -92,7 +93,7 @@ def test_a_later_copy_brings_what_has_changed(make: Make, of: str, to: str) -> N
         "agent_span", finished.id, frozenset({"complete"}), {"cost_usd": 0.25, "updated_at": clock.now()}, (violation,)
     )
     source.apply([Unit((move,))])
-    tags = {row.id for row in source.page(Query("tag")).rows}
+    tags = {row.id for row in source.ask(Query("tag")).rows}
     done = copy(source, target)
     assert (done.runs, done.spans, done.left_out) == (0, 1, 0)
     wanted, got = everything(source), everything(target)
@@ -123,14 +124,14 @@ def test_agents_that_both_made_become_one(make: Make, kind: str) -> None:
     fill(source)
     db = agentspan.open(target)
     theirs = db.agent_instances.register("agent 0", agent_version={"external_identifier": "0"})
-    agents = {row.id for row in target.page(Query("agent")).rows}
+    agents = {row.id for row in target.ask(Query("agent")).rows}
     done = copy(source, target)
     assert (done.runs, done.spans, done.left_out) == (3, 12, 0)
-    assert len(target.page(Query("agent")).rows) == 2
-    assert agents <= {row.id for row in target.page(Query("agent")).rows}
+    assert len(target.ask(Query("agent")).rows) == 2
+    assert agents <= {row.id for row in target.ask(Query("agent")).rows}
     runs = list(scan(target, AgentInstanceRow, {"agent_id": theirs.agent_id}))
     assert len(runs) == 3
-    assert {span.agent_id for run in runs for span in target.iter_spans(run.id)} == {theirs.agent_id}
+    assert {span.agent_id for run in runs for span in target.ask(SpansOf(run.id))} == {theirs.agent_id}
     assert copy(source, target) == Copied(0, 0, 0, 0, 0, ())
 
 
@@ -168,8 +169,8 @@ def test_only_runs_since_a_time_are_copied_with_all_that_belongs_to_them(make: M
     since = runs[2].started_at
     assert copy(source, target, since=since).runs == 2
     assert [run.id for run in scan(target, AgentInstanceRow)] == [runs[2].id, runs[3].id]
-    assert {row.agent_instance_id for row in target.page(Query("tag")).rows} == {runs[2].id, runs[3].id}
-    assert len(target.page(Query("score")).rows) == 2
+    assert {row.agent_instance_id for row in target.ask(Query("tag")).rows} == {runs[2].id, runs[3].id}
+    assert len(target.ask(Query("score")).rows) == 2
     copy(source, target)
     assert everything(target) == everything(source)
 
@@ -216,7 +217,7 @@ def test_what_is_stored_while_a_copy_is_broken_off_is_copied_too(make: Make, tun
     runs = list(scan(source, AgentInstanceRow))
     assert [run.id for run in scan(target, AgentInstanceRow)] == [run.id for run in runs[:3]]
     db = agentspan.open(source)
-    open_span = next(span for span in source.iter_spans(runs[2].id) if span.status == "active")
+    open_span = next(span for span in source.ask(SpansOf(runs[2].id)) if span.status == "active")
     db.agent_spans.finish(open_span.id)
     db.agent_instances.finish(runs[2].id)
     copy(source, target, tuning=tuning)
@@ -235,7 +236,7 @@ def test_a_copy_follows_its_source(make: Make) -> None:
         fill(source)
         tracer = agentspan.Tracer(source.path, raise_errors=True, durability="commit")
         with tracer.run("live", tags=["now"]), tracer.span("tool"):
-            until(lambda: target.page(Query("agent_span", {"schema_name": "tool", "status": "active"})).rows)
+            until(lambda: target.ask(Query("agent_span", {"schema_name": "tool", "status": "active"})).rows)
         tracer.shutdown()
         until(lambda: everything(target) == everything(source))
     finally:
@@ -297,7 +298,7 @@ def test_commands_answer_from_a_copy_and_its_copy_as_from_the_source(
 def storage_account(name: str) -> tuple[str, str, str]:
     """The ids of the account of a storage."""
     storage = open_direct(name)
-    account = storage.account()
+    account = storage.ask(Account())
     storage.close()
     return account.id, account.environment_id, account.agent_deployment_id
 

@@ -17,6 +17,7 @@ import agentspan
 from agentspan import clock
 from agentspan.model.rows import WriterRow
 from agentspan.recovery.writers import life_of, this_process
+from agentspan.storage.questions import SpansOf
 from tests.checkout import ROOT
 from tests.cli.calling import call
 from tests.tiers import every
@@ -68,7 +69,7 @@ def test_what_a_dead_program_left_open_is_closed_as_abandoned(tmp_path: Path, du
         assert run.finished_at == max(span.updated_at for span in spans.values() if span.status == "complete") or (
             run.finished_at is not None and run.finished_at <= spans["tool"].updated_at
         )
-        rows = list(db.storage.iter_spans(run.id))
+        rows = list(db.storage.ask(SpansOf(run.id)))
         assert [row.closed_by for row in rows] == [None, "abandoned", "abandoned"]
         assert db.doctor().runs == []
 

@@ -19,7 +19,7 @@ from agentspan.maintenance.prune import KEY_DAYS
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import SpanStatus
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Compact, Counts, Damage, Find, Query, RemoveRuns, SpansOf, Violations
 from tests.checkout import ROOT
 from tests.cli.calling import call
 from tests.tuned import tuned
@@ -43,20 +43,20 @@ def add(
 
 
 def ids(db: Database) -> list[str]:
-    return [row.id for row in db.storage.page(Query("agent_instance")).rows]
+    return [row.id for row in db.storage.ask(Query("agent_instance")).rows]
 
 
 def test_runs_that_finished_before_a_time_are_removed_with_all_of_theirs(db: Database) -> None:
     runs = [add(db, number) for number in range(4)]
-    spans = [span.id for span in db.storage.iter_spans(runs[0])]
-    assert db.storage.violations(spans)[spans[0]] != []
+    spans = [span.id for span in db.storage.ask(SpansOf(runs[0]))]
+    assert db.storage.ask(Violations(spans))[spans[0]] != []
     planned = db.prune(older_than="2026-01-03T00:00:00Z", dry_run=True)
     assert (planned, ids(db)) == ((2, 6, 0, None, None), runs)
     done = db.prune(older_than="2026-01-03T00:00:00Z")
     assert (done[:3], ids(db)) == ((2, 6, 0), runs[2:])
-    assert dict(db.storage.find(*spans, runs[0]).rows) == {}
-    assert db.storage.violations(spans)[spans[0]] == []
-    assert db.storage.counts(runs[:1])[runs[0]].total == 0
+    assert dict(db.storage.ask(Find(*spans, runs[0])).rows) == {}
+    assert db.storage.ask(Violations(spans))[spans[0]] == []
+    assert db.storage.ask(Counts(runs[:1]))[runs[0]].total == 0
     assert db.prune(older_than="2026-01-03T00:00:00Z")[:3] == (0, 0, 0)
 
 
@@ -129,9 +129,7 @@ def test_what_is_alive_stays(db: Database) -> None:
     gone = add(db, 3)
     assert db.prune(older_than=LATER).runs == 1
     assert ids(db) == living
-    removal = db.storage.capabilities().removal
-    assert removal is not None
-    assert removal.remove_runs([*living, gone, "0" * 32], 5) == (0, 0)
+    assert db.storage.ask(RemoveRuns([*living, gone, "0" * 32], 5)) == (0, 0)
 
 
 def test_what_failed_can_be_kept(db: Database) -> None:
@@ -158,7 +156,7 @@ def test_old_idempotency_keys_go_too(db: Database) -> None:
 
 def test_a_storage_without_a_file_has_no_size() -> None:
     with agentspan.open(MemoryStorage()) as db:
-        assert db.storage.capabilities().file is None
+        assert Compact not in db.storage.capabilities().answers
         assert db.prune().freed_bytes is None
         with pytest.raises(InvalidValue, match="max_bytes: this storage lies in no file"):
             db.prune(max_bytes=5)
@@ -179,7 +177,7 @@ def test_a_file_becomes_smaller_by_what_is_said(tmp_path: Path) -> None:
         done = db.prune(max_bytes=1_500_000)
         assert path.stat().st_size <= 1_500_000
         assert len(ids(db)) == 4  # each has 300 kB
-        assert db.storage.check() == []  # type: ignore[attr-defined]
+        assert db.storage.ask(Damage()) == []
 
 
 def test_a_file_that_cannot_give_pages_back_learns_it(tmp_path: Path) -> None:
@@ -272,7 +270,7 @@ def test_a_backup_is_whole_private_and_taken_while_others_write(tmp_path: Path) 
     assert sorted(file.name for file in tmp_path.iterdir() if "copy" in file.name) == ["copy.db"]
     with agentspan.open(copy, read_only=True) as db:
         assert [run.status for run in db.agent_instances.list()] == ["active"]
-        assert db.storage.check() == []  # type: ignore[attr-defined]
+        assert db.storage.ask(Damage()) == []
     refused = call(path, "backup", str(copy))
     assert (refused.exit_code, "exists already" in refused.output) == (1, True)
     assert "the folder" in call(path, "backup", str(tmp_path / "no" / "x.db")).output

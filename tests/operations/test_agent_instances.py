@@ -8,6 +8,7 @@ import pytest
 
 import agentspan
 from agentspan import Database, ids
+from agentspan.storage.questions import Find
 
 TYPES = [{"name": "step", "title": "Step", "params_schema": {"type": "object"}, "template": "did {{what}}"}]
 
@@ -181,7 +182,7 @@ def test_update_current_version_renames_a_version(db: Database) -> None:
 
 
 def _version_name(db: Database, id: str) -> Any:
-    return getattr(db.storage.find(id).rows[id][1], "name", None)
+    return getattr(db.storage.ask(Find(id)).rows[id][1], "name", None)
 
 
 def test_agents_have_unique_external_identifiers(db: Database) -> None:
@@ -276,4 +277,4 @@ def test_a_span_of_a_terminated_instance_is_still_recorded(db: Database) -> None
     db.agent_instances.terminate(run.id, "x")
     late = db.agent_spans.create(run.id, "tool", "active")
     assert db.agent_spans.finish(late.id).status == "complete"
-    assert db.storage.find(late.id).terminated == {run.id: "x"}
+    assert db.storage.ask(Find(late.id)).terminated == {run.id: "x"}

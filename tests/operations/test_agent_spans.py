@@ -8,6 +8,7 @@ from freezegun import freeze_time
 
 import agentspan
 from agentspan import AgentInstance, AgentSpan, Database, ids
+from agentspan.storage.questions import Select
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 NOTHINGS: list[Any] = [None, {}, [], 7, ""]
@@ -394,9 +395,8 @@ def test_the_error_in_the_payload_of_a_failed_span_without_a_result_is_its_error
     assert failed.payload == payload
     assert failed.result_payload == {"error": error}
     assert str(failed.summary).endswith(f"→ {text}")
-    sql = db.storage.capabilities().sql
-    if sql is not None:
-        assert sql.select("select error from spans").rows == [(text.rpartition(": ")[2],)]
+    if Select in db.storage.capabilities().answers:
+        assert db.storage.ask(Select("select error from spans")).rows == [(text.rpartition(": ")[2],)]
     for status, own in (("complete", None), ("failed", {"output": 1})):
         other = db.agent_spans.create(run.id, "tool", status, payload, result_payload=own)  # type: ignore[arg-type]
         assert other.result_payload == own

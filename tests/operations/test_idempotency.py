@@ -17,6 +17,7 @@ from agentspan.operations import agent_instances, agent_spans
 from agentspan.operations.context import Context
 from agentspan.operations.instance_updates import InstanceFields
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
 
 
 @pytest.fixture
@@ -323,7 +324,7 @@ def test_what_was_rolled_back_is_not_taken_for_known(storage: Storage) -> None:
     row = record(ctx)
     assert row.agent_id != lost[0].agent_id
     assert row.agent_id == ctx.row(AgentInstanceRow, own).agent_id
-    assert {span.agent_id for span in storage.iter_spans(own)} == {row.agent_id}
+    assert {span.agent_id for span in storage.ask(SpansOf(own))} == {row.agent_id}
 
 
 def test_a_keyed_create_under_a_known_parent_is_four_statements(tmp_path: Path) -> None:
@@ -332,8 +333,8 @@ def test_a_keyed_create_under_a_known_parent_is_four_statements(tmp_path: Path) 
         run = db.agent_instances.register("an-agent")
         parent = db.agent_spans.create(run.id, "agent", "active")
         statements: list[str] = []
-        storage._connections.writer().set_trace_callback(statements.append)
-        storage._connections._readers[0].set_trace_callback(statements.append)
+        storage.direct._connections.writer().set_trace_callback(statements.append)
+        storage.direct._connections._readers[0].set_trace_callback(statements.append)
         db.agent_spans.create(run.id, "step", "active", parent_span_id=parent.id, idempotency_key="k")
         words = [statement.split()[:3] for statement in statements]
         assert words == [

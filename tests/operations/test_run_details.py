@@ -6,6 +6,7 @@ import agentspan
 from agentspan.database import Database
 from agentspan.model.resources import AgentInstance
 from agentspan.model.status import Purpose
+from agentspan.storage.questions import SpanSums
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_backend_without_sums_reads_the_spans() -> None:
     with agentspan.open(agentspan.MemoryStorage()) as db:
         run = db.agent_instances.register("a")
         finished(db, run, "llm", {"model": "small"}, cost_usd=0.25)
-        assert db.storage.capabilities().sums is None
+        assert SpanSums not in db.storage.capabilities().answers
         found = db.agent_instances.get(run.id)
         assert found.cost_breakdown is not None
         assert (found.cost_breakdown.total_cost, found.span_schema_counts) == (0.25, {"llm": 1})

@@ -10,6 +10,7 @@ import agentspan
 from agentspan.errors import InvalidAction
 from agentspan.ids import IdSource
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.tiers import examples
 
@@ -120,7 +121,7 @@ class SpanLife(RuleBasedStateMachine):
     @invariant()
     def both_backends_hold_what_the_model_says(self) -> None:
         for db, run in zip(self.dbs, self.runs, strict=True):
-            found = {span.id: span for span in db.storage.iter_spans(run)}
+            found = {span.id: span for span in db.storage.ask(SpansOf(run))}
             assert {id: span.status for id, span in found.items()} == {
                 id: status for id, status in self.model.items() if len(id) == 32
             }

@@ -7,6 +7,7 @@ import pytest
 
 import agentspan
 from agentspan import Database
+from agentspan.storage.questions import Violations
 
 BAD = "a\x00b"
 
@@ -74,7 +75,7 @@ def test_payloads_keep_a_nul_and_what_is_derived_from_them_has_none(db: Database
     span = db.agent_spans.create(run.id, "step", "active", payload)
     stored = db.agent_spans.get(span.id)
     assert (stored.payload, stored.summary, stored.schema_title) == (payload, "did a\ufffdb", "a\ufffdb")
-    violations = db.storage.violations([span.id])[span.id]
+    violations = db.storage.ask(Violations([span.id]))[span.id]
     assert len(violations) == 2
     assert not any("\x00" in text for violation in violations for text in violation)
     assert any("\ufffd" in violation.path for violation in violations)

@@ -12,7 +12,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel import SpanProcessor
 from agentspan.otel.span import OtelSpan
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query, SpansOf
 
 
 def _context(trace_id: str, span_id: str) -> SpanContext:
@@ -69,12 +70,12 @@ def _depth(span: OtelSpan, spans: Iterable[OtelSpan]) -> int:
 
 def runs_in(storage: Storage) -> list[AgentInstanceRow]:
     """All runs of a storage."""
-    return [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
+    return [row for row in storage.ask(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
 
 
 def spans_in(storage: Storage) -> list[AgentSpanRow]:
     """All spans of a storage."""
-    return [span for run in runs_in(storage) for span in storage.iter_spans(run.id)]
+    return [span for run in runs_in(storage) for span in storage.ask(SpansOf(run.id))]
 
 
 def tree(storage: Storage) -> dict[str, tuple[Any, ...]]:

@@ -18,7 +18,7 @@ from agentspan.otel import forward
 from agentspan.otel.otlp.encoding import trace_request
 from agentspan.otel.otlp.requests import decode
 from agentspan.otel.sending import ForwardingFailed, Sender
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query, SpansOf
 from tests.cli.calling import call, process
 from tests.otel.made_runs import record
 from tests.otel.requests import protobuf_of
@@ -30,14 +30,14 @@ from tests.waiting import until
 def shown(path: Path) -> list[str]:
     """How each run is shown."""
     with agentspan.open(path, read_only=True) as db:
-        ids = [row.id for row in db.storage.page(Query("agent_instance")).rows]
+        ids = [row.id for row in db.storage.ask(Query("agent_instance")).rows]
     return [call(path, "show", id, "--payloads", "--full", columns=200).output for id in ids]
 
 
 def counts(path: Path) -> tuple[int, int]:
     with agentspan.open(path, read_only=True) as db:
-        rows = db.storage.page(Query("agent_instance")).rows
-        return len(rows), sum(len([*db.storage.iter_spans(row.id)]) for row in rows)
+        rows = db.storage.ask(Query("agent_instance")).rows
+        return len(rows), sum(len([*db.storage.ask(SpansOf(row.id))]) for row in rows)
 
 
 def said(path: Path, url: str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ import pytest
 
 import agentspan
 from agentspan.otel.identity import span_id_of
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query, SpansOf
 from tests.cli.calling import call, process
 from tests.otel.made_runs import record
 from tests.waiting import until
@@ -74,9 +74,9 @@ def test_phoenix_has_each_span_once(tmp_path: Path, phoenix: tuple[str, Path]) -
     assert call(path, "forward", "--to", url).exit_code == 0
     expected: dict[str, str | None] = {}
     with agentspan.open(path, read_only=True) as db:
-        for run in db.storage.page(Query("agent_instance")).rows:
+        for run in db.storage.ask(Query("agent_instance")).rows:
             expected[span_id_of(run.id)] = None
-            for span in db.storage.iter_spans(run.id):
+            for span in db.storage.ask(SpansOf(run.id)):
                 expected[span_id_of(span.id)] = span_id_of(span.parent_span_id or run.id)
     assert len(expected) == RUNS * STEPS * 4 + RUNS
     until(lambda: len(stored(file)) >= len(expected), 600)

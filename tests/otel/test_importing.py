@@ -23,7 +23,8 @@ from agentspan.otel.traces import Step, runs_of
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite.storage import SQLiteStorage
 from tests.cli.calling import call
 from tests.otel.recorded import FOLDER, NAMES, lines_of, recorded, span, steps_of
@@ -35,12 +36,12 @@ def _import(storage: Storage, spans: list[OtelSpan], logs: list[Log] | None = No
 
 
 def _runs(storage: Storage) -> list[AgentInstanceRow]:
-    rows = storage.page(Query("agent_instance")).rows
+    rows = storage.ask(Query("agent_instance")).rows
     return [row for row in rows if isinstance(row, AgentInstanceRow)]
 
 
 def _spans(storage: Storage) -> list[AgentSpanRow]:
-    return [row for run in _runs(storage) for row in storage.iter_spans(run.id)]
+    return [row for run in _runs(storage) for row in storage.ask(SpansOf(run.id))]
 
 
 def _tree(storage: Storage) -> list[tuple[Any, ...]]:
@@ -135,7 +136,7 @@ def test_bare_calls_of_a_process_are_one_run(storage: Storage) -> None:
     other = span(said, trace_id="f" * 32, resource={**resource, "service.instance.id": "2"})
     request = span({}, "POST /chat", trace_id="e" * 32, kind="SERVER", resource=resource)
     assert _import(storage, [*calls, other, request]).runs == 3
-    assert sorted(len([*storage.iter_spans(run.id)]) for run in _runs(storage)) == [1, 1, 20]
+    assert sorted(len([*storage.ask(SpansOf(run.id))]) for run in _runs(storage)) == [1, 1, 20]
 
 
 def test_a_span_that_never_ended_is_abandoned(storage: Storage) -> None:
@@ -190,7 +191,7 @@ def test_credentials_of_the_resource_are_not_stored(storage: Storage) -> None:
     for trace_id in ("d" * 32, "e" * 32):
         _import(storage, [span({}, "step", trace_id=trace_id, resource=about)])
     (run,) = _runs(storage)  # the same process
-    others = [*storage.page(Query("agent")).rows, *storage.page(Query("agent_version")).rows]
+    others = [*storage.ask(Query("agent")).rows, *storage.ask(Query("agent_version")).rows]
     assert "name='svc [redacted]'" in repr(others)
     assert "hunter2" not in repr(run)
     assert secret not in repr([run, *others, *_spans(storage)])
@@ -286,7 +287,7 @@ def test_a_trace_takes_few_statements(tmp_path: Path) -> None:
     with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
         receiver = Receiver(Context(storage, redacts=SentRedaction()))
         receiver.store(_trace(1))  # its agent and its version are new
-        storage._connections.writer().set_trace_callback(seen.append)
+        storage.direct._connections.writer().set_trace_callback(seen.append)
         receiver.store([*_trace(2), *_trace(3)])
         assert len(seen) <= 6 + 2 * 8, seen
         seen.clear()

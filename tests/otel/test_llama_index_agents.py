@@ -13,6 +13,7 @@ from agentspan import Tracer
 from agentspan.model.rows import AgentRow
 from agentspan.otel import SpanProcessor
 from agentspan.otel.instruments.llama_index_agents import WRAPPING
+from agentspan.storage.questions import Find
 from tests.otel.fake_packages import importable
 from tests.otel.replaying import runs_in
 
@@ -46,7 +47,7 @@ def test_the_run_has_the_name_that_the_agent_was_given(tmp_path: Path, dispatche
                 dispatcher.span_enter("BaseWorkflowAgent.init_run-2", None, SimpleNamespace(name=name))
     assert dispatcher.entered == "BaseWorkflowAgent.init_run-2"
     assert tracer.flush()
-    agents = [tracer.storage.find(run.agent_id).rows[run.agent_id][1] for run in runs_in(tracer.storage)]
+    agents = [tracer.storage.ask(Find(run.agent_id)).rows[run.agent_id][1] for run in runs_in(tracer.storage)]
     names = sorted(str(agent.name) for agent in agents if isinstance(agent, AgentRow))
     assert names == ["FunctionAgent", "FunctionAgent", "weatherman"]
     provider.shutdown()

@@ -22,7 +22,8 @@ from agentspan.otel.otlp.encoding import trace_request
 from agentspan.otel.span import Event, Link, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query, SpansOf
 from tests.otel.recorded import NAMES, exception, recorded, span
 from tests.otel.requests import protobuf_of
 from tests.strategies import json_of
@@ -38,9 +39,9 @@ def _one() -> tuple[writing.OutgoingRun, AgentSpanRow]:
     with tracer.run("guide"), tracer.span("tool", {"name": "look"}):
         pass
     tracer.flush()
-    (run,) = storage.page(Query("agent_instance")).rows
+    (run,) = storage.ask(Query("agent_instance")).rows
     assert isinstance(run, AgentInstanceRow)
-    (row,) = storage.iter_spans(run.id)
+    (row,) = storage.ask(SpansOf(run.id))
     return forwarding.named(storage, run), row
 
 
@@ -50,7 +51,7 @@ CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
 
 def sent(storage: Storage) -> list[OtelSpan]:
     """All spans that `forward` would send, as a target decodes them."""
-    ids = [row.id for row in storage.page(Query("agent_instance")).rows]
+    ids = [row.id for row in storage.ask(Query("agent_instance")).rows]
     bodies = [line.encode() for line in forwarding.lines(storage, ids)]
     spans = [span for body in bodies for span in json_bodies.spans(body).spans]
     for body in bodies:

@@ -26,7 +26,7 @@ from agentspan.otel.importing import import_spans
 from agentspan.otel.sdk import span_of
 from agentspan.recording.capture.capture import Capture
 from agentspan.recovery.writers import program_name
-from agentspan.storage.run_sums import run_sums
+from agentspan.storage.questions import Counts, Find, RunSums, SpansOf
 from agentspan.tuning import STANDARD, Tuning
 from tests.otel.replaying import runs_in, spans_in
 
@@ -73,7 +73,7 @@ def runs(tracer: Tracer, provider: TracerProvider) -> dict[str, AgentInstanceRow
     provider.shutdown()
     assert tracer.flush()
     found = runs_in(tracer.storage)
-    agents = tracer.storage.find(*(run.agent_id for run in found)).rows
+    agents = tracer.storage.ask(Find(*(run.agent_id for run in found))).rows
     return {getattr(agents[run.agent_id][1], "name", ""): run for run in found}
 
 
@@ -121,7 +121,7 @@ def test_the_tokens_of_an_agent_count_whose_calls_are_in_another_program(
     with otel.start_as_current_span("ClaudeAgentSDK.query", attributes={"openinference.span.kind": "AGENT"}) as span:
         span.set_attributes({**told, "llm.token_count.prompt": 3500, "llm.token_count.completion": 90})
     (run,) = runs(tracer, provider).values()
-    (total,) = run_sums(tracer.storage, [run.id])
+    (total,) = tracer.storage.ask(RunSums([run.id]))
     assert (total.input_tokens, total.output_tokens) == (3500, 90)
     assert total.cost_usd == pytest.approx(0.01185)
     assert not total.is_aggregate
@@ -223,12 +223,12 @@ def test_a_trace_of_an_agent_is_a_run_and_all_others_are_one(
         root.set_attributes({**AGENT, "gen_ai.agent.version": "7"})
     found = runs(tracer, provider)
     assert sorted(found) == ["helper", "program"]
-    counts = tracer.storage.counts([run.id for run in found.values()])
+    counts = tracer.storage.ask(Counts([run.id for run in found.values()]))
     assert [counts[found[name].id].finished for name in ("helper", "program")] == [2, 3]
     assert {run.status for run in found.values()} == {"complete"}
-    assert {row.agent_id for row in tracer.storage.iter_spans(found["helper"].id)} == {found["helper"].agent_id}
+    assert {row.agent_id for row in tracer.storage.ask(SpansOf(found["helper"].id))} == {found["helper"].agent_id}
     assert found["helper"].session == "talk-1"
-    version = tracer.storage.find(found["helper"].agent_version_id).rows[found["helper"].agent_version_id][1]
+    version = tracer.storage.ask(Find(found["helper"].agent_version_id)).rows[found["helper"].agent_version_id][1]
     assert getattr(version, "external_identifier", None) == "7"
 
 

@@ -22,7 +22,8 @@ from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite.storage import SQLiteStorage
 from agentspan.tuning import STANDARD
 from tests.otel.recorded import NAMES, recorded, span
@@ -41,8 +42,8 @@ def _trace(number: int, text: str = "short") -> Iterator[OtelSpan]:
 
 
 def _spans(storage: Storage) -> list[AgentSpanRow]:
-    runs = storage.page(Query("agent_instance")).rows
-    return [row for run in runs for row in storage.iter_spans(run.id)]
+    runs = storage.ask(Query("agent_instance")).rows
+    return [row for run in runs for row in storage.ask(SpansOf(run.id))]
 
 
 @pytest.mark.parametrize(("text", "most"), [("short", 1), (LONG, 6)], ids=["short", "long"])
@@ -53,9 +54,9 @@ def test_a_span_of_a_known_trace_takes_one_commit_and_few_statements(tmp_path: P
         first, second, third, root = _trace(1, text)
         receiver.store([first])
         receiver.store([second])
-        storage._connections.writer().set_trace_callback(seen.append)
+        storage.direct._connections.writer().set_trace_callback(seen.append)
         receiver.store([third])
-        storage._connections.writer().set_trace_callback(None)
+        storage.direct._connections.writer().set_trace_callback(None)
         assert len(seen) <= most, seen
         assert seen.count("begin immediate") <= 1
         assert sum(statement.startswith("insert into agent_spans") for statement in seen) == 1
@@ -128,11 +129,11 @@ def test_runs_that_are_idle_are_ended_some_at_a_time(tmp_path: Path) -> None:
     with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
         receiver = Receiver(Context(storage))
         receiver.store([_call(each, {}, trace_id=f"{each + 1:032x}", parent_span_id="c" * 16) for each in range(50)])
-        storage._connections.writer().set_trace_callback(seen.append)
+        storage.direct._connections.writer().set_trace_callback(seen.append)
         assert [receiver.end_idle(-1.0, 30), receiver.end_idle(-1.0, 30), receiver.end_idle(-1.0, 30)] == [30, 20, 0]
-        storage._connections.writer().set_trace_callback(None)
+        storage.direct._connections.writer().set_trace_callback(None)
         assert seen.count("begin immediate") == 3
-        ended = [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
+        ended = [row for row in storage.ask(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
         assert {row.status for row in ended} == {"complete"}
         # To remove a version is to read all runs: it is tried once, for the last run that had it.
         assert len([statement for statement in seen if statement.startswith("delete from agent_versions")]) == 1
@@ -143,9 +144,9 @@ def test_runs_that_have_ended_are_forgotten_without_a_transaction(tmp_path: Path
     with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
         receiver = Receiver(Context(storage))
         receiver.store([each for number in range(50) for each in _trace(number + 1)])
-        storage._connections.writer().set_trace_callback(seen.append)
+        storage.direct._connections.writer().set_trace_callback(seen.append)
         assert receiver.end_idle(-1.0, 1) == 0
-        storage._connections.writer().set_trace_callback(None)
+        storage.direct._connections.writer().set_trace_callback(None)
         assert "begin immediate" not in seen
 
 
@@ -205,16 +206,16 @@ def test_a_run_is_named_anew_after_its_agent_was_removed(storage: Storage) -> No
     receiver = Receiver(Context(storage))
     for number in (1, 2):
         receiver.store(reversed([*_trace(number)]))
-    for run in storage.page(Query("agent_instance")).rows:
-        for row in storage.iter_spans(run.id):
+    for run in storage.ask(Query("agent_instance")).rows:
+        for row in storage.ask(SpansOf(run.id)):
             storage.apply([Unit((Remove("agent_span", row.id),))])
     for type_ in ("otel_trace", "agent_instance", "agent_version", "agent_schema_version", "agent"):
-        for each in storage.page(Query(type_)).rows:
+        for each in storage.ask(Query(type_)).rows:
             assert storage.apply([Unit((Remove(type_, each.id),))]) == [Applied()]
     *steps, root = _trace(3)
     receiver.store(steps)
     receiver.store([root])
-    (agent,) = storage.page(Query("agent")).rows
+    (agent,) = storage.ask(Query("agent")).rows
     assert isinstance(agent, AgentRow)
     assert agent.name == "helper"
     assert {row.agent_id for row in _spans(storage)} == {agent.id}

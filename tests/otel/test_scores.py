@@ -15,6 +15,7 @@ from agentspan.otel.receiving import Receiver
 from agentspan.otel.sdk import span_of
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.scanning import scan
 from tests.cli.calling import call
 from tests.otel.recorded import span
@@ -51,7 +52,7 @@ def test_an_evaluation_event_of_a_span_is_a_score_of_it(storage: Storage) -> Non
     row = next(scan(storage, ScoreRow, {"name": "relevance"}))
     assert (row.inserted_at, row.explanation) == ("1970-01-01T00:00:03.000000Z", "so so")
     (run,) = agentspan.open(storage).agent_instances.list()
-    assert [found.id for found in storage.iter_spans(run.id)] == [row.target_id]
+    assert [found.id for found in storage.ask(SpansOf(run.id))] == [row.target_id]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -65,7 +66,7 @@ def test_an_evaluation_that_is_a_log_record_may_come_before_its_span_or_after_it
         receiver.store(*parts[number])
     assert stored(storage) == [("agent_span", "relevance", 0.5, None, "code", None)]
     (run,) = agentspan.open(storage).agent_instances.list()
-    (kept,) = storage.iter_spans(run.id)
+    (kept,) = storage.ask(SpansOf(run.id))
     assert "evaluation" not in kept.payload
 
 

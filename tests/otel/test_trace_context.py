@@ -22,6 +22,7 @@ from agentspan.otel.identity import span_id_of, trace_id_of
 from agentspan.otel.otlp.requests import decode
 from agentspan.otel.receiving import Receiver
 from agentspan.otel.w3c import read_parent
+from agentspan.storage.questions import Find
 from tests.otel.exporting import trace_requests
 from tests.otel.recorded import span as otel_span
 from tests.otel.replaying import runs_in, spans_in
@@ -81,7 +82,7 @@ def named(tracer: Tracer) -> dict[str, AgentSpanRow]:
 
 def by_agent(tracer: Tracer) -> dict[str, AgentInstanceRow]:
     found = runs_in(tracer.storage)
-    agents = tracer.storage.find(*(run.agent_id for run in found)).rows
+    agents = tracer.storage.ask(Find(*(run.agent_id for run in found))).rows
     return {getattr(agents[run.agent_id][1], "name", ""): run for run in found}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agentspan.locks import Occupied, is_mine, within
+from agentspan.storage.questions import RemoveKeys
 from tests.checkout import ROOT
 from tests.processes import interrupting
 from tests.processes.interrupting import OPERATIONS, Interrupt, Points, World, interrupted
@@ -55,10 +56,10 @@ def test_an_exception_at_any_point_of_a_write_leaves_no_transaction_and_no_lock(
 ) -> None:
     world = World(tmp_path, "commit")
     storage: Any = world.tracer.storage
-    lock = storage._connections.lock
+    lock = storage.direct._connections.lock
 
     def write() -> None:
-        storage.capabilities().removal.remove_keys("2020-01-01", 1.0)
+        storage.ask(RemoveKeys("2020-01-01", 1.0))
 
     write()  # the first one makes what the others use
     with Points() as points:

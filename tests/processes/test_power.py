@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import agentspan
+from agentspan.storage.questions import Damage
 from tests.tiers import longer
 
 PROGRAM = """
@@ -81,9 +82,7 @@ def test_what_was_recorded_a_while_before_a_power_failure_is_there(
     with agentspan.open(path) as db:
         report = db.doctor()
         found = {span.id for run in db.agent_instances.list() for span in db.agent_spans.list(run.id)}
-        check = db.storage.capabilities().check
-        assert check is not None
-        assert check.check() == []
+        assert db.storage.ask(Damage()) == []
     old = {id for id, at in map(str.split, said) if float(at) < failed_at - 2.0}
     assert old - found == set()
     assert bool(old) == (seconds > 2)

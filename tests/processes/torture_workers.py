@@ -8,14 +8,16 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import agentspan
 from agentspan import Run, Span, Tracer
 from agentspan.model.status import FinishStatus
+from agentspan.storage.questions import Question, RemoveRuns
 
 LINE = 110
 """Bytes of an acknowledgement: its kind, the ids of what was changed and of its run, a token, the time, a newline."""
@@ -249,16 +251,14 @@ def terminate(db: Path, said: Path, rng: random.Random) -> Iterator[object]:
 def prune(db: Path, said: Path, rng: random.Random) -> Iterator[object]:
     """Remove old runs without failures, and write down which, before they are removed."""
     with agentspan.open(db) as database:
-        removal = database.storage.capabilities().removal
-        assert removal is not None
-        remove = removal.remove_runs
+        ask: Any = database.storage.ask
 
-        def noted(ids: Sequence[str], wait_s: float) -> tuple[int, int]:
-            for id in ids:
+        def noted(question: Question[Any]) -> Any:
+            for id in question.ids if isinstance(question, RemoveRuns) else ():
                 note(said, f"pruned {id}")
-            return remove(ids, wait_s)
+            return ask(question)
 
-        with patch.object(removal, "remove_runs", noted):
+        with patch.object(database.storage, "ask", noted):
             while True:
                 yield database.prune(older_than=datetime.now(UTC) - timedelta(seconds=PRUNE_AFTER_S), keep_failed=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import agentspan
 from agentspan import Tracer
+from agentspan.storage.questions import BackUp
 
 RECORDER = """
 import sys, time, agentspan
@@ -40,9 +41,7 @@ def stored(tracer: Tracer, count: int, name: str) -> None:
 
 def back_up(path: Path, to: Path) -> None:
     with agentspan.open(path) as db:
-        backup = db.storage.capabilities().backup
-        assert backup is not None
-        backup.backup(to)
+        db.storage.ask(BackUp(to))
 
 
 def beside(path: Path, end: str) -> Path:

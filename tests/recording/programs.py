@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import agentspan
+from agentspan.storage.questions import SpansOf
 
 
 @agentspan.span
@@ -104,7 +105,7 @@ def in_memory(db: str) -> None:
     tracer = agentspan.configure(":memory:")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool, agentspan.run("main") as run:
         assert pool.submit(agentspan.propagate(step), "x").result() == "x"
-        assert list(tracer.storage.iter_spans(run.id)) == []
+        assert list(tracer.storage.ask(SpansOf(run.id))) == []
 
 
 def forks(db: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import agentspan
 from agentspan.journal.journal_folder import is_possible
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
 from tests.waiting import until
@@ -111,6 +111,6 @@ def test_the_journal_does_not_grow_for_ever(storage: Failing, caplog: pytest.Log
     assert tracer.health().failed == health.failed
     assert tracer.health().waiting == 0
     assert sum("which the storage does not take" in record.message for record in caplog.records) == 1
-    (run_row,) = storage.page(Query("agent_instance")).rows
-    assert "after" in {span.label for span in storage.iter_spans(run_row.id)}
+    (run_row,) = storage.ask(Query("agent_instance")).rows
+    assert "after" in {span.label for span in storage.ask(SpansOf(run_row.id))}
     tracer.shutdown()

@@ -93,7 +93,7 @@ def test_a_disk_that_becomes_read_only_does_no_harm(small_disk: Path) -> None:
     step = steps(tracer)
     with tracer.run("read-only"):
         step(1)
-        tracer.storage._connections.guard.leave()  # type: ignore[attr-defined]  # an open file may be written to all the same
+        tracer.storage.direct._connections.guard.leave()  # type: ignore[attr-defined]  # an open file may be written to all the same
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
         assert step(2) == "2" * 1000
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
@@ -117,7 +117,7 @@ def test_a_file_is_opened_again_that_was_opened_just_before_its_disk_could_be_wr
     step = steps(tracer)
     with tracer.run("read-only"):
         step(1)
-        tracer.storage._connections.guard.leave()  # type: ignore[attr-defined]
+        tracer.storage.direct._connections.guard.leave()  # type: ignore[attr-defined]
         with monkeypatch.context() as patch:
             patch.setattr(opening, "connect", connect_for_reading)
             assert step(2) == "2" * 1000
@@ -217,7 +217,7 @@ PLACES = [
     "agentspan.recording.run_state.register",
     "agentspan.recording.run_state.instances.finished",
     "agentspan.storage.sqlite.SQLiteStorage.apply",
-    "agentspan.storage.sqlite.SQLiteStorage.find",
+    "agentspan.storage.sqlite.SQLiteStorage.ask",
     "agentspan.ids.IdSource.new",
     "agentspan.clock.now",
     "agentspan.clock.wall_ns",

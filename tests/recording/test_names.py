@@ -9,7 +9,7 @@ import pytest
 import agentspan
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query
 
 BAD = "a\x00b"
 CLEAN = "a\ufffdb"
@@ -38,7 +38,7 @@ def test_a_nul_in_a_name_is_replaced(tmp_path: Path, durability: Any, monkeypatc
         assert stored.purpose == "live"
         for type_ in ROWS:
             names = [column.name for column in columns_of(type_) if not column.is_json]
-            for row in db.storage.page(Query(type_)).rows:
+            for row in db.storage.ask(Query(type_)).rows:
                 assert [name for name in names if "\x00" in str(getattr(row, name))] == []
 
 

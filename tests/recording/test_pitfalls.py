@@ -21,6 +21,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import migrations
 from tests.checkout import ROOT
 from tests.recording.stored import spans_of
@@ -130,7 +131,7 @@ def test_the_event_loop_is_blocked(tmp_path: Path) -> None:
     tracer = Tracer(tmp_path / "runs.db", raise_errors=True, durability="commit")
     statements: list[str] = []
     with tracer.run("a"):
-        writer = tracer.storage._connections.writer()  # type: ignore[attr-defined]
+        writer = tracer.storage.direct._connections.writer()  # type: ignore[attr-defined]
         writer.set_trace_callback(statements.append)
         before = threading.active_count()
         with tracer.span("llm", {"model": "m"}) as span:
@@ -190,7 +191,7 @@ def test_huge_payloads_are_stored_inline(tracer: Tracer) -> None:
     mark = stored.payload["image"]["$truncated"]
     assert (mark["bytes"], mark["sha256"]) == (len(text), hashlib.sha256(text.encode()).hexdigest())
     assert stored.result_payload["raw"]["$truncated"]["bytes"] == len(image)
-    (row,) = tracer.storage.iter_spans(stored.agent_instance_id)
+    (row,) = tracer.storage.ask(SpansOf(stored.agent_instance_id))
     assert row.input_tokens == 5
     assert len(row.payload) + len(row.result_payload or "") < 2000
 
@@ -213,7 +214,7 @@ def test_the_serializer_raises_loops_or_corrupts(tracer: Tracer) -> None:
     spans = [
         row
         for run in agentspan.open(tracer.storage).agent_instances.list()
-        for row in tracer.storage.iter_spans(run.id)
+        for row in tracer.storage.ask(SpansOf(run.id))
     ]
     assert len(spans) == len(values)
     assert all(isinstance(json.loads(row.payload), dict) for row in spans)
@@ -286,7 +287,7 @@ def test_a_page_of_a_thousand_spans_looks_like_lost_data(tracer: Tracer) -> None
                 pass
     page = agentspan.open(tracer.storage).agent_spans.list(run.id, page_size=100)
     assert (len(page), page.pagination.item_count, page.pagination.page_count) == (100, 1200, 12)
-    assert len(list(tracer.storage.iter_spans(run.id))) == 1200
+    assert len(list(tracer.storage.ask(SpansOf(run.id)))) == 1200
 
 
 @pytest.mark.full

@@ -15,6 +15,7 @@ from agentspan.recovery.names import Names
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find
 from tests.impatient import at_once
 
 IDS = IdSource(0)
@@ -75,7 +76,7 @@ def test_a_registration_that_names_two_agents_by_mistake_is_stored(storage: Stor
             change.row for change in others if isinstance(change, Put) and isinstance(change.row, AgentInstanceRow)
         ]
         names.forget()
-    found = [row for _, row in storage.find(*(run.id for run in runs)).rows.values()]
+    found = [row for _, row in storage.ask(Find(*(run.id for run in runs))).rows.values()]
     assert len({(row.agent_id, row.agent_version_id) for row in found if isinstance(row, AgentInstanceRow)}) == 1
 
 
@@ -107,7 +108,7 @@ def test_a_run_is_renamed_although_another_program_puts_its_new_agent_at_that_mo
     )
     renaming = unread.renaming(wanted._replace(agent="a"), IDS.new)
     assert committer.apply([renaming], 1.0) == Tally(recorded=1)
-    run = storage.find(wanted.id).rows[wanted.id][1]
+    run = storage.ask(Find(wanted.id)).rows[wanted.id][1]
     (other,) = (row for row in rows_of(others[0]) if isinstance(row, AgentRow))
     assert isinstance(run, AgentInstanceRow)
     assert run.agent_id == other.id

@@ -21,7 +21,7 @@ from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.plain import Plain
 from agentspan.recording.capture.repeats import Captured, Repeats
 from agentspan.recording.settings import Settings
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query
 from tests.strategies import json_objects
 from tests.tiers import examples
 
@@ -267,7 +267,7 @@ def test_a_long_history_is_no_reason_to_cut(tracer: agentspan.Tracer) -> None:
         with tracer.span("llm", {"model": "m", "messages": [*messages, *(message(n, 60_000) for n in range(99, 120))]}):
             pass
     tracer.flush()
-    payloads = [json.loads(row.payload) for row in tracer.recorder.store.page(Query("agent_span")).rows]  # type: ignore[union-attr]
+    payloads = [json.loads(row.payload) for row in tracer.recorder.store.ask(Query("agent_span")).rows]  # type: ignore[union-attr]
     assert payloads[29]["messages"] == messages
     assert "$truncated" in json.dumps(payloads[30])
 
@@ -295,7 +295,7 @@ def test_threads_that_share_a_history_record_it(tracer: agentspan.Tracer) -> Non
         for thread in threads:
             thread.join()
     tracer.flush()
-    rows = tracer.recorder.store.page(Query("agent_span")).rows
+    rows = tracer.recorder.store.ask(Query("agent_span")).rows
     assert len(rows) == 120
     for row in rows:
         found = json.loads(row.payload)["messages"]  # type: ignore[union-attr]
@@ -345,7 +345,7 @@ def test_a_forked_child_records_what_its_parent_has_said(tmp_path: Path) -> None
             pass
     tracer.shutdown()
     with agentspan.open(tmp_path / "runs.db") as db:
-        said = [json.loads(row.payload)["messages"] for row in db.storage.page(Query("agent_span")).rows]  # type: ignore[union-attr]
+        said = [json.loads(row.payload)["messages"] for row in db.storage.ask(Query("agent_span")).rows]  # type: ignore[union-attr]
     assert sorted(map(len, said)) == [40, 41, 41]
     assert sorted(each[-1]["content"][:2] for each in said) == ["39", "98", "99"]
 

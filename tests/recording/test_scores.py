@@ -16,8 +16,9 @@ from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.journal.journal_folder import folder_of, is_possible
 from agentspan.model.rows import RefusedChangeRow, ScoreRow
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import LatestScores, NewestScores, RemoveRuns
 from agentspan.storage.scanning import scan
-from agentspan.storage.scores import history, latest_scores, newest_scores
+from agentspan.storage.scores import history
 from tests.checkout import ROOT
 
 
@@ -46,7 +47,7 @@ def test_a_run_and_its_spans_are_judged_while_they_run_and_afterwards(tracer: ag
         ("correct", 0.0, None, "human", None, None),
         ("mark", None, "bad", "human", None, None),
     ]
-    assert newest_scores(tracer.storage, [run.id]) == found[1:]
+    assert tracer.storage.ask(NewestScores([run.id])) == found[1:]
 
 
 def test_of_each_judge_the_newest_counts_until_it_is_withdrawn(tracer: agentspan.Tracer) -> None:
@@ -55,10 +56,10 @@ def test_of_each_judge_the_newest_counts_until_it_is_withdrawn(tracer: agentspan
         run.score("reward", 0, identifier="b")
         run.score("reward", 0.25, identifier="b")
     tracer.flush()
-    assert [row.value for row in newest_scores(tracer.storage, [run.id])] == [1, 0.25]
+    assert [row.value for row in tracer.storage.ask(NewestScores([run.id]))] == [1, 0.25]
     run.score("reward", identifier="b", withdraw=True)
     tracer.flush()
-    assert [row.value for row in newest_scores(tracer.storage, [run.id])] == [1]
+    assert [row.value for row in tracer.storage.ask(NewestScores([run.id]))] == [1]
     assert len(history(tracer.storage, run.id)) == 4
 
 
@@ -139,9 +140,7 @@ def test_a_score_of_a_run_that_was_removed_is_kept_as_refused(storage: Storage) 
     with tracer.run("a") as run:
         pass
     tracer.flush()
-    removal = storage.capabilities().removal
-    assert removal is not None
-    assert removal.remove_runs([run.id], 1.0) == (1, 0)
+    assert storage.ask(RemoveRuns([run.id], 1.0)) == (1, 0)
     run.score("reward", 1)
     tracer.flush()
     assert tracer.health().refused == 1
@@ -174,5 +173,5 @@ def test_eight_processes_add_scores_and_none_is_lost(tmp_path: Path) -> None:
         assert sorted((row.identifier, row.value) for row in found) == sorted(
             (str(worker), float(number)) for worker in range(8) for number in range(25)
         )
-        assert [row.value for row in newest_scores(db.storage, [run_id])] == [24.0] * 8
-        assert latest_scores(db.storage, "reward")[run_id].value == 24.0
+        assert [row.value for row in db.storage.ask(NewestScores([run_id]))] == [24.0] * 8
+        assert db.storage.ask(LatestScores("reward"))[run_id].value == 24.0

@@ -18,6 +18,7 @@ from agentspan.storage.late import Late
 from agentspan.storage.location import Location, parse
 from agentspan.storage.new_account import new_account
 from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.questions import Account, Find, Question, SpansOf
 from agentspan.storage.registry import open_direct
 from agentspan.tuning import STANDARD
 from tests.postgres import Emptied
@@ -100,15 +101,21 @@ def partition_of_a_run(url: str) -> int:
 def test_a_program_that_starts_while_the_server_is_away_knows_its_account(
     between: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, reads, files = Late.account, list[Late](), set[int]()
-    monkeypatch.setattr(Late, "account", lambda late: reads.append(late) or real(late))
+    real, reads, files = Late.ask, list[Late](), set[int]()
+
+    def noted(late: Late, question: Question[Any]) -> Any:
+        if isinstance(question, Account):
+            reads.append(late)
+        return real(late, question)
+
+    monkeypatch.setattr(Late, "ask", noted)
     for number in (1, 2):
         tracer = Tracer(between.url)
         for _ in range(3):
             record(tracer)
             assert tracer.flush(60)
         assert len(reads) == 2 * number, "for ids, and for runs that go on in another database; not for each run"
-        account = real(reads[-1])
+        account = real(reads[-1], Account())
         files.add(Path(f"{spool(between.url)}.account").stat().st_ino)
         tracer.shutdown()
     assert len(files) == 1, "what is known is not written again"
@@ -118,7 +125,7 @@ def test_a_program_that_starts_while_the_server_is_away_knows_its_account(
 
 def test_the_account_is_that_of_the_database_that_is_there_now(between: Proxy) -> None:
     with agentspan.open(between.url) as db:
-        account = db.storage.account()
+        account = db.storage.ask(Account())
     spool(between.url).parent.mkdir(exist_ok=True)
     account_cache.write(spool(between.url), new_account())  # of the one that was there before
     tracer = Tracer(between.url)
@@ -132,7 +139,7 @@ def test_the_account_is_that_of_the_database_that_is_there_now(between: Proxy) -
 def stored(url: str) -> list[str]:
     """Return the labels of all spans, after what journals on this host have was moved."""
     with agentspan.open(url) as db:
-        return [span.label or "" for run in db.agent_instances.list() for span in db.storage.iter_spans(run.id)]
+        return [span.label or "" for run in db.agent_instances.list() for span in db.storage.ask(SpansOf(run.id))]
 
 
 def spool(url: str) -> Path:
@@ -251,7 +258,7 @@ def test_the_run_of_a_request_is_stored_before_another_service_can_ask_for_it(be
                 pass
         inject({}, tracer=tracer)
         assert touches.count == 0  # the thread that drains talks to the server
-        assert run.id in db.storage.capabilities().spool.direct.find(run.id).rows  # type: ignore[union-attr]
+        assert run.id in db.storage.capabilities().spool.direct.ask(Find(run.id)).rows  # type: ignore[union-attr]
     tracer.shutdown()
 
 

@@ -20,6 +20,7 @@ from agentspan.model.changes import Put
 from agentspan.recording import default
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.storage import PostgresStorage
+from agentspan.storage.questions import Select, SpansOf
 from agentspan.tuning import STANDARD
 from tests import postgres
 from tests.postgres_proxy import Proxy, proxy
@@ -60,8 +61,8 @@ def step(tracer: Any, name: str = "n") -> Any:
 def stored(url: str) -> list[tuple[str, str, str]]:
     """Return label, status and payload of all spans; nothing may have been refused."""
     with agentspan.open(url) as db:
-        assert db.storage.capabilities().sql.select("select count(*) from refused_changes").rows == [(0,)]  # type: ignore[union-attr]
-        found = [span for run in db.agent_instances.list() for span in db.storage.iter_spans(run.id)]
+        assert db.storage.ask(Select("select count(*) from refused_changes")).rows == [(0,)]
+        found = [span for run in db.agent_instances.list() for span in db.storage.ask(SpansOf(run.id))]
         assert len({span.id for span in found}) == len(found)
         return [(span.label or "", span.status, span.payload) for span in found]
 

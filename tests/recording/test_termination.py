@@ -14,7 +14,7 @@ from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Move
 from agentspan.model.rows import RefusedChangeRow
 from agentspan.recovery.closing_spans import Closer
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query
 from tests.recording.stored import spans_of
 
 
@@ -29,7 +29,7 @@ def terminate(tracer: Tracer, run: agentspan.Run, reason: str = "enough") -> Non
 
 
 def refused(tracer: Tracer) -> list[RefusedChangeRow]:
-    rows = tracer.storage.page(Query("refused_change")).rows
+    rows = tracer.storage.ask(Query("refused_change")).rows
     return [row for row in rows if isinstance(row, RefusedChangeRow)]
 
 

@@ -22,7 +22,7 @@ from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
 from agentspan.recovery import adopting
 from agentspan.recovery.adopting import Adoption
-from agentspan.storage.protocol import Found, Query, Rows
+from agentspan.storage.questions import Find, Query
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
 from tests.checkout import ROOT
@@ -208,7 +208,7 @@ def test_recording_never_touches_the_storage_in_the_programs_thread(
 ) -> None:
     tracer = Tracer(path, raise_errors=True, tuning=STANDARD._replace(termination_look_s=0.0))
     touched: list[int] = []
-    for name in ("find", "apply", "page"):
+    for name in ("ask", "apply", "group"):
         real = getattr(SQLiteStorage, name)
 
         def spy(self: SQLiteStorage, *args: object, real: object = real, **named: object) -> object:
@@ -248,18 +248,11 @@ class Failing(SQLiteStorage):
 
     reads_until = -1
 
-    def _read(self) -> None:
-        self.reads_until -= 1
+    def ask(self, question: Any) -> Any:
+        self.reads_until -= isinstance(question, (Find, Query))
         if self.reads_until == 0:
             raise StorageError("it went away")
-
-    def find(self, *args: Any, **how: Any) -> Found:
-        self._read()
-        return super().find(*args, **how)
-
-    def page(self, query: Query) -> Rows:
-        self._read()
-        return super().page(query)
+        return super().ask(question)
 
 
 def test_a_storage_that_goes_away_while_a_journal_is_adopted_makes_no_record_unreadable(

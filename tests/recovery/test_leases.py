@@ -11,6 +11,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.recovery import leases
 from agentspan.recovery.writers import Lives
 from agentspan.storage.location import Location
+from agentspan.storage.questions import ForgetNotes, Notes
 from agentspan.storage.registry import open_direct
 from agentspan.storage.scanning import scan
 
@@ -27,10 +28,8 @@ def left_open_elsewhere(location: Location, folder: Path, monkeypatch: pytest.Mo
         assert tracer.flush(30)
         tracer.shutdown()
     storage = open_direct(location)
-    notes = storage.capabilities().notes
-    assert notes is not None
-    leases.renew(notes, tracer.recorder.writer_id)
-    notes.forget_notes("lease/")
+    leases.renew(storage, tracer.recorder.writer_id)
+    storage.ask(ForgetNotes("lease/"))
     storage.close()
     return [run.id for run in begun]
 
@@ -43,10 +42,9 @@ def test_a_program_that_renewed_its_lease_meanwhile_counts_as_alive_again(
         storage = db.storage
         (run,) = scan(storage, AgentInstanceRow)
         writer_id = run.writer_id or ""
-        lives, notes = Lives(storage), storage.capabilities().notes
+        lives = Lives(storage)
         assert lives.of(writer_id) == "dead"
-        assert notes is not None
-        leases.renew(notes, writer_id)
+        leases.renew(storage, writer_id)
         assert lives.of(writer_id) == "dead"  # each once: a page shows one state
         lives.look_again()
         assert lives.of(writer_id) == "unknown"
@@ -80,9 +78,7 @@ def test_a_program_that_records_by_commits_has_no_lease(
         tracer = Tracer(postgres_location, durability="commit")
         tracer.run("far away").__enter__()
     with agentspan.open(postgres_location) as db:
-        notes = db.storage.capabilities().notes
-        assert notes is not None
-        assert notes.notes("lease/") == {}
+        assert db.storage.ask(Notes("lease/")) == {}
         assert [each.life for each in db.doctor(dead_hosts=["another"]).runs] == ["unknown"]
         assert [each.closed_run for each in db.doctor(dead_hosts=["elsewhere"]).runs] == [True]
     tracer.shutdown()

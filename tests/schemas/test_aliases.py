@@ -9,6 +9,7 @@ from agentspan.model.spans import Meaning
 from agentspan.schemas.aliases import ALIASES
 from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import BUILT_IN_TYPES, Registry, fallback, make
+from agentspan.storage.questions import SpansOf
 
 ENVELOPE: dict[str, Any] = {
     "span_id": "s",
@@ -167,7 +168,7 @@ def test_a_type_that_the_run_registered_wins_over_the_built_in_of_its_name(db: D
         span = db.agent_spans.create(run.id, name, status="complete", payload=payload, result_payload=result)
         assert (span.schema_title, span.summary) == (title, summary)
         assert db.agent_spans.violations(span.id) == []
-        stored = next(iter(db.storage.iter_spans(run.id))) if name == "livekit:llm" else None
+        stored = next(iter(db.storage.ask(SpansOf(run.id)))) if name == "livekit:llm" else None
         assert stored is None or (stored.label, stored.input_tokens) == ("gpt", 3)
 
 

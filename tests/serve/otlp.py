@@ -3,7 +3,8 @@
 from typing import Any
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query, SpansOf
 from tests.otel.requests import body_of, protobuf_of
 from tests.serve.asgi import Client
 
@@ -12,11 +13,11 @@ JSON = {"Content-Type": "application/json"}
 
 
 def runs(storage: Storage) -> list[AgentInstanceRow]:
-    return [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
+    return [row for row in storage.ask(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
 
 
 def spans(storage: Storage) -> list[AgentSpanRow]:
-    return [row for run in runs(storage) for row in storage.iter_spans(run.id)]
+    return [row for run in runs(storage) for row in storage.ask(SpansOf(run.id))]
 
 
 def post(client: Client, request: Any, signal: str = "traces", **headers: str) -> Any:

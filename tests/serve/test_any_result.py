@@ -9,6 +9,7 @@ import pytest
 import agentspan
 from agentspan import Database
 from agentspan.serve.app import create_app
+from agentspan.storage.questions import SpansOf
 from agentspan.testing import load
 from agentspan.viewer import conversation, data
 from tests.cli.calling import call
@@ -149,10 +150,10 @@ def test_every_command_shows_a_result_of_any_json(tmp_path: Path, status: Any) -
             for schema_name in ("llm", "tool", "agent", "own"):
                 db.agent_spans.create(run, schema_name, status, {"name": "n"}, result)
         db.agent_instances.finish(run)
-        for row in db.storage.iter_spans(run):
+        for row in db.storage.ask(SpansOf(run)):
             conversation.of_span(row)
             data.detail(db.storage, row)
-        conversation.of_run(db.storage.iter_spans(run))
+        conversation.of_run(db.storage.ask(SpansOf(run)))
         last = row.id
     commands = [
         ["runs"], ["show", run], ["show", run, "--payloads", "--full"], ["show", run, "--json"], ["tail", run, "--one"],
@@ -172,5 +173,5 @@ def test_every_command_shows_a_result_of_any_json(tmp_path: Path, status: Any) -
     other = tmp_path / "other.db"
     assert call(other, "import", str(tmp_path / "run.jsonl")).exit_code == 0
     with agentspan.open(other) as copied, agentspan.open(path) as db:
-        assert list(copied.storage.iter_spans(run)) == list(db.storage.iter_spans(run))
-        assert [json.loads(row.result_payload or "") for row in copied.storage.iter_spans(run)][::4] == RESULTS
+        assert list(copied.storage.ask(SpansOf(run))) == list(db.storage.ask(SpansOf(run)))
+        assert [json.loads(row.result_payload or "") for row in copied.storage.ask(SpansOf(run))][::4] == RESULTS

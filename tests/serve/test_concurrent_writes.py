@@ -32,7 +32,7 @@ class Far(MemoryStorage):
         return super().capabilities()._replace(concurrency=THREADS)
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("apply", "find", "page", "iter_spans", "counts", "violations"):
+        if name in ("apply", "ask", "group"):
             self.called_in.add((name, threading.current_thread().name.partition("_")[0]))
         return super().__getattribute__(name)
 

@@ -21,6 +21,7 @@ from agentspan.serve.app import create_app
 from agentspan.serve.login_store import LoginStore
 from agentspan.serve.viewer_routes import routes
 from agentspan.serve.write_queue import WriteQueue
+from agentspan.storage.questions import BackUp
 from agentspan.tuning import STANDARD, Tuning
 from tests.serve.asgi import Client
 
@@ -127,9 +128,7 @@ def test_the_secret_is_private_and_not_in_the_file_or_its_copies(db: Path, brows
     assert stat.S_IMODE((logins(db) / "secret").stat().st_mode) == 0o600
     assert stat.S_IMODE(logins(db).stat().st_mode) == 0o700
     with agentspan.open(db) as opened:
-        backup = opened.storage.capabilities().backup
-        assert backup is not None
-        backup.backup(tmp_path / "copy.db")
+        opened.storage.ask(BackUp(tmp_path / "copy.db"))
     for path in (*db.parent.glob("runs.db*"), *tmp_path.glob("copy.db*")):
         assert path.is_dir() or secret not in path.read_bytes(), path
     assert not browse(tmp_path / "copy.db", browser.cookie).sees()

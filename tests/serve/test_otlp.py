@@ -20,7 +20,8 @@ from agentspan.recording.capture.sent import SentRedaction
 from agentspan.serve import create_app
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query, RemoveRuns, SpansOf
 from tests.otel.recorded import NAMES, recorded
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 from tests.serve.asgi import Client
@@ -48,7 +49,7 @@ def look(storage: Storage, *, by_run: bool = True) -> list[str]:
         about = {**decoded(run._asdict()), "agent_id": agents[run.agent_id]}
         for name in ("agent_version_id", "agent_schema_version_id", "closed_by", "duration_ms"):
             del about[name]
-        for row in storage.iter_spans(run.id):
+        for row in storage.ask(SpansOf(run.id)):
             values = {**decoded(row._asdict()), "agent_id": agents[row.agent_id]}
             if not by_run:
                 about = {}
@@ -150,12 +151,12 @@ def test_bare_calls_of_a_process_are_one_run(client: Client, stored: MemoryStora
         assert post(client, export_request(call)).status_code == 200
     (run,) = runs(stored)
     assert len(spans(stored)) == 20
-    assert len(stored.page(Query("otel_trace", {"agent_instance_id": run.id})).rows) == 20
+    assert len(stored.ask(Query("otel_trace", {"agent_instance_id": run.id})).rows) == 20
 
 
 def test_spans_of_a_run_that_was_removed_begin_another(client: Client, stored: MemoryStorage) -> None:
     post(client, export_request(ROOT))
-    assert stored.remove_runs([run.id for run in runs(stored)], 1.0) == (1, 1)
+    assert stored.ask(RemoveRuns([run.id for run in runs(stored)], 1.0)) == (1, 1)
     assert post(client, export_request(CHILD)).status_code == 200
     assert [row.schema_name for row in spans(stored)] == ["child"]
 

@@ -8,6 +8,7 @@ import pytest
 import agentspan
 from agentspan.serve import create_app
 from agentspan.storage.location import Location
+from agentspan.storage.questions import MissingPartitions, Partitions
 from tests.postgres import Emptied
 from tests.postgres_proxy import proxy
 from tests.serve.asgi import Client
@@ -71,21 +72,19 @@ def test_a_server_makes_the_partitions_that_are_missing_when_it_starts(
 ) -> None:
     location = postgres_server.new()
     with agentspan.open(location) as db:
-        partitions = db.storage.capabilities().partitions
-        assert partitions is not None
-        last = partitions.partitions()[-2].name
+        last = db.storage.ask(Partitions())[-2].name
         with psycopg.connect(postgres_server.url, autocommit=True) as owner:
             owner.execute(f"drop table {location.text.partition('?schema=')[2]}.{last}")
-        assert partitions.missing() == 1
+        assert db.storage.ask(MissingPartitions()) == 1
         app = create_app(location, read_only=read_only)
 
         async def served() -> None:
             async with app.router.lifespan_context(app):
                 if not read_only:
-                    await asyncio.to_thread(until, lambda: partitions.missing() == 0)
+                    await asyncio.to_thread(until, lambda: db.storage.ask(MissingPartitions()) == 0)
 
         asyncio.run(served())
-        assert partitions.missing() == int(read_only)
+        assert db.storage.ask(MissingPartitions()) == int(read_only)
 
 
 def test_without_the_database_the_ping_is_answered_and_other_requests_with_503(

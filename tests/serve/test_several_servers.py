@@ -18,6 +18,7 @@ from agentspan.errors import NotPermitted
 from agentspan.serve import create_app
 from agentspan.serve.shared_logins import SharedLogins
 from agentspan.storage.location import Location
+from agentspan.storage.questions import Select, SpansOf
 from agentspan.storage.registry import open_direct
 from agentspan.tuning import Tuning
 from tests.checkout import ROOT
@@ -90,7 +91,7 @@ def test_three_servers_are_one(servers: list[Server], postgres_location: Locatio
         for api in apis:
             api.client.close()
     storage = open_direct(postgres_location)
-    stored = {span.id: span.status for span in storage.iter_spans(run)}
+    stored = {span.id: span.status for span in storage.ask(SpansOf(run))}
     storage.close()
     assert len(stored) == 10
     assert set(stored.values()) == {"complete"}
@@ -183,8 +184,6 @@ def test_what_the_page_watches_with_can_be_run(postgres_location: Location) -> N
     statements = [each for block in blocks for each in block.split(";") if each.strip()]
     assert len(statements) == 4
     storage = open_direct(postgres_location)
-    sql = storage.capabilities().sql
-    assert sql is not None
     for statement in statements:
-        assert sql.select(statement).columns
+        assert storage.ask(Select(statement)).columns
     storage.close()

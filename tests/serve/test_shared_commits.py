@@ -15,7 +15,8 @@ from agentspan.operations.json_operations import create_agent_span, finish_agent
 from agentspan.serve.concurrent_writes import ConcurrentWrites
 from agentspan.serve.write_queue import JsonWrite
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Capabilities, Found
+from agentspan.storage.protocol import Capabilities
+from agentspan.storage.questions import Find
 
 
 class Far(MemoryStorage):
@@ -44,9 +45,10 @@ class Far(MemoryStorage):
             raise self.fails
         return super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
 
-    def find(self, *ids: str, **how: Any) -> Found:
-        self.readings.append(len(ids))
-        return super().find(*ids, **how)
+    def ask(self, question: Any) -> Any:
+        if isinstance(question, Find):
+            self.readings.append(len(question.ids))
+        return super().ask(question)
 
 
 @pytest.fixture

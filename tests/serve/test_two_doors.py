@@ -11,6 +11,7 @@ from agentspan import Database
 from agentspan.model.agent_resources import AvailableActions
 from agentspan.operations.json_operations import BULK
 from agentspan.serve.app import create_app
+from agentspan.storage.questions import Account
 from tests.serve.asgi import Client
 from tests.serve.servers import details, refusal
 
@@ -290,7 +291,7 @@ def test_a_page_over_the_limit_is_refused_by_each_door(db: Database, client: Cli
 
 def test_what_one_door_has_and_the_other_has_not(client: Client, db: Database) -> None:
     assert client.get(f"{API}/ping").status_code == 200
-    assert db.storage.account().id == db.agents.create("a").account_id
+    assert db.storage.ask(Account()).id == db.agents.create("a").account_id
     with pytest.raises(TypeError):
         db.agents.create("b", surprise=1)  # type: ignore[call-arg]
 

@@ -17,6 +17,7 @@ from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.serve.write_queue import WAIT_S, Operation, WriteQueue
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
 
@@ -62,7 +63,7 @@ def broken(context: Context) -> Envelope:
 
 
 def spans(ctx: Context, instance: str) -> list[str]:
-    return [row.status for row in ctx.storage.iter_spans(instance)]
+    return [row.status for row in ctx.storage.ask(SpansOf(instance))]
 
 
 def together(writer: WriteQueue, *operations: Operation) -> list[Any]:
@@ -76,7 +77,7 @@ def together(writer: WriteQueue, *operations: Operation) -> list[Any]:
 
 def test_what_comes_in_one_turn_shares_a_commit(storage: SQLiteStorage, ctx: Context, instance: str) -> None:
     statements: list[str] = []
-    storage._connections.writer().set_trace_callback(statements.append)
+    storage.direct._connections.writer().set_trace_callback(statements.append)
     answers = together(queue_of(ctx), *[create(instance)] * 20)
     assert {answer["status"] for answer in answers} == {"success"}
     assert statements.count("commit") == 1

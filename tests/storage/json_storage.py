@@ -4,12 +4,15 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from agentspan.storage import authoring as spi
 from agentspan.storage.authoring import Location, MemoryStorage
+
+T = TypeVar("T")
 
 
 def open_json(location: Location, *, read_only: bool, wait_s: float) -> spi.Storage:
@@ -35,8 +38,8 @@ class JsonStorage:
     def capabilities(self) -> spi.Capabilities:
         return spi.Capabilities("jsonfile", location=Location("jsonfile", f"jsonfile://{self.path}"))
 
-    def account(self) -> spi.AccountRow:
-        return self.read().account()
+    def ask(self, question: spi.Question[T]) -> T:
+        return self.read().ask(question)
 
     def apply(
         self, units: Sequence[spi.Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0
@@ -50,22 +53,14 @@ class JsonStorage:
                 self.write(stored)
         return outcomes
 
-    def find(self, *ids: str, key: spi.Key | None = None, instance_id: str | None = None) -> spi.Found:
-        return self.read().find(*ids, key=key)
-
-    def page(self, query: spi.Query) -> spi.Rows:
-        return self.read().page(query)
-
-    def iter_spans(self, instance_id: str) -> Iterator[spi.AgentSpanRow]:
-        return self.read().iter_spans(instance_id)
-
-    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, spi.SpanCounts]:
-        return self.read().counts(instance_ids)
-
-    def violations(
-        self, span_ids: Sequence[str], *, instance_id: str | None = None
-    ) -> Mapping[str, list[spi.Violation]]:
-        return self.read().violations(span_ids)
+    def group(self, work: Callable[[spi.Storage], T], wait_s: float) -> T:
+        if self.read_only:
+            raise spi.NotPermitted(f"{self.path} was opened to be read only")
+        with self.locked(wait_s):
+            stored = self.read()
+            done = stored.group(work, wait_s)
+            self.write(stored)
+        return done
 
     def close(self) -> None:
         self.closed = True

@@ -11,7 +11,8 @@ from agentspan.model.changes import Key, Move, Outcome, Over, Put, PutSpans, Ref
 from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.model.status import OPEN, REPLACED
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Damage, Query, Violations
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract.rows import Rows
 from tests.tiers import longer
@@ -92,14 +93,12 @@ def units(draw: st.DrawFn) -> Unit:
 
 
 def everything(storage: Storage) -> Any:
-    rows = [row for type_ in ("agent_instance", "agent_span") for row in storage.page(Query(type_)).rows]
-    return sorted(rows, key=lambda row: row.id), [sorted(found) for found in storage.violations(IDS).values()]
+    rows = [row for type_ in ("agent_instance", "agent_span") for row in storage.ask(Query(type_)).rows]
+    return sorted(rows, key=lambda row: row.id), [sorted(found) for found in storage.ask(Violations(IDS)).values()]
 
 
 def damage(storage: Storage) -> list[str]:
-    check = storage.capabilities().check
-    assert check is not None
-    return check.check()
+    return storage.ask(Damage())
 
 
 def told(unit: Unit, outcome: Outcome) -> Outcome:

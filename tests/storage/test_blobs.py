@@ -19,7 +19,8 @@ from agentspan.jsontext import encode
 from agentspan.model.changes import Move, Put, PutSpans, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Damage, Find, Outlines, Query, RemoveRuns, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract.rows import Rows, finish
 from tests.tiers import examples
@@ -64,9 +65,7 @@ def said(number: int, *more: Any) -> dict[str, Any]:
 
 
 def problems(storage: Storage) -> list[str]:
-    check = storage.capabilities().check
-    assert check is not None
-    return check.check()
+    return storage.ask(Damage())
 
 
 @pytest.mark.full
@@ -84,7 +83,7 @@ def test_an_image_in_a_history_is_stored_once_as_bytes(path: Path) -> None:
     assert sql(path, "select media_type, length(data), sha256 from blobs") == [
         ("image/png", len(data), hashlib.sha256(data).hexdigest())
     ]
-    assert all(found == row for found, row in zip(storage.iter_spans(RUN.id), rows, strict=True))
+    assert all(found == row for found, row in zip(storage.ask(SpansOf(RUN.id)), rows, strict=True))
     storage.close()
     assert os.path.getsize(path) < len(data) + 300_000
 
@@ -100,7 +99,7 @@ def test_plain_sql_shows_type_size_and_hash_of_a_blob(path: Path) -> None:
     assert json.loads(result)["messages"][1]["content"][1]["image_url"]["url"] == f"data:image/png;base64,{reference}"
     joined = f"select b.data from spans s join blobs b on b.sha256 = '{HASH}' where instr(s.payload, b.sha256)"
     assert sql(path, joined) == [(PNG,)]
-    assert storage.find(row.id).rows[row.id][1] == row
+    assert storage.ask(Find(row.id)).rows[row.id][1] == row
 
 
 def test_every_read_gives_the_payload_as_it_was(path: Path) -> None:
@@ -112,17 +111,15 @@ def test_every_read_gives_the_payload_as_it_was(path: Path) -> None:
             for result, status in zip(results, ("complete", "failed"), strict=True)
         ]
         db.storage.apply([Unit((PutSpans(rows[:1]), Put(rows[1])))])
-        assert list(db.storage.iter_spans(RUN.id)) == rows
-        assert db.storage.page(Query("agent_span")).rows == rows
-        assert db.storage.page(Query("agent_span", {"payload": rows[0].payload})).rows == rows
+        assert list(db.storage.ask(SpansOf(RUN.id))) == rows
+        assert db.storage.ask(Query("agent_span")).rows == rows
+        assert db.storage.ask(Query("agent_span", {"payload": rows[0].payload})).rows == rows
         of_agent = Query("agent_span", {"agent_id": AGENT.id}, limit=5)
-        assert db.storage.page(of_agent).rows == rows
-        outlines = db.storage.capabilities().outlines
-        assert outlines is not None
-        assert [row.result_payload for row in outlines.outlines(RUN.id)] == [None, rows[1].result_payload]
+        assert db.storage.ask(of_agent).rows == rows
+        assert [row.result_payload for row in db.storage.ask(Outlines(RUN.id))] == [None, rows[1].result_payload]
         guarded = Move("agent_span", rows[0].id, frozenset(), {"summary": "s"}, unchanged={"payload": rows[0].payload})
         assert db.storage.apply([Unit((guarded,))]) != []
-        (changed,) = db.storage.page(Query("agent_span", {"summary": "s"})).rows
+        (changed,) = db.storage.ask(Query("agent_span", {"summary": "s"})).rows
         assert changed == rows[0]._replace(summary="s")
 
 
@@ -142,7 +139,7 @@ def test_a_reference_cannot_be_forged(path: Path, forged: str) -> None:
     ]
     rows = [span(payload, payload) for payload in payloads]
     storage.apply([Unit((PutSpans(rows),))])
-    assert list(storage.iter_spans(RUN.id)) == rows
+    assert list(storage.ask(SpansOf(RUN.id))) == rows
     assert sql(path, "select count(*) from blobs") == [(1,)]
     assert problems(storage) == []
 
@@ -173,7 +170,7 @@ def test_any_bytes_and_what_only_looks_like_base64_are_read_as_they_were(
     for storage in storages:
         begun(storage)
         storage.apply([Unit((PutSpans(rows),))] if rows else [])
-        assert storage.page(Query("agent_span")).rows == rows
+        assert storage.ask(Query("agent_span")).rows == rows
     assert problems(storages[0]) == []
     for storage in storages:
         storage.close()
@@ -200,10 +197,8 @@ def test_each_run_has_its_own_and_they_go_with_it(path: Path) -> None:
     assert sql(path, "select count(*), count(distinct run) from blobs") == [(2, 2)]
     ended = {"status": "complete", "updated_at": "x"}
     storage.apply([Unit((finish(rows[0].id),)), Unit((Move("agent_instance", RUN.id, frozenset({"active"}), ended),))])
-    removal = storage.capabilities().removal
-    assert removal is not None
-    assert removal.remove_runs([RUN.id], 5.0) == (1, 1)
-    assert storage.page(Query("agent_span")).rows == rows[1:]
+    assert storage.ask(RemoveRuns([RUN.id], 5.0)) == (1, 1)
+    assert storage.ask(Query("agent_span")).rows == rows[1:]
     storage.apply([Unit((Remove("agent_span", rows[1].id), Remove("agent_instance", OTHER.id)))])
     assert sql(path, "select (select count(*) from blobs), (select count(*) from content_runs)") == [(0, 0)]
 
@@ -215,7 +210,7 @@ def test_the_end_of_a_span_and_its_updates_have_blobs(path: Path) -> None:
             written.update_payload({"sketch": PNG})
             written.set_result({"image": PNG[:-1]})
         tracer.flush()
-        (row,) = db.storage.page(Query("agent_span")).rows
+        (row,) = db.storage.ask(Query("agent_span")).rows
         assert json.loads(row.payload) == {"messages": [image()], "sketch": B64}  # type: ignore[union-attr]
         assert json.loads(row.result_payload or "")["image"] == b64encode(PNG[:-1]).decode()  # type: ignore[union-attr]
         assert sql(path, "select length(data) from blobs") == [(3008,), (3007,)]
@@ -234,5 +229,5 @@ def test_blobs_that_are_gone_or_changed_are_damage(path: Path) -> None:
     connection.commit()
     connection.close()
     assert problems(storage) == ["1 row of blobs cannot be read", "1 reference to blobs that are not there"]
-    (row,) = storage.page(Query("agent_span")).rows
+    (row,) = storage.ask(Query("agent_span")).rows
     assert f"base64,{FORGED}" in row.payload  # type: ignore[union-attr]

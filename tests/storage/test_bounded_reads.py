@@ -13,8 +13,9 @@ from agentspan.analysis.stats import stats
 from agentspan.cli import export, resummarize
 from agentspan.database import Database
 from agentspan.storage import scanning
+from agentspan.storage.answers import Rows
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Rows
+from agentspan.storage.questions import Query, SpansOf
 from agentspan.tuning import STANDARD
 
 RUNS = 7
@@ -29,8 +30,8 @@ class Paged(MemoryStorage):
         super().__init__(tuning=STANDARD._replace(page_rows=2))
         self.pages: list[int] = []
 
-    def page(self, query: Query) -> Rows:
-        found = super().page(query)
+    def _page(self, query: Query) -> Rows:
+        found = super()._page(query)
         if query.limit != 0 and query.type in ("agent_instance", "agent_span"):
             self.pages.append(len(found.rows))
         return found
@@ -57,7 +58,7 @@ def searched(db: Database) -> None:
     hits = search(db.storage, "look", limit=2, offset=1)
     assert (len(hits.hits), hits.total) == (2, RUNS)
     ids = [span.id for run in list(scanning.scan(db.storage, agentspan.model.rows.AgentInstanceRow))[::-1]
-           for span in db.storage.iter_spans(run.id)]  # fmt: skip
+           for span in db.storage.ask(SpansOf(run.id))]  # fmt: skip
     assert [hit.span_id for hit in hits.hits] == ids[1:3]
 
 

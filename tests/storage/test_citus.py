@@ -15,6 +15,7 @@ from agentspan import clock
 from agentspan.model.changes import Applied, Put, Unit
 from agentspan.model.rows import Row
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import DropPartitions, MakePartitions, Partitions, SpansOf
 from agentspan.storage.registry import open_direct
 from agentspan.testing import StorageContract
 from agentspan.testing.contract.rows import Rows
@@ -63,17 +64,15 @@ class TestCitus(StorageContract):
 
 def test_partitions_are_distributed_like_the_others(storage: Storage) -> None:
     assert URL is not None
-    partitions = storage.capabilities().partitions
-    assert partitions is not None
     since = clock.parse(datetime.now(UTC) - timedelta(days=100))
-    assert len(partitions.make(since=since, width="month").names) >= 3
+    assert len(storage.ask(MakePartitions(since=since, width="month")).names) >= 3
     with psycopg.connect(URL, options=f"-csearch_path={SCHEMA}") as connection:
         shards = "select logicalrelid::text, count(*) from pg_dist_shard where logicalrelid::text like %s group by 1"
         found = dict(connection.execute(shards, ("finished_spans_2%",)).fetchall())
-    assert len(found) == len(partitions.partitions()) - 1
+    assert len(found) == len(storage.ask(Partitions())) - 1
     assert set(found.values()) == {4}
-    assert {each.rows for each in partitions.partitions()} == {None, 0}
-    partitions.drop_old(clock.now(), lambda writer: True, 10.0)
+    assert {each.rows for each in storage.ask(Partitions())} == {None, 0}
+    storage.ask(DropPartitions(clock.now(), lambda writer: True, 10.0))
 
 
 def test_init_distributes_once(cluster: Emptied) -> None:
@@ -91,7 +90,7 @@ def test_spans_that_are_there_are_distributed_with_their_runs(cluster: Emptied) 
     before.close()
     assert call(Path("nowhere.db"), "storage", "init", url, "--citus", "--shards", "2").exit_code == 0
     with agentspan.open(url) as db:
-        assert list(db.storage.iter_spans(run.id)) == spans
+        assert list(db.storage.ask(SpansOf(run.id))) == spans
         assert agentspan.read(db.storage).stats()[0].count == 20
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         connection.execute(f"drop schema {SCHEMA}_later cascade")

@@ -16,7 +16,8 @@ from agentspan.jsontext import encode
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Damage, Find, Query, RemoveRuns, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.contents.numbering import ranges
 from agentspan.storage.sqlite.contents.splitting import split
@@ -75,9 +76,9 @@ def test_a_growing_history_is_a_range_and_each_message_one_row(path: Path) -> No
     stored = [json.loads(payload) for (payload,) in sql(path, "select payload from agent_spans order by id")]
     assert [payload["messages"] for payload in stored] == [{"$contents": f"1-{length}"} for length in range(3, 20)]
     assert sql(path, "select distinct payload ->> '$.model' from agent_spans") == [("m",)]
-    assert storage.page(Query("agent_span")).rows == spans
-    assert list(storage.iter_spans(RUN.id)) == spans
-    assert storage.find(spans[4].id).rows[spans[4].id][1] == spans[4]
+    assert storage.ask(Query("agent_span")).rows == spans
+    assert list(storage.ask(SpansOf(RUN.id))) == spans
+    assert storage.ask(Find(spans[4].id)).rows[spans[4].id][1] == spans[4]
     assert sql(path, "select payload from spans order by span") == [(each.payload,) for each in spans]
     storage.close()
 
@@ -102,7 +103,7 @@ def test_a_long_text_is_stored_once_and_results_too(path: Path) -> None:
     for each in spans:
         storage.apply([Unit((Put(each, minted=True),))])
         storage.apply([Unit((finish(each.id, result_payload=answer),))])
-    found = storage.page(Query("agent_span")).rows
+    found = storage.ask(Query("agent_span")).rows
     assert [(row.payload, row.result_payload) for row in found] == [(each.payload, answer) for each in spans]  # type: ignore[union-attr]
     assert len(parts(path)) == 2  # the system prompt and the answer: two messages are too short to be cut
     assert sql(path, "select distinct result_payload from spans") == [(answer,)]
@@ -171,7 +172,7 @@ def test_any_json_text_is_read_byte_for_byte(path: Path, odd: str) -> None:
     assert split(text) is not None
     row = span(text, text)
     storage.apply([Unit((PutSpans([row]),))])
-    assert storage.page(Query("agent_span")).rows == [row]
+    assert storage.ask(Query("agent_span")).rows == [row]
     assert sql(path, "select payload, result_payload from spans") == [(text, text)]
 
 
@@ -193,7 +194,7 @@ def test_what_sqlite_would_not_give_back_as_it_was_stays_whole(path: Path, text:
     begun(storage)
     row = span(text % ("x" * 600))
     storage.apply([Unit((Put(row),))])
-    assert storage.page(Query("agent_span")).rows == [row]
+    assert storage.ask(Query("agent_span")).rows == [row]
     assert parts(path) == []
 
 
@@ -212,10 +213,8 @@ def test_any_payloads_are_read_as_they_were_in_both_backends(
         for row in rows[::2]:
             storage.apply([Unit((Put(row, minted=True),))])
         storage.apply([Unit((PutSpans(rows[1::2]),))])
-        assert sorted(storage.page(Query("agent_span")).rows) == sorted(rows)
-    check = storages[0].capabilities().check
-    assert check is not None
-    assert check.check() == []
+        assert sorted(storage.ask(Query("agent_span")).rows) == sorted(rows)
+    assert storages[0].ask(Damage()) == []
     assert sql(path, "select payload from spans order by span") == [(row.payload,) for row in rows]
     for storage in storages:
         storage.close()
@@ -249,7 +248,7 @@ def test_what_is_late_in_a_terminated_run_has_its_parts(path: Path) -> None:
     late = span(history(5))
     (outcome,) = storage.apply([Unit((Put(late, minted=True),))])
     assert outcome.terminated is not None  # type: ignore[union-attr]
-    assert storage.find(late.id).rows[late.id][1] == late
+    assert storage.ask(Find(late.id)).rows[late.id][1] == late
     assert len(parts(path)) == 5
 
 
@@ -261,7 +260,7 @@ def test_an_update_of_an_open_payload_leaves_no_long_texts_behind(path: Path) ->
                 written.update_payload({"text": "so far " * 100 * length})
         tracer.flush()
         assert parts(path) == []
-        (found,) = db.storage.page(Query("agent_span")).rows
+        (found,) = db.storage.ask(Query("agent_span")).rows
         assert json.loads(found.payload)["text"] == "so far " * 2900  # type: ignore[union-attr]
 
 
@@ -269,21 +268,19 @@ def test_parts_go_with_their_run(path: Path) -> None:
     storage = SQLiteStorage(path)
     begun(storage)
     storage.apply([Unit((Put(span(history(4))), Put(span(history(5), run=OTHER))))])
-    removal = storage.capabilities().removal
-    assert removal is not None
     ended = {"status": "complete", "updated_at": "x"}
-    for row in storage.page(Query("agent_span")).rows:
+    for row in storage.ask(Query("agent_span")).rows:
         storage.apply([Unit((finish(row.id),))])
     storage.apply([Unit((Move("agent_instance", RUN.id, frozenset({"active"}), ended),))])
-    assert removal.remove_runs([RUN.id], 5.0) == (1, 1)
+    assert storage.ask(RemoveRuns([RUN.id], 5.0)) == (1, 1)
     assert len(parts(path)) == 5
-    (last,) = storage.page(Query("agent_span")).rows
+    (last,) = storage.ask(Query("agent_span")).rows
     storage.apply([Unit((Remove("agent_span", last.id), Remove("agent_instance", OTHER.id)))])
     assert parts(path) == []
     assert sql(path, "select count(*) from content_runs") == [(0,)]
     again = span(history(6))
     storage.apply([Unit((Put(RUN), Put(again)))])  # a number of a run is used again
-    assert storage.page(Query("agent_span")).rows == [again]
+    assert storage.ask(Query("agent_span")).rows == [again]
 
 
 def test_a_transaction_that_is_rolled_back_leaves_no_parts(path: Path) -> None:
@@ -299,7 +296,7 @@ def test_a_transaction_that_is_rolled_back_leaves_no_parts(path: Path) -> None:
     assert parts(path) == []
     row = span(history(5))
     storage.apply([Unit((Put(row),))])
-    assert storage.page(Query("agent_span")).rows == [row]
+    assert storage.ask(Query("agent_span")).rows == [row]
 
 
 def test_a_guard_on_a_payload_compares_the_whole(path: Path) -> None:
@@ -310,7 +307,7 @@ def test_a_guard_on_a_payload_compares_the_whole(path: Path) -> None:
     move = Move("agent_span", row.id, frozenset(), {"summary": "s"}, unchanged={"payload": row.payload})
     assert not isinstance(storage.apply([Unit((move,))])[0], Refused)
     assert isinstance(storage.apply([Unit((move._replace(unchanged={"payload": "{}"}),))])[0], Refused)
-    assert storage.page(Query("agent_span", {"payload": row.payload})).rows == [row._replace(summary="s")]
+    assert storage.ask(Query("agent_span", {"payload": row.payload})).rows == [row._replace(summary="s")]
 
 
 def test_the_error_of_a_span_is_in_the_view_however_long(path: Path) -> None:
@@ -333,9 +330,7 @@ def test_parts_that_are_gone_are_damage(path: Path) -> None:
     connection.execute("update contents set text = '[' where id % 4 = 3")
     connection.commit()
     connection.close()
-    check = storage.capabilities().check
-    assert check is not None
-    assert check.check() == [
+    assert storage.ask(Damage()) == [
         "1 row of contents cannot be read",
         "1 reference of payload to contents that are not there",
     ]
@@ -350,7 +345,7 @@ def test_a_history_is_compared_with_the_last_one_only_if_nobody_else_has_written
         rows.append(span(encode({"messages": [message(each + number // 6) for each in range(number + 3)]})[0]))
         storage.apply([Unit((Put(rows[-1]),))])
     assert len(parts(path)) == 15
-    assert storages[0].page(Query("agent_span")).rows == rows
+    assert storages[0].ask(Query("agent_span")).rows == rows
     for storage in storages:
         storage.close()
 
@@ -364,7 +359,7 @@ def test_few_runs_and_parts_are_kept_in_memory(path: Path, few: Tuning) -> None:
     rows = [span(history(number + 4), run=(RUN, OTHER)[number % 2]) for number in range(10)]
     storage.apply([Unit((PutSpans(rows[:4]),)), *[Unit((Put(row),)) for row in rows[4:7]], Unit((PutSpans(rows[7:]),))])
     assert len(parts(path)) == 12 + 13
-    assert storage.page(Query("agent_span")).rows == rows
+    assert storage.ask(Query("agent_span")).rows == rows
     storage.close()
 
 
@@ -385,10 +380,8 @@ def test_what_was_rolled_back_is_not_compared_with(path: Path) -> None:
     for row in rows:
         storage.apply([Unit((Put(row),))])
         storage.apply([Unit((Put(key_taken), Put(row)))])  # the second is refused, and takes the first with it
-    assert [row for row in storage.page(Query("agent_span")).rows if row.id != key_taken.id][1:] == rows
-    check = storage.capabilities().check
-    assert check is not None
-    assert check.check() == []
+    assert [row for row in storage.ask(Query("agent_span")).rows if row.id != key_taken.id][1:] == rows
+    assert storage.ask(Damage()) == []
 
 
 def test_a_history_that_grew_is_not_hashed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,11 +417,9 @@ def test_what_is_answered_breaks_no_range(path: Path) -> None:
     for length in range(20, 24):
         rows.append(span(history(length), rows[0].result_payload))
         storage.apply([Unit((Put(rows[-1]),))])
-    assert storage.page(Query("agent_span")).rows == rows
+    assert storage.ask(Query("agent_span")).rows == rows
     assert sql(path, "select count(*) from contents") == [(23 + 3 * 16,)]
-    check = storage.capabilities().check
-    assert check is not None
-    assert check.check() == []
+    assert storage.ask(Damage()) == []
 
 
 def test_a_payload_that_is_learnt_at_the_end_is_stored_once_like_others(path: Path) -> None:
@@ -442,7 +433,7 @@ def test_a_payload_that_is_learnt_at_the_end_is_stored_once_like_others(path: Pa
     known = len(parts(path))
     storage.apply([Unit((end._replace(instance_id=RUN.id),))])
     assert len(parts(path)) == known + 3, "the new message, the long text, and the text of the result"
-    stored = storage.find(late.id).rows[late.id][1]
+    stored = storage.ask(Find(late.id)).rows[late.id][1]
     assert isinstance(stored, AgentSpanRow)
     assert (stored.payload, stored.result_payload) == (payload, result)
 
@@ -513,5 +504,5 @@ def test_equal_elements_of_a_list_take_no_longer_than_others(path: Path) -> None
             start = time.process_time()
             storage.apply([Unit((Put(row),))])
             took[is_equal] = time.process_time() - start
-            assert storage.find(row.id).rows[row.id][1] == row
+            assert storage.ask(Find(row.id)).rows[row.id][1] == row
     assert took[True] < 5 * took[False]

@@ -24,16 +24,16 @@ class TestSQLite(SQLiteContract):
     """In a file."""
 
     @pytest.mark.full  # 2 s; the lives of an index are short in the quick tier (test_index.py)
-    def test_analytics_answer_as_reading_row_by_row_does(self, storage: Storage) -> None:
-        super().test_analytics_answer_as_reading_row_by_row_does(storage)
+    def test_answers_about_many_runs_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
+        super().test_answers_about_many_runs_are_those_of_reading_row_by_row(storage)
 
 
 class TestPostgres(StorageContract):
     """In a schema of a server."""
 
     @pytest.mark.full
-    def test_analytics_answer_as_reading_row_by_row_does(self, storage: Storage) -> None:
-        super().test_analytics_answer_as_reading_row_by_row_does(storage)
+    def test_answers_about_many_runs_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
+        super().test_answers_about_many_runs_are_those_of_reading_row_by_row(storage)
 
     @pytest.fixture
     def storage(self, postgres_location: Location) -> Iterator[Storage]:

@@ -12,8 +12,30 @@ import agentspan
 from agentspan.errors import NotPermitted, NotStorable, StorageError
 from agentspan.model.changes import Key, Move, Put, PutSpans, Unit
 from agentspan.model.rows import Row
-from agentspan.storage.analytics import RunFilter
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import (
+    Account,
+    Compact,
+    Counts,
+    Damage,
+    Find,
+    LatestScores,
+    NewestScores,
+    Outlines,
+    Query,
+    RemoveKeys,
+    RemoveRuns,
+    RunSums,
+    RunsWhere,
+    Search,
+    SpansOf,
+    SpanStats,
+    SpanSums,
+    Tags,
+    UsedBytes,
+    Violations,
+)
+from agentspan.storage.run_filter import RunFilter
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract import T0, Rows
 
@@ -24,34 +46,26 @@ SPAN = ROWS.span(RUN)
 KEY = Key("create", "k", "h", T0)
 
 
-def analytics(storage: SQLiteStorage) -> Any:
-    return storage.capabilities().analytics
-
-
-def upkeep(storage: SQLiteStorage) -> Any:
-    return storage.capabilities().file
-
-
 READS: dict[str, Callable[[SQLiteStorage], object]] = {
-    "account": lambda storage: storage.account(),
-    "find": lambda storage: storage.find(RUN.id, SPAN.id, key=KEY),
-    "page": lambda storage: storage.page(Query("agent_span", with_total=True)),
-    "iter_spans": lambda storage: list(storage.iter_spans(RUN.id)),
-    "counts": lambda storage: storage.counts([RUN.id]),
-    "violations": lambda storage: storage.violations([SPAN.id]),
-    "outlines": lambda storage: storage.outlines(RUN.id),
-    "sums": lambda storage: storage.sums(RUN.id),
-    "newest_scores": lambda storage: storage.newest_scores([RUN.id]),
-    "latest_scores": lambda storage: storage.latest_scores("reward"),
-    "tags": lambda storage: storage.tags([RUN.id]),
-    "check": lambda storage: storage.check(),
-    "used_bytes": lambda storage: upkeep(storage).used_bytes(),
+    "account": lambda storage: storage.ask(Account()),
+    "find": lambda storage: storage.ask(Find(RUN.id, SPAN.id, key=KEY)),
+    "page": lambda storage: storage.ask(Query("agent_span", with_total=True)),
+    "iter_spans": lambda storage: list(storage.ask(SpansOf(RUN.id))),
+    "counts": lambda storage: storage.ask(Counts([RUN.id])),
+    "violations": lambda storage: storage.ask(Violations([SPAN.id])),
+    "outlines": lambda storage: storage.ask(Outlines(RUN.id)),
+    "sums": lambda storage: storage.ask(SpanSums(RUN.id)),
+    "newest_scores": lambda storage: storage.ask(NewestScores([RUN.id])),
+    "latest_scores": lambda storage: storage.ask(LatestScores("reward")),
+    "tags": lambda storage: storage.ask(Tags([RUN.id])),
+    "check": lambda storage: storage.ask(Damage()),
+    "used_bytes": lambda storage: storage.ask(UsedBytes()),
 }
 OTHERS: dict[str, Callable[[SQLiteStorage], object]] = {
-    "find_runs": lambda storage: analytics(storage).find_runs(RunFilter(), limit=1, offset=0),
-    "span_stats": lambda storage: analytics(storage).span_stats(since=None, until=None),
-    "run_sums": lambda storage: analytics(storage).run_sums([]),
-    "search_spans": lambda storage: analytics(storage).search_spans(["x"], limit=1, offset=0, progress=None),
+    "find_runs": lambda storage: storage.ask(RunsWhere(RunFilter(), limit=1)),
+    "span_stats": lambda storage: storage.ask(SpanStats()),
+    "run_sums": lambda storage: storage.ask(RunSums([])),
+    "search_spans": lambda storage: storage.ask(Search(["x"], limit=1)),
 }
 WRITES: dict[str, Callable[[SQLiteStorage], object]] = {
     "apply one": lambda storage: storage.apply([Unit((Put(ROWS.span(RUN), minted=True),))], wait_s=0),
@@ -59,9 +73,9 @@ WRITES: dict[str, Callable[[SQLiteStorage], object]] = {
     "apply several": lambda storage: storage.apply([Unit((Put(ROWS.span(RUN)),), None)] * 2, wait_s=0),
     "apply together": lambda storage: storage.apply([Unit((PutSpans([ROWS.span(RUN)]),))], wait_s=0),
     "group": lambda storage: storage.group(lambda lent: lent.apply([move({"summary": "y"})]), 0),
-    "remove_runs": lambda storage: upkeep(storage).remove_runs([RUN.id], 0),
-    "remove_keys": lambda storage: upkeep(storage).remove_keys("9", 0),
-    "compact": lambda storage: upkeep(storage).compact(0),
+    "remove_runs": lambda storage: storage.ask(RemoveRuns([RUN.id], 0)),
+    "remove_keys": lambda storage: storage.ask(RemoveKeys("9", 0)),
+    "compact": lambda storage: storage.ask(Compact(0)),
 }
 
 
@@ -105,7 +119,7 @@ def test_a_file_that_is_only_read(path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", [*READS, *OTHERS, *WRITES])
 def test_a_damaged_file(path: Path, name: str) -> None:
     storage = SQLiteStorage(path)
-    storage.find(RUN.id)
+    storage.ask(Find(RUN.id))
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))
@@ -142,7 +156,7 @@ def test_a_file_without_its_tables(path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["apply one", "apply a move", "apply several", "apply together", "group"])
 def test_a_full_disk(path: Path, name: str) -> None:
     storage = SQLiteStorage(path)
-    connection = storage._connections.writer()
+    connection = storage.direct._connections.writer()
     (pages,) = connection.execute("pragma page_count").fetchone()
     connection.execute(f"pragma max_page_count = {pages}")
     with pytest.raises(StorageError, match="full"):
@@ -182,8 +196,8 @@ def test_a_value_that_cannot_be_bound(path: Path, value: Any) -> None:
         lambda storage: storage.apply([Unit((Put(row),)), Unit((Put(row),))]),
         lambda storage: storage.apply([Unit((PutSpans([row]),))]),
         lambda storage: storage.apply([move({"summary": value})]),
-        lambda storage: storage.find(value),
-        lambda storage: storage.page(Query("agent_span", {"summary": value})),
+        lambda storage: storage.ask(Find(value)),
+        lambda storage: storage.ask(Query("agent_span", {"summary": value})),
     )
     for work in works:
         with pytest.raises(NotStorable) as raised:
@@ -191,7 +205,7 @@ def test_a_value_that_cannot_be_bound(path: Path, value: Any) -> None:
         assert "ud800" not in str(raised.value)
         with pytest.raises(NotStorable):
             storage.group(work, 5.0)
-    assert storage.find(row.id).rows == {}
+    assert storage.ask(Find(row.id)).rows == {}
     storage.close()
 
 

@@ -14,47 +14,37 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.failures import failure_sums, step_uses
-from agentspan.analysis.runs import RunFilter, RunList, find_runs, run_briefs
+from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.search import Hits, search
-from agentspan.analysis.stats import Stat, stats
+from agentspan.analysis.stats import stats
 from agentspan.errors import StorageError
 from agentspan.jsontext import encode
 from agentspan.maintenance.prune import prune
 from agentspan.maintenance.resummarize import resummarize
 from agentspan.model.changes import Put, PutSpans, Unit
 from agentspan.operations.context import Context
+from agentspan.storage.answers import RunList, Stat
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Capabilities, Query
-from agentspan.storage.run_sums import run_sums
+from agentspan.storage.questions import BackUp, FailureSums, Find, Query, RemoveRuns, RunSums, RunsWhere, StepUses
+from agentspan.storage.run_filter import RunFilter
 from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.storage.sqlite.index import full_text, index_file, run_list
+from agentspan.storage.sqlite.index import answers as index_answers
+from agentspan.storage.sqlite.index import full_text, index_file
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import SpanSums
 from agentspan.testing.contract.rows import Rows
 from agentspan.tuning import STANDARD
+from tests.storage.plain import Plain
 from tests.tiers import longer
 
 # Faults put into its SQL are found by the first to the fifth; what these miss, forty missed too.
 LIVES = longer("AGENTSPAN_TEST_LIVES", 1, 16, 300)
 PARTS = SpanSums(1), FullText(1)
-READS = ("account", "find", "page", "iter_spans", "counts", "violations")
 
 
 def version(can_delete: bool) -> tuple[int, ...]:
     """The version of SQLite here, or one that cannot delete texts from an index."""
     return sqlite3.sqlite_version_info if can_delete else (3, 42, 0)
-
-
-class Plain:
-    """The reads of a storage, without the answers of its own."""
-
-    def __init__(self, storage: SQLiteStorage) -> None:
-        for name in READS:
-            setattr(self, name, getattr(storage, name))
-
-    def capabilities(self) -> Capabilities:
-        return Capabilities(backend="plain")
 
 
 @pytest.fixture
@@ -77,10 +67,10 @@ QUESTIONS: list[Callable[[Any], Any]] = [
     find_runs,
     lambda storage: find_runs(storage, RunFilter(failed=True), limit=3, offset=1),
     lambda storage: find_runs(storage, RunFilter(agent="b", status="active", grep="B"), limit=None),
-    lambda storage: sorted(failure_sums(storage, ids_of(storage)), key=repr),
-    lambda storage: sorted(step_uses(storage, ids_of(storage)), key=repr),
+    lambda storage: sorted(storage.ask(FailureSums(ids_of(storage))), key=repr),
+    lambda storage: sorted(storage.ask(StepUses(ids_of(storage))), key=repr),
     run_briefs,
-    lambda storage: sorted(run_sums(storage, ids_of(storage)[::2]), key=repr),
+    lambda storage: sorted(storage.ask(RunSums(ids_of(storage)[::2])), key=repr),
     stats,
     lambda storage: stats(storage, runs=ids_of(storage)[::2]),
     lambda storage: stats(storage, since="2026-01-01T00:00:30.000000Z", runs=ids_of(storage)[1::2]),
@@ -104,7 +94,7 @@ def said(hits: Hits) -> Any:
 
 
 def assert_same(storage: SQLiteStorage) -> None:
-    assert storage.capabilities().analytics is not None
+    assert RunsWhere in storage.capabilities().answers
     for question in QUESTIONS:
         assert rounded(question(storage)) == rounded(question(Plain(storage)))
 
@@ -195,12 +185,12 @@ class Life:
             schemas = [{"name": "tool", "params_schema": {}, "template": f"again {self.random.random()}"}]
             for agent in self.db.agents.list():
                 self.db.agent_schema_versions.create(agent.id, span_type_schemas=schemas)
-            runs: Any = storage.page(Query("agent_instance")).rows
+            runs: Any = storage.ask(Query("agent_instance")).rows
             list(resummarize(Context(storage), iter(runs)))
         elif what == 2:
             prune(Context(storage), older_than="9999-01-01T00:00:00.000000Z", keep_failed=self.random.random() < 0.5)
-            self.runs = [row.id for row in storage.page(Query("agent_instance")).rows]
-            self.open = [id for id in self.open if id in storage.find(id).rows]
+            self.runs = [row.id for row in storage.ask(Query("agent_instance")).rows]
+            self.open = [id for id in self.open if id in storage.ask(Find(id)).rows]
         elif what == 3 and self.runs:
             run = self.db.agent_instances.get(self.random.choice(self.runs))
             if run.status == "active" and self.random.random() < 0.3:
@@ -310,8 +300,8 @@ def child_then_parent_fail(db: agentspan.Database, meanwhile: Callable[[], objec
 
 def test_a_failure_that_passes_on_one_that_was_indexed_does_not_count(path: Path) -> None:
     with agentspan.open(path) as db:
-        child_then_parent_fail(db, lambda: failure_sums(db.storage, ids_of(db.storage)))
-        (found,) = failure_sums(db.storage, ids_of(db.storage))
+        child_then_parent_fail(db, lambda: db.storage.ask(FailureSums(ids_of(db.storage))))
+        (found,) = db.storage.ask(FailureSums(ids_of(db.storage)))
     assert (found.spans, found.signature.text) == (1, "Tool fetch: E: no answer")
 
 
@@ -337,7 +327,7 @@ def test_a_text_goes_over_to_the_span_that_said_it_first_when_that_ends(path: Pa
             assert [(hit.span_id, hit.repeats) for hit in search(db.storage, f"a {words}").hits] == [(first, repeats)]
         found = search(db.storage, "message")
         assert [(hit.span_id, hit.repeats) for hit in found.hits] == [(inner, 0), (outer, 1)]
-        assert found == search(Plain(db.storage), "message")  # type: ignore[arg-type]
+        assert found == search(Plain(db.storage), "message")
 
 
 @pytest.mark.full
@@ -362,7 +352,7 @@ def test_spans_may_arrive_in_another_order_than_they_began(path: Path, seed: int
             db.storage.apply([Unit((PutSpans(some),))])
             for words in ("message", "five", "message seven", "six nothing"):
                 found = said(search(db.storage, words, limit=100))
-                assert found == said(search(Plain(db.storage), words, limit=100))  # type: ignore[arg-type]
+                assert found == said(search(Plain(db.storage), words, limit=100))
 
 
 def test_the_index_does_not_grow_with_what_is_repeated(path: Path) -> None:
@@ -427,7 +417,7 @@ def test_the_version_of_a_part_follows_from_all_sql_that_it_runs(
     ask(path)
     with agentspan.open(path) as db:
         runs = [run.id for run in db.agent_instances.list()]
-        db.storage.capabilities().removal.remove_runs(runs[:1], 5)  # type: ignore[union-attr]
+        db.storage.ask(RemoveRuns(runs[:1], 5))
         assert ask(path) == (2, 2, 2)
         span_within_another(db)
     assert ask(path) == (3, 4, 2)
@@ -468,7 +458,7 @@ def test_a_mistake_in_a_question_is_not_hidden_behind_the_slow_way(path: Path, m
     def mistaken(connection: sqlite3.Connection, *_: object, **__: object) -> None:
         connection.execute("select i.nonsense from main.runs i")
 
-    monkeypatch.setattr(run_list, "find_runs", mistaken)
+    monkeypatch.setitem(index_answers.ANSWERS, RunsWhere, mistaken)
     with pytest.raises(StorageError, match="no such column"):
         ask(path)
 
@@ -480,7 +470,7 @@ def test_a_vacuum_by_somebody_changes_no_answer(path: Path, with_gaps: bool) -> 
     with agentspan.open(path) as db:
         runs = [run.id for run in db.agent_instances.list()]
         if with_gaps:
-            db.storage.capabilities().removal.remove_runs(runs[1:3], 5)  # type: ignore[union-attr]
+            db.storage.ask(RemoveRuns(runs[1:3], 5))
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("vacuum")
     connection.close()
@@ -506,7 +496,7 @@ def test_an_index_of_another_version_or_of_another_file_is_made_anew(path: Path,
 def test_an_older_copy_of_the_file_in_its_place_is_noticed(path: Path, tmp_path: Path) -> None:
     record(path, 2)
     with agentspan.open(path) as db:
-        db.storage.backup(tmp_path / "copy.db")  # type: ignore[attr-defined]
+        db.storage.ask(BackUp(tmp_path / "copy.db"))
     record(path, 3)
     assert ask(path) == (5, 5, 5)
     os.replace(tmp_path / "copy.db", path)
@@ -597,7 +587,7 @@ def test_recording_never_writes_to_the_notes_of_rewrites(path: Path) -> None:
     tracer.shutdown()
     with agentspan.open(path) as db:
         db.doctor()
-        runs: Any = db.storage.page(Query("agent_instance")).rows
+        runs: Any = db.storage.ask(Query("agent_instance")).rows
         assert sum(progress.changed for progress in resummarize(Context(db.storage), iter(runs))) == 0
     with sqlite3.connect(path) as connection:
         assert connection.execute("select name from sqlite_master where name = 'rewritten_runs'").fetchall() == []
@@ -605,5 +595,5 @@ def test_recording_never_writes_to_the_notes_of_rewrites(path: Path) -> None:
 
 
 def test_memory_has_no_answers_of_its_own() -> None:
-    assert MemoryStorage().capabilities().analytics is None
+    assert RunsWhere not in MemoryStorage().capabilities().answers
     assert SpanSums.name != FullText.name

@@ -6,6 +6,7 @@ from agentspan.errors import StorageError
 from agentspan.storage.late import Late
 from agentspan.storage.location import memory
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.questions import Account
 from tests.impatient import elsewhere
 
 
@@ -19,4 +20,4 @@ def test_a_storage_that_is_closed_while_another_thread_opens_it_stays_closed() -
     late = Late(memory(), opened, wait_s=1.0)
     for storage in (late, made):
         with pytest.raises(StorageError):
-            storage.account()
+            storage.ask(Account())

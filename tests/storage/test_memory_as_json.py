@@ -7,6 +7,7 @@ import pytest
 import agentspan
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.questions import SpansOf
 
 
 def test_everything_comes_back() -> None:
@@ -17,8 +18,8 @@ def test_everything_comes_back() -> None:
     tracer.flush()
     again = MemoryStorage.from_json(storage.to_json())
     assert again.to_json() == storage.to_json()
-    assert [*again.iter_spans(run.id)] == [*storage.iter_spans(run.id)]
-    assert all(type(span) is AgentSpanRow for span in again.iter_spans(run.id))
+    assert [*again.ask(SpansOf(run.id))] == [*storage.ask(SpansOf(run.id))]
+    assert all(type(span) is AgentSpanRow for span in again.ask(SpansOf(run.id)))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[[], [], {}]", json.dumps([[["account", [1]]], [], {}])])

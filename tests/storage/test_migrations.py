@@ -18,7 +18,7 @@ from agentspan.maintenance.resummarize import resummarize
 from agentspan.model.rows import AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.storage.before_release import COMMITS
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage, tables
 from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration
 from agentspan.tuning import STANDARD
@@ -132,11 +132,11 @@ def test_an_older_program_goes_on_inserting_and_resummarize_marks_what_it_wrote(
         copied = f"select substr(id, 1, 28) || '0000', {columns} from agent_spans"
         connection.execute(f"insert into agent_spans (id, {columns}) {copied}")
         connection.close()
-        (older,) = [row for row in db.storage.iter_spans(run.id) if row.id != span.id]
+        (older,) = [row for row in db.storage.ask(SpansOf(run.id)) if row.id != span.id]
         assert (older.is_aggregate, find_runs(db.storage).totals.input_tokens) == (0, 3)
-        rows: Any = db.storage.page(Query("agent_instance")).rows
+        rows: Any = db.storage.ask(Query("agent_instance")).rows
         assert sum(progress.changed for progress in resummarize(Context(db.storage), iter(rows))) == 1
-        assert [row.is_aggregate for row in db.storage.iter_spans(run.id)] == [1, 1]
+        assert [row.is_aggregate for row in db.storage.ask(SpansOf(run.id))] == [1, 1]
         assert find_runs(db.storage).totals.input_tokens is None
 
 

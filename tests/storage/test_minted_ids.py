@@ -9,6 +9,7 @@ from agentspan.model.changes import Put, PutSpans, Refused, Unit
 from agentspan.model.rows import RefusedChangeRow, Row, WriterRow
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract import T0, Rows
 
@@ -38,7 +39,7 @@ def test_a_minted_id_that_is_used_is_refused_with_the_row_that_has_it(storage: S
     (outcome,) = storage.apply([Unit((PutSpans([ROWS.span(RUN), SPAN]),))])
     assert isinstance(outcome, Refused)
     assert outcome.why == "id_used"
-    assert [each.id for each in storage.iter_spans(RUN.id)] == [SPAN.id]
+    assert [each.id for each in storage.ask(SpansOf(RUN.id))] == [SPAN.id]
 
 
 def test_a_minted_id_is_refused_before_unique_columns_are_compared(storage: Storage) -> None:

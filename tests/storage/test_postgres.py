@@ -17,7 +17,8 @@ from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import LEAVES
 from agentspan.storage.location import Location
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account, Counts, Damage, Find, Notes, Query, Select, SpansOf
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, T1, Rows, finish
 from tests.checkout import ROOT
@@ -163,9 +164,7 @@ def test_tables_of_an_older_version_are_migrated_with_their_rows(postgres_server
         connection.execute(archived.sql.replace("archived.", f"{name}.").replace("SCHEMA archived", f"SCHEMA {name}"))
     with agentspan.open(location.text) as db:
         assert exported(db) == archived.runs
-        check = db.storage.capabilities().check
-        assert check is not None
-        assert check.check() == []
+        assert db.storage.ask(Damage()) == []
 
 
 @pytest.mark.parametrize("version", [1, BEFORE])
@@ -186,7 +185,7 @@ def test_programs_that_start_together_make_the_tables_once(postgres_server: Empt
 
     def open_it() -> None:
         opened = open_direct(location)
-        accounts.append(opened.account())
+        accounts.append(opened.ask(Account()))
         opened.close()
 
     threads = [threading.Thread(target=open_it) for _ in range(5)]
@@ -202,7 +201,7 @@ def test_connections_that_the_server_ended_are_replaced(storage: Storage, asked:
     run = run_in(storage)
     assert len(asked("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'agentspan'")) > 0
     until(lambda: asked("select 1 from pg_stat_activity where application_name = 'agentspan'") == [])
-    assert storage.find(run.id).rows[run.id][1] == run
+    assert storage.ask(Find(run.id)).rows[run.id][1] == run
     assert storage.apply([Unit((Put(Rows().span(run)),))]) == [Applied()]
 
 
@@ -233,7 +232,7 @@ def test_opposite_orders_of_runs_do_not_wait_for_each_other(storage: Storage) ->
     for thread in threads:
         thread.join()
     assert outcomes == [Applied()] * 60
-    assert sum(counts.total for counts in storage.counts([run.id for run in runs]).values()) == 60
+    assert sum(counts.total for counts in storage.ask(Counts([run.id for run in runs])).values()) == 60
 
 
 def test_a_finish_is_one_statement(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +246,7 @@ def test_a_finish_is_one_statement(storage: Storage, monkeypatch: pytest.MonkeyP
     done = keyed._replace(status="complete", updated_at=T1)
     assert storage.apply([Unit((finish(keyed.id),), keyed.id, key)], wait_s=1.0) == [Applied(done)]
     assert len(statements) == 2
-    assert storage.find(key=key).key == ("h", keyed.id)
+    assert storage.ask(Find(key=key)).key == ("h", keyed.id)
 
 
 @pytest.mark.parametrize("number", [2, 300])
@@ -263,7 +262,7 @@ def test_runs_of_one_call_take_as_many_statements_however_many_they_are(
     statements = executed(monkeypatch)
     assert storage.apply([*puts, *ends]) == [*(Applied(each) for each in runs), *[Applied()] * number]
     assert len(statements) <= 10
-    assert storage.find(runs[-1].id).rows[runs[-1].id][1] == runs[-1]._replace(**values)
+    assert storage.ask(Find(runs[-1].id)).rows[runs[-1].id][1] == runs[-1]._replace(**values)
 
 
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -286,7 +285,7 @@ def test_open_and_finished_spans_are_one_relation(storage: Storage, asked: Calla
     spans = [rows.span(run, status=status) for status in ("active", "complete", "pending", "failed")]
     storage.apply([Unit((PutSpans(spans),))])
     assert asked("select (select count(*) from open_spans), (select count(*) from finished_spans)") == [(2, 2)]
-    assert storage.page(Query("agent_span", {"agent_instance_id": run.id})).rows == spans
+    assert storage.ask(Query("agent_span", {"agent_instance_id": run.id})).rows == spans
 
 
 def test_a_history_is_stored_whole_in_each_span(storage: Storage, asked: Callable[[str], list[Any]]) -> None:
@@ -315,11 +314,11 @@ def test_a_run_of_many_spans_is_read_in_parts(storage: Storage) -> None:
     run, rows = run_in(storage), Rows()
     spans = [rows.span(run) for _ in range(2500)]
     storage.apply([Unit((PutSpans(spans),))])
-    assert list(storage.iter_spans(run.id)) == spans
-    left = storage.iter_spans(run.id)
+    assert list(storage.ask(SpansOf(run.id))) == spans
+    left = storage.ask(SpansOf(run.id))
     next(left)
     left.close()  # type: ignore[attr-defined]
-    assert storage.counts([run.id])[run.id].total == 2500
+    assert storage.ask(Counts([run.id]))[run.id].total == 2500
 
 
 @pytest.mark.parametrize("text", ["2026-01-01", "2026-01-01T00:00:00.000000Zz", "x", "", "2026-99-01T00:00:00.000000Z"])
@@ -327,29 +326,30 @@ def test_what_is_no_time_compares_as_text(storage: Storage, text: str) -> None:
     run = run_in(storage)
     span = Rows().span(run)
     storage.apply([Unit((Put(span),))])
-    assert storage.page(Query("agent_span", start_time=text)).rows == ([span] if text <= T0 else [])
-    assert storage.page(Query("agent_span", {"started_at": text})).rows == []
+    assert storage.ask(Query("agent_span", start_time=text)).rows == ([span] if text <= T0 else [])
+    assert storage.ask(Query("agent_span", {"started_at": text})).rows == []
 
 
 def test_ids_that_no_row_can_have_are_not_there(storage: Storage) -> None:
-    assert storage.find("a\0b", "\ud800").rows == {}
-    assert storage.page(Query("agent", {"name": "a\0b"}, with_total=True)) == ([], 0)
-    assert storage.counts(["\0"])["\0"].total == 0
+    assert storage.ask(Find("a\0b", "\ud800")).rows == {}
+    assert storage.ask(Query("agent", {"name": "a\0b"}, with_total=True)) == ([], 0)
+    assert storage.ask(Counts(["\0"]))["\0"].total == 0
 
 
 def test_sql_leaves_nothing_behind(storage: Storage) -> None:
-    sql = storage.capabilities().sql
-    assert sql is not None
     run = run_in(storage)
     for query in ("commit", "set transaction read write", "begin", "copy agents to stdout", "vacuum", "listen x"):
         with pytest.raises(InvalidValue):
-            sql.select(query)
+            storage.ask(Select(query))
     with pytest.raises(InvalidValue):
-        sql.select("select 1; commit; delete from agents")
+        storage.ask(Select("select 1; commit; delete from agents"))
     with pytest.raises(InvalidValue):
-        sql.select("with gone as (delete from agents returning id) select id from gone")
-    answer = sql.select(
-        "-- a comment\nselect count(*), sum(spans), max(started_at) from runs where run like '%' || ?", (run.id[-5:],)
+        storage.ask(Select("with gone as (delete from agents returning id) select id from gone"))
+    answer = storage.ask(
+        Select(
+            "-- a comment\nselect count(*), sum(spans), max(started_at) from runs where run like '%' || ?",
+            (run.id[-5:],),
+        )
     )
     assert answer.rows == [(1, 0, T0)]
 
@@ -368,10 +368,8 @@ def test_the_roles_of_the_page_have_the_rights_that_they_need(storage: Storage, 
     recorder.close()
     reader = open_direct(url.format("reader"), read_only=True)
     assert agentspan.read(reader).runs().runs[0].spans == 1
-    notes = reader.capabilities().notes
-    assert notes is not None
     with pytest.raises(DatabaseUnusable, match="lacks a privilege"):
-        notes.notes("logins/secret")
+        reader.ask(Notes("logins/secret"))
     reader.close()
     mistaken = open_direct(url.format("reader"))
     with pytest.raises(DatabaseUnusable, match="lacks a privilege"):
@@ -400,7 +398,7 @@ def test_a_closed_server_is_a_storage_error(tmp_path: Path) -> None:
         storage = open_direct(url)
         run = run_in(storage)
     with pytest.raises(StorageError):
-        storage.find(run.id)
+        storage.ask(Find(run.id))
     with pytest.raises(StorageError):
         storage.apply([Unit((Put(Rows().span(run)),))], wait_s=1.0)
     storage.close()

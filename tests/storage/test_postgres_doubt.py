@@ -15,7 +15,8 @@ from agentspan.model.status import LEAVES, OPEN
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Counts, Find, Query, SpansOf, Violations
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, T1, Rows, finish, violation
 from agentspan.tuning import STANDARD
@@ -72,8 +73,8 @@ def changes(rows: Rows, run: AgentInstanceRow, spans: Sequence[AgentSpanRow], ta
 
 
 def everything(storage: Storage) -> dict[str, Any]:
-    rows: dict[str, Any] = {type_: storage.page(Query(type_)).rows for type_ in ROWS if type_ != "account"}
-    rows["violations"] = storage.violations([row.id for row in rows["agent_span"]])
+    rows: dict[str, Any] = {type_: storage.ask(Query(type_)).rows for type_ in ROWS if type_ != "account"}
+    rows["violations"] = storage.ask(Violations([row.id for row in rows["agent_span"]]))
     return rows
 
 
@@ -144,14 +145,14 @@ def test_a_commit_that_is_not_answered_is_in_doubt_where_the_server_is_away(
     storage.apply([Unit((Put(row),)) for row in begin])
     units = [Unit((PutSpans([rows.span(run), rows.span(run)]),)), Unit((finish(spans[0].id),))]
     for unit in units:
-        assert storage.find(run.id).rows  # a connection is there
+        assert storage.ask(Find(run.id)).rows  # a connection is there
         between.breaks, between.refuses = "after", True
         with pytest.raises(InDoubt, match="stored, or not") as raised:
             storage.apply([unit], wait_s=0.2)
         assert "sesame" not in str(raised.value)
         between.refuses = False
-    assert storage.counts([run.id])[run.id].total == 4
-    assert storage.counts([run.id])[run.id].complete == 1
+    assert storage.ask(Counts([run.id]))[run.id].total == 4
+    assert storage.ask(Counts([run.id]))[run.id].complete == 1
 
 
 def test_what_a_recorder_has_in_doubt_is_stored_once(storage: Storage, between: Proxy) -> None:
@@ -161,14 +162,14 @@ def test_what_a_recorder_has_in_doubt_is_stored_once(storage: Storage, between: 
             until(lambda: not tracer.health().waiting)  # a thread writes what waits
             with tracer.span("tool", {"name": "x"}):
                 if number % 2 == 0:
-                    assert storage.find(run.id).rows  # a connection is there
+                    assert storage.ask(Find(run.id)).rows  # a connection is there
                     between.breaks, between.refuses = "after", True
             between.refuses = False
     tracer.flush()
     health = tracer.health()
     assert (health.failed, health.refused) == (0, 0)
-    assert storage.counts([run.id])[run.id].complete == 6
-    assert storage.page(Query("refused_change")).rows == []
+    assert storage.ask(Counts([run.id]))[run.id].complete == 6
+    assert storage.ask(Query("refused_change")).rows == []
     assert between.broken == 3
     tracer.shutdown()
 
@@ -180,7 +181,7 @@ def test_a_transaction_whose_connection_breaks_before_its_end_is_done_again(stor
     between.at, between.breaks = b"copy finished_spans", "after"
     assert storage.apply([Unit((PutSpans([rows.span(run, status="complete")]),))]) == [Applied()]
     assert between.broken == 1
-    assert storage.counts([run.id])[run.id].total == 1
+    assert storage.ask(Counts([run.id]))[run.id].total == 1
 
 
 def test_a_server_that_does_not_answer_is_not_waited_for_without_an_end(storage: Storage, between: Proxy) -> None:
@@ -191,7 +192,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_without_an_end(storage:
     hurried = open_direct(between.url, tuning=tuning)
     between.is_silent = True
     with pytest.raises(StorageError):
-        hurried.find(run.id)
+        hurried.ask(Find(run.id))
     with pytest.raises(StorageError):
         hurried.apply([Unit((Put(rows.span(run)),))], wait_s=0.1)
     between.is_silent = False
@@ -238,7 +239,7 @@ def test_a_transaction_whose_number_another_one_got_after_a_crash_is_not_taken_f
         tracer.shutdown()
         with agentspan.open(server.url) as db:
             runs = db.agent_instances.list()
-            labels = [span.label for run in runs for span in db.storage.iter_spans(run.id)]
+            labels = [span.label for run in runs for span in db.storage.ask(SpansOf(run.id))]
     finally:
         server.remove()
     assert crashes

@@ -12,16 +12,18 @@ from agentspan.analysis.search import search
 from agentspan.analysis.stats import in_order, stats
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.analytics import RunFilter
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Counts, RemoveRuns, RunsWhere, Search, SpanStats
 from agentspan.storage.registry import open_direct
-from agentspan.testing.contract.answering import Answering, RowByRow
+from agentspan.storage.run_filter import RunFilter
+from agentspan.testing.contract.answering import Answering
 from agentspan.testing.contract.rows import T1, Rows, finish
 from agentspan.tuning import Tuning
 from tests.checkout import ROOT
 from tests.postgres import Emptied
+from tests.storage.plain import Plain
 from tests.tuned import tuned
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
@@ -65,16 +67,14 @@ def put(storage: Storage, run: AgentInstanceRow, *texts: str, **values: Any) -> 
 
 def same(storage: Storage, words: str = "one") -> int:
     """Compare the answers with those that are read row by row; return the number of spans that are counted."""
-    plain: Any = RowByRow(storage)
-    analytics = storage.capabilities().analytics
-    assert analytics is not None
-    answered = analytics.span_stats(since=None, until=None)
+    plain: Any = Plain(storage)
+    answered = storage.ask(SpanStats(since=None, until=None))
     assert answered is not None
     assert in_order(answered) == stats(plain)
     assert search(storage, words) == search(plain, words)
-    found = analytics.find_runs(RunFilter(), limit=None, offset=0)
+    found = storage.ask(RunsWhere(RunFilter(), limit=None, offset=0))
     assert found is not None
-    counts = storage.counts([each.run.id for each in found.runs])
+    counts = storage.ask(Counts([each.run.id for each in found.runs]))
     assert {each.run.id: each.spans for each in found.runs} == {id: each.total for id, each in counts.items()}
     return found.totals.spans
 
@@ -91,7 +91,7 @@ def test_an_index_that_lacks_some_spans_answers_as_reading_row_by_row_does(
             fill(*args)
 
     monkeypatch.setattr(state, "_fill", now_and_then)
-    Answering().test_analytics_answer_as_reading_row_by_row_does(storage)
+    Answering().test_answers_about_many_runs_are_those_of_reading_row_by_row(storage)
 
 
 @in_few_batches
@@ -158,9 +158,7 @@ def test_removed_runs_leave_the_index(storage: Storage, postgres_server: Emptied
         put(storage, run, "one", "x" * 600)
     assert same(storage) == 4
     storage.apply([Unit((Move("agent_instance", gone.id, frozenset({"active"}), {"status": "complete"}),))])
-    removal = storage.capabilities().removal
-    assert removal is not None
-    assert removal.remove_runs([gone.id], 5.0) == (1, 2)
+    assert storage.ask(RemoveRuns([gone.id], 5.0)) == (1, 2)
     assert same(storage) == 2
     with psycopg.connect(postgres_server.url, options="-csearch_path=shared") as connection:
         for table in ("index_facts", "index_runs", "index_texts", "index_parts"):
@@ -193,7 +191,7 @@ def test_what_a_vector_cannot_hold_is_found_all_the_same(storage: Storage) -> No
         ("b" * LONGEST + "b", []),
     ):
         assert [hit.span_id for hit in search(storage, words).hits] == found
-        assert search(storage, words) == search(RowByRow(storage), words)
+        assert search(storage, words) == search(Plain(storage), words)
 
 
 @in_few_batches
@@ -237,8 +235,6 @@ def test_a_storage_that_is_opened_to_be_read_only_fills_the_index(
 def test_few_late_spans_are_left_to_the_next_reader(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first ones, too: a database of few spans has no index."""
     put(storage, run_in(storage), "one")
-    analytics = storage.capabilities().analytics
-    assert analytics is not None
     statements: list[str] = []
     execute: Any = Connection.execute
 
@@ -247,7 +243,7 @@ def test_few_late_spans_are_left_to_the_next_reader(storage: Storage, monkeypatc
         return execute(self, query, *args, **how)
 
     monkeypatch.setattr(Connection, "execute", counted)
-    analytics.find_runs(RunFilter(), limit=1, offset=0)
+    storage.ask(RunsWhere(RunFilter(), limit=1, offset=0))
     assert not [each for each in statements if each.lstrip().startswith(("insert", "update", "delete", "begin read w"))]
 
 
@@ -286,11 +282,9 @@ def test_readers_that_fill_at_the_same_time_take_each_span_once(storage: Storage
 
 
 def same_total(storage: Storage) -> int:
-    analytics = storage.capabilities().analytics
-    assert analytics is not None
-    found = analytics.find_runs(RunFilter(), limit=1, offset=0)
+    found = storage.ask(RunsWhere(RunFilter(), limit=1, offset=0))
     assert found is not None
-    analytics.search_spans(["one"], limit=1, offset=0, progress=None)
+    storage.ask(Search(["one"], limit=1, offset=0, progress=None))
     return found.total
 
 

@@ -13,6 +13,7 @@ from agentspan.model.changes import Applied, Key, Outcome, Put, PutSpans, Refuse
 from agentspan.model.rows import AgentInstanceRow, Row
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Counts, Find, Select
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, Rows, finish
 from agentspan.tuning import STANDARD
@@ -101,14 +102,14 @@ def test_more_threads_than_connections_share_them(storage: Storage, asked: Calla
         for _ in range(3):
             span = rows.span(runs[which % 4])
             outcomes += storage.apply([Unit((Put(span, minted=True),)), Unit((finish(span.id),))], wait_s=30)
-            assert storage.find(span.id).rows
+            assert storage.ask(Find(span.id)).rows
         if which == 0:
             seen.extend(pid for (pid,) in asked(PIDS))
         return outcomes
 
     assert in_threads(3 * MOST, work) == [[Applied()] * 6] * (3 * MOST)
     assert 1 < len(seen) <= MOST
-    assert sum(counts.complete for counts in storage.counts([run.id for run in runs]).values()) == 9 * MOST
+    assert sum(counts.complete for counts in storage.ask(Counts([run.id for run in runs])).values()) == 9 * MOST
 
 
 def test_a_forked_child_leaves_its_parents_connections_open(
@@ -116,8 +117,6 @@ def test_a_forked_child_leaves_its_parents_connections_open(
 ) -> None:
     """Idle ones, and one that another thread uses in the middle of a transaction."""
     run, rows = run_in(storage), Rows()
-    groups = storage.capabilities().groups
-    assert groups is not None
     began, goes_on = threading.Event(), threading.Event()
     inside = rows.span(run)
 
@@ -128,15 +127,15 @@ def test_a_forked_child_leaves_its_parents_connections_open(
         return done
 
     outcomes: list[Any] = []
-    thread = threading.Thread(target=lambda: outcomes.append(groups.group(grouped, 30.0)))
+    thread = threading.Thread(target=lambda: outcomes.append(storage.group(grouped, 30.0)))
     thread.start()
     assert began.wait(30)
-    storage.find(run.id)
+    storage.ask(Find(run.id))
     before = asked(PIDS)
 
     def child(_: int) -> Any:
         span = Rows().span(run)
-        done = storage.apply([Unit((Put(span),))], wait_s=30), storage.counts([run.id])[run.id].total
+        done = storage.apply([Unit((Put(span),))], wait_s=30), storage.ask(Counts([run.id]))[run.id].total
         storage.close()
         return done
 
@@ -147,7 +146,7 @@ def test_a_forked_child_leaves_its_parents_connections_open(
     goes_on.set()
     thread.join()
     assert outcomes == [[Applied()]]
-    assert storage.counts([run.id])[run.id].total == 3
+    assert storage.ask(Counts([run.id]))[run.id].total == 3
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "serializable"])
@@ -179,7 +178,7 @@ def test_processes_that_race_for_a_finish_have_one_winner_each(
         assert [type(outcome) for outcome in outcomes].count(Applied) == 1, found
         rest = Refused if number % 3 == 0 else Replayed
         assert [type(outcome) for outcome in outcomes].count(rest) == 3
-    assert storage.counts([run.id])[run.id].complete == 12
+    assert storage.ask(Counts([run.id]))[run.id].complete == 12
 
 
 def test_a_request_that_waits_for_the_same_request_is_answered_with_its_row(
@@ -189,8 +188,6 @@ def test_a_request_that_waits_for_the_same_request_is_answered_with_its_row(
     run, rows = run_in(storage), Rows()
     span = rows.span(run)
     storage.apply([Unit((Put(span),))])
-    groups = storage.capabilities().groups
-    assert groups is not None
 
     def unit() -> Unit:
         return Unit((finish(span.id), Put(Rows().agent())), span.id, Key("finish", "k", "h", T0))
@@ -204,7 +201,7 @@ def test_a_request_that_waits_for_the_same_request_is_answered_with_its_row(
         until(lambda: asked("select 1 from pg_stat_activity where wait_event_type = 'Lock'"))
         return done
 
-    (applied,) = groups.group(first, 30.0)
+    (applied,) = storage.group(first, 30.0)
     waiting.join()
     assert isinstance(applied, Applied)
     assert applied.row is not None
@@ -231,14 +228,14 @@ def test_a_deadlock_is_resolved_by_doing_the_transaction_again(
     thread.join()
     victim.close()
     assert outcomes == [Applied(), Applied()]
-    assert [storage.counts([run.id])[run.id].total for run in runs] == [1, 1]
+    assert [storage.ask(Counts([run.id]))[run.id].total for run in runs] == [1, 1]
 
 
 def test_every_wait_of_a_session_has_a_limit(storage: Storage) -> None:
-    sql = storage.capabilities().sql
-    assert sql is not None
     settings = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-    assert "0" not in sql.select("select " + ", ".join(f"current_setting('{name}')" for name in settings)).rows[0]
+    assert (
+        "0" not in storage.ask(Select("select " + ", ".join(f"current_setting('{name}')" for name in settings))).rows[0]
+    )
 
 
 def test_a_table_that_is_locked_does_not_stop_a_reader_for_ever(storage: Storage, postgres_server: Emptied) -> None:
@@ -248,6 +245,6 @@ def test_a_table_that_is_locked_does_not_stop_a_reader_for_ever(storage: Storage
     with psycopg.connect(postgres_server.url) as other:
         other.execute("lock table shared.agent_instances in access exclusive mode")
         with pytest.raises(StorageError, match="try again"):
-            reader.find(run.id)
-    assert reader.find(run.id).rows
+            reader.ask(Find(run.id))
+    assert reader.ask(Find(run.id)).rows
     reader.close()

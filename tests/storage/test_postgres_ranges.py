@@ -14,9 +14,18 @@ from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import LEAVES
-from agentspan.storage.partitions import Partitions
 from agentspan.storage.postgres.partition_ranges import Range, bound_at, following, missing, time_of, width_of
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import (
+    Counts,
+    DropPartitions,
+    Find,
+    MakePartitions,
+    MissingPartitions,
+    Partitions,
+    Query,
+    SpansOf,
+)
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import Rows, finish
 from tests.postgres import Emptied
@@ -54,12 +63,6 @@ def asked(url: str) -> Iterator[Asked]:
         yield lambda sql, *values: connection.execute(sql, values or None).fetchall()
 
 
-def partitions_of(storage: Storage) -> Partitions:
-    partitions = storage.capabilities().partitions
-    assert partitions is not None
-    return partitions
-
-
 def run_at(storage: Storage, at: datetime | str, rows: Rows) -> AgentInstanceRow:
     """Put a run whose id carries a time, or is a text."""
     agent = rows.agent()
@@ -89,7 +92,7 @@ def table_of(asked: Asked, span: AgentSpanRow) -> str:
 
 
 def test_a_new_schema_has_partitions_for_this_week_and_the_next_four(storage: Storage) -> None:
-    *ranges, default = partitions_of(storage).partitions()
+    *ranges, default = storage.ask(Partitions())
     assert default.is_default
     starts = [clock.to_datetime(each.start or "") for each in ranges]
     assert len(starts) == 5
@@ -97,14 +100,14 @@ def test_a_new_schema_has_partitions_for_this_week_and_the_next_four(storage: St
     assert all(later - earlier == timedelta(days=7) and earlier.weekday() == 0 for earlier, later in pairwise(starts))
     assert [each.end for each in ranges[:-1]] == [each.start for each in ranges[1:]]
     assert ranges[0].name == f"finished_spans_{starts[0]:%Y%m%d}_{starts[1]:%Y%m%d}"
-    assert partitions_of(storage).missing() == 0
-    assert partitions_of(storage).missing(ahead=6) == 2
+    assert storage.ask(MissingPartitions()) == 0
+    assert storage.ask(MissingPartitions(ahead=6)) == 2
 
 
 def test_all_spans_of_a_run_lie_in_the_partition_of_its_id(storage: Storage, asked: Asked) -> None:
     rows = Rows()
     now, later = run_at(storage, NOW, rows), run_at(storage, NOW + timedelta(days=7), rows)
-    first, second, *_ = partitions_of(storage).partitions()
+    first, second, *_ = storage.ask(Partitions())
     spans = put(storage, now, rows, 3)
     opened = rows.span(now)
     assert storage.apply([Unit((Put(opened),)), Unit((finish(opened.id),))]) == [Applied(), Applied()]
@@ -125,11 +128,11 @@ def test_a_run_for_which_there_is_no_partition_is_like_any_other(storage: Storag
     opened = rows.span(run)
     assert storage.apply([Unit((Put(opened, minted=True),)), Unit((finish(opened.id),))]) == [Applied(), Applied()]
     assert table_of(asked, spans[0]) == table_of(asked, opened) == "finished_spans_default"
-    assert [span.id for span in storage.iter_spans(run.id)] == sorted(span.id for span in (*spans, opened))
-    assert storage.find(spans[1].id).rows[spans[1].id] == ("agent_span", spans[1])
+    assert [span.id for span in storage.ask(SpansOf(run.id))] == sorted(span.id for span in (*spans, opened))
+    assert storage.ask(Find(spans[1].id)).rows[spans[1].id] == ("agent_span", spans[1])
     assert agentspan.read(storage).runs().runs[0].spans == 4
-    partitions_of(storage).make()
-    assert storage.counts([run.id])[run.id].total == 4
+    storage.ask(MakePartitions())
+    assert storage.ask(Counts([run.id]))[run.id].total == 4
 
 
 def test_many_spans_of_a_time_move_to_a_partition_of_their_own(storage: Storage, asked: Asked) -> None:
@@ -140,30 +143,30 @@ def test_many_spans_of_a_time_move_to_a_partition_of_their_own(storage: Storage,
     reading = agentspan.read(storage)
     before = reading.stats(), reading.search("hello"), asked("select id, xid::text from finished_spans order by id")
     in_index = asked("select xmin::text, taken::text from index_state order by 1")
-    made = partitions_of(storage).make()
+    made = storage.ask(MakePartitions())
     assert (len(made.names), made.moved) == (1, MANY)
     assert table_of(asked, spans[0]) == made.names[0]
     assert table_of(asked, spans[-1]) == "finished_spans_default"
     assert (reading.stats(), reading.search("hello")) == before[:2]
     assert asked("select id, xid::text from finished_spans order by id") == before[2]
     assert asked("select xmin::text, taken::text from index_state order by 1") == in_index
-    assert partitions_of(storage).make() == ([], 0)
+    assert storage.ask(MakePartitions()) == ([], 0)
 
 
 def test_partitions_are_made_for_all_times_since_one(storage: Storage, asked: Asked) -> None:
     """As before a copy of old runs; with another width, which holds from then on."""
     rows = Rows()
     since = NOW - timedelta(days=70)
-    made = partitions_of(storage).make(since=clock.parse(since), width="month")
+    made = storage.ask(MakePartitions(since=clock.parse(since), width="month"))
     assert 2 <= len(made.names) <= 4
     assert table_of(asked, put(storage, run_at(storage, since, rows), rows)[0]) == made.names[0]
-    ranges = [each for each in partitions_of(storage).partitions() if not each.is_default]
+    ranges = [each for each in storage.ask(Partitions()) if not each.is_default]
     assert [each.end for each in ranges[:-1]] == [each.start for each in ranges[1:]]
-    more = partitions_of(storage).make(ahead=7, width="month").names
-    last = partitions_of(storage).partitions()[-2]
+    more = storage.ask(MakePartitions(ahead=7, width="month")).names
+    last = storage.ask(Partitions())[-2]
     assert last.name == more[-1]
     assert clock.to_datetime(last.start or "").day == 1
-    assert partitions_of(storage).make(ahead=8).names[0].endswith("01")
+    assert storage.ask(MakePartitions(ahead=8)).names[0].endswith("01")
 
 
 def test_programs_that_make_partitions_at_once_make_each_once(storage: Storage, url: str) -> None:
@@ -173,7 +176,7 @@ def test_programs_that_make_partitions_at_once_make_each_once(storage: Storage, 
 
     def make() -> None:
         other = open_direct(url)
-        made.append(partitions_of(other).make(ahead=7))
+        made.append(other.ask(MakePartitions(ahead=7)))
         other.close()
 
     threads = [threading.Thread(target=make) for _ in range(3)]
@@ -208,7 +211,7 @@ def test_no_span_is_refused_while_its_partition_is_made(storage: Storage, url: s
     for thread in threads:
         thread.start()
     try:
-        made = partitions_of(storage).make(wait_s=60)
+        made = storage.ask(MakePartitions(wait_s=60))
     finally:
         done.set()
         for thread, other in zip(threads, others, strict=True):
@@ -218,8 +221,8 @@ def test_no_span_is_refused_while_its_partition_is_made(storage: Storage, url: s
     assert asked("select count(distinct id), count(*) from finished_spans") == [
         (MANY * len(runs) + len(written),) * 2,
     ]
-    partitions_of(storage).make()
-    assert [each.rows for each in partitions_of(storage).partitions() if each.is_default] == [0]
+    storage.ask(MakePartitions())
+    assert [each.rows for each in storage.ask(Partitions()) if each.is_default] == [0]
 
 
 def test_a_reader_of_all_partitions_holds_up_making_one_but_nobody_else(
@@ -231,14 +234,14 @@ def test_a_reader_of_all_partitions_holds_up_making_one_but_nobody_else(
     with psycopg.connect(before, options=f"-csearch_path={schema}") as reader:
         reader.execute("select count(*) from finished_spans")
         with pytest.raises(DatabaseBusy):
-            partitions_of(storage).make(ahead=9, wait_s=0.1)
+            storage.ask(MakePartitions(ahead=9, wait_s=0.1))
         put(storage, run, rows)
-    assert len(partitions_of(storage).make(ahead=9).names) == 5
+    assert len(storage.ask(MakePartitions(ahead=9)).names) == 5
 
 
 def test_a_run_is_read_from_one_partition(storage: Storage, asked: Asked) -> None:
     run = run_at(storage, NOW, Rows())
-    partitions_of(storage).make(ahead=20)
+    storage.ask(MakePartitions(ahead=20))
     plan = "\n".join(line for (line,) in asked(f"explain {SPANS}", run.id))
     assert plan.count(" on finished_spans_") == 1
 
@@ -251,11 +254,11 @@ def test_a_role_that_only_records_writes_on_without_making_partitions(storage: S
         owner.execute(f"grant select, insert, update, delete on all tables in schema {schema} to {role}")
     recorder = open_direct(url.replace("agentspan:sesame", role))
     with pytest.raises(DatabaseUnusable, match="lacks a privilege"):
-        partitions_of(recorder).make(ahead=20)
+        recorder.ask(MakePartitions(ahead=20))
     rows = Rows()
     run = run_at(recorder, NOW + timedelta(days=100), rows)
     put(recorder, run, rows)
-    assert recorder.counts([run.id])[run.id].total == 1
+    assert recorder.ask(Counts([run.id]))[run.id].total == 1
     recorder.close()
 
 
@@ -277,7 +280,7 @@ def test_prune_drops_a_partition_by_as_many_statements_as_few_runs_need(
     storage: Storage, asked: Asked, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     rows = Rows()
-    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)))
+    storage.ask(MakePartitions(since=clock.parse(NOW - timedelta(days=60))))
     ended(storage, NOW - timedelta(days=50), rows, number, 4)
     stays = ended(storage, NOW, rows, 1, 4)[0]
     statements: list[str] = []
@@ -287,13 +290,13 @@ def test_prune_drops_a_partition_by_as_many_statements_as_few_runs_need(
         statements.append(query)
         return execute(self, query, *args, **how)
 
-    before = len(partitions_of(storage).partitions())
+    before = len(storage.ask(Partitions()))
     with monkeypatch.context() as counting:
         counting.setattr(Connection, "execute", counted)
         done = agentspan.open(storage).prune(older_than=clock.parse(NOW - timedelta(days=30)))
     assert (done.runs, done.spans) == (number, 4 * number)
-    assert done.partitions == before - len(partitions_of(storage).partitions()) >= 3
-    assert [row.id for row in storage.page(Query("agent_instance")).rows] == [stays.id]
+    assert done.partitions == before - len(storage.ask(Partitions())) >= 3
+    assert [row.id for row in storage.ask(Query("agent_instance")).rows] == [stays.id]
     each = [sql for sql in statements if "delete from finished_spans" in sql]
     assert each == []
     assert len(statements) < 30 + 25 * done.partitions
@@ -310,7 +313,7 @@ def test_a_user_who_may_not_drop_partitions_prunes_row_by_row(
     with psycopg.connect(before, autocommit=True) as owner:
         owner.execute(f"create role {role} login; grant usage on schema {schema} to {role}")
         owner.execute(f"grant select, insert, update, delete on all tables in schema {schema} to {role}")
-    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)))
+    storage.ask(MakePartitions(since=clock.parse(NOW - timedelta(days=60))))
     ended(storage, NOW - timedelta(days=50), Rows(), 3, 2)
     with agentspan.open(url.replace("agentspan:sesame", role)) as pruner:
         with pytest.raises(DatabaseUnusable, match="may not drop"):
@@ -322,14 +325,14 @@ def test_a_user_who_may_not_drop_partitions_prunes_row_by_row(
 
 def test_whole_partitions_alone_are_removed_if_that_is_wanted(storage: Storage) -> None:
     rows = Rows()
-    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)), width="week")
-    bound = next(each for each in partitions_of(storage).partitions() if each.end and each.end > _ago(31)).start or ""
+    storage.ask(MakePartitions(since=clock.parse(NOW - timedelta(days=60)), width="week"))
+    bound = next(each for each in storage.ask(Partitions()) if each.end and each.end > _ago(31)).start or ""
     ended(storage, clock.to_datetime(bound) - timedelta(hours=1), rows, 2, 2)
     inside = ended(storage, clock.to_datetime(bound) + timedelta(hours=1), rows, 2, 2)
     db = agentspan.open(storage)
     before = clock.parse(clock.to_datetime(bound) + timedelta(hours=2))
     assert db.prune(older_than=before, whole_partitions=True).runs == 2
-    assert [row.id for row in storage.page(Query("agent_instance")).rows] == [run.id for run in inside]
+    assert [row.id for row in storage.ask(Query("agent_instance")).rows] == [run.id for run in inside]
     assert db.prune(older_than=before).runs == 2
     with pytest.raises(InvalidValue, match="whole_partitions: goes with `older_than` alone"):
         db.prune(older_than=before, keep_failed=True, whole_partitions=True)
@@ -342,7 +345,7 @@ def test_whole_partitions_alone_are_removed_if_that_is_wanted(storage: Storage) 
 def test_a_partition_is_not_dropped_while_a_span_is_put_into_it(storage: Storage, url: str) -> None:
     """The writer's run is imported at that moment: it stays, with its span."""
     rows = Rows()
-    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)))
+    storage.ask(MakePartitions(since=clock.parse(NOW - timedelta(days=60))))
     ended(storage, NOW - timedelta(days=50), rows, 2, 2)
     new = ids.encode(int((NOW - timedelta(days=50)).timestamp() * 1000) + 7, 7, 7)
     before, _, schema = url.partition("?schema=")
@@ -359,9 +362,9 @@ def test_a_partition_is_not_dropped_while_a_span_is_put_into_it(storage: Storage
             (new,),
         )
         with pytest.raises(DatabaseBusy):
-            partitions_of(storage).drop_old(clock.now(), lambda id: True, 0.2)
-    dropped = partitions_of(storage).drop_old(_ago(1), lambda id: True, 5.0)
-    assert (dropped.runs, storage.counts([new])[new].total) in ((3, 0), (0, 1))
+            storage.ask(DropPartitions(clock.now(), lambda id: True, 0.2))
+    dropped = storage.ask(DropPartitions(_ago(1), lambda id: True, 5.0))
+    assert (dropped.runs, storage.ask(Counts([new]))[new].total) in ((3, 0), (0, 1))
 
 
 def _ago(days: int) -> str:

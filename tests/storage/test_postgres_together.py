@@ -12,7 +12,8 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Value
 from agentspan.model.status import LEAVES, OPEN
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Counts, Find, Query, Violations
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, T1, Rows, finish, violation
 from tests.postgres import Emptied
@@ -76,10 +77,10 @@ def test_a_change_of_a_span_is_one_round_trip(storage: Storage, between: Proxy) 
         assert isinstance(outcome, Applied), number
         assert between.round_trips - before == 1, number
     before = between.round_trips
-    assert len(storage.find(parent.id, child.id, pending.id).rows) == 3
-    assert len(storage.find(run.id, instance_id=run.id).rows) == 1
+    assert len(storage.ask(Find(parent.id, child.id, pending.id)).rows) == 3
+    assert len(storage.ask(Find(run.id, instance_id=run.id)).rows) == 1
     assert between.round_trips - before == 2
-    assert storage.violations([pending.id, child.id]) == {
+    assert storage.ask(Violations([pending.id, child.id])) == {
         pending.id: [violation()],
         child.id: [violation("result_payload")],
     }
@@ -108,11 +109,11 @@ def test_reading_what_is_no_span_takes_few_round_trips(storage: Storage, between
     storage.apply([Unit((Put(span, minted=True),), span.id, key("k"))])
     for limit, ids, asked in ((2, (run.id, span.id), key("k")), (3, (run.id,), None), (4, (run.agent_id, "x"), None)):
         before = between.round_trips
-        found = storage.find(*ids, key=asked)
+        found = storage.ask(Find(*ids, key=asked))
         assert found.rows.keys() == {*ids} - {"x"}
         assert between.round_trips - before <= limit
     before = between.round_trips
-    assert storage.page(Query("agent_span", limit=1, with_total=True)).total == 1
+    assert storage.ask(Query("agent_span", limit=1, with_total=True)).total == 1
     assert between.round_trips - before == 3
 
 
@@ -181,9 +182,9 @@ def test_outcomes_are_those_of_memory_however_many_units_share_a_commit(storage:
         seen += map(type, outcomes)
     assert {*seen} == {Applied, Refused, KeyTaken, Replayed}
     query = Query("agent_span")
-    assert storage.page(query).rows == like.page(query).rows
-    ids = [row.id for row in like.page(query).rows]
-    assert storage.violations(ids) == like.violations(ids)
+    assert storage.ask(query).rows == like.ask(query).rows
+    ids = [row.id for row in like.ask(query).rows]
+    assert storage.ask(Violations(ids)) == like.ask(Violations(ids))
 
 
 def test_groups_in_opposite_orders_do_not_wait_for_each_other(storage: Storage, postgres_location: Location) -> None:
@@ -234,4 +235,4 @@ def test_a_group_whose_key_another_program_uses_at_the_same_moment_is_applied_ag
         other.commit()
     thread.join()
     assert [type(outcome) for outcome in outcomes] == [Applied, KeyTaken, Applied]
-    assert storage.counts([run.id])[run.id].complete == 2
+    assert storage.ask(Counts([run.id]))[run.id].complete == 2

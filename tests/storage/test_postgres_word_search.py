@@ -9,10 +9,11 @@ from agentspan.analysis.search import search
 from agentspan.model.changes import Put, PutSpans, Unit
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Select
 from agentspan.storage.registry import open_direct
-from agentspan.testing.contract.answering import RowByRow
 from agentspan.testing.contract.rows import Rows
 from agentspan.tuning import STANDARD, Tuning
+from tests.storage.plain import Plain
 from tests.tuned import tuned
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
@@ -67,7 +68,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ids=["few", "scattered", "many"],
 )
 def test_hits_are_those_of_reading_row_by_row(storage: Storage) -> None:
-    plain: Any = RowByRow(storage)
+    plain: Any = Plain(storage)
     run = search(storage, "seldom").hits[0].run_id
     for words in ("common", "old", "seldom", '"two words"', '"new two words"', "ol*", "common old", "none", "n11*"):
         for limit, offset in ((5, 0), (5, 118), (200, 0), (0, 0)):
@@ -93,6 +94,4 @@ def test_a_rare_word_is_looked_for_once(storage: Storage, read: list[str]) -> No
 @tuned(postgres_rare_word_spans=0)
 def test_a_search_leaves_no_setting_behind(storage: Storage) -> None:
     search(storage, "common")
-    sql = storage.capabilities().sql
-    assert sql is not None
-    assert sql.select("select current_setting('enable_bitmapscan')").rows == [("on",)]
+    assert storage.ask(Select("select current_setting('enable_bitmapscan')")).rows == [("on",)]

@@ -9,8 +9,10 @@ import pytest
 from agentspan.model.changes import Put, Unit, Violation
 from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage import scanning
+from agentspan.storage.answers import CutRows
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import CutRows, Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query, Violations
 from agentspan.testing.contract import Rows
 from tests.tuned import tuned
 
@@ -29,12 +31,12 @@ def recorded(storage: Storage, spans: int) -> list[AgentSpanRow]:
 
 def test_a_page_begins_after_an_id(storage: Storage) -> None:
     spans = recorded(storage, 5)
-    assert storage.page(Query("agent_span", after=spans[1].id, limit=2)).rows == spans[2:4]
-    assert storage.page(Query("agent_span", after=spans[3].id, descending=True, limit=2)).rows == [spans[2], spans[1]]
-    assert storage.page(Query("agent_span", after=spans[4].id)).rows == []
+    assert storage.ask(Query("agent_span", after=spans[1].id, limit=2)).rows == spans[2:4]
+    assert storage.ask(Query("agent_span", after=spans[3].id, descending=True, limit=2)).rows == [spans[2], spans[1]]
+    assert storage.ask(Query("agent_span", after=spans[4].id)).rows == []
     where = {"agent_instance_id": spans[0].agent_instance_id}
     recorded(storage, 1)
-    assert storage.page(Query("agent_span", where, after=spans[2].id, offset=1)).rows == [spans[4]]
+    assert storage.ask(Query("agent_span", where, after=spans[2].id, offset=1)).rows == [spans[4]]
 
 
 def test_rows_in_another_order_have_no_place_after_an_id() -> None:
@@ -44,8 +46,8 @@ def test_rows_in_another_order_have_no_place_after_an_id() -> None:
 
 def test_a_total_is_counted_only_where_it_is_asked_for(storage: Storage) -> None:
     spans = recorded(storage, 5)
-    assert storage.page(Query("agent_span", limit=2)).total is None
-    assert storage.page(Query("agent_span")).total is None
+    assert storage.ask(Query("agent_span", limit=2)).total is None
+    assert storage.ask(Query("agent_span")).total is None
     for query in (
         Query("agent_span", with_total=True),
         Query("agent_span", limit=2, with_total=True),
@@ -53,7 +55,7 @@ def test_a_total_is_counted_only_where_it_is_asked_for(storage: Storage) -> None
         Query("agent_span", after=spans[3].id, with_total=True),
         Query("agent_span", offset=4, with_total=True),
     ):
-        assert storage.page(query).counted() == 5, query
+        assert storage.ask(query).counted() == 5, query
 
 
 def test_violations_of_many_spans_are_read_together(storage: Storage) -> None:
@@ -62,11 +64,11 @@ def test_violations_of_many_spans_are_read_together(storage: Storage) -> None:
     second = VIOLATION._replace(side="result_payload")
     storage.apply([Unit((Put(late[0], violations=(VIOLATION, second)),))])
     many = [*(span.id for span in spans), *(ROWS.ids.new() for _ in range(1200)), late[0].id]
-    found = storage.violations(many, instance_id=spans[0].agent_instance_id)
+    found = storage.ask(Violations(many, instance_id=spans[0].agent_instance_id))
     assert [*found] == many
     assert found[late[0].id] == [VIOLATION, second]
     assert not any(violations for id, violations in found.items() if id != late[0].id)
-    assert storage.violations([]) == {}
+    assert storage.ask(Violations([])) == {}
 
 
 @tuned(page_rows=2)
@@ -84,8 +86,6 @@ def test_a_scan_yields_every_row_once_in_the_order_of_ids(storage: Storage, desc
 @tuned(page_rows=2)
 def test_a_scan_goes_on_where_rows_are_removed_and_put_meanwhile(storage: Storage) -> None:
     runs = [recorded(storage, 1)[0].agent_instance_id for _ in range(4)]
-    removal = storage.capabilities().removal
-    assert removal is not None
     storage.apply([])
     seen = []
     for span in scanning.scan(storage, AgentSpanRow):
@@ -111,7 +111,7 @@ def test_a_page_ends_with_the_row_that_passes_a_number_of_bytes(
     ]
     storage.apply([Unit(tuple(map(Put, made)))])
     query = Query("agent_span", {"agent_instance_id": run, "status": made[0].status}, with_total=True, **page)
-    whole, cut = storage.page(query), storage.page(replace(query, most_bytes=most_bytes))
+    whole, cut = storage.ask(query), storage.ask(replace(query, most_bytes=most_bytes))
     assert cut.total == whole.total
     rest = cut.rest if isinstance(cut, CutRows) else []
     assert cut.rows == whole.rows[: len(cut.rows)]

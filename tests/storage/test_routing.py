@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.model.changes import Key, Move, Outcome, Put, Unit
+from agentspan.model.changes import Move, Outcome, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage.answers import Found
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Found
+from agentspan.storage.questions import Find
 from agentspan.storage.sqlite import SQLiteStorage
 
 
@@ -31,12 +32,14 @@ class Routed:
                     self._compare(ref.id, ref.instance_id)
         return super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)  # type: ignore[misc]
 
-    def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
-        found: Found = super().find(*ids, key=key)  # type: ignore[misc]
-        if instance_id is not None:
+    def ask(self, question: Any) -> Any:
+        if not isinstance(question, Find) or question.instance_id is None:
+            return super().ask(question)  # type: ignore[misc]
+        found: Found = super().ask(Find(*question.ids, key=question.key))  # type: ignore[misc]
+        if found.rows:
             runs = {row.agent_instance_id for _, row in found.rows.values() if isinstance(row, AgentSpanRow)}
             runs |= {row.id for _, row in found.rows.values() if isinstance(row, AgentInstanceRow)}
-            assert runs <= {instance_id}
+            assert runs <= {question.instance_id}
         return found
 
     def _compare(self, id: str, instance_id: str | None) -> None:
@@ -44,7 +47,7 @@ class Routed:
             self.unnamed.append(id)
             return
         self.named += 1
-        stored = super().find(id).rows.get(id)  # type: ignore[misc]
+        stored = super().ask(Find(id)).rows.get(id)  # type: ignore[misc]
         assert stored is None or stored[1].agent_instance_id == instance_id
 
 

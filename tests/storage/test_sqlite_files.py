@@ -15,6 +15,7 @@ import agentspan
 from agentspan.errors import DatabaseUnusable, NotPermitted, StorageError
 from agentspan.model.changes import Put, Unit
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage, migrations, opening, tables
 from agentspan.testing.contract import Rows
 
@@ -259,14 +260,14 @@ def test_a_replaced_file_is_noticed_by_those_who_had_it_open(tmp_path: Path) -> 
         run = db.agent_instances.register("old")
         for _ in range(2):
             db.agent_spans.create(run.id, "tool", "active", {"name": "x"})
-        reading = db.storage.iter_spans(run.id)
+        reading = db.storage.ask(SpansOf(run.id))
         next(reading)
         for file in tmp_path.iterdir():
             file.unlink()
-        assert db.storage.find(run.id).rows == {}  # a reader of its own, which finds the new file
+        assert db.storage.ask(Find(run.id)).rows == {}  # a reader of its own, which finds the new file
         db.agent_instances.register("new")
         reading.close()  # type: ignore[attr-defined]
-        assert db.storage.find(run.id).rows == {}
+        assert db.storage.ask(Find(run.id)).rows == {}
         assert [agent.name for agent in db.agents.list()] == ["new"]
     with agentspan.open(path, read_only=True) as db:
         assert [agent.name for agent in db.agents.list()] == ["new"]
@@ -290,14 +291,12 @@ def test_a_group_whose_file_is_deleted_is_in_the_new_file_or_raises(tmp_path: Pa
 
     with agentspan.open(tmp_path / "runs.db") as db:
         db.agents.create("before")
-        groups = db.storage.capabilities().groups
-        assert groups is not None
         if goes_on:
             delete()
-            groups.group(work, 1.0)
+            db.storage.group(work, 1.0)
         else:
             with pytest.raises(StorageError, match=r"runs\.db was deleted or replaced in the middle"):
-                groups.group(work, 1.0)
+                db.storage.group(work, 1.0)
         assert [found.name for found in db.agents.list()] == ["a"] * goes_on
     assert len(calls) == 1
 
@@ -329,7 +328,7 @@ def test_a_file_that_is_deleted_while_it_is_made_is_made_again(
 def test_a_fork_leaves_a_thread_nothing_of_sqlite_to_free(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "runs.db") as db:
         db.agents.create("a")
-        cursor = db.storage._connections.cursor  # type: ignore[attr-defined]  # as a thread has it that wrote just now
+        cursor = db.storage.direct._connections.cursor  # type: ignore[attr-defined]  # as a thread has it that wrote just now
         child = os.fork()
         if child == 0:
             os._exit(0)

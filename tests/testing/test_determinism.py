@@ -10,6 +10,7 @@ import pytest
 import agentspan
 from agentspan import Tracer, clock, ids
 from agentspan.recording.git_commit import commit_replaced
+from agentspan.storage.questions import Account
 from agentspan.testing import CapturedRuns, capture, deterministic
 
 
@@ -23,7 +24,7 @@ def recorded(agent: Callable[[], Any]) -> list[Any]:
         for thing in (instance, *spans):
             for error in (getattr(thing, "error", None), (getattr(thing, "result_payload", None) or {}).get("error")):
                 assert error is None or error.pop("stacktrace")
-        return [runs.storage.account(), instance, *db.agents.list(), *spans]
+        return [runs.storage.ask(Account()), instance, *db.agents.list(), *spans]
 
 
 def test_the_same_is_recorded_each_time(agent: Callable[[], Any]) -> None:
@@ -36,12 +37,12 @@ def test_ids_are_pfids_that_ascend_from_a_fixed_time() -> None:
         tracer = Tracer(storage, raise_errors=True)
         with tracer.run("a") as run, tracer.span("tool", {"name": "x"}) as span:
             pass
-    found = [storage.account().id, run.id, span.id]
+    found = [storage.ask(Account()).id, run.id, span.id]
     assert all(map(ids.is_pfid, found))
     assert found == sorted(found)
     assert {ids.decode(id)[:2] for id in found} == {(1_777_636_800_000, 0)}
-    assert storage.account().partition == 0
-    assert storage.account().id.endswith("0001")
+    assert storage.ask(Account()).partition == 0
+    assert storage.ask(Account()).id.endswith("0001")
 
 
 def test_the_clock_begins_at_start_and_ticks() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from agentspan.database import Database
 from agentspan.model.status import SpanStatus
+from agentspan.storage.questions import SpansOf
 from agentspan.viewer import conversation, turns
 
 
@@ -43,7 +44,7 @@ class Recorded:
         return [(turn["role"], turn["text"]) for turn in self.turns()]
 
     def turns(self) -> list[turns.Turn]:
-        return conversation.of_run(self.db.storage.iter_spans(self.run))
+        return conversation.of_run(self.db.storage.ask(SpansOf(self.run)))
 
 
 def user(text: str) -> dict[str, Any]:

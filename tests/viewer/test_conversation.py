@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.analysis import messages
+from agentspan.storage.questions import Find, SpansOf
 from agentspan.viewer import conversation, turns
 from tests.viewer.recorded import Recorded, assistant, user
 
@@ -211,7 +212,7 @@ def test_a_list_that_a_tool_returned_stays_json() -> None:
 
 def test_an_llm_span_has_what_went_in_and_what_came_out(recorded: Recorded) -> None:
     span = recorded.add("llm", {"model": "m", "system": "Be kind.", "messages": [user("Hi")]}, {"text": "Hello!"})
-    row = recorded.db.storage.find(span).rows[span][1]
+    row = recorded.db.storage.ask(Find(span)).rows[span][1]
     found = conversation.of_span(row)  # type: ignore[arg-type]
     assert [(one["side"], one["role"], one["text"]) for one in found] == [
         ("in", "system", "Be kind."),
@@ -244,13 +245,13 @@ def test_whatever_was_recorded_can_be_read(payload: Any, result: Any) -> None:
         for turn in recorded.turns():
             assert isinstance(turn["text"], str)
             assert all(isinstance(call["arguments"], str) for call in turn["calls"])
-        for span in db.storage.iter_spans(recorded.run):
+        for span in db.storage.ask(SpansOf(recorded.run)):
             json.dumps(conversation.of_span(span))
 
 
 def test_spans_that_are_their_own_ancestors_end(recorded: Recorded) -> None:
     first = recorded.add("message", user("a"))
-    spans = list(recorded.db.storage.iter_spans(recorded.run))
+    spans = list(recorded.db.storage.ask(SpansOf(recorded.run)))
     assert conversation.of_run([spans[0]._replace(parent_span_id=first)])[0]["agent"] is None
 
 
@@ -258,7 +259,7 @@ def test_a_conversation_that_is_too_large_says_what_it_does_not_show(recorded: R
     for number in range(6):
         recorded.add("llm", {"model": "m", "messages": [user(f"{number} {'x' * 1000}")]}, {"text": f"answer {number}"})
         recorded.add("tool", {"name": "look", "arguments": {"q": number}}, {"output": f"found {number}"})
-    spans = [*recorded.db.storage.iter_spans(recorded.run)]
+    spans = [*recorded.db.storage.ask(SpansOf(recorded.run))]
     whole = conversation.of_run(spans)
     assert len(whole) == 18
     for cut, missing in (

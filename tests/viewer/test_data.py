@@ -1,12 +1,14 @@
 """A run as columns and in detail, the same over each storage."""
 
-from typing import Any, cast
+from typing import Any
 
 import agentspan
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.storage.protocol import Capabilities, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, Outlines, SpansOf
 from agentspan.viewer import data
+from tests.storage.plain import Plain
 
 SECOND = "2026-11-24T10:00:01Z"
 
@@ -21,7 +23,7 @@ def instance(db: Database, **fields: Any) -> AgentInstanceRow:
 
 
 def stored(db: Database, id: str) -> Any:
-    return db.storage.find(id).rows[id][1]
+    return db.storage.ask(Find(id)).rows[id][1]
 
 
 def finished(
@@ -128,29 +130,17 @@ def test_outlines_have_no_payload_but_where_a_list_needs_it(tmp_path: Any) -> No
     finished(db, run)
     finished(db, run, "step", payload={"a": 1})
     finished(db, run, status="failed", result_payload={"error": "no"})
-    outlines = db.storage.capabilities().outlines
-    assert outlines is not None
-    rows = outlines.outlines(run.id)
+    rows = db.storage.ask(Outlines(run.id))
     assert [(row.payload, row.result_payload) for row in rows] == [
         ("{}", None),
         ('{"a":1}', None),
         ("{}", '{"error":"no"}'),
     ]
-    whole = list(db.storage.iter_spans(run.id))
+    whole = list(db.storage.ask(SpansOf(run.id)))
     assert [row._replace(payload="", result_payload="") for row in rows] == [
         row._replace(payload="", result_payload="") for row in whole
     ]
     db.close()
-
-
-class WithoutOutlines:
-    """A storage that can no more than it must."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.iter_spans, self.find = storage.iter_spans, storage.find
-
-    def capabilities(self) -> Capabilities:
-        return Capabilities(backend="plain")
 
 
 def test_columns_are_the_same_with_outlines_and_without(tmp_path: Any) -> None:
@@ -159,10 +149,8 @@ def test_columns_are_the_same_with_outlines_and_without(tmp_path: Any) -> None:
     for name in ("tool", "step", "llm"):
         finished(db, run, name, payload={"name": "a", "model": "m"})
     quick = data.columns(db.storage, run, after=data.columns(db.storage, run, limit=1)["next"])
-    plain = WithoutOutlines(db.storage)
-    assert (
-        data.columns(cast(Storage, plain), run, after=data.columns(cast(Storage, plain), run, limit=1)["next"]) == quick
-    )
+    plain = Plain(db.storage)
+    assert data.columns(plain, run, after=data.columns(plain, run, limit=1)["next"]) == quick
     db.close()
 
 
@@ -210,11 +198,11 @@ def test_an_end_that_came_after_the_termination_is_told(db: Database) -> None:
     span = db.agent_spans.create(run.id, "tool", "active").id
     assert data.run_facts(db.storage, run)["closed"] is None
     db.agent_instances.terminate(run.id, "too dear")
-    assert data.detail(db.storage, db.storage.find(span).rows[span][1])["closed"] == "terminated"  # type: ignore[arg-type]
+    assert data.detail(db.storage, db.storage.ask(Find(span)).rows[span][1])["closed"] == "terminated"  # type: ignore[arg-type]
     db.agent_spans.finish(span)
     db.agent_instances.finish(run.id)
     late = "terminated; its own end came after the termination"
-    row, run_row = db.storage.find(span).rows[span][1], db.storage.find(run.id).rows[run.id][1]
+    row, run_row = db.storage.ask(Find(span)).rows[span][1], db.storage.ask(Find(run.id)).rows[run.id][1]
     assert data.detail(db.storage, row)["closed"] == late  # type: ignore[arg-type]
     assert data.run_facts(db.storage, run_row)["closed"] == late  # type: ignore[arg-type]
 

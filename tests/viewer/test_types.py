@@ -9,11 +9,10 @@ import pytest
 
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.messages import Call, Message, Part
-from agentspan.analysis.stats import Stat
 from agentspan.database import Database
 from agentspan.model.changes import Violation
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.protocol import SpanCounts
+from agentspan.storage.answers import SpanCounts, Stat
 from agentspan.viewer import assets, data
 from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import Asked, listing, unsummed

@@ -3,7 +3,8 @@
 import click
 
 from agentspan.cli.app import location_in, main, options
-from agentspan.storage.partitions import AHEAD, WIDTHS
+from agentspan.storage.answers import WIDTHS
+from agentspan.storage.questions import AHEAD
 
 
 @main.group()

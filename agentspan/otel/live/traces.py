@@ -33,6 +33,7 @@ from agentspan.recording.span_and_run import Run, Span
 from agentspan.recovery.writers import program_name
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.lookup import unique
+from agentspan.storage.questions import Find
 from agentspan.text import one_line
 
 ENDED = 1000
@@ -222,7 +223,7 @@ class Traces:
                 run_id = read_member(parent.trace_state.get(MEMBER)).run
                 row = unique(store, OtelTraceRow, id=id) if run_id is None else None
                 run_id = row.agent_instance_id if row is not None else run_id
-                found = None if run_id is None else store.find(run_id).rows.get(run_id)
+                found = None if run_id is None else store.ask(Find(run_id)).rows.get(run_id)
         except StorageError:  # a server that is away: the run goes on apart
             return None
         if found is None or not isinstance(found[1], AgentInstanceRow):

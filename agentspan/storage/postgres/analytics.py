@@ -1,17 +1,15 @@
-"""PostgreSQL's own answers about many runs (see Analytics): the same as `agentspan.analysis` gives row by row."""
+"""PostgreSQL's own answers about many runs: the same as storage.row_by_row has."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.analytics import (
+from agentspan.storage.answers import (
     BOUNDS_MS,
     FailureSum,
     FoundSpan,
-    Progress,
     RunBrief,
-    RunFilter,
     RunList,
     RunSum,
     RunSummary,
@@ -29,9 +27,19 @@ from agentspan.storage.postgres.index.run_sums import sums_of_runs
 from agentspan.storage.postgres.index.state import current
 from agentspan.storage.postgres.index.statistics import statistics
 from agentspan.storage.postgres.index.words import Words
-from agentspan.storage.postgres.lending import Lend, rows_of, storable
+from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.statements import FAILED, compared, quoted
-from agentspan.storage.run_filter import RunSort
+from agentspan.storage.questions import (
+    BriefsWhere,
+    FailureSums,
+    Question,
+    RunSums,
+    RunsWhere,
+    Search,
+    SpanStats,
+    StepUses,
+)
+from agentspan.storage.run_filter import RunFilter, RunSort
 
 _RUNS = """
 from agent_instances i
@@ -99,11 +107,11 @@ _FILTERED_HERE = frozenset(
     {"agent", "version", "session", "status", "since", "until", "failed", "grep", "git_commit", "task", "tags", "ids"}
 )
 _FILTERED_ELSEWHERE = {field.name: field.default for field in fields(RunFilter) if field.name not in _FILTERED_HERE}
-"""Filters that `analysis` applies row by row, with their defaults."""
+"""Filters that are applied row by row, with their defaults."""
 
 
 class PostgresAnalytics:
-    """See Analytics.
+    """Answers questions about many runs.
 
     Args:
         connections: those of the storage.
@@ -111,53 +119,37 @@ class PostgresAnalytics:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._reading: Lend = connections.reading
         tuning = connections.tuning
         self._numbers = Numbers(tuning.postgres_numbers_batch_spans, tuning.postgres_numbers_late_spans)
         self._words = Words(tuning.postgres_words_batch_spans, tuning.postgres_words_late_spans)
 
-    def find_runs(
-        self,
-        filter: RunFilter,
-        *,
-        limit: int | None,
-        offset: int,
-        sort: RunSort = "started",
-        progress: Progress | None = None,
-    ) -> RunList | None:
-        """See Analytics."""
-        if any(getattr(filter, name) != default for name, default in _FILTERED_ELSEWHERE.items()):
+    def runs_where(self, asked: RunsWhere) -> RunList | None:
+        """Return a page of the runs that match, and the sums over all of them; None for some filters."""
+        if any(getattr(asked.filter, name) != default for name, default in _FILTERED_ELSEWHERE.items()):
             return None
-        where, values = _where(filter)
-        with current(self._connections, self._numbers, progress) as (connection, cursor):
+        where, values = _where(asked.filter)
+        with current(self._connections, self._numbers, asked.progress) as (connection, cursor):
             summed, of_sums = sums_of_runs(cursor)
-            sql = _FOUND.format(where, summed, _SORTED[sort])
-            rows = rows_of(connection, sql, (*of_sums, *values, limit, offset))
+            sql = _FOUND.format(where, summed, _SORTED[asked.sort])
+            rows = rows_of(connection, sql, (*of_sums, *values, asked.limit, asked.offset))
         total, *sums = rows[0][:_TOTALS]
         width = _TOTALS + len(AgentInstanceRow._fields)
         found = [row for row in rows if row[_TOTALS] is not None]  # totals without a run: a page beyond the last one
         runs = [RunSummary(AgentInstanceRow._make(row[_TOTALS:width]), *row[width:]) for row in found]
         return RunList(runs, total, RunTotals(*sums))
 
-    def run_briefs(self, filter: RunFilter, *, progress: Progress | None = None) -> list[RunBrief] | None:
-        """See Analytics."""
-        found = self.find_runs(filter, limit=None, offset=0)
+    def briefs_where(self, asked: BriefsWhere) -> list[RunBrief] | None:
+        """Return all runs that match; None for some filters."""
+        found = self.runs_where(RunsWhere(asked.filter, progress=asked.progress))
         return None if found is None else [*map(brief_of, found.runs)]
 
-    def span_stats(
-        self,
-        *,
-        since: str | None,
-        until: str | None,
-        runs: Collection[str] | None = None,
-        progress: Progress | None = None,
-    ) -> list[Stat] | None:
-        """See Analytics."""
-        wanted = None if runs is None else storable(list(runs))
-        with current(self._connections, self._numbers, progress) as (connection, cursor):
+    def span_stats(self, asked: SpanStats) -> list[Stat]:
+        """Return statistics of spans, from the index if it can be used."""
+        wanted = None if asked.runs is None else storable(list(asked.runs))
+        with current(self._connections, self._numbers, asked.progress) as (connection, cursor):
             if cursor is not None:
-                return statistics(connection, cursor, since, until, wanted)
-            return self._from_all_spans(connection, since, until, wanted)
+                return statistics(connection, cursor, asked.since, asked.until, wanted)
+            return self._from_all_spans(connection, asked.since, asked.until, wanted)
 
     def _from_all_spans(
         self, connection: Connection, since: str | None, until: str | None, runs: list[str] | None
@@ -176,45 +168,40 @@ class PostgresAnalytics:
                 histograms.setdefault(key, [0] * (len(BOUNDS_MS) + 1))[bucket] += count
         return [_stat(row, histograms.get((row[0], row[1]))) for row in found]
 
-    def search_spans(
-        self,
-        words: Sequence[str],
-        *,
-        limit: int,
-        offset: int,
-        runs: Collection[str] | None = None,
-        progress: Progress | None,
-    ) -> tuple[list[FoundSpan], int] | None:
-        """See Analytics."""
-        wanted = None if runs is None else storable(list(runs))
-        with current(self._connections, self._words, progress) as (connection, cursor):
+    def search(self, asked: Search) -> tuple[list[FoundSpan], int]:
+        """Return a page of the spans that say all words first, from the index if it can be used."""
+        asked = replace(asked, runs=None if asked.runs is None else storable(list(asked.runs)))
+        with current(self._connections, self._words, asked.progress) as (connection, cursor):
             if cursor is not None:
-                return word_search.search(
-                    connection,
-                    cursor,
-                    words,
-                    limit,
-                    offset,
-                    runs=wanted,
-                    progress=progress,
-                    tuning=self._connections.tuning,
-                )
-            return searching.search(connection, words, limit, offset, runs=wanted, progress=progress)
+                return word_search.search(connection, cursor, asked, tuning=self._connections.tuning)
+            return searching.search(connection, asked)
 
-    def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
-        """See Analytics."""
-        with self._reading() as connection:
-            return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(runs)),)))]
+    def run_sums(self, asked: RunSums) -> list[RunSum]:
+        """Return the sums of runs by type and label."""
+        with self._connections.reading() as connection:
+            return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(asked.runs)),)))]
 
-    def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
-        """See Analytics."""
-        with self._reading() as connection:
-            return failures.failure_sums(connection, run_ids)
+    def failure_sums(self, asked: FailureSums) -> list[FailureSum]:
+        """Return the failures of runs."""
+        with self._connections.reading() as connection:
+            return failures.failure_sums(connection, asked)
 
-    def step_uses(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[StepUse] | None:
-        """See Analytics."""
-        with self._reading() as connection:
-            return failures.step_uses(connection, run_ids)
+    def step_uses(self, asked: StepUses) -> list[StepUse]:
+        """Return which steps runs used."""
+        with self._connections.reading() as connection:
+            return failures.step_uses(connection, asked)
+
+
+ANSWERS: Mapping[type[Question[Any]], Callable[[PostgresAnalytics, Any], Any]] = {
+    RunsWhere: PostgresAnalytics.runs_where,
+    BriefsWhere: PostgresAnalytics.briefs_where,
+    SpanStats: PostgresAnalytics.span_stats,
+    Search: PostgresAnalytics.search,
+    RunSums: PostgresAnalytics.run_sums,
+    FailureSums: PostgresAnalytics.failure_sums,
+    StepUses: PostgresAnalytics.step_uses,
+}
+"""What answers a question; None where it cannot."""
 
 
 def _stat(row: Sequence[Any], histogram: list[int] | None) -> Stat:

@@ -10,12 +10,12 @@ whose spans are distributed does not claim this.)
 import re
 
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.answers import Changed
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.statements import OUTLINE, SPAN_TABLES
 from agentspan.storage.postgres.values import is_storable
-from agentspan.storage.shared import Changed
+from agentspan.storage.questions import ChangedSpans
 
 _NOW = """
 select pg_snapshot_xmin(now.it)::text::bigint, pg_snapshot_xmax(now.it)::text::bigint,
@@ -29,33 +29,25 @@ _SPANS = " union all ".join(f"(select {OUTLINE} from {table} where {_WHERE})" fo
 _CURSOR = re.compile(r"(\d{1,20})\.(\d{1,10})\.(\d{1,15})\Z", re.ASCII)
 
 
-class PostgresChanges:
-    """See Changes. A cursor: the number of a transaction, the start of the server, since when the number is the lowest.
+def changed_spans(connections: Connections, asked: ChangedSpans) -> Changed:
+    """Return the spans that were committed since a cursor.
 
-    After a restart everything is read once more: the server may be a copy, whose numbers mean others.
+    A cursor has the number of a transaction, the start of the server, and since when the number is the lowest. After a
+    restart everything is read once more: the server may be a copy, whose numbers mean others.
     """
-
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
-
-    def changed(self, instance_id: str, cursor: str, *, after: str = "", limit: int | None = None) -> Changed:
-        """See Changes."""
-        if not is_storable(instance_id) or not is_storable(after):
-            return Changed([], "", 0.0)
-        with self._connections.glance() as connection:
-            return _changed(connection, instance_id, cursor, after, limit)
-
-
-def _changed(connection: Connection, run: str, cursor: str, after: str, limit: int | None) -> Changed:
-    xmin, xmax, now_ms, started = rows_of(connection, _NOW)[0]
-    known = _CURSOR.match(cursor)
-    before, since_ms = None, now_ms
-    if known is not None and int(known[2]) == started and int(known[1]) <= xmin:
-        before = int(known[1])
-        if before == xmin < xmax:
-            since_ms = int(known[3])
-    condition = "" if before is None else _SINCE
-    values = {"run": run, "after": after, "limit": limit, "xmin": 0 if before is None else before & 0xFFFFFFFF}
-    sql = f"select * from ({_SPANS.format(condition)}) spans order by id limit %(limit)s"
-    rows = [AgentSpanRow._make(row) for row in rows_of(connection, sql, values)]
+    if not is_storable(asked.instance_id) or not is_storable(asked.after):
+        return Changed([], "", 0.0)
+    with connections.glance() as connection:
+        xmin, xmax, now_ms, started = rows_of(connection, _NOW)[0]
+        known = _CURSOR.match(asked.cursor)
+        before, since_ms = None, now_ms
+        if known is not None and int(known[2]) == started and int(known[1]) <= xmin:
+            before = int(known[1])
+            if before == xmin < xmax:
+                since_ms = int(known[3])
+        condition = "" if before is None else _SINCE
+        low = 0 if before is None else before & 0xFFFFFFFF
+        values = {"run": asked.instance_id, "after": asked.after, "limit": asked.limit, "xmin": low}
+        sql = f"select * from ({_SPANS.format(condition)}) spans order by id limit %(limit)s"
+        rows = [AgentSpanRow._make(row) for row in rows_of(connection, sql, values)]
     return Changed(rows, f"{xmin}.{started}.{since_ms}", max(0.0, (now_ms - since_ms) / 1000))

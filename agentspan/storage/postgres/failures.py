@@ -1,15 +1,15 @@
 """Failed spans by signature, and the steps that runs used: read from the failed spans, and summed up by PostgreSQL."""
 
-from collections.abc import Collection
 from itertools import groupby
 from typing import Any
 
 from agentspan.schemas import signatures
 from agentspan.schemas.signatures import ErrorParts, Signature
-from agentspan.storage.analytics import FailureSum, StepUse
+from agentspan.storage.answers import FailureSum, StepUse
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.statements import FAILED
+from agentspan.storage.questions import FailureSums, StepUses
 
 _FAILURES = f"""
 select agent_instance_id, id, parent_span_id, coalesce(started_at, inserted_at), schema_name, label, result_payload
@@ -31,15 +31,15 @@ from (
 """
 
 
-def failure_sums(connection: Connection, run_ids: Collection[str]) -> list[FailureSum]:
+def failure_sums(connection: Connection, asked: FailureSums) -> list[FailureSum]:
     """Return the failures of these runs by run and signature."""
-    rows = rows_of(connection, _FAILURES, (storable(list(run_ids)),))
+    rows = rows_of(connection, _FAILURES, (storable(list(asked.run_ids)),))
     return [found for run, failed in groupby(rows, key=lambda row: row[0]) for found in _sums(run, list(failed))]
 
 
-def step_uses(connection: Connection, run_ids: Collection[str]) -> list[StepUse]:
+def step_uses(connection: Connection, asked: StepUses) -> list[StepUse]:
     """Return how often these runs used each type and label."""
-    return [*map(StepUse._make, rows_of(connection, _USES, (storable(list(run_ids)),)))]
+    return [*map(StepUse._make, rows_of(connection, _USES, (storable(list(asked.run_ids)),)))]
 
 
 def _sums(run: str, failed: list[Any]) -> list[FailureSum]:

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.model.status import CLOSERS, OPEN
-from agentspan.storage.partitions import Dropped
+from agentspan.storage.answers import Dropped
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.partition_ranges import Range
-from agentspan.storage.postgres.removal import BELONGS
 from agentspan.storage.postgres.statements import TIME
+from agentspan.storage.postgres.tasks import BELONGS
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from agentspan import ids
-from agentspan.storage.partitions import Width
+from agentspan.storage.answers import Width
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DEFAULT_WIDTH: Width = "week"

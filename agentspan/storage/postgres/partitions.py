@@ -6,12 +6,12 @@ may not change tables, and attaching a partition waits for every reader of the d
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from agentspan import clock
-from agentspan.storage.partitions import AHEAD, MOST_LATE, Dropped, Made, Partition, State, Width
+from agentspan.storage.answers import MOST_LATE, Dropped, Made, Partition, State, Width
 from agentspan.storage.postgres import partition_ranges
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections
@@ -19,6 +19,14 @@ from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.partition_dropping import added, drop, patiently
 from agentspan.storage.postgres.partition_ranges import Range, bound_at, following, name_of, time_of
 from agentspan.storage.postgres.tables import VERSION
+from agentspan.storage.questions import (
+    AHEAD,
+    DropPartitions,
+    MakePartitions,
+    MissingPartitions,
+    Partitions,
+    TablesState,
+)
 
 TABLE = "finished_spans"
 DEFAULT = f"{TABLE}_default"
@@ -53,60 +61,59 @@ class _Part(NamedTuple):
     rows: int | None
 
 
-class PostgresPartitions:
-    """See Partitions."""
+def partitions(connections: Connections, asked: Partitions) -> list[Partition]:
+    """Return all partitions by time."""
+    with connections.snapshot() as connection:
+        parts = parts_of(connection)
+        return [_described(connection, part) for part in parts]
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
 
-    def partitions(self) -> list[Partition]:
-        """See Partitions."""
-        with self._connections.snapshot() as connection:
-            parts = parts_of(connection)
-            return [_described(connection, part) for part in parts]
+def tables_state(connections: Connections, asked: TablesState) -> State:
+    """Return the version of the tables, and how far the index is."""
+    with connections.snapshot() as connection:
+        version: int = rows_of(connection, VERSION)[0][0]
+        late = {
+            part: rows_of(connection, _LATE, (target, MOST_LATE))[0][0] for part, target in rows_of(connection, _INDEX)
+        }
+    return State(version, late)
 
-    def state(self) -> State:
-        """See Partitions."""
-        with self._connections.snapshot() as connection:
-            version: int = rows_of(connection, VERSION)[0][0]
-            late = {
-                part: rows_of(connection, _LATE, (target, MOST_LATE))[0][0]
-                for part, target in rows_of(connection, _INDEX)
-            }
-        return State(version, late)
 
-    def missing(self, *, ahead: int = AHEAD) -> int:
-        """See Partitions."""
-        with self._connections.snapshot() as connection:
-            ranges = _ranges(parts_of(connection))
-            now = _now(connection)
-        width = partition_ranges.width_of(ranges)
-        return sum(1 for _ in partition_ranges.missing(ranges, width, since=now, now=now, ahead=ahead)) if ranges else 0
+def missing_partitions(connections: Connections, asked: MissingPartitions) -> int:
+    """Return how many partitions are missing."""
+    with connections.snapshot() as connection:
+        ranges = _ranges(parts_of(connection))
+        now = _now(connection)
+    width = partition_ranges.width_of(ranges)
+    if not ranges:
+        return 0
+    return sum(1 for _ in partition_ranges.missing(ranges, width, since=now, now=now, ahead=asked.ahead))
 
-    def make(
-        self, *, ahead: int = AHEAD, since: str | None = None, width: Width | None = None, wait_s: float = 5.0
-    ) -> Made:
-        """See Partitions. Which one is missing is found out under a lock, so that two programs make none twice."""
-        begins = None if since is None else clock.to_datetime(since)
-        names: list[str] = []
-        moved = 0
-        while True:
-            made = patiently(self._connections, lambda connection: _made_next(connection, ahead, begins, width), wait_s)
-            if made is None:
-                return Made(names, moved)
-            names.append(made[0])
-            moved += made[1]
 
-    def drop_old(self, before: str, is_dead: Callable[[str], bool], wait_s: float) -> Dropped:
-        """See Partitions."""
-        with self._connections.snapshot() as connection:
-            parts, now = parts_of(connection), _now(connection)
-        done = Dropped()
-        for part in parts:
-            end = None if part.range is None or part.range.end is None else time_of(part.range.end)
-            if part.range is not None and end is not None and end <= min(now, clock.to_datetime(before)):
-                done = added(done, drop(self._connections, part.name, part.range, before, is_dead, wait_s))
-        return done
+def make_partitions(connections: Connections, asked: MakePartitions) -> Made:
+    """Make those that are missing. Which one is, is found out under a lock, so that two programs make none twice."""
+    begins = None if asked.since is None else clock.to_datetime(asked.since)
+    names: list[str] = []
+    moved = 0
+    while True:
+        made = patiently(
+            connections, lambda connection: _made_next(connection, asked.ahead, begins, asked.width), asked.wait_s
+        )
+        if made is None:
+            return Made(names, moved)
+        names.append(made[0])
+        moved += made[1]
+
+
+def drop_partitions(connections: Connections, asked: DropPartitions) -> Dropped:
+    """Remove those that are old as a whole, the oldest first."""
+    with connections.snapshot() as connection:
+        parts, now = parts_of(connection), _now(connection)
+    done = Dropped()
+    for part in parts:
+        end = None if part.range is None or part.range.end is None else time_of(part.range.end)
+        if part.range is not None and end is not None and end <= min(now, clock.to_datetime(asked.before)):
+            done = added(done, drop(connections, part.name, part.range, asked.before, asked.is_dead, asked.wait_s))
+    return done
 
 
 def parts_of(connection: Connection) -> list[_Part]:

@@ -1,8 +1,8 @@
 """The reads of a schema, over a connection that sees one state: a snapshot's, or that of a transaction under way."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import psycopg
 
@@ -15,15 +15,46 @@ from agentspan.model.rows import (
     AgentSpanRow,
     ResourceType,
     Row,
+    ScoreRow,
     instance_of,
+)
+from agentspan.model.scores import counting
+from agentspan.storage.answers import (
+    Found,
+    KeyRow,
+    LatestScore,
+    Rows,
+    SpanCounts,
+    SpanMark,
+    SpanSum,
+    StoredKey,
+    span_counts,
+    with_rest,
 )
 from agentspan.storage.postgres import statements
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import Lend, rows_of, storable
 from agentspan.storage.postgres.pipelines import Statement, rows_of_each
-from agentspan.storage.postgres.score_reads import ScoreReads
 from agentspan.storage.postgres.values import is_storable
-from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, SpanSum, StoredKey, span_counts, with_rest
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import (
+    Account,
+    Counts,
+    Find,
+    LatestScores,
+    NewestScores,
+    Outlines,
+    Query,
+    Question,
+    SpanMarks,
+    SpansOf,
+    SpanSums,
+    StoredKeys,
+    Tags,
+    Violations,
+)
+
+T = TypeVar("T")
 
 FETCHED = 1000
 """Spans that are fetched at a time of a run that is read whole."""
@@ -31,106 +62,205 @@ _LIKELY: tuple[ResourceType, ...] = ("agent_span", "agent_instance")
 _OTHERS: tuple[ResourceType, ...] = tuple(type_ for type_ in ROWS if type_ not in _LIKELY)
 
 
-class Reads(ScoreReads):
-    """The reads of Storage, Outlines, Sums and Scores.
+_SCORES = f"{statements.SELECT['score']} where agent_instance_id = any(%s)"
+_TAGS = "select agent_instance_id, tag from tags where agent_instance_id = any(%s)"
+# Of each judge the newest; one that withdraws counts for nothing; of the judges of a run the newest.
+_LATEST = """
+select distinct on (target_id) target_id, value, label from (
+    select distinct on (target_id, identifier) target_id, value, label, explanation, inserted_at, id
+    from scores where name = %s and target_type = 'agent_instance'{0}
+    order by target_id, identifier, inserted_at desc, id desc
+) newest where value is not null or label is not null or explanation is not null
+order by target_id, inserted_at desc, id desc
+"""
+# A subquery for each run: with `= any` of 500 ids, PostgreSQL may read the whole table.
+_MARKS = (
+    "select asked.id, mark.* from unnest(%s::text[]) asked(id) cross join lateral ("
+    "select status, count(*), max(updated_at), count(ended_late) from agent_spans "
+    "where agent_instance_id = asked.id group by status) mark"
+)
+# The same where the tables are on several servers: a statement for each, whose statuses the other has not.
+_MARKS_APART = tuple(
+    f"select agent_instance_id, status, count(*), max(updated_at), count(ended_late) from {table} "
+    "where agent_instance_id = any(%s) group by 1, 2"
+    for table in statements.SPAN_TABLES
+)
+_KEYS = (
+    "select operation, key, request_hash, subject, inserted_at from idempotency_keys "
+    f"where (operation, key) > (%s, %s) and inserted_at >= coalesce({statements.TIME}, '-infinity') "
+    "order by operation, key limit %s"
+)
 
-    Args:
-        reading: lends the connection of a read of one statement.
-        snapshot: lends the connection of a read of several statements, which all see the same state.
+
+class Lends(NamedTuple):
+    """What lends connections to reads.
+
+    Attributes:
+        reading: for a read of one statement.
+        snapshot: for a read of several statements, which all see the same state.
         glance: the same for statements of which each returns some rows only; its BEGIN takes no round trip.
     """
 
-    def __init__(self, reading: Lend, snapshot: Lend, glance: Lend) -> None:
-        super().__init__(reading)
-        self.snapshot = snapshot
-        self._glance = glance
+    reading: Lend
+    snapshot: Lend
+    glance: Lend
 
-    def account(self) -> AccountRow:
-        """See Storage."""
-        with self.reading() as connection:
-            return AccountRow(*rows_of(connection, statements.SELECT["account"])[0])
 
-    def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
-        """See Storage. Spans, and a run that `instance_id` names, are found by one statement."""
-        if key is None and ids:
-            type_: ResourceType = "agent_instance" if ids == (instance_id,) else "agent_span"
-            with self.reading() as connection:
-                is_first = not connection.is_distributed or type_ == "agent_instance"
-                answer = rows_of(connection, *_by_ids(type_, ids)) if is_first else []
-            found, terminated = _with_reasons(answer, type_)
-            if len(found) == len({*ids}):
-                return Found({id: found[id] for id in ids}, None, terminated)
-        with self._glance() as connection:
-            return _found(connection, ids, key)
+class Reads:
+    """Answers questions over connections that are lent."""
 
-    def page(self, query: Query) -> Rows:
-        """See Storage."""
-        most = query.most_bytes
-        sql, values = statements.page(query) if most is None else statements.page_within(query, most)
-        if not all(is_storable(value) for value in values if isinstance(value, str)):
-            return Rows([], 0 if query.with_total else None)
-        make = ROWS[query.type]._make
-        with self._glance() if query.with_total else self.reading() as connection:
-            found = rows_of(connection, sql, values)
-            number = len(found)
-            is_all = not query.offset and not query.after and (query.limit is None or number < query.limit)
-            total = number if is_all or not query.with_total else rows_of(connection, *statements.total(query))[0][0]
-        page = Rows([], total if query.with_total else None)
-        if most is None:
-            page.rows.extend(map(make, found))
-            return page
-        page.rows.extend(make(row[:-2]) for row in found if row[-2] <= most)
-        is_cut = any(before + size > most for *_, before, size in found)
-        return with_rest(page, [row[0] for row in found[len(page.rows) :]]) if is_cut else page
+    def __init__(self, lends: Lends) -> None:
+        self.lends = lends
 
-    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
-        """See Storage."""
-        with self.reading() as connection:
-            few = rows_of(connection, statements.FIRST_SPANS, (instance_id, FETCHED + 1))
-        if len(few) <= FETCHED:  # as nearly all runs: one round trip instead of six
-            yield from map(AgentSpanRow._make, few)
-            return
-        process = os.getpid()
-        with self.snapshot() as connection, psycopg.ServerCursor(connection, "spans") as cursor:
-            cursor.execute(statements.SPANS, (instance_id,), binary=True)
-            while rows := cursor.fetchmany(FETCHED):
-                for row in rows:
-                    yield AgentSpanRow._make(row)
-                if os.getpid() != process:
-                    raise StorageError("this process was forked while it read the spans of a run; read them again")
+    def ask(self, question: Question[T]) -> T:
+        """Answer a question; where SQL cannot, row by row."""
+        answer = ANSWERS.get(type(question))
+        if answer is None:
+            return question.answered_slowly(cast(Storage, self))
+        return cast(T, answer(self.lends, question))
 
-    def outlines(
-        self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
-    ) -> list[AgentSpanRow]:
-        """See Outlines."""
-        changed = "" if since is None else f" and {statements.compared('updated_at', '>=', since)}"
-        values = (instance_id, after, *(() if since is None else (since,)), limit)
-        if len(storable([value for value in values if isinstance(value, str)])) < len(values) - 1:
-            return []
-        with self.reading() as connection:
-            rows = rows_of(connection, statements.OUTLINES.format(changed), values)
-        return [AgentSpanRow._make(row) for row in rows]
 
-    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
-        """See Storage."""
-        by_instance: dict[str, dict[str, int]] = {id: {} for id in instance_ids}
-        with self.reading() as connection:
-            for id, status, number in rows_of(connection, statements.COUNTS, (storable(instance_ids),)):
-                by_instance[id][status] = number
-        return {id: span_counts(numbers) for id, numbers in by_instance.items()}
+def _account(lends: Lends, asked: Account) -> AccountRow:
+    with lends.reading() as connection:
+        return AccountRow(*rows_of(connection, statements.SELECT["account"])[0])
 
-    def sums(self, instance_id: str) -> list[SpanSum]:
-        """See Sums."""
-        with self.reading() as connection:
-            return [SpanSum._make(row) for row in rows_of(connection, statements.SUMS, (instance_id,))]
 
-    def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> Mapping[str, list[Violation]]:
-        """See Storage."""
-        found: dict[str, list[Violation]] = {id: [] for id in span_ids}
-        with self.reading() as connection:
-            for id, *violation in rows_of(connection, statements.VIOLATIONS, (storable(span_ids),)):
-                found[id].append(Violation._make(violation))
-        return found
+def _find(lends: Lends, asked: Find) -> Found:
+    """Find rows. Spans, and a run that `instance_id` names, are found by one statement."""
+    ids = asked.ids
+    if asked.key is None and ids:
+        type_: ResourceType = "agent_instance" if ids == (asked.instance_id,) else "agent_span"
+        with lends.reading() as connection:
+            is_first = not connection.is_distributed or type_ == "agent_instance"
+            answer = rows_of(connection, *_by_ids(type_, ids)) if is_first else []
+        found, terminated = _with_reasons(answer, type_)
+        if len(found) == len({*ids}):
+            return Found({id: found[id] for id in ids}, None, terminated)
+    with lends.glance() as connection:
+        return _found(connection, ids, asked.key)
+
+
+def _page(lends: Lends, query: Query) -> Rows:
+    most = query.most_bytes
+    sql, values = statements.page(query) if most is None else statements.page_within(query, most)
+    if not all(is_storable(value) for value in values if isinstance(value, str)):
+        return Rows([], 0 if query.with_total else None)
+    make = ROWS[query.type]._make
+    with lends.glance() if query.with_total else lends.reading() as connection:
+        found = rows_of(connection, sql, values)
+        number = len(found)
+        is_all = not query.offset and not query.after and (query.limit is None or number < query.limit)
+        total = number if is_all or not query.with_total else rows_of(connection, *statements.total(query))[0][0]
+    page = Rows([], total if query.with_total else None)
+    if most is None:
+        page.rows.extend(map(make, found))
+        return page
+    page.rows.extend(make(row[:-2]) for row in found if row[-2] <= most)
+    is_cut = any(before + size > most for *_, before, size in found)
+    return with_rest(page, [row[0] for row in found[len(page.rows) :]]) if is_cut else page
+
+
+def _spans(lends: Lends, asked: SpansOf) -> Iterator[AgentSpanRow]:
+    with lends.reading() as connection:
+        few = rows_of(connection, statements.FIRST_SPANS, (asked.instance_id, FETCHED + 1))
+    if len(few) <= FETCHED:  # as nearly all runs: one round trip instead of six
+        yield from map(AgentSpanRow._make, few)
+        return
+    process = os.getpid()
+    with lends.snapshot() as connection, psycopg.ServerCursor(connection, "spans") as cursor:
+        cursor.execute(statements.SPANS, (asked.instance_id,), binary=True)
+        while rows := cursor.fetchmany(FETCHED):
+            for row in rows:
+                yield AgentSpanRow._make(row)
+            if os.getpid() != process:
+                raise StorageError("this process was forked while it read the spans of a run; read them again")
+
+
+def _outlines(lends: Lends, asked: Outlines) -> list[AgentSpanRow]:
+    since = asked.since
+    changed = "" if since is None else f" and {statements.compared('updated_at', '>=', since)}"
+    values = (asked.instance_id, asked.after, *(() if since is None else (since,)), asked.limit)
+    if len(storable([value for value in values if isinstance(value, str)])) < len(values) - 1:
+        return []
+    with lends.reading() as connection:
+        rows = rows_of(connection, statements.OUTLINES.format(changed), values)
+    return [AgentSpanRow._make(row) for row in rows]
+
+
+def _counts(lends: Lends, asked: Counts) -> Mapping[str, SpanCounts]:
+    by_instance: dict[str, dict[str, int]] = {id: {} for id in asked.instance_ids}
+    with lends.reading() as connection:
+        for id, status, number in rows_of(connection, statements.COUNTS, (storable(asked.instance_ids),)):
+            by_instance[id][status] = number
+    return {id: span_counts(numbers) for id, numbers in by_instance.items()}
+
+
+def _sums(lends: Lends, asked: SpanSums) -> list[SpanSum]:
+    with lends.reading() as connection:
+        return [SpanSum._make(row) for row in rows_of(connection, statements.SUMS, (asked.instance_id,))]
+
+
+def _violations(lends: Lends, asked: Violations) -> Mapping[str, list[Violation]]:
+    found: dict[str, list[Violation]] = {id: [] for id in asked.span_ids}
+    with lends.reading() as connection:
+        for id, *violation in rows_of(connection, statements.VIOLATIONS, (storable(asked.span_ids),)):
+            found[id].append(Violation._make(violation))
+    return found
+
+
+def _newest_scores(lends: Lends, asked: NewestScores) -> list[ScoreRow]:
+    with lends.reading() as connection:
+        return counting(map(ScoreRow._make, rows_of(connection, _SCORES, (storable(asked.instance_ids),))))
+
+
+def _latest_scores(lends: Lends, asked: LatestScores) -> Mapping[str, LatestScore]:
+    values = (asked.name,) if asked.source is None else (asked.name, asked.source)
+    if len(storable(values)) < len(values):
+        return {}
+    sql = _LATEST.format("" if asked.source is None else " and source = %s")
+    with lends.reading() as connection:
+        return {id: LatestScore(value, label) for id, value, label in rows_of(connection, sql, values)}
+
+
+def _tags(lends: Lends, asked: Tags) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {id: [] for id in asked.instance_ids}
+    with lends.reading() as connection:
+        for id, tag in rows_of(connection, _TAGS, (storable(asked.instance_ids),)):
+            found[id].append(tag)
+    return {id: sorted(tags) for id, tags in found.items()}
+
+
+def _span_marks(lends: Lends, asked: SpanMarks) -> Mapping[str, frozenset[SpanMark]]:
+    found: dict[str, set[SpanMark]] = {id: set() for id in asked.instance_ids}
+    with lends.reading() as connection:
+        for sql in _MARKS_APART if connection.is_distributed else (_MARKS,):
+            for id, *mark in rows_of(connection, sql, (storable(asked.instance_ids),)):
+                found[id].add(SpanMark._make(mark))
+    return {id: frozenset(marks) for id, marks in found.items()}
+
+
+def _stored_keys(lends: Lends, asked: StoredKeys) -> list[KeyRow]:
+    with lends.reading() as connection:
+        rows = rows_of(connection, _KEYS, (*(asked.after or ("", "")), asked.since or None, asked.limit))
+    return [KeyRow._make(row) for row in rows]
+
+
+ANSWERS: Mapping[type[Question[Any]], Callable[[Lends, Any], Any]] = {
+    Account: _account,
+    Find: _find,
+    Query: _page,
+    SpansOf: _spans,
+    Outlines: _outlines,
+    Counts: _counts,
+    SpanSums: _sums,
+    Violations: _violations,
+    NewestScores: _newest_scores,
+    LatestScores: _latest_scores,
+    Tags: _tags,
+    SpanMarks: _span_marks,
+    StoredKeys: _stored_keys,
+}
+"""What answers a question over lent connections."""
 
 
 def _by_ids(type_: ResourceType, ids: Sequence[str]) -> Statement:

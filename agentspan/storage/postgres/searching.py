@@ -5,18 +5,19 @@ texts, and a word that all spans have is read in all of them.
 """
 
 import heapq
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
 
 import psycopg
 
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.analytics import FoundSpan, Progress
+from agentspan.storage.answers import FoundSpan, Progress
 from agentspan.storage.first_said import SpanParts, search_run
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.reads import FETCHED
 from agentspan.storage.postgres.statements import SELECT
+from agentspan.storage.questions import Search
 from agentspan.storage.tokenizing import PREFIX, Matcher
 
 _TEXT = "concat_ws(' ', summary, payload, result_payload)"
@@ -28,22 +29,14 @@ RUNS = 100
 """Runs whose spans are read by one statement."""
 
 
-def search(
-    connection: Connection,
-    words: Sequence[str],
-    limit: int,
-    offset: int,
-    *,
-    runs: Collection[str] | None,
-    progress: Progress | None,
-) -> tuple[list[FoundSpan], int]:
-    """Return a page of the spans that say all these terms first, the latest first, and the number of all.
+def search(connection: Connection, asked: Search) -> tuple[list[FoundSpan], int]:
+    """Return a page of the spans that say all terms first, the latest first, and the number of all.
 
     Args:
         connection: within a snapshot.
-        words, runs: see Analytics.
     """
-    matcher, most = Matcher(words), offset + limit
+    words, runs, progress = asked.words, asked.runs, asked.progress
+    matcher, most = Matcher(words), asked.offset + asked.limit
     said = [_says(word) for word in words]
     # An earlier span that says the same part has the word, too, so spans without a word need not be read. Words that
     # must be adjacent may become so where any part is taken out: for those, runs are read whole.
@@ -62,7 +55,7 @@ def search(
         found, number = search_run(spans, matcher, most)
         total += number
         latest = heapq.nlargest(most, [*latest, *found], key=lambda one: one.span.id) if found else latest
-    page = latest[offset:]
+    page = latest[asked.offset :]
     return (_without_what_was_said(connection, page, matcher, most) if are_single else page), total
 
 

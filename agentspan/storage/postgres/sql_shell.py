@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 
 from agentspan.errors import InvalidValue
+from agentspan.storage.answers import Answer
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.driver_errors import translated
 from agentspan.storage.postgres.values import register_plain
-from agentspan.storage.protocol import Answer
 
 _READS = frozenset({"select", "with", "values", "table", "show", "explain"})
 _FIRST = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)

@@ -7,7 +7,7 @@ from agentspan.model.columns import columns_of, json_columns
 from agentspan.model.rows import ROWS, UNIQUE, AgentInstanceRow, AgentSpanRow, ResourceType, Value
 from agentspan.model.status import OPEN
 from agentspan.storage.postgres.values import is_time
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query
 
 FINISHED, OPEN_ONES = SPAN_TABLES = ("finished_spans", "open_spans")
 _SQL_TYPES = {str: "text", int: "bigint", float: "double precision"}

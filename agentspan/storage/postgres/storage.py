@@ -1,19 +1,21 @@
-"""The Storage protocol over one schema of PostgreSQL: connections from one module, reads and writes from others."""
+"""A storage in one schema of PostgreSQL: connections from one module, reads and writes from others."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 
 from agentspan.errors import DatabaseUnusable, InDoubt, StorageError
 from agentspan.model.changes import Outcome, Unit
+from agentspan.storage.answers import Answer
 from agentspan.storage.location import Location
 from agentspan.storage.patience import as_long_as_it_takes
-from agentspan.storage.postgres import migrating, tables
+from agentspan.storage.postgres import migrating, partitions, tables, tasks
+from agentspan.storage.postgres.analytics import ANSWERS as ABOUT_RUNS
 from agentspan.storage.postgres.analytics import PostgresAnalytics
-from agentspan.storage.postgres.changes import PostgresChanges
+from agentspan.storage.postgres.changes import changed_spans
 from agentspan.storage.postgres.checking import problems
 from agentspan.storage.postgres.citus import is_distributed
 from agentspan.storage.postgres.connection import Backend, Connection
@@ -21,16 +23,32 @@ from agentspan.storage.postgres.connections import MOST, Connections
 from agentspan.storage.postgres.doubt import Unanswered, applied_before, in_doubt, subjects_of
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
 from agentspan.storage.postgres.migrations import MIGRATIONS, Migration, newest
-from agentspan.storage.postgres.notes import PostgresNotes
-from agentspan.storage.postgres.partitions import PostgresPartitions
 from agentspan.storage.postgres.pipelines import Ahead
-from agentspan.storage.postgres.reads import Reads
-from agentspan.storage.postgres.removal import PostgresRemoval
+from agentspan.storage.postgres.reads import ANSWERS, Lends, Reads
 from agentspan.storage.postgres.single_statements import Together, outcome_of, single_of, together
 from agentspan.storage.postgres.sql_shell import ask
-from agentspan.storage.postgres.transfer import PostgresTransfer
 from agentspan.storage.postgres.writes import apply_all, apply_unit
-from agentspan.storage.protocol import Answer, Capabilities, Storage
+from agentspan.storage.protocol import Capabilities, Storage
+from agentspan.storage.questions import (
+    ChangedSpans,
+    Damage,
+    DropPartitions,
+    Find,
+    ForgetNotes,
+    MakePartitions,
+    MissingPartitions,
+    Notes,
+    NotesCount,
+    Partitions,
+    PutKeys,
+    PutNote,
+    Question,
+    RemoveKeys,
+    RemoveRuns,
+    Select,
+    TablesState,
+    WaitAtMost,
+)
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
@@ -63,13 +81,8 @@ class PostgresStorage(Reads):
     ) -> None:
         connections = Connections(location, read_only=read_only, wait_s=wait_s, tuning=tuning)
         self._connections = connections
-        super().__init__(connections.reading, connections.snapshot, connections.glance)
+        super().__init__(Lends(connections.reading, connections.snapshot, connections.glance))
         self._analytics = PostgresAnalytics(connections)
-        self._removal = PostgresRemoval(connections)
-        self._transfer = PostgresTransfer(connections)
-        self._notes = PostgresNotes(connections)
-        self._changes = PostgresChanges(connections)
-        self._partitions = PostgresPartitions(connections)
         # Units that were sent and not answered, by the ids of the rows that they change; empty nearly always.
         self._doubts: dict[str, tuple[Unit, Backend]] = {}
         try:
@@ -102,29 +115,43 @@ class PostgresStorage(Reads):
         connections.is_distributed = is_distributed(connections)
 
     def capabilities(self) -> Capabilities:
-        """See Storage."""
+        """Return what it can do. Where spans are distributed, transactions have no common numbers."""
+        connections = self._connections
         return Capabilities(
             backend=BACKEND,
-            location=self._connections.location,
-            groups=self,
-            removal=self._removal,
-            outlines=self,
-            analytics=self._analytics,
-            check=self,
-            waiting=self,
-            sql=self,
-            sums=self,
-            scores=self,
-            transfer=self._transfer,
-            notes=self._notes,
-            changes=None if self._connections.is_distributed else self._changes,
-            partitions=self._partitions,
+            answers=_ANSWERED - {ChangedSpans} if connections.is_distributed else _ANSWERED,
+            location=connections.location,
             concurrency=MOST - 4,  # of the connections, some are for reads
-            page_rows=self._connections.tuning.page_rows,
+            page_rows=connections.tuning.page_rows,
         )
 
+    def ask(self, question: Question[T]) -> T:
+        """Answer a question by SQL, else row by row."""
+        kind = type(question)
+        if kind in _OWN:
+            return cast(T, getattr(self, _OWN[kind])(question))
+        if kind in _OVER_CONNECTIONS:
+            return cast(T, _OVER_CONNECTIONS[kind](self._connections, question))
+        if kind in ABOUT_RUNS:
+            found = ABOUT_RUNS[kind](self._analytics, question)
+            return question.answered_slowly(self) if found is None else cast(T, found)
+        return super().ask(question)
+
+    def _damage(self, asked: Damage) -> list[str]:
+        with self._connections.snapshot() as connection:
+            return problems(connection)
+
+    def _select(self, asked: Select) -> Answer:
+        self._connections.check_open()
+        return ask(self._connections, asked.query, asked.values)
+
+    def _wait_at_most(self, asked: WaitAtMost) -> None:
+        """Change how long reads wait for a connection; they wait for no lock."""
+        self._connections.check_open()
+        self._connections.wait_s = asked.wait_s
+
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage.
+        """Apply units.
 
         A unit that is one statement is one round trip, without BEGIN and COMMIT. Several of those are two: BEGIN and
         all statements, then COMMIT.
@@ -158,7 +185,7 @@ class PostgresStorage(Reads):
         try:
             for backend in {backend for _, backend in doubts.values()}:
                 self._connections.end(backend, wait_s)
-            found = self.find(*doubts)
+            found = self.ask(Find(*doubts))
         except StorageError as error:
             raise InDoubt(in_doubt(self._connections.location)) from error
         known: dict[int, Outcome] = {}
@@ -211,7 +238,7 @@ class PostgresStorage(Reads):
         return self._connections.transact(rest, wait_s, ahead=ahead)
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """See Groups."""
+        """Call `work` in one transaction; all of it is taken back where a unit of it broke."""
 
         def grouped(connection: Connection) -> T:
             group = _Group(connection, self._connections.location)
@@ -222,24 +249,30 @@ class PostgresStorage(Reads):
 
         return self._connections.transact(grouped, wait_s, once=True)
 
-    def wait_at_most(self, wait_s: float) -> None:
-        """See Waiting. Reads wait for no lock; this is how long they wait for a connection."""
-        self._connections.check_open()
-        self._connections.wait_s = wait_s
-
-    def check(self) -> list[str]:
-        """See Check."""
-        with self.snapshot() as connection:
-            return problems(connection)
-
-    def select(self, query: str, values: Sequence[Any] = ()) -> Answer:
-        """See Sql."""
-        self._connections.check_open()
-        return ask(self._connections, query, values)
-
     def close(self) -> None:
-        """See Storage."""
+        """Close the connections."""
         self._connections.close()
+
+
+_OWN: Mapping[type[Question[Any]], str] = {Damage: "_damage", Select: "_select", WaitAtMost: "_wait_at_most"}
+"""The method that answers a question."""
+_OVER_CONNECTIONS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
+    ChangedSpans: changed_spans,
+    RemoveRuns: tasks.remove_runs,
+    RemoveKeys: tasks.remove_keys,
+    PutKeys: tasks.put_keys,
+    Notes: tasks.notes,
+    NotesCount: tasks.notes_count,
+    PutNote: tasks.put_note,
+    ForgetNotes: tasks.forget_notes,
+    Partitions: partitions.partitions,
+    TablesState: partitions.tables_state,
+    MissingPartitions: partitions.missing_partitions,
+    MakePartitions: partitions.make_partitions,
+    DropPartitions: partitions.drop_partitions,
+}
+"""What answers a question over connections of its own choice."""
+_ANSWERED: frozenset[type[Question[Any]]] = frozenset({*ANSWERS, *ABOUT_RUNS, *_OWN, *_OVER_CONNECTIONS})
 
 
 class _Group(Reads):
@@ -247,17 +280,17 @@ class _Group(Reads):
 
     def __init__(self, connection: Connection, location: Location) -> None:
         lend: Callable[[], AbstractContextManager[Connection]] = partial(_lent, connection, location)
-        super().__init__(lend, lend, lend)
+        super().__init__(Lends(lend, lend, lend))
         self._connection = connection
         self._location = location
         self.broken: Exception | None = None
 
     def capabilities(self) -> Capabilities:
-        """See Storage."""
-        return Capabilities(backend=BACKEND, outlines=self, sums=self, scores=self)
+        """Return what can be asked within a transaction."""
+        return Capabilities(backend=BACKEND, answers=frozenset(ANSWERS))
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage; durable when the group is committed, which it is not after an error in here."""
+        """Apply units; they are durable when the group is committed, which it is not after an error in here."""
         try:
             return apply_all(self._connection, units, stop_at_refusal)
         except DRIVER_ERRORS as error:
@@ -266,6 +299,10 @@ class _Group(Reads):
         except Exception as error:
             self.broken = error
             raise
+
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """Call `work` with this group, of which it is a part."""
+        return work(self)
 
     def close(self) -> None:
         """Do nothing: the owner closes the storage."""

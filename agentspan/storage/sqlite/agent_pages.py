@@ -17,7 +17,8 @@ from itertools import accumulate, chain
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow, Row
-from agentspan.storage.protocol import Query, Rows, with_rest
+from agentspan.storage.answers import Rows, with_rest
+from agentspan.storage.questions import Query
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.lending import CHUNK, chunks
 from agentspan.storage.sqlite.page_rows import rows_within, up_to

@@ -1,10 +1,11 @@
 """The reads of a file, over a connection that sees one state: a snapshot's, or that of a transaction under way."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any, TypeVar, cast
 
-from agentspan.model.changes import Key, Violation
+from agentspan.model.changes import Violation
 from agentspan.model.rows import (
     ROWS,
     AccountRow,
@@ -12,14 +13,45 @@ from agentspan.model.rows import (
     AgentSpanRow,
     ResourceType,
     Row,
+    ScoreRow,
     instance_of,
 )
-from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, SpanSum, StoredKey, span_counts, with_rest
+from agentspan.model.scores import age, counting
+from agentspan.storage.answers import (
+    Found,
+    KeyRow,
+    LatestScore,
+    Rows,
+    SpanCounts,
+    SpanMark,
+    SpanSum,
+    StoredKey,
+    span_counts,
+    with_rest,
+)
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import (
+    Account,
+    Counts,
+    Find,
+    LatestScores,
+    NewestScores,
+    Outlines,
+    Query,
+    Question,
+    SpanMarks,
+    SpansOf,
+    SpanSums,
+    StoredKeys,
+    Tags,
+    Violations,
+)
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.lending import chunks
+from agentspan.storage.sqlite.lending import Lend, chunks
 from agentspan.storage.sqlite.page_rows import rows_within
-from agentspan.storage.sqlite.score_reads import ScoreReads
 from agentspan.storage.sqlite.tables import table_of
+
+T = TypeVar("T")
 
 # Where an id is looked for, the likeliest first.
 _TYPES: tuple[ResourceType, ...] = (
@@ -38,88 +70,148 @@ _TYPES: tuple[ResourceType, ...] = (
 )
 
 
-class Reads(ScoreReads):
-    """The reads of Storage, Outlines, Sums and Scores.
+class Reads:
+    """Answers questions over connections that are lent.
 
     Args:
-        reading: lends the connection of each read.
+        reading: lends the connection of each answer.
     """
 
-    def account(self) -> AccountRow:
-        """See Storage."""
-        with self.reading() as connection:
-            return AccountRow(*connection.execute(statements.SELECT["account"]).fetchone())
+    def __init__(self, reading: Lend) -> None:
+        self.reading = reading
 
-    def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
-        """See Storage."""
+    def ask(self, question: Question[T]) -> T:
+        """Answer a question; where SQL cannot, row by row."""
+        kind = type(question)
+        if kind is SpansOf:
+            return cast(T, self._spans(cast(SpansOf, question)))
+        answer = ANSWERS.get(kind)
+        if answer is None:
+            return question.answered_slowly(cast(Storage, self))
         with self.reading() as connection:
-            stored = None
-            if key is not None:
-                values = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
-                stored = StoredKey(*values) if values is not None else None
-            rows: dict[str, tuple[ResourceType, Row]] = {}
-            terminated: dict[str, str] = {}
-            for id in (*ids, stored.subject) if stored is not None else ids:
-                located = locate(connection, id)
-                if located is not None:
-                    rows[id] = located
-                    reason = terminated_in(connection, located[1])
-                    if reason is not None:
-                        terminated[instance_of(located[1])] = reason
-            return Found(rows, stored, terminated)
+            return cast(T, answer(connection, question))
 
-    def page(self, query: Query) -> Rows:
-        """See Storage."""
+    def _spans(self, asked: SpansOf) -> Iterator[AgentSpanRow]:
         with self.reading() as connection:
-            rows, is_cut = rows_within(connection, *statements.page(query), ROWS[query.type], query.most_bytes)
-            rest: list[str] = []
-            if is_cut:
-                left = None if query.limit is None else query.limit - len(rows)
-                others = replace(query, offset=query.offset + len(rows), limit=left)
-                only_ids = f"select id from {table_of(query.type)}"
-                rest = [id for (id,) in connection.execute(*statements.page(others, only_ids))]
-            if not query.with_total:
-                return with_rest(Rows(rows), rest) if is_cut else Rows(rows)
-            number = len(rows) + len(rest)
-            is_all = not query.offset and not query.after and (query.limit is None or number < query.limit)
-            total = number if is_all else connection.execute(*statements.total(query)).fetchone()[0]
-            return with_rest(Rows(rows, total), rest) if is_cut else Rows(rows, total)
+            yield from map(AgentSpanRow._make, connection.execute(statements.SPANS, (asked.instance_id,)))
 
-    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
-        """See Storage."""
-        with self.reading() as connection:
-            yield from map(AgentSpanRow._make, connection.execute(statements.SPANS, (instance_id,)))
 
-    def outlines(
-        self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
-    ) -> list[AgentSpanRow]:
-        """See Outlines."""
-        values = (instance_id, after, since or "", -1 if limit is None else limit)
-        with self.reading() as connection:
-            return [AgentSpanRow._make(row) for row in connection.execute(statements.OUTLINES, values)]
+def _account(connection: sqlite3.Connection, asked: Account) -> AccountRow:
+    return AccountRow(*connection.execute(statements.SELECT["account"]).fetchone())
 
-    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
-        """See Storage."""
-        by_instance: dict[str, dict[str, int]] = {id: {} for id in instance_ids}
-        with self.reading() as connection:
-            for chunk in chunks(instance_ids):
-                for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
-                    by_instance[id][status] = number
-        return {id: span_counts(numbers) for id, numbers in by_instance.items()}
 
-    def sums(self, instance_id: str) -> list[SpanSum]:
-        """See Sums."""
-        with self.reading() as connection:
-            return [SpanSum._make(row) for row in connection.execute(statements.SUMS, (instance_id,))]
+def _found(connection: sqlite3.Connection, asked: Find) -> Found:
+    stored = None
+    if asked.key is not None:
+        values = connection.execute(statements.KEY, (asked.key.operation, asked.key.key)).fetchone()
+        stored = StoredKey(*values) if values is not None else None
+    rows: dict[str, tuple[ResourceType, Row]] = {}
+    terminated: dict[str, str] = {}
+    for id in (*asked.ids, stored.subject) if stored is not None else asked.ids:
+        located = locate(connection, id)
+        if located is not None:
+            rows[id] = located
+            reason = terminated_in(connection, located[1])
+            if reason is not None:
+                terminated[instance_of(located[1])] = reason
+    return Found(rows, stored, terminated)
 
-    def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> Mapping[str, list[Violation]]:
-        """See Storage."""
-        found: dict[str, list[Violation]] = {id: [] for id in span_ids}
-        with self.reading() as connection:
-            for chunk in chunks(span_ids):
-                for id, *violation in connection.execute(statements.violations(len(chunk)), chunk):
-                    found[id].append(Violation._make(violation))
-        return found
+
+def page_of(connection: sqlite3.Connection, query: Query) -> Rows:
+    """Return the rows of a query."""
+    rows, is_cut = rows_within(connection, *statements.page(query), ROWS[query.type], query.most_bytes)
+    rest: list[str] = []
+    if is_cut:
+        left = None if query.limit is None else query.limit - len(rows)
+        others = replace(query, offset=query.offset + len(rows), limit=left)
+        only_ids = f"select id from {table_of(query.type)}"
+        rest = [id for (id,) in connection.execute(*statements.page(others, only_ids))]
+    if not query.with_total:
+        return with_rest(Rows(rows), rest) if is_cut else Rows(rows)
+    number = len(rows) + len(rest)
+    is_all = not query.offset and not query.after and (query.limit is None or number < query.limit)
+    total = number if is_all else connection.execute(*statements.total(query)).fetchone()[0]
+    return with_rest(Rows(rows, total), rest) if is_cut else Rows(rows, total)
+
+
+def _outlines(connection: sqlite3.Connection, asked: Outlines) -> list[AgentSpanRow]:
+    values = (asked.instance_id, asked.after, asked.since or "", -1 if asked.limit is None else asked.limit)
+    return [AgentSpanRow._make(row) for row in connection.execute(statements.OUTLINES, values)]
+
+
+def _counted(connection: sqlite3.Connection, asked: Counts) -> Mapping[str, SpanCounts]:
+    by_instance: dict[str, dict[str, int]] = {id: {} for id in asked.instance_ids}
+    for chunk in chunks(asked.instance_ids):
+        for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
+            by_instance[id][status] = number
+    return {id: span_counts(numbers) for id, numbers in by_instance.items()}
+
+
+def _sums(connection: sqlite3.Connection, asked: SpanSums) -> list[SpanSum]:
+    return [SpanSum._make(row) for row in connection.execute(statements.SUMS, (asked.instance_id,))]
+
+
+def _violations(connection: sqlite3.Connection, asked: Violations) -> Mapping[str, list[Violation]]:
+    found: dict[str, list[Violation]] = {id: [] for id in asked.span_ids}
+    for chunk in chunks(asked.span_ids):
+        for id, *violation in connection.execute(statements.violations(len(chunk)), chunk):
+            found[id].append(Violation._make(violation))
+    return found
+
+
+def _newest_scores(connection: sqlite3.Connection, asked: NewestScores) -> list[ScoreRow]:
+    found: list[ScoreRow] = []
+    for chunk in chunks(asked.instance_ids):
+        found += counting(map(ScoreRow._make, connection.execute(statements.scores(len(chunk)), chunk)))
+    return sorted(found, key=age)
+
+
+def _latest_scores(connection: sqlite3.Connection, asked: LatestScores) -> Mapping[str, LatestScore]:
+    statement = statements.LATEST_SCORES.format(source="1" if asked.source is None else "source = ?")
+    values = (asked.name,) if asked.source is None else (asked.name, asked.source)
+    latest: dict[str, tuple[str, LatestScore]] = {}
+    for id, value, label, withdraws, at in connection.execute(statement, values):
+        if not withdraws and (id not in latest or latest[id][0] < at):
+            latest[id] = at, LatestScore(value, label)
+    return {id: score for id, (_, score) in latest.items()}
+
+
+def _tags(connection: sqlite3.Connection, asked: Tags) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {id: [] for id in asked.instance_ids}
+    for chunk in chunks(asked.instance_ids):
+        for id, tag in connection.execute(statements.tags(len(chunk)), chunk):
+            found[id].append(tag)
+    return {id: sorted(tags) for id, tags in found.items()}
+
+
+def _span_marks(connection: sqlite3.Connection, asked: SpanMarks) -> Mapping[str, frozenset[SpanMark]]:
+    found: dict[str, set[SpanMark]] = {id: set() for id in asked.instance_ids}
+    for chunk in chunks(asked.instance_ids):
+        for id, *mark in connection.execute(statements.marks(len(chunk)), chunk):
+            found[id].add(SpanMark._make(mark))
+    return {id: frozenset(marks) for id, marks in found.items()}
+
+
+def _stored_keys(connection: sqlite3.Connection, asked: StoredKeys) -> list[KeyRow]:
+    values = (*(asked.after or ("", "")), asked.since, asked.limit)
+    return [KeyRow._make(row) for row in connection.execute(statements.STORED_KEYS, values)]
+
+
+ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] = {
+    Account: _account,
+    Find: _found,
+    Query: page_of,
+    Outlines: _outlines,
+    Counts: _counted,
+    SpanSums: _sums,
+    Violations: _violations,
+    NewestScores: _newest_scores,
+    LatestScores: _latest_scores,
+    Tags: _tags,
+    SpanMarks: _span_marks,
+    StoredKeys: _stored_keys,
+}
+"""What answers a question over one connection."""
 
 
 def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:

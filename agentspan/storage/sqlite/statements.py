@@ -2,9 +2,9 @@
 
 from functools import lru_cache
 
-from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType
+from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType, ScoreRow
 from agentspan.model.status import OPEN
-from agentspan.storage.protocol import Query
+from agentspan.storage.questions import Query
 from agentspan.storage.sqlite.contents.joining import ALL_BITS, BIT, BITS, with_blobs
 from agentspan.storage.sqlite.tables import table_of
 
@@ -138,6 +138,39 @@ def violations(number: int) -> str:
         "select agent_span_id, side, path, keyword, message from schema_violations "
         f"where agent_span_id in ({marks}) order by id"
     )
+
+
+def scores(number: int) -> str:
+    """Return the SELECT of the scores of so many instances and their spans."""
+    marks = ", ".join("?" * number)
+    return f"select {', '.join(ScoreRow._fields)} from scores where agent_instance_id in ({marks})"
+
+
+# A bare column beside max() is from the row that has the maximum. Explanations stay unread: they may be long.
+# 100,000 scores of 10,000 runs: 0.11 s of CPU without an SQL index by name, 0.08 with one, which every write would pay.
+LATEST_SCORES = """
+select target_id, value, label, value is null and label is null and explanation is null, max(inserted_at || id)
+from scores where name = ? and target_type = 'agent_instance' and {source} group by target_id, identifier
+"""
+
+
+def tags(number: int) -> str:
+    """Return the SELECT of the tags of so many instances."""
+    return f"select agent_instance_id, tag from tags where agent_instance_id in ({', '.join('?' * number)})"
+
+
+def marks(number: int) -> str:
+    """Return the SELECT of the marks of the spans of so many instances."""
+    return (
+        "select agent_instance_id, status, count(*), max(updated_at), count(ended_late) from agent_spans "
+        f"where agent_instance_id in ({', '.join('?' * number)}) group by agent_instance_id, status"
+    )
+
+
+STORED_KEYS = (
+    "select operation, key, request_hash, subject, inserted_at from idempotency_keys "
+    "where (operation, key) > (?, ?) and inserted_at >= ? order by operation, key limit ?"
+)
 
 
 def page(query: Query, select: str = "") -> tuple[str, list[object]]:

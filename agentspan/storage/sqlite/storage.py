@@ -1,8 +1,8 @@
-"""The Storage protocol over one SQLite file: connections from one module, reads and writes from two others."""
+"""A storage in one SQLite file: connections from one module, reads and writes from others; and views of it."""
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,21 +10,22 @@ from typing import Any, TypeVar, cast
 
 from agentspan.errors import DatabaseUnusable, InvalidValue, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
+from agentspan.storage.answers import Answer, Rows
 from agentspan.storage.location import SQLITE, Location
-from agentspan.storage.protocol import Answer, Capabilities, FileReplaced, Query, Rows, Storage
+from agentspan.storage.protocol import Capabilities, FileReplaced, Storage
+from agentspan.storage.questions import BackUp, Damage, Query, Question, Select, SpansOf, WaitAtMost
 from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.busy import is_busy, waiting
 from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error
-from agentspan.storage.sqlite.index.analytics import IndexAnalytics, IndexParts
+from agentspan.storage.sqlite.index.answers import ANSWERS as INDEXED
+from agentspan.storage.sqlite.index.answers import Index, IndexParts
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import SpanSums
-from agentspan.storage.sqlite.lending import Lend
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
-from agentspan.storage.sqlite.reads import Reads, terminated_in
-from agentspan.storage.sqlite.transfer import FileTransfer
-from agentspan.storage.sqlite.upkeep import Upkeep
+from agentspan.storage.sqlite.reads import ANSWERS, Reads, page_of, terminated_in
+from agentspan.storage.sqlite.upkeep import TASKS, Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_put
 from agentspan.tuning import STANDARD, Tuning
 
@@ -35,83 +36,7 @@ Look = Callable[[], None]
 """Does what is due before a read; of a storage that sees journals, it drains and recovers them."""
 
 
-class FileReads(Reads):
-    """All that reads one file: what SQLiteStorage and Seeing share.
-
-    Args:
-        look: called before each read; None where nothing is due.
-        pages: what is kept for pages of agents' spans.
-        parts: those of the index beside the file.
-    """
-
-    def __init__(
-        self, connections: Connections, look: Look | None = None, *, pages: AgentPages, parts: IndexParts
-    ) -> None:
-        super().__init__(connections.snapshot if look is None else partial(_after, look, connections.snapshot))
-        self.path = connections.path
-        self._connections = connections
-        self._look = look
-        self._agent_pages = pages
-        self._transfer = FileTransfer(self.reading, connections)
-        pause_s = connections.tuning.index_pause_s
-        self._analytics = IndexAnalytics(connections.path, parts, partial(_apart, connections, look), pause_s=pause_s)
-
-    def page(self, query: Query) -> Rows:
-        """See Storage."""
-        self._connections.check_file()
-        if agent_pages.answers(query):
-            with self.reading() as connection:
-                found = self._agent_pages.page(connection, query)
-            if found is not None:
-                return found
-        return super().page(query)
-
-    def check(self) -> list[str]:
-        """See Check."""
-        from agentspan.storage.sqlite.checking import problems
-
-        with self.reading() as connection:
-            return problems(connection)
-
-    def backup(self, path: str | os.PathLike[str]) -> int:
-        """See Backup."""
-        from agentspan.storage.sqlite import copying
-
-        target = Path(path).absolute()
-        copying.check_target(target)
-        with self.reading() as connection:
-            copying.copy(connection, target)
-        return target.stat().st_size
-
-    def select(self, query: str, values: Sequence[Any] = ()) -> Answer:
-        """See Sql."""
-        from agentspan.storage.sqlite.sql_shell import ask
-
-        self._connections.check_open()
-        if self._look is not None:
-            self._look()
-        try:
-            return ask(self.path, query, tuple(values))
-        except sqlite3.Error as error:
-            if is_damage(error):
-                raise storage_error(error, self.path) from error
-            raise InvalidValue("query", f"SQLite says: {error}") from None
-
-
-def _after(look: Look, lend: Lend) -> AbstractContextManager[sqlite3.Connection]:
-    look()
-    return lend()
-
-
-def _apart(connections: Connections, look: Look | None) -> AbstractContextManager[object]:
-    """Let a fork wait while the index, which answers reads, has connections of its own."""
-    connections.check_open()
-    if look is not None:
-        look()
-    return connections.no_fork()
-
-
-class SQLiteStorage(FileReads):
+class SQLiteStorage(Reads):
     """One SQLite file (see Storage for the contract).
 
     Args:
@@ -146,13 +71,17 @@ class SQLiteStorage(FileReads):
             migrations=migrations,
             sqlite_version=sqlite_version,
         )
-        self._parts = IndexParts(
+        super().__init__(connections.snapshot)
+        self.path = connections.path
+        self._connections = connections
+        self._agent_pages = AgentPages()
+        parts = IndexParts(
             SpanSums(tuning.index_numbers_batch_spans), FullText(tuning.index_words_batch_spans, sqlite_version)
         )
-        super().__init__(connections, pages=AgentPages(), parts=self._parts)
-        self._upkeep = Upkeep(self._connections, self._parts)
+        self._index = Index(self.path, parts, partial(_apart, connections), pause_s=tuning.index_pause_s)
+        self._upkeep = Upkeep(connections, parts)
         try:
-            self._connections.open_now()
+            connections.open_now()
         except DatabaseUnusable:
             raise
         except StorageError:
@@ -160,60 +89,98 @@ class SQLiteStorage(FileReads):
                 raise
 
     def capabilities(self) -> Capabilities:
-        """See Storage. Made at each call: one that is kept would keep the storage, whose __del__ may close it."""
+        """Return what it can do. It is made anew: a kept one would keep the storage, whose __del__ may close it."""
         return Capabilities(
             backend=SQLITE,
+            answers=_ANSWERED,
             location=Location(SQLITE, str(self.path)),
-            groups=self,
-            removal=self._upkeep,
-            outlines=self,
-            analytics=self._analytics,
-            check=self,
-            waiting=self,
-            file=self._upkeep,
-            backup=self,
-            sql=self,
             journals=self,
-            sums=self,
-            scores=self,
             keeps_contents=True,
-            transfer=self._transfer,
             page_rows=self._connections.tuning.page_rows,
         )
 
+    def ask(self, question: Question[T]) -> T:
+        """Answer a question: from the index, from what is kept of pages, from the file, else row by row."""
+        kind = type(question)
+        own = _OWN.get(kind)
+        if own is not None:
+            return cast(T, getattr(self, own)(question))
+        if kind in TASKS:
+            return cast(T, TASKS[kind](self._upkeep, question))
+        if kind in INDEXED:
+            found = self._index.answer(question)
+            return question.answered_slowly(self) if found is None else found
+        return super().ask(question)
+
+    def _page(self, query: Query) -> Rows:
+        self._connections.check_file()
+        with self.reading() as connection:
+            found = self._agent_pages.page(connection, query) if agent_pages.answers(query) else None
+            return page_of(connection, query) if found is None else found
+
+    def _damage(self, asked: Damage) -> list[str]:
+        from agentspan.storage.sqlite.checking import problems
+
+        with self.reading() as connection:
+            return problems(connection)
+
+    def _back_up(self, asked: BackUp) -> int:
+        from agentspan.storage.sqlite import copying
+
+        target = Path(asked.path).absolute()
+        copying.check_target(target)
+        with self.reading() as connection:
+            copying.copy(connection, target)
+        return target.stat().st_size
+
+    def _select(self, asked: Select) -> Answer:
+        from agentspan.storage.sqlite.sql_shell import ask
+
+        self._connections.check_open()
+        try:
+            return ask(self.path, asked.query, tuple(asked.values))
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise storage_error(error, self.path) from error
+            raise InvalidValue("query", f"SQLite says: {error}") from None
+
+    def _wait_at_most(self, asked: WaitAtMost) -> None:
+        self._connections.check_open()
+        self._connections.wait_s = asked.wait_s
+
     @property
     def direct(self) -> "SQLiteStorage":
-        """See BesideJournals."""
+        """The storage itself, which does not look into journals."""
         return self
 
     def seeing(self, look: Look) -> "Seeing":
-        """See BesideJournals."""
+        """Return a view that calls `look` before reads."""
         return Seeing(self, look)
 
     def draining(self) -> "Draining":
-        """See BesideJournals."""
+        """Return a view for moving a journal, whose owner calls `sync`."""
         self._connections.leave_sync_to_caller()
         return Draining(self)
 
     def look_seldom(self) -> None:
-        """See BesideJournals."""
+        """Look for the file every 250 ms only."""
         self._connections.look_seldom()
 
     @property
     def files(self) -> int:
-        """See BesideJournals."""
+        """The number of files that this process has seen at the path."""
         return self._connections.files
 
     def has(self, ids: Sequence[str]) -> bool:
-        """See BesideJournals."""
+        """Return whether a new connection finds all these rows."""
         return self._connections.has(ids)
 
     def sync(self) -> None:
-        """See BesideJournals."""
+        """Have on the disk what was applied before."""
         self._connections.sync()
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
+        """Apply units. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
         if len(units) == 1:
             changes, subject, key = units[0]
             if subject is None and key is None and len(changes) == 1:
@@ -227,7 +194,7 @@ class SQLiteStorage(FileReads):
             raise storage_error(error, self.path) from error
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """See Groups."""
+        """Call `work` in one transaction; all of it is taken back where a unit of it broke."""
 
         def grouped(connection: sqlite3.Connection) -> T:
             group = _Group(connection, self.path)
@@ -239,13 +206,8 @@ class SQLiteStorage(FileReads):
         return self._connections.transact(grouped, wait_s, once=True)
 
     def close(self) -> None:
-        """See Storage."""
+        """Close the connections."""
         self._connections.close()
-
-    def wait_at_most(self, wait_s: float) -> None:
-        """See Waiting: a recorder has less time than its set-up."""
-        self._connections.check_open()
-        self._connections.wait_s = wait_s
 
     def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
         """Apply a change by its statement; None where that moved nothing, which takes a transaction to look into."""
@@ -282,99 +244,128 @@ class SQLiteStorage(FileReads):
             return refused_put(connections.writer(), cast(Put, change), error)
 
 
-class Seeing(FileReads):
-    """A storage that calls `look` before each read, and before a group. It writes through another one, `direct`."""
-
-    def __init__(self, direct: SQLiteStorage, look: Look) -> None:
-        super().__init__(direct._connections, look, pages=direct._agent_pages, parts=direct._parts)
-        self._direct = direct
-        self._before_reading = look
-
-    def capabilities(self) -> Capabilities:
-        """See Storage: what reads looks first; the rest is of the other storage."""
-        return self._direct.capabilities()._replace(
-            groups=self,
-            outlines=self,
-            analytics=self._analytics,
-            check=self,
-            backup=self,
-            sql=self,
-            journals=self,
-            sums=self,
-            scores=self,
-            transfer=self._transfer,
-        )
-
-    @property
-    def direct(self) -> SQLiteStorage:
-        """See BesideJournals."""
-        return self._direct
-
-    def seeing(self, look: Look) -> "Seeing":
-        """See BesideJournals."""
-        return self
-
-    def draining(self) -> "Draining":
-        """See BesideJournals."""
-        return self._direct.draining()
-
-    def look_seldom(self) -> None:
-        """See BesideJournals."""
-        self._direct.look_seldom()
-
-    @property
-    def files(self) -> int:
-        """See BesideJournals."""
-        return self._direct.files
-
-    def has(self, ids: Sequence[str]) -> bool:
-        """See BesideJournals."""
-        return self._direct.has(ids)
-
-    def sync(self) -> None:
-        """See BesideJournals."""
-        self._direct.sync()
-
-    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage."""
-        return self._direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
-
-    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """See Groups."""
-        self._before_reading()
-        return self._direct.group(work, wait_s)
-
-    def close(self) -> None:
-        """See Storage."""
-        self._direct.close()
+_OWN: Mapping[type[Question[Any]], str] = {
+    Query: "_page",
+    Damage: "_damage",
+    BackUp: "_back_up",
+    Select: "_select",
+    WaitAtMost: "_wait_at_most",
+}
+"""The method that answers a question."""
+_ANSWERED: frozenset[type[Question[Any]]] = frozenset({SpansOf, *_OWN, *ANSWERS, *INDEXED, *TASKS})
 
 
-class Draining(FileReads):
-    """A storage for who applies in order what a journal holds: nothing is applied to another file than what was before.
+def _apart(connections: Connections) -> AbstractContextManager[object]:
+    """Let a fork wait while the index, which answers reads, has connections of its own."""
+    connections.check_open()
+    return connections.no_fork()
 
-    See BesideJournals.draining.
+
+class _Wrapper:
+    """A storage that passes all on to another one.
+
+    Args:
+        direct: the storage that it is a view of.
     """
 
     def __init__(self, direct: SQLiteStorage) -> None:
-        super().__init__(direct._connections, pages=direct._agent_pages, parts=direct._parts)
-        self._direct = direct
-        self._files = direct.files
+        self.direct = direct
 
     def capabilities(self) -> Capabilities:
-        """See Storage."""
-        return self._direct.capabilities()
+        """Return those of the other storage."""
+        return self.direct.capabilities()
+
+    def ask(self, question: Question[T]) -> T:
+        """Pass the question on."""
+        return self.direct.ask(question)
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage.
+        """Pass the units on."""
+        return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """Pass the work on."""
+        return self.direct.group(work, wait_s)
+
+    def close(self) -> None:
+        """Close the other storage."""
+        self.direct.close()
+
+
+class Seeing(_Wrapper):
+    """A storage that calls `look` before each question that journals may answer, and before a group."""
+
+    def __init__(self, direct: SQLiteStorage, look: Look) -> None:
+        super().__init__(direct)
+        self._look = look
+
+    def capabilities(self) -> Capabilities:
+        """Return those of the other storage, with this one as what has journals beside it."""
+        return self.direct.capabilities()._replace(journals=self)
+
+    def ask(self, question: Question[T]) -> T:
+        """Look, and pass the question on."""
+        if question.in_journals:
+            self._look()
+        return self.direct.ask(question)
+
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """Look, and pass the work on."""
+        self._look()
+        return self.direct.group(work, wait_s)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.direct.path
+
+    def seeing(self, look: Look) -> "Seeing":
+        """Return itself, which looks already."""
+        return self
+
+    def draining(self) -> "Draining":
+        """Return a view of the other storage for moving a journal."""
+        return self.direct.draining()
+
+    def look_seldom(self) -> None:
+        """Have the other storage look for its file less often."""
+        self.direct.look_seldom()
+
+    @property
+    def files(self) -> int:
+        """The number of files that this process has seen at the path."""
+        return self.direct.files
+
+    def has(self, ids: Sequence[str]) -> bool:
+        """Return whether the other storage has these on its disk."""
+        return self.direct.has(ids)
+
+    def sync(self) -> None:
+        """Have on the disk what was applied before."""
+        self.direct.sync()
+
+
+class Draining(_Wrapper):
+    """A storage for who applies in order what a journal holds: nothing is applied to another file than what was before.
+
+    BesideJournals.draining returns it.
+    """
+
+    def __init__(self, direct: SQLiteStorage) -> None:
+        super().__init__(direct)
+        self._files = direct.files
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """Apply units to the file of the last call.
 
         Raises:
             FileReplaced: the path has another file than at the last call. The next call applies to that.
         """
         try:
-            with self._connections.only(self._files):
-                return self._direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+            with self.direct._connections.only(self._files):
+                return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
         except FileReplaced:
-            self._files = self._direct.files
+            self._files = self.direct.files
             raise
 
     def close(self) -> None:
@@ -391,11 +382,11 @@ class _Group(Reads):
         self.broken: Exception | None = None
 
     def capabilities(self) -> Capabilities:
-        """See Storage."""
-        return Capabilities(backend=SQLITE, outlines=self, sums=self, scores=self)
+        """Return what can be asked within a transaction."""
+        return Capabilities(backend=SQLITE, answers=frozenset({SpansOf, *ANSWERS}))
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage; durable when the group is committed, which it is not after an error in here."""
+        """Apply units; they are durable when the group is committed, which it is not after an error in here."""
         try:
             return apply_all(self._connection, units, stop_at_refusal)
         except DRIVER_ERRORS as error:
@@ -404,6 +395,10 @@ class _Group(Reads):
         except Exception as error:
             self.broken = error
             raise
+
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """Call `work` with this group, of which it is a part."""
+        return work(self)
 
     def close(self) -> None:
         """Do nothing: the storage is not this one's to close."""

@@ -2,18 +2,21 @@
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
+from agentspan.storage.questions import Compact, FileBytes, PutKeys, Question, RemoveKeys, RemoveRuns, UsedBytes
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.contents.numbering import remove_contents
 from agentspan.storage.sqlite.driver_errors import storage_error
 from agentspan.storage.sqlite.index import index_file
-from agentspan.storage.sqlite.index.analytics import IndexParts
+from agentspan.storage.sqlite.index.answers import IndexParts
 from agentspan.storage.sqlite.index.rewrites import removed
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
+from agentspan.storage.sqlite.statements import INSERT_KEY
 
 PAGES = 500
 """Pages that are returned in one transaction: 2 MB, about 10 ms."""
@@ -25,7 +28,7 @@ OLD_KEYS = "from idempotency_keys where inserted_at < ?"
 
 
 class Upkeep:
-    """See Removal and StorageFile.
+    """Does the tasks of a file.
 
     Args:
         parts: those of the index beside the file.
@@ -36,11 +39,11 @@ class Upkeep:
         self._parts = parts
         self._connections = connections
 
-    def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
-        """See Removal."""
+    def remove_runs(self, asked: RemoveRuns) -> tuple[int, int]:
+        """Remove runs whose guards hold in the transaction that removes them."""
 
         def remove(connection: sqlite3.Connection) -> tuple[int, int]:
-            gone = [id for id in ids if connection.execute(REMOVABLE, (id,)).fetchone() is not None]
+            gone = [id for id in asked.ids if connection.execute(REMOVABLE, (id,)).fetchone() is not None]
             connection.execute("pragma secure_delete = on").fetchone()  # what is removed is overwritten, too
             try:
                 spans = sum(_remove(connection, id) for id in gone)
@@ -50,31 +53,38 @@ class Upkeep:
                 removed(connection, gone)
             return len(gone), spans
 
-        return self._connections.transact(remove, wait_s)
+        return self._connections.transact(remove, asked.wait_s)
 
-    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
-        """See Removal."""
-        if dry_run:
+    def remove_keys(self, asked: RemoveKeys) -> int:
+        """Remove old keys, or only count them."""
+        values = (asked.before,)
+        if asked.dry_run:
             with self._connections.snapshot() as connection:
-                (count,) = connection.execute(f"select count(*) {OLD_KEYS}", (before,)).fetchone()
+                (count,) = connection.execute(f"select count(*) {OLD_KEYS}", values).fetchone()
                 return int(count)
         delete = f"delete {OLD_KEYS}"
-        return self._connections.transact(lambda connection: connection.execute(delete, (before,)).rowcount, wait_s)
+        return self._connections.transact(lambda connection: connection.execute(delete, values).rowcount, asked.wait_s)
 
-    def used_bytes(self) -> int:
-        """See StorageFile."""
+    def put_keys(self, asked: PutKeys) -> int:
+        """Store keys that are not stored yet."""
+        return self._connections.transact(
+            lambda connection: connection.executemany(INSERT_KEY, asked.keys).rowcount, asked.wait_s
+        )
+
+    def used_bytes(self, asked: UsedBytes) -> int:
+        """Count the bytes of all pages that are not free."""
         with self._connections.snapshot() as connection:
             pages, free, size = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
         return (pages - free) * size
 
-    def file_bytes(self) -> int:
-        """See StorageFile."""
+    def file_bytes(self, asked: FileBytes) -> int:
+        """Add up the file and its write-ahead log."""
         self._connections.check_open()
         return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{self._path}{end}"))
 
-    def compact(self, wait_s: float) -> None:
-        """See StorageFile. A file that was created without `auto_vacuum` is rewritten once, in one step."""
-        connections = self._connections
+    def compact(self, asked: Compact) -> None:
+        """Free pages in steps. A file that was created without `auto_vacuum` is rewritten once, in one step."""
+        connections, wait_s = self._connections, asked.wait_s
         try:
             with connections.writing(wait_s):
                 connection = connections.writer()
@@ -120,3 +130,14 @@ def _remove(connection: sqlite3.Connection, run: str) -> int:
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     value: int = connection.execute(f"pragma {name}").fetchone()[0]
     return value
+
+
+TASKS: Mapping[type[Question[Any]], Callable[[Upkeep, Any], Any]] = {
+    RemoveRuns: Upkeep.remove_runs,
+    RemoveKeys: Upkeep.remove_keys,
+    PutKeys: Upkeep.put_keys,
+    UsedBytes: Upkeep.used_bytes,
+    FileBytes: Upkeep.file_bytes,
+    Compact: Upkeep.compact,
+}
+"""What does a task."""

@@ -7,7 +7,8 @@ from agentspan.model.changes import Change, Key, Move, Outcome, Over, Put, PutSp
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Row, Value, instance_of
 from agentspan.model.status import CLOSERS, LEAVES, OPEN, REPLACED, SPAN_STATUSES
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Counts, Find, Query, RemoveRuns, SpansOf, Violations
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, Rows, violation
 
@@ -31,11 +32,11 @@ class Agreeing(Base):
             assert outcomes[0] == outcomes[1], f"unit {number}: {unit}"
         keys = [Key("op", name, "", T0) for name in units.keys]
         for read in (
-            lambda each: each.find(*units.ids),
-            lambda each: [each.find(key=key) for key in keys],
-            lambda each: {id: sorted(found) for id, found in each.violations(units.ids).items()},
-            lambda each: each.counts(units.ids),
-            lambda each: [list(each.iter_spans(id)) for id in units.ids],
+            lambda each: each.ask(Find(*units.ids)),
+            lambda each: [each.ask(Find(key=key)) for key in keys],
+            lambda each: {id: sorted(found) for id, found in each.ask(Violations(units.ids)).items()},
+            lambda each: each.ask(Counts(units.ids)),
+            lambda each: [list(each.ask(SpansOf(id))) for id in units.ids],
         ):
             of_storage, of_memory = read(storage), read(like)
             assert of_storage == of_memory
@@ -53,7 +54,7 @@ class Agreeing(Base):
                 each.apply([Unit((Put(row),))])
         for _ in range(UNITS):
             query = _query(chance, rows)
-            assert storage.page(query) == like.page(query), query
+            assert storage.ask(query) == like.ask(query), query
 
     def test_pages_of_an_agents_spans_are_those_in_memory_while_it_grows(self, storage: Storage) -> None:
         """Runs at the same time or one after the other, late ids, spans that start later, runs that are removed."""
@@ -72,14 +73,14 @@ class Agreeing(Base):
                 version, schema, run = self.rows.family(chance.choice(agents))
                 both(*(Put(row) for row in (version, schema, run)))
                 runs.append(run)
-            elif kind < 0.35 and (removal := storage.capabilities().removal) is not None:
+            elif kind < 0.35 and RemoveRuns in storage.capabilities().answers:
                 run = runs.pop(chance.randrange(len(runs)))
-                for span in [*like.iter_spans(run.id)]:
+                for span in [*like.ask(SpansOf(run.id))]:
                     both(Move("agent_span", span.id, frozenset(), {"status": "complete", "started_at": T1}))
                 both(Move("agent_instance", run.id, frozenset(), {"status": "complete"}))
-                assert removal.remove_runs([run.id], 5.0) == like.remove_runs([run.id], 5.0)
+                assert storage.ask(RemoveRuns([run.id], 5.0)) == like.ask(RemoveRuns([run.id], 5.0))
             elif kind < 0.45:
-                found = chance.choice([span for run in runs for span in like.iter_spans(run.id)] or [None])
+                found = chance.choice([span for run in runs for span in like.ask(SpansOf(run.id))] or [None])
                 if found is not None and found.started_at is None:
                     both(
                         Move("agent_span", found.id, frozenset({found.status}), {"started_at": chance.choice((T0, T2))})
@@ -101,7 +102,7 @@ class Agreeing(Base):
                     limit=chance.choice((0, 1, 3, 100)),
                     with_total=True,
                 )
-                assert storage.page(query) == like.page(query), query
+                assert storage.ask(query) == like.ask(query), query
 
 
 def _told(unit: Unit, outcome: Outcome) -> Outcome:
@@ -171,7 +172,7 @@ class _Units:
         leaves = chance.choice((frozenset[str](), OPEN, frozenset({"pending"}), LEAVES["complete"]))
         unchanged: dict[str, Value] = {"label": None} if chance.random() < 0.2 else {}
         id = self.runs[0].id if chance.random() < 0.05 else chance.choice(self.spans).id
-        stored = self.like.find(id).rows.get(id)
+        stored = self.like.ask(Find(id)).rows.get(id)
         run = instance_of(stored[1]) if stored is not None and chance.random() < 0.5 else None
         return Move("agent_span", id, leaves, values, self._violations(), unchanged, overs, run)
 

@@ -1,4 +1,4 @@
-"""Contract of a storage that claims outlines, sums, analytics or SQL: they answer as reading row by row does."""
+"""Contract of a storage with answers of its own about runs, or to SQL: they are those of reading row by row."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -6,18 +6,28 @@ from typing import Any
 
 import pytest
 
-from agentspan.analysis import failures
-from agentspan.analysis.runs import find_runs, run_briefs
-from agentspan.analysis.search import search
-from agentspan.analysis.stats import in_order, stats
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, TagRow
-from agentspan.storage.analytics import Analytics, RunFilter
-from agentspan.storage.protocol import Capabilities, Outlines, Sql, Storage, Sums
-from agentspan.storage.run_filter import SORTS
-from agentspan.storage.run_sums import run_sums
-from agentspan.storage.sums import added_up
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import (
+    BriefsWhere,
+    FailureSums,
+    Find,
+    Outlines,
+    Question,
+    RemoveRuns,
+    RunSums,
+    RunsWhere,
+    Search,
+    Select,
+    SpansOf,
+    SpanStats,
+    SpanSums,
+    StepUses,
+)
+from agentspan.storage.row_by_row import added_up
+from agentspan.storage.run_filter import SORTS, RunFilter
 from agentspan.storage.tokenizing import terms
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import finish
@@ -32,59 +42,63 @@ COMMITS = (None, "a1" * 20, "a2" * 20, "1a" * 32)
 
 
 class Answering(Base):
-    """Contract: outlines, sums, analytics, sql."""
+    """Contract: outlines, sums, questions about many runs, SQL."""
 
     def test_outlines_are_the_spans_without_most_of_their_payloads(self, storage: Storage) -> None:
         """In the order of ids; cut by id, time and number."""
-        outlines: Outlines = self.claimed(storage, "outlines")
+        self.answered(storage, Outlines)
         runs = _history(self, storage, random.Random(1), steps=60)
         for run in runs:
-            spans = [outlined(span) for span in storage.iter_spans(run.id)]
-            assert outlines.outlines(run.id) == spans
+            spans = [outlined(span) for span in storage.ask(SpansOf(run.id))]
+            assert storage.ask(Outlines(run.id)) == spans
             for number in (0, 1, len(spans) // 2):
-                assert outlines.outlines(run.id, limit=number) == spans[:number]
+                assert storage.ask(Outlines(run.id, limit=number)) == spans[:number]
                 after = spans[number].id if number < len(spans) else ""
-                assert outlines.outlines(run.id, after=after) == [span for span in spans if span.id > after]
+                assert storage.ask(Outlines(run.id, after=after)) == [span for span in spans if span.id > after]
             for since in {span.updated_at for span in spans}:
-                assert outlines.outlines(run.id, since=since) == [span for span in spans if span.updated_at >= since]
-        assert outlines.outlines("nothing") == []
+                assert storage.ask(Outlines(run.id, since=since)) == [
+                    span for span in spans if span.updated_at >= since
+                ]
+        assert storage.ask(Outlines("nothing")) == []
 
     def test_sums_of_a_run_are_those_of_its_spans(self, storage: Storage) -> None:
         """By status, type and label; spans that sum up others have no cost."""
-        sums: Sums = self.claimed(storage, "sums")
+        self.answered(storage, SpanSums)
         chance = random.Random(4)
         for run in _history(self, storage, chance, steps=60):
             costs = (None, 0.5, 0.25)
             for _ in range(5):
                 cost, is_aggregate = chance.choice(costs), chance.randrange(2)
                 self.put(storage, self.rows.span(run)._replace(cost_usd=cost, is_aggregate=is_aggregate))
-            wanted = added_up(storage.iter_spans(run.id))
-            assert sorted(sums.sums(run.id), key=repr) == sorted(wanted, key=repr)
-        assert sums.sums(self.rows.ids.new()) == []
+            wanted = added_up(storage.ask(SpansOf(run.id)))
+            assert sorted(storage.ask(SpanSums(run.id)), key=repr) == sorted(wanted, key=repr)
+        assert storage.ask(SpanSums(self.rows.ids.new())) == []
 
-    def test_analytics_answer_as_reading_row_by_row_does(self, storage: Storage) -> None:
+    def test_answers_about_many_runs_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
         """Over random runs, while they grow, end and are removed."""
-        analytics: Analytics = self.claimed(storage, "analytics")
-        removal = storage.capabilities().removal
+        self.answered(storage, RunsWhere)
         for seed in (0, 5):  # in both, a failure passes on that of a child
             chance = random.Random(seed)
             runs = _history(self, storage, chance, steps=40)
-            self._assert_same(storage, analytics, chance, runs)
+            self._assert_same(storage, chance, runs)
             for run in chance.sample(runs, 2):
-                for span in list(storage.iter_spans(run.id)):
+                for span in list(storage.ask(SpansOf(run.id))):
                     if span.status == "active":
                         self.move(storage, finish(span.id, duration_ms=chance.choice((0.25, 7.0)), output_tokens=3))
-            self._assert_same(storage, analytics, chance, runs)
-            if removal is not None:
-                removal.remove_runs([run.id for run in runs[:2]], 5.0)
-                self._assert_same(storage, analytics, chance, runs)
+            self._assert_same(storage, chance, runs)
+            if RemoveRuns in storage.capabilities().answers:
+                storage.ask(RemoveRuns([run.id for run in runs[:2]], 5.0))
+                self._assert_same(storage, chance, runs)
 
-    def _assert_same(
-        self, storage: Storage, analytics: Analytics, chance: random.Random, runs: Sequence[AgentInstanceRow]
-    ) -> None:
-        plain: Any = RowByRow(storage)
+    def _assert_same(self, storage: Storage, chance: random.Random, runs: Sequence[AgentInstanceRow]) -> None:
+        def assert_same(question: Question[Any], *, in_order: bool = True) -> None:
+            answer, wanted = storage.ask(question), question.answered_slowly(storage)
+            if not in_order:
+                answer, wanted = sorted(answer, key=repr), sorted(wanted, key=repr)
+            assert answer == wanted, question
+
         times = [None, *sorted({run.inserted_at for run in runs})]
-        agent = storage.find(runs[0].agent_id).rows.get(runs[0].agent_id)
+        agent = storage.ask(Find(runs[0].agent_id)).rows.get(runs[0].agent_id)
         names = [None, "nobody", runs[0].agent_id, getattr(agent and agent[1], "name", None)]
         filters = [RunFilter(), RunFilter(failed=True), RunFilter(grep="NOTE 1"), RunFilter(grep=runs[0].id[-9:])]
         filters += [RunFilter(git_commit=beginning) for beginning in ("", "a", "A1", COMMITS[1], "a0", "%")]
@@ -100,56 +114,45 @@ class Answering(Base):
         for filter in filters:
             limit, offset = chance.choice(((None, 0), (3, 0), (2, 2), (5, 1000)))
             sort = "started" if filter == RunFilter() else chance.choice(SORTS)
-            answer = analytics.find_runs(filter, limit=limit, offset=offset, sort=sort)
-            if answer is None and filter != RunFilter():  # a storage need not have an own answer to each filter
-                continue
-            assert answer == find_runs(plain, filter, limit=limit, offset=offset, sort=sort), (filter, sort)
-            assert analytics.run_briefs(filter) == run_briefs(plain, filter), filter
-        some = [run.id for run in runs[1:3]]
-        for since, until in [(None, None), *((chance.choice(times), chance.choice(times)) for _ in range(3))]:
-            for ids in (None, some, []):
-                found = analytics.span_stats(since=since, until=until, runs=ids)
-                assert found is not None, "span_stats answers nothing"
-                assert in_order(found) == stats(plain, since=since, until=until, runs=ids)
+            assert_same(RunsWhere(filter, limit, offset, sort))
+            assert_same(BriefsWhere(filter))
         ids = [run.id for run in runs]
+        some = ids[1:3]
+        for since, until in [(None, None), *((chance.choice(times), chance.choice(times)) for _ in range(3))]:
+            for wanted in (None, some, []):
+                assert_same(SpanStats(since, until, wanted), in_order=False)
         for asked in (ids, ids[1:2], [*ids[:2], "nothing"]):
-            for name in ("failure_sums", "step_uses"):
-                answered = getattr(analytics, name)(asked)
-                assert answered is not None, f"{name} answers nothing"
-                assert sorted(answered, key=repr) == sorted(getattr(failures, name)(plain, asked), key=repr)
-        for ids in ([run.id for run in runs], some, []):
-            sums = analytics.run_sums(ids)
-            assert sums is not None, "run_sums answers nothing"
-            assert sorted(sums, key=repr) == sorted(run_sums(plain, ids), key=repr)
+            assert_same(FailureSums(asked), in_order=False)
+            assert_same(StepUses(asked), in_order=False)
+        for wanted in (ids, some, []):
+            assert_same(RunSums(wanted), in_order=False)
         for words in SEARCHES:
             limit, offset = chance.choice(((1000, 0), (2, 1)))
-            ids = chance.choice((None, some))
-            hits = search(plain, words, limit=limit, offset=offset, runs=ids)
-            spans_found = analytics.search_spans(terms(words), limit=limit, offset=offset, runs=ids, progress=None)
-            assert search(storage, words, limit=limit, offset=offset, runs=ids) == hits, words
-            if spans_found is None and ids is not None:
-                continue
-            assert spans_found is not None, "search_spans answers nothing"
-            expected = [(hit.span_id, hit.repeats) for hit in hits.hits], hits.total
-            assert ([(found.span.id, found.repeats) for found in spans_found[0]], spans_found[1]) == expected, words
+            search = Search(terms(words), limit, offset, chance.choice((None, some)))
+            found, total = storage.ask(search)
+            slowly, of_all = search.answered_slowly(storage)
+            hits = [[(one.span.id, one.repeats) for one in page] for page in (found, slowly)]
+            assert (hits[0], total) == (hits[1], of_all), words
 
     def test_sql_reads_the_documented_tables_and_views(self, storage: Storage) -> None:
         """With values, and the names of the columns."""
-        sql: Sql = self.claimed(storage, "sql")
+        self.answered(storage, Select)
         run = self.instance(storage)
         spans = [self.rows.span(run, summary="it's a") for _ in range(3)]
         self.put(storage, *spans)
-        assert sql.select("select ? as one, 'a' as two", (1,)) == (["one", "two"], [(1, "a")])
+        assert storage.ask(Select("select ? as one, 'a' as two", (1,))) == (["one", "two"], [(1, "a")])
         by_id = "select id, payload from agent_spans where agent_instance_id = ? and summary = ? order by id"
-        answer = sql.select(by_id, (run.id, "it's a"))
+        answer = storage.ask(Select(by_id, (run.id, "it's a")))
         assert answer == (["id", "payload"], [(span.id, span.payload) for span in spans])
-        assert sql.select("select run, spans from runs").rows == [(run.id, 3)]
-        assert sql.select("select span, status from spans order by span limit 1").rows == [(spans[0].id, "active")]
-        assert sql.select("select id from agents where 1 = 0") == (["id"], [])
+        assert storage.ask(Select("select run, spans from runs")).rows == [(run.id, 3)]
+        assert storage.ask(Select("select span, status from spans order by span limit 1")).rows == [
+            (spans[0].id, "active")
+        ]
+        assert storage.ask(Select("select id from agents where 1 = 0")) == (["id"], [])
 
     def test_sql_can_do_nothing_but_read(self, storage: Storage) -> None:
         """A statement that writes, or is no SQL, raises InvalidValue."""
-        sql: Sql = self.claimed(storage, "sql")
+        self.answered(storage, Select)
         span = self.rows.span(self.instance(storage))
         self.put(storage, span)
         for query in (
@@ -164,27 +167,13 @@ class Answering(Base):
             "select ?",
         ):
             with pytest.raises(InvalidValue):
-                sql.select(query)
+                storage.ask(Select(query))
         assert self.stored(storage, span.id) == span
         assert storage.apply([Unit((finish(span.id),))])
 
 
-class RowByRow:
-    """A storage that claims nothing, so that analysis reads another one through it row by row."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-
-    def capabilities(self) -> Capabilities:
-        """See Storage."""
-        return Capabilities(self._storage.capabilities().backend)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-
 def outlined(span: AgentSpanRow) -> AgentSpanRow:
-    """Return a span as Outlines does."""
+    """Return a span as the answer to Outlines has it."""
     payload = span.payload if span.summary is None else "{}"
     return span._replace(payload=payload, result_payload=span.result_payload if span.status == "failed" else None)
 
@@ -224,7 +213,7 @@ def _history(base: Base, storage: Storage, chance: random.Random, steps: int) ->
 
 
 def _as_they_are(storage: Storage, runs: Sequence[AgentInstanceRow]) -> Iterator[AgentInstanceRow]:
-    found = storage.find(*(run.id for run in runs)).rows
+    found = storage.ask(Find(*(run.id for run in runs))).rows
     for run in runs:
         row = found[run.id][1]
         assert isinstance(row, AgentInstanceRow)

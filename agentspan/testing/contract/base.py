@@ -10,6 +10,7 @@ from agentspan.model.changes import Applied, Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, Row
 from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, Question
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T1, Rows
 
@@ -26,6 +27,12 @@ class Base:
         if provider is None or provider is False:
             pytest.skip(f"the storage {can.backend!r} does not claim {name}")
         return provider
+
+    def answered(self, storage: Storage, question: type[Question[Any]]) -> None:
+        """Skip the test where the storage has no answer of its own to a question."""
+        can = storage.capabilities()
+        if question not in can.answers:
+            pytest.skip(f"the storage {can.backend!r} does not answer {question.__name__}")
 
     @contextlib.contextmanager
     def opened_again(self, storage: Storage) -> Iterator[Storage]:
@@ -66,5 +73,5 @@ class Base:
 
     def stored(self, storage: Storage, id: str) -> Row | None:
         """Return the row that is stored under an id; None where there is none."""
-        found = storage.find(id).rows.get(id)
+        found = storage.ask(Find(id)).rows.get(id)
         return None if found is None else found[1]

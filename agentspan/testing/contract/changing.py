@@ -5,6 +5,7 @@ from typing import Any, cast
 from agentspan.model.changes import Applied, Move, Over, Put, Ref, Refused, Remove, Unit
 from agentspan.model.rows import AgentRow, AgentSpanRow, Row, WriterRow
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, Violations
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish, violation, why_refused
 
@@ -20,7 +21,7 @@ class Changing(Base):
         span = self.rows.span(instance, label="x", input_tokens=3, cost_usd=0.5, duration_ms=1.5, is_aggregate=1)
         rows: tuple[Row, ...] = (agent, version, schema, instance, writer, span)
         self.put(storage, *rows)
-        found = storage.find(*(row.id for row in rows), self.rows.ids.new())
+        found = storage.ask(Find(*(row.id for row in rows), self.rows.ids.new()))
         assert dict(found.rows.values()) == {
             "agent": agent,
             "agent_version": version,
@@ -205,10 +206,10 @@ class Changing(Base):
         """A new payload replaces those of the payload."""
         span = self.rows.span(self.instance(storage))
         storage.apply([Unit((Put(span, violations=(violation(), violation("result_payload"))),))])
-        assert storage.violations([span.id])[span.id] == [violation(), violation("result_payload")]
+        assert storage.ask(Violations([span.id]))[span.id] == [violation(), violation("result_payload")]
         move = Move("agent_span", span.id, frozenset({"active"}), {"payload": "[]"}, (violation(path="$.b"),))
         storage.apply([Unit((move,))])
-        assert storage.violations([span.id])[span.id] == [violation("result_payload"), violation(path="$.b")]
+        assert storage.ask(Violations([span.id]))[span.id] == [violation("result_payload"), violation(path="$.b")]
 
     def test_all_violations_of_a_move_are_kept(self, storage: Storage) -> None:
         """In their order, of both sides, however many; two that are equal are two."""
@@ -217,7 +218,7 @@ class Changing(Base):
         found = [violation(path=f"$.{number}") for number in range(20)]
         found += [violation("result_payload", "$.r"), violation("result_payload", "$.r")]
         self.move(storage, finish(span.id, payload="[]", result_payload="{}")._replace(violations=tuple(found)))
-        assert storage.violations([span.id])[span.id] == found
+        assert storage.ask(Violations([span.id]))[span.id] == found
 
 
 def _named(agent: AgentRow, name: str | None) -> Move:

@@ -1,86 +1,125 @@
-"""Contract of a storage: after closing, no method of a capability does anything."""
+"""Contract of a storage: after closing, it answers nothing, and does no task."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
-
 from agentspan.errors import StorageError
-from agentspan.storage.analytics import RunFilter
+from agentspan.storage.answers import KeyRow
 from agentspan.storage.protocol import Storage
-from agentspan.storage.transfer import KeyRow
+from agentspan.storage.questions import (
+    Account,
+    BackUp,
+    BriefsWhere,
+    ChangedSpans,
+    Compact,
+    Counts,
+    Damage,
+    DropPartitions,
+    FailureSums,
+    FileBytes,
+    Find,
+    ForgetNotes,
+    LatestScores,
+    MakePartitions,
+    MissingPartitions,
+    NewestScores,
+    Notes,
+    NotesCount,
+    Outlines,
+    Partitions,
+    PutKeys,
+    PutNote,
+    Query,
+    Question,
+    RemoveKeys,
+    RemoveRuns,
+    RunSums,
+    RunsWhere,
+    Search,
+    Select,
+    SpanMarks,
+    SpansOf,
+    SpanStats,
+    SpanSums,
+    StepUses,
+    StoredKeys,
+    TablesState,
+    Tags,
+    UsedBytes,
+    Violations,
+    WaitAtMost,
+)
+from agentspan.storage.run_filter import RunFilter
 from agentspan.testing.contract.base import Base
 
-CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
-    "groups": {"group": lambda groups, run, path: groups.group(lambda group: None, 1.0)},
-    "removal": {
-        "remove_runs": lambda removal, run, path: removal.remove_runs([run], 1.0),
-        "remove_keys": lambda removal, run, path: removal.remove_keys("2", 1.0),
-        "remove_keys, dry": lambda removal, run, path: removal.remove_keys("2", 1.0, dry_run=True),
-    },
-    "outlines": {"outlines": lambda outlines, run, path: outlines.outlines(run)},
-    "scores": {
-        "newest_scores": lambda scores, run, path: scores.newest_scores([run]),
-        "latest_scores": lambda scores, run, path: scores.latest_scores("reward"),
-        "tags": lambda scores, run, path: scores.tags([run]),
-    },
-    "sums": {"sums": lambda sums, run, path: sums.sums(run)},
-    "analytics": {
-        "find_runs": lambda analytics, run, path: analytics.find_runs(RunFilter(), limit=1, offset=0),
-        "run_briefs": lambda analytics, run, path: analytics.run_briefs(RunFilter()),
-        "span_stats": lambda analytics, run, path: analytics.span_stats(since=None, until=None),
-        "failure_sums": lambda analytics, run, path: analytics.failure_sums(["a"]),
-        "step_uses": lambda analytics, run, path: analytics.step_uses(["a"]),
-        "run_sums": lambda analytics, run, path: analytics.run_sums([run]),
-        "search_spans": lambda analytics, run, path: analytics.search_spans(["a"], limit=1, offset=0, progress=None),
-    },
-    "check": {"check": lambda check, run, path: check.check()},
-    "waiting": {"wait_at_most": lambda waiting, run, path: waiting.wait_at_most(1.0)},
-    "file": {
-        "used_bytes": lambda file, run, path: file.used_bytes(),
-        "file_bytes": lambda file, run, path: file.file_bytes(),
-        "compact": lambda file, run, path: file.compact(1.0),
-    },
-    "transfer": {
-        "span_marks": lambda transfer, run, path: transfer.span_marks([run]),
-        "keys": lambda transfer, run, path: transfer.keys(),
-        "put_keys": lambda transfer, run, path: transfer.put_keys([KeyRow("a", "b", "c", run, "2")], 1.0),
-    },
-    "changes": {"changed": lambda changes, run, path: changes.changed(run, "")},
-    "notes": {
-        "notes": lambda notes, run, path: notes.notes("a"),
-        "note": lambda notes, run, path: notes.note("a", "b"),
-        "count_notes": lambda notes, run, path: notes.count_notes("a"),
-        "forget_notes": lambda notes, run, path: notes.forget_notes("a"),
-    },
-    "backup": {"backup": lambda backup, run, path: backup.backup(path)},
-    "sql": {"select": lambda sql, run, path: sql.select("select 1")},
-}
-"""For each capability its methods, which are given what provides it, the id of a run, and a path without a file."""
+ASKED: Sequence[Callable[[str, Path], Question[Any]]] = (
+    lambda run, path: Account(),
+    lambda run, path: Find(run),
+    lambda run, path: Query("agent_span"),
+    lambda run, path: SpansOf(run),
+    lambda run, path: Counts([run]),
+    lambda run, path: Violations([run]),
+    lambda run, path: Outlines(run),
+    lambda run, path: SpanSums(run),
+    lambda run, path: NewestScores([run]),
+    lambda run, path: LatestScores("reward"),
+    lambda run, path: Tags([run]),
+    lambda run, path: RunsWhere(RunFilter(), limit=1),
+    lambda run, path: BriefsWhere(RunFilter()),
+    lambda run, path: SpanStats(),
+    lambda run, path: RunSums([run]),
+    lambda run, path: Search(["a"], limit=1),
+    lambda run, path: FailureSums([run]),
+    lambda run, path: StepUses([run]),
+    lambda run, path: SpanMarks([run]),
+    lambda run, path: StoredKeys(),
+    lambda run, path: ChangedSpans(run, ""),
+    lambda run, path: Damage(),
+    lambda run, path: Select("select 1"),
+    lambda run, path: BackUp(path),
+    lambda run, path: UsedBytes(),
+    lambda run, path: FileBytes(),
+    lambda run, path: Notes("a"),
+    lambda run, path: NotesCount("a"),
+    lambda run, path: Partitions(),
+    lambda run, path: TablesState(),
+    lambda run, path: MissingPartitions(),
+    lambda run, path: RemoveRuns([run], 1.0),
+    lambda run, path: RemoveKeys("2", 1.0),
+    lambda run, path: RemoveKeys("2", 1.0, dry_run=True),
+    lambda run, path: PutKeys([KeyRow("a", "b", "c", run, "2")], 1.0),
+    lambda run, path: Compact(1.0),
+    lambda run, path: WaitAtMost(1.0),
+    lambda run, path: PutNote("a", "b"),
+    lambda run, path: ForgetNotes("a"),
+    lambda run, path: MakePartitions(),
+    lambda run, path: DropPartitions("2", lambda writer: False, 1.0),
+)
+"""Each makes a question from the id of a run, and a path without a file."""
 
 
 class Closing(Base):
-    """Contract: each capability, after closing."""
+    """Contract: each question, after closing."""
 
-    def test_what_a_closed_storage_claims_says_that_it_is_closed(self, storage: Storage) -> None:
-        """Every method raises StorageError, whose message says so, and a backup leaves no file."""
-        can = storage.capabilities()
-        claimed = {name: provider for name in CALLS if (provider := getattr(can, name)) is not None}
-        if not claimed:
-            pytest.skip(f"the storage {can.backend!r} claims no capability with methods")
-        run = self.instance(storage)
+    def test_a_closed_storage_answers_no_question(self, storage: Storage) -> None:
+        """Each raises StorageError, whose message says so; so does a group, and a backup leaves no file."""
+        answers, run = storage.capabilities().answers, self.instance(storage)
         storage.close()
         with TemporaryDirectory() as folder:
-            path = Path(folder) / "copy"
-            said = {
-                f"{name}: {method}": _said(lambda call=call, provider=provider: call(provider, run.id, path))  # type: ignore[misc]
-                for name, provider in claimed.items()
-                for method, call in CALLS[name].items()
-            }
-            assert {method: text for method, text in said.items() if "open it again" not in text} == {}
+            asked = [make(run.id, Path(folder) / "copy") for make in ASKED]
+            said = {repr(each): _said(partial(_read, storage, each)) for each in asked if type(each) in answers}
+            said["group"] = _said(lambda: storage.group(lambda group: None, 1.0))
+            assert {what: text for what, text in said.items() if "open it again" not in text} == {}
             assert not list(Path(folder).iterdir())
+
+
+def _read(storage: Storage, question: Question[Any]) -> None:
+    answer = storage.ask(question)
+    if isinstance(answer, Iterator):
+        next(answer, None)
 
 
 def _said(call: Callable[[], object]) -> str:

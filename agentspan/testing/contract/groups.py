@@ -9,8 +9,9 @@ import pytest
 
 from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Applied, Key, Put, Refused, Unit
-from agentspan.storage.protocol import Groups, Query, Storage, Waiting
-from agentspan.storage.transfer import KeyRow
+from agentspan.storage.answers import KeyRow
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, PutKeys, Query, RemoveKeys, RemoveRuns, SpansOf, WaitAtMost
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, finish
 
@@ -23,20 +24,19 @@ class Grouping(Base):
 
     def test_a_group_sees_what_it_wrote_and_is_whole_or_nothing(self, storage: Storage) -> None:
         """A group returns, or raises, what its function returns or raises."""
-        groups: Groups = self.claimed(storage, "groups")
         instance = self.instance(storage)
         one, two = self.rows.span(instance), self.rows.span(instance)
 
         def work(group: Storage) -> str:
             assert group.apply([Unit((Put(one),), one.id)]) == [Applied(one)]
-            assert group.find(one.id).rows[one.id][1] == one
+            assert group.ask(Find(one.id)).rows[one.id][1] == one
             assert group.apply([Unit((Put(one),))]) == [Refused("id_used", one)]
             assert group.apply([Unit((Put(two),))]) == [Applied()]
-            assert list(group.iter_spans(instance.id)) == [one, two]
+            assert list(group.ask(SpansOf(instance.id))) == [one, two]
             return "done"
 
-        assert groups.group(work, 1.0) == "done"
-        before = list(storage.iter_spans(instance.id))
+        assert storage.group(work, 1.0) == "done"
+        before = list(storage.ask(SpansOf(instance.id)))
         assert before == [one, two]
         key, raised = Key("create", "k", "h", T0), ZeroDivisionError()
 
@@ -47,15 +47,14 @@ class Grouping(Base):
             raise raised
 
         with pytest.raises(ZeroDivisionError) as caught:
-            groups.group(fail, 1.0)
+            storage.group(fail, 1.0)
         assert caught.value is raised
-        assert list(storage.iter_spans(instance.id)) == before
-        assert storage.find(key=key).key is None
+        assert list(storage.ask(SpansOf(instance.id))) == before
+        assert storage.ask(Find(key=key)).key is None
         assert storage.apply([Unit((Put(self.rows.agent("lost")),))]) == [Applied()]
 
     def test_a_group_that_is_interrupted_is_taken_back(self, storage: Storage) -> None:
         """By Ctrl-C, by the end of the program, or by an exception of the caller's own; and it is raised."""
-        groups: Groups = self.claimed(storage, "groups")
         run = self.instance(storage)
         for raised in (KeyboardInterrupt(), SystemExit(3), GeneratorExit(), _Interrupt()):
 
@@ -64,17 +63,16 @@ class Grouping(Base):
                 raise raised
 
             with pytest.raises(type(raised)) as caught:
-                groups.group(work, 1.0)
+                storage.group(work, 1.0)
             assert caught.value is raised
-            assert list(storage.iter_spans(run.id)) == []
+            assert list(storage.ask(SpansOf(run.id))) == []
         self.put(storage, self.rows.agent("lost"))
 
     def test_nobody_reads_what_a_group_takes_back(self, storage: Storage) -> None:
         """Another thread waits, or sees nothing of it."""
-        groups: Groups = self.claimed(storage, "groups")
         seen: list[int] = []
         lost = self.rows.agent("lost")
-        reader = threading.Thread(target=lambda: seen.append(len(storage.page(Query("agent")).rows)))
+        reader = threading.Thread(target=lambda: seen.append(len(storage.ask(Query("agent")).rows)))
 
         def fail(group: Storage) -> None:
             self.put(group, lost)
@@ -83,7 +81,7 @@ class Grouping(Base):
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            groups.group(fail, 1.0)
+            storage.group(fail, 1.0)
         reader.join(self.long_s)
         assert seen == [0]
 
@@ -92,41 +90,39 @@ class Grouping(Base):
 
         A storage whose writers need not wait for each other applies at once.
         """
-        groups: Groups = self.claimed(storage, "groups")
         instance = self.instance(storage)
         late, soon = self.rows.span(instance), self.rows.span(instance)
-        with _group_under_way(groups, self.long_s):
+        with _group_under_way(storage, self.long_s):
             waited = _in_thread(lambda: storage.apply([Unit((Put(late),))], wait_s=0.05))
             waited.join(self.long_s)
             assert not waited.is_alive(), "apply waits longer than wait_s; it should raise DatabaseBusy"
-            grouped = _in_thread(lambda: groups.group(_nothing, 0.05))
+            grouped = _in_thread(lambda: storage.group(_nothing, 0.05))
             grouped.join(self.long_s)
             assert not grouped.is_alive(), "group waits longer than wait_s; it should raise DatabaseBusy"
         assert isinstance(waited.result, DatabaseBusy) or waited.result == [Applied()], repr(waited.result)
         assert grouped.result is None or isinstance(grouped.result, DatabaseBusy), repr(grouped.result)
         stored = [late] if waited.result == [Applied()] else []
-        assert list(storage.iter_spans(instance.id)) == stored
-        with _group_under_way(groups, self.long_s):
+        assert list(storage.ask(SpansOf(instance.id))) == stored
+        with _group_under_way(storage, self.long_s):
             waited = _in_thread(lambda: storage.apply([Unit((Put(soon),))], wait_s=self.long_s))
             waited.join(0.3)
         waited.join(self.long_s)
         assert waited.result == [Applied()], repr(waited.result)
-        assert list(storage.iter_spans(instance.id)) == [*stored, soon]
+        assert list(storage.ask(SpansOf(instance.id))) == [*stored, soon]
 
     def test_each_writer_waits_as_long_as_its_caller_says(self, storage: Storage) -> None:
         """Of two that begin to wait for a third, the one that may wait longer still waits when the other gave up."""
-        groups: Groups = self.claimed(storage, "groups")
         can, run = storage.capabilities(), self.rows.ids.new()
         writes: dict[str, Callable[[float], object]] = {
             "apply": lambda wait_s: storage.apply([Unit((Put(self.rows.agent()),))], wait_s=wait_s),
-            "group": lambda wait_s: groups.group(_nothing, wait_s),
+            "group": lambda wait_s: storage.group(_nothing, wait_s),
         }
-        if (removal := can.removal) is not None:
-            writes["remove_runs"] = lambda wait_s: removal.remove_runs([run], wait_s)
-            writes["remove_keys"] = lambda wait_s: removal.remove_keys(T0, wait_s)
-        if (transfer := can.transfer) is not None:
-            writes["put_keys"] = lambda wait_s: transfer.put_keys([KeyRow("op", "k", "h", run, T0)], wait_s)
-        with _group_under_way(groups, self.long_s):
+        if RemoveRuns in can.answers:
+            writes["remove_runs"] = lambda wait_s: storage.ask(RemoveRuns([run], wait_s))
+            writes["remove_keys"] = lambda wait_s: storage.ask(RemoveKeys(T0, wait_s))
+        if PutKeys in can.answers:
+            writes["put_keys"] = lambda wait_s: storage.ask(PutKeys([KeyRow("op", "k", "h", run, T0)], wait_s))
+        with _group_under_way(storage, self.long_s):
             patient = {name: _in_thread(partial(write, self.long_s)) for name, write in writes.items()}
             for name, write in writes.items():
                 hasty = _in_thread(partial(write, 0.05))
@@ -141,17 +137,16 @@ class Grouping(Base):
 
     def test_reading_waits_no_longer_than_it_may(self, storage: Storage) -> None:
         """While another thread writes it answers, or raises DatabaseBusy. Where the storage claims waiting."""
-        waiting: Waiting = self.claimed(storage, "waiting")
-        groups: Groups = self.claimed(storage, "groups")
+        self.answered(storage, WaitAtMost)
         instance = self.instance(storage)
-        waiting.wait_at_most(0.05)
-        with _group_under_way(groups, self.long_s):
-            reader = _in_thread(lambda: storage.page(Query("agent_instance")).rows)
+        storage.ask(WaitAtMost(0.05))
+        with _group_under_way(storage, self.long_s):
+            reader = _in_thread(lambda: storage.ask(Query("agent_instance")).rows)
             reader.join(self.long_s)
             assert not reader.is_alive(), "reading waits longer than wait_at_most allows"
         assert reader.result == [instance] or isinstance(reader.result, DatabaseBusy), repr(reader.result)
-        waiting.wait_at_most(self.long_s)
-        assert storage.page(Query("agent_instance")).rows == [instance]
+        storage.ask(WaitAtMost(self.long_s))
+        assert storage.ask(Query("agent_instance")).rows == [instance]
 
 
 def _nothing(group: Storage) -> None:
@@ -182,16 +177,16 @@ def _in_thread(work: Callable[[], object]) -> _Thread:
 
 
 @contextmanager
-def _group_under_way(groups: Groups, long_s: float) -> Iterator[None]:
+def _group_under_way(storage: Storage, long_s: float) -> Iterator[None]:
     """Keep a group open in another thread."""
     began, ends = threading.Event(), threading.Event()
 
     def work(group: Storage) -> None:
-        group.find("x")
+        group.ask(Find("x"))
         began.set()
         ends.wait(2 * long_s)
 
-    holder = threading.Thread(target=lambda: groups.group(work, long_s), daemon=True)
+    holder = threading.Thread(target=lambda: storage.group(work, long_s), daemon=True)
     holder.start()
     assert began.wait(long_s)
     try:

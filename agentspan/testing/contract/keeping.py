@@ -11,9 +11,22 @@ from agentspan.errors import InvalidValue
 from agentspan.jsontext import LIST_TEXT, TextInParts, joined
 from agentspan.model.changes import Put, PutSpans, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.file_capabilities import Backup, StorageFile
 from agentspan.storage.location import Location
-from agentspan.storage.protocol import BesideJournals, Check, Query, Storage
+from agentspan.storage.protocol import BesideJournals, Storage
+from agentspan.storage.questions import (
+    Account,
+    BackUp,
+    Compact,
+    Counts,
+    Damage,
+    FileBytes,
+    Find,
+    Query,
+    RemoveRuns,
+    SpansOf,
+    UsedBytes,
+    Violations,
+)
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import finish, violation
@@ -33,38 +46,38 @@ class Keeping(Base):
 
     def test_a_sound_storage_has_no_problems(self, storage: Storage) -> None:
         """Empty, and with rows."""
-        check: Check = self.claimed(storage, "check")
-        assert check.check() == []
+        self.answered(storage, Damage)
+        assert storage.ask(Damage()) == []
         self._filled(storage)
-        assert check.check() == []
+        assert storage.ask(Damage()) == []
 
     def test_damage_is_found(self, storage: Storage) -> None:
         """And said without values."""
-        check: Check = self.claimed(storage, "check")
+        self.answered(storage, Damage)
         run = self._filled(storage)
         self.damage(storage)
-        problems = check.check()
+        problems = storage.ask(Damage())
         assert problems
         assert not [problem for problem in problems if run.id in problem or "secret" in problem]
 
     def test_a_file_grows_and_shrinks(self, storage: Storage) -> None:
         """Fewer bytes are in use after removing, and the file is smaller after compacting; the rest stays."""
-        file: StorageFile = self.claimed(storage, "file")
-        removal = self.claimed(storage, "removal")
+        self.answered(storage, Compact)
+        self.answered(storage, RemoveRuns)
         stays, goes = self._filled(storage), self.instance(storage)
-        before = file.used_bytes(), file.file_bytes()
+        before = storage.ask(UsedBytes()), storage.ask(FileBytes())
         assert 0 < before[0] <= before[1]
         spans = [self.rows.span(goes)._replace(status="complete", payload=f'"{"x" * 4000}"') for _ in range(250)]
         storage.apply([Unit((PutSpans(spans),))])
-        full = file.used_bytes(), file.file_bytes()
+        full = storage.ask(UsedBytes()), storage.ask(FileBytes())
         assert full[0] > before[0] + 500_000
         assert full[1] >= full[0]
         self.end(storage, goes)
-        assert removal.remove_runs([goes.id], 5.0) == (1, 250)
-        assert file.used_bytes() < full[0] - 500_000
-        file.compact(5.0)
-        assert file.file_bytes() < full[1] - 500_000
-        assert storage.counts([stays.id, goes.id])[stays.id].total == 2
+        assert storage.ask(RemoveRuns([goes.id], 5.0)) == (1, 250)
+        assert storage.ask(UsedBytes()) < full[0] - 500_000
+        storage.ask(Compact(5.0))
+        assert storage.ask(FileBytes()) < full[1] - 500_000
+        assert storage.ask(Counts([stays.id, goes.id]))[stays.id].total == 2
         self.put(storage, self.rows.span(stays))
 
     def test_a_payload_in_parts_is_read_as_its_text(self, storage: Storage) -> None:
@@ -83,41 +96,41 @@ class Keeping(Base):
         assert [isinstance(outcome, Refused) for outcome in outcomes] == [False, True, True, False]
         elsewhere = self.rows.span(other)._replace(payload=payloads[9])
         self.put(storage, elsewhere)
-        texts = {row.id: row.payload for row in (*storage.iter_spans(run.id), *storage.iter_spans(other.id))}
+        texts = {row.id: row.payload for row in (*storage.ask(SpansOf(run.id)), *storage.ask(SpansOf(other.id)))}
         for row in (*rows, elsewhere):
             assert texts[row.id] == row.payload
             assert type(texts[row.id]) is str
 
     def test_a_backup_has_everything_of_its_moment(self, storage: Storage) -> None:
         """It is opened by itself; what is written later is not in it."""
-        backup: Backup = self.claimed(storage, "backup")
+        self.answered(storage, BackUp)
         run = self._filled(storage)
-        spans = list(storage.iter_spans(run.id))
+        spans = list(storage.ask(SpansOf(run.id)))
         with TemporaryDirectory() as folder:
             path = Path(folder) / "copy"
-            assert backup.backup(path) == os.path.getsize(path) > 0
+            assert storage.ask(BackUp(path)) == os.path.getsize(path) > 0
             self.put(storage, self.rows.span(run))
             copy = open_direct(self.copy_at(storage, path))
             try:
-                assert copy.account() == storage.account()
-                assert list(copy.iter_spans(run.id)) == spans
-                assert copy.violations([spans[0].id])[spans[0].id] == [violation()]
+                assert copy.ask(Account()) == storage.ask(Account())
+                assert list(copy.ask(SpansOf(run.id))) == spans
+                assert copy.ask(Violations([spans[0].id]))[spans[0].id] == [violation()]
                 self.put(copy, self.rows.span(run))
             finally:
                 copy.close()
-        assert len(list(storage.iter_spans(run.id))) == 3
+        assert len(list(storage.ask(SpansOf(run.id)))) == 3
 
     def test_a_backup_overwrites_nothing(self, storage: Storage) -> None:
         """A file that is there, or a folder that is not, raises InvalidValue."""
-        backup: Backup = self.claimed(storage, "backup")
+        self.answered(storage, BackUp)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "mine"
             path.write_text("precious", encoding="utf-8")
             with pytest.raises(InvalidValue):
-                backup.backup(path)
+                storage.ask(BackUp(path))
             assert path.read_text(encoding="utf-8") == "precious"
             with pytest.raises(InvalidValue):
-                backup.backup(Path(folder) / "nowhere" / "copy")
+                storage.ask(BackUp(Path(folder) / "nowhere" / "copy"))
             assert os.listdir(folder) == ["mine"]
 
     def test_journals_are_looked_at_before_each_read(self, storage: Storage) -> None:
@@ -131,12 +144,12 @@ class Keeping(Base):
         assert again.seeing(lambda: None) is seeing
         assert again.path == journals.path
         reads: list[Callable[[Storage], object]] = [
-            lambda storage: storage.account(),
-            lambda storage: storage.find(run.id),
-            lambda storage: storage.page(Query("agent_span")),
-            lambda storage: list(storage.iter_spans(run.id)),
-            lambda storage: storage.counts([run.id]),
-            lambda storage: storage.violations(["x"]),
+            lambda storage: storage.ask(Account()),
+            lambda storage: storage.ask(Find(run.id)),
+            lambda storage: storage.ask(Query("agent_span")),
+            lambda storage: list(storage.ask(SpansOf(run.id))),
+            lambda storage: storage.ask(Counts([run.id])),
+            lambda storage: storage.ask(Violations(["x"])),
         ]
         for read in reads:
             before = len(looks)
@@ -158,7 +171,7 @@ class Keeping(Base):
             journals.direct.apply([Unit((Put(agent, minted=True),)) for agent in agents])
             new = open_direct(self.copy_at(storage, journals.path))
             try:
-                assert [row for row in new.page(Query("agent")).rows if row in agents] == agents
+                assert [row for row in new.ask(Query("agent")).rows if row in agents] == agents
             finally:
                 new.close()
 

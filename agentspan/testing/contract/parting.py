@@ -6,8 +6,19 @@ from typing import Any
 from agentspan import clock, ids
 from agentspan.model.changes import PutSpans, Unit
 from agentspan.model.rows import AgentInstanceRow, RefusedChangeRow, ScoreRow, TagRow
-from agentspan.storage.partitions import Partitions
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import (
+    Counts,
+    DropPartitions,
+    Find,
+    MakePartitions,
+    MissingPartitions,
+    Partitions,
+    Query,
+    SpansOf,
+    TablesState,
+    Violations,
+)
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, violation
 
@@ -20,21 +31,21 @@ class Parting(Base):
 
     def test_partitions_are_made_ahead_once(self, storage: Storage) -> None:
         """Each covers a time, and the default one the rest; a second program makes none."""
-        partitions: Partitions = self.claimed(storage, "partitions")
-        partitions.make(ahead=6)
-        made = partitions.partitions()
+        self.answered(storage, Partitions)
+        storage.ask(MakePartitions(ahead=6))
+        made = storage.ask(Partitions())
         assert [each.is_default for each in made] == [False] * (len(made) - 1) + [True]
-        assert partitions.missing(ahead=6) == 0
-        assert partitions.missing(ahead=8) == 2
-        assert len(partitions.make(ahead=8).names) == 2
-        assert partitions.make(ahead=8) == ([], 0)
+        assert storage.ask(MissingPartitions(ahead=6)) == 0
+        assert storage.ask(MissingPartitions(ahead=8)) == 2
+        assert len(storage.ask(MakePartitions(ahead=8)).names) == 2
+        assert storage.ask(MakePartitions(ahead=8)) == ([], 0)
         now = clock.now()
-        assert partitions.state().version >= 1
-        assert sum(1 for each in partitions.partitions() if each.start is not None and each.start > now) == 8
+        assert storage.ask(TablesState()).version >= 1
+        assert sum(1 for each in storage.ask(Partitions()) if each.start is not None and each.start > now) == 8
 
     def test_an_old_partition_is_removed_with_all_that_belongs_to_its_runs(self, storage: Storage) -> None:
         """Spans, violations, refused changes, tags, scores, unique values; runs of other partitions stay."""
-        partitions: Partitions = self.claimed(storage, "partitions")
+        self.answered(storage, Partitions)
         old, other, new = (
             self._parted_run(storage, "old"),
             self._parted_run(storage, "other"),
@@ -44,23 +55,23 @@ class Parting(Base):
         tags = [TagRow(self.rows.ids.new(), run.id, "eval", T0) for run in (old, new)]
         score = ScoreRow(self.rows.ids.new(), old.id, "agent_instance", old.id, "r", 1.0, None, "code", None, T0, None)
         self.put(storage, refused, *tags, score)
-        partitions.make(since=_ago(DAYS + 40), width="month")
-        before, spans = len(partitions.partitions()), list(storage.iter_spans(new.id))
-        gone = [span.id for run in (old, other) for span in storage.iter_spans(run.id)]
-        done = partitions.drop_old(clock.now(), lambda writer: False, 5.0)
+        storage.ask(MakePartitions(since=_ago(DAYS + 40), width="month"))
+        before, spans = len(storage.ask(Partitions())), list(storage.ask(SpansOf(new.id)))
+        gone = [span.id for run in (old, other) for span in storage.ask(SpansOf(run.id))]
+        done = storage.ask(DropPartitions(clock.now(), lambda writer: False, 5.0))
         assert (done.runs, done.spans) == (2, 4)
         assert done.partitions >= 1
-        assert len(partitions.partitions()) == before - done.partitions
-        assert storage.page(Query("agent_instance")).rows == [new]
-        assert storage.find(*gone, refused.id, tags[0].id, score.id).rows == {}
-        assert storage.violations(gone) == {id: [] for id in gone}
-        assert storage.page(Query("tag")).rows == [tags[1]]
-        assert list(storage.iter_spans(new.id)) == spans
+        assert len(storage.ask(Partitions())) == before - done.partitions
+        assert storage.ask(Query("agent_instance")).rows == [new]
+        assert storage.ask(Find(*gone, refused.id, tags[0].id, score.id)).rows == {}
+        assert storage.ask(Violations(gone)) == {id: [] for id in gone}
+        assert storage.ask(Query("tag")).rows == [tags[1]]
+        assert list(storage.ask(SpansOf(new.id))) == spans
         self._parted_run(storage, "old")  # its external_identifier is free again, and there is a place for it
 
     def test_a_partition_with_a_run_that_may_stay_is_not_removed(self, storage: Storage) -> None:
         """One that is open, has an open span, ended late, or was closed for a program that may go on in it."""
-        partitions: Partitions = self.claimed(storage, "partitions")
+        self.answered(storage, Partitions)
         gone = self._parted_run(storage, "gone", DAYS + 40)
         is_open = self._old(storage, "open", DAYS)
         half = self._parted_run(storage, "half", DAYS - 40)
@@ -68,21 +79,21 @@ class Parting(Base):
         before, writer = clock.now(), self.rows.ids.new()
         late = self._parted_run(storage, "late", DAYS - 80, finished_at=before)
         closed = self._parted_run(storage, "closed", DAYS - 120, closed_by="abandoned", writer_id=writer)
-        partitions.make(since=_ago(DAYS + 60), width="month")
+        storage.ask(MakePartitions(since=_ago(DAYS + 60), width="month"))
         asked: list[str] = []
 
         def asks(id: str) -> bool:
             asked.append(id)
             return False
 
-        done = partitions.drop_old(before, asks, 5.0)
+        done = storage.ask(DropPartitions(before, asks, 5.0))
         assert (done.runs, asked) == (1, [writer])
-        assert storage.find(gone.id).rows == {}
+        assert storage.ask(Find(gone.id)).rows == {}
         stay = (is_open, half, late, closed)
-        assert set(storage.find(*(run.id for run in stay)).rows) == {run.id for run in stay}
-        assert [storage.counts([run.id])[run.id].total for run in stay] == [0, 3, 2, 2]
-        assert partitions.drop_old(before, lambda id: id == writer, 5.0).runs == 1
-        assert storage.find(closed.id).rows == {}
+        assert set(storage.ask(Find(*(run.id for run in stay))).rows) == {run.id for run in stay}
+        assert [storage.ask(Counts([run.id]))[run.id].total for run in stay] == [0, 3, 2, 2]
+        assert storage.ask(DropPartitions(before, lambda id: id == writer, 5.0)).runs == 1
+        assert storage.ask(Find(closed.id)).rows == {}
 
     def _old(self, storage: Storage, name: str, days: int, **values: Any) -> AgentInstanceRow:
         """Put an active run whose id says that it began so many days ago."""

@@ -7,7 +7,19 @@ from typing import Any
 from agentspan import ids
 from agentspan.model.changes import Applied, Change, Key, Move, Put, PutSpans, Ref, Refused, Unit
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.protocol import Query, SpanCounts, Storage
+from agentspan.storage.answers import SpanCounts
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import (
+    Account,
+    Counts,
+    Find,
+    Outlines,
+    Query,
+    RemoveKeys,
+    SpansOf,
+    StoredKeys,
+    Violations,
+)
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish, spans_of, violation
 
@@ -20,17 +32,17 @@ class Reading(Base):
 
     def test_the_account_never_changes(self, storage: Storage) -> None:
         """Its ids are PFIDs of its partition."""
-        account = storage.account()
-        assert account == storage.account()
+        account = storage.ask(Account())
+        assert account == storage.ask(Account())
         for id in (account.id, account.environment_id, account.agent_deployment_id):
             assert ids.is_pfid(id)
             assert ids.decode(id)[1] == account.partition
 
     def test_the_account_is_a_row_like_others(self, storage: Storage) -> None:
         """Found by its id, alone in the page of its type; no other row may have its id."""
-        account = storage.account()
-        assert storage.find(account.id).rows == {account.id: ("account", account)}
-        assert storage.page(Query("account", with_total=True)) == ([account], 1)
+        account = storage.ask(Account())
+        assert storage.ask(Find(account.id)).rows == {account.id: ("account", account)}
+        assert storage.ask(Query("account", with_total=True)) == ([account], 1)
         agent = self.rows.agent()._replace(id=account.id)
         assert storage.apply([Unit((Put(agent),))]) == [Refused("id_used", account)]
 
@@ -39,19 +51,19 @@ class Reading(Base):
         instance, other = self.instance(storage), self.instance(storage)
         spans = [self.rows.span(instance) for _ in range(5)]
         self.put(storage, *reversed(spans), self.rows.span(other))
-        assert list(storage.iter_spans(instance.id)) == spans
+        assert list(storage.ask(SpansOf(instance.id))) == spans
 
     def test_a_long_run_is_iterated_to_its_end(self, storage: Storage) -> None:
         """However many spans it has."""
         spans = self._long_run(storage)
-        assert [span.id for span in storage.iter_spans(spans[0].agent_instance_id)] == [span.id for span in spans]
+        assert [span.id for span in storage.ask(SpansOf(spans[0].agent_instance_id))] == [span.id for span in spans]
 
     def test_spans_are_iterated_in_one_snapshot(self, storage: Storage) -> None:
         """That of the moment at which the first one was read: what is put and changed after it is not seen."""
         spans = self._long_run(storage)
         run_id = spans[0].agent_instance_id
-        before = list(storage.iter_spans(run_id))
-        iterator = storage.iter_spans(run_id)
+        before = list(storage.ask(SpansOf(run_id)))
+        iterator = storage.ask(SpansOf(run_id))
         first = next(iterator)
         late = spans[-1]._replace(id=self.rows.ids.new())
         units = [Unit((finish(span.id),)) for span in (spans[0], spans[LONG // 2], spans[-1])]
@@ -73,24 +85,24 @@ class Reading(Base):
         span = self.rows.span(instance)
         storage.apply([Unit((Put(span, violations=(violation(),)),))])
         for id, run in ((span.id.upper(), instance.id.upper()), (span.id.title(), instance.id.title())):
-            assert storage.find(id, run) == ({}, None, {})
-            assert storage.violations([id]) == {id: []}
-            assert storage.counts([run]) == {run: SpanCounts()}
-            assert list(storage.iter_spans(run)) == []
+            assert storage.ask(Find(id, run)) == ({}, None, {})
+            assert storage.ask(Violations([id])) == {id: []}
+            assert storage.ask(Counts([run])) == {run: SpanCounts()}
+            assert list(storage.ask(SpansOf(run))) == []
             for query in (Query("agent_span", prefix=id[:-2]), Query("agent_span", {"agent_instance_id": run})):
-                assert storage.page(query).rows == []
+                assert storage.ask(query).rows == []
             moves = finish(id), Move("agent_instance", run, frozenset(), {"status": "failed"})
             assert storage.apply([Unit((move,)) for move in moves]) == [Refused("missing")] * 2
         other = span._replace(id=span.id.upper())
         self.put(storage, other)
-        assert storage.find(span.id, other.id).rows == {row.id: ("agent_span", row) for row in (span, other)}
+        assert storage.ask(Find(span.id, other.id)).rows == {row.id: ("agent_span", row) for row in (span, other)}
 
     def test_counts_are_by_status(self, storage: Storage) -> None:
         """Of each instance that was asked for."""
         instance, empty = self.instance(storage), self.instance(storage)
         for status in ("pending", "active", "complete", "complete", "failed", "cancelled"):
             self.put(storage, self.rows.span(instance)._replace(status=status))
-        counts = storage.counts([instance.id, empty.id])
+        counts = storage.ask(Counts([instance.id, empty.id]))
         assert counts[instance.id] == (6, 1, 1, 2, 1, 1, 4)
         assert counts[empty.id] == (0, 0, 0, 0, 0, 0, 0)
 
@@ -98,9 +110,9 @@ class Reading(Base):
         """Also one that is unknown; whatever else is asked for, and however often."""
         instance, unknown = self.instance(storage), self.rows.ids.new()
         self.put(storage, self.rows.span(instance))
-        counts = storage.counts([unknown, instance.id, unknown])
+        counts = storage.ask(Counts([unknown, instance.id, unknown]))
         assert dict(counts) == {unknown: SpanCounts(), instance.id: SpanCounts(1, active=1)}
-        assert dict(storage.counts([])) == {}
+        assert dict(storage.ask(Counts([]))) == {}
 
     def test_rows_are_found_in_one_snapshot_with_what_is_stored_under_a_key(self, storage: Storage) -> None:
         """An unknown id, or key, is absent; `terminated` names the runs of what was found."""
@@ -109,16 +121,16 @@ class Reading(Base):
         key = Key("create", "k", "h", T0)
         storage.apply([Unit((Put(spans[0]),), spans[0].id, key), Unit((Put(spans[1]),))])
         self.terminate(storage, terminated)
-        found = storage.find(spans[1].id, self.rows.ids.new(), spans[1].id, key=key)
+        found = storage.ask(Find(spans[1].id, self.rows.ids.new(), spans[1].id, key=key))
         assert found == (
             {span.id: ("agent_span", span) for span in spans},
             ("h", spans[0].id),
             {terminated.id: "enough"},
         )
-        assert storage.find(terminated.id, active.id).terminated == {terminated.id: "enough"}
-        assert storage.find(key=key._replace(key="other")) == ({}, None, {})
-        assert storage.find(key=key._replace(operation="other")).key is None
-        assert storage.find() == ({}, None, {})
+        assert storage.ask(Find(terminated.id, active.id)).terminated == {terminated.id: "enough"}
+        assert storage.ask(Find(key=key._replace(key="other"))) == ({}, None, {})
+        assert storage.ask(Find(key=key._replace(operation="other"))).key is None
+        assert storage.ask(Find()) == ({}, None, {})
 
     def test_pages_one_after_the_other_are_the_whole(self, storage: Storage) -> None:
         """By offset and limit, in both directions; beyond the end there is nothing."""
@@ -127,12 +139,12 @@ class Reading(Base):
         self.put(storage, *spans[3:], *spans[:3])
         for descending, rows in ((False, spans), (True, spans[::-1])):
             query = Query("agent_span", descending=descending, with_total=True)
-            pages = [storage.page(replace(query, offset=offset, limit=3)) for offset in (0, 3, 6, 9)]
+            pages = [storage.ask(replace(query, offset=offset, limit=3)) for offset in (0, 3, 6, 9)]
             assert [page.rows for page in pages] == [rows[:3], rows[3:6], rows[6:], []]
             assert {page.total for page in pages} == {7}
-            assert storage.page(replace(query, limit=0)) == ([], 7)
-            assert storage.page(replace(query, offset=5)).rows == rows[5:]
-            assert storage.page(replace(query, with_total=False)) == (rows, None)
+            assert storage.ask(replace(query, limit=0)) == ([], 7)
+            assert storage.ask(replace(query, offset=5)).rows == rows[5:]
+            assert storage.ask(replace(query, with_total=False)) == (rows, None)
 
     def test_pages_after_an_id_are_the_whole(self, storage: Storage) -> None:
         """In both directions; the id itself is not on the page, and need not be stored. The total is of all rows."""
@@ -143,12 +155,12 @@ class Reading(Base):
         for descending, rows in ((False, spans), (True, spans[::-1])):
             where = {"agent_instance_id": instance.id}
             query = Query("agent_span", where, descending=descending, limit=4, with_total=True)
-            first = storage.page(query)
+            first = storage.ask(query)
             assert first == (rows[:4], 6)
-            assert storage.page(replace(query, after=rows[3].id)) == (rows[4:], 6)
-            assert storage.page(replace(query, after=gone.id)).rows == rows[3:]
-            assert storage.page(replace(query, after=rows[0].id, offset=1, limit=2)).rows == rows[2:4]
-            assert storage.page(replace(query, after=rows[5].id)) == ([], 6)
+            assert storage.ask(replace(query, after=rows[3].id)) == (rows[4:], 6)
+            assert storage.ask(replace(query, after=gone.id)).rows == rows[3:]
+            assert storage.ask(replace(query, after=rows[0].id, offset=1, limit=2)).rows == rows[2:4]
+            assert storage.ask(replace(query, after=rows[5].id)) == ([], 6)
 
     def test_violations_of_many_spans_are_read_together(self, storage: Storage) -> None:
         """One without any, or unknown, has an empty list."""
@@ -158,8 +170,11 @@ class Reading(Base):
         storage.apply([Unit((Put(spans[1], violations=found),)), *(Unit((Put(span),)) for span in spans[::2])])
         ids = [self.rows.ids.new(), *(span.id for span in spans)]
         for hint in (None, instance.id):
-            assert dict(storage.violations(ids, instance_id=hint)) == {**{id: [] for id in ids}, spans[1].id: [*found]}
-        assert dict(storage.violations([])) == {}
+            assert dict(storage.ask(Violations(ids, instance_id=hint))) == {
+                **{id: [] for id in ids},
+                spans[1].id: [*found],
+            }
+        assert dict(storage.ask(Violations([]))) == {}
 
     def test_the_run_that_a_caller_names_changes_no_answer(self, storage: Storage) -> None:
         """It is no guard: it says where to look for a span, in a backend that is partitioned by run."""
@@ -171,8 +186,8 @@ class Reading(Base):
         self.move(storage, finish(child.id)._replace(instance_id=instance.id))
         ended = child._replace(status="complete", updated_at=T1)
         ids = (child.id, instance.id, instance.agent_id, instance.agent_version_id, self.rows.ids.new())
-        found = storage.find(*ids, instance_id=instance.id)
-        assert found == storage.find(*ids)
+        found = storage.ask(Find(*ids, instance_id=instance.id))
+        assert found == storage.ask(Find(*ids))
         assert found.rows[child.id] == ("agent_span", ended)
         assert len(found.rows) == 4
 
@@ -183,12 +198,12 @@ class Reading(Base):
         spans = [self.rows.span(instance)._replace(started_at=time) for time in times]
         self.put(storage, *spans, self.rows.span(self.instance(storage)))
         query = Query("agent_span", {"agent_instance_id": instance.id}, with_total=True)
-        assert storage.page(query) == (spans, 5)
+        assert storage.ask(query) == (spans, 5)
         by_time = Query("agent_span", query.where, order="started_at")
         assert [row.started_at for row in spans_of(storage, by_time)] == [None, T0, T1, T1, T2]
         assert spans_of(storage, by_time)[2:4] == spans[3:5]
         down = Query("agent_span", query.where, order="started_at", descending=True, offset=1, limit=2, with_total=True)
-        assert storage.page(down) == ([spans[4], spans[3]], 5)
+        assert storage.ask(down) == ([spans[4], spans[3]], 5)
 
     def test_a_time_range_is_half_open(self, storage: Storage) -> None:
         """Over started_at, else inserted_at."""
@@ -211,22 +226,22 @@ class Reading(Base):
         for begin, time in enumerate(times):
             for end, until in enumerate(times):
                 query = Query("agent_span", where, start_time=time, end_time=until, order="started_at", with_total=True)
-                assert storage.page(query) == (by_time[begin:end], max(0, end - begin))
+                assert storage.ask(query) == (by_time[begin:end], max(0, end - begin))
         keys = [Key("create", time, "h", time) for time in times]
         storage.apply([Unit((), span.id, key) for span, key in zip(by_time, keys, strict=True)])
-        can = storage.capabilities()
-        if can.outlines is not None:
+        answers = storage.capabilities().answers
+        if Outlines in answers:
             other = self.instance(storage)
             changed = [self.rows.span(other, updated_at=time) for time in times]
             self.put(storage, *changed)
             for number, time in enumerate(times):
-                found = can.outlines.outlines(other.id, since=time)
+                found = storage.ask(Outlines(other.id, since=time))
                 assert [span.id for span in found] == [span.id for span in changed[number:]]
         for number, time in enumerate(times):
-            if can.transfer is not None:
-                assert [key.key for key in can.transfer.keys(since=time)] == times[number:]
-            if can.removal is not None:
-                assert can.removal.remove_keys(time, 1.0, dry_run=True) == number
+            if StoredKeys in answers:
+                assert [key.key for key in storage.ask(StoredKeys(since=time))] == times[number:]
+            if RemoveKeys in answers:
+                assert storage.ask(RemoveKeys(time, 1.0, dry_run=True)) == number
 
     def test_a_prefix_finds_ids(self, storage: Storage) -> None:
         """The beginning of an id, as a person types it."""
@@ -267,4 +282,4 @@ class Reading(Base):
         instance = self.instance(storage)
         spans = [self.rows.span(instance, payload=payload, result_payload=payload) for payload in payloads]
         self.put(storage, *spans)
-        assert list(storage.iter_spans(instance.id)) == spans
+        assert list(storage.ask(SpansOf(instance.id))) == spans

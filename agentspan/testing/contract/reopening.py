@@ -9,22 +9,24 @@ import pytest
 
 from agentspan.errors import NotPermitted
 from agentspan.model.changes import Applied, Key, Put, PutSpans, Remove, Replayed, Unit
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account, Counts, Find, Query, SpansOf, Violations
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, finish, spans_of, violation
 
 OPENS = """
 import json, sys
-from agentspan.storage.authoring import Location, Move, Query, Unit
+from agentspan.storage.authoring import Location, Move, Unit
+from agentspan.storage.questions import Account, SpansOf
 from agentspan.storage.registry import open_direct
 
 asked = json.load(sys.stdin)
 storage = open_direct(Location(asked["scheme"], asked["text"]))
-spans = [span.id for span in storage.iter_spans(asked["run"])]
+spans = [span.id for span in storage.ask(SpansOf(asked["run"]))]
 move = Move("agent_span", asked["span"], frozenset({"active"}), {"status": "complete", "updated_at": asked["at"]})
 outcome = type(storage.apply([Unit((move,))])[0]).__name__
-print(json.dumps([storage.account().id, spans, outcome]))
+print(json.dumps([storage.ask(Account()).id, spans, outcome]))
 """
 
 
@@ -38,24 +40,24 @@ class Reopening(Base):
         create = Unit((Put(span, violations=(violation(),)),), span.id, key)
         more = [self.rows.span(instance, summary="a\U0001f600", cost_usd=0.5) for _ in range(3)]
         agents = [self.rows.agent("stays"), self.rows.agent("goes")]
-        account = storage.account()
+        account = storage.ask(Account())
         with self.opened_again(storage) as other:
             assert storage.apply([create, Unit((PutSpans(more),))]) == [Applied(span), Applied()]
             self.put(storage, *agents)
             assert storage.apply([Unit((Remove("agent", agents[1].id),))]) == [Applied()]
-            assert other.account() == account
+            assert other.ask(Account()) == account
             assert other.apply([create, Unit((finish(span.id),))]) == [Replayed(span), Applied()]
             done = span._replace(status="complete", updated_at=T1)
             assert self.stored(storage, span.id) == done
         storage.close()
         with self.opened_again(storage) as again:
-            assert again.account() == account
-            assert list(again.iter_spans(instance.id)) == [done, *more]
+            assert again.ask(Account()) == account
+            assert list(again.ask(SpansOf(instance.id))) == [done, *more]
             assert spans_of(again, Query("agent_span", descending=True)) == [*more[::-1], done]
-            assert again.counts([instance.id])[instance.id][:4] == (4, 0, 3, 1)
-            assert again.violations([span.id])[span.id] == [violation()]
-            assert again.find(key=key).key == ("h", span.id)
-            found = again.find(*(agent.id for agent in agents)).rows
+            assert again.ask(Counts([instance.id]))[instance.id][:4] == (4, 0, 3, 1)
+            assert again.ask(Violations([span.id]))[span.id] == [violation()]
+            assert again.ask(Find(key=key)).key == ("h", span.id)
+            found = again.ask(Find(*(agent.id for agent in agents))).rows
             assert found == {agents[0].id: ("agent", agents[0])}
 
     def test_opened_to_be_read_only_it_writes_nothing(self, storage: Storage) -> None:
@@ -90,5 +92,5 @@ class Reopening(Base):
             timeout=60,
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == [storage.account().id, [span.id], "Applied"]
+        assert json.loads(done.stdout) == [storage.ask(Account()).id, [span.id], "Applied"]
         assert self.stored(storage, span.id) == span._replace(status="complete", updated_at=T1)

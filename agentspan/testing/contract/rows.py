@@ -6,7 +6,8 @@ from agentspan import ids
 from agentspan.model.changes import Move, Refused, Unit, Violation
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import LEAVES
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query
 
 T0, T1, T2 = (f"2026-01-01T00:00:0{second}.000000Z" for second in range(3))
 
@@ -60,4 +61,4 @@ def violation(side: Any = "payload", path: str = "$.a") -> Violation:
 
 def spans_of(storage: Storage, query: Query) -> list[AgentSpanRow]:
     """The spans on a page."""
-    return [row for row in storage.page(query).rows if isinstance(row, AgentSpanRow)]
+    return [row for row in storage.ask(query).rows if isinstance(row, AgentSpanRow)]

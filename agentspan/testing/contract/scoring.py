@@ -5,8 +5,9 @@ import random
 from agentspan.model.changes import Put, Refused, Remove, Unit
 from agentspan.model.rows import ScoreRow, TagRow
 from agentspan.model.scores import age, counting
-from agentspan.storage.analytics import LatestScore, Scores
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.answers import LatestScore
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import LatestScores, NewestScores, Query, Tags
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, why_refused
 
@@ -28,15 +29,15 @@ class Scoring(Base):
         unknown = self.rows.ids.new()
         assert why_refused(storage, Unit((Put(again._replace(agent_instance_id=unknown)),))) == "missing"
         assert why_refused(storage, Unit((Put(self.score(unknown, 1.0)),))) == "missing"
-        assert storage.page(Query("tag", {"agent_instance_id": run.id})).rows == tags[:2]
-        assert storage.page(Query("score", {"agent_instance_id": run.id, "name": "reward"})).rows == scores
+        assert storage.ask(Query("tag", {"agent_instance_id": run.id})).rows == tags[:2]
+        assert storage.ask(Query("score", {"agent_instance_id": run.id, "name": "reward"})).rows == scores
         assert why_refused(storage, Unit((Remove("agent_instance", run.id),))) == "referenced"
         assert why_refused(storage, Unit((Remove("tag", tags[0].id), Put(again)))) is None
-        assert storage.page(Query("tag", {"agent_instance_id": run.id})).rows == [tags[1], again]
+        assert storage.ask(Query("tag", {"agent_instance_id": run.id})).rows == [tags[1], again]
 
     def test_newest_scores_and_tags_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
         """Of each target, name and judge the newest by time, then id; what withdraws counts for nothing."""
-        claimed: Scores = self.claimed(storage, "scores")
+        self.answered(storage, NewestScores)
         chance, rows = random.Random(5), list[ScoreRow]()
         runs = [self.instance(storage) for _ in range(5)]
         for run in runs[1:]:
@@ -58,8 +59,8 @@ class Scoring(Base):
         chance.shuffle(rows)
         self.put(storage, *rows)
         for ids in ([run.id for run in runs], [runs[2].id], [self.rows.ids.new()], []):
-            assert claimed.newest_scores(ids) == counting(row for row in rows if row.agent_instance_id in ids)
-            assert claimed.tags(ids) == {
+            assert storage.ask(NewestScores(ids)) == counting(row for row in rows if row.agent_instance_id in ids)
+            assert storage.ask(Tags(ids)) == {
                 id: ["tag-1", "tag-2", "tag-3"] if id in [run.id for run in runs[1:]] else [] for id in ids
             }
         for name in (*NAMES, "unknown"):
@@ -67,7 +68,7 @@ class Scoring(Base):
                 of_runs = [row for row in rows if (row.name, row.target_type) == (name, "agent_instance")]
                 wanted = counting(row for row in of_runs if source in (None, row.source))
                 found = {row.target_id: LatestScore(row.value, row.label) for row in sorted(wanted, key=age)}
-                assert claimed.latest_scores(name, source) == found
+                assert storage.ask(LatestScores(name, source)) == found
 
     def score(
         self, run_id: str, value: float | None, *, target_id: str | None = None, label: str | None = None

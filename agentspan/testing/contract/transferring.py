@@ -3,9 +3,19 @@
 import threading
 
 from agentspan.model.changes import Key, Put, Unit
+from agentspan.storage.answers import Changed, KeyRow, SpanMark
 from agentspan.storage.protocol import Storage
-from agentspan.storage.shared import Changed, Changes, Notes
-from agentspan.storage.transfer import KeyRow, SpanMark, Transfer
+from agentspan.storage.questions import (
+    ChangedSpans,
+    Find,
+    ForgetNotes,
+    Notes,
+    NotesCount,
+    PutKeys,
+    PutNote,
+    SpanMarks,
+    StoredKeys,
+)
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish
 
@@ -17,74 +27,73 @@ class Transferring(Base):
 
     def test_marks_tell_of_every_change_of_a_runs_spans(self, storage: Storage) -> None:
         """Their number in each status, their latest change, and late ends; nothing of other runs."""
-        transfer: Transfer = self.claimed(storage, "transfer")
+        self.answered(storage, StoredKeys)
         run, other, empty = (self.instance(storage) for _ in range(3))
         spans = [self.rows.span(run) for _ in range(3)]
         self.put(storage, *spans, self.rows.span(other, updated_at=T2))
         unknown = self.rows.ids.new()
-        marks = transfer.span_marks([run.id, empty.id, unknown])
+        marks = storage.ask(SpanMarks([run.id, empty.id, unknown]))
         assert marks == {run.id: {SpanMark("active", 3, T0, 0)}, empty.id: frozenset(), unknown: frozenset()}
         self.move(storage, finish(spans[0].id))
         self.put(storage, self.rows.span(run, status="complete", updated_at=T0, ended_late=1))
-        assert transfer.span_marks([run.id]) == {
+        assert storage.ask(SpanMarks([run.id])) == {
             run.id: {SpanMark("active", 2, T0, 0), SpanMark("complete", 2, T1, 1)},
         }
-        assert transfer.span_marks([]) == {}
+        assert storage.ask(SpanMarks([])) == {}
 
     def test_keys_are_read_in_order_and_stored_as_they_are(self, storage: Storage) -> None:
         """After a key, since a time, at most so many. One that is stored already stays."""
-        transfer: Transfer = self.claimed(storage, "transfer")
+        self.answered(storage, StoredKeys)
         agents = [self.rows.agent() for _ in range(3)]
         keys = [Key("create", "b", "h", T1), Key("create", "é", "h", T2), Key("Create", "z", "h", T0)]
         storage.apply([Unit((Put(agent),), agent.id, key) for agent, key in zip(agents, keys, strict=True)])
         rows = [KeyRow(*key[:3], agent.id, key.inserted_at) for key, agent in zip(keys, agents, strict=True)]
-        assert transfer.keys() == [rows[2], rows[0], rows[1]]
-        assert transfer.keys(limit=1) == [rows[2]]
-        assert transfer.keys(after=("Create", "z"), limit=1) == [rows[0]]
-        assert transfer.keys(after=("create", "b")) == [rows[1]]
-        assert transfer.keys(since=T1) == [rows[0], rows[1]]
+        assert storage.ask(StoredKeys()) == [rows[2], rows[0], rows[1]]
+        assert storage.ask(StoredKeys(limit=1)) == [rows[2]]
+        assert storage.ask(StoredKeys(after=("Create", "z"), limit=1)) == [rows[0]]
+        assert storage.ask(StoredKeys(after=("create", "b"))) == [rows[1]]
+        assert storage.ask(StoredKeys(since=T1)) == [rows[0], rows[1]]
         more = KeyRow("finish", "b", "g", self.rows.ids.new(), T1)
-        assert transfer.put_keys([more, rows[0]._replace(request_hash="other", subject=more.subject)], 1.0) == 1
-        assert transfer.keys() == [rows[2], rows[0], rows[1], more]
-        assert transfer.put_keys([], 1.0) == 0
-        assert storage.find(key=Key("finish", "b", "g", T0)).key == ("g", more.subject)
+        assert storage.ask(PutKeys([more, rows[0]._replace(request_hash="other", subject=more.subject)], 1.0)) == 1
+        assert storage.ask(StoredKeys()) == [rows[2], rows[0], rows[1], more]
+        assert storage.ask(PutKeys([], 1.0)) == 0
+        assert storage.ask(Find(key=Key("finish", "b", "g", T0))).key == ("g", more.subject)
 
     def test_notes_are_kept_by_name(self, storage: Storage) -> None:
         """One may replace another or not; those whose time is over are gone."""
-        notes: Notes = self.claimed(storage, "notes")
-        assert notes.notes("a") == {}
-        assert notes.note("a", "1") == "1"
-        assert notes.note("a", "2", replace=False) == "1"
-        assert notes.note("a", "3") == "3"
-        assert notes.note("a/b", "ü", lasts_s=60.0) == "ü"
-        assert notes.note("a/c", "gone", lasts_s=0.0) == "gone"
-        assert notes.notes("a", "a/b", "a/c", "none") == {"a": "3", "a/b": "ü"}
-        notes.note("x", "")
-        assert notes.count_notes("a/") == 1
-        assert notes.count_notes("%") == 0
-        notes.forget_notes("a/")
-        assert notes.notes("a", "a/b", "x") == {"a": "3", "x": ""}
+        self.answered(storage, Notes)
+        assert storage.ask(Notes("a")) == {}
+        assert storage.ask(PutNote("a", "1")) == "1"
+        assert storage.ask(PutNote("a", "2", replace=False)) == "1"
+        assert storage.ask(PutNote("a", "3")) == "3"
+        assert storage.ask(PutNote("a/b", "ü", lasts_s=60.0)) == "ü"
+        assert storage.ask(PutNote("a/c", "gone", lasts_s=0.0)) == "gone"
+        assert storage.ask(Notes("a", "a/b", "a/c", "none")) == {"a": "3", "a/b": "ü"}
+        storage.ask(PutNote("x", ""))
+        assert storage.ask(NotesCount("a/")) == 1
+        assert storage.ask(NotesCount("%")) == 0
+        storage.ask(ForgetNotes("a/"))
+        assert storage.ask(Notes("a", "a/b", "x")) == {"a": "3", "x": ""}
 
     def test_programs_that_note_at_the_same_moment_are_given_the_same_text(self, storage: Storage) -> None:
         """Also if no key replaces another one."""
-        notes: Notes = self.claimed(storage, "notes")
+        self.answered(storage, Notes)
         start, said = threading.Barrier(4), []
 
         def note(text: str) -> None:
             start.wait()
-            said.append(notes.note("secret", text, replace=False))
+            said.append(storage.ask(PutNote("secret", text, replace=False)))
 
         threads = [threading.Thread(target=note, args=(str(number),)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert said == [notes.notes("secret")["secret"]] * 4
+        assert said == [storage.ask(Notes("secret"))["secret"]] * 4
 
     def test_changes_since_a_cursor_are_read_in_whatever_order_they_are_committed(self, storage: Storage) -> None:
         """Also those of a transaction that began before the cursor, with times of before; and it is told of."""
-        changes: Changes = self.claimed(storage, "changes")
-        groups = self.claimed(storage, "groups")
+        self.answered(storage, ChangedSpans)
         run, other = self.instance(storage), self.instance(storage)
         slow, fast, after = (self.rows.span(run) for _ in range(3))
         written, may_end = threading.Event(), threading.Event()
@@ -94,32 +103,32 @@ class Transferring(Base):
             written.set()
             may_end.wait(WAIT_S)
 
-        thread = threading.Thread(target=groups.group, args=(write_slowly, WAIT_S))
+        thread = threading.Thread(target=storage.group, args=(write_slowly, WAIT_S))
         thread.start()
         try:
             assert written.wait(WAIT_S)
             for span in (fast, self.rows.span(other)):
                 storage.apply([Unit((Put(span),))], wait_s=1.0)
-            first = changes.changed(run.id, "")
+            first = storage.ask(ChangedSpans(run.id, ""))
             assert ids_of(first) == [fast.id]
-            second = changes.changed(run.id, first.cursor)
+            second = storage.ask(ChangedSpans(run.id, first.cursor))
             assert second.stalled_s >= first.stalled_s == 0.0
-            assert changes.changed(run.id, second.cursor).stalled_s > 0.0
+            assert storage.ask(ChangedSpans(run.id, second.cursor)).stalled_s > 0.0
         finally:
             may_end.set()
             thread.join()
-        third = changes.changed(run.id, second.cursor)
+        third = storage.ask(ChangedSpans(run.id, second.cursor))
         assert slow.id in ids_of(third)
-        assert ids_of(changes.changed(run.id, third.cursor)) == []
+        assert ids_of(storage.ask(ChangedSpans(run.id, third.cursor))) == []
         self.move(storage, finish(fast.id, updated_at=T0))
         self.put(storage, after)
-        fourth = changes.changed(run.id, third.cursor)
+        fourth = storage.ask(ChangedSpans(run.id, third.cursor))
         assert ids_of(fourth) == [fast.id, after.id]
         assert fourth.rows[0].status == "complete"
         assert fourth.stalled_s == 0.0
-        assert ids_of(changes.changed(run.id, third.cursor, after=fast.id)) == [after.id]
-        assert ids_of(changes.changed(run.id, "", limit=2)) == [slow.id, fast.id]
-        assert ids_of(changes.changed(run.id, "no cursor")) == [slow.id, fast.id, after.id]
+        assert ids_of(storage.ask(ChangedSpans(run.id, third.cursor, after=fast.id))) == [after.id]
+        assert ids_of(storage.ask(ChangedSpans(run.id, "", limit=2))) == [slow.id, fast.id]
+        assert ids_of(storage.ask(ChangedSpans(run.id, "no cursor"))) == [slow.id, fast.id, after.id]
 
 
 def ids_of(changed: Changed) -> list[str]:

@@ -6,6 +6,7 @@ from agentspan.errors import NotStorable
 from agentspan.model.changes import Applied, Key, KeyTaken, Move, Put, PutSpans, Refused, Remove, Replayed, Unit
 from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, finish, violation
 
@@ -21,8 +22,8 @@ class Units(Base):
         bad = Unit((Put(span, violations=(violation(),)), finish(other.id)), span.id, key)
         assert storage.apply([bad]) == [Refused("missing")]
         assert self.stored(storage, span.id) is None
-        assert storage.violations([span.id])[span.id] == []
-        assert storage.find(key=key).key is None
+        assert storage.ask(Violations([span.id]))[span.id] == []
+        assert storage.ask(Find(key=key)).key is None
 
     def test_a_refused_unit_renames_nothing(self, storage: Storage) -> None:
         """The old name is still taken, and the new one is still free."""
@@ -42,7 +43,7 @@ class Units(Base):
         moves = Move("agent_instance", run.id, frozenset(), {"agent_id": other.agent_id}), finish(self.rows.ids.new())
         assert storage.apply([Unit(moves)]) == [Refused("missing")]
         assert self.stored(storage, run.id) == run
-        assert list(storage.iter_spans(run.id)) == spans
+        assert list(storage.ask(SpansOf(run.id))) == spans
 
     def test_units_of_one_call_see_the_ones_before(self, storage: Storage) -> None:
         """And a refused one does not undo its neighbours."""
@@ -71,7 +72,7 @@ class Units(Base):
         assert outcome == Applied(instance._replace(**values), "enough")
         done = span._replace(status="complete", updated_at=T1)
         assert storage.apply([Unit((finish(span.id),), span.id)]) == [Applied(done, "enough")]
-        assert storage.find(span.id).terminated == {instance.id: "enough"}
+        assert storage.ask(Find(span.id)).terminated == {instance.id: "enough"}
 
     def test_runs_of_one_call_have_each_an_outcome_of_their_own(self, storage: Storage) -> None:
         """A drain registers many runs of one agent at once; one that cannot be put is no reason to refuse others."""
@@ -124,9 +125,9 @@ class Units(Base):
         units = [Unit((PutSpans(spans, found),)), Unit((finish(done.id),), done.id)]
         assert storage.apply(units) == [Applied(), Applied(done)]
         for number, instance in enumerate(instances):
-            assert list(storage.iter_spans(instance.id)) == [*spans[:566], done][number::2]
-        assert storage.violations([spans[3].id])[spans[3].id] == [violation()]
-        assert storage.violations([spans[560].id])[spans[560].id] == [violation("result_payload")]
+            assert list(storage.ask(SpansOf(instance.id))) == [*spans[:566], done][number::2]
+        assert storage.ask(Violations([spans[3].id]))[spans[3].id] == [violation()]
+        assert storage.ask(Violations([spans[560].id]))[spans[560].id] == [violation("result_payload")]
 
     def test_spans_are_put_together_or_none_of_them(self, storage: Storage) -> None:
         """Whatever is wrong, and wherever; what is in the same call stays."""
@@ -144,8 +145,8 @@ class Units(Base):
                 assert isinstance(refused, Refused)
                 assert refused.why == why
                 assert applied == Applied(last)
-                assert storage.find(*(span.id for span in spans)).rows == {}
-                assert storage.violations([spans[0].id])[spans[0].id] == []
+                assert storage.ask(Find(*(span.id for span in spans))).rows == {}
+                assert storage.ask(Violations([spans[0].id]))[spans[0].id] == []
 
     def test_spans_are_put_together_in_a_terminated_instance_too(self, storage: Storage) -> None:
         """It is enough that one of them is in such an instance."""
@@ -154,7 +155,7 @@ class Units(Base):
         self.move(storage, Move("agent_instance", instance.id, LEAVES["terminated"], values))
         first, second = self.rows.span(other), self.rows.span(instance)
         assert storage.apply([Unit((PutSpans([first, second]),))]) == [Applied(None, "enough")]
-        assert list(storage.iter_spans(instance.id)) == [second]
+        assert list(storage.ask(SpansOf(instance.id))) == [second]
 
     def test_a_span_put_in_a_terminated_instance_is_stored_and_says_so(self, storage: Storage) -> None:
         """Nothing that an agent did is lost, and its recorder learns of the termination."""
@@ -165,7 +166,7 @@ class Units(Base):
         assert storage.apply([Unit((Put(alone, minted=True),))]) == [Applied(None, "enough")]
         units = [Unit((Put(span),)) for span in together]
         assert storage.apply(units) == [Applied(None, "enough")] * 2
-        assert [span.id for span in storage.iter_spans(instance.id)] == [alone.id, *(span.id for span in together)]
+        assert [span.id for span in storage.ask(SpansOf(instance.id))] == [alone.id, *(span.id for span in together)]
 
     def test_a_text_that_is_no_unicode_is_stored_or_refused_with_all_of_its_call(self, storage: Storage) -> None:
         """It comes back as it was; or NotStorable is raised, nothing of the call is stored, and the storage goes on."""
@@ -175,7 +176,7 @@ class Units(Base):
             try:
                 outcomes = storage.apply([Unit((Put(good),)), Unit((Put(bad),))])
             except NotStorable:
-                assert storage.find(good.id, bad.id).rows == {}
+                assert storage.ask(Find(good.id, bad.id)).rows == {}
                 self.put(storage, good)
             except Exception as error:
                 raise AssertionError(f"a {type(error).__name__}, which should be a NotStorable") from error
@@ -192,7 +193,7 @@ class Units(Base):
         again = Unit((Put(span._replace(id=self.rows.ids.new())),), span.id, key)
         self.move(storage, finish(span.id))
         assert storage.apply([again]) == [Replayed(span._replace(status="complete", updated_at=T1))]
-        found = storage.find(key=key)
+        found = storage.ask(Find(key=key))
         assert found.key is not None
         assert found.key == ("hash", span.id)
         assert span.id in found.rows
@@ -211,11 +212,11 @@ class Units(Base):
         instance = self.instance(storage)
         span, key = self.rows.span(instance), Key("create", "k", "h", T0)
         assert storage.apply([Unit((finish(span.id),), span.id, key)]) == [Refused("missing")]
-        assert storage.find(key=key).key is None
+        assert storage.ask(Find(key=key)).key is None
         create = Unit((Put(span),), span.id, key)
         other = Unit((finish(span.id),), span.id, key._replace(request_hash="other"))
         assert storage.apply([create, create, other]) == [Applied(span), Replayed(span), KeyTaken()]
-        assert storage.find(key=key) == ({span.id: ("agent_span", span)}, ("h", span.id), {})
+        assert storage.ask(Find(key=key)) == ({span.id: ("agent_span", span)}, ("h", span.id), {})
         assert storage.apply([other, Unit((finish(span.id),))], stop_at_refusal=True) == [KeyTaken()]
         assert self.stored(storage, span.id) == span
 

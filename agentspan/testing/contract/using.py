@@ -10,7 +10,8 @@ import pytest
 from agentspan.errors import StorageError
 from agentspan.model.changes import Applied, Put, Unit
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account, Counts, Find, Query, SpansOf, Violations
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.processes import in_child
 from agentspan.testing.contract.rows import finish
@@ -50,9 +51,9 @@ class Using(Base):
         instance = self.instance(storage)
         is_done, faults = threading.Event(), list[object]()
         reads: list[Callable[[], int]] = [
-            lambda: len(list(storage.iter_spans(instance.id))),
-            lambda: len(storage.page(Query("agent_span")).rows),
-            lambda: storage.counts([instance.id])[instance.id].total,
+            lambda: len(list(storage.ask(SpansOf(instance.id)))),
+            lambda: len(storage.ask(Query("agent_span")).rows),
+            lambda: storage.ask(Counts([instance.id]))[instance.id].total,
         ]
 
         def read(count: Callable[[], int]) -> None:
@@ -98,10 +99,10 @@ class Using(Base):
                 faults.append(error)
 
         def go_on(number: int) -> list[AgentSpanRow]:
-            assert storage.find(first.id).rows[first.id] == ("agent_span", first)
+            assert storage.ask(Find(first.id)).rows[first.id] == ("agent_span", first)
             span = spans[number]
             assert storage.apply([Unit((Put(span),), span.id)]) == [Applied(span)]
-            return list(storage.iter_spans(instance.id))
+            return list(storage.ask(SpansOf(instance.id)))
 
         thread = threading.Thread(target=write)
         thread.start()
@@ -114,7 +115,7 @@ class Using(Base):
             thread.join()
         assert faults == []
         self.put(storage, last)
-        assert list(storage.iter_spans(instance.id)) == [first, *(spans if has_one_place else []), last]
+        assert list(storage.ask(SpansOf(instance.id))) == [first, *(spans if has_one_place else []), last]
 
     def test_a_closed_storage_says_so(self, storage: Storage) -> None:
         """Closing twice is fine; capabilities stay."""
@@ -123,13 +124,13 @@ class Using(Base):
         storage.close()
         assert storage.capabilities() == before
         uses: list[Callable[[], object]] = [
-            lambda: storage.account(),
+            lambda: storage.ask(Account()),
             lambda: storage.apply([Unit((finish("x"),))]),
-            lambda: storage.find("x"),
-            lambda: storage.page(Query("agent")),
-            lambda: list(storage.iter_spans("x")),
-            lambda: storage.counts(["x"]),
-            lambda: storage.violations(["x"]),
+            lambda: storage.ask(Find("x")),
+            lambda: storage.ask(Query("agent")),
+            lambda: list(storage.ask(SpansOf("x"))),
+            lambda: storage.ask(Counts(["x"])),
+            lambda: storage.ask(Violations(["x"])),
         ]
         for use in uses:
             with pytest.raises(StorageError, match="open it again"):

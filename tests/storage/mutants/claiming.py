@@ -3,32 +3,43 @@
 import os
 import sqlite3
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from agentspan.analysis.failures import failure_sums, step_uses, sums_of, uses_of
-from agentspan.analysis.runs import find_runs, run_briefs
-from agentspan.analysis.stats import stats
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.model.changes import PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.analytics import FoundSpan
-from agentspan.storage.first_said import search_run
+from agentspan.storage.answers import FoundSpan, SpanSum
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Capabilities, Query, SpanSum
-from agentspan.storage.run_sums import run_sums, summed
+from agentspan.storage.protocol import Capabilities
+from agentspan.storage.questions import (
+    Account,
+    BriefsWhere,
+    Compact,
+    FailureSums,
+    Outlines,
+    Query,
+    RunSums,
+    RunsWhere,
+    Search,
+    SpansOf,
+    SpanStats,
+    SpanSums,
+    StepUses,
+    WaitAtMost,
+)
+from agentspan.storage.row_by_row import added_up, failures_of, summed, uses_of
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.sql_shell import ask
-from agentspan.storage.sqlite.upkeep import Upkeep
-from agentspan.storage.sums import added_up
 from agentspan.storage.tokenizing import Matcher
-from agentspan.testing.contract.answering import RowByRow, outlined
+from agentspan.testing.contract.answering import outlined
 from tests.storage.json_storage import JsonStorage
-from tests.storage.mutants.noting import found_by
+from tests.storage.mutants.noting import Own, found_by
 from tests.storage.mutants.scoring import AnswersAboutScores
+
+ANSWERED = "test_answers_about_many_runs_are_those_of_reading_row_by_row"
 
 
 @found_by("test_a_group_sees_what_it_wrote_and_is_whole_or_nothing")
@@ -58,10 +69,10 @@ class RemovesMore(MemoryStorage):
     def guards(self, id: str) -> list[str]:
         raise NotImplementedError
 
-    def remove_runs(self, ids: Any, wait_s: float) -> Any:
-        for id in (each for run in ids for each in self.guards(run) if each in self._rows):
+    def _remove_runs(self, asked: Any) -> Any:
+        for id in (each for run in asked.ids for each in self.guards(run) if each in self._rows):
             self._rows[id] = self._rows[id]._replace(status="complete")  # type: ignore[call-arg]
-        return super().remove_runs(ids, wait_s)
+        return super()._remove_runs(asked)
 
 
 @found_by("test_a_run_with_anything_open_in_it_is_not_removed")
@@ -78,29 +89,29 @@ class RemovesRunsWithOpenSpans(RemovesMore):
 
 @found_by("test_runs_are_removed_with_all_that_belongs_to_them")
 class LeavesViolationsOfRemovedRuns(MemoryStorage):
-    def remove_runs(self, ids: Any, wait_s: float) -> Any:
+    def _remove_runs(self, asked: Any) -> Any:
         before = dict(self._violations)
-        removed = super().remove_runs(ids, wait_s)
+        removed = super()._remove_runs(asked)
         self._violations = before
         return removed
 
 
 @found_by("test_old_keys_are_removed")
 class RemovesKeysOfTheTimeItself(MemoryStorage):
-    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> Any:
-        return super().remove_keys(before + "~", wait_s, dry_run=dry_run)
+    def _remove_keys(self, asked: Any) -> Any:
+        return super()._remove_keys(replace(asked, before=asked.before + "~"))
 
 
 @found_by("test_old_keys_are_removed")
 class RemovesKeysInADryRun(MemoryStorage):
-    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> Any:
-        return super().remove_keys(before, wait_s)
+    def _remove_keys(self, asked: Any) -> Any:
+        return super()._remove_keys(replace(asked, dry_run=False))
 
 
-@found_by("test_what_a_closed_storage_claims_says_that_it_is_closed")
+@found_by("test_a_closed_storage_answers_no_question")
 class RemovesKeysWhenItIsClosed(MemoryStorage):
-    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> Any:
-        return 0 if self._closed else super().remove_keys(before, wait_s, dry_run=dry_run)
+    def _remove_keys(self, asked: Any) -> Any:
+        return 0 if self._closed else super()._remove_keys(asked)
 
 
 @found_by("test_a_payload_in_parts_is_read_as_its_text")
@@ -123,50 +134,29 @@ class KeepsNoPartsOfPayloads(MemoryStorage):
 
 
 class Capable(AnswersAboutScores):
-    """The memory backend with outlines, analytics and waiting, all of them right."""
+    """The memory backend with all answers of its own that other storages get row by row, and waiting; all right."""
 
+    own: ClassVar[Own] = {
+        **AnswersAboutScores.own,
+        Outlines: "outlines",
+        SpanSums: "sums",
+        RunsWhere: "runs_where",
+        BriefsWhere: "briefs_where",
+        SpanStats: "span_stats",
+        RunSums: "run_sums",
+        Search: "search",
+        FailureSums: "failure_sums",
+        StepUses: "step_uses",
+        WaitAtMost: "wait_at_most",
+    }
     wait_s = 10.0
 
-    def capabilities(self) -> Capabilities:
-        return super().capabilities()._replace(outlines=self, sums=self, analytics=self, waiting=self)
+    def outlines(self, asked: Outlines) -> list[AgentSpanRow]:
+        return [*map(outlined, asked.answered_slowly(self))]
 
-    def outlines(
-        self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
-    ) -> list[AgentSpanRow]:
-        spans = [span for span in self.iter_spans(instance_id) if span.id > after and span.updated_at >= (since or "")]
-        return [outlined(span) for span in spans[:limit]]
-
-    def sums(self, instance_id: str) -> list[SpanSum]:
-        return added_up(self.iter_spans(instance_id))
-
-    def find_runs(self, filter: Any, **more: Any) -> Any:
-        return find_runs(RowByRow(self), filter, **more)
-
-    def run_briefs(self, filter: Any, **more: Any) -> Any:
-        return run_briefs(RowByRow(self), filter, **more)
-
-    def span_stats(self, **more: Any) -> Any:
-        return stats(RowByRow(self), **more)
-
-    def run_sums(self, runs: Any, progress: Any = None) -> Any:
-        return run_sums(RowByRow(self), runs)
-
-    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any, runs: Any = None) -> Any:
-        matcher = Matcher(words)
-        ids = [run.id for run in self.page(Query("agent_instance")).rows if runs is None or run.id in runs]
-        runs = [search_run(self.iter_spans(id), matcher, 1000) for id in ids]
-        found = sorted(chain(*(spans for spans, _ in runs)), key=lambda one: one.span.id, reverse=True)
-        return found[offset : offset + limit], sum(number for _, number in runs)
-
-    def failure_sums(self, run_ids: Any, **more: Any) -> Any:
-        return failure_sums(RowByRow(self), run_ids, **more)
-
-    def step_uses(self, run_ids: Any, **more: Any) -> Any:
-        return step_uses(RowByRow(self), run_ids, **more)
-
-    def wait_at_most(self, wait_s: float) -> None:
+    def wait_at_most(self, asked: WaitAtMost) -> None:
         super()._open()
-        self.wait_s = wait_s
+        self.wait_s = asked.wait_s
 
     def _open(self) -> Any:
         return MemoryStorage._writing(_Opened(super()._open()), self.wait_s)  # type: ignore[arg-type]
@@ -182,157 +172,143 @@ class _Opened:
 
 @found_by("test_sums_of_a_run_are_those_of_its_spans")
 class SumsCountAggregates(Capable):
-    def sums(self, instance_id: str) -> list[SpanSum]:
-        return added_up(span._replace(is_aggregate=0) for span in self.iter_spans(instance_id))
+    def sums(self, asked: SpanSums) -> list[SpanSum]:
+        return added_up(span._replace(is_aggregate=0) for span in self.ask(SpansOf(asked.instance_id)))
 
 
 @found_by("test_outlines_are_the_spans_without_most_of_their_payloads")
 class OutlinesAreWhole(Capable):
-    def outlines(self, instance_id: str, **more: Any) -> Any:
-        kept = {span.id for span in super().outlines(instance_id, **more)}
-        return [span for span in self.iter_spans(instance_id) if span.id in kept]
+    def outlines(self, asked: Outlines) -> list[AgentSpanRow]:
+        return asked.answered_slowly(self)
 
 
 @found_by("test_outlines_are_the_spans_without_most_of_their_payloads")
 class OutlinesBeginTooEarly(Capable):
-    def outlines(self, instance_id: str, *, after: str = "", **more: Any) -> Any:
-        return super().outlines(instance_id, after=after[:-1], **more)
+    def outlines(self, asked: Outlines) -> list[AgentSpanRow]:
+        return super().outlines(replace(asked, after=asked.after[:-1]))
 
 
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
-class AnalyticsAreOld(Capable):
-    def find_runs(self, filter: Any, **more: Any) -> Any:
-        known = self.__dict__.setdefault("known", {})
-        return known.setdefault((filter, *more.items()), super().find_runs(filter, **more))
+@found_by(ANSWERED)
+class ListsOfRunsAreOld(Capable):
+    def runs_where(self, asked: RunsWhere) -> Any:
+        return self.__dict__.setdefault("known", {}).setdefault(repr(asked), asked.answered_slowly(self))
 
 
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
-class AnalyticsLeaveOutCancelledSpans(Capable):
-    def span_stats(self, **more: Any) -> Any:
-        return [replace(stat, count=stat.count - stat.cancelled) for stat in super().span_stats(**more)]
+@found_by(ANSWERED)
+class StatisticsLeaveOutCancelledSpans(Capable):
+    def span_stats(self, asked: SpanStats) -> Any:
+        return [replace(stat, count=stat.count - stat.cancelled) for stat in asked.answered_slowly(self)]
 
 
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
+@found_by(ANSWERED)
 class FailuresThatPassOnAnotherOneCount(Capable):
-    def failure_sums(self, run_ids: Any, **more: Any) -> Any:
-        apart = {run: [span._replace(parent_span_id=None) for span in self.iter_spans(run)] for run in run_ids}
-        return [each for run, spans in apart.items() for each in sums_of(run, spans)]
+    def failure_sums(self, asked: FailureSums) -> Any:
+        apart = {run: [span._replace(parent_span_id=None) for span in self.ask(SpansOf(run))] for run in asked.run_ids}
+        return [each for run, spans in apart.items() for each in failures_of(run, spans)]
 
 
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
+@found_by(ANSWERED)
 class FailuresAreOfAllRuns(Capable):
-    def failure_sums(self, run_ids: Any, **more: Any) -> Any:
-        return super().failure_sums([run.id for run in self.page(Query("agent_instance")).rows], **more)
+    def failure_sums(self, asked: FailureSums) -> Any:
+        runs = [run.id for run in self.ask(Query("agent_instance")).rows]
+        return FailureSums(runs).answered_slowly(self)
 
 
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
+@found_by(ANSWERED)
 class StepsThatAreOpenAreUsed(Capable):
-    def step_uses(self, run_ids: Any, **more: Any) -> Any:
-        ended = [[span._replace(status="complete") for span in self.iter_spans(run)] for run in run_ids]
-        return [use for run, spans in zip(run_ids, ended, strict=True) for use in uses_of(run, spans)]
+    def step_uses(self, asked: StepUses) -> Any:
+        ended = {run: [span._replace(status="complete") for span in self.ask(SpansOf(run))] for run in asked.run_ids}
+        return [use for run, spans in ended.items() for use in uses_of(run, spans)]
 
 
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
+@found_by(ANSWERED)
 class RunSumsCountCancelledSpans(Capable):
-    def run_sums(self, runs: Any, progress: Any = None) -> Any:
-        return [
-            each
-            for run in runs
-            for each in summed(run, (span._replace(status="complete") for span in self.iter_spans(run)))
-        ]
+    def run_sums(self, asked: RunSums) -> Any:
+        ended = {run: [span._replace(status="complete") for span in self.ask(SpansOf(run))] for run in asked.runs}
+        return [each for run, spans in ended.items() for each in summed(run, spans)]
 
 
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
+@found_by(ANSWERED)
 class SearchesFindTheOldestFirst(Capable):
-    def search_spans(self, words: Any, **more: Any) -> Any:
-        found, total = super().search_spans(words, **more)
+    def search(self, asked: Search) -> Any:
+        found, total = asked.answered_slowly(self)
         return found[::-1], total
 
 
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
+@found_by(ANSWERED)
 class SearchesFindRepeatedTexts(Capable):
-    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any, runs: Any = None) -> Any:
-        matcher = Matcher(words)
-        spans = [row for row in self.page(Query("agent_span", descending=True)).rows if matcher.matches(row)]  # type: ignore[arg-type]
-        return [FoundSpan(span, 0) for span in spans[offset : offset + limit]], len(spans)  # type: ignore[arg-type]
+    def search(self, asked: Search) -> Any:
+        matcher = Matcher(asked.words)
+        rows: Any = self.ask(Query("agent_span", descending=True)).rows
+        spans = [row for row in rows if matcher.matches(row)]
+        return [FoundSpan(span, 0) for span in spans[asked.offset : asked.offset + asked.limit]], len(spans)
 
 
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
+@found_by(ANSWERED)
 class SearchesCountNoRepeats(Capable):
-    def search_spans(self, words: Any, **more: Any) -> Any:
-        found, total = super().search_spans(words, **more)
+    def search(self, asked: Search) -> Any:
+        found, total = asked.answered_slowly(self)
         return [one._replace(repeats=0) for one in found], total
-
-
-@found_by("test_analytics_answer_as_reading_row_by_row_does")
-class SearchesAnswerNothing(Capable):
-    def search_spans(self, words: Any, **more: Any) -> Any:
-        return None
 
 
 @found_by("test_reading_waits_no_longer_than_it_may")
 class ReadsWaitForEver(Capable):
-    def wait_at_most(self, wait_s: float) -> None:
+    def wait_at_most(self, asked: WaitAtMost) -> None:
         self.wait_s = 600
 
 
-@found_by("test_what_a_closed_storage_claims_says_that_it_is_closed")
+@found_by("test_a_closed_storage_answers_no_question")
 class WaitsWhenItIsClosed(Capable):
-    def wait_at_most(self, wait_s: float) -> None:
-        self.wait_s = wait_s
+    def wait_at_most(self, asked: WaitAtMost) -> None:
+        self.wait_s = asked.wait_s
 
 
-@found_by("test_what_a_closed_storage_claims_says_that_it_is_closed")
+@found_by("test_a_closed_storage_answers_no_question")
 class AnswersWhenItIsClosed(SQLiteStorage):
-    def select(self, query: str, values: Any = ()) -> Any:
-        return ask(self.path, query, values)
+    def _select(self, asked: Any) -> Any:
+        return ask(self.path, asked.query, asked.values)
 
 
 @found_by("test_a_sound_storage_has_no_problems")
 class FindsDamageEverywhere(SQLiteStorage):
-    def check(self) -> list[str]:
+    def _damage(self, asked: Any) -> list[str]:
         return ["something is wrong"]
 
 
 @found_by("test_damage_is_found")
 class FindsNoDamage(SQLiteStorage):
-    def check(self) -> list[str]:
+    def _damage(self, asked: Any) -> list[str]:
         return []
 
 
 @found_by("test_a_file_grows_and_shrinks")
 class NeverShrinks(SQLiteStorage):
-    def capabilities(self) -> Capabilities:
-        return super().capabilities()._replace(file=NeverCompacts(self._connections, self._parts))
-
-
-class NeverCompacts(Upkeep):
-    def compact(self, wait_s: float) -> None:
-        pass
+    def ask(self, question: Any) -> Any:
+        return None if isinstance(question, Compact) else super().ask(question)
 
 
 @found_by("test_a_backup_has_everything_of_its_moment")
 class BacksUpNothing(SQLiteStorage):
-    def backup(self, path: Any) -> int:
-        SQLiteStorage(path).close()
-        return os.path.getsize(path)
+    def _back_up(self, asked: Any) -> int:
+        SQLiteStorage(asked.path).close()
+        return os.path.getsize(asked.path)
 
 
 @found_by("test_a_backup_overwrites_nothing")
 class OverwritesWithABackup(SQLiteStorage):
-    def backup(self, path: Any) -> int:
-        if os.path.exists(path):
-            os.unlink(path)
-        return super().backup(path)
+    def _back_up(self, asked: Any) -> int:
+        if os.path.exists(asked.path):
+            os.unlink(asked.path)
+        return super()._back_up(asked)
 
 
 @found_by("test_sql_can_do_nothing_but_read")
 class WritesBySql(SQLiteStorage):
-    def select(self, query: str, values: Any = ()) -> Any:
+    def _select(self, asked: Any) -> Any:
         connection = sqlite3.connect(self.path)
         try:
             with connection:
-                connection.execute(query, values)
+                connection.execute(asked.query, asked.values)
         except (sqlite3.Error, sqlite3.Warning, sqlite3.ProgrammingError) as error:
             raise InvalidValue("query", str(error)) from None
         finally:
@@ -341,8 +317,8 @@ class WritesBySql(SQLiteStorage):
 
 @found_by("test_sql_reads_the_documented_tables_and_views")
 class LosesTheNamesOfColumns(SQLiteStorage):
-    def select(self, query: str, values: Any = ()) -> Any:
-        answer = super().select(query, values)
+    def _select(self, asked: Any) -> Any:
+        answer = super()._select(asked)
         return answer._replace(columns=[str(number) for number, _ in enumerate(answer.columns)])
 
 
@@ -403,9 +379,9 @@ class HasAnotherAccountWhenOpenedAgain(JsonStorage):
         super().__init__(*arguments)
         self.own = new_account()
 
-    def account(self) -> Any:
+    def ask(self, question: Any) -> Any:
         self.read()
-        return self.own
+        return self.own if isinstance(question, Account) else super().ask(question)
 
 
 @found_by("test_opened_to_be_read_only_it_writes_nothing")

@@ -2,31 +2,44 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import ClassVar
 
 from agentspan import clock
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
-from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.partitions import AHEAD, Dropped, Made, Partition, State
+from agentspan.storage.answers import Dropped, Made, Partition, State
 from agentspan.storage.postgres import partition_ranges
 from agentspan.storage.postgres.partition_ranges import Range, bound_at, time_of
-from agentspan.storage.protocol import Capabilities, Query
-from tests.storage.mutants.noting import found_by
+from agentspan.storage.questions import (
+    DropPartitions,
+    MakePartitions,
+    MissingPartitions,
+    Partitions,
+    Query,
+    RemoveRuns,
+    SpansOf,
+    TablesState,
+)
+from tests.storage.mutants.noting import Claiming, Own, found_by
 
 
-class Parted(MemoryStorage):
+class Parted(Claiming):
     """Its partitions are ranges; which runs are in one is computed."""
+
+    own: ClassVar[Own] = {
+        Partitions: "partitions",
+        TablesState: "state",
+        MissingPartitions: "missing",
+        MakePartitions: "make",
+        DropPartitions: "drop_old",
+    }
 
     def __init__(self) -> None:
         super().__init__()
         self.ranges: list[Range] = []
 
-    def capabilities(self) -> Capabilities:
-        return super().capabilities()._replace(partitions=self)
-
-    def partitions(self) -> list[Partition]:
+    def partitions(self, asked: Partitions) -> list[Partition]:
         def text(bound: str | None) -> str | None:
             at = time_of(bound or "")
             return None if at is None else clock.parse(at)
@@ -34,7 +47,7 @@ class Parted(MemoryStorage):
         found = [Partition("", text(each.start), text(each.end), False, 0, 0) for each in self.ranges]
         return [*found, Partition("", None, None, True, 0, 0)]
 
-    def state(self) -> State:
+    def state(self, asked: TablesState) -> State:
         return State(1, {})
 
     def _missing(self, ahead: int, since: str | None = None) -> list[Range]:
@@ -42,29 +55,29 @@ class Parted(MemoryStorage):
         begin = now if since is None else clock.to_datetime(since)
         return [*partition_ranges.missing(self.ranges, "month", since=begin, now=now, ahead=ahead)]
 
-    def missing(self, *, ahead: int = AHEAD) -> int:
-        return len(self._missing(ahead))
+    def missing(self, asked: MissingPartitions) -> int:
+        return len(self._missing(asked.ahead))
 
-    def make(self, *, ahead: int = AHEAD, since: str | None = None, width: Any = None, wait_s: float = 5.0) -> Made:
-        made = self._missing(ahead, since)
+    def make(self, asked: MakePartitions) -> Made:
+        made = self._missing(asked.ahead, asked.since)
         self.ranges = sorted([*self.ranges, *made])
         return Made([each.start or "" for each in made]) if made else Made([])
 
-    def drop_old(self, before: str, is_dead: Callable[[str], bool], wait_s: float) -> Dropped:
+    def drop_old(self, asked: DropPartitions) -> Dropped:
         done = Dropped()
         for each in [each for each in self.ranges if (each.end or "") <= bound_at(datetime.now(UTC))]:
-            runs = [run for run in self.page(Query("agent_instance")).rows if (each.start or "") <= run.id < each.end]  # type: ignore[operator]
-            if all(self.may_go(run, before, is_dead) for run in runs):  # type: ignore[arg-type]
+            runs = [run for run in self.ask(Query("agent_instance")).rows if (each.start or "") <= run.id < each.end]  # type: ignore[operator]
+            if all(self.may_go(run, asked.before, asked.is_dead) for run in runs):  # type: ignore[arg-type]
                 self.ranges.remove(each)
                 runs_, spans = self.remove([run.id for run in runs])
                 done = Dropped(done.partitions + 1, done.runs + runs_, done.spans + spans)
         return done
 
     def remove(self, ids: list[str]) -> tuple[int, int]:
-        return self.remove_runs(ids, 5.0)
+        return self.ask(RemoveRuns(ids, 5.0))
 
     def may_go(self, run: AgentInstanceRow, before: str, is_dead: Callable[[str], bool]) -> bool:
-        statuses = {run.status, *(span.status for span in self.iter_spans(run.id))}
+        statuses = {run.status, *(span.status for span in self.ask(SpansOf(run.id)))}
         if statuses & OPEN or (run.finished_at or run.updated_at) >= before:
             return False
         return not is_guess(run) or run.writer_id is None or is_dead(run.writer_id)
@@ -82,7 +95,7 @@ class MakesPartitionsAgain(Parted):
 @found_by("test_an_old_partition_is_removed_with_all_that_belongs_to_its_runs")
 class DropsSpansOnly(Parted):
     def remove(self, ids: list[str]) -> tuple[int, int]:
-        spans = [span for id in ids for span in self.iter_spans(id)]
+        spans = [span for id in ids for span in self.ask(SpansOf(id))]
         for span in spans:
             self._drop(span)
         return len(ids), len(spans)

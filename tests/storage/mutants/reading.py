@@ -7,23 +7,24 @@ from dataclasses import replace
 from typing import Any
 
 from agentspan.model.rows import AgentSpanRow, instance_of
+from agentspan.storage.answers import Rows
 from agentspan.storage.location import memory
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Capabilities, Rows
+from agentspan.storage.protocol import Capabilities
 from tests.storage.mutants.noting import found_by
 
 
 @found_by("test_the_account_never_changes")
 class HasAnotherAccountEachTime(MemoryStorage):
-    def account(self) -> Any:
+    def _account_row(self, asked: Any) -> Any:
         return new_account()
 
 
 @found_by("test_the_account_is_a_row_like_others")
 class DoesNotFindItsAccount(MemoryStorage):
-    def find(self, *ids: str, **more: Any) -> Any:
-        found = super().find(*ids, **more)
+    def _found(self, asked: Any) -> Any:
+        found = super()._found(asked)
         return found._replace(rows={id: located for id, located in found.rows.items() if located[0] != "account"})
 
 
@@ -70,8 +71,8 @@ class Found(MemoryStorage):
     def other(self, found: Any, ids: Any) -> Any:
         raise NotImplementedError
 
-    def find(self, *ids: str, **more: Any) -> Any:
-        return self.other(super().find(*ids, **more), ids)
+    def _found(self, asked: Any) -> Any:
+        return self.other(super()._found(asked), asked.ids)
 
 
 @found_by("test_what_is_put_is_found_with_its_type")
@@ -101,40 +102,40 @@ class FindsNoTermination(Found):
 
 @found_by("test_the_run_that_a_caller_names_changes_no_answer")
 class FindsOnlyInTheRunThatIsNamed(MemoryStorage):
-    def find(self, *ids: str, instance_id: str | None = None, **more: Any) -> Any:
-        found = super().find(*ids, **more)
-        rows = {id: row for id, row in found.rows.items() if instance_id in (None, instance_of(row[1]))}
+    def _found(self, asked: Any) -> Any:
+        found = super()._found(asked)
+        rows = {id: row for id, row in found.rows.items() if asked.instance_id in (None, instance_of(row[1]))}
         return found._replace(rows=rows)
 
 
 @found_by("test_violations_of_many_spans_are_read_together")
 class LeavesOutSpansWithoutViolations(MemoryStorage):
-    def violations(self, span_ids: Any, **more: Any) -> Any:
-        return {id: found for id, found in super().violations(span_ids, **more).items() if found}
+    def _violations_of(self, asked: Any) -> Any:
+        return {id: found for id, found in super()._violations_of(asked).items() if found}
 
 
 @found_by("test_an_instance_without_spans_counts_zeros")
 class CountsNoUnknownIds(MemoryStorage):
-    def counts(self, instance_ids: Any) -> Any:
-        return {id: counts for id, counts in super().counts(instance_ids).items() if id in self._rows}
+    def _counted(self, asked: Any) -> Any:
+        return {id: counts for id, counts in super()._counted(asked).items() if id in self._rows}
 
 
 @found_by("test_counts_are_by_status")
 class CountsCancelledAsOpen(MemoryStorage):
-    def counts(self, instance_ids: Any) -> Any:
-        counts = super().counts(instance_ids)
+    def _counted(self, asked: Any) -> Any:
+        counts = super()._counted(asked)
         return {id: each._replace(finished=each.finished - each.cancelled) for id, each in counts.items()}
 
 
 @found_by("test_spans_are_iterated_in_the_order_of_their_ids")
 class IteratesInTheOrderOfPuts(MemoryStorage):
-    def iter_spans(self, instance_id: str, **more: Any) -> Any:
-        return iter([self._rows[id] for id in self._by_instance.get(instance_id, ())])
+    def _spans(self, asked: Any) -> Any:
+        return iter([self._rows[id] for id in self._by_instance.get(asked.instance_id, ())])
 
 
 @found_by("test_spans_are_iterated_in_the_order_of_their_ids")
 class IteratesOverAllRuns(MemoryStorage):
-    def iter_spans(self, instance_id: str, **more: Any) -> Any:
+    def _spans(self, asked: Any) -> Any:
         return iter([row for _, row in sorted(self._rows.items()) if isinstance(row, AgentSpanRow)])
 
 
@@ -144,8 +145,8 @@ class Pages(MemoryStorage):
     def other(self, query: Any) -> Any:
         raise NotImplementedError
 
-    def page(self, query: Any) -> Any:
-        return super().page(self.other(query))
+    def _page(self, query: Any) -> Any:
+        return super()._page(self.other(query))
 
 
 @found_by("test_pages_one_after_the_other_are_the_whole")
@@ -210,15 +211,15 @@ class PagesIgnorePrefixes(Pages):
 
 @found_by("test_pages_are_filtered_sorted_and_cut")
 class CountsThePageOnly(MemoryStorage):
-    def page(self, query: Any) -> Any:
-        rows = super().page(query).rows
+    def _page(self, query: Any) -> Any:
+        rows = super()._page(query).rows
         return Rows(rows, len(rows) if query.with_total else None)
 
 
 @found_by("test_pages_are_filtered_sorted_and_cut")
 class PagesHaveNoneLast(MemoryStorage):
-    def page(self, query: Any) -> Any:
-        rows, total = super().page(replace(query, offset=0, limit=None))
+    def _page(self, query: Any) -> Any:
+        rows, total = super()._page(replace(query, offset=0, limit=None))
         rows.sort(key=lambda row: getattr(row, query.order) is None)
         end = None if query.limit is None else query.offset + query.limit
         return Rows(rows[query.offset : end], total)
@@ -226,10 +227,10 @@ class PagesHaveNoneLast(MemoryStorage):
 
 @found_by("test_pages_are_filtered_sorted_and_cut")
 class PagesHaveTiesReversed(MemoryStorage):
-    def page(self, query: Any) -> Any:
-        rows, total = super().page(replace(query, order="id", offset=0, limit=None, descending=not query.descending))
+    def _page(self, query: Any) -> Any:
+        rows, total = super()._page(replace(query, order="id", offset=0, limit=None, descending=not query.descending))
         if query.order == "id":
-            return super().page(query)
+            return super()._page(query)
         rows.sort(key=lambda row: getattr(row, query.order) or "", reverse=query.descending)
         end = None if query.limit is None else query.offset + query.limit
         return Rows(rows[query.offset : end], total)
@@ -241,8 +242,8 @@ class CountsTheSpansOfAnAgentOnce(MemoryStorage):
         super().__init__()
         self.totals: dict[str, int] = {}
 
-    def page(self, query: Any) -> Rows:
-        found = super().page(query)
+    def _page(self, query: Any) -> Rows:
+        found = super()._page(query)
         if query.type != "agent_span" or query.where.keys() != {"agent_id"} or found.total is None:
             return found
         return found._replace(total=self.totals.setdefault(repr(query.where), found.total))

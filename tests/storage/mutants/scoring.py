@@ -1,14 +1,12 @@
 """Mutants that keep tags and scores wrongly, or answer wrongly which scores count."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from agentspan.model.rows import ScoreRow, TagRow
-from agentspan.storage import scores
-from agentspan.storage.analytics import LatestScore
+from agentspan.storage.answers import LatestScore
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Capabilities, Query
-from agentspan.testing.contract.answering import RowByRow
-from tests.storage.mutants.noting import found_by
+from agentspan.storage.questions import LatestScores, NewestScores, Query, Tags
+from tests.storage.mutants.noting import Claiming, Own, found_by
 
 KEPT = "test_tags_and_scores_belong_to_a_run_that_exists"
 ANSWERED = "test_newest_scores_and_tags_are_those_of_reading_row_by_row"
@@ -26,44 +24,35 @@ class KeepsATagTwice(MemoryStorage):
 class KeepsTheNewestScoreOnly(MemoryStorage):
     def _put(self, put: Any, *more: Any) -> Any:
         if isinstance(put.row, ScoreRow):
-            for row in self.page(Query("score", {"target_id": put.row.target_id})).rows:
+            for row in self.ask(Query("score", {"target_id": put.row.target_id})).rows:
                 if row.id != put.row.id:
                     self._drop(row)
         return super()._put(put, *more)
 
 
-class AnswersAboutScores(MemoryStorage):
-    """The memory backend with the capability, all of it right."""
+class AnswersAboutScores(Claiming):
+    """The memory backend with answers about scores and tags, all of them right."""
 
-    def capabilities(self) -> Capabilities:
-        return super().capabilities()._replace(scores=self)
-
-    def newest_scores(self, instance_ids: Any) -> Any:
-        return scores.newest_scores(RowByRow(self), instance_ids)
-
-    def latest_scores(self, name: str, source: str | None = None) -> Any:
-        return scores.latest_scores(RowByRow(self), name, source)
-
-    def tags(self, instance_ids: Any) -> Any:
-        return scores.tags_of(RowByRow(self), instance_ids)
+    own: ClassVar[Own] = {NewestScores: "newest_scores", LatestScores: "latest_scores", Tags: "tags"}
 
 
 @found_by(ANSWERED)
 class CountsWhatWasWithdrawn(AnswersAboutScores):
-    def newest_scores(self, instance_ids: Any) -> Any:
-        return [row for row in self.page(Query("score")).rows if row.agent_instance_id in instance_ids]  # type: ignore[union-attr]
+    def newest_scores(self, asked: Any) -> Any:
+        rows: Any = self.ask(Query("score")).rows
+        return [row for row in rows if row.agent_instance_id in asked.instance_ids]
 
 
 @found_by(ANSWERED)
 class CountsScoresOfSpansForTheirRun(AnswersAboutScores):
-    def latest_scores(self, name: str, source: str | None = None) -> Any:
-        rows = scores.newest_scores(RowByRow(self), [run.id for run in self.page(Query("agent_instance")).rows])
-        named = [row for row in rows if row.name == name and source in (None, row.source)]
+    def latest_scores(self, asked: Any) -> Any:
+        rows = self.ask(NewestScores([run.id for run in self.ask(Query("agent_instance")).rows]))
+        named = [row for row in rows if row.name == asked.name and asked.source in (None, row.source)]
         return {row.agent_instance_id: LatestScore(row.value, row.label) for row in named}
 
 
 @found_by(ANSWERED)
 class TagsAreInOrderOfTheirIds(AnswersAboutScores):
-    def tags(self, instance_ids: Any) -> Any:
-        rows = self.page(Query("tag")).rows
-        return {id: [row.tag for row in rows if row.agent_instance_id == id] for id in instance_ids}  # type: ignore[union-attr]
+    def tags(self, asked: Any) -> Any:
+        rows: Any = self.ask(Query("tag")).rows
+        return {id: [row.tag for row in rows if row.agent_instance_id == id] for id in asked.instance_ids}

@@ -5,8 +5,9 @@ from typing import Any
 
 from agentspan.model.changes import Move, Refused
 from agentspan.model.rows import TYPE_OF, AgentSpanRow
+from agentspan.storage.answers import Rows
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Query, Rows
+from agentspan.storage.questions import Find, Query
 from agentspan.storage.rules import unique_of
 from tests.storage.mutants.noting import found_by
 from tests.storage.mutants.writing import Moves
@@ -17,17 +18,17 @@ MEBIBYTE = 1 << 20
 
 @found_by("test_times_are_compared_to_the_microsecond")
 class ComparesTimesOfSpansByWholeSeconds(MemoryStorage):
-    def page(self, query: Any) -> Any:
+    def _page(self, query: Any) -> Any:
         begin, end = (time and time[:SECOND] for time in (query.start_time, query.end_time))
-        return super().page(replace(query, start_time=begin, end_time=end))
+        return super()._page(replace(query, start_time=begin, end_time=end))
 
 
 @found_by("test_times_are_compared_to_the_microsecond")
 class SortsByWholeSeconds(MemoryStorage):
-    def page(self, query: Any) -> Any:
+    def _page(self, query: Any) -> Any:
         if query.order == "id":
-            return super().page(query)
-        rows, total = super().page(replace(query, order="id", offset=0, limit=None))
+            return super()._page(query)
+        rows, total = super()._page(replace(query, order="id", offset=0, limit=None))
         values = {row.id: getattr(row, query.order) for row in rows}
         cut = {id: value[:SECOND] if isinstance(value, str) else value for id, value in values.items()}
         rows.sort(key=lambda row: (cut[row.id] is not None, cut[row.id], row.id), reverse=query.descending)
@@ -37,8 +38,8 @@ class SortsByWholeSeconds(MemoryStorage):
 
 @found_by("test_times_are_compared_to_the_microsecond")
 class RemovesKeysByWholeSeconds(MemoryStorage):
-    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
-        return super().remove_keys(before[:SECOND], wait_s, dry_run=dry_run)
+    def _remove_keys(self, asked: Any) -> int:
+        return super()._remove_keys(replace(asked, before=asked.before[:SECOND]))
 
 
 @found_by("test_unique_columns_are_compared_as_they_are")
@@ -145,15 +146,15 @@ class LosesEscapedSurrogates(Stored):
 
 @found_by("test_a_long_run_is_iterated_to_its_end")
 class IteratesOverAThousandSpans(MemoryStorage):
-    def iter_spans(self, instance_id: str) -> Any:
-        return iter([*super().iter_spans(instance_id)][:1000])
+    def _spans(self, asked: Any) -> Any:
+        return iter([*super()._spans(asked)][:1000])
 
 
 @found_by("test_spans_are_iterated_in_one_snapshot")
 class IteratesInPages(MemoryStorage):
-    def iter_spans(self, instance_id: str) -> Any:
-        query = Query("agent_span", {"agent_instance_id": instance_id}, limit=500)
-        while rows := self.page(query).rows:
+    def _spans(self, asked: Any) -> Any:
+        query = Query("agent_span", {"agent_instance_id": asked.instance_id}, limit=500)
+        while rows := self.ask(query).rows:
             yield from rows
             query = replace(query, after=rows[-1].id)
 
@@ -194,16 +195,16 @@ class GroupsIgnoreWaitS(MemoryStorage):
 
 @found_by("test_each_writer_waits_as_long_as_its_caller_says")
 class RemovalIgnoresWaitS(MemoryStorage):
-    def remove_runs(self, ids: Any, wait_s: float) -> Any:
-        return super().remove_runs(ids, FIXED_S)
+    def _remove_runs(self, asked: Any) -> Any:
+        return super()._remove_runs(replace(asked, wait_s=FIXED_S))
 
 
 @found_by("test_an_id_is_found_as_it_is_written")
 class FindsIdsInAnyCase(MemoryStorage):
-    def find(self, *ids: str, **more: Any) -> Any:
-        found = super().find(*map(str.lower, ids), **more)
-        rows = {id: found.rows[id.lower()] for id in ids if id.lower() in found.rows}
-        return found._replace(rows={**found.rows, **rows} if more.get("key") else rows)
+    def _found(self, asked: Any) -> Any:
+        found = super()._found(Find(*map(str.lower, asked.ids), key=asked.key, instance_id=asked.instance_id))
+        rows = {id: found.rows[id.lower()] for id in asked.ids if id.lower() in found.rows}
+        return found._replace(rows={**found.rows, **rows} if asked.key else rows)
 
 
 @found_by("test_an_id_is_found_as_it_is_written")
@@ -214,5 +215,5 @@ class MovesIdsInAnyCase(Moves):
 
 @found_by("test_an_id_is_found_as_it_is_written")
 class FindsPrefixesInAnyCase(MemoryStorage):
-    def page(self, query: Any) -> Any:
-        return super().page(replace(query, prefix=query.prefix.lower()))
+    def _page(self, query: Any) -> Any:
+        return super()._page(replace(query, prefix=query.prefix.lower()))

@@ -1,63 +1,71 @@
-"""Mutants that claim transfer or notes, and do not do what it promises."""
+"""Mutants that answer what a copy of a storage needs, or keep notes, and do not do what they promise."""
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
+from agentspan.storage.answers import Changed
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Capabilities
-from agentspan.storage.shared import Changed
-from tests.storage.mutants.noting import found_by
+from agentspan.storage.questions import ChangedSpans, ForgetNotes, Notes, NotesCount, PutNote, SpanMarks, SpansOf
+from tests.storage.mutants.noting import Claiming, Own, found_by
 
 
 @found_by("test_marks_tell_of_every_change_of_a_runs_spans")
-class MarksTellOfNoLateEnds(MemoryStorage):
-    def span_marks(self, instance_ids: Any) -> Any:
-        marks = super().span_marks(instance_ids)
+class MarksTellOfNoLateEnds(Claiming):
+    own: ClassVar[Own] = {SpanMarks: "span_marks"}
+
+    def span_marks(self, asked: SpanMarks) -> Any:
+        marks = asked.answered_slowly(self)
         return {id: frozenset(mark._replace(ended_late=0) for mark in some) for id, some in marks.items()}
 
 
 @found_by("test_keys_are_read_in_order_and_stored_as_they_are")
 class ReplacesKeys(MemoryStorage):
-    def put_keys(self, keys: Any, wait_s: float) -> int:
+    def _put_keys(self, asked: Any) -> int:
         before = len(self._keys)
-        for key in keys:
+        for key in asked.keys:
             self._keys.pop((key.operation, key.key), None)
-        super().put_keys(keys, wait_s)
+        super()._put_keys(asked)
         return len(self._keys) - before
 
 
-class Noting(MemoryStorage):
+class Noting(Claiming):
     """Sound notes in memory."""
+
+    own: ClassVar[Own] = {
+        Notes: "texts",
+        PutNote: "note",
+        NotesCount: "count_notes",
+        ForgetNotes: "forget_notes",
+    }
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._notes: dict[str, tuple[str, float]] = {}
 
-    def capabilities(self) -> Capabilities:
-        return super().capabilities()._replace(notes=self)
-
-    def notes(self, *names: str) -> Mapping[str, str]:
+    def texts(self, asked: Notes) -> Mapping[str, str]:
         with self._open():
-            return {name: self._notes[name][0] for name in names if name in self._notes and self.holds(name)}
+            return {name: self._notes[name][0] for name in asked.names if name in self._notes and self.holds(name)}
 
     def holds(self, name: str) -> bool:
         return self._notes[name][1] > time.monotonic()
 
-    def note(self, name: str, text: str, *, lasts_s: float | None = None, replace: bool = True) -> str:
+    def note(self, asked: PutNote) -> str:
+        name, lasts_s = asked.name, asked.lasts_s
         with self._open():
             self._notes = {each: self._notes[each] for each in self._notes if self.holds(each)}
-            if replace or name not in self._notes:
-                self._notes[name] = text, float("inf") if lasts_s is None else time.monotonic() + lasts_s
+            if asked.replace or name not in self._notes:
+                self._notes[name] = asked.text, float("inf") if lasts_s is None else time.monotonic() + lasts_s
             return self._notes[name][0]
 
-    def count_notes(self, prefix: str) -> int:
+    def count_notes(self, asked: NotesCount) -> int:
         with self._open():
-            return sum(name.startswith(prefix) and self.holds(name) for name in self._notes)
+            return sum(name.startswith(asked.prefix) and self.holds(name) for name in self._notes)
 
-    def forget_notes(self, prefix: str) -> None:
+    def forget_notes(self, asked: ForgetNotes) -> None:
         with self._open():
-            self._notes = {name: note for name, note in self._notes.items() if not name.startswith(prefix)}
+            self._notes = {name: note for name, note in self._notes.items() if not name.startswith(asked.prefix)}
 
 
 @found_by("test_notes_are_kept_by_name")
@@ -68,17 +76,17 @@ class KeepsNotesForEver(Noting):
 
 @found_by("test_programs_that_note_at_the_same_moment_are_given_the_same_text")
 class LooksBeforeItNotes(Noting):
-    def note(self, name: str, text: str, *, lasts_s: float | None = None, replace: bool = True) -> str:
-        is_there = name in self._notes
+    def note(self, asked: PutNote) -> str:
+        is_there = asked.name in self._notes
         time.sleep(0.01)
-        return super().note(name, text, lasts_s=lasts_s, replace=replace or not is_there)
+        return super().note(replace(asked, replace=asked.replace or not is_there))
 
 
 @found_by("test_changes_since_a_cursor_are_read_in_whatever_order_they_are_committed")
-class ReadsOnByTime(MemoryStorage):
-    def capabilities(self) -> Capabilities:
-        return super().capabilities()._replace(changes=self)
+class ReadsOnByTime(Claiming):
+    own: ClassVar[Own] = {ChangedSpans: "changed"}
 
-    def changed(self, instance_id: str, cursor: str, *, after: str = "", limit: int | None = None) -> Changed:
-        rows = [row for row in self.iter_spans(instance_id) if row.updated_at > cursor and row.id > after]
-        return Changed(rows[:limit], max((row.updated_at for row in rows), default=cursor), 0.0)
+    def changed(self, asked: ChangedSpans) -> Changed:
+        spans = self.ask(SpansOf(asked.instance_id))
+        rows = [row for row in spans if row.updated_at > asked.cursor and row.id > asked.after]
+        return Changed(rows[: asked.limit], max((row.updated_at for row in rows), default=asked.cursor), 0.0)

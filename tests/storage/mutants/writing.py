@@ -7,8 +7,8 @@ from typing import Any
 from agentspan.model.changes import Applied, Over, Put, Refused, Replayed
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import rules
+from agentspan.storage.answers import StoredKey
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import StoredKey
 from tests.storage.mutants.noting import found_by
 
 

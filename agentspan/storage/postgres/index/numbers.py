@@ -7,7 +7,7 @@ bucket is a range of durations, much smaller than those of a histogram, so that 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from agentspan.storage.analytics import BOUNDS_MS
+from agentspan.storage.answers import BOUNDS_MS
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.index.state import Part
 from agentspan.storage.postgres.statements import FAILED

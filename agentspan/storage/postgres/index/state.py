@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
-from agentspan.storage.analytics import Progress
+from agentspan.storage.answers import Progress
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated

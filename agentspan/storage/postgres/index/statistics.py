@@ -7,7 +7,7 @@ which place in it; the second one reads these buckets only.
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from agentspan.storage.analytics import BOUNDS_MS, Stat
+from agentspan.storage.answers import BOUNDS_MS, Stat
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.index.numbers import AT, BOUNDS, COLUMNS, FACT, GROUP
 from agentspan.storage.postgres.index.state import Cursor

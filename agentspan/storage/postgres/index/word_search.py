@@ -1,12 +1,12 @@
 """Searches the words that spans say first, in the index; late spans are read (see state)."""
 
 import heapq
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import first_said, tokenizing
-from agentspan.storage.analytics import FoundSpan, Progress
+from agentspan.storage.answers import FoundSpan
 from agentspan.storage.first_said import SpanParts
 from agentspan.storage.postgres import searching
 from agentspan.storage.postgres.connection import Connection
@@ -16,6 +16,7 @@ from agentspan.storage.postgres.index.words import LONGEST, UNREAD, WHOLE
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.pipelines import Statement, rows_of_each
 from agentspan.storage.postgres.statements import listed
+from agentspan.storage.questions import Search
 from agentspan.tuning import Tuning
 
 _LATE_RUNS = "select distinct s.agent_instance_id from finished_spans s where"
@@ -56,24 +57,15 @@ class _Question(NamedTuple):
     says: str
 
 
-def search(
-    connection: Connection,
-    cursor: Cursor,
-    terms: Sequence[str],
-    limit: int,
-    offset: int,
-    *,
-    runs: Collection[str] | None,
-    progress: Progress | None,
-    tuning: Tuning,
-) -> tuple[list[FoundSpan], int]:
-    """Return a page of the spans that say all these terms first, the latest first, and the number of all.
+def search(connection: Connection, cursor: Cursor, asked: Search, *, tuning: Tuning) -> tuple[list[FoundSpan], int]:
+    """Return a page of the spans that say all terms first, the latest first, and the number of all.
 
     Args:
         connection: within the snapshot in which `cursor` was read.
-        runs: ids of the only runs that are searched, which are storable; all if None.
+        asked: its runs are storable.
     """
-    most, matcher = offset + limit, tokenizing.Matcher(terms)
+    terms, runs = asked.words, asked.runs
+    most, matcher = asked.offset + asked.limit, tokenizing.Matcher(terms)
     late = {*cursor.rewritten, *(run for (run,) in rows_of(connection, f"{_LATE_RUNS} {cursor.pending}"))}
     wanted, values = "", []
     if runs is not None:
@@ -82,7 +74,7 @@ def search(
     latest: list[FoundSpan] = []
     total = 0
     if late:  # what their spans say first depends on all of them: they are read whole
-        latest, total = searching.search(connection, terms, most, 0, runs=late, progress=progress)
+        latest, total = searching.search(connection, Search(terms, most, runs=late, progress=asked.progress))
         wanted, values = f"{wanted} and s.agent_instance_id <> all(%s)", [*values, list(late)]
     parts = Parts(connection)
     read = [SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, f"{_OPEN}{wanted}", values)]
@@ -97,7 +89,7 @@ def search(
     said += _by_ids(connection, hits)
     found: list[tuple[str, FoundSpan | SpanParts]] = [(each.span.id, each) for each in said]
     found += ((one.span.id, one) for one in latest)
-    shown = [one for _, one in heapq.nlargest(most, found, key=lambda pair: pair[0])[offset:]]
+    shown = [one for _, one in heapq.nlargest(most, found, key=lambda pair: pair[0])[asked.offset :]]
     parts.read({one.span.agent_instance_id for one in shown if isinstance(one, SpanParts)})
     return [one if isinstance(one, FoundSpan) else _found(parts, one, matcher) for one in shown], total
 

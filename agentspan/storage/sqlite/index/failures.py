@@ -5,11 +5,11 @@ takes 20 µs, once, when the span is added.
 """
 
 import sqlite3
-from collections.abc import Collection
 
 from agentspan.schemas import signatures
 from agentspan.schemas.signatures import ErrorParts, Key, Signature
-from agentspan.storage.analytics import FailureSum, StepUse
+from agentspan.storage.answers import FailureSum, StepUse
+from agentspan.storage.questions import FailureSums, StepUses
 from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.statements import column_of
 
@@ -107,9 +107,9 @@ from temp.wanted_numbers w cross join run_groups u where u.run = w.run
 """
 
 
-def failure_sums(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[FailureSum]:
+def failure_sums(connection: sqlite3.Connection, asked: FailureSums) -> list[FailureSum]:
     """Return the failures of these runs by run and signature."""
-    runs = wanted_runs.numbered(connection, run_ids)
+    runs = wanted_runs.numbered(connection, asked.run_ids)
     names = {sig: Signature(id, text) for sig, id, text in connection.execute("select sig, id, text from signatures")}
     return [
         FailureSum(runs[run], names[sig], spans, first_at, last_at, span)
@@ -117,9 +117,9 @@ def failure_sums(connection: sqlite3.Connection, run_ids: Collection[str]) -> li
     ]
 
 
-def step_uses(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[StepUse]:
+def step_uses(connection: sqlite3.Connection, asked: StepUses) -> list[StepUse]:
     """Return how often these runs used each type and label."""
-    runs = wanted_runs.numbered(connection, run_ids)
+    runs = wanted_runs.numbered(connection, asked.run_ids)
     found = connection.execute("select grp, schema_name, nullif(label, '') from groups")
     names = {group: (schema_name, label) for group, schema_name, label in found}
     return [

@@ -4,12 +4,13 @@ Triggers that keep such an index up to date would cost each write four times as 
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import first_said, tokenizing
-from agentspan.storage.analytics import FoundSpan
+from agentspan.storage.answers import FoundSpan
 from agentspan.storage.first_said import SpanParts
+from agentspan.storage.questions import Search
 from agentspan.storage.sqlite.index import parts as parts_table
 from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.index.index_file import Part
@@ -152,14 +153,9 @@ exists (select 1 from recorded.agent_spans s where s.rowid = texts.rowid and {wa
 """
 
 
-def search(
-    connection: sqlite3.Connection, terms: Sequence[str], limit: int, offset: int, runs: Collection[str] | None = None
-) -> tuple[list[FoundSpan], int]:
-    """Return a page of the spans that say all these terms first, the latest first, and the number of all.
-
-    Args:
-        runs: ids of the only runs that are searched; all when left out.
-    """
+def search(connection: sqlite3.Connection, asked: Search) -> tuple[list[FoundSpan], int]:
+    """Return a page of the spans that say all terms first, the latest first, and the number of all."""
+    terms, runs, end = asked.words, asked.runs, asked.offset + asked.limit
     is_match, read_also = IS_MATCH, READ_AGAIN
     if runs is not None:
         wanted_runs.restrict(connection, runs)
@@ -173,10 +169,8 @@ def search(
         if matcher.matches(of_span.without(parts.said_before(of_span)))
     }
     (indexed,) = connection.execute(f"select count(*) from texts where {is_match}", (query,)).fetchone()
-    found = connection.execute(
-        f"select rowid from texts where {is_match} order by rowid desc limit ?", (query, offset + limit)
-    )
-    rows = sorted([*read_again, *(row for (row,) in found)], reverse=True)[offset : offset + limit]
+    found = connection.execute(f"select rowid from texts where {is_match} order by rowid desc limit ?", (query, end))
+    rows = sorted([*read_again, *(row for (row,) in found)], reverse=True)[asked.offset : end]
     page = []
     for row in rows:
         ((_, of_span),) = [(row, read_again[row])] if row in read_again else _spans(connection, BY_ROW, (row,))

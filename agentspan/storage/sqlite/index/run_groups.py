@@ -7,9 +7,9 @@ runs are made without looking at all facts.
 """
 
 import sqlite3
-from collections.abc import Collection
 
-from agentspan.storage.analytics import RunSum
+from agentspan.storage.answers import RunSum
+from agentspan.storage.questions import RunSums
 from agentspan.storage.sqlite.index import wanted_runs
 
 TABLE = {
@@ -52,9 +52,9 @@ from temp.wanted_numbers w cross join run_groups u where u.run = w.run and u.spa
 """
 
 
-def run_sums(connection: sqlite3.Connection, runs: Collection[str]) -> list[RunSum]:
+def run_sums(connection: sqlite3.Connection, asked: RunSums) -> list[RunSum]:
     """Return the sums of these runs, in any order."""
-    ids = wanted_runs.numbered(connection, runs)
+    ids = wanted_runs.numbered(connection, asked.runs)
     names = {grp: (name, label, bool(is_aggregate)) for grp, name, label, is_aggregate in connection.execute(NAMES)}
     found = []
     for run, grp, spans, failed, ms, input_tokens, output_tokens, cost in connection.execute(SELECT):

@@ -3,7 +3,8 @@
 import sqlite3
 
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.analytics import RunBrief, RunList, RunSummary, RunTotals
+from agentspan.storage.answers import RunBrief, RunList, RunSummary, RunTotals
+from agentspan.storage.questions import BriefsWhere, RunsWhere
 from agentspan.storage.run_filter import RunFilter, RunSort, has_meta, is_said_in
 from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.index.span_sums import USED
@@ -67,21 +68,20 @@ SORTED: dict[RunSort, str] = {
 }
 
 
-def find_runs(
-    connection: sqlite3.Connection, filter: RunFilter, *, limit: int | None, offset: int, sort: RunSort
-) -> RunList:
+def runs_where(connection: sqlite3.Connection, asked: RunsWhere) -> RunList:
     """Return a page of the runs that match, and the sums over all of them.
 
     Args:
         connection: to the index, which is current, with the recorded file attached.
     """
-    where, values = _restricted(connection, filter)
+    limit = -1 if asked.limit is None else asked.limit
+    where, values = _restricted(connection, asked.filter)
     page = f"select {COLUMNS}, {NAMES}, {SUMS} {RUNS}{where}"
-    if sort == "started":
+    if asked.sort == "started":
         page += " order by i.id desc"
     else:  # a sorted expression may not name the columns of the answer
-        page = f"select * from ({page}) i order by {SORTED[sort]}id desc"
-    rows = connection.execute(f"{page} limit ? offset ?", (*values, -1 if limit is None else limit, offset)).fetchall()
+        page = f"select * from ({page}) i order by {SORTED[asked.sort]}id desc"
+    rows = connection.execute(f"{page} limit ? offset ?", (*values, limit, asked.offset)).fetchall()
     totals = (
         "select count(*), ifnull(sum(spans), 0), ifnull(sum(failed), 0), ifnull(sum(open), 0), "
         f"sum(input_tokens), sum(output_tokens), sum(cost), sum(duration_ms) from (select {SUMS} {RUNS}{where})"
@@ -92,9 +92,9 @@ def find_runs(
     return RunList(runs, total, RunTotals(*sums))
 
 
-def run_briefs(connection: sqlite3.Connection, filter: RunFilter) -> list[RunBrief]:
+def briefs_where(connection: sqlite3.Connection, asked: BriefsWhere) -> list[RunBrief]:
     """Return all runs that match, the latest first."""
-    where, values = _restricted(connection, filter)
+    where, values = _restricted(connection, asked.filter)
     agents, versions = (dict(connection.execute(names).fetchall()) for names in (AGENTS, VERSIONS))
     rows = connection.execute(f"{BRIEFS}{where} order by i.id desc", values)
     return [

@@ -7,7 +7,7 @@ by counting buckets and stepping through one of them. `failures` adds what is kn
 import sqlite3
 
 from agentspan.schemas import signatures
-from agentspan.storage.analytics import BOUNDS_MS
+from agentspan.storage.answers import BOUNDS_MS
 from agentspan.storage.span_groups import CANCELLED
 from agentspan.storage.sqlite.index import failures, run_groups
 from agentspan.storage.sqlite.index.index_file import Part

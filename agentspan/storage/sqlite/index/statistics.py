@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from agentspan.storage.analytics import BOUNDS_MS, Stat
+from agentspan.storage.answers import BOUNDS_MS, Stat
+from agentspan.storage.questions import SpanStats
 from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
 from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.index.run_groups import FIRST_LETTER
@@ -45,15 +46,10 @@ class Window(NamedTuple):
     texts: list[str]
 
 
-def statistics(
-    connection: sqlite3.Connection, since: str | None, until: str | None, runs: Collection[str] | None = None
-) -> list[Stat]:
-    """Return the statistics of the spans that began in a time, in any order.
-
-    Args:
-        runs: ids of the only runs whose spans count; all when left out.
-    """
-    window = _window(since, until)
+def span_stats(connection: sqlite3.Connection, asked: SpanStats) -> list[Stat]:
+    """Return the statistics of the spans that began in a time, in any order."""
+    runs = asked.runs
+    window = _window(asked.since, asked.until)
     groups: Groups = {}
     if runs is not None:
         wanted_runs.restrict(connection, runs)

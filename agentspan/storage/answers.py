@@ -1,17 +1,102 @@
-"""Queries over many runs that a storage may answer by itself. For other storages, `analysis` reads row by row."""
+"""What storages answer to questions (see storage.questions): values, without any way back to the storage."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, get_args
 
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, Row
+from agentspan.model.status import FINISH_STATUSES
 from agentspan.schemas.signatures import Signature
-from agentspan.storage.run_filter import RunFilter as RunFilter
-from agentspan.storage.run_filter import RunSort
+
+
+class StoredKey(NamedTuple):
+    """An idempotency key that was used, and the id of the resource that its request was about."""
+
+    request_hash: str
+    subject: str
+
+
+class Found(NamedTuple):
+    """Rows by id, from one snapshot; ids that name nothing are absent."""
+
+    rows: Mapping[str, tuple[ResourceType, Row]]
+    key: StoredKey | None = None
+    terminated: Mapping[str, str] = {}
+
+
+class Rows(NamedTuple):
+    """A page of a query; `total`, None unless the query asks for it, is how many rows there are in all."""
+
+    rows: list[Row]
+    total: int | None = None
+
+    def counted(self) -> int:
+        """Return `total` of a query that requested it."""
+        assert self.total is not None
+        return self.total
+
+
+class CutRows(Rows):
+    """The first rows of a page (see Query.most_bytes).
+
+    Attributes:
+        rest: the ids of the page's other rows, which were not read; none if the last row was the one too many.
+    """
+
+    rest: Sequence[str]
+
+
+def with_rest(page: Rows, rest: Sequence[str]) -> Rows:
+    """Return a page as a cut one, with the ids of its rows that were not read."""
+    cut = CutRows(*page)
+    cut.rest = rest
+    return cut
+
+
+class SpanCounts(NamedTuple):
+    """The number of an instance's spans in each status."""
+
+    total: int = 0
+    pending: int = 0
+    active: int = 0
+    complete: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    finished: int = 0
+
+
+def span_counts(by_status: Mapping[str, int]) -> SpanCounts:
+    """Add up the counts of each status; finished are the complete, failed and cancelled ones."""
+    finished = sum(by_status.get(status, 0) for status in FINISH_STATUSES)
+    return SpanCounts(sum(by_status.values()), finished=finished, **by_status)
+
+
+class SpanSum(NamedTuple):
+    """The spans of a run with the same status, type and label.
+
+    Attributes:
+        spans: how many there are.
+        cost_usd: what they cost, in US dollars; None if none of them has a cost. Spans that sum up others are left out.
+    """
+
+    status: str
+    schema_name: str
+    label: str | None
+    spans: int
+    cost_usd: float | None
+
+
+class Answer(NamedTuple):
+    """The rows that a SELECT returned."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
+
 
 BOUNDS_MS: tuple[float, ...] = tuple(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5))
 """The lower bounds of the buckets of a duration histogram, in milliseconds: 0.1, 0.2, 0.5, 1, 2, 5 … up to 5,000,000.
@@ -182,69 +267,11 @@ class FoundSpan(NamedTuple):
     repeats: int
 
 
-class Hit(NamedTuple):
-    """A span that says all words of a search first in its run.
-
-    Attributes:
-        summary: the span's, else its type's title.
-        field: where the snippet is from: `summary`, `payload` or `result_payload`.
-        snippet: text around the first match, on one line, without control characters.
-        matches: (start, end) of each matched word in `snippet`, in code points.
-        repeats: how many later spans of the run repeat it.
-        agent, version: the names of the run's agent; "" until analysis.search.located adds them, as the step.
-        step: the number of the span among its run's steps, as `show` lists them; None in a run of very many.
-    """
-
-    span_id: str
-    run_id: str
-    summary: str
-    status: str
-    schema_name: str
-    started_at: str | None
-    field: str
-    snippet: str
-    matches: tuple[tuple[int, int], ...]
-    repeats: int = 0
-    agent: str = ""
-    version: str = ""
-    step: int | None = None
-
-
-class Hits(NamedTuple):
-    """A page of the hits of a search, the latest first, and the number of all hits."""
-
-    hits: list[Hit]
-    total: int
-
-
 class LatestScore(NamedTuple):
     """The newest score of one name that a run has, as far as comparisons need it (see rows.ScoreRow)."""
 
     value: float | None
     label: str | None
-
-
-class Scores(Protocol):
-    """A storage that returns the scores that count without reading the older ones, and the tags of many runs at once.
-
-    storage.scores has the same answers for other storages, and says which scores count.
-    """
-
-    def newest_scores(self, instance_ids: Sequence[str]) -> list[ScoreRow]:
-        """Return the scores that count, of these runs and their spans, by time and id."""
-        ...
-
-    def latest_scores(self, name: str, source: str | None = None) -> Mapping[str, LatestScore]:
-        """Return the newest score of this name for each run that has one, by the run's id. Spans do not count.
-
-        Args:
-            source: only scores from this source.
-        """
-        ...
-
-    def tags(self, instance_ids: Sequence[str]) -> Mapping[str, list[str]]:
-        """Return the tags of these runs, in the order of the alphabet; one without tags, or unknown, has none."""
-        ...
 
 
 class FailureSum(NamedTuple):
@@ -286,62 +313,108 @@ class StepUse(NamedTuple):
     reason: str | None
 
 
-class Analytics(Protocol):
-    """A storage that answers these queries by itself, exactly as `agentspan.analysis` would; None if it cannot now."""
+class KeyRow(NamedTuple):
+    """An idempotency key as it is stored, with the hash of its request and the id that the request was about."""
 
-    def find_runs(
-        self,
-        filter: RunFilter,
-        *,
-        limit: int | None,
-        offset: int,
-        sort: RunSort = "started",
-        progress: Progress | None = None,
-    ) -> RunList | None:
-        """Return a page of the runs that match. Ties of `sort` go by id, the latest first."""
-        ...
+    operation: str
+    key: str
+    request_hash: str
+    subject: str
+    inserted_at: str
 
-    def run_briefs(self, filter: RunFilter, *, progress: Progress | None = None) -> list[RunBrief] | None:
-        """Return all runs that match, the latest first."""
-        ...
 
-    def span_stats(
-        self,
-        *,
-        since: str | None,
-        until: str | None,
-        runs: Collection[str] | None = None,
-        progress: Progress | None = None,
-    ) -> list[Stat] | None:
-        """Return statistics of the spans of all runs, or of those with these ids, in any order."""
-        ...
+class SpanMark(NamedTuple):
+    """The spans of a run that have one status.
 
-    def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
-        """Return the sums of these runs by span type and label (see RunSum), in any order."""
-        ...
+    Attributes:
+        spans: how many there are.
+        updated_at: the latest of theirs.
+        ended_late: how many have it set.
+    """
 
-    def search_spans(
-        self,
-        words: Sequence[str],
-        *,
-        limit: int,
-        offset: int,
-        runs: Collection[str] | None = None,
-        progress: Progress | None,
-    ) -> tuple[list[FoundSpan], int] | None:
-        """Return a page of the spans that say all these words first in their run, the latest first; and the total.
+    status: str
+    spans: int
+    updated_at: str
+    ended_late: int
 
-        Args:
-            runs: ids of the only runs that are searched; all when left out.
-            words: each the tokens that must stand side by side, separated by blanks; the last one of those may end
-                in `*`, for any ending.
-        """
-        ...
 
-    def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
-        """Return the failures of these runs by run and signature, in any order."""
-        ...
+class Changed(NamedTuple):
+    """The spans that were committed since a cursor.
 
-    def step_uses(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[StepUse] | None:
-        """Return which types and labels these runs used, in any order."""
-        ...
+    Attributes:
+        rows: by id, as outlines returns them.
+        cursor: to read on from: all that this answer may lack has been committed after it.
+        stalled_s: seconds for which the cursor has stayed the same because a transaction is under way, at least; 0.0
+            if it has not. Everything that was committed meanwhile is in each answer until that one ends.
+    """
+
+    rows: list[AgentSpanRow]
+    cursor: str
+    stalled_s: float
+
+
+Width = Literal["day", "week", "month"]
+
+
+WIDTHS: tuple[Width, ...] = get_args(Width)
+
+
+MOST_LATE = 100_000
+"""Spans up to which those that the index lacks are counted."""
+
+
+class Partition(NamedTuple):
+    """A partition of the finished spans.
+
+    Attributes:
+        name: of its table.
+        start, end: the times, as stored text, that the ids of its runs carry: from `start` on, before `end`. None where
+            there is no bound; both are None for the default partition.
+        is_default: whether it has the spans for which there is no other partition.
+        rows: how many spans it has, as the storage estimates, None if it cannot; of the default partition exactly.
+        bytes: its size, with its indexes.
+    """
+
+    name: str
+    start: str | None
+    end: str | None
+    is_default: bool
+    rows: int | None
+    bytes: int
+
+
+class State(NamedTuple):
+    """The state of the tables.
+
+    Attributes:
+        version: of the tables.
+        late: for each part of the index that was filled, how many finished spans it lacks; MOST_LATE for more.
+    """
+
+    version: int
+    late: Mapping[str, int]
+
+
+class Made(NamedTuple):
+    """The partitions that were made.
+
+    Attributes:
+        names: of their tables, by time.
+        moved: spans that were moved out of the default partition.
+    """
+
+    names: Sequence[str] = ()
+    moved: int = 0
+
+
+class Dropped(NamedTuple):
+    """The partitions that were removed.
+
+    Attributes:
+        partitions: how many.
+        runs, spans: how many those had; of a partition of more than 10,000,000 spans as the storage estimates.
+    """
+
+    partitions: int = 0
+    runs: int = 0
+    spans: int = 0

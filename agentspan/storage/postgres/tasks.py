@@ -1,0 +1,96 @@
+"""The tasks of a schema: removes runs and keys, stores keys, and keeps notes. Times of notes are the server's."""
+
+from collections.abc import Mapping
+
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections
+from agentspan.storage.postgres.lending import rows_of, storable
+from agentspan.storage.postgres.statements import NOTE_REWRITTEN, compared
+from agentspan.storage.questions import ForgetNotes, Notes, NotesCount, PutKeys, PutNote, RemoveKeys, RemoveRuns
+
+# FOR UPDATE waits for a span that is being put, whose run is locked FOR SHARE; the next statement sees that span.
+_LOCK = (
+    "select id from agent_instances where id = any(%s) and status not in ('pending', 'active') order by id for update"
+)
+_WITH_OPEN_SPANS = "select distinct agent_instance_id from open_spans where agent_instance_id = any(%s)"
+BELONGS = ("schema_violations", "refused_changes", "otel_traces", "run_names", "tags", "scores")
+_PUT_KEYS = (
+    "insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) "
+    "select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[]) on conflict do nothing"
+)
+_IS_OVER = "expires_at <= now()"
+_OF_NAMES = f"select name, value from notes where name = any(%s) and (expires_at is null or not {_IS_OVER})"
+_STORE = (
+    "insert into notes (name, value, expires_at) values (%s, %s, now() + make_interval(secs => %s)) "
+    "on conflict (name) do update set value = {0}, expires_at = {1} returning value"
+)
+_REPLACE = _STORE.format("excluded.value", "excluded.expires_at")
+_KEEP = _STORE.format("notes.value", "notes.expires_at")  # an update that changes nothing returns the stored value
+_WAIT_S = 5.0
+
+
+def remove_runs(connections: Connections, asked: RemoveRuns) -> tuple[int, int]:
+    """Remove runs whose guards hold in the transaction that removes them."""
+
+    def remove(connection: Connection) -> tuple[int, int]:
+        found = [id for (id,) in rows_of(connection, _LOCK, (storable(asked.ids),))]
+        stay = {id for (id,) in rows_of(connection, _WITH_OPEN_SPANS, (found,))}
+        gone = [id for id in found if id not in stay]
+        spans = connection.execute("delete from finished_spans where agent_instance_id = any(%s)", (gone,)).rowcount
+        connection.execute(NOTE_REWRITTEN, (gone,))
+        for table in BELONGS:
+            connection.execute(f"delete from {table} where agent_instance_id = any(%s)", (gone,))
+        connection.execute("delete from agent_instances where id = any(%s)", (gone,))
+        return len(gone), spans
+
+    return connections.transact(remove, asked.wait_s)
+
+
+def remove_keys(connections: Connections, asked: RemoveKeys) -> int:
+    """Remove old keys, or only count them."""
+    old, values = f"from idempotency_keys where {compared('inserted_at', '<', asked.before)}", (asked.before,)
+    if asked.dry_run:
+        with connections.reading() as connection:
+            count: int = rows_of(connection, f"select count(*) {old}", values)[0][0]
+            return count
+    return connections.transact(lambda connection: connection.execute(f"delete {old}", values).rowcount, asked.wait_s)
+
+
+def put_keys(connections: Connections, asked: PutKeys) -> int:
+    """Store keys that are not stored yet."""
+    columns = [list(column) for column in zip(*asked.keys, strict=True)]
+    return connections.transact(
+        lambda connection: connection.execute(_PUT_KEYS, columns).rowcount if columns else 0, asked.wait_s
+    )
+
+
+def notes(connections: Connections, asked: Notes) -> Mapping[str, str]:
+    """Return the texts of names."""
+    with connections.reading() as connection:
+        return dict(rows_of(connection, _OF_NAMES, ([*asked.names],)))
+
+
+def put_note(connections: Connections, asked: PutNote) -> str:
+    """Store a text under a name; return the one that is stored."""
+
+    def store(connection: Connection) -> str:
+        connection.execute(f"delete from notes where {_IS_OVER}")
+        sql = _REPLACE if asked.replace else _KEEP
+        stored: str = rows_of(connection, sql, (asked.name, asked.text, asked.lasts_s))[0][0]
+        return stored
+
+    return connections.transact(store, _WAIT_S)
+
+
+def notes_count(connections: Connections, asked: NotesCount) -> int:
+    """Count the names that begin with a prefix."""
+    sql = "select count(*) from notes where starts_with(name, %s)"
+    with connections.reading() as connection:
+        number: int = rows_of(connection, sql, (asked.prefix,))[0][0]
+        return number
+
+
+def forget_notes(connections: Connections, asked: ForgetNotes) -> None:
+    """Remove the notes whose names begin with a prefix."""
+    sql = "delete from notes where starts_with(name, %s)"
+    connections.transact(lambda connection: connection.execute(sql, (asked.prefix,)), _WAIT_S)

@@ -1,0 +1,582 @@
+"""What a storage can be asked. Each question is a value; `Storage.ask` returns its answer.
+
+A question reads; a task, at the end of this file, does something beside changes of rows. Every storage answers the
+questions of BASIC. From these, storage.row_by_row answers more of them for a storage that has no answer of its own. The
+rest is answered only by a storage whose capabilities name it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+
+from agentspan.errors import StorageError
+from agentspan.model.changes import Key, Violation
+from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, ScoreRow, Value
+from agentspan.storage.answers import (
+    Answer,
+    Changed,
+    Dropped,
+    FailureSum,
+    Found,
+    FoundSpan,
+    KeyRow,
+    LatestScore,
+    Made,
+    Partition,
+    Progress,
+    Rows,
+    RunBrief,
+    RunList,
+    RunSum,
+    SpanCounts,
+    SpanMark,
+    SpanSum,
+    Stat,
+    State,
+    StepUse,
+    Width,
+)
+from agentspan.storage.run_filter import RunFilter, RunSort
+
+if TYPE_CHECKING:
+    from agentspan.storage.protocol import Storage
+
+T = TypeVar("T", covariant=True)
+
+AHEAD = 4
+"""Partitions that are made for times to come."""
+
+
+class Question(Generic[T]):
+    """A question whose answer is a T.
+
+    Attributes:
+        in_journals: whether the answer depends on records that may still be in a journal, so that a storage which sees
+            journals drains them first.
+    """
+
+    __slots__ = ()
+    in_journals: ClassVar[bool] = True
+
+    def answered_slowly(self, storage: Storage) -> T:
+        """Return the answer from simpler questions, row by row.
+
+        Raises:
+            StorageError: there is no such way.
+        """
+        from agentspan.storage.row_by_row import ANSWERS
+
+        answer = ANSWERS.get(type(self))
+        if answer is None:
+            backend = storage.capabilities().backend
+            raise StorageError(f"the storage {backend!r} has no answer to {type(self).__name__}")
+        return cast(T, answer(storage, self))
+
+
+@dataclass(slots=True)
+class Account(Question[AccountRow]):
+    """The row that identifies the storage: created with it, never changed, and found like others."""
+
+
+@dataclass(slots=True, init=False)
+class Find(Question[Found]):
+    """The rows with these ids, of whatever type, and what is stored under a key, in one snapshot.
+
+    For a stored key its subject's row is among the rows. `terminated` has the reason for each terminated instance among
+    these, or of these spans.
+
+    Attributes:
+        instance_id: the run that all spans and runs among these ids belong to, or are; None where the caller does not
+            know it. A backend that is partitioned by run reads one partition then; others ignore it.
+    """
+
+    ids: tuple[str, ...]
+    key: Key | None
+    instance_id: str | None
+
+    def __init__(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> None:
+        self.ids = ids
+        self.key = key
+        self.instance_id = instance_id
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Question[Rows]):
+    """Rows of one type that equal `where`, in the order of a column. (To read all of them, see storage.scanning.)
+
+    Attributes:
+        where: column → value that it must have.
+        start_time: spans only: the earliest started_at (else inserted_at) that counts, as stored text.
+        end_time: spans only: the first time that no longer counts.
+        prefix: what the id begins with.
+        order: the column to sort by; ties, and the default, go by id, which is the order of creation.
+        offset: how many rows to skip.
+        limit: how many rows at most; None for all.
+        after: only rows whose id is greater than this one; with `descending`, less. Only in the order of ids.
+        with_total: return the number of all rows too, without regard to `after`, `offset` and
+            `limit`. Counting reads all of them: 77 ms among a million on PostgreSQL.
+        most_bytes: how many characters of JSON to read: the row that passes them is the last, and the ids of the
+            others are in `CutRows.rest`. A storage may ignore it.
+    """
+
+    type: ResourceType
+    where: Mapping[str, Value] = field(default_factory=dict)
+    start_time: str | None = None
+    end_time: str | None = None
+    prefix: str = ""
+    order: str = "id"
+    descending: bool = False
+    offset: int = 0
+    limit: int | None = None
+    after: str = ""
+    with_total: bool = False
+    most_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.after and self.order != "id":
+            raise ValueError("`after` is an id: rows in another order have no place after it")
+
+
+@dataclass(slots=True)
+class SpansOf(Question[Iterator[AgentSpanRow]]):
+    """All spans of an instance by id, which is the order of creation, without holding them all in memory.
+
+    All of one snapshot, which is taken when the first is read: the caller may write before it reads the last.
+    """
+
+    instance_id: str
+
+
+@dataclass(slots=True)
+class Counts(Question[Mapping[str, SpanCounts]]):
+    """How many spans each of these instances has in each status; one without spans, or unknown, has zeros."""
+
+    instance_ids: Sequence[str]
+
+
+@dataclass(slots=True)
+class Violations(Question[Mapping[str, list[Violation]]]):
+    """Where the payloads of these spans do not match their schema, for each span the oldest first.
+
+    A span without violations, or an unknown one, has an empty list.
+
+    Attributes:
+        instance_id: the run that all these spans belong to, where the caller knows it (see Find).
+    """
+
+    span_ids: Sequence[str]
+    instance_id: str | None = None
+
+
+BASIC: frozenset[type[Question[Any]]] = frozenset({Account, Find, Query, SpansOf, Counts, Violations})
+"""The questions that every storage answers by itself."""
+
+
+@dataclass(slots=True)
+class Outlines(Question[list[AgentSpanRow]]):
+    """Spans of an instance by id, without most of their payloads, which a list does not show.
+
+    The payload is `{}` where there is a summary. The result is None where the span has not failed, unless its text has
+    `is_error` as true. A storage without an answer of its own returns whole spans.
+
+    Attributes:
+        after: only spans whose id is greater.
+        limit: how many at most.
+        since: only spans whose updated_at is not before this.
+    """
+
+    instance_id: str
+    after: str = ""
+    limit: int | None = None
+    since: str | None = None
+
+
+@dataclass(slots=True)
+class SpanSums(Question[list[SpanSum]]):
+    """The sums over the spans of an instance, in any order; an empty list for one without spans."""
+
+    instance_id: str
+
+
+@dataclass(slots=True)
+class NewestScores(Question[list[ScoreRow]]):
+    """The scores that count (see model.scores), of these runs and their spans, by time and id.
+
+    Where one score of a name is wanted and several judges, each with an identifier, gave one, the newest of theirs is
+    it.
+    """
+
+    instance_ids: Sequence[str]
+
+
+@dataclass(slots=True)
+class LatestScores(Question[Mapping[str, LatestScore]]):
+    """The newest score of a name for each run that has one, by the run's id. Scores of spans do not count.
+
+    Attributes:
+        source: only scores from this source.
+    """
+
+    name: str
+    source: str | None = None
+
+
+@dataclass(slots=True)
+class Tags(Question[Mapping[str, list[str]]]):
+    """The tags of these runs, in the order of the alphabet; one without tags, or unknown, has none."""
+
+    instance_ids: Sequence[str]
+
+
+@dataclass(slots=True)
+class RunsWhere(Question[RunList]):
+    """A page of the runs that match. Ties of `sort` go by id, the latest first.
+
+    Attributes:
+        filter: without scores, mark and signature: `analysis.runs` has turned these into ids.
+        limit: how many at most; None for all.
+        offset: how many to pass over.
+        progress: called with how much is done, and of how much, while there is an index to be built.
+    """
+
+    filter: RunFilter
+    limit: int | None = None
+    offset: int = 0
+    sort: RunSort = "started"
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class BriefsWhere(Question[list[RunBrief]]):
+    """All runs that match, the latest first, as far as comparisons need them (see RunsWhere)."""
+
+    filter: RunFilter
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class SpanStats(Question[list[Stat]]):
+    """Statistics of the spans of all runs, in any order.
+
+    Attributes:
+        since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
+        until: the first time that no longer counts.
+        runs: ids of the only runs whose spans count; None for all.
+        progress: see RunsWhere.
+    """
+
+    since: str | None = None
+    until: str | None = None
+    runs: Collection[str] | None = None
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class RunSums(Question[list[RunSum]]):
+    """The sums of these runs by span type and label, in any order: what comparisons of many runs are made of."""
+
+    runs: Collection[str]
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class Search(Question[tuple[list[FoundSpan], int]]):
+    """A page of the spans that say all these words first in their run, the latest first; and the total.
+
+    Attributes:
+        words: each the tokens that must stand side by side, separated by blanks; the last one of those may end in `*`,
+            for any ending.
+        limit: how many at most.
+        offset: how many to pass over.
+        runs: ids of the only runs that are searched; None for all.
+        progress: see RunsWhere.
+    """
+
+    words: Sequence[str]
+    limit: int
+    offset: int = 0
+    runs: Collection[str] | None = None
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class FailureSums(Question[list[FailureSum]]):
+    """The failures of these runs by run and signature, in any order."""
+
+    run_ids: Collection[str]
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class StepUses(Question[list[StepUse]]):
+    """Which types and labels these runs used, and how often, in any order."""
+
+    run_ids: Collection[str]
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class SpanMarks(Question[Mapping[str, frozenset[SpanMark]]]):
+    """The marks of the spans of each of these runs; none for a run without spans, or an unknown one."""
+
+    instance_ids: Sequence[str]
+
+
+@dataclass(slots=True)
+class StoredKeys(Question[list[KeyRow]]):
+    """Idempotency keys in the order of (operation, key). Only a copy of a whole storage needs them.
+
+    Attributes:
+        after: only keys after this one, an operation and a key; None for all.
+        limit: how many at most.
+        since: only keys that were stored at this time or later, as stored text.
+    """
+
+    after: tuple[str, str] | None = None
+    limit: int = 500
+    since: str = ""
+
+
+@dataclass(slots=True)
+class ChangedSpans(Question[Changed]):
+    """The spans of a run that were committed since a cursor, and perhaps some that were committed before.
+
+    Times cannot tell that: what a program recorded is committed later, and clocks of machines differ.
+
+    Attributes:
+        cursor: of an earlier answer; "" for all spans. One of another database, or no cursor at all, is as "".
+        after: only spans whose id is greater.
+        limit: how many at most. A reader who goes on `after` the last row of a full answer keeps the cursor of the
+            first answer.
+    """
+
+    instance_id: str
+    cursor: str
+    after: str = ""
+    limit: int | None = None
+
+
+@dataclass(slots=True)
+class Damage(Question[list[str]]):
+    """The damage that is found, a sentence each without stored values; empty if there is none."""
+
+
+@dataclass(slots=True)
+class Select(Question[Answer]):
+    """The rows of a person's own SELECT over the documented tables and views. It can only read.
+
+    Raises:
+        InvalidValue: it is no SQL, or does more than read.
+        StorageError: what is stored is damaged.
+    """
+
+    query: str
+    values: Sequence[Any] = ()
+
+
+@dataclass(slots=True)
+class BackUp(Question[int]):
+    """A new file with everything, as of now, made while others read and write; the answer is its size in bytes.
+
+    Raises:
+        InvalidValue: there is a file at the path already, or no folder.
+    """
+
+    path: str | os.PathLike[str]
+
+
+@dataclass(slots=True)
+class UsedBytes(Question[int]):
+    """The number of bytes of the storage's file that are in use."""
+
+    in_journals: ClassVar[bool] = False
+
+
+@dataclass(slots=True)
+class FileBytes(Question[int]):
+    """The size of the storage's file, including its write-ahead log."""
+
+    in_journals: ClassVar[bool] = False
+
+
+class Notes(Question[Mapping[str, str]]):
+    """Texts by name, kept for programs that share a storage; names without one, or whose time is over, are absent.
+
+    They belong to no run, and are not exported or copied.
+    """
+
+    __slots__ = ("names",)
+    in_journals: ClassVar[bool] = False
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+@dataclass(slots=True)
+class NotesCount(Question[int]):
+    """How many names of notes begin with a prefix."""
+
+    prefix: str
+    in_journals: ClassVar[bool] = False
+
+
+@dataclass(slots=True)
+class Partitions(Question[list[Partition]]):
+    """All partitions by time, the default one last; an empty list where the tables were made without any.
+
+    Finished spans are kept in partitions, each for a range of times, and whole runs in one of them, by the time that
+    the ids of runs carry. A span for which no partition was made lies in the default one, and is read like any other.
+    So partitions may be made late, and by few programs: by those that may change tables.
+    """
+
+    in_journals: ClassVar[bool] = False
+
+
+@dataclass(slots=True)
+class TablesState(Question[State]):
+    """The version of the tables, and how far the index is."""
+
+    in_journals: ClassVar[bool] = False
+
+
+@dataclass(slots=True)
+class MissingPartitions(Question[int]):
+    """How many partitions MakePartitions would make for now and the times to come."""
+
+    ahead: int = AHEAD
+    in_journals: ClassVar[bool] = False
+
+
+class Task(Question[T]):
+    """Something that a storage does beside changes of rows; the answer is what came of it."""
+
+    __slots__ = ()
+    in_journals: ClassVar[bool] = False
+
+
+@dataclass(slots=True)
+class RemoveRuns(Task[tuple[int, int]]):
+    """Remove runs with all that belongs to them, in one commit; return how many, and how many spans.
+
+    Guard, for each: it has finished, and nothing in it is open. Others, and unknown ids, are passed over.
+
+    Raises:
+        DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is removed.
+    """
+
+    ids: Sequence[str]
+    wait_s: float
+
+
+@dataclass(slots=True)
+class RemoveKeys(Task[int]):
+    """Remove the idempotency keys that were stored before a time; return their number."""
+
+    before: str
+    wait_s: float
+    dry_run: bool = False
+
+
+@dataclass(slots=True)
+class PutKeys(Task[int]):
+    """Store keys as they are, in one commit; return how many are new. A key that is stored already stays as it is.
+
+    Raises:
+        DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is stored.
+    """
+
+    keys: Sequence[KeyRow]
+    wait_s: float
+
+
+@dataclass(slots=True)
+class Compact(Task[None]):
+    """Return unused space of the storage's file to the system, in steps between which others can write."""
+
+    wait_s: float
+
+
+@dataclass(slots=True)
+class WaitAtMost(Task[None]):
+    """Change how long reading, and opening again, may wait for other processes."""
+
+    wait_s: float
+
+
+@dataclass(slots=True)
+class PutNote(Task[str]):
+    """Store a text under a name, and return the text that is stored there now.
+
+    Texts whose time is over are removed at that occasion.
+
+    Attributes:
+        lasts_s: seconds, by the storage's clock, after which it is gone; None for ever.
+        replace: replace another text that is stored there; else that one stays, and is returned. Of several programs at
+            the same moment, all are returned the same text.
+
+    Raises:
+        NotPermitted: the storage is opened to be read only.
+    """
+
+    name: str
+    text: str
+    lasts_s: float | None = None
+    replace: bool = True
+
+
+@dataclass(slots=True)
+class ForgetNotes(Task[None]):
+    """Remove all notes whose names begin with a prefix."""
+
+    prefix: str
+
+
+@dataclass(slots=True)
+class MakePartitions(Task[Made]):
+    """Make the partitions that are missing: for now, for times to come, and for many spans in the default one.
+
+    Each is made in a transaction, with its spans moved out of the default partition. It may be asked at any time, by
+    several programs at once, and again after it was interrupted.
+
+    Attributes:
+        ahead: how many partitions there should be for times to come.
+        since: make also those for all times since this one, as stored text.
+        width: of new partitions; None for that of the latest one.
+        wait_s: how long it may wait for others that use the default partition.
+
+    Raises:
+        DatabaseBusy: others used the default partition for `wait_s` seconds; what was made so far stays.
+        DatabaseUnusable: the user may not change the tables.
+        NotPermitted: the storage was opened to be read only.
+    """
+
+    ahead: int = AHEAD
+    since: str | None = None
+    width: Width | None = None
+    wait_s: float = 5.0
+
+
+@dataclass(slots=True)
+class DropPartitions(Task[Dropped]):
+    """Remove the partitions that are old as a whole, the oldest first, with all that belongs to their runs.
+
+    Each in one commit; only where a partition has very many violations, most of them are removed before. Guards, for
+    each: its times are over; all runs have finished before a time, and nothing in them is open; and of runs that were
+    closed for their programs, these are dead. One with another run stays, and so does the default one.
+
+    Attributes:
+        before: the time, as stored text.
+        is_dead: called with the writers of runs that were closed for them.
+
+    Raises:
+        DatabaseBusy: others used the partitions for `wait_s` seconds; what was removed so far is.
+        DatabaseUnusable: the user may not remove tables.
+        NotPermitted: the storage was opened to be read only.
+    """
+
+    before: str
+    is_dead: Callable[[str], bool]
+    wait_s: float
