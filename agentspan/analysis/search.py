@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from agentspan.analysis.tree import build, numbers
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.storage import tokenizing
+from agentspan.storage import row_by_row, tokenizing
 from agentspan.storage.answers import Progress
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Outlines, Search
@@ -89,7 +89,7 @@ def search(
         return Hits([], 0)
     question = Search(asked, limit, offset, runs if run is None else [run], progress)
     # The spans of one run are read sooner than an index of all is made.
-    found, total = storage.ask(question) if run is None else question.answered_slowly(storage)
+    found, total = storage.ask(question) if run is None else row_by_row.answer(storage, question)
     return Hits([hit(span, asked)._replace(repeats=repeats) for span, repeats in found], total)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from agentspan.storage import row_by_row
 from agentspan.storage.answers import Progress, Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpanStats
@@ -28,7 +29,7 @@ def stats(
     """
     asked = SpanStats(since, until, runs if run is None else [run], progress)
     # The spans of one run are read sooner than an index of all is made.
-    return in_order(storage.ask(asked) if run is None else asked.answered_slowly(storage))
+    return in_order(storage.ask(asked) if run is None else row_by_row.answer(storage, asked))
 
 
 def in_order(found: Iterable[Stat]) -> list[Stat]:

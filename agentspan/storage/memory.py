@@ -117,7 +117,9 @@ class MemoryStorage:
         """Answer a question from the rows in memory."""
         name = _ANSWERS.get(type(question))
         if name is None:
-            return question.answered_slowly(self)
+            from agentspan.storage import row_by_row
+
+            return row_by_row.answer(self, question)
         return cast(T, getattr(self, name)(question))
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:

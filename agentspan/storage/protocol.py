@@ -43,7 +43,7 @@ class Storage(Protocol):
     def ask(self, question: Question[T]) -> T:
         """Return the answer to a question (see storage.questions).
 
-        A storage that has none of its own returns `question.answered_slowly(self)`.
+        A storage that has none of its own returns `row_by_row.answer(self, question)`.
         """
         ...
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from agentspan.errors import StorageError
 from agentspan.model.changes import Key, Violation
 from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, ScoreRow, Value
 from agentspan.storage.answers import (
@@ -42,7 +41,7 @@ from agentspan.storage.answers import (
 from agentspan.storage.run_filter import RunFilter, RunSort
 
 if TYPE_CHECKING:
-    from agentspan.storage.protocol import Storage
+    pass
 
 T = TypeVar("T", covariant=True)
 
@@ -60,20 +59,6 @@ class Question(Generic[T]):
 
     __slots__ = ()
     in_journals: ClassVar[bool] = True
-
-    def answered_slowly(self, storage: Storage) -> T:
-        """Return the answer from simpler questions, row by row.
-
-        Raises:
-            StorageError: there is no such way.
-        """
-        from agentspan.storage.row_by_row import ANSWERS
-
-        answer = ANSWERS.get(type(self))
-        if answer is None:
-            backend = storage.capabilities().backend
-            raise StorageError(f"the storage {backend!r} has no answer to {type(self).__name__}")
-        return cast(T, answer(storage, self))
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan import clock
+from agentspan.errors import StorageError
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow, TagRow, Value
 from agentspan.model.scores import counting
 from agentspan.model.status import OPEN
@@ -479,6 +480,19 @@ def _of_each(
     read: Callable[[str, Iterable[AgentSpanRow]], Iterable[T]], storage: Storage, run_ids: Iterable[str]
 ) -> list[T]:
     return [each for run_id in run_ids for each in read(run_id, storage.ask(SpansOf(run_id)))]
+
+
+def answer(storage: Storage, question: Question[T]) -> T:
+    """Return the answer to a question from simpler ones; for a storage that has no answer of its own.
+
+    Raises:
+        StorageError: there is no such way.
+    """
+    read = ANSWERS.get(type(question))
+    if read is None:
+        backend = storage.capabilities().backend
+        raise StorageError(f"the storage {backend!r} has no answer to {type(question).__name__}")
+    return cast(T, read(storage, question))
 
 
 ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {

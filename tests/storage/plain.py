@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from agentspan.storage import row_by_row
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import BASIC, Question
 
@@ -19,4 +20,4 @@ class Plain:
         return Capabilities("plain")
 
     def ask(self, question: Question[T]) -> T:
-        return self._storage.ask(question) if type(question) in BASIC else question.answered_slowly(self)
+        return self._storage.ask(question) if type(question) in BASIC else row_by_row.answer(self, question)

@@ -116,8 +116,14 @@ class Reads:
         """Answer a question; where SQL cannot, row by row."""
         answer = ANSWERS.get(type(question))
         if answer is None:
-            return question.answered_slowly(cast(Storage, self))
+            return self.read_row_by_row(question)
         return cast(T, answer(self.lends, question))
+
+    def read_row_by_row(self, question: Question[T]) -> T:
+        """Answer a question that SQL cannot."""
+        from agentspan.storage import row_by_row
+
+        return row_by_row.answer(cast(Storage, self), question)
 
 
 def _account(lends: Lends, asked: Account) -> AccountRow:

@@ -134,7 +134,7 @@ class PostgresStorage(Reads):
             return cast(T, _OVER_CONNECTIONS[kind](self._connections, question))
         if kind in ABOUT_RUNS:
             found = ABOUT_RUNS[kind](self._analytics, question)
-            return question.answered_slowly(self) if found is None else cast(T, found)
+            return self.read_row_by_row(question) if found is None else cast(T, found)
         return super().ask(question)
 
     def _damage(self, asked: Damage) -> list[str]:

@@ -87,9 +87,15 @@ class Reads:
             return cast(T, self._spans(cast(SpansOf, question)))
         answer = ANSWERS.get(kind)
         if answer is None:
-            return question.answered_slowly(cast(Storage, self))
+            return self.read_row_by_row(question)
         with self.reading() as connection:
             return cast(T, answer(connection, question))
+
+    def read_row_by_row(self, question: Question[T]) -> T:
+        """Answer a question that SQL cannot."""
+        from agentspan.storage import row_by_row
+
+        return row_by_row.answer(cast(Storage, self), question)
 
     def _spans(self, asked: SpansOf) -> Iterator[AgentSpanRow]:
         with self.reading() as connection:

@@ -9,6 +9,7 @@ import pytest
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, TagRow
+from agentspan.storage import row_by_row
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -92,7 +93,7 @@ class Answering(Base):
 
     def _assert_same(self, storage: Storage, chance: random.Random, runs: Sequence[AgentInstanceRow]) -> None:
         def assert_same(question: Question[Any], *, in_order: bool = True) -> None:
-            answer, wanted = storage.ask(question), question.answered_slowly(storage)
+            answer, wanted = storage.ask(question), row_by_row.answer(storage, question)
             if not in_order:
                 answer, wanted = sorted(answer, key=repr), sorted(wanted, key=repr)
             assert answer == wanted, question
@@ -130,7 +131,7 @@ class Answering(Base):
             limit, offset = chance.choice(((1000, 0), (2, 1)))
             search = Search(terms(words), limit, offset, chance.choice((None, some)))
             found, total = storage.ask(search)
-            slowly, of_all = search.answered_slowly(storage)
+            slowly, of_all = row_by_row.answer(storage, search)
             hits = [[(one.span.id, one.repeats) for one in page] for page in (found, slowly)]
             assert (hits[0], total) == (hits[1], of_all), words
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.model.changes import PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
+from agentspan.storage import row_by_row
 from agentspan.storage.answers import FoundSpan, SpanSum
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
@@ -152,7 +153,7 @@ class Capable(AnswersAboutScores):
     wait_s = 10.0
 
     def outlines(self, asked: Outlines) -> list[AgentSpanRow]:
-        return [*map(outlined, asked.answered_slowly(self))]
+        return [*map(outlined, row_by_row.answer(self, asked))]
 
     def wait_at_most(self, asked: WaitAtMost) -> None:
         super()._open()
@@ -179,7 +180,7 @@ class SumsCountAggregates(Capable):
 @found_by("test_outlines_are_the_spans_without_most_of_their_payloads")
 class OutlinesAreWhole(Capable):
     def outlines(self, asked: Outlines) -> list[AgentSpanRow]:
-        return asked.answered_slowly(self)
+        return row_by_row.answer(self, asked)
 
 
 @found_by("test_outlines_are_the_spans_without_most_of_their_payloads")
@@ -191,13 +192,13 @@ class OutlinesBeginTooEarly(Capable):
 @found_by(ANSWERED)
 class ListsOfRunsAreOld(Capable):
     def runs_where(self, asked: RunsWhere) -> Any:
-        return self.__dict__.setdefault("known", {}).setdefault(repr(asked), asked.answered_slowly(self))
+        return self.__dict__.setdefault("known", {}).setdefault(repr(asked), row_by_row.answer(self, asked))
 
 
 @found_by(ANSWERED)
 class StatisticsLeaveOutCancelledSpans(Capable):
     def span_stats(self, asked: SpanStats) -> Any:
-        return [replace(stat, count=stat.count - stat.cancelled) for stat in asked.answered_slowly(self)]
+        return [replace(stat, count=stat.count - stat.cancelled) for stat in row_by_row.answer(self, asked)]
 
 
 @found_by(ANSWERED)
@@ -211,7 +212,7 @@ class FailuresThatPassOnAnotherOneCount(Capable):
 class FailuresAreOfAllRuns(Capable):
     def failure_sums(self, asked: FailureSums) -> Any:
         runs = [run.id for run in self.ask(Query("agent_instance")).rows]
-        return FailureSums(runs).answered_slowly(self)
+        return row_by_row.answer(self, FailureSums(runs))
 
 
 @found_by(ANSWERED)
@@ -231,7 +232,7 @@ class RunSumsCountCancelledSpans(Capable):
 @found_by(ANSWERED)
 class SearchesFindTheOldestFirst(Capable):
     def search(self, asked: Search) -> Any:
-        found, total = asked.answered_slowly(self)
+        found, total = row_by_row.answer(self, asked)
         return found[::-1], total
 
 
@@ -247,7 +248,7 @@ class SearchesFindRepeatedTexts(Capable):
 @found_by(ANSWERED)
 class SearchesCountNoRepeats(Capable):
     def search(self, asked: Search) -> Any:
-        found, total = asked.answered_slowly(self)
+        found, total = row_by_row.answer(self, asked)
         return [one._replace(repeats=0) for one in found], total
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from agentspan import clock
 from agentspan.model.rows import AgentInstanceRow
@@ -35,6 +35,10 @@ class Parted(Claiming):
         DropPartitions: "drop_old",
     }
 
+    def ask(self, question: Any) -> Any:
+        self._open()  # raises where it is closed
+        return super().ask(question)
+
     def __init__(self) -> None:
         super().__init__()
         self.ranges: list[Range] = []
@@ -66,8 +70,8 @@ class Parted(Claiming):
     def drop_old(self, asked: DropPartitions) -> Dropped:
         done = Dropped()
         for each in [each for each in self.ranges if (each.end or "") <= bound_at(datetime.now(UTC))]:
-            runs = [run for run in self.ask(Query("agent_instance")).rows if (each.start or "") <= run.id < each.end]  # type: ignore[operator]
-            if all(self.may_go(run, asked.before, asked.is_dead) for run in runs):  # type: ignore[arg-type]
+            runs = [run for run in self.ask(Query("agent_instance")).rows if (each.start or "") <= run.id < each.end]
+            if all(self.may_go(run, asked.before, asked.is_dead) for run in runs):
                 self.ranges.remove(each)
                 runs_, spans = self.remove([run.id for run in runs])
                 done = Dropped(done.partitions + 1, done.runs + runs_, done.spans + spans)
