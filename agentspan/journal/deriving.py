@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW
 from agentspan.interrupts import let_through
-from agentspan.journal import raw_records
+from agentspan.journal import records
 from agentspan.journal.events import (
     CREATED,
     FINISHED,
@@ -222,7 +222,7 @@ class Batch:
     def _read_begin(self, id: str) -> None:
         fields = self._unread.pop(id)
         try:
-            self._open[id] = _created(fields, *raw_records.read_begin(*fields[-2:]))
+            self._open[id] = _created(fields, *records.read_begin(*fields[-2:]))
         except NOT_NOW:
             raise
         except Exception as error:
@@ -391,7 +391,7 @@ class Batch:
 def _read_end(fields: list[str]) -> list[str]:
     """Return the fields of a raw end as those of one that was read."""
     _, id, at_ns, elapsed_ns, reader, text = fields
-    end = raw_records.read_end(reader, text)
+    end = records.read_end(reader, text)
     return [FINISHED_AS, id, end.status, at_ns, elapsed_ns, end.result or "", end.schema_name, end.payload]
 
 

@@ -19,7 +19,7 @@ from zlib import crc32
 from agentspan import files
 from agentspan.interrupts import let_through
 from agentspan.journal import journal_folder
-from agentspan.journal.locked_files import Changing, Locked, held
+from agentspan.journal.left_segments import Changing, Locked, held
 from agentspan.journal.records import END, HEADER
 
 FORM = b"agentspan journal 3\n"

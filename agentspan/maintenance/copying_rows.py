@@ -1,11 +1,11 @@
-"""Sends rows to the target of a copy: those that it lacks, and what differs in those that it has.
+"""Sends rows, and runs with their spans, to the target of a copy: those that it lacks, and what differs in others.
 
 The target may have made the same agent, version or schema version under another id. Then rows that are sent refer to
 that one.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from agentspan.errors import NotStorable
@@ -23,13 +23,16 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.status import OPEN
+from agentspan.storage.answers import SpanMark
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find
+from agentspan.storage.questions import Find, SpanMarks, Violations
+from agentspan.storage.scanning import whole_spans_of
+from agentspan.tuning import STANDARD
 
 _SHARED: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version")
 """Types that storages make by name, each under an id of its own, in the order in which they refer to each other."""
 _RUN_REFERENCES = tuple(REFERENCES["agent_instance"])
-Violations = Sequence[Violation]
+Found = Sequence[Violation]
 
 
 class Sender:
@@ -147,7 +150,7 @@ def _put(row: Row) -> Unit:
     return Unit((Put(row, minted=True),))
 
 
-def moved_to(stored: Row, row: Row, before: Violations | None = None, after: Violations | None = None) -> Move | None:
+def moved_to(stored: Row, row: Row, before: Found | None = None, after: Found | None = None) -> Move | None:
     """Return the move that makes a stored row as a row of the source; None if it is, or is the later one of the two.
 
     Args:
@@ -171,7 +174,7 @@ def moved_to(stored: Row, row: Row, before: Violations | None = None, after: Vio
     return Move(TYPE_OF[type(row)], row.id, leaves, values, more, unchanged, instance_id=run)
 
 
-def _beyond(some: Violations, others: Violations) -> tuple[Violation, ...]:
+def _beyond(some: Found, others: Found) -> tuple[Violation, ...]:
     """Return what is in one list of violations more often than in another."""
     return tuple((Counter(some) - Counter(others)).elements())
 
@@ -185,3 +188,112 @@ def _is_later(stored: Row, row: Row) -> bool:
     if late != late_too:  # a row's own end has replaced a guess, and keeps its old time
         return late
     return getattr(stored, "updated_at", "") > getattr(row, "updated_at", "")
+
+
+MOST_BYTES = 2 * 2**20
+"""Bytes of the payloads of spans that are committed together."""
+Marks = Mapping[str, frozenset[SpanMark]]
+
+
+class RunSender:
+    """Sends runs of a source, each as it is at that moment.
+
+    Args:
+        sender: what applies rows to the target.
+        most_rows: how many runs and spans are committed together.
+    """
+
+    def __init__(self, sender: Sender, most_rows: int = STANDARD.copy_commit_rows) -> None:
+        self._sender = sender
+        self._batch = _Batch(sender, most_rows)
+        self.open: set[str] = set()
+        """Runs that were open in the source, or had an open span, when they were last sent."""
+
+    def send(self, runs: Sequence[AgentInstanceRow], *, is_thorough: bool) -> None:
+        """Send runs. When this returns, they are committed.
+
+        Args:
+            is_thorough: whether to compare the spans of runs with open spans one by one. Their payloads may change
+                without a difference in marks.
+        """
+        sender = self._sender
+        sender.send_shared(runs)
+        ids = [run.id for run in runs]
+        # The target first: what is committed in the source in between is sent again, never missed.
+        there = sender.target.ask(Find(*ids)).rows
+        known = [id for id in ids if id in there]
+        target_marks = sender.target.ask(SpanMarks(known))
+        marks = sender.source.ask(SpanMarks(ids))
+        for run in runs:
+            is_open = run.status in OPEN or any(mark.status in OPEN for mark in marks[run.id])
+            (self.open.add if is_open else self.open.discard)(run.id)
+            if run.id not in there:
+                self._batch.add_run(run)
+                for spans in whole_spans_of(sender.source, run.id):
+                    self._batch.add_spans(spans)
+            elif target_marks[run.id] != marks[run.id] or (is_open and is_thorough):
+                self._batch.flush()
+                self._send_difference(run.id)
+        self._batch.flush()
+        # Last: a reader of the target should not find a run finished whose spans are still to come.
+        if known:
+            sender.send([run for run in runs if run.id in there])
+
+    def _send_difference(self, run_id: str) -> None:
+        sender = self._sender
+        for spans in whole_spans_of(sender.source, run_id):
+            stored = _stored(sender.target, spans)
+            lacking = [span for span in spans if span.id not in stored]
+            self._batch.add_spans(lacking)
+            both = [span for span in spans if span.id in stored]
+            before = sender.target.ask(Violations([span.id for span in both], instance_id=run_id))
+            after = sender.source.ask(Violations([span.id for span in both], instance_id=run_id))
+            moves = (moved_to(stored[span.id], sender.renamed(span), before[span.id], after[span.id]) for span in both)
+            sender.apply([Unit((move,)) for move in moves if move is not None])
+        self._batch.flush()
+
+
+def _stored(target: Storage, spans: Sequence[AgentSpanRow]) -> dict[str, AgentSpanRow]:
+    """Return the spans of a run that the target has, by id."""
+    found = target.ask(Find(*(span.id for span in spans), instance_id=spans[0].agent_instance_id)).rows
+    return {id: row for id, (_, row) in found.items() if isinstance(row, AgentSpanRow)}
+
+
+class _Batch:
+    """Gathers new runs and their spans until they are worth a commit."""
+
+    def __init__(self, sender: Sender, most_rows: int) -> None:
+        self._sender = sender
+        self._most_rows = most_rows
+        self._runs: list[AgentInstanceRow] = []
+        self._spans: list[AgentSpanRow] = []
+        self._violations: list[tuple[str, Violation]] = []
+        self._bytes = 0
+
+    def add_run(self, run: AgentInstanceRow) -> None:
+        self._runs.append(run)
+        self._flush_if_full()
+
+    def add_spans(self, spans: Sequence[AgentSpanRow]) -> None:
+        """Add spans of one run, with their violations."""
+        if not spans:
+            return
+        found = self._sender.source.ask(Violations([span.id for span in spans], instance_id=spans[0].agent_instance_id))
+        self._violations += [(id, violation) for id, some in found.items() for violation in some]
+        self._spans += spans
+        self._bytes += sum(len(span.payload) + len(span.result_payload or "") for span in spans)
+        self._flush_if_full()
+
+    def _flush_if_full(self) -> None:
+        if len(self._spans) + len(self._runs) >= self._most_rows or self._bytes >= MOST_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what was gathered."""
+        units = [Unit((Put(self._sender.renamed(run), minted=True),)) for run in self._runs]
+        if self._spans:
+            rows = [row for span in self._spans if isinstance(row := self._sender.renamed(span), AgentSpanRow)]
+            units.append(Unit((PutSpans(rows, self._violations),)))
+        if units:
+            self._sender.apply(units)
+        self._runs, self._spans, self._violations, self._bytes = [], [], [], 0

@@ -13,8 +13,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRo
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
 from agentspan.recovery.closing_spans import Closer
-from agentspan.recovery.dead_writers import DeadWriters
-from agentspan.recovery.writers import Life, why_unknown
+from agentspan.recovery.writers import DeadWriters, Life, why_unknown
 from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Damage, Find, Query, SpansOf

@@ -13,7 +13,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
-from agentspan.recovery.dead_writers import DeadWriters
+from agentspan.recovery.writers import DeadWriters
 from agentspan.storage.answers import Dropped, SpanCounts
 from agentspan.storage.protocol import Capabilities
 from agentspan.storage.questions import (

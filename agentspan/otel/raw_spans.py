@@ -7,7 +7,7 @@ journal.raw_records.
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.journal.raw_records import Begin, End
+from agentspan.journal.records import Begin, End
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.sdk import AtEnd, AtStart, about_scope, kept_attributes, state_of
 from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode

@@ -14,10 +14,9 @@ from agentspan.model.rows import AccountRow
 from agentspan.model.schema_versions import SchemaFields, admitted, fields_of
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.protocol import RunListener, Sink
-from agentspan.recovery import leases
+from agentspan.recovery import writers
 from agentspan.recovery.committer import Committer, Listener
-from agentspan.recovery.opening import open_storage
-from agentspan.recovery.spooled import Spooled
+from agentspan.recovery.opening import Spooled, open_storage
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
@@ -235,7 +234,7 @@ class Destination:
 
     def _renew_lease(self, writer_id: str) -> None:
         if Notes in self.store.capabilities().answers:
-            leases.renew(self.store, writer_id, self._tuning.lease_s)
+            writers.renew(self.store, writer_id, self._tuning.lease_s)
 
     def renew(self) -> None:
         """In a forked child: keep away from the database if the fork came in the middle of SQLite."""

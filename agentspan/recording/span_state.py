@@ -8,7 +8,7 @@ from agentspan.errors import AgentTerminated, InvalidAction, ValidationErrors
 from agentspan.forks import page
 from agentspan.interrupts import is_interrupt
 from agentspan.journal.parts import Parts
-from agentspan.journal.raw_records import Begin, End
+from agentspan.journal.records import Begin, End
 from agentspan.model.status import OPEN, FinishStatus, SpanStatus
 from agentspan.recording import nodes
 from agentspan.recording.capture.credential_search import is_harmless_name

@@ -10,15 +10,67 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from agentspan import forks
 from agentspan.journal import own_journals
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
-from agentspan.recovery.spooled import Spooled
-from agentspan.storage.late import Late
 from agentspan.storage.location import Location, file
+from agentspan.storage.opened_later import OpenedLater
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.registry import location_of, open_direct
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
+from collections.abc import Sequence
+from typing import TypeVar
+
+from agentspan.model.changes import Outcome, Unit
+from agentspan.storage.protocol import Capabilities
+from agentspan.storage.questions import Question
+
+T = TypeVar("T")
+Look = Callable[[], None]
+
+
+class Spooled:
+    """Reads call `look` first; the rest is passed on.
+
+    Args:
+        direct: the plain storage.
+        location: opens it, in any process.
+        folder: of the journals.
+        look: drains and recovers them.
+    """
+
+    def __init__(self, direct: Storage, location: Location, folder: Path, look: Look) -> None:
+        self.direct = direct
+        self.location = location
+        self.folder = folder
+        self._look = look
+
+    def seeing(self, look: Look) -> "Spooled":
+        """Return the same with another `look`."""
+        return Spooled(self.direct, self.location, self.folder, look)
+
+    def capabilities(self) -> Capabilities:
+        """Return those of the plain storage, with journals on this host."""
+        return self.direct.capabilities()._replace(spool=self)
+
+    def ask(self, question: Question[T]) -> T:
+        """Look, where journals may have a part of the answer, and pass the question on."""
+        if question.in_journals:
+            self._look()
+        return self.direct.ask(question)
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """Pass the units on."""
+        return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """Look, and pass the work on."""
+        self._look()
+        return self.direct.group(work, wait_s)
+
+    def close(self) -> None:
+        """Close the plain storage."""
+        self.direct.close()
 
 
 class SeesJournals(Storage, Protocol):
@@ -67,7 +119,7 @@ def _open_server(
     else:
         storage = open_direct(location, wait_s=wait_s, later=later, tuning=tuning)
         look = _seen(folder, lambda: nullcontext(storage), tuning)
-    if not isinstance(storage, Late) and storage.capabilities().location is None:
+    if not isinstance(storage, OpenedLater) and storage.capabilities().location is None:
         return cast(SeesJournals, storage)  # no other process could recover what this one leaves
     return cast(SeesJournals, Spooled(storage, location, folder, look))
 

@@ -1,18 +1,52 @@
-"""Writers: identifies a process that records, and checks whether it is still alive."""
+"""Writers: identifies a process that records, and tells whether it still lives.
 
+Of a program on another host that records into a server, its lease tells that, by the server's clock: it renews the
+lease while it has runs. On this host its pid and its journal's lock say more, and are asked first. Which spans of a
+dead writer did not finish is only known when its journals are adopted.
+"""
+
+import logging
 import os
 import platform
 import sys
+import time
 from collections.abc import Collection
 from typing import Literal
 
 from agentspan import clock
+from agentspan.errors import AgentspanError, StorageError
 from agentspan.interrupts import let_through
 from agentspan.model.rows import WriterRow
 from agentspan.model.texts import without_nul
-from agentspan.recovery import leases
+from agentspan.recovery.opening import adoption_beside
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, Notes
+from agentspan.storage.questions import Find, Notes, PutNote
+from agentspan.tuning import STANDARD, Tuning
+
+RENEWALS = 3
+"""How often a program renews its lease in the time for which one lasts."""
+KEPT_S = 90 * 24 * 3600.0
+"""Seconds for which the server knows that a program had a lease. Older versions have none, and are never judged."""
+_LEASE, _LEASED = "lease/", "leased/"
+
+
+def renew(storage: Storage, writer_id: str, lasts_s: float = STANDARD.lease_s) -> None:
+    """Renew the lease of a program.
+
+    Raises:
+        StorageError: the storage cannot take it now.
+    """
+    storage.ask(PutNote(_LEASED + writer_id, "", lasts_s=KEPT_S))
+    storage.ask(PutNote(_LEASE + writer_id, "", lasts_s=lasts_s))
+
+
+def is_over(storage: Storage, writer_id: str) -> bool:
+    """Return whether a program had a lease that is over; False where that cannot be known."""
+    try:
+        found = storage.ask(Notes(_LEASED + writer_id, _LEASE + writer_id))
+    except AgentspanError:  # a role that may not read notes
+        return False
+    return _LEASED + writer_id in found and _LEASE + writer_id not in found
 
 
 def this_process(id: str) -> WriterRow:
@@ -106,7 +140,7 @@ class Lives:
         life = life_of(writer, self._dead_hosts)
         if life == "unknown" and self._has_leases:
             self._leased.add(writer.id)
-            return "dead" if leases.is_over(self._storage, writer.id) else life
+            return "dead" if is_over(self._storage, writer.id) else life
         return life
 
 
@@ -197,3 +231,48 @@ def _read(path: str) -> str:
     except OSError as raised:
         let_through(raised)
         return ""
+
+
+log = logging.getLogger("agentspan")
+
+
+class DeadWriters:
+    """Checks whether a writer is dead, and then adopts its journal; once for each writer.
+
+    A dead program records nothing more. So once its journal is adopted, the storage has everything that it did.
+
+    Args:
+        dead_hosts: hosts whose programs are known to be dead.
+        wait_s: for how long to wait, in all, for other processes that adopt the journals of dead writers.
+        tuning: sizes.
+
+    Attributes:
+        lives: which writers are alive.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        dead_hosts: Collection[str] = (),
+        *,
+        wait_s: float = 0.0,
+        tuning: Tuning = STANDARD,
+    ) -> None:
+        self.lives = Lives(storage, dead_hosts)
+        self._until = time.monotonic() + wait_s
+        self._adoption = adoption_beside(storage, tuning)
+        self._adopted: dict[str, bool] = {}
+
+    def has(self, writer_id: str | None) -> bool:
+        """Return whether a writer is dead and all its records are in the storage."""
+        if writer_id is None or self.lives.of(writer_id) != "dead":
+            return False
+        if self._adoption is None:
+            return True
+        if writer_id not in self._adopted:
+            try:
+                self._adoption.adopt(writer_id=writer_id, wait_s=max(0.0, self._until - time.monotonic()))
+            except StorageError as error:
+                log.warning("the journal of writer %s could not be read now: %s", writer_id, error)
+            self._adopted[writer_id] = self._adoption.is_adopted(writer_id)
+        return self._adopted[writer_id]

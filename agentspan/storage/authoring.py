@@ -46,9 +46,9 @@ from agentspan.model.changes import (
     over_of,
 )
 from agentspan.storage import answers, questions, row_by_row
+from agentspan.storage.identity import new_account
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import PROTOCOL, Capabilities, Storage
 from agentspan.storage.questions import Question
 from agentspan.storage.registry import GROUP, Opener

@@ -1,5 +1,10 @@
-"""The identity of a storage: another file at the same path is another storage, even if it is a backup of the first."""
+"""The identity of a storage: another file at the same path is another storage, even if it is a backup of the first.
 
+A new storage has one account, with the ids of its one environment and its one deployment.
+"""
+
+from agentspan import clock, ids
+from agentspan.model.rows import AccountRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account
 
@@ -38,3 +43,10 @@ class Identities:
         """
         journals = self._storage.capabilities().journals
         return (0, self._storage.ask(Account()).id) if journals is None else (journals.files, "")
+
+
+def new_account() -> AccountRow:
+    """Return a new account row: a random partition, and ids in it."""
+    partition = ids.random_partition()
+    source = ids.IdSource(partition)
+    return AccountRow(source.new(), source.new(), source.new(), partition, clock.now())

@@ -3,11 +3,14 @@
 A storage waits minutes for a long statistic. A thread that moves records executes short statements only, and has the
 next records waiting: an answer that takes long will not come, because a proxy or a firewall has lost the connection. A
 call that records waits a fraction of a second, and makes no connection: looking up a host's name has no limit.
+
+While a thread waits for a server, it may do other work: derive the next records while these are stored. A storage that
+waits calls `step` while there is work, until the answer is there. One that never waits ignores this.
 """
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agentspan.errors import DatabaseBusy
@@ -81,3 +84,36 @@ def _most_s() -> float:
 def _until() -> float:
     until: float = getattr(_here, "until", float("inf"))
     return until
+
+
+_meanwhile_here = threading.local()
+
+
+@contextmanager
+def doing(work: Callable[[], bool]) -> Iterator[None]:
+    """Do some work whenever this thread waits for a server, for the length of the block.
+
+    Args:
+        work: does a part of it, which takes about a millisecond; returns whether there is more.
+    """
+    _meanwhile_here.work = work
+    try:
+        yield
+    finally:
+        _meanwhile_here.work = None
+
+
+def has_work() -> bool:
+    """Return whether this thread has work to do."""
+    return getattr(_meanwhile_here, "work", None) is not None
+
+
+def step() -> bool:
+    """Do a part of the work; return whether there is more. What waits within the work itself has none to do."""
+    work: Callable[[], bool] | None = getattr(_meanwhile_here, "work", None)
+    if work is None:
+        return False
+    _meanwhile_here.work = None
+    is_left = work()
+    _meanwhile_here.work = work if is_left else None
+    return is_left

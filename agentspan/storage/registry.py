@@ -13,8 +13,8 @@ from agentspan import forks
 from agentspan.errors import AgentspanError, DatabaseUnusable, InvalidValue
 from agentspan.interrupts import let_through
 from agentspan.storage import location as locations
-from agentspan.storage.late import Late
 from agentspan.storage.location import Location
+from agentspan.storage.opened_later import OpenedLater
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
@@ -68,7 +68,7 @@ def open_direct(
     if later and location.scheme in _REMOTE:
         _CHECKS[location.scheme](location)
         open_now = partial(open_direct, location, read_only=read_only, wait_s=wait_s, tuning=tuning)
-        return Late(location, open_now, wait_s=wait_s)
+        return OpenedLater(location, open_now, wait_s=wait_s)
     own = _REMOTE.get(location.scheme)
     opener = _installed_opener(location) if own is None else partial(own, tuning=tuning)
     try:

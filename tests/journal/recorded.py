@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 import agentspan
 from agentspan import Tracer, clock
-from agentspan.journal.raw_records import End
+from agentspan.journal.records import End
 from agentspan.journal.segments import NEW, Segment
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recording.sinks.journal import JournalSink

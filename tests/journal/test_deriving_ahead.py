@@ -21,7 +21,7 @@ from agentspan.journal.deriving import Batch
 from agentspan.journal.parts import LOST
 from agentspan.recording.sinks.drain import Drain
 from agentspan.recovery.committer import Committer
-from agentspan.storage import meanwhile
+from agentspan.storage import patience
 from agentspan.storage.location import Location
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
@@ -55,13 +55,13 @@ def slow_file(each: int, fails_at: int = 0) -> Iterator[None]:
     def apply(storage: SQLiteStorage, *args: Any, **options: Any) -> list[Any]:
         nonlocal count
         for _ in range(each):
-            meanwhile.step()
+            patience.step()
         count += 1
         if count == fails_at:
             raise DatabaseBusy("the file is busy")
         outcomes = real(storage, *args, **options)
         for _ in range(each):
-            meanwhile.step()
+            patience.step()
         return outcomes
 
     with patch.object(SQLiteStorage, "apply", apply):

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.journal.raw_records import End
+from agentspan.journal.records import End
 from agentspan.storage.questions import Violations
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import (

@@ -21,8 +21,8 @@ from agentspan.otel.receiving import BATCH, Receiver, Stored
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.traces import Step, runs_of
 from agentspan.recording.capture.sent import SentRedaction
+from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite.storage import SQLiteStorage

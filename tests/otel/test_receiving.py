@@ -20,8 +20,8 @@ from agentspan.otel.placing import Placing
 from agentspan.otel.receiving import Receiver, portions
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.recording.capture.sent import SentRedaction
+from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite.storage import SQLiteStorage

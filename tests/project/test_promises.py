@@ -14,7 +14,7 @@ from agentspan.recording import default
 from agentspan.recording.capture import plain
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.sinks import backlog, journal_work, progress
-from agentspan.recovery import leases
+from agentspan.recovery import writers
 from agentspan.schemas import conformance, liquid_engine, templates
 from agentspan.serve import access_token, app, connections, large_bodies, middleware, routes, write_queue
 from agentspan.storage import first_said, scanning
@@ -174,7 +174,7 @@ FIGURES = {
         ("of all programs together, and {} days", STANDARD.server_away_s / 86_400),
         ("{} transitions wait in memory first", STANDARD.backlog_units),
         ("of 1 to {} MB", STANDARD.journal_segment_bytes * STANDARD.journal_segment_growth / 2**20),
-        ("it renews it every {} minutes", STANDARD.lease_s / leases.RENEWALS / 60),
+        ("it renews it every {} minutes", STANDARD.lease_s / writers.RENEWALS / 60),
         ("minutes, for {} minutes, by the server's clock", STANDARD.lease_s / 60),
         ("may be cut off from the server for {} minutes", STANDARD.lease_s / 60),
         ("Each process keeps up to {} connections", postgres_connections.MOST),

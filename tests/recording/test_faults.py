@@ -34,7 +34,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def note(seconds: float) -> None:
         (pauses.append if threading.get_ident() == here else sleep)(seconds)
 
-    monkeypatch.setattr("agentspan.storage.sqlite.busy.time.sleep", note)
+    monkeypatch.setattr("agentspan.storage.sqlite.driver_errors.time.sleep", note)
     return pauses
 
 

@@ -14,9 +14,9 @@ from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import inject
 from agentspan.recording.sinks import journal_work
 from agentspan.storage import patience
-from agentspan.storage.late import Late
+from agentspan.storage.identity import new_account
 from agentspan.storage.location import Location, parse
-from agentspan.storage.new_account import new_account
+from agentspan.storage.opened_later import OpenedLater
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.questions import Account, Find, Question, SpansOf
 from agentspan.storage.registry import open_direct
@@ -101,14 +101,14 @@ def partition_of_a_run(url: str) -> int:
 def test_a_program_that_starts_while_the_server_is_away_knows_its_account(
     between: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, reads, files = Late.ask, list[Late](), set[int]()
+    real, reads, files = OpenedLater.ask, list[OpenedLater](), set[int]()
 
-    def noted(late: Late, question: Question[Any]) -> Any:
+    def noted(late: OpenedLater, question: Question[Any]) -> Any:
         if isinstance(question, Account):
             reads.append(late)
         return real(late, question)
 
-    monkeypatch.setattr(Late, "ask", noted)
+    monkeypatch.setattr(OpenedLater, "ask", noted)
     for number in (1, 2):
         tracer = Tracer(between.url)
         for _ in range(3):

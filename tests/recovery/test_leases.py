@@ -8,7 +8,7 @@ import agentspan
 from agentspan import DatabaseBusy, Tracer
 from agentspan.journal.journal_folder import is_possible
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.recovery import leases
+from agentspan.recovery import writers
 from agentspan.recovery.writers import Lives
 from agentspan.storage.location import Location
 from agentspan.storage.questions import ForgetNotes, Notes
@@ -28,7 +28,7 @@ def left_open_elsewhere(location: Location, folder: Path, monkeypatch: pytest.Mo
         assert tracer.flush(30)
         tracer.shutdown()
     storage = open_direct(location)
-    leases.renew(storage, tracer.recorder.writer_id)
+    writers.renew(storage, tracer.recorder.writer_id)
     storage.ask(ForgetNotes("lease/"))
     storage.close()
     return [run.id for run in begun]
@@ -44,7 +44,7 @@ def test_a_program_that_renewed_its_lease_meanwhile_counts_as_alive_again(
         writer_id = run.writer_id or ""
         lives = Lives(storage)
         assert lives.of(writer_id) == "dead"
-        leases.renew(storage, writer_id)
+        writers.renew(storage, writer_id)
         assert lives.of(writer_id) == "dead"  # each once: a page shows one state
         lives.look_again()
         assert lives.of(writer_id) == "unknown"

@@ -18,8 +18,8 @@ from agentspan.otel.importing import import_spans
 from agentspan.otel.receiving import Receiver
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.serve import create_app
+from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, RemoveRuns, SpansOf
 from tests.otel.recorded import NAMES, recorded

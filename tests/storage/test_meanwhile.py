@@ -9,11 +9,10 @@ from contextlib import closing, nullcontext
 import pytest
 
 from agentspan.interrupts import is_interrupt
-from agentspan.storage import meanwhile
+from agentspan.storage import patience
 from agentspan.storage.location import Location
-from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connection import Connection, pipelined
 from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.pipelines import pipelined
 
 
 @pytest.fixture
@@ -41,13 +40,13 @@ WAITS = "pg_advisory_xact_lock(20261124)"
 
 
 def test_a_thread_without_work_has_none_to_do() -> None:
-    assert not meanwhile.step()
+    assert not patience.step()
 
 
 def test_it_is_done_in_steps_until_none_is_left() -> None:
     left = [True, True, False, True]
-    with meanwhile.doing(lambda: left.pop(0)):
-        assert [meanwhile.step() for _ in range(5)] == [True, True, False, False, False]
+    with patience.doing(lambda: left.pop(0)):
+        assert [patience.step() for _ in range(5)] == [True, True, False, False, False]
     assert left == [True]
 
 
@@ -55,33 +54,33 @@ def test_it_ends_with_its_block() -> None:
     done: list[bool] = []
 
     def fail() -> None:
-        with meanwhile.doing(lambda: True):
-            done.append(meanwhile.step())
+        with patience.doing(lambda: True):
+            done.append(patience.step())
             raise ValueError("of the block")
 
     with pytest.raises(ValueError, match="of the block"):
         fail()
     assert done == [True]
-    assert not meanwhile.step()
+    assert not patience.step()
 
 
 def test_what_waits_within_the_work_has_none_to_do() -> None:
     within: list[bool] = []
 
     def work() -> bool:
-        within.append(meanwhile.step())
+        within.append(patience.step())
         return True
 
-    with meanwhile.doing(work):
-        assert meanwhile.step()
-        assert meanwhile.step()
+    with patience.doing(work):
+        assert patience.step()
+        assert patience.step()
     assert within == [False, False]
 
 
 def test_it_is_that_of_one_thread() -> None:
     found: list[bool] = []
-    with meanwhile.doing(lambda: True):
-        other = threading.Thread(target=lambda: found.append(meanwhile.step()))
+    with patience.doing(lambda: True):
+        other = threading.Thread(target=lambda: found.append(patience.step()))
         other.start()
         other.join()
     assert found == [False]
@@ -99,7 +98,7 @@ def test_a_connection_does_it_until_the_answer_is_there(connection: Connection, 
         time.sleep(0.05)
         return True
 
-    with meanwhile.doing(work):
+    with patience.doing(work):
         connection.execute(f"select {WAITS}")
         during = count
         connection.execute("select 1")
@@ -117,7 +116,7 @@ def test_an_error_of_the_server_comes_after_it(connection: Connection, release: 
             release()
         return count < 3
 
-    with meanwhile.doing(work), pytest.raises(Exception, match="division by zero"):
+    with patience.doing(work), pytest.raises(Exception, match="division by zero"):
         connection.execute(f"select {WAITS}, 1 / (random() * 0)::int")
     assert count == 3
 
@@ -126,9 +125,9 @@ def test_an_interrupt_in_it_ends_the_statement(connection: Connection) -> None:
     def work() -> bool:
         raise KeyboardInterrupt
 
-    with meanwhile.doing(work), pytest.raises(KeyboardInterrupt):
+    with patience.doing(work), pytest.raises(KeyboardInterrupt):
         connection.execute("select pg_sleep(5)")
-    assert not meanwhile.step()
+    assert not patience.step()
 
 
 @pytest.mark.parametrize("is_pipeline", [False, True])

@@ -15,8 +15,12 @@ from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
-from agentspan.storage.postgres.migrating import built  # noqa: E402  # needs psycopg
-from agentspan.storage.postgres.migrations import BEFORE, MIGRATIONS, Migration  # noqa: E402
+from agentspan.storage.postgres.migrations import (  # noqa: E402
+    BEFORE,
+    MIGRATIONS,
+    Migration,
+    built,  # needs psycopg
+)
 from agentspan.storage.postgres.storage import PostgresStorage  # noqa: E402
 
 pytestmark = pytest.mark.full

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentspan import clock
 from agentspan.journal.parts import whole
-from agentspan.journal.raw_records import Begin, End
+from agentspan.journal.records import Begin, End
 from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number

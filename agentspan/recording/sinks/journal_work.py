@@ -22,7 +22,7 @@ from agentspan.recording.sinks.overflow import Overflow
 from agentspan.recording.sinks.protocol import RunListener
 from agentspan.recording.sinks.terminations import Terminations
 from agentspan.recording.sinks.types_file import TypesFile
-from agentspan.recovery import leases
+from agentspan.recovery import writers
 from agentspan.storage.patience import answers_within
 from agentspan.storage.protocol import BesideJournals
 from agentspan.tuning import Tuning
@@ -276,7 +276,7 @@ class JournalWork:
 class ServerWork(JournalWork):
     """The work on a journal in front of a server. A fork, and the end of the program, wait for it as little as may be.
 
-    A connection that is in use while the process forks is left to the parent (see storage.late).
+    A connection that is in use while the process forks is left to the parent (see storage.opened_later).
 
     Args:
         renew_lease: renews the lease of this process.
@@ -349,7 +349,7 @@ class ServerWork(JournalWork):
         self._try_s = time.monotonic() + self._pause_s
         self._note_age()
         if not is_away and self.drain.last_drained and time.monotonic() >= self._lease_s:
-            self._lease_s = time.monotonic() + self._tuning.lease_s / leases.RENEWALS
+            self._lease_s = time.monotonic() + self._tuning.lease_s / writers.RENEWALS
             try:
                 self._renew_lease()
             except AgentspanError:  # it went away meanwhile, or this role may not write notes

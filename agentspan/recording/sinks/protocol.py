@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from agentspan.journal.parts import Parts
-from agentspan.journal.raw_records import Begin, End
+from agentspan.journal.records import Begin, End
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import SpanStatus

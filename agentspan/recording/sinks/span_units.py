@@ -6,7 +6,7 @@ The journal derives the same from its records, in journal/deriving.py; tests com
 from typing import cast
 
 from agentspan import clock
-from agentspan.journal import raw_records
+from agentspan.journal import records
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow
@@ -48,7 +48,7 @@ def created(span: SpanFacts, at_ns: int) -> Unit:
 
 def created_raw(span: SpanFacts, reader: str, text: str, at_ns: int) -> Unit:
     """Return the unit that puts a new active span as a text tells it (see journal.raw_records)."""
-    span.learn(raw_records.read_begin(reader, text))
+    span.learn(records.read_begin(reader, text))
     return created(span, at_ns)
 
 
@@ -107,6 +107,6 @@ def finished_as(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int
 
 def finished_raw(span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> Unit:
     """Return the unit that ends a span as a text tells (see raw_records)."""
-    end = raw_records.read_end(reader, text)
+    end = records.read_end(reader, text)
     span.learn(end)
     return finished_as(span, end.result, at_ns, elapsed_ns)

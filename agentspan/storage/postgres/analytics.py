@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import groupby
 from typing import Any
 
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.schemas import signatures
+from agentspan.schemas.signatures import ErrorParts, Signature
 from agentspan.storage.answers import (
     BOUNDS_MS,
     FailureSum,
@@ -18,16 +21,13 @@ from agentspan.storage.answers import (
     StepUse,
     brief_of,
 )
-from agentspan.storage.postgres import failures, searching
-from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres import searching
+from agentspan.storage.postgres.connection import Connection, rows_of, storable
 from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.index import word_search
-from agentspan.storage.postgres.index.numbers import Numbers
-from agentspan.storage.postgres.index.run_sums import sums_of_runs
-from agentspan.storage.postgres.index.state import current
-from agentspan.storage.postgres.index.statistics import statistics
+from agentspan.storage.postgres.index import words
+from agentspan.storage.postgres.index.numbers import Numbers, statistics
+from agentspan.storage.postgres.index.state import Cursor, current
 from agentspan.storage.postgres.index.words import Words
-from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.statements import FAILED, compared, quoted
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -40,6 +40,101 @@ from agentspan.storage.questions import (
     StepUses,
 )
 from agentspan.storage.run_filter import RunFilter, RunSort
+
+_USED = "filter (where is_aggregate = 0)"
+_SUMMED = "agent_instance_id, status, input_tokens, output_tokens, cost_usd, is_aggregate"
+
+
+def _summed(spans: str) -> str:
+    return f"""
+select agent_instance_id as id, count(*) as spans, count(*) filter (where status = 'failed') as failed,
+       count(*) filter (where status in ('pending', 'active')) as open,
+       (sum(input_tokens) {_USED})::bigint as input_tokens, (sum(output_tokens) {_USED})::bigint as output_tokens,
+       sum(cost_usd) {_USED} as cost
+from {spans} group by 1
+"""
+
+
+def _both(column: str) -> str:
+    """Return the SQL of the sum of two sums, of which null means that no span has a value."""
+    return f"case when l.{column} is null then x.{column} else coalesce(x.{column}, 0) + l.{column} end as {column}"
+
+
+_ALL = _summed("agent_spans")
+_LATE = _summed(f"(select {_SUMMED} from finished_spans s where {{0}} union all select {_SUMMED} from open_spans) late")
+_INDEXED = f"""
+select coalesce(x.id, l.id) as id, coalesce(x.spans, 0) + coalesce(l.spans, 0) as spans,
+       coalesce(x.failed, 0) + coalesce(l.failed, 0) as failed, coalesce(l.open, 0) as open,
+       {_both("input_tokens")}, {_both("output_tokens")}, {_both("cost")}
+from (
+    select agent_instance_id as id, spans, failed, input_tokens, output_tokens, cost from index_runs{{1}}
+) x full join ({_LATE}) l on l.id = x.id
+"""
+
+
+def sums_of_runs(cursor: Cursor | None) -> tuple[str, list[object]]:
+    """Return the SELECT of the sums of runs that have spans, and its values.
+
+    Args:
+        cursor: how far the numbers are in the snapshot in which it is executed; None to read all spans.
+    """
+    if cursor is None:
+        return _ALL, []
+    if not cursor.rewritten:
+        return _INDEXED.format(cursor.pending, ""), []
+    late = f"{cursor.pending} or s.agent_instance_id = any(%s)"
+    rewritten = list(cursor.rewritten)
+    return _INDEXED.format(late, " where agent_instance_id <> all(%s)"), [rewritten, rewritten]
+
+
+_FAILURES = f"""
+select agent_instance_id, id, parent_span_id, coalesce(started_at, inserted_at), schema_name, label, result_payload
+from agent_spans where agent_instance_id = any(%s) and {FAILED} order by agent_instance_id, id
+"""
+_IS_LLM = """(schema_name = 'llm' or strpos(schema_name, ':') > 0
+and starts_with(substr(schema_name, strpos(schema_name, ':') + 1) || ':', 'llm:'))"""
+_REASON = f"""case when {_IS_LLM} and json_type_at(result_payload, 'finish_reason') = 'string'
+then json_text_at(result_payload, 'finish_reason') collate "C" end"""
+# The reason of the latest span that has one.
+_USES = f"""
+select run, schema_name, label, count(*), count(*) filter (where failed), max(at),
+       (array_agg(reason order by at desc, reason desc) filter (where reason is not null))[1]
+from (
+    select agent_instance_id as run, schema_name, nullif(label, '') as label, {FAILED} as failed, {_REASON} as reason,
+           (extract(epoch from coalesce(started_at, inserted_at)) * 1000000)::bigint as at
+    from agent_spans where agent_instance_id = any(%s) and status not in ('pending', 'active')
+) used group by 1, 2, 3
+"""
+
+
+def failure_sums(connection: Connection, asked: FailureSums) -> list[FailureSum]:
+    """Return the failures of these runs by run and signature."""
+    rows = rows_of(connection, _FAILURES, (storable(list(asked.run_ids)),))
+    return [found for run, failed in groupby(rows, key=lambda row: row[0]) for found in _sums(run, list(failed))]
+
+
+def step_uses(connection: Connection, asked: StepUses) -> list[StepUse]:
+    """Return how often these runs used each type and label."""
+    return [*map(StepUse._make, rows_of(connection, _USES, (storable(list(asked.run_ids)),)))]
+
+
+def _sums(run: str, failed: list[Any]) -> list[FailureSum]:
+    """Return the failures of one run by signature, without those that only pass on a child's error."""
+    errors: dict[str, ErrorParts] = {id: signatures.error_parts(result) for _, id, *_, result in failed}
+    passing = {
+        parent for _, id, parent, *_ in failed if parent in errors and signatures.passes_on(errors[parent], errors[id])
+    }
+    sums: dict[Signature, FailureSum] = {}
+    for _, id, _, at, schema_name, label, _ in failed:
+        if id in passing:
+            continue
+        signature = signatures.named(signatures.key_of(schema_name, label, errors[id]))
+        before = sums.get(signature) or FailureSum(run, signature, 0, at, at, id)
+        sums[signature] = FailureSum(
+            run, signature, before.spans + 1, min(before.first_at, at), max(before.last_at, at), max(before.span_id, id)
+        )
+    return list(sums.values())
+
 
 _RUNS = """
 from agent_instances i
@@ -173,7 +268,7 @@ class PostgresAnalytics:
         asked = replace(asked, runs=None if asked.runs is None else storable(list(asked.runs)))
         with current(self._connections, self._words, asked.progress) as (connection, cursor):
             if cursor is not None:
-                return word_search.search(connection, cursor, asked, tuning=self._connections.tuning)
+                return words.search(connection, cursor, asked, tuning=self._connections.tuning)
             return searching.search(connection, asked)
 
     def run_sums(self, asked: RunSums) -> list[RunSum]:
@@ -184,12 +279,12 @@ class PostgresAnalytics:
     def failure_sums(self, asked: FailureSums) -> list[FailureSum]:
         """Return the failures of runs."""
         with self._connections.reading() as connection:
-            return failures.failure_sums(connection, asked)
+            return failure_sums(connection, asked)
 
     def step_uses(self, asked: StepUses) -> list[StepUse]:
         """Return which steps runs used."""
         with self._connections.reading() as connection:
-            return failures.step_uses(connection, asked)
+            return step_uses(connection, asked)
 
 
 ANSWERS: Mapping[type[Question[Any]], Callable[[PostgresAnalytics, Any], Any]] = {

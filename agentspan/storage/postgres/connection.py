@@ -1,8 +1,12 @@
-"""One connection to a server: what its session is set to, and how long it waits for an answer."""
+"""One connection to a server: what its session is set to, how long it waits for an answer, and what is sent over it.
+
+Several statements may be sent at once, as a pipeline: they share one round trip.
+"""
 
 import select
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,7 +14,8 @@ import psycopg
 from psycopg.waiting import Ready, Wait
 
 from agentspan.model.changes import Ref
-from agentspan.storage import meanwhile, patience
+from agentspan.storage import patience
+from agentspan.storage.postgres.values import is_storable
 from agentspan.tuning import STANDARD
 
 RV = TypeVar("RV")
@@ -83,8 +88,8 @@ def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float, look_s:
     try:
         wanted = next(gen)
         while True:
-            while meanwhile.has_work() and not _is_ready(socket, wanted):
-                meanwhile.step()
+            while patience.has_work() and not _is_ready(socket, wanted):
+                patience.step()
             ready = yield wanted
             if ready == Ready.NONE:  # the clock is read only then
                 now = time.monotonic()
@@ -101,3 +106,75 @@ def _is_ready(socket: int, wanted: int) -> bool:
     poll = select.poll()
     poll.register(socket, (select.POLLIN if wanted & Wait.R else 0) | (select.POLLOUT if wanted & Wait.W else 0))
     return bool(poll.poll(0))
+
+
+Lend = Callable[[], AbstractContextManager[Connection]]
+"""Lends a connection for a read."""
+
+
+def rows_of(connection: Connection, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+    """Execute a statement that returns rows."""
+    return connection.execute(sql, values, binary=True).fetchall()
+
+
+def storable(ids: Sequence[str]) -> list[str]:
+    """Return those ids that a row can have."""
+    return [id for id in ids if is_storable(id)]
+
+
+Values = Sequence[Any] | Mapping[str, Any]
+
+
+class Statement(NamedTuple):
+    """A statement and its values."""
+
+    sql: str
+    values: Values = ()
+
+
+class Ahead:
+    """Statements that are sent together with the BEGIN of a transaction, and the rows that each returned.
+
+    Attributes:
+        rows: for each statement, in the attempt that is under way.
+    """
+
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        self.statements = statements
+        self.rows: list[list[Any]] = []
+
+
+def rows_of_each(connection: Connection, statements: Sequence[Statement]) -> list[list[Any]]:
+    """Execute statements in their order, in one round trip; return the rows of each, none where it has no result.
+
+    In a pipeline that is under way, each returns rows. After the first that fails, no other is executed; its error is
+    raised.
+    """
+    if connection.info.pipeline_status:  # to enter it again would wait for what was sent before
+        sent = [connection.execute(sql, values, binary=True) for sql, values in statements]
+        return [cursor.fetchall() for cursor in sent]
+    with pipelined(connection):
+        cursors = [connection.execute(sql, values, binary=True) for sql, values in statements]
+    return [[] if cursor.description is None else cursor.fetchall() for cursor in cursors]
+
+
+@contextmanager
+def pipelined(connection: Connection) -> Iterator[None]:
+    """Let statements be sent without waiting for the answers to those before."""
+    broken: psycopg.Error | None = None
+    connection.raised = None
+    try:
+        with connection.pipeline():
+            try:
+                yield
+            except psycopg.Error as error:  # not to the end of the pipeline, which would log that it fails as well
+                broken = error
+    except Exception:
+        raised, connection.raised = connection.raised, None
+        if raised is None:
+            raise
+        # The end of a pipeline raises an error of its own instead, or takes the traceback away, by which an exception
+        # of the program's signal handler is told from a fault.
+        raise raised[0].with_traceback(raised[1]) from None
+    if broken is not None:
+        raise broken

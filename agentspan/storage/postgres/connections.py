@@ -24,11 +24,17 @@ from agentspan.forks import Renewal, page
 from agentspan.storage import patience
 from agentspan.storage.location import Location
 from agentspan.storage.postgres import values
-from agentspan.storage.postgres.connection import Backend, Connection
-from agentspan.storage.postgres.doubt import PAUSE_S, Unanswered, is_committed, is_lost
+from agentspan.storage.postgres.connection import (
+    Ahead,
+    Backend,
+    Connection,
+    Statement,
+    pipelined,
+    rows_of,
+    rows_of_each,
+)
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, is_worth_repeating, translated
-from agentspan.storage.postgres.lending import rows_of
-from agentspan.storage.postgres.pipelines import Ahead, Statement, pipelined, rows_of_each
+from agentspan.storage.postgres.unanswered import PAUSE_S, Unanswered, is_committed, is_lost
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")

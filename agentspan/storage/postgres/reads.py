@@ -1,6 +1,15 @@
-"""The reads of a schema, over a connection that sees one state: a snapshot's, or that of a transaction under way."""
+"""The answers of a schema, over a connection that sees one state: a snapshot's, or that of a transaction under way.
+
+What was committed since a cursor is told by transactions, not by times. Each row has the number of its transaction
+(`xmin`). A snapshot knows the lowest one that is still under way: all below it have ended. So whoever has read a
+snapshot misses only rows from that number on, in whatever order transactions commit. A sequence, or a time, would let a
+slow one slip through. Numbers have 32 bits and go around: a row that is 2 billion transactions old may be read again,
+but none is missed. (On Citus each node has numbers of its own, so a storage whose spans are distributed does not claim
+this.)
+"""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -20,6 +29,7 @@ from agentspan.model.rows import (
 )
 from agentspan.model.scores import counting
 from agentspan.storage.answers import (
+    Changed,
     Found,
     KeyRow,
     LatestScore,
@@ -32,13 +42,14 @@ from agentspan.storage.answers import (
     with_rest,
 )
 from agentspan.storage.postgres import statements
-from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.postgres.lending import Lend, rows_of, storable
-from agentspan.storage.postgres.pipelines import Statement, rows_of_each
+from agentspan.storage.postgres.connection import Connection, Lend, Statement, rows_of, rows_of_each, storable
+from agentspan.storage.postgres.connections import Connections
+from agentspan.storage.postgres.statements import OUTLINE, SPAN_TABLES
 from agentspan.storage.postgres.values import is_storable
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     Account,
+    ChangedSpans,
     Counts,
     Find,
     LatestScores,
@@ -370,3 +381,39 @@ def terminated_of(connection: Connection, row: Row) -> str | None:
     if isinstance(row, AgentInstanceRow):
         return row.termination_reason or "" if row.status == "terminated" else None
     return terminated_in(connection, row.agent_instance_id) if isinstance(row, AgentSpanRow) else None
+
+
+_NOW = """
+select pg_snapshot_xmin(now.it)::text::bigint, pg_snapshot_xmax(now.it)::text::bigint,
+       (extract(epoch from clock_timestamp()) * 1000)::bigint,
+       extract(epoch from pg_postmaster_start_time())::bigint
+from (select pg_current_snapshot() as it) now
+"""
+_SINCE = " and ((xmin::text::bigint - %(xmin)s) & 4294967295) < 2147483648"
+_WHERE = "agent_instance_id = %(run)s and id > %(after)s{0} order by id limit %(limit)s"
+_SPANS = " union all ".join(f"(select {OUTLINE} from {table} where {_WHERE})" for table in SPAN_TABLES)
+_CURSOR = re.compile(r"(\d{1,20})\.(\d{1,10})\.(\d{1,15})\Z", re.ASCII)
+
+
+def changed_spans(connections: Connections, asked: ChangedSpans) -> Changed:
+    """Return the spans that were committed since a cursor.
+
+    A cursor has the number of a transaction, the start of the server, and since when the number is the lowest. After a
+    restart everything is read once more: the server may be a copy, whose numbers mean others.
+    """
+    if not is_storable(asked.instance_id) or not is_storable(asked.after):
+        return Changed([], "", 0.0)
+    with connections.glance() as connection:
+        xmin, xmax, now_ms, started = rows_of(connection, _NOW)[0]
+        known = _CURSOR.match(asked.cursor)
+        before, since_ms = None, now_ms
+        if known is not None and int(known[2]) == started and int(known[1]) <= xmin:
+            before = int(known[1])
+            if before == xmin < xmax:
+                since_ms = int(known[3])
+        condition = "" if before is None else _SINCE
+        low = 0 if before is None else before & 0xFFFFFFFF
+        values = {"run": asked.instance_id, "after": asked.after, "limit": asked.limit, "xmin": low}
+        sql = f"select * from ({_SPANS.format(condition)}) spans order by id limit %(limit)s"
+        rows = [AgentSpanRow._make(row) for row in rows_of(connection, sql, values)]
+    return Changed(rows, f"{xmin}.{started}.{since_ms}", max(0.0, (now_ms - since_ms) / 1000))

@@ -13,8 +13,7 @@ import psycopg
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.answers import FoundSpan, Progress
 from agentspan.storage.first_said import SpanParts, search_run
-from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.postgres.lending import rows_of, storable
+from agentspan.storage.postgres.connection import Connection, rows_of, storable
 from agentspan.storage.postgres.reads import FETCHED
 from agentspan.storage.postgres.statements import SELECT
 from agentspan.storage.questions import Search

@@ -11,7 +11,7 @@ from agentspan.model.changes import Applied, Key, Move, Outcome, Put, Ref, Unit,
 from agentspan.model.rows import AgentSpanRow, Value
 from agentspan.model.status import OPEN
 from agentspan.storage.postgres import statements
-from agentspan.storage.postgres.pipelines import Statement
+from agentspan.storage.postgres.connection import Statement
 from agentspan.storage.postgres.statements import shape_of, span_table
 
 _LOCK_RUNS = "select 1 from agent_instances where id = any(%s) order by id for share"

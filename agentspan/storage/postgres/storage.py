@@ -12,21 +12,19 @@ from agentspan.model.changes import Outcome, Unit
 from agentspan.storage.answers import Answer
 from agentspan.storage.location import Location
 from agentspan.storage.patience import as_long_as_it_takes
-from agentspan.storage.postgres import migrating, partitions, tables, tasks
+from agentspan.storage.postgres import partitions, tables, upkeep
 from agentspan.storage.postgres.analytics import ANSWERS as ABOUT_RUNS
 from agentspan.storage.postgres.analytics import PostgresAnalytics
-from agentspan.storage.postgres.changes import changed_spans
-from agentspan.storage.postgres.checking import problems
 from agentspan.storage.postgres.citus import is_distributed
-from agentspan.storage.postgres.connection import Backend, Connection
+from agentspan.storage.postgres.connection import Ahead, Backend, Connection
 from agentspan.storage.postgres.connections import MOST, Connections
-from agentspan.storage.postgres.doubt import Unanswered, applied_before, in_doubt, subjects_of
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
-from agentspan.storage.postgres.migrations import MIGRATIONS, Migration, newest
-from agentspan.storage.postgres.pipelines import Ahead
-from agentspan.storage.postgres.reads import ANSWERS, Lends, Reads
+from agentspan.storage.postgres.migrations import MIGRATIONS, Migration, check_version, migrate, newest
+from agentspan.storage.postgres.reads import ANSWERS, Lends, Reads, changed_spans
 from agentspan.storage.postgres.single_statements import Together, outcome_of, single_of, together
 from agentspan.storage.postgres.sql_shell import ask
+from agentspan.storage.postgres.unanswered import Unanswered, applied_before, in_doubt, subjects_of
+from agentspan.storage.postgres.upkeep import problems
 from agentspan.storage.postgres.writes import apply_all, apply_unit
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import (
@@ -102,7 +100,7 @@ class PostgresStorage(Reads):
             if not has_no_tables(error):
                 raise translated(error, connections.location) from error
             version = 0
-        migrating.check(connections, version, migrations)
+        check_version(connections, version, migrations)
         if version == newest(migrations):
             connections.is_distributed = is_distributed(connections)
             return
@@ -111,7 +109,7 @@ class PostgresStorage(Reads):
                 f"{connections.location} has no tables of this version; open it once with a program that may write"
             )
         with as_long_as_it_takes():
-            migrating.migrate(connections, max(wait_s, connections.tuning.postgres_migration_wait_s), migrations)
+            migrate(connections, max(wait_s, connections.tuning.postgres_migration_wait_s), migrations)
         connections.is_distributed = is_distributed(connections)
 
     def capabilities(self) -> Capabilities:
@@ -258,13 +256,13 @@ _OWN: Mapping[type[Question[Any]], str] = {Damage: "_damage", Select: "_select",
 """The method that answers a question."""
 _OVER_CONNECTIONS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
     ChangedSpans: changed_spans,
-    RemoveRuns: tasks.remove_runs,
-    RemoveKeys: tasks.remove_keys,
-    PutKeys: tasks.put_keys,
-    Notes: tasks.notes,
-    NotesCount: tasks.notes_count,
-    PutNote: tasks.put_note,
-    ForgetNotes: tasks.forget_notes,
+    RemoveRuns: upkeep.remove_runs,
+    RemoveKeys: upkeep.remove_keys,
+    PutKeys: upkeep.put_keys,
+    Notes: upkeep.notes,
+    NotesCount: upkeep.notes_count,
+    PutNote: upkeep.put_note,
+    ForgetNotes: upkeep.forget_notes,
     Partitions: partitions.partitions,
     TablesState: partitions.tables_state,
     MissingPartitions: partitions.missing_partitions,

@@ -2,9 +2,14 @@
 
 What two transactions do at the same moment and no lock prevents, such as the same name for two agents, breaks a unique
 key: the whole transaction is done again, and then finds the other one's row (see Connections.transact).
+
+Spans are put by COPY, many at once; a refusal names a guard that failed then, not the row: `changes.parted` finds that.
+Units that follow each other and register runs, or change runs in the same way, are one statement, too: a drain has
+hundreds of both, and a round trip for each took more time than their spans. What a batch cannot apply is applied alone,
+which finds the reason.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Any, cast
 
 from agentspan.model.changes import (
@@ -16,6 +21,7 @@ from agentspan.model.changes import (
     Outcome,
     Put,
     PutSpans,
+    Ref,
     Refused,
     Remove,
     Replayed,
@@ -32,16 +38,84 @@ from agentspan.model.rows import (
     Row,
     instance_of,
 )
-from agentspan.storage.postgres import batches, statements
-from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.postgres.lending import rows_of, storable
-from agentspan.storage.postgres.pipelines import rows_of_each
+from agentspan.storage.postgres import statements
+from agentspan.storage.postgres.connection import Connection, rows_of, rows_of_each, storable
 from agentspan.storage.postgres.reads import key_of, locate, terminated_of
-from agentspan.storage.postgres.references import missing
-from agentspan.storage.postgres.run_batches import apply_batch, batch_at
-from agentspan.storage.postgres.single_statements import APPLIED, Single, moving, outcome_of, putting, single_of
+from agentspan.storage.postgres.single_statements import (
+    APPLIED,
+    Single,
+    as_texts,
+    moving,
+    outcome_of,
+    putting,
+    single_of,
+)
 from agentspan.storage.postgres.statements import shape_of, span_table
 from agentspan.storage.rules import moved, references_of, unique_of
+
+_VIOLATIONS = "copy schema_violations (agent_instance_id, agent_span_id, side, path, keyword, message) from stdin"
+
+
+def put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refused | None:
+    """Put new spans, all of them or none, within the transaction that is under way.
+
+    The rows of their runs are locked first, in the order of ids. So two batches of the same run wait for each other,
+    and no span is put as open and as finished at the same moment, which no unique key would see.
+    """
+    rows = put.rows
+    runs = {row.agent_instance_id for row in rows}
+    ids = [row.id for row in rows]
+    found = rows_of(connection, statements.LOCK_RUNS, (storable(sorted(runs)),))
+    if len(found) < len(runs):
+        return Refused("missing")
+    if len(set(ids)) < len(ids) or _are_used(connection, rows, runs):
+        return Refused("id_used")
+    insert(connection, rows)
+    if put.violations:
+        run_of = {row.id: row.agent_instance_id for row in rows}
+        with connection.cursor().copy(_VIOLATIONS) as copy:
+            for id, violation in put.violations:
+                copy.write_row((run_of[id], id, *violation))
+    terminated = {id for id, status, _ in found if status == "terminated"}
+    if terminated:
+        late.append(next(row for row in rows if row.agent_instance_id in terminated))
+    return None
+
+
+def _are_used(connection: Connection, rows: Sequence[AgentSpanRow], runs: Collection[str]) -> bool:
+    if not rows:
+        return False
+    ids = [row.id for row in rows]
+    values = {"runs": list(runs), "first": min(ids), "last": max(ids)}
+    if not rows_of(connection, statements.SPANS_BETWEEN, values):
+        return False
+    if connection.is_distributed:
+        return any(rows_of(connection, sql, (list(runs), ids)) for sql in statements.SPAN_IDS_USED_APART)
+    asked = (statements.SEPARATOR.join(texts) for texts in ((row.agent_instance_id for row in rows), ids))
+    return bool(rows_of(connection, statements.SPAN_IDS_USED, tuple(asked)))
+
+
+def insert(connection: Connection, rows: Sequence[AgentSpanRow]) -> None:
+    """Insert spans into the tables that their statuses say, without looking at any guard."""
+    by_table: dict[str, list[AgentSpanRow]] = {}
+    for row in rows:
+        by_table.setdefault(span_table(row.status), []).append(row)
+    for table, some in by_table.items():
+        with connection.cursor().copy(statements.copy(table)) as copy:
+            for row in some:
+                copy.write_row(row)
+
+
+def missing(connection: Connection, refs: Iterable[Ref]) -> Refused | None:
+    """Lock the rows that a row refers to, so that nothing removes them; return the refusal where one is not there."""
+    for ref in refs:
+        if ref in connection.kept:  # a drain registers many runs of one agent
+            continue
+        if not rows_of(connection, statements.REFERRED[ref.type], (ref.id,)):
+            found = locate(connection, ref.id)
+            return Refused("missing", found[1] if found is not None else None)
+        connection.kept |= {ref}
+    return None
 
 
 def apply_all(connection: Connection, units: Sequence[Unit], stop_at_refusal: bool) -> list[Outcome]:
@@ -159,7 +233,7 @@ def _used_key(connection: Connection, key: Key) -> Outcome | None:
 
 def _apply(connection: Connection, change: Change, late: list[Row]) -> Refused | None:
     if isinstance(change, PutSpans):
-        return batches.put_spans(connection, change, late)
+        return put_spans(connection, change, late)
     if isinstance(change, Move):
         return _move(connection, change, late)
     if isinstance(change, Remove):
@@ -288,7 +362,7 @@ def _write(connection: Connection, type_: ResourceType, before: Row, after: Row)
             connection.execute(statements.NOTE_REWRITTEN, ([before.agent_instance_id],))
         if table != span_table(after.status):
             connection.execute(f"delete from {table} where id = %s", (before.id,))
-            batches.insert(connection, [after])
+            insert(connection, [after])
             return
     else:
         table = statements.table_of(type_)
@@ -330,3 +404,77 @@ def _remove(connection: Connection, remove: Remove) -> Refused | None:
 def _insert_violations(connection: Connection, run: str, found: Iterable[tuple[str, Violation]]) -> None:
     values = [(run, id, *violation) for id, violation in found]
     connection.cursor().executemany(statements.INSERT_VIOLATION, values)
+
+
+_PUT = "put"
+_APART = frozenset({"agent_id", "external_identifier"})
+"""Columns of a run that other tables have too: such a move is more than one statement."""
+
+
+def batch_at(units: Sequence[Unit], place: int) -> Sequence[Unit]:
+    """Return the units from a place on that are applied by one statement; none where that would be one unit."""
+    kind = _kind(units[place])
+    if kind is None:
+        return ()
+    end, ids = place, set[str]()
+    while end < len(units) and _kind(units[end]) == kind and (id := _id(units[end])) not in ids:
+        ids.add(id)
+        end += 1
+    return units[place:end] if end - place > 1 else ()
+
+
+def apply_batch(connection: Connection, units: Sequence[Unit]) -> list[Outcome | None]:
+    """Apply units of one batch, within the transaction that is under way.
+
+    Returns:
+        the outcome of each; None for a change that its guard stopped, which has changed nothing.
+    """
+    return _put_run(connection, units) if isinstance(units[0].changes[0], Put) else _move_run(connection, units)
+
+
+def _kind(unit: Unit) -> Hashable:
+    """Return what units of one batch have in common; None for a unit that is applied alone."""
+    if len(unit.changes) != 1 or unit.key is not None:
+        return None
+    change = unit.changes[0]
+    if isinstance(change, Put):
+        row = change.row
+        is_plain = isinstance(row, AgentInstanceRow) and change.minted and not change.refs and unique_of(row) is None
+        return _PUT if is_plain and unit.subject in (None, row.id) else None
+    if not isinstance(change, Move) or change.type != "agent_instance" or unit.subject is not None:
+        return None
+    if change.unchanged or change.violations or not _APART.isdisjoint(change.set):
+        return None
+    return (*change.set, change.leaves)
+
+
+def _id(unit: Unit) -> str:
+    change = unit.changes[0]
+    return change.row.id if isinstance(change, Put) else cast(Move, change).id
+
+
+def _put_run(connection: Connection, units: Sequence[Unit]) -> list[Outcome | None]:
+    rows = [cast(AgentInstanceRow, cast(Put, unit.changes[0]).row) for unit in units]
+    found = rows_of(connection, statements.BY_IDS["agent_instance"], (storable([row.id for row in rows]),))
+    used = {stored.id: stored for stored in map(AgentInstanceRow._make, found)}
+    outcomes: list[Outcome | None] = []
+    new: list[AgentInstanceRow] = []
+    for unit, row in zip(units, rows, strict=True):
+        refused = Refused("id_used", used[row.id]) if row.id in used else missing(connection, references_of(row))
+        if refused is None:
+            new.append(row)
+        outcomes.append(refused or (APPLIED if unit.subject is None else Applied(row, terminated_of(connection, row))))
+    if new:
+        with connection.cursor().copy(statements.COPY_RUNS) as copy:
+            for row in new:
+                copy.write_row(row)
+    return outcomes
+
+
+def _move_run(connection: Connection, units: Sequence[Unit]) -> list[Outcome | None]:
+    moves = [cast(Move, unit.changes[0]) for unit in units]
+    columns = tuple(moves[0].set)
+    sql = statements.update_runs(columns, moves[0].leaves)
+    values = zip(*(as_texts((move.id, *move.set.values())) for move in moves), strict=True)
+    done = {id for (id,) in rows_of(connection, sql, [*map(list, values)])}
+    return [APPLIED if move.id in done else None for move in moves]

@@ -20,8 +20,7 @@ from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage.answers import Rows, with_rest
 from agentspan.storage.questions import Query
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.lending import CHUNK, chunks
-from agentspan.storage.sqlite.page_rows import rows_within, up_to
+from agentspan.storage.sqlite.reads import CHUNK, chunks, rows_within, up_to
 
 END = "\U0010ffff"
 """Comes after every id and time."""

@@ -18,14 +18,13 @@ from agentspan.forks import page
 from agentspan.locks import is_mine, within
 from agentspan.storage.protocol import FileReplaced
 from agentspan.storage.sqlite import forking, mending, old_logs, opening
-from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import Checkpoints
 from agentspan.storage.sqlite.contents.recent import FileConnection
-from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error, was_deleted
+from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error, waiting, was_deleted
 from agentspan.storage.sqlite.file_guard import FileGuard
 from agentspan.storage.sqlite.file_watch import Inode, inode_of
+from agentspan.storage.sqlite.forking import Gate
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration, newest
-from agentspan.storage.sqlite.reader_gate import Gate
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")

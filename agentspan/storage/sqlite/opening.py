@@ -17,10 +17,10 @@ from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage import before_release
 from agentspan.storage.sqlite import old_logs, tables
-from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
 from agentspan.storage.sqlite.contents import blobs
 from agentspan.storage.sqlite.contents.recent import FileConnection, RecentRuns
+from agentspan.storage.sqlite.driver_errors import waiting
 from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration, newest
 from agentspan.tuning import STANDARD, Tuning
 

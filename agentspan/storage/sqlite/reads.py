@@ -1,13 +1,16 @@
-"""The reads of a file, over a connection that sees one state: a snapshot's, or that of a transaction under way."""
+"""The answers of a file, over a connection that sees one state: a snapshot's, or that of a transaction under way."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from agentspan.model.changes import Violation
+from agentspan.model.columns import json_columns
 from agentspan.model.rows import (
     ROWS,
+    TYPE_OF,
     AccountRow,
     AgentInstanceRow,
     AgentSpanRow,
@@ -47,11 +50,48 @@ from agentspan.storage.questions import (
     Violations,
 )
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.lending import Lend, chunks
-from agentspan.storage.sqlite.page_rows import rows_within
 from agentspan.storage.sqlite.tables import table_of
 
 T = TypeVar("T")
+
+
+def rows_within(
+    connection: sqlite3.Connection, sql: str, values: Sequence[object], row_type: type[Row], most_bytes: int | None
+) -> tuple[list[Row], bool]:
+    """Return the rows of a SELECT, and whether the one that passes `most_bytes` is the last of them."""
+    rows = cast("Iterable[Row]", map(row_type._make, connection.execute(sql, tuple(values))))
+    return ([*rows], False) if most_bytes is None else up_to(rows, row_type, most_bytes)
+
+
+def up_to(rows: Iterable[Row], row_type: type[Row], most_bytes: int) -> tuple[list[Row], bool]:
+    """Return rows as far as the one whose JSON passes a number of characters, and whether there was one.
+
+    Other texts are short.
+    """
+    found: list[Row] = []
+    json = [row_type._fields.index(name) for name in json_columns(TYPE_OF[row_type])]
+    for row in rows:
+        found.append(row)
+        for place in json:
+            value = row[place]
+            if isinstance(value, str):
+                most_bytes -= len(value)
+        if most_bytes < 0:
+            return found, True
+    return found, False
+
+
+CHUNK = 500
+"""The most ids in one statement."""
+
+Lend = Callable[[], AbstractContextManager[sqlite3.Connection]]
+"""Lends a connection whose statements all see the same state."""
+
+
+def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield ids, or what has one, in portions of which each fits into one statement."""
+    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+
 
 # Where an id is looked for, the likeliest first.
 _TYPES: tuple[ResourceType, ...] = (

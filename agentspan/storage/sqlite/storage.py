@@ -16,9 +16,8 @@ from agentspan.storage.protocol import Capabilities, FileReplaced, Storage
 from agentspan.storage.questions import BackUp, Damage, Query, Question, Select, SpansOf, WaitAtMost
 from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
-from agentspan.storage.sqlite.busy import is_busy, waiting
 from agentspan.storage.sqlite.connections import Connections
-from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error
+from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_busy, is_damage, storage_error, waiting
 from agentspan.storage.sqlite.index.answers import ANSWERS as INDEXED
 from agentspan.storage.sqlite.index.answers import Index, IndexParts
 from agentspan.storage.sqlite.index.full_text import FullText
@@ -125,16 +124,16 @@ class SQLiteStorage(Reads):
             return problems(connection)
 
     def _back_up(self, asked: BackUp) -> int:
-        from agentspan.storage.sqlite import copying
+        from agentspan.storage.sqlite import checking
 
         target = Path(asked.path).absolute()
-        copying.check_target(target)
+        checking.check_target(target)
         with self.reading() as connection:
-            copying.copy(connection, target)
+            checking.copy(connection, target)
         return target.stat().st_size
 
     def _select(self, asked: Select) -> Answer:
-        from agentspan.storage.sqlite.sql_shell import ask
+        from agentspan.storage.sqlite.checking import ask
 
         self._connections.check_open()
         try:

@@ -8,10 +8,9 @@ from typing import Any
 from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage.questions import Compact, FileBytes, PutKeys, Question, RemoveKeys, RemoveRuns, UsedBytes
-from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.contents.numbering import remove_contents
-from agentspan.storage.sqlite.driver_errors import storage_error
+from agentspan.storage.sqlite.driver_errors import storage_error, waiting
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.answers import IndexParts
 from agentspan.storage.sqlite.index.rewrites import removed

@@ -8,9 +8,9 @@ from typing import Any
 
 from agentspan.model.rows import AgentSpanRow, instance_of
 from agentspan.storage.answers import Rows
+from agentspan.storage.identity import new_account
 from agentspan.storage.location import memory
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Capabilities
 from tests.storage.mutants.noting import found_by
 

@@ -2,16 +2,21 @@
 
 A group is a span type and a label; its number is a hash of both, so that it is known before the group is stored. A
 bucket is a range of durations, much smaller than those of a histogram, so that few spans share one with a percentile.
+
+Statistics are two passes over these rows, without a sort of all durations. The first one counts and adds up each bucket
+of each group, so that it is known in which bucket each percentile lies, and at which place in it; the second one reads
+these buckets only.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
-from agentspan.storage.answers import BOUNDS_MS
-from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.postgres.index.state import Part
-from agentspan.storage.postgres.statements import FAILED
-from agentspan.storage.span_groups import CANCELLED
+from agentspan.storage.answers import BOUNDS_MS, Stat
+from agentspan.storage.postgres.connection import Connection, rows_of
+from agentspan.storage.postgres.index.state import Cursor, Part
+from agentspan.storage.postgres.statements import FAILED, compared
+from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
 
 FINE = 16
 """Buckets between two bounds of a histogram."""
@@ -75,3 +80,115 @@ class Numbers(Part):
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
         """See Part."""
         connection.execute(_TAKE.format(condition), values)
+
+
+PERCENTS = (50, 95, 99)
+_LATE = f"select {FACT} from finished_spans s where"
+_FACTS = f"select {COLUMNS} from index_facts s where"
+_CELLS = """
+select grp, bucket, count(*), count(*) filter (where failed), sum(ms), max(ms), sum(input_tokens)::bigint,
+       sum(output_tokens)::bigint, sum(cost) from ({0}) f group by 1, 2
+"""
+_NAMES = """
+select grp, schema_name, label, is_aggregate from index_groups union all
+select distinct {0}, s.schema_name, coalesce(s.label, ''), s.is_aggregate from finished_spans s where {1}
+"""
+_OPEN = """
+select s.schema_name, coalesce(s.label, ''), count(*), max(s.is_aggregate), sum(s.input_tokens)::bigint,
+       sum(s.output_tokens)::bigint, sum(s.cost_usd) from open_spans s where true{0} group by 1, 2
+"""
+_PLACES = """
+select w.number, (array_agg(f.ms order by f.ms))[w.place]
+from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) w(number, grp, bucket, place)
+join ({0}) f on f.grp = w.grp and f.bucket = w.bucket group by w.number, w.place
+"""
+_HISTOGRAM = tuple(bisect_right(BOUNDS_MS, low) for low in (0.0, *BOUNDS))
+"""The bucket of a histogram that each bucket lies in."""
+
+
+_Source = tuple[str, Sequence[object]]
+"""A SELECT of facts, and its values."""
+
+
+def statistics(
+    connection: Connection, cursor: Cursor, since: str | None, until: str | None, runs: list[str] | None
+) -> list[Stat]:
+    """Return the statistics of the spans that began in a time, in any order.
+
+    Args:
+        connection: within the snapshot in which `cursor` was read.
+        runs: ids of the only runs whose spans count; all if None.
+    """
+    bounds = [(sign, bound) for sign, bound in ((">=", since), ("<", until)) if bound is not None]
+    values: list[object] = [bound for _, bound in bounds]
+    wanted = ""
+    if runs is not None:
+        wanted = " and s.agent_instance_id = any(%s)"
+        values.append(runs)
+    of_index, of_late = (
+        "".join(f" and {compared(at, sign, bound)}" for sign, bound in bounds) + wanted for at in ("s.at", AT)
+    )
+    sources: list[_Source] = [(f"{_FACTS} true{of_index}", values)]
+    late = cursor.pending
+    if cursor.rewritten:
+        rewritten = list(cursor.rewritten)
+        sources = [(f"{_FACTS} s.agent_instance_id <> all(%s){of_index}", [rewritten, *values])]
+        late = f"({late} or s.agent_instance_id = any(%s))"
+        values = [rewritten, *values]
+    sources.append((f"{_LATE} {late}{of_late}", values))
+    groups: Groups = {}
+    names = rows_of(connection, _NAMES.format(GROUP, late), values[:1] if cursor.rewritten else ())
+    used_sources = [source for source in sources if _add_finished(connection, groups, names, source)]
+    for name, label, spans, is_aggregate, *used in rows_of(
+        connection, _OPEN.format(of_late), values[len(cursor.rewritten) > 0 :]
+    ):
+        for group in groups_of(groups, name, label):
+            group.add_open(spans)
+            group.add_used(used)
+            group.is_aggregate = group.is_aggregate or bool(is_aggregate)
+    found = _percentiles(connection, groups, used_sources)
+    return [_stat(*key, group, found) for key, group in groups.items()]
+
+
+def _add_finished(
+    connection: Connection, groups: Groups, names: Sequence[tuple[int, str, str, int]], source: _Source
+) -> bool:
+    """Add the spans of a source; return whether it has any."""
+    sql, values = source
+    named = {id: (name, label) for id, name, label, _ in names}
+    aggregates = {id for id, *_, is_aggregate in names if is_aggregate}
+    cells = rows_of(connection, _CELLS.format(sql), values)
+    for id, bucket, spans, failed, ms, longest, *used in cells:
+        for group in groups_of(groups, *named[id]):
+            group.add_cell(id, bucket, spans, failed, ms, longest)
+            group.add_used(used)
+            group.is_aggregate = group.is_aggregate or id in aggregates
+    return bool(cells)
+
+
+def _percentiles(connection: Connection, groups: Groups, sources: Sequence[_Source]) -> dict[tuple[int, int], float]:
+    """Return each percentile of each group that ran."""
+    numbers: dict[tuple[int, int], int] = {}
+    asked: list[tuple[int, int, int, int]] = []
+    for group in groups.values():
+        for percent in PERCENTS:
+            found = group.place(percent)
+            if found is not None:
+                bucket, place = found
+                number = numbers.setdefault((id(group), percent), len(numbers))
+                asked += [(number, each, bucket, place + 1) for each in group.ids]
+    if not asked:
+        return {}
+    columns = [list(column) for column in zip(*asked, strict=True)]
+    facts = " union all ".join(sql for sql, _ in sources)
+    by_number = dict(
+        rows_of(connection, _PLACES.format(facts), (*columns, *(v for _, given in sources for v in given)))
+    )
+    return {key: by_number[number] for key, number in numbers.items()}
+
+
+def _stat(schema_name: str, label: str | None, group: SpanGroup, percentiles: dict[tuple[int, int], float]) -> Stat:
+    histogram = [0] * (len(BOUNDS_MS) + 1)
+    for bucket, spans in group.ran.items():
+        histogram[_HISTOGRAM[bucket]] += spans
+    return group.stat(schema_name, label, lambda percent: percentiles.get((id(group), percent)), tuple(histogram))

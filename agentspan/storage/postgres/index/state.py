@@ -26,10 +26,9 @@ from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.storage.answers import Progress
-from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
-from agentspan.storage.postgres.lending import rows_of
 
 log = logging.getLogger("agentspan")
 

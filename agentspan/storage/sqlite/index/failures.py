@@ -10,7 +10,7 @@ from agentspan.schemas import signatures
 from agentspan.schemas.signatures import ErrorParts, Key, Signature
 from agentspan.storage.answers import FailureSum, StepUse
 from agentspan.storage.questions import FailureSums, StepUses
-from agentspan.storage.sqlite.index import wanted_runs
+from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.statements import column_of
 
 _AFTER = "substr(schema_name, instr(schema_name, ':') + 1) || ':'"
@@ -99,7 +99,7 @@ def _mark_passed_on(connection: sqlite3.Connection, errors: dict[int, ErrorParts
 
 SUMS = f"""
 select f.run, f.sig, count(*), min(f.at), max(f.at), max(f.span) from failures f
-where not f.passes_on and f.{wanted_runs.OF_FACT} group by f.run, f.sig
+where not f.passes_on and f.{index_file.OF_FACT} group by f.run, f.sig
 """
 USES = """
 select u.run, u.grp, u.spans + u.cancelled, u.failed, u.last, substr(u.reason, 21)
@@ -109,7 +109,7 @@ from temp.wanted_numbers w cross join run_groups u where u.run = w.run
 
 def failure_sums(connection: sqlite3.Connection, asked: FailureSums) -> list[FailureSum]:
     """Return the failures of these runs by run and signature."""
-    runs = wanted_runs.numbered(connection, asked.run_ids)
+    runs = index_file.numbered(connection, asked.run_ids)
     names = {sig: Signature(id, text) for sig, id, text in connection.execute("select sig, id, text from signatures")}
     return [
         FailureSum(runs[run], names[sig], spans, first_at, last_at, span)
@@ -119,7 +119,7 @@ def failure_sums(connection: sqlite3.Connection, asked: FailureSums) -> list[Fai
 
 def step_uses(connection: sqlite3.Connection, asked: StepUses) -> list[StepUse]:
     """Return how often these runs used each type and label."""
-    runs = wanted_runs.numbered(connection, asked.run_ids)
+    runs = index_file.numbered(connection, asked.run_ids)
     found = connection.execute("select grp, schema_name, nullif(label, '') from groups")
     names = {group: (schema_name, label) for group, schema_name, label in found}
     return [

@@ -11,8 +11,8 @@ from agentspan.storage import first_said, tokenizing
 from agentspan.storage.answers import FoundSpan
 from agentspan.storage.first_said import SpanParts
 from agentspan.storage.questions import Search
+from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index import parts as parts_table
-from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.index.parts import Parts
 from agentspan.storage.sqlite.index.rewrites import Rewrites
@@ -149,7 +149,7 @@ cross join recorded.agent_spans s where s.rowid = o.row
 
 
 IS_WANTED = f"""
-exists (select 1 from recorded.agent_spans s where s.rowid = texts.rowid and {wanted_runs.OF_SPAN})
+exists (select 1 from recorded.agent_spans s where s.rowid = texts.rowid and {index_file.OF_SPAN})
 """
 
 
@@ -158,8 +158,8 @@ def search(connection: sqlite3.Connection, asked: Search) -> tuple[list[FoundSpa
     terms, runs, end = asked.words, asked.runs, asked.offset + asked.limit
     is_match, read_also = IS_MATCH, READ_AGAIN
     if runs is not None:
-        wanted_runs.restrict(connection, runs)
-        is_match, read_also = f"{IS_MATCH} and {IS_WANTED}", f"{READ_AGAIN} and {wanted_runs.OF_SPAN}"
+        index_file.restrict(connection, runs)
+        is_match, read_also = f"{IS_MATCH} and {IS_WANTED}", f"{READ_AGAIN} and {index_file.OF_SPAN}"
     ending = tokenizing.PREFIX
     query = " ".join(f'"{term.removesuffix(ending)}"{"*" if term.endswith(ending) else ""}' for term in terms)
     matcher, parts = tokenizing.Matcher(terms), Parts(connection)

@@ -10,7 +10,7 @@ import sqlite3
 
 from agentspan.storage.answers import RunSum
 from agentspan.storage.questions import RunSums
-from agentspan.storage.sqlite.index import wanted_runs
+from agentspan.storage.sqlite.index import index_file
 
 TABLE = {
     "run_groups": "(run integer not null, grp integer not null, spans integer not null, cancelled integer not null, "
@@ -54,7 +54,7 @@ from temp.wanted_numbers w cross join run_groups u where u.run = w.run and u.spa
 
 def run_sums(connection: sqlite3.Connection, asked: RunSums) -> list[RunSum]:
     """Return the sums of these runs, in any order."""
-    ids = wanted_runs.numbered(connection, asked.runs)
+    ids = index_file.numbered(connection, asked.runs)
     names = {grp: (name, label, bool(is_aggregate)) for grp, name, label, is_aggregate in connection.execute(NAMES)}
     found = []
     for run, grp, spans, failed, ms, input_tokens, output_tokens, cost in connection.execute(SELECT):

@@ -18,7 +18,7 @@ from agentspan.storage.questions import Question
 T = TypeVar("T")
 
 
-class Late:
+class OpenedLater:
     """A storage that its first use opens. Each call, capabilities() too, may wait for the server or raise StorageError.
 
     Args:
@@ -86,7 +86,7 @@ class Late:
             self._storage.close()
 
 
-_all: weakref.WeakSet[Late] = weakref.WeakSet()
+_all: weakref.WeakSet[OpenedLater] = weakref.WeakSet()
 
 
 def _renew_all() -> None:

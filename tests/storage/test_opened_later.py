@@ -3,9 +3,9 @@
 import pytest
 
 from agentspan.errors import StorageError
-from agentspan.storage.late import Late
 from agentspan.storage.location import memory
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.opened_later import OpenedLater
 from agentspan.storage.questions import Account
 from tests.impatient import elsewhere
 
@@ -17,7 +17,7 @@ def test_a_storage_that_is_closed_while_another_thread_opens_it_stays_closed() -
         elsewhere(late.close)
         return made
 
-    late = Late(memory(), opened, wait_s=1.0)
+    late = OpenedLater(memory(), opened, wait_s=1.0)
     for storage in (late, made):
         with pytest.raises(StorageError):
             storage.ask(Account())
