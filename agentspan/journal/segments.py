@@ -3,8 +3,8 @@
 What is copied into a shared mapping is in the page cache, which outlives the process: a SIGKILL loses nothing. The
 file's room is allocated before it is mapped, because writing to a hole on a full disk ends the process with SIGBUS.
 
-Who owns a segment holds its lock (`flock`), which ends with the process. A forked child shares it with its parent, so it
-closes its descriptors of such files; unlocking them would unlock the parent's.
+Who owns a segment holds its lock (`flock`), which ends with the process. A forked child shares it with its parent, so
+it closes its descriptors of such files; unlocking them would unlock the parent's.
 """
 
 import errno

@@ -335,9 +335,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="a-refused-change-counts-as-stored",
         file="agentspan/recovery/committer.py",
-        before="if already_stored.is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)",
+        before="if is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)",
         after=(
-            "if not already_stored.is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"
+            "if not is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"
         ),
         says="A change that the storage refused counts as stored already, and vanishes without a word.",
         caught_by=(

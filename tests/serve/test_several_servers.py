@@ -18,7 +18,7 @@ from agentspan.errors import NotPermitted
 from agentspan.serve import create_app
 from agentspan.serve.shared_logins import SharedLogins
 from agentspan.storage.location import Location
-from agentspan.storage.questions import Select, SpansOf
+from agentspan.storage.questions import PutNote, Select, SpansOf
 from agentspan.storage.registry import open_direct
 from agentspan.tuning import Tuning
 from tests.checkout import ROOT
@@ -165,11 +165,10 @@ def test_a_server_that_may_not_write_keeps_logins_to_itself(
     postgres_location: Location, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Refusing:
-        def notes(self, *names: str) -> dict[str, str]:
+        def ask(self, question: Any) -> dict[str, str]:
+            if isinstance(question, PutNote):
+                raise NotPermitted("read only")
             return {}
-
-        def note(self, *said: Any, **how: Any) -> str:
-            raise NotPermitted("read only")
 
     logins = SharedLogins(Refusing())  # type: ignore[arg-type]
     logins.end("a", 1)
