@@ -30,7 +30,7 @@ from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, Agent
 from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
 from agentspan.recording.capture import capture, limits, plain
 from agentspan.recording.sinks import backlog
-from agentspan.schemas import conformance, meaning, schema_checks, span_types, templates
+from agentspan.schemas import conformance, meaning, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage import tokenizing
 from agentspan.storage.answers import RunList, RunSummary, RunTotals, Stat
@@ -292,9 +292,9 @@ LIMITS = [
     (templates, "MAX_INLINE", "`_inline`"),
     (templates, "MAX_SUMMARY", "summary"),
     (meaning, "MAX_LABEL", "label"),
-    (schema_checks, "MAX_SCHEMA", "JSON Schema"),
-    (schema_checks, "MAX_SCHEMA_DEPTH", "JSON Schema"),
-    (schema_checks, "MAX_PATTERNS", "JSON Schema"),
+    (conformance, "MAX_SCHEMA", "JSON Schema"),
+    (conformance, "MAX_SCHEMA_DEPTH", "JSON Schema"),
+    (conformance, "MAX_PATTERNS", "JSON Schema"),
     (conformance, "MAX_STEPS", "a conformance check"),
     (conformance, "MAX_VIOLATIONS", "violations stored"),
     (agent_schema_versions, "MAX_TYPES", "span types in"),

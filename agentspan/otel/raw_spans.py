@@ -25,7 +25,7 @@ def attributes_of(span: Any) -> dict[str, Any]:
     return found
 
 
-Begun = tuple[str, str, dict[str, Any], str]
+BatchInSteps = tuple[str, str, dict[str, Any], str]
 """A span as its begin was written: its name, which the program may change; the text before its times; its attributes,
 and their text."""
 
@@ -42,7 +42,7 @@ class Writer:
         self._unset: Any = None
         self._heads: dict[tuple[str, int, int], tuple[str | None, Any]] = {}
 
-    def begin(self, start: AtStart, attributes: dict[str, Any]) -> tuple[str, Begun] | None:
+    def begin(self, start: AtStart, attributes: dict[str, Any]) -> tuple[str, BatchInSteps] | None:
         """Return what a span tells when it starts; None where something in it must be cut or may need redaction.
 
         Args:
@@ -57,7 +57,7 @@ class Writer:
         return f'{head},"start":{start_ns or 0},"attributes":{written}}}', (name, head, attributes, written)
 
     def end(
-        self, span: Any, end: AtEnd, attributes: dict[str, Any], begun: Begun | None, start_ns: int
+        self, span: Any, end: AtEnd, attributes: dict[str, Any], begun: BatchInSteps | None, start_ns: int
     ) -> tuple[str, bool] | None:
         """Return what a span tells when it has ended, and whether it has events, links or a status; None as above.
 
@@ -84,7 +84,7 @@ class Writer:
         more = self._unchanged(rest)
         return None if more is None else (f"{text},{more[1:]}", True)
 
-    def _written(self, attributes: dict[str, Any], begun: Begun | None) -> str | None:
+    def _written(self, attributes: dict[str, Any], begun: BatchInSteps | None) -> str | None:
         """Return attributes as text. Only those are written and searched that came after the begin."""
         if begun is None or not begun[2]:
             return self._text(attributes)

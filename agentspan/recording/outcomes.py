@@ -7,8 +7,7 @@ from agentspan.interrupts import let_through
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
 from agentspan.model.refusals import termination_behind
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.recording.live_runs import LiveRun
-from agentspan.recording.recorder import Recorder
+from agentspan.recording.recorder import LiveRun, Recorder
 from agentspan.recording.sinks.protocol import RunListener
 from agentspan.recovery.names import run_of, with_agents
 from agentspan.storage.questions import Find

@@ -1,27 +1,34 @@
-"""Recorder: what a span and a run need while they live. It knows neither: they are nodes of its context to it."""
+"""Recorder: what a span and a run need while they live. It knows neither: they are nodes of its context to it.
+
+It counts and logs faults, of which none reaches the program that is recorded, and knows the runs that the program still
+holds.
+"""
 
 import atexit
 import logging
 import os
+import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from agentspan import forks, ids
-from agentspan.errors import StorageError
+from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
 from agentspan.model import sensitive
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.refusals import refuse_violations
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.status import InstanceStatus
+from agentspan.recording.capture.capture import Capture
 from agentspan.recording.destination import Destination, RunTypes
-from agentspan.recording.faults import Faults
-from agentspan.recording.live_runs import LiveRuns
 from agentspan.recording.registering import Unread
 from agentspan.recording.settings import Settings
-from agentspan.recording.sinks.nowhere import First, Nowhere
+from agentspan.recording.sinks.no_storage import First, NoStorage
 from agentspan.recording.sinks.protocol import RunListener, Sink, SpanFacts, SpanSink
 from agentspan.recovery.writers import this_process
 from agentspan.schemas.meaning import describe
@@ -29,6 +36,143 @@ from agentspan.storage.identity import Identity
 from agentspan.storage.location import Location
 from agentspan.storage.patience import in_a_call
 from agentspan.storage.protocol import Storage
+
+
+class LiveRun(Protocol):
+    """A run that may be terminated from outside, or registered again."""
+
+    @property
+    def id(self) -> str:
+        """The agent instance's PFID."""
+        ...
+
+    @property
+    def status(self) -> InstanceStatus:
+        """The status, as far as this process knows."""
+        ...
+
+    registered_row: AgentInstanceRow | None
+    stored_in: Identity | None
+
+    def learn(self, reason: str) -> None:
+        """Note that the run was terminated, and why."""
+
+    def tell(self) -> None:
+        """Call the program's `on_terminate`, once."""
+
+    def confirm(self, stored: AgentInstanceRow) -> None:
+        """Take the row with which it is stored."""
+        ...
+
+    def register_again(self) -> None:
+        """Register in a file that replaced the one that knew this run, unless the run is known there."""
+        ...
+
+
+class LiveRuns:
+    """Weak references to runs.
+
+    No WeakValueDictionary: it calls a function in Python whenever a run is gone, and the interpreter drops what a
+    signal handler raises in there.
+
+    Attributes:
+        unconfirmed: the units that register runs which may not be stored yet, by the id of the run.
+    """
+
+    def __init__(self) -> None:
+        self.unconfirmed: dict[str, Unit] = {}
+        self._runs: dict[str, weakref.ref[LiveRun]] = {}
+        self._most = 100
+
+    def add(self, run: LiveRun) -> None:
+        """Add a run."""
+        self._runs[run.id] = weakref.ref(run)
+        if len(self._runs) > self._most:
+            for gone in [id for id, each in list(self._runs.items()) if each() is None]:
+                self._runs.pop(gone, None)
+                self.unconfirmed.pop(gone, None)  # a storage that is away for long confirms none
+            self._most = 2 * len(self._runs) + 100
+
+    def get(self, id: str) -> LiveRun | None:
+        """Return a run, or None if it is gone, or of another process."""
+        found = self._runs.get(id)
+        return None if found is None else found()
+
+    def inherited(self) -> list[Unit]:
+        """In a forked child: return the units that register the parent's runs which the program still holds."""
+        self.unconfirmed = {id: unit for id, unit in self.unconfirmed.items() if self.get(id) is not None}
+        return [*self.unconfirmed.values()]
+
+    def active(self) -> list[LiveRun]:
+        """Return the runs that are active."""
+        return [run for each in list(self._runs.values()) if (run := each()) is not None and run.status == "active"]
+
+
+QUIET_NS = 60_000_000_000
+"""How long a storage that fails and recovers again and again is not logged anew."""
+_STORAGE_FAULTS = {StorageError.__name__, DatabaseUnusable.__name__}
+
+
+class Faults:
+    """The faults of one recorder. Each kind is logged once.
+
+    Args:
+        capture: makes the text of an exception, without secrets.
+        are_raised: raise faults instead; for tests.
+        are_counted: False where recording is disabled: faults are ignored.
+
+    Attributes:
+        lost: transitions that could not be recorded.
+    """
+
+    def __init__(self, capture: Capture, *, are_raised: bool, are_counted: bool) -> None:
+        self.lost = 0
+        self._capture = capture
+        self._are_raised = are_raised
+        self._are_counted = are_counted
+        self._logged: set[str] = set()
+        self._quiet_until_ns = 0
+        self._lock = threading.Lock()
+
+    def count_lost(self) -> None:
+        """Count a transition that is not recorded."""
+        with self._lock:
+            self.lost += self._are_counted
+
+    def lose(self, error: Exception, *, reraise: bool = True) -> None:
+        """Count a transition that a fault, or a misuse, kept from being recorded."""
+        let_through(error)
+        self.count_lost()
+        self.add(error, reraise=reraise)
+
+    def add(self, error: Exception, *, reraise: bool = True) -> None:
+        """Log a fault once per kind; raise it only for tests.
+
+        Args:
+            reraise: False where the caller could not bear an exception.
+        """
+        let_through(error)
+        if not self._are_counted:
+            return
+        if self._are_raised and reraise:
+            raise error
+        kind = type(error).__name__
+        if kind not in self._logged:
+            self._logged.add(kind)
+            message = self._capture.error(error)["message"]  # it may be somebody else's: with secrets, or unreadable
+            log.warning("recording: %s: %s (more of this kind are only counted, see agentspan.health())", kind, message)
+
+    def storage_recovered(self) -> None:
+        """Log that the storage takes records again, and log its next fault: once a minute."""
+        if self._logged & _STORAGE_FAULTS and time.monotonic_ns() >= self._quiet_until_ns:
+            self._quiet_until_ns = time.monotonic_ns() + QUIET_NS
+            self._logged -= _STORAGE_FAULTS
+            log.warning("recording: the storage takes records again (see agentspan.health())")
+
+    def renew(self) -> None:
+        """In a forked child: make the lock anew."""
+        self._lock = threading.Lock()
+
 
 log = logging.getLogger("agentspan")
 
@@ -100,7 +244,7 @@ class Recorder:
         self._outcomes = outcomes(self)
         self.ids = ids.IdSource(0)
         self.sink: Sink | None = None
-        self.out: SpanSink = Nowhere(self.faults.count_lost)
+        self.out: SpanSink = NoStorage(self.faults.count_lost)
         self._destination: Destination | None = None
         if broken is None and self.enabled:
             self._destination = destination = Destination(
@@ -199,7 +343,7 @@ class Recorder:
             return
         self.flush(wait_s)
         self.is_closed = True
-        self.out = Nowhere(self.faults.count_lost)
+        self.out = NoStorage(self.faults.count_lost)
         if self.sink is not None:
             self.sink.release(for_good=True)
             self.destination.storage.close()

@@ -1,28 +1,110 @@
-"""The life of a run in the recorded program: registered, terminated from outside, finished."""
+"""The life of a run in the recorded program: registered, terminated from outside, finished.
 
+What a program says of a run and cannot be read costs a fault, and not the run. The runs that this process began last
+are kept, by which a tool for tests finds those of one test. That is always on, because a test may import agentspan only
+while it runs: then a tool could not subscribe before.
+"""
+
+import itertools
+import weakref
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from agentspan import clock, forks
-from agentspan.errors import StorageError
+from agentspan.errors import InvalidValue, StorageError
 from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
-from agentspan.model.registration import DEFAULT, Registration, VersionFields
+from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
-from agentspan.recording import latest_runs, nodes
+from agentspan.recording import nodes
 from agentspan.recording.capture.repeats import Repeats
-from agentspan.recording.git_commit import git_commit
-from agentspan.recording.git_dirty import git_dirty
+from agentspan.recording.git_commit import git_commit, git_dirty
 from agentspan.recording.origin import origin, with_origin
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, refer, register, stored_run
-from agentspan.recording.run_arguments import purpose_of, tags_of, text_of
+from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.identity import Identity
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
+from agentspan.text import one_line
+
+if TYPE_CHECKING:
+    from agentspan.recording.recorder import Recorder
+
+
+MOST = 1000
+"""Runs that are remembered: 150 bytes each."""
+
+
+class Began(NamedTuple):
+    """A run that began in this process.
+
+    Attributes:
+        number: counts the runs of this process, from 0.
+        recorder: returns the recorder; None if the program dropped it.
+        run_id: the agent instance's PFID.
+    """
+
+    number: int
+    recorder: "weakref.ref[Recorder]"
+    run_id: str
+
+
+_latest: deque[Began] = deque(maxlen=MOST)
+_numbers = itertools.count()
+
+
+def note(recorder: "Recorder", run_id: str) -> None:
+    """Remember a run that began."""
+    _latest.append(Began(next(_numbers), weakref.ref(recorder), run_id))
+
+
+def last_number() -> int:
+    """Return the number of the latest run; -1 if none began."""
+    return _latest[-1].number if _latest else -1
+
+
+def began_after(number: int) -> list[Began]:
+    """Return the runs with higher numbers, the earliest first; the latest 1,000 if there are more."""
+    return [each for each in list(_latest) if each.number > number]
+
+
+def text_of(recorder: Recorder, value: Any) -> str | None:
+    """Return the text of a name or version, or None of an object that has none."""
+    try:
+        return None if value is None else one_line(recorder.capture.text(str(value)), MAX_NAME)
+    except Exception as raised:
+        recorder.faults.add(raised, reraise=False)
+        return None
+
+
+def tags_of(recorder: Recorder, tags: Any) -> tuple[str, ...]:
+    """Return the texts of tags, each once; those that can be had, of an object that cannot be iterated."""
+    if tags is None:
+        return ()
+    found: list[str | None] = []
+    try:
+        found += [text_of(recorder, tag) for tag in islice([tags] if type(tags) is str else tags, MAX_TAGS)]
+    except Exception as raised:
+        recorder.faults.add(raised, reraise=False)
+    return tuple(dict.fromkeys(tag for tag in found if tag))
+
+
+def purpose_of(recorder: Recorder, purpose: Any) -> Purpose:
+    """Return the purpose; `live`, with a fault, where it is an unknown one."""
+    if type(purpose) is not str:
+        return "live"
+    try:
+        check_purpose(purpose)
+    except InvalidValue as error:
+        recorder.faults.add(error)
+        return "live"
+    return cast(Purpose, purpose)
 
 
 class Known(NamedTuple):
@@ -112,7 +194,7 @@ class RunState:
         try:
             with recorder.in_time():
                 self._begin(known)
-            latest_runs.note(recorder, self.id)
+            note(recorder, self.id)
             assert recorder.sink is not None
             recorder.sink.watch()
         except Exception as error:

@@ -8,8 +8,7 @@ from agentspan import forks
 from agentspan.forks import page
 from agentspan.model.status import Purpose
 from agentspan.recording.beginning import DEFAULT_TYPE
-from agentspan.recording.blocks import RunBlock, SpanBlock, span_block
-from agentspan.recording.disabled import disabled_run, disabled_span
+from agentspan.recording.blocks import RunBlock, SpanBlock, disabled_run, disabled_span, span_block
 from agentspan.recording.generators import Reduce
 from agentspan.recording.outcomes import Outcomes
 from agentspan.recording.propagation import Propagated

@@ -16,8 +16,7 @@ from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW, DatabaseBusy, NotStorable
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
-from agentspan.journal.begun import Begun
-from agentspan.journal.deriving import Batch, Resolve, Unreadable, outdated
+from agentspan.journal.deriving import Batch, BatchInSteps, Resolve, Unreadable, outdated
 from agentspan.journal.parts import Elements
 from agentspan.model import spans
 from agentspan.model.changes import Applied, Move, Outcome, Over, Put, PutSpans, Refused, Unit, overs, parted, unit_of
@@ -206,7 +205,7 @@ class Committer:
         """Return what holds the elements of a segment's records, for `commit`."""
         return Elements(in_parts=self._storage.capabilities().keeps_contents)
 
-    def begin(self, bodies: Sequence[bytes], elements: Elements) -> Begun:
+    def begin(self, bodies: Sequence[bytes], elements: Elements) -> BatchInSteps:
         """Begin a batch of the bodies of records, for `commit`.
 
         Args:
@@ -217,15 +216,15 @@ class Committer:
             finding = self._writer_id(), self._resolve, self._find
             return Batch(*finding, elements, agents=self._agents, knows_types=self._knows_types, tuning=self._tuning)
 
-        return Begun(bodies, new_batch, self._tuning.derived_ahead_records)
+        return BatchInSteps(bodies, new_batch, self._tuning.derived_ahead_records)
 
     def commit(
         self,
-        begun: Begun,
+        begun: BatchInSteps,
         wait_s: float | None = None,
         *,
         are_repeated: bool = False,
-        following: Begun | None = None,
+        following: BatchInSteps | None = None,
     ) -> Tally:
         """Commit the bodies of records, in order.
 

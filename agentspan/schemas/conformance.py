@@ -4,22 +4,206 @@ jsonschema does the check, by the draft of the schema (see dialects), within lim
 the schema, patterns run on the regular expressions of pydantic-core (linear time; Python's `re` took 16 s for `^(a+)+$`
 on 28 characters), uniqueItems is linear, and a check stops after MAX_STEPS keywords and subschemas. A check never
 raises, whatever the payload: one that cannot be made is a violation of `$unchecked`, whose message says why.
+
+A schema itself is checked before, by form, size, depth, references and patterns. Simple ones (types, required, plain
+properties) are compiled to a check that takes 0.1 µs, where jsonschema takes 11 to 50. It accepts plain JSON only, as a
+JSON parser returns it. jsonschema decides every other case: a schema with any other keyword is not compiled, and a
+payload that fails this check is checked by jsonschema. A property test proves that both agree.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentspan.errors import InvalidValue, SchemaError
 from agentspan.interrupts import let_through
 from agentspan.model import sensitive
 from agentspan.model.changes import Side, Violation
-from agentspan.schemas.dialects import dialect_of, metaschema_of, validator
-from agentspan.schemas.keywords import OutOfSteps, budget
-from agentspan.schemas.precheck import Check, simple
-from agentspan.schemas.schema_checks import check_bounds, check_references
+from agentspan.schemas.dialects import DRAFT4, Dialect, dialect_of, metaschema_of, specification, validator
+from agentspan.schemas.keywords import OutOfSteps, budget, compile_pattern
 from agentspan.text import is_near, printable
+
+MAX_SCHEMA = 65_536
+MAX_SCHEMA_DEPTH = 64
+MAX_PATTERNS = 64  # compiling one takes up to 60 ms
+
+
+def check_bounds(schema: Any) -> None:
+    """Check form, size and depth of a schema without recursion.
+
+    Raises:
+        SchemaError: it is not JSON, too large, or nested too deep.
+    """
+    if not isinstance(schema, (dict, bool)):
+        raise SchemaError("schema", "must be a JSON object or a boolean")
+    level, depth = [schema], 0
+    while level:
+        if depth > MAX_SCHEMA_DEPTH:
+            raise SchemaError("schema", f"is nested deeper than {MAX_SCHEMA_DEPTH}, or refers to itself as an object")
+        if any(type(key) is not str for node in level if isinstance(node, dict) for key in node):
+            raise SchemaError("schema", "has a key that is no text")
+        level = list(islice((child for node in level for child in _children(node)), MAX_SCHEMA + 1))
+        if len(level) > MAX_SCHEMA:
+            raise SchemaError("schema", f"is larger than {MAX_SCHEMA} bytes of JSON")
+        depth += 1
+    try:
+        size = len(json.dumps(schema, allow_nan=False))
+    except (TypeError, ValueError):
+        raise SchemaError("schema", "holds a value that is no JSON") from None
+    if size > MAX_SCHEMA:
+        raise SchemaError("schema", f"has {size} bytes of JSON; at most {MAX_SCHEMA} are allowed")
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return [value for value in node.values() if isinstance(value, (dict, list))]
+    return [value for value in node if isinstance(value, (dict, list))] if isinstance(node, list) else []
+
+
+def check_references(schema: Any, dialect: Dialect) -> None:
+    """Check the references and patterns of a schema that the metaschema allows.
+
+    Raises:
+        SchemaError: it refers to another document or to nothing, or has a pattern whose time has no bound, or too many.
+    """
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    resolver = Registry().resolver_with_root(specification(dialect).create_resource(schema))
+    nodes = [schema]
+    patterns: set[str] = set()
+    words: set[str] = set()
+    has_base, base = False, "id" if dialect == DRAFT4 else "$id"
+    while nodes:
+        node = nodes.pop()
+        nodes.extend(_children(node))
+        if not isinstance(node, dict):
+            continue
+        has_base = has_base or base in node
+        for word in ("$ref", "$dynamicRef"):
+            reference = node.get(word)
+            if not isinstance(reference, str):
+                continue
+            if not reference.startswith("#"):
+                raise SchemaError(
+                    "schema", f"has a {word} to another document; put it under $defs and refer to #/$defs/…"
+                )
+            try:
+                if not has_base:
+                    resolver.lookup(reference)
+            except Unresolvable:
+                raise SchemaError("schema", f"has a {word} that leads nowhere") from None
+        words.update(node)
+        if isinstance(node.get("pattern"), str):
+            patterns.add(node["pattern"])
+        if isinstance(node.get("patternProperties"), dict):
+            patterns.update(node["patternProperties"])
+    if {"patternProperties", "unevaluatedProperties"} <= words:  # there jsonschema uses Python's `re`
+        raise SchemaError("schema", "has patternProperties beside unevaluatedProperties; use additionalProperties")
+    if len(patterns) > MAX_PATTERNS:
+        raise SchemaError("schema", f"has {len(patterns)} patterns; at most {MAX_PATTERNS} are allowed")
+    for pattern in sorted(patterns):
+        compile_pattern(pattern)
+
+
+Check = Callable[[Any], bool]
+
+_ANNOTATIONS = frozenset({"title", "description", "default", "examples", "$comment"})
+_KNOWN = _ANNOTATIONS | {"type", "required", "properties", "additionalProperties"}
+_CLASSES: Mapping[str, frozenset[type]] = {
+    "object": frozenset({dict}),
+    "array": frozenset({list}),
+    "string": frozenset({str}),
+    "integer": frozenset({int}),  # 1.0 is an integer too: jsonschema decides that
+    "number": frozenset({int, float}),
+    "boolean": frozenset({bool}),
+    "null": frozenset({type(None)}),
+}
+_EVERY_CLASS: frozenset[type] = frozenset().union(*_CLASSES.values())
+
+
+class Simple(NamedTuple):
+    """A simple schema: the classes that a value may have, and the members of an object.
+
+    Attributes:
+        classes: the Python classes of allowed values.
+        required: the names of required members.
+        members: the schemas of members, by name.
+    """
+
+    classes: frozenset[type]
+    required: frozenset[str]
+    members: Mapping[str, "Simple"]
+
+    def compiled(self) -> Check:
+        """Return a check: True means valid, False means that jsonschema must decide. Compiling takes 20 µs a member."""
+        scope: dict[str, Any] = {"__builtins__": {"dict": dict, "type": type}, "classes": self.classes}
+        tests = ["type(v) is dict", *self._tests_of_members(scope)]
+        if dict not in self.classes:
+            tests = ["type(v) in classes"]
+        elif len(self.classes) > 1:
+            tests = ["type(v) in classes", f"(type(v) is not dict or {' and '.join(tests)})"]
+        check: Check = eval(f"lambda v: {' and '.join(tests)}", scope)  # fixed pieces: names and classes are constants
+        return check
+
+    def _tests_of_members(self, scope: dict[str, Any]) -> Iterator[str]:
+        for number, name in enumerate({**dict.fromkeys(self.required), **self.members}):
+            member = self.members.get(name, _ANYTHING)
+            scope[f"name{number}"] = name
+            if name in self.required:
+                yield f"name{number} in v"
+            if member.members or member.required:
+                scope[f"check{number}"] = member.compiled()
+                yield f"(name{number} not in v or check{number}(v[name{number}]))"
+            elif member.classes != _EVERY_CLASS:
+                # A missing member is replaced by a value of an allowed class.
+                scope[f"classes{number}"], scope[f"default{number}"] = member.classes, next(iter(member.classes))()
+                yield f"type(v.get(name{number}, default{number})) in classes{number}"
+
+
+_ANYTHING = Simple(_EVERY_CLASS, frozenset(), {})
+
+
+def simple(schema: Any) -> Simple | None:
+    """Return a schema as a Simple; None for a schema with other keywords."""
+    if schema is True:
+        schema = {}
+    if not isinstance(schema, dict) or not set(schema) <= _KNOWN:
+        return None
+    classes = _classes_of(schema)
+    required, properties = schema.get("required", []), schema.get("properties", {})
+    if (
+        classes is None
+        or schema.get("additionalProperties", True) is not True
+        or not isinstance(properties, dict)
+        or not isinstance(required, list)
+        or not all(isinstance(name, str) for name in required)
+        or len(set(required)) != len(required)
+        or not all(isinstance(schema.get(word, ""), str) for word in ("title", "description", "$comment"))
+        or not isinstance(schema.get("examples", []), list)
+    ):
+        return None
+    members: dict[str, Simple] = {}
+    for name, property_schema in properties.items():
+        member = simple(property_schema)
+        if member is None:
+            return None
+        members[name] = member
+    return Simple(classes, frozenset(required), members)
+
+
+def _classes_of(schema: Mapping[str, Any]) -> frozenset[type] | None:
+    if "type" not in schema:
+        return _EVERY_CLASS
+    names = schema["type"]
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n in _CLASSES for n in names):
+        return None
+    if len(set(names)) != len(names):
+        return None
+    return frozenset().union(*(_CLASSES[name] for name in names))
+
 
 MAX_STEPS = 40_000  # 0.1 s
 MAX_SCHEMA_STEPS = 160_000  # the schema's own check, once: 0.6 s

@@ -37,8 +37,7 @@ from agentspan.serve.write_queue import Writes
 from agentspan.storage.questions import SpansOf
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import assets, conversation, data, export
-from agentspan.viewer.found_steps import found_steps
-from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, listing, unsummed
+from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, unsummed
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "

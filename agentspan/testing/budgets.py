@@ -8,7 +8,7 @@ from agentspan.analysis.check_config import BUDGETS, KEYS, Config, config_of
 from agentspan.analysis.drift_metrics import Gathered, gather
 from agentspan.analysis.outcomes import outcomes
 from agentspan.errors import InvalidValue
-from agentspan.recording.latest_runs import MOST
+from agentspan.recording.run_state import MOST
 from agentspan.testing.kept_runs import runs_after
 
 CALLS = KEYS["calls"] or frozenset()

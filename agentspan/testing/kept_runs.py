@@ -17,8 +17,8 @@ from agentspan.database import open
 from agentspan.errors import AgentspanError
 from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.recording.latest_runs import Began, began_after
 from agentspan.recording.recorder import Recorder
+from agentspan.recording.run_state import Began, began_after
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage

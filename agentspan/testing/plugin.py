@@ -142,7 +142,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
 
 def _recorded() -> int:
     """Return the number of the latest run that this process began; -1 if none, also where agentspan is not imported."""
-    latest = sys.modules.get("agentspan.recording.latest_runs")
+    latest = sys.modules.get("agentspan.recording.run_state")
     return -1 if latest is None else int(latest.last_number())
 
 

@@ -19,8 +19,7 @@ from agentspan.schemas.meaning import returned_error
 from agentspan.schemas.span_types import fallback
 from agentspan.viewer import turns
 from agentspan.viewer.blobs import linked
-from agentspan.viewer.threads import Opening, Thread, Threads, in_order
-from agentspan.viewer.turns import MAX_TEXT, Step, Turn, TurnCall
+from agentspan.viewer.turns import MAX_TEXT, Opening, Step, Thread, Threads, Turn, TurnCall, in_order
 
 
 def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:

@@ -336,9 +336,7 @@ FAULTS: tuple[Fault, ...] = (
         name="a-refused-change-counts-as-stored",
         file="agentspan/recovery/committer.py",
         before="if is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)",
-        after=(
-            "if not is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"
-        ),
+        after=("if not is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"),
         says="A change that the storage refused counts as stored already, and vanishes without a word.",
         caught_by=(
             "tests/recording/test_termination.py::"

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import Tracer
 from agentspan.errors import DatabaseBusy
-from agentspan.journal.begun import Begun
-from agentspan.journal.deriving import Batch
+from agentspan.journal.deriving import Batch, BatchInSteps
 from agentspan.journal.parts import LOST
 from agentspan.recording.sinks.drain import Drain
 from agentspan.recovery.committer import Committer
@@ -36,13 +35,13 @@ Apply = Callable[..., list[Any]]
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """What each step returned that was done while a storage worked."""
     found: list[bool] = []
-    real = Begun.step
+    real = BatchInSteps.step
 
-    def step(begun: Begun) -> bool:
+    def step(begun: BatchInSteps) -> bool:
         found.append(real(begun))
         return found[-1]
 
-    monkeypatch.setattr(Begun, "step", step)
+    monkeypatch.setattr(BatchInSteps, "step", step)
     return found
 
 
@@ -148,15 +147,15 @@ def test_a_step_that_fails_is_done_again_in_its_turn(
     work.thread.running = object()  # type: ignore[assignment]
     in_small_portions(tracer, 4_000)
     sent = histories(tracer, 20)
-    real = Begun._go_on
+    real = BatchInSteps._go_on
 
-    def go_on(begun: Begun, most: int) -> bool:
+    def go_on(begun: BatchInSteps, most: int) -> bool:
         is_left = real(begun, most)
         if fails and most == STANDARD.derived_ahead_records:
             raise RuntimeError(fails.pop())
         return is_left
 
-    monkeypatch.setattr(Begun, "_go_on", go_on)
+    monkeypatch.setattr(BatchInSteps, "_go_on", go_on)
     with slow_file(1):
         assert tracer.flush()
     work.thread.running = None
@@ -189,7 +188,7 @@ def test_what_an_exception_left_half_done_is_done_again(
             raise raised
         return done
 
-    def begin(committer: Committer, bodies: Sequence[bytes], elements: Any) -> Begun:
+    def begin(committer: Committer, bodies: Sequence[bytes], elements: Any) -> BatchInSteps:
         nonlocal is_step
         begun = real_begin(committer, bodies, elements)
         is_step = True

@@ -10,7 +10,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.recording.live_runs import LiveRuns
+from agentspan.recording.recorder import LiveRuns
 from tests.checkout import ROOT
 from tests.journal.recorded import sink_of, statuses
 from tests.waiting import until

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from agentspan.journal.spool import types_of
-from agentspan.recording.sinks.types_file import TypesFile
+from agentspan.recording.sinks.journal_work import TypesFile
 
 WRITER = "0" * 26
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentspan.blobs import is_blob
-from agentspan.recording.capture import leaves
+from agentspan.recording.capture import values
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
@@ -104,6 +104,6 @@ def test_an_image_is_not_searched_for_credentials_and_other_bytes_are(monkeypatc
 
 def test_how_much_is_looked_at_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    monkeypatch.setattr(leaves, "is_blob", lambda text: looked.append(len(text)) or is_blob(text))
+    monkeypatch.setattr(values, "is_blob", lambda text: looked.append(len(text)) or is_blob(text))
     recorded({"texts": ["ab" * 1000] * 500, "odd": [B64[:-1] + "\n"] * 500, "images": [B64] * 500})
     assert sum(looked) * 3 // 4 <= 4 * LIMITS.blob

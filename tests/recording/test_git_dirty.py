@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from agentspan.recording import git_dirty
+from agentspan.recording import git_commit
 from agentspan.recording.git_commit import commit_replaced
 from tests.recording.checkouts import checkout, git
 from tests.recording.conftest import Program
@@ -17,7 +17,7 @@ from tests.recording.conftest import Program
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 SCRIPT = """
 import sys, time, agentspan
-from agentspan.recording.git_dirty import git_dirty
+from agentspan.recording.git_commit import git_dirty
 tracer = agentspan.Tracer(sys.argv[1], raise_errors=True)
 with tracer.run("first"):
     for _ in range(1000):
@@ -47,16 +47,16 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def asked() -> Iterator[None]:
     """Begin without an answer, and forget it afterwards."""
-    with git_dirty.answer_replaced(None):
+    with git_commit.answer_replaced(None):
         yield
 
 
 def answer() -> bool | None:
     """Wait until git has answered, or nothing is asked any more."""
     deadline = time.monotonic() + 20
-    while git_dirty.git_dirty() is None and git_dirty._questions and time.monotonic() < deadline:
+    while git_commit.git_dirty() is None and git_commit._questions and time.monotonic() < deadline:
         time.sleep(0.005)
-    return git_dirty.git_dirty()
+    return git_commit.git_dirty()
 
 
 @pytest.mark.full
@@ -82,25 +82,25 @@ def test_a_program_that_wants_no_git_has_none(
 @needs_git
 @pytest.mark.usefixtures("asked")
 def test_a_git_that_fails_has_said_nothing(tmp_path: Path) -> None:
-    git_dirty.ask(str(checkout(tmp_path, main="ab" * 20)))  # files that look like a checkout, without objects
+    git_commit.ask(str(checkout(tmp_path, main="ab" * 20)))  # files that look like a checkout, without objects
     assert answer() is None
 
 
 @pytest.mark.usefixtures("asked")
 def test_without_git_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    git_dirty.ask(str(tmp_path))
-    assert git_dirty.git_dirty() is None
+    git_commit.ask(str(tmp_path))
+    assert git_commit.git_dirty() is None
 
 
 @needs_git
 @pytest.mark.usefixtures("asked")
 def test_a_program_that_has_waited_for_any_child_loses_only_what_a_clean_git_said(repository: Path) -> None:
-    git_dirty.ask(str(repository))
-    os.waitpid(git_dirty._questions[0].pid, 0)
+    git_commit.ask(str(repository))
+    os.waitpid(git_commit._questions[0].pid, 0)
     assert answer() is None
     (repository / "agent.py").write_text("changed")
-    git_dirty.ask(str(repository))
+    git_commit.ask(str(repository))
     assert answer() is True
 
 
@@ -114,7 +114,7 @@ def children() -> set[int]:
 @pytest.mark.usefixtures("asked")
 def test_what_was_asked_leaves_neither_a_file_nor_a_process(repository: Path) -> None:
     before = len(os.listdir("/proc/self/fd")), children()
-    git_dirty.ask(str(repository))
+    git_commit.ask(str(repository))
     assert answer() is False
     assert (len(os.listdir("/proc/self/fd")), children()) == before
 

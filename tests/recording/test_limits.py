@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan import Limits, Tracer
-from agentspan.recording.capture import leaves
 from agentspan.recording.capture import limits as limits_module
+from agentspan.recording.capture import values
 from agentspan.recording.capture.capture import Capture, head_of_call
 from agentspan.recording.capture.limits import encode, shrink, text_mark
 from agentspan.recording.capture.redaction import Redaction
@@ -124,7 +124,7 @@ def test_values_over_their_number_are_counted() -> None:
 
 def test_the_same_long_text_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[int] = []
-    monkeypatch.setattr(leaves, "text_mark", counting(hashed, text_mark))
+    monkeypatch.setattr(values, "text_mark", counting(hashed, text_mark))
     text = "a" * 1001
     assert recorded([text] * 500, value=1000) == [mark_of(text, start="a" * 200)] * 500
     assert hashed == [1001]

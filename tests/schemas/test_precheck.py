@@ -7,8 +7,7 @@ from hypothesis import example, given, settings
 from jsonschema import Draft202012Validator
 
 from agentspan.schemas.builtin import BUILT_IN
-from agentspan.schemas.conformance import Conformance
-from agentspan.schemas.precheck import Check, simple
+from agentspan.schemas.conformance import Check, Conformance, simple
 from tests.strategies import rich_schemas, simple_schemas, with_values
 from tests.tiers import examples
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 import agentspan
-from agentspan.journal.begun import Begun
+from agentspan.journal.deriving import BatchInSteps
 from agentspan.recovery.committer import Committer, Tally
 from agentspan.serve.app import create_app
 from agentspan.tuning import STANDARD
@@ -30,7 +30,7 @@ class Commits:
         self.reached, self.go_on = threading.Event(), threading.Event()
         commits, original = self, Committer.commit
 
-        def commit(self: Committer, begun: Begun, *args: Any, **options: Any) -> Tally:
+        def commit(self: Committer, begun: BatchInSteps, *args: Any, **options: Any) -> Tally:
             commits.threads.add(threading.current_thread().name)
             commits.sizes.append(sum(map(len, begun.bodies)))
             if len(commits.sizes) == 2:

@@ -14,8 +14,7 @@ from agentspan.model.changes import Violation
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.answers import SpanCounts, Stat
 from agentspan.viewer import assets, data
-from agentspan.viewer.found_steps import found_steps
-from agentspan.viewer.listing import Asked, listing, unsummed
+from agentspan.viewer.listing import Asked, found_steps, listing, unsummed
 from agentspan.viewer.turns import Turn, TurnCall
 
 INTERFACE = re.compile(r"^interface (\w+)(?: extends (\w+))? \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)

@@ -3,6 +3,8 @@
 Texts, numbers, lists and objects are copied up to the limits. What an object of another kind says of itself is asked
 once; its iterators, files and generators are left alone. An interrupt (Ctrl-C, SystemExit) that comes meanwhile is the
 program's, and goes through.
+
+Values of numpy and pandas become simpler ones, by what they can do: neither is imported.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,13 +16,12 @@ from pydantic_core import from_json, to_json
 from agentspan.interrupts import let_through
 from agentspan.recording.capture.credential_search import is_harmless_name
 from agentspan.recording.capture.credentials import is_schema, looks_of, names_credential
-from agentspan.recording.capture.foreign import FOREIGN, Table
-from agentspan.recording.capture.leaves import Leaves
 from agentspan.recording.capture.limits import TRUNCATED, Limits
 from agentspan.recording.capture.redaction import Redaction
 from agentspan.recording.capture.values import (
     MAX_NAME,
     SEQUENCES,
+    Leaves,
     contents_of,
     exact_text,
     fields_of,
@@ -33,6 +34,49 @@ from agentspan.recording.capture.values import (
     pairs_of,
 )
 from agentspan.tuning import STANDARD, Tuning
+
+
+class Table(NamedTuple):
+    """The first rows of a table, or the first values of a series."""
+
+    columns: list[str]
+    rows: list[Any]
+    total: int
+    about: dict[str, Any]
+    flat: bool = False
+
+
+def _numpy(value: Any, limit: int) -> Any:
+    if not hasattr(value, "tolist") or not hasattr(value, "nbytes"):
+        return None
+    if value.ndim == 0:
+        item = value.item()
+        return item if type(item) is not type(value) else None  # a long double is its own
+    if value.size <= limit:
+        names = value.dtype.names if value.ndim == 1 else None
+        return value.tolist() if names is None else [dict(zip(names, row, strict=True)) for row in value.tolist()]
+    return {TRUNCATED: {"shape": list(value.shape), "dtype": str(value.dtype), "bytes": int(value.nbytes)}}
+
+
+def _pandas(value: Any, limit: int) -> Any:
+    if hasattr(value, "to_dict") and hasattr(value, "iloc"):
+        flat = value.ndim == 1
+        width = 1 if flat else min(value.shape[1], limit)
+        head = value.iloc[: max(1, limit // max(1, width))]
+        if flat:
+            name = str(value.name)
+            about: dict[str, Any] = {"name": name, "index": head.index.tolist()}
+            return Table([name], [(cell,) for cell in head.tolist()], len(value), about, flat=True)
+        columns = [str(column) for column in value.columns]
+        about = {"columns": columns, "index": head.index.tolist()}
+        rows = head.iloc[:, :width].to_numpy(dtype=object).tolist()
+        return Table(columns[:width], rows, len(value), about)
+    return value.isoformat() if hasattr(value, "isoformat") else None
+
+
+FOREIGN: Mapping[str, Callable[[Any, int], Any]] = {"numpy": _numpy, "pandas": _pandas}
+"""By package, so that none of them is imported: an object as simpler values, a table, or None."""
+
 
 MAX_DEPTH = 190  # the encoder's own limit is 200
 MAX_REPR = 1000

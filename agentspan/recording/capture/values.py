@@ -1,16 +1,26 @@
-"""Reads values whose classes may be anything: their text, class, members and fields, without using anything up."""
+"""Reads values whose classes may be anything: their text, class, members and fields, without using anything up.
 
+Texts, numbers and bytes become JSON here: redacted, and marked where they are longer than the limits.
+"""
+
+import base64
 import dataclasses
 import json
 from array import array
 from collections import UserList, deque
-from collections.abc import ItemsView, Iterable, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, ValuesView
 from enum import Enum
 from itertools import islice
 from reprlib import repr as short_repr
 from typing import Any
 
+from agentspan.blobs import LEAST, begins_like_blob, is_blob, is_image_or_audio
 from agentspan.interrupts import let_through
+from agentspan.model.sensitive import REDACTED
+from agentspan.recording.capture.credentials import names_credential
+from agentspan.recording.capture.limits import START, Limits, bytes_mark, text_mark
+from agentspan.recording.capture.redaction import Redaction
+from agentspan.tuning import STANDARD, Tuning
 
 NOT_JSON = "$not_json"
 """The key of the mark that stands for a value which could not be written as JSON."""
@@ -161,3 +171,142 @@ def is_small(value: Any, room: list[int], depth: int) -> bool:
         fields = fields_of(value)
         return True if fields is None else is_small(fields, room, depth + 1)
     return all(is_small(item, room, depth + 1) for item in value)
+
+
+MAX_BLOBS = 4
+"""How often the limit of a blob is kept in one payload; those on top of that are texts like others."""
+MAX_COPIED = 4
+"""How often a payload's limit of characters is copied; texts on top of that become marks, if they are not short."""
+JOINED_AS_BYTES = 4
+"""Bytes that could be hashed while one character of a text with surrogates is looked at. 10 ns; so at most 0.2 s."""
+
+
+class Leaves:
+    """The leaves of one value.
+
+    Attributes:
+        limits, redaction: of the capture; redaction is None where nothing is redacted.
+        characters: how many more may be copied.
+        blobs: the texts of images and the like that were kept, by their ids; they have a limit of their own.
+        blob_characters: of all places that have one.
+        cuts: how often something was left out that would have been kept elsewhere in the same value.
+    """
+
+    def __init__(self, limits: Limits, redaction: Redaction | None, *, tuning: Tuning = STANDARD) -> None:
+        self.limits = limits
+        self.redaction = redaction
+        self.characters = MAX_COPIED * limits.payload
+        self.blobs: dict[int, str] = {}
+        self.blob_characters = 0
+        self.cuts = 0
+        self._blob_bytes = MAX_BLOBS * limits.blob
+        self._hashable = tuning.hashed_bytes
+        self._texts: dict[int, tuple[str, str]] = {}
+        self._marks: dict[tuple[int, str], tuple[Any, dict[str, Any]]] = {}
+
+    def text(self, text: str, name: str) -> Any:
+        """Return a text, or what stands for it.
+
+        Args:
+            name: the member that it is in.
+        """
+        length, redaction = len(text), self.redaction
+        if length >= LEAST and self._has_room(length * 3 // 4) and begins_like_blob(text):
+            if is_blob(text):
+                return self._blob(text, name)
+            self._blob_bytes -= length * 3 // 4  # which bounds what is looked at
+        is_long = length > self.limits.value or (length > self.characters and length > START)
+        if not text.isascii():
+            text = self._joined(text, is_long=is_long)
+        if is_long:
+            if redaction is None:
+                return self._text_mark(text, text)
+            start = redaction.value(name, redaction.start(text, START))
+            return self._text_mark(text, start) if type(start) is str and start != REDACTED else start
+        self.characters -= length
+        if redaction is None:
+            return text
+        kept = redaction.value(name, text)
+        return kept if kept is text else self._kept(kept)
+
+    def _joined(self, text: str, *, is_long: bool) -> str:
+        """Join the surrogates of a text, once; of a text that is replaced by a mark, as long as it can be hashed."""
+        known = self._texts.get(id(text))
+        if known is not None:
+            return known[1]
+        if is_long and len(text) > self._hashable:
+            return text  # its mark says its length, and its start
+        whole = joined(text)
+        if whole is not text:
+            self._texts[id(text)] = text, whole  # the text, so that its id is not another's
+            self._hashable -= min(JOINED_AS_BYTES * len(text), self._hashable) if is_long else 0
+        return whole
+
+    def _has_room(self, size: int) -> bool:
+        """Return whether bytes may be kept as a blob."""
+        return size <= self.limits.blob and size <= self._blob_bytes
+
+    def _blob(self, text: str, name: str) -> Any:
+        kept = text if self.redaction is None else self.redaction.value(name, text, is_blob=True)
+        if kept is not text:
+            return self._kept(kept)
+        self.cuts += 1  # the next one may be too much
+        self.blobs[id(text)] = text  # which keeps it, so that its id is not another's
+        self.blob_characters += len(text)
+        self._blob_bytes -= len(text) * 3 // 4
+        return text
+
+    def _text_mark(self, text: str, start: str) -> dict[str, Any]:
+        start = start[: min(START, self.limits.value)]
+        return self._mark(text, len(text), start, lambda hashed: text_mark(text, start, hashed=hashed))
+
+    def _mark(self, value: Any, size: int, start: str, make: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
+        """Return the mark of a value, made once for the same one, and without a hash when much was hashed already."""
+        self.cuts += 1
+        known = self._marks.get((id(value), start))
+        if known is not None:
+            return known[1]
+        hashed = size <= self._hashable
+        if hashed:
+            self._hashable -= size
+        mark = make(hashed)
+        self._marks[id(value), start] = (value, mark)  # which keeps the value, so that its id is not another's
+        return mark
+
+    def _kept(self, kept: Any) -> Any:
+        """Return what redaction has put in the place of a value: a rule of one's own may return anything."""
+        if type(kept) is not str:
+            return finite(kept)
+        kept = joined(kept)
+        return kept if len(kept) <= self.limits.value else self._text_mark(kept, kept)
+
+    def hidden(self) -> str:
+        """Return what stands for a value that is marked as sensitive (see model.sensitive)."""
+        if self.redaction is not None:
+            self.redaction.count += 1
+        return REDACTED
+
+    def number(self, value: Any, name: str) -> Any:
+        """Return a number, boolean or None, or what stands for it."""
+        value = finite(value)
+        if self.redaction is None or type(value) is dict:
+            return value
+        kept = self.redaction.value(name, value)
+        return kept if kept is value else self._kept(kept)
+
+    def binary(self, value: bytes | bytearray | memoryview, name: str) -> Any:
+        """Return bytes as base64, or what stands for them."""
+        view, redaction = memoryview(value), self.redaction
+        if redaction is not None and names_credential(name):
+            return redaction.value(name, "bytes")
+        is_kept = view.nbytes * 4 >= LEAST * 3 and self._has_room(view.nbytes)
+        if not is_kept and view.nbytes * 4 > self.limits.value * 3:  # base64 takes four for three
+            data = view if view.c_contiguous else view.tobytes()
+            return self._mark(value, view.nbytes, "", lambda hashed: bytes_mark(data, hashed=hashed))
+        data = view.tobytes()
+        if redaction is not None and not is_image_or_audio(data):
+            text = data.decode("latin-1")
+            cut = redaction.text(text)  # a header, the body of a request: base64 would hide what is in it
+            data = data if cut is text else cut.encode("latin-1")
+        encoded = base64.b64encode(data).decode()
+        return self._blob(encoded, name) if is_kept else self.text(encoded, name)

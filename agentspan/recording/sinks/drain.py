@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from agentspan.errors import NOT_NOW, DatabaseBusy, StorageError
 from agentspan.interrupts import let_through
-from agentspan.journal.begun import Begun
+from agentspan.journal.deriving import BatchInSteps
 from agentspan.journal.log import Log, Place, Portion
 from agentspan.journal.parts import Elements
 from agentspan.journal.records import Bodies, bodies
@@ -43,7 +43,7 @@ class _Taken(NamedTuple):
     portion: Portion
     read: Bodies
     elements: Elements
-    begun: Begun
+    begun: BatchInSteps
 
 
 class _Given(NamedTuple):

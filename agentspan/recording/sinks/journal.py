@@ -19,9 +19,8 @@ from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
 from agentspan.recording.sinks import span_units
 from agentspan.recording.sinks.commit import CommitSink
-from agentspan.recording.sinks.journal_work import JournalWork, ServerWork
+from agentspan.recording.sinks.journal_work import JournalWork, ServerWork, TypesFile
 from agentspan.recording.sinks.protocol import Counts, RunListener, SpanFacts
-from agentspan.recording.sinks.types_file import TypesFile
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.names import names_rows, spans_of
 from agentspan.storage.protocol import Storage

@@ -1,4 +1,9 @@
-"""The work on a journal besides appending: drain it, look for terminations, adopt journals of dead programs, fork."""
+"""The work on a journal besides appending: drain it, look for terminations, adopt journals of dead programs, fork.
+
+Runs that were terminated elsewhere are looked up in the drain thread, and told when they record next. The span types
+are kept beside the journal, for whoever recovers it: some runs were registered without one of them. A journal to which
+no record can be appended, because the disk is full or the storage takes nothing, is overflowing.
+"""
 
 import threading
 import time
@@ -18,10 +23,7 @@ from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.drain import Drain
 from agentspan.recording.sinks.drain_thread import DrainThread, Ticks
-from agentspan.recording.sinks.overflow import Overflow
 from agentspan.recording.sinks.protocol import RunListener
-from agentspan.recording.sinks.terminations import Terminations
-from agentspan.recording.sinks.types_file import TypesFile
 from agentspan.recovery import writers
 from agentspan.storage.patience import answers_within
 from agentspan.storage.protocol import BesideJournals
@@ -29,6 +31,129 @@ from agentspan.tuning import Tuning
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
+
+from agentspan.errors import StorageError
+from agentspan.interrupts import let_through
+from agentspan.journal.spool import keep_types
+from agentspan.tuning import STANDARD
+
+
+class Overflow:
+    """The state in which transitions go to the storage, or the backlog, instead of the log.
+
+    Args:
+        name: of the storage, for messages.
+
+    Attributes:
+        is_on: whether they do.
+        is_too_old: whether what is in the log has waited for so long that new transitions are dropped.
+    """
+
+    def __init__(self, name: str, log: Log, drain: Drain, commits: CommitSink) -> None:
+        self.is_on = self.is_too_old = False
+        self._name = name
+        self._log = log
+        self._drain = drain
+        self._commits = commits
+
+    @property
+    def keeps_order(self) -> bool:
+        """True if a new transition must wait for earlier transitions that are not in the log."""
+        return self.is_on or self.is_too_old or bool(self._commits.backlog.units)
+
+    def begin(self, why: str | None) -> None:
+        """Begin, and report why."""
+        self.is_on = self._log.alert = True
+        self._commits.progress.try_later()
+        self._commits.progress.listener.fault(StorageError(f"there can be no journal for {self._name} now: {why}"))
+
+    def try_to_end(self) -> bool:
+        """Write all that waits, in order; return whether records may be appended again."""
+        progress = self._commits.progress
+        if not progress.may_try():
+            return False
+        if not self._drain.run(0.0) or not self._commits.flush(0.0):
+            progress.try_later()
+            return False
+        self.is_on = False
+        return True
+
+
+class TypesFile:
+    """The file of one journal.
+
+    Args:
+        folder: of the journal.
+        writer_id: returns the id of this process.
+        late_types: returns all span types as JSON text, if a run of this process is registered without one of them.
+
+    Attributes:
+        is_due: whether the file has to be written before the next record.
+    """
+
+    def __init__(self, folder: Path, writer_id: Callable[[], str], late_types: Callable[[], str | None]) -> None:
+        self.is_due = False
+        self._folder = folder
+        self._writer_id = writer_id
+        self._late_types = late_types
+
+    def write(self) -> None:
+        """Write the file, if there is a late type."""
+        self.is_due = False
+        written: str | None = None
+        while (types := self._late_types()) not in (None, written):  # another thread may have written newer ones
+            try:
+                keep_types(self._folder, self._writer_id(), types)
+            except OSError as raised:  # a full disk: what a killed program leaves is read without them
+                let_through(raised)
+                return
+            written = types
+
+
+LOOK_SHARE = 0.01
+"""The share of the thread's time that this may take: with thousands of runs, it looks less often."""
+
+
+class Terminations:
+    """Terminations that were found, and not passed on yet.
+
+    Args:
+        runs: the runs of this process.
+        every_s: how often the storage is asked.
+
+    Attributes:
+        found: reasons by the ids of runs. Empty nearly always.
+    """
+
+    def __init__(self, runs: RunListener, every_s: float = STANDARD.termination_look_s) -> None:
+        self.found: dict[str, str] = {}
+        self._runs = runs
+        self._every_s = every_s
+        self._next_look_s = 0.0
+
+    def add(self, instance_id: str, reason: str) -> None:
+        """Add a termination by this process."""
+        self.found = {**self.found, instance_id: reason}
+
+    def look(self) -> None:
+        """Look for terminations in the storage, if it is time."""
+        began = time.monotonic()
+        if began < self._next_look_s:
+            return
+        try:
+            found = self._runs.terminations()
+            if found:
+                self.found = {**self.found, **found}
+        except StorageError:  # busy: the next look finds it
+            pass
+        ended = time.monotonic()
+        self._next_look_s = ended + max(self._every_s, (ended - began) / LOOK_SHARE)
+
+    def pass_on(self) -> None:
+        """Notify the runs, in the thread of a call that records."""
+        found, self.found = self.found, {}
+        self._runs.learn(found)
+
 
 LOOK_EVERY_S = 1.0
 """Seconds between two counts of the segments of other programs, while records wait."""

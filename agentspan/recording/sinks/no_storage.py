@@ -53,7 +53,7 @@ class First:
         self._sink().write(unit)
 
 
-class Nowhere:
+class NoStorage:
     """Counts transitions after shutdown, or where no storage could be opened. It writes none.
 
     Args:
