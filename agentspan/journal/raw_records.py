@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from agentspan import forks
 from agentspan.model.status import FinishStatus
 
-_READERS = {"otel": "agentspan.otel.raw_spans"}
+_READERS = {"otel": "agentspan.otel.sdk"}
 """The module of each reader, by its name in records. It has the functions `begin` and `end`. It is imported when it is
 needed: a process that recovers the journal of another one may never have recorded such spans."""
 

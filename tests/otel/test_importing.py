@@ -15,8 +15,8 @@ from agentspan.analysis.tree import sums
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
-from agentspan.otel.files import read
 from agentspan.otel.importing import import_spans
+from agentspan.otel.otlp.requests import read_file
 from agentspan.otel.receiving import BATCH, Receiver, Stored
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.traces import Step, runs_of
@@ -215,7 +215,7 @@ def test_texts_that_no_json_writer_makes(storage: Storage) -> None:
 
 
 def _content(data: bytes) -> tuple[int, int]:
-    found = [decoded for _, decoded in read(io.BytesIO(data))]
+    found = [decoded for _, decoded in read_file(io.BytesIO(data))]
     return sum(len(each.spans) for each in found), sum(len(each.logs) for each in found)
 
 
@@ -246,7 +246,7 @@ def test_forms_of_files(name: str) -> None:
 )
 def test_files_that_are_none(data: bytes, where: str) -> None:
     with pytest.raises(InvalidValue, match=where):
-        list(read(io.BytesIO(data)))
+        list(read_file(io.BytesIO(data)))
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import get_current_span
 
-from agentspan.otel.instruments.wrapping import Wrapping, unharmed
+from agentspan.otel.instruments.on_import import Wrapping, unharmed
 
 _COUNTS = {
     "llm.token_count.prompt": ("prompt_tokens", "input_tokens"),

@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry import context
 from opentelemetry.trace import StatusCode, get_current_span
 
-from agentspan.otel.instruments.wrapping import Wrapping, unharmed
+from agentspan.otel.instruments.on_import import Wrapping, unharmed
 
 
 def _end(before: Any, error: BaseException) -> None:

@@ -112,8 +112,7 @@ def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
         if not known.is_importable(SDK):
             raise ImportError(f"recording frameworks needs more packages; run: {EXTRA}")
         import_module("opentelemetry.trace")  # first: under `agentspan record` it comes here again
-        from agentspan.otel.instruments import unset_provider
-        from agentspan.otel.instruments.provider import ask_for_content, new_provider
+        from agentspan.otel.instruments.provider import ask_for_content, new_provider, use_until_set
         from agentspan.otel.live.processor import SpanProcessor
 
     ask_for_content()
@@ -122,7 +121,7 @@ def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
         return provider
     if _provider is None:
         _provider = new_provider(SpanProcessor(tracer))
-        unset_provider.use(_provider)
+        use_until_set(_provider)
     return _provider
 
 
@@ -130,9 +129,9 @@ def _close() -> None:
     global _provider
     provider, _provider = _provider, None
     if provider is not None:
-        from agentspan.otel.instruments import unset_provider
+        from agentspan.otel.instruments.provider import stop_using
 
-        unset_provider.undo()
+        stop_using()
         provider.shutdown()
 
 
@@ -178,7 +177,7 @@ def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
 
 
 def _traces_itself(name: str) -> Callable[[Any], tuple[Instrumented, Callable[[], Any]]]:
-    """Return what turns on an SDK that asks for the global provider: nothing is left to do (see unset_provider)."""
+    """Return what turns on an SDK that asks for the global provider: nothing is left to do but `use_until_set`."""
     return lambda provider: (Instrumented(name, name, version(name)), lambda: None)
 
 

@@ -16,9 +16,8 @@ from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_r
 from agentspan.otel.mapping.hints import NO_HINTS, begun_type, conversation_of, hints_of, is_step
 from agentspan.otel.mapping.judgements import RESULT, told_by
 from agentspan.otel.mapping.mapped import Mapped, map_span
-from agentspan.otel.raw_spans import READER, Writer, attributes_of
 from agentspan.otel.scores import rows_of
-from agentspan.otel.sdk import AtEnd, AtStart, at_end, at_start, span_of
+from agentspan.otel.sdk import READER, AtEnd, AtStart, Writer, at_end, at_start, attributes_of, span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
