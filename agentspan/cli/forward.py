@@ -14,7 +14,8 @@ def command(
     location: Location, to: str, headers: Sequence[str], *, follow: bool, state: str | None, as_json: bool
 ) -> None:
     """Send all that has finished since the last time, and print how much that was."""
-    from agentspan.otel.forwarding import ForwardingFailed, forward
+    from agentspan.otel.forwarding import forward
+    from agentspan.otel.sending import ForwardingFailed
 
     if state is None and location.path is None:
         raise Failed(f"{location} has no file beside which to note what was sent; name one: --state FILE")

@@ -15,11 +15,10 @@ from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, Versio
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, ScoreRow
 from agentspan.model.status import FINISH_STATUSES, PURPOSES
 from agentspan.operations.context import ATTEMPTS, Context
-from agentspan.otel import scores
 from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, told_by, told_by_event
 from agentspan.otel.mapping.values import values_in
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import about_of, name_of, times_of
+from agentspan.otel.stored_rows import about_of, name_of, score_rows, store_scores, times_of
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import REGISTRY, title_of
 from agentspan.storage.lookup import references, unique
@@ -43,7 +42,7 @@ def is_score(log: Log) -> bool:
     return log.event.name == RESULT and ids.is_pfid(log.event.attributes.get(SCORE_RUN))
 
 
-def store_scores(ctx: Context, found: Iterable[Log]) -> None:
+def store_sent_scores(ctx: Context, found: Iterable[Log]) -> None:
     """Store scores of runs that are here already, and of their spans; of others they are dropped."""
     rows: list[ScoreRow] = []
     for log in found:
@@ -52,8 +51,8 @@ def store_scores(ctx: Context, found: Iterable[Log]) -> None:
         _, stored = ctx.storage.find(id, instance_id=id).rows.get(id, (None, None))
         if told is not None and isinstance(stored, AgentInstanceRow):
             own = span if ids.is_pfid(span) else None
-            rows += scores.rows_of([told], id, own, ctx.account.partition, ctx.admit_text)
-    scores.store(ctx, rows)
+            rows += score_rows([told], id, own, ctx.account.partition, ctx.admit_text)
+    store_scores(ctx, rows)
 
 
 def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
@@ -70,7 +69,7 @@ def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
         rows = [row for span in of_run if (row := _row(ctx, instance, span)) is not None]
         before = _put(ctx, rows)
         new, known = new + len(rows) - before, known + before
-        scores.store(ctx, [score for span in of_run for score in _scores(ctx, instance, span)])
+        store_scores(ctx, [score for span in of_run for score in _scores(ctx, instance, span)])
         for span in of_run:
             if span.attributes.get(f"{_RUN}status") in _ENDS:
                 ctx.storage.apply([Unit((_end(ctx, instance, span),))], wait_s=ctx.wait_s)
@@ -167,7 +166,7 @@ def _scores(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> list[Sc
         return []
     id = span.attributes.get("agentspan.id")
     own = id if ids.is_pfid(id) else None
-    return scores.rows_of(told, instance.id, own, ctx.account.partition, ctx.admit_text)
+    return score_rows(told, instance.id, own, ctx.account.partition, ctx.admit_text)
 
 
 def _tags(ctx: Context, said: Any) -> tuple[str, ...]:

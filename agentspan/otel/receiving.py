@@ -18,19 +18,15 @@ from agentspan.model.changes import Put, PutSpans, Refused, Remove, Unit, parted
 from agentspan.model.rows import AgentSpanRow, OtelLogRow, ScoreRow
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import copies
-from agentspan.otel.ending import end, is_to_end, open_runs
 from agentspan.otel.identity import span_id
-from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, look_at
 from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
 from agentspan.otel.mapping.mapped import joins, map_span, with_logs
 from agentspan.otel.mapping.values import JSON_STARTS, memory_of
-from agentspan.otel.placing import Placing, live_run, stored_step
-from agentspan.otel.retold import tells_again
-from agentspan.otel.scores import rows_of
-from agentspan.otel.scores import store as store_scores
+from agentspan.otel.placing import Placing, stored_run, stored_step
+from agentspan.otel.recent_traces import RecentRun, RecentTrace, RecentTraces, look_at, only_repeats
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import log_of, log_row, rewritten
-from agentspan.otel.trace_changes import TraceChanges, changes_of, moves_of, units_of_run
+from agentspan.otel.stored_rows import log_of, log_row, rewritten, score_rows, store_scores
+from agentspan.otel.trace_changes import TraceChanges, changes_of, end, is_to_end, moves_of, open_runs, units_of_run
 from agentspan.otel.traces import Step, in_order, order, root_span
 from agentspan.storage.protocol import Query
 from agentspan.tuning import STANDARD, Tuning
@@ -78,7 +74,7 @@ class Receiver:
         self._tuning = tuning
         self._ends = False
         self._lock = threading.Lock()
-        self._live = LiveTraces(tuning.otel_traces)
+        self._live = RecentTraces(tuning.otel_traces)
         self._placing = Placing(self._live)
         self._has_looked = False
 
@@ -103,7 +99,7 @@ class Receiver:
         with self._lock:
             try:
                 runs, new, known = copies.store(self._ctx, copied)
-                copies.store_scores(self._ctx, copied_scores)
+                copies.store_sent_scores(self._ctx, copied_scores)
                 done = self._store(spans, said, is_whole=is_whole)
                 return done._replace(runs=done.runs + runs, spans=done.spans + new, known=done.known + known)
             except BaseException:
@@ -123,7 +119,7 @@ class Receiver:
         with self._lock:
             if not self._has_looked:  # for the runs that another server left open
                 for row in open_runs(self._ctx):
-                    self._live.runs.setdefault(row.id, live_run(row, monotonic()))
+                    self._live.runs.setdefault(row.id, stored_run(row, monotonic()))
                 self._has_looked = True
             self._remove_old_logs()
             idle = filter(is_to_end, self._live.idle(monotonic() - idle_s))
@@ -135,7 +131,7 @@ class Receiver:
                 ended += self._ended(runs)
             return ended
 
-    def _ended(self, runs: Sequence[LiveRun]) -> int:
+    def _ended(self, runs: Sequence[RecentRun]) -> int:
         """End runs in one commit; return how many were active."""
         count = 0
 
@@ -272,7 +268,7 @@ class Receiver:
             if trace is not None:  # else its spans will come
                 run_id = trace.run.row.id
                 own = span_id(run_id, trace_id, span) if span else None
-                rows += rows_of(found, run_id, own, self._ctx.account.partition, self._ctx.admit_text)
+                rows += score_rows(found, run_id, own, self._ctx.account.partition, self._ctx.admit_text)
         store_scores(self._ctx, rows)
 
     def _remove_old_logs(self) -> None:
@@ -298,7 +294,7 @@ class Receiver:
                 self._ctx.storage.apply(units, wait_s=self._ctx.wait_s)
                 trace.written.update(seen.looks)
 
-    def _with_messages(self, trace: LiveTrace, span: str, logs: Sequence[Log]) -> str | None:
+    def _with_messages(self, trace: RecentTrace, span: str, logs: Sequence[Log]) -> str | None:
         """Add messages to a step of a trace, and return its id; None if it is not stored, or has them."""
         id = span_id(trace.run.row.id, trace.id, span)
         step = trace.steps.get(id)
@@ -395,7 +391,7 @@ def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]
     """Yield whole traces, about BATCH spans at a time; those that may tell of calls again after all others."""
     batch: dict[str, list[Step]] = {}
     count = 0
-    again = [trace_id for trace_id, steps in traces.items() if tells_again(steps)]
+    again = [trace_id for trace_id, steps in traces.items() if only_repeats(steps)]
     ordered = [*(trace_id for trace_id in traces if trace_id not in again), *again] if again else traces
     for trace_id in ordered:
         steps = traces[trace_id]
@@ -406,3 +402,13 @@ def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]
         count += len(steps)
     if batch:
         yield batch
+
+
+def import_spans(ctx: Context, found: Iterable[OtelSpan], logs: Iterable[Log] = ()) -> Stored:
+    """Store spans with their runs, which end at once. Spans that are stored already stay as they are.
+
+    Args:
+        found: in any order. A span that comes twice counts once; the one that has ended is taken.
+        logs: the log records of these spans.
+    """
+    return Receiver(ctx).store(found, logs, is_whole=True)

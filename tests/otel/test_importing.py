@@ -15,9 +15,8 @@ from agentspan.analysis.tree import sums
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
-from agentspan.otel.importing import import_spans
 from agentspan.otel.otlp.requests import read_file
-from agentspan.otel.receiving import BATCH, Receiver, Stored
+from agentspan.otel.receiving import BATCH, Receiver, Stored, import_spans
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.traces import Step, runs_of
 from agentspan.recording.capture.sent import SentRedaction

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import ProxyTracerProvider, Tracer
 from opentelemetry.util.types import AttributeValue
 
-from agentspan.otel.live.processor import SpanProcessor
+from agentspan.otel.processor import SpanProcessor
 from agentspan.recovery.writers import program_name
 
 MOST = 10_000

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentspan.otel.mapping import messages
-from agentspan.otel.mapping.draft import Draft
-from agentspan.otel.mapping.shapes import Read
+from agentspan.otel.mapping.draft import Draft, Read
 from agentspan.otel.mapping.values import flag, listed, members, number, parsed, text, whole
 
 PARAMETERS: tuple[tuple[str, tuple[str, ...], Read], ...] = (

@@ -1,43 +1,45 @@
-"""The record of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
+"""The record of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run.
+
+To map a span costs too much in the caller. What a span's caller needs to know of it is guessed from the names of its
+attributes, by the same tables.
+"""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from agentspan import clock
 from agentspan.otel.mapping import (
     failures,
     genai,
-    langfuse,
-    langsmith,
-    litellm,
+    guesses,
+    judgements,
     messages,
-    mlflow,
     openinference,
+    platforms,
     pydantic_ai,
     sdks,
     traceloop,
-    vercel,
 )
-from agentspan.otel.mapping.draft import Draft, Family
+from agentspan.otel.mapping.draft import Draft, Family, Shape, shape_of
 from agentspan.otel.mapping.guesses import guess, is_root_call
-from agentspan.otel.mapping.shapes import Shape, shape_of
 from agentspan.otel.mapping.values import begin_span
-from agentspan.otel.span import Event, Log, OtelSpan
+from agentspan.otel.span import Event, Log, OtelSpan, Scope
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
 
 FAMILIES: tuple[Family, ...] = (
     openinference.FAMILY,
-    mlflow.FAMILY,
-    langfuse.FAMILY,
-    langsmith.FAMILY,
-    vercel.FAMILY,
-    litellm.FAMILY,
+    platforms.MLFLOW,
+    platforms.LANGFUSE,
+    platforms.LANGSMITH,
+    sdks.VERCEL,
+    sdks.LITELLM,
     pydantic_ai.FAMILY,
     traceloop.FAMILY,
-    sdks.FAMILY,
+    sdks.SDK,
 )
 """The families before GenAI's. A span can be of several: each field is of the first one that has a value for it."""
 PLAIN = "custom"
@@ -282,7 +284,7 @@ def _said_seldom(span: OtelSpan) -> dict[str, Any]:
 
 def _is_read(event: Event, is_call: bool) -> bool:
     """Return whether an event became a field, which those with messages do in a call of a model; or says nothing."""
-    return (is_call and event.name in _READ_EVENTS) or event.name in _EMPTY_EVENTS or mlflow.is_chunk(event.name)
+    return (is_call and event.name in _READ_EVENTS) or event.name in _EMPTY_EVENTS or platforms.is_chunk(event.name)
 
 
 def _event(event: Event) -> dict[str, Any]:
@@ -304,3 +306,72 @@ def _run_facts(draft: Draft) -> RunFacts:
         agent = _UNIQUE.sub("", name)
     is_own = is_agent or draft.span.kind == "SERVER" or (agent is not None and draft.type != PLAIN)
     return RunFacts(agent, said.get("version"), said.get("session"), said.get("user"), is_own)
+
+
+_ALL = (*FAMILIES, *genai.VERSIONS)
+_FIELDS = {"run.session": "session", "run.user": "user"}
+_CONVERSATION = tuple(
+    (name, _FIELDS[row.place], row.read)
+    for family in _ALL
+    for row in family.rows.get("*", ())
+    if row.place in _FIELDS
+    for name in row.names
+)
+_CONVERSATION_NAMES = frozenset(name for name, _, _ in _CONVERSATION)
+_MODEL_NAMES = frozenset(
+    name
+    for family in _ALL
+    for row in family.rows.get("llm", ())
+    if row.place in ("payload.model", "result.response_model")
+    for name in row.names
+) | {"llm.input_messages.0.message.role"}  # a call that failed may name no model
+
+
+def conversation_of(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Return the `session` and the `user` of a run, as far as attributes tell them."""
+    found: dict[str, str] = {}
+    for name, field, read in _CONVERSATION:
+        if name in attributes and type(value := read(attributes[name])) is str:
+            found.setdefault(field, value)
+    return found
+
+
+class Hints(NamedTuple):
+    """The facts about a span that follow from the names of its attributes.
+
+    Attributes:
+        may_be_call: whether it may be a call of a model: all that succeed name one.
+        may_be_judged: whether there may be a score among its attributes.
+        names_conversation: whether there may be a session or a user that `conversation_of` reads.
+    """
+
+    may_be_call: bool
+    may_be_judged: bool
+    names_conversation: bool
+
+
+NO_HINTS = Hints(may_be_call=False, may_be_judged=False, names_conversation=False)
+LONGEST = 64
+"""Attributes of a span whose hints are kept: most have fewer, and longer conversations differ in each span."""
+
+
+def hints_of(attributes: Mapping[str, Any]) -> Hints:
+    """Return the hints of a span (0.3 µs: a program has few kinds of spans)."""
+    names = tuple(attributes)
+    return _kept_hints(names) if len(names) <= LONGEST else _hints(names)
+
+
+def _hints(names: tuple[str, ...]) -> Hints:
+    return Hints(
+        not _MODEL_NAMES.isdisjoint(names), judgements.may_tell(names), not _CONVERSATION_NAMES.isdisjoint(names)
+    )
+
+
+_kept_hints = lru_cache(256)(_hints)
+
+
+@lru_cache(1024)
+def begun_type(scope: str, name: str) -> str:
+    """Return the schema_name that a span with these names probably has, before its attributes are known."""
+    found = guesses.guess(OtelSpan("", "", None, name, 0, None, scope=Scope(scope)))
+    return plain_name(name) if found in (None, "custom") else str(found)

@@ -1,26 +1,50 @@
-"""Records spans of OpenTelemetry into one recorder: each is on disk when it starts, and completed when it ends."""
+"""SpanProcessor: records the spans of a TracerProvider of OpenTelemetry's SDK. Never raises, never blocks for long.
 
+Each span is on disk when it starts, and completed when it ends.
+"""
+
+import atexit
+import threading
 import time
+import weakref
 from collections import deque
 from math import inf
 from typing import Any
 
-from agentspan import clock
+from opentelemetry.sdk.trace import SpanProcessor as _SpanProcessor
+
+from agentspan import clock, forks
+from agentspan.forks import Renewal, page
+from agentspan.interrupts import let_through
 from agentspan.journal.parts import whole
 from agentspan.journal.raw_records import Begin, End
 from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number
-from agentspan.otel.live.contexts import Key, going_on, inner_of, join, parent_id, part
-from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run, tells_again
-from agentspan.otel.mapping.hints import NO_HINTS, begun_type, conversation_of, hints_of, is_step
 from agentspan.otel.mapping.judgements import RESULT, told_by
-from agentspan.otel.mapping.mapped import Mapped, map_span
-from agentspan.otel.scores import rows_of
+from agentspan.otel.mapping.mapped import NO_HINTS, Mapped, begun_type, conversation_of, hints_of, map_span
+from agentspan.otel.mapping.pydantic_ai import is_step
+from agentspan.otel.processor_traces import (
+    Key,
+    RunOfTraces,
+    Trace,
+    Traces,
+    end_process_run,
+    end_run,
+    going_on,
+    inner_of,
+    join,
+    parent_id,
+    part,
+    tells_again,
+)
 from agentspan.otel.sdk import READER, AtEnd, AtStart, Writer, at_end, at_start, attributes_of, span_of
 from agentspan.otel.span import OtelSpan
+from agentspan.otel.stored_rows import score_rows
+from agentspan.recording.default import get_recorder
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
+from agentspan.recording.tracer import Tracer
 
 _ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
 
@@ -45,7 +69,7 @@ class LiveRecording:
         join(recorder, self._active)
 
     def renew(self) -> None:
-        """In a forked child: see Traces."""
+        """Make new locks in a forked child: another thread of the parent may have held the old ones."""
         self._traces.renew()
 
     def start(self, span: Any) -> None:
@@ -192,7 +216,7 @@ class LiveRecording:
         recorder = self.recorder
         if node.id and node.run.id and (told := told_by(plain)):
             partition, admit = recorder.destination.account.partition, recorder.capture.text
-            for row in rows_of(told, node.run.id, node.id, partition, admit):
+            for row in score_rows(told, node.run.id, node.id, partition, admit):
                 recorder.out.write(unit_of(Put(row, minted=True)))
 
     def _begun(self, mapped: Mapped, run: Run) -> Begin:
@@ -232,3 +256,120 @@ class LiveRecording:
         started_at, at = clock.to_text(node.started_ns), clock.to_text(max(inside.last_ns, node.started_ns))
         move = spans.abandoned(node.id, result, started_at, at, clock.now(), node.run.id)
         self.recorder.out.write(unit_of(move))
+
+
+class SpanProcessor(_SpanProcessor):
+    """Records the spans of a TracerProvider, each in the file when it starts.
+
+        provider.add_span_processor(agentspan.otel.SpanProcessor())
+
+    Args:
+        tracer: where to record; where `agentspan.configure` says, when left out.
+    """
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer
+        self._live: LiveRecording | None = None
+        _processors.add(self)
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        """Record an active span."""
+        try:
+            live = self._live if page[0] else None
+            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+                live = self._usable()
+            if live is not None:
+                live.start(span)
+        except Exception as error:
+            let_through(error)
+            self._recorder().faults.lose(error, reraise=False)
+
+    def on_end(self, span: Any) -> None:
+        """Record how it ended."""
+        try:
+            live = self._live if page[0] else None
+            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+                live = self._usable()
+            if live is not None:
+                live.end(span)
+        except Exception as error:
+            let_through(error)
+            self._recorder().faults.lose(error, reraise=False)
+
+    def shutdown(self) -> None:
+        """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another.
+
+        Where other processors record into the same tracer, the last of them does that.
+        """
+        with _lock:
+            live, self._live = self._live, None
+            if live is not None:
+                _give_back(live)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Write what waits; return whether everything is in the storage."""
+        return self._recorder().flush(timeout_millis / 1000)
+
+    def _recorder(self) -> Recorder:
+        if not page[0]:
+            forks.renew()
+        return get_recorder() if self._tracer is None else self._tracer.recorder
+
+    def _usable(self) -> LiveRecording | None:
+        """Return what records now; None where nothing does."""
+        if not page[0]:
+            forks.renew()
+        recorder = get_recorder() if self._tracer is None else self._tracer.recorder
+        live = self._live
+        if live is None or live.recorder is not recorder:
+            return self._recording(recorder) if recorder.enabled else None
+        return live
+
+    def _recording(self, recorder: Recorder) -> LiveRecording:
+        with _lock:
+            if self._live is not None:  # `configure` made another one
+                _give_back(self._live)
+            live = _recordings.get(id(recorder))
+            if live is None:
+                live = _recordings[id(recorder)] = LiveRecording(recorder)
+            live.users += 1
+            self._live = live
+            return live
+
+
+_lock = threading.RLock()
+_recordings: dict[int, LiveRecording] = {}
+"""By the id of their recorder, which they keep."""
+
+
+def _give_back(live: LiveRecording) -> None:
+    live.users -= 1
+    if live.users:
+        return
+    _recordings.pop(id(live.recorder), None)
+    if live.recorder.is_usable:
+        try:
+            live.close()
+            live.recorder.flush(2.0)
+        except Exception as error:
+            let_through(error)
+            live.recorder.faults.lose(error, reraise=False)
+
+
+_processors: "weakref.WeakSet[SpanProcessor]" = weakref.WeakSet()
+
+
+def _shut_down_all() -> None:
+    for processor in forks.members(_processors):
+        processor.shutdown()
+
+
+def _renew_all() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+    for live in _recordings.values():
+        live.renew()
+
+
+atexit.register(_shut_down_all)  # before the recorder's own, which was registered earlier; a provider may have none
+forks.renewal(Renewal.LOCKS, _renew_all)

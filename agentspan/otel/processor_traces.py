@@ -1,39 +1,215 @@
 """The traces of this process that go on, and the runs that they are recorded in.
 
 A trace inside of a run of agentspan belongs to it. Else one whose root is an agent, a workflow, a call of a framework
-or a server's request is a run of its own, which ends with its root; all others belong to one run of the process.
+or a server's request is a run of its own, which ends with its root; all others belong to one run of the process. The
+two contexts, agentspan's own and OpenTelemetry's, are one tree: each may be inside of the other, in any order. Calls of
+a model that several instrumentors recorded are found when the trace around them ends.
 """
 
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
-from agentspan import clock
+from opentelemetry import trace
+
+from agentspan import clock, jsontext
 from agentspan.errors import StorageError
-from agentspan.model.changes import Put, unit_of
+from agentspan.journal.parts import whole
+from agentspan.model import sensitive, spans
+from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
-from agentspan.otel.duplicates import call_of
-from agentspan.otel.identity import run_id
-from agentspan.otel.live.calls import Calls
-from agentspan.otel.live.contexts import Key
+from agentspan.otel.duplicates import Call, call_of, distance, duplicates, marked, merged
+from agentspan.otel.identity import caller_id, run_id
 from agentspan.otel.mapping.guesses import begins_run
-from agentspan.otel.mapping.litellm import SCOPE
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.mapping.resources import Program, program_of
+from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.sdk import AtStart, span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import process_key, trace_key
-from agentspan.otel.w3c import MEMBER, read_member
+from agentspan.otel.w3c import MEMBER, Named, read_member
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known
 from agentspan.recording.span_and_run import Run, Span
 from agentspan.recovery.writers import program_name
-from agentspan.schemas.span_types import MAX_NAME
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import MAX_NAME, title_of
 from agentspan.storage.lookup import unique
 from agentspan.text import one_line
+
+Key = tuple[int, int]
+"""The ids of a trace and of a span, as the SDK has them."""
+
+
+def join(recorder: Recorder, active: dict[Key, Span]) -> None:
+    """Let what begins under a recorder be inside of the OpenTelemetry span that is current there.
+
+    Args:
+        active: the spans of OpenTelemetry that are recorded and have not ended.
+    """
+    current = recorder.current.get
+
+    def innermost() -> Any:
+        context = trace.get_current_span().get_span_context()
+        other = active.get((context.trace_id, context.span_id)) if context.is_valid else None
+        return inner_of(going_on(current()), other)
+
+    recorder.innermost = innermost
+
+
+def parent_id(run: str, trace_id: str, parent: Any) -> str | None:
+    """Return the id of a parent that has ended, or is of another process, which may have named a span of agentspan."""
+    if parent is None:
+        return None
+    named = read_member(parent.trace_state.get(MEMBER)) if parent.is_remote else Named()
+    return caller_id(run, named, trace_id, f"{parent.span_id:016x}")
+
+
+def part(recorder: Recorder) -> None:
+    """Undo `join`."""
+    recorder.innermost = recorder.current.get
+
+
+def going_on(node: Any) -> Any:
+    """Return the innermost node that goes on: a span of OpenTelemetry ends without leaving agentspan's context."""
+    while node is not None and not node.goes_on():
+        node = node.outer
+    return node
+
+
+def inner_of(node: Any, other: Any) -> Any:
+    """Return the inner one of two nodes, `other` where none is inside of the other; None of none."""
+    if node is None or other is None:
+        return node if other is None else other
+    outer = node
+    while outer is not None:
+        if outer is other:
+            return node
+        outer = outer.outer
+    return other
+
+
+MOST = 256
+"""CallsOfRun of a run that are compared, the latest ones. Their attributes are kept as long."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    node: Span
+    span: Any
+    mapped: Mapped | None = None
+    call: Call | None = None
+
+    def read(self) -> None:
+        """Map the span, once: most runs have one instrumentor, and need none of this."""
+        if self.mapped is None:
+            plain = span_of(self.span)
+            mapped = map_span(plain)
+            call = call_of(plain, mapped)
+            if call is not None:
+                self.call = call._replace(id=self.node.id, parent=self.node.parent_span_id)
+            self.mapped = mapped  # last: another thread may settle the same calls
+
+
+class CallsOfRun:
+    """The calls of one run."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._seen: deque[_Seen] = deque(maxlen=MOST)
+        self._kept: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    def note(self, node: Span, span: Any, *, is_late: bool) -> None:
+        """Note a span that has ended, and may be a call.
+
+        Args:
+            is_late: whether others that ended after it may have been noted.
+        """
+        self._seen.append(_Seen(node, span))
+        if is_late:
+            self._seen = deque(sorted(self._seen.copy(), key=lambda each: each.span.end_time), MOST)
+
+    def _since(self, since_ns: int) -> list[_Seen]:
+        """Return what ended after this time, the latest first."""
+        return [*takewhile(lambda each: each.span.end_time >= since_ns, reversed(self._seen.copy()))]
+
+    def like(self, call: Call) -> Iterator[tuple[tuple[int, int], Span]]:
+        """Yield the nodes of calls that may be the same as one of another instrumentor, and how far they are from it.
+
+        A call of which that instrumentor told already is left out.
+        """
+        seen = self._since(call.start_ns)
+        for each in seen:
+            each.read()
+        told = {each.call.parent for each in seen if each.call is not None and each.call.scope == call.scope}
+        for each in seen:
+            other = each.call
+            if other is not None and other.id not in told and (near := distance(call, other)) is not None:
+                yield near, each.node
+
+    def settle(self, since_ns: int) -> None:
+        """Mark the duplicates among the calls that ended after this time, and complete those that are kept."""
+        with self._lock:  # what one thread found first must not be written last
+            self._settle(since_ns)
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
+    def _settle(self, since_ns: int) -> None:
+        seen = self._since(since_ns)
+        if len(seen) < 2 or not _may_repeat(seen):
+            return
+        for each in seen:
+            each.read()
+        by_id = {each.node.id: each for each in seen}
+        found = duplicates(each.call for each in seen if each.call is not None)
+        new = {twin: kept for twin, kept in found.items() if self._kept.get(twin) != kept}
+        self._kept = new if len(self._kept) > MOST else self._kept | new
+        for kept_id in sorted(set(new.values())):
+            twins = [twin for twin, kept in found.items() if kept == kept_id]
+            self._write(by_id[kept_id], [by_id[twin] for twin in twins])
+
+    def _write(self, kept: _Seen, twins: list[_Seen]) -> None:
+        assert kept.mapped is not None
+        whole = merged(kept.mapped, [twin.mapped for twin in twins if twin.mapped is not None])
+        self._retell(kept, whole)
+        for twin in twins:
+            assert twin.mapped is not None
+            self._retell(twin, marked(twin.mapped, whole, kept.node.id))
+
+    def _retell(self, seen: _Seen, mapped: Mapped) -> None:
+        self._recorder.out.write(_retold(self._recorder, seen, mapped))
+
+
+def _may_repeat(seen: list[_Seen]) -> bool:
+    scopes = {each.span.instrumentation_scope.name for each in seen if each.span.instrumentation_scope is not None}
+    ids = {each.node.id for each in seen}
+    return len(scopes) > 1 or any(each.node.parent_span_id in ids for each in seen)
+
+
+def _retold(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
+    node, capture = seen.node, recorder.capture
+    payload = whole(capture.object(mapped.payload, node.run.repeats))
+    result = None if mapped.result_payload is None else capture.object(mapped.result_payload)
+    name = capture.text(mapped.schema_name)
+    span_type = recorder.registry.resolve(name)
+    decoded, is_marked = sensitive.read(payload)
+    returned = None if result is None else jsontext.decode(result)
+    elapsed_ms = (seen.span.end_time - node.started_ns) / 1_000_000
+    meaning = describe(span_type, name, mapped.status, decoded, returned, elapsed_ms)
+    at = clock.to_text(max(seen.span.end_time, node.started_ns))
+    move = spans.retold(node.id, name, title_of(span_type, name), payload, result, meaning, at)._replace(
+        instance_id=node.run.id
+    )
+    return unit_of(spans.with_sensitive(move) if is_marked else move)
+
 
 ENDED = 1000
 """Traces that are remembered after they ended: spans of them may come late."""
@@ -51,7 +227,7 @@ class RunOfTraces:
     """
 
     run: Run
-    calls: Calls
+    calls: CallsOfRun
     resource: dict[str, Any] = field(default_factory=dict)
     scopes: dict[str, None] = field(default_factory=dict)
     scope: Any = None
@@ -85,7 +261,9 @@ class Trace:
 def tells_again(start: AtStart) -> bool:
     """Return whether a span tells of a call after it has ended, in a trace of its own: LiteLLM's callback."""
     _, parent, _, kind, scope, _ = start
-    return parent is None and scope is not None and scope.name == SCOPE and getattr(kind, "name", "") != "SERVER"
+    return (
+        parent is None and scope is not None and scope.name == LITELLM_SCOPE and getattr(kind, "name", "") != "SERVER"
+    )
 
 
 class Traces:
@@ -179,7 +357,7 @@ class Traces:
     def _of(self, run: Run) -> RunOfTraces:
         inside = self._inside.get(run.id)
         is_known = inside is not None and inside.run is run
-        return inside if inside is not None and is_known else self._keep(RunOfTraces(run, Calls(self._recorder)))
+        return inside if inside is not None and is_known else self._keep(RunOfTraces(run, CallsOfRun(self._recorder)))
 
     def _keep(self, inside: RunOfTraces) -> RunOfTraces:
         self._inside[inside.run.id] = inside
@@ -208,7 +386,7 @@ class Traces:
         run = Run(recorder, one_line(name, MAX_NAME), version=version, metadata=metadata)
         partition = recorder.destination.account.partition if recorder.is_open else 0
         run.begin(Known(run_id(key, first.start_ns, partition), key, first.start_ns))
-        return self._keep(RunOfTraces(run, Calls(recorder), resource, last_ns=first.start_ns))
+        return self._keep(RunOfTraces(run, CallsOfRun(recorder), resource, last_ns=first.start_ns))
 
     def _stored(self, id: str, parent: Any) -> Run | None:
         """Return the run of a trace that another process began; None if it is not stored.

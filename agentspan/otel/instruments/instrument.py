@@ -1,10 +1,16 @@
-"""`agentspan.instrument` and `agentspan.uninstrument`."""
+"""`agentspan.instrument` and `agentspan.uninstrument`; and `start`, which instruments a program that calls neither.
+
+`agentspan record` has `start` called in a program at its first framework.
+"""
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from agentspan import forks
@@ -12,12 +18,11 @@ from agentspan.errors import InvalidValue
 from agentspan.interrupts import let_through
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import Available
+from agentspan.otel.instruments.on_import import Waiting, Wrapping
 from agentspan.recording.tracer import Tracer
 
 log = logging.getLogger("agentspan")
-
-
-SDK = "opentelemetry.sdk"
+_API, SDK = "opentelemetry.trace", "opentelemetry.sdk"
 EXTRA = 'pip install "agentspan-sqlite[otel]"'
 
 
@@ -113,7 +118,7 @@ def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
             raise ImportError(f"recording frameworks needs more packages; run: {EXTRA}")
         import_module("opentelemetry.trace")  # first: under `agentspan record` it comes here again
         from agentspan.otel.instruments.provider import ask_for_content, new_provider, use_until_set
-        from agentspan.otel.live.processor import SpanProcessor
+        from agentspan.otel.processor import SpanProcessor
 
     ask_for_content()
     if provider is not None:
@@ -145,8 +150,9 @@ def _turn_on(found: Available, provider: Any) -> Instrumented | None:
                 instrumentor = found.entry.load()()
                 instrumentor.instrument(tracer_provider=provider)
                 turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
-            if name in _ADDITIONS and (found.has_own or not found.framework.own):
-                turned_on = turned_on[0], _with_additions(_ADDITIONS[name], turned_on[1])
+            additions = import_module("agentspan.otel.instruments.additions").ADDITIONS
+            if name in additions and (found.has_own or not found.framework.own):
+                turned_on = turned_on[0], _with_additions(additions[name], turned_on[1])
     except Exception as error:  # of another package, which may not fit the installed framework
         let_through(error)
         log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
@@ -181,9 +187,8 @@ def _traces_itself(name: str) -> Callable[[Any], tuple[Instrumented, Callable[[]
     return lambda provider: (Instrumented(name, name, version(name)), lambda: None)
 
 
-def _with_additions(module: str, undo: Callable[[], Any]) -> Callable[[], Any]:
-    """Add to the spans of an instrumentor what it leaves out; return what undoes both."""
-    wrapping = import_module(module).WRAPPING
+def _with_additions(wrapping: Wrapping, undo: Callable[[], Any]) -> Callable[[], Any]:
+    """Wrap functions of a framework; return a function that undoes that, and turns its instrumentor off."""
     wrapping.turn_on()
 
     def undo_both() -> None:
@@ -195,11 +200,79 @@ def _with_additions(module: str, undo: Callable[[], Any]) -> Callable[[], Any]:
 
 _OWN: dict[str, Callable[[Any], tuple[Instrumented, Callable[[], Any]]]] = {"pydantic-ai": _pydantic_ai}
 """Frameworks that trace themselves."""
-_HERE = "agentspan.otel.instruments"
-_ADDITIONS = {
-    "dspy": f"{_HERE}.dspy_usage",
-    "llama-index": f"{_HERE}.llama_index_agents",
-    "mcp": f"{_HERE}.mcp_calls",
-    "smolagents": f"{_HERE}.smolagents_runs",
-}
-"""The modules that add something to the spans of an instrumentor."""
+
+
+def start() -> Waiting:
+    """Turn each instrumentor on when its framework has been imported, and record a provider that the program sets."""
+    has_sdk = known.is_importable(SDK)
+    if not has_sdk:
+        note("without", f"{sys.executable} has no OpenTelemetry SDK; {EXTRA}")
+    wanted: dict[str, Any] = {}
+    for each in known.available():
+        if each.can_record and has_sdk:
+            wanted[each.framework.module] = _instrument(each.framework.name)
+        elif known.is_missing(each) or (each.is_installed and not has_sdk):
+            wanted[each.framework.module] = _miss(each)
+    return Waiting({**wanted, _API: _record_global_provider} if has_sdk else wanted)
+
+
+def _instrument(name: str) -> Any:
+    def turn_on(module: ModuleType) -> None:
+        note("recorded", name)
+        try:
+            instrument(name)
+        except Exception as error:  # the program goes on without
+            let_through(error)
+            log.warning("record: %s is not recorded: %s", name, error)
+
+    return turn_on
+
+
+def _miss(found: known.Available) -> Any:
+    def tell(module: ModuleType) -> None:
+        if known.needs_its_own(found.framework.name, _importer()):
+            package = "" if found.can_record else found.framework.package
+            note("missing", f"{found.framework.name} {package}")
+
+    return tell
+
+
+def _importer() -> str:
+    """Return the package of the module whose import statement runs."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_globals.get("__name__") in _HERE
+    ):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+_HERE = frozenset({__name__, Waiting.__module__, "importlib"})
+
+
+def _record_global_provider(api: Any) -> None:
+    record_unset_provider()
+    set_provider = api.set_tracer_provider
+
+    def set_tracer_provider(tracer_provider: Any) -> None:
+        set_provider(tracer_provider)
+        try:
+            from agentspan.otel.processor import SpanProcessor
+
+            if api.get_tracer_provider() is tracer_provider and hasattr(tracer_provider, "add_span_processor"):
+                tracer_provider.add_span_processor(SpanProcessor())
+        except Exception as error:
+            let_through(error)
+            log.warning("record: spans of the program's own provider are not recorded: %s", error)
+
+    api.set_tracer_provider = set_tracer_provider
+
+
+def note(kind: str, text: str) -> None:
+    """Append a line for `agentspan record`, which prints at the end of the program what is missing."""
+    if path := os.environ.get(known.NOTES):
+        try:
+            with open(path, "a") as file:
+                file.write(f"{kind} {text}\n")
+        except OSError as error:
+            let_through(error)

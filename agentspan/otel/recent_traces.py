@@ -2,17 +2,19 @@
 
 Which span of a call is kept, and to which agent a handoff goes, depends on all spans of a trace. So the spans on which
 that depends stay in memory while their trace is recent. Those that look different after a new one are stored anew.
+A trace may only repeat a call of another one: LiteLLM's own callback may record it in a trace of its own.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.otel import duplicates
-from agentspan.otel.duplicates import Call, call_of
+from agentspan.otel.duplicates import Call, call_of, distance
 from agentspan.otel.mapping.mapped import Mapped
+from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import Step, in_order, with_targets
 from agentspan.tuning import STANDARD
@@ -26,7 +28,7 @@ MAX_STEPS = 2 * MAX_CALLS
 _MATTER = frozenset({"llm", "agent", "handoff"})
 
 
-class Named(NamedTuple):
+class RunName(NamedTuple):
     """The facts that a run is registered with."""
 
     key: str
@@ -35,7 +37,7 @@ class Named(NamedTuple):
 
 
 @dataclass(slots=True)
-class LiveRun:
+class RecentRun:
     """A run that gets spans.
 
     Attributes:
@@ -57,7 +59,7 @@ class LiveRun:
     scopes: dict[str, int] = field(default_factory=dict)
     seen_s: float = 0.0
     is_loaded: bool = False
-    named: Named | None = None
+    named: RunName | None = None
 
     @property
     def is_recorded(self) -> bool:
@@ -65,7 +67,7 @@ class LiveRun:
         return self.row.writer_id is not None
 
 
-class Calls:
+class CallsOfTrace:
     """The calls of models in a trace, as far as it takes to see that none can repeat another.
 
     That is so in most traces: one instrumentor recorded all calls, and none of them is in another (see duplicates).
@@ -94,7 +96,7 @@ class Calls:
 
 
 @dataclass(slots=True)
-class LiveTrace:
+class RecentTrace:
     """A trace of which spans are stored.
 
     Attributes:
@@ -108,16 +110,16 @@ class LiveTrace:
     """
 
     id: str
-    run: LiveRun
+    run: RecentRun
     steps: dict[str, Step] = field(default_factory=dict)
     written: dict[str, "Look"] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     bytes: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
-    calls: Calls = field(default_factory=Calls)
+    calls: CallsOfTrace = field(default_factory=CallsOfTrace)
     above: str | None = None
 
-    def beside(self, id: str, above: str) -> "LiveTrace":
+    def beside(self, id: str, above: str) -> "RecentTrace":
         """Return a trace that tells of a call of this one again: the steps of both depend on each other."""
         return replace(self, id=id, seen=set(), bytes=0, above=above)
 
@@ -166,7 +168,7 @@ class Seen(NamedTuple):
     mapped: dict[str, Mapped]
 
 
-def look_at(trace: LiveTrace, new: Sequence[Step], anew: Iterable[str] = ()) -> Seen:
+def look_at(trace: RecentTrace, new: Sequence[Step], anew: Iterable[str] = ()) -> Seen:
     """Return the steps of a trace that are to be stored, or stored anew, after new ones have come.
 
     Args:
@@ -201,7 +203,7 @@ def _target(mapped: Mapped) -> str | None:
     return target if type(target) is str else None
 
 
-class LiveTraces:
+class RecentTraces:
     """The recent traces, by their ids; the ones that got no span for longest are forgotten first.
 
     Args:
@@ -210,19 +212,19 @@ class LiveTraces:
 
     def __init__(self, most: int = STANDARD.otel_traces) -> None:
         self._most = most
-        self._traces: OrderedDict[str, LiveTrace] = OrderedDict()
-        self.runs: dict[str, LiveRun] = {}
-        self.processes: dict[str, LiveRun] = {}
+        self._traces: OrderedDict[str, RecentTrace] = OrderedDict()
+        self.runs: dict[str, RecentRun] = {}
+        self.processes: dict[str, RecentRun] = {}
         self._bytes = 0
 
-    def get(self, trace_id: str) -> LiveTrace | None:
+    def get(self, trace_id: str) -> RecentTrace | None:
         """Return a trace, if it is remembered."""
         found = self._traces.get(trace_id)
         if found is not None:
             self._traces.move_to_end(trace_id)
         return found
 
-    def all(self) -> list[LiveTrace]:
+    def all(self) -> list[RecentTrace]:
         """Return the traces that are remembered."""
         return [*self._traces.values()]
 
@@ -230,14 +232,14 @@ class LiveTraces:
         """Return whether all of these traces are remembered."""
         return all(id in self._traces for id in trace_ids)
 
-    def add(self, trace: LiveTrace) -> None:
+    def add(self, trace: RecentTrace) -> None:
         """Remember a trace."""
         self._traces[trace.id] = trace
         self.runs[trace.run.row.id] = trace.run
         if not trace.run.is_own:
             self.processes[trace.run.row.external_identifier or ""] = trace.run
 
-    def keep(self, trace: LiveTrace, steps: Iterable[Step], sizes: Mapping[str, int], size: int) -> None:
+    def keep(self, trace: RecentTrace, steps: Iterable[Step], sizes: Mapping[str, int], size: int) -> None:
         """Remember steps of a trace.
 
         Args:
@@ -269,10 +271,77 @@ class LiveTraces:
         self.processes.clear()
         self._bytes = 0
 
-    def idle(self, before_s: float) -> Iterator[LiveRun]:
+    def idle(self, before_s: float) -> Iterator[RecentRun]:
         """Yield the runs that got no span since then, and forget them."""
         for id, run in list(self.runs.items()):
             if run.seen_s <= before_s:
                 del self.runs[id]
                 self.processes.pop(run.row.external_identifier or "", None)
                 yield run
+
+
+_SECOND = 1_000_000_000
+
+
+class Original(NamedTuple):
+    """A call that was told first.
+
+    Attributes:
+        trace: the trace that it is in.
+        call: by its id in agentspan.
+    """
+
+    trace: RecentTrace
+    call: Call
+
+
+def only_repeats(steps: Sequence[Step]) -> bool:
+    """Return whether a trace may only tell of a call again."""
+    return all(step.span.scope.name == LITELLM_SCOPE and step.span.kind != "SERVER" for step in steps)
+
+
+class Originals:
+    """The calls of other instrumentors, by what they are found by.
+
+    Args:
+        known: traces of which spans are stored.
+    """
+
+    def __init__(self, known: Iterable[RecentTrace]) -> None:
+        self._by_answer: dict[str, list[Original]] = defaultdict(list)
+        self._by_time: dict[tuple[str, int], list[Original]] = defaultdict(list)
+        self._told: set[str | None] = set()
+        for trace in known:
+            for step in trace.steps.values():
+                self._add(trace, step)
+
+    def _add(self, trace: RecentTrace, step: Step) -> None:
+        call = call_of(*step)
+        if call is None:
+            return
+        if call.scope == LITELLM_SCOPE:
+            self._told.add(call.parent)
+            return
+        first = Original(trace, call)
+        if call.response is not None:
+            self._by_answer[call.response].append(first)
+        for model in call.models:
+            self._by_time[model, call.start_ns // _SECOND].append(first)
+
+    def first(self, steps: Sequence[Step]) -> Original | None:
+        """Return the call that a trace tells of again; each is returned once."""
+        call = next((call for step in steps if (call := call_of(*step)) is not None), None)
+        if call is None:
+            return None
+        near = [(found, first) for first in self._like(call) if (found := distance(call, first.call)) is not None]
+        if not near:
+            return None
+        first = min(near, key=lambda each: each[0])[1]
+        self._told.add(first.call.id)
+        return first
+
+    def _like(self, call: Call) -> Iterator[Original]:
+        second = call.start_ns // _SECOND
+        keys = [(model, at) for model in call.models for at in (second - 1, second, second + 1)]
+        for group in (self._by_answer.get(call.response or "", ()), *(self._by_time.get(key, ()) for key in keys)):
+            yield from (first for first in group if first.call.id not in self._told)
