@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -15,7 +16,7 @@ from opentelemetry.sdk.trace import SpanProcessor as _SpanProcessor
 
 from agentspan import clock, forks
 from agentspan.forks import Renewal, page
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.journal.parts import whole
 from agentspan.journal.raw_records import Begin, End
 from agentspan.model import spans
@@ -270,31 +271,26 @@ class SpanProcessor(_SpanProcessor):
     def __init__(self, tracer: Tracer | None = None) -> None:
         self._tracer = tracer
         self._live: LiveRecording | None = None
+        self._unharmed = guard(self._lose)
         _processors.add(self)
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
         """Record an active span."""
-        try:
+        with self._unharmed:
             live = self._live if page[0] else None
             if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
                 live = self._usable()
             if live is not None:
                 live.start(span)
-        except Exception as error:
-            let_through(error)
-            self._recorder().faults.lose(error, reraise=False)
 
     def on_end(self, span: Any) -> None:
         """Record how it ended."""
-        try:
+        with self._unharmed:
             live = self._live if page[0] else None
             if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
                 live = self._usable()
             if live is not None:
                 live.end(span)
-        except Exception as error:
-            let_through(error)
-            self._recorder().faults.lose(error, reraise=False)
 
     def shutdown(self) -> None:
         """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another.
@@ -309,6 +305,9 @@ class SpanProcessor(_SpanProcessor):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Write what waits; return whether everything is in the storage."""
         return self._recorder().flush(timeout_millis / 1000)
+
+    def _lose(self, error: Exception) -> None:
+        self._recorder().faults.lose(error, reraise=False)
 
     def _recorder(self) -> Recorder:
         if not page[0]:
@@ -348,12 +347,9 @@ def _give_back(live: LiveRecording) -> None:
         return
     _recordings.pop(id(live.recorder), None)
     if live.recorder.is_usable:
-        try:
+        with guard(partial(live.recorder.faults.lose, reraise=False)):
             live.close()
             live.recorder.flush(2.0)
-        except Exception as error:
-            let_through(error)
-            live.recorder.faults.lose(error, reraise=False)
 
 
 _processors: "weakref.WeakSet[SpanProcessor]" = weakref.WeakSet()

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from agentspan import clock
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentRow, OtelTraceRow
 from agentspan.otel import w3c
@@ -77,16 +77,12 @@ def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
     """
     run = default.current_run() if tracer is None else tracer.current_run()
     span = default.current_span() if tracer is None else tracer.current_span()
-    try:
+    with guard(None if run is None else run.recorder.faults.add):
         parent, state = _outgoing(run, span)
         if parent is not None:
             headers["traceparent"] = w3c.write_parent(parent)
             if state:
                 headers["tracestate"] = w3c.write_state(state)
-    except Exception as error:
-        let_through(error)
-        if run is not None:
-            run.recorder.faults.add(error)
     return headers
 
 
@@ -109,7 +105,7 @@ def extract(headers: Headers, *, tracer: Tracer | None = None) -> "Extracted":
 
 
 class Extracted:
-    """A with-block, also `async with`; see extract. Each is entered once."""
+    """The with-block that `extract` returns, also `async with`. Each is entered once."""
 
     def __init__(self, headers: Headers, tracer: Tracer | None) -> None:
         self._headers = headers
@@ -119,11 +115,8 @@ class Extracted:
 
     def __enter__(self) -> None:
         recorder = default.get_recorder() if self._tracer is None else self._tracer.recorder
-        try:
+        with guard(recorder.faults.add):
             self._enter(recorder)
-        except Exception as error:
-            let_through(error)
-            recorder.faults.add(error)
 
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None

@@ -51,7 +51,7 @@ def _usage_of(entry: dict[str, Any]) -> dict[str, int | float]:
 def _dspy_history(module: Any) -> None:
     def wrap(update: Any) -> Any:
         def recorded(self: Any, entry: Any) -> Any:
-            with unharmed():
+            with unharmed:
                 get_current_span().set_attributes(_usage_of(entry))
             return update(self, entry)
 
@@ -79,7 +79,7 @@ def _llama_index_dispatcher(module: Any) -> None:
     def wrap(enter: Any) -> Any:
         def named(self: Any, *args: Any, **kwargs: Any) -> Any:
             entered = enter(self, *args, **kwargs)
-            with unharmed():
+            with unharmed:
                 _name_agent(*args, **kwargs)
             return entered
 
@@ -109,7 +109,7 @@ def _smolagents(module: Any) -> None:
             try:
                 return run(self, *args, **kwargs)
             except BaseException as error:
-                with unharmed():
+                with unharmed:
                     _end_agent(before, error)
                 raise
 
@@ -127,7 +127,7 @@ ARGUMENTS, RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
 
 def _set_json(name: str, value: Any, span: Any = None) -> None:
     """Set an attribute of a span, or of the current one, as JSON."""
-    with unharmed():
+    with unharmed:
         is_model = hasattr(value, "model_dump")
         plain = value.model_dump(mode="json", by_alias=True, exclude_none=True) if is_model else value
         (get_current_span() if span is None else span).set_attribute(name, json.dumps(plain, default=str))
@@ -171,7 +171,7 @@ def _mcp_client(module: Any) -> None:
 
     def wrap_write(write: Any) -> Any:
         async def recorded(self: Any, message: Any, *args: Any, **kwargs: Any) -> Any:
-            with unharmed():
+            with unharmed:
                 sent.setdefault(self, _Sent()).note(message)
             return await write(self, message, *args, **kwargs)
 
@@ -179,7 +179,7 @@ def _mcp_client(module: Any) -> None:
 
     def wrap_resolve(resolve: Any) -> Any:
         def recorded(self: Any, request_id: Any, outcome: Any) -> Any:
-            with unharmed():
+            with unharmed:
                 sent.setdefault(self, _Sent()).answered(request_id, outcome)
             return resolve(self, request_id, outcome)
 

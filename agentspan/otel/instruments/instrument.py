@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from agentspan import forks
 from agentspan.errors import InvalidValue
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import Available
 from agentspan.otel.instruments.on_import import Waiting, Wrapping
@@ -81,11 +82,8 @@ def uninstrument(*names: str) -> None:
     with _lock:
         for name in [known_name for known_name in _on if not names or known_name in names]:
             _, undo = _on.pop(name)
-            try:
+            with guard(partial(log.warning, "uninstrument: %s could not be turned off: %s", name)):
                 undo()
-            except Exception as error:
-                let_through(error)
-                log.warning("uninstrument: %s could not be turned off: %s", name, error)
         if not _on:
             _close()
 
@@ -142,36 +140,34 @@ def _close() -> None:
 
 def _turn_on(found: Available, provider: Any) -> Instrumented | None:
     name = found.framework.name
-    try:
-        with forks.importing:
-            if found.entry is None:
-                turned_on = _OWN.get(name, _traces_itself(name))(provider)
-            else:
-                instrumentor = found.entry.load()()
-                instrumentor.instrument(tracer_provider=provider)
-                turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
-            additions = import_module("agentspan.otel.instruments.additions").ADDITIONS
-            if name in additions and (found.has_own or not found.framework.own):
-                turned_on = turned_on[0], _with_additions(additions[name], turned_on[1])
-    except Exception as error:  # of another package, which may not fit the installed framework
-        let_through(error)
-        log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
-        return None
-    _on[name] = turned_on
-    return turned_on[0]
+    with guard(partial(_warn_of, name)), forks.importing:  # another package may not fit the installed framework
+        if found.entry is None:
+            turned_on = _OWN.get(name, _traces_itself(name))(provider)
+        else:
+            instrumentor = found.entry.load()()
+            instrumentor.instrument(tracer_provider=provider)
+            turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
+        additions = import_module("agentspan.otel.instruments.additions").ADDITIONS
+        if name in additions and (found.has_own or not found.framework.own):
+            turned_on = turned_on[0], _with_additions(additions[name], turned_on[1])
+        _on[name] = turned_on
+        return turned_on[0]
+    return None
+
+
+def _warn_of(name: str, error: Exception) -> None:
+    log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
 
 
 def _carry_context() -> None:
     """Let threads know the span that they were started in, if the instrumentor for that is installed."""
     found = known.named(known.CARRIES_CONTEXT)
     if found is not None and found.entry is not None and known.CARRIES_CONTEXT not in _on:
-        try:
+        with guard():
             instrumentor = found.entry.load()()
             instrumentor.instrument()
             about = Instrumented(known.CARRIES_CONTEXT, found.package, found.version)
             _on[known.CARRIES_CONTEXT] = about, instrumentor.uninstrument
-        except Exception as error:
-            let_through(error)
 
 
 def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
@@ -219,11 +215,8 @@ def start() -> Waiting:
 def _instrument(name: str) -> Any:
     def turn_on(module: ModuleType) -> None:
         note("recorded", name)
-        try:
+        with guard(partial(log.warning, "record: %s is not recorded: %s", name)):
             instrument(name)
-        except Exception as error:  # the program goes on without
-            let_through(error)
-            log.warning("record: %s is not recorded: %s", name, error)
 
     return turn_on
 
@@ -256,14 +249,11 @@ def _record_global_provider(api: Any) -> None:
 
     def set_tracer_provider(tracer_provider: Any) -> None:
         set_provider(tracer_provider)
-        try:
+        with guard(partial(log.warning, "record: spans of the program's own provider are not recorded: %s")):
             from agentspan.otel.processor import SpanProcessor
 
             if api.get_tracer_provider() is tracer_provider and hasattr(tracer_provider, "add_span_processor"):
                 tracer_provider.add_span_processor(SpanProcessor())
-        except Exception as error:
-            let_through(error)
-            log.warning("record: spans of the program's own provider are not recorded: %s", error)
 
     api.set_tracer_provider = set_tracer_provider
 
@@ -271,8 +261,5 @@ def _record_global_provider(api: Any) -> None:
 def note(kind: str, text: str) -> None:
     """Append a line for `agentspan record`, which prints at the end of the program what is missing."""
     if path := os.environ.get(known.NOTES):
-        try:
-            with open(path, "a") as file:
-                file.write(f"{kind} {text}\n")
-        except OSError as error:
-            let_through(error)
+        with guard(), open(path, "a") as file:
+            file.write(f"{kind} {text}\n")

@@ -4,14 +4,13 @@ So a program pays only for the frameworks that it uses. A wrapper adds to the sp
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, NamespaceLoader, PathFinder
 from types import ModuleType
 from typing import Any
 
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.recording import default
 
 Then = Callable[[ModuleType], None]
@@ -106,17 +105,15 @@ class Wrapping:
     def _when_imported(self, wrap: Callable[[Any], None]) -> Callable[[ModuleType], None]:
         def imported(module: ModuleType) -> None:
             if self._is_on:
-                with unharmed():
+                with unharmed:
                     wrap(module)
 
         return imported
 
 
-@contextmanager
-def unharmed() -> Iterator[None]:
-    """Let the framework go on whatever happens in the block; it is counted as a fault of recording."""
-    try:
-        yield
-    except Exception as error:
-        let_through(error)
-        default.get_recorder().faults.add(error)
+def _count(error: Exception) -> None:
+    default.get_recorder().faults.add(error)
+
+
+unharmed = guard(_count)
+"""Lets the framework go on whatever happens in a block; a fault of it is counted as one of recording."""
