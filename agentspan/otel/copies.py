@@ -9,8 +9,8 @@ from typing import Any
 
 from agentspan import clock, ids, jsontext
 from agentspan.errors import DatabaseBusy
-from agentspan.model import registration, schema_versions, spans
-from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit, parted
+from agentspan.model import registration, schema_versions
+from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, ScoreRow
 from agentspan.model.status import FINISH_STATUSES, PURPOSES
@@ -18,9 +18,8 @@ from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, told_by, told_by_event
 from agentspan.otel.mapping.values import values_in
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import about_of, name_of, score_rows, store_scores, times_of
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import REGISTRY, title_of
+from agentspan.otel.stored_rows import about_of, name_of, refused_puts, score_rows, span_row, store_scores, times_of
+from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.lookup import references, unique
 
 _RUN, _SCOPE = "agentspan.run.", "agentspan"
@@ -123,35 +122,19 @@ def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanR
     sent = _parsed(said.get("input.value")) or {}
     if type(sent) is str:
         sent = {"input.value": sent}
-    payload = ctx.admit(jsontext.text_of(sent), sent)
-    value = _parsed(said.get("output.value"))
-    result = None if value is None else ctx.admit(jsontext.text_of(value), value)
     name = name_of(ctx, _text(said, "agentspan.schema_name") or "custom")
-    span_type, times = REGISTRY.resolve(name), times_of(span.start_ns, span.end_ns)
+    times = times_of(span.start_ns, span.end_ns)
     if type(elapsed := said.get("agentspan.duration_ms")) is float:
         times = times._replace(duration_ms=elapsed)
-    plain = None if result is None else result.plain
-    meaning = describe(span_type, name, status, payload.plain, plain, times.duration_ms)
-    cost = said.get("agentspan.cost_usd")
-    meaning = meaning._replace(cost_usd=float(cost)) if type(cost) in (int, float) else meaning  # type: ignore[arg-type]
-    summary = _text(said, "agentspan.summary")
-    put = spans.created(
-        id,
-        instance.agent_id,
-        instance.id,
-        parent if ids.is_pfid(parent) else None,
-        name,
-        _text(said, "agentspan.schema_title") or title_of(span_type, name),
-        status,
-        payload.text,
-        None if result is None else result.text,
-        times,
-        meaning if summary is None else meaning._replace(summary=ctx.admit_text(summary)),
-        clock.now(),
-        sensitive_encoding=payload.is_marked or (0 if result is None else result.is_marked),
-    )
-    row = put.row
-    assert isinstance(row, AgentSpanRow)
+    known: dict[str, Any] = {}
+    cost: Any = said.get("agentspan.cost_usd")
+    if type(cost) in (int, float):
+        known["cost_usd"] = float(cost)
+    if (summary := _text(said, "agentspan.summary")) is not None:
+        known["summary"] = ctx.admit_text(summary)
+    own, title = (id, parent if ids.is_pfid(parent) else None), _text(said, "agentspan.schema_title")
+    values = sent, _parsed(said.get("output.value"))
+    row = span_row(ctx, instance, own, name, status, values, times, clock.now(), title=title, known=known)
     closed = said.get("agentspan.closed_by")
     return row._replace(closed_by=closed, closed_at=row.finished_at) if closed in ("terminated", "abandoned") else row
 
@@ -176,12 +159,8 @@ def _tags(ctx: Context, said: Any) -> tuple[str, ...]:
 
 def _put(ctx: Context, rows: Sequence[AgentSpanRow]) -> int:
     """Commit rows; return how many were stored already."""
-    known = 0
     waiting = [Unit((PutSpans(rows[at : at + BATCH]),)) for at in range(0, len(rows), BATCH)]
-    while waiting:
-        waiting, settled = parted(waiting, ctx.storage.apply(waiting, wait_s=ctx.wait_s))
-        known += sum(isinstance(outcome, Refused) for _, outcome in settled)
-    return known
+    return sum(1 for _ in refused_puts(ctx, waiting))
 
 
 def _end(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> Move:

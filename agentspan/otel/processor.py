@@ -34,20 +34,19 @@ from agentspan.otel.processor_traces import (
     end_run,
     going_on,
     inner_of,
+    is_repetition,
     join,
     parent_id,
     part,
-    tells_again,
 )
 from agentspan.otel.sdk import READER, AtEnd, AtStart, Writer, at_end, at_start, attributes_of, span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.stored_rows import score_rows
+from agentspan.otel.traces import ABANDONED
 from agentspan.recording.default import get_recorder
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
 from agentspan.recording.tracer import Tracer
-
-_ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
 
 
 class LiveRecording:
@@ -76,7 +75,7 @@ class LiveRecording:
     def start(self, span: Any) -> None:
         """Record that a span has started; one that tells of a call again is recorded when it has ended."""
         attributes, start = attributes_of(span), at_start(span)
-        if (not attributes or is_step(attributes)) and not tells_again(start):
+        if (not attributes or is_step(attributes)) and not is_repetition(start):
             self._begin(span, attributes, start)
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
@@ -91,7 +90,7 @@ class LiveRecording:
             if not is_step(attributes):
                 return
             start = at_start(span)
-            around = self._traces.told_first(span) if tells_again(start) else None
+            around = self._traces.told_first(span) if is_repetition(start) else None
             node = self._begin(span, attributes, start, around)  # else it started before this was added
             self._active.pop(key, None)
         if node.writer_id != self.recorder.writer_id:
@@ -139,7 +138,7 @@ class LiveRecording:
             self._close_open(trace)
             trace.inside.calls.settle(trace.start_ns)
             if trace.is_own:
-                trace.inside.run.end_as("failed", trace.inside.last_ns, error=_ABANDONED)
+                trace.inside.run.end_as("failed", trace.inside.last_ns, error=ABANDONED)
             self._traces.end(trace)
         for key, node in list(self._active.items()):  # they started after the root of their trace had ended
             trace_of = self._traces.get(key[0])
@@ -253,7 +252,7 @@ class LiveRecording:
         if node.writer_id != self.recorder.writer_id or node.status != "active" or not node.id:
             return
         node.status = "failed"
-        result = self.recorder.capture.failure(_ABANDONED)
+        result = self.recorder.capture.failure(ABANDONED)
         started_at, at = clock.to_text(node.started_ns), clock.to_text(max(inside.last_ns, node.started_ns))
         move = spans.abandoned(node.id, result, started_at, at, clock.now(), node.run.id)
         self.recorder.out.write(unit_of(move))

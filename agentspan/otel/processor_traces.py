@@ -22,15 +22,14 @@ from agentspan.journal.parts import whole
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
-from agentspan.otel.duplicates import Call, call_of, distance, duplicates, marked, merged
+from agentspan.otel.duplicates import Call, as_recorded, call_of, distance, duplicates, only_repeats, twins_of
 from agentspan.otel.identity import caller_id, run_id
 from agentspan.otel.mapping.guesses import begins_run
 from agentspan.otel.mapping.mapped import Mapped, map_span
-from agentspan.otel.mapping.resources import Program, program_of
-from agentspan.otel.mapping.sdks import LITELLM_SCOPE
+from agentspan.otel.mapping.resources import program_of
 from agentspan.otel.sdk import AtStart, span_of
 from agentspan.otel.span import OtelSpan
-from agentspan.otel.traces import process_key, trace_key
+from agentspan.otel.traces import RunName, end_of_run, name_of_process, name_of_trace, run_metadata
 from agentspan.otel.w3c import MEMBER, Named, read_member
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
@@ -169,23 +168,14 @@ class CallsOfRun:
         for each in seen:
             each.read()
         by_id = {each.node.id: each for each in seen}
-        found = duplicates(each.call for each in seen if each.call is not None)
-        new = {twin: kept for twin, kept in found.items() if self._kept.get(twin) != kept}
+        mapped = {id: each.mapped for id, each in by_id.items() if each.mapped is not None}
+        kept_of = duplicates(each.call for each in seen if each.call is not None)
+        new = {twin: kept for twin, kept in kept_of.items() if self._kept.get(twin) != kept}
         self._kept = new if len(self._kept) > MOST else self._kept | new
-        for kept_id in sorted(set(new.values())):
-            twins = [twin for twin, kept in found.items() if kept == kept_id]
-            self._write(by_id[kept_id], [by_id[twin] for twin in twins])
-
-    def _write(self, kept: _Seen, twins: list[_Seen]) -> None:
-        assert kept.mapped is not None
-        whole = merged(kept.mapped, [twin.mapped for twin in twins if twin.mapped is not None])
-        self._retell(kept, whole)
-        for twin in twins:
-            assert twin.mapped is not None
-            self._retell(twin, marked(twin.mapped, whole, kept.node.id))
-
-    def _retell(self, seen: _Seen, mapped: Mapped) -> None:
-        self._recorder.out.write(_retold(self._recorder, seen, mapped))
+        twins = twins_of(kept_of)
+        changed = [id for kept in sorted(set(new.values())) for id in (kept, *twins[kept])]
+        for id, record in as_recorded(mapped, kept_of, changed).items():
+            self._recorder.out.write(_rewritten(self._recorder, by_id[id], record))
 
 
 def _may_repeat(seen: list[_Seen]) -> bool:
@@ -194,7 +184,7 @@ def _may_repeat(seen: list[_Seen]) -> bool:
     return len(scopes) > 1 or any(each.node.parent_span_id in ids for each in seen)
 
 
-def _retold(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
+def _rewritten(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
     node, capture = seen.node, recorder.capture
     payload = whole(capture.object(mapped.payload, node.run.repeats))
     result = None if mapped.result_payload is None else capture.object(mapped.result_payload)
@@ -258,12 +248,10 @@ class Trace:
     conversation: dict[str, str] = field(default_factory=dict)
 
 
-def tells_again(start: AtStart) -> bool:
-    """Return whether a span tells of a call after it has ended, in a trace of its own: LiteLLM's callback."""
+def is_repetition(start: AtStart) -> bool:
+    """Return whether a span may only repeat a call that has ended, in a trace of its own."""
     _, parent, _, kind, scope, _ = start
-    return (
-        parent is None and scope is not None and scope.name == LITELLM_SCOPE and getattr(kind, "name", "") != "SERVER"
-    )
+    return parent is None and scope is not None and only_repeats(scope.name, getattr(kind, "name", ""))
 
 
 class Traces:
@@ -366,27 +354,25 @@ class Traces:
         return inside
 
     def _own(self, id: str, root: OtelSpan, mapped: Mapped) -> RunOfTraces:
-        name, version = run_names(root, mapped)
-        return self._begun(trace_key(id), name, version, root, {"trace_id": id})
+        return self._begun(name_of_trace(root, mapped.run, is_own=True), root, run_metadata(root.resource, trace_id=id))
 
     def _process(self, span: OtelSpan) -> RunOfTraces:
         program = program_of(span.resource)
-        key = process_key(program)
+        named = name_of_process(program)
         if os.getpid() != self._pid:  # a forked child, whose resource names its parent
-            key = f"{key}/{os.getpid()}"
-        found = self._of_process.get(key)
+            named = named._replace(key=f"{named.key}/{os.getpid()}")
+        found = self._of_process.get(named.key)
         if found is None:
-            name = program.name if program.is_named else program_name()
-            found = self._of_process[key] = self._begun(key, name, program.version, span, {})
+            named = named if program.is_named else named._replace(agent=program_name())
+            found = self._of_process[named.key] = self._begun(named, span, run_metadata(span.resource))
         return found
 
-    def _begun(self, key: str, name: str, version: str | None, first: OtelSpan, about: dict[str, Any]) -> RunOfTraces:
-        recorder, resource = self._recorder, dict(first.resource)
-        metadata = {"otel": {"resource": resource, **about}}
-        run = Run(recorder, one_line(name, MAX_NAME), version=version, metadata=metadata)
+    def _begun(self, named: RunName, first: OtelSpan, metadata: dict[str, Any]) -> RunOfTraces:
+        recorder = self._recorder
+        run = Run(recorder, one_line(named.agent, MAX_NAME), version=named.version, metadata=metadata)
         partition = recorder.destination.account.partition if recorder.is_open else 0
-        run.begin(Known(run_id(key, first.start_ns, partition), key, first.start_ns))
-        return self._keep(RunOfTraces(run, CallsOfRun(recorder), resource, last_ns=first.start_ns))
+        run.begin(Known(run_id(named.key, first.start_ns, partition), named.key, first.start_ns))
+        return self._keep(RunOfTraces(run, CallsOfRun(recorder), dict(first.resource), last_ns=first.start_ns))
 
     def _stored(self, id: str, parent: Any) -> Run | None:
         """Return the run of a trace that another process began; None if it is not stored.
@@ -411,27 +397,18 @@ class Traces:
         return run
 
 
-def run_names(root: OtelSpan, mapped: Mapped) -> tuple[str, str | None]:
-    """Return the name and the version of the run of a trace with this root."""
-    program: Program = program_of(root.resource)
-    return mapped.run.agent or root.name, mapped.run.version or program.version
-
-
 def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
     """End the run of a trace as its root ended, which tells the agent's name and version, too."""
     inside, facts = trace.inside, mapped.run
     run = inside.run
-    name, version = run_names(root, mapped)
-    run.rename(one_line(name, MAX_NAME), version)
-    about = {"otel": {"resource": inside.resource, "scopes": [*inside.scopes], "trace_id": trace.id}}
-    result = mapped.result_payload or {}
-    output = result.get("output")
+    named, end = name_of_trace(root, facts, is_own=True), end_of_run(mapped)
+    run.rename(one_line(named.agent, MAX_NAME), named.version)
     run.end_as(
-        mapped.status,
+        end.status,
         max(root.end_ns or 0, root.start_ns),
-        result=None if output is None else {"output": output},
-        error=result.get("error", {}) if mapped.status == "failed" else None,
-        metadata=about,
+        result=end.result,
+        error=end.error,
+        metadata=run_metadata(inside.resource, inside.scopes, trace.id),
         session=facts.session or trace.conversation.get("session"),
         user=facts.user or trace.conversation.get("user"),
     )
@@ -439,6 +416,6 @@ def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
 
 def end_process_run(inside: RunOfTraces) -> None:
     """End the run of a process: it is complete, whatever its traces were."""
-    about = {"otel": {"resource": inside.resource, "scopes": [*inside.scopes]}}
+    about = run_metadata(inside.resource, inside.scopes)
     if not inside.run.is_taken_over:
         inside.run.end_as("complete", inside.last_ns or clock.wall_ns(), metadata=about)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from agentspan import clock
 from agentspan.errors import DatabaseBusy, InvalidValue
-from agentspan.model.changes import Put, PutSpans, Refused, Remove, Unit, parted
+from agentspan.model.changes import Put, PutSpans, Remove, Unit
 from agentspan.model.rows import AgentSpanRow, OtelLogRow, ScoreRow
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import copies
@@ -23,9 +23,9 @@ from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
 from agentspan.otel.mapping.mapped import joins, map_span, with_logs
 from agentspan.otel.mapping.values import JSON_STARTS, memory_of
 from agentspan.otel.placing import Placing, stored_run, stored_step
-from agentspan.otel.recent_traces import RecentRun, RecentTrace, RecentTraces, look_at, only_repeats
+from agentspan.otel.recent_traces import RecentRun, RecentTrace, RecentTraces, is_repetition, look_at
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import log_of, log_row, rewritten, score_rows, store_scores
+from agentspan.otel.stored_rows import log_of, log_row, refused_puts, rewritten, score_rows, store_scores
 from agentspan.otel.trace_changes import TraceChanges, changes_of, end, is_to_end, moves_of, open_runs, units_of_run
 from agentspan.otel.traces import Step, in_order, order, root_span
 from agentspan.storage.protocol import Query
@@ -226,19 +226,12 @@ class Receiver:
             waiting += [Unit((move,)) for move in changes.again]
             waiting += units_of_run(changes.before.id, changes.run, now)
         known: set[str] = set()
-        while waiting:
-            outcomes = self._ctx.storage.apply(waiting, wait_s=self._ctx.wait_s)
-            waiting, settled = parted(waiting, outcomes)
-            for unit, outcome in settled:
-                change = unit.changes[0]
-                if not isinstance(outcome, Refused) or not isinstance(change, Put):
-                    continue
-                stored = outcome.stored
-                if not isinstance(stored, AgentSpanRow):
-                    raise _Gone
-                known.add(change.row.id)
-                if stored.closed_by == "abandoned" and rows[change.row.id].closed_by is None:  # its end has come
-                    waiting.append(Unit((rewritten(rows[change.row.id]),)))
+        for put, stored in refused_puts(self._ctx, waiting):
+            if not isinstance(stored, AgentSpanRow):
+                raise _Gone
+            known.add(put.id)
+            if stored.closed_by == "abandoned" and rows[put.id].closed_by is None:  # its end has come
+                waiting.append(Unit((rewritten(rows[put.id]),)))
         self._placing.remove_unused(self._ctx, [changes.before for changes in found if "agent_id" in changes.run])
         return known
 
@@ -391,7 +384,7 @@ def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]
     """Yield whole traces, about BATCH spans at a time; those that may tell of calls again after all others."""
     batch: dict[str, list[Step]] = {}
     count = 0
-    again = [trace_id for trace_id, steps in traces.items() if only_repeats(steps)]
+    again = [trace_id for trace_id, steps in traces.items() if is_repetition(steps)]
     ordered = [*(trace_id for trace_id in traces if trace_id not in again), *again] if again else traces
     for trace_id in ordered:
         steps = traces[trace_id]

@@ -16,7 +16,7 @@ from agentspan.otel.duplicates import Call, call_of, distance
 from agentspan.otel.mapping.mapped import Mapped
 from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan
-from agentspan.otel.traces import Step, in_order, with_targets
+from agentspan.otel.traces import RunName, Step, in_order, with_targets
 from agentspan.tuning import STANDARD
 
 MAX_BYTES = 64 * 2**20
@@ -26,14 +26,6 @@ MAX_CALLS = 2000
 MAX_STEPS = 2 * MAX_CALLS
 """Spans of a trace that are remembered because others may depend on them, the ones that came last."""
 _MATTER = frozenset({"llm", "agent", "handoff"})
-
-
-class RunName(NamedTuple):
-    """The facts that a run is registered with."""
-
-    key: str
-    agent: str
-    version: str | None
 
 
 @dataclass(slots=True)
@@ -182,20 +174,11 @@ def look_at(trace: RecentTrace, new: Sequence[Step], anew: Iterable[str] = ()) -
     by_id = {step.span.span_id: step.mapped for step in ordered}
     calls: list[Call] = [call for step in ordered if (call := call_of(*step)) is not None][-MAX_CALLS:]
     kept_of = duplicates.duplicates(calls) if len(calls) > 1 else {}
-    twins: dict[str, list[str]] = {}
-    for twin, kept in kept_of.items():
-        twins.setdefault(kept, []).append(twin)
+    twins = duplicates.twins_of(kept_of)
     looks = {id: Look(kept_of.get(id), tuple(sorted(twins.get(id, ()))), _target(by_id[id])) for id in by_id}
     again = set(anew)
     changed = {id for id, look in looks.items() if id in again or trace.written.get(id) != look}
-    whole = {id: duplicates.merged(by_id[id], [by_id[twin] for twin in found]) for id, found in twins.items()}
-    mapped: dict[str, Mapped] = {}
-    for id in changed:
-        repeated = looks[id].kept
-        mapped[id] = (
-            whole.get(id, by_id[id]) if repeated is None else duplicates.marked(by_id[id], whole[repeated], repeated)
-        )
-    return Seen(looks, mapped)
+    return Seen(looks, duplicates.as_recorded(by_id, kept_of, changed))
 
 
 def _target(mapped: Mapped) -> str | None:
@@ -295,9 +278,9 @@ class Original(NamedTuple):
     call: Call
 
 
-def only_repeats(steps: Sequence[Step]) -> bool:
-    """Return whether a trace may only tell of a call again."""
-    return all(step.span.scope.name == LITELLM_SCOPE and step.span.kind != "SERVER" for step in steps)
+def is_repetition(steps: Sequence[Step]) -> bool:
+    """Return whether a trace may only repeat a call of another one."""
+    return all(duplicates.only_repeats(step.span.scope.name, step.span.kind) for step in steps)
 
 
 class Originals:

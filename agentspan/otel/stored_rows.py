@@ -4,25 +4,26 @@ Rows of scores and of log records have the same ids however often their span com
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from agentspan import clock, ids, jsontext
 from agentspan.model import spans
-from agentspan.model.changes import Move, Put, Unit
+from agentspan.model.changes import Move, Put, Refused, Unit, parted
 from agentspan.model.registration import DEFAULT
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelLogRow, ScoreRow, Value
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelLogRow, Row, ScoreRow, Value
 from agentspan.model.scores import Judgement, score_row
 from agentspan.model.spans import Times
+from agentspan.model.status import FinishStatus
 from agentspan.operations.context import Context
 from agentspan.otel.mapping.judgements import Told
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
+from agentspan.otel.traces import ABANDONED, end_of_run
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import MAX_NAME, REGISTRY, title_of
 from agentspan.text import one_line
 
-ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
 _REWRITTEN = (
     "schema_name",
     "schema_title",
@@ -61,29 +62,69 @@ def row_of(
         status = "failed"
         result = {**(result or {}), "error": (result or {}).get("error", ABANDONED)}
     name = mapped.schema_name if mapped.type != "custom" else name_of(ctx, mapped.schema_name)
-    payload = ctx.admit(jsontext.text_of(mapped.payload), mapped.payload)
-    returned = None if result is None else ctx.admit(jsontext.text_of(result), result)
+    row = span_row(ctx, instance, own, name, status, (mapped.payload, result), times, now)
+    return row if span.end_ns is not None else row._replace(closed_by="abandoned", closed_at=now)
+
+
+def span_row(
+    ctx: Context,
+    instance: AgentInstanceRow,
+    own: tuple[str, str | None],
+    name: str,
+    status: FinishStatus,
+    values: tuple[Any, Any],
+    times: Times,
+    now: str,
+    *,
+    title: str | None = None,
+    known: Mapping[str, Any] | None = None,
+) -> AgentSpanRow:
+    """Return the row of a span that has ended.
+
+    Args:
+        own: its id and its parent's.
+        name: its schema_name, as it may be stored.
+        values: its payload and its result, plain JSON; None for no result.
+        title: of its type, where that is not the title here.
+        known: fields of its meaning that are not derived, such as `summary`.
+    """
+    sent, returned = values
+    payload = ctx.admit(jsontext.text_of(sent), sent)
+    result = None if returned is None else ctx.admit(jsontext.text_of(returned), returned)
     span_type = REGISTRY.resolve(name)
-    plain_result = None if returned is None else returned.plain
-    meaning = describe(span_type, name, status, payload.plain, plain_result, times.duration_ms)
+    plain = None if result is None else result.plain
+    meaning = describe(span_type, name, status, payload.plain, plain, times.duration_ms)
     put = spans.created(
         own[0],
         instance.agent_id,
         instance.id,
         own[1],
         name,
-        title_of(span_type, name),
+        title or title_of(span_type, name),
         status,
         payload.text,
-        None if returned is None else returned.text,
+        None if result is None else result.text,
         times,
-        meaning,
+        meaning._replace(**known) if known else meaning,
         now,
-        sensitive_encoding=payload.is_marked or (0 if returned is None else returned.is_marked),
+        sensitive_encoding=payload.is_marked or (0 if result is None else result.is_marked),
     )
-    row = put.row
-    assert isinstance(row, AgentSpanRow)
-    return row if span.end_ns is not None else row._replace(closed_by="abandoned", closed_at=now)
+    assert isinstance(put.row, AgentSpanRow)
+    return put.row
+
+
+def refused_puts(ctx: Context, waiting: list[Unit]) -> Iterator[tuple[Row, Row | None]]:
+    """Commit units; yield each row that was not put, and the stored one in its place.
+
+    Args:
+        waiting: the units. More may be added while the rows are yielded.
+    """
+    while waiting:
+        waiting[:], settled = parted(waiting, ctx.storage.apply(waiting, wait_s=ctx.wait_s))
+        for unit, outcome in settled:
+            change = unit.changes[0]
+            if isinstance(outcome, Refused) and isinstance(change, Put):
+                yield change.row, outcome.stored
 
 
 def rewritten(row: AgentSpanRow) -> Move:
@@ -118,35 +159,21 @@ def ns_of(text: str | None) -> int:
 
 def end_of(ctx: Context, mapped: Mapped, *, is_ended: bool, times: Times, now: str) -> dict[str, Value]:
     """Return the columns of the end of a run, which ends as its root did."""
+    end = end_of_run(mapped)
     columns: dict[str, Value] = {
-        "status": mapped.status,
+        "status": end.status,
         "finished_at": times.finished_at,
         "duration_ms": times.duration_ms,
         "closed_by": None,
         "closed_at": None,
     }
-    result = mapped.result_payload or {}
-    if mapped.status == "failed":
-        columns["error"] = object_of(ctx, result.get("error", {}))
-    if result.get("output") is not None:
-        columns["result"] = object_of(ctx, {"output": result["output"]})
+    if end.error is not None:
+        columns["error"] = object_of(ctx, end.error)
+    if end.result is not None:
+        columns["result"] = object_of(ctx, end.result)
     if not is_ended:
         columns |= {"status": "failed", "closed_by": "abandoned", "closed_at": now, "error": object_of(ctx, ABANDONED)}
     return columns
-
-
-def metadata_of(ctx: Context, resource: Mapping[str, Any], scopes: Iterable[str], trace_id: str | None) -> str:
-    """Return the metadata of a run.
-
-    Args:
-        resource: of the process.
-        scopes: the names of its instrumentors.
-        trace_id: of a run that is one trace.
-    """
-    found: dict[str, Any] = {"resource": dict(resource), "scopes": [*scopes]}
-    if trace_id is not None:
-        found["trace_id"] = trace_id
-    return object_of(ctx, {"otel": found})
 
 
 def name_of(ctx: Context, text: str) -> str:

@@ -13,18 +13,16 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow
 from agentspan.operations.context import Context
 from agentspan.otel.identity import caller_id, span_id
 from agentspan.otel.mapping.mapped import Mapped
-from agentspan.otel.mapping.resources import program_of
 from agentspan.otel.mapping.values import values_in
-from agentspan.otel.placing import Placing, named_by
-from agentspan.otel.recent_traces import RecentRun, RecentTrace, RunName, Seen, look_at, matters, slim
-from agentspan.otel.stored_rows import about_of, end_of, metadata_of, ns_of, rewritten, row_of, stored_mapped, times_of
-from agentspan.otel.traces import Step, rank_of, root_of, trace_key
+from agentspan.otel.placing import Placing
+from agentspan.otel.recent_traces import RecentRun, RecentTrace, Seen, look_at, matters, slim
+from agentspan.otel.stored_rows import about_of, end_of, ns_of, object_of, rewritten, row_of, stored_mapped, times_of
+from agentspan.otel.traces import RunName, Step, conversation, name_of_trace, rank_of, root_of, run_metadata, trace_key
 from agentspan.otel.w3c import carried
 from agentspan.storage.protocol import Query
 
 FINISHED = frozenset({"active", "complete", "failed"})
 """The statuses of a run that its root's end replaces. A terminated one stays terminated."""
-_ABOUT = ("session", "user")
 
 
 @dataclass
@@ -153,16 +151,15 @@ def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[
     root = root_of(new) if run.is_own and found.trace.above is None else None
     if root is not None and rank_of(root.span) > run.root:
         found.root = rank_of(root.span)
-        named = named_by(root, program_of(root.span.resource), found.trace.id, is_root=True)
+        named = name_of_trace(root.span, root.mapped.run, is_own=root.mapped.run.is_own)
         columns |= placing.renamed(ctx, run, named, now)
         columns |= end_of(ctx, root.mapped, is_ended=root.span.end_ns is not None, times=times, now=now)
         scopes = sorted(run.scopes, key=lambda name: run.scopes[name])
-        columns["metadata"] = metadata_of(ctx, root.span.resource, scopes, found.trace.id)
+        columns["metadata"] = object_of(ctx, run_metadata(root.span.resource, scopes, found.trace.id))
     elif run.row.status in ("complete", "failed"):
         columns |= {"finished_at": times.finished_at, "duration_ms": times.duration_ms}
     ordered = (root, *new) if found.root and root is not None else new
-    for side in _ABOUT:
-        said = next((text for step in ordered if (text := getattr(step.mapped.run, side))), None)
+    for side, said in zip(("session", "user"), conversation(ordered), strict=True):
         columns[side] = _about(run, getattr(run.row, side), about_of(ctx, said), has_root=found.root > 0)
     run.start_ns = first_ns
     if not found.root:  # an end is written in any case: another process may have closed the run meanwhile

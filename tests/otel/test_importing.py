@@ -18,14 +18,14 @@ from agentspan.operations.context import Context
 from agentspan.otel.otlp.requests import read_file
 from agentspan.otel.receiving import BATCH, Receiver, Stored, import_spans
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.traces import Step, runs_of
+from agentspan.otel.traces import Step
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.sqlite.storage import SQLiteStorage
 from tests.cli.calling import call
-from tests.otel.recorded import FOLDER, NAMES, lines_of, recorded, span, steps_of
+from tests.otel.recorded import FOLDER, NAMES, lines_of, recorded, runs_of, span, steps_of
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 
 
