@@ -1,4 +1,4 @@
-"""Stores runs that another agentspan forwarded: as they are there, with their ids (see writing).
+"""Stores runs that another agentspan forwarded: as they are there, with their ids. Module writing sends them.
 
 Every span carries what is known of its run when it was sent, so a run is registered by the first of them. The span of
 the run, which comes last, ends it.
@@ -15,7 +15,7 @@ from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, Versio
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, ScoreRow
 from agentspan.model.status import FINISH_STATUSES, PURPOSES
 from agentspan.operations.context import ATTEMPTS, Context
-from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, told_by, told_by_event
+from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, score_in, scores_in
 from agentspan.otel.mapping.values import values_in
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import about_of, name_of, refused_puts, score_rows, span_row, store_scores, times_of
@@ -46,7 +46,7 @@ def store_sent_scores(ctx: Context, found: Iterable[Log]) -> None:
     rows: list[ScoreRow] = []
     for log in found:
         id, span = log.event.attributes[SCORE_RUN], log.event.attributes.get(SCORE_SPAN)
-        told = told_by_event(log.event)
+        told = score_in(log.event)
         _, stored = ctx.storage.find(id, instance_id=id).rows.get(id, (None, None))
         if told is not None and isinstance(stored, AgentInstanceRow):
             own = span if ids.is_pfid(span) else None
@@ -144,7 +144,7 @@ def _scores(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> list[Sc
 
     Those without an id are in the recorded attributes of a span, and were made scores where it was recorded.
     """
-    told = [each for each in told_by(span) if each.id is not None]
+    told = [each for each in scores_in(span) if each.id is not None]
     if not told:
         return []
     id = span.attributes.get("agentspan.id")
@@ -193,7 +193,7 @@ def _time(value: Any) -> str | None:
 
 
 def _parsed(text: Any) -> Any:
-    """Return the value of a JSON text; one that is too large as it is, None of what is none."""
+    """Return the value of a JSON text; the text if it is too large to be read, None if it is no JSON."""
     try:
         if type(text) is not str or _is_too_large(text):
             return text if type(text) is str else None

@@ -81,7 +81,7 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
 
 
 def _placed(ordered: Sequence[Call]) -> list[Call]:
-    """Return calls with what each is beside; those around a call begin before it."""
+    """Return calls with `beside` set. A call that is around another one comes before it."""
     found: dict[str, Call] = {}
     inside = Counter(call.parent for call in ordered)
     for call in ordered:

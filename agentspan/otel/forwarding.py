@@ -52,7 +52,7 @@ class SentOfRun(NamedTuple):
 
 
 def hashed(id: str) -> bytes:
-    """Return what is kept of the id of a span or score."""
+    """Return the hash of the id of a span or score."""
     return hashlib.sha256(id.encode()).digest()[:_SIZE]
 
 
@@ -79,7 +79,7 @@ class Cursor:
         return {run: (size // _SIZE, bool(has_run)) for run, size, has_run in rows}
 
     def of(self, run: str) -> SentOfRun:
-        """Return what was forwarded of a run."""
+        """Return the forwarded part of a run."""
         sql = "select spans, has_run from sent where target = ? and run = ?"
         with closing(self._open()) as connection:
             row = connection.execute(sql, (self._target, run)).fetchone()
@@ -128,7 +128,7 @@ SETTLED_S = 600.0
 
 
 class Forwarded(NamedTuple):
-    """The numbers of what a target has accepted.
+    """The numbers of runs, spans and scores that a target has accepted.
 
     Attributes:
         runs: whole runs.
@@ -220,7 +220,7 @@ class _Forwarder:
         yield from _all_runs(self._storage, self._last)
 
     def look(self, runs: Iterator[AgentInstanceRow]) -> None:
-        """Send what of some runs was not sent yet."""
+        """Send the part of some runs that was not sent yet."""
         while batch := list(islice(runs, BATCH)):
             counts = self._storage.counts([run.id for run in batch])
             for run in batch:
@@ -257,7 +257,7 @@ class _Forwarder:
         self.spans += len(spans)
 
     def look_at_scores(self, *, only_new: bool = False) -> None:
-        """Send the scores that were given after what they are about was sent.
+        """Send the scores that were given after their run or span was sent.
 
         Args:
             only_new: only those whose ids are greater than all that were seen. Another process may store one with a
@@ -278,7 +278,7 @@ class _Forwarder:
 
     @staticmethod
     def _is_sent(score: ScoreRow, sent: SentOfRun) -> bool:
-        """Return whether what a score is about was sent; else the score goes with it."""
+        """Return whether the run or span of a score was sent; else the score goes with it."""
         return sent.has_run if score.target_type == "agent_instance" else hashed(score.target_id) in sent.spans
 
     def _send_scores(self, run: OutgoingRun, scores: Sequence[ScoreRow]) -> None:

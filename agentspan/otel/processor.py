@@ -22,7 +22,7 @@ from agentspan.journal.raw_records import Begin, End
 from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number
-from agentspan.otel.mapping.judgements import RESULT, told_by
+from agentspan.otel.mapping.judgements import RESULT, scores_in
 from agentspan.otel.mapping.mapped import NO_HINTS, Mapped, begun_type, conversation_of, hints_of, map_span
 from agentspan.otel.mapping.pydantic_ai import is_step
 from agentspan.otel.processor_traces import (
@@ -90,7 +90,7 @@ class LiveRecording:
             if not is_step(attributes):
                 return
             start = at_start(span)
-            around = self._traces.told_first(span) if is_repetition(start) else None
+            around = self._traces.repeated_call(span) if is_repetition(start) else None
             node = self._begin(span, attributes, start, around)  # else it started before this was added
             self._active.pop(key, None)
         if node.writer_id != self.recorder.writer_id:
@@ -214,7 +214,7 @@ class LiveRecording:
     def _judge(self, node: Span, plain: OtelSpan) -> None:
         """Record the scores that a span tells of itself, or of its run."""
         recorder = self.recorder
-        if node.id and node.run.id and (told := told_by(plain)):
+        if node.id and node.run.id and (told := scores_in(plain)):
             partition, admit = recorder.destination.account.partition, recorder.capture.text
             for row in score_rows(told, node.run.id, node.id, partition, admit):
                 recorder.out.write(unit_of(Put(row, minted=True)))
@@ -302,7 +302,7 @@ class SpanProcessor(_SpanProcessor):
                 _give_back(live)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Write what waits; return whether everything is in the storage."""
+        """Drain the journal; return whether everything is in the storage."""
         return self._recorder().flush(timeout_millis / 1000)
 
     def _lose(self, error: Exception) -> None:
@@ -314,7 +314,7 @@ class SpanProcessor(_SpanProcessor):
         return get_recorder() if self._tracer is None else self._tracer.recorder
 
     def _usable(self) -> LiveRecording | None:
-        """Return what records now; None where nothing does."""
+        """Return the recording of the current recorder; None if that is disabled."""
         if not page[0]:
             forks.renew()
         recorder = get_recorder() if self._tracer is None else self._tracer.recorder

@@ -46,7 +46,7 @@ Key = tuple[int, int]
 
 
 def join(recorder: Recorder, active: dict[Key, Span]) -> None:
-    """Let what begins under a recorder be inside of the OpenTelemetry span that is current there.
+    """Have spans that begin under a recorder be inside of the OpenTelemetry span that is current there.
 
     Args:
         active: the spans of OpenTelemetry that are recorded and have not ended.
@@ -135,7 +135,7 @@ class CallsOfRun:
             self._seen = deque(sorted(self._seen.copy(), key=lambda each: each.span.end_time), MOST)
 
     def _since(self, since_ns: int) -> list[_Seen]:
-        """Return what ended after this time, the latest first."""
+        """Return the calls that ended after this time, the latest first."""
         return [*takewhile(lambda each: each.span.end_time >= since_ns, reversed(self._seen.copy()))]
 
     def like(self, call: Call) -> Iterator[tuple[tuple[int, int], Span]]:
@@ -158,7 +158,7 @@ class CallsOfRun:
             self._settle(since_ns)
 
     def renew(self) -> None:
-        """In a forked child: another thread of the parent may have held the lock."""
+        """Make a new lock in a forked child: another thread of the parent may have held the old one."""
         self._lock = threading.RLock()
 
     def _settle(self, since_ns: int) -> None:
@@ -207,7 +207,7 @@ ENDED = 1000
 
 @dataclass(slots=True)
 class RunOfTraces:
-    """A run, and what its spans told of it so far.
+    """A run, and the facts of it that its spans had so far.
 
     Attributes:
         resource: the attributes of the process.
@@ -271,7 +271,7 @@ class Traces:
         self._lock = threading.RLock()
 
     def renew(self) -> None:
-        """In a forked child: another thread of the parent may have held the lock."""
+        """Make new locks in a forked child: another thread of the parent may have held the old ones."""
         self._lock = threading.RLock()
         for inside in (*self._inside.values(), *self._of_process.values()):
             inside.calls.renew()
@@ -313,8 +313,8 @@ class Traces:
             self._recorder.out.write(unit_of(Put(row, minted=True)))
         return trace
 
-    def told_first(self, span: Any) -> Span | None:
-        """Return the call that a span tells of again, which may be in any run of this process."""
+    def repeated_call(self, span: Any) -> Span | None:
+        """Return the call that a span repeats, which may be in any run of this process."""
         plain = span_of(span)
         call = call_of(plain, map_span(plain))
         if call is None:

@@ -19,7 +19,7 @@ from agentspan.model.rows import AgentSpanRow, OtelLogRow, ScoreRow
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import copies
 from agentspan.otel.identity import span_id
-from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
+from agentspan.otel.mapping.judgements import RESULT, score_in, scores_in
 from agentspan.otel.mapping.mapped import joins, map_span, with_logs
 from agentspan.otel.mapping.values import JSON_STARTS, memory_of
 from agentspan.otel.placing import Placing, stored_run, stored_step
@@ -42,7 +42,7 @@ Logs = Mapping[tuple[str, str], Sequence[Log]]
 
 
 class Stored(NamedTuple):
-    """The counts of what was stored.
+    """The counts of stored runs and spans.
 
     Attributes:
         runs, spans: how many are new.
@@ -66,7 +66,7 @@ class Receiver:
     """Stores the spans of requests in one storage. Threads may share it; one of them stores at a time.
 
     Args:
-        tuning: sizes and times, for tests; see agentspan/tuning.py.
+        tuning: sizes and times, for tests.
     """
 
     def __init__(self, ctx: Context, *, tuning: Tuning = STANDARD) -> None:
@@ -218,7 +218,7 @@ class Receiver:
             groups.group(lambda lent: work(self._ctx.within(lent)), self._ctx.wait_s)
 
     def _apply(self, found: Sequence[TraceChanges], now: str) -> set[str]:
-        """Commit what spans of some traces change; return the ids of the spans that were stored already."""
+        """Commit the changes of some traces; return the ids of the spans that were stored already."""
         rows = {row.id: row for changes in found for row in changes.rows.values()}
         listed = [*rows.values()]
         waiting = [_put(listed[at : at + BATCH]) for at in range(0, len(listed), BATCH)]
@@ -251,9 +251,9 @@ class Receiver:
 
     def _add_scores(self, spans: Iterable[OtelSpan], logs: Logs) -> None:
         """Store the scores that spans, and log records of stored ones, tell."""
-        told = {(span.trace_id, span.span_id): found for span in spans if (found := told_by(span))}
+        told = {(span.trace_id, span.span_id): found for span in spans if (found := scores_in(span))}
         for which, of_span in logs.items():
-            found = [each for log in of_span if (each := told_by_event(log.event)) is not None]
+            found = [each for log in of_span if (each := score_in(log.event)) is not None]
             told[which] = [*told.get(which, ()), *found]
         rows: list[ScoreRow] = []
         for (trace_id, span), found in told.items():

@@ -1,4 +1,4 @@
-"""The traces whose spans are arriving: what must be known of earlier spans to record later ones.
+"""Recent traces: remembers of earlier spans as much as the records of later ones depend on.
 
 Which span of a call is kept, and to which agent a handoff goes, depends on all spans of a trace. So the spans on which
 that depends stay in memory while their trace is recent. Those that look different after a new one are stored anew.
@@ -62,7 +62,7 @@ class RecentRun:
 class CallsOfTrace:
     """The calls of models in a trace, as far as it takes to see that none can repeat another.
 
-    That is so in most traces: one instrumentor recorded all calls, and none of them is in another (see duplicates).
+    That is so in most traces: one instrumentor recorded all calls, and none of them is in another.
     """
 
     __slots__ = ("_above", "_ids", "_scope", "are_apart")
@@ -93,7 +93,7 @@ class RecentTrace:
 
     Attributes:
         steps: the spans on which others depend, by their id in agentspan. Their ids and their parents' are agentspan's.
-        written: how each of them looks in the storage (see Look), by the same id.
+        written: the Look of each of them in the storage, by the same id.
         seen: the spans that are stored, as far as it is known.
         bytes: what it takes in memory, about.
         sizes: what each of its steps takes of that.
@@ -117,7 +117,7 @@ class RecentTrace:
 
 
 class Look(NamedTuple):
-    """The part of a span's record depends on other spans.
+    """The part of a span's record that depends on other spans.
 
     Attributes:
         kept: the id of the span that it repeats, or None.
@@ -248,7 +248,7 @@ class RecentTraces:
             self._bytes -= gone.bytes
 
     def forget(self) -> None:
-        """Forget all: the storage has what they are."""
+        """Forget all traces: they are in the storage."""
         self._traces.clear()
         self.runs.clear()
         self.processes.clear()
@@ -284,7 +284,7 @@ def is_repetition(steps: Sequence[Step]) -> bool:
 
 
 class Originals:
-    """The calls of other instrumentors, by what they are found by.
+    """The calls of other instrumentors, by their answer, and by their model and time.
 
     Args:
         known: traces of which spans are stored.
@@ -312,7 +312,7 @@ class Originals:
             self._by_time[model, call.start_ns // _SECOND].append(first)
 
     def first(self, steps: Sequence[Step]) -> Original | None:
-        """Return the call that a trace tells of again; each is returned once."""
+        """Return the call that a trace repeats; each is returned once."""
         call = next((call for step in steps if (call := call_of(*step)) is not None), None)
         if call is None:
             return None

@@ -73,7 +73,7 @@ kept_attributes = attrgetter("_attributes._dict")
 
 
 def at_start(span: Any) -> AtStart:
-    """Return what a span is when it starts.
+    """Return the facts of a span when it starts.
 
     The SDK's properties are functions in Python, of 640 instructions each: a recorded span asked for 20 of them, a
     tenth of all that it cost. So the attributes behind them are read, and the properties only where those are missing.
@@ -85,7 +85,7 @@ def at_start(span: Any) -> AtStart:
 
 
 def at_end(span: Any) -> AtEnd:
-    """Return what a span is when it has ended; see `at_start`. Its events and links may be given as a deque."""
+    """Return the facts of a span when it has ended, without its properties. Its events and links may be a deque."""
     try:
         return _behind_end(span)
     except AttributeError:
@@ -149,7 +149,7 @@ class Writer:
         self._heads: dict[tuple[str, int, int], tuple[str | None, Any]] = {}
 
     def begin(self, start: AtStart, attributes: dict[str, Any]) -> tuple[str, Begun] | None:
-        """Return what a span tells when it starts; None where something in it must be cut or may need redaction.
+        """Return the begin of a span as text; None where something in it must be cut or may need redaction.
 
         Args:
             attributes: of the span, from `attributes_of`.
@@ -165,7 +165,7 @@ class Writer:
     def end(
         self, span: Any, end: AtEnd, attributes: dict[str, Any], begun: Begun | None, start_ns: int
     ) -> tuple[str, bool] | None:
-        """Return what a span tells when it has ended, and whether it has events, links or a status; None as above.
+        """Return the end of a span as text, and whether it has events, links or a status; None as `begin`.
 
         Args:
             begun: as its begin was written, if it was.
@@ -205,14 +205,14 @@ class Writer:
         return None if more is None else f"{written[:-1]},{more[1:]}"
 
     def _text(self, attributes: dict[str, Any], before: str = "", members: int = 0) -> str | None:
-        """Return attributes as text; see Capture.unchanged."""
+        """Return attributes as text; None where they must be cut or may need redaction."""
         text = self._unchanged(attributes, before, members)
         if text is None and tuple in map(type, attributes.values()):
             return self._unchanged(_listed(attributes), before, members)
         return text
 
     def _head(self, name: str, kind: Any, scope: Any) -> str | None:
-        """Return what spans of one name and one instrumentor have in common, written and searched once."""
+        """Return the common text of the spans of one name and one instrumentor, written and searched once."""
         key = (name, id(kind), id(scope))  # an Enum hashes in Python
         found = self._heads.get(key)
         if found is None:
@@ -235,7 +235,7 @@ LEAST_DROPPED = 8
 
 
 def _rest(span: Any, attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return what few spans have when they end."""
+    """Return the facts that few spans have when they end."""
     rest: dict[str, Any] = {}
     status, events, links = span.status, span.events, span.links
     if status is not None and not status.is_unset:

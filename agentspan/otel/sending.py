@@ -21,7 +21,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 class ForwardingFailed(AgentspanError):
-    """A target did not accept what was forwarded. Nothing is lost: forwarding goes on from there."""
+    """A target did not accept a request. Nothing is lost: forwarding goes on from there."""
 
     code = "unknown"
 

@@ -16,7 +16,7 @@ from agentspan.model.scores import Judgement, score_row
 from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
 from agentspan.operations.context import Context
-from agentspan.otel.mapping.judgements import Told
+from agentspan.otel.mapping.judgements import FoundScore
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.otel.traces import ABANDONED, end_of_run
@@ -128,14 +128,14 @@ def refused_puts(ctx: Context, waiting: list[Unit]) -> Iterator[tuple[Row, Row |
 
 
 def rewritten(row: AgentSpanRow) -> Move:
-    """Return the move that gives a stored span what this row has."""
+    """Return the move that gives a stored span the values of this row."""
     values: dict[str, Value] = {name: getattr(row, name) for name in _REWRITTEN}
     values["updated_at"] = row.updated_at
     return Move("agent_span", row.id, ENDED, values, instance_id=row.agent_instance_id)
 
 
 def stored_mapped(row: AgentSpanRow) -> Mapped:
-    """Return what a stored span records, as far as its row tells."""
+    """Return the record of a stored span, as far as its row has it."""
     result = None if row.result_payload is None else jsontext.decode(row.result_payload)
     payload: dict[str, Any] = jsontext.decode(row.payload)
     type_ = REGISTRY.resolve(row.schema_name).name
@@ -213,7 +213,7 @@ BATCH = 500
 
 
 def score_rows(
-    told: Iterable[Told], run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
+    told: Iterable[FoundScore], run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
 ) -> list[ScoreRow]:
     """Return the rows of the scores of a span.
 
@@ -231,7 +231,9 @@ def store_scores(ctx: Context, rows: list[ScoreRow]) -> None:
         ctx.storage.apply([Unit((Put(row),)) for row in rows[at : at + BATCH]], wait_s=ctx.wait_s)
 
 
-def _score_row(told: Told, run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]) -> ScoreRow:
+def _score_row(
+    told: FoundScore, run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
+) -> ScoreRow:
     name, value, label, why, source, identifier = told.judged
     label, why, identifier = (text and admit(text) for text in (label, why, identifier))
     judged = Judgement(admit(name), value, label, why, source, identifier)
@@ -241,7 +243,7 @@ def _score_row(told: Told, run_id: str, span_id: str | None, partition: int, adm
     return score_row(id, run_id, type_, target, judged, clock.to_text(told.time_ns or clock.wall_ns()))
 
 
-def _score_id(target: str, told: Told, judged: Judgement, partition: int) -> str:
-    """Return the id of a score: that of its time and of a hash of what it says, so that it is the same each time."""
+def _score_id(target: str, told: FoundScore, judged: Judgement, partition: int) -> str:
+    """Return the id of a score: of its time and of a hash of its content, so that it is the same each time."""
     hashed = hashlib.sha256(repr((target, told.time_ns, judged)).encode()).digest()
     return ids.encode(min(max(told.time_ns // 1_000_000, 0), 2**48 - 1), partition, int.from_bytes(hashed[:10]))

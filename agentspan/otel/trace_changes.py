@@ -91,7 +91,7 @@ def _memory_of(payload: str) -> int:
 
 
 def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequence[Step], now: str) -> TraceChanges:
-    """Return what spans of a trace change.
+    """Return the changes that spans of a trace make.
 
     Args:
         steps: in the order of their starts; those that are known to be stored are left out.
@@ -182,7 +182,7 @@ def _add_scopes(run: RecentRun, steps: Iterable[Step]) -> None:
 
 
 def units_of_run(run_id: str, columns: Mapping[str, Value], now: str) -> list[Unit]:
-    """Return the units that set columns of a run. Its spans get its new agent with it (see Move)."""
+    """Return the units that set columns of a run. The storage gives a new agent to its spans, too."""
     if not columns:
         return []
     return [Unit((Move("agent_instance", run_id, FINISHED, {**columns, "updated_at": now}),))]

@@ -65,7 +65,7 @@ def inject(headers: dict[str, str], *, tracer: Tracer | None = None) -> dict[str
 @overload
 def inject(headers: H, *, tracer: Tracer | None = None) -> H: ...
 def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
-    """Add what is active here to the headers of a request, and return them: another service can go on from there.
+    """Add the active run and span to the headers of a request, and return them: another service can go on from there.
 
         requests.get(url, headers=agentspan.otel.inject({}))
 
@@ -156,7 +156,7 @@ class Extracted:
 
 
 def _outgoing(run: Run | None, span: Span | None) -> tuple[TraceParent | None, State]:
-    """Return what the headers of a request that is sent from here say; None if nothing is active."""
+    """Return the headers of a request that is sent from here, decoded; None if nothing is active."""
     incoming = _incoming.get()
     current = _current_of_otel()
     node: Any = span

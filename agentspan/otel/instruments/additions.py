@@ -1,4 +1,4 @@
-"""Additions to the spans of instrumentors, of what those leave out. None of them makes a span.
+"""Additions to the spans of instrumentors, which leave these things out. None of them makes a span.
 
 - DSPy: tokens and cost of its calls. DSPy has them in its history, which is written inside of the call's span. A
   program that turns it off has no tokens.

@@ -46,7 +46,7 @@ _provider: Any = None
 
 
 def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) -> tuple[Instrumented, ...]:
-    """Record what installed instrumentors of OpenTelemetry tell of the frameworks of this program.
+    """Record the frameworks of this program by the installed instrumentors of OpenTelemetry.
 
     Without names: every known framework that is installed with an instrumentor. Where one has none, a warning names
     the package to install. Call it before the program makes its clients and agents.
@@ -89,13 +89,13 @@ def uninstrument(*names: str) -> None:
 
 
 def record_unset_provider() -> None:
-    """Record what the program makes with OpenTelemetry while it has set no provider."""
+    """Record the program's spans of OpenTelemetry while it has set no provider."""
     with _lock:
         _provider_for(None, None)
 
 
 def instrumented() -> list[Instrumented]:
-    """Return what is turned on."""
+    """Return the instrumentors that are turned on."""
     return [each for each, _ in _on.values()]
 
 
@@ -179,7 +179,7 @@ def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
 
 
 def _traces_itself(name: str) -> Callable[[Any], tuple[Instrumented, Callable[[], Any]]]:
-    """Return what turns on an SDK that asks for the global provider: nothing is left to do but `use_until_set`."""
+    """Return a function for an SDK that asks for the global provider: `use_until_set` has done all that it needs."""
     return lambda provider: (Instrumented(name, name, version(name)), lambda: None)
 
 
@@ -259,7 +259,7 @@ def _record_global_provider(api: Any) -> None:
 
 
 def note(kind: str, text: str) -> None:
-    """Append a line for `agentspan record`, which prints at the end of the program what is missing."""
+    """Append a line for `agentspan record`, which prints at the end of the program the missing instrumentors."""
     if path := os.environ.get(known.NOTES):
         with guard(), open(path, "a") as file:
             file.write(f"{kind} {text}\n")

@@ -49,7 +49,7 @@ class Waiting(MetaPathFinder):
 
 
 class _Calling(Loader):
-    """A loader that calls a function with what it has loaded. In all else it is the loader that it stands for."""
+    """A loader that calls a function with each loaded module. In all else it is the loader that it stands for."""
 
     def __init__(self, loader: Any, then: Then) -> None:
         self._loader = loader
@@ -97,7 +97,7 @@ class Wrapping:
             setattr(*self._replaced.pop())
 
     def replace(self, owner: Any, name: str, new: Callable[[Any], Any]) -> None:
-        """Replace a function by what `new` makes of it."""
+        """Replace a function by `new` of it."""
         before = getattr(owner, name)
         setattr(owner, name, new(before))
         self._replaced.append((owner, name, before))

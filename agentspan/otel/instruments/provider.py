@@ -98,7 +98,7 @@ def _is_set() -> bool:
 
 
 def use_until_set(provider: trace.TracerProvider) -> None:
-    """Record into a provider what the program makes while it has set none."""
+    """Record spans into a provider while the program has set none."""
     fallback = UntilSet(provider)
     trace.get_tracer_provider = lambda: _get_provider() if _is_set() else fallback
 

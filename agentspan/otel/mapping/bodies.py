@@ -147,7 +147,7 @@ def answer_of(draft: Draft, name: str, value: Any) -> None:
 
 
 def output(draft: Draft, value: Any, *names: str) -> None:
-    """Set what a model answered, from messages in any form."""
+    """Set the answer of a model, from messages in any form."""
     if "output_messages" in draft.result and not names:
         return
     said = messages.said(value)

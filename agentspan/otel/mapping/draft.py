@@ -18,7 +18,7 @@ LONGEST_SHAPE = 256
 MOST_CHARACTERS = 20_000
 """Characters of the names of a shape that is kept: clients choose them."""
 _DEEPEST = 12
-"""Dots in the name of an attribute that are levels of an object; what is deeper stays an attribute."""
+"""Dots in the name of an attribute that are levels of an object; a deeper name stays an attribute."""
 Read = Callable[[Any], Any]
 _Key = tuple[str, str, tuple[str, ...]]
 
@@ -53,7 +53,7 @@ class _Node(dict[str, Any]):
 
 
 class Shape:
-    """The names of a span's attributes, with what was found out about them.
+    """The names of a span's attributes, with the facts that follow from them.
 
     Attributes:
         names: of the attributes, in their order.
@@ -288,7 +288,7 @@ class Draft:
             del self.left[name]
 
     def leave(self, name: str, value: Any) -> None:
-        """Keep of an attribute what no field has: None or an empty value of what was used up."""
+        """Keep the rest of an attribute, which no field has; nothing where the rest is None or empty."""
         if value is None or value == {} or value == []:
             self.left.pop(name, None)
         elif name in self.left:

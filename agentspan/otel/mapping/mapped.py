@@ -97,13 +97,13 @@ class Mapped(NamedTuple):
 
 
 def map_span(span: OtelSpan, logs: Sequence[Log] = (), *, families: tuple[Family, ...] = FAMILIES) -> Mapped:
-    """Return what agentspan records of a span.
+    """Return the record of a span.
 
     Args:
         span: one that has not ended has no result yet, and its attributes may come later. Its type is then a guess:
             call this again at its end.
         logs: the log records that were emitted in it, which older conventions use for messages.
-        families: those before GenAI's, for tests; see FAMILIES.
+        families: those before GenAI's, for tests; FAMILIES otherwise.
     """
     if logs:
         joined = sorted((log.event for log in logs), key=lambda event: event.time_ns)
@@ -206,7 +206,7 @@ def _schema_name(span: OtelSpan, type_: str) -> str:
 
 
 def _finish_fields(draft: Draft) -> None:
-    """Set what is not among the attributes: a name from that of the span, the text that an agent ended with."""
+    """Set fields that are no attributes: a name from that of the span, the text that an agent ended with."""
     if draft.type in _NAMED and "name" not in draft.payload:
         draft.payload = {"name": _shortened(draft.span.name), **draft.payload}
     if draft.type == "llm" and "model" not in draft.payload and "response_model" in draft.result:
@@ -267,7 +267,7 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
 
 
 def _said_seldom(span: OtelSpan) -> dict[str, Any]:
-    """Return what most spans leave at its default."""
+    """Return facts that most spans leave at their defaults."""
     found: dict[str, Any] = {}
     if span.kind != "INTERNAL":
         found["kind"] = span.kind
@@ -363,7 +363,7 @@ def hints_of(attributes: Mapping[str, Any]) -> Hints:
 
 def _hints(names: tuple[str, ...]) -> Hints:
     return Hints(
-        not _MODEL_NAMES.isdisjoint(names), judgements.may_tell(names), not _CONVERSATION_NAMES.isdisjoint(names)
+        not _MODEL_NAMES.isdisjoint(names), judgements.may_have_scores(names), not _CONVERSATION_NAMES.isdisjoint(names)
     )
 
 

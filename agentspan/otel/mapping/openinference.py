@@ -199,7 +199,7 @@ def _agent(draft: Draft) -> None:
 
 
 def _spoken(draft: Draft, asked: str, answered: str) -> None:
-    """Set input and output; where they are the state of a graph, also what was said in it."""
+    """Set input and output; for the state of a graph, also its messages."""
     for place, name, prefix in ((asked, IN, _IN_MESSAGES), (answered, OUT, _OUT_MESSAGES)):
         value = parsed(draft.get(name))
         if value is not None:

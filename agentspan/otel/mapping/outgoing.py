@@ -1,7 +1,7 @@
 """The attributes with which spans go out: the newest GenAI conventions, and the kind and values of OpenInference.
 
 A field goes out as the attribute that it is read from: the tables are those of `genai` and `sdks`, the other way round.
-What was recorded of a span of OpenTelemetry and became no field goes out as it came.
+Recorded attributes of OpenTelemetry that became no field go out as they came.
 
 Messages go out as those of the GenAI conventions, which are lists of parts. Images, audio and files are parts of type
 `blob`, `uri` or `file` there, whatever a provider calls them. A part that the conventions do not know goes out as it
@@ -138,7 +138,7 @@ def name(row: AgentSpanRow, payload: Any) -> str:
 
 
 def kind(row: AgentSpanRow) -> str:
-    """Return the kind of a span that agentspan recorded itself: CLIENT of what asks another process."""
+    """Return the kind of a span that agentspan recorded itself: CLIENT for a request to another process."""
     return "CLIENT" if _type_of(row) in _CLIENTS else "INTERNAL"
 
 
@@ -212,7 +212,7 @@ def _messages(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _input_and_output(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an agent or a workflow was given and answered, where it is a text or messages."""
+    """Return input and output of an agent or a workflow, where they are a text or messages."""
     sides = ((genai.INPUT, "input", "user"), (genai.OUTPUT, "output", "assistant"))
     return {name: _json(_sent_messages(_spoken(fields.get(field)), role)) for name, field, role in sides}
 
@@ -274,7 +274,7 @@ _MODALITIES = {
     "inline_data": "image",
     "file_data": "document",
 }
-"""The types of parts of providers, and what they hold where no media type says it."""
+"""The types of parts of providers, and the modality of each without a media type."""
 _HOLDERS = ("image_url", "video_url", "input_audio", "source", "file", "inline_data", "file_data")
 """Members that hold the members below, in an object of their own."""
 _ADDRESSES = ("url", "image_url", "video_url", "file_url", "file_uri")

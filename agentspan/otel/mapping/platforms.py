@@ -297,7 +297,7 @@ def _langsmith_rest(draft: Draft) -> None:
 
 
 def _langsmith_state(value: Any, member: str) -> Any:
-    """Return what went into or came out of a chain, with messages in one form."""
+    """Return the input or the output of a chain, with messages in one form."""
     value = decoded(value)
     if type(value) is dict and value.keys() == {member}:
         value = value[member]

@@ -83,7 +83,7 @@ def spans_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
     """Return the spans of a parsed request.
 
     Args:
-        is_sent: see protobuf_bodies.spans.
+        is_sent: whether it came from a client, and not from a file of one's own, which may hold any number.
 
     Raises:
         InvalidValue: it has too many of them.
@@ -288,7 +288,7 @@ def _parent(value: Any) -> str | None:
 
 
 def nanos(value: Any) -> int:
-    """Return nanoseconds since the epoch; 0 of what is none, or lies after the year 9999."""
+    """Return nanoseconds since the epoch; 0 for another value, and for a time after the year 9999."""
     found = _integer(value)
     return found if found is not None and 0 < found <= _MAX_NS else 0
 

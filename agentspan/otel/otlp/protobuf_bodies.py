@@ -147,7 +147,7 @@ def check_size(data: memoryview, shape: str) -> None:
 def _count(
     data: memoryview, shapes: Mapping[str, Shape], shape: str, room: list[int], *, is_strict: bool = True
 ) -> int:
-    """Return how many messages are in one. Without `is_strict`, what is broken counts up to there."""
+    """Return how many messages are in one. Without `is_strict`, a broken one counts up to where it breaks."""
     count, open_ = 0, [(_fields(data, room), shapes[shape])]
     while open_:
         parts, fields = open_[-1]
@@ -405,7 +405,7 @@ def _id(value: bytes, length: int, name: str) -> str:
 
 
 def _attributes(items: Any) -> tuple[dict[str, Any], int]:
-    """Return attributes as a dict, and how many are over the limit (see kept). Most values are texts."""
+    """Return attributes as a dict, and how many are over the limit. Most values are texts."""
     number = len(items)
     if number <= MAX_ATTRIBUTES:
         found = {item.key: (value := item.value).string_value or _value(value, 0) for item in items}

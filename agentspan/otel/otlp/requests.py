@@ -98,13 +98,13 @@ Signal = Literal["traces", "logs"]
 def decode(
     signal: Signal, body: bytes, content_type: str | None, encoding: str | None = None, limit: int = MAX_BODY
 ) -> Decoded:
-    """Return the spans or log records of a request, and what of it cannot be used.
+    """Return the spans or log records of a request, and the counts of the unusable ones.
 
     Args:
         signal: what the request is about, which its address says.
         body: as it was sent; an empty one has no spans.
         content_type: `application/x-protobuf` or `application/json`, with or without parameters.
-        encoding: its Content-Encoding (see compression.plain).
+        encoding: its Content-Encoding, as `plain` takes it.
         limit: bytes of the body without its compression.
 
     Raises:
@@ -170,7 +170,7 @@ def _json_of(where: str, parsed: dict[str, object]) -> Decoded:
 
 
 def _protobuf(data: bytes) -> Decoded:
-    """Decode a body that may be of spans or of log records, which look alike: what has no span is the other."""
+    """Decode a body that may be of spans or of log records, which look alike: a body without a span has log records."""
     if not data:
         return Decoded()
     decoded = protobuf_bodies.spans(data, is_sent=False)
