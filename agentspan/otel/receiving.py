@@ -159,8 +159,9 @@ class Receiver:
             more = self._store_portion(portion, logs, is_whole=is_whole)
             done = Stored(*map(sum, zip(done, more, strict=True)))
         self._add_scores(spans, judged)
-        here = {(span.trace_id, span.span_id) for span in spans}
-        self._add_messages({which: found for which, found in logs.items() if which not in here})
+        if logs:
+            here = {(span.trace_id, span.span_id) for span in spans}
+            self._add_messages({which: found for which, found in logs.items() if which not in here})
         if is_whole:
             idle = filter(is_to_end, self._live.idle(monotonic() + 1.0))
             while runs := [*islice(idle, END_TOGETHER)]:
@@ -169,7 +170,10 @@ class Receiver:
 
     def _store_portion(self, spans: Sequence[OtelSpan], logs: Logs, *, is_whole: bool) -> Stored:
         """Map spans and store them. What they were mapped to takes many times the memory that their texts take."""
-        mapped = [Step(span, map_span(span, logs.get((span.trace_id, span.span_id), ()))) for span in spans]
+        if logs:
+            mapped = [Step(span, map_span(span, logs.get((span.trace_id, span.span_id), ()))) for span in spans]
+        else:
+            mapped = [Step(span, map_span(span)) for span in spans]
         steps = [step for step in mapped if step.mapped.is_step]
         traces: dict[str, list[Step]] = {}
         for step in in_order(steps):

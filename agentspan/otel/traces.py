@@ -54,11 +54,7 @@ def process_key(program: Program) -> str:
 
 def in_order(steps: Iterable[Step]) -> list[Step]:
     """Return steps in the order of their starts."""
-    return sorted(steps, key=_order)
-
-
-def _order(step: Step) -> tuple[int, int, str, str]:
-    return order(step.span)
+    return sorted(steps, key=lambda step: order(step[0]))
 
 
 def order(span: OtelSpan) -> tuple[int, int, str, str]:

@@ -29,7 +29,7 @@ MAX_ELEMENTS = 1_000_000
 """Members, and elements of lists: so many texts that differ take it 0.12 s."""
 _HEX = frozenset("0123456789abcdef")
 _STATUS: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
-_MAX_NS = 253_402_300_799_000_000_000  # the end of the year 9999
+MAX_NS = 253_402_300_799_000_000_000  # the end of the year 9999
 
 
 def spans(body: bytes) -> Decoded:
@@ -290,7 +290,7 @@ def _parent(value: Any) -> str | None:
 def nanos(value: Any) -> int:
     """Return nanoseconds since the epoch; 0 for another value, and for a time after the year 9999."""
     found = _integer(value)
-    return found if found is not None and 0 < found <= _MAX_NS else 0
+    return found if found is not None and 0 < found <= MAX_NS else 0
 
 
 def _kind(value: Any) -> str:

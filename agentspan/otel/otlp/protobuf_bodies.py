@@ -7,7 +7,7 @@ times as large in memory is never decoded.
 
 import base64
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentspan import forks
@@ -27,7 +27,7 @@ from agentspan.otel.otlp.decoded import (
     times,
     too_many_items,
 )
-from agentspan.otel.otlp.json_bodies import nanos
+from agentspan.otel.otlp.json_bodies import MAX_NS, nanos
 from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode, scope_attributes
 
 _VARINT, _FIXED64, _BYTES, _START, _END, _FIXED32 = range(6)
@@ -96,7 +96,7 @@ def _fields(data: memoryview, room: list[int] | None = None) -> Iterator[tuple[i
             raise InvalidValue("body", "is no protobuf")
 
 
-def check_request(body: bytes, item: str) -> None:
+def check_request(body: bytes, item: str) -> int:
     """Check, before anything is decoded, that a request does not hold too many spans or log records, or fields.
 
     An empty span takes two bytes, a hundred times as much when it is decoded, and nearly nothing when it is compressed.
@@ -105,18 +105,19 @@ def check_request(body: bytes, item: str) -> None:
     Args:
         item: "Span" or "LogRecord".
 
+    Returns:
+        The bytes of its largest item, or more.
+
     Raises:
         InvalidValue: it does, or is broken itself.
     """
     check_objects(body)
-    data = memoryview(body)
+    data, largest = memoryview(body), len(body)
     if len(data) > 2 * MAX_ITEMS:  # the shortest field takes two bytes
         room = [MAX_ITEMS]
         try:
-            for number, group in _fields(data, room):
-                for inner_number, inner in _fields(group, room) if number == 1 else ():
-                    for _ in _fields(inner, room) if inner_number == 2 else ():
-                        pass
+            groups = [inner for number, group in _fields(data, room) if number == 1 for inner in _fields(group, room)]
+            largest = max((_largest(inner.tobytes(), room) for number, inner in groups if number == 2), default=0)
         except _TooMany:
             raise too_many_items() from None
     if len(data) > 2 * MAX_FIELDS:
@@ -124,6 +125,25 @@ def check_request(body: bytes, item: str) -> None:
             _count(data, {**_SHAPES, "ScopeGroup": {1: "Scope", 2: item}}, "Request", [MAX_FIELDS], is_strict=False)
         except _TooMany:
             raise InvalidValue("body", f"has more than {MAX_FIELDS:,} fields; send fewer spans at once") from None
+    return largest
+
+
+def _largest(data: bytes, room: list[int]) -> int:
+    """Return the bytes of the largest field of a message, as `_fields` yields them (0.3 µs a field, not 2.5)."""
+    at, end, largest, left = 0, len(data), 0, room[0]
+    while at + 2 < end and data[at] & 0x87 == _BYTES and data[at] != _BYTES:  # a small number, and bytes
+        left -= 1
+        size, at = data[at + 1], at + 2
+        if size > 127:
+            size, at = (size & 127 | data[at] << 7, at + 1) if data[at] < 128 else _varint(data, at - 1)
+        if size > end - at:
+            raise _cut_off()
+        if left < 0:
+            raise _TooMany
+        at += size
+        largest = max(largest, size)
+    room[0] = left
+    return max(largest, max((len(field) for _, field in _fields(memoryview(data)[at:], room)), default=0))
 
 
 def check_size(data: memoryview, shape: str) -> None:
@@ -168,7 +188,7 @@ def _count(
     return count
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: Sequence[int], at: int) -> tuple[int, int]:
     value = shift = 0
     for index in range(at, min(at + 10, len(data))):
         byte = data[index]
@@ -184,6 +204,7 @@ def _cut_off() -> InvalidValue:
 
 
 _STATUS: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
+_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 
 
 AT_ONCE = 2**20
@@ -223,11 +244,10 @@ def spans(body: bytes, *, at_once: int = AT_ONCE, is_sent: bool = True) -> Decod
         MissingExtra: the package for protobuf is not installed.
     """
     known = _messages()
-    if is_sent:
-        check_request(body, "Span")
+    largest = check_request(body, "Span") if is_sent else len(body)
     if len(body) <= at_once:
         try:
-            return _all_spans(known.request.FromString(body), may_be_large=len(body) > SMALL)
+            return _all_spans(known.request.FromString(body), may_be_large=largest > SMALL)
         except known.error:  # a span or an attribute of it is broken
             pass
     decoded = Decoded()
@@ -350,13 +370,15 @@ def _utf8(data: memoryview | None) -> str:
 def _span(item: Any, resource: dict[str, Any], url: str, scope: Scope) -> OtelSpan:
     attributes, over = _attributes(item.attributes)
     events, links, status = item.events, item.links, item.status
-    code, parent = status.code, item.parent_span_id
+    code, trace_id, span_id, parent = status.code, item.trace_id, item.span_id, item.parent_span_id
     cut_off = over or item.dropped_attributes_count or item.dropped_events_count or item.dropped_links_count
-    start_ns, end_ns = times(nanos(item.start_time_unix_nano), nanos(item.end_time_unix_nano))
+    start_ns, end_ns = item.start_time_unix_nano, item.end_time_unix_nano
+    if not (0 < start_ns <= MAX_NS and 0 < end_ns <= MAX_NS):
+        start_ns, end_ns = times(nanos(start_ns), nanos(end_ns))
     return OtelSpan(
-        _id(item.trace_id, 16, "trace_id"),
-        _id(item.span_id, 8, "span_id"),
-        _id(parent, 8, "parent_span_id") if any(parent) else None,
+        trace_id.hex() if len(trace_id) == 16 and trace_id != _NO_TRACE else _id(trace_id, 16, "trace_id"),
+        span_id.hex() if len(span_id) == 8 and span_id != _NO_SPAN else _id(span_id, 8, "span_id"),
+        _id(parent, 8, "parent_span_id") if parent and any(parent) else None,
         item.name,
         start_ns,
         end_ns,
