@@ -15,7 +15,7 @@ from agentspan.model.registration import DEFAULT, References, Registration, Vers
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel.identity import run_id
-from agentspan.otel.mapping.resources import program_of
+from agentspan.otel.mapping.mapped import program_of
 from agentspan.otel.recent_traces import (
     Original,
     Originals,

@@ -24,7 +24,7 @@ from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number
 from agentspan.otel.mapping.judgements import RESULT, scores_in
 from agentspan.otel.mapping.mapped import NO_HINTS, Mapped, begun_type, conversation_of, hints_of, map_span
-from agentspan.otel.mapping.pydantic_ai import is_step
+from agentspan.otel.mapping.sdks import is_step
 from agentspan.otel.processor_traces import (
     Key,
     RunOfTraces,

@@ -25,8 +25,7 @@ from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
 from agentspan.otel.duplicates import Call, as_recorded, call_of, distance, duplicates, only_repeats, twins_of
 from agentspan.otel.identity import caller_id, run_id
 from agentspan.otel.mapping.guesses import begins_run
-from agentspan.otel.mapping.mapped import Mapped, map_span
-from agentspan.otel.mapping.resources import program_of
+from agentspan.otel.mapping.mapped import Mapped, map_span, program_of
 from agentspan.otel.sdk import AtStart, span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import RunName, end_of_run, name_of_process, name_of_trace, run_metadata

@@ -8,8 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from agentspan.otel.mapping.mapped import Mapped, RunFacts
-from agentspan.otel.mapping.resources import Program, program_of
+from agentspan.otel.mapping.mapped import Mapped, Program, RunFacts, program_of
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.capture.credential_search import suspicious
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agentspan.otel.duplicates import Call, call_of, duplicates
-from agentspan.otel.mapping.mapped import Mapped, map_span
-from agentspan.otel.mapping.resources import Program, program_of
+from agentspan.otel.mapping.mapped import Mapped, Program, map_span, program_of
 from agentspan.otel.otlp import json_bodies
 from agentspan.otel.span import Event, Log, OtelSpan, Scope
 from agentspan.otel.traces import Step, in_order, process_key, root_of, trace_key, with_targets

@@ -1,9 +1,10 @@
-"""The record of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run.
+"""Maps a span of OpenTelemetry to its record: type, payload, result, status, error; and facts of its run and process.
 
 To map a span costs too much in the caller. What a span's caller needs to know of it is guessed from the names of its
 attributes, by the same tables.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,13 +20,12 @@ from agentspan.otel.mapping import (
     messages,
     openinference,
     platforms,
-    pydantic_ai,
     sdks,
     traceloop,
 )
 from agentspan.otel.mapping.draft import Draft, Family, Shape, shape_of
 from agentspan.otel.mapping.guesses import guess, is_root_call
-from agentspan.otel.mapping.values import begin_span
+from agentspan.otel.mapping.values import begin_span, text
 from agentspan.otel.span import Event, Log, OtelSpan, Scope
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
@@ -37,7 +37,7 @@ FAMILIES: tuple[Family, ...] = (
     platforms.LANGSMITH,
     sdks.VERCEL,
     sdks.LITELLM,
-    pydantic_ai.FAMILY,
+    sdks.LOGFIRE,
     traceloop.FAMILY,
     sdks.SDK,
 )
@@ -158,7 +158,7 @@ def _mapped(span: OtelSpan, known: tuple[Family, ...] = FAMILIES) -> Mapped:
         "complete" if error is None else "failed",
         _run_facts(draft),
         shape.told_as,
-        pydantic_ai.is_step(span.attributes),
+        sdks.is_step(span.attributes),
     )
 
 
@@ -375,3 +375,45 @@ def begun_type(scope: str, name: str) -> str:
     """Return the schema_name that a span with these names probably has, before its attributes are known."""
     found = guesses.guess(OtelSpan("", "", None, name, 0, None, scope=Scope(scope)))
     return plain_name(name) if found in (None, "custom") else str(found)
+
+
+_NAME, _VERSION, _INSTANCE = "service.name", "service.version", "service.instance.id"
+_UNKNOWN = "unknown_service"
+_LONGEST_KEY = 200
+_PROCESS = ("host.name", "host.id", "container.id", "process.pid", "process.creation.time")
+
+
+class Program(NamedTuple):
+    """A process.
+
+    Attributes:
+        name, version: of its program; `name` is `opentelemetry` where nobody said so.
+        resource: the attributes of the process.
+    """
+
+    name: str
+    version: str | None
+    resource: Mapping[str, Any]
+
+    @property
+    def is_named(self) -> bool:
+        """False if nobody named it, and the SDK put `unknown_service:python` in place of a name."""
+        return not (text(self.resource.get(_NAME)) or _UNKNOWN).startswith(_UNKNOWN)
+
+    @property
+    def key(self) -> str:
+        """A text that can be stored as a name, and tells the process from others if its resource says which it is."""
+        resource = self.resource
+        instance = text(resource.get(_INSTANCE))
+        which = instance or "/".join(str(resource[each]) for each in _PROCESS if resource.get(each) is not None)
+        said = f"{self.name}:{which}"
+        if len(said) <= _LONGEST_KEY and said.isprintable():
+            return said
+        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def program_of(resource: Mapping[str, Any]) -> Program:
+    """Return the process that a resource describes."""
+    said = text(resource.get(_NAME)) or _UNKNOWN
+    name = said.removeprefix(_UNKNOWN).removeprefix(":") or "opentelemetry"
+    return Program(name, text(resource.get(_VERSION)), resource)
