@@ -68,6 +68,13 @@ class guard:  # reads as a statement, as `suppress` does
             self._report(error)
         return True
 
+    def hide(self, error: Exception) -> None:
+        """Hide a fault in an `except Exception`, which costs nothing where there is none: a with-block costs 0.2 µs."""
+        if is_interrupt(error):
+            raise error
+        if self._report is not None:
+            self._report(error)
+
     def __call__(self, function: Callable[P, T]) -> Callable[P, T | None]:
         """Return the function with a guard around each call."""
 

@@ -222,11 +222,11 @@ def twins_of(kept_of: Mapping[str, str]) -> dict[str, list[str]]:
     return found
 
 
-def only_repeats(scope: str, kind: str) -> bool:
+def only_repeats(scope: str, kind: Any) -> bool:
     """Return whether a trace of such spans may only repeat a call of another one: LiteLLM's callback makes such traces.
 
     Args:
         scope: the instrumentor.
-        kind: of the span; a request to LiteLLM's server is no repetition.
+        kind: of the span, by its name or as the SDK has it; a request to LiteLLM's server is no repetition.
     """
-    return scope == LITELLM_SCOPE and kind != "SERVER"
+    return scope == LITELLM_SCOPE and getattr(kind, "name", kind) != "SERVER"

@@ -35,9 +35,9 @@ from agentspan.otel.processor_traces import (
     going_on,
     inner_of,
     is_repetition,
-    join,
+    link_contexts,
     parent_id,
-    part,
+    unlink_contexts,
 )
 from agentspan.otel.sdk import READER, AtEnd, AtStart, Writer, at_end, at_start, attributes_of, span_of
 from agentspan.otel.span import OtelSpan
@@ -66,14 +66,14 @@ class LiveRecording:
         self._waiting: deque[tuple[float, Trace]] = deque()
         self._writer = Writer(recorder.capture)
         self._keeps_raw = recorder.is_open and recorder.destination.is_journaled
-        join(recorder, self._active)
+        link_contexts(recorder, self._active)
 
     def renew(self) -> None:
         """Make new locks in a forked child: another thread of the parent may have held the old ones."""
         self._traces.renew()
 
     def start(self, span: Any) -> None:
-        """Record that a span has started; one that tells of a call again is recorded when it has ended."""
+        """Record that a span has started. A repetition of a call is recorded when it has ended."""
         attributes, start = attributes_of(span), at_start(span)
         if (not attributes or is_step(attributes)) and not is_repetition(start):
             self._begin(span, attributes, start)
@@ -118,17 +118,20 @@ class LiveRecording:
         else:
             self._end(node, span, end, attributes, may_be_judged=may_be_judged)
         if is_root:
-            trace.has_ended = True  # first: a call that is noted after it was settled has it settled again
-        if is_root or parent is None:
+            self._end_trace(trace, span.start_time)
+        elif parent is None:
             inside.calls.settle(span.start_time)
         elif is_call and trace.has_ended:  # it came late
             inside.calls.settle(trace.start_ns)
-        if is_root:
-            self._traces.end(trace)
-            if trace.open:
-                self._waiting.append((time.monotonic() + self._grace_s, trace))
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
+
+    def _end_trace(self, trace: Trace, since_ns: int) -> None:
+        trace.has_ended = True  # first: a call that is noted after it was settled has it settled again
+        trace.inside.calls.settle(since_ns)
+        self._traces.end(trace)
+        if trace.open:
+            self._waiting.append((time.monotonic() + self._grace_s, trace))
 
     def close(self) -> None:
         """Close the spans that have not ended, and end the run of the process."""
@@ -148,7 +151,7 @@ class LiveRecording:
         for inside in self._traces.of_process():
             inside.calls.settle(0)
             end_process_run(inside)
-        part(self.recorder)
+        unlink_contexts(self.recorder)
 
     def _begin(self, span: Any, attributes: dict[str, Any], start: AtStart, around: Span | Run | None = None) -> Span:
         """Begin a span.
@@ -275,21 +278,25 @@ class SpanProcessor(_SpanProcessor):
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
         """Record an active span."""
-        with self._unharmed:
+        try:
             live = self._live if page[0] else None
             if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
                 live = self._usable()
             if live is not None:
                 live.start(span)
+        except Exception as error:
+            self._unharmed.hide(error)
 
     def on_end(self, span: Any) -> None:
         """Record how it ended."""
-        with self._unharmed:
+        try:
             live = self._live if page[0] else None
             if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
                 live = self._usable()
             if live is not None:
                 live.end(span)
+        except Exception as error:
+            self._unharmed.hide(error)
 
     def shutdown(self) -> None:
         """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another.

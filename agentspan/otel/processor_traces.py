@@ -44,7 +44,7 @@ Key = tuple[int, int]
 """The ids of a trace and of a span, as the SDK has them."""
 
 
-def join(recorder: Recorder, active: dict[Key, Span]) -> None:
+def link_contexts(recorder: Recorder, active: dict[Key, Span]) -> None:
     """Have spans that begin under a recorder be inside of the OpenTelemetry span that is current there.
 
     Args:
@@ -68,8 +68,8 @@ def parent_id(run: str, trace_id: str, parent: Any) -> str | None:
     return caller_id(run, named, trace_id, f"{parent.span_id:016x}")
 
 
-def part(recorder: Recorder) -> None:
-    """Undo `join`."""
+def unlink_contexts(recorder: Recorder) -> None:
+    """Undo `link_contexts`."""
     recorder.innermost = recorder.current.get
 
 
@@ -250,7 +250,7 @@ class Trace:
 def is_repetition(start: AtStart) -> bool:
     """Return whether a span may only repeat a call that has ended, in a trace of its own."""
     _, parent, _, kind, scope, _ = start
-    return parent is None and scope is not None and only_repeats(scope.name, getattr(kind, "name", ""))
+    return parent is None and scope is not None and only_repeats(scope.name, kind)
 
 
 class Traces:

@@ -98,23 +98,31 @@ def test_what_an_object_raises_by_itself_is_hidden(recording: Tracer, interrupt:
     assert (span.status, recording.health().failed) == ("complete", 0)
 
 
-def guarded_in_both_ways(report: Callable[[Exception], object] | None) -> Iterator[Callable[[Callable[[], Any]], Any]]:
+def guarded_in_each_way(report: Callable[[Exception], object] | None) -> Iterator[Callable[[Callable[[], Any]], Any]]:
     def as_block(function: Callable[[], Any]) -> Any:
         with guard(report):
             return function()
         return None
 
+    def in_except(function: Callable[[], Any]) -> Any:
+        try:
+            return function()
+        except Exception as error:
+            guard(report).hide(error)
+        return None
+
     yield as_block
+    yield in_except
     yield lambda function: guard(report)(function)()
 
 
 def test_a_guard_hides_and_reports_faults() -> None:
     hidden: list[Exception] = []
-    for guarded in guarded_in_both_ways(hidden.append):
+    for guarded in guarded_in_each_way(hidden.append):
         assert guarded(lambda: 7) == 7
         assert guarded(fail) is None
-    assert [str(error) for error in hidden] == ["of the object's own"] * 2
-    for guarded in guarded_in_both_ways(None):
+    assert [str(error) for error in hidden] == ["of the object's own"] * 3
+    for guarded in guarded_in_each_way(None):
         assert guarded(fail) is None
 
 
@@ -123,7 +131,7 @@ def test_a_guard_hides_no_interrupt(interrupt: Callable[[], None]) -> None:
         raise KeyboardInterrupt
 
     hidden: list[Exception] = []
-    for guarded in guarded_in_both_ways(hidden.append):
+    for guarded in guarded_in_each_way(hidden.append):
         with pytest.raises(Late):
             guarded(interrupt)
         with pytest.raises(KeyboardInterrupt):
