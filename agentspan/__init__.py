@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
     from agentspan.model.pages import Page
     from agentspan.model.resources import AgentInstance, AgentSpan, Control
-    from agentspan.otel.instruments.turning_on import Instrumented, instrument, uninstrument
+    from agentspan.otel.instruments.instrument import Instrumented, instrument, uninstrument
     from agentspan.recording.capture.cards import card_numbers
     from agentspan.recording.capture.limits import Limits
     from agentspan.recording.default import (
@@ -122,7 +122,7 @@ _MODULES = {
     "model.agent_resources": ("Agent", "AgentSchemaVersion", "AgentVersion"),
     "model.pages": ("Page",),
     "model.resources": ("AgentInstance", "AgentSpan", "Control"),
-    "otel.instruments.turning_on": ("Instrumented", "instrument", "uninstrument"),
+    "otel.instruments.instrument": ("Instrumented", "instrument", "uninstrument"),
     "recording.capture.cards": ("card_numbers",),
     "recording.capture.limits": ("Limits",),
     "recording.default": (

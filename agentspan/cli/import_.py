@@ -61,15 +61,15 @@ def command_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *
         sources: the names of the files, and the files.
     """
     from agentspan.errors import InvalidValue
-    from agentspan.otel.files import read
-    from agentspan.otel.importing import import_spans
     from agentspan.otel.otlp.decoded import Decoded
+    from agentspan.otel.otlp.requests import read_file
+    from agentspan.otel.receiving import import_spans
     from agentspan.recording.capture.sent import SentRedaction
 
     total = Decoded()
     for name, source in sources:
         try:
-            for _, found in read(source):
+            for _, found in read_file(source):
                 total.spans += found.spans
                 total.logs += found.logs
                 for reason, count in found.unusable.items():

@@ -172,7 +172,7 @@ def _next(data: bytes, position: int, last: int | None) -> tuple[int, Record] | 
     return None
 
 
-_READERS = {"otel": "agentspan.otel.raw_spans"}
+_READERS = {"otel": "agentspan.otel.sdk"}
 """The module of each reader, by its name in records. It has the functions `begin` and `end`. It is imported when it is
 needed: a process that recovers the journal of another one may never have recorded such spans."""
 

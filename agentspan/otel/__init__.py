@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentspan.otel.forwarding import forward
-    from agentspan.otel.live.processor import SpanProcessor
+    from agentspan.otel.processor import SpanProcessor
     from agentspan.otel.trace_context import extract, inject
 
 __all__ = ["SpanProcessor", "extract", "forward", "inject"]
 
 _LAZY = {
-    "SpanProcessor": "agentspan.otel.live.processor",
+    "SpanProcessor": "agentspan.otel.processor",
     "extract": "agentspan.otel.trace_context",
     "forward": "agentspan.otel.forwarding",
     "inject": "agentspan.otel.trace_context",

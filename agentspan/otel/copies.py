@@ -1,4 +1,4 @@
-"""Stores runs that another agentspan forwarded: as they are there, with their ids (see writing).
+"""Stores runs that another agentspan forwarded: as they are there, with their ids. Module writing sends them.
 
 Every span carries what is known of its run when it was sent, so a run is registered by the first of them. The span of
 the run, which comes last, ends it.
@@ -9,19 +9,17 @@ from typing import Any
 
 from agentspan import clock, ids, jsontext
 from agentspan.errors import DatabaseBusy
-from agentspan.model import registration, schema_versions, spans
-from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit, parted
+from agentspan.model import registration, schema_versions
+from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, ScoreRow
 from agentspan.model.status import FINISH_STATUSES, PURPOSES
 from agentspan.operations.context import ATTEMPTS, Context
-from agentspan.otel import scores
-from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, told_by, told_by_event
+from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, score_in, scores_in
 from agentspan.otel.mapping.values import values_in
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import about_of, name_of, times_of
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import REGISTRY, title_of
+from agentspan.otel.stored_rows import about_of, name_of, refused_puts, score_rows, span_row, store_scores, times_of
+from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.lookup import references, unique
 from agentspan.storage.questions import Find
 
@@ -44,17 +42,17 @@ def is_score(log: Log) -> bool:
     return log.event.name == RESULT and ids.is_pfid(log.event.attributes.get(SCORE_RUN))
 
 
-def store_scores(ctx: Context, found: Iterable[Log]) -> None:
+def store_sent_scores(ctx: Context, found: Iterable[Log]) -> None:
     """Store scores of runs that are here already, and of their spans; of others they are dropped."""
     rows: list[ScoreRow] = []
     for log in found:
         id, span = log.event.attributes[SCORE_RUN], log.event.attributes.get(SCORE_SPAN)
-        told = told_by_event(log.event)
+        told = score_in(log.event)
         _, stored = ctx.storage.ask(Find(id, instance_id=id)).rows.get(id, (None, None))
         if told is not None and isinstance(stored, AgentInstanceRow):
             own = span if ids.is_pfid(span) else None
-            rows += scores.rows_of([told], id, own, ctx.account.partition, ctx.admit_text)
-    scores.store(ctx, rows)
+            rows += score_rows([told], id, own, ctx.account.partition, ctx.admit_text)
+    store_scores(ctx, rows)
 
 
 def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
@@ -71,7 +69,7 @@ def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
         rows = [row for span in of_run if (row := _row(ctx, instance, span)) is not None]
         before = _put(ctx, rows)
         new, known = new + len(rows) - before, known + before
-        scores.store(ctx, [score for span in of_run for score in _scores(ctx, instance, span)])
+        store_scores(ctx, [score for span in of_run for score in _scores(ctx, instance, span)])
         for span in of_run:
             if span.attributes.get(f"{_RUN}status") in _ENDS:
                 ctx.storage.apply([Unit((_end(ctx, instance, span),))], wait_s=ctx.wait_s)
@@ -125,35 +123,19 @@ def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanR
     sent = _parsed(said.get("input.value")) or {}
     if type(sent) is str:
         sent = {"input.value": sent}
-    payload = ctx.admit(jsontext.text_of(sent), sent)
-    value = _parsed(said.get("output.value"))
-    result = None if value is None else ctx.admit(jsontext.text_of(value), value)
     name = name_of(ctx, _text(said, "agentspan.schema_name") or "custom")
-    span_type, times = REGISTRY.resolve(name), times_of(span.start_ns, span.end_ns)
+    times = times_of(span.start_ns, span.end_ns)
     if type(elapsed := said.get("agentspan.duration_ms")) is float:
         times = times._replace(duration_ms=elapsed)
-    plain = None if result is None else result.plain
-    meaning = describe(span_type, name, status, payload.plain, plain, times.duration_ms)
-    cost = said.get("agentspan.cost_usd")
-    meaning = meaning._replace(cost_usd=float(cost)) if type(cost) in (int, float) else meaning  # type: ignore[arg-type]
-    summary = _text(said, "agentspan.summary")
-    put = spans.created(
-        id,
-        instance.agent_id,
-        instance.id,
-        parent if ids.is_pfid(parent) else None,
-        name,
-        _text(said, "agentspan.schema_title") or title_of(span_type, name),
-        status,
-        payload.text,
-        None if result is None else result.text,
-        times,
-        meaning if summary is None else meaning._replace(summary=ctx.admit_text(summary)),
-        clock.now(),
-        sensitive_encoding=payload.is_marked or (0 if result is None else result.is_marked),
-    )
-    row = put.row
-    assert isinstance(row, AgentSpanRow)
+    known: dict[str, Any] = {}
+    cost: Any = said.get("agentspan.cost_usd")
+    if type(cost) in (int, float):
+        known["cost_usd"] = float(cost)
+    if (summary := _text(said, "agentspan.summary")) is not None:
+        known["summary"] = ctx.admit_text(summary)
+    own, title = (id, parent if ids.is_pfid(parent) else None), _text(said, "agentspan.schema_title")
+    values = sent, _parsed(said.get("output.value"))
+    row = span_row(ctx, instance, own, name, status, values, times, clock.now(), title=title, known=known)
     closed = said.get("agentspan.closed_by")
     return row._replace(closed_by=closed, closed_at=row.finished_at) if closed in ("terminated", "abandoned") else row
 
@@ -163,12 +145,12 @@ def _scores(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> list[Sc
 
     Those without an id are in the recorded attributes of a span, and were made scores where it was recorded.
     """
-    told = [each for each in told_by(span) if each.id is not None]
+    told = [each for each in scores_in(span) if each.id is not None]
     if not told:
         return []
     id = span.attributes.get("agentspan.id")
     own = id if ids.is_pfid(id) else None
-    return scores.rows_of(told, instance.id, own, ctx.account.partition, ctx.admit_text)
+    return score_rows(told, instance.id, own, ctx.account.partition, ctx.admit_text)
 
 
 def _tags(ctx: Context, said: Any) -> tuple[str, ...]:
@@ -178,12 +160,8 @@ def _tags(ctx: Context, said: Any) -> tuple[str, ...]:
 
 def _put(ctx: Context, rows: Sequence[AgentSpanRow]) -> int:
     """Commit rows; return how many were stored already."""
-    known = 0
     waiting = [Unit((PutSpans(rows[at : at + BATCH]),)) for at in range(0, len(rows), BATCH)]
-    while waiting:
-        waiting, settled = parted(waiting, ctx.storage.apply(waiting, wait_s=ctx.wait_s))
-        known += sum(isinstance(outcome, Refused) for _, outcome in settled)
-    return known
+    return sum(1 for _ in refused_puts(ctx, waiting))
 
 
 def _end(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> Move:
@@ -216,7 +194,7 @@ def _time(value: Any) -> str | None:
 
 
 def _parsed(text: Any) -> Any:
-    """Return the value of a JSON text; one that is too large as it is, None of what is none."""
+    """Return the value of a JSON text; the text if it is too large to be read, None if it is no JSON."""
     try:
         if type(text) is not str or _is_too_large(text):
             return text if type(text) is str else None

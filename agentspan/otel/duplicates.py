@@ -5,10 +5,11 @@ the tree is the recorded one, and become `custom` spans with `duplicate_of`. The
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentspan.otel.mapping.mapped import ABOUT_SPAN, Mapped, plain_name
+from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan
 
 NEAREST = 64
@@ -80,7 +81,7 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
 
 
 def _placed(ordered: Sequence[Call]) -> list[Call]:
-    """Return calls with what each is beside; those around a call begin before it."""
+    """Return calls with `beside` set. A call that is around another one comes before it."""
     found: dict[str, Call] = {}
     inside = Counter(call.parent for call in ordered)
     for call in ordered:
@@ -193,3 +194,39 @@ def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
         payload=payload,
         result_payload={"error": error} if error is not None else None,
     )
+
+
+def as_recorded(mapped: Mapping[str, Mapped], kept_of: Mapping[str, str], wanted: Iterable[str]) -> dict[str, Mapped]:
+    """Return the records of some spans: of a kept one with the fields of its duplicates, of a duplicate marked as one.
+
+    Args:
+        mapped: spans by their ids in agentspan: the wanted ones, what they repeat, and what repeats them.
+        kept_of: the kept span of each duplicate.
+        wanted: ids.
+    """
+    twins, whole, found = twins_of(kept_of), dict[str, Mapped](), dict[str, Mapped]()
+    for id in wanted:
+        kept = kept_of.get(id, id)
+        if kept not in whole:
+            others = [mapped[twin] for twin in twins.get(kept, ())]
+            whole[kept] = merged(mapped[kept], others) if others else mapped[kept]
+        found[id] = whole[kept] if kept == id else marked(mapped[id], whole[kept], kept)
+    return found
+
+
+def twins_of(kept_of: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the duplicates of each kept span."""
+    found: dict[str, list[str]] = {}
+    for twin, kept in kept_of.items():
+        found.setdefault(kept, []).append(twin)
+    return found
+
+
+def only_repeats(scope: str, kind: Any) -> bool:
+    """Return whether a trace of such spans may only repeat a call of another one: LiteLLM's callback makes such traces.
+
+    Args:
+        scope: the instrumentor.
+        kind: of the span, by its name or as the SDK has it; a request to LiteLLM's server is no repetition.
+    """
+    return scope == LITELLM_SCOPE and getattr(kind, "name", kind) != "SERVER"

@@ -2,21 +2,25 @@
 
 A span is sent when it has finished, and noted when the target has accepted it. If either side dies in between, it is
 sent again, with the same ids: agentspan stores it once. Scores go with their span; one that is given later goes alone.
+A file beside the database notes what each target has accepted.
 """
 
+import hashlib
 import json
 import os
+import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from agentspan import files
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow
 from agentspan.model.status import OPEN
 from agentspan.otel import writing
-from agentspan.otel.forward_cursor import Cursor, SentOfRun, hashed
 from agentspan.otel.otlp.encoding import log_request, trace_request
 from agentspan.otel.sending import NotServed, Sender
 from agentspan.otel.writing import OutgoingRun
@@ -27,6 +31,95 @@ from agentspan.storage.questions import Counts, Find, Query, SpansOf, Tags
 from agentspan.storage.scanning import scan
 from agentspan.storage.scores import history
 
+_TABLE = """
+create table if not exists sent (
+    target text not null, run text not null, spans blob not null, has_run integer not null, primary key (target, run)
+) without rowid
+"""
+_SCORES = """
+create table if not exists sent_scores (
+    target text not null, run text not null, scores blob not null, primary key (target, run)
+) without rowid
+"""
+_SIZE = 10
+"""Bytes that are kept of a span or score: a hash of its id."""
+
+
+class SentOfRun(NamedTuple):
+    """The forwarded part of a run: hashes of the ids of its spans, and whether the span of the run itself."""
+
+    spans: frozenset[bytes] = frozenset()
+    has_run: bool = False
+
+
+def hashed(id: str) -> bytes:
+    """Return the hash of the id of a span or score."""
+    return hashlib.sha256(id.encode()).digest()[:_SIZE]
+
+
+class Cursor:
+    """The forwarded parts of runs, for one target.
+
+    Args:
+        path: the file. It is made if there is none.
+        target: the target's address.
+    """
+
+    def __init__(self, path: Path, target: str) -> None:
+        self._path, self._target = path, target
+        files.ensure(path)
+        with closing(self._open()) as connection:
+            connection.execute(_TABLE)
+            connection.execute(_SCORES)
+
+    def counts(self) -> dict[str, tuple[int, bool]]:
+        """Return how many spans were forwarded of each run, and whether the run itself."""
+        sql = "select run, length(spans), has_run from sent where target = ?"
+        with closing(self._open()) as connection:
+            rows = connection.execute(sql, (self._target,)).fetchall()
+        return {run: (size // _SIZE, bool(has_run)) for run, size, has_run in rows}
+
+    def of(self, run: str) -> SentOfRun:
+        """Return the forwarded part of a run."""
+        sql = "select spans, has_run from sent where target = ? and run = ?"
+        with closing(self._open()) as connection:
+            row = connection.execute(sql, (self._target, run)).fetchone()
+        return SentOfRun() if row is None else SentOfRun(_hashes(row[0]), bool(row[1]))
+
+    def scores(self) -> dict[str, set[bytes]]:
+        """Return hashes of the ids of the scores that were forwarded, by run."""
+        sql = "select run, scores from sent_scores where target = ?"
+        with closing(self._open()) as connection:
+            return {run: {*_hashes(found)} for run, found in connection.execute(sql, (self._target,))}
+
+    def add(self, run: str, spans: Iterable[str], *, with_run: bool, scores: Iterable[str] = ()) -> None:
+        """Note that spans and scores of a run were forwarded, durably."""
+        sql = (
+            "insert into sent values (?, ?, ?, ?) on conflict do update "
+            "set spans = cast(spans || excluded.spans as blob), has_run = max(has_run, excluded.has_run)"
+        )
+        of_scores = (
+            "insert into sent_scores values (?, ?, ?) on conflict do update "
+            "set scores = cast(scores || excluded.scores as blob)"
+        )
+        hashes = b"".join(map(hashed, scores))
+        with closing(self._open()) as connection:
+            connection.execute("begin immediate")
+            connection.execute(sql, (self._target, run, b"".join(map(hashed, spans)), int(with_run)))
+            if hashes:
+                connection.execute(of_scores, (self._target, run, hashes))
+            connection.execute("commit")
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, timeout=30)
+        connection.execute("pragma synchronous = full")
+        return connection
+
+
+def _hashes(found: bytes) -> frozenset[bytes]:
+    return frozenset(found[at : at + _SIZE] for at in range(0, len(found), _SIZE))
+
+
 BATCH = 500
 MAX_BYTES = 4 * 2**20
 """Characters of the payloads of one request, about."""
@@ -36,7 +129,7 @@ SETTLED_S = 600.0
 
 
 class Forwarded(NamedTuple):
-    """The numbers of what a target has accepted.
+    """The numbers of runs, spans and scores that a target has accepted.
 
     Attributes:
         runs: whole runs.
@@ -128,7 +221,7 @@ class _Forwarder:
         yield from _all_runs(self._storage, self._last)
 
     def look(self, runs: Iterator[AgentInstanceRow]) -> None:
-        """Send what of some runs was not sent yet."""
+        """Send the part of some runs that was not sent yet."""
         while batch := list(islice(runs, BATCH)):
             counts = self._storage.ask(Counts([run.id for run in batch]))
             for run in batch:
@@ -165,7 +258,7 @@ class _Forwarder:
         self.spans += len(spans)
 
     def look_at_scores(self, *, only_new: bool = False) -> None:
-        """Send the scores that were given after what they are about was sent.
+        """Send the scores that were given after their run or span was sent.
 
         Args:
             only_new: only those whose ids are greater than all that were seen. Another process may store one with a
@@ -186,7 +279,7 @@ class _Forwarder:
 
     @staticmethod
     def _is_sent(score: ScoreRow, sent: SentOfRun) -> bool:
-        """Return whether what a score is about was sent; else the score goes with it."""
+        """Return whether the run or span of a score was sent; else the score goes with it."""
         return sent.has_run if score.target_type == "agent_instance" else hashed(score.target_id) in sent.spans
 
     def _send_scores(self, run: OutgoingRun, scores: Sequence[ScoreRow]) -> None:

@@ -52,7 +52,7 @@ def run_id(key: str, begun_ns: int, partition: int) -> str:
     """Return the id of a new run.
 
     Args:
-        key: what makes it this run: that of its trace or process (see traces.Run).
+        key: of its trace or process, which tells the run from all others.
         begun_ns: when its first known span began, in nanoseconds since the epoch.
         partition: of the file.
     """

@@ -15,12 +15,29 @@ from agentspan.model.registration import DEFAULT, References, Registration, Vers
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel.identity import run_id
-from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, Named, look_at
-from agentspan.otel.mapping.resources import Program, program_of
-from agentspan.otel.retold import Calls, First, tells_again
+from agentspan.otel.mapping.mapped import program_of
+from agentspan.otel.recent_traces import (
+    Original,
+    Originals,
+    RecentRun,
+    RecentTrace,
+    RecentTraces,
+    is_repetition,
+    look_at,
+)
 from agentspan.otel.span import OtelSpan, Scope
-from agentspan.otel.stored_rows import about_of, metadata_of, name_of, ns_of, stored_mapped
-from agentspan.otel.traces import Step, process_key, rank_of, root_of, trace_key
+from agentspan.otel.stored_rows import about_of, name_of, ns_of, object_of, stored_mapped
+from agentspan.otel.traces import (
+    RunName,
+    Step,
+    conversation,
+    name_of_process,
+    name_of_trace,
+    rank_of,
+    root_of,
+    run_metadata,
+    trace_key,
+)
 from agentspan.otel.w3c import carried
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.lookup import references, unique
@@ -39,13 +56,15 @@ class Placing:
         live: the traces that are remembered; new ones are added.
     """
 
-    def __init__(self, live: LiveTraces) -> None:
-        self._live = live
+    def __init__(self, live: RecentTraces) -> None:
+        self._recent = live
         self._schema = schema_versions.fields_of(REGISTRY.items())
         self._references: dict[tuple[str, str], References] = {}
         self.registered = 0
 
-    def place(self, ctx: Context, traces: Mapping[str, Sequence[Step]], now: str, *, is_whole: bool) -> list[LiveTrace]:
+    def place(
+        self, ctx: Context, traces: Mapping[str, Sequence[Step]], now: str, *, is_whole: bool
+    ) -> list[RecentTrace]:
         """Return the traces of new spans, with their runs.
 
         Args:
@@ -55,27 +74,27 @@ class Placing:
             is_whole: whether no more of these traces is to come, so that a missing root is missed for ever.
         """
         for id in traces:
-            if self._live.get(id) is None:
+            if self._recent.get(id) is None:
                 self.known(ctx, id)
-        calls: Calls | None = None
+        calls: Originals | None = None
         for id, steps in traces.items():
-            if self._live.get(id) is None:
+            if self._recent.get(id) is None:
                 first = None
-                if tells_again(steps):
-                    calls = calls or Calls(self._live.all())
+                if is_repetition(steps):
+                    calls = calls or Originals(self._recent.all())
                     first = calls.first(steps)
                 self._new(ctx, id, steps, now, is_whole=is_whole, first=first)
-        return [trace for id in traces if (trace := self._live.get(id)) is not None]
+        return [trace for id in traces if (trace := self._recent.get(id)) is not None]
 
-    def known(self, ctx: Context, trace_id: str) -> LiveTrace | None:
+    def known(self, ctx: Context, trace_id: str) -> RecentTrace | None:
         """Return a trace of which spans are stored, or None."""
-        trace = self._live.get(trace_id)
+        trace = self._recent.get(trace_id)
         if trace is None:
             row = unique(ctx.storage, OtelTraceRow, id=trace_id)  # `find` looks in each table
             if row is not None:
                 instance = ctx.row(AgentInstanceRow, row.agent_instance_id)
                 trace = self._loaded(ctx, trace_id, instance)
-                self._live.add(trace)
+                self._recent.add(trace)
         return trace
 
     def forget(self) -> None:
@@ -90,7 +109,7 @@ class Placing:
         now: str,
         *,
         is_whole: bool,
-        first: First | None = None,
+        first: Original | None = None,
     ) -> None:
         root = root_of(steps)
         is_root = rank_of(root.span) > 0
@@ -101,40 +120,39 @@ class Placing:
         elif caller is not None:
             run = caller
         elif root.mapped.run.is_own or not (is_root or is_whole):
-            named = named_by(root, program, trace_id, is_root=is_root)
+            named = name_of_trace(root.span, root.mapped.run, is_own=is_root and root.mapped.run.is_own)
             run = self._registered(ctx, named, steps, trace_id, now)
         else:
-            key = process_key(program)
-            named = Named(key, program.name, program.version)
-            run = self._process(ctx, key, program) or self._registered(ctx, named, steps, None, now)
-        trace = LiveTrace(trace_id, run) if first is None else first.trace.beside(trace_id, first.call.id)
+            named = name_of_process(program)
+            run = self._process(ctx, named) or self._registered(ctx, named, steps, None, now)
+        trace = RecentTrace(trace_id, run) if first is None else first.trace.beside(trace_id, first.call.id)
         row = OtelTraceRow(trace_id, run.row.id, now)
         outcome = ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
         if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # another process was faster
             instance = ctx.row(AgentInstanceRow, outcome.stored.agent_instance_id)
             trace = self._loaded(ctx, trace_id, instance)
-        self._live.add(trace)
+        self._recent.add(trace)
 
-    def _carried(self, ctx: Context, steps: Sequence[Step]) -> LiveRun | None:
+    def _carried(self, ctx: Context, steps: Sequence[Step]) -> RecentRun | None:
         """Return the run from which the service of a trace was called; None if it is not stored, or not named."""
         named = carried(next((step.span.trace_state for step in steps if step.span.trace_state), "")).run
         row = None if named is None else unique(ctx.storage, AgentInstanceRow, id=named)
-        return None if row is None else self._live.runs.get(row.id) or live_run(row)
+        return None if row is None else self._recent.runs.get(row.id) or stored_run(row)
 
-    def _process(self, ctx: Context, key: str, program: Program) -> LiveRun | None:
-        known = self._live.processes.get(key)
+    def _process(self, ctx: Context, named: RunName) -> RecentRun | None:
+        known = self._recent.processes.get(named.key)
         if known is not None:
             return known
-        agent = unique(ctx.storage, AgentRow, external_identifier=name_of(ctx, program.name))
+        agent = unique(ctx.storage, AgentRow, external_identifier=name_of(ctx, named.agent))
         if agent is None:
             return None
-        row = unique(ctx.storage, AgentInstanceRow, agent_id=agent.id, external_identifier=key)
-        return None if row is None else live_run(row)
+        row = unique(ctx.storage, AgentInstanceRow, agent_id=agent.id, external_identifier=named.key)
+        return None if row is None else stored_run(row)
 
-    def _loaded(self, ctx: Context, trace_id: str, instance: AgentInstanceRow) -> LiveTrace:
+    def _loaded(self, ctx: Context, trace_id: str, instance: AgentInstanceRow) -> RecentTrace:
         """Return a trace of before: of a run of its own with the spans on which others depend, as they are stored."""
-        run = self._live.runs.get(instance.id) or live_run(instance)
-        trace = LiveTrace(trace_id, run)
+        run = self._recent.runs.get(instance.id) or stored_run(instance)
+        trace = RecentTrace(trace_id, run)
         if not run.is_own:
             return trace
         for row in islice(ctx.storage.ask(SpansOf(instance.id)), MOST_LOADED):
@@ -144,18 +162,20 @@ class Placing:
         trace.written = look_at(trace, ()).looks
         return trace
 
-    def _registered(self, ctx: Context, named: Named, steps: Sequence[Step], trace_id: str | None, now: str) -> LiveRun:
+    def _registered(
+        self, ctx: Context, named: RunName, steps: Sequence[Step], trace_id: str | None, now: str
+    ) -> RecentRun:
         """Store a run, as active."""
         first = steps[0].span
         scopes = dict.fromkeys(step.span.scope.name for step in steps if step.span.scope.name)
-        session, user = (next((s for step in steps if (s := getattr(step.mapped.run, side))), None) for side in _ABOUT)
+        session, user = conversation(steps)
         wanted = Registration(
             run_id(named.key, first.start_ns, ctx.account.partition),
             name_of(ctx, named.agent),
             VersionFields(name_of(ctx, named.version or DEFAULT)),
             self._schema,
             "live",
-            metadata_of(ctx, first.resource, scopes, trace_id),
+            object_of(ctx, run_metadata(first.resource, scopes, trace_id)),
             named.key,
             clock.to_text(first.start_ns),
             minted=True,  # 80 bits of a hash: it is looked for among runs only
@@ -167,9 +187,9 @@ class Placing:
             outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
             if isinstance(outcome, Applied):
                 self.registered += 1
-                return LiveRun(row, trace_id is not None, 0, first.start_ns, 0, named=named)
+                return RecentRun(row, trace_id is not None, 0, first.start_ns, 0, named=named)
             if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow):
-                return live_run(outcome.stored)  # another process was faster
+                return stored_run(outcome.stored)  # another process was faster
             self._references.clear()
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
@@ -188,7 +208,7 @@ class Placing:
             self._references[which] = known
         return changes, put.row
 
-    def renamed(self, ctx: Context, run: LiveRun, named: Named, now: str) -> dict[str, Value]:
+    def renamed(self, ctx: Context, run: RecentRun, named: RunName, now: str) -> dict[str, Value]:
         """Return the columns of a run whose agent is known now, after that agent was stored; none if it is the same."""
         if run.named == named:
             return {}
@@ -224,20 +244,6 @@ class Placing:
             self._references.clear()
 
 
-_ABOUT = ("session", "user")
-
-
-def named_by(root: Step, program: Program, trace_id: str, *, is_root: bool) -> Named:
-    """Return what a trace's run is registered by.
-
-    Args:
-        is_root: whether it is the root of the trace, and not only the first span that is known.
-    """
-    facts = root.mapped.run
-    agent = facts.agent or (root.span.name if is_root and facts.is_own else program.name)
-    return Named(trace_key(trace_id), agent, facts.version or program.version)
-
-
 def stored_step(trace_id: str, row: AgentSpanRow) -> Step:
     """Return a stored span as a step, by its ids in agentspan."""
     mapped = stored_mapped(row)
@@ -247,8 +253,8 @@ def stored_step(trace_id: str, row: AgentSpanRow) -> Step:
     return Step(span, mapped)
 
 
-def live_run(row: AgentInstanceRow, seen_s: float = 0.0) -> LiveRun:
+def stored_run(row: AgentInstanceRow, seen_s: float = 0.0) -> RecentRun:
     """Return a stored run."""
     is_own = (row.external_identifier or "").startswith(trace_key(""))
     root = 2 if is_own and row.status != "active" and row.closed_by is None else 0
-    return LiveRun(row, is_own, root, ns_of(row.started_at), ns_of(row.finished_at), seen_s=seen_s, is_loaded=True)
+    return RecentRun(row, is_own, root, ns_of(row.started_at), ns_of(row.finished_at), seen_s=seen_s, is_loaded=True)

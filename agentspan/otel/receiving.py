@@ -14,23 +14,19 @@ from typing import NamedTuple
 
 from agentspan import clock
 from agentspan.errors import DatabaseBusy, InvalidValue
-from agentspan.model.changes import Put, PutSpans, Refused, Remove, Unit, parted
+from agentspan.model.changes import Put, PutSpans, Remove, Unit
 from agentspan.model.rows import AgentSpanRow, OtelLogRow, ScoreRow
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import copies
-from agentspan.otel.ending import end, is_to_end, open_runs
 from agentspan.otel.identity import span_id
-from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, look_at
-from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
+from agentspan.otel.mapping.judgements import RESULT, score_in, scores_in
 from agentspan.otel.mapping.mapped import joins, map_span, with_logs
 from agentspan.otel.mapping.values import JSON_STARTS, memory_of
-from agentspan.otel.placing import Placing, live_run, stored_step
-from agentspan.otel.retold import tells_again
-from agentspan.otel.scores import rows_of
-from agentspan.otel.scores import store as store_scores
+from agentspan.otel.placing import Placing, stored_run, stored_step
+from agentspan.otel.recent_traces import RecentRun, RecentTrace, RecentTraces, is_repetition, look_at
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import log_of, log_row, rewritten
-from agentspan.otel.trace_changes import TraceChanges, changes_of, moves_of, units_of_run
+from agentspan.otel.stored_rows import log_of, log_row, refused_puts, rewritten, score_rows, store_scores
+from agentspan.otel.trace_changes import TraceChanges, changes_of, end, is_to_end, moves_of, open_runs, units_of_run
 from agentspan.otel.traces import Step, in_order, order, root_span
 from agentspan.storage.questions import Find, Query
 from agentspan.tuning import STANDARD, Tuning
@@ -46,7 +42,7 @@ Logs = Mapping[tuple[str, str], Sequence[Log]]
 
 
 class Stored(NamedTuple):
-    """The counts of what was stored.
+    """The counts of stored runs and spans.
 
     Attributes:
         runs, spans: how many are new.
@@ -70,7 +66,7 @@ class Receiver:
     """Stores the spans of requests in one storage. Threads may share it; one of them stores at a time.
 
     Args:
-        tuning: sizes and times, for tests; see agentspan/tuning.py.
+        tuning: sizes and times, for tests.
     """
 
     def __init__(self, ctx: Context, *, tuning: Tuning = STANDARD) -> None:
@@ -78,7 +74,7 @@ class Receiver:
         self._tuning = tuning
         self._ends = False
         self._lock = threading.Lock()
-        self._live = LiveTraces(tuning.otel_traces)
+        self._live = RecentTraces(tuning.otel_traces)
         self._placing = Placing(self._live)
         self._has_looked = False
 
@@ -103,7 +99,7 @@ class Receiver:
         with self._lock:
             try:
                 runs, new, known = copies.store(self._ctx, copied)
-                copies.store_scores(self._ctx, copied_scores)
+                copies.store_sent_scores(self._ctx, copied_scores)
                 done = self._store(spans, said, is_whole=is_whole)
                 return done._replace(runs=done.runs + runs, spans=done.spans + new, known=done.known + known)
             except BaseException:
@@ -123,7 +119,7 @@ class Receiver:
         with self._lock:
             if not self._has_looked:  # for the runs that another server left open
                 for row in open_runs(self._ctx):
-                    self._live.runs.setdefault(row.id, live_run(row, monotonic()))
+                    self._live.runs.setdefault(row.id, stored_run(row, monotonic()))
                 self._has_looked = True
             self._remove_old_logs()
             idle = filter(is_to_end, self._live.idle(monotonic() - idle_s))
@@ -135,7 +131,7 @@ class Receiver:
                 ended += self._ended(runs)
             return ended
 
-    def _ended(self, runs: Sequence[LiveRun]) -> int:
+    def _ended(self, runs: Sequence[RecentRun]) -> int:
         """End runs in one commit; return how many were active."""
         count = 0
 
@@ -163,8 +159,9 @@ class Receiver:
             more = self._store_portion(portion, logs, is_whole=is_whole)
             done = Stored(*map(sum, zip(done, more, strict=True)))
         self._add_scores(spans, judged)
-        here = {(span.trace_id, span.span_id) for span in spans}
-        self._add_messages({which: found for which, found in logs.items() if which not in here})
+        if logs:
+            here = {(span.trace_id, span.span_id) for span in spans}
+            self._add_messages({which: found for which, found in logs.items() if which not in here})
         if is_whole:
             idle = filter(is_to_end, self._live.idle(monotonic() + 1.0))
             while runs := [*islice(idle, END_TOGETHER)]:
@@ -173,7 +170,10 @@ class Receiver:
 
     def _store_portion(self, spans: Sequence[OtelSpan], logs: Logs, *, is_whole: bool) -> Stored:
         """Map spans and store them. What they were mapped to takes many times the memory that their texts take."""
-        mapped = [Step(span, map_span(span, logs.get((span.trace_id, span.span_id), ()))) for span in spans]
+        if logs:
+            mapped = [Step(span, map_span(span, logs.get((span.trace_id, span.span_id), ()))) for span in spans]
+        else:
+            mapped = [Step(span, map_span(span)) for span in spans]
         steps = [step for step in mapped if step.mapped.is_step]
         traces: dict[str, list[Step]] = {}
         for step in in_order(steps):
@@ -218,7 +218,7 @@ class Receiver:
         self._ctx.storage.group(lambda lent: work(self._ctx.within(lent)), self._ctx.wait_s)
 
     def _apply(self, found: Sequence[TraceChanges], now: str) -> set[str]:
-        """Commit what spans of some traces change; return the ids of the spans that were stored already."""
+        """Commit the changes of some traces; return the ids of the spans that were stored already."""
         rows = {row.id: row for changes in found for row in changes.rows.values()}
         listed = [*rows.values()]
         waiting = [_put(listed[at : at + BATCH]) for at in range(0, len(listed), BATCH)]
@@ -226,19 +226,12 @@ class Receiver:
             waiting += [Unit((move,)) for move in changes.again]
             waiting += units_of_run(changes.before.id, changes.run, now)
         known: set[str] = set()
-        while waiting:
-            outcomes = self._ctx.storage.apply(waiting, wait_s=self._ctx.wait_s)
-            waiting, settled = parted(waiting, outcomes)
-            for unit, outcome in settled:
-                change = unit.changes[0]
-                if not isinstance(outcome, Refused) or not isinstance(change, Put):
-                    continue
-                stored = outcome.stored
-                if not isinstance(stored, AgentSpanRow):
-                    raise _Gone
-                known.add(change.row.id)
-                if stored.closed_by == "abandoned" and rows[change.row.id].closed_by is None:  # its end has come
-                    waiting.append(Unit((rewritten(rows[change.row.id]),)))
+        for put, stored in refused_puts(self._ctx, waiting):
+            if not isinstance(stored, AgentSpanRow):
+                raise _Gone
+            known.add(put.id)
+            if stored.closed_by == "abandoned" and rows[put.id].closed_by is None:  # its end has come
+                waiting.append(Unit((rewritten(rows[put.id]),)))
         self._placing.remove_unused(self._ctx, [changes.before for changes in found if "agent_id" in changes.run])
         return known
 
@@ -258,9 +251,9 @@ class Receiver:
 
     def _add_scores(self, spans: Iterable[OtelSpan], logs: Logs) -> None:
         """Store the scores that spans, and log records of stored ones, tell."""
-        told = {(span.trace_id, span.span_id): found for span in spans if (found := told_by(span))}
+        told = {(span.trace_id, span.span_id): found for span in spans if (found := scores_in(span))}
         for which, of_span in logs.items():
-            found = [each for log in of_span if (each := told_by_event(log.event)) is not None]
+            found = [each for log in of_span if (each := score_in(log.event)) is not None]
             told[which] = [*told.get(which, ()), *found]
         rows: list[ScoreRow] = []
         for (trace_id, span), found in told.items():
@@ -268,7 +261,7 @@ class Receiver:
             if trace is not None:  # else its spans will come
                 run_id = trace.run.row.id
                 own = span_id(run_id, trace_id, span) if span else None
-                rows += rows_of(found, run_id, own, self._ctx.account.partition, self._ctx.admit_text)
+                rows += score_rows(found, run_id, own, self._ctx.account.partition, self._ctx.admit_text)
         store_scores(self._ctx, rows)
 
     def _remove_old_logs(self) -> None:
@@ -294,7 +287,7 @@ class Receiver:
                 self._ctx.storage.apply(units, wait_s=self._ctx.wait_s)
                 trace.written.update(seen.looks)
 
-    def _with_messages(self, trace: LiveTrace, span: str, logs: Sequence[Log]) -> str | None:
+    def _with_messages(self, trace: RecentTrace, span: str, logs: Sequence[Log]) -> str | None:
         """Add messages to a step of a trace, and return its id; None if it is not stored, or has them."""
         id = span_id(trace.run.row.id, trace.id, span)
         step = trace.steps.get(id)
@@ -391,7 +384,7 @@ def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]
     """Yield whole traces, about BATCH spans at a time; those that may tell of calls again after all others."""
     batch: dict[str, list[Step]] = {}
     count = 0
-    again = [trace_id for trace_id, steps in traces.items() if tells_again(steps)]
+    again = [trace_id for trace_id, steps in traces.items() if is_repetition(steps)]
     ordered = [*(trace_id for trace_id in traces if trace_id not in again), *again] if again else traces
     for trace_id in ordered:
         steps = traces[trace_id]
@@ -402,3 +395,13 @@ def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]
         count += len(steps)
     if batch:
         yield batch
+
+
+def import_spans(ctx: Context, found: Iterable[OtelSpan], logs: Iterable[Log] = ()) -> Stored:
+    """Store spans with their runs, which end at once. Spans that are stored already stay as they are.
+
+    Args:
+        found: in any order. A span that comes twice counts once; the one that has ended is taken.
+        logs: the log records of these spans.
+    """
+    return Receiver(ctx).store(found, logs, is_whole=True)

@@ -1,4 +1,8 @@
-"""Spans of OpenTelemetry's SDK as plain data. Reads their attributes only, so that the SDK need not be installed."""
+"""Spans of OpenTelemetry's SDK: as plain data, and as a text in the journal that is mapped when it is drained.
+
+The caller writes the text (5 µs without content), each attribute once; the drain thread maps it (100 µs), by `begin`
+and `end`. Only attributes of spans are read, so the SDK need not be installed.
+"""
 
 import base64
 import math
@@ -6,8 +10,12 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
+from agentspan import jsontext
+from agentspan.journal.records import Begin, End
+from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode, scope_attributes
 from agentspan.otel.w3c import write_state
+from agentspan.recording.capture.capture import Capture
 
 
 def span_of(span: Any) -> OtelSpan:
@@ -65,7 +73,7 @@ kept_attributes = attrgetter("_attributes._dict")
 
 
 def at_start(span: Any) -> AtStart:
-    """Return what a span is when it starts.
+    """Return the facts of a span when it starts.
 
     The SDK's properties are functions in Python, of 640 instructions each: a recorded span asked for 20 of them, a
     tenth of all that it cost. So the attributes behind them are read, and the properties only where those are missing.
@@ -77,7 +85,7 @@ def at_start(span: Any) -> AtStart:
 
 
 def at_end(span: Any) -> AtEnd:
-    """Return what a span is when it has ended; see `at_start`. Its events and links may be given as a deque."""
+    """Return the facts of a span when it has ended, without its properties. Its events and links may be a deque."""
     try:
         return _behind_end(span)
     except AttributeError:
@@ -109,3 +117,193 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
     return int(value) if isinstance(value, int) else str(value)
+
+
+READER = "otel"
+
+
+def attributes_of(span: Any) -> dict[str, Any]:
+    """Return the attributes of a span of the SDK, whose lists are tuples there."""
+    try:
+        found: dict[str, Any] = kept_attributes(span).copy()
+    except AttributeError:
+        found = {} if span.attributes is None else span.attributes.copy()
+    return found
+
+
+Begun = tuple[str, str, dict[str, Any], str]
+"""A span as its begin was written: its name, which the program may change; the text before its times; its attributes,
+and their text."""
+
+
+class Writer:
+    """Writes the texts of spans for one recorder.
+
+    Args:
+        capture: knows the limits, and what may need redaction.
+    """
+
+    def __init__(self, capture: Capture) -> None:
+        self._unchanged = capture.unchanged
+        self._unset: Any = None
+        self._heads: dict[tuple[str, int, int], tuple[str | None, Any]] = {}
+
+    def begin(self, start: AtStart, attributes: dict[str, Any]) -> tuple[str, Begun] | None:
+        """Return the begin of a span as text; None where something in it must be cut or may need redaction.
+
+        Args:
+            attributes: of the span, from `attributes_of`.
+        """
+        _, _, name, kind, scope, start_ns = start
+        found = self._heads.get((name, id(kind), id(scope)))
+        head = self._head(name, kind, scope) if found is None else found[0]
+        written = self._text(attributes) if attributes else "{}"
+        if head is None or written is None:
+            return None
+        return f'{head},"start":{start_ns or 0},"attributes":{written}}}', (name, head, attributes, written)
+
+    def end(
+        self, span: Any, end: AtEnd, attributes: dict[str, Any], begun: Begun | None, start_ns: int
+    ) -> tuple[str, bool] | None:
+        """Return the end of a span as text, and whether it has events, links or a status; None as `begin`.
+
+        Args:
+            begun: as its begin was written, if it was.
+            start_ns: when it started, in nanoseconds since the epoch.
+        """
+        context, _, name, scope, end_ns, status, events, links = end
+        head = begun[1] if begun is not None and begun[0] is name else self._head(name, span.kind, scope)
+        if head is None:
+            return None
+        written = self._written(attributes, begun) if attributes else "{}"
+        if written is None:
+            return None
+        text = f'{head},"start":{start_ns},"end":{end_ns},"attributes":{written}'
+        if status is not self._unset and status is not None and status.is_unset:
+            self._unset = status  # one for all spans that set none; to ask each takes 1,500 instructions
+        is_bare = (status is None or status is self._unset) and not events and not links and not context.trace_state
+        if is_bare and (len(attributes) < LEAST_DROPPED or not span.dropped_attributes):  # most spans
+            return f"{text}}}", False
+        rest = _rest(span, attributes)
+        if not rest:
+            return f"{text}}}", False
+        more = self._unchanged(rest)
+        return None if more is None else (f"{text},{more[1:]}", True)
+
+    def _written(self, attributes: dict[str, Any], begun: Begun | None) -> str | None:
+        """Return attributes as text. Only those are written and searched that came after the begin."""
+        if begun is None or not begun[2]:
+            return self._text(attributes)
+        _, _, before, written = begun
+        new = attributes.copy()
+        for name, value in before.items():
+            if new.pop(name, _MISSING) is not value:  # set once more since then
+                return self._text(attributes)
+        if not new:
+            return written
+        more = self._text(new, written, len(before))
+        return None if more is None else f"{written[:-1]},{more[1:]}"
+
+    def _text(self, attributes: dict[str, Any], before: str = "", members: int = 0) -> str | None:
+        """Return attributes as text; None where they must be cut or may need redaction."""
+        text = self._unchanged(attributes, before, members)
+        if text is None and tuple in map(type, attributes.values()):
+            return self._unchanged(_listed(attributes), before, members)
+        return text
+
+    def _head(self, name: str, kind: Any, scope: Any) -> str | None:
+        """Return the common text of the spans of one name and one instrumentor, written and searched once."""
+        key = (name, id(kind), id(scope))  # an Enum hashes in Python
+        found = self._heads.get(key)
+        if found is None:
+            said = {"name": name, "kind": kind.name}
+            if scope is not None:
+                said["scope"] = [scope.name, scope.version, scope.schema_url]
+                if scope.attributes:
+                    said["scope"].append(about_scope(scope)[3])
+            text = self._unchanged(said)
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            found = self._heads[key] = None if text is None else text[:-1], scope  # which keeps its id
+        return found[0]
+
+
+_MISSING = object()
+HEADS = 1000
+LEAST_DROPPED = 8
+"""Attributes of a span from which on the limits of its provider may have cut some off: nobody sets lower ones."""
+
+
+def _rest(span: Any, attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts that few spans have when they end."""
+    rest: dict[str, Any] = {}
+    status, events, links = span.status, span.events, span.links
+    if status is not None and not status.is_unset:
+        rest["status"] = [status.status_code.name, status.description]
+    if events:
+        rest["events"] = [[each.name, each.timestamp, _listed(each.attributes)] for each in events]
+    if links:
+        rest["links"] = [
+            [
+                f"{each.context.trace_id:032x}",
+                f"{each.context.span_id:016x}",
+                _listed(each.attributes),
+                state_of(each.context),
+            ]
+            for each in links
+        ]
+    if state := state_of(span.context):
+        rest["state"] = state
+    if events or links or (len(attributes) >= LEAST_DROPPED and span.dropped_attributes):
+        names = ("attributes", "events", "links")
+        dropped = {name: count for name in names if (count := getattr(span, f"dropped_{name}", 0))}
+        if dropped:
+            rest["dropped"] = dropped
+    return rest
+
+
+def _listed(attributes: Any) -> dict[str, Any]:
+    found = {} if attributes is None else dict(attributes)
+    return {name: [*value] if type(value) is tuple else value for name, value in found.items()}
+
+
+def begin(text: str) -> Begin:
+    """Return the begin of a span. Its type is a guess if its attributes do not tell it yet."""
+    mapped = map_span(_span_of(jsontext.decode(text)))
+    return begin_of(mapped)
+
+
+def begin_of(mapped: Mapped) -> Begin:
+    """Return the begin of a mapped span."""
+    return Begin(mapped.schema_name, jsontext.encode(mapped.payload)[0])
+
+
+def end(text: str) -> End:
+    """Return the end of a span."""
+    mapped = map_span(_span_of(jsontext.decode(text)))
+    result = None if mapped.result_payload is None else jsontext.encode(mapped.result_payload)[0]
+    return End(mapped.schema_name, mapped.status, jsontext.encode(mapped.payload)[0], result)
+
+
+def _span_of(said: dict[str, Any]) -> OtelSpan:
+    """Return a span as plain data. Its ids are those of its record."""
+    name, version, url, *more = said.get("scope") or ("", "", "")
+    status: StatusCode
+    status, message = said.get("status") or ("UNSET", None)
+    return OtelSpan(
+        "",
+        "",
+        None,
+        said["name"],
+        said["start"] or 0,
+        said.get("end"),
+        said["kind"],
+        status,
+        message,
+        said["attributes"],
+        tuple(Event(each, at or 0, attributes) for each, at, attributes in said.get("events", ())),
+        tuple(Link(*each) for each in said.get("links", ())),
+        Scope(name or "", version or "", url or "", *more),
+        dropped=said.get("dropped", {}),
+        trace_state=said.get("state", ""),
+    )

@@ -1,4 +1,7 @@
-"""Sends requests of OTLP over HTTP, again and again until they are accepted, with growing pauses."""
+"""Sends requests of OTLP over HTTP, again and again until they are accepted, with growing pauses.
+
+It is the only module outside of `serve` that imports the network, as a test checks.
+"""
 
 import gzip
 import http.client
@@ -18,7 +21,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 class ForwardingFailed(AgentspanError):
-    """A target did not accept what was forwarded. Nothing is lost: forwarding goes on from there."""
+    """A target did not accept a request. Nothing is lost: forwarding goes on from there."""
 
     code = "unknown"
 
@@ -53,7 +56,7 @@ class Sender:
     """Sends to one target.
 
     Args:
-        to: see address.
+        to: the target; `/v1/traces` is appended unless it names that already.
         headers: sent with each request.
         tries: how often a request is sent at most; None for as long as it takes.
         pause: waits so many seconds.

@@ -1,4 +1,4 @@
-"""A finished OpenTelemetry span, and a log record, as plain data: what each source of them is turned into.
+"""A finished OpenTelemetry span, and a log record, as plain data: each source of them is turned into these.
 
 Sources are the SDK of a program and the requests of exporters (`otlp/`). Nothing here depends on OpenTelemetry's own
 packages. Ids are lower-case hex, as everywhere in its ecosystem; times are nanoseconds since the Unix epoch. Nothing
@@ -86,7 +86,7 @@ class OtelSpan:
         resource: the attributes of the process.
         schema_url: the version of the conventions of the resource; that of the span is its scope's.
         dropped: how many attributes, events and links the limits of the SDK cut off, by these names; only where any.
-        trace_state: the `tracestate` of its trace (see w3c).
+        trace_state: the `tracestate` header of its trace.
     """
 
     trace_id: str

@@ -1,23 +1,29 @@
-"""The rows that spans of OpenTelemetry become: of a span, of a run and its end, and of a log record that waits."""
+"""The rows that spans of OpenTelemetry become: of a span, of a run and its end, of scores, of a log record that waits.
+
+Rows of scores and of log records have the same ids however often their span comes.
+"""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from agentspan import clock, ids, jsontext
 from agentspan.model import spans
-from agentspan.model.changes import Move
+from agentspan.model.changes import Move, Put, Refused, Unit, parted
 from agentspan.model.registration import DEFAULT
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelLogRow, Value
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelLogRow, Row, ScoreRow, Value
+from agentspan.model.scores import Judgement, score_row
 from agentspan.model.spans import Times
+from agentspan.model.status import FinishStatus
 from agentspan.operations.context import Context
+from agentspan.otel.mapping.judgements import FoundScore
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
+from agentspan.otel.traces import ABANDONED, end_of_run
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import MAX_NAME, REGISTRY, title_of
 from agentspan.text import one_line
 
-ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
 _REWRITTEN = (
     "schema_name",
     "schema_title",
@@ -56,40 +62,80 @@ def row_of(
         status = "failed"
         result = {**(result or {}), "error": (result or {}).get("error", ABANDONED)}
     name = mapped.schema_name if mapped.type != "custom" else name_of(ctx, mapped.schema_name)
-    payload = ctx.admit(jsontext.text_of(mapped.payload), mapped.payload)
-    returned = None if result is None else ctx.admit(jsontext.text_of(result), result)
+    row = span_row(ctx, instance, own, name, status, (mapped.payload, result), times, now)
+    return row if span.end_ns is not None else row._replace(closed_by="abandoned", closed_at=now)
+
+
+def span_row(
+    ctx: Context,
+    instance: AgentInstanceRow,
+    own: tuple[str, str | None],
+    name: str,
+    status: FinishStatus,
+    values: tuple[Any, Any],
+    times: Times,
+    now: str,
+    *,
+    title: str | None = None,
+    known: Mapping[str, Any] | None = None,
+) -> AgentSpanRow:
+    """Return the row of a span that has ended.
+
+    Args:
+        own: its id and its parent's.
+        name: its schema_name, as it may be stored.
+        values: its payload and its result, plain JSON; None for no result.
+        title: of its type, where that is not the title here.
+        known: fields of its meaning that are not derived, such as `summary`.
+    """
+    sent, returned = values
+    payload = ctx.admit(jsontext.text_of(sent), sent)
+    result = None if returned is None else ctx.admit(jsontext.text_of(returned), returned)
     span_type = REGISTRY.resolve(name)
-    plain_result = None if returned is None else returned.plain
-    meaning = describe(span_type, name, status, payload.plain, plain_result, times.duration_ms)
+    plain = None if result is None else result.plain
+    meaning = describe(span_type, name, status, payload.plain, plain, times.duration_ms)
     put = spans.created(
         own[0],
         instance.agent_id,
         instance.id,
         own[1],
         name,
-        title_of(span_type, name),
+        title or title_of(span_type, name),
         status,
         payload.text,
-        None if returned is None else returned.text,
+        None if result is None else result.text,
         times,
-        meaning,
+        meaning._replace(**known) if known else meaning,
         now,
-        sensitive_encoding=payload.is_marked or (0 if returned is None else returned.is_marked),
+        sensitive_encoding=payload.is_marked or (0 if result is None else result.is_marked),
     )
-    row = put.row
-    assert isinstance(row, AgentSpanRow)
-    return row if span.end_ns is not None else row._replace(closed_by="abandoned", closed_at=now)
+    assert isinstance(put.row, AgentSpanRow)
+    return put.row
+
+
+def refused_puts(ctx: Context, waiting: list[Unit]) -> Iterator[tuple[Row, Row | None]]:
+    """Commit units; yield each row that was not put, and the stored one in its place.
+
+    Args:
+        waiting: the units. More may be added while the rows are yielded.
+    """
+    while waiting:
+        waiting[:], settled = parted(waiting, ctx.storage.apply(waiting, wait_s=ctx.wait_s))
+        for unit, outcome in settled:
+            change = unit.changes[0]
+            if isinstance(outcome, Refused) and isinstance(change, Put):
+                yield change.row, outcome.stored
 
 
 def rewritten(row: AgentSpanRow) -> Move:
-    """Return the move that gives a stored span what this row has."""
+    """Return the move that gives a stored span the values of this row."""
     values: dict[str, Value] = {name: getattr(row, name) for name in _REWRITTEN}
     values["updated_at"] = row.updated_at
     return Move("agent_span", row.id, ENDED, values, instance_id=row.agent_instance_id)
 
 
 def stored_mapped(row: AgentSpanRow) -> Mapped:
-    """Return what a stored span records, as far as its row tells."""
+    """Return the record of a stored span, as far as its row has it."""
     result = None if row.result_payload is None else jsontext.decode(row.result_payload)
     payload: dict[str, Any] = jsontext.decode(row.payload)
     type_ = REGISTRY.resolve(row.schema_name).name
@@ -113,35 +159,21 @@ def ns_of(text: str | None) -> int:
 
 def end_of(ctx: Context, mapped: Mapped, *, is_ended: bool, times: Times, now: str) -> dict[str, Value]:
     """Return the columns of the end of a run, which ends as its root did."""
+    end = end_of_run(mapped)
     columns: dict[str, Value] = {
-        "status": mapped.status,
+        "status": end.status,
         "finished_at": times.finished_at,
         "duration_ms": times.duration_ms,
         "closed_by": None,
         "closed_at": None,
     }
-    result = mapped.result_payload or {}
-    if mapped.status == "failed":
-        columns["error"] = object_of(ctx, result.get("error", {}))
-    if result.get("output") is not None:
-        columns["result"] = object_of(ctx, {"output": result["output"]})
+    if end.error is not None:
+        columns["error"] = object_of(ctx, end.error)
+    if end.result is not None:
+        columns["result"] = object_of(ctx, end.result)
     if not is_ended:
         columns |= {"status": "failed", "closed_by": "abandoned", "closed_at": now, "error": object_of(ctx, ABANDONED)}
     return columns
-
-
-def metadata_of(ctx: Context, resource: Mapping[str, Any], scopes: Iterable[str], trace_id: str | None) -> str:
-    """Return the metadata of a run.
-
-    Args:
-        resource: of the process.
-        scopes: the names of its instrumentors.
-        trace_id: of a run that is one trace.
-    """
-    found: dict[str, Any] = {"resource": dict(resource), "scopes": [*scopes]}
-    if trace_id is not None:
-        found["trace_id"] = trace_id
-    return object_of(ctx, {"otel": found})
 
 
 def name_of(ctx: Context, text: str) -> str:
@@ -175,3 +207,43 @@ def log_of(row: OtelLogRow) -> Log:
     """Return the log record of a row."""
     said = jsontext.decode(row.record)
     return Log(row.trace_id, row.span_id, Event(said["name"], row.time_ns, said["attributes"], said["body"]))
+
+
+BATCH = 500
+
+
+def score_rows(
+    told: Iterable[FoundScore], run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
+) -> list[ScoreRow]:
+    """Return the rows of the scores of a span.
+
+    Args:
+        span_id: in agentspan; None of what is told of the run.
+        partition: of the file.
+        admit: returns a text without credentials.
+    """
+    return [_score_row(each, run_id, None if each.is_of_run else span_id, partition, admit) for each in told]
+
+
+def store_scores(ctx: Context, rows: list[ScoreRow]) -> None:
+    """Commit scores; those that are stored already add nothing."""
+    for at in range(0, len(rows), BATCH):
+        ctx.storage.apply([Unit((Put(row),)) for row in rows[at : at + BATCH]], wait_s=ctx.wait_s)
+
+
+def _score_row(
+    told: FoundScore, run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
+) -> ScoreRow:
+    name, value, label, why, source, identifier = told.judged
+    label, why, identifier = (text and admit(text) for text in (label, why, identifier))
+    judged = Judgement(admit(name), value, label, why, source, identifier)
+    target = span_id or run_id
+    id = told.id if told.id is not None and ids.is_pfid(told.id) else _score_id(target, told, judged, partition)
+    type_ = "agent_instance" if span_id is None else "agent_span"
+    return score_row(id, run_id, type_, target, judged, clock.to_text(told.time_ns or clock.wall_ns()))
+
+
+def _score_id(target: str, told: FoundScore, judged: Judgement, partition: int) -> str:
+    """Return the id of a score: of its time and of a hash of its content, so that it is the same each time."""
+    hashed = hashlib.sha256(repr((target, told.time_ns, judged)).encode()).digest()
+    return ids.encode(min(max(told.time_ns // 1_000_000, 0), 2**48 - 1), partition, int.from_bytes(hashed[:10]))

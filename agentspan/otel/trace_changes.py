@@ -1,25 +1,28 @@
-"""Turns new spans of a trace into changes: rows to put, stored spans that look different now, columns of their run."""
+"""Turns new spans of a trace into changes: rows to put, stored spans that look different now, columns of their run.
 
-from collections.abc import Iterable, Mapping, Sequence
+Runs whose root never arrives, and runs of processes, end some time after their last span.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from agentspan import clock
 from agentspan.model.changes import Move, Unit
-from agentspan.model.rows import AgentSpanRow, Value
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow, Value
 from agentspan.operations.context import Context
 from agentspan.otel.identity import caller_id, span_id
-from agentspan.otel.live_traces import LiveRun, LiveTrace, Seen, look_at, matters, slim
 from agentspan.otel.mapping.mapped import Mapped
-from agentspan.otel.mapping.resources import program_of
 from agentspan.otel.mapping.values import values_in
-from agentspan.otel.placing import Placing, named_by
-from agentspan.otel.stored_rows import about_of, end_of, metadata_of, rewritten, row_of, times_of
-from agentspan.otel.traces import Step, rank_of, root_of
+from agentspan.otel.placing import Placing
+from agentspan.otel.recent_traces import RecentRun, RecentTrace, Seen, look_at, matters, slim
+from agentspan.otel.stored_rows import about_of, end_of, ns_of, object_of, rewritten, row_of, stored_mapped, times_of
+from agentspan.otel.traces import RunName, Step, conversation, name_of_trace, rank_of, root_of, run_metadata, trace_key
 from agentspan.otel.w3c import carried
+from agentspan.storage.questions import Find, Query, SpansOf
 
 FINISHED = frozenset({"active", "complete", "failed"})
 """The statuses of a run that its root's end replaces. A terminated one stays terminated."""
-_ABOUT = ("session", "user")
 
 
 @dataclass
@@ -37,7 +40,7 @@ class TraceChanges:
         root: traces.rank_of the run's root, if it is among the new spans; else 0.
     """
 
-    trace: LiveTrace
+    trace: RecentTrace
     rows: dict[str, AgentSpanRow] = field(default_factory=dict)
     again: list[Move] = field(default_factory=list)
     relevant: list[Step] = field(default_factory=list)
@@ -87,8 +90,8 @@ def _memory_of(payload: str) -> int:
     return 2 * len(payload) + 160 * (values_in(payload) - payload.count(", "))
 
 
-def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence[Step], now: str) -> TraceChanges:
-    """Return what spans of a trace change.
+def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequence[Step], now: str) -> TraceChanges:
+    """Return the changes that spans of a trace make.
 
     Args:
         steps: in the order of their starts; those that are known to be stored are left out.
@@ -126,7 +129,7 @@ def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence
     return found
 
 
-def moves_of(ctx: Context, trace: LiveTrace, anew: Mapping[str, Mapped], now: str) -> list[Move]:
+def moves_of(ctx: Context, trace: RecentTrace, anew: Mapping[str, Mapped], now: str) -> list[Move]:
     """Return the moves that store spans of a trace anew, by their ids."""
     moves: list[Move] = []
     for id, mapped in anew.items():
@@ -148,16 +151,15 @@ def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[
     root = root_of(new) if run.is_own and found.trace.above is None else None
     if root is not None and rank_of(root.span) > run.root:
         found.root = rank_of(root.span)
-        named = named_by(root, program_of(root.span.resource), found.trace.id, is_root=True)
+        named = name_of_trace(root.span, root.mapped.run, is_own=root.mapped.run.is_own)
         columns |= placing.renamed(ctx, run, named, now)
         columns |= end_of(ctx, root.mapped, is_ended=root.span.end_ns is not None, times=times, now=now)
         scopes = sorted(run.scopes, key=lambda name: run.scopes[name])
-        columns["metadata"] = metadata_of(ctx, root.span.resource, scopes, found.trace.id)
+        columns["metadata"] = object_of(ctx, run_metadata(root.span.resource, scopes, found.trace.id))
     elif run.row.status in ("complete", "failed"):
         columns |= {"finished_at": times.finished_at, "duration_ms": times.duration_ms}
     ordered = (root, *new) if found.root and root is not None else new
-    for side in _ABOUT:
-        said = next((text for step in ordered if (text := getattr(step.mapped.run, side))), None)
+    for side, said in zip(("session", "user"), conversation(ordered), strict=True):
         columns[side] = _about(run, getattr(run.row, side), about_of(ctx, said), has_root=found.root > 0)
     run.start_ns = first_ns
     if not found.root:  # an end is written in any case: another process may have closed the run meanwhile
@@ -165,14 +167,14 @@ def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[
     found.run = columns
 
 
-def _about(run: LiveRun, stored: Value, said: str | None, *, has_root: bool) -> Value:
+def _about(run: RecentRun, stored: Value, said: str | None, *, has_root: bool) -> Value:
     """Return the session, or the user, of a run: the root's word counts most. Traces of a process may differ: None."""
     if not run.is_own:
         return said if stored == said or not run.end_ns else None
     return said if said is not None and (stored is None or has_root) else stored
 
 
-def _add_scopes(run: LiveRun, steps: Iterable[Step]) -> None:
+def _add_scopes(run: RecentRun, steps: Iterable[Step]) -> None:
     for step in steps:
         name, start_ns = step.span.scope.name, step.span.start_ns
         if name:
@@ -180,7 +182,76 @@ def _add_scopes(run: LiveRun, steps: Iterable[Step]) -> None:
 
 
 def units_of_run(run_id: str, columns: Mapping[str, Value], now: str) -> list[Unit]:
-    """Return the units that set columns of a run. Its spans get its new agent with it (see Move)."""
+    """Return the units that set columns of a run. The storage gives a new agent to its spans, too."""
     if not columns:
         return []
     return [Unit((Move("agent_instance", run_id, FINISHED, {**columns, "updated_at": now}),))]
+
+
+_KEY = trace_key("").partition(":")[0] + ":"
+
+
+class _Outline(NamedTuple):
+    """The part of a stored span that its run's end depends on: a run may have more payloads than fit into memory."""
+
+    started_at: str
+    id: str
+    parent: str | None
+    end_ns: int
+
+
+def _outline(row: AgentSpanRow) -> _Outline:
+    return _Outline(row.started_at or "", row.id, row.parent_span_id, ns_of(row.finished_at))
+
+
+def _row(ctx: Context, id: str, instance_id: str) -> AgentSpanRow:
+    _, row = ctx.storage.ask(Find(id, instance_id=instance_id)).rows[id]
+    assert isinstance(row, AgentSpanRow)
+    return row
+
+
+def is_to_end(run: RecentRun) -> bool:
+    """Return whether a run is active, and no program records it."""
+    return run.row.status == "active" and not run.is_recorded
+
+
+def end(ctx: Context, placing: Placing, run: RecentRun) -> bool:
+    """End a run that is active; return whether it was.
+
+    One whose root is missing ends as its first span did. That is a guess: its root replaces it when it comes. One that
+    a program records goes on.
+    """
+    if not is_to_end(run):
+        return False
+    before, now = run.row, clock.now()
+    has_spans = run.is_own or run.is_loaded
+    spans = [_outline(row) for row in ctx.storage.ask(SpansOf(before.id))] if has_spans else []
+    times = times_of(run.start_ns, max([run.end_ns, *(span.end_ns for span in spans)]) or None)
+    columns: dict[str, Any] = {"finished_at": times.finished_at, "duration_ms": times.duration_ms}
+    columns["status"] = "complete"
+    ids = {span.id for span in spans}
+    tops = [span for span in spans if span.parent not in ids] if run.is_own else []
+    if tops:
+        mapped = stored_mapped(_row(ctx, min(tops).id, before.id))
+        columns |= placing.renamed(ctx, run, _named(ctx, run, mapped), now)
+        columns |= end_of(ctx, mapped, is_ended=True, times=times, now=now)
+        columns |= {"closed_by": "abandoned", "closed_at": now}
+    ctx.storage.apply(units_of_run(before.id, columns, now), wait_s=ctx.wait_s)
+    if "agent_id" in columns:
+        placing.remove_unused(ctx, [before])
+    run.row = before._replace(**columns)
+    return True
+
+
+def _named(ctx: Context, run: RecentRun, mapped: Mapped) -> RunName:
+    """Return the name of a run whose root is missing: that of its first span."""
+    version = ctx.row(AgentVersionRow, run.row.agent_version_id).external_identifier
+    name = mapped.payload.get("name") if mapped.type == "agent" else mapped.payload.get("otel", {}).get("name")
+    return RunName(run.row.external_identifier or "", name if type(name) is str else mapped.schema_name, version)
+
+
+def open_runs(ctx: Context) -> Iterator[AgentInstanceRow]:
+    """Yield the active runs that came from OpenTelemetry."""
+    for row in ctx.storage.ask(Query("agent_instance", {"status": "active"})).rows:
+        if isinstance(row, AgentInstanceRow) and (row.external_identifier or "").startswith(_KEY):
+            yield row

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from agentspan import clock
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentRow, OtelTraceRow
 from agentspan.otel import w3c
@@ -65,7 +65,7 @@ def inject(headers: dict[str, str], *, tracer: Tracer | None = None) -> dict[str
 @overload
 def inject(headers: H, *, tracer: Tracer | None = None) -> H: ...
 def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
-    """Add what is active here to the headers of a request, and return them: another service can go on from there.
+    """Add the active run and span to the headers of a request, and return them: another service can go on from there.
 
         requests.get(url, headers=agentspan.otel.inject({}))
 
@@ -77,16 +77,12 @@ def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
     """
     run = default.current_run() if tracer is None else tracer.current_run()
     span = default.current_span() if tracer is None else tracer.current_span()
-    try:
+    with guard(None if run is None else run.recorder.faults.add):
         parent, state = _outgoing(run, span)
         if parent is not None:
             headers["traceparent"] = w3c.write_parent(parent)
             if state:
                 headers["tracestate"] = w3c.write_state(state)
-    except Exception as error:
-        let_through(error)
-        if run is not None:
-            run.recorder.faults.add(error)
     return headers
 
 
@@ -109,7 +105,7 @@ def extract(headers: Headers, *, tracer: Tracer | None = None) -> "Extracted":
 
 
 class Extracted:
-    """A with-block, also `async with`; see extract. Each is entered once."""
+    """The with-block that `extract` returns, also `async with`. Each is entered once."""
 
     def __init__(self, headers: Headers, tracer: Tracer | None) -> None:
         self._headers = headers
@@ -119,11 +115,8 @@ class Extracted:
 
     def __enter__(self) -> None:
         recorder = default.get_recorder() if self._tracer is None else self._tracer.recorder
-        try:
+        with guard(recorder.faults.add):
             self._enter(recorder)
-        except Exception as error:
-            let_through(error)
-            recorder.faults.add(error)
 
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
@@ -163,7 +156,7 @@ class Extracted:
 
 
 def _outgoing(run: Run | None, span: Span | None) -> tuple[TraceParent | None, State]:
-    """Return what the headers of a request that is sent from here say; None if nothing is active."""
+    """Return the headers of a request that is sent from here, decoded; None if nothing is active."""
     incoming = _incoming.get()
     current = _current_of_otel()
     node: Any = span

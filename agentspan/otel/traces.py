@@ -1,82 +1,26 @@
-"""The spans that are one run: the trace of an agent, of a call of a framework, or of a request.
+"""Decides about traces, for spans of this process and for spans that arrive: their root, their run's name and its end.
 
-All other traces of a process are one run.
+The trace of an agent, of a call of a framework, or of a request is one run. All other traces of a process are one run.
+Pure: the processor gives the decisions to a recorder, the receiver makes rows of them.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from agentspan.otel.duplicates import Call, call_of, duplicates
-from agentspan.otel.mapping.mapped import Mapped
-from agentspan.otel.mapping.resources import Program, program_of
+from agentspan.otel.mapping.mapped import Mapped, Program, RunFacts, program_of
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.capture.credential_search import suspicious
 
+ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
+"""The error of a span, and of a run, whose end never came."""
+
 
 class Step(NamedTuple):
-    """A span, and what agentspan records of it."""
+    """A span with its record in agentspan."""
 
     span: OtelSpan
     mapped: Mapped
-
-
-@dataclass(slots=True)
-class Run:
-    """The spans of one run.
-
-    Attributes:
-        key: tells it from all others: `otel:trace:…` or `otel:process:…`.
-        name, version: of its agent.
-        session, user: of the conversation, if a span says so, and no other trace of the run says something else.
-        steps: in the order of their starts.
-        root: the span that the run is named by; None of a run of many traces.
-        duplicate_of: by the ids of a trace and a span, the id of the span in it that is kept.
-        program: the process.
-    """
-
-    key: str
-    name: str
-    version: str | None
-    program: Program
-    session: str | None = None
-    user: str | None = None
-    steps: list[Step] = field(default_factory=list)
-    root: Step | None = None
-    duplicate_of: dict[tuple[str, str], str] = field(default_factory=dict)
-
-    @property
-    def start_ns(self) -> int:
-        """The time when its first span began."""
-        return self.steps[0].span.start_ns
-
-    @property
-    def end_ns(self) -> int | None:
-        """The time when its last span ended; None if none of them did."""
-        return max((step.span.end_ns for step in self.steps if step.span.end_ns is not None), default=None)
-
-
-def runs_of(steps: Iterable[Step], known: Mapping[str, bool] | None = None) -> list[Run]:
-    """Return the runs that steps belong to. Their order does not matter.
-
-    Args:
-        known: traces of which spans are stored already: whether such a trace is a run of its own.
-    """
-    traces: dict[str, list[Step]] = {}
-    for step in steps:
-        traces.setdefault(step.span.trace_id, []).append(step)
-    runs: dict[str, Run] = {}
-    for trace_id in sorted(traces, key=lambda trace_id: (min(s.span.start_ns for s in traces[trace_id]), trace_id)):
-        trace = in_order(traces[trace_id])
-        trace = with_targets(trace)
-        run = _run_of(trace_id, trace, runs, (known or {}).get(trace_id))
-        run.steps += trace
-        calls: list[Call] = [call for step in trace if (call := call_of(*step)) is not None]
-        run.duplicate_of |= {(trace_id, id): kept for id, kept in duplicates(calls).items()}
-    for run in runs.values():
-        run.steps.sort(key=_order)
-    return list(runs.values())
 
 
 UNKNOWN = "unknown"
@@ -109,11 +53,7 @@ def process_key(program: Program) -> str:
 
 def in_order(steps: Iterable[Step]) -> list[Step]:
     """Return steps in the order of their starts."""
-    return sorted(steps, key=_order)
-
-
-def _order(step: Step) -> tuple[int, int, str, str]:
-    return order(step.span)
+    return sorted(steps, key=lambda step: order(step[0]))
 
 
 def order(span: OtelSpan) -> tuple[int, int, str, str]:
@@ -139,20 +79,73 @@ def rank_of(span: OtelSpan) -> int:
     return 2 if span.parent_span_id is None else int(span.kind == "SERVER")
 
 
-def _run_of(trace_id: str, trace: Sequence[Step], runs: dict[str, Run], is_own: bool | None) -> Run:
-    root = root_of(trace)
-    program, facts = program_of(root.span.resource), root.mapped.run
-    session = next((found for step in (root, *trace) if (found := step.mapped.run.session)), None)
-    user = next((found for step in (root, *trace) if (found := step.mapped.run.user)), None)
-    version = facts.version or program.version
-    if facts.is_own if is_own is None else is_own:
-        key = trace_key(trace_id)
-        name = facts.agent or root.span.name
-        runs[key] = Run(key, name, version, program, session, user, root=root)
-        return runs[key]
-    key = process_key(program)
-    run = runs.setdefault(key, Run(key, program.name, program.version, program))
-    is_first = not run.steps
-    run.session = session if is_first or run.session == session else None
-    run.user = user if is_first or run.user == user else None
-    return run
+class RunName(NamedTuple):
+    """The facts that a run is registered with.
+
+    Attributes:
+        key: tells it from all others: `otel:trace:…` or `otel:process:…`.
+        agent, version: of its agent.
+    """
+
+    key: str
+    agent: str
+    version: str | None
+
+
+def name_of_trace(root: OtelSpan, facts: RunFacts, *, is_own: bool) -> RunName:
+    """Return the name of the run of a trace.
+
+    Args:
+        root: its first span.
+        facts: the facts of that span.
+        is_own: whether the span is the root of a run; without it, or the name of an agent, the program gives the name.
+    """
+    program = program_of(root.resource)
+    agent = facts.agent or (root.name if is_own else program.name)
+    return RunName(trace_key(root.trace_id), agent, facts.version or program.version)
+
+
+def name_of_process(program: Program) -> RunName:
+    """Return the name of the run of a process."""
+    return RunName(process_key(program), program.name, program.version)
+
+
+def run_metadata(
+    resource: Mapping[str, Any], scopes: Iterable[str] | None = None, trace_id: str | None = None
+) -> dict[str, Any]:
+    """Return the metadata of a run.
+
+    Args:
+        resource: of the process.
+        scopes: the names of its instrumentors, once they are known.
+        trace_id: of a run that is one trace.
+    """
+    about: dict[str, Any] = {"resource": dict(resource)}
+    if scopes is not None:
+        about["scopes"] = [*scopes]
+    if trace_id is not None:
+        about["trace_id"] = trace_id
+    return {"otel": about}
+
+
+class RunEnd(NamedTuple):
+    """The end of a run as its root tells it: plain JSON, `error` and `result` None without one."""
+
+    status: Literal["complete", "failed"]
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
+def end_of_run(root: Mapped) -> RunEnd:
+    """Return the end of a run, which ends as its root did."""
+    returned = root.result_payload or {}
+    output = returned.get("output")
+    error = returned.get("error", {}) if root.status == "failed" else None
+    return RunEnd(root.status, None if output is None else {"output": output}, error)
+
+
+def conversation(steps: Iterable[Step]) -> tuple[str | None, str | None]:
+    """Return the session and the user of a run: of each the first that one of its spans has."""
+    facts = [step.mapped.run for step in steps]
+    session = next((found for each in facts if (found := each.session)), None)
+    return session, next((found for each in facts if (found := each.user)), None)

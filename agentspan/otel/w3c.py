@@ -8,7 +8,7 @@ from agentspan import ids
 
 MAX_MEMBERS = 32
 MEMBER = "agentspan"
-"""The name of agentspan's member of a tracestate. Its value is `RUN`, `RUN:SPAN` or `RUN:SPAN:SENT`; see Named."""
+"""The name of agentspan's member of a tracestate. Its value is `RUN`, `RUN:SPAN` or `RUN:SPAN:SENT`."""
 SAMPLED = "01"
 _PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
 _KEY = re.compile(r"[a-z0-9][a-z0-9_*/-]{0,240}(@[a-z][a-z0-9_*/-]{0,13})?\Z")
@@ -40,7 +40,7 @@ class Named(NamedTuple):
 
 
 def read_parent(header: str) -> TraceParent | None:
-    """Return what a `traceparent` says; None of one that is not valid. Versions after 00 may say more at its end."""
+    """Return the place in a `traceparent`; None if it is not valid. Versions after 00 may add to its end."""
     found = _PARENT.match(header.strip(" \t"))
     if found is None or (found[1] == "00" and found[5] is not None):
         return None
@@ -77,11 +77,11 @@ def changed(members: State, value: str | None) -> State:
 
 
 def carried(header: str) -> Named:
-    """Return what a `tracestate` names."""
+    """Return the place in agentspan that a `tracestate` names."""
     return read_member(dict(read_state(header)).get(MEMBER)) if MEMBER in header else Named()
 
 
 def read_member(member: str | None) -> Named:
-    """Return what the value of agentspan's member names."""
+    """Return the place that the value of agentspan's member names."""
     run, span, sent = [*(member or "").split(":"), "", ""][:3]
     return Named(run, span if ids.is_pfid(span) else None, sent or None) if ids.is_pfid(run) else Named()

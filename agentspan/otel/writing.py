@@ -1,8 +1,8 @@
 """Writes runs as OTLP: a run is a trace, with a span for the run itself around those of its steps.
 
 Attributes have the newest names of the GenAI conventions and the kinds of OpenInference. `agentspan.…` holds the rest:
-`agentspan serve` makes the same rows of it, with the same ids (see copies). It was redacted when it was recorded.
-What was recorded of a span of OpenTelemetry, its kind, its events and its links, goes out as it came.
+`agentspan serve` makes the same rows of it, with the same ids (module copies). It was redacted when it was recorded.
+The kind, the events and the links of a recorded span of OpenTelemetry go out as they came.
 """
 
 import re
@@ -121,7 +121,7 @@ def _span(run: OutgoingRun, row: AgentSpanRow) -> dict[str, Any]:
 
 
 def _sendable(payload: Any) -> Any:
-    """Return a payload without what was recorded beside its fields where that is too much; it is in `input.value`."""
+    """Return a payload; without its attributes, events and links if they are too many: `input.value` has them, too."""
     if not isinstance(payload, dict) or _values([payload.get(name) for name in _BESIDE]) <= MOST_VALUES:
         return payload
     return {name: value for name, value in payload.items() if name not in _BESIDE}
@@ -167,7 +167,7 @@ def _written(
 
 
 def _as_recorded(run: OutgoingRun, written: dict[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a span with what was recorded of it beside its attributes, where it is in the form of the recording."""
+    """Return a span with its recorded kind, status, events and links. Parts in another form are left out."""
     otel, dropped = _members(payload.get("otel")), _members(payload.get("dropped"))
     written["kind"] = 1 + (KINDS.index(otel["kind"]) if otel.get("kind") in KINDS else 0)
     if otel.get("status") == "OK" and written["status"]["code"] == _UNSET:
@@ -245,7 +245,7 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _ns(time: Any) -> int:
-    """Return a recorded time in nanoseconds since the epoch; 0 of what is none."""
+    """Return a recorded time in nanoseconds since the epoch; 0 for any other value."""
     try:
         return max(0, ns_of(clock.parse(time)))
     except ValueError:

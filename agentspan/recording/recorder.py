@@ -195,7 +195,7 @@ class Recorder:
         enabled: whether it records.
         current: the innermost span or run that a block of agentspan made active, in each thread and task.
         innermost: returns the node that what begins here is inside of: the current one, or one that is active in the
-            context of another tracing library (see otel.live.contexts).
+            context of another tracing library (see otel.processor_traces).
         capture: makes JSON text of payloads.
         types: the span types that runs are registered with.
         registry: finds a span type by its name.

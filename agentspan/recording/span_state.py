@@ -27,7 +27,7 @@ class SpanState:
         owns_run: whether its run was begun for it alone, and ends with it.
         result_members, error_members: what was set or recorded so far, as JSON members.
         began_ns: the monotonic time when it started, in ns.
-        told: the begin of a span of OpenTelemetry as it was written (see otel.raw_spans).
+        told: the begin of a span of OpenTelemetry as it was written (by otel.sdk).
         payload, started_ns, writer_id, decoded: see SpanFacts.
     """
 

@@ -3,13 +3,15 @@
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentspan.otel.mapping.mapped import Mapped, map_span
+from agentspan.otel.duplicates import Call, call_of, duplicates
+from agentspan.otel.mapping.mapped import Mapped, Program, map_span, program_of
 from agentspan.otel.otlp import json_bodies
 from agentspan.otel.span import Event, Log, OtelSpan, Scope
-from agentspan.otel.traces import Run, Step, runs_of
+from agentspan.otel.traces import Step, in_order, process_key, root_of, trace_key, with_targets
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import fallback
 
@@ -72,6 +74,82 @@ def outline(step: Step) -> str:
 def plain(value: Any) -> Any:
     """A payload as it is read back from the storage."""
     return json.loads(json.dumps(value))
+
+
+@dataclass(slots=True)
+class Run:
+    """The spans of one run, as they should be stored: grouped here without anything that is remembered or stored.
+
+    Attributes:
+        key: tells it from all others: `otel:trace:…` or `otel:process:…`.
+        name, version: of its agent.
+        session, user: of the conversation, if a span says so, and no other trace of the run says something else.
+        steps: in the order of their starts.
+        root: the span that the run is named by; None of a run of many traces.
+        duplicate_of: by the ids of a trace and a span, the id of the span in it that is kept.
+        program: the process.
+    """
+
+    key: str
+    name: str
+    version: str | None
+    program: Program
+    session: str | None = None
+    user: str | None = None
+    steps: list[Step] = field(default_factory=list)
+    root: Step | None = None
+    duplicate_of: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def start_ns(self) -> int:
+        """The time when its first span began."""
+        return self.steps[0].span.start_ns
+
+    @property
+    def end_ns(self) -> int | None:
+        """The time when its last span ended; None if none of them did."""
+        return max((step.span.end_ns for step in self.steps if step.span.end_ns is not None), default=None)
+
+
+def runs_of(steps: Iterable[Step], known: Mapping[str, bool] | None = None) -> list[Run]:
+    """Return the runs that steps belong to. Their order does not matter.
+
+    Args:
+        known: traces of which spans are stored already: whether such a trace is a run of its own.
+    """
+    traces: dict[str, list[Step]] = {}
+    for step in steps:
+        traces.setdefault(step.span.trace_id, []).append(step)
+    runs: dict[str, Run] = {}
+    for trace_id in sorted(traces, key=lambda trace_id: (min(s.span.start_ns for s in traces[trace_id]), trace_id)):
+        trace = in_order(traces[trace_id])
+        trace = with_targets(trace)
+        run = _run_of(trace_id, trace, runs, (known or {}).get(trace_id))
+        run.steps += trace
+        calls: list[Call] = [call for step in trace if (call := call_of(*step)) is not None]
+        run.duplicate_of |= {(trace_id, id): kept for id, kept in duplicates(calls).items()}
+    for run in runs.values():
+        run.steps = in_order(run.steps)
+    return list(runs.values())
+
+
+def _run_of(trace_id: str, trace: Sequence[Step], runs: dict[str, Run], is_own: bool | None) -> Run:
+    root = root_of(trace)
+    program, facts = program_of(root.span.resource), root.mapped.run
+    session = next((found for step in (root, *trace) if (found := step.mapped.run.session)), None)
+    user = next((found for step in (root, *trace) if (found := step.mapped.run.user)), None)
+    version = facts.version or program.version
+    if facts.is_own if is_own is None else is_own:
+        key = trace_key(trace_id)
+        name = facts.agent or root.span.name
+        runs[key] = Run(key, name, version, program, session, user, root=root)
+        return runs[key]
+    key = process_key(program)
+    run = runs.setdefault(key, Run(key, program.name, program.version, program))
+    is_first = not run.steps
+    run.session = session if is_first or run.session == session else None
+    run.user = user if is_first or run.user == user else None
+    return run
 
 
 def trees(spans: Sequence[OtelSpan], logs: Sequence[Log]) -> str:

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from agentspan import Tracer
 from agentspan.otel import SpanProcessor
-from agentspan.otel.instruments.dspy_usage import WRAPPING
+from agentspan.otel.instruments.additions import DSPY
 from tests.otel.fake_packages import importable
 from tests.otel.replaying import spans_in
 
@@ -27,9 +27,9 @@ class BaseLM:
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A model of a package with DSPy's names."""
     with importable(tmp_path / "packages", monkeypatch, "dspy.clients.base_lm", BASE_LM):
-        WRAPPING.turn_on()
+        DSPY.turn_on()
         yield importlib.import_module("dspy.clients.base_lm").BaseLM()
-        WRAPPING.turn_off()
+        DSPY.turn_off()
 
 
 def test_a_call_has_the_tokens_and_the_cost_of_the_history(tmp_path: Path, model: Any) -> None:

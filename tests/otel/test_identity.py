@@ -6,7 +6,7 @@ import pytest
 
 from agentspan import ids
 from agentspan.otel.identity import run_id, span_id, span_id_of_number
-from agentspan.otel.mapping.resources import program_of
+from agentspan.otel.mapping.mapped import program_of
 
 TRACE, SPAN = "ab" * 16, "cd" * 8
 RUN = run_id("otel:trace:" + TRACE, 1_795_614_085_662_391_849, 77)

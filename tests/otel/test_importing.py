@@ -15,11 +15,10 @@ from agentspan.analysis.tree import sums
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
-from agentspan.otel.files import read
-from agentspan.otel.importing import import_spans
-from agentspan.otel.receiving import BATCH, Receiver, Stored
+from agentspan.otel.otlp.requests import read_file
+from agentspan.otel.receiving import BATCH, Receiver, Stored, import_spans
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.traces import Step, runs_of
+from agentspan.otel.traces import Step
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
@@ -27,7 +26,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite.storage import SQLiteStorage
 from tests.cli.calling import call
-from tests.otel.recorded import FOLDER, NAMES, lines_of, recorded, span, steps_of
+from tests.otel.recorded import FOLDER, NAMES, lines_of, recorded, runs_of, span, steps_of
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 
 
@@ -216,7 +215,7 @@ def test_texts_that_no_json_writer_makes(storage: Storage) -> None:
 
 
 def _content(data: bytes) -> tuple[int, int]:
-    found = [decoded for _, decoded in read(io.BytesIO(data))]
+    found = [decoded for _, decoded in read_file(io.BytesIO(data))]
     return sum(len(each.spans) for each in found), sum(len(each.logs) for each in found)
 
 
@@ -247,7 +246,7 @@ def test_forms_of_files(name: str) -> None:
 )
 def test_files_that_are_none(data: bytes, where: str) -> None:
     with pytest.raises(InvalidValue, match=where):
-        list(read(io.BytesIO(data)))
+        list(read_file(io.BytesIO(data)))
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.trace import ProxyTracerProvider
 
 import agentspan
 from agentspan.errors import InvalidValue
-from agentspan.otel.instruments import known, turning_on
+from agentspan.otel.instruments import instrument, known
 from agentspan.otel.instruments.on_import import Waiting
 from tests.otel.fake_packages import packages_in
 from tests.otel.replaying import spans_in
@@ -67,7 +67,7 @@ def test_only_what_is_named_is_turned_on_and_what_is_missing_is_said() -> None:
         agentspan.instrument("dspy")
     with pytest.raises(InvalidValue, match="neither a known framework"):
         agentspan.instrument("opnai")
-    assert turning_on.instrumented() == []
+    assert instrument.instrumented() == []
     assert [each.name for each in agentspan.instrument("OpenAI")] == ["openai"]
 
 

@@ -9,10 +9,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from agentspan import Tracer
-from agentspan.otel import SpanProcessor
+from agentspan.otel import SpanProcessor, processor_traces
 from agentspan.otel.duplicates import call_of
-from agentspan.otel.live import calls as calls_module
-from agentspan.otel.live.recording import LiveRecording
+from agentspan.otel.processor import LiveRecording
 from tests.impatient import at_once, elsewhere
 from tests.otel.replaying import spans_in
 
@@ -35,14 +34,14 @@ def test_a_call_that_ends_just_after_its_trace_was_settled_is_recognised(
     outer = provider.get_tracer("openinference.instrumentation.litellm").start_span("completion", attributes=CHAT)
     around = trace.set_span_in_context(outer)
     late = provider.get_tracer("litellm").start_span("chat m", around, attributes=CHAT)
-    real = calls_module.Calls.settle
+    real = processor_traces.CallsOfRun.settle
 
     def settle(self: Any, since_ns: int) -> None:
         real(self, since_ns)
         if late.is_recording():  # another thread's, before the end of the trace is noted
             late.end()
 
-    monkeypatch.setattr(calls_module.Calls, "settle", settle)
+    monkeypatch.setattr(processor_traces.CallsOfRun, "settle", settle)
     outer.end()
     assert tracer.flush()
     assert sorted(span.schema_name for span in spans_in(tracer.storage)) == ["chat m", "llm"]
@@ -86,15 +85,15 @@ def test_a_call_that_two_threads_compare_at_the_same_moment_is_one_for_both(
     provider.add_span_processor(SpanProcessor(tracer))
     span: Any = provider.get_tracer("openai").start_span("chat m", attributes=CHAT)
     span.end()
-    seen = calls_module._Seen(SimpleNamespace(id="span", parent_span_id=None), span)  # type: ignore[arg-type]
+    seen = processor_traces._Seen(SimpleNamespace(id="span", parent_span_id=None), span)  # type: ignore[arg-type]
     found = list[Any]()
 
     def meanwhile(*args: Any) -> Any:
-        monkeypatch.setattr(calls_module, "call_of", call_of)
+        monkeypatch.setattr(processor_traces, "call_of", call_of)
         elsewhere(lambda: (seen.read(), found.append(seen.call)))
         return call_of(*args)
 
-    monkeypatch.setattr(calls_module, "call_of", meanwhile)
+    monkeypatch.setattr(processor_traces, "call_of", meanwhile)
     seen.read()
     assert found == [seen.call] != [None]
     provider.shutdown()

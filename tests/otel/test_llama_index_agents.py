@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from agentspan import Tracer
 from agentspan.model.rows import AgentRow
 from agentspan.otel import SpanProcessor
-from agentspan.otel.instruments.llama_index_agents import WRAPPING
+from agentspan.otel.instruments.additions import LLAMA_INDEX
 from agentspan.storage.questions import Find
 from tests.otel.fake_packages import importable
 from tests.otel.replaying import runs_in
@@ -29,9 +29,9 @@ def dispatcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
     """A dispatcher of a package with LlamaIndex's names."""
     name = "llama_index_instrumentation.dispatcher"
     with importable(tmp_path / "packages", monkeypatch, name, DISPATCHER):
-        WRAPPING.turn_on()
+        LLAMA_INDEX.turn_on()
         yield importlib.import_module(name).Dispatcher()
-        WRAPPING.turn_off()
+        LLAMA_INDEX.turn_off()
 
 
 def test_the_run_has_the_name_that_the_agent_was_given(tmp_path: Path, dispatcher: Any) -> None:

@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind
 
 import agentspan
 from agentspan.model.rows import AgentSpanRow
-from agentspan.otel.instruments import known, turning_on
+from agentspan.otel.instruments import instrument, known
 from tests.otel.replaying import spans_in
 
 SDK = {
@@ -62,7 +62,7 @@ def sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         path.write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
-    monkeypatch.setattr(turning_on, "version", lambda name: "2.3.0")
+    monkeypatch.setattr(instrument, "version", lambda name: "2.3.0")
     agentspan.configure(tmp_path / "runs.db", raise_errors=True)
     assert agentspan.instrument("mcp") == (agentspan.Instrumented("mcp", "mcp", "2.3.0"),)
     yield importlib.import_module

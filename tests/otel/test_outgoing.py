@@ -15,10 +15,10 @@ import agentspan
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.otel import forwarding, writing
-from agentspan.otel.importing import import_spans
 from agentspan.otel.otlp import json_bodies, protobuf_bodies
 from agentspan.otel.otlp.decoded import MAX_VALUES
 from agentspan.otel.otlp.encoding import trace_request
+from agentspan.otel.receiving import import_spans
 from agentspan.otel.span import Event, Link, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES
 from agentspan.storage.memory import MemoryStorage

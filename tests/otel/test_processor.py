@@ -22,7 +22,7 @@ from agentspan import Tracer
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
-from agentspan.otel.importing import import_spans
+from agentspan.otel.receiving import import_spans
 from agentspan.otel.sdk import span_of
 from agentspan.recording.capture.capture import Capture
 from agentspan.recovery.writers import program_name

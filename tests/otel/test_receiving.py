@@ -15,9 +15,9 @@ from agentspan.model.changes import Applied, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.otel import receiving
-from agentspan.otel.live_traces import MAX_BYTES, LiveTraces
 from agentspan.otel.placing import Placing
 from agentspan.otel.receiving import Receiver, portions
+from agentspan.otel.recent_traces import MAX_BYTES, RecentTraces
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.identity import new_account
@@ -110,7 +110,7 @@ def test_portions_of_a_request_make_the_runs_that_the_whole_one_makes(name: str)
 
 
 def test_remembered_calls_of_a_trace_are_bounded_by_their_memory() -> None:
-    traces = LiveTraces()
+    traces = RecentTraces()
     receiver = Receiver(Context(MemoryStorage(new_account())))
     receiver._live = traces
     receiver._placing = Placing(traces)

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from agentspan.otel.mapping.mapped import map_span
-from agentspan.otel.traces import runs_of
-from tests.otel.recorded import FOLDER, NAMES, outline, recorded, steps_of, trees
+from tests.otel.recorded import FOLDER, NAMES, outline, recorded, runs_of, steps_of, trees
 from tests.otel.whole import expected_type, paths, said_by_calls, spans_of, steps_in, whole
 
 

@@ -8,7 +8,7 @@ import pytest
 from agentspan import Tracer
 from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
-from agentspan.otel.importing import import_spans
+from agentspan.otel.receiving import import_spans
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.memory import MemoryStorage
 from tests.otel.recorded import NAMES, recorded

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from agentspan.otel.mapping.mapped import map_span
-from agentspan.otel.raw_spans import attributes_of
-from agentspan.otel.sdk import at_end, at_start, span_of
+from agentspan.otel.sdk import at_end, at_start, attributes_of, span_of
 
 
 def _span(**changed: Any) -> Any:

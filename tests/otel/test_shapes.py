@@ -1,7 +1,7 @@
 """Shapes of spans: values never change what they tell, and clients cannot fill the memory with them."""
 
-from agentspan.otel.mapping import shapes
-from agentspan.otel.mapping.shapes import Shapes
+from agentspan.otel.mapping import draft
+from agentspan.otel.mapping.draft import Shapes
 from tests.otel.recorded import mapped, span
 
 
@@ -25,9 +25,9 @@ def test_lists_that_names_spell_are_not_shared() -> None:
 
 def test_few_shapes_are_kept() -> None:
     kept = Shapes()
-    for number in range(shapes.MOST + 10):
+    for number in range(draft.MOST_SHAPES + 10):
         kept.of(span({f"name-{number}": 1}))
     assert len(kept) == 10
-    kept.of(span({"n" * (shapes.MOST_CHARACTERS + 1): 1}))
-    kept.of(span({f"name-{number}": 1 for number in range(shapes.LONGEST + 1)}))
+    kept.of(span({"n" * (draft.MOST_CHARACTERS + 1): 1}))
+    kept.of(span({f"name-{number}": 1 for number in range(draft.LONGEST_SHAPE + 1)}))
     assert len(kept) == 10

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from agentspan import Tracer
 from agentspan.otel import SpanProcessor
-from agentspan.otel.instruments.smolagents_runs import WRAPPING
+from agentspan.otel.instruments.additions import SMOLAGENTS
 from tests.otel.fake_packages import importable
 from tests.otel.recorded import exception, mapped
 from tests.otel.replaying import runs_in, spans_in
@@ -30,7 +30,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module of a package with smolagents' names."""
     with importable(tmp_path / "packages", monkeypatch, "smolagents.agents", AGENTS):
         yield importlib.import_module("smolagents.agents")
-        WRAPPING.turn_off()
+        SMOLAGENTS.turn_off()
 
 
 def instrumented(agent: Any, otel: trace.Tracer) -> None:
@@ -63,7 +63,7 @@ def test_a_run_that_raises_ends_with_the_error_and_the_next_is_no_part_of_it(tmp
     provider.add_span_processor(SpanProcessor(tracer))
     agent = module.MultiStepAgent
     instrumented(agent, provider.get_tracer(SCOPE))
-    WRAPPING.turn_on()
+    SMOLAGENTS.turn_on()
     for task in (lambda: int("no number"), lambda: 2, interrupted):
         with suppress(ValueError, KeyboardInterrupt):
             agent().run(task)

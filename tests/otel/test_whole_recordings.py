@@ -16,9 +16,8 @@ from agentspan.model.rows import OtelTraceRow
 from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
 from agentspan.otel.identity import span_id
-from agentspan.otel.importing import import_spans
 from agentspan.otel.otlp.requests import decode
-from agentspan.otel.receiving import Receiver
+from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.serve import create_app

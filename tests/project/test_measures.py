@@ -7,15 +7,15 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 550,
-    "lines of code": 47_535,
+    "files": 522,
+    "lines of code": 47_519,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 145,
-    '"""See …': 246,
+    '"""See …': 242,
     "Protocols": 40,
-    "let_through": 187,
-    "except Exception": 154,
+    "let_through": 170,
+    "except Exception": 146,
     "own modules at import": 1,
     "own modules of a call": 185,
 }

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agentspan import Tracer
+from agentspan.interrupts import guard
 from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import folder_of
 
@@ -95,6 +96,58 @@ def test_what_an_object_raises_by_itself_is_hidden(recording: Tracer, interrupt:
     with recording.span("tool", {"name": Odd(fail)}) as span:
         span.set_result({"output": Odd(fail)})
     assert (span.status, recording.health().failed) == ("complete", 0)
+
+
+def guarded_in_each_way(report: Callable[[Exception], object] | None) -> Iterator[Callable[[Callable[[], Any]], Any]]:
+    def as_block(function: Callable[[], Any]) -> Any:
+        with guard(report):
+            return function()
+        return None
+
+    def in_except(function: Callable[[], Any]) -> Any:
+        try:
+            return function()
+        except Exception as error:
+            guard(report).hide(error)
+        return None
+
+    yield as_block
+    yield in_except
+    yield lambda function: guard(report)(function)()
+
+
+def test_a_guard_hides_and_reports_faults() -> None:
+    hidden: list[Exception] = []
+    for guarded in guarded_in_each_way(hidden.append):
+        assert guarded(lambda: 7) == 7
+        assert guarded(fail) is None
+    assert [str(error) for error in hidden] == ["of the object's own"] * 3
+    for guarded in guarded_in_each_way(None):
+        assert guarded(fail) is None
+
+
+def test_a_guard_hides_no_interrupt(interrupt: Callable[[], None]) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    hidden: list[Exception] = []
+    for guarded in guarded_in_each_way(hidden.append):
+        with pytest.raises(Late):
+            guarded(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            guarded(stop)
+    assert not hidden
+
+
+def test_a_guard_can_be_entered_again_and_passes_on_what_its_report_raises() -> None:
+    def give_up(error: Exception) -> None:
+        raise LookupError from error
+
+    once = guard(give_up)
+    with once, once:
+        pass
+    with pytest.raises(LookupError), once:
+        fail()
 
 
 def test_a_rule_for_redaction_that_is_interrupted_does_not_redact_instead(

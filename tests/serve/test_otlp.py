@@ -14,8 +14,7 @@ import pytest
 
 import agentspan
 from agentspan.operations.context import Context
-from agentspan.otel.importing import import_spans
-from agentspan.otel.receiving import Receiver
+from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.serve import create_app
 from agentspan.storage.identity import new_account

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from agentspan.ids import IdSource
-from agentspan.otel import copies, files
+from agentspan.otel import copies
 from agentspan.otel.otlp import protobuf_bodies
-from agentspan.otel.otlp.compression import plain
 from agentspan.otel.otlp.decoded import MAX_ATTRIBUTES, MAX_ITEMS
 from agentspan.otel.otlp.json_bodies import MAX_MEMBERS
+from agentspan.otel.otlp.requests import plain, read_file
 from agentspan.storage.memory import MemoryStorage
 from tests.otel.recorded import NAMES
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
@@ -265,7 +265,7 @@ def test_a_file_may_have_any_number(tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_bytes(body)
         with (tmp_path / name).open("rb") as file:
-            ((_, decoded),) = files.read(file)
+            ((_, decoded),) = read_file(file)
         assert decoded.rejected == MAX_ITEMS + 1
 
 

@@ -16,8 +16,8 @@ _PREFERRED = ("openinference-", "opentelemetry-instrumentation-genai-", "")
 """How the names of packages begin that have the richer data, the best first: only one records each framework, else
 each call would be recorded twice."""
 NOTES = "AGENTSPAN_RECORD_NOTES"
-"""The file in which programs note what they imported, for `agentspan record`: a kind and a text a line. `site` has it,
-too, for a Python without agentspan."""
+"""The file in which programs note their imports of frameworks, for `agentspan record`: a kind and a text a line. The
+name stands in `site`, too, for a Python without agentspan."""
 
 
 class Framework(NamedTuple):
@@ -109,13 +109,13 @@ class Available(NamedTuple):
 
 
 def available() -> list[Available]:
-    """Return all known frameworks, each with what is installed for it."""
+    """Return all known frameworks, each with its installed instrumentor."""
     found = _instrumentors()
     return [_available(framework, found) for framework in FRAMEWORKS]
 
 
 def named(name: str) -> Available | None:
-    """Return what is installed for a framework, or the instrumentor of any other library with this entry point."""
+    """Return the installed instrumentor of a framework, or of any other library with this entry point."""
     wanted, found = _normal(name), _instrumentors()
     for framework in FRAMEWORKS:
         if wanted in framework.entries:

@@ -1,11 +1,17 @@
-"""Calls a function when a module has been imported. So a program pays only for the frameworks that it uses."""
+"""Calls a function, or wraps functions of a framework, when a module has been imported.
+
+So a program pays only for the frameworks that it uses. A wrapper adds to the spans of an instrumentor; it makes none.
+"""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, NamespaceLoader, PathFinder
 from types import ModuleType
 from typing import Any
+
+from agentspan.interrupts import guard
+from agentspan.recording import default
 
 Then = Callable[[ModuleType], None]
 
@@ -43,7 +49,7 @@ class Waiting(MetaPathFinder):
 
 
 class _Calling(Loader):
-    """A loader that calls a function with what it has loaded. In all else it is the loader that it stands for."""
+    """A loader that calls a function with each loaded module. In all else it is the loader that it stands for."""
 
     def __init__(self, loader: Any, then: Then) -> None:
         self._loader = loader
@@ -53,7 +59,7 @@ class _Calling(Loader):
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """See Loader."""
+        """Create the module as its own loader does."""
         made: ModuleType | None = self._loader.create_module(spec)
         return made
 
@@ -64,3 +70,50 @@ class _Calling(Loader):
         module.__loader__ = self._loader
         self._loader.exec_module(module)
         self._then(module)
+
+
+class Wrapping:
+    """Functions of a framework that are replaced when their modules have been imported.
+
+    Args:
+        modules: by the name of a module, what replaces functions in it. An AttributeError that it raises is of another
+            version of the framework: its spans have nothing added.
+    """
+
+    def __init__(self, modules: Mapping[str, Callable[[Any], None]]) -> None:
+        self._modules = modules
+        self._replaced: list[tuple[Any, str, Any]] = []
+        self._is_on = False
+
+    def turn_on(self) -> None:
+        """Replace functions, now or when their modules have been imported."""
+        self._is_on = True
+        Waiting({name: self._when_imported(wrap) for name, wrap in self._modules.items()})
+
+    def turn_off(self) -> None:
+        """Undo `turn_on`."""
+        self._is_on = False
+        while self._replaced:
+            setattr(*self._replaced.pop())
+
+    def replace(self, owner: Any, name: str, new: Callable[[Any], Any]) -> None:
+        """Replace a function by `new` of it."""
+        before = getattr(owner, name)
+        setattr(owner, name, new(before))
+        self._replaced.append((owner, name, before))
+
+    def _when_imported(self, wrap: Callable[[Any], None]) -> Callable[[ModuleType], None]:
+        def imported(module: ModuleType) -> None:
+            if self._is_on:
+                with unharmed:
+                    wrap(module)
+
+        return imported
+
+
+def _count(error: Exception) -> None:
+    default.get_recorder().faults.add(error)
+
+
+unharmed = guard(_count)
+"""Lets the framework go on whatever happens in a block; a fault of it is counted as one of recording."""

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentspan.otel.mapping import messages
-from agentspan.otel.mapping.draft import Draft
-from agentspan.otel.mapping.shapes import Read
+from agentspan.otel.mapping.draft import Draft, Read
 from agentspan.otel.mapping.values import flag, listed, members, number, parsed, text, whole
 
 PARAMETERS: tuple[tuple[str, tuple[str, ...], Read], ...] = (
@@ -148,7 +147,7 @@ def answer_of(draft: Draft, name: str, value: Any) -> None:
 
 
 def output(draft: Draft, value: Any, *names: str) -> None:
-    """Set what a model answered, from messages in any form."""
+    """Set the answer of a model, from messages in any form."""
     if "output_messages" in draft.result and not names:
         return
     said = messages.said(value)

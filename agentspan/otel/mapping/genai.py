@@ -183,7 +183,7 @@ _OF_2026: dict[str, tuple[Row, ...]] = {
     ),
 }
 NEWEST = _OF_2026
-"""The mapping table with the newest names; spans go out with them (see outgoing)."""
+"""The mapping table with the newest names; spans go out with them."""
 _OF_2024: dict[str, tuple[Row, ...]] = {
     **_OF_2025,
     "llm": (
@@ -286,7 +286,7 @@ def _tool(draft: Draft) -> None:
 
 
 def unwrap(value: Any) -> Any:
-    """Return the result of a tool without what LangChain and LlamaIndex put around it."""
+    """Return the result of a tool without the message that LangChain and LlamaIndex put around it."""
     if type(value) is not dict:
         return value
     if value.keys() <= {"output", "kwargs", "tags"} and "output" in value:

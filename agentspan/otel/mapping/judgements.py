@@ -21,19 +21,19 @@ _FORMS = tuple(
     for scope in ("", "trace.")
     for word in ("annotation", "evaluation")
 )
-"""For each form of OpenInference: what is before the number, what is after it, its first name, whether of the trace."""
+"""For each form of OpenInference: the text before the number and after it, its first name, whether of the trace."""
 _FIRST = frozenset(first for _, _, first, _ in _FORMS)
 _KINDS = {"HUMAN": "human", "LLM": "model", "CODE": "code"}
 MOST = 100
 """Scores of one form that are read of a span."""
 
 
-def may_tell(names: Iterable[str]) -> bool:
+def may_have_scores(names: Iterable[str]) -> bool:
     """Return whether attributes with these names may hold a score."""
     return not _FIRST.isdisjoint(names)
 
 
-class Told(NamedTuple):
+class FoundScore(NamedTuple):
     """A score as a span tells it.
 
     Attributes:
@@ -48,17 +48,19 @@ class Told(NamedTuple):
     id: str | None = None
 
 
-def told_by(span: OtelSpan) -> list[Told]:
+def scores_in(span: OtelSpan) -> list[FoundScore]:
     """Return the scores in the events and attributes of a span (0.3 µs where there are none)."""
-    told = [found for event in span.events if event.name == RESULT and (found := told_by_event(event)) is not None]
     said = span.attributes
+    if not span.events and _FIRST.isdisjoint(said):
+        return []
+    told = [found for event in span.events if event.name == RESULT and (found := score_in(event)) is not None]
     for before, after, first, is_of_run in _FORMS:
         if first in said:
             told += _annotations(said, before, after, is_of_run, span.end_ns or 0)
     return told
 
 
-def told_by_event(event: Event) -> Told | None:
+def score_in(event: Event) -> FoundScore | None:
     """Return the score that an event is; None if it says nothing usable, such as an evaluation that failed."""
     said: Mapping[str, Any] = {**event.attributes, **(event.body if isinstance(event.body, dict) else {})}
     evaluation = {name.removeprefix("gen_ai.evaluation."): value for name, value in said.items()}
@@ -71,7 +73,7 @@ def told_by_event(event: Event) -> Told | None:
         said.get(SCORE_IDENTIFIER),
     )
     id = said.get(SCORE_ID)
-    return None if judged is None else Told(judged, event.time_ns, False, id if isinstance(id, str) else None)
+    return None if judged is None else FoundScore(judged, event.time_ns, False, id if isinstance(id, str) else None)
 
 
 def attributes_of(score: ScoreRow) -> dict[str, Any]:
@@ -93,7 +95,9 @@ def place_of(score: ScoreRow) -> dict[str, Any]:
     return {SCORE_RUN: score.agent_instance_id, SCORE_SPAN: span}
 
 
-def _annotations(said: Mapping[str, Any], before: str, after: str, is_of_run: bool, time_ns: int) -> Iterator[Told]:
+def _annotations(
+    said: Mapping[str, Any], before: str, after: str, is_of_run: bool, time_ns: int
+) -> Iterator[FoundScore]:
     for number in range(MOST):
         start = f"{before}{number}{after}"
         if f"{start}name" not in said:
@@ -102,11 +106,11 @@ def _annotations(said: Mapping[str, Any], before: str, after: str, is_of_run: bo
         name, value, label, why, kind, identifier = (said.get(f"{start}{field}") for field in fields)
         judged = _judgement(name, value, label, why, _KINDS.get(str(kind).upper()), identifier)
         if judged is not None:
-            yield Told(judged, time_ns, is_of_run)
+            yield FoundScore(judged, time_ns, is_of_run)
 
 
 def _judgement(name: Any, value: Any, label: Any, why: Any, source: Any, identifier: Any) -> Judgement | None:
-    """Return a judgement of what another program wrote; None if it says nothing that can be used."""
+    """Return the judgement that another program wrote; None if it has nothing that can be used."""
     is_number = isinstance(value, int | float)
     try:
         return judgement(

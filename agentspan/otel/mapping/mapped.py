@@ -1,43 +1,45 @@
-"""The record of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
+"""Maps a span of OpenTelemetry to its record: type, payload, result, status, error; and facts of its run and process.
 
+To map a span costs too much in the caller. What a span's caller needs to know of it is guessed from the names of its
+attributes, by the same tables.
+"""
+
+import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from agentspan import clock
 from agentspan.otel.mapping import (
     failures,
     genai,
-    langfuse,
-    langsmith,
-    litellm,
+    guesses,
+    judgements,
     messages,
-    mlflow,
     openinference,
-    pydantic_ai,
+    platforms,
     sdks,
     traceloop,
-    vercel,
 )
-from agentspan.otel.mapping.draft import Draft, Family
+from agentspan.otel.mapping.draft import Draft, Family, Shape, shape_of
 from agentspan.otel.mapping.guesses import guess, is_root_call
-from agentspan.otel.mapping.shapes import Shape, shape_of
-from agentspan.otel.mapping.values import begin_span
-from agentspan.otel.span import Event, Log, OtelSpan
+from agentspan.otel.mapping.values import begin_span, text
+from agentspan.otel.span import Event, Log, OtelSpan, Scope
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
 
 FAMILIES: tuple[Family, ...] = (
     openinference.FAMILY,
-    mlflow.FAMILY,
-    langfuse.FAMILY,
-    langsmith.FAMILY,
-    vercel.FAMILY,
-    litellm.FAMILY,
-    pydantic_ai.FAMILY,
+    platforms.MLFLOW,
+    platforms.LANGFUSE,
+    platforms.LANGSMITH,
+    sdks.VERCEL,
+    sdks.LITELLM,
+    sdks.LOGFIRE,
     traceloop.FAMILY,
-    sdks.FAMILY,
+    sdks.SDK,
 )
 """The families before GenAI's. A span can be of several: each field is of the first one that has a value for it."""
 PLAIN = "custom"
@@ -95,13 +97,13 @@ class Mapped(NamedTuple):
 
 
 def map_span(span: OtelSpan, logs: Sequence[Log] = (), *, families: tuple[Family, ...] = FAMILIES) -> Mapped:
-    """Return what agentspan records of a span.
+    """Return the record of a span.
 
     Args:
         span: one that has not ended has no result yet, and its attributes may come later. Its type is then a guess:
             call this again at its end.
         logs: the log records that were emitted in it, which older conventions use for messages.
-        families: those before GenAI's, for tests; see FAMILIES.
+        families: those before GenAI's, for tests; FAMILIES otherwise.
     """
     if logs:
         joined = sorted((log.event for log in logs), key=lambda event: event.time_ns)
@@ -156,7 +158,7 @@ def _mapped(span: OtelSpan, known: tuple[Family, ...] = FAMILIES) -> Mapped:
         "complete" if error is None else "failed",
         _run_facts(draft),
         shape.told_as,
-        pydantic_ai.is_step(span.attributes),
+        sdks.is_step(span.attributes),
     )
 
 
@@ -204,7 +206,7 @@ def _schema_name(span: OtelSpan, type_: str) -> str:
 
 
 def _finish_fields(draft: Draft) -> None:
-    """Set what is not among the attributes: a name from that of the span, the text that an agent ended with."""
+    """Set fields that are no attributes: a name from that of the span, the text that an agent ended with."""
     if draft.type in _NAMED and "name" not in draft.payload:
         draft.payload = {"name": _shortened(draft.span.name), **draft.payload}
     if draft.type == "llm" and "model" not in draft.payload and "response_model" in draft.result:
@@ -265,7 +267,7 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
 
 
 def _said_seldom(span: OtelSpan) -> dict[str, Any]:
-    """Return what most spans leave at its default."""
+    """Return facts that most spans leave at their defaults."""
     found: dict[str, Any] = {}
     if span.kind != "INTERNAL":
         found["kind"] = span.kind
@@ -282,7 +284,7 @@ def _said_seldom(span: OtelSpan) -> dict[str, Any]:
 
 def _is_read(event: Event, is_call: bool) -> bool:
     """Return whether an event became a field, which those with messages do in a call of a model; or says nothing."""
-    return (is_call and event.name in _READ_EVENTS) or event.name in _EMPTY_EVENTS or mlflow.is_chunk(event.name)
+    return (is_call and event.name in _READ_EVENTS) or event.name in _EMPTY_EVENTS or platforms.is_chunk(event.name)
 
 
 def _event(event: Event) -> dict[str, Any]:
@@ -304,3 +306,114 @@ def _run_facts(draft: Draft) -> RunFacts:
         agent = _UNIQUE.sub("", name)
     is_own = is_agent or draft.span.kind == "SERVER" or (agent is not None and draft.type != PLAIN)
     return RunFacts(agent, said.get("version"), said.get("session"), said.get("user"), is_own)
+
+
+_ALL = (*FAMILIES, *genai.VERSIONS)
+_FIELDS = {"run.session": "session", "run.user": "user"}
+_CONVERSATION = tuple(
+    (name, _FIELDS[row.place], row.read)
+    for family in _ALL
+    for row in family.rows.get("*", ())
+    if row.place in _FIELDS
+    for name in row.names
+)
+_CONVERSATION_NAMES = frozenset(name for name, _, _ in _CONVERSATION)
+_MODEL_NAMES = frozenset(
+    name
+    for family in _ALL
+    for row in family.rows.get("llm", ())
+    if row.place in ("payload.model", "result.response_model")
+    for name in row.names
+) | {"llm.input_messages.0.message.role"}  # a call that failed may name no model
+
+
+def conversation_of(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Return the `session` and the `user` of a run, as far as attributes tell them."""
+    found: dict[str, str] = {}
+    for name, field, read in _CONVERSATION:
+        if name in attributes and type(value := read(attributes[name])) is str:
+            found.setdefault(field, value)
+    return found
+
+
+class Hints(NamedTuple):
+    """The facts about a span that follow from the names of its attributes.
+
+    Attributes:
+        may_be_call: whether it may be a call of a model: all that succeed name one.
+        may_be_judged: whether there may be a score among its attributes.
+        names_conversation: whether there may be a session or a user that `conversation_of` reads.
+    """
+
+    may_be_call: bool
+    may_be_judged: bool
+    names_conversation: bool
+
+
+NO_HINTS = Hints(may_be_call=False, may_be_judged=False, names_conversation=False)
+LONGEST = 64
+"""Attributes of a span whose hints are kept: most have fewer, and longer conversations differ in each span."""
+
+
+def hints_of(attributes: Mapping[str, Any]) -> Hints:
+    """Return the hints of a span (0.3 µs: a program has few kinds of spans)."""
+    names = tuple(attributes)
+    return _kept_hints(names) if len(names) <= LONGEST else _hints(names)
+
+
+def _hints(names: tuple[str, ...]) -> Hints:
+    return Hints(
+        not _MODEL_NAMES.isdisjoint(names), judgements.may_have_scores(names), not _CONVERSATION_NAMES.isdisjoint(names)
+    )
+
+
+_kept_hints = lru_cache(256)(_hints)
+
+
+@lru_cache(1024)
+def begun_type(scope: str, name: str) -> str:
+    """Return the schema_name that a span with these names probably has, before its attributes are known."""
+    found = guesses.guess(OtelSpan("", "", None, name, 0, None, scope=Scope(scope)))
+    return plain_name(name) if found in (None, "custom") else str(found)
+
+
+_NAME, _VERSION, _INSTANCE = "service.name", "service.version", "service.instance.id"
+_UNKNOWN = "unknown_service"
+_LONGEST_KEY = 200
+_PROCESS = ("host.name", "host.id", "container.id", "process.pid", "process.creation.time")
+
+
+class Program(NamedTuple):
+    """A process.
+
+    Attributes:
+        name, version: of its program; `name` is `opentelemetry` where nobody said so.
+        resource: the attributes of the process.
+    """
+
+    name: str
+    version: str | None
+    resource: Mapping[str, Any]
+
+    @property
+    def is_named(self) -> bool:
+        """False if nobody named it, and the SDK put `unknown_service:python` in place of a name."""
+        return not (text(self.resource.get(_NAME)) or _UNKNOWN).startswith(_UNKNOWN)
+
+    @property
+    def key(self) -> str:
+        """A text that can be stored as a name, and tells the process from others if its resource says which it is."""
+        resource = self.resource
+        instance = text(resource.get(_INSTANCE))
+        which = instance or "/".join(str(resource[each]) for each in _PROCESS if resource.get(each) is not None)
+        said = f"{self.name}:{which}"
+        if len(said) <= _LONGEST_KEY and said.isprintable():
+            return said
+        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def program_of(resource: Mapping[str, Any]) -> Program:
+    """Return the process that a resource describes."""
+    said = text(resource.get(_NAME)) or _UNKNOWN
+    name = said.removeprefix(_UNKNOWN).removeprefix(":") or "opentelemetry"
+    return Program(name, text(resource.get(_VERSION)), resource)

@@ -64,7 +64,7 @@ def _plain(item: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def said(value: Any) -> Said:
-    """Return what a model answered. `value` is messages in any form, as JSON or as a text."""
+    """Return the answer of a model. `value` is messages in any form, as JSON or as a text."""
     found = messages(value, "assistant")
     texts = [text for message in found if (text := text_of(message))]
     called = [call for message in found if type(message) is dict for call in message.get("tool_calls") or ()]
@@ -80,7 +80,7 @@ def split_system(found: list[Any]) -> tuple[Any, list[Any]]:
 
 
 def text_of(message: Any) -> str:
-    """Return the text of a message: what is said, not what was thought."""
+    """Return the text of a message, without reasoning."""
     content = message.get("content") if type(message) is dict else message
     if type(content) is str:
         return content

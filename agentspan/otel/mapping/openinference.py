@@ -151,6 +151,8 @@ def _message(item: Any) -> Any:
     flat = item.get("message", item) if type(item) is dict else item
     if type(flat) is not dict:
         return flat
+    if "contents" not in flat and "tool_calls" not in flat:  # most messages
+        return {**flat, "content": flat.get("content", ""), "role": flat.get("role", "user")}
     found = {key: value for key, value in flat.items() if key not in ("contents", "tool_calls")}
     calls = [call.get("tool_call", call) for call in _list(flat.get("tool_calls")) if type(call) is dict]
     parts = []
@@ -199,7 +201,7 @@ def _agent(draft: Draft) -> None:
 
 
 def _spoken(draft: Draft, asked: str, answered: str) -> None:
-    """Set input and output; where they are the state of a graph, also what was said in it."""
+    """Set input and output; for the state of a graph, also its messages."""
     for place, name, prefix in ((asked, IN, _IN_MESSAGES), (answered, OUT, _OUT_MESSAGES)):
         value = parsed(draft.get(name))
         if value is not None:

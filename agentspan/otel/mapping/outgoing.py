@@ -1,15 +1,20 @@
 """The attributes with which spans go out: the newest GenAI conventions, and the kind and values of OpenInference.
 
 A field goes out as the attribute that it is read from: the tables are those of `genai` and `sdks`, the other way round.
-What was recorded of a span of OpenTelemetry and became no field goes out as it came.
+Recorded attributes of OpenTelemetry that became no field go out as they came.
+
+Messages go out as those of the GenAI conventions, which are lists of parts. Images, audio and files are parts of type
+`blob`, `uri` or `file` there, whatever a provider calls them. A part that the conventions do not know goes out as it
+is: they allow any type.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from agentspan import jsontext
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.otel.mapping import genai, parts, sdks
+from agentspan.otel.mapping import genai, messages, sdks
 from agentspan.otel.mapping.draft import Row
 from agentspan.otel.mapping.messages import instructions, tools
 from agentspan.otel.mapping.values import begin_span, first, listed, millis, number
@@ -74,11 +79,11 @@ def _reasons(value: Any) -> list[str] | None:
 
 
 def _instructions(value: Any) -> str | None:
-    return _json(parts.instructions(value)) if value else None
+    return _json(_sent_instructions(value)) if value else None
 
 
 def _tools(value: Any) -> str | None:
-    return _json(parts.tools(value))
+    return _json(_sent_tools(value))
 
 
 _WRITERS: Mapping[Callable[[Any], Any], Write] = {
@@ -133,7 +138,7 @@ def name(row: AgentSpanRow, payload: Any) -> str:
 
 
 def kind(row: AgentSpanRow) -> str:
-    """Return the kind of a span that agentspan recorded itself: CLIENT of what asks another process."""
+    """Return the kind of a span that agentspan recorded itself: CLIENT for a request to another process."""
     return "CLIENT" if _type_of(row) in _CLIENTS else "INTERNAL"
 
 
@@ -201,15 +206,15 @@ def _messages(fields: Mapping[str, Any]) -> dict[str, Any]:
         asked = [{"role": "system", "content": fields.get("system")}, *(asked if type(asked) is list else [])]
         said[genai.INSTRUCTIONS] = None
     return said | {
-        genai.INPUT: _json(parts.messages_of(asked)),
-        genai.OUTPUT: _json(parts.messages_of(answered, "assistant")),
+        genai.INPUT: _json(_sent_messages(asked)),
+        genai.OUTPUT: _json(_sent_messages(answered, "assistant")),
     }
 
 
 def _input_and_output(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an agent or a workflow was given and answered, where it is a text or messages."""
+    """Return input and output of an agent or a workflow, where they are a text or messages."""
     sides = ((genai.INPUT, "input", "user"), (genai.OUTPUT, "output", "assistant"))
-    return {name: _json(parts.messages_of(_spoken(fields.get(field)), role)) for name, field, role in sides}
+    return {name: _json(_sent_messages(_spoken(fields.get(field)), role)) for name, field, role in sides}
 
 
 def _spoken(value: Any) -> Any:
@@ -253,3 +258,115 @@ def _type_of(row: AgentSpanRow) -> str:
     if found in _KINDS or found in _CLIENTS:
         return found
     return row.schema_name if row.schema_name in _KINDS else "custom"
+
+
+_MODALITIES = {
+    "image_url": "image",
+    "input_image": "image",
+    "image": "image",
+    "input_audio": "audio",
+    "audio": "audio",
+    "video_url": "video",
+    "video": "video",
+    "file": "document",
+    "input_file": "document",
+    "document": "document",
+    "inline_data": "image",
+    "file_data": "document",
+}
+"""The types of parts of providers, and the modality of each without a media type."""
+_HOLDERS = ("image_url", "video_url", "input_audio", "source", "file", "inline_data", "file_data")
+"""Members that hold the members below, in an object of their own."""
+_ADDRESSES = ("url", "image_url", "video_url", "file_url", "file_uri")
+_MEDIA_DATA = ("data", "file_data")
+_MEDIA_TYPES = ("media_type", "mime_type")
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.=+-]*)*;base64,")
+_FORMATS = {"mp3": "audio/mpeg"}
+
+
+def _sent_messages(value: Any, role: str = "user") -> list[dict[str, Any]] | None:
+    """Return messages in any known form, or a text, as messages of the conventions; None if there are none."""
+    if type(value) is str and value:
+        return [_message({"role": role, "content": value})]
+    found = messages.messages(value, role) if type(value) is list else []
+    return [_message(said) for said in found if type(said) is dict] or None
+
+
+def _sent_instructions(value: Any) -> list[dict[str, Any]]:
+    """Return system instructions as parts."""
+    return [_part(each) for each in (value if type(value) is list else [value])]
+
+
+def _sent_tools(value: Any) -> Any:
+    """Return definitions of tools, each with its name beside its type and not in a member `function`."""
+    return [_tool(each) for each in value] if type(value) is list else value
+
+
+def _part(said: Any) -> dict[str, Any]:
+    """Return a part of a message as the conventions have it."""
+    if type(said) is not dict:
+        return {"type": "text", "content": said}
+    kind = said.get("type")
+    if kind in ("text", "reasoning") and type(said.get("text")) is str:
+        return {"type": kind, "content": said["text"]}
+    if type(kind) is not str:
+        kind = next((name for name in _HOLDERS if name in said), "text")
+    if kind in _MODALITIES and "modality" not in said and (found := _media(said, _MODALITIES[kind])) is not None:
+        return found
+    return {**said, "type": kind}
+
+
+def _message(said: Mapping[str, Any]) -> dict[str, Any]:
+    about = {name: said[name] for name in ("name", "finish_reason") if name in said}
+    if "content" not in said and "tool_calls" not in said:  # no message, but an item between messages
+        return {"role": said.get("role", "assistant"), "parts": [_part(said)]}
+    return {"role": said.get("role", "user"), "parts": [*_parts(said)], **about}
+
+
+def _parts(said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    content, calls = said.get("content"), said.get("tool_calls")
+    if said.get("role") == "tool":
+        yield {"type": "tool_call_response", "id": said.get("tool_call_id"), "response": content}
+    elif content:
+        yield from map(_part, content if type(content) is list else [content])
+    for call in calls if type(calls) is list else ():
+        if type(call) is dict:
+            yield {"type": "tool_call", **messages.tool_call(call)}
+
+
+def _media(said: Mapping[str, Any], modality: str) -> dict[str, Any] | None:
+    """Return a part with bytes, an address or the id of a file; None of one that has none of them."""
+    inner = {**said, **next((said[name] for name in _HOLDERS if type(said.get(name)) is dict), {})}
+    media_type = _first(inner, _MEDIA_TYPES)
+    if media_type is None and type(inner.get("format")) is str:
+        media_type = _FORMATS.get(inner["format"], f"{modality}/{inner['format']}")
+    found, address = _first(inner, _MEDIA_DATA), _first(inner, _ADDRESSES)
+    if (match := _DATA_URL.match(found or address or "")) is not None:
+        media_type, found = match[1], (found or address or "")[match.end() :]
+    about = {"modality": _modality(media_type) or modality} | ({"mime_type": media_type} if media_type else {})
+    if found is not None:
+        return {"type": "blob", **about, "content": found}
+    if address is not None:
+        return {"type": "uri", **about, "uri": address}
+    id = inner.get("file_id")
+    return {"type": "file", **about, "file_id": id} if type(id) is str else None
+
+
+def _modality(media_type: str | None) -> str | None:
+    main = (media_type or "").partition("/")[0]
+    return main if main in ("image", "audio", "video") else "document" if media_type else None
+
+
+def _first(said: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    return next((said[name] for name in names if type(said.get(name)) is str), None)
+
+
+def _tool(said: Any) -> Any:
+    """Return OpenAI's `{"type": "function", "function": {…}}`, or Anthropic's form, with the members side by side."""
+    if type(said) is not dict:
+        return said
+    inner = said["function"] if type(said.get("function")) is dict else said
+    found = {"type": said.get("type") or "function", **inner}
+    if "parameters" not in found and "input_schema" in found:
+        found["parameters"] = found.pop("input_schema")
+    return found

@@ -120,14 +120,14 @@ def _rest(draft: Draft) -> None:
         _embedding(draft)
     elif draft.type == "handoff":
         to_agent = draft.span.name.rpartition("→")[2].strip().removesuffix(".handoff")
-        draft.put("payload.to_agent", to_agent or None)  # it says `unknown` (see traces)
+        draft.put("payload.to_agent", to_agent or None)  # traces.with_targets looks for the agent of an unknown one
     elif draft.type in ("agent", "chain"):
         _inner(draft, "payload.input", _IN, "inputs")
         _inner(draft, "result.output", _OUT, "outputs")
 
 
 def _inner(draft: Draft, place: str, name: str, member: str) -> None:
-    """Set a field from what LangChain's callback was given: its `inputs` or `outputs`; the rest stays an attribute."""
+    """Set a field from the `inputs` or `outputs` of LangChain's callback; the rest stays an attribute."""
     value = decoded(draft.get(name))
     if type(value) is dict and member in value:
         draft.put(place, messages.state(value[member]) or value[member])
@@ -215,7 +215,7 @@ def _llm(draft: Draft) -> None:
 
 
 def _llama_index_call(draft: Draft) -> None:
-    """Read a call of LlamaIndex: attributes of GenAI tell of a chat, and what it gave and got of a completion."""
+    """Read a call of LlamaIndex: a chat has attributes of GenAI, a completion its input and output."""
     asked, answered = _asked(draft.span), members(draft.get(_OUT)) or {}
     if (prompt := text(asked.get("prompt"))) is not None:
         draft.put("payload.messages", [{"role": "user", "content": prompt}])

@@ -15,13 +15,13 @@ from agentspan import jsontext
 MAX_LITERAL = 20_000
 """Characters of a text that is read as Python's notation, at most: Python's own parser takes 100 bytes for each."""
 MAX_NESTED = 100
-"""Brackets in brackets of a text that is read, at most: what is deeper stays a text, in JSON, too."""
+"""Brackets in brackets of a text that is read, at most: a deeper value stays a text, in JSON, too."""
 MAX_VALUES = 100_000
 """Values of a JSON text that is read, at most: one with more stays a text. A message of it takes 330 bytes in memory,
 and may have taken five; and the parser is one call, in which no other thread runs."""
 BYTES_OF_VALUE = 330
 MAX_OF_SPAN = 3 * MAX_VALUES
-"""The same of all texts of a span. One that several families read counts as often."""
+"""Values of all JSON texts of a span, at most. A text that several families read counts as often."""
 SHORT = 1000
 """Characters of a text whose values are not counted: each takes two of them at least."""
 JSON_STARTS = frozenset('{["( \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f')

@@ -1,4 +1,4 @@
-"""The answers to exporters: an empty one, one that names what could not be used, and an error's `Status`.
+"""The answers to exporters: an empty one, one that counts the unusable spans, and an error's `Status`.
 
 In the content type of the request. The messages are small, so they are written without the package for protobuf.
 """

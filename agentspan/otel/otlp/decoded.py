@@ -66,6 +66,8 @@ def check_objects(body: bytes) -> None:
     Raises:
         InvalidValue: it does.
     """
+    if len(body) <= MAX_OBJECTS:  # to count them takes 0.3 ms a megabyte
+        return
     if body.count(b"{") > MAX_OBJECTS or body.count(b"[") > MAX_OBJECTS:
         raise InvalidValue("body", f"has more than {MAX_OBJECTS:,} JSON objects or lists; send fewer spans at once")
 

@@ -29,7 +29,7 @@ MAX_ELEMENTS = 1_000_000
 """Members, and elements of lists: so many texts that differ take it 0.12 s."""
 _HEX = frozenset("0123456789abcdef")
 _STATUS: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
-_MAX_NS = 253_402_300_799_000_000_000  # the end of the year 9999
+MAX_NS = 253_402_300_799_000_000_000  # the end of the year 9999
 
 
 def spans(body: bytes) -> Decoded:
@@ -83,7 +83,7 @@ def spans_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
     """Return the spans of a parsed request.
 
     Args:
-        is_sent: see protobuf_bodies.spans.
+        is_sent: whether it came from a client, and not from a file of one's own, which may hold any number.
 
     Raises:
         InvalidValue: it has too many of them.
@@ -288,9 +288,9 @@ def _parent(value: Any) -> str | None:
 
 
 def nanos(value: Any) -> int:
-    """Return nanoseconds since the epoch; 0 of what is none, or lies after the year 9999."""
+    """Return nanoseconds since the epoch; 0 for another value, and for a time after the year 9999."""
     found = _integer(value)
-    return found if found is not None and 0 < found <= _MAX_NS else 0
+    return found if found is not None and 0 < found <= MAX_NS else 0
 
 
 def _kind(value: Any) -> str:

@@ -1,11 +1,95 @@
-"""Decodes the requests of exporters: `POST /v1/traces` and `/v1/logs`, in protobuf or JSON, compressed or not."""
+"""Decodes OTLP: the requests of exporters, `POST /v1/traces` and `/v1/logs`, and files of such requests.
 
-from typing import Literal
+A request is protobuf or JSON, and may be compressed with gzip or deflate; no more than a limit of bytes is ever
+decompressed. A file has one body, or JSON lines, as the OpenTelemetry Collector's file exporter writes them; it may be
+compressed with gzip.
+"""
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import IO, Literal
 
 from agentspan.errors import InvalidValue
 from agentspan.otel.otlp import json_bodies, protobuf_bodies
-from agentspan.otel.otlp.compression import MAX_BODY, plain
-from agentspan.otel.otlp.decoded import Decoded
+from agentspan.otel.otlp.decoded import BodyTooLarge, Decoded
+
+MAX_BODY = 20 * 2**20
+"""Bytes of a body without its compression, unless the caller says otherwise."""
+MAX_MEMBERS = 1000
+"""Members of a gzip body: several files, one after the other. Each takes 40 kB and some microseconds to begin."""
+_GZIP, _ZLIB, _RAW = 31, 15, -15
+_ZEROS = re.compile(rb"\0*")
+_CHUNK = 16 * 2**10
+"""Bytes that are decompressed at once. zlib copies what follows the end of a member."""
+
+
+def plain(body: bytes, encoding: str | None, limit: int = MAX_BODY) -> bytes:
+    """Return a body without its compression.
+
+    Args:
+        body: as it was sent.
+        encoding: its Content-Encoding: `gzip`, `deflate`, `identity` or None.
+        limit: bytes of the result. No more than these are ever decompressed.
+
+    Raises:
+        BodyTooLarge: there are more.
+        InvalidValue: it is not of this encoding, or cut off; or the encoding is another one.
+    """
+    encoding = (encoding or "identity").strip().lower()
+    if encoding == "identity":
+        found = body
+        if len(found) > limit:
+            raise _too_large(limit)
+        return found
+    if encoding == "gzip":
+        return _inflated(body, _GZIP, limit)
+    if encoding == "deflate":
+        return _inflated(body, _ZLIB if _has_zlib_header(body) else _RAW, limit)
+    raise InvalidValue("Content-Encoding", "must be gzip, deflate or identity")
+
+
+def is_gzip(body: bytes) -> bool:
+    """Return whether a body begins as gzip does."""
+    return body[:2] == b"\x1f\x8b"
+
+
+def _has_zlib_header(body: bytes) -> bool:
+    return len(body) >= 2 and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
+
+
+def _inflated(body: bytes, bits: int, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = at = members = 0
+    end = len(body)
+    while at < end:  # gzip may have several members
+        members += 1
+        if members > MAX_MEMBERS:
+            raise InvalidValue("body", f"has more than {MAX_MEMBERS:,} members of gzip")
+        stream = zlib.decompressobj(bits)
+        while not stream.eof:
+            if at >= end:
+                raise InvalidValue("body", "is cut off: its compression does not end")
+            chunk = body[at : at + _CHUNK]
+            try:
+                part = stream.decompress(chunk, limit - size + 1)
+            except zlib.error:
+                raise InvalidValue("body", "is not compressed as its Content-Encoding says") from None
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            at += len(chunk) - len(stream.unused_data)
+        if bits != _GZIP:
+            break
+        at = _ZEROS.match(body, at).end()  # type: ignore[union-attr]
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge("body", f"has more than {limit:,} bytes without its compression")
+
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 Signal = Literal["traces", "logs"]
@@ -14,13 +98,13 @@ Signal = Literal["traces", "logs"]
 def decode(
     signal: Signal, body: bytes, content_type: str | None, encoding: str | None = None, limit: int = MAX_BODY
 ) -> Decoded:
-    """Return the spans or log records of a request, and what of it cannot be used.
+    """Return the spans or log records of a request, and the counts of the unusable ones.
 
     Args:
         signal: what the request is about, which its address says.
         body: as it was sent; an empty one has no spans.
         content_type: `application/x-protobuf` or `application/json`, with or without parameters.
-        encoding: its Content-Encoding (see compression.plain).
+        encoding: its Content-Encoding, as `plain` takes it.
         limit: bytes of the body without its compression.
 
     Raises:
@@ -37,3 +121,95 @@ def decode(
     if form == JSON:
         return json_bodies.spans(data) if signal == "traces" else json_bodies.logs(data)
     return protobuf_bodies.spans(data) if signal == "traces" else protobuf_bodies.logs(data)
+
+
+_SIGNALS = ("resourceSpans", "resourceLogs", "resourceMetrics", "resourceProfiles")
+_READ = 1 << 20
+
+
+def read_file(file: IO[bytes]) -> Iterator[tuple[str, Decoded]]:
+    """Yield the content of each request in a file, and where it is: `line 7`, or `body` of a file that is one.
+
+    Raises:
+        InvalidValue: a line, or the file, is no OTLP. Its name says where.
+    """
+    source = _inflated_file(file) if _starts_gzip(file) else iter(lambda: file.read(_READ), b"")
+    head = next(source, b"")
+    if head[:1] == b"\n" or head.lstrip()[:1] != b"{":  # protobuf begins with the byte of a line feed
+        yield "body", _protobuf(b"".join([head, *source]))
+        return
+    lines = _lines(chain([head], source))
+    first = next((line for line in lines if line.strip()), b"")
+    try:
+        parsed = json_bodies.parsed(first)
+    except InvalidValue:
+        yield "body", _json("body", b"".join([first, *lines]))  # one request on many lines
+        return
+    yield "line 1", _json_of("line 1", parsed)
+    for number, line in enumerate(lines, start=2):
+        if line.strip():
+            yield f"line {number}", _json(f"line {number}", line)
+
+
+def _json(where: str, data: bytes) -> Decoded:
+    try:
+        parsed = json_bodies.parsed(data)
+    except InvalidValue as error:
+        raise InvalidValue(where, str(error).partition(" ")[2]) from None
+    return _json_of(where, parsed)
+
+
+def _json_of(where: str, parsed: dict[str, object]) -> Decoded:
+    if not any(name in parsed for name in _SIGNALS) and parsed:
+        raise InvalidValue(where, f"is no request of OTLP, which has one of {', '.join(_SIGNALS[:2])}")
+    decoded, logs = json_bodies.spans_of(parsed, is_sent=False), json_bodies.logs_of(parsed, is_sent=False)
+    decoded.logs = logs.logs
+    for reason, count in logs.unusable.items():
+        decoded.reject(reason, count)
+    return decoded
+
+
+def _protobuf(data: bytes) -> Decoded:
+    """Decode a body that may be of spans or of log records, which look alike: a body without a span has log records."""
+    if not data:
+        return Decoded()
+    decoded = protobuf_bodies.spans(data, is_sent=False)
+    if not decoded.spans and decoded.unusable:
+        logs = protobuf_bodies.logs(data, is_sent=False)
+        if logs.logs or not logs.unusable:
+            return logs
+    return decoded
+
+
+def _starts_gzip(file: IO[bytes]) -> bool:
+    head = file.read(2)
+    file.seek(0)
+    return is_gzip(head)
+
+
+def _inflated_file(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the content of a gzip file of any number of members, a part at a time."""
+    stream, rest, is_open = zlib.decompressobj(31), b"", False
+    try:
+        while rest or (rest := file.read(_READ)):
+            yield stream.decompress(rest, _READ)
+            rest, is_open = stream.unconsumed_tail or stream.unused_data, not stream.eof
+            if stream.eof:
+                stream = zlib.decompressobj(31)
+    except zlib.error:
+        raise InvalidValue("body", "is no gzip") from None
+    if is_open:
+        raise InvalidValue("body", "is cut off: its gzip does not end")
+
+
+def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file, each with its end."""
+    waiting: list[bytes] = []
+    for part in parts:
+        *whole, last = part.split(b"\n")
+        for line in whole:
+            yield b"".join([*waiting, line]) + b"\n"
+            waiting = []
+        waiting.append(last)
+    if rest := b"".join(waiting):
+        yield rest

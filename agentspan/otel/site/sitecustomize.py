@@ -20,7 +20,7 @@ WANTED = frozenset(
 
 
 class _Waiting:
-    """Waits for the first of the frameworks, which `program` instruments, and then waits for the others itself.
+    """Waits for the first of the frameworks, which `instrument` instruments, and then waits for the others itself.
 
     It finds no module. It stays in `sys.meta_path`: another thread may be reading that list.
     """
@@ -37,12 +37,12 @@ class _Waiting:
 
 def _start():  # type: ignore[no-untyped-def]
     try:
-        from agentspan.otel.instruments import program
+        from agentspan.otel.instruments import instrument
     except ImportError as error:
         _note(f"without {sys.executable} cannot import agentspan: {error}")
         return None
     try:
-        return program.start()
+        return instrument.start()
     except Exception as error:
         _note(f"without {sys.executable} cannot record: {type(error).__name__}: {error}")
         return None

@@ -1,29 +1,52 @@
-"""Records spans of OpenTelemetry into one recorder: each is on disk when it starts, and completed when it ends."""
+"""SpanProcessor: records the spans of a TracerProvider of OpenTelemetry's SDK. Never raises, never blocks for long.
 
+Each span is on disk when it starts, and completed when it ends.
+"""
+
+import atexit
+import threading
 import time
+import weakref
 from collections import deque
+from functools import partial
 from math import inf
 from typing import Any
 
-from agentspan import clock
+from opentelemetry.sdk.trace import SpanProcessor as _SpanProcessor
+
+from agentspan import clock, forks
+from agentspan.forks import Renewal, page
+from agentspan.interrupts import guard
 from agentspan.journal.parts import whole
 from agentspan.journal.records import Begin, End
 from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number
-from agentspan.otel.live.contexts import Key, going_on, inner_of, join, parent_id, part
-from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run, tells_again
-from agentspan.otel.mapping.hints import NO_HINTS, begun_type, conversation_of, hints_of, is_step
-from agentspan.otel.mapping.judgements import RESULT, told_by
-from agentspan.otel.mapping.mapped import Mapped, map_span
-from agentspan.otel.raw_spans import READER, Writer, attributes_of
-from agentspan.otel.scores import rows_of
-from agentspan.otel.sdk import AtEnd, AtStart, at_end, at_start, span_of
+from agentspan.otel.mapping.judgements import RESULT, scores_in
+from agentspan.otel.mapping.mapped import NO_HINTS, Mapped, begun_type, conversation_of, hints_of, map_span
+from agentspan.otel.mapping.sdks import is_step
+from agentspan.otel.processor_traces import (
+    Key,
+    RunOfTraces,
+    Trace,
+    Traces,
+    end_process_run,
+    end_run,
+    going_on,
+    inner_of,
+    is_repetition,
+    link_contexts,
+    parent_id,
+    unlink_contexts,
+)
+from agentspan.otel.sdk import READER, AtEnd, AtStart, Writer, at_end, at_start, attributes_of, span_of
 from agentspan.otel.span import OtelSpan
+from agentspan.otel.stored_rows import score_rows
+from agentspan.otel.traces import ABANDONED
+from agentspan.recording.default import get_recorder
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
-
-_ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
+from agentspan.recording.tracer import Tracer
 
 
 class LiveRecording:
@@ -43,16 +66,16 @@ class LiveRecording:
         self._waiting: deque[tuple[float, Trace]] = deque()
         self._writer = Writer(recorder.capture)
         self._keeps_raw = recorder.is_open and recorder.destination.is_journaled
-        join(recorder, self._active)
+        link_contexts(recorder, self._active)
 
     def renew(self) -> None:
-        """In a forked child: see Traces."""
+        """Make new locks in a forked child: another thread of the parent may have held the old ones."""
         self._traces.renew()
 
     def start(self, span: Any) -> None:
-        """Record that a span has started; one that tells of a call again is recorded when it has ended."""
+        """Record that a span has started. A repetition of a call is recorded when it has ended."""
         attributes, start = attributes_of(span), at_start(span)
-        if (not attributes or is_step(attributes)) and not tells_again(start):
+        if (not attributes or is_step(attributes)) and not is_repetition(start):
             self._begin(span, attributes, start)
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
@@ -67,7 +90,7 @@ class LiveRecording:
             if not is_step(attributes):
                 return
             start = at_start(span)
-            around = self._traces.told_first(span) if tells_again(start) else None
+            around = self._traces.repeated_call(span) if is_repetition(start) else None
             node = self._begin(span, attributes, start, around)  # else it started before this was added
             self._active.pop(key, None)
         if node.writer_id != self.recorder.writer_id:
@@ -95,17 +118,20 @@ class LiveRecording:
         else:
             self._end(node, span, end, attributes, may_be_judged=may_be_judged)
         if is_root:
-            trace.has_ended = True  # first: a call that is noted after it was settled has it settled again
-        if is_root or parent is None:
+            self._end_trace(trace, span.start_time)
+        elif parent is None:
             inside.calls.settle(span.start_time)
         elif is_call and trace.has_ended:  # it came late
             inside.calls.settle(trace.start_ns)
-        if is_root:
-            self._traces.end(trace)
-            if trace.open:
-                self._waiting.append((time.monotonic() + self._grace_s, trace))
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
+
+    def _end_trace(self, trace: Trace, since_ns: int) -> None:
+        trace.has_ended = True  # first: a call that is noted after it was settled has it settled again
+        trace.inside.calls.settle(since_ns)
+        self._traces.end(trace)
+        if trace.open:
+            self._waiting.append((time.monotonic() + self._grace_s, trace))
 
     def close(self) -> None:
         """Close the spans that have not ended, and end the run of the process."""
@@ -115,7 +141,7 @@ class LiveRecording:
             self._close_open(trace)
             trace.inside.calls.settle(trace.start_ns)
             if trace.is_own:
-                trace.inside.run.end_as("failed", trace.inside.last_ns, error=_ABANDONED)
+                trace.inside.run.end_as("failed", trace.inside.last_ns, error=ABANDONED)
             self._traces.end(trace)
         for key, node in list(self._active.items()):  # they started after the root of their trace had ended
             trace_of = self._traces.get(key[0])
@@ -125,7 +151,7 @@ class LiveRecording:
         for inside in self._traces.of_process():
             inside.calls.settle(0)
             end_process_run(inside)
-        part(self.recorder)
+        unlink_contexts(self.recorder)
 
     def _begin(self, span: Any, attributes: dict[str, Any], start: AtStart, around: Span | Run | None = None) -> Span:
         """Begin a span.
@@ -191,9 +217,9 @@ class LiveRecording:
     def _judge(self, node: Span, plain: OtelSpan) -> None:
         """Record the scores that a span tells of itself, or of its run."""
         recorder = self.recorder
-        if node.id and node.run.id and (told := told_by(plain)):
+        if node.id and node.run.id and (told := scores_in(plain)):
             partition, admit = recorder.destination.account.partition, recorder.capture.text
-            for row in rows_of(told, node.run.id, node.id, partition, admit):
+            for row in score_rows(told, node.run.id, node.id, partition, admit):
                 recorder.out.write(unit_of(Put(row, minted=True)))
 
     def _begun(self, mapped: Mapped, run: Run) -> Begin:
@@ -229,7 +255,123 @@ class LiveRecording:
         if node.writer_id != self.recorder.writer_id or node.status != "active" or not node.id:
             return
         node.status = "failed"
-        result = self.recorder.capture.failure(_ABANDONED)
+        result = self.recorder.capture.failure(ABANDONED)
         started_at, at = clock.to_text(node.started_ns), clock.to_text(max(inside.last_ns, node.started_ns))
         move = spans.abandoned(node.id, result, started_at, at, clock.now(), node.run.id)
         self.recorder.out.write(unit_of(move))
+
+
+class SpanProcessor(_SpanProcessor):
+    """Records the spans of a TracerProvider, each in the file when it starts.
+
+        provider.add_span_processor(agentspan.otel.SpanProcessor())
+
+    Args:
+        tracer: where to record; where `agentspan.configure` says, when left out.
+    """
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer
+        self._live: LiveRecording | None = None
+        self._unharmed = guard(self._lose)
+        _processors.add(self)
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        """Record an active span."""
+        try:
+            live = self._live if page[0] else None
+            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+                live = self._usable()
+            if live is not None:
+                live.start(span)
+        except Exception as error:
+            self._unharmed.hide(error)
+
+    def on_end(self, span: Any) -> None:
+        """Record how it ended."""
+        try:
+            live = self._live if page[0] else None
+            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+                live = self._usable()
+            if live is not None:
+                live.end(span)
+        except Exception as error:
+            self._unharmed.hide(error)
+
+    def shutdown(self) -> None:
+        """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another.
+
+        Where other processors record into the same tracer, the last of them does that.
+        """
+        with _lock:
+            live, self._live = self._live, None
+            if live is not None:
+                _give_back(live)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Drain the journal; return whether everything is in the storage."""
+        return self._recorder().flush(timeout_millis / 1000)
+
+    def _lose(self, error: Exception) -> None:
+        self._recorder().faults.lose(error, reraise=False)
+
+    def _recorder(self) -> Recorder:
+        if not page[0]:
+            forks.renew()
+        return get_recorder() if self._tracer is None else self._tracer.recorder
+
+    def _usable(self) -> LiveRecording | None:
+        """Return the recording of the current recorder; None if that is disabled."""
+        if not page[0]:
+            forks.renew()
+        recorder = get_recorder() if self._tracer is None else self._tracer.recorder
+        live = self._live
+        if live is None or live.recorder is not recorder:
+            return self._recording(recorder) if recorder.enabled else None
+        return live
+
+    def _recording(self, recorder: Recorder) -> LiveRecording:
+        with _lock:
+            if self._live is not None:  # `configure` made another one
+                _give_back(self._live)
+            live = _recordings.get(id(recorder))
+            if live is None:
+                live = _recordings[id(recorder)] = LiveRecording(recorder)
+            live.users += 1
+            self._live = live
+            return live
+
+
+_lock = threading.RLock()
+_recordings: dict[int, LiveRecording] = {}
+"""By the id of their recorder, which they keep."""
+
+
+def _give_back(live: LiveRecording) -> None:
+    live.users -= 1
+    if live.users:
+        return
+    _recordings.pop(id(live.recorder), None)
+    if live.recorder.is_usable:
+        with guard(partial(live.recorder.faults.lose, reraise=False)):
+            live.close()
+            live.recorder.flush(2.0)
+
+
+_processors: "weakref.WeakSet[SpanProcessor]" = weakref.WeakSet()
+
+
+def _shut_down_all() -> None:
+    for processor in forks.members(_processors):
+        processor.shutdown()
+
+
+def _renew_all() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+    for live in _recordings.values():
+        live.renew()
+
+
+atexit.register(_shut_down_all)  # before the recorder's own, which was registered earlier; a provider may have none
+forks.renewal(Renewal.LOCKS, _renew_all)

@@ -1,20 +1,22 @@
-"""The traces whose spans are arriving: what must be known of earlier spans to record later ones.
+"""Recent traces: remembers of earlier spans as much as the records of later ones depend on.
 
 Which span of a call is kept, and to which agent a handoff goes, depends on all spans of a trace. So the spans on which
 that depends stay in memory while their trace is recent. Those that look different after a new one are stored anew.
+A trace may only repeat a call of another one: LiteLLM's own callback may record it in a trace of its own.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.otel import duplicates
-from agentspan.otel.duplicates import Call, call_of
+from agentspan.otel.duplicates import Call, call_of, distance
 from agentspan.otel.mapping.mapped import Mapped
+from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan
-from agentspan.otel.traces import Step, in_order, with_targets
+from agentspan.otel.traces import RunName, Step, in_order, with_targets
 from agentspan.tuning import STANDARD
 
 MAX_BYTES = 64 * 2**20
@@ -26,16 +28,8 @@ MAX_STEPS = 2 * MAX_CALLS
 _MATTER = frozenset({"llm", "agent", "handoff"})
 
 
-class Named(NamedTuple):
-    """The facts that a run is registered with."""
-
-    key: str
-    agent: str
-    version: str | None
-
-
 @dataclass(slots=True)
-class LiveRun:
+class RecentRun:
     """A run that gets spans.
 
     Attributes:
@@ -57,7 +51,7 @@ class LiveRun:
     scopes: dict[str, int] = field(default_factory=dict)
     seen_s: float = 0.0
     is_loaded: bool = False
-    named: Named | None = None
+    named: RunName | None = None
 
     @property
     def is_recorded(self) -> bool:
@@ -65,10 +59,10 @@ class LiveRun:
         return self.row.writer_id is not None
 
 
-class Calls:
+class CallsOfTrace:
     """The calls of models in a trace, as far as it takes to see that none can repeat another.
 
-    That is so in most traces: one instrumentor recorded all calls, and none of them is in another (see duplicates).
+    That is so in most traces: one instrumentor recorded all calls, and none of them is in another.
     """
 
     __slots__ = ("_above", "_ids", "_scope", "are_apart")
@@ -94,12 +88,12 @@ class Calls:
 
 
 @dataclass(slots=True)
-class LiveTrace:
+class RecentTrace:
     """A trace of which spans are stored.
 
     Attributes:
         steps: the spans on which others depend, by their id in agentspan. Their ids and their parents' are agentspan's.
-        written: how each of them looks in the storage (see Look), by the same id.
+        written: the Look of each of them in the storage, by the same id.
         seen: the spans that are stored, as far as it is known.
         bytes: what it takes in memory, about.
         sizes: what each of its steps takes of that.
@@ -108,22 +102,22 @@ class LiveTrace:
     """
 
     id: str
-    run: LiveRun
+    run: RecentRun
     steps: dict[str, Step] = field(default_factory=dict)
     written: dict[str, "Look"] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     bytes: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
-    calls: Calls = field(default_factory=Calls)
+    calls: CallsOfTrace = field(default_factory=CallsOfTrace)
     above: str | None = None
 
-    def beside(self, id: str, above: str) -> "LiveTrace":
+    def beside(self, id: str, above: str) -> "RecentTrace":
         """Return a trace that tells of a call of this one again: the steps of both depend on each other."""
         return replace(self, id=id, seen=set(), bytes=0, above=above)
 
 
 class Look(NamedTuple):
-    """The part of a span's record depends on other spans.
+    """The part of a span's record that depends on other spans.
 
     Attributes:
         kept: the id of the span that it repeats, or None.
@@ -166,7 +160,7 @@ class Seen(NamedTuple):
     mapped: dict[str, Mapped]
 
 
-def look_at(trace: LiveTrace, new: Sequence[Step], anew: Iterable[str] = ()) -> Seen:
+def look_at(trace: RecentTrace, new: Sequence[Step], anew: Iterable[str] = ()) -> Seen:
     """Return the steps of a trace that are to be stored, or stored anew, after new ones have come.
 
     Args:
@@ -180,20 +174,11 @@ def look_at(trace: LiveTrace, new: Sequence[Step], anew: Iterable[str] = ()) -> 
     by_id = {step.span.span_id: step.mapped for step in ordered}
     calls: list[Call] = [call for step in ordered if (call := call_of(*step)) is not None][-MAX_CALLS:]
     kept_of = duplicates.duplicates(calls) if len(calls) > 1 else {}
-    twins: dict[str, list[str]] = {}
-    for twin, kept in kept_of.items():
-        twins.setdefault(kept, []).append(twin)
+    twins = duplicates.twins_of(kept_of)
     looks = {id: Look(kept_of.get(id), tuple(sorted(twins.get(id, ()))), _target(by_id[id])) for id in by_id}
     again = set(anew)
     changed = {id for id, look in looks.items() if id in again or trace.written.get(id) != look}
-    whole = {id: duplicates.merged(by_id[id], [by_id[twin] for twin in found]) for id, found in twins.items()}
-    mapped: dict[str, Mapped] = {}
-    for id in changed:
-        repeated = looks[id].kept
-        mapped[id] = (
-            whole.get(id, by_id[id]) if repeated is None else duplicates.marked(by_id[id], whole[repeated], repeated)
-        )
-    return Seen(looks, mapped)
+    return Seen(looks, duplicates.as_recorded(by_id, kept_of, changed))
 
 
 def _target(mapped: Mapped) -> str | None:
@@ -201,7 +186,7 @@ def _target(mapped: Mapped) -> str | None:
     return target if type(target) is str else None
 
 
-class LiveTraces:
+class RecentTraces:
     """The recent traces, by their ids; the ones that got no span for longest are forgotten first.
 
     Args:
@@ -210,19 +195,19 @@ class LiveTraces:
 
     def __init__(self, most: int = STANDARD.otel_traces) -> None:
         self._most = most
-        self._traces: OrderedDict[str, LiveTrace] = OrderedDict()
-        self.runs: dict[str, LiveRun] = {}
-        self.processes: dict[str, LiveRun] = {}
+        self._traces: OrderedDict[str, RecentTrace] = OrderedDict()
+        self.runs: dict[str, RecentRun] = {}
+        self.processes: dict[str, RecentRun] = {}
         self._bytes = 0
 
-    def get(self, trace_id: str) -> LiveTrace | None:
+    def get(self, trace_id: str) -> RecentTrace | None:
         """Return a trace, if it is remembered."""
         found = self._traces.get(trace_id)
         if found is not None:
             self._traces.move_to_end(trace_id)
         return found
 
-    def all(self) -> list[LiveTrace]:
+    def all(self) -> list[RecentTrace]:
         """Return the traces that are remembered."""
         return [*self._traces.values()]
 
@@ -230,14 +215,14 @@ class LiveTraces:
         """Return whether all of these traces are remembered."""
         return all(id in self._traces for id in trace_ids)
 
-    def add(self, trace: LiveTrace) -> None:
+    def add(self, trace: RecentTrace) -> None:
         """Remember a trace."""
         self._traces[trace.id] = trace
         self.runs[trace.run.row.id] = trace.run
         if not trace.run.is_own:
             self.processes[trace.run.row.external_identifier or ""] = trace.run
 
-    def keep(self, trace: LiveTrace, steps: Iterable[Step], sizes: Mapping[str, int], size: int) -> None:
+    def keep(self, trace: RecentTrace, steps: Iterable[Step], sizes: Mapping[str, int], size: int) -> None:
         """Remember steps of a trace.
 
         Args:
@@ -263,16 +248,83 @@ class LiveTraces:
             self._bytes -= gone.bytes
 
     def forget(self) -> None:
-        """Forget all: the storage has what they are."""
+        """Forget all traces: they are in the storage."""
         self._traces.clear()
         self.runs.clear()
         self.processes.clear()
         self._bytes = 0
 
-    def idle(self, before_s: float) -> Iterator[LiveRun]:
+    def idle(self, before_s: float) -> Iterator[RecentRun]:
         """Yield the runs that got no span since then, and forget them."""
         for id, run in list(self.runs.items()):
             if run.seen_s <= before_s:
                 del self.runs[id]
                 self.processes.pop(run.row.external_identifier or "", None)
                 yield run
+
+
+_SECOND = 1_000_000_000
+
+
+class Original(NamedTuple):
+    """A call that was told first.
+
+    Attributes:
+        trace: the trace that it is in.
+        call: by its id in agentspan.
+    """
+
+    trace: RecentTrace
+    call: Call
+
+
+def is_repetition(steps: Sequence[Step]) -> bool:
+    """Return whether a trace may only repeat a call of another one."""
+    return all(duplicates.only_repeats(step.span.scope.name, step.span.kind) for step in steps)
+
+
+class Originals:
+    """The calls of other instrumentors, by their answer, and by their model and time.
+
+    Args:
+        known: traces of which spans are stored.
+    """
+
+    def __init__(self, known: Iterable[RecentTrace]) -> None:
+        self._by_answer: dict[str, list[Original]] = defaultdict(list)
+        self._by_time: dict[tuple[str, int], list[Original]] = defaultdict(list)
+        self._told: set[str | None] = set()
+        for trace in known:
+            for step in trace.steps.values():
+                self._add(trace, step)
+
+    def _add(self, trace: RecentTrace, step: Step) -> None:
+        call = call_of(*step)
+        if call is None:
+            return
+        if call.scope == LITELLM_SCOPE:
+            self._told.add(call.parent)
+            return
+        first = Original(trace, call)
+        if call.response is not None:
+            self._by_answer[call.response].append(first)
+        for model in call.models:
+            self._by_time[model, call.start_ns // _SECOND].append(first)
+
+    def first(self, steps: Sequence[Step]) -> Original | None:
+        """Return the call that a trace repeats; each is returned once."""
+        call = next((call for step in steps if (call := call_of(*step)) is not None), None)
+        if call is None:
+            return None
+        near = [(found, first) for first in self._like(call) if (found := distance(call, first.call)) is not None]
+        if not near:
+            return None
+        first = min(near, key=lambda each: each[0])[1]
+        self._told.add(first.call.id)
+        return first
+
+    def _like(self, call: Call) -> Iterator[Original]:
+        second = call.start_ns // _SECOND
+        keys = [(model, at) for model in call.models for at in (second - 1, second, second + 1)]
+        for group in (self._by_answer.get(call.response or "", ()), *(self._by_time.get(key, ()) for key in keys)):
+            yield from (first for first in group if first.call.id not in self._told)

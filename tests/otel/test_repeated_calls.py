@@ -11,8 +11,7 @@ import agentspan
 from agentspan.model.rows import AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
-from agentspan.otel.importing import import_spans
-from agentspan.otel.receiving import Receiver
+from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.protocol import Storage

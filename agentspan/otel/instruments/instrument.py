@@ -1,23 +1,29 @@
-"""`agentspan.instrument` and `agentspan.uninstrument`."""
+"""`agentspan.instrument` and `agentspan.uninstrument`; and `start`, which instruments a program that calls neither.
+
+`agentspan record` has `start` called in a program at its first framework.
+"""
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from agentspan import forks
 from agentspan.errors import InvalidValue
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import Available
+from agentspan.otel.instruments.on_import import Waiting, Wrapping
 from agentspan.recording.tracer import Tracer
 
 log = logging.getLogger("agentspan")
-
-
-SDK = "opentelemetry.sdk"
+_API, SDK = "opentelemetry.trace", "opentelemetry.sdk"
 EXTRA = 'pip install "agentspan-sqlite[otel]"'
 
 
@@ -40,7 +46,7 @@ _provider: Any = None
 
 
 def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) -> tuple[Instrumented, ...]:
-    """Record what installed instrumentors of OpenTelemetry tell of the frameworks of this program.
+    """Record the frameworks of this program by the installed instrumentors of OpenTelemetry.
 
     Without names: every known framework that is installed with an instrumentor. Where one has none, a warning names
     the package to install. Call it before the program makes its clients and agents.
@@ -76,23 +82,20 @@ def uninstrument(*names: str) -> None:
     with _lock:
         for name in [known_name for known_name in _on if not names or known_name in names]:
             _, undo = _on.pop(name)
-            try:
+            with guard(partial(log.warning, "uninstrument: %s could not be turned off: %s", name)):
                 undo()
-            except Exception as error:
-                let_through(error)
-                log.warning("uninstrument: %s could not be turned off: %s", name, error)
         if not _on:
             _close()
 
 
 def record_unset_provider() -> None:
-    """Record what the program makes with OpenTelemetry while it has set no provider."""
+    """Record the program's spans of OpenTelemetry while it has set no provider."""
     with _lock:
         _provider_for(None, None)
 
 
 def instrumented() -> list[Instrumented]:
-    """Return what is turned on."""
+    """Return the instrumentors that are turned on."""
     return [each for each, _ in _on.values()]
 
 
@@ -112,9 +115,8 @@ def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
         if not known.is_importable(SDK):
             raise ImportError(f"recording frameworks needs more packages; run: {EXTRA}")
         import_module("opentelemetry.trace")  # first: under `agentspan record` it comes here again
-        from agentspan.otel.instruments import unset_provider
-        from agentspan.otel.instruments.provider import ask_for_content, new_provider
-        from agentspan.otel.live.processor import SpanProcessor
+        from agentspan.otel.instruments.provider import ask_for_content, new_provider, use_until_set
+        from agentspan.otel.processor import SpanProcessor
 
     ask_for_content()
     if provider is not None:
@@ -122,7 +124,7 @@ def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
         return provider
     if _provider is None:
         _provider = new_provider(SpanProcessor(tracer))
-        unset_provider.use(_provider)
+        use_until_set(_provider)
     return _provider
 
 
@@ -130,43 +132,42 @@ def _close() -> None:
     global _provider
     provider, _provider = _provider, None
     if provider is not None:
-        from agentspan.otel.instruments import unset_provider
+        from agentspan.otel.instruments.provider import stop_using
 
-        unset_provider.undo()
+        stop_using()
         provider.shutdown()
 
 
 def _turn_on(found: Available, provider: Any) -> Instrumented | None:
     name = found.framework.name
-    try:
-        with forks.importing:
-            if found.entry is None:
-                turned_on = _OWN.get(name, _traces_itself(name))(provider)
-            else:
-                instrumentor = found.entry.load()()
-                instrumentor.instrument(tracer_provider=provider)
-                turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
-            if name in _ADDITIONS and (found.has_own or not found.framework.own):
-                turned_on = turned_on[0], _with_additions(_ADDITIONS[name], turned_on[1])
-    except Exception as error:  # of another package, which may not fit the installed framework
-        let_through(error)
-        log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
-        return None
-    _on[name] = turned_on
-    return turned_on[0]
+    with guard(partial(_warn_of, name)), forks.importing:  # another package may not fit the installed framework
+        if found.entry is None:
+            turned_on = _OWN.get(name, _traces_itself(name))(provider)
+        else:
+            instrumentor = found.entry.load()()
+            instrumentor.instrument(tracer_provider=provider)
+            turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
+        additions = import_module("agentspan.otel.instruments.additions").ADDITIONS
+        if name in additions and (found.has_own or not found.framework.own):
+            turned_on = turned_on[0], _with_additions(additions[name], turned_on[1])
+        _on[name] = turned_on
+        return turned_on[0]
+    return None
+
+
+def _warn_of(name: str, error: Exception) -> None:
+    log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
 
 
 def _carry_context() -> None:
     """Let threads know the span that they were started in, if the instrumentor for that is installed."""
     found = known.named(known.CARRIES_CONTEXT)
     if found is not None and found.entry is not None and known.CARRIES_CONTEXT not in _on:
-        try:
+        with guard():
             instrumentor = found.entry.load()()
             instrumentor.instrument()
             about = Instrumented(known.CARRIES_CONTEXT, found.package, found.version)
             _on[known.CARRIES_CONTEXT] = about, instrumentor.uninstrument
-        except Exception as error:
-            let_through(error)
 
 
 def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
@@ -178,13 +179,12 @@ def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
 
 
 def _traces_itself(name: str) -> Callable[[Any], tuple[Instrumented, Callable[[], Any]]]:
-    """Return what turns on an SDK that asks for the global provider: nothing is left to do (see unset_provider)."""
+    """Return a function for an SDK that asks for the global provider: `use_until_set` has done all that it needs."""
     return lambda provider: (Instrumented(name, name, version(name)), lambda: None)
 
 
-def _with_additions(module: str, undo: Callable[[], Any]) -> Callable[[], Any]:
-    """Add to the spans of an instrumentor what it leaves out; return what undoes both."""
-    wrapping = import_module(module).WRAPPING
+def _with_additions(wrapping: Wrapping, undo: Callable[[], Any]) -> Callable[[], Any]:
+    """Wrap functions of a framework; return a function that undoes that, and turns its instrumentor off."""
     wrapping.turn_on()
 
     def undo_both() -> None:
@@ -196,11 +196,70 @@ def _with_additions(module: str, undo: Callable[[], Any]) -> Callable[[], Any]:
 
 _OWN: dict[str, Callable[[Any], tuple[Instrumented, Callable[[], Any]]]] = {"pydantic-ai": _pydantic_ai}
 """Frameworks that trace themselves."""
-_HERE = "agentspan.otel.instruments"
-_ADDITIONS = {
-    "dspy": f"{_HERE}.dspy_usage",
-    "llama-index": f"{_HERE}.llama_index_agents",
-    "mcp": f"{_HERE}.mcp_calls",
-    "smolagents": f"{_HERE}.smolagents_runs",
-}
-"""The modules that add something to the spans of an instrumentor."""
+
+
+def start() -> Waiting:
+    """Turn each instrumentor on when its framework has been imported, and record a provider that the program sets."""
+    has_sdk = known.is_importable(SDK)
+    if not has_sdk:
+        note("without", f"{sys.executable} has no OpenTelemetry SDK; {EXTRA}")
+    wanted: dict[str, Any] = {}
+    for each in known.available():
+        if each.can_record and has_sdk:
+            wanted[each.framework.module] = _instrument(each.framework.name)
+        elif known.is_missing(each) or (each.is_installed and not has_sdk):
+            wanted[each.framework.module] = _miss(each)
+    return Waiting({**wanted, _API: _record_global_provider} if has_sdk else wanted)
+
+
+def _instrument(name: str) -> Any:
+    def turn_on(module: ModuleType) -> None:
+        note("recorded", name)
+        with guard(partial(log.warning, "record: %s is not recorded: %s", name)):
+            instrument(name)
+
+    return turn_on
+
+
+def _miss(found: known.Available) -> Any:
+    def tell(module: ModuleType) -> None:
+        if known.needs_its_own(found.framework.name, _importer()):
+            package = "" if found.can_record else found.framework.package
+            note("missing", f"{found.framework.name} {package}")
+
+    return tell
+
+
+def _importer() -> str:
+    """Return the package of the module whose import statement runs."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_globals.get("__name__") in _HERE
+    ):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+_HERE = frozenset({__name__, Waiting.__module__, "importlib"})
+
+
+def _record_global_provider(api: Any) -> None:
+    record_unset_provider()
+    set_provider = api.set_tracer_provider
+
+    def set_tracer_provider(tracer_provider: Any) -> None:
+        set_provider(tracer_provider)
+        with guard(partial(log.warning, "record: spans of the program's own provider are not recorded: %s")):
+            from agentspan.otel.processor import SpanProcessor
+
+            if api.get_tracer_provider() is tracer_provider and hasattr(tracer_provider, "add_span_processor"):
+                tracer_provider.add_span_processor(SpanProcessor())
+
+    api.set_tracer_provider = set_tracer_provider
+
+
+def note(kind: str, text: str) -> None:
+    """Append a line for `agentspan record`, which prints at the end of the program the missing instrumentors."""
+    if path := os.environ.get(known.NOTES):
+        with guard(), open(path, "a") as file:
+            file.write(f"{kind} {text}\n")

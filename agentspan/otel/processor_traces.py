@@ -1,0 +1,421 @@
+"""The traces of this process that go on, and the runs that they are recorded in.
+
+A trace inside of a run of agentspan belongs to it. Else one whose root is an agent, a workflow, a call of a framework
+or a server's request is a run of its own, which ends with its root; all others belong to one run of the process. The
+two contexts, agentspan's own and OpenTelemetry's, are one tree: each may be inside of the other, in any order. Calls of
+a model that several instrumentors recorded are found when the trace around them ends.
+"""
+
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+from opentelemetry import trace
+
+from agentspan import clock, jsontext
+from agentspan.errors import StorageError
+from agentspan.journal.parts import whole
+from agentspan.model import sensitive, spans
+from agentspan.model.changes import Put, Unit, unit_of
+from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
+from agentspan.otel.duplicates import Call, as_recorded, call_of, distance, duplicates, only_repeats, twins_of
+from agentspan.otel.identity import caller_id, run_id
+from agentspan.otel.mapping.guesses import begins_run
+from agentspan.otel.mapping.mapped import Mapped, map_span, program_of
+from agentspan.otel.sdk import AtStart, span_of
+from agentspan.otel.span import OtelSpan
+from agentspan.otel.traces import RunName, end_of_run, name_of_process, name_of_trace, run_metadata
+from agentspan.otel.w3c import MEMBER, Named, read_member
+from agentspan.recording.capture.repeats import Repeats
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.run_state import Known
+from agentspan.recording.span_and_run import Run, Span
+from agentspan.recovery.writers import program_name
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import MAX_NAME, title_of
+from agentspan.storage.lookup import unique
+from agentspan.storage.questions import Find
+from agentspan.text import one_line
+
+Key = tuple[int, int]
+"""The ids of a trace and of a span, as the SDK has them."""
+
+
+def link_contexts(recorder: Recorder, active: dict[Key, Span]) -> None:
+    """Have spans that begin under a recorder be inside of the OpenTelemetry span that is current there.
+
+    Args:
+        active: the spans of OpenTelemetry that are recorded and have not ended.
+    """
+    current = recorder.current.get
+
+    def innermost() -> Any:
+        context = trace.get_current_span().get_span_context()
+        other = active.get((context.trace_id, context.span_id)) if context.is_valid else None
+        return inner_of(going_on(current()), other)
+
+    recorder.innermost = innermost
+
+
+def parent_id(run: str, trace_id: str, parent: Any) -> str | None:
+    """Return the id of a parent that has ended, or is of another process, which may have named a span of agentspan."""
+    if parent is None:
+        return None
+    named = read_member(parent.trace_state.get(MEMBER)) if parent.is_remote else Named()
+    return caller_id(run, named, trace_id, f"{parent.span_id:016x}")
+
+
+def unlink_contexts(recorder: Recorder) -> None:
+    """Undo `link_contexts`."""
+    recorder.innermost = recorder.current.get
+
+
+def going_on(node: Any) -> Any:
+    """Return the innermost node that goes on: a span of OpenTelemetry ends without leaving agentspan's context."""
+    while node is not None and not node.goes_on():
+        node = node.outer
+    return node
+
+
+def inner_of(node: Any, other: Any) -> Any:
+    """Return the inner one of two nodes, `other` where none is inside of the other; None of none."""
+    if node is None or other is None:
+        return node if other is None else other
+    outer = node
+    while outer is not None:
+        if outer is other:
+            return node
+        outer = outer.outer
+    return other
+
+
+MOST = 256
+"""CallsOfRun of a run that are compared, the latest ones. Their attributes are kept as long."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    node: Span
+    span: Any
+    mapped: Mapped | None = None
+    call: Call | None = None
+
+    def read(self) -> None:
+        """Map the span, once: most runs have one instrumentor, and need none of this."""
+        if self.mapped is None:
+            plain = span_of(self.span)
+            mapped = map_span(plain)
+            call = call_of(plain, mapped)
+            if call is not None:
+                self.call = call._replace(id=self.node.id, parent=self.node.parent_span_id)
+            self.mapped = mapped  # last: another thread may settle the same calls
+
+
+class CallsOfRun:
+    """The calls of one run."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._seen: deque[_Seen] = deque(maxlen=MOST)
+        self._kept: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    def note(self, node: Span, span: Any, *, is_late: bool) -> None:
+        """Note a span that has ended, and may be a call.
+
+        Args:
+            is_late: whether others that ended after it may have been noted.
+        """
+        self._seen.append(_Seen(node, span))
+        if is_late:
+            self._seen = deque(sorted(self._seen.copy(), key=lambda each: each.span.end_time), MOST)
+
+    def _since(self, since_ns: int) -> list[_Seen]:
+        """Return the calls that ended after this time, the latest first."""
+        return [*takewhile(lambda each: each.span.end_time >= since_ns, reversed(self._seen.copy()))]
+
+    def like(self, call: Call) -> Iterator[tuple[tuple[int, int], Span]]:
+        """Yield the nodes of calls that may be the same as one of another instrumentor, and how far they are from it.
+
+        A call of which that instrumentor told already is left out.
+        """
+        seen = self._since(call.start_ns)
+        for each in seen:
+            each.read()
+        told = {each.call.parent for each in seen if each.call is not None and each.call.scope == call.scope}
+        for each in seen:
+            other = each.call
+            if other is not None and other.id not in told and (near := distance(call, other)) is not None:
+                yield near, each.node
+
+    def settle(self, since_ns: int) -> None:
+        """Mark the duplicates among the calls that ended after this time, and complete those that are kept."""
+        with self._lock:  # what one thread found first must not be written last
+            self._settle(since_ns)
+
+    def renew(self) -> None:
+        """Make a new lock in a forked child: another thread of the parent may have held the old one."""
+        self._lock = threading.RLock()
+
+    def _settle(self, since_ns: int) -> None:
+        seen = self._since(since_ns)
+        if len(seen) < 2 or not _may_repeat(seen):
+            return
+        for each in seen:
+            each.read()
+        by_id = {each.node.id: each for each in seen}
+        mapped = {id: each.mapped for id, each in by_id.items() if each.mapped is not None}
+        kept_of = duplicates(each.call for each in seen if each.call is not None)
+        new = {twin: kept for twin, kept in kept_of.items() if self._kept.get(twin) != kept}
+        self._kept = new if len(self._kept) > MOST else self._kept | new
+        twins = twins_of(kept_of)
+        changed = [id for kept in sorted(set(new.values())) for id in (kept, *twins[kept])]
+        for id, record in as_recorded(mapped, kept_of, changed).items():
+            self._recorder.out.write(_rewritten(self._recorder, by_id[id], record))
+
+
+def _may_repeat(seen: list[_Seen]) -> bool:
+    scopes = {each.span.instrumentation_scope.name for each in seen if each.span.instrumentation_scope is not None}
+    ids = {each.node.id for each in seen}
+    return len(scopes) > 1 or any(each.node.parent_span_id in ids for each in seen)
+
+
+def _rewritten(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
+    node, capture = seen.node, recorder.capture
+    payload = whole(capture.object(mapped.payload, node.run.repeats))
+    result = None if mapped.result_payload is None else capture.object(mapped.result_payload)
+    name = capture.text(mapped.schema_name)
+    span_type = recorder.registry.resolve(name)
+    decoded, is_marked = sensitive.read(payload)
+    returned = None if result is None else jsontext.decode(result)
+    elapsed_ms = (seen.span.end_time - node.started_ns) / 1_000_000
+    meaning = describe(span_type, name, mapped.status, decoded, returned, elapsed_ms)
+    at = clock.to_text(max(seen.span.end_time, node.started_ns))
+    move = spans.retold(node.id, name, title_of(span_type, name), payload, result, meaning, at)._replace(
+        instance_id=node.run.id
+    )
+    return unit_of(spans.with_sensitive(move) if is_marked else move)
+
+
+ENDED = 1000
+"""Traces that are remembered after they ended: spans of them may come late."""
+
+
+@dataclass(slots=True)
+class RunOfTraces:
+    """A run, and the facts of it that its spans had so far.
+
+    Attributes:
+        resource: the attributes of the process.
+        scopes: the names of instrumentors, in the order of their first end.
+        scope: the one of the latest end.
+        last_ns: the latest end.
+    """
+
+    run: Run
+    calls: CallsOfRun
+    resource: dict[str, Any] = field(default_factory=dict)
+    scopes: dict[str, None] = field(default_factory=dict)
+    scope: Any = None
+    last_ns: int = 0
+
+
+@dataclass(slots=True)
+class Trace:
+    """A trace of which a span is known.
+
+    Attributes:
+        id: as hexadecimal text.
+        inside: the run that it is recorded in.
+        root: its first span.
+        is_own: whether the run began with its root, and ends with it.
+        has_ended: whether its root has.
+        open: its spans that have not ended.
+        conversation: `session` and `user`, as far as its spans told them.
+    """
+
+    id: str
+    inside: RunOfTraces
+    root: Key
+    start_ns: int
+    is_own: bool = False
+    has_ended: bool = False
+    open: dict[Key, Span] = field(default_factory=dict)
+    conversation: dict[str, str] = field(default_factory=dict)
+
+
+def is_repetition(start: AtStart) -> bool:
+    """Return whether a span may only repeat a call that has ended, in a trace of its own."""
+    _, parent, _, kind, scope, _ = start
+    return parent is None and scope is not None and only_repeats(scope.name, kind)
+
+
+class Traces:
+    """The traces of one recorder.
+
+    Attributes:
+        going_on: those that have not ended, by their id.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.going_on: dict[int, Trace] = {}
+        self._ended: OrderedDict[int, Trace] = OrderedDict()
+        self._inside: OrderedDict[str, RunOfTraces] = OrderedDict()
+        self._of_process: dict[str, RunOfTraces] = {}
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+
+    def renew(self) -> None:
+        """Make new locks in a forked child: another thread of the parent may have held the old ones."""
+        self._lock = threading.RLock()
+        for inside in (*self._inside.values(), *self._of_process.values()):
+            inside.calls.renew()
+
+    def get(self, trace_id: int) -> Trace | None:
+        """Return a trace, also one that ended a while ago; None of one that is not known."""
+        return self.going_on.get(trace_id) or self._ended.get(trace_id)
+
+    def begin(self, span: Any, around: Span | Run | None) -> Trace:
+        """Return the trace of a span that is the first one of it.
+
+        Args:
+            around: the node of agentspan that it is inside of.
+        """
+        with self._lock:  # two threads may begin the run of the process
+            return self.get(span.context.trace_id) or self._new(span, around)
+
+    def _new(self, span: Any, around: Span | Run | None) -> Trace:
+        context = span.context
+        key = (context.trace_id, context.span_id)
+        id = f"{context.trace_id:032x}"
+        is_own = False
+        if around is not None:
+            inside = self._of(around.run if isinstance(around, Span) else around)
+        else:
+            plain = span_of(span)
+            mapped = map_span(plain)
+            stored = self._stored(id, span.parent) if span.parent is not None and span.parent.is_remote else None
+            if stored is not None:
+                inside = self._of(stored)
+            elif mapped.run.is_own or begins_run(plain):
+                inside, is_own = self._own(id, plain, mapped), True
+            else:
+                inside = self._process(plain)
+        trace = Trace(id, inside, key, span.start_time, is_own and not inside.run.is_taken_over)
+        self.going_on[context.trace_id] = trace
+        if inside.run.registered_row is not None:  # for other ways by which its spans may come
+            row = OtelTraceRow(id, inside.run.id, clock.to_text(span.start_time))
+            self._recorder.out.write(unit_of(Put(row, minted=True)))
+        return trace
+
+    def repeated_call(self, span: Any) -> Span | None:
+        """Return the call that a span repeats, which may be in any run of this process."""
+        plain = span_of(span)
+        call = call_of(plain, map_span(plain))
+        if call is None:
+            return None
+        found = [each for inside in [*self._inside.values()] for each in inside.calls.like(call)]
+        return min(found, key=lambda each: each[0])[1] if found else None
+
+    def end(self, trace: Trace) -> None:
+        """Note that a trace has ended. Spans that come late find it still."""
+        number = trace.root[0]
+        self._ended[number] = trace  # first: in another thread, `get` looks there last
+        self.going_on.pop(number, None)
+        trace.has_ended = True
+        if trace.is_own:
+            most = self._recorder.tuning.repeated_elements_bytes
+            trace.inside.run.repeats = Repeats(most)  # what it had is up to 32 MB
+        while len(self._ended) > ENDED:
+            self._ended.popitem(last=False)
+
+    def all(self) -> list[Trace]:
+        """Return the traces that go on."""
+        return list(self.going_on.values())
+
+    def of_process(self) -> list[RunOfTraces]:
+        """Return the runs of this process that hold all traces which are none of their own."""
+        return list(self._of_process.values())
+
+    def _of(self, run: Run) -> RunOfTraces:
+        inside = self._inside.get(run.id)
+        is_known = inside is not None and inside.run is run
+        return inside if inside is not None and is_known else self._keep(RunOfTraces(run, CallsOfRun(self._recorder)))
+
+    def _keep(self, inside: RunOfTraces) -> RunOfTraces:
+        self._inside[inside.run.id] = inside
+        while len(self._inside) > ENDED:
+            self._inside.popitem(last=False)
+        return inside
+
+    def _own(self, id: str, root: OtelSpan, mapped: Mapped) -> RunOfTraces:
+        return self._begun(name_of_trace(root, mapped.run, is_own=True), root, run_metadata(root.resource, trace_id=id))
+
+    def _process(self, span: OtelSpan) -> RunOfTraces:
+        program = program_of(span.resource)
+        named = name_of_process(program)
+        if os.getpid() != self._pid:  # a forked child, whose resource names its parent
+            named = named._replace(key=f"{named.key}/{os.getpid()}")
+        found = self._of_process.get(named.key)
+        if found is None:
+            named = named if program.is_named else named._replace(agent=program_name())
+            found = self._of_process[named.key] = self._begun(named, span, run_metadata(span.resource))
+        return found
+
+    def _begun(self, named: RunName, first: OtelSpan, metadata: dict[str, Any]) -> RunOfTraces:
+        recorder = self._recorder
+        run = Run(recorder, one_line(named.agent, MAX_NAME), version=named.version, metadata=metadata)
+        partition = recorder.destination.account.partition if recorder.is_open else 0
+        run.begin(Known(run_id(named.key, first.start_ns, partition), named.key, first.start_ns))
+        return self._keep(RunOfTraces(run, CallsOfRun(recorder), dict(first.resource), last_ns=first.start_ns))
+
+    def _stored(self, id: str, parent: Any) -> Run | None:
+        """Return the run of a trace that another process began; None if it is not stored.
+
+        Args:
+            parent: the context of a span over there, which may name its run.
+        """
+        try:
+            with self._recorder.in_time():
+                store = self._recorder.answering
+                run_id = read_member(parent.trace_state.get(MEMBER)).run
+                row = unique(store, OtelTraceRow, id=id) if run_id is None else None
+                run_id = row.agent_instance_id if row is not None else run_id
+                found = None if run_id is None else store.ask(Find(run_id)).rows.get(run_id)
+        except StorageError:  # a server that is away: the run goes on apart
+            return None
+        if found is None or not isinstance(found[1], AgentInstanceRow):
+            return None
+        run = Run(self._recorder, "")
+        run.take_over(found[1])
+        run.is_taken_over = True
+        return run
+
+
+def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
+    """End the run of a trace as its root ended, which tells the agent's name and version, too."""
+    inside, facts = trace.inside, mapped.run
+    run = inside.run
+    named, end = name_of_trace(root, facts, is_own=True), end_of_run(mapped)
+    run.rename(one_line(named.agent, MAX_NAME), named.version)
+    run.end_as(
+        end.status,
+        max(root.end_ns or 0, root.start_ns),
+        result=end.result,
+        error=end.error,
+        metadata=run_metadata(inside.resource, inside.scopes, trace.id),
+        session=facts.session or trace.conversation.get("session"),
+        user=facts.user or trace.conversation.get("user"),
+    )
+
+
+def end_process_run(inside: RunOfTraces) -> None:
+    """End the run of a process: it is complete, whatever its traces were."""
+    about = run_metadata(inside.resource, inside.scopes)
+    if not inside.run.is_taken_over:
+        inside.run.end_as("complete", inside.last_ns or clock.wall_ns(), metadata=about)
