@@ -77,19 +77,23 @@ def plain(found: Drift, base: str, head: str) -> dict[str, Any]:
             "is_significant": row.is_significant,
             "is_worse": row.is_worse,
             "is_small": row.is_small,
+            "is_turned": row.is_turned,
         }
         for row in found.rows
     ]
     text = drift_text.sentence(found, base, head)
     missed = None if found.missed is None else found.missed._asdict() | {"rule": str(found.missed.rule)}
-    own = {"missed": missed, "base": base, "head": head, "text": text, "rows": rows, "total": len(rows)}
-    return asdict(found) | own
+    over_all = [*drift_text.over_all(found)]
+    own = {"base": base, "head": head, "text": text, "over_all": over_all, "rows": rows, "total": len(rows)}
+    return asdict(found) | {"missed": missed} | own
 
 
 def _print(found: Drift, base: str, head: str, *, whole: bool) -> None:
     color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
     for line in wrap(drift_text.sentence(found, base, head), width(), 4):
         echo_lines([style(line, fg=color, bold=True)])
+    for line in drift_text.over_all(found):
+        echo_lines(wrap(line, width(), 3))
     if found.missed is not None:
         echo_lines(wrap(str(found.missed), width(), 3))
     echo_lines(wrap(drift_text.facts(found, base, head), width(), 3))

@@ -13,6 +13,7 @@ from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.failed_step import FailedStep
 from agentspan.analysis.findings import DECIDABLE, FDR, Finding
 from agentspan.analysis.outcomes import Missed
+from agentspan.analysis.statistics import Q_MEANS
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, StillOpen, why_run
 from agentspan.analysis.wording import FieldChange
@@ -43,7 +44,7 @@ from agentspan.storage.protocol import Storage
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
 """Findings of all runs together that are shown where none within a task was found."""
-Q_EXPLAINED = "q = the share of false findings among those at least as clear, adjusted for the things tested"
+Q_EXPLAINED = f"{Q_MEANS}, adjusted for the things tested"
 PAYLOAD_LINES = 5
 FIELDS = 2
 """Members of the divergence that are shown."""
