@@ -33,6 +33,9 @@ def markdown(found: RunDiff) -> Iterator[str]:
         yield "The steps are the same."
         return
     yield f"{diff_text.before(first)}, then: **{diff_text.parting(first)}**"
+    if (hint := diff_text.read_first(first)) is not None:
+        yield ""
+        yield hint
     yield ""
     for side, step in (("A", first.a), ("B", first.b)):
         text = "no more steps" if step is None else f"{step.number} {step.title}{diff_text.attempts_text(step)}"
@@ -41,7 +44,7 @@ def markdown(found: RunDiff) -> Iterator[str]:
         yield ""
         yield escaped(diff_text.against(found.against, first.same))
     yield from _fields(first.fields)
-    changes = [change for change in diff_text.rest(found) if change.kind != "words"]
+    changes = [change for change in diff_text.rest(found) if change.kind not in diff_text.QUIET]
     if any(change.kind != "same" for change in changes):
         yield ""
         yield "After that:"

@@ -487,6 +487,8 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
         yield "  it has the same steps"
         return
     yield style(fit(f"≠ {diff_text.after(first)}: {diff_text.parting(first, 'it', 'this one')}", columns), bold=True)
+    if (read_first := diff_text.read_first(first)) is not None:
+        yield f"  {read_first}"
     for who, step in (("passing", first.a), ("this one", first.b)):
         text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {step.title}"
         yield f"  {pad(who, 8)}  {fit(text, columns - 12)}"
