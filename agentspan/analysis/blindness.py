@@ -161,7 +161,9 @@ class Blindness(NamedTuple):
 
 def _least(holds: Callable[[float], bool], low: float, most: float) -> float | None:
     """Return the smallest value from `low` up to `most` for which it holds; None if there is none."""
-    high = low
+    if holds(low):
+        return low
+    high = 2 * low
     while not holds(high):
         high *= 2
         if high > most:

@@ -318,8 +318,10 @@ def _missing(sizes: Blindness, drop: float) -> tuple[int, str]:
     more = sizes.more_for(drop)
     if more is None:
         return 0, f"not even {MOST_TIMES:,} times the runs would show {wanted}"
+    head = more.head if more.base else max(1, more.head)
+    sides = f"{head:,} more {'run' if head == 1 else 'runs'}" if head else "", f"{more.base:,} more of the baseline"
     which = f", of {_noun(more.pairs, 'more task')}," if more.pairs else " (about the fewest in all)"
-    return more.head, f"{more.head:,} more runs and {more.base:,} more of the baseline{which} would show {wanted}"
+    return head, f"{' and '.join(filter(None, sides if more.base else sides[:1]))}{which} would show {wanted}"
 
 
 def _not_compared(runs: Gathered, baseline: Gathered, shared: int, unmet: str) -> str:

@@ -354,9 +354,10 @@ def _without_figures(value: Any) -> Any:
 
 
 def _is_of_user(step: Step) -> bool:
-    if step.type != "message":
+    try:
+        message = jsontext.decode(step.span.payload) if step.type == "message" else None
+    except RecursionError:  # nested too deep to be taken apart
         return False
-    message = jsontext.decode(step.span.payload)
     return type(message) is dict and message.get("role") == "user"
 
 

@@ -9,6 +9,8 @@ from agentspan.analysis.wording import FieldChange
 from agentspan.text import cut, one_line, printable
 
 MAX_TITLE = 200
+MAX_SENTENCE = 2000
+"""Characters of what agentspan says, which may name filters and agents."""
 MAX_LINES = 40
 """Changes after the divergence that are listed, at most."""
 MAX_VALUE = 4000
@@ -42,7 +44,7 @@ def markdown(found: RunDiff) -> Iterator[str]:
         yield f"- {side} {escaped(text)}"
     if found.against is not None:
         yield ""
-        yield escaped(diff_text.against(found.against, first.same))
+        yield escaped(diff_text.against(found.against, first.same), MAX_SENTENCE)
     yield from _fields(first.fields)
     changes = [change for change in diff_text.rest(found) if change.kind not in diff_text.QUIET]
     if any(change.kind != "same" for change in changes):
@@ -73,6 +75,6 @@ def _value(mark: str, text: str | None) -> Iterator[str]:
             yield f"{mark} {line}"
 
 
-def escaped(text: str) -> str:
+def escaped(text: str, limit: int = MAX_TITLE) -> str:
     """Return a text of a payload on one line, without markup."""
-    return _MARKUP.sub(r"\\\1", one_line(text, MAX_TITLE))
+    return _MARKUP.sub(r"\\\1", one_line(text, limit))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from agentspan.analysis.blindness import ALPHA
-from agentspan.analysis.diff_markdown import escaped
+from agentspan.analysis.diff_markdown import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import FEWEST_TASKS, PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
 from agentspan.analysis.statistics import Q_MEANS
@@ -51,7 +51,7 @@ def sentence(found: Drift, base: str, head: str) -> str:
     side = {"worse": True, "better": False}.get(found.verdict)
     own = [row for row in found.significant if side is None or row.is_worse is side]
     others = [row for row in found.significant if row not in own]
-    by_task = ", task by task" if _differs_over_all(found) else ""
+    by_task = ", task by task" if any(over_all(found)) else ""
     reasons = _told(own, MAX_REASONS)
     also = _told(others, MAX_REASONS - len(own))
     return f"{head} is {what} {base}{by_task}: {reasons}{f'; also different: {also}' if also else ''}"
@@ -75,10 +75,6 @@ def over_all(found: Drift) -> Iterator[str]:
     if turned:
         whole = [replace(row, base=row.all_base, head=row.all_head) for row in turned]
         yield f"over all runs the other way: {_told(whole, MAX_REASONS)}: tasks have unequal numbers of runs or calls"
-
-
-def _differs_over_all(found: Drift) -> bool:
-    return any(True for _ in over_all(found))
 
 
 def _has_other_share(row: DriftRow) -> bool:
@@ -237,7 +233,7 @@ def facts(found: Drift, base: str, head: str) -> str:
 
 
 def _with_outcome(known: int, runs: int) -> str:
-    return "" if known == runs else f" ({known or 'none'} with an outcome)"
+    return "" if known == runs else f" ({f'{known:,}' if known else 'none'} with an outcome)"
 
 
 def _tasks(found: Drift) -> str:
@@ -258,15 +254,15 @@ def mark(row: DriftRow) -> str:
 
 def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iterator[str]:
     """Yield the lines of a report for a pull request, without line ends."""
-    yield f"**{escaped(sentence(found, base, head))}**"
+    yield f"**{escaped(sentence(found, base, head), MAX_SENTENCE)}**"
     yield ""
     for line in over_all(found):
-        yield escaped(line)
+        yield escaped(line, MAX_SENTENCE)
         yield ""
     if found.missed is not None:
         yield escaped(str(found.missed))
         yield ""
-    yield escaped(facts(found, base, head))
+    yield escaped(facts(found, base, head), MAX_SENTENCE)
     yield ""
     yield f"| | {escaped(base)} | {escaped(head)} | change | q |"
     yield "|---|---|---|---|---|"
@@ -279,4 +275,4 @@ def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iter
         mark = f"**{name}**" if row.is_significant else name
         yield f"| {mark} | {' | '.join(values)} | {change_text(row)} | {escaped(q_text(row))} |"
     yield ""
-    yield escaped(legend(found))
+    yield escaped(legend(found), MAX_SENTENCE)

@@ -96,13 +96,13 @@ def _print(found: Drift, base: str, head: str, *, whole: bool) -> None:
         echo_lines(wrap(line, width(), 3))
     if found.missed is not None:
         echo_lines(wrap(str(found.missed), width(), 3))
-    echo_lines(wrap(drift_text.facts(found, base, head), width(), 3))
+    echo_lines(wrap(drift_text.facts(found, base, head), width(), 5))
     is_wide = width() >= WIDE
     rows = drift_text.shown_rows(found, whole=whole)
     header = ["", "base", "head", "change", "q", *(["base p50–p95", "head p50–p95"] if is_wide else [])]
     cells = [[*_cells(row), *(_spreads(row) if is_wide else ())] for row in rows]
     table(header, cells, right=range(1, len(header)))
-    echo_lines(style(line, fg="bright_black") for line in wrap(drift_text.legend(found), width(), 5))
+    echo_lines(style(line, fg="bright_black") for line in wrap(drift_text.legend(found), width(), 8))
     if len(rows) < len(found.rows):
         echo_lines([style(f"{noun(len(found.rows) - len(rows), 'more row')}; --all shows each", fg="bright_black")])
 

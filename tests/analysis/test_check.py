@@ -288,12 +288,16 @@ def test_runs_are_asked_for_where_they_are_lacking() -> None:
     assert more is not None
     assert 95 <= 34 + more.head + more.base <= 101  # no 94 runs find it, in whatever groups
     assert sizes._replace(base=30 + more.base, head=4 + more.head).finds(0.25)
-    many = blindness(outcomes(160, 200).runs, outcomes(3, 4).runs)
-    assert many is not None
-    more = many.more_for(0.25)
+    many = outcomes(160, 200), outcomes(3, 4)
+    sizes = blindness(*(each.runs for each in many))
+    assert sizes is not None
+    more = sizes.more_for(0.25)
     assert more is not None
     assert more.base == 0
-    assert many._replace(head=4 + more.head).finds(0.25)
+    assert sizes._replace(head=4 + more.head).finds(0.25)
+    for head, base, said in ((many[1], many[0], "runs"), (many[0], many[1], "of the baseline")):
+        text = check(head, Config({}), base).findings[-1].text
+        assert re.search(rf"; \d+ more {said} \(about the fewest in all\) would show a drop of 25 points$", text), text
 
 
 def by_task(passed: Sequence[float], numbers: Sequence[int], side: str) -> Gathered:
@@ -446,6 +450,15 @@ def test_a_filter_that_matches_nothing_is_an_error(
 ) -> None:
     result = call(db, "check", *filter, *configured(tmp_path, "[budget]\nsteps = 9\n"))
     assert (result.exit_code, result.output.splitlines()[-1]) == (2, f"Error: {said}")
+
+
+def test_a_comment_for_a_pull_request_has_whole_sentences(tmp_path: Path) -> None:
+    path = scored(tmp_path / "runs.db", "airline", "reward", [1, 1, 0])
+    scored(tmp_path / "old.db", "shop", "reward", [1, 0])
+    baseline = configured(tmp_path, "outcome = 'reward>=1'\n[baseline]\nfile = 'old.db'\n")
+    line = call(path, "check", "--markdown", *baseline).output.splitlines()[-1]
+    assert len(line) > 200
+    assert line.endswith("; these are different agents: airline was checked against shop |  |")
 
 
 def test_an_unknown_key_of_the_project_is_refused(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

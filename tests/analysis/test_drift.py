@@ -332,6 +332,7 @@ def test_drift_is_printed_in_80_columns_as_markdown_and_as_a_document(tmp_path: 
     assert any(
         line.startswith("| **lookup\\_price: fails** | 0% (0–17%) | 60% (36–81%) | +60.0 points |") for line in markdown
     )
+    assert "…" not in markdown[-1]
     assert call(path, "drift", "shop@1.0").exit_code == 2
 
 
