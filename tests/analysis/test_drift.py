@@ -12,7 +12,7 @@ import pytest
 
 import agentspan
 from agentspan import clock
-from agentspan.analysis.drift import FAMILY_FDR, LEAST, Drift, compare, least_of, task_pairs
+from agentspan.analysis.drift import FAMILY_FDR, LEAST, Drift, blindness, compare, least_of, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.analysis.drift_text import facts, mark, over_all, sentence
 from agentspan.analysis.ratio_tests import MOST_PERMUTED, Ratio, normal_p, permutation_ps
@@ -381,6 +381,28 @@ def test_other_metrics_of_paired_runs_have_the_direction_that_they_have_within_t
     assert [*over_all(found)] == [
         "over all runs the other way: tokens a run ×1.8: tasks have unequal numbers of runs or calls"
     ]
+
+
+def test_the_drop_that_would_be_missed_is_of_the_runs_that_are_compared() -> None:
+    base, head = unequal([(0.75, 0.0), (1.0, 0.375)])
+    alone = [RunFacts(f"x {number}", f"x {number}", {PASSED: (1.0, 1.0)}) for number in range(50)]
+    sizes = blindness([*base.runs, *alone], head.runs)
+    assert sizes is not None
+    assert (sizes.base, sizes.head, sizes.pairs) == (100, 100, 20)
+    assert sizes.share == pytest.approx((0.375 + 0.6875) / 2)  # as the values are: each task counts the same
+    assert sizes == blindness(base.runs, head.runs)
+
+
+def test_where_no_task_has_an_outcome_in_both_groups_all_runs_are_compared() -> None:
+    base, head = unequal([(1.0, 1.0), (0.0, 0.0)])
+    for runs, tasks in ((base.runs, range(10)), (head.runs, range(10, 20))):
+        for run in runs:
+            if int(run.task or 0) in tasks:
+                del run.values[PASSED]
+    found = compare(base, head)
+    row = found.rows[0]
+    assert (found.verdict, found.method, row.tasks, row.base, row.head) == ("worse", "paired", None, 1.0, 0.0)
+    assert "20 tasks (none with an outcome) · paired by task" in facts(found, "1", "2")
 
 
 def test_a_metric_that_no_task_has_in_both_groups_is_not_tested() -> None:

@@ -8,7 +8,7 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 550,
-    "lines of code": 47_535,
+    "lines of code": 47_817,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 145,
