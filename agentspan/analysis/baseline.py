@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from itertools import islice
+from typing import Literal
 
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.filter_words import parse
@@ -22,6 +23,12 @@ MAX_RUNS = 500
 """Runs of a baseline that are read, the latest ones: all of their spans are."""
 
 
+By = Literal["step", "arguments", "attempts", "status", "result"]
+"""In what the steps of A and B differ, and so what is compared: `step` is whatever the words, all others are not."""
+Does = Literal["call", "answer", "message", "step", "end"]
+"""A step calls tools, is a model's answer without a call, a message, or another one; or there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Against:
     """A baseline, and how its runs go on where A and B part.
@@ -32,6 +39,10 @@ class Against:
         reached: how many of those have the same steps before the place.
         a, b: how many of those go on like A, and like B.
         a_tool, b_tool: how many of the others call the tool of A's step, or else of B's, with other arguments.
+        by: what of the steps there is compared.
+        a_does, b_does: what the step of A, and of B, is.
+        a_failed, b_failed: of those that call the tool as A does, and as B does, how many failed in that step.
+        calls_before: how many of the steps before the place call a tool. Words of those steps are not compared.
     """
 
     filter: str
@@ -41,6 +52,12 @@ class Against:
     b: int
     a_tool: int = 0
     b_tool: int = 0
+    by: By = "step"
+    a_does: Does = "step"
+    b_does: Does = "step"
+    a_failed: int = 0
+    b_failed: int = 0
+    calls_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +112,46 @@ def against(
     filter = replace(filter, agent=filter.agent or agent)
     found = [run.run.id for run in find_runs(storage, filter, limit=MAX_RUNS + len(without)).runs]
     ids = [id for id in found if id not in without][:MAX_RUNS]
-    token = _token(place)
+    by, token = _token(place)
     wanted = [None if step is None else token(step) for step in (place.a, place.b)]
-    reached, counts, alike = 0, [0, 0], [0, 0]
+    reached, counts, alike, failed = 0, [0, 0], [0, 0], [0, 0]
     for id in ids:
         came, step = _next(storage, id, place)
         if not came:
             continue
         reached += 1
         goes_on = None if step is None else token(step)
+        is_failed = step is not None and step.type == "tool" and step.span.status == "failed"
         for side in (0, 1):
             counts[side] += goes_on == wanted[side]
+            failed[side] += is_failed and goes_on == wanted[side]
         if step is not None and goes_on not in wanted:
             like = next((side for side, own in enumerate((place.a, place.b)) if _is_other_call(step, own)), None)
             if like is not None:
                 alike[like] += 1
-    return Against(text, len(ids), reached, *counts, *alike)
+    return Against(
+        text,
+        len(ids),
+        reached,
+        a=counts[0],
+        b=counts[1],
+        a_tool=alike[0],
+        b_tool=alike[1],
+        by=by,
+        a_does=_does(place.a),
+        b_does=_does(place.b),
+        a_failed=failed[0],
+        b_failed=failed[1],
+        calls_before=sum(bool(tools_of(step)) for _, step in place.before),
+    )
+
+
+def _does(step: Step | None) -> Does:
+    if step is None:
+        return "end"
+    if tools_of(step):
+        return "call"
+    return "answer" if step.type == "llm" else "message" if step.type == "message" else "step"
 
 
 def _is_other_call(step: Step, own: Step | None) -> bool:
@@ -150,19 +191,19 @@ def _outline(roots: list[Node], keys: StepKeys) -> Iterator[tuple[int, Step]]:
             levels.append(iter(in_groups([keys.step(node) for node in step.node.children])))
 
 
-_TOKENS: Sequence[Callable[[Step], Hashable]] = (
-    lambda step: step.key.course,
-    lambda step: (step.key.course, step.span.label, step.fixed),
-    lambda step: (step.key.course, step.arguments),
-    lambda step: (step.key.course, step.attempts),
-    lambda step: (step.key.course, step.span.status),
-    lambda step: (step.key.course, step.result),
+_TOKENS: Sequence[tuple[By, Callable[[Step], Hashable]]] = (
+    ("step", lambda step: step.key.course),
+    ("arguments", lambda step: (step.key.course, step.span.label, step.fixed)),
+    ("arguments", lambda step: (step.key.course, step.arguments)),
+    ("attempts", lambda step: (step.key.course, step.attempts)),
+    ("status", lambda step: (step.key.course, step.span.status)),
+    ("result", lambda step: (step.key.course, step.result)),
 )
 
 
-def _token(place: Place) -> Callable[[Step], Hashable]:
-    """Return the loosest of the ways to look at a step in which those of A and B differ."""
+def _token(place: Place) -> tuple[By, Callable[[Step], Hashable]]:
+    """Return the loosest of the ways to look at a step in which those of A and B differ, and its name."""
     if place.a is None or place.b is None:
         return _TOKENS[0]
     a, b = place.a, place.b
-    return next((token for token in _TOKENS if token(a) != token(b)), _TOKENS[-1])
+    return next((each for each in _TOKENS if each[1](a) != each[1](b)), _TOKENS[-1])

@@ -8,13 +8,13 @@ the configuration wants to be told of.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from math import ceil
+from statistics import mean
 from typing import Literal, NamedTuple
 
 from agentspan.analysis.agent_names import some
 from agentspan.analysis.blindness import ALPHA, MOST_TIMES, Blindness
 from agentspan.analysis.check_config import BUDGETS, Config
-from agentspan.analysis.drift import PASSED, blindness, differences, outcomes_of, task_pairs
+from agentspan.analysis.drift import PASSED, blindness, differences, outcomes_of, task_pairs, task_values
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.analysis.drift_text import missed_drop
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
@@ -72,7 +72,9 @@ class Check:
         passed, baseline: the shares of passed runs, from 0 to 1; None if unknown or not asked for.
         interval: of `passed`, 95 %, exact.
         detectable: the smallest drop that so many runs would show, from 0 to 1; None without a baseline.
-        missing: how many more runs would show the drop that the configuration names.
+        missing: how many more runs would show the drop that the configuration names, with the fewest in all.
+        tasks: by how many tasks the runs are compared; 0 if they are not. `by_task` decides then, not the shares.
+        by_task: the shares of the checked runs and of the baseline's as means over these tasks; None if there are none.
     """
 
     verdict: Verdict
@@ -83,6 +85,8 @@ class Check:
     interval: Interval | None = None
     detectable: float | None = None
     missing: int = 0
+    tasks: int = 0
+    by_task: tuple[float, float] | None = None
 
 
 def check(
@@ -118,6 +122,7 @@ def check(
         runs, baseline, config.drop, shared=shared, unmet=unmet, agents=agents, note=note
     )
     before = outcomes_of(baseline.runs)
+    shares = _by_task(runs, baseline)
     return Check(
         _worst([*findings, finding]),
         len(runs.runs),
@@ -127,7 +132,25 @@ def check(
         interval,
         detectable,
         missing,
+        0 if shares is None else shares.tasks,
+        None if shares is None else (shares.after, shares.before),
     )
+
+
+class _Shares(NamedTuple):
+    """The shares of passed runs as means over the tasks of both sides, each task counting the same."""
+
+    tasks: int
+    after: float
+    before: float
+
+
+def _by_task(runs: Gathered, baseline: Gathered) -> _Shares | None:
+    values = task_values(PASSED, task_pairs(baseline.runs, runs.runs))
+    if not values:
+        return None
+    before, after = map(mean, zip(*values, strict=True))
+    return _Shares(len(values), after, before)
 
 
 def _worst(findings: Iterable[Finding]) -> Verdict:
@@ -154,8 +177,12 @@ def _budgets(runs: Sequence[RunFacts], budget: Mapping[str, float]) -> Iterator[
         yield Finding(f"budget {name}", "fail" if over else "pass", text + lacking, over)
 
 
-def _runs(number: int) -> str:
-    return f"{number:,} run{'' if number == 1 else 's'}"
+def _runs(number: int, of: str = "") -> str:
+    return _noun(number, "run") + of
+
+
+def _noun(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _used(run: RunFacts, name: str) -> float | None:
@@ -231,39 +258,70 @@ def _compared(
     sizes = blindness(baseline.runs, runs.runs)
     assert sizes is not None  # both sides have outcomes
     detectable = sizes.drop(one_sided=True)
-    share, share_before = (sum(each) / len(each) for each in (after, before))
-    number = runs.unknown + baseline.unknown
-    unknown = f"{number:,} {'run has' if number == 1 else 'runs have'} no outcome" if number else ""
     p = drop_p(runs.runs, baseline.runs)
     chance = f"{'' if p <= ALPHA else 'no '}more than chance, one-sided p {p_text(p).replace('<', '< ')}"
-    of = f"{_runs(len(before))}{f' of {agents}' if agents else ''}"
-    parts = [
-        f"{share_text(share, 1) or '0%'} passed, baseline {share_text(share_before, 1) or '0%'} of {of}: "
-        f"{'no drop' if p > ALPHA and share >= share_before else chance}"
-    ]
+    of = _runs(len(before), f" of {agents}" if agents else "")
+    overall = _Shares(0, *(sum(each) / len(each) for each in (after, before)))
+    shares = _by_task(runs, baseline) or overall
+    checked = f" of {_runs(len(after))}" if runs.unknown else ""
+    whole = (
+        f"{_percent(overall.after)}{checked} passed{_lacking(runs)}, "
+        f"baseline {_percent(overall.before)} of {of}{_lacking(baseline)}"
+    )
+    is_drop = p <= ALPHA or shares.after < shares.before
+    parts = _told(shares, overall, whole, chance if is_drop else "no drop")
     is_clear = detectable <= drop or drop_p(baseline.runs, runs.runs) <= ALPHA  # or it rose by more than chance
     verdict: Verdict = "fail" if p <= ALPHA else "pass" if is_clear else "inconclusive"
     missing = 0
     if verdict == "inconclusive":
         blind = "with this few runs no drop would show"
         missed = f"{missed_drop(detectable)} would be missed more than once in five times"
-        missing, more = _missing(sizes, drop, len(after), len(before))
+        missing, more = _missing(sizes, drop)
         parts += [blind if detectable >= 1 else missed, more]
     both = f"{shared:,} in both count as checked" if shared else ""
-    text = "; ".join(part for part in (*parts, both, unknown, note) if part)
+    text = "; ".join(part for part in (*parts, both, note) if part)
     return Finding("baseline", verdict, text), detectable, missing
 
 
-def _missing(sizes: Blindness, drop: float, after: int, before: int) -> tuple[int, str]:
-    """Return how many more runs would show a drop, and that in words."""
+def _percent(share: float) -> str:
+    return share_text(share, 1) or "0%"
+
+
+def _lacking(runs: Gathered) -> str:
+    return f" ({runs.unknown:,} more {'has' if runs.unknown == 1 else 'have'} no outcome)" if runs.unknown else ""
+
+
+def _told(shares: _Shares, overall: _Shares, whole: str, result: str) -> list[str]:
+    """Return the sentences on the shares that were compared, and on those of all runs where they are other ones.
+
+    Args:
+        whole: the words for all runs.
+        result: of the comparison.
+    """
+    if not shares.tasks:
+        return [f"{whole}: {result}"]
+    texts = _percent(shares.after), _percent(shares.before)
+    if texts == (_percent(overall.after), _percent(overall.before)):
+        return [f"{whole}, task by task ({_noun(shares.tasks, 'task')}): {result}"]
+    is_turned = (shares.after - shares.before) * (overall.after - overall.before) < 0
+    return [
+        f"task by task {texts[0]} passed, baseline {texts[1]} ({_noun(shares.tasks, 'task')}): {result}",
+        f"over all runs{' the other way,' if is_turned else ''} {whole}",
+    ]
+
+
+def _missing(sizes: Blindness, drop: float) -> tuple[int, str]:
+    """Return how many more checked runs would show a drop, and that in words."""
     wanted = f"a drop of {100 * drop:.3g} points"
     if drop > sizes.share:
         return 0, f"{wanted} is impossible where {share_text(sizes.share, 1)} pass: name a smaller one in [baseline]"
-    times = sizes.times_for(drop)
-    if times is None:
+    more = sizes.more_for(drop)
+    if more is None:
         return 0, f"not even {MOST_TIMES:,} times the runs would show {wanted}"
-    missing, more = (max(1, ceil(each * (times - 1))) for each in (after, before))
-    return missing, f"{missing:,} more runs, and {more:,} more of the baseline, would show {wanted}"
+    head = more.head if more.base else max(1, more.head)
+    sides = f"{head:,} more {'run' if head == 1 else 'runs'}" if head else "", f"{more.base:,} more of the baseline"
+    which = f", of {_noun(more.pairs, 'more task')}," if more.pairs else " (about the fewest in all)"
+    return head, f"{' and '.join(filter(None, sides if more.base else sides[:1]))}{which} would show {wanted}"
 
 
 def _not_compared(runs: Gathered, baseline: Gathered, shared: int, unmet: str) -> str:
@@ -279,7 +337,7 @@ def _not_compared(runs: Gathered, baseline: Gathered, shared: int, unmet: str) -
 
 def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts], *, seed: int = 0) -> float:
     """Return the one-sided p of as many or fewer runs passing by chance: paired by task where both have the tasks."""
-    found = differences(PASSED, task_pairs(baseline, runs))
+    found = differences(task_values(PASSED, task_pairs(baseline, runs)))
     if found:
         return paired_permutation_p(found, rounds=ROUNDS, seed=seed) / 2 if sum(found) < 0 else 1.0
     after, before = outcomes_of(runs), outcomes_of(baseline)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
+from agentspan import jsontext
 from agentspan.analysis.baseline import Against, against, place_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.sibling_alignment import Alignment, Pair, align
@@ -23,8 +24,10 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.row_by_row import names_of
 
-Kind = Literal["same", "words", "answer", "arguments", "result", "status", "retries", "moved", "added", "removed"]
-SMALL: frozenset[Kind] = frozenset({"same", "words"})
+Kind = Literal[
+    "same", "figures", "words", "answer", "arguments", "result", "status", "retries", "moved", "added", "removed"
+]  # fmt: skip
+SMALL: frozenset[Kind] = frozenset({"same", "figures", "words"})
 """Kinds at which two runs do not part, if they part anywhere else."""
 TITLE = 200
 
@@ -70,9 +73,10 @@ class StepChange:
     """A step of both runs or of one; or steps in a row that are the same in both.
 
     Attributes:
-        kind: `same`; `words`: only what a model or a person said; `answer`: the same after the runs have parted in more
-            than words, so that it may mean anything; `arguments` (type, label and payload); `result`;
-            `status`; `retries`: the number of attempts; `moved`; `added`: only B has it; `removed`: only A has it.
+        kind: `same`; `figures`: only numbers in a model's result, such as tokens; `words`: only what a model or a
+            person said; `answer`: the same after the runs have parted in more than words, so that it may mean anything;
+            `arguments` (type, label and payload); `result`; `status`; `retries`: the number of attempts; `moved`;
+            `added`: only B has it; `removed`: only A has it.
         count: how many steps it stands for: those in a row, or a step that is added or removed with all in it.
         depth: how many steps are around it.
         a, b: the step; None where it is missing. Of several the first.
@@ -96,6 +100,8 @@ class Divergence:
         place: which of `RunDiff.steps` it is.
         same: how many steps before it are the same, other words included.
         other_words: how many of those have other words.
+        other_figures: how many of those have the same words, but other figures, such as tokens.
+        user_said: the numbers of the step just before, in A and in B, if a user said something else there.
         depth: how many steps are around it.
         a, b: what each run does at this place; None where it has no more steps on this level.
         fields: what differs between `a` and `b`, if they have the same type and label.
@@ -109,6 +115,8 @@ class Divergence:
     a: DiffStep | None
     b: DiffStep | None
     fields: tuple[FieldChange, ...]
+    other_figures: int = 0
+    user_said: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +247,7 @@ class _Comparison:
                 levels.pop()
                 continue
             entry = _entry(alignment, pair, len(levels) - 1, differs)
-            differs = differs or entry.kind != "same"
+            differs = differs or entry.kind not in ("same", "figures")
             found.append(entry)
             if entry.a is not None and entry.b is not None:
                 below = (entry.a.node.children, entry.b.node.children)
@@ -278,8 +286,15 @@ class _Comparison:
         a, b = (entry.a, entry.b) if is_pair else (entry.next_a, entry.next_b)
         fields = tuple(islice(_step_fields(a, b), MAX_FIELDS))
         return Divergence(
-            entry.kind, place, len(before), before.count("words"), entry.depth, self._step(a), self._step(b), fields
-        )
+            entry.kind, place, len(before), before.count("words"), entry.depth, self._step(a), self._step(b), fields,
+            before.count("figures"), self._user_said(entries[first - 1]) if first else None,
+        )  # fmt: skip
+
+    def _user_said(self, entry: _Entry) -> tuple[int, int] | None:
+        a, b = entry.a, entry.b
+        if entry.kind != "words" or a is None or b is None or not _is_of_user(a) or not _is_of_user(b):
+            return None
+        return self._numbers[a.span.id], self._numbers[b.span.id]
 
     def _step(self, step: Step | None) -> DiffStep | None:
         if step is None:
@@ -317,7 +332,34 @@ def kind_of(a: Step, b: Step, *, differs: bool) -> Kind:
         return "status"
     if a.calls != b.calls or (a.result != b.result and not a.says):
         return "result"
-    return "words" if a.arguments != b.arguments or a.result != b.result else "same"
+    if a.arguments == b.arguments:
+        return "same" if a.result == b.result else "figures" if _differ_in_figures(a.span, b.span) else "words"
+    return "words"
+
+
+def _differ_in_figures(a: AgentSpanRow, b: AgentSpanRow) -> bool:
+    """Return whether the results of two steps differ only in numbers: how many tokens the same answer took."""
+    try:
+        values = [_without_figures(cleaned(span.result_payload or "null")) for span in (a, b)]
+    except RecursionError:  # nested too deep to be taken apart
+        return False
+    return bool(values[0] == values[1])
+
+
+def _without_figures(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _without_figures(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_without_figures(item) for item in value]
+    return 0 if type(value) in (int, float) else value
+
+
+def _is_of_user(step: Step) -> bool:
+    try:
+        message = jsontext.decode(step.span.payload) if step.type == "message" else None
+    except RecursionError:  # nested too deep to be taken apart
+        return False
+    return type(message) is dict and message.get("role") == "user"
 
 
 def _mark_consequences(entries: Sequence[_Entry]) -> None:
@@ -334,10 +376,16 @@ def _mark_consequences(entries: Sequence[_Entry]) -> None:
 
 
 def _first(entries: Sequence[_Entry]) -> int | None:
-    """Return the entry at which the runs part: the first of more than words that is no consequence, else the first."""
-    causes = (place for place, each in enumerate(entries) if each.kind not in SMALL and not _is_consequence(each))
-    others = (place for place, each in enumerate(entries) if each.kind != "same" and not _is_consequence(each))
-    return next(causes, next(others, None))
+    """Return the entry at which the runs part: the first of more than words, else of words, else of figures.
+
+    What is a consequence of steps in it is no place to part.
+    """
+    kinds = [("same" if _is_consequence(each) else each.kind) for each in entries]
+    for small in (SMALL, {"same", "figures"}, {"same"}):
+        found = next((place for place, kind in enumerate(kinds) if kind not in small), None)
+        if found is not None:
+            return found
+    return None
 
 
 def _pair_answers(entries: list[_Entry], first: int) -> None:
@@ -382,7 +430,7 @@ def _mark_answers(entries: Sequence[_Entry]) -> None:
 
 
 def _is_consequence(entry: _Entry) -> bool:
-    return entry.follows and entry.kind in ("result", "status", "retries", "words", "answer")
+    return entry.follows and entry.kind in ("result", "status", "retries", "figures", "words", "answer")
 
 
 def _step_fields(a: Step | None, b: Step | None) -> Iterator[FieldChange]:

@@ -9,6 +9,8 @@ from agentspan.analysis.wording import FieldChange
 from agentspan.text import cut, one_line, printable
 
 MAX_TITLE = 200
+MAX_SENTENCE = 2000
+"""Characters of what agentspan says, which may name filters and agents."""
 MAX_LINES = 40
 """Changes after the divergence that are listed, at most."""
 MAX_VALUE = 4000
@@ -33,15 +35,18 @@ def markdown(found: RunDiff) -> Iterator[str]:
         yield "The steps are the same."
         return
     yield f"{diff_text.before(first)}, then: **{diff_text.parting(first)}**"
+    if (hint := diff_text.read_first(first)) is not None:
+        yield ""
+        yield hint
     yield ""
     for side, step in (("A", first.a), ("B", first.b)):
         text = "no more steps" if step is None else f"{step.number} {step.title}{diff_text.attempts_text(step)}"
         yield f"- {side} {escaped(text)}"
     if found.against is not None:
         yield ""
-        yield escaped(diff_text.against(found.against, first.same))
+        yield escaped(diff_text.against(found.against, first.same), MAX_SENTENCE)
     yield from _fields(first.fields)
-    changes = [change for change in diff_text.rest(found) if change.kind != "words"]
+    changes = [change for change in diff_text.rest(found) if change.kind not in diff_text.QUIET]
     if any(change.kind != "same" for change in changes):
         yield ""
         yield "After that:"
@@ -70,6 +75,6 @@ def _value(mark: str, text: str | None) -> Iterator[str]:
             yield f"{mark} {line}"
 
 
-def escaped(text: str) -> str:
+def escaped(text: str, limit: int = MAX_TITLE) -> str:
     """Return a text of a payload on one line, without markup."""
-    return _MARKUP.sub(r"\\\1", one_line(text, MAX_TITLE))
+    return _MARKUP.sub(r"\\\1", one_line(text, limit))

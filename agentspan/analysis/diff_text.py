@@ -3,16 +3,20 @@
 import shlex
 from collections.abc import Iterator
 
-from agentspan.analysis.baseline import MAX_RUNS, Against
+from agentspan.analysis.baseline import MAX_RUNS, Against, By, Does
 from agentspan.analysis.diff import DiffRun, DiffStep, Divergence, Kind, RunDiff, StepChange
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.schemas.aggregates import built_in_part
 
-MARKS: dict[Kind, str] = {"same": "=", "words": "~", "moved": "→", "added": "+", "removed": "-"}
+MARKS: dict[Kind, str] = {"same": "=", "figures": "~", "words": "~", "moved": "→", "added": "+", "removed": "-"}
 """Marks of changes; every other kind has CHANGED."""
 CHANGED = "≠"
+FIGURES = "figures such as tokens"
+QUIET: frozenset[Kind] = frozenset({"figures", "words"})
+"""Kinds of changes after the place that only a full list has."""
 KINDS: dict[Kind, str] = {
     "same": "the same",
+    "figures": "other figures",
     "words": "other words",
     "answer": "another answer",
     "arguments": "other arguments",
@@ -61,10 +65,22 @@ def before(found: Divergence) -> str:
     """Return how many steps are the same before two runs part."""
     if not found.same:
         return "no step before is the same"
-    if found.other_words == found.same:
-        return f"{_noun(found.same, 'step')} that {'differs' if found.same == 1 else 'differ'} only in words"
-    words = f", {found.other_words:,} of them in other words" if found.other_words else ""
-    return f"{_noun(found.same, 'same step')}{words}"
+    differ = {"words": found.other_words, FIGURES: found.other_figures}
+    kinds = [kind for kind, number in differ.items() if number]
+    if sum(differ.values()) == found.same:
+        differ_only = "differs only" if found.same == 1 else "differ only"
+        return f"{_noun(found.same, 'step')} that {differ_only} in {' or '.join(kinds)}"
+    parts = [f"{differ[kind]:,} of them in other {kind}" for kind in kinds]
+    return ", ".join([_noun(found.same, "same step"), *parts])
+
+
+def read_first(found: Divergence) -> str | None:
+    """Return a hint at what the user said just before two runs part, if it differs: it may be the reason."""
+    if found.user_said is None:
+        return None
+    a, b = found.user_said
+    which = f"step {a:,}" if a == b else f"step {a:,} of A and {b:,} of B"
+    return f"{which}, what the user said, differs: read it first"
 
 
 def after(found: Divergence) -> str:
@@ -80,6 +96,8 @@ def parting(found: Divergence, a: str = "A", b: str = "B") -> str:
     """
     if found.kind == "words":
         return "only words differ, these first"
+    if found.kind == "figures":
+        return f"only {FIGURES} differ, these first"
     if found.kind == "moved":
         return "a step is at another place"
     if found.a is None:
@@ -105,12 +123,29 @@ def against(found: Against, same: int) -> str:
         return f"None of {runs} did the same{_steps(same)} before."
     other = max(0, found.reached - found.a - found.b - found.a_tool - found.b_tool)
     parts = [
-        f"{found.a:,} did A's step{_its_tool(found.a_tool)}",
-        f"{found.b:,} did B's{_its_tool(found.b_tool)}",
-        f"{other:,} something else" if other else "",
+        _did("A", found.a, found.by, found.a_does, found.a_failed) + _its_tool(found.a_tool),
+        _did("B", found.b, found.by, found.b_does, found.b_failed) + _its_tool(found.b_tool),
+        f"{other:,} did something else" if other else "",
     ]
     next_steps = ", ".join(part for part in parts if part)
-    return f"{found.reached:,} of {runs} did the same{_steps(same)} before; next, {next_steps}."
+    kinds = "same calls" if found.calls_before else "none calls a tool"
+    steps = f"{_steps(same)} before{f' ({kinds}, words not compared)' if same else ''}"
+    return f"{found.reached:,} of {runs} did the same{steps}; next, {next_steps}."
+
+
+def _did(run: str, number: int, by: By, does: Does, failed: int) -> str:
+    """Return how many runs did at a place what A, or B, did there, and in what these were compared."""
+    alike = {"attempts": "as many attempts", "status": "the same status", "result": "the same result"}.get(by)
+    if does == "end":
+        return f"{number:,} had no more steps, like {run}"
+    if alike is not None:
+        return f"{number:,} had {alike} as {run}"
+    if does == "call":
+        return f"{number:,} made {run}'s call{f' ({failed:,} failed)' if failed else ''}"
+    words = "" if by == "arguments" else " (words not compared)"
+    if does == "answer":
+        return f"{number:,} answered without a call, like {run}{words}"
+    return f"{number:,} {'had a message' if does == 'message' else 'did a step'} like {run}'s{words}"
 
 
 def _its_tool(runs: int) -> str:
@@ -126,8 +161,7 @@ def same_task(found: RunDiff) -> str | None:
 
 def _steps(same: int) -> str:
     """Return what a run of the baseline has in common with A and B."""
-    steps = f"{same:,} steps" if same > 1 else "step"
-    return f" {steps} (same tool, same arguments)" if same else " (there was no step)"
+    return f" {same:,} steps" if same > 1 else " step" if same else " (there was no step)"
 
 
 def rest(found: RunDiff) -> Iterator[StepChange]:
@@ -146,7 +180,8 @@ def change_text(change: StepChange) -> str:
     if change.kind in ("added", "removed"):
         return f"only {_numbers(change.a, change.b)}: {title}"
     what = KINDS["answer"] if change.kind == "result" and _is_model(change.b) else KINDS[change.kind]
-    return f"{_numbers(change.a, change.b)} {what}: {title}"
+    is_other = change.a is not None and change.b is not None and change.a.title != change.b.title
+    return f"{_numbers(change.a, change.b)} {what}{', B' if is_other else ''}: {title}"
 
 
 def attempts_text(step: DiffStep) -> str:

@@ -1,9 +1,10 @@
 """Tells whether two groups of runs, such as two versions of an agent, differ by more than chance: a verdict, and rows.
 
-Runs are the sample, not spans. Where both groups have runs of the same tasks, each task is compared with itself. The
-outcome is tested by itself, at 5 %. All other metrics are one family below it, whose false discovery rate is held at
-0.5 %, and at 5 % where the outcome differs or is unknown: among versions that are the same, a difference is found in
-one of twenty comparisons (see benchmarks/bench_verdicts.py).
+Runs are the sample, not spans. Where both groups have runs of the same tasks, each task is compared with itself, and
+each counts the same: in the values as in the tests. Over all runs a group that ran the hard tasks more often would look
+worse. The outcome is tested by itself, at 5 %. All other metrics are one family below it, whose false discovery rate is
+held at 0.5 %, and at 5 % where the outcome differs or is unknown: among versions that are the same, a difference is
+found in one of twenty comparisons (see benchmarks/bench_verdicts.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,17 +83,21 @@ class DriftRow:
 
     Attributes:
         metric: see Metric.
-        base, head: its value; None where a group has none. Shares are from 0 to 1; durations are geometric means.
-        base_runs, head_runs: the runs that have a value.
+        base, head: its value; None where a group has none. Shares are from 0 to 1; durations are geometric means. Where
+            runs are paired, the mean over the tasks in which both groups have a value, each counting the same.
+        base_runs, head_runs: the runs that have a value, of any task.
         base_interval, head_interval: 95 %, of shares only: exact, for as many independent trials as the runs are worth.
         base_p50, base_p95, head_p50, head_p95: over the runs' own values; None for shares.
         p: the probability of such a difference by chance; None where it was not tested.
-        q: the same, adjusted for the number of metrics; the outcome's is its p.
+        q: the share of false findings among the metrics that are at least as clear; the outcome's is its p, and so is
+            that of the least clear metric.
         is_new, is_gone: whether only the head, or only the base, has such spans.
         moved: of the mix of tools: the share of the calls that went to other tools, from 0 to 1; else None.
         base_call_p50, base_call_p95, head_call_p50, head_call_p95: of the duration of a type or label: over its calls.
         level: the q up to which it differs by more than chance.
         least: the smallest difference that counts.
+        tasks: in how many tasks both groups have a value; None where it is not paired.
+        all_base, all_head: where it is paired, its value over all runs of the group, each counting the same.
     """
 
     metric: Metric
@@ -117,6 +122,9 @@ class DriftRow:
     head_call_p95: float | None = None
     level: float = ALPHA
     least: float = 0.0
+    tasks: int | None = None
+    all_base: float | None = None
+    all_head: float | None = None
 
     @property
     def is_significant(self) -> bool:
@@ -135,12 +143,19 @@ class DriftRow:
 
     @property
     def is_worse(self) -> bool | None:
-        """Return whether the head is the worse one; None where more is neither good nor bad."""
-        if self.base is None or self.head is None:
+        """Return whether the head is the worse one; None where more is neither good nor bad, or no task has both."""
+        if self.base is None or self.head is None or self.tasks == 0:
             return None
         if self.metric.measure == "passed":
             return self.head < self.base
         return self.head > self.base if self.metric.measure in BAD_WHEN_MORE else None
+
+    @property
+    def is_turned(self) -> bool:
+        """Return whether it differs the other way over all runs than within tasks."""
+        if self.base is None or self.head is None or self.all_base is None or self.all_head is None:
+            return False
+        return (self.head - self.base) * (self.all_head - self.all_base) < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +177,7 @@ class Drift:
         matched: how many runs match each filter, base and head.
         shared: runs that match both filters: they count for the head only.
         missed: if the status decides and no run failed: a rule over a score that runs missed; None if there is none.
+        tasks_in_both: of how many tasks both groups have runs, whether they were paired or not.
     """
 
     verdict: Verdict
@@ -178,6 +194,12 @@ class Drift:
     matched: tuple[int, int] = (0, 0)
     shared: int = 0
     missed: Missed | None = None
+    tasks_in_both: int = 0
+
+    @property
+    def outcome(self) -> DriftRow | None:
+        """The row of the outcome; None where no run has one."""
+        return next((row for row in self.rows if row.metric == PASSED), None)
 
     @property
     def family_fdr(self) -> float:
@@ -270,21 +292,28 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
     method: Method = "paired" if tasks else "normal" if len(runs) > MOST_PERMUTED else "permutation"
     in_base = len(base.runs)
     ratios = [Ratio(*values_of(runs, metric)) for metric in metrics]
+    pairs = [task_values(metric, tasks) for metric in metrics]
     if not base.runs or not head.runs:
         ps = [1.0] * len(metrics)
     elif tasks:
-        ps = _paired_ps(metrics, tasks, seed)
+        ps = _paired_ps(pairs, seed)
     elif method == "normal":
         ps = [normal_p(ratio, in_base) for ratio in ratios]
     else:
         ps = permutation_ps(ratios, in_base, seed=seed)
-    tested = [place for place, ratio in enumerate(ratios) if _is_tested(ratio, in_base)]
+    tested = [
+        place
+        for place, ratio in enumerate(ratios)
+        if _is_tested(ratio, in_base) and (not tasks or pairs[place] or metrics[place] == PASSED)
+    ]
     mix = tool_mix(base.runs, head.runs, tasks, seed=seed) if base.runs and head.runs else None
     outcome = [place for place in tested if metrics[place] == PASSED]
     for place in outcome:
         ps[place] = outcome_p(base.runs, head.runs, tasks, seed=seed)
     smallest = [least.get(metric.measure, 0.0) for metric in metrics]
     rows = [_row(metric, ratio, in_base) for metric, ratio in zip(metrics, ratios, strict=True)]
+    if tasks:
+        rows = [_within_tasks(row, found) for row, found in zip(rows, pairs, strict=True)]
     # Where both values are below the least difference, it cannot be reached: the family is smaller without them.
     family = [
         place
@@ -312,6 +341,7 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
         detectable_drop(base.runs, head.runs),
         left_out,
         tuple(rows),
+        tasks_in_both=len(_by_task(base.runs).keys() & _by_task(head.runs).keys()),
     )
 
 
@@ -320,13 +350,7 @@ Pairs = Sequence[tuple[list[RunFacts], list[RunFacts]]]
 
 def task_pairs(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Pairs:
     """Return the runs of both groups by the tasks that they share; none where pairing would leave too much out."""
-    sides: list[dict[str, list[RunFacts]]] = []
-    for runs in (base, head):
-        by_task: dict[str, list[RunFacts]] = {}
-        for run in runs:
-            if run.task is not None:
-                by_task.setdefault(run.task, []).append(run)
-        sides.append(by_task)
+    sides = [_by_task(runs) for runs in (base, head)]
     shared = sorted(sides[0].keys() & sides[1].keys())
     covered = [
         sum(len(side[task]) for task in shared) >= PAIRED_SHARE * len(runs)
@@ -335,14 +359,27 @@ def task_pairs(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Pairs:
     return [(sides[0][task], sides[1][task]) for task in shared] if len(shared) >= FEWEST_TASKS and all(covered) else []
 
 
-def differences(metric: Metric, tasks: Pairs) -> list[float]:
-    """Return the head's value minus the base's, for each task in which both have one."""
-    found = []
-    for pair in tasks:
-        a, b = (_ratio(runs, metric) for runs in pair)
-        if a is not None and b is not None:
-            found.append(b - a)
+def _by_task(runs: Sequence[RunFacts]) -> dict[str, list[RunFacts]]:
+    found: dict[str, list[RunFacts]] = {}
+    for run in runs:
+        if run.task is not None:
+            found.setdefault(run.task, []).append(run)
     return found
+
+
+TaskValues = Sequence[tuple[float, float]]
+"""The base's value and the head's, for each task in which both have one."""
+
+
+def task_values(metric: Metric, tasks: Pairs) -> TaskValues:
+    """Return the values of a metric, of each task in which both groups have one."""
+    pairs = ((_ratio(a, metric), _ratio(b, metric)) for a, b in tasks)
+    return [(a, b) for a, b in pairs if a is not None and b is not None]
+
+
+def differences(values: TaskValues) -> list[float]:
+    """Return the head's value minus the base's, for each task."""
+    return [b - a for a, b in values]
 
 
 def _ratio(runs: Sequence[RunFacts], metric: Metric) -> float | None:
@@ -352,12 +389,15 @@ def _ratio(runs: Sequence[RunFacts], metric: Metric) -> float | None:
 
 
 def outcome_p(base: Sequence[RunFacts], head: Sequence[RunFacts], tasks: Pairs, *, seed: int = 0) -> float:
-    """Return the two-sided p of the share of passed runs being the same: by task, else Fisher's exact one."""
-    if tasks:
-        found = differences(PASSED, tasks)
+    """Return the two-sided p of the share of passed runs being the same: by task, else Fisher's exact one.
+
+    Where no task has an outcome in both groups, it is Fisher's, too.
+    """
+    found = differences(task_values(PASSED, tasks))
+    if found:
         if len(found) > MOST_PERMUTED:
             return _normal_paired_p(found)
-        return paired_permutation_p(found, rounds=MORE_ROUNDS, seed=seed) if found else 1.0
+        return paired_permutation_p(found, rounds=MORE_ROUNDS, seed=seed)
     known = outcomes_of(base), outcomes_of(head)
     return fisher_p(round(sum(known[0])), len(known[0]), round(sum(known[1])), len(known[1]))
 
@@ -367,8 +407,8 @@ def outcomes_of(runs: Sequence[RunFacts]) -> list[float]:
     return [run.values[PASSED][0] for run in runs if PASSED in run.values]
 
 
-def _paired_ps(metrics: Sequence[Metric], tasks: Pairs, seed: int) -> list[float]:
-    groups = [differences(metric, tasks) for metric in metrics]
+def _paired_ps(pairs: Sequence[TaskValues], seed: int) -> list[float]:
+    groups = [differences(values) for values in pairs]
     ps = [1.0 if len(found) < 2 or not any(found) else _normal_paired_p(found) for found in groups]
     permuted = [place for place, p in enumerate(ps) if p < 1 and len(groups[place]) <= MOST_PERMUTED]
     for place, p in zip(permuted, sign_ps([groups[place] for place in permuted], seed=seed), strict=True):
@@ -396,6 +436,33 @@ def _row(metric: Metric, ratio: Ratio, in_base: int) -> DriftRow:
         metric, base, head, base_runs, head_runs, base_interval, head_interval, base_p50, base_p95, head_p50, head_p95,
         None, None, of_label and not base and bool(head), of_label and not head and bool(base),
     )  # fmt: skip
+
+
+def _within_tasks(row: DriftRow, values: TaskValues) -> DriftRow:
+    """Return a row with the means over tasks; as it is where no task has a value in both groups."""
+    if not values:
+        return row if row.metric == PASSED else replace(row, tasks=0)
+    sides = [*zip(*values, strict=True)]
+    means = [mean(side) for side in sides]
+    intervals = [
+        _interval(value, _variance(side), least=len(side), most=runs) if row.is_share else None
+        for value, side, runs in zip(means, sides, (row.base_runs, row.head_runs), strict=True)
+    ]
+    base, head = (as_measured(row.metric, value) for value in means)
+    return replace(
+        row,
+        base=base,
+        head=head,
+        base_interval=intervals[0],
+        head_interval=intervals[1],
+        tasks=len(values),
+        all_base=row.base,
+        all_head=row.head,
+    )
+
+
+def _variance(values: Sequence[float]) -> float | None:
+    return variance_of(values, [1.0] * len(values))
 
 
 def _mix_row(mix: ToolMix, q: float) -> DriftRow:
@@ -439,12 +506,21 @@ def _side(
             as_measured(metric, each) for each in (value, _percentile(own, 50), _percentile(own, 95))
         )
         return value, len(own), None, middle, high
-    # The calls of a run go together, so they are worth less than as many runs; where all are alike, one run each.
     variance = variance_of(above, below) if metric.measure == "failure_rate" else None
-    trials = min(total, max(len(own), value * (1 - value) / variance)) if variance else len(own)
+    return value, len(own), _interval(value, variance, least=len(own), most=total), None, None
+
+
+def _interval(share: float, variance: float | None, *, least: int, most: float) -> Interval:
+    """Return the interval of a share with this variance.
+
+    Args:
+        least, most: the runs and calls, or the tasks and runs, that it is of. The calls of a run, and the runs of a
+            task, go together: they are worth less than as many, and where all are alike, one each.
+    """
+    trials = min(most, max(least, share * (1 - share) / variance)) if variance else least
     rounded = max(1, round(trials))
     interval = exact_interval if rounded <= MOST_EXACT else wilson
-    return value, len(own), interval(round(value * rounded), rounded), None, None
+    return interval(round(share * rounded), rounded)
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:
@@ -470,12 +546,16 @@ def detectable_drop(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> float
 
 def blindness(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Blindness | None:
     """Return on what it depends how small a drop is found; None if a group has no outcome."""
+    tasks = task_pairs(base, head)
+    values = task_values(PASSED, tasks)
+    if values:  # the runs that are compared
+        base, head = ([run for pair in tasks if all(map(outcomes_of, pair)) for run in pair[side]] for side in (0, 1))
     known = outcomes_of(base), outcomes_of(head)
     if not all(known):
         return None
     in_base, in_head = map(len, known)
-    share = sum(map(sum, known)) / (in_base + in_head)
-    found = differences(PASSED, task_pairs(base, head))
+    share = mean(map(mean, values)) if values else sum(map(sum, known)) / (in_base + in_head)
+    found = differences(values)
     total = fsum(map(abs, found))
     size = fsum(each * each for each in found) / total if total else 0.0
     return Blindness(share, in_base, in_head, len(found), pvariance(found) if found else 0.0, size)

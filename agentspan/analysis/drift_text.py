@@ -1,11 +1,13 @@
 """The words of a comparison of two groups of runs: the sentence on top, and the cells of its rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from agentspan.analysis.blindness import ALPHA
-from agentspan.analysis.diff_markdown import escaped
-from agentspan.analysis.drift import PASSED, Drift, DriftRow
+from agentspan.analysis.diff_markdown import MAX_SENTENCE, escaped
+from agentspan.analysis.drift import FEWEST_TASKS, PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
+from agentspan.analysis.statistics import Q_MEANS
 from agentspan.figures import cost_text, count_text, duration_text, p_text, points, share_text
 from agentspan.schemas.aggregates import built_in_part
 
@@ -30,7 +32,7 @@ _LABEL_NAMES = {
 }
 METHODS = {
     "permutation": "permutation of runs",
-    "paired": "paired by task",
+    "paired": "paired by task (means over tasks)",
     "normal": "normal approximation, clustered by run",
 }
 
@@ -49,11 +51,36 @@ def sentence(found: Drift, base: str, head: str) -> str:
     side = {"worse": True, "better": False}.get(found.verdict)
     own = [row for row in found.significant if side is None or row.is_worse is side]
     others = [row for row in found.significant if row not in own]
-    told = [_reason(row) for row in (*own, *others)]
-    if others:
-        told[len(own)] = f"also different: {told[len(own)]}"
-    more = len(told) - MAX_REASONS
-    return f"{head} is {what} {base}: {'; '.join(told[:MAX_REASONS])}{f'; and {more} more' if more > 0 else ''}"
+    by_task = ", task by task" if any(over_all(found)) else ""
+    reasons = _told(own, MAX_REASONS)
+    also = _told(others, MAX_REASONS - len(own))
+    return f"{head} is {what} {base}{by_task}: {reasons}{f'; also different: {also}' if also else ''}"
+
+
+def _told(rows: Sequence[DriftRow], most: int) -> str:
+    """Return the first of these differences, and how many more there are."""
+    told = [_reason(row) for row in rows[: max(0, most)]]
+    more = len(rows) - len(told)
+    return "; ".join([*told, *([f"{'and ' if told else ''}{more} more"] if more else ())])
+
+
+def over_all(found: Drift) -> Iterator[str]:
+    """Yield where runs are paired by task, but over all of them the shares are others, or differ the other way."""
+    outcome = found.outcome
+    if outcome is not None and _has_other_share(outcome):
+        shares = (value_text(PASSED, value) for value in (outcome.all_head, outcome.all_base))
+        way = ", the other way" if outcome.is_turned else ""
+        yield "over all runs {} passed ({}){}: tasks have unequal numbers of runs".format(*shares, way)
+    turned = [row for row in found.significant if row.is_turned and row is not outcome]
+    if turned:
+        whole = [replace(row, base=row.all_base, head=row.all_head) for row in turned]
+        yield f"over all runs the other way: {_told(whole, MAX_REASONS)}: tasks have unequal numbers of runs or calls"
+
+
+def _has_other_share(row: DriftRow) -> bool:
+    """Return whether a share that is compared by task is another one over all runs, as it is written."""
+    sides = ((row.base, row.all_base), (row.head, row.all_head))
+    return bool(row.tasks) and any(value_text(row.metric, a) != value_text(row.metric, b) for a, b in sides)
 
 
 def _blind(found: Drift) -> str:
@@ -155,7 +182,7 @@ def interval_text(row: DriftRow, *, is_head: bool) -> str:
 
 
 def q_text(row: DriftRow) -> str:
-    """Return how likely a finding is false; `< 10 ms` where it is too small to count; empty where all are equal."""
+    """Return the q of a row; `< 10 ms` where it is too small to count; empty where all are equal."""
     return _too_small(row) if row.q is None else p_text(row.q)
 
 
@@ -172,7 +199,8 @@ def legend(found: Drift) -> str:
     small = ", ".join(dict.fromkeys(filter(None, map(_too_small, found.rows))))
     parts = [
         f"! = unlikely to be chance: q is at most {levels}",
-        "q = how often chance alone makes such a difference, adjusted for the number of rows",
+        f"{Q_MEANS}, adjusted for the rows tested",
+        "of passed: how often chance alone makes such a difference" if has_outcome else "",
         f"{small}: too small to count" if small else "",
     ]
     return "; ".join(part for part in parts if part)
@@ -190,18 +218,31 @@ def shown_rows(found: Drift, *, whole: bool) -> list[DriftRow]:
 
 def facts(found: Drift, base: str, head: str) -> str:
     """Return how it was compared. Calls, tokens and costs are per run; what a label takes is per call."""
+    known = (0, 0) if found.outcome is None else (found.outcome.base_runs, found.outcome.head_runs)
     parts = [
-        f"base {base}: {found.base_runs:,} runs",
-        f"head {head}: {found.head_runs:,} runs",
-        "" if found.tasks is None else f"{found.tasks:,} tasks",
+        f"base {base}: {found.base_runs:,} runs{_with_outcome(known[0], found.base_runs)}",
+        f"head {head}: {found.head_runs:,} runs{_with_outcome(known[1], found.head_runs)}",
+        _tasks(found),
         METHODS[found.method],
         f"{found.shared:,} in both count for head" if found.shared else "",
-        f"{found.unknown:,} without an outcome" if found.unknown else "",
         f"{found.open:,} still open" if found.open else "",
         f"{found.earlier:,} earlier runs left out" if found.earlier else "",
         f"{found.left_out:,} labels left out" if found.left_out else "",
     ]
     return " · ".join(part for part in parts if part)
+
+
+def _with_outcome(known: int, runs: int) -> str:
+    return "" if known == runs else f" ({f'{known:,}' if known else 'none'} with an outcome)"
+
+
+def _tasks(found: Drift) -> str:
+    """Return by how many tasks runs are paired, or why they are not."""
+    if found.tasks is None:
+        too_few = "too few" if found.tasks_in_both < FEWEST_TASKS else "with too few of the runs"
+        return f"{found.tasks_in_both:,} tasks in both, {too_few} to pair" if found.tasks_in_both else ""
+    known = None if found.outcome is None else found.outcome.tasks or 0
+    return f"{found.tasks:,} tasks{'' if known is None else _with_outcome(known, found.tasks)}"
 
 
 def mark(row: DriftRow) -> str:
@@ -213,12 +254,15 @@ def mark(row: DriftRow) -> str:
 
 def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iterator[str]:
     """Yield the lines of a report for a pull request, without line ends."""
-    yield f"**{escaped(sentence(found, base, head))}**"
+    yield f"**{escaped(sentence(found, base, head), MAX_SENTENCE)}**"
     yield ""
+    for line in over_all(found):
+        yield escaped(line, MAX_SENTENCE)
+        yield ""
     if found.missed is not None:
         yield escaped(str(found.missed))
         yield ""
-    yield escaped(facts(found, base, head))
+    yield escaped(facts(found, base, head), MAX_SENTENCE)
     yield ""
     yield f"| | {escaped(base)} | {escaped(head)} | change | q |"
     yield "|---|---|---|---|---|"
@@ -231,4 +275,4 @@ def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iter
         mark = f"**{name}**" if row.is_significant else name
         yield f"| {mark} | {' | '.join(values)} | {change_text(row)} | {escaped(q_text(row))} |"
     yield ""
-    yield escaped(legend(found))
+    yield escaped(legend(found), MAX_SENTENCE)

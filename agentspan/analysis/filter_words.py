@@ -4,6 +4,7 @@ Each name is an option of the command line (`--session S`), a parameter of the v
 keyword of `Reading.runs` (`session="S"`), and a word of a filter in one text (`session=S`).
 """
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
@@ -24,6 +25,7 @@ MANY = ("tag", "score", "meta")
 """Names that may be given more than once."""
 FAILED = "failed"
 NAMES = (*TEXTS, *TIMES, *MANY, FAILED)
+_IS_QUOTED_OR_PAIR = re.compile(r"""[='"\\]""")
 
 Given = Mapping[str, object]
 
@@ -91,6 +93,8 @@ def filter_of(given: Given, *, field: str = "", zone: tzinfo | None = UTC) -> Ru
 def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> RunFilter:
     """Return the filter of one text: `agent=NAME failed since=7d`, `AGENT@VERSION session=S`, or `all`.
 
+    Names with blanks need quotes in it, unless the text is an `AGENT@VERSION` and nothing else.
+
     Args:
         field: what an error names.
         zone: see filter_of.
@@ -118,8 +122,11 @@ def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> Run
         elif AT in word and not is_given:
             given["agent"] = word
         elif word != ALL:
+            if AT in text and not _IS_QUOTED_OR_PAIR.search(text):  # the agent's name, or its version, has blanks
+                return filter_of({"agent": text.strip()}, field=field, zone=zone)
             forms = ", ".join(f"{name}=…" for name in (*TEXTS, *TIMES, *MANY))
-            meant = f"; did you mean {_meant(name, word)}?" if is_given else ""
+            quotes = "; a name with blanks needs quotes: agent='my agent'" if len(words) > 1 else ""
+            meant = f"; did you mean {_meant(name, word)}?" if is_given else quotes
             raise InvalidValue(field, f"must be {ALL}, AGENT{AT}VERSION, or some of {forms}, {FAILED}{meant}")
     return filter_of({**given, **many}, field=field, zone=zone)
 

@@ -32,10 +32,13 @@ class Finding:
 
     Attributes:
         feature: what it is, such as `Tool book_reservation not used`.
-        failed_with, failed: of how many failed runs how many have it; only runs of which it is known count.
+        failed_with, failed: of how many failed runs how many have it. Only runs of which it is known count, in the
+            tasks (or else agents) that the odds come from: those that both failed and passed, with and without it.
         passed_with, passed: the same of runs that passed.
-        odds_ratio: how many times greater the odds of failing are with it, more than 1; infinite where no run
-            contradicts.
+        tasks: how many tasks (or else agents) these are.
+        odds_ratio: how many times greater the odds of failing are with it, more than 1, within a task (or else agent).
+            Infinite where in none of them a run with it passed and one without it failed. It may be more than 1 though
+            the counts, which add up all tasks, give less: tasks are not equally hard.
         low, high: its interval at 95 %, exact where no run contradicts; of this feature alone.
         q: the share of false findings among those that are at least as clear as this one, corrected for all features
             that were tested.
@@ -52,6 +55,12 @@ class Finding:
     high: float
     q: float
     stratified: bool
+    tasks: int
+
+    @property
+    def is_turned(self) -> bool:
+        """Return whether the counts, which add up all tasks, point the other way than the odds within a task."""
+        return self.failed_with * (self.passed - self.passed_with) < self.passed_with * (self.failed - self.failed_with)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +140,7 @@ def _tested(
     if tested and not clear:
         most = max((each for _, _, each in tested), key=lambda each: each.variance)
         detectable = most.detectable(FALSE_ALARMS / len(tested), POWER)
-    findings = tuple(_finding(feature, found, q, failed, stratified) for q, (_, feature, found) in clear)
+    findings = tuple(_finding(feature, found, q, stratified) for q, (_, feature, found) in clear)
     return findings, len(tested), detectable
 
 
@@ -142,27 +151,17 @@ def _tables(feature: Feature, failed: Mapping[str, bool], strata: Mapping[str, H
     return (Table(*cells) for cells in counts.values())
 
 
-def _finding(feature: Feature, found: Strata, q: float, failed: Mapping[str, bool], stratified: bool) -> Finding:
-    known = failed.keys() if feature.known is None else feature.known & failed.keys()
-    fails = {id for id in known if failed[id]}
-    with_ = known & feature.runs
+def _finding(feature: Feature, found: Strata, q: float, stratified: bool) -> Finding:
+    failed_with, passed_with, failed_without, passed_without = map(sum, zip(*found.tables, strict=True))
+    failed, passed = failed_with + failed_without, passed_with + passed_without
     effect = found.effect()
     text, odds, low, high = feature.text, effect.odds_ratio, effect.interval.low, effect.interval.high
     if odds < 1:
-        with_ = known - feature.runs
+        failed_with, passed_with = failed_without, passed_without
         text, odds, low, high = feature.opposite, _inverse(odds), _inverse(high), _inverse(low)
     return Finding(
-        text,
-        len(with_ & fails),
-        len(fails),
-        len(with_ - fails),
-        len(known) - len(fails),
-        odds,
-        low,
-        high,
-        q,
-        stratified,
-    )
+        text, failed_with, failed, passed_with, passed, odds, low, high, q, stratified, len(found.tables)
+    )  # fmt: skip
 
 
 def _inverse(ratio: float) -> float:

@@ -11,6 +11,8 @@ from statistics import NormalDist
 
 RELATIVE = 1 + 1e-7
 """Two probabilities count as equal up to this factor: the same one, computed in another order, differs by less."""
+Q_MEANS = "q = the share of false findings among those at least as clear"
+"""The words for a q of benjamini_hochberg, which every command uses."""
 
 
 @dataclass(frozen=True, slots=True)

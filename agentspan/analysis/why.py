@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Literal
 
@@ -14,6 +14,7 @@ from agentspan.analysis.own_errors import OwnErrors
 from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import run_briefs
 from agentspan.analysis.statistics import Interval, wilson
+from agentspan.model.status import OPEN
 from agentspan.schemas.signatures import Signature, run_signature
 from agentspan.storage.answers import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
@@ -37,11 +38,12 @@ class Group:
         share: `runs` divided by all failed runs.
         passed: how many runs that passed have the same failure, or ended alike; None where none of those was looked at.
         first_at, last_at: when the first and the last of the spans, or of the runs, started, as stored text.
-        versions: how many of the runs are of each version.
+        versions: how many of the runs are of each version; `default` where they have none.
         run_id: the latest of the runs, as an example.
         span_id: the last such span in it; None where none failed.
         recovered: whether each of the runs recovered from all such failures (see failed_step); False where that is not
             known.
+        agents: how many of the runs are of each agent.
     """
 
     signature: str
@@ -57,6 +59,7 @@ class Group:
     run_id: str
     span_id: str | None
     recovered: bool = False
+    agents: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Why:
         runs: how many have an outcome.
         failed: how many of them failed.
         interval: of the share of failed runs at 95 %; None where no run has an outcome.
-        unknown: how many runs have no outcome; they count nowhere else.
+        unknown: how many runs have no outcome. They count nowhere else, but for the groups where no run failed.
         silent: how many failed without a failed step.
         groups: the failed runs grouped: by failures, then by endings, those first that failed and passed runs differ
             in most. If no run failed by its status: the runs with a failed step, those with most runs first.
@@ -76,6 +79,9 @@ class Why:
         compared: how many runs were drawn for that (see drawing).
         read: of how many of those the arguments were read.
         missed: if no run failed by its status: the rule over a score that some of them missed; None if there is none.
+        with_step: where no run failed: how many of the runs with an outcome, and of those without one, have a failed
+            step.
+        open: how many of the runs without an outcome have not ended.
     """
 
     outcome: str | None
@@ -89,6 +95,8 @@ class Why:
     compared: int
     read: int
     missed: Missed | None
+    with_step: tuple[int, int] = (0, 0)
+    open: int = 0
 
 
 def why(
@@ -152,7 +160,14 @@ def why(
         len(compared),
         len(read),
         missed_rule(storage, found) if rule is None and not failed else None,
+        _with_step([] if failed else looked_at, passed),
+        sum(passed[run.id] is None and run.status in OPEN for run in found),
     )
+
+
+def _with_step(runs: Sequence[RunBrief], passed: Mapping[str, bool | None]) -> tuple[int, int]:
+    unknown = sum(passed[run.id] is None for run in runs)
+    return len(runs) - unknown, unknown
 
 
 def _contrast(failed_with: int, failed: int, passed_with: int, passed: int) -> float:
@@ -186,10 +201,11 @@ def _by_step(
             passed[signature] if others else None,
             min(each.first_at for each in own),
             max(each.last_at for each in own),
-            _versions(by_id[each.run_id] for each in own),
+            _counts(by_id[each.run_id].version for each in own),
             last.run_id,
             last.span_id,
             errors.recovered_in_all(signature.id, (by_id[each.run_id] for each in own)),
+            _counts(by_id[each.run_id].agent for each in own),
         )
 
 
@@ -213,7 +229,7 @@ def _by_ending(
         number = len(passed.get((kind, signature), ())) if is_compared else None
         yield Group(
             signature.id, kind, signature.text, len(runs), 0, len(runs) / failed, number, min(times), max(times),
-            _versions(runs), id, None,
+            _counts(run.version for run in runs), id, None, agents=_counts(run.agent for run in runs),
         )  # fmt: skip
 
 
@@ -234,8 +250,5 @@ def _endings(storage: Storage, silent: Sequence[RunBrief]) -> dict[tuple[Kind, S
     return groups
 
 
-def _versions(runs: Iterable[RunBrief]) -> dict[str, int]:
-    counts: dict[str, int] = defaultdict(int)
-    for run in runs:
-        counts[run.version] += 1
-    return dict(sorted(counts.items()))
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))

@@ -15,7 +15,7 @@ import click
 from agentspan.analysis.agent_names import names_of, resolved, versions_of
 from agentspan.analysis.check import Check, check
 from agentspan.analysis.check_config import Config, load
-from agentspan.analysis.diff_markdown import escaped
+from agentspan.analysis.diff_markdown import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import missed_by_status
 from agentspan.analysis.drift_metrics import gather
 from agentspan.analysis.filter_words import ALL, NAMES, parse, words_of
@@ -194,7 +194,8 @@ def _markdown(storage: Storage, found: Check) -> Iterator[str]:
     yield "|---|---|---|---|"
     for finding in found.findings:
         runs = ", ".join(f"`{short[id]}`" for id in finding.runs[:NAMED]) + (", …" if len(finding.runs) > NAMED else "")
-        yield f"| {_MARKS[finding.verdict]} | {escaped(finding.name)} | {escaped(finding.text)} | {runs} |"
+        text = escaped(finding.text, MAX_SENTENCE)
+        yield f"| {_MARKS[finding.verdict]} | {escaped(finding.name)} | {text} | {runs} |"
 
 
 def _junit(found: Check) -> bytes:

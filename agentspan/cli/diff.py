@@ -35,7 +35,10 @@ FIELD_LINES = 6
 """Lines of a member, at most."""
 CONTEXT = 60
 """Characters of a text that are shown around a change."""
-COLORS = {"removed": "red", "added": "green", "words": "bright_black", "same": "bright_black", "moved": "yellow"}
+COLORS = {
+    "removed": "red", "added": "green", "figures": "bright_black", "words": "bright_black", "same": "bright_black",
+    "moved": "yellow",
+}  # fmt: skip
 _WORD = re.compile(r"\s+|\S+")
 PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 
@@ -69,11 +72,13 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
         yield f"the same steps in both: {sum(step.count for step in found.steps):,}"
         return
     yield style(f"  {diff_text.before(first)}", fg="bright_black")
+    if (hint := diff_text.read_first(first)) is not None:
+        yield f"  {hint}"
     yield style(f"{diff_text.CHANGED} here they part: {diff_text.parting(first)}", bold=True)
     for side, step in (("A", first.a), ("B", first.b)):
         yield _step(side, step, columns)
     if found.against is not None:
-        for line in wrap(diff_text.against(found.against, first.same), columns - 2, 3):
+        for line in wrap(diff_text.against(found.against, first.same), columns - 2, 5):
             yield f"  {line}"
         task = diff_text.same_task(found)
         if task is not None:
@@ -169,7 +174,7 @@ def _styled(text: str, op: str) -> str:
 
 
 def _rest(found: RunDiff, columns: int, *, full: bool) -> Iterator[str]:
-    changes = [change for change in diff_text.rest(found) if full or change.kind != "words"]
+    changes = [change for change in diff_text.rest(found) if full or change.kind not in diff_text.QUIET]
     differing = sum(change.kind != "same" for change in changes)
     if not differing:
         return

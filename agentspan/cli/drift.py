@@ -77,28 +77,32 @@ def plain(found: Drift, base: str, head: str) -> dict[str, Any]:
             "is_significant": row.is_significant,
             "is_worse": row.is_worse,
             "is_small": row.is_small,
+            "is_turned": row.is_turned,
         }
         for row in found.rows
     ]
     text = drift_text.sentence(found, base, head)
     missed = None if found.missed is None else found.missed._asdict() | {"rule": str(found.missed.rule)}
-    own = {"missed": missed, "base": base, "head": head, "text": text, "rows": rows, "total": len(rows)}
-    return asdict(found) | own
+    over_all = [*drift_text.over_all(found)]
+    own = {"base": base, "head": head, "text": text, "over_all": over_all, "rows": rows, "total": len(rows)}
+    return asdict(found) | {"missed": missed} | own
 
 
 def _print(found: Drift, base: str, head: str, *, whole: bool) -> None:
     color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
     for line in wrap(drift_text.sentence(found, base, head), width(), 4):
         echo_lines([style(line, fg=color, bold=True)])
+    for line in drift_text.over_all(found):
+        echo_lines(wrap(line, width(), 3))
     if found.missed is not None:
         echo_lines(wrap(str(found.missed), width(), 3))
-    echo_lines(wrap(drift_text.facts(found, base, head), width(), 3))
+    echo_lines(wrap(drift_text.facts(found, base, head), width(), 5))
     is_wide = width() >= WIDE
     rows = drift_text.shown_rows(found, whole=whole)
     header = ["", "base", "head", "change", "q", *(["base p50–p95", "head p50–p95"] if is_wide else [])]
     cells = [[*_cells(row), *(_spreads(row) if is_wide else ())] for row in rows]
     table(header, cells, right=range(1, len(header)))
-    echo_lines(style(line, fg="bright_black") for line in wrap(drift_text.legend(found), width(), 5))
+    echo_lines(style(line, fg="bright_black") for line in wrap(drift_text.legend(found), width(), 8))
     if len(rows) < len(found.rows):
         echo_lines([style(f"{noun(len(found.rows) - len(rows), 'more row')}; --all shows each", fg="bright_black")])
 

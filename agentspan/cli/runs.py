@@ -16,7 +16,7 @@ from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model import resources
-from agentspan.model.rows import ScoreRow
+from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.status import OPEN
 from agentspan.recovery.writers import Lives
 from agentspan.storage.answers import RunList, RunSummary
@@ -47,8 +47,7 @@ def command(
     filter = filter_in(storage, given)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
-    lives = Lives(storage)
-    stale = {run.run.id for run in found.runs if run.run.status in OPEN and lives.of(run.run.writer_id) == "dead"}
+    stale = left_open(storage, [run.run for run in found.runs])
     if as_json:
         document(_plain(database, found, stale))
         return
@@ -60,6 +59,12 @@ def command(
     click.echo(_total(found, offset))
     if stale:
         click.echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
+
+
+def left_open(storage: Storage, runs: Sequence[AgentInstanceRow]) -> set[str]:
+    """Return the ids of those runs that are open although their programs have died."""
+    lives = Lives(storage)
+    return {run.id for run in runs if run.status in OPEN and lives.of(run.writer_id) == "dead"}
 
 
 def name_of(run: RunSummary | Name) -> str:

@@ -13,6 +13,7 @@ from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.failed_step import FailedStep
 from agentspan.analysis.findings import DECIDABLE, FDR, Finding
 from agentspan.analysis.outcomes import Missed
+from agentspan.analysis.statistics import Q_MEANS
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, StillOpen, why_run
 from agentspan.analysis.wording import FieldChange
@@ -36,6 +37,7 @@ from agentspan.cli.output import (
 )
 from agentspan.cli.progress_bar import bar
 from agentspan.cli.project_settings import outcome_rule
+from agentspan.cli.runs import left_open
 from agentspan.database import Database
 from agentspan.figures import share_text
 from agentspan.storage.protocol import Storage
@@ -43,8 +45,12 @@ from agentspan.storage.protocol import Storage
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
 """Findings of all runs together that are shown where none within a task was found."""
-Q_EXPLAINED = "q = the share of false findings among those at least as clear, adjusted for the things tested"
+Q_EXPLAINED = f"{Q_MEANS}, adjusted for the things tested"
+COUNTS = ("outcome", "runs", "failed", "unknown", "open", "silent", "with_step")
+"""The first members of the document."""
 PAYLOAD_LINES = 5
+MAX_COUNTED = 3
+"""Versions, or agents, of a group that are shown."""
 FIELDS = 2
 """Members of the divergence that are shown."""
 
@@ -69,9 +75,10 @@ def command(
         with bar("indexing") as progress, paused():
             one = why_run(storage, row, rule, progress=progress)
         if as_json:
-            document(asdict(one) | {"signature": one.signature._asdict(), "missed": _plain_missed(one.missed)})
+            own = {"signature": one.signature._asdict(), "missed": _plain_missed(one.missed)}
+            document(asdict(one) | own | {"abandoned": bool(left_open(storage, [row])) or row.closed_by == "abandoned"})
         else:
-            echo_lines(_run_lines(storage, one))
+            echo_lines(_run_lines(storage, one, is_dead=bool(left_open(storage, [row]))))
         return
     options = options_of(given)
     filter = filter_in(storage, given)
@@ -87,7 +94,7 @@ def plain(found: Why) -> dict[str, Any]:
     """Return the answer as JSON values; infinite bounds are null."""
     findings = found.findings
     return {
-        **{name: getattr(found, name) for name in ("outcome", "runs", "failed", "unknown", "silent")},
+        **{name: getattr(found, name) for name in COUNTS},
         "interval": None if found.interval is None else [found.interval.low, found.interval.high],
         "groups": [asdict(group) for group in found.groups],
         "findings": [_plain_finding(each) for each in findings.findings],
@@ -106,7 +113,7 @@ def plain(found: Why) -> dict[str, Any]:
 
 def _plain_finding(each: Finding) -> dict[str, Any]:
     effect, low, high = (None if value == inf else value for value in (each.odds_ratio, each.low, each.high))
-    counts = {name: getattr(each, name) for name in ("failed_with", "failed", "passed_with", "passed")}
+    counts = {name: getattr(each, name) for name in ("failed_with", "failed", "passed_with", "passed", "tasks")}
     return {
         "feature": each.feature,
         "effect": effect,
@@ -160,20 +167,35 @@ def _of(groups: Sequence[Group]) -> int:
 
 def _head(found: Why) -> str:
     by = "" if found.outcome is None else f" {found.outcome}"
-    has = "has" if found.unknown == 1 else "have"
-    unknown = f" · {found.unknown:,} {has} no outcome" if found.unknown else ""
+    unknown = _unknown(found)
     if not found.runs or found.interval is None:
         return f"no run has an outcome{by}{unknown}"
     if not found.failed:
         status = " by its status" if found.outcome is None else by
-        steps = _of(found.groups)
-        steps_text = f" · {steps:,} {'has' if steps == 1 else 'have'} a failed step" if steps else ""
-        means = "; --outcome NAME>=VALUE says what failed means" if steps and found.missed is None else ""
+        steps = found.with_step[0]
+        steps_text = f" · {steps:,} {_have(steps)} a failed step" if steps else ""
+        means = "; --outcome NAME>=VALUE says what failed means" if any(found.with_step) and not found.missed else ""
         return f"none of {noun(found.runs, 'run')} failed{status}{steps_text}{means}{unknown}"
     bounds = f"{100 * found.interval.low:.0f}–{_percent(found.interval.high)}"
     share = f"{share_text(found.failed, found.runs)}, {bounds}"
     silent = f" · {found.silent:,} of them without a failed step" if found.silent else ""
     return f"{found.failed:,} of {noun(found.runs, 'run')} failed{by} ({share}){silent}{unknown}"
+
+
+def _unknown(found: Why) -> str:
+    """Return how many runs are not among those with an outcome."""
+    if not found.unknown:
+        return ""
+    more = " more" if found.runs else ""
+    number = f"{found.unknown:,}{more}"
+    steps = f", {found.with_step[1]:,} with a failed step" if found.with_step[1] else ""
+    if found.open == found.unknown:
+        return f" · {number} {'is' if found.unknown == 1 else 'are'} still open{steps}"
+    return f" · {number} {_have(found.unknown)} no outcome{steps}"
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _plain_missed(found: Missed | None) -> dict[str, Any] | None:
@@ -190,7 +212,8 @@ def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> 
     title = wrap(group.text, columns - len(indent), 2)
     yield f"{style(signature, fg='yellow')}  {title[0]}"
     yield from (f"{indent}{line}" for line in title[1:])
-    times = noun(group.spans, "failed step") if group.spans else ""
+    is_one = group.runs == 1
+    times = f"{noun(group.spans, 'failed step')}{'' if is_one else ' in all'}" if group.spans else ""
     if found.failed:
         passed = (
             "" if group.passed is None else f", and in {group.passed:,} of {found.runs - found.failed:,} that passed"
@@ -202,19 +225,33 @@ def _group(group: Group, short: Mapping[str, str], found: Why, columns: int) -> 
         text += "; recovered in all of them" if group.runs > 1 else "; recovered"
     for line in wrap(text, columns - len(indent), 2):
         yield indent + line
-    parts = [f"run {short[group.run_id]}", _versions(group), times, _seen(group.first_at, group.last_at)]
-    for line in wrap(" · ".join(part for part in parts if part), columns - len(indent), 2):
+    example = f"{'run' if is_one else 'latest run'} {short[group.run_id]}"
+    facts = " · ".join(filter(None, (times, _agents(group), _versions(group), _seen(group.first_at, group.last_at))))
+    room = columns - len(indent)
+    fits = columns_of(facts) + 3 + columns_of(example) <= room
+    for line in [f"{facts} · {example}"] if fits else [*wrap(facts, room, 2), example]:
         yield indent + style(line, fg="bright_black")
 
 
 def _versions(group: Group) -> str:
     if set(group.versions) <= {"default"}:
         return ""
-    most = sorted(group.versions.items(), key=lambda item: (-item[1], item[0]))
+    return _counted("version", {"none" if name == "default" else name: n for name, n in group.versions.items()})
+
+
+def _agents(group: Group) -> str:
+    return _counted("agent", group.agents) if len(group.agents) > 1 else ""
+
+
+def _counted(word: str, counts: Mapping[str, int]) -> str:
+    """Return of how many runs each of these is, the most first: `versions 2.0: 13, 1.0: 8, none: 7`."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     if len(most) == 1:
-        return f"version {most[0][0]}"
-    more = f" +{len(most) - 2}" if len(most) > 2 else ""
-    return "versions " + ", ".join(f"{version}: {number:,}" for version, number in most[:2]) + more
+        return f"{word} {most[0][0]}"
+    shown = most[: MAX_COUNTED if len(most) <= MAX_COUNTED else MAX_COUNTED - 1]
+    rest = most[len(shown) :]
+    more = f" and {sum(number for _, number in rest):,} of {len(rest):,} others" if rest else ""
+    return f"{word}s " + ", ".join(f"{name}: {number:,}" for name, number in shown) + more
 
 
 def _seen(first_at: str, last_at: str) -> str:
@@ -279,15 +316,19 @@ def _blindness(detectable: float) -> str:
 
 
 def _finding(each: Finding, columns: int) -> Iterator[str]:
-    effect = f"odds ×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {_q(each.q)}"
+    effect = f"×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {_q(each.q)}"
     counts = f"in {each.failed_with:,} of {each.failed:,} failed, in {each.passed_with:,} of {each.passed:,} passed"
-    facts = f"{counts} · {effect}"
-    room = columns - columns_of(facts) - 4
-    if columns_of(each.feature) <= room:
-        yield f"  {pad(each.feature, room)}  {facts}"
+    facts = [f"{counts} · odds {effect}"]
+    if each.stratified:
+        turned = ", though all together point the other way" if each.is_turned else ""
+        facts = [f"{counts}, of {noun(each.tasks, 'task')}", f"odds within a task {effect}{turned}"]
+    room = columns - columns_of(facts[0]) - 4
+    if len(facts) == 1 and columns_of(each.feature) <= room:
+        yield f"  {pad(each.feature, room)}  {facts[0]}"
     else:
         yield f"  {fit(each.feature, columns - 2)}"
-        yield f"    {fit(facts, columns - 4)}"
+        for part in facts:
+            yield from (f"    {line}" for line in wrap(part, columns - 4, 2))
 
 
 def _ratio(value: float) -> str:
@@ -306,7 +347,7 @@ def _short(ids: list[str]) -> dict[str, str]:
     return {id: id for id in ids}
 
 
-def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
+def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[str]:
     columns = width()
     name = found.agent if found.version == "default" else f"{found.agent} {found.version}"
     yield style(fit(f"run {found.run_id} {name}", columns), bold=True)
@@ -315,7 +356,9 @@ def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
     judged = f" · {verdict}{by}" if by or found.passed is None else ""  # else the status says it
     task = "" if found.task is None else f" · task {found.task}"
     steps = f"{noun(found.spans, 'step')}, {found.failed:,} failed"
-    yield fit(f"{MARKS[found.status]} {found.status}{judged}{task} · {steps}", columns)
+    yield fit(f"{MARKS[found.status]} {found.status}{'?' if is_dead else ''}{judged}{task} · {steps}", columns)
+    if is_dead:
+        yield from hint("? its program died; this closes what it left open", to_copy("doctor"), columns)
     if found.missed is not None:
         rule = str(found.missed.rule)
         again = to_copy("why", id_prefixes.short_id(storage, found.run_id), "--outcome", rule)
@@ -324,7 +367,7 @@ def _run_lines(storage: Storage, found: RunWhy) -> Iterator[str]:
     if found.error is not None:
         yield from _labelled("error", found.error, columns, 3)
     if found.still_open is not None:
-        yield from _labelled("still open", _place(found.still_open), columns, 2)
+        yield from _labelled("left open" if is_dead else "still open", _place(found.still_open), columns, 2)
     if found.step is None and found.still_open is not None:
         yield _next_step("read it", "show", id_prefixes.short_id(storage, found.run_id))
     elif found.step is None:
@@ -444,6 +487,8 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
         yield "  it has the same steps"
         return
     yield style(fit(f"≠ {diff_text.after(first)}: {diff_text.parting(first, 'it', 'this one')}", columns), bold=True)
+    if (read_first := diff_text.read_first(first)) is not None:
+        yield f"  {read_first}"
     for who, step in (("passing", first.a), ("this one", first.b)):
         text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {step.title}"
         yield f"  {pad(who, 8)}  {fit(text, columns - 12)}"

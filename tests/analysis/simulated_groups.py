@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agentspan.analysis.blindness import ALPHA
-from agentspan.analysis.drift import PASSED, compare, detectable_drop, outcome_p, outcomes_of, task_pairs
+from agentspan.analysis.drift import (
+    PASSED,
+    compare,
+    detectable_drop,
+    differences,
+    outcome_p,
+    outcomes_of,
+    task_pairs,
+    task_values,
+)
 from agentspan.analysis.drift_metrics import Gathered, Measure, Metric, RunFacts
 from agentspan.figures import points
 
@@ -85,6 +94,8 @@ def simulated(seed: int, *, runs: int, metrics: int | None, tasks: int = 0, pass
 def _verdict(base: Gathered, head: Gathered, seed: int, metrics: int | None) -> str:
     if metrics is not None:
         return compare(base, head, seed=seed).verdict
-    is_worse = sum(outcomes_of(head.runs)) < sum(outcomes_of(base.runs))
-    p = outcome_p(base.runs, head.runs, task_pairs(base.runs, head.runs), seed=seed)
+    tasks = task_pairs(base.runs, head.runs)
+    within = sum(differences(task_values(PASSED, tasks)))
+    is_worse = within < 0 if tasks else sum(outcomes_of(head.runs)) < sum(outcomes_of(base.runs))
+    p = outcome_p(base.runs, head.runs, tasks, seed=seed)
     return "no_evidence" if p > ALPHA else "worse" if is_worse else "better"

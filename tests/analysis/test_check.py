@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -48,14 +49,15 @@ def test_too_few_runs_are_inconclusive_and_it_says_how_many_are_missing() -> Non
     assert found.verdict == "inconclusive"
     assert found.detectable is not None
     assert found.detectable > 0.25
-    assert found.missing > 8
-    more = f"{found.missing} more runs, and {found.missing} more of the baseline, would show a drop of 25 points"
-    assert more in found.findings[-1].text
-    assert "no drop would show" in found.findings[-1].text
     sizes = blindness(few[1].runs, few[0].runs)
     assert sizes is not None
-    enough = 8 + found.missing
-    assert sizes._replace(base=enough, head=enough).drop(one_sided=True) <= 0.25 + 1e-3
+    more = sizes.more_for(0.25)
+    assert more is not None
+    fewest = "(about the fewest in all) would show a drop of 25 points"
+    assert f"{more.head} more runs and {more.base} more of the baseline {fewest}" in found.findings[-1].text
+    assert "no drop would show" in found.findings[-1].text
+    assert (found.missing, more.pairs) == (more.head, 0)
+    assert sizes._replace(base=8 + more.base, head=8 + more.head).finds(0.25)
     tiny = check(few[0], Config({}, drop=0.0005), few[1]).findings[-1].text
     assert tiny.endswith("not even 1,000 times the runs would show a drop of 0.05 points")
     assert check(many[0], Config({}), many[1]).verdict == "pass"
@@ -274,7 +276,78 @@ def test_a_p_that_is_small_is_never_zero_and_unknown_outcomes_are_counted() -> N
         .text.endswith("25% passed, baseline 87% of 300 runs: more than chance, one-sided p < 0.001")
     )
     unknown = after._replace(unknown=7)
-    assert check(unknown, Config({}), before).findings[-1].text.endswith("; 7 runs have no outcome")
+    text = check(unknown, Config({}), before._replace(unknown=1)).findings[-1].text
+    assert text.startswith("25% of 300 runs passed (7 more have no outcome), baseline 87% of 300 runs (1 more has ")
+
+
+def test_runs_are_asked_for_where_they_are_lacking() -> None:
+    """With 4 runs against 30 of the baseline, as many times both would be 27 and 201."""
+    sizes = blindness(outcomes(25, 30).runs, outcomes(2, 4).runs)
+    assert sizes is not None
+    more = sizes.more_for(0.25)
+    assert more is not None
+    assert 95 <= 34 + more.head + more.base <= 101  # no 94 runs find it, in whatever groups
+    assert sizes._replace(base=30 + more.base, head=4 + more.head).finds(0.25)
+    many = outcomes(160, 200), outcomes(3, 4)
+    sizes = blindness(*(each.runs for each in many))
+    assert sizes is not None
+    more = sizes.more_for(0.25)
+    assert more is not None
+    assert more.base == 0
+    assert sizes._replace(head=4 + more.head).finds(0.25)
+    for head, base, said in ((many[1], many[0], "runs"), (many[0], many[1], "of the baseline")):
+        text = check(head, Config({}), base).findings[-1].text
+        assert re.search(rf"; \d+ more {said} \(about the fewest in all\) would show a drop of 25 points$", text), text
+
+
+def by_task(passed: Sequence[float], numbers: Sequence[int], side: str) -> Gathered:
+    """Runs of tasks of which this share passes, and so many are of each."""
+    return Gathered(
+        [
+            RunFacts(f"{side} {task} {n}", str(task), {PASSED: (float(n < share * number), 1.0)})
+            for task, (share, number) in enumerate(zip(passed, numbers, strict=True))
+            for n in range(number)
+        ],
+        0,
+        0,
+    )
+
+
+EASY_FIRST, HARD_FIRST = [8] * 10 + [2] * 10, [2] * 10 + [8] * 10
+
+
+def test_runs_of_the_same_tasks_are_told_by_the_shares_that_decide() -> None:
+    worse = by_task([0.75] * 10 + [0.0] * 10, EASY_FIRST, "a")
+    better = by_task([1.0] * 10 + [0.375] * 10, HARD_FIRST, "b")
+    failed, passed = check(worse, Config({}), better), check(better, Config({}), worse)
+    assert (failed.verdict, failed.tasks) == ("fail", 20)
+    assert failed.by_task == pytest.approx((0.375, 0.6875))
+    assert (failed.passed, failed.baseline) == pytest.approx((0.6, 0.5))
+    assert failed.findings[-1].text == (
+        "task by task 38% passed, baseline 69% (20 tasks): more than chance, one-sided p < 0.001; "
+        "over all runs the other way, 60% passed, baseline 50% of 100 runs"
+    )
+    assert (passed.verdict, passed.findings[-1].text) == (
+        "pass",
+        "task by task 69% passed, baseline 38% (20 tasks): no drop; "
+        "over all runs the other way, 50% passed, baseline 60% of 100 runs",
+    )
+    same = by_task([0.5] * 20, [2] * 20, "c")
+    assert (
+        check(same, Config({}), by_task([0.5] * 20, [2] * 20, "d"))
+        .findings[-1]
+        .text.startswith("50% passed, baseline 50% of 40 runs, task by task (20 tasks): no drop")
+    )
+
+
+def test_runs_that_are_paired_are_asked_for_by_task() -> None:
+    few = [by_task([1.0] * 4 + [0.0] * 4, [2] * 8, side) for side in ("a", "b")]
+    found = check(few[0], Config({}), few[1])
+    assert found.verdict == "inconclusive"
+    (more,) = re.findall(
+        r"(\d+) more runs and (\d+) more of the baseline, of (\d+) more tasks, would show", found.findings[-1].text
+    )
+    assert int(more[0]) == int(more[1]) == 2 * int(more[2]) > 0
 
 
 def test_one_failed_run_of_four_is_no_drop() -> None:
@@ -377,6 +450,15 @@ def test_a_filter_that_matches_nothing_is_an_error(
 ) -> None:
     result = call(db, "check", *filter, *configured(tmp_path, "[budget]\nsteps = 9\n"))
     assert (result.exit_code, result.output.splitlines()[-1]) == (2, f"Error: {said}")
+
+
+def test_a_comment_for_a_pull_request_has_whole_sentences(tmp_path: Path) -> None:
+    path = scored(tmp_path / "runs.db", "airline", "reward", [1, 1, 0])
+    scored(tmp_path / "old.db", "shop", "reward", [1, 0])
+    baseline = configured(tmp_path, "outcome = 'reward>=1'\n[baseline]\nfile = 'old.db'\n")
+    line = call(path, "check", "--markdown", *baseline).output.splitlines()[-1]
+    assert len(line) > 200
+    assert line.endswith("; these are different agents: airline was checked against shop |  |")
 
 
 def test_an_unknown_key_of_the_project_is_refused(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

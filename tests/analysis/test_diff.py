@@ -450,12 +450,15 @@ def test_a_baseline_tells_noise_from_what_is_seldom(db: Database) -> None:
     late = db.agent_instances.register("guide", agent_version={"external_identifier": "1"})
     other = db.agent_instances.register("other", agent_version={"external_identifier": "1"})
     counted = diff(db.storage, a, b, baseline="status=complete").against
-    assert counted == Against("status=complete", runs=5, reached=4, a=0, b=3)
+    assert counted == Against(
+        "status=complete", runs=5, reached=4, a=0, b=3, a_does="call", b_does="call", calls_before=1
+    )
     counted = diff(db.storage, a, b, baseline="all").against
     assert counted is not None
     assert counted.runs == 6, late
     counted = diff(db.storage, a, b, baseline="agent=other").against
-    assert counted == Against("agent=other", runs=1, reached=0, a=0, b=0), other
+    assert counted is not None
+    assert (counted.runs, counted.reached, counted.a, counted.b) == (1, 0, 0, 0), other
     assert diff(db.storage, a, a, baseline="all").against is None
 
 
@@ -465,7 +468,7 @@ def test_a_baseline_counts_results_and_ends(db: Database) -> None:
     recorded(db, "Rome", "Oslo")
     recorded(db, "Rome", "Oslo")
     found = Reading(db.storage).diff(short, long, against="all").against
-    assert found == Against("all", runs=3, reached=3, a=1, b=2)
+    assert found == Against("all", runs=3, reached=3, a=1, b=2, a_does="end", b_does="call", calls_before=1)
 
 
 @pytest.mark.parametrize("text", ["", "status=odd", "failed=1", "agent=", "since=never", "n=1", '"'])

@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 
 import agentspan
 from agentspan import clock
-from agentspan.analysis.drift import FAMILY_FDR, LEAST, Drift, compare, least_of, task_pairs
+from agentspan.analysis.drift import FAMILY_FDR, LEAST, Drift, blindness, compare, least_of, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
-from agentspan.analysis.drift_text import mark, sentence
+from agentspan.analysis.drift_text import facts, mark, over_all, sentence
 from agentspan.analysis.ratio_tests import MOST_PERMUTED, Ratio, normal_p, permutation_ps
 from agentspan.analysis.statistics import permutation_p
 from agentspan.analysis.tool_mix import tool_mix
@@ -331,7 +332,109 @@ def test_drift_is_printed_in_80_columns_as_markdown_and_as_a_document(tmp_path: 
     assert any(
         line.startswith("| **lookup\\_price: fails** | 0% (0–17%) | 60% (36–81%) | +60.0 points |") for line in markdown
     )
+    assert "…" not in markdown[-1]
     assert call(path, "drift", "shop@1.0").exit_code == 2
+
+
+def unequal(pass_rates: Sequence[tuple[float, float]], *, tokens: float = 1.0) -> list[Gathered]:
+    """Two groups with 20 tasks; the base has most runs of the easy half, the head of the hard half.
+
+    Args:
+        pass_rates: of an easy task and of a hard one, in each group.
+        tokens: how many the head uses of what the base uses for the same task; a hard one needs ten times as many.
+    """
+    groups = []
+    for is_head, rates in enumerate(pass_rates):
+        runs = []
+        for task in range(20):
+            is_hard = task >= 10
+            number = 8 if is_hard == bool(is_head) else 2
+            used = (1000.0 if is_hard else 100.0) * (tokens if is_head else 1.0)
+            for place in range(number):
+                values = {PASSED: (float(place < rates[is_hard] * number), 1.0), Metric("tokens"): (used + task, 0.0)}
+                runs.append(RunFacts(f"{is_head} {task} {place}", str(task), values))
+        groups.append(Gathered(runs, 0, 0))
+    return groups
+
+
+def test_where_runs_are_paired_values_direction_and_verdict_are_of_the_tasks_and_not_of_the_mix_of_runs() -> None:
+    base, head = unequal([(0.75, 0.0), (1.0, 0.375)])  # better on both kinds of task
+    found = compare(base, head)
+    row = found.rows[0]
+    assert (found.verdict, row.metric, row.tasks, row.is_worse, row.is_turned) == ("better", PASSED, 20, False, True)
+    assert (row.base, row.head) == pytest.approx((0.375, 0.6875))
+    assert (row.all_base, row.all_head) == pytest.approx((0.6, 0.5))
+    assert sentence(found, "1", "2") == "2 is better than 1, task by task: 69% passed (38%)"
+    why = "tasks have unequal numbers of runs"
+    assert [*over_all(found)] == [f"over all runs 50% passed (60%), the other way: {why}"]
+    turned = compare(head, base)
+    assert (turned.verdict, turned.rows[0].is_worse) == ("worse", True)
+    equal = [made(random.Random(1), 40, passes=passes, tasks=20) for passes in (0.1, 0.9)]
+    assert [*over_all(compare(*equal))] == []
+
+
+def test_other_metrics_of_paired_runs_have_the_direction_that_they_have_within_tasks() -> None:
+    found = compare(*unequal([(1.0, 1.0), (1.0, 1.0)], tokens=0.6))
+    (row,) = [row for row in found.rows if row.metric.measure == "tokens"]
+    assert (found.verdict, row.is_significant, row.is_worse, row.tasks) == ("better", True, False, 20)
+    assert sentence(found, "1", "2") == "2 is better than 1, task by task: tokens a run ×0.61"
+    assert [*over_all(found)] == [
+        "over all runs the other way: tokens a run ×1.8: tasks have unequal numbers of runs or calls"
+    ]
+
+
+def test_the_drop_that_would_be_missed_is_of_the_runs_that_are_compared() -> None:
+    base, head = unequal([(0.75, 0.0), (1.0, 0.375)])
+    alone = [RunFacts(f"x {number}", f"x {number}", {PASSED: (1.0, 1.0)}) for number in range(50)]
+    sizes = blindness([*base.runs, *alone], head.runs)
+    assert sizes is not None
+    assert (sizes.base, sizes.head, sizes.pairs) == (100, 100, 20)
+    assert sizes.share == pytest.approx((0.375 + 0.6875) / 2)  # as the values are: each task counts the same
+    assert sizes == blindness(base.runs, head.runs)
+
+
+def test_where_no_task_has_an_outcome_in_both_groups_all_runs_are_compared() -> None:
+    base, head = unequal([(1.0, 1.0), (0.0, 0.0)])
+    for runs, tasks in ((base.runs, range(10)), (head.runs, range(10, 20))):
+        for run in runs:
+            if int(run.task or 0) in tasks:
+                del run.values[PASSED]
+    found = compare(base, head)
+    row = found.rows[0]
+    assert (found.verdict, found.method, row.tasks, row.base, row.head) == ("worse", "paired", None, 1.0, 0.0)
+    assert "20 tasks (none with an outcome) · paired by task" in facts(found, "1", "2")
+
+
+def test_a_metric_that_no_task_has_in_both_groups_is_not_tested() -> None:
+    base, head = unequal([(1.0, 1.0), (1.0, 1.0)])
+    for group_, tasks in ((base, range(10)), (head, range(10, 20))):
+        for run in group_.runs:
+            if int(run.task or 0) in tasks:
+                run.values[FAILS] = float(group_ is head), 1.0
+    (row,) = [row for row in compare(base, head).rows if row.metric == FAILS]
+    assert (row.base, row.head, row.tasks, row.q, row.is_worse) == (0.0, 1.0, 0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("shared", "others", "said"),
+    [(4, 0, "4 tasks in both, too few to pair"), (6, 14, "6 tasks in both, with too few of the runs to pair")],
+)
+def test_why_runs_with_tasks_are_not_paired_is_said(shared: int, others: int, said: str) -> None:
+    groups = []
+    for side in ("a", "b"):
+        tasks = [*map(str, range(shared)), *(f"{side} {number}" for number in range(others))]
+        groups.append(Gathered([RunFacts(side + task, task, {PASSED: (1.0, 1.0)}) for task in tasks], 0, 0))
+    found = compare(*groups)
+    assert (found.method, found.tasks, found.tasks_in_both) == ("permutation", None, shared)
+    assert f" · {said} · permutation of runs" in facts(found, "1", "2")
+
+
+def test_runs_and_tasks_without_an_outcome_are_told() -> None:
+    base, head = unequal([(1.0, 1.0), (1.0, 1.0)])
+    for run in base.runs[:10]:  # all of the first task, and two of the second one
+        del run.values[PASSED]
+    said = facts(compare(base, head), "1", "2")
+    assert said.startswith("base 1: 100 runs (90 with an outcome) · head 2: 100 runs · 20 tasks (19 with an outcome)")
 
 
 @pytest.fixture
@@ -381,7 +484,8 @@ def test_the_table_explains_its_marks_its_q_and_its_intervals(scored: Path) -> N
     (duration,) = [line for line in shown if "duration of a run" in line]
     assert "  < 10 ms  " in duration
     text = " ".join(shown)
-    assert "! = unlikely to be chance: q is at most 0.05 for passed, 0.005 for other rows; q = how often chance" in text
+    assert "! = unlikely to be chance: q is at most 0.05 for passed, 0.005 for other rows; q = the share of" in text
+    assert "the rows tested; of passed: how often chance alone makes such a difference; < 10 ms: too small" in text
     assert "; < 10 ms: too small to count" in text
 
 
@@ -400,6 +504,22 @@ def test_what_did_not_get_worse_stands_apart_in_the_sentence(tmp_path: Path) -> 
     assert worse == f"shop@2 is worse than shop@1: 25% passed (88%); {rest}"
     better = lines(path, "drift", "shop@2", "shop@1", "--outcome", "reward==true", columns=300)[0]
     assert better == "shop@1 is better than shop@2: 88% passed (25%); " + rest.replace("0.67", "1.5")
+
+
+def test_differences_that_are_neither_are_counted_apart_from_those_that_are_worse() -> None:
+    chance = random.Random(3)
+    names = [Metric("tokens", "llm", f"m{number}") for number in range(4)]
+    calls = [Metric("calls", "tool", f"t{number}") for number in range(3)]
+    base, head = (Gathered([RunFacts(str(n), None) for n in range(40)], 0, 0) for _ in range(2))
+    for before, after in zip(base.runs, head.runs, strict=True):
+        before.values |= {metric: (chance.uniform(9, 11), 0.0) for metric in (*names, *calls)}
+        after.values |= {metric: (9 * above, below) for metric, (above, below) in before.values.items()}
+    found = compare(base, head)
+    assert sentence(found, "1", "2").endswith("; m3 tokens ×9; also different: 3 more")
+    few = replace(found, rows=tuple(row for row in found.rows if row.metric not in names[1:]))
+    assert sentence(few, "1", "2").endswith(": m0 tokens ×9; also different: t0 calls ×9; t1 calls ×9; t2 calls ×9")
+    own = replace(found, rows=tuple(row for row in found.rows if row.metric not in calls) * 2)
+    assert sentence(own, "1", "2").endswith("; and 4 more")
 
 
 def test_rare_calls_messages_and_moved_calls_are_named_as_what_they_are(tmp_path: Path) -> None:
@@ -422,7 +542,7 @@ def test_rare_calls_messages_and_moved_calls_are_named_as_what_they_are(tmp_path
     assert any(line.startswith("refund: calls 0.06 0 gone") for line in cells), cells
     assert any(line.startswith("messages 2.0 4.0 ×2 ") for line in cells), cells
     assert any(re.match(r"mix of tools 6\d% of calls moved ", line) for line in cells), cells
-    assert "q is at most 0.05; q = how often" in " ".join(shown)
+    assert "q is at most 0.05; q = the share of false findings among those at least as clear" in " ".join(shown)
     found = agentspan.read(path).drift("shop@1", "shop@2")
     mix = [row for row in found.rows if row.metric.measure == "tool_mix"]
     said = sentence(replace(found, verdict="different", rows=tuple(mix)), "1", "2")

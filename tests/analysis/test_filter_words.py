@@ -29,6 +29,11 @@ def test_a_filter_in_one_text_has_the_names_of_the_grammar() -> None:
         "my agent", "failed", "2026-11-24T00:00:00.000000Z", True, git_commit="ab", meta=(("a", "b"), ("c.d", "1=2"))
     )
     assert parse("researcher@1.0 session=s") == RunFilter("researcher@1.0", session="s")
+    assert parse("my shop@v 1") == parse("agent='my shop@v 1'") == RunFilter("my shop@v 1")
+    assert parse("my shop@v") == RunFilter("my shop@v")
+    for wrong in ("my shop", "my shop@1 task=t", "all my 'shop@1'"):
+        with pytest.raises(InvalidValue, match=r"must be all, AGENT@VERSION, .* a name with blanks needs quotes"):
+            parse(wrong)
     assert parse("tag=a tag=b score=reward>=1 mark=bad task=t") == RunFilter(
         tags=("a", "b"), scores=("reward>=1",), mark="bad", task="t"
     )

@@ -72,6 +72,27 @@ def test_a_feature_of_hard_tasks_is_no_cause() -> None:
     assert 1 < finding.low < finding.odds_ratio < finding.high
 
 
+def test_the_counts_are_of_the_tasks_that_carry_the_odds_and_may_point_the_other_way() -> None:
+    """A version that fails more often on each kind of task; it ran the easy ones most, and no task of others counts."""
+    failed, strata, runs = {}, {}, set()
+    for task in range(24):
+        is_easy = task < 10
+        for is_old in (True, False):
+            number = 8 if is_easy == is_old else 2
+            fails = {(True, True): 2, (True, False): 0, (False, True): 2, (False, False): 5}[is_easy, is_old]
+            for place in range(number if task < 20 else 1):
+                id = f"{task} {is_old} {place}"
+                failed[id] = task >= 20 or place < fails  # the last four tasks never pass
+                strata[id] = ("agent", str(task))
+                if is_old:
+                    runs.add(id)
+    (finding,) = find([Feature("version 1", frozenset(runs))], failed, strata).findings
+    assert (finding.odds_ratio, finding.tasks) == (inf, 20)
+    counts = finding.failed_with, finding.failed, finding.passed_with, finding.passed
+    assert counts == (40, 90, 60, 110)
+    assert finding.is_turned  # 40 % of its runs failed, and half of the others
+
+
 @pytest.mark.parametrize(
     ("repeated", "runs_of_each", "unique", "stratified"),
     [(1, 3, 60, False), (4, 20, 0, False), (5, 6, 30, True), (5, 6, 31, False), (0, 0, 60, False)],

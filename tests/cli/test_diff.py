@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,15 @@ def test_a_baseline_is_counted(db: Path) -> None:
         book(tracer, "good day", "economy", "Your seat in economy is booked at 90 dollars.", "complete")
     tracer.shutdown()
     said = (
-        "2 of 2 other runs (all) did the same 2 steps (same tool, same arguments) before; "
-        "next, 2 did A's step, 0 did B's."
+        "2 of 2 other runs (all) did the same 2 steps before (same calls, words not compared); "
+        "next, 2 made A's call, 0 made B's call."
     )
     assert said in " ".join(line.strip() for line in lines(db, "diff", a, b, "--against", "all"))
     assert any("2 of 2 other runs" in line for line in lines(db, "diff", a, b, "--against", "all", "--markdown"))
     found = json.loads(call(db, "diff", a, b, "--against", "all", "--json").output)
-    assert found["against"] == {"filter": "all", "runs": 2, "reached": 2, "a": 2, "b": 0, "a_tool": 0, "b_tool": 0}
+    assert found["against"] == {"filter": "all", "runs": 2, "reached": 2, "a": 2, "b": 0, "a_tool": 0, "b_tool": 0} | {
+        "by": "step", "a_does": "call", "b_does": "call", "a_failed": 0, "b_failed": 0, "calls_before": 1,
+    }  # fmt: skip
     assert call(db, "diff", a, b, "--against", "nothing").exit_code == 1
 
 
@@ -138,9 +141,80 @@ def test_runs_that_call_the_same_tool_with_other_arguments_are_counted(tmp_path:
         a, b, *_ = ids(path)
         said = " ".join(line.strip() for line in lines(path, "diff", a, b, "--against", "all"))
         assert (
-            "next, 0 did A's step and 2 called its tool with other arguments, "
-            "0 did B's and 1 called its tool with other arguments, 1 something else."
+            "next, 0 made A's call and 2 called its tool with other arguments, "
+            "0 made B's call and 1 called its tool with other arguments, 1 did something else."
         ) in said
+
+
+def test_a_baseline_says_what_it_compared_and_how_many_of_the_same_calls_failed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number, does in enumerate(("look", "answer", "answer", "answer", "look", "look", "look")):
+        with tracer.run("guide"):
+            with tracer.span("message", {"role": "user", "content": f"hello {number}"}):
+                pass
+            if does == "answer":
+                with tracer.span("llm", {"model": "m"}) as span:
+                    span.set_result({"text": f"answer {number}"})
+            else:
+                with suppress(ValueError), tracer.span("tool", {"name": "look"}):
+                    if number > 4:
+                        raise ValueError("nothing")
+    tracer.shutdown()
+    a, b, *_ = ids(path)
+    said = " ".join(line.strip() for line in lines(path, "diff", a, b, "--against", "all"))
+    before = "5 of 5 other runs (all) did the same step before (none calls a tool, words not compared); "
+    assert f"{before}next, 3 made A's call (2 failed), 2 answered without a call, like B (words not compared)." in said
+    turned = " ".join(line.strip() for line in lines(path, "diff", b, a, "--against", "all"))
+    assert "next, 2 answered without a call, like A (words not compared), 3 made B's call (2 failed)." in turned
+
+
+def test_what_the_user_said_just_before_is_to_be_read_first(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for said, role, tool in (("yes", "user", "pay"), ("no", "user", "stop"), ("no", "system", "wait")):
+        with tracer.run("shop"):
+            with tracer.span("message", {"role": role, "content": said}):
+                pass
+            with tracer.span("tool", {"name": tool}):
+                pass
+    tracer.shutdown()
+    a, b, other = ids(path)
+    assert "  step 1, what the user said, differs: read it first" in lines(path, "diff", a, b)
+    assert "step 1, what the user said, differs: read it first" in lines(path, "diff", a, b, "--markdown")
+    assert "read it first" not in " ".join(lines(path, "diff", b, other))
+
+
+def test_steps_that_differ_only_in_figures_are_not_other_words(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number, tool in enumerate(("look", "pay", "look", "look")):
+        with tracer.run("shop"):
+            with tracer.span("llm", {"model": "m"}) as span:
+                span.set_result({"text": "ok" if number < 3 else "well", "input_tokens": 700 + number})
+            with tracer.span("tool", {"name": tool}):
+                pass
+    tracer.shutdown()
+    a, b, figures, words = ids(path)
+    assert "  1 step that differs only in figures such as tokens" in lines(path, "diff", a, b)
+    assert "≠ here they part: only figures such as tokens differ, these first" in lines(path, "diff", a, figures)
+    assert "≠ here they part: only words differ, these first" in lines(path, "diff", a, words)
+    first = json.loads(call(path, "diff", a, b, "--json").output)["first_divergence"]
+    assert (first["same"], first["other_words"], first["other_figures"], first["user_said"]) == (1, 0, 1, None)
+
+
+def test_a_change_of_another_title_says_that_it_shows_the_step_of_b(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for city, answer in (("Rome", "sunny"), ("Oslo", "rainy")):
+        with tracer.run("guide"):
+            with tracer.span("tool", {"name": "weather", "arguments": {"city": city}}):
+                pass
+            with tracer.span("llm", {"model": "m"}) as span:
+                span.set_result({"text": answer})
+    tracer.shutdown()
+    shown = lines(path, "diff", *ids(path))
+    assert '≠ 2 another answer, B: LLM m "rainy"' in shown
 
 
 def test_a_baseline_of_the_same_task_is_named(tmp_path: Path) -> None:

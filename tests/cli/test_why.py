@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,12 +65,13 @@ def test_groups_and_findings(db: Path) -> None:
     assert shown[0] == "8 of 16 runs failed (50%, 28–72%)"
     assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
     assert "      in 8 of 8 failed runs, and in 0 of 8 that passed\n" in text
-    assert re.search(r"      run [0-9a-z…]{10,15} · versions 1: 4, 2: 4 · 16 failed steps · \d\d-\d\d \d\d:\d\d", text)
+    of_group = r"\n      16 failed steps in all · versions 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d \S+\n"
+    assert re.search(of_group + r"      latest run [0-9a-z…]{10,15}\n", text), text
     assert (
         "what goes with failure, compared inside the 8 tasks that both passed and\nfailed, of 1 tested thing (FDR 10%)"
         in text
     )
-    assert "    in 8 of 8 failed, in 0 of 8 passed · odds ×∞ (1.7–∞), q 0.0078" in shown
+    assert "    in 8 of 8 failed, in 0 of 8 passed, of 8 tasks\n    odds within a task ×∞ (1.7–∞), q 0.0078\n" in text
     assert shown[-2].startswith("q = the share of false findings")
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
@@ -77,7 +80,7 @@ def test_groups_and_findings(db: Path) -> None:
     assert (group["runs"], group["spans"], group["text"]) == (8, 16, "Tool pay: ToolFailed: total is <n>, but paid <n>")
     finding = found["findings"][0]
     assert (finding["feature"], finding["effect"], finding["stratified"]) == ("Tool look not used", None, True)
-    assert (finding["failed_with"], finding["passed_with"]) == (8, 0)
+    assert (finding["failed_with"], finding["passed_with"], finding["tasks"]) == (8, 0, 8)
     assert finding["interval"] == [pytest.approx(1.7, abs=0.05), None]
     assert finding["q"] < 0.1
 
@@ -114,7 +117,7 @@ def test_the_runs_that_are_named_can_be_pasted_though_they_began_in_one_millisec
             db.agent_spans.create(id, "tool", "complete" if number else "failed", {"name": "pay"}, result)
             db.agent_instances.finish(id, "complete" if number else "failed")
     group = document(path)["groups"][0]
-    (shown,) = re.findall(r"  run (\S+) · 1 failed step", "\n".join(lines(path, "why")))
+    (shown,) = re.findall(r"  1 failed step · .* · run (\S+)", "\n".join(lines(path, "why")))
     assert lines(path, "show", shown)[0].startswith(f"run {group['run_id']}")
     (diff,) = re.findall(r"^  agentspan (diff .*)", "\n".join(lines(path, "why", shown)), re.MULTILINE)
     assert lines(path, *diff.split())[2].startswith(f"B {group['run_id']}")
@@ -416,7 +419,45 @@ def test_one_run_without_an_outcome_has_none(tmp_path: Path) -> None:
             db.agent_instances.start(run)
             if status is not None:
                 db.agent_instances.finish(run, "failed")
-    assert " · 1 has no outcome" in " ".join(lines(path, "why")[:2])
+    assert " ".join(lines(path, "why")[:2]).startswith(
+        "1 of 1 run failed (100%, 21–100%) · 1 of them without a failed step · 1 more is still open"
+    )
+    with agentspan.open(path) as db:
+        ended = db.agent_instances.register("shop").id
+        db.agent_instances.finish(ended, "cancelled")
+    assert " · 2 more have no outcome" in " ".join(lines(path, "why")[:2])
+
+
+def test_failed_steps_of_runs_that_are_still_open_are_counted_apart_and_versions_add_up(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        for agent, version, number in (("alpha", "1", 3), ("alpha", "2", 2), ("beta", None, 4), ("beta", "3", 1)):
+            for place in range(number):
+                given: Any = {} if version is None else {"agent_version": {"external_identifier": version}}
+                run = db.agent_instances.register(agent, **given).id
+                db.agent_instances.start(run)
+                db.agent_spans.create(run, "tool", "failed", {"name": "look"}, {"error": {"type": "E"}})
+                if place:
+                    db.agent_instances.finish(run, "complete")
+        text = "\n".join(shown := lines(path, "why"))
+    said = "none of 6 runs failed by its status · 6 have a failed step; --outcome NAME>=VALUE says what failed means"
+    assert " ".join(shown[:2]) == f"{said} · 4 more are still open, 4 with a failed step"
+    assert "      in 10 of 10 runs with a failed step\n" in text
+    assert "10 failed steps in all · agents alpha: 5, beta: 5 · versions none: 4, 1: 3 and 3 of 2 others" in " ".join(
+        line.strip() for line in shown
+    )
+    assert document(path)["groups"][0]["agents"] == {"alpha": 5, "beta": 5}
+
+
+def test_a_run_that_its_dead_program_left_open_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = "import sys, os, agentspan; agentspan.configure(sys.argv[1]); agentspan.run('a').__enter__(); os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, str(path)])
+    shown = lines(path, "why", "-", columns=200)
+    assert shown[1].startswith("● active? · ")
+    assert shown[2] == f"? its program died; this closes what it left open: agentspan doctor --db {path}"
+    assert "  left open: before its first step" in shown
+    assert document(path, "-")["abandoned"] is True
 
 
 def test_of_what_differs_the_name_of_the_tool_comes_first_and_the_rest_is_counted(tmp_path: Path) -> None:
