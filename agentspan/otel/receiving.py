@@ -379,7 +379,7 @@ def _mapped_bytes(span: OtelSpan) -> int:
         for value in attributes.values():
             if type(value) is not str:
                 size += 0 if type(value) not in (list, dict) else memory_of(value)
-            elif value[:1] in JSON_STARTS or value[:1] > "\x7f":
+            elif (start := value[:1]) in JSON_STARTS or start > "\x7f":
                 size += memory_of(value)
     return size
 
