@@ -22,7 +22,7 @@ from agentspan.journal.parts import whole
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
-from agentspan.otel.duplicates import Call, as_recorded, call_of, distance, duplicates, only_repeats, twins_of
+from agentspan.otel.duplicates import Call, as_recorded, call_of, duplicates, nearest, only_repeats, twins_of
 from agentspan.otel.identity import caller_id, run_id
 from agentspan.otel.mapping.guesses import begins_run
 from agentspan.otel.mapping.mapped import Mapped, map_span, program_of
@@ -137,19 +137,18 @@ class CallsOfRun:
         """Return the calls that ended after this time, the latest first."""
         return [*takewhile(lambda each: each.span.end_time >= since_ns, reversed(self._seen.copy()))]
 
-    def like(self, call: Call) -> Iterator[tuple[tuple[int, int], Span]]:
-        """Yield the nodes of calls that may be the same as one of another instrumentor, and how far they are from it.
+    def like(self, call: Call) -> Iterator[tuple[Call, Span]]:
+        """Yield the calls that may be the same as one of another instrumentor, with their nodes.
 
-        A call of which that instrumentor told already is left out.
+        A call that this instrumentor has repeated already is left out.
         """
         seen = self._since(call.start_ns)
         for each in seen:
             each.read()
-        told = {each.call.parent for each in seen if each.call is not None and each.call.scope == call.scope}
+        repeated = {each.call.parent for each in seen if each.call is not None and each.call.scope == call.scope}
         for each in seen:
-            other = each.call
-            if other is not None and other.id not in told and (near := distance(call, other)) is not None:
-                yield near, each.node
+            if each.call is not None and each.call.id not in repeated:
+                yield each.call, each.node
 
     def settle(self, since_ns: int) -> None:
         """Mark the duplicates among the calls that ended after this time, and complete those that are kept."""
@@ -318,8 +317,7 @@ class Traces:
         call = call_of(plain, map_span(plain))
         if call is None:
             return None
-        found = [each for inside in [*self._inside.values()] for each in inside.calls.like(call)]
-        return min(found, key=lambda each: each[0])[1] if found else None
+        return nearest(call, (each for inside in [*self._inside.values()] for each in inside.calls.like(call)))
 
     def end(self, trace: Trace) -> None:
         """Note that a trace has ended. Spans that come late find it still."""
