@@ -19,6 +19,7 @@ from opentelemetry import trace
 from agentspan import clock, jsontext
 from agentspan.errors import StorageError
 from agentspan.journal.parts import whole
+from agentspan.journal.raw_records import End
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
@@ -93,7 +94,7 @@ def inner_of(node: Any, other: Any) -> Any:
 
 
 MOST = 256
-"""CallsOfRun of a run that are compared, the latest ones. Their attributes are kept as long."""
+"""Calls of a run that are compared, the latest ones. Their attributes are kept as long."""
 
 
 @dataclass(slots=True)
@@ -183,20 +184,26 @@ def _may_repeat(seen: list[_Seen]) -> bool:
 
 
 def _rewritten(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
-    node, capture = seen.node, recorder.capture
-    payload = whole(capture.object(mapped.payload, node.run.repeats))
-    result = None if mapped.result_payload is None else capture.object(mapped.result_payload)
-    name = capture.text(mapped.schema_name)
+    node = seen.node
+    name, status, payload, result = captured_end(recorder, node.run, mapped)
     span_type = recorder.registry.resolve(name)
     decoded, is_marked = sensitive.read(payload)
     returned = None if result is None else jsontext.decode(result)
     elapsed_ms = (seen.span.end_time - node.started_ns) / 1_000_000
-    meaning = describe(span_type, name, mapped.status, decoded, returned, elapsed_ms)
+    meaning = describe(span_type, name, status, decoded, returned, elapsed_ms)
     at = clock.to_text(max(seen.span.end_time, node.started_ns))
     move = spans.retold(node.id, name, title_of(span_type, name), payload, result, meaning, at)._replace(
         instance_id=node.run.id
     )
     return unit_of(spans.with_sensitive(move) if is_marked else move)
+
+
+def captured_end(recorder: Recorder, run: Run, mapped: Mapped) -> End:
+    """Return the end of a span as it may be recorded: redacted, and within the limits."""
+    capture, result = recorder.capture, mapped.result_payload
+    payload = whole(capture.object(mapped.payload, run.repeats))
+    returned = None if result is None else capture.object(result)
+    return End(capture.text(mapped.schema_name), mapped.status, payload, returned)
 
 
 ENDED = 1000
