@@ -6,12 +6,13 @@ the tree is the recorded one, and become `custom` spans with `duplicate_of`. The
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from agentspan.otel.mapping.mapped import ABOUT_SPAN, Mapped, plain_name
 from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan
 
+T = TypeVar("T")
 NEAREST = 64
 """Calls that began before one and are compared with it, at most."""
 _CONTENT = ("text", "tool_calls", "output_messages")
@@ -147,6 +148,12 @@ def distance(call: Call, other: Call) -> tuple[int, int] | None:
         return None
     found = next(_ranked(call._replace(beside=None), other._replace(beside=None)), None)
     return None if found is None else found[:2]
+
+
+def nearest(call: Call, others: Iterable[tuple[Call, T]]) -> T | None:
+    """Return the companion of the call that is nearest to a call of another instrumentor; None if none is the same."""
+    found = [(near, with_it) for other, with_it in others if (near := distance(call, other)) is not None]
+    return min(found, key=lambda each: each[0])[1] if found else None
 
 
 def _is_nested(call: Call, others: Sequence[Call]) -> bool:

@@ -82,7 +82,7 @@ class Placing:
                 first = None
                 if is_repetition(steps):
                     calls = calls or Originals(self._recent.all())
-                    first = calls.first(steps)
+                    first = calls.of(steps)
                 self._new(ctx, id, steps, now, is_whole=is_whole, first=first)
         return [trace for id in traces if (trace := self._recent.get(id)) is not None]
 

@@ -18,7 +18,7 @@ from agentspan import clock, forks
 from agentspan.forks import Renewal, page
 from agentspan.interrupts import guard
 from agentspan.journal.parts import whole
-from agentspan.journal.records import Begin, End
+from agentspan.journal.records import Begin
 from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number
@@ -30,6 +30,7 @@ from agentspan.otel.processor_traces import (
     RunOfTraces,
     Trace,
     Traces,
+    captured_end,
     end_process_run,
     end_run,
     going_on,
@@ -197,7 +198,7 @@ class LiveRecording:
         written = self._writer.end(span, end, attributes, node.told, start_ns) if self._keeps_raw else None
         if written is None:
             plain = span_of(span)
-            node.end_as(self._ended(map_span(plain), node.run), end_ns)
+            node.end_as(captured_end(self.recorder, node.run, map_span(plain)), end_ns)
             self._judge(node, plain)
             return
         text, has_more = written
@@ -210,7 +211,7 @@ class LiveRecording:
         """End the root of a run. It is mapped at once: it tells the name of the run, its result and its error."""
         plain = span_of(span)
         mapped = map_span(plain)
-        node.end_as(self._ended(mapped, node.run), span.end_time)
+        node.end_as(captured_end(self.recorder, node.run, mapped), span.end_time)
         self._judge(node, plain)
         end_run(trace, plain, mapped)
 
@@ -225,12 +226,6 @@ class LiveRecording:
     def _begun(self, mapped: Mapped, run: Run) -> Begin:
         capture = self.recorder.capture
         return Begin(capture.text(mapped.schema_name), whole(capture.object(mapped.payload, run.repeats)))
-
-    def _ended(self, mapped: Mapped, run: Run) -> End:
-        capture, result = self.recorder.capture, mapped.result_payload
-        payload = whole(capture.object(mapped.payload, run.repeats))
-        returned = None if result is None else capture.object(result)
-        return End(capture.text(mapped.schema_name), mapped.status, payload, returned)
 
     def _close_late(self) -> None:
         if not self._waiting:  # nearly always

@@ -19,10 +19,11 @@ from opentelemetry import trace
 from agentspan import clock, jsontext
 from agentspan.errors import StorageError
 from agentspan.journal.parts import whole
+from agentspan.journal.records import End
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
-from agentspan.otel.duplicates import Call, as_recorded, call_of, distance, duplicates, only_repeats, twins_of
+from agentspan.otel.duplicates import Call, as_recorded, call_of, duplicates, nearest, only_repeats, twins_of
 from agentspan.otel.identity import caller_id, run_id
 from agentspan.otel.mapping.guesses import begins_run
 from agentspan.otel.mapping.mapped import Mapped, map_span, program_of
@@ -94,7 +95,7 @@ def inner_of(node: Any, other: Any) -> Any:
 
 
 MOST = 256
-"""CallsOfRun of a run that are compared, the latest ones. Their attributes are kept as long."""
+"""Calls of a run that are compared, the latest ones. Their attributes are kept as long."""
 
 
 @dataclass(slots=True)
@@ -138,19 +139,18 @@ class CallsOfRun:
         """Return the calls that ended after this time, the latest first."""
         return [*takewhile(lambda each: each.span.end_time >= since_ns, reversed(self._seen.copy()))]
 
-    def like(self, call: Call) -> Iterator[tuple[tuple[int, int], Span]]:
-        """Yield the nodes of calls that may be the same as one of another instrumentor, and how far they are from it.
+    def like(self, call: Call) -> Iterator[tuple[Call, Span]]:
+        """Yield the calls that may be the same as one of another instrumentor, with their nodes.
 
-        A call of which that instrumentor told already is left out.
+        A call that this instrumentor has repeated already is left out.
         """
         seen = self._since(call.start_ns)
         for each in seen:
             each.read()
-        told = {each.call.parent for each in seen if each.call is not None and each.call.scope == call.scope}
+        repeated = {each.call.parent for each in seen if each.call is not None and each.call.scope == call.scope}
         for each in seen:
-            other = each.call
-            if other is not None and other.id not in told and (near := distance(call, other)) is not None:
-                yield near, each.node
+            if each.call is not None and each.call.id not in repeated:
+                yield each.call, each.node
 
     def settle(self, since_ns: int) -> None:
         """Mark the duplicates among the calls that ended after this time, and complete those that are kept."""
@@ -185,20 +185,26 @@ def _may_repeat(seen: list[_Seen]) -> bool:
 
 
 def _rewritten(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
-    node, capture = seen.node, recorder.capture
-    payload = whole(capture.object(mapped.payload, node.run.repeats))
-    result = None if mapped.result_payload is None else capture.object(mapped.result_payload)
-    name = capture.text(mapped.schema_name)
+    node = seen.node
+    name, status, payload, result = captured_end(recorder, node.run, mapped)
     span_type = recorder.registry.resolve(name)
     decoded, is_marked = sensitive.read(payload)
     returned = None if result is None else jsontext.decode(result)
     elapsed_ms = (seen.span.end_time - node.started_ns) / 1_000_000
-    meaning = describe(span_type, name, mapped.status, decoded, returned, elapsed_ms)
+    meaning = describe(span_type, name, status, decoded, returned, elapsed_ms)
     at = clock.to_text(max(seen.span.end_time, node.started_ns))
     move = spans.retold(node.id, name, title_of(span_type, name), payload, result, meaning, at)._replace(
         instance_id=node.run.id
     )
     return unit_of(spans.with_sensitive(move) if is_marked else move)
+
+
+def captured_end(recorder: Recorder, run: Run, mapped: Mapped) -> End:
+    """Return the end of a span as it may be recorded: redacted, and within the limits."""
+    capture, result = recorder.capture, mapped.result_payload
+    payload = whole(capture.object(mapped.payload, run.repeats))
+    returned = None if result is None else capture.object(result)
+    return End(capture.text(mapped.schema_name), mapped.status, payload, returned)
 
 
 ENDED = 1000
@@ -319,8 +325,7 @@ class Traces:
         call = call_of(plain, map_span(plain))
         if call is None:
             return None
-        found = [each for inside in [*self._inside.values()] for each in inside.calls.like(call)]
-        return min(found, key=lambda each: each[0])[1] if found else None
+        return nearest(call, (each for inside in [*self._inside.values()] for each in inside.calls.like(call)))
 
     def end(self, trace: Trace) -> None:
         """Note that a trace has ended. Spans that come late find it still."""

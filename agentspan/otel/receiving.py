@@ -74,8 +74,8 @@ class Receiver:
         self._tuning = tuning
         self._ends = False
         self._lock = threading.Lock()
-        self._live = RecentTraces(tuning.otel_traces)
-        self._placing = Placing(self._live)
+        self._recent = RecentTraces(tuning.otel_traces)
+        self._placing = Placing(self._recent)
         self._has_looked = False
 
     def store(self, found: Iterable[OtelSpan], logs: Iterable[Log] = (), *, is_whole: bool = False) -> Stored:
@@ -119,10 +119,10 @@ class Receiver:
         with self._lock:
             if not self._has_looked:  # for the runs that another server left open
                 for row in open_runs(self._ctx):
-                    self._live.runs.setdefault(row.id, stored_run(row, monotonic()))
+                    self._recent.runs.setdefault(row.id, stored_run(row, monotonic()))
                 self._has_looked = True
             self._remove_old_logs()
-            idle = filter(is_to_end, self._live.idle(monotonic() - idle_s))
+            idle = filter(is_to_end, self._recent.idle(monotonic() - idle_s))
             ended = 0
             while ended != most and not self._ends:
                 runs = [*islice(idle, END_TOGETHER if most is None else min(END_TOGETHER, most - ended))]
@@ -147,7 +147,7 @@ class Receiver:
         return count
 
     def _forget(self) -> None:
-        self._live.forget()
+        self._recent.forget()
         self._placing.forget()
         self._has_looked = False
 
@@ -163,7 +163,7 @@ class Receiver:
             here = {(span.trace_id, span.span_id) for span in spans}
             self._add_messages({which: found for which, found in logs.items() if which not in here})
         if is_whole:
-            idle = filter(is_to_end, self._live.idle(monotonic() + 1.0))
+            idle = filter(is_to_end, self._recent.idle(monotonic() + 1.0))
             while runs := [*islice(idle, END_TOGETHER)]:
                 self._ended(runs)
         return done
@@ -198,11 +198,11 @@ class Receiver:
             if self._ends:
                 raise DatabaseBusy("the server ends; send it again")
             now = clock.now()
-            if not self._live.has(batch):  # else the transaction would be an empty one
+            if not self._recent.has(batch):  # else the transaction would be an empty one
                 self._grouped(partial(self._placing.place, traces=batch, now=now, is_whole=is_whole))
             found: list[TraceChanges] = []
             for trace_id, steps in batch.items():
-                trace = self._live.get(trace_id)
+                trace = self._recent.get(trace_id)
                 assert trace is not None
                 found.append(changes_of(self._ctx, self._placing, trace, steps, now))
                 _note(found[-1])
@@ -210,7 +210,7 @@ class Receiver:
             for changes in found:
                 new += len(changes.rows.keys() - known)
                 repeated += len(changes.duplicates - known)
-                self._live.keep(changes.trace, changes.relevant, changes.step_bytes, changes.id_bytes)
+                self._recent.keep(changes.trace, changes.relevant, changes.step_bytes, changes.id_bytes)
         return new, repeated
 
     def _grouped(self, work: Callable[[Context], object]) -> None:
@@ -375,7 +375,7 @@ def _mapped_bytes(span: OtelSpan) -> int:
         for value in attributes.values():
             if type(value) is not str:
                 size += 0 if type(value) not in (list, dict) else memory_of(value)
-            elif value[:1] in JSON_STARTS or value[:1] > "\x7f":
+            elif (start := value[:1]) in JSON_STARTS or start > "\x7f":
                 size += memory_of(value)
     return size
 

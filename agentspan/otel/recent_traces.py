@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.otel import duplicates
-from agentspan.otel.duplicates import Call, call_of, distance
+from agentspan.otel.duplicates import Call, call_of, nearest
 from agentspan.otel.mapping.mapped import Mapped
 from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan
@@ -293,7 +293,7 @@ class Originals:
     def __init__(self, known: Iterable[RecentTrace]) -> None:
         self._by_answer: dict[str, list[Original]] = defaultdict(list)
         self._by_time: dict[tuple[str, int], list[Original]] = defaultdict(list)
-        self._told: set[str | None] = set()
+        self._repeated: set[str | None] = set()
         for trace in known:
             for step in trace.steps.values():
                 self._add(trace, step)
@@ -303,28 +303,24 @@ class Originals:
         if call is None:
             return
         if call.scope == LITELLM_SCOPE:
-            self._told.add(call.parent)
+            self._repeated.add(call.parent)
             return
-        first = Original(trace, call)
+        original = Original(trace, call)
         if call.response is not None:
-            self._by_answer[call.response].append(first)
+            self._by_answer[call.response].append(original)
         for model in call.models:
-            self._by_time[model, call.start_ns // _SECOND].append(first)
+            self._by_time[model, call.start_ns // _SECOND].append(original)
 
-    def first(self, steps: Sequence[Step]) -> Original | None:
+    def of(self, steps: Sequence[Step]) -> Original | None:
         """Return the call that a trace repeats; each is returned once."""
         call = next((call for step in steps if (call := call_of(*step)) is not None), None)
-        if call is None:
-            return None
-        near = [(found, first) for first in self._like(call) if (found := distance(call, first.call)) is not None]
-        if not near:
-            return None
-        first = min(near, key=lambda each: each[0])[1]
-        self._told.add(first.call.id)
-        return first
+        found = None if call is None else nearest(call, ((each.call, each) for each in self._like(call)))
+        if found is not None:
+            self._repeated.add(found.call.id)
+        return found
 
     def _like(self, call: Call) -> Iterator[Original]:
         second = call.start_ns // _SECOND
         keys = [(model, at) for model in call.models for at in (second - 1, second, second + 1)]
         for group in (self._by_answer.get(call.response or "", ()), *(self._by_time.get(key, ()) for key in keys)):
-            yield from (first for first in group if first.call.id not in self._told)
+            yield from (each for each in group if each.call.id not in self._repeated)

@@ -112,7 +112,7 @@ def test_portions_of_a_request_make_the_runs_that_the_whole_one_makes(name: str)
 def test_remembered_calls_of_a_trace_are_bounded_by_their_memory() -> None:
     traces = RecentTraces()
     receiver = Receiver(Context(MemoryStorage(new_account())))
-    receiver._live = traces
+    receiver._recent = traces
     receiver._placing = Placing(traces)
     many = json.dumps(["a1"] * 50_000)
     for number in range(6):
