@@ -24,9 +24,8 @@ from agentspan.maintenance.prune import Pruned
 from agentspan.model.agent_resources import AgentVersion, AvailableActions, InstanceCounts
 from agentspan.model.pages import Pagination
 from agentspan.model.resources import SpanCounts
-from agentspan.operations import agent_schema_versions, bulk, request
-from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
-from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
+from agentspan.operations import bulk, checks, schema_versions
+from agentspan.operations.facade import AgentInstances, Agents, AgentSchemaVersions, AgentSpans, AgentVersions
 from agentspan.recording.capture import capture, limits, plain
 from agentspan.recording.sinks import backlog
 from agentspan.schemas import conformance, meaning, schema_checks, span_types, templates
@@ -275,10 +274,10 @@ def test_the_reference_names_every_command_with_its_options(name: str) -> None:
 
 
 LIMITS = [
-    (request, "MAX_KEY", "idempotency key"),
-    (request, "MAX_TEXT", "names, descriptions"),
-    (request, "MAX_DEPTH", "payloads, metadata"),
-    (request, "MAX_PAGE", "page"),
+    (checks, "MAX_KEY", "idempotency key"),
+    (checks, "MAX_TEXT", "names, descriptions"),
+    (checks, "MAX_DEPTH", "payloads, metadata"),
+    (checks, "MAX_PAGE", "page"),
     (bulk, "MAX_ITEMS", "items of `bulk`"),
     (bulk, "MIN_KEY", "items of `bulk`"),
     (database, "MAX_PFIDS", "ids of `pfids`"),
@@ -296,7 +295,7 @@ LIMITS = [
     (schema_checks, "MAX_PATTERNS", "JSON Schema"),
     (conformance, "MAX_STEPS", "a conformance check"),
     (conformance, "MAX_VIOLATIONS", "violations stored"),
-    (agent_schema_versions, "MAX_TYPES", "span types in"),
+    (schema_versions, "MAX_TYPES", "span types in"),
     (reading, "LATEST_RUNS", "runs listed"),
     (tokenizing, "MAX_TERMS", "words of a search"),
     (tokenizing, "MAX_TERM", "words of a search"),

@@ -16,7 +16,7 @@ from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.score_resources import score
 from agentspan.model.status import OPEN
-from agentspan.operations.run_details import details_of
+from agentspan.operations.details import details_of
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import returned_error
 from agentspan.storage.lookup import expect

@@ -16,9 +16,8 @@ from agentspan.model.rows import (
     AgentVersionRow,
     Row,
 )
-from agentspan.operations import agents
 from agentspan.operations.context import Context, Done
-from agentspan.operations.run_details import details_of
+from agentspan.operations.details import details_of, instance_counts
 from agentspan.storage.protocol import CutRows, Rows
 from agentspan.storage.scores import Said, said_of
 
@@ -41,6 +40,16 @@ def of_row(ctx: Context, row: Row, *, terminated: str | None = None, **beside: A
     resource = details(ctx, row)
     make = InPieces if isinstance(resource, InPieces) else Envelope
     return make(status="success", details=resource, **beside, **_control(terminated))
+
+
+def of_one(details: Envelope) -> Envelope:
+    """Return the envelope of a resource that is made already."""
+    return {"status": "success", "details": details}
+
+
+def of_all(items: Sequence[Envelope]) -> Envelope:
+    """Return the envelope of a list without pages."""
+    return {"status": "success", "summaries": items, "pagination": None, "sorting": None}
 
 
 def _control(terminated: str | None) -> Envelope:
@@ -98,7 +107,7 @@ def details(ctx: Context, row: Row) -> Envelope:
     if isinstance(row, AgentSpanRow):
         return span(row, ctx.account.id, ctx.purpose_of(row), piece_bytes=ctx.piece_bytes)
     if isinstance(row, AgentRow):
-        counts = agents.instance_counts(ctx, row.id)
+        counts = instance_counts(ctx.storage, row.id)
         actions = available_actions(row, has_instances=counts["total"] > 0)
         return resources.plain(resources.agent(row, ctx.account, actions=actions, counts=counts))
     if isinstance(row, AgentInstanceRow):

@@ -25,7 +25,7 @@ TOO_LARGE: Envelope = {
 
 
 class BulkAnswers:
-    """See operations.bulk.Outputs.
+    """Takes the answers to the items of a bulk request, as bytes.
 
     Args:
         room: bytes of answers after which no further item runs.
@@ -40,7 +40,7 @@ class BulkAnswers:
         self.has_error = False
 
     def add(self, key: str, answer: Envelope | None) -> bool:
-        """See operations.bulk.Outputs."""
+        """Encode an answer; return whether the next item may run."""
         if answer is None or not self._write(key, answer):
             answer = TOO_LARGE
             self._write(key, answer, is_limited=False)
@@ -53,7 +53,7 @@ class BulkAnswers:
         return self._encoded.size
 
     def is_full(self) -> bool:
-        """See operations.bulk.Outputs."""
+        """Return whether the answers have no room for a further one."""
         return self._encoded.size >= self._room
 
     def _write(self, key: str, answer: Envelope, *, is_limited: bool = True) -> bool:

@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 
 from agentspan.errors import DatabaseBusy, InDoubt
 from agentspan.operations import envelopes
-from agentspan.operations.context import Context, Done, Plan
+from agentspan.operations.context import Context, Done, Plan, carry_out_together
 from agentspan.operations.envelopes import Envelope
-from agentspan.operations.json_operations import Fields, SharingOperation
-from agentspan.operations.together import carry_out_together
+from agentspan.operations.operation import Write
 from agentspan.serve.crew import Crew
-from agentspan.serve.write_queue import WAIT_S, JsonWrite, Operation, deliver
+from agentspan.serve.write_queue import WAIT_S, Work, deliver
 from agentspan.tuning import STANDARD, Tuning
 
 STEP_S = 0.5
@@ -37,7 +36,7 @@ GROUP_WAIT_S = 0.25
 
 
 class _Waiting(NamedTuple):
-    operation: Operation
+    operation: Work
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
@@ -57,13 +56,13 @@ class ConcurrentWrites:
         self._wait_s = wait_s
         self._most = context.storage.capabilities().concurrency
         self._alone: deque[_Waiting] = deque()
-        self._sharing: deque[tuple[_Waiting, SharingOperation, Fields]] = deque()
+        self._sharing: deque[tuple[_Waiting, Write]] = deque()
         self._crew = Crew(self._most, self._run_one, tuning.idle_thread_s)
         self._groups = Crew(min(GROUPS, self._most), self._run_group, tuning.idle_thread_s)
         self._lock = threading.Lock()
         self._waiting = 0
 
-    async def run(self, operation: Operation, *, is_long: bool = False) -> Any:
+    async def run(self, operation: Work, *, is_long: bool = False) -> Any:
         """Run an operation in a thread and return its answer, once it is committed.
 
         Raises:
@@ -76,8 +75,8 @@ class ConcurrentWrites:
                 raise DatabaseBusy("too many requests wait for the database")
             self._waiting += 1
         try:
-            if isinstance(operation, JsonWrite) and isinstance(operation.operation, SharingOperation):
-                self._sharing.append((waiting, operation.operation, operation.fields))
+            if isinstance(operation, Write) and operation.shares:
+                self._sharing.append((waiting, operation))
                 self._groups.call()
             else:
                 self._run_alone(waiting)
@@ -110,10 +109,10 @@ class ConcurrentWrites:
         group: list[_Waiting] = []
         plans: list[Plan] = []
         answers: list[tuple[_Waiting, Envelope | Exception]] = []
-        for waiting, operation, fields in self._next_group():
+        for waiting, write in self._next_group():
             try:
                 self._left_s(waiting)
-                plan = operation.plan(context, fields)
+                plan = write.plan(context)
             except Exception as error:
                 answers.append((waiting, error))
             else:
@@ -130,7 +129,7 @@ class ConcurrentWrites:
                 answers.append((waiting, answer))
         _answer(answers)
 
-    def _next_group(self) -> Iterator[tuple[_Waiting, SharingOperation, Fields]]:
+    def _next_group(self) -> Iterator[tuple[_Waiting, Write]]:
         for _ in range(MOST_TOGETHER):
             try:
                 yield self._sharing.popleft()

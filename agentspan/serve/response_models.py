@@ -2,13 +2,12 @@
 
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
 from agentspan.model.agent_resources import AgentSchemaVersion
 from agentspan.model.pages import Pagination
 from agentspan.model.resources import Control
-from agentspan.serve.request_models import Sorted
 
 T = TypeVar("T")
 
@@ -75,7 +74,7 @@ class Sorting(BaseModel):
     """
 
     field: str
-    direction: Sorted
+    direction: Literal["asc", "desc"]
 
 
 class Many(BaseModel, Generic[T]):
@@ -92,22 +91,6 @@ class Many(BaseModel, Generic[T]):
     summaries: list[T]
     pagination: Pagination | None
     sorting: Sorting | None
-
-
-class Violation(BaseModel):
-    """A place where a payload does not match its schema.
-
-    Attributes:
-        side: in the payload, or in the result payload.
-        path: where, as a JSON path.
-        keyword: the keyword of the schema that it does not satisfy; `$unchecked` where the check was given up.
-        message: what is wrong, without the value.
-    """
-
-    side: Literal["payload", "result_payload"]
-    path: str
-    keyword: str
-    message: str
 
 
 class ContextBody(BaseModel):
@@ -144,88 +127,6 @@ class BulkOutputs(BaseModel):
     outputs: dict[str, dict[str, Any]]
 
 
-class Pfids(BaseModel):
-    """Fresh ids.
-
-    Attributes:
-        pfids: the ids, in ascending order.
-    """
-
-    pfids: list[str]
-
-
-class Pong(BaseModel):
-    """The server is there, and the token is right.
-
-    Attributes:
-        account_id: PFID of the file's account.
-    """
-
-    account_id: str
-
-
-class Account(BaseModel):
-    """The file itself.
-
-    Attributes:
-        type: always `account`.
-        id: PFID of the account.
-        name: always `local`.
-        inserted_at: when the file was created, UTC.
-        updated_at: the same.
-    """
-
-    type: Literal["account"]
-    id: str
-    name: str
-    inserted_at: AwareDatetime
-    updated_at: AwareDatetime
-
-
-class Environment(BaseModel):
-    """The one environment of a file.
-
-    Attributes:
-        type: always `environment`.
-        id: PFID of the environment.
-        account_id: PFID of the account.
-        name: always `local`.
-        inserted_at: when the file was created, UTC.
-        updated_at: the same.
-    """
-
-    type: Literal["environment"]
-    id: str
-    account_id: str
-    name: str
-    inserted_at: AwareDatetime
-    updated_at: AwareDatetime
-
-
-class AgentDeployment(BaseModel):
-    """The one deployment of a file, which all agents share.
-
-    Attributes:
-        type: always `agent_deployment`.
-        id: PFID of the deployment.
-        account_id: PFID of the account.
-        agent_id: PFID of the agent that was asked for, or null.
-        environment_id: PFID of the environment.
-        current_version_id: always null: each run says its version.
-        inserted_at: when the file was created, UTC.
-        updated_at: the same.
-    """
-
-    type: Literal["agent_deployment"]
-    id: str
-    account_id: str
-    agent_id: str | None
-    environment_id: str
-    current_version_id: str | None
-    inserted_at: AwareDatetime
-    updated_at: AwareDatetime
-
-
 class AlertCount(BaseModel):
     """The number of alerts.
 
@@ -236,16 +137,6 @@ class AlertCount(BaseModel):
 
     status: Literal["success"]
     count: int
-
-
-class Nothing(BaseModel):
-    """A kind of resource that a file does not have; lists of it are empty.
-
-    Attributes:
-        id: PFID of the resource.
-    """
-
-    id: str
 
 
 class FieldError(BaseModel):

@@ -22,8 +22,8 @@ from starlette.routing import Route
 from agentspan.analysis import id_prefixes
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations import json_operations
 from agentspan.operations.context import Context
+from agentspan.operations.runs import TerminateInstance
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.blob_response import blob_response
 from agentspan.serve.cookies import cookie
@@ -262,7 +262,7 @@ class Viewer:
             return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
         said = await _said(request)
         fields = {"agent_instance_id": request.path_params["run_id"], "reason": said.get("reason")}
-        await self._write_queue.run(lambda context: json_operations.terminate_agent_instance(context, fields))
+        await self._write_queue.run(TerminateInstance(fields))
         run = await self._found(request)
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
 

@@ -15,28 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.operations.context import Context
-from agentspan.operations.json_operations import Fields, JsonOperation
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
-Operation = Callable[[Context], Any]
-"""Returns an envelope, or the answers of a bulk request."""
-
-
-class JsonWrite:
-    """An operation over JSON, and the fields of its request."""
-
-    __slots__ = ("fields", "operation")
-
-    def __init__(self, operation: JsonOperation, fields: Fields) -> None:
-        self.operation = operation
-        self.fields = fields
-
-    def __call__(self, context: Context) -> Any:
-        """Run it."""
-        return self.operation(context, self.fields)
-
-
+Work = Callable[[Context], Any]
+"""What a request does: it returns an envelope, or the answers of a bulk request."""
 WAIT_S = 2.0
 """How long a request may wait for other writers before it is answered with 503."""
 THREAD_SLICE_S = 0.1
@@ -44,7 +27,7 @@ THREAD_SLICE_S = 0.1
 
 
 class _Waiting(NamedTuple):
-    operation: Operation
+    operation: Work
     is_long: bool
     deadline: float
     loop: asyncio.AbstractEventLoop
@@ -54,7 +37,7 @@ class _Waiting(NamedTuple):
 class Writes(Protocol):
     """Runs the write operations of one storage, off the event loop where they wait."""
 
-    async def run(self, operation: Operation, *, is_long: bool = False) -> Any:
+    async def run(self, operation: Work, *, is_long: bool = False) -> Any:
         """Run an operation and return its answer, once it is committed."""
         ...
 
@@ -77,7 +60,7 @@ class WriteQueue:
         self._busy = threading.Lock()  # from before the thread starts until it is done
         self._next: asyncio.AbstractEventLoop | None = None  # the one whose next turn commits a group
 
-    async def run(self, operation: Operation, *, is_long: bool = False) -> Any:
+    async def run(self, operation: Work, *, is_long: bool = False) -> Any:
         """Run an operation and return its answer, once it is committed.
 
         Args:
@@ -202,7 +185,7 @@ class WriteQueue:
                 pass
 
 
-def _result(operation: Operation, context: Context) -> Any:
+def _result(operation: Work, context: Context) -> Any:
     try:
         return operation(context)
     except StorageError:

@@ -78,10 +78,10 @@ class Noting(agentspan.MemoryStorage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.keys: list[str] = []
+        self.noted: list[str] = []
 
     def apply(self, units: Sequence[Unit], **how: Any) -> list[Outcome]:
-        self.keys += [f"{unit.key.operation} {unit.key.request_hash}" for unit in units if unit.key is not None]
+        self.noted += [f"{unit.key.operation} {unit.key.request_hash}" for unit in units if unit.key is not None]
         return super().apply(units, **how)
 
 
@@ -96,11 +96,11 @@ def _lines() -> Iterator[str]:
             keyed = {**body, "idempotency_key": f"number-{number}"}
             response = client.request(method, f"/api/v1{path}", json=keyed)
             assert response.status_code == 200, (path, response.text)
-            yield f"{method} {path} {storage.keys[-1]}"
+            yield f"{method} {path} {storage.noted[-1]}"
         for number, (name, fields) in enumerate(_by_id()):
             part, _, method = name.partition(".")
             getattr(getattr(db, part), method)(**fields, idempotency_key=f"by-id-{number}")
-            yield f"{name} {storage.keys[-1]}"
+            yield f"{name} {storage.noted[-1]}"
 
 
 def _by_id() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,7 +9,7 @@ import pytest
 import agentspan
 from agentspan import Database
 from agentspan.model.agent_resources import AvailableActions
-from agentspan.operations.json_operations import BULK
+from agentspan.operations.bulk import BULK
 from agentspan.serve.app import create_app
 from tests.serve.asgi import Client
 from tests.serve.servers import details, refusal

@@ -1,24 +1,48 @@
-"""The operations by id on spans and instances: call `operations`, return the API's models."""
+"""The operations by id, as `agentspan.open` gives them: methods written out for editors, which return the API's models.
+
+A method passes its `locals()` to its operation, which takes the values of its fields.
+"""
 
 import builtins
 from datetime import datetime
-from typing import Any, Unpack, cast
+from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 from agentspan.journal import own_journals
 from agentspan.model import resources
+from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
+from agentspan.model.agents import available_actions
 from agentspan.model.changes import Violation
 from agentspan.model.pages import Page, pagination
 from agentspan.model.resources import AgentInstance, AgentSpan
-from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
-from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanStatus
-from agentspan.operations import agent_instances, agent_spans, instance_updates, quality
-from agentspan.operations.context import Context, Done
-from agentspan.operations.instance_updates import InstanceFields
-from agentspan.operations.run_details import details_of
+from agentspan.model.rows import AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow, ScoreRow
+from agentspan.model.score_resources import Score, score
+from agentspan.model.scores import Source
+from agentspan.model.status import AgentStatus, FinishStatus, InstanceStatus, Purpose, SpanStatus
+from agentspan.operations import agents, runs, schema_versions, scores, spans
+from agentspan.operations.context import Context
+from agentspan.operations.details import details_of, instance_counts
+from agentspan.operations.operation import Listing, Write
+from agentspan.storage.protocol import Rows
 from agentspan.storage.scores import said_of
 
+T = TypeVar("T")
 Time = datetime | str
 """An aware datetime, or RFC 3339 text with an offset."""
+
+
+class InstanceFields(TypedDict, total=False):
+    """The fields of `AgentInstances.update`."""
+
+    quality_payload: dict[str, Any] | None
+    metadata: dict[str, Any] | None
+    session: str | None
+    user: str | None
+    task: str | None
+    tags: list[str] | None
+
+
+def _page(asked: Listing, found: Rows, items: list[T]) -> Page[T]:
+    return Page(items, pagination(found.counted(), asked.offset, asked.page_size))
 
 
 class AgentSpans:
@@ -64,21 +88,7 @@ class AgentSpans:
             IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: strict_schemas, and a payload does not match.
         """
-        plan = agent_spans.plan_create(
-            self._ctx,
-            agent_instance_id=agent_instance_id,
-            schema_name=schema_name,
-            status=status,
-            payload=payload,
-            result_payload=result_payload,
-            id=id,
-            parent_span_id=parent_span_id,
-            started_at=started_at,
-            finished_at=finished_at,
-            sensitive_encoding=sensitive_encoding,
-            idempotency_key=idempotency_key,
-        )
-        return self._answer(self._ctx.carry_out(plan))
+        return self._answer(spans.CreateSpan(locals()))
 
     def start(self, agent_span_id: str, timestamp: Time | None = None, idempotency_key: str | None = None) -> AgentSpan:
         """Start a pending span, now or at `timestamp`.
@@ -86,8 +96,7 @@ class AgentSpans:
         Raises:
             InvalidAction: it is not pending.
         """
-        plan = agent_spans.plan_start(self._ctx, agent_span_id, timestamp=timestamp, idempotency_key=idempotency_key)
-        return self._answer(self._ctx.carry_out(plan))
+        return self._answer(spans.StartSpan(locals()))
 
     def finish(
         self,
@@ -116,20 +125,11 @@ class AgentSpans:
             IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: strict_schemas, and the result does not match.
         """
-        plan = agent_spans.plan_finish(
-            self._ctx,
-            agent_span_id,
-            status=status,
-            result_payload=result_payload,
-            timestamp=timestamp,
-            sensitive_encoding=sensitive_encoding,
-            idempotency_key=idempotency_key,
-        )
-        return self._answer(self._ctx.carry_out(plan))
+        return self._answer(spans.FinishSpan(locals()))
 
     def get(self, agent_span_id: str) -> AgentSpan:
         """Return a span."""
-        return self._model(self._ctx.row(AgentSpanRow, agent_span_id))
+        return self._model(spans.GetSpan(locals()).row(self._ctx))
 
     def list(
         self,
@@ -162,32 +162,21 @@ class AgentSpans:
         Raises:
             RequiredValue: neither a run nor an agent is given.
         """
-        page = agent_spans.page(
-            self._ctx,
-            agent_instance_id=agent_instance_id,
-            agent_id=agent_id,
-            status=status,
-            schema_name=schema_name,
-            start_time=start_time,
-            end_time=end_time,
-            sorting=sorting,
-            offset=offset,
-            page_size=page_size,
-        )
-        rows = cast("builtins.list[AgentSpanRow]", page.rows)
-        purposes = self._ctx.purposes_of(rows)
+        page = spans.ListSpans(locals())
+        rows = page.rows(self._ctx)
+        listed = cast("builtins.list[AgentSpanRow]", rows.rows)
+        purposes, account = self._ctx.purposes_of(listed), self._ctx.account
         items = [
-            resources.span(row, self._ctx.account, purposes[row.agent_instance_id], summary=include_summaries)
-            for row in rows
+            resources.span(row, account, purposes[row.agent_instance_id], summary=include_summaries) for row in listed
         ]
-        return Page(items, pagination(page.counted(), offset, page_size))
+        return _page(page, rows, items)
 
     def violations(self, agent_span_id: str) -> builtins.list[Violation]:
         """Return the violations of a span's payloads: side, path, keyword and message of each."""
-        span = self._ctx.row(AgentSpanRow, agent_span_id)
-        return self._ctx.storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
+        return spans.ListViolations(locals()).found(self._ctx)
 
-    def _answer(self, done: Done) -> AgentSpan:
+    def _answer(self, write: Write) -> AgentSpan:
+        done = write.run(self._ctx)
         return resources.controlled(self._model(done.row), done.control)
 
     def _model(self, row: Any) -> AgentSpan:
@@ -245,24 +234,10 @@ class AgentInstances:
             InvalidValue: a value is wrong.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
-        done = agent_instances.register(
-            self._ctx,
-            agent_id=agent_id,
-            agent_version=agent_version,
-            agent_schema_version=agent_schema_version,
-            id=id,
-            idempotency_key=idempotency_key,
-            update_current_version=update_current_version,
-            purpose=purpose,
-            metadata=metadata,
-            external_identifier=external_identifier,
-            session=session,
-            user=user,
-            task=task,
-            tags=tags,
-        )
+        done = runs.RegisterInstance(locals()).run(self._ctx)
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
-        return resources.registered(self._answer(done), resources.schema_version(version, self._ctx.account))
+        made = resources.controlled(self._model(done.row), done.control)
+        return resources.registered(made, resources.schema_version(version, self._ctx.account))
 
     def start(
         self, agent_instance_id: str, timestamp: Time | None = None, idempotency_key: str | None = None
@@ -272,8 +247,7 @@ class AgentInstances:
         Raises:
             InvalidAction: it is not pending.
         """
-        done = agent_instances.start(self._ctx, agent_instance_id, timestamp=timestamp, idempotency_key=idempotency_key)
-        return self._answer(done)
+        return self._answer(runs.StartInstance(locals()))
 
     def finish(
         self,
@@ -289,10 +263,7 @@ class AgentInstances:
             InvalidValue: a value is wrong, such as a timestamp too early.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
-        done = agent_instances.finish(
-            self._ctx, agent_instance_id, status=status, timestamp=timestamp, idempotency_key=idempotency_key
-        )
-        return self._answer(done)
+        return self._answer(runs.FinishInstance(locals()))
 
     def terminate(self, agent_instance_id: str, reason: str, idempotency_key: str | None = None) -> AgentInstance:
         """Terminate an active instance, for good, and close its open spans: active ones failed, pending ones cancelled.
@@ -305,9 +276,9 @@ class AgentInstances:
         Raises:
             InvalidAction: the instance is not active; nothing is touched.
         """
-        done = agent_instances.terminate(self._ctx, agent_instance_id, reason, idempotency_key=idempotency_key)
+        done = runs.TerminateInstance(locals()).run(self._ctx)
         own_journals.terminated(done.row.id, reason)
-        return self._answer(done)
+        return resources.controlled(self._model(done.row), done.control)
 
     def record_quality(
         self,
@@ -327,8 +298,7 @@ class AgentInstances:
         Raises:
             ValidationErrors: strict_schemas, and the payload does not match.
         """
-        done = quality.record(self._ctx, agent_instance_id, name, payload, idempotency_key=idempotency_key)
-        return self._answer(done)
+        return self._answer(runs.RecordAnyQuality(locals()))
 
     def update(
         self, agent_instance_id: str, *, idempotency_key: str | None = None, **fields: Unpack[InstanceFields]
@@ -348,17 +318,15 @@ class AgentInstances:
             InvalidValue: a value is wrong.
             ValidationErrors: strict_schemas, and the evaluation does not match.
         """
-        given = cast(dict[str, Any], fields)
-        done = instance_updates.update(self._ctx, agent_instance_id, given, idempotency_key=idempotency_key)
-        return self._answer(done)
+        return self._answer(runs.UpdateInstance({**fields, **locals()}))
 
     def agent_context(self, agent_instance_id: str) -> dict[str, Any]:
         """Return a run as plain JSON: `instance`, `agent`, `schema`, and all `spans` in order."""
-        return agent_instances.agent_context(self._ctx, agent_instance_id)
+        return runs.GetAgentContext(locals())(self._ctx)
 
     def get(self, agent_instance_id: str) -> AgentInstance:
         """Return an instance, with the counts of its spans."""
-        return self._model(self._ctx.row(AgentInstanceRow, agent_instance_id))
+        return self._model(runs.GetInstance(locals()).row(self._ctx))
 
     def list(
         self,
@@ -372,19 +340,12 @@ class AgentInstances:
         page_size: int = 50,
     ) -> Page[AgentInstance]:
         """Return a page of instances, of all agents or of one; `sorting="-id"` for the newest first."""
-        page = agent_instances.page(
-            self._ctx,
-            agent_id=agent_id,
-            agent_version_id=agent_version_id,
-            status=status,
-            purpose=purpose,
-            sorting=sorting,
-            offset=offset,
-            page_size=page_size,
-        )
-        return Page(self._models(*page.rows), pagination(page.counted(), offset, page_size))
+        page = runs.ListInstances(locals())
+        rows = page.rows(self._ctx)
+        return _page(page, rows, self._models(*rows.rows))
 
-    def _answer(self, done: Done) -> AgentInstance:
+    def _answer(self, write: Write) -> AgentInstance:
+        done = write.run(self._ctx)
         return resources.controlled(self._model(done.row), done.control)
 
     def _model(self, row: Any) -> AgentInstance:
@@ -394,3 +355,217 @@ class AgentInstances:
         ids, account = [row.id for row in rows], self._ctx.account
         counts, said = self._ctx.storage.counts(ids), said_of(self._ctx.storage, ids)
         return [resources.instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()) for row in rows]
+
+
+class Agents:
+    """Operations on agents. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    def create(
+        self,
+        name: str,
+        description: str | None = None,
+        external_identifier: str | None = None,
+        *,
+        id: str | None = None,
+        owner_person_id: str | None = None,
+        team_id: str | None = None,
+        risk_profile_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Agent:
+        """Create an agent, pending until its first instance starts.
+
+        Args:
+            owner_person_id, team_id, risk_profile_id: ids of the API's service, kept as they are.
+
+        Raises:
+            InvalidValue: a value is wrong, or the external_identifier names another agent.
+        """
+        return self._full(agents.CreateAgent(locals()).run(self._ctx).row)
+
+    def get(self, agent_id: str) -> Agent:
+        """Return an agent, with its available actions and the counts of its instances."""
+        return self._full(agents.GetAgent(locals()).row(self._ctx))
+
+    def show(self, agent_id: str | None = None, *, external_identifier: str | None = None) -> Agent:
+        """Return an agent by its id or by its external_identifier.
+
+        Raises:
+            RequiredValue: neither is given, or both.
+        """
+        return self._full(agents.ShowAgent(locals()).row(self._ctx))
+
+    def update(
+        self,
+        agent_id: str,
+        name: str | None = None,
+        description: str | None = None,
+        *,
+        owner_person_id: str | None = None,
+        team_id: str | None = None,
+        risk_profile_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Agent:
+        """Change what an agent was created with; a field that is left out stays."""
+        return self._full(agents.UpdateAgent(locals()).run(self._ctx).row)
+
+    def retire(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
+        """Retire an agent: it and its runs stay.
+
+        Raises:
+            InvalidAction: it is retired already.
+        """
+        return self._full(agents.RetireAgent(locals()).run(self._ctx).row)
+
+    def reinstate(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
+        """Undo a retirement.
+
+        Raises:
+            InvalidAction: it is not retired.
+        """
+        return self._full(agents.ReinstateAgent(locals()).run(self._ctx).row)
+
+    def delete(self, agent_id: str) -> Agent:
+        """Delete an agent that has no instances, with its versions and schema versions; return it as it was before.
+
+        Raises:
+            InvalidAction: it has instances; retire it instead.
+        """
+        return self._model(agents.DeleteAgent(locals()).deleted(self._ctx))
+
+    def list(
+        self,
+        *,
+        status: AgentStatus | None = None,
+        sorting: str | None = None,
+        offset: int = 0,
+        page_size: int = 50,
+    ) -> Page[Agent]:
+        """Return a page of agents; `sorting` by `name` or `-name`, among others."""
+        page = agents.ListAgents(locals())
+        rows = page.rows(self._ctx)
+        return _page(page, rows, [self._model(row) for row in rows.rows])
+
+    def _model(self, row: Any) -> Agent:
+        return resources.agent(row, self._ctx.account)
+
+    def _full(self, row: Any) -> Agent:
+        counts = instance_counts(self._ctx.storage, row.id)
+        actions = available_actions(row, has_instances=counts["total"] > 0)
+        return resources.agent(row, self._ctx.account, actions=actions, counts=counts)
+
+
+class AgentVersions:
+    """Operations on agent versions. A version is created when an instance registers with a new one."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    def get(self, agent_version_id: str) -> AgentVersion:
+        """Return a version."""
+        row = agents.GetAgentVersion(locals()).row(self._ctx)
+        return resources.agent_version(row, self._ctx.account)
+
+    def list(
+        self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
+    ) -> Page[AgentVersion]:
+        """Return a page of versions, of all agents or of one."""
+        page = agents.ListAgentVersions(locals())
+        rows = page.rows(self._ctx)
+        items = [resources.agent_version(cast(AgentVersionRow, row), self._ctx.account) for row in rows.rows]
+        return _page(page, rows, items)
+
+
+class AgentSchemaVersions:
+    """Operations on schema versions. Their id follows their content: the same span types are the same version."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    def create(
+        self,
+        agent_id: str,
+        external_identifier: str | None = None,
+        *,
+        span_type_schemas: builtins.list[dict[str, Any]] | None = None,
+        span_schemas: dict[str, Any] | None = None,
+        span_result_schemas: dict[str, Any] | None = None,
+        quality_schemas: builtins.list[dict[str, Any]] | None = None,
+        quality_schema: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentSchemaVersion:
+        """Create a schema version of an agent, or return the one with the same content.
+
+        Raises:
+            InvalidValue: an entry is wrong.
+        """
+        return self._model(schema_versions.CreateSchemaVersion(locals()).run(self._ctx).row)
+
+    def get(self, agent_schema_version_id: str) -> AgentSchemaVersion:
+        """Return a schema version."""
+        return self._model(schema_versions.GetSchemaVersion(locals()).row(self._ctx))
+
+    def list(
+        self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
+    ) -> Page[AgentSchemaVersion]:
+        """Return a page of schema versions, of all agents or of one."""
+        page = schema_versions.ListSchemaVersions(locals())
+        rows = page.rows(self._ctx)
+        return _page(page, rows, [self._model(row) for row in rows.rows])
+
+    def _model(self, row: Any) -> AgentSchemaVersion:
+        return resources.schema_version(row, self._ctx.account)
+
+
+class Scores:
+    """Operations on scores of runs and spans. Ids that name nothing raise NotFound; other ids, UnexpectedRefType."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    def record(
+        self,
+        target_id: str,
+        name: str,
+        value: float | None = None,
+        *,
+        label: str | None = None,
+        explanation: str | None = None,
+        by: Source = "code",
+        identifier: str | None = None,
+        withdraw: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Score:
+        """Judge a run or a span, in any status. The newest score of a name counts; those before it are kept.
+
+        Args:
+            target_id: the run or the span.
+            name: what is judged, such as `reward`; at most 200 characters, as label and identifier.
+            value: a finite number, or True or False.
+            label: a word, such as `good`.
+            explanation: why; at most 10,000 characters.
+            by: who judged: "code", "human" or "model".
+            identifier: the judge, where several judge the same: of each the newest score counts.
+            withdraw: take back the scores of this name and identifier; without value, label and explanation.
+            idempotency_key: at most 64 characters; the same request again returns the same score.
+
+        Raises:
+            RequiredValue: there is no name; or no value, label or explanation, unless it withdraws.
+            InvalidValue: a value is wrong.
+            IdempotencyKeyAlreadyUsed: the key was used for another request.
+        """
+        row = scores.ScoreTarget({**locals(), "source": by}).run(self._ctx).row
+        assert isinstance(row, ScoreRow)
+        return score(row)
+
+    def list(self, target_id: str, *, history: bool = False) -> builtins.list[Score]:
+        """Return the scores of a run, without those of its spans, or of a span; the oldest first.
+
+        Args:
+            target_id: the run or the span.
+            history: all of them; else those that count.
+        """
+        wanted = scores.ListTargetScores({"target_id": target_id, "include_history": history})
+        return [score(row) for row in wanted.rows(self._ctx)]
