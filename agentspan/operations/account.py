@@ -23,7 +23,7 @@ class Ping(Operation):
     """Check the token."""
 
     reads = False
-    route = Route("GET", "/ping", "ping", "Check the token", "service", resources.Pong)
+    route = Route("GET", "/ping", "service", resources.Pong)
 
     def __call__(self, ctx: Context) -> Envelope:
         """Return the envelope of the account's id."""
@@ -38,7 +38,8 @@ class GeneratePfids(Operation):
     """
 
     reads = False
-    route = Route("POST", "/pfid/generate", "generate_pfids", "Generate ids", "service", resources.Pfids)
+    route = Route("POST", "/pfid/generate", "service", resources.Pfids)
+    summary = "Generate ids"
     has_body = may_be_empty = True
 
     count: Annotated[int, Kind(None, {"ge": 1, "le": MAX_PFIDS})] = 1
@@ -49,10 +50,10 @@ class GeneratePfids(Operation):
 
 
 class GetAccount(Operation):
-    """Get the account: the file itself."""
+    """Get the account."""
 
     reads = False
-    route = Route("GET", "/account", "get_account", "Get the account", "account", resources.Account)
+    route = Route("GET", "/account", "account", resources.Account)
 
     def __call__(self, ctx: Context) -> Envelope:
         """Return the envelope of the account."""
@@ -62,7 +63,7 @@ class GetAccount(Operation):
 class GetAccountById(GetAccount):
     """Get an account."""
 
-    route = Route("GET", "/account/{account_id}", "get_account_by_id", "Get an account", "account", resources.Account)
+    route = Route("GET", "/account/{account_id}", "account", resources.Account)
 
     account_id: str
 
@@ -76,14 +77,7 @@ class GetEnvironment(Operation):
     """Get an environment."""
 
     reads = False
-    route = Route(
-        "GET",
-        "/environment/{environment_id}",
-        "get_environment",
-        "Get an environment",
-        "account",
-        resources.Environment,
-    )
+    route = Route("GET", "/environment/{environment_id}", "account", resources.Environment)
 
     environment_id: str
 
@@ -94,12 +88,10 @@ class GetEnvironment(Operation):
 
 
 class ShowEnvironment(Operation):
-    """Show an environment, whose id is a query parameter."""
+    """Show an environment."""
 
     reads = False
-    route = Route(
-        "GET", "/environment/show", "show_environment", "Show an environment", "account", resources.Environment
-    )
+    route = Route("GET", "/environment/show", "account", resources.Environment)
 
     environment_id: str | None = None
 
@@ -111,18 +103,11 @@ class ShowEnvironment(Operation):
         return envelopes.of_one(_environment(ctx))
 
 
-class GetDeployment(Operation):
+class GetAgentDeployment(Operation):
     """Get a deployment."""
 
     reads = False
-    route = Route(
-        "GET",
-        "/agent_deployment/{agent_deployment_id}",
-        "get_agent_deployment",
-        "Get a deployment",
-        "account",
-        resources.AgentDeployment,
-    )
+    route = Route("GET", "/agent_deployment/{agent_deployment_id}", "account", resources.AgentDeployment)
 
     agent_deployment_id: str
 
@@ -134,10 +119,11 @@ class GetDeployment(Operation):
 
 
 class CountAlerts(Operation):
-    """Count alerts: a file has none."""
+    """Count alerts."""
 
     reads = False
-    route = Route("GET", "/alerts/count", "count_alerts", "Count alerts", "account", None, "AlertCount")
+    route = Route("GET", "/alerts/count", "account")
+    envelope = "AlertCount"
 
     status: str | None = None
     severity: str | None = None
@@ -149,6 +135,8 @@ class CountAlerts(Operation):
 
 class Short(Operation):
     """A list of at most one item. Its order has no effect."""
+
+    envelope = "Many"
 
     offset: int = 0
     page_size: int = PAGE_SIZE
@@ -177,9 +165,7 @@ class Short(Operation):
 class ListEnvironments(Short):
     """List environments."""
 
-    route = Route(
-        "GET", "/environment", "list_environments", "List environments", "account", resources.Environment, "Many"
-    )
+    route = Route("GET", "/environment", "account", resources.Environment)
 
     account_id: str | None = None
 
@@ -188,18 +174,10 @@ class ListEnvironments(Short):
         return [*super().items(ctx), _environment(ctx)]
 
 
-class ListDeployments(Short):
-    """List deployments of agents: there is one, of every agent."""
+class ListAgentDeployments(Short):
+    """List deployments of agents."""
 
-    route = Route(
-        "GET",
-        "/agent_deployment",
-        "list_agent_deployments",
-        "List deployments of agents",
-        "account",
-        resources.AgentDeployment,
-        "Many",
-    )
+    route = Route("GET", "/agent_deployment", "account", resources.AgentDeployment)
 
     agent_id: str | None = None
 
@@ -210,28 +188,26 @@ class ListDeployments(Short):
 
 
 class ListRiskProfiles(Short):
-    """List risk profiles: a file has none."""
+    """List risk profiles."""
 
-    route = Route(
-        "GET", "/risk_profile", "list_risk_profiles", "List risk profiles", "account", resources.Nothing, "Many"
-    )
+    route = Route("GET", "/risk_profile", "account", resources.Nothing)
 
     account_id: str | None = None
     sorting: str | None = None
 
 
-class ListTokens(Short):
-    """List tokens: a file has none."""
+class ListApiTokens(Short):
+    """List tokens."""
 
-    route = Route("GET", "/api_token", "list_api_tokens", "List tokens", "account", resources.Nothing, "Many")
+    route = Route("GET", "/api_token", "account", resources.Nothing)
 
     account_id: str | None = None
 
 
-class ListUsers(Short):
-    """List users: a file has none."""
+class ListAdminUsers(Short):
+    """List users."""
 
-    route = Route("GET", "/admin_user", "list_admin_users", "List users", "account", resources.Nothing, "Many")
+    route = Route("GET", "/admin_user", "account", resources.Nothing)
 
     account_id: str | None = None
 

@@ -63,7 +63,7 @@ class CreateAgent(AgentForCreate, Write):
         details: the agent.
     """
 
-    route = Route("POST", "/agent", "create_agent", "Create an agent", "agents", Agent)
+    route = Route("POST", "/agent", "agents", Agent)
     action = "agents/create"
     wraps = AgentForCreate
     first = OWNERS
@@ -120,7 +120,7 @@ class UpdateAgent(AgentForUpdate, Write):
         details: what to change.
     """
 
-    route = Route("PUT", "/agent/{agent_id}", "update_agent", "Change an agent", "agents", Agent)
+    route = Route("PUT", "/agent/{agent_id}", "agents", Agent)
     action = "agents/update"
     wraps = AgentForUpdate
     again = CHANGES_NOTHING
@@ -149,9 +149,9 @@ class Keyed(Write):
 
 
 class RetireAgent(Keyed):
-    """Retire an agent: it and its runs stay."""
+    """Retire an agent."""
 
-    route = Route("POST", "/agent/{agent_id}/retire", "retire_agent", "Retire an agent", "agents", Agent)
+    route = Route("POST", "/agent/{agent_id}/retire", "agents", Agent)
     action = "agents/retire"
 
     agent_id: str
@@ -168,9 +168,9 @@ class RetireAgent(Keyed):
 
 
 class ReinstateAgent(Keyed):
-    """Undo a retirement."""
+    """Reinstate an agent."""
 
-    route = Route("POST", "/agent/{agent_id}/reinstate", "reinstate_agent", "Reinstate an agent", "agents", Agent)
+    route = Route("POST", "/agent/{agent_id}/reinstate", "agents", Agent)
     action = "agents/reinstate"
 
     agent_id: str
@@ -189,9 +189,9 @@ class ReinstateAgent(Keyed):
 
 
 class DeleteAgent(Operation):
-    """Delete an agent that has no instances, with its versions."""
+    """Delete an agent."""
 
-    route = Route("DELETE", "/agent/{agent_id}", "delete_agent", "Delete an agent", "agents", Agent)
+    route = Route("DELETE", "/agent/{agent_id}", "agents", Agent)
     writes = True
 
     agent_id: str
@@ -225,9 +225,9 @@ _VERSIONS: tuple[ResourceType, ...] = ("agent_version", "agent_schema_version")
 
 
 class GetAgent(GetRow):
-    """Get an agent by its id."""
+    """Get an agent."""
 
-    route = Route("GET", "/agent/{agent_id}", "get_agent", "Get an agent", "agents", Agent)
+    route = Route("GET", "/agent/{agent_id}", "agents", Agent)
 
     row_type = AgentRow
 
@@ -235,9 +235,9 @@ class GetAgent(GetRow):
 
 
 class ShowAgent(Operation):
-    """Show an agent by exactly one of its names."""
+    """Show an agent by one of its names."""
 
-    route = Route("GET", "/agent/show", "show_agent", "Show an agent by one of its names", "agents", Agent)
+    route = Route("GET", "/agent/show", "agents", Agent)
 
     agent_id: str | None = None
     external_identifier: str | None = None
@@ -271,7 +271,7 @@ class ShowAgent(Operation):
 class ListAgents(Listing):
     """List agents."""
 
-    route = Route("GET", "/agent", "list_agents", "List agents", "agents", Agent, "Many")
+    route = Route("GET", "/agent", "agents", Agent)
     sortable = frozenset({"id", "name", "inserted_at", "updated_at", "status"})
     statuses = AGENT_STATUSES
 
@@ -288,14 +288,7 @@ class ListAgents(Listing):
 class GetAgentVersion(GetRow):
     """Get an agent version."""
 
-    route = Route(
-        "GET",
-        "/agent_version/{agent_version_id}",
-        "get_agent_version",
-        "Get an agent version",
-        "versions",
-        AgentVersion,
-    )
+    route = Route("GET", "/agent_version/{agent_version_id}", "versions", AgentVersion)
 
     row_type = AgentVersionRow
 
@@ -303,11 +296,9 @@ class GetAgentVersion(GetRow):
 
 
 class ListAgentVersions(Listing):
-    """List agent versions, of all agents or of one."""
+    """List agent versions."""
 
-    route = Route(
-        "GET", "/agent_version", "list_agent_versions", "List agent versions", "versions", AgentVersion, "Many"
-    )
+    route = Route("GET", "/agent_version", "versions", AgentVersion)
     sortable = frozenset({"id", "external_identifier", "inserted_at", "updated_at"})
 
     agent_id: str | None = None

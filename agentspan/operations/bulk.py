@@ -59,7 +59,9 @@ class RunBulk(Operation):
         items: the operations.
     """
 
-    route = Route("POST", "/bulk", "run_bulk", "Run several operations", "bulk", None, "BulkOutputs")
+    route = Route("POST", "/bulk", "bulk")
+    summary = "Run several operations"
+    envelope = "BulkOutputs"
     body_name = "Bulk"
     has_body = checks_body = True
 

@@ -46,25 +46,19 @@ IdempotencyKey = Annotated[str | None, Kind(None, {"max_length": checks.MAX_KEY}
 
 
 class Route(NamedTuple):
-    """Where an operation is found over HTTP, and what is said of it.
+    """Where an operation is found over HTTP.
 
     Attributes:
         method: of HTTP.
         path: below the API's prefix, with the names of fields that are ids in braces.
-        name: the name of the operation in the OpenAPI document.
-        summary: one line for people.
-        tag: the group in the document.
+        tag: the group in the OpenAPI document.
         answers: the model of the resource in the answer.
-        envelope: the name of the model around it (see serve.response_models).
     """
 
     method: str
     path: str
-    name: str
-    summary: str
     tag: str
     answers: Any = None
-    envelope: str = "One"
 
 
 class Fields:
@@ -111,6 +105,8 @@ class Operation(Fields):
 
     Attributes:
         route: where it is found over HTTP.
+        summary: one line for people; the first sentence of the docstring when left out.
+        envelope: the name of the model around the resource in the answer (see serve.response_models).
         action: its name in bulk requests and for idempotency keys, such as `agent_spans/finish`.
         writes: whether it may change something.
         reads: whether it reads the storage.
@@ -127,6 +123,8 @@ class Operation(Fields):
     """
 
     route: ClassVar[Route]
+    summary: ClassVar[str] = ""
+    envelope: ClassVar[str] = "One"
     action: ClassVar[str] = ""
     writes: ClassVar[bool] = False
     reads: ClassVar[bool] = True
@@ -263,6 +261,7 @@ class Listing(Operation):
     """
 
     scans: ClassVar[bool] = True
+    envelope: ClassVar[str] = "Many"
     sortable: ClassVar[frozenset[str]]
     statuses: ClassVar[Sequence[str]] = ()
     ignored: ClassVar[Sequence[str]] = ()

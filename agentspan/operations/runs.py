@@ -157,15 +157,9 @@ class RegisterInstance(Write):
         tags: words by which runs are found.
     """
 
-    route = Route(
-        "POST",
-        "/agent_instance/register",
-        "register_instance",
-        "Register an instance",
-        "instances",
-        AgentInstance,
-        "Registered",
-    )
+    route = Route("POST", "/agent_instance/register", "instances", AgentInstance)
+    summary = "Register an instance"
+    envelope = "Registered"
     action = "agent_instances/register"
     may_be_empty = True
     again = "answers with the instance as it is now"
@@ -274,16 +268,9 @@ def plan_of_run(run_id: Any, key: Key | None, decide: Callable[[Found, str], Uni
 
 
 class StartInstance(Start):
-    """Start a pending instance."""
+    """Start an instance."""
 
-    route = Route(
-        "POST",
-        "/agent_instance/{agent_instance_id}/start",
-        "start_instance",
-        "Start an instance",
-        "instances",
-        AgentInstance,
-    )
+    route = Route("POST", "/agent_instance/{agent_instance_id}/start", "instances", AgentInstance)
     action = "agent_instances/start"
 
     agent_instance_id: str
@@ -309,15 +296,8 @@ class FinishInstance(Write):
         timestamp: when it finished, RFC 3339 with an offset; now when left out.
     """
 
-    route = Route(
-        "POST",
-        "/agent_instance/{agent_instance_id}/finish",
-        "finish_instance",
-        "Finish an instance",
-        "instances",
-        AgentInstance,
-        "Controlled",
-    )
+    route = Route("POST", "/agent_instance/{agent_instance_id}/finish", "instances", AgentInstance)
+    envelope = "Controlled"
     action = "agent_instances/finish"
     may_wrap = may_be_empty = True
 
@@ -350,14 +330,8 @@ class TerminateInstance(Write):
         reason: why, for people; the instance's program receives it.
     """
 
-    route = Route(
-        "POST",
-        "/agent_instance/{agent_instance_id}/terminate",
-        "terminate_instance",
-        "Terminate an instance",
-        "instances",
-        AgentInstance,
-    )
+    route = Route("POST", "/agent_instance/{agent_instance_id}/terminate", "instances", AgentInstance)
+    summary = "Terminate an instance"
     action = "agent_instances/terminate"
     body_name = "Terminate"
 
@@ -386,14 +360,7 @@ class RecordQuality(Write):
         payload: the evaluation; null removes it.
     """
 
-    route = Route(
-        "POST",
-        "/agent_instance/{agent_instance_id}/record_quality",
-        "record_quality",
-        "Record an evaluation of an instance",
-        "instances",
-        AgentInstance,
-    )
+    route = Route("POST", "/agent_instance/{agent_instance_id}/record_quality", "instances", AgentInstance)
     action = "agent_instances/record_quality"
     again = CHANGES_NOTHING
     must_be_declared: ClassVar[bool] = True
@@ -453,14 +420,8 @@ class UpdateInstance(InstanceForUpdate, Write):
         details: what to change.
     """
 
-    route = Route(
-        "PUT",
-        "/agent_instance/{agent_instance_id}",
-        "update_instance",
-        "Change an instance, or replace its evaluation",
-        "instances",
-        AgentInstance,
-    )
+    route = Route("PUT", "/agent_instance/{agent_instance_id}", "instances", AgentInstance)
+    summary = "Change an instance, or replace its evaluation"
     action = "agent_instances/update"
     wraps = InstanceForUpdate
     again = CHANGES_NOTHING
@@ -563,9 +524,7 @@ def _tagged(ctx: Context, instance: AgentInstanceRow, tags: tuple[str, ...], now
 class GetInstance(GetRow):
     """Get an instance."""
 
-    route = Route(
-        "GET", "/agent_instance/{agent_instance_id}", "get_instance", "Get an instance", "instances", AgentInstance
-    )
+    route = Route("GET", "/agent_instance/{agent_instance_id}", "instances", AgentInstance)
     scans = True
     row_type = AgentInstanceRow
 
@@ -573,9 +532,9 @@ class GetInstance(GetRow):
 
 
 class ShowInstance(Operation):
-    """Show an instance, whose id is a query parameter."""
+    """Show an instance."""
 
-    route = Route("GET", "/agent_instance/show", "show_instance", "Show an instance", "instances", AgentInstance)
+    route = Route("GET", "/agent_instance/show", "instances", AgentInstance)
 
     agent_instance_id: str | None = None
     include_counts: bool = False
@@ -591,15 +550,8 @@ class ShowInstance(Operation):
 class GetAgentContext(Operation):
     """Get an instance with everything that belongs to it."""
 
-    route = Route(
-        "GET",
-        "/agent_instance/{agent_instance_id}/agent_context",
-        "get_agent_context",
-        "Get an instance with everything that belongs to it",
-        "instances",
-        None,
-        "AgentContext",
-    )
+    route = Route("GET", "/agent_instance/{agent_instance_id}/agent_context", "instances")
+    envelope = "AgentContext"
 
     agent_instance_id: str
 
@@ -625,9 +577,9 @@ class GetAgentContext(Operation):
 
 
 class ListInstances(Listing):
-    """List instances, of all agents or of one."""
+    """List instances."""
 
-    route = Route("GET", "/agent_instance", "list_instances", "List instances", "instances", AgentInstance, "Many")
+    route = Route("GET", "/agent_instance", "instances", AgentInstance)
     sortable = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
     statuses = INSTANCE_STATUSES
     ignored = ("include_counts", "include_costs", "include_risk_score")

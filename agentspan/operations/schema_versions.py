@@ -225,14 +225,8 @@ class CreateSchemaVersion(SchemaVersionForCreate, Write):
         details: the schema version.
     """
 
-    route = Route(
-        "POST",
-        "/agent_schema_version",
-        "create_schema_version",
-        "Create a schema version",
-        "versions",
-        AgentSchemaVersion,
-    )
+    route = Route("POST", "/agent_schema_version", "versions", AgentSchemaVersion)
+    summary = "Create a schema version"
     action = "agent_schema_versions/create"
     wraps = SchemaVersionForCreate
 
@@ -259,14 +253,7 @@ class CreateSchemaVersion(SchemaVersionForCreate, Write):
 class GetSchemaVersion(GetRow):
     """Get a schema version."""
 
-    route = Route(
-        "GET",
-        "/agent_schema_version/{agent_schema_version_id}",
-        "get_schema_version",
-        "Get a schema version",
-        "versions",
-        AgentSchemaVersion,
-    )
+    route = Route("GET", "/agent_schema_version/{agent_schema_version_id}", "versions", AgentSchemaVersion)
 
     row_type = AgentSchemaVersionRow
 
@@ -274,17 +261,9 @@ class GetSchemaVersion(GetRow):
 
 
 class ListSchemaVersions(Listing):
-    """List schema versions, of all agents or of one."""
+    """List schema versions."""
 
-    route = Route(
-        "GET",
-        "/agent_schema_version",
-        "list_schema_versions",
-        "List schema versions",
-        "versions",
-        AgentSchemaVersion,
-        "Many",
-    )
+    route = Route("GET", "/agent_schema_version", "versions", AgentSchemaVersion)
     sortable = frozenset({"id", "inserted_at", "external_identifier"})
 
     agent_id: str | None = None

@@ -102,9 +102,7 @@ class RecordScore(Write):
 class ScoreInstance(RecordScore):
     """Judge an instance."""
 
-    route = Route(
-        "POST", "/agent_instance/{agent_instance_id}/scores", "score_instance", "Judge an instance", "scores", Score
-    )
+    route = Route("POST", "/agent_instance/{agent_instance_id}/scores", "scores", Score)
     target, target_type = "agent_instance_id", AgentInstanceRow
 
     agent_instance_id: str
@@ -113,7 +111,7 @@ class ScoreInstance(RecordScore):
 class ScoreSpan(RecordScore):
     """Judge a span."""
 
-    route = Route("POST", "/agent_spans/{agent_span_id}/scores", "score_span", "Judge a span", "scores", Score)
+    route = Route("POST", "/agent_spans/{agent_span_id}/scores", "scores", Score)
     target, target_type = "agent_span_id", AgentSpanRow
 
     agent_span_id: str
@@ -131,6 +129,7 @@ class ListScores(Operation):
     """List the scores of a run, without those of its spans, or of a span."""
 
     scans = True
+    envelope = "Many"
     target_type: ClassVar[type[Target] | None] = None
     target: ClassVar[str]
 
@@ -153,15 +152,7 @@ class ListScores(Operation):
 class ListInstanceScores(ListScores):
     """List the scores of an instance."""
 
-    route = Route(
-        "GET",
-        "/agent_instance/{agent_instance_id}/scores",
-        "list_instance_scores",
-        "List the scores of an instance",
-        "scores",
-        Score,
-        "Many",
-    )
+    route = Route("GET", "/agent_instance/{agent_instance_id}/scores", "scores", Score)
     target, target_type = "agent_instance_id", AgentInstanceRow
 
     agent_instance_id: str
@@ -170,15 +161,7 @@ class ListInstanceScores(ListScores):
 class ListSpanScores(ListScores):
     """List the scores of a span."""
 
-    route = Route(
-        "GET",
-        "/agent_spans/{agent_span_id}/scores",
-        "list_span_scores",
-        "List the scores of a span",
-        "scores",
-        Score,
-        "Many",
-    )
+    route = Route("GET", "/agent_spans/{agent_span_id}/scores", "scores", Score)
     target, target_type = "agent_span_id", AgentSpanRow
 
     agent_span_id: str

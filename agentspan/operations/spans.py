@@ -66,7 +66,9 @@ class CreateSpan(SpanForCreate, Write):
         details: the span.
     """
 
-    route = Route("POST", "/agent_spans", "create_span", "Create a span", "spans", AgentSpan, "Controlled")
+    route = Route("POST", "/agent_spans", "spans", AgentSpan)
+    summary = "Create a span"
+    envelope = "Controlled"
     action = "agent_spans/create"
     wraps = SpanForCreate
     shares = True
@@ -157,11 +159,10 @@ class Start(Write):
 
 
 class StartSpan(Start):
-    """Start a pending span."""
+    """Start a span."""
 
-    route = Route(
-        "POST", "/agent_spans/{agent_span_id}/start", "start_span", "Start a span", "spans", AgentSpan, "Controlled"
-    )
+    route = Route("POST", "/agent_spans/{agent_span_id}/start", "spans", AgentSpan)
+    envelope = "Controlled"
     action = "agent_spans/start"
     shares = True
 
@@ -196,9 +197,8 @@ class FinishSpan(Write):
         sensitive_encoding: whether values of the result are marked as sensitive (see the creation of a span).
     """
 
-    route = Route(
-        "POST", "/agent_spans/{agent_span_id}/finish", "finish_span", "Finish a span", "spans", AgentSpan, "Controlled"
-    )
+    route = Route("POST", "/agent_spans/{agent_span_id}/finish", "spans", AgentSpan)
+    envelope = "Controlled"
     action = "agent_spans/finish"
     shares = True
     may_wrap = may_be_empty = True
@@ -238,7 +238,7 @@ class FinishSpan(Write):
 class GetSpan(GetRow):
     """Get a span."""
 
-    route = Route("GET", "/agent_spans/{agent_span_id}", "get_span", "Get a span", "spans", AgentSpan)
+    route = Route("GET", "/agent_spans/{agent_span_id}", "spans", AgentSpan)
 
     row_type = AgentSpanRow
 
@@ -248,15 +248,8 @@ class GetSpan(GetRow):
 class ListViolations(Operation):
     """List the places where a span's payloads do not match their schemas."""
 
-    route = Route(
-        "GET",
-        "/agent_spans/{agent_span_id}/violations",
-        "list_violations",
-        "List the places where a span's payloads do not match their schemas",
-        "spans",
-        resources.Violation,
-        "Many",
-    )
+    route = Route("GET", "/agent_spans/{agent_span_id}/violations", "spans", resources.Violation)
+    envelope = "Many"
 
     agent_span_id: str
 
@@ -273,9 +266,7 @@ class ListViolations(Operation):
 class ListSpans(Listing):
     """List the spans of an instance, or of an agent."""
 
-    route = Route(
-        "GET", "/agent_spans", "list_spans", "List the spans of an instance, or of an agent", "spans", AgentSpan, "Many"
-    )
+    route = Route("GET", "/agent_spans", "spans", AgentSpan)
     sortable = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "schema_name", "status"})
     statuses = SPAN_STATUSES
     ignored = ("include_risk_level",)

@@ -155,7 +155,7 @@ def _ordered(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(operation: type[Operation]) -> type[BaseModel]:
     """Return the model of an operation's answer."""
-    envelope = getattr(response_models, operation.route.envelope)
+    envelope = getattr(response_models, operation.envelope)
     answers = operation.route.answers
     model: type[BaseModel] = envelope if answers is None else envelope[answers]
     return model
@@ -197,15 +197,16 @@ def _example(model: str, field: str, property: Mapping[str, Any], fields: Mappin
 def _operation(
     operation: type[Operation], answer: type[BaseModel], schemas: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> dict[str, Any]:
-    route = operation.route
-    made: dict[str, Any] = {"tags": [route.tag], "summary": route.summary, "operationId": route.name}
+    route, name = operation.route, re.sub(r"(?<!^)([A-Z])", r"_\1", operation.__name__).lower()
+    summary = operation.summary or about(operation).partition(".")[0]
+    made: dict[str, Any] = {"tags": [route.tag], "summary": summary, "operationId": name}
     parameters = [_parameter(operation, *each, fields) for each in _parameters(operation)]
     if parameters:
         made["parameters"] = parameters
     if operation.has_body:
-        requests = {title: {"value": value} for title, value in examples.REQUESTS.get(route.name, {}).items()}
-        name = operation.body_name or operation.__name__
-        content = {"application/json": {"schema": {"$ref": _REF + name}, "examples": requests}}
+        requests = {title: {"value": value} for title, value in examples.REQUESTS.get(name, {}).items()}
+        body = _REF + (operation.body_name or operation.__name__)
+        content = {"application/json": {"schema": {"$ref": body}, "examples": requests}}
         made["requestBody"] = {**({} if operation.may_be_empty else {"required": True}), "content": content}
     schema = {"$ref": _REF + schema_name(answer)}
     content = {"application/json": {"schema": schema, "example": sample(schema, schemas, fields)}}

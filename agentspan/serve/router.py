@@ -78,12 +78,12 @@ OPERATIONS: tuple[type[Operation], ...] = (
     account.ListEnvironments,
     account.ShowEnvironment,
     account.GetEnvironment,
-    account.ListDeployments,
-    account.GetDeployment,
+    account.ListAgentDeployments,
+    account.GetAgentDeployment,
     account.CountAlerts,
     account.ListRiskProfiles,
-    account.ListTokens,
-    account.ListUsers,
+    account.ListApiTokens,
+    account.ListAdminUsers,
 )
 """The operations of the API, in the order of the OpenAPI document."""
 KEY_HEADER = b"idempotency-key"
