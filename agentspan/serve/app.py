@@ -19,15 +19,13 @@ from agentspan.recording.settings import Settings
 from agentspan.recovery.opening import adoption_beside, open_storage, without_adoption
 from agentspan.serve import published
 from agentspan.serve.access_token import AccessToken
-from agentspan.serve.adopting import Adopting
-from agentspan.serve.concurrent_writes import ConcurrentWrites
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware
 from agentspan.serve.openapi import document
 from agentspan.serve.otlp_routes import OtlpRoutes
-from agentspan.serve.partition_making import PartitionMaking
 from agentspan.serve.router import PREFIX, OperationRouter
+from agentspan.serve.upkeep import Adopting, PartitionMaking
 from agentspan.serve.viewer_routes import routes as viewer_routes
-from agentspan.serve.write_queue import WAIT_S, WriteQueue, Writes
+from agentspan.serve.writes import WAIT_S, ConcurrentWrites, WriteQueue, Writes
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning

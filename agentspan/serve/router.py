@@ -25,13 +25,12 @@ from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope, InPieces
 from agentspan.operations.operation import Operation
 from agentspan.serve.bodies import BodyReader, Invalid, QueryReader, query_model, refuse_invalid
-from agentspan.serve.bulk_answers import BulkAnswers, response_of
-from agentspan.serve.large_bodies import LARGE, in_thread, parts_of
+from agentspan.serve.large_requests import LARGE, BulkAnswers, in_thread, parts_of, response_of
 from agentspan.serve.middleware import log
 from agentspan.serve.paths import is_api, route_path
 from agentspan.serve.responses import encoded, pieces_of, refuse, refuse_error, respond
 from agentspan.serve.streaming import streamed
-from agentspan.serve.write_queue import Writes
+from agentspan.serve.writes import Writes
 from agentspan.tuning import STANDARD, Tuning
 
 PREFIX = "/api/v1"

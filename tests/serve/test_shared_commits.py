@@ -13,7 +13,7 @@ from agentspan.operations.context import Context, Plan
 from agentspan.operations.operation import Write
 from agentspan.operations.runs import RegisterInstance, StartInstance, TerminateInstance
 from agentspan.operations.spans import CreateSpan, FinishSpan, StartSpan
-from agentspan.serve.concurrent_writes import ConcurrentWrites
+from agentspan.serve.writes import ConcurrentWrites
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities, Found
 

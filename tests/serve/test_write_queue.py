@@ -16,7 +16,7 @@ from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.runs import RegisterInstance
 from agentspan.operations.spans import CreateSpan, FinishSpan
-from agentspan.serve.write_queue import WAIT_S, Work, WriteQueue
+from agentspan.serve.writes import WAIT_S, Work, WriteQueue
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
