@@ -1,11 +1,12 @@
 """Operations on agents and their versions."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound, RequiredValue
 from agentspan.model import agents, resources
 from agentspan.model.agent_resources import Agent, AgentVersion
-from agentspan.model.changes import Applied, Put, Remove, Unit
+from agentspan.model.changes import Applied, Change, Put, Remove, Unit
 from agentspan.model.rows import AgentRow, AgentVersionRow, ResourceType, Value
 from agentspan.model.status import AGENT_STATUSES
 from agentspan.operations import checks, envelopes
@@ -14,6 +15,7 @@ from agentspan.operations.details import instance_counts
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.operation import (
     CHANGES_NOTHING,
+    ChangeRow,
     Fields,
     GetRow,
     Keyable,
@@ -26,7 +28,7 @@ from agentspan.operations.operation import (
     Text,
     Write,
 )
-from agentspan.storage.lookup import check_unused, expect, unique
+from agentspan.storage.lookup import check_unused, unique
 from agentspan.storage.protocol import Found, Query
 
 OWNERS = ("owner_person_id", "team_id", "risk_profile_id")
@@ -113,7 +115,7 @@ class AgentForUpdate(Fields):
     risk_profile_id: Text = None
 
 
-class UpdateAgent(AgentForUpdate, Write):
+class UpdateAgent(AgentForUpdate, ChangeRow):
     """Change an agent.
 
     Attributes:
@@ -122,28 +124,23 @@ class UpdateAgent(AgentForUpdate, Write):
 
     route = Route("PUT", "/agent/{agent_id}", "agents", Agent)
     action = "agents/update"
+    row_type = AgentRow
     wraps = AgentForUpdate
     again = CHANGES_NOTHING
 
     agent_id: str
 
-    def plan(self, ctx: Context) -> Plan:
-        """Plan to change an agent."""
-        sent = self.checked()
-        key = self.key(sent)
-
-        def decide(found: Found, now: str) -> Unit:
-            agent = expect(found, AgentRow, self.agent_id)
-            admitted = {name: _admitted(ctx, text) for name, text in sent.items() if name != "agent_id"}
-            return Unit((agents.updated(agent, admitted, now),), agent.id, key)
-
-        return Plan((self.agent_id,), key, decide)
+    def decide(self, ctx: Context, row: AgentRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Change an agent."""
+        values = {name: _admitted(ctx, text) for name, text in sent.items() if name != "agent_id"}
+        return [agents.updated(row, values, now)]
 
 
-class Keyed(Write):
+class Keyed(ChangeRow):
     """A request that says nothing but its key."""
 
     body_name = "Keyed"
+    row_type = AgentRow
     may_be_empty = True
     again = CHANGES_NOTHING
 
@@ -156,15 +153,9 @@ class RetireAgent(Keyed):
 
     agent_id: str
 
-    def plan(self, ctx: Context) -> Plan:
-        """Plan to retire an agent."""
-        key = self.key(self.checked())
-
-        def decide(found: Found, now: str) -> Unit:
-            agent = expect(found, AgentRow, self.agent_id)
-            return Unit((agents.retire(agent, now),), agent.id, key)
-
-        return Plan((self.agent_id,), key, decide)
+    def decide(self, ctx: Context, row: AgentRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Retire an agent."""
+        return [agents.retire(row, now)]
 
 
 class ReinstateAgent(Keyed):
@@ -175,17 +166,10 @@ class ReinstateAgent(Keyed):
 
     agent_id: str
 
-    def plan(self, ctx: Context) -> Plan:
-        """Plan to undo a retirement."""
-        key = self.key(self.checked())
-
-        def decide(found: Found, now: str) -> Unit:
-            agent = expect(found, AgentRow, self.agent_id)
-            counts = instance_counts(ctx.storage, agent.id)
-            used = counts["total"] > counts["pending"]
-            return Unit((agents.reinstate(agent, was_used=used, now=now),), agent.id, key)
-
-        return Plan((self.agent_id,), key, decide)
+    def decide(self, ctx: Context, row: AgentRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Undo a retirement."""
+        counts = instance_counts(ctx.storage, row.id)
+        return [agents.reinstate(row, was_used=counts["total"] > counts["pending"], now=now)]
 
 
 class DeleteAgent(Operation):

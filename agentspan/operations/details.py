@@ -1,25 +1,74 @@
-"""Details of runs and agents that lists leave out: counts of what belongs to them, and what it cost."""
+"""The API's resources made from rows, with what is read beside them: counts, costs, tags, scores, a run's purpose."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
-from agentspan import forks
-from agentspan.model.rows import AccountRow, AgentInstanceRow, Value
+from agentspan.model import resources
+from agentspan.model.agents import available_actions
+from agentspan.model.resources import AgentInstance
+from agentspan.model.rows import (
+    AccountRow,
+    AgentInstanceRow,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentSpanRow,
+    AgentVersionRow,
+    Row,
+    ScoreRow,
+    Value,
+)
+from agentspan.model.score_resources import score
 from agentspan.model.status import INSTANCE_STATUSES, OPEN
+from agentspan.operations.context import Context
 from agentspan.storage.protocol import Storage, span_counts
 from agentspan.storage.scanning import count
 from agentspan.storage.scores import said_of
 from agentspan.storage.sums import sums_of
 
-if TYPE_CHECKING:
-    from agentspan.model.resources import AgentInstance
+
+def resource_of(ctx: Context, row: Row) -> Any:
+    """Return the resource of a row with all its fields."""
+    if isinstance(row, AgentInstanceRow):
+        return details_of(ctx.storage, row, ctx.account)
+    if isinstance(row, AgentRow):
+        counts = instance_counts(ctx.storage, row.id)
+        actions = available_actions(row, has_instances=counts["total"] > 0)
+        return resources.agent(row, ctx.account, actions=actions, counts=counts)
+    return resources_of(ctx, [row])[0]
 
 
-def details_of(storage: Storage, row: AgentInstanceRow, account: AccountRow) -> "AgentInstance":
+def resources_of(ctx: Context, rows: Sequence[Row], *, summaries: bool = True) -> list[Any]:
+    """Return the resources of rows of one type, without what lists leave out.
+
+    Args:
+        summaries: fill the summaries of spans in.
+    """
+    account = ctx.account
+    if isinstance(next(iter(rows), None), AgentInstanceRow):
+        ids = [row.id for row in rows]
+        counts, said = ctx.storage.counts(ids), said_of(ctx.storage, ids)
+        runs = cast("Iterable[AgentInstanceRow]", rows)
+        return [resources.instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()) for row in runs]
+    purposes = ctx.purposes_of(row for row in rows if isinstance(row, AgentSpanRow))
+    made: list[Any] = []
+    for row in rows:
+        match row:
+            case AgentSpanRow():
+                made.append(resources.span(row, account, purposes[row.agent_instance_id], summary=summaries))
+            case AgentRow():
+                made.append(resources.agent(row, account))
+            case AgentVersionRow():
+                made.append(resources.agent_version(row, account))
+            case AgentSchemaVersionRow():
+                made.append(resources.schema_version(row, account))
+            case ScoreRow():
+                made.append(score(row))
+    return made
+
+
+def details_of(storage: Storage, row: AgentInstanceRow, account: AccountRow) -> AgentInstance:
     """Return an instance with the counts and costs of its spans."""
-    with forks.importing:
-        from agentspan.model import resources
-
     statuses, types = Counter[str](), Counter[str]()
     costs: dict[str, float] = {}
     for each in sums_of(storage, row.id):

@@ -1,25 +1,19 @@
 """The API's envelopes: how HTTP and bulk write a row, a page of rows, or an error."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 from agentspan.errors import AgentspanError, InvalidAction, ValidationErrors
 from agentspan.model import resources
-from agentspan.model.agents import available_actions
 from agentspan.model.columns import put_values
 from agentspan.model.pages import pagination
 from agentspan.model.rows import (
-    AgentInstanceRow,
-    AgentRow,
-    AgentSchemaVersionRow,
     AgentSpanRow,
-    AgentVersionRow,
     Row,
 )
 from agentspan.operations.context import Context, Done
-from agentspan.operations.details import details_of, instance_counts
+from agentspan.operations.details import resource_of, resources_of
 from agentspan.storage.protocol import CutRows, Rows
-from agentspan.storage.scores import Said, said_of
 
 Envelope = dict[str, Any]
 
@@ -96,46 +90,21 @@ def _place(page: Rows, sorting: str | None, offset: int, page_size: int) -> Enve
 
 
 def _resources(ctx: Context, rows: Sequence[Row], *, summaries: bool) -> list[Envelope]:
-    runs = [row.id for row in rows if isinstance(row, AgentInstanceRow)]
-    counts, said = (ctx.storage.counts(runs), said_of(ctx.storage, runs)) if runs else ({}, {})
-    purposes = ctx.purposes_of(row for row in rows if isinstance(row, AgentSpanRow))
-    return [_resource(ctx, row, counts, said, purposes, summaries=summaries) for row in rows]
+    if not isinstance(next(iter(rows), None), AgentSpanRow):
+        return [resources.plain(each) for each in resources_of(ctx, rows)]
+    spans = cast("Sequence[AgentSpanRow]", rows)
+    purposes, account_id, piece_bytes = ctx.purposes_of(spans), ctx.account.id, ctx.piece_bytes
+    return [
+        span(row, account_id, purposes[row.agent_instance_id], summary=summaries, piece_bytes=piece_bytes)
+        for row in spans
+    ]
 
 
 def details(ctx: Context, row: Row) -> Envelope:
     """Return one resource with all its fields."""
     if isinstance(row, AgentSpanRow):
         return span(row, ctx.account.id, ctx.purpose_of(row), piece_bytes=ctx.piece_bytes)
-    if isinstance(row, AgentRow):
-        counts = instance_counts(ctx.storage, row.id)
-        actions = available_actions(row, has_instances=counts["total"] > 0)
-        return resources.plain(resources.agent(row, ctx.account, actions=actions, counts=counts))
-    if isinstance(row, AgentInstanceRow):
-        return resources.plain(details_of(ctx.storage, row, ctx.account))
-    return _resource(ctx, row, {}, {}, {})
-
-
-def _resource(
-    ctx: Context,
-    row: Row,
-    counts: Mapping[str, Any],
-    said: Mapping[str, Said],
-    purposes: Mapping[str, str],
-    *,
-    summaries: bool = True,
-) -> Envelope:
-    account = ctx.account
-    if isinstance(row, AgentSpanRow):
-        purpose = purposes[row.agent_instance_id]
-        return span(row, account.id, purpose, summary=summaries, piece_bytes=ctx.piece_bytes)
-    if isinstance(row, AgentInstanceRow):
-        return resources.plain(resources.instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()))
-    if isinstance(row, AgentRow):
-        return resources.plain(resources.agent(row, account))
-    if isinstance(row, AgentVersionRow):
-        return resources.plain(resources.agent_version(row, account))
-    assert isinstance(row, AgentSchemaVersionRow)
-    return resources.plain(resources.schema_version(row, account))
+    return resources.plain(resource_of(ctx, row))
 
 
 _SPAN: Envelope = dict.fromkeys(

@@ -5,25 +5,23 @@ A method passes its `locals()` to its operation, which takes the values of its f
 
 import builtins
 from datetime import datetime
-from typing import Any, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from agentspan.journal import own_journals
 from agentspan.model import resources
 from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
-from agentspan.model.agents import available_actions
 from agentspan.model.changes import Violation
 from agentspan.model.pages import Page, pagination
-from agentspan.model.resources import AgentInstance, AgentSpan
-from agentspan.model.rows import AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow, ScoreRow
+from agentspan.model.resources import AgentInstance, AgentSpan, controlled
+from agentspan.model.rows import AgentSchemaVersionRow, Row
 from agentspan.model.score_resources import Score, score
 from agentspan.model.scores import Source
 from agentspan.model.status import AgentStatus, FinishStatus, InstanceStatus, Purpose, SpanStatus
 from agentspan.operations import agents, runs, schema_versions, scores, spans
+from agentspan.operations.agents import ShowAgent
 from agentspan.operations.context import Context
-from agentspan.operations.details import details_of, instance_counts
-from agentspan.operations.operation import Listing, Write
-from agentspan.storage.protocol import Rows
-from agentspan.storage.scores import said_of
+from agentspan.operations.details import resource_of, resources_of
+from agentspan.operations.operation import GetRow, Listing, Write
 
 T = TypeVar("T")
 Time = datetime | str
@@ -41,15 +39,33 @@ class InstanceFields(TypedDict, total=False):
     tags: list[str] | None
 
 
-def _page(asked: Listing, found: Rows, items: list[T]) -> Page[T]:
-    return Page(items, pagination(found.counted(), asked.offset, asked.page_size))
-
-
-class AgentSpans:
-    """Operations on spans. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+class ResourceOperations(Generic[T]):
+    """Operations that return one type of resource."""
 
     def __init__(self, context: Context) -> None:
         self._ctx = context
+
+    def _done(self, write: Write) -> T:
+        done = write.run(self._ctx)
+        resource: Any = self._resource(done.row)
+        made: T = controlled(resource, done.control)
+        return made
+
+    def _of(self, operation: GetRow | ShowAgent) -> T:
+        return self._resource(operation.row(self._ctx))
+
+    def _resource(self, row: Row) -> T:
+        resource: T = resource_of(self._ctx, row)
+        return resource
+
+    def _page(self, asked: Listing) -> Page[T]:
+        found = asked.rows(self._ctx)
+        items: list[T] = resources_of(self._ctx, found.rows, summaries=asked.shows_summaries)
+        return Page(items, pagination(found.counted(), asked.offset, asked.page_size))
+
+
+class AgentSpans(ResourceOperations[AgentSpan]):
+    """Operations on spans. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
 
     def create(
         self,
@@ -88,7 +104,7 @@ class AgentSpans:
             IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: strict_schemas, and a payload does not match.
         """
-        return self._answer(spans.CreateSpan(locals()))
+        return self._done(spans.CreateSpan(locals()))
 
     def start(self, agent_span_id: str, timestamp: Time | None = None, idempotency_key: str | None = None) -> AgentSpan:
         """Start a pending span, now or at `timestamp`.
@@ -96,7 +112,7 @@ class AgentSpans:
         Raises:
             InvalidAction: it is not pending.
         """
-        return self._answer(spans.StartSpan(locals()))
+        return self._done(spans.StartSpan(locals()))
 
     def finish(
         self,
@@ -125,11 +141,11 @@ class AgentSpans:
             IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: strict_schemas, and the result does not match.
         """
-        return self._answer(spans.FinishSpan(locals()))
+        return self._done(spans.FinishSpan(locals()))
 
     def get(self, agent_span_id: str) -> AgentSpan:
         """Return a span."""
-        return self._model(spans.GetSpan(locals()).row(self._ctx))
+        return self._of(spans.GetSpan(locals()))
 
     def list(
         self,
@@ -162,32 +178,15 @@ class AgentSpans:
         Raises:
             RequiredValue: neither a run nor an agent is given.
         """
-        page = spans.ListSpans(locals())
-        rows = page.rows(self._ctx)
-        listed = cast("builtins.list[AgentSpanRow]", rows.rows)
-        purposes, account = self._ctx.purposes_of(listed), self._ctx.account
-        items = [
-            resources.span(row, account, purposes[row.agent_instance_id], summary=include_summaries) for row in listed
-        ]
-        return _page(page, rows, items)
+        return self._page(spans.ListSpans(locals()))
 
     def violations(self, agent_span_id: str) -> builtins.list[Violation]:
         """Return the violations of a span's payloads: side, path, keyword and message of each."""
         return spans.ListViolations(locals()).found(self._ctx)
 
-    def _answer(self, write: Write) -> AgentSpan:
-        done = write.run(self._ctx)
-        return resources.controlled(self._model(done.row), done.control)
 
-    def _model(self, row: Any) -> AgentSpan:
-        return resources.span(row, self._ctx.account, self._ctx.purposes_of([row])[row.agent_instance_id])
-
-
-class AgentInstances:
+class AgentInstances(ResourceOperations[AgentInstance]):
     """Operations on instances (runs). Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
-
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
 
     def register(
         self,
@@ -236,8 +235,7 @@ class AgentInstances:
         """
         done = runs.RegisterInstance(locals()).run(self._ctx)
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
-        made = resources.controlled(self._model(done.row), done.control)
-        return resources.registered(made, resources.schema_version(version, self._ctx.account))
+        return resources.registered(self._resource(done.row), resources.schema_version(version, self._ctx.account))
 
     def start(
         self, agent_instance_id: str, timestamp: Time | None = None, idempotency_key: str | None = None
@@ -247,7 +245,7 @@ class AgentInstances:
         Raises:
             InvalidAction: it is not pending.
         """
-        return self._answer(runs.StartInstance(locals()))
+        return self._done(runs.StartInstance(locals()))
 
     def finish(
         self,
@@ -263,7 +261,7 @@ class AgentInstances:
             InvalidValue: a value is wrong, such as a timestamp too early.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
-        return self._answer(runs.FinishInstance(locals()))
+        return self._done(runs.FinishInstance(locals()))
 
     def terminate(self, agent_instance_id: str, reason: str, idempotency_key: str | None = None) -> AgentInstance:
         """Terminate an active instance, for good, and close its open spans: active ones failed, pending ones cancelled.
@@ -278,7 +276,7 @@ class AgentInstances:
         """
         done = runs.TerminateInstance(locals()).run(self._ctx)
         own_journals.terminated(done.row.id, reason)
-        return resources.controlled(self._model(done.row), done.control)
+        return self._resource(done.row)
 
     def record_quality(
         self,
@@ -298,7 +296,7 @@ class AgentInstances:
         Raises:
             ValidationErrors: strict_schemas, and the payload does not match.
         """
-        return self._answer(runs.RecordAnyQuality(locals()))
+        return self._done(runs.RecordAnyQuality(locals()))
 
     def update(
         self, agent_instance_id: str, *, idempotency_key: str | None = None, **fields: Unpack[InstanceFields]
@@ -318,7 +316,7 @@ class AgentInstances:
             InvalidValue: a value is wrong.
             ValidationErrors: strict_schemas, and the evaluation does not match.
         """
-        return self._answer(runs.UpdateInstance({**fields, **locals()}))
+        return self._done(runs.UpdateInstance({**fields, **locals()}))
 
     def agent_context(self, agent_instance_id: str) -> dict[str, Any]:
         """Return a run as plain JSON: `instance`, `agent`, `schema`, and all `spans` in order."""
@@ -326,7 +324,7 @@ class AgentInstances:
 
     def get(self, agent_instance_id: str) -> AgentInstance:
         """Return an instance, with the counts of its spans."""
-        return self._model(runs.GetInstance(locals()).row(self._ctx))
+        return self._of(runs.GetInstance(locals()))
 
     def list(
         self,
@@ -340,28 +338,11 @@ class AgentInstances:
         page_size: int = 50,
     ) -> Page[AgentInstance]:
         """Return a page of instances, of all agents or of one; `sorting="-id"` for the newest first."""
-        page = runs.ListInstances(locals())
-        rows = page.rows(self._ctx)
-        return _page(page, rows, self._models(*rows.rows))
-
-    def _answer(self, write: Write) -> AgentInstance:
-        done = write.run(self._ctx)
-        return resources.controlled(self._model(done.row), done.control)
-
-    def _model(self, row: Any) -> AgentInstance:
-        return details_of(self._ctx.storage, row, self._ctx.account)
-
-    def _models(self, *rows: Any) -> builtins.list[AgentInstance]:
-        ids, account = [row.id for row in rows], self._ctx.account
-        counts, said = self._ctx.storage.counts(ids), said_of(self._ctx.storage, ids)
-        return [resources.instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()) for row in rows]
+        return self._page(runs.ListInstances(locals()))
 
 
-class Agents:
+class Agents(ResourceOperations[Agent]):
     """Operations on agents. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
-
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
 
     def create(
         self,
@@ -383,11 +364,11 @@ class Agents:
         Raises:
             InvalidValue: a value is wrong, or the external_identifier names another agent.
         """
-        return self._full(agents.CreateAgent(locals()).run(self._ctx).row)
+        return self._done(agents.CreateAgent(locals()))
 
     def get(self, agent_id: str) -> Agent:
         """Return an agent, with its available actions and the counts of its instances."""
-        return self._full(agents.GetAgent(locals()).row(self._ctx))
+        return self._of(agents.GetAgent(locals()))
 
     def show(self, agent_id: str | None = None, *, external_identifier: str | None = None) -> Agent:
         """Return an agent by its id or by its external_identifier.
@@ -395,7 +376,7 @@ class Agents:
         Raises:
             RequiredValue: neither is given, or both.
         """
-        return self._full(agents.ShowAgent(locals()).row(self._ctx))
+        return self._of(agents.ShowAgent(locals()))
 
     def update(
         self,
@@ -409,7 +390,7 @@ class Agents:
         idempotency_key: str | None = None,
     ) -> Agent:
         """Change what an agent was created with; a field that is left out stays."""
-        return self._full(agents.UpdateAgent(locals()).run(self._ctx).row)
+        return self._done(agents.UpdateAgent(locals()))
 
     def retire(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
         """Retire an agent: it and its runs stay.
@@ -417,7 +398,7 @@ class Agents:
         Raises:
             InvalidAction: it is retired already.
         """
-        return self._full(agents.RetireAgent(locals()).run(self._ctx).row)
+        return self._done(agents.RetireAgent(locals()))
 
     def reinstate(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
         """Undo a retirement.
@@ -425,7 +406,7 @@ class Agents:
         Raises:
             InvalidAction: it is not retired.
         """
-        return self._full(agents.ReinstateAgent(locals()).run(self._ctx).row)
+        return self._done(agents.ReinstateAgent(locals()))
 
     def delete(self, agent_id: str) -> Agent:
         """Delete an agent that has no instances, with its versions and schema versions; return it as it was before.
@@ -433,7 +414,8 @@ class Agents:
         Raises:
             InvalidAction: it has instances; retire it instead.
         """
-        return self._model(agents.DeleteAgent(locals()).deleted(self._ctx))
+        row = agents.DeleteAgent(locals()).deleted(self._ctx)
+        return resources.agent(row, self._ctx.account)
 
     def list(
         self,
@@ -444,45 +426,25 @@ class Agents:
         page_size: int = 50,
     ) -> Page[Agent]:
         """Return a page of agents; `sorting` by `name` or `-name`, among others."""
-        page = agents.ListAgents(locals())
-        rows = page.rows(self._ctx)
-        return _page(page, rows, [self._model(row) for row in rows.rows])
-
-    def _model(self, row: Any) -> Agent:
-        return resources.agent(row, self._ctx.account)
-
-    def _full(self, row: Any) -> Agent:
-        counts = instance_counts(self._ctx.storage, row.id)
-        actions = available_actions(row, has_instances=counts["total"] > 0)
-        return resources.agent(row, self._ctx.account, actions=actions, counts=counts)
+        return self._page(agents.ListAgents(locals()))
 
 
-class AgentVersions:
+class AgentVersions(ResourceOperations[AgentVersion]):
     """Operations on agent versions. A version is created when an instance registers with a new one."""
-
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
 
     def get(self, agent_version_id: str) -> AgentVersion:
         """Return a version."""
-        row = agents.GetAgentVersion(locals()).row(self._ctx)
-        return resources.agent_version(row, self._ctx.account)
+        return self._of(agents.GetAgentVersion(locals()))
 
     def list(
         self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
     ) -> Page[AgentVersion]:
         """Return a page of versions, of all agents or of one."""
-        page = agents.ListAgentVersions(locals())
-        rows = page.rows(self._ctx)
-        items = [resources.agent_version(cast(AgentVersionRow, row), self._ctx.account) for row in rows.rows]
-        return _page(page, rows, items)
+        return self._page(agents.ListAgentVersions(locals()))
 
 
-class AgentSchemaVersions:
+class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
     """Operations on schema versions. Their id follows their content: the same span types are the same version."""
-
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
 
     def create(
         self,
@@ -501,29 +463,21 @@ class AgentSchemaVersions:
         Raises:
             InvalidValue: an entry is wrong.
         """
-        return self._model(schema_versions.CreateSchemaVersion(locals()).run(self._ctx).row)
+        return self._done(schema_versions.CreateSchemaVersion(locals()))
 
     def get(self, agent_schema_version_id: str) -> AgentSchemaVersion:
         """Return a schema version."""
-        return self._model(schema_versions.GetSchemaVersion(locals()).row(self._ctx))
+        return self._of(schema_versions.GetSchemaVersion(locals()))
 
     def list(
         self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
     ) -> Page[AgentSchemaVersion]:
         """Return a page of schema versions, of all agents or of one."""
-        page = schema_versions.ListSchemaVersions(locals())
-        rows = page.rows(self._ctx)
-        return _page(page, rows, [self._model(row) for row in rows.rows])
-
-    def _model(self, row: Any) -> AgentSchemaVersion:
-        return resources.schema_version(row, self._ctx.account)
+        return self._page(schema_versions.ListSchemaVersions(locals()))
 
 
-class Scores:
+class Scores(ResourceOperations[Score]):
     """Operations on scores of runs and spans. Ids that name nothing raise NotFound; other ids, UnexpectedRefType."""
-
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
 
     def record(
         self,
@@ -556,9 +510,7 @@ class Scores:
             InvalidValue: a value is wrong.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
-        row = scores.ScoreTarget({**locals(), "source": by}).run(self._ctx).row
-        assert isinstance(row, ScoreRow)
-        return score(row)
+        return self._done(scores.ScoreTarget({**locals(), "source": by}))
 
     def list(self, target_id: str, *, history: bool = False) -> builtins.list[Score]:
         """Return the scores of a run, without those of its spans, or of a span; the oldest first.

@@ -9,12 +9,14 @@ from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
 from agentspan.errors import InvalidValue, RequiredValue
-from agentspan.model.changes import Key
+from agentspan.model.changes import Change, Key, Unit
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.rows import Row as AnyRow
 from agentspan.operations import checks, envelopes
 from agentspan.operations.context import Context, Done, Plan
 from agentspan.operations.envelopes import Envelope
-from agentspan.storage.protocol import Query, Rows
+from agentspan.storage.lookup import expect
+from agentspan.storage.protocol import Found, Query, Rows
 from agentspan.text import one_line
 
 PAGE_SIZE = 50
@@ -118,6 +120,7 @@ class Operation(Fields):
         may_wrap: whether fields may come in `details`, as those of a creation do.
         body_name: the name of the body's model in the document, where several operations share it.
         first: fields that are checked before the others.
+        defaults: what fields mean that are left out, where that belongs to the request; as the operation uses them.
         ids: the fields in the path.
         required: other fields without a default.
     """
@@ -136,6 +139,7 @@ class Operation(Fields):
     may_wrap: ClassVar[bool] = False
     body_name: ClassVar[str] = ""
     first: ClassVar[Sequence[str]] = ()
+    defaults: ClassVar[Mapping[str, Any]] = {}
     ids: ClassVar[Sequence[str]] = ()
     required: ClassVar[Sequence[str]] = ()
     _checks: ClassVar[Sequence[tuple[str, Callable[[str, Any], Any] | None]]] = ()
@@ -173,7 +177,7 @@ class Operation(Fields):
         return cls(sent)
 
     def checked(self) -> dict[str, Any]:
-        """Return the fields that are given, but the key, as their checks return them.
+        """Return the fields that are given, but the key, as their checks return them, over the defaults.
 
         Raises:
             RequiredValue: a required one is missing.
@@ -183,7 +187,7 @@ class Operation(Fields):
         for name in self.required:
             if given.get(name) is None:
                 raise RequiredValue(name, "is required")
-        values: dict[str, Any] = {}
+        values = dict(self.defaults)
         for name, check in self._checks:
             value = given.get(name)
             if value is not None:
@@ -233,6 +237,36 @@ class Write(Keyable, Operation):
         return envelopes.of_done(ctx, self.run(ctx))
 
 
+class ChangeRow(Write):
+    """A change of the resource of an id in the path.
+
+    Attributes:
+        row_type: what the id must name.
+    """
+
+    row_type: ClassVar[type[AnyRow]]
+
+    def decide(self, ctx: Context, row: Any, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Return the changes of the stored row, or raise the API's error.
+
+        Args:
+            sent: the fields, checked.
+        """
+        raise NotImplementedError
+
+    def plan(self, ctx: Context) -> Plan:
+        """Check the fields, and plan to find the row and to decide."""
+        sent = self.checked()
+        key = self.key(sent)
+        id = getattr(self, self.ids[0])
+
+        def decide(found: Found, now: str) -> Unit:
+            row = expect(found, self.row_type, id)
+            return Unit(tuple(self.decide(ctx, row, sent, now)), row.id, key)
+
+        return Plan((id,), key, decide, instance_id=id if self.row_type is AgentInstanceRow else None)
+
+
 class GetRow(Operation):
     """An operation that returns the resource of an id in the path.
 
@@ -269,6 +303,11 @@ class Listing(Operation):
     sorting: Any = None
     offset: int = 0
     page_size: int = PAGE_SIZE
+
+    @property
+    def shows_summaries(self) -> bool:
+        """Return whether the items have their summaries: a field of lists of spans."""
+        return bool(getattr(self, "include_summaries", True))
 
     @classmethod
     def of_json(cls, sent: Mapping[str, Any]) -> Self:
@@ -309,7 +348,7 @@ class Listing(Operation):
             sorting=self.sorting,
             offset=self.offset,
             page_size=self.page_size,
-            summaries=getattr(self, "include_summaries", True),  # a field of those with summaries
+            summaries=self.shows_summaries,
         )
 
 

@@ -1,13 +1,13 @@
 """Operations on agent instances (runs). Registering finds or makes the agent, its version and its schema version."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from agentspan import ids, jsontext
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model import instances, quality_scores, registration, resources
-from agentspan.model.changes import Change, Key, Move, Put, Remove, Unit
+from agentspan.model.changes import Change, Move, Put, Remove, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.resources import AgentInstance
 from agentspan.model.rows import (
@@ -24,10 +24,11 @@ from agentspan.model.status import INSTANCE_STATUSES, PURPOSES, FinishStatus, Pu
 from agentspan.operations import checks, envelopes, schema_versions
 from agentspan.operations.checks import inside
 from agentspan.operations.context import Admitted, Context, Plan
-from agentspan.operations.details import details_of
+from agentspan.operations.details import resource_of
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.operation import (
     CHANGES_NOTHING,
+    ChangeRow,
     Fields,
     GetRow,
     IdempotencyKey,
@@ -262,33 +263,21 @@ def _version_fields(value: Any) -> VersionFields:
     return VersionFields(external or name or DEFAULT, name, description, runtime_text)
 
 
-def plan_of_run(run_id: Any, key: Key | None, decide: Callable[[Found, str], Unit]) -> Plan:
-    """Return the plan of a change of one run."""
-    return Plan((run_id,), key, decide, instance_id=run_id)
-
-
 class StartInstance(Start):
     """Start an instance."""
 
     route = Route("POST", "/agent_instance/{agent_instance_id}/start", "instances", AgentInstance)
     action = "agent_instances/start"
+    row_type = AgentInstanceRow
 
     agent_instance_id: str
 
-    def plan(self, ctx: Context) -> Plan:
-        """Plan to start a pending instance."""
-        sent = self.checked()
-        key = self.key(sent)
-
-        def decide(found: Found, now: str) -> Unit:
-            instance = expect(found, AgentInstanceRow, self.agent_instance_id)
-            agent = ctx.row(AgentRow, instance.agent_id)
-            return Unit(instances.start(instance, agent, sent.get("timestamp"), now), instance.id, key)
-
-        return plan_of_run(self.agent_instance_id, key, decide)
+    def decide(self, ctx: Context, row: AgentInstanceRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Start a pending instance."""
+        return [*instances.start(row, ctx.row(AgentRow, row.agent_id), sent.get("timestamp"), now)]
 
 
-class FinishInstance(Write):
+class FinishInstance(ChangeRow):
     """Finish an instance. Its spans are left alone.
 
     Attributes:
@@ -299,31 +288,23 @@ class FinishInstance(Write):
     route = Route("POST", "/agent_instance/{agent_instance_id}/finish", "instances", AgentInstance)
     envelope = "Controlled"
     action = "agent_instances/finish"
+    row_type = AgentInstanceRow
     may_wrap = may_be_empty = True
+    defaults: ClassVar[Mapping[str, Any]] = {"status": "complete"}
 
     agent_instance_id: str
     status: FinishStatus | None = None
     timestamp: Time = None
 
-    def plan(self, ctx: Context) -> Plan:
-        """Plan to finish an instance."""
-        sent = self.checked()
-        wanted = sent.setdefault("status", "complete")
-        key = self.key(sent)
-
-        def decide(found: Found, now: str) -> Unit:
-            instance = expect(found, AgentInstanceRow, self.agent_instance_id)
-            moves = [instances.finish(instance, wanted, sent.get("timestamp"), now)]
-            if instance.status == "terminated":
-                moves += Closer(ctx.storage, ctx.stored_span_types).close_terminated(
-                    instance.id, instance.termination_reason or "", now
-                )
-            return Unit(tuple(moves), instance.id, key)
-
-        return plan_of_run(self.agent_instance_id, key, decide)
+    def decide(self, ctx: Context, row: AgentInstanceRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Finish an instance; of a terminated one, close the spans that are open still."""
+        changes: list[Change] = [instances.finish(row, sent["status"], sent.get("timestamp"), now)]
+        if row.status == "terminated":
+            changes += _closed(ctx, row, row.termination_reason or "", now)
+        return changes
 
 
-class TerminateInstance(Write):
+class TerminateInstance(ChangeRow):
     """Terminate an instance, for good.
 
     Attributes:
@@ -333,26 +314,24 @@ class TerminateInstance(Write):
     route = Route("POST", "/agent_instance/{agent_instance_id}/terminate", "instances", AgentInstance)
     summary = "Terminate an instance"
     action = "agent_instances/terminate"
+    row_type = AgentInstanceRow
     body_name = "Terminate"
 
     agent_instance_id: str
     reason: Name
 
-    def plan(self, ctx: Context) -> Plan:
-        """Plan to terminate an instance and to close its open spans, all at once."""
-        sent = self.checked()
-        key = self.key(sent)
+    def decide(self, ctx: Context, row: AgentInstanceRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Terminate an instance, and close its open spans, all at once."""
         reason = ctx.admit_text(sent["reason"])
-
-        def decide(found: Found, now: str) -> Unit:
-            instance = expect(found, AgentInstanceRow, self.agent_instance_id)
-            closed = Closer(ctx.storage, ctx.stored_span_types).close_terminated(instance.id, reason, now)
-            return Unit((instances.terminate(instance, reason, now), *closed), instance.id, key)
-
-        return plan_of_run(self.agent_instance_id, key, decide)
+        closed = _closed(ctx, row, reason, now)
+        return [instances.terminate(row, reason, now), *closed]
 
 
-class RecordQuality(Write):
+def _closed(ctx: Context, row: AgentInstanceRow, reason: str, now: str) -> Sequence[Change]:
+    return Closer(ctx.storage, ctx.stored_span_types).close_terminated(row.id, reason, now)
+
+
+class RecordQuality(ChangeRow):
     """Record an evaluation of an instance.
 
     Attributes:
@@ -362,6 +341,7 @@ class RecordQuality(Write):
 
     route = Route("POST", "/agent_instance/{agent_instance_id}/record_quality", "instances", AgentInstance)
     action = "agent_instances/record_quality"
+    row_type = AgentInstanceRow
     again = CHANGES_NOTHING
     must_be_declared: ClassVar[bool] = True
     """Refuse a name without a quality schema, as the API does."""
@@ -370,20 +350,13 @@ class RecordQuality(Write):
     name: Name
     payload: Annotated[dict[str, Any] | None, Kind(checks.json_object)] = None
 
-    def plan(self, ctx: Context) -> Plan:
-        """Plan to set, or with None to remove, a named quality payload of an instance."""
-        sent = self.checked()
-        key = self.key(sent)
+    def decide(self, ctx: Context, row: AgentInstanceRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Set, or with None remove, a named quality payload of an instance."""
+        if self.must_be_declared and _quality_type(ctx, row, self.name) is None:
+            shown = one_line(self.name, 60)
+            raise InvalidValue("name", f"the instance was registered without a quality schema called {shown!r}")
         admitted = ctx.admit(*sent["payload"]) if "payload" in sent else None
-
-        def decide(found: Found, now: str) -> Unit:
-            instance = expect(found, AgentInstanceRow, self.agent_instance_id)
-            if self.must_be_declared and _quality_type(ctx, instance, self.name) is None:
-                shown = one_line(self.name, 60)
-                raise InvalidValue("name", f"the instance was registered without a quality schema called {shown!r}")
-            return Unit(_quality_changes(ctx, instance, self.name, admitted, now), instance.id, key)
-
-        return plan_of_run(self.agent_instance_id, key, decide)
+        return _quality_changes(ctx, row, self.name, admitted, now)
 
 
 class RecordAnyQuality(RecordQuality):
@@ -468,7 +441,7 @@ class UpdateInstance(InstanceForUpdate, Write):
                 changes += _tagged(ctx, instance, tags, now)
             return Unit(tuple(changes), instance.id, key)
 
-        return plan_of_run(self.agent_instance_id, key, decide)
+        return Plan((self.agent_instance_id,), key, decide, instance_id=self.agent_instance_id)
 
 
 def _quality_changes(
@@ -561,7 +534,7 @@ class GetAgentContext(Operation):
         agent = ctx.row(AgentRow, instance.agent_id)
         schema = ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id)
         context = {
-            "instance": resources.plain(details_of(ctx.storage, instance, ctx.account)),
+            "instance": resources.plain(resource_of(ctx, instance)),
             "agent": resources.plain(resources.agent(agent, ctx.account)),
             "schema": resources.plain(resources.schema_version(schema, ctx.account)),
         }

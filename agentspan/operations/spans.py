@@ -1,12 +1,12 @@
 """Operations on agent spans, by id. Every rule of the state machine lies in model.spans."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self, cast
 
 from agentspan import ids, jsontext
 from agentspan.errors import RequiredValue
 from agentspan.model import sensitive, spans
-from agentspan.model.changes import Ref, Unit, Violation
+from agentspan.model.changes import Change, Ref, Unit, Violation
 from agentspan.model.resources import AgentSpan
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
 from agentspan.model.status import SPAN_STATUSES, FinishStatus, SpanStatus
@@ -14,13 +14,23 @@ from agentspan.operations import checks, envelopes, resources
 from agentspan.operations.checks import Json
 from agentspan.operations.context import Admitted, Context, Plan
 from agentspan.operations.envelopes import Envelope
-from agentspan.operations.operation import GetRow, Keyable, Kind, Listing, Mark, Operation, OwnId, Route, Time, Write
+from agentspan.operations.operation import (
+    ChangeRow,
+    GetRow,
+    Keyable,
+    Kind,
+    Listing,
+    Mark,
+    Operation,
+    OwnId,
+    Route,
+    Time,
+    Write,
+)
 from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import check_name, title_of
 from agentspan.storage.lookup import check_unused, expect
 from agentspan.storage.protocol import Found, Query
-
-NO_PAYLOAD = Json("{}", {})
 
 
 def _type_name(field: str, name: Any) -> Any:
@@ -73,11 +83,11 @@ class CreateSpan(SpanForCreate, Write):
     wraps = SpanForCreate
     shares = True
     first = ("schema_name", "id", "sensitive_encoding")
+    defaults: ClassVar[Mapping[str, Any]] = {"payload": Json("{}", {})}
 
     def plan(self, ctx: Context) -> Plan:
         """Plan to create a span in any status."""
         sent = self.checked()
-        sent.setdefault("payload", NO_PAYLOAD)
         key = self.key(sent)
         run_id, status, parent_id = sent["agent_instance_id"], sent["status"], sent.get("parent_span_id")
         text, plain, marks = ctx.admit(*sent["payload"])
@@ -145,7 +155,7 @@ def _error_in(payload: str) -> tuple[str | None, Any]:
     return (jsontext.text_of(result), result) if error_text(result) else (None, None)
 
 
-class Start(Write):
+class Start(ChangeRow):
     """Start what is pending.
 
     Attributes:
@@ -164,29 +174,22 @@ class StartSpan(Start):
     route = Route("POST", "/agent_spans/{agent_span_id}/start", "spans", AgentSpan)
     envelope = "Controlled"
     action = "agent_spans/start"
+    row_type = AgentSpanRow
     shares = True
 
     agent_span_id: str
 
-    def plan(self, ctx: Context) -> Plan:
-        """Plan to start a pending span."""
-        sent = self.checked()
-        key = self.key(sent)
-
-        def decide(found: Found, now: str) -> Unit:
-            span = expect(found, AgentSpanRow, self.agent_span_id)
-            times = spans.start(span, sent.get("timestamp"), now)
-            span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
-            payload = sensitive.read(span.payload)[0]
-            meaning = describe(span_type, span.schema_name, "active", payload, None, None, check=(False, False))
-            started_at, run_id = cast(str, times.started_at), span.agent_instance_id
-            move = spans.started(span.id, started_at=started_at, meaning=meaning, now=now, instance_id=run_id)
-            return Unit((move,), span.id, key)
-
-        return Plan((self.agent_span_id,), key, decide)
+    def decide(self, ctx: Context, row: AgentSpanRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Start a pending span."""
+        times = spans.start(row, sent.get("timestamp"), now)
+        span_type = ctx.registry_of(row.agent_instance_id).resolve(row.schema_name)
+        payload = sensitive.read(row.payload)[0]
+        meaning = describe(span_type, row.schema_name, "active", payload, None, None, check=(False, False))
+        started_at, run_id = cast(str, times.started_at), row.agent_instance_id
+        return [spans.started(row.id, started_at=started_at, meaning=meaning, now=now, instance_id=run_id)]
 
 
-class FinishSpan(Write):
+class FinishSpan(ChangeRow):
     """Finish a span.
 
     Attributes:
@@ -200,9 +203,11 @@ class FinishSpan(Write):
     route = Route("POST", "/agent_spans/{agent_span_id}/finish", "spans", AgentSpan)
     envelope = "Controlled"
     action = "agent_spans/finish"
+    row_type = AgentSpanRow
     shares = True
     may_wrap = may_be_empty = True
     first = ("timestamp", "sensitive_encoding")
+    defaults: ClassVar[Mapping[str, Any]] = {"status": "complete"}
 
     agent_span_id: str
     status: FinishStatus | None = None
@@ -210,29 +215,21 @@ class FinishSpan(Write):
     timestamp: Time = None
     sensitive_encoding: Mark = None
 
-    def plan(self, ctx: Context) -> Plan:
-        """Plan to finish a span."""
-        sent = self.checked()
-        wanted = sent.setdefault("status", "complete")
-        key = self.key(sent)
+    def decide(self, ctx: Context, row: AgentSpanRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Finish a span."""
+        status = sent["status"]
         text, result, marks = _admitted(ctx, sent)
-
-        def decide(found: Found, now: str) -> Unit:
-            span = expect(found, AgentSpanRow, self.agent_span_id)
-            times = spans.finish(span, wanted, sent.get("timestamp"), now)
-            span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
-            payload = sensitive.read(span.payload)[0]
-            check = (False, True)
-            meaning = describe(span_type, span.schema_name, wanted, payload, result, times.duration_ms, check=check)
-            ctx.check_strict(meaning.violations, span.schema_name)
-            move = spans.finished(span.id, wanted, text, times, meaning, now, span.agent_instance_id)
-            if spans.is_guess(span) and span.status == "cancelled":
-                move = spans.also_started(move, times.started_at)
-            if marks or sent.get("sensitive_encoding"):
-                move = spans.with_sensitive(move)
-            return Unit((move,), span.id, key)
-
-        return Plan((self.agent_span_id,), key, decide)
+        times = spans.finish(row, status, sent.get("timestamp"), now)
+        span_type = ctx.registry_of(row.agent_instance_id).resolve(row.schema_name)
+        payload = sensitive.read(row.payload)[0]
+        meaning = describe(span_type, row.schema_name, status, payload, result, times.duration_ms, check=(False, True))
+        ctx.check_strict(meaning.violations, row.schema_name)
+        move = spans.finished(row.id, status, text, times, meaning, now, row.agent_instance_id)
+        if spans.is_guess(row) and row.status == "cancelled":
+            move = spans.also_started(move, times.started_at)
+        if marks or sent.get("sensitive_encoding"):
+            move = spans.with_sensitive(move)
+        return [move]
 
 
 class GetSpan(GetRow):
