@@ -21,11 +21,9 @@ from agentspan.cli import main, reading, tree
 from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Pruned
-from agentspan.model.agent_resources import AgentVersion, AvailableActions, InstanceCounts
-from agentspan.model.pages import Pagination
-from agentspan.model.resources import SpanCounts
 from agentspan.operations import bulk, checks, schema_versions
 from agentspan.operations.facade import AgentInstances, Agents, AgentSchemaVersions, AgentSpans, AgentVersions
+from agentspan.operations.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
 from agentspan.recording.capture import capture, limits, plain
 from agentspan.recording.sinks import backlog
 from agentspan.schemas import conformance, meaning, schema_checks, span_types, templates

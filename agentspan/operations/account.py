@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from agentspan.errors import NotFound, RequiredValue
-from agentspan.model.pages import pagination
 from agentspan.model.rows import AgentRow
 from agentspan.operations import envelopes, resources
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.operation import PAGE_SIZE, Kind, Operation, Route
+from agentspan.operations.resources import pagination
 
 LOCAL = "local"
 """The name of the account and of its environment: a file has no other."""

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound, RequiredValue
-from agentspan.model import agents, resources
-from agentspan.model.agent_resources import Agent, AgentVersion
+from agentspan.model import agents
 from agentspan.model.changes import Applied, Change, Put, Remove, Unit
 from agentspan.model.rows import AgentRow, AgentVersionRow, ResourceType, Value
 from agentspan.model.status import AGENT_STATUSES
-from agentspan.operations import checks, envelopes
+from agentspan.operations import checks, envelopes, from_rows
 from agentspan.operations.context import ATTEMPTS, Context, Plan
-from agentspan.operations.details import instance_counts
 from agentspan.operations.envelopes import Envelope
+from agentspan.operations.from_rows import instance_counts
 from agentspan.operations.operation import (
     CHANGES_NOTHING,
     ChangeRow,
@@ -28,6 +27,7 @@ from agentspan.operations.operation import (
     Text,
     Write,
 )
+from agentspan.operations.resources import Agent, AgentVersion
 from agentspan.storage.lookup import check_unused, unique
 from agentspan.storage.protocol import Found, Query
 
@@ -202,7 +202,7 @@ class DeleteAgent(Operation):
 
     def __call__(self, ctx: Context) -> Envelope:
         """Delete it, and return the envelope of what it was."""
-        return envelopes.of_one(resources.plain(resources.agent(self.deleted(ctx), ctx.account)))
+        return envelopes.of_one(from_rows.plain(from_rows.agent(self.deleted(ctx), ctx.account)))
 
 
 _VERSIONS: tuple[ResourceType, ...] = ("agent_version", "agent_schema_version")

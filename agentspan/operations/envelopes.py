@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from agentspan.errors import AgentspanError, InvalidAction, ValidationErrors
-from agentspan.model import resources
 from agentspan.model.columns import put_values
-from agentspan.model.pages import pagination
 from agentspan.model.rows import (
     AgentSpanRow,
     Row,
 )
+from agentspan.operations import from_rows
 from agentspan.operations.context import Context, Done
-from agentspan.operations.details import resource_of, resources_of
+from agentspan.operations.from_rows import resource_of, resources_of
+from agentspan.operations.resources import pagination
 from agentspan.storage.protocol import CutRows, Rows
 
 Envelope = dict[str, Any]
@@ -91,7 +91,7 @@ def _place(page: Rows, sorting: str | None, offset: int, page_size: int) -> Enve
 
 def _resources(ctx: Context, rows: Sequence[Row], *, summaries: bool) -> list[Envelope]:
     if not isinstance(next(iter(rows), None), AgentSpanRow):
-        return [resources.plain(each) for each in resources_of(ctx, rows)]
+        return [from_rows.plain(each) for each in resources_of(ctx, rows)]
     spans = cast("Sequence[AgentSpanRow]", rows)
     purposes, account_id, piece_bytes = ctx.purposes_of(spans), ctx.account.id, ctx.piece_bytes
     return [
@@ -104,7 +104,7 @@ def details(ctx: Context, row: Row) -> Envelope:
     """Return one resource with all its fields."""
     if isinstance(row, AgentSpanRow):
         return span(row, ctx.account.id, ctx.purpose_of(row), piece_bytes=ctx.piece_bytes)
-    return resources.plain(resource_of(ctx, row))
+    return from_rows.plain(resource_of(ctx, row))
 
 
 _SPAN: Envelope = dict.fromkeys(
@@ -131,7 +131,7 @@ def span(
     Args:
         piece_bytes: bytes of payloads from which they stay text.
     """
-    size = resources.byte_size(row)
+    size = from_rows.byte_size(row)
     if piece_bytes is not None and size > piece_bytes:
         answer: Envelope = InPieces(_SPAN)
         put_values(row._replace(payload="{}", result_payload=None), answer)

@@ -8,20 +8,25 @@ from datetime import datetime
 from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from agentspan.journal import own_journals
-from agentspan.model import resources
-from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
 from agentspan.model.changes import Violation
-from agentspan.model.pages import Page, pagination
-from agentspan.model.resources import AgentInstance, AgentSpan, controlled
 from agentspan.model.rows import AgentSchemaVersionRow, Row
-from agentspan.model.score_resources import Score, score
 from agentspan.model.scores import Source
 from agentspan.model.status import AgentStatus, FinishStatus, InstanceStatus, Purpose, SpanStatus
-from agentspan.operations import agents, runs, schema_versions, scores, spans
+from agentspan.operations import agents, from_rows, runs, schema_versions, scores, spans
 from agentspan.operations.agents import ShowAgent
 from agentspan.operations.context import Context
-from agentspan.operations.details import resource_of, resources_of
+from agentspan.operations.from_rows import controlled, resource_of, resources_of, score
 from agentspan.operations.operation import GetRow, Listing, Write
+from agentspan.operations.resources import (
+    Agent,
+    AgentInstance,
+    AgentSchemaVersion,
+    AgentSpan,
+    AgentVersion,
+    Page,
+    Score,
+    pagination,
+)
 
 T = TypeVar("T")
 Time = datetime | str
@@ -235,7 +240,7 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         """
         done = runs.RegisterInstance(locals()).run(self._ctx)
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
-        return resources.registered(self._resource(done.row), resources.schema_version(version, self._ctx.account))
+        return from_rows.registered(self._resource(done.row), from_rows.schema_version(version, self._ctx.account))
 
     def start(
         self, agent_instance_id: str, timestamp: Time | None = None, idempotency_key: str | None = None
@@ -415,7 +420,7 @@ class Agents(ResourceOperations[Agent]):
             InvalidAction: it has instances; retire it instead.
         """
         row = agents.DeleteAgent(locals()).deleted(self._ctx)
-        return resources.agent(row, self._ctx.account)
+        return from_rows.agent(row, self._ctx.account)
 
     def list(
         self,

@@ -6,10 +6,9 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from agentspan import ids, jsontext
 from agentspan.errors import InvalidValue, RequiredValue
-from agentspan.model import instances, quality_scores, registration, resources
+from agentspan.model import instances, quality_scores, registration
 from agentspan.model.changes import Change, Move, Put, Remove, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
-from agentspan.model.resources import AgentInstance
 from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,
@@ -21,11 +20,11 @@ from agentspan.model.rows import (
 from agentspan.model.schema_versions import UNNAMED
 from agentspan.model.scores import scored
 from agentspan.model.status import INSTANCE_STATUSES, PURPOSES, FinishStatus, Purpose
-from agentspan.operations import checks, envelopes, schema_versions
+from agentspan.operations import checks, envelopes, from_rows, schema_versions
 from agentspan.operations.checks import inside
 from agentspan.operations.context import Admitted, Context, Plan
-from agentspan.operations.details import resource_of
 from agentspan.operations.envelopes import Envelope
+from agentspan.operations.from_rows import resource_of
 from agentspan.operations.operation import (
     CHANGES_NOTHING,
     ChangeRow,
@@ -42,6 +41,7 @@ from agentspan.operations.operation import (
     Time,
     Write,
 )
+from agentspan.operations.resources import AgentInstance
 from agentspan.operations.schema_versions import SchemaVersion
 from agentspan.operations.spans import Start
 from agentspan.recovery.closing_spans import Closer
@@ -534,9 +534,9 @@ class GetAgentContext(Operation):
         agent = ctx.row(AgentRow, instance.agent_id)
         schema = ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id)
         context = {
-            "instance": resources.plain(resource_of(ctx, instance)),
-            "agent": resources.plain(resources.agent(agent, ctx.account)),
-            "schema": resources.plain(resources.schema_version(schema, ctx.account)),
+            "instance": from_rows.plain(resource_of(ctx, instance)),
+            "agent": from_rows.plain(from_rows.agent(agent, ctx.account)),
+            "schema": from_rows.plain(from_rows.schema_version(schema, ctx.account)),
         }
         rows = each_span_of(ctx.storage, instance.id)
         purpose, piece_bytes = instance.purpose, ctx.piece_bytes

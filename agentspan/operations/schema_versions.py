@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from agentspan import jsontext
 from agentspan.errors import InvalidValue
 from agentspan.model import schema_versions
-from agentspan.model.agent_resources import AgentSchemaVersion
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
 from agentspan.model.schema_versions import SchemaFields
@@ -16,6 +15,7 @@ from agentspan.operations import checks
 from agentspan.operations.checks import inside
 from agentspan.operations.context import Context, Plan
 from agentspan.operations.operation import Fields, GetRow, Keyable, Kind, Listing, Route, Write
+from agentspan.operations.resources import AgentSchemaVersion
 from agentspan.schemas.span_types import REGISTRY, check_name, check_quality_schemas, check_span_type_schemas
 from agentspan.schemas.unusable import TEMPLATES, Unusable
 from agentspan.storage.lookup import expect, unique

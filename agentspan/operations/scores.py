@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from agentspan.errors import InvalidValue, UnexpectedRefType
-from agentspan.model import resources
 from agentspan.model.changes import Put, Ref, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, ScoreRow
-from agentspan.model.score_resources import Score, score
 from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Judgement, Source, counting, judgement, scored
-from agentspan.operations import checks, envelopes
+from agentspan.operations import checks, envelopes, from_rows
 from agentspan.operations.context import Context, Plan
 from agentspan.operations.envelopes import Envelope
+from agentspan.operations.from_rows import score
 from agentspan.operations.operation import Kind, Operation, Route, Write
+from agentspan.operations.resources import Score
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found
 from agentspan.storage.scores import history
@@ -96,7 +96,7 @@ class RecordScore(Write):
         """Add it, and return its envelope."""
         row = self.run(ctx).row
         assert isinstance(row, ScoreRow)
-        return envelopes.of_one(resources.plain(score(row)))
+        return envelopes.of_one(from_rows.plain(score(row)))
 
 
 class ScoreInstance(RecordScore):
@@ -146,7 +146,7 @@ class ListScores(Operation):
 
     def __call__(self, ctx: Context) -> Envelope:
         """Return the envelope of the scores."""
-        return envelopes.of_all([resources.plain(score(row)) for row in self.rows(ctx)])
+        return envelopes.of_all([from_rows.plain(score(row)) for row in self.rows(ctx)])
 
 
 class ListInstanceScores(ListScores):

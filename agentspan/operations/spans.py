@@ -7,7 +7,6 @@ from agentspan import ids, jsontext
 from agentspan.errors import RequiredValue
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Change, Ref, Unit, Violation
-from agentspan.model.resources import AgentSpan
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
 from agentspan.model.status import SPAN_STATUSES, FinishStatus, SpanStatus
 from agentspan.operations import checks, envelopes, resources
@@ -27,6 +26,7 @@ from agentspan.operations.operation import (
     Time,
     Write,
 )
+from agentspan.operations.resources import AgentSpan
 from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import check_name, title_of
 from agentspan.storage.lookup import check_unused, expect

@@ -8,13 +8,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, SkipJsonSchema, models_json_schema
 
 from agentspan import __version__
-from agentspan.model import agent_resources, pages, resources, score_resources, status
-from agentspan.model.agent_resources import AgentSchemaVersion
-from agentspan.model.pages import Pagination
-from agentspan.model.resources import Control
-from agentspan.operations import resources as operations_resources
+from agentspan.model import status
+from agentspan.operations import resources
 from agentspan.operations.bulk import RunBulk
 from agentspan.operations.operation import Listing, Operation, Write
+from agentspan.operations.resources import AgentSchemaVersion, Control, Pagination
 from agentspan.serve import examples
 from agentspan.serve.bodies import MODELS, about, attributes, body_model, query_model
 from agentspan.serve.router import OPERATIONS, PREFIX
@@ -486,7 +484,6 @@ def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
 
 def _of_resources() -> Iterator[type[BaseModel]]:
     yield from (*ENVELOPES.values(), Sorting, ContextBody, FieldError, Error)
-    for module in (pages, agent_resources, resources, score_resources, operations_resources):
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, BaseModel):
-                yield value
+    for value in vars(resources).values():
+        if isinstance(value, type) and issubclass(value, BaseModel):
+            yield value
