@@ -94,7 +94,7 @@ class Keyable(Fields):
     """Fields with an idempotency key, which is the last of them unless a class declares it.
 
     Attributes:
-        again: what the same request with the same key does.
+        again: what the same request with the same key does, for the description of the key.
     """
 
     again: ClassVar[str] = "succeeds again"
@@ -108,7 +108,7 @@ class Operation(Fields):
     Attributes:
         route: where it is found over HTTP.
         summary: one line for people; the first sentence of the docstring when left out.
-        envelope: the name of the model around the resource in the answer in serve.openapi.
+        envelope: the name of the model around the resource in the answer (one of serve.openapi.ENVELOPES).
         action: its name in bulk requests and for idempotency keys, such as `agent_spans/finish`.
         writes: whether it may change something.
         reads: whether it reads the storage.
@@ -120,7 +120,7 @@ class Operation(Fields):
         may_wrap: whether fields may come in `details`, as those of a creation do.
         body_name: the name of the body's model in the document, where several operations share it.
         first: fields that are checked before the others.
-        defaults: what fields mean that are left out, where that belongs to the request; as the operation uses them.
+        defaults: values of fields that are left out, as their checks would return them; part of the request's hash.
         ids: the fields in the path.
         required: other fields without a default.
     """

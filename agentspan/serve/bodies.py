@@ -58,7 +58,6 @@ class Invalid(Exception):
 
 # Models
 
-
 MODELS: dict[str, type[BaseModel]] = {}
 """Those that are made, by name."""
 
@@ -187,6 +186,7 @@ class BodyReader:
         wraps = operation.wraps is not None
         self._has_details = wraps or operation.may_wrap
         self._fields = frozenset({KEY} if wraps else operation.fields)
+        self._is_keyable = issubclass(operation, Keyable)
 
     def checked(self, body: bytes) -> Any:
         """Return a small body as JSON of the right form.
@@ -251,7 +251,7 @@ class BodyReader:
         fields = {**details, **said, **ids}
         if key is not None:
             fields[KEY] = key
-        if keys:
+        if keys and self._is_keyable:
             fields[KEY] = _header(keys, fields.get(KEY))
         outer = said if key is None and not keys else {*said, KEY}
         return Sent(fields, details.keys() - outer)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentspan.serve import otlp_routes
 from agentspan.serve.access_token import AccessToken
-from agentspan.serve.paths import is_api
+from agentspan.serve.paths import is_api, is_otlp_path
 from agentspan.serve.responses import refuse, refuse_guess
 from agentspan.serve.upkeep import Adopting
 from agentspan.tuning import STANDARD
@@ -101,7 +101,7 @@ class GuardMiddleware:
             await _in_form(scope, refuse("bad_request", "there is more than one Host header"))(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        is_otlp = otlp_routes.is_otlp(scope)
+        is_otlp = is_otlp_path(scope)
         is_wrong_type = _writes(scope) and not (_is_otlp_type(headers) if is_otlp else _is_json(headers))
         max_body = otlp_routes.MAX_BODY if is_otlp else self._max_body
         refused = self._refusal(scope, headers, max_body, is_wrong_type=is_wrong_type, is_otlp=is_otlp)
@@ -226,7 +226,7 @@ def _is_of_a_page(scope: Scope, headers: dict[bytes, bytes]) -> bool:
 
 def _in_form(scope: Scope, refused: Response) -> Response:
     """Return an error in the form that the client reads."""
-    return otlp_routes.as_status(scope, refused) if otlp_routes.is_otlp(scope) else refused
+    return otlp_routes.as_status(scope, refused) if is_otlp_path(scope) else refused
 
 
 def _is_otlp_type(headers: dict[bytes, bytes]) -> bool:
