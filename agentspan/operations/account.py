@@ -133,7 +133,7 @@ class CountAlerts(Operation):
         return {"status": "success", "count": 0}
 
 
-class Short(Operation):
+class ShortList(Operation):
     """A list of at most one item. Its order has no effect."""
 
     envelope = "Many"
@@ -162,7 +162,7 @@ class Short(Operation):
         }
 
 
-class ListEnvironments(Short):
+class ListEnvironments(ShortList):
     """List environments."""
 
     route = Route("GET", "/environment", "account", resources.Environment)
@@ -174,7 +174,7 @@ class ListEnvironments(Short):
         return [*super().items(ctx), _environment(ctx)]
 
 
-class ListAgentDeployments(Short):
+class ListAgentDeployments(ShortList):
     """List deployments of agents."""
 
     route = Route("GET", "/agent_deployment", "account", resources.AgentDeployment)
@@ -187,7 +187,7 @@ class ListAgentDeployments(Short):
         return [_deployment(ctx, agent)]
 
 
-class ListRiskProfiles(Short):
+class ListRiskProfiles(ShortList):
     """List risk profiles."""
 
     route = Route("GET", "/risk_profile", "account", resources.Nothing)
@@ -196,7 +196,7 @@ class ListRiskProfiles(Short):
     sorting: str | None = None
 
 
-class ListApiTokens(Short):
+class ListApiTokens(ShortList):
     """List tokens."""
 
     route = Route("GET", "/api_token", "account", resources.Nothing)
@@ -204,7 +204,7 @@ class ListApiTokens(Short):
     account_id: str | None = None
 
 
-class ListAdminUsers(Short):
+class ListAdminUsers(ShortList):
     """List users."""
 
     route = Route("GET", "/admin_user", "account", resources.Nothing)

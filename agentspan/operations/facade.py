@@ -15,7 +15,7 @@ from agentspan.model.status import AgentStatus, FinishStatus, InstanceStatus, Pu
 from agentspan.operations import agents, from_rows, runs, schema_versions, scores, spans
 from agentspan.operations.agents import ShowAgent
 from agentspan.operations.context import Context
-from agentspan.operations.from_rows import controlled, resource_of, resources_of, score
+from agentspan.operations.from_rows import resource_of, resources_of, score
 from agentspan.operations.operation import GetRow, Listing, Write
 from agentspan.operations.resources import (
     Agent,
@@ -25,7 +25,9 @@ from agentspan.operations.resources import (
     AgentVersion,
     Page,
     Score,
+    controlled,
     pagination,
+    registered,
 )
 
 T = TypeVar("T")
@@ -240,7 +242,7 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         """
         done = runs.RegisterInstance(locals()).run(self._ctx)
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
-        return from_rows.registered(self._resource(done.row), from_rows.schema_version(version, self._ctx.account))
+        return registered(self._resource(done.row), from_rows.schema_version(version, self._ctx.account))
 
     def start(
         self, agent_instance_id: str, timestamp: Time | None = None, idempotency_key: str | None = None

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -28,9 +28,7 @@ from agentspan.operations.resources import (
     AgentSchemaVersion,
     AgentSpan,
     AgentVersion,
-    Answered,
     AvailableActions,
-    Control,
     CostBreakdown,
     InstanceCounts,
     Score,
@@ -41,13 +39,14 @@ from agentspan.storage.scanning import count
 from agentspan.storage.scores import said_of
 from agentspan.storage.sums import sums_of
 
-A = TypeVar("A", bound=Answered)
 NO_MODEL = "unknown"
 """The name under which CostBreakdown counts the cost of spans that have no label."""
 
 
 def resource_of(ctx: Context, row: Row) -> Any:
     """Return the resource of a row with all its fields."""
+    if isinstance(row, AgentSpanRow):
+        return span(row, ctx.account, ctx.purpose_of(row))
     if isinstance(row, AgentInstanceRow):
         return details_of(ctx.storage, row, ctx.account)
     if isinstance(row, AgentRow):
@@ -166,19 +165,6 @@ def instance(
         span_schema_counts=None if types is None else dict(types),
         **values,
     )
-
-
-def controlled(resource: A, reason: str | None) -> A:
-    """Add the request to stop to the answer of a write, if its instance was terminated for this reason."""
-    if reason is not None:
-        resource._control = Control(reason=reason)
-    return resource
-
-
-def registered(resource: AgentInstance, version: AgentSchemaVersion) -> AgentInstance:
-    """Add the schema version to the answer of a registration."""
-    resource._schema_version = version
-    return resource
 
 
 def agent(

@@ -10,6 +10,7 @@ from agentspan.model.scores import Source
 from agentspan.model.status import AgentStatus, InstanceStatus, Purpose, SpanStatus
 
 T = TypeVar("T")
+A = TypeVar("A", bound="Answered")
 
 
 class Resource(BaseModel):
@@ -266,6 +267,19 @@ class AgentInstance(Answered):
     def agent_schema_version(self) -> "AgentSchemaVersion | None":
         """The schema version that it was registered with, in the answer of `register`; else None."""
         return self._schema_version
+
+
+def controlled(resource: A, reason: str | None) -> A:
+    """Add the request to stop to the answer of a write, if its instance was terminated for this reason."""
+    if reason is not None:
+        resource._control = Control(reason=reason)
+    return resource
+
+
+def registered(resource: AgentInstance, version: "AgentSchemaVersion") -> AgentInstance:
+    """Add the schema version to the answer of a registration."""
+    resource._schema_version = version
+    return resource
 
 
 class InstanceCounts(Resource):
