@@ -11,7 +11,7 @@ from agentspan.model.rows import AgentRow
 from agentspan.operations import envelopes, resources
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
-from agentspan.operations.operation import PAGE_SIZE, Kind, Operation, Route
+from agentspan.operations.operation import PAGE_SIZE, Check, Operation, Route
 from agentspan.operations.resources import pagination
 
 LOCAL = "local"
@@ -42,7 +42,7 @@ class GeneratePfids(Operation):
     summary = "Generate ids"
     has_body = may_be_empty = True
 
-    count: Annotated[int, Kind(None, {"ge": 1, "le": MAX_PFIDS})] = 1
+    count: Annotated[int, Check(None, {"ge": 1, "le": MAX_PFIDS})] = 1
 
     def __call__(self, ctx: Context) -> Envelope:
         """Return the envelope of fresh ids."""

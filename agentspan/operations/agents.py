@@ -15,10 +15,10 @@ from agentspan.operations.from_rows import instance_counts
 from agentspan.operations.operation import (
     CHANGES_NOTHING,
     ChangeRow,
+    Check,
     Fields,
     GetRow,
     Keyable,
-    Kind,
     Listing,
     Name,
     Operation,
@@ -108,7 +108,7 @@ class AgentForUpdate(Fields):
         risk_profile_id: kept as it is.
     """
 
-    name: Annotated[str | None, Kind(checks.required_text)] = None
+    name: Annotated[str | None, Check(checks.required_text)] = None
     description: Text = None
     owner_person_id: Text = None
     team_id: Text = None

@@ -10,7 +10,7 @@ from agentspan.operations import agents, envelopes, runs, scores, spans
 from agentspan.operations.checks import MAX_KEY, as_sent
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
-from agentspan.operations.operation import KEY, Fields, Kind, Operation, Route
+from agentspan.operations.operation import KEY, Check, Fields, Operation, Route
 from agentspan.storage.protocol import Storage
 
 MIN_KEY = 8
@@ -48,8 +48,8 @@ class BulkItem(Fields):
 
     others: ClassVar[Literal["ignore", "allow", "forbid"]] = "allow"
 
-    _type: Annotated[str, Kind(None, {"json_schema_extra": {"enum": [*BULK]}})]
-    idempotency_key: Annotated[str, Kind(None, {"min_length": MIN_KEY, "max_length": MAX_KEY})]
+    _type: Annotated[str, Check(None, {"json_schema_extra": {"enum": [*BULK]}})]
+    idempotency_key: Annotated[str, Check(None, {"min_length": MIN_KEY, "max_length": MAX_KEY})]
 
 
 class RunBulk(Operation):
@@ -65,7 +65,7 @@ class RunBulk(Operation):
     body_name = "Bulk"
     has_body = checks_body = True
 
-    items: Annotated[list[BulkItem], Kind(None, {"min_length": 1, "max_length": MAX_ITEMS, "fail_fast": True})]
+    items: Annotated[list[BulkItem], Check(None, {"min_length": 1, "max_length": MAX_ITEMS, "fail_fast": True})]
 
 
 class Item(NamedTuple):

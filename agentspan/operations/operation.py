@@ -24,8 +24,8 @@ KEY = "idempotency_key"
 CHANGES_NOTHING = "changes nothing"
 
 
-class Kind(NamedTuple):
-    """How a field is checked.
+class Check(NamedTuple):
+    """How a field is checked. It stands in the field's annotation.
 
     Attributes:
         check: returns the value as the operation uses it, or raises the API's error; it receives the field's name and
@@ -37,14 +37,14 @@ class Kind(NamedTuple):
     limits: Mapping[str, Any] = {}
 
 
-Text = Annotated[str | None, Kind(checks.text)]
-Name = Annotated[str, Kind(checks.required_text)]
-Time = Annotated[str | None, Kind(checks.timestamp)]
-OwnId = Annotated[str | None, Kind(checks.own_id)]
+Text = Annotated[str | None, Check(checks.text)]
+Name = Annotated[str, Check(checks.required_text)]
+Time = Annotated[str | None, Check(checks.timestamp)]
+OwnId = Annotated[str | None, Check(checks.own_id)]
 """A PFID of the client's own."""
-Mark = Annotated[bool | None, Kind(checks.mark)]
-Tags = Annotated[list[str] | None, Kind(None, {"max_length": 100, "fail_fast": True})]
-IdempotencyKey = Annotated[str | None, Kind(None, {"max_length": checks.MAX_KEY})]
+Mark = Annotated[bool | None, Check(checks.mark)]
+Tags = Annotated[list[str] | None, Check(None, {"max_length": 100, "fail_fast": True})]
+IdempotencyKey = Annotated[str | None, Check(None, {"max_length": checks.MAX_KEY})]
 
 
 class Route(NamedTuple):
@@ -70,7 +70,7 @@ class Fields:
 
     Attributes:
         fields: the annotations by name, in the order of the OpenAPI document.
-        others: what becomes of other fields over HTTP.
+        others: what a body over HTTP does with other fields: ignores them, keeps them, or is refused.
     """
 
     fields: ClassVar[Mapping[str, Any]] = {}
@@ -83,7 +83,7 @@ class Fields:
             for name, annotation in get_annotations(base).items():
                 origin: Any = get_origin(annotation)
                 if origin is not ClassVar:
-                    found.pop(name, None)  # what is declared again stands where it is declared again
+                    found.pop(name, None)  # declared again, it takes its new place
                     found[name] = annotation
         if KEY in found and KEY not in get_annotations(cls):
             found[KEY] = found.pop(KEY)
@@ -117,7 +117,7 @@ class Operation(Fields):
         may_be_empty: whether the body may be left out.
         checks_body: whether it checks the form of its body itself.
         wraps: the class of the fields that come in `details` of the body.
-        may_wrap: whether fields may come in `details`, as those of a creation do.
+        may_wrap: whether fields may come in `details` or beside it.
         body_name: the name of the body's model in the document, where several operations share it.
         first: fields that are checked before the others.
         defaults: values of fields that are left out, as their checks would return them; part of the request's hash.
@@ -200,8 +200,7 @@ class Operation(Fields):
 
 
 def _check(annotation: Any) -> Callable[[str, Any], Any] | None:
-    kinds = [each for each in get_args(annotation) if isinstance(each, Kind)]
-    return kinds[0].check if kinds else None
+    return next((each.check for each in get_args(annotation) if isinstance(each, Check)), None)
 
 
 class Write(Keyable, Operation):

@@ -28,10 +28,10 @@ from agentspan.operations.from_rows import resource_of
 from agentspan.operations.operation import (
     CHANGES_NOTHING,
     ChangeRow,
+    Check,
     Fields,
     GetRow,
     IdempotencyKey,
-    Kind,
     Listing,
     Name,
     Operation,
@@ -348,7 +348,7 @@ class RecordQuality(ChangeRow):
 
     agent_instance_id: str
     name: Name
-    payload: Annotated[dict[str, Any] | None, Kind(checks.json_object)] = None
+    payload: Annotated[dict[str, Any] | None, Check(checks.json_object)] = None
 
     def decide(self, ctx: Context, row: AgentInstanceRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
         """Set, or with None remove, a named quality payload of an instance."""

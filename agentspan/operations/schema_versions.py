@@ -14,7 +14,7 @@ from agentspan.model.texts import check_text
 from agentspan.operations import checks
 from agentspan.operations.checks import inside
 from agentspan.operations.context import Context, Plan
-from agentspan.operations.operation import Fields, GetRow, Keyable, Kind, Listing, Route, Write
+from agentspan.operations.operation import Check, Fields, GetRow, Keyable, Listing, Route, Write
 from agentspan.operations.resources import AgentSchemaVersion
 from agentspan.schemas.span_types import REGISTRY, check_name, check_quality_schemas, check_span_type_schemas
 from agentspan.schemas.unusable import TEMPLATES, Unusable
@@ -182,7 +182,7 @@ class QualitySchema(UnnamedQualitySchema):
     name: str
 
 
-FIRST_ONLY = Kind(None, {"fail_fast": True})
+FIRST_ONLY = Check(None, {"fail_fast": True})
 """Of the wrong items of a list only the first is named. To name three million took 5 GB and 17 s."""
 
 

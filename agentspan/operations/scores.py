@@ -11,14 +11,14 @@ from agentspan.operations import checks, envelopes, from_rows
 from agentspan.operations.context import Context, Plan
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.from_rows import score
-from agentspan.operations.operation import Kind, Operation, Route, Write
+from agentspan.operations.operation import Check, Operation, Route, Write
 from agentspan.operations.resources import Score
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found
 from agentspan.storage.scores import history
 
 Target = AgentInstanceRow | AgentSpanRow
-Word = Annotated[str | None, Kind(None, {"max_length": MAX_NAME})]
+Word = Annotated[str | None, Check(None, {"max_length": MAX_NAME})]
 
 
 class RecordScore(Write):
@@ -45,10 +45,10 @@ class RecordScore(Write):
     target: ClassVar[str]
     """The field with the id of what is judged."""
 
-    name: Annotated[str, Kind(None, {"max_length": MAX_NAME})]
+    name: Annotated[str, Check(None, {"max_length": MAX_NAME})]
     value: bool | float | None = None
     label: Word = None
-    explanation: Annotated[str | None, Kind(None, {"max_length": MAX_EXPLANATION})] = None
+    explanation: Annotated[str | None, Check(None, {"max_length": MAX_EXPLANATION})] = None
     source: Source | None = None
     identifier: Word = None
     withdraw: bool | None = None

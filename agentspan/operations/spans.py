@@ -15,9 +15,9 @@ from agentspan.operations.context import Admitted, Context, Plan
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.operation import (
     ChangeRow,
+    Check,
     GetRow,
     Keyable,
-    Kind,
     Listing,
     Mark,
     Operation,
@@ -58,10 +58,10 @@ class SpanForCreate(Keyable):
     again: ClassVar[str] = "answers with the span as it is now"
 
     agent_instance_id: str
-    schema_name: Annotated[str, Kind(_type_name)]
+    schema_name: Annotated[str, Check(_type_name)]
     status: SpanStatus
-    payload: Annotated[dict[str, Any], Kind(checks.json_object)] = {}  # noqa: RUF012
-    result_payload: Annotated[Any, Kind(checks.json_value)] = None
+    payload: Annotated[dict[str, Any], Check(checks.json_object)] = {}  # noqa: RUF012
+    result_payload: Annotated[Any, Check(checks.json_value)] = None
     id: OwnId = None
     parent_span_id: str | None = None
     started_at: Time = None
@@ -211,7 +211,7 @@ class FinishSpan(ChangeRow):
 
     agent_span_id: str
     status: FinishStatus | None = None
-    result_payload: Annotated[Any, Kind(checks.json_value)] = None
+    result_payload: Annotated[Any, Check(checks.json_value)] = None
     timestamp: Time = None
     sensitive_encoding: Mark = None
 

@@ -22,7 +22,7 @@ from starlette.responses import Response
 from agentspan.errors import InvalidValue
 from agentspan.jsontext import structure
 from agentspan.operations import checks
-from agentspan.operations.operation import KEY, PAGING, Fields, Keyable, Kind, Listing, Operation
+from agentspan.operations.operation import KEY, PAGING, Check, Fields, Keyable, Listing, Operation
 from agentspan.serve.responses import refuse
 
 MAX_PARTS = 300_000
@@ -115,8 +115,7 @@ def _member(name: str) -> str:
 
 def _made(name: str, annotation: Any, default: Any, **options: Any) -> tuple[Any, Any]:
     """Return the type of a field of a model, and what pydantic is told of it."""
-    kinds = [each for each in get_args(annotation) if isinstance(each, Kind)]
-    options |= kinds[0].limits if kinds else {}
+    options |= next((each.limits for each in get_args(annotation) if isinstance(each, Check)), {})
     if _member(name) != name:
         options["alias"] = name
     field = Field(default_factory=dict, **options) if default == {} else Field(default, **options)

@@ -40,10 +40,10 @@ THREAD_SLICE_S = 0.1
 
 class _Waiting(NamedTuple):
     operation: Work
-    is_long: bool
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
+    is_long: bool = False
 
 
 class Writes(Protocol):
@@ -84,7 +84,7 @@ class WriteQueue:
         if len(self._queue) >= self._most_waiting and self._busy.locked():
             raise DatabaseBusy("too many requests wait for the database")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(operation, is_long, time.monotonic() + self._wait_s, loop, loop.create_future())
+        waiting = _Waiting(operation, time.monotonic() + self._wait_s, loop, loop.create_future(), is_long)
         self._queue.append(waiting)
         # Only now, behind the append: a thread that is done looks at the queue again.
         if self._next is not loop and not self._busy.locked():
@@ -226,13 +226,6 @@ GROUP_WAIT_S = 0.25
 """Seconds that a group may wait for a lock, before each of its writes waits alone."""
 
 
-class _Asking(NamedTuple):
-    operation: Work
-    deadline: float
-    loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Any]"
-
-
 class ConcurrentWrites:
     """Runs the write operations of one storage, begun in the order in which they came (see Writes).
 
@@ -246,8 +239,8 @@ class ConcurrentWrites:
         self._context = context
         self._wait_s = wait_s
         self._most = context.storage.capabilities().concurrency
-        self._alone: deque[_Asking] = deque()
-        self._sharing: deque[tuple[_Asking, Write]] = deque()
+        self._alone: deque[_Waiting] = deque()
+        self._sharing: deque[tuple[_Waiting, Write]] = deque()
         self._crew = Crew(self._most, self._run_one, tuning.idle_thread_s)
         self._groups = Crew(min(GROUPS, self._most), self._run_group, tuning.idle_thread_s)
         self._lock = threading.Lock()
@@ -260,7 +253,7 @@ class ConcurrentWrites:
             DatabaseBusy: its turn did not come in time, or other writers held a lock for too long; nothing is stored.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Asking(operation, time.monotonic() + self._wait_s, loop, loop.create_future())
+        waiting = _Waiting(operation, time.monotonic() + self._wait_s, loop, loop.create_future())
         with self._lock:
             if self._waiting >= self._most_waiting:
                 raise DatabaseBusy("too many requests wait for the database")
@@ -279,7 +272,7 @@ class ConcurrentWrites:
             with self._lock:
                 self._waiting -= 1
 
-    def _run_alone(self, waiting: _Asking) -> None:
+    def _run_alone(self, waiting: _Waiting) -> None:
         self._alone.append(waiting)
         self._crew.call()
 
@@ -297,9 +290,9 @@ class ConcurrentWrites:
         """Run the operations that wait; those that were refused, or all of them where the commit failed, run alone."""
         context = self._context.within(self._context.storage)
         context.wait_s = GROUP_WAIT_S
-        group: list[_Asking] = []
+        group: list[_Waiting] = []
         plans: list[Plan] = []
-        answers: list[tuple[_Asking, Envelope | Exception]] = []
+        answers: list[tuple[_Waiting, Envelope | Exception]] = []
         for waiting, write in self._next_group():
             try:
                 self._left_s(waiting)
@@ -320,14 +313,14 @@ class ConcurrentWrites:
                 answers.append((waiting, answer))
         _answer_all(answers)
 
-    def _next_group(self) -> Iterator[tuple[_Asking, Write]]:
+    def _next_group(self) -> Iterator[tuple[_Waiting, Write]]:
         for _ in range(MOST_TOGETHER):
             try:
                 yield self._sharing.popleft()
             except IndexError:
                 return
 
-    def _left_s(self, waiting: _Asking) -> float:
+    def _left_s(self, waiting: _Waiting) -> float:
         """Return how long a request may wait now.
 
         Raises:
@@ -351,9 +344,9 @@ def _carried_out(context: Context, plans: Sequence[Plan]) -> list[Done | Excepti
         return [None] * len(plans)
 
 
-def _answer_all(answers: Sequence[tuple[_Asking, Envelope | Exception]]) -> None:
+def _answer_all(answers: Sequence[tuple[_Waiting, Envelope | Exception]]) -> None:
     """Give requests their answers, on the event loop of each."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Asking, Envelope | Exception]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Waiting, Envelope | Exception]]] = {}
     for waiting, answer in answers:
         by_loop.setdefault(waiting.loop, []).append((waiting, answer))
     for loop, some in by_loop.items():
@@ -363,7 +356,7 @@ def _answer_all(answers: Sequence[tuple[_Asking, Envelope | Exception]]) -> None
             pass
 
 
-def _deliver(answers: Sequence[tuple[_Asking, Envelope | Exception]]) -> None:
+def _deliver(answers: Sequence[tuple[_Waiting, Envelope | Exception]]) -> None:
     for waiting, answer in answers:
         deliver(waiting.future, answer)
 
