@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentspan import forks
 from agentspan.errors import InvalidValue
+from agentspan.operations.checks import MAX_PFIDS, timestamp
 from agentspan.operations.checks import count as count_of
-from agentspan.operations.checks import timestamp
 from agentspan.operations.context import Context
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.configured import chosen
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
         AgentVersions,
         Scores,
     )
-
-
-MAX_PFIDS = 1000
 
 
 class Database:

@@ -15,7 +15,7 @@ import click
 import pytest
 
 import agentspan
-from agentspan import database, errors, testing
+from agentspan import errors, testing
 from agentspan.analysis import search, tree_folding
 from agentspan.cli import main, reading, tree
 from agentspan.maintenance import prune
@@ -278,7 +278,7 @@ LIMITS = [
     (checks, "MAX_PAGE", "page"),
     (bulk, "MAX_ITEMS", "items of `bulk`"),
     (bulk, "MIN_KEY", "items of `bulk`"),
-    (database, "MAX_PFIDS", "ids of `pfids`"),
+    (checks, "MAX_PFIDS", "ids of `pfids`"),
     (span_types, "MAX_QUALITY_SCHEMAS", "quality schemas"),
     (span_types, "MAX_NAME", "`schema_name`"),
     (span_types, "MAX_NAME", "an agent's name"),

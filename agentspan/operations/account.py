@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from agentspan.errors import NotFound, RequiredValue
 from agentspan.model.rows import AgentRow
-from agentspan.operations import envelopes, resources
+from agentspan.operations import checks, envelopes, resources
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.operation import PAGE_SIZE, Check, Operation, Route
@@ -16,48 +16,58 @@ from agentspan.operations.resources import pagination
 
 LOCAL = "local"
 """The name of the account and of its environment: a file has no other."""
-MAX_PFIDS = 1000
 
 
-class Ping(Operation):
-    """Check the token."""
+class OfAccount(Operation):
+    """An operation that returns one resource, which is made of the account that is known."""
 
     reads = False
-    route = Route("GET", "/ping", "service", resources.Pong)
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return the resource."""
+        raise NotImplementedError
 
     def __call__(self, ctx: Context) -> Envelope:
-        """Return the envelope of the account's id."""
-        return envelopes.of_one({"account_id": ctx.account.id})
+        """Return the envelope of the resource."""
+        return envelopes.of_one(self.details(ctx))
 
 
-class GeneratePfids(Operation):
+class Ping(OfAccount):
+    """Check the token."""
+
+    route = Route("GET", "/ping", "service", resources.Pong)
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return the account's id."""
+        return {"account_id": ctx.account.id}
+
+
+class GeneratePfids(OfAccount):
     """Ask for ids.
 
     Attributes:
         count: how many.
     """
 
-    reads = False
     route = Route("POST", "/pfid/generate", "service", resources.Pfids)
     summary = "Generate ids"
     has_body = may_be_empty = True
 
-    count: Annotated[int, Check(None, {"ge": 1, "le": MAX_PFIDS})] = 1
+    count: Annotated[int, Check(None, {"ge": 1, "le": checks.MAX_PFIDS})] = 1
 
-    def __call__(self, ctx: Context) -> Envelope:
-        """Return the envelope of fresh ids."""
-        return envelopes.of_one({"pfids": [ctx.ids.new() for _ in range(int(self.count))]})
+    def details(self, ctx: Context) -> Envelope:
+        """Return fresh ids."""
+        return {"pfids": [ctx.ids.new() for _ in range(int(self.count))]}
 
 
-class GetAccount(Operation):
+class GetAccount(OfAccount):
     """Get the account."""
 
-    reads = False
     route = Route("GET", "/account", "account", resources.Account)
 
-    def __call__(self, ctx: Context) -> Envelope:
-        """Return the envelope of the account."""
-        return envelopes.of_one({"type": "account", "id": ctx.account.id, "name": LOCAL, **_times(ctx)})
+    def details(self, ctx: Context) -> Envelope:
+        """Return the account."""
+        return {"type": "account", "id": ctx.account.id, "name": LOCAL, **_times(ctx)}
 
 
 class GetAccountById(GetAccount):
@@ -67,55 +77,52 @@ class GetAccountById(GetAccount):
 
     account_id: str
 
-    def __call__(self, ctx: Context) -> Envelope:
-        """Return the envelope of the account."""
+    def details(self, ctx: Context) -> Envelope:
+        """Return the account."""
         _check_account(ctx, self.account_id)
-        return super().__call__(ctx)
+        return super().details(ctx)
 
 
-class GetEnvironment(Operation):
+class GetEnvironment(OfAccount):
     """Get an environment."""
 
-    reads = False
     route = Route("GET", "/environment/{environment_id}", "account", resources.Environment)
 
     environment_id: str
 
-    def __call__(self, ctx: Context) -> Envelope:
-        """Return the envelope of the environment."""
+    def details(self, ctx: Context) -> Envelope:
+        """Return the environment."""
         ctx.check_environment(self.environment_id)
-        return envelopes.of_one(_environment(ctx))
+        return _environment(ctx)
 
 
-class ShowEnvironment(Operation):
+class ShowEnvironment(OfAccount):
     """Show an environment."""
 
-    reads = False
     route = Route("GET", "/environment/show", "account", resources.Environment)
 
     environment_id: str | None = None
 
-    def __call__(self, ctx: Context) -> Envelope:
-        """Return the envelope of the environment."""
+    def details(self, ctx: Context) -> Envelope:
+        """Return the environment."""
         if self.environment_id is None:
             raise RequiredValue("environment_id", "is required")
         ctx.check_environment(self.environment_id)
-        return envelopes.of_one(_environment(ctx))
+        return _environment(ctx)
 
 
-class GetAgentDeployment(Operation):
+class GetAgentDeployment(OfAccount):
     """Get a deployment."""
 
-    reads = False
     route = Route("GET", "/agent_deployment/{agent_deployment_id}", "account", resources.AgentDeployment)
 
     agent_deployment_id: str
 
-    def __call__(self, ctx: Context) -> Envelope:
-        """Return the envelope of the deployment."""
+    def details(self, ctx: Context) -> Envelope:
+        """Return the deployment."""
         if self.agent_deployment_id != ctx.account.agent_deployment_id:
             raise NotFound("no agent deployment has this id")
-        return envelopes.of_one(_deployment(ctx, None))
+        return _deployment(ctx, None)
 
 
 class CountAlerts(Operation):

@@ -20,6 +20,7 @@ MAX_DEPTH = 500
 9,970 levels): an object that was stored at one limit could not be read at another."""
 MAX_PAGE = 100
 MAX_OFFSET = 2**53
+MAX_PFIDS = 1000
 
 
 class Json(NamedTuple):
