@@ -36,9 +36,15 @@ if TYPE_CHECKING:
         UnexpectedRefType,
         ValidationErrors,
     )
-    from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
-    from agentspan.model.pages import Page
-    from agentspan.model.resources import AgentInstance, AgentSpan, Control
+    from agentspan.operations.resources import (
+        Agent,
+        AgentInstance,
+        AgentSchemaVersion,
+        AgentSpan,
+        AgentVersion,
+        Control,
+        Page,
+    )
     from agentspan.otel.instruments.instrument import Instrumented, instrument, uninstrument
     from agentspan.recording.capture.cards import card_numbers
     from agentspan.recording.capture.limits import Limits
@@ -119,9 +125,15 @@ __all__ = [
 _MODULES = {
     "analysis.reading": ("Reading", "read"),
     "database": ("Database", "open"),
-    "model.agent_resources": ("Agent", "AgentSchemaVersion", "AgentVersion"),
-    "model.pages": ("Page",),
-    "model.resources": ("AgentInstance", "AgentSpan", "Control"),
+    "operations.resources": (
+        "Agent",
+        "AgentInstance",
+        "AgentSchemaVersion",
+        "AgentSpan",
+        "AgentVersion",
+        "Control",
+        "Page",
+    ),
     "otel.instruments.instrument": ("Instrumented", "instrument", "uninstrument"),
     "recording.capture.cards": ("card_numbers",),
     "recording.capture.limits": ("Limits",),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentspan import forks
 from agentspan.errors import InvalidValue
+from agentspan.operations.checks import MAX_PFIDS, timestamp
+from agentspan.operations.checks import count as count_of
 from agentspan.operations.context import Context
-from agentspan.operations.request import count as count_of
-from agentspan.operations.request import timestamp
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
@@ -20,12 +20,14 @@ from agentspan.tuning import STANDARD, Tuning
 if TYPE_CHECKING:
     from agentspan.maintenance.doctor import Report
     from agentspan.maintenance.prune import Only, Pruned
-    from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
-    from agentspan.operations.scores_by_id import Scores
-    from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
-
-
-MAX_PFIDS = 1000
+    from agentspan.operations.facade import (
+        AgentInstances,
+        Agents,
+        AgentSchemaVersions,
+        AgentSpans,
+        AgentVersions,
+        Scores,
+    )
 
 
 class Database:
@@ -66,42 +68,42 @@ class Database:
     @cached_property
     def agents(self) -> "Agents":
         """The operations on agents."""
-        from agentspan.operations.agents_by_id import Agents
+        from agentspan.operations.facade import Agents
 
         return Agents(self._context)
 
     @cached_property
     def agent_versions(self) -> "AgentVersions":
         """The operations on versions of agents."""
-        from agentspan.operations.agents_by_id import AgentVersions
+        from agentspan.operations.facade import AgentVersions
 
         return AgentVersions(self._context)
 
     @cached_property
     def agent_instances(self) -> "AgentInstances":
         """The operations on runs."""
-        from agentspan.operations.spans_and_runs_by_id import AgentInstances
+        from agentspan.operations.facade import AgentInstances
 
         return AgentInstances(self._context)
 
     @cached_property
     def agent_schema_versions(self) -> "AgentSchemaVersions":
         """The operations on schemas of agents."""
-        from agentspan.operations.agents_by_id import AgentSchemaVersions
+        from agentspan.operations.facade import AgentSchemaVersions
 
         return AgentSchemaVersions(self._context)
 
     @cached_property
     def agent_spans(self) -> "AgentSpans":
         """The operations on spans."""
-        from agentspan.operations.spans_and_runs_by_id import AgentSpans
+        from agentspan.operations.facade import AgentSpans
 
         return AgentSpans(self._context)
 
     @cached_property
     def scores(self) -> "Scores":
         """The operations on scores."""
-        from agentspan.operations.scores_by_id import Scores
+        from agentspan.operations.facade import Scores
 
         return Scores(self._context)
 

@@ -15,19 +15,16 @@ import click
 import pytest
 
 import agentspan
-from agentspan import database, errors, testing
+from agentspan import errors, testing
 from agentspan.analysis import search, tree_folding
 from agentspan.analysis.search import Hit, Hits
 from agentspan.cli import main, reading, tree
 from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Pruned
-from agentspan.model.agent_resources import AgentVersion, AvailableActions, InstanceCounts
-from agentspan.model.pages import Pagination
-from agentspan.model.resources import SpanCounts
-from agentspan.operations import agent_schema_versions, bulk, request
-from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
-from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
+from agentspan.operations import bulk, checks, schema_versions
+from agentspan.operations.facade import AgentInstances, Agents, AgentSchemaVersions, AgentSpans, AgentVersions
+from agentspan.operations.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
 from agentspan.recording.capture import capture, limits, plain
 from agentspan.recording.sinks import backlog
 from agentspan.schemas import conformance, meaning, span_types, templates
@@ -276,13 +273,13 @@ def test_the_reference_names_every_command_with_its_options(name: str) -> None:
 
 
 LIMITS = [
-    (request, "MAX_KEY", "idempotency key"),
-    (request, "MAX_TEXT", "names, descriptions"),
-    (request, "MAX_DEPTH", "payloads, metadata"),
-    (request, "MAX_PAGE", "page"),
+    (checks, "MAX_KEY", "idempotency key"),
+    (checks, "MAX_TEXT", "names, descriptions"),
+    (checks, "MAX_DEPTH", "payloads, metadata"),
+    (checks, "MAX_PAGE", "page"),
     (bulk, "MAX_ITEMS", "items of `bulk`"),
     (bulk, "MIN_KEY", "items of `bulk`"),
-    (database, "MAX_PFIDS", "ids of `pfids`"),
+    (checks, "MAX_PFIDS", "ids of `pfids`"),
     (span_types, "MAX_QUALITY_SCHEMAS", "quality schemas"),
     (span_types, "MAX_NAME", "`schema_name`"),
     (span_types, "MAX_NAME", "an agent's name"),
@@ -297,7 +294,7 @@ LIMITS = [
     (conformance, "MAX_PATTERNS", "JSON Schema"),
     (conformance, "MAX_STEPS", "a conformance check"),
     (conformance, "MAX_VIOLATIONS", "violations stored"),
-    (agent_schema_versions, "MAX_TYPES", "span types in"),
+    (schema_versions, "MAX_TYPES", "span types in"),
     (reading, "LATEST_RUNS", "runs listed"),
     (tokenizing, "MAX_TERMS", "words of a search"),
     (tokenizing, "MAX_TERM", "words of a search"),

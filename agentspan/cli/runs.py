@@ -15,9 +15,9 @@ from agentspan.cli.output import COLORS, MARKS, document, fit, noun, pad, status
 from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text
-from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.status import OPEN
+from agentspan.operations import from_rows
 from agentspan.recovery.writers import Lives
 from agentspan.storage.answers import RunList, RunSummary
 from agentspan.storage.protocol import Storage
@@ -79,8 +79,8 @@ def _plain(database: Database, found: RunList, stale: set[str]) -> dict[str, Any
     return {
         "runs": [
             {
-                **resources.plain(
-                    resources.instance(run.run, account, counts[run.run.id]._asdict(), **said[run.run.id]._asdict())
+                **from_rows.plain(
+                    from_rows.instance(run.run, account, counts[run.run.id]._asdict(), **said[run.run.id]._asdict())
                 ),
                 "agent": name_of(run),
                 "reason": failure_reason(database.storage, run),

@@ -7,8 +7,8 @@ import click
 from agentspan import jsontext
 from agentspan.cli.output import document, fit, noun, pad, style, width
 from agentspan.database import Database
-from agentspan.model import resources
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
+from agentspan.operations import from_rows
 from agentspan.schemas.span_types import BUILT_IN_TYPES
 from agentspan.schemas.unusable import SIDES, TEMPLATES, Unusable, unusable_parts
 from agentspan.storage.questions import Account, Find
@@ -24,7 +24,7 @@ def command(database: Database, *, as_json: bool, all_types: bool) -> None:
         document(
             {
                 "schemas": [
-                    resources.plain(resources.schema_version(row, account)) | {"unusable": _unusable(row)}
+                    from_rows.plain(from_rows.schema_version(row, account)) | {"unusable": _unusable(row)}
                     for row in versions
                 ],
                 "total": len(versions),

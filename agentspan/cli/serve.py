@@ -49,10 +49,8 @@ def command(
 
         from agentspan.serve.access_token import check
         from agentspan.serve.app import create_app
-        from agentspan.serve.connections import limits_of_process
-        from agentspan.serve.listening import listening
+        from agentspan.serve.connections import limited, limits_of_process, listening
         from agentspan.serve.middleware import LOOPBACK
-        from agentspan.serve.uvicorn_protocol import limited
     except ImportError:
         raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
     if token is not None:

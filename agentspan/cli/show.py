@@ -11,11 +11,10 @@ from agentspan.cli.runs import name_of
 from agentspan.cli.timeline import Timeline
 from agentspan.cli.tree import Picture
 from agentspan.database import Database
-from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.score_resources import score
 from agentspan.model.status import OPEN
-from agentspan.operations.run_details import details_of
+from agentspan.operations import from_rows
+from agentspan.operations.from_rows import details_of, score
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import returned_error
 from agentspan.storage.lookup import expect
@@ -133,12 +132,12 @@ def _document(
     document(
         {
             "run": {
-                **resources.plain(details_of(storage, run, account)),
+                **from_rows.plain(details_of(storage, run, account)),
                 "agent": name_of(names_of(storage, [run])[run.id]),
             },
-            "spans": [resources.plain(resources.span(span, account, run.purpose)) for span in spans],
+            "spans": [from_rows.plain(from_rows.span(span, account, run.purpose)) for span in spans],
             "span_scores": [
-                resources.plain(score(row))
+                from_rows.plain(score(row))
                 for row in storage.ask(NewestScores([run.id]))
                 if row.target_type == "agent_span"
             ],

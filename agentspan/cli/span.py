@@ -15,9 +15,9 @@ from agentspan.cli.output import MARKS, document, fit, safe, status_style, style
 from agentspan.cli.tree import title
 from agentspan.database import Database
 from agentspan.figures import cost_text, duration_text
-from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.model.score_resources import score
+from agentspan.operations import from_rows
+from agentspan.operations.from_rows import score
 from agentspan.schemas.meaning import error_of
 from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Account, Find, NewestScores, Violations
@@ -35,8 +35,8 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
     if as_json:
         run = storage.ask(Find(row.agent_instance_id, instance_id=row.agent_instance_id))
         instance = expect(run, AgentInstanceRow, row.agent_instance_id)
-        found = resources.plain(resources.span(row, storage.ask(Account()), instance.purpose))
-        judged = [resources.plain(score(each)) for each in scores]
+        found = from_rows.plain(from_rows.span(row, storage.ask(Account()), instance.purpose))
+        judged = [from_rows.plain(score(each)) for each in scores]
         document({"span": found, "violations": [violation._asdict() for violation in violations], "scores": judged})
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))

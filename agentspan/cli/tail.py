@@ -13,9 +13,9 @@ from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
 from agentspan.figures import duration_text
-from agentspan.model import resources
 from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
+from agentspan.operations import from_rows
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
@@ -156,7 +156,7 @@ class _Tail:
     def _plain_run(self, run: AgentInstanceRow, account: AccountRow) -> dict[str, object]:
         storage = self._database.storage
         counts, said = storage.ask(Counts([run.id]))[run.id]._asdict(), said_of(storage, [run.id])[run.id]
-        return resources.plain(resources.instance(run, account, counts, **said._asdict()))
+        return from_rows.plain(from_rows.instance(run, account, counts, **said._asdict()))
 
     def plain(self) -> dict[str, object]:
         """Return the document of `--json`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from agentspan import clock, jsontext
@@ -11,7 +12,7 @@ from agentspan.model import instances
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.model.status import OPEN
-from agentspan.operations.context import Context
+from agentspan.operations.context import Context, Plan
 from agentspan.recovery.closing_spans import Closer
 from agentspan.recovery.writers import DeadWriters, Life, why_unknown
 from agentspan.storage.answers import Found
@@ -173,9 +174,8 @@ class _Closing:
         if not self._plan(run, self._ctx.storage.ask(Find(instance_id, instance_id=instance_id)), clock.now()).changes:
             return run if run.left_open or instance.status in OPEN else None
         if not dry_run:
-            self._ctx.commit(
-                (instance_id,), None, lambda found, now: self._plan(run, found, now), instance_id=instance_id
-            )
+            decide = partial(self._plan, run)
+            self._ctx.carry_out(Plan((instance_id,), None, decide, instance_id=instance_id))
         return run
 
     def _plan(self, run: RunReport, found: Found, now: str) -> Unit:

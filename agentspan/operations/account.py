@@ -1,65 +1,227 @@
-"""Operations on the account of a file: the file itself, one environment, one deployment; no alerts, tokens or users."""
+"""Operations on the account of a file: the file itself, one environment, one deployment; no alerts, tokens or users.
 
-from collections.abc import Sequence
-from typing import Any
+Readers of the API ask for these before they read runs.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from agentspan.errors import NotFound, RequiredValue
-from agentspan.model.pages import pagination
 from agentspan.model.rows import AgentRow
+from agentspan.operations import checks, envelopes, resources
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
+from agentspan.operations.operation import PAGE_SIZE, Check, Operation, Route
+from agentspan.operations.resources import pagination
 
 LOCAL = "local"
 """The name of the account and of its environment: a file has no other."""
 
 
-def account(ctx: Context, account_id: Any = None) -> Envelope:
-    """Return the account: the file itself."""
+class OfAccount(Operation):
+    """An operation that returns one resource, which is made of the account that is known."""
+
+    reads = False
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return the resource."""
+        raise NotImplementedError
+
+    def __call__(self, ctx: Context) -> Envelope:
+        """Return the envelope of the resource."""
+        return envelopes.of_one(self.details(ctx))
+
+
+class Ping(OfAccount):
+    """Check the token."""
+
+    route = Route("GET", "/ping", "service", resources.Pong)
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return the account's id."""
+        return {"account_id": ctx.account.id}
+
+
+class GeneratePfids(OfAccount):
+    """Ask for ids.
+
+    Attributes:
+        count: how many.
+    """
+
+    route = Route("POST", "/pfid/generate", "service", resources.Pfids)
+    summary = "Generate ids"
+    has_body = may_be_empty = True
+
+    count: Annotated[int, Check(None, {"ge": 1, "le": checks.MAX_PFIDS})] = 1
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return fresh ids."""
+        return {"pfids": [ctx.ids.new() for _ in range(int(self.count))]}
+
+
+class GetAccount(OfAccount):
+    """Get the account."""
+
+    route = Route("GET", "/account", "account", resources.Account)
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return the account."""
+        return {"type": "account", "id": ctx.account.id, "name": LOCAL, **_times(ctx)}
+
+
+class GetAccountById(GetAccount):
+    """Get an account."""
+
+    route = Route("GET", "/account/{account_id}", "account", resources.Account)
+
+    account_id: str
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return the account."""
+        _check_account(ctx, self.account_id)
+        return super().details(ctx)
+
+
+class GetEnvironment(OfAccount):
+    """Get an environment."""
+
+    route = Route("GET", "/environment/{environment_id}", "account", resources.Environment)
+
+    environment_id: str
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return the environment."""
+        ctx.check_environment(self.environment_id)
+        return _environment(ctx)
+
+
+class ShowEnvironment(OfAccount):
+    """Show an environment."""
+
+    route = Route("GET", "/environment/show", "account", resources.Environment)
+
+    environment_id: str | None = None
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return the environment."""
+        if self.environment_id is None:
+            raise RequiredValue("environment_id", "is required")
+        ctx.check_environment(self.environment_id)
+        return _environment(ctx)
+
+
+class GetAgentDeployment(OfAccount):
+    """Get a deployment."""
+
+    route = Route("GET", "/agent_deployment/{agent_deployment_id}", "account", resources.AgentDeployment)
+
+    agent_deployment_id: str
+
+    def details(self, ctx: Context) -> Envelope:
+        """Return the deployment."""
+        if self.agent_deployment_id != ctx.account.agent_deployment_id:
+            raise NotFound("no agent deployment has this id")
+        return _deployment(ctx, None)
+
+
+class CountAlerts(Operation):
+    """Count alerts."""
+
+    reads = False
+    route = Route("GET", "/alerts/count", "account")
+    envelope = "AlertCount"
+
+    status: str | None = None
+    severity: str | None = None
+
+    def __call__(self, ctx: Context) -> Envelope:
+        """Return the envelope of none."""
+        return {"status": "success", "count": 0}
+
+
+class ShortList(Operation):
+    """A list of at most one item. Its order has no effect."""
+
+    envelope = "Many"
+
+    offset: int = 0
+    page_size: int = PAGE_SIZE
+
+    @classmethod
+    def of_json(cls, sent: Mapping[str, Any]) -> Self:
+        """Return the operation of a request, which has its page in `pagination`."""
+        return super().of_json({**sent, **sent.get("pagination", {})})
+
+    def items(self, ctx: Context) -> list[Envelope]:
+        """Return the whole list: nothing, unless a class has something."""
+        _check_account(ctx, getattr(self, "account_id", None))
+        return []
+
+    def __call__(self, ctx: Context) -> Envelope:
+        """Return the envelope of the page."""
+        items, offset, size = self.items(ctx), self.offset, self.page_size
+        return {
+            "status": "success",
+            "summaries": items[offset : offset + size],
+            "pagination": pagination(len(items), offset, size).model_dump(),
+            "sorting": None,
+        }
+
+
+class ListEnvironments(ShortList):
+    """List environments."""
+
+    route = Route("GET", "/environment", "account", resources.Environment)
+
+    account_id: str | None = None
+
+    def items(self, ctx: Context) -> list[Envelope]:
+        """Return the one environment."""
+        return [*super().items(ctx), _environment(ctx)]
+
+
+class ListAgentDeployments(ShortList):
+    """List deployments of agents."""
+
+    route = Route("GET", "/agent_deployment", "account", resources.AgentDeployment)
+
+    agent_id: str | None = None
+
+    def items(self, ctx: Context) -> list[Envelope]:
+        """Return the one deployment."""
+        agent = None if self.agent_id is None else ctx.row(AgentRow, self.agent_id).id
+        return [_deployment(ctx, agent)]
+
+
+class ListRiskProfiles(ShortList):
+    """List risk profiles."""
+
+    route = Route("GET", "/risk_profile", "account", resources.Nothing)
+
+    account_id: str | None = None
+    sorting: str | None = None
+
+
+class ListApiTokens(ShortList):
+    """List tokens."""
+
+    route = Route("GET", "/api_token", "account", resources.Nothing)
+
+    account_id: str | None = None
+
+
+class ListAdminUsers(ShortList):
+    """List users."""
+
+    route = Route("GET", "/admin_user", "account", resources.Nothing)
+
+    account_id: str | None = None
+
+
+def _check_account(ctx: Context, account_id: Any) -> None:
     if account_id not in (None, ctx.account.id):
         raise NotFound("no account has this id")
-    return _one({"type": "account", "id": ctx.account.id, "name": LOCAL, **_times(ctx)})
-
-
-def environment(ctx: Context, environment_id: Any) -> Envelope:
-    """Return the environment.
-
-    Raises:
-        RequiredValue: no id is given.
-        NotFound: it is another one's.
-    """
-    if environment_id is None:
-        raise RequiredValue("environment_id", "is required")
-    ctx.check_environment(environment_id)
-    return _one(_environment(ctx))
-
-
-def environments(ctx: Context, account_id: Any, offset: int, page_size: int) -> Envelope:
-    """Return the page of environments: there is one."""
-    account(ctx, account_id)
-    return _page([_environment(ctx)], offset, page_size)
-
-
-def deployment(ctx: Context, agent_deployment_id: Any) -> Envelope:
-    """Return the deployment.
-
-    Raises:
-        NotFound: no deployment has this id.
-    """
-    if agent_deployment_id != ctx.account.agent_deployment_id:
-        raise NotFound("no agent deployment has this id")
-    return _one(_deployment(ctx, None))
-
-
-def deployments(ctx: Context, agent_id: Any, offset: int, page_size: int) -> Envelope:
-    """Return the page of deployments: there is one, of every agent."""
-    agent = None if agent_id is None else ctx.row(AgentRow, agent_id).id
-    return _page([_deployment(ctx, agent)], offset, page_size)
-
-
-def nothing(ctx: Context, account_id: Any, offset: int, page_size: int) -> Envelope:
-    """Return the page of a list of what a file does not have."""
-    account(ctx, account_id)
-    return _page([], offset, page_size)
 
 
 def _environment(ctx: Context) -> Envelope:
@@ -81,16 +243,3 @@ def _deployment(ctx: Context, agent_id: str | None) -> Envelope:
 
 def _times(ctx: Context) -> Envelope:
     return {"inserted_at": ctx.account.inserted_at, "updated_at": ctx.account.inserted_at}
-
-
-def _one(details: Envelope) -> Envelope:
-    return {"status": "success", "details": details}
-
-
-def _page(items: Sequence[Envelope], offset: int, page_size: int) -> Envelope:
-    return {
-        "status": "success",
-        "summaries": [*items[offset : offset + page_size]],
-        "pagination": pagination(len(items), offset, page_size).model_dump(),
-        "sorting": None,
-    }

@@ -1,182 +1,293 @@
 """Operations on agents and their versions."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound, RequiredValue
 from agentspan.model import agents
-from agentspan.model.changes import Applied, Put, Remove, Unit
-from agentspan.model.rows import AgentRow, ResourceType, Value
-from agentspan.model.status import AGENT_STATUSES, INSTANCE_STATUSES, OPEN
-from agentspan.operations import request
-from agentspan.operations.context import ATTEMPTS, Context, Done
-from agentspan.storage.answers import Found, Rows
-from agentspan.storage.lookup import check_unused, expect, unique
+from agentspan.model.changes import Applied, Change, Put, Remove, Unit
+from agentspan.model.rows import AgentRow, AgentVersionRow, ResourceType, Value
+from agentspan.model.status import AGENT_STATUSES
+from agentspan.operations import checks, envelopes, from_rows
+from agentspan.operations.context import ATTEMPTS, Context, Plan
+from agentspan.operations.envelopes import Envelope
+from agentspan.operations.from_rows import instance_counts
+from agentspan.operations.operation import (
+    CHANGES_NOTHING,
+    ChangeRow,
+    Check,
+    Fields,
+    GetRow,
+    Keyable,
+    Listing,
+    Name,
+    Operation,
+    OwnId,
+    Route,
+    Text,
+    Write,
+)
+from agentspan.operations.resources import Agent, AgentVersion
+from agentspan.storage.answers import Found
+from agentspan.storage.lookup import check_unused, unique
 from agentspan.storage.questions import Query
-from agentspan.storage.scanning import count
 
-SORTABLE = frozenset({"id", "name", "inserted_at", "updated_at", "status"})
-SORTABLE_VERSIONS = frozenset({"id", "external_identifier", "inserted_at", "updated_at"})
+OWNERS = ("owner_person_id", "team_id", "risk_profile_id")
 
 
-def create(
-    ctx: Context,
-    *,
-    name: Any,
-    description: Any = None,
-    external_identifier: Any = None,
-    id: Any = None,
-    owner_person_id: Any = None,
-    team_id: Any = None,
-    risk_profile_id: Any = None,
-    idempotency_key: Any = None,
-) -> Done:
-    """Create an agent (see Agents.create)."""
-    owners = {"owner_person_id": owner_person_id, "team_id": team_id, "risk_profile_id": risk_profile_id}
-    owners = {field: request.text(field, value) for field, value in owners.items()}
-    said = {
-        "name": request.required_text("name", name),
-        "description": request.text("description", description),
-        "external_identifier": request.text("external_identifier", external_identifier),
-        "id": request.own_id("id", id),
-        **owners,
-    }
-    key = request.idempotency_key("agents/create", idempotency_key, said)
-    agent_id = id or ctx.ids.new()
-    external_identifier = external_identifier and ctx.admit_text(external_identifier)
+class AgentForCreate(Keyable):
+    """An agent to be.
 
-    def decide(found: Found, now: str) -> Unit:
-        check_unused(found, id)
-        if external_identifier is not None:
-            other = unique(ctx.storage, AgentRow, external_identifier=external_identifier)
-            if other is not None:
-                raise InvalidValue("external_identifier", f"already names the agent {other.id}")
-        about = ctx.admit_text(name), description and ctx.admit_text(description)
-        admitted = (value and ctx.admit_text(value) for value in owners.values())
-        row = AgentRow(agent_id, external_identifier, *about, "pending", now, now, *admitted)
-        return Unit((Put(row, minted=id is None),), agent_id, key)
-
-    return ctx.commit((id,), key, decide)
-
-
-def show(ctx: Context, *, agent_id: Any = None, external_identifier: Any = None) -> AgentRow:
-    """Return an agent by exactly one of its names (see Agents.show)."""
-    if (agent_id is None) == (external_identifier is None):
-        raise RequiredValue("agent_id", "give either agent_id or external_identifier")
-    if agent_id is not None:
-        return ctx.row(AgentRow, agent_id)
-    name = ctx.admit_text(request.required_text("external_identifier", external_identifier))
-    found = unique(ctx.storage, AgentRow, external_identifier=name)
-    if found is None:
-        raise NotFound("no agent has this external_identifier")
-    return found
-
-
-def update(
-    ctx: Context,
-    agent_id: Any,
-    *,
-    name: Any = None,
-    description: Any = None,
-    owner_person_id: Any = None,
-    team_id: Any = None,
-    risk_profile_id: Any = None,
-    idempotency_key: Any = None,
-) -> Done:
-    """Change what an agent was created with; a field that is left out stays (see Agents.update)."""
-    owners = {"owner_person_id": owner_person_id, "team_id": team_id, "risk_profile_id": risk_profile_id}
-    values: dict[str, Value] = {
-        field: request.required_text(field, value) if field == "name" else request.text(field, value)
-        for field, value in {"name": name, "description": description, **owners}.items()
-        if value is not None
-    }
-    key = request.idempotency_key("agents/update", idempotency_key, {"agent_id": agent_id, **values})
-
-    def decide(found: Found, now: str) -> Unit:
-        agent = expect(found, AgentRow, agent_id)
-        admitted = {field: value and ctx.admit_text(str(value)) for field, value in values.items()}
-        return Unit((agents.updated(agent, admitted, now),), agent.id, key)
-
-    return ctx.commit((agent_id,), key, decide)
-
-
-def retire(ctx: Context, agent_id: Any, *, idempotency_key: Any = None) -> Done:
-    """Retire an agent (see Agents.retire)."""
-    key = request.idempotency_key("agents/retire", idempotency_key, {"agent_id": agent_id})
-
-    def decide(found: Found, now: str) -> Unit:
-        agent = expect(found, AgentRow, agent_id)
-        return Unit((agents.retire(agent, now),), agent.id, key)
-
-    return ctx.commit((agent_id,), key, decide)
-
-
-def reinstate(ctx: Context, agent_id: Any, *, idempotency_key: Any = None) -> Done:
-    """Undo a retirement (see Agents.reinstate)."""
-    key = request.idempotency_key("agents/reinstate", idempotency_key, {"agent_id": agent_id})
-
-    def decide(found: Found, now: str) -> Unit:
-        agent = expect(found, AgentRow, agent_id)
-        counts = instance_counts(ctx, agent.id)
-        used = counts["total"] > counts["pending"]
-        return Unit((agents.reinstate(agent, was_used=used, now=now),), agent.id, key)
-
-    return ctx.commit((agent_id,), key, decide)
-
-
-def delete(ctx: Context, agent_id: Any) -> AgentRow:
-    """Delete an agent that has no instances, with its versions (see Agents.delete); return its last row.
-
-    Raises:
-        InvalidAction: it has instances.
+    Attributes:
+        name: for people.
+        description: for people.
+        external_identifier: the client's own name for it, unique in the file.
+        id: a PFID of the client's own; minted when left out.
+        owner_person_id: kept as it is, as `team_id` and `risk_profile_id`: a file has none of these.
+        team_id: kept as it is.
+        risk_profile_id: kept as it is.
     """
-    ctx.check_writable()
-    for _ in range(ATTEMPTS):
-        agent = ctx.row(AgentRow, agent_id)
-        where: dict[str, Value] = {"agent_id": agent.id}
-        if ctx.storage.ask(Query("agent_instance", where, limit=1)).rows:
-            raise InvalidAction(f"agent {agent.id} has instances; retire it instead")
-        removes = [Remove(type_, row.id) for type_ in _VERSIONS for row in ctx.storage.ask(Query(type_, where)).rows]
-        unit = Unit((*removes, Remove("agent", agent.id)))
-        if isinstance(ctx.storage.apply([unit], wait_s=ctx.wait_s)[0], Applied):
-            return agent
-    raise DatabaseBusy(f"other writers used agent {agent_id} in between; try again")
+
+    again: ClassVar[str] = "answers with the agent as it is now"
+
+    name: Name
+    description: Text = None
+    external_identifier: Text = None
+    id: OwnId = None
+    owner_person_id: Text = None
+    team_id: Text = None
+    risk_profile_id: Text = None
+
+
+class CreateAgent(AgentForCreate, Write):
+    """Create an agent.
+
+    Attributes:
+        details: the agent.
+    """
+
+    route = Route("POST", "/agent", "agents", Agent)
+    action = "agents/create"
+    wraps = AgentForCreate
+    first = OWNERS
+
+    def plan(self, ctx: Context) -> Plan:
+        """Plan to create an agent."""
+        sent = self.checked()
+        key = self.key(sent)
+        id = self.id
+        agent_id = id or ctx.ids.new()
+        external = sent.get("external_identifier")
+        if external:
+            external = ctx.admit_text(external)
+
+        def decide(found: Found, now: str) -> Unit:
+            check_unused(found, id)
+            if external is not None:
+                other = unique(ctx.storage, AgentRow, external_identifier=external)
+                if other is not None:
+                    raise InvalidValue("external_identifier", f"already names the agent {other.id}")
+            name, description, *owners = (_admitted(ctx, sent.get(each)) for each in ("name", "description", *OWNERS))
+            row = AgentRow(agent_id, external, name, description, "pending", now, now, *owners)
+            return Unit((Put(row, minted=id is None),), agent_id, key)
+
+        return Plan((id,), key, decide)
+
+
+def _admitted(ctx: Context, text: Any) -> Any:
+    return text and ctx.admit_text(text)
+
+
+class AgentForUpdate(Fields):
+    """Changes of an agent. Fields that are left out stay as they are.
+
+    Attributes:
+        name: for people.
+        description: for people.
+        owner_person_id: kept as it is, as `team_id` and `risk_profile_id`.
+        team_id: kept as it is.
+        risk_profile_id: kept as it is.
+    """
+
+    name: Annotated[str | None, Check(checks.required_text)] = None
+    description: Text = None
+    owner_person_id: Text = None
+    team_id: Text = None
+    risk_profile_id: Text = None
+
+
+class UpdateAgent(AgentForUpdate, ChangeRow):
+    """Change an agent.
+
+    Attributes:
+        details: what to change.
+    """
+
+    route = Route("PUT", "/agent/{agent_id}", "agents", Agent)
+    action = "agents/update"
+    row_type = AgentRow
+    wraps = AgentForUpdate
+    again = CHANGES_NOTHING
+
+    agent_id: str
+
+    def decide(self, ctx: Context, row: AgentRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Change an agent."""
+        values = {name: _admitted(ctx, text) for name, text in sent.items() if name != "agent_id"}
+        return [agents.updated(row, values, now)]
+
+
+class Keyed(ChangeRow):
+    """A request that says nothing but its key."""
+
+    body_name = "Keyed"
+    row_type = AgentRow
+    may_be_empty = True
+    again = CHANGES_NOTHING
+
+
+class RetireAgent(Keyed):
+    """Retire an agent."""
+
+    route = Route("POST", "/agent/{agent_id}/retire", "agents", Agent)
+    action = "agents/retire"
+
+    agent_id: str
+
+    def decide(self, ctx: Context, row: AgentRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Retire an agent."""
+        return [agents.retire(row, now)]
+
+
+class ReinstateAgent(Keyed):
+    """Reinstate an agent."""
+
+    route = Route("POST", "/agent/{agent_id}/reinstate", "agents", Agent)
+    action = "agents/reinstate"
+
+    agent_id: str
+
+    def decide(self, ctx: Context, row: AgentRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Undo a retirement."""
+        counts = instance_counts(ctx.storage, row.id)
+        return [agents.reinstate(row, was_used=counts["total"] > counts["pending"], now=now)]
+
+
+class DeleteAgent(Operation):
+    """Delete an agent."""
+
+    route = Route("DELETE", "/agent/{agent_id}", "agents", Agent)
+    writes = True
+
+    agent_id: str
+
+    def deleted(self, ctx: Context) -> AgentRow:
+        """Delete it, and return its last row.
+
+        Raises:
+            InvalidAction: it has instances.
+        """
+        ctx.check_writable()
+        for _ in range(ATTEMPTS):
+            agent = ctx.row(AgentRow, self.agent_id)
+            where: dict[str, Value] = {"agent_id": agent.id}
+            if ctx.storage.ask(Query("agent_instance", where, limit=1)).rows:
+                raise InvalidAction(f"agent {agent.id} has instances; retire it instead")
+            removes = [
+                Remove(type_, row.id) for type_ in _VERSIONS for row in ctx.storage.ask(Query(type_, where)).rows
+            ]
+            unit = Unit((*removes, Remove("agent", agent.id)))
+            if isinstance(ctx.storage.apply([unit], wait_s=ctx.wait_s)[0], Applied):
+                return agent
+        raise DatabaseBusy(f"other writers used agent {self.agent_id} in between; try again")
+
+    def __call__(self, ctx: Context) -> Envelope:
+        """Delete it, and return the envelope of what it was."""
+        return envelopes.of_one(from_rows.plain(from_rows.agent(self.deleted(ctx), ctx.account)))
 
 
 _VERSIONS: tuple[ResourceType, ...] = ("agent_version", "agent_schema_version")
 
 
-def instance_counts(ctx: Context, agent_id: str) -> dict[str, int]:
-    """Count an agent's instances by status, with their total and how many are finished."""
-    counts: dict[str, int] = {}
-    for status in INSTANCE_STATUSES:
-        where: dict[str, Value] = {"agent_id": agent_id, "status": status}
-        counts[status] = count(ctx.storage, "agent_instance", where)
-    finished = sum(number for status, number in counts.items() if status not in OPEN)
-    return {"total": sum(counts.values()), **counts, "finished": finished}
+class GetAgent(GetRow):
+    """Get an agent."""
+
+    route = Route("GET", "/agent/{agent_id}", "agents", Agent)
+
+    row_type = AgentRow
+
+    agent_id: str
 
 
-def page(
-    ctx: Context,
-    *,
-    status: Any = None,
-    environment_id: Any = None,
-    sorting: Any = None,
-    offset: int = 0,
-    page_size: int = 50,
-) -> Rows:
-    """Return a page of agents (see Agents.list)."""
-    ctx.check_environment(environment_id)
-    wanted = request.one_of("status", status, AGENT_STATUSES)
-    query = Query("agent", {} if wanted is None else {"status": wanted})
-    return ctx.storage.ask(
-        request.page(query, sorting, offset, page_size, columns=SORTABLE, most_bytes=ctx.piece_bytes)
-    )
+class ShowAgent(Operation):
+    """Show an agent by one of its names."""
+
+    route = Route("GET", "/agent/show", "agents", Agent)
+
+    agent_id: str | None = None
+    external_identifier: str | None = None
+    environment_id: str | None = None
+    include_counts: bool = False
+    include_risk_rollup: bool = False
+
+    def row(self, ctx: Context) -> AgentRow:
+        """Return its row.
+
+        Raises:
+            RequiredValue: neither name is given, or both.
+            NotFound: no agent has it.
+        """
+        ctx.check_environment(self.environment_id)
+        if (self.agent_id is None) == (self.external_identifier is None):
+            raise RequiredValue("agent_id", "give either agent_id or external_identifier")
+        if self.agent_id is not None:
+            return ctx.row(AgentRow, self.agent_id)
+        name = ctx.admit_text(checks.required_text("external_identifier", self.external_identifier))
+        found = unique(ctx.storage, AgentRow, external_identifier=name)
+        if found is None:
+            raise NotFound("no agent has this external_identifier")
+        return found
+
+    def __call__(self, ctx: Context) -> Envelope:
+        """Return the envelope of the agent."""
+        return envelopes.of_row(ctx, self.row(ctx))
 
 
-def versions(ctx: Context, *, agent_id: Any = None, sorting: Any = None, offset: int = 0, page_size: int = 50) -> Rows:
-    """Return a page of agent versions (see AgentVersions.list)."""
-    where: dict[str, Value] = {} if agent_id is None else {"agent_id": ctx.row(AgentRow, agent_id).id}
-    query = Query("agent_version", where)
-    return ctx.storage.ask(
-        request.page(query, sorting, offset, page_size, columns=SORTABLE_VERSIONS, most_bytes=ctx.piece_bytes)
-    )
+class ListAgents(Listing):
+    """List agents."""
+
+    route = Route("GET", "/agent", "agents", Agent)
+    sortable = frozenset({"id", "name", "inserted_at", "updated_at", "status"})
+    statuses = AGENT_STATUSES
+
+    status: str | None = None
+    environment_id: str | None = None
+
+    def query(self, ctx: Context) -> Query:
+        """Return a query for agents."""
+        ctx.check_environment(self.environment_id)
+        wanted = checks.one_of("status", self.status, AGENT_STATUSES)
+        return Query("agent", {} if wanted is None else {"status": wanted})
+
+
+class GetAgentVersion(GetRow):
+    """Get an agent version."""
+
+    route = Route("GET", "/agent_version/{agent_version_id}", "versions", AgentVersion)
+
+    row_type = AgentVersionRow
+
+    agent_version_id: str
+
+
+class ListAgentVersions(Listing):
+    """List agent versions."""
+
+    route = Route("GET", "/agent_version", "versions", AgentVersion)
+    sortable = frozenset({"id", "external_identifier", "inserted_at", "updated_at"})
+
+    agent_id: str | None = None
+
+    def query(self, ctx: Context) -> Query:
+        """Return a query for versions."""
+        return Query("agent_version", ctx.where_agent(self.agent_id))

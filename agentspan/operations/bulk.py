@@ -2,35 +2,98 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from agentspan.errors import AgentspanError, InvalidValue, NotPermitted, RequiredValue, StorageError
 from agentspan.interrupts import let_through
-from agentspan.operations import envelopes
-from agentspan.operations.as_sent import as_sent
+from agentspan.operations import agents, envelopes, runs, scores, spans
+from agentspan.operations.checks import MAX_KEY, as_sent
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
-from agentspan.operations.json_operations import BULK, READS, JsonOperation
-from agentspan.operations.request import MAX_KEY
+from agentspan.operations.operation import KEY, Check, Fields, Operation, Route
 from agentspan.storage.protocol import Storage
 
 MIN_KEY = 8
 MAX_ITEMS = 1000
 
+BULK: Mapping[str, type[Operation]] = {
+    "agents/list": agents.ListAgents,
+    "agents/show": agents.ShowAgent,
+    "agents/create": agents.CreateAgent,
+    "agents/update": agents.UpdateAgent,
+    "agent_instances/register": runs.RegisterInstance,
+    "agent_instances/start": runs.StartInstance,
+    "agent_instances/finish": runs.FinishInstance,
+    "agent_instances/terminate": runs.TerminateInstance,
+    "agent_instances/record_quality": runs.RecordQuality,
+    "agent_instances/score": scores.ScoreInstance,
+    "agent_spans/create": spans.CreateSpan,
+    "agent_spans/start": spans.StartSpan,
+    "agent_spans/finish": spans.FinishSpan,
+    "agent_spans/list": spans.ListSpans,
+    "agent_spans/score": scores.ScoreSpan,
+}
+"""The operations that a bulk request may hold, by their `_type`."""
+
 log = logging.getLogger("agentspan")
 
 
-class Plan(NamedTuple):
-    """The items of a bulk request. Each has a known type and its own key."""
+class BulkItem(Fields):
+    """One action of a bulk request, with its own fields beside these, or in `details`.
 
-    items: list[tuple[JsonOperation, dict[str, Any], Collection[str]]]
-    """Of each: the operation, its fields, and the names of those that came in `details`."""
+    Attributes:
+        _type: which action.
+        idempotency_key: unique in the request; it labels the output too.
+    """
+
+    others: ClassVar[Literal["ignore", "allow", "forbid"]] = "allow"
+
+    _type: Annotated[str, Check(None, {"json_schema_extra": {"enum": [*BULK]}})]
+    idempotency_key: Annotated[str, Check(None, {"min_length": MIN_KEY, "max_length": MAX_KEY})]
+
+
+class RunBulk(Operation):
+    """Several operations, in order; the first that is refused is the last.
+
+    Attributes:
+        items: the operations.
+    """
+
+    route = Route("POST", "/bulk", "bulk")
+    summary = "Run several operations"
+    envelope = "BulkOutputs"
+    body_name = "Bulk"
+    has_body = checks_body = True
+
+    items: Annotated[list[BulkItem], Check(None, {"min_length": 1, "max_length": MAX_ITEMS, "fail_fast": True})]
+
+
+class Item(NamedTuple):
+    """An item of a bulk request, of a known type and with a key of its own.
+
+    Attributes:
+        key: its idempotency key, which labels its answer too.
+        operation: the type of its operation.
+        fields: those of the operation.
+        details: the names of those that came in `details`.
+    """
+
+    key: str
+    operation: type[Operation]
+    fields: dict[str, Any]
+    details: Collection[str]
+
+
+class Plan(NamedTuple):
+    """The items of a bulk request."""
+
+    items: list[Item]
 
     @property
     def writes(self) -> bool:
         """True if any item may change something."""
         # No generator: what a signal handler raises while one is dropped is lost.
-        return not READS.issuperset([operation for operation, _, _ in self.items])
+        return True in [item.operation.writes for item in self.items]
 
 
 def plan(items: Any) -> Plan:
@@ -40,9 +103,9 @@ def plan(items: Any) -> Plan:
         InvalidValue, RequiredValue: an item has no usable type or key.
     """
     planned = [_planned(number, item) for number, item in enumerate(_checked(items))]
-    keys = {fields["idempotency_key"] for _, fields, _ in planned}
+    keys = {item.key for item in planned}
     if len(keys) < len(planned):
-        raise InvalidValue("items", "two items have the same idempotency_key")
+        raise InvalidValue("items", f"two items have the same {KEY}")
     return Plan(planned)
 
 
@@ -62,18 +125,18 @@ class OutputsInMemory(dict[str, Envelope]):
     """All answers by the keys of their items."""
 
     def add(self, key: str, answer: Envelope | None) -> bool:
-        """See Outputs."""
+        """Keep the answer."""
         assert answer is not None  # it is never full
         self[key] = answer
         return bool(answer["status"] != "error")
 
     def is_full(self) -> bool:
-        """See Outputs."""
+        """Return False: there is no limit."""
         return False
 
 
 def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
-    """Run the items of a bulk request (see Database.bulk), and return their answers by key."""
+    """Run the items of a bulk request, and return their answers by key."""
     outputs = OutputsInMemory()
     run_into(ctx, planned, outputs)
     return outputs
@@ -94,9 +157,9 @@ def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
 
     def work(lent: Storage) -> None:
         within = ctx.within(lent)
-        for operation, fields, details in planned.items:
-            answer = None if outputs.is_full() else _answer(within, operation, fields, details)
-            if not outputs.add(fields["idempotency_key"], answer):
+        for item in planned.items:
+            answer = None if outputs.is_full() else _answer(within, item)
+            if not outputs.add(item.key, answer):
                 break
 
     if planned.writes and len(planned.items) > 1:
@@ -107,21 +170,21 @@ def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
 
 def answers(ctx: Context, planned: Plan) -> Iterator[tuple[str, Envelope]]:
     """Run items that only read, and yield the key and the answer of each; one that is refused is the last."""
-    for operation, fields, details in planned.items:
-        made = [_answer(ctx, operation, fields, details)]
+    for item in planned.items:
+        made = [_answer(ctx, item)]
         is_refused = made[0]["status"] == "error"
-        yield fields["idempotency_key"], made.pop()
+        yield item.key, made.pop()
         if is_refused:
             return
 
 
-def _answer(ctx: Context, operation: JsonOperation, fields: Mapping[str, Any], details: Collection[str]) -> Envelope:
+def _answer(ctx: Context, item: Item) -> Envelope:
     try:
-        return operation(ctx, fields)
+        return item.operation.of_json(item.fields)(ctx)
     except (StorageError, NotPermitted):
         raise  # the transaction is lost, and with it what came before; or nothing may be written
     except AgentspanError as error:
-        return envelopes.of_error(as_sent(error, details))
+        return envelopes.of_error(as_sent(error, item.details))
     except Exception as raised:
         let_through(raised)
         log.exception("bulk: an item failed unexpectedly")
@@ -138,16 +201,16 @@ def _checked(items: Any) -> Sequence[Any]:
     return items
 
 
-def _planned(number: int, item: Any) -> tuple[JsonOperation, dict[str, Any], Collection[str]]:
+def _planned(number: int, item: Any) -> Item:
     where = f"items[{number}]"
     if not isinstance(item, Mapping):
         raise InvalidValue(where, "must be an object")
     operation = BULK.get(item.get("_type", "")) if isinstance(item.get("_type"), str) else None
     if operation is None:
         raise InvalidValue(f"{where}._type", f"must be one of {', '.join(BULK)}")
-    key = item.get("idempotency_key")
+    key = item.get(KEY)
     if not isinstance(key, str) or not MIN_KEY <= len(key) <= MAX_KEY or not key.isprintable():
-        raise InvalidValue(f"{where}.idempotency_key", f"must be {MIN_KEY} to {MAX_KEY} printable characters")
+        raise InvalidValue(f"{where}.{KEY}", f"must be {MIN_KEY} to {MAX_KEY} printable characters")
     details = item.get("details")
     inner: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
-    return operation, {**item, **inner, "idempotency_key": key}, inner
+    return Item(key, operation, {**item, **inner, KEY: key}, inner)

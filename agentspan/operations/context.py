@@ -18,8 +18,11 @@ from agentspan.model.refusals import refuse_violations
 from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
+    AgentRow,
     AgentSpanRow,
     Row,
+    Value,
+    instance_of,
 )
 from agentspan.model.schema_versions import SpanTypeSchema
 from agentspan.model.status import PURPOSES
@@ -222,6 +225,10 @@ class Context:
         run_id = id if row_type is AgentInstanceRow else None
         return expect(self.storage.ask(Find(id, instance_id=run_id)) if ids.is_pfid(id) else _NOTHING, row_type, id)
 
+    def where_agent(self, agent_id: Any) -> dict[str, Value]:
+        """Return the filter for rows of an agent; None for all."""
+        return {} if agent_id is None else {"agent_id": self.row(AgentRow, agent_id).id}
+
     def check_environment(self, environment_id: Any) -> None:
         """Check the id of an environment. A storage has one, so a filter by it matches everything; None is fine.
 
@@ -248,18 +255,6 @@ class Context:
         """
         if self._read_only:
             raise NotPermitted("this database was opened with read_only=True")
-
-    def commit(
-        self,
-        wanted: tuple[str | None, ...],
-        key: Key | None,
-        decide: Callable[[Found, str], Unit],
-        *,
-        kept: Found | None = None,
-        instance_id: Any = None,
-    ) -> Done:
-        """Carry out the plan of these parts."""
-        return self.carry_out(Plan(wanted, key, decide, kept, instance_id))
 
     def carry_out(self, plan: Plan, *, again: bool = False) -> Done:
         """Find, decide, apply. A refused unit is decided again on fresh rows, so that the model makes the error.
@@ -303,6 +298,48 @@ class Context:
             if isinstance(error, InvalidAction):
                 error.terminated = _terminated(found)
             raise
+
+
+def carry_out_together(ctx: Context, plans: Sequence[Plan]) -> list[Done | Exception | None]:
+    """Carry out plans of several callers in one reading and one commit, so that they share the round trips of both.
+
+    Each has its own outcome, as if it had been alone.
+
+    Returns:
+        For each plan what was done, or its error; None where it has to be carried out again, alone.
+
+    Raises:
+        StorageError: nothing is stored (after InDoubt, it may be). Each can be carried out alone then.
+    """
+    ctx.check_writable()
+    ids = {id for plan in plans if plan.kept is None for id in plan.ids()}
+    found = ctx.storage.ask(Find(*ids)) if ids else Found({})
+    results: list[Done | Exception | None] = [None] * len(plans)
+    units: list[tuple[int, Unit]] = []
+    for place, plan in enumerate(plans):
+        try:
+            decided = ctx.decided(plan, plan.kept or _part_of(found, plan), is_first=True)
+        except Exception as error:  # it must cost this operation only
+            results[place] = error
+            continue
+        if isinstance(decided, Unit):
+            units.append((place, decided))
+    outcomes = ctx.storage.apply([unit for _, unit in units], wait_s=ctx.wait_s) if units else []
+    for (place, _), outcome in zip(units, outcomes, strict=True):
+        try:
+            results[place] = done_of(plans[place], outcome)
+        except Exception as error:
+            results[place] = error
+    return results
+
+
+def _part_of(found: Found, plan: Plan) -> Found:
+    """Return what a plan would have found alone."""
+    rows = {id: found.rows[id] for id in plan.ids() if id in found.rows}
+    if not found.terminated:
+        return Found(rows)
+    runs = {instance_of(row) for type_, row in rows.values() if type_ in ("agent_instance", "agent_span")}
+    return Found(rows, None, {run: reason for run, reason in found.terminated.items() if run in runs})
 
 
 def done_of(plan: Plan, outcome: Outcome) -> Done | None:

@@ -1,27 +1,20 @@
 """The API's envelopes: how HTTP and bulk write a row, a page of rows, or an error."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 from agentspan.errors import AgentspanError, InvalidAction, ValidationErrors
-from agentspan.model import resources
-from agentspan.model.agents import available_actions
 from agentspan.model.columns import put_values
-from agentspan.model.pages import pagination
 from agentspan.model.rows import (
-    AgentInstanceRow,
-    AgentRow,
-    AgentSchemaVersionRow,
     AgentSpanRow,
-    AgentVersionRow,
     Row,
 )
-from agentspan.operations import agents
+from agentspan.operations import from_rows
 from agentspan.operations.context import Context, Done
-from agentspan.operations.run_details import details_of
+from agentspan.operations.from_rows import resource_of, resources_of
+from agentspan.operations.resources import pagination
 from agentspan.storage.answers import CutRows, Rows
-from agentspan.storage.questions import Counts, Find
-from agentspan.storage.scores import Said, said_of
+from agentspan.storage.questions import Find
 
 Envelope = dict[str, Any]
 
@@ -42,6 +35,16 @@ def of_row(ctx: Context, row: Row, *, terminated: str | None = None, **beside: A
     resource = details(ctx, row)
     make = InPieces if isinstance(resource, InPieces) else Envelope
     return make(status="success", details=resource, **beside, **_control(terminated))
+
+
+def of_one(details: Envelope) -> Envelope:
+    """Return the envelope of a resource that is made already."""
+    return {"status": "success", "details": details}
+
+
+def of_all(items: Sequence[Envelope]) -> Envelope:
+    """Return the envelope of a list without pages."""
+    return {"status": "success", "summaries": items, "pagination": None, "sorting": None}
 
 
 def _control(terminated: str | None) -> Envelope:
@@ -88,46 +91,21 @@ def _place(page: Rows, sorting: str | None, offset: int, page_size: int) -> Enve
 
 
 def _resources(ctx: Context, rows: Sequence[Row], *, summaries: bool) -> list[Envelope]:
-    runs = [row.id for row in rows if isinstance(row, AgentInstanceRow)]
-    counts, said = (ctx.storage.ask(Counts(runs)), said_of(ctx.storage, runs)) if runs else ({}, {})
-    purposes = ctx.purposes_of(row for row in rows if isinstance(row, AgentSpanRow))
-    return [_resource(ctx, row, counts, said, purposes, summaries=summaries) for row in rows]
+    if not isinstance(next(iter(rows), None), AgentSpanRow):
+        return [from_rows.plain(each) for each in resources_of(ctx, rows)]
+    spans = cast("Sequence[AgentSpanRow]", rows)
+    purposes, account_id, piece_bytes = ctx.purposes_of(spans), ctx.account.id, ctx.piece_bytes
+    return [
+        span(row, account_id, purposes[row.agent_instance_id], summary=summaries, piece_bytes=piece_bytes)
+        for row in spans
+    ]
 
 
 def details(ctx: Context, row: Row) -> Envelope:
     """Return one resource with all its fields."""
     if isinstance(row, AgentSpanRow):
         return span(row, ctx.account.id, ctx.purpose_of(row), piece_bytes=ctx.piece_bytes)
-    if isinstance(row, AgentRow):
-        counts = agents.instance_counts(ctx, row.id)
-        actions = available_actions(row, has_instances=counts["total"] > 0)
-        return resources.plain(resources.agent(row, ctx.account, actions=actions, counts=counts))
-    if isinstance(row, AgentInstanceRow):
-        return resources.plain(details_of(ctx.storage, row, ctx.account))
-    return _resource(ctx, row, {}, {}, {})
-
-
-def _resource(
-    ctx: Context,
-    row: Row,
-    counts: Mapping[str, Any],
-    said: Mapping[str, Said],
-    purposes: Mapping[str, str],
-    *,
-    summaries: bool = True,
-) -> Envelope:
-    account = ctx.account
-    if isinstance(row, AgentSpanRow):
-        purpose = purposes[row.agent_instance_id]
-        return span(row, account.id, purpose, summary=summaries, piece_bytes=ctx.piece_bytes)
-    if isinstance(row, AgentInstanceRow):
-        return resources.plain(resources.instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()))
-    if isinstance(row, AgentRow):
-        return resources.plain(resources.agent(row, account))
-    if isinstance(row, AgentVersionRow):
-        return resources.plain(resources.agent_version(row, account))
-    assert isinstance(row, AgentSchemaVersionRow)
-    return resources.plain(resources.schema_version(row, account))
+    return from_rows.plain(resource_of(ctx, row))
 
 
 _SPAN: Envelope = dict.fromkeys(
@@ -154,7 +132,7 @@ def span(
     Args:
         piece_bytes: bytes of payloads from which they stay text.
     """
-    size = resources.byte_size(row)
+    size = from_rows.byte_size(row)
     if piece_bytes is not None and size > piece_bytes:
         answer: Envelope = InPieces(_SPAN)
         put_values(row._replace(payload="{}", result_payload=None), answer)

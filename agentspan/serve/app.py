@@ -1,53 +1,67 @@
-"""The ASGI application: the routes, the guard before them, and one form for every error."""
+"""The ASGI application: the router, the guard before it, and what runs beside them."""
 
-import inspect
 import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
-from agentspan import __version__
 from agentspan.database import Database
-from agentspan.errors import AgentspanError
 from agentspan.operations.context import Context
 from agentspan.recording.capture.redaction import Rule
 from agentspan.recording.settings import Settings
 from agentspan.recovery.opening import adoption_beside, open_storage, without_adoption
+from agentspan.serve import published
 from agentspan.serve.access_token import AccessToken
-from agentspan.serve.adopting import Adopting
-from agentspan.serve.concurrent_writes import ConcurrentWrites
-from agentspan.serve.direct_route import DirectRoutes
-from agentspan.serve.invalid_requests import refuse_invalid
-from agentspan.serve.methods import MethodsMiddleware, allow
-from agentspan.serve.middleware import LOOPBACK, GuardMiddleware, log
+from agentspan.serve.middleware import LOOPBACK, GuardMiddleware
 from agentspan.serve.openapi import document
 from agentspan.serve.otlp_routes import OtlpRoutes
-from agentspan.serve.partition_making import PartitionMaking
-from agentspan.serve.responses import refuse, refuse_error
-from agentspan.serve.routes import router
+from agentspan.serve.router import PREFIX, OperationRouter
+from agentspan.serve.upkeep import Adopting, PartitionMaking
 from agentspan.serve.viewer_routes import routes as viewer_routes
-from agentspan.serve.write_queue import WAIT_S, WriteQueue, Writes
+from agentspan.serve.writes import WAIT_S, ConcurrentWrites, WriteQueue, Writes
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
 MAX_BODY = 10 * 2**20
 
-# Else environment variables could make the server send elsewhere what it sees. Older versions have none.
-_WITHOUT_TELEMETRY: dict[str, Any] = (
-    {"telemetry": dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)}
-    if "telemetry" in inspect.signature(FastAPI).parameters
-    else {}
-)
 
-DESCRIPTION = """The operations of the Prefactor API on agents, instances and spans, over one SQLite file.
+class Application(Starlette):
+    """The application that `create_app` returns. Its middleware lies right around its router.
 
-Ids are PFIDs, times RFC 3339 in UTC. Every write can be sent again with the same `idempotency_key`."""
+    Starlette's own has nothing to do: the guard answers where something fails, and the router makes one form of errors.
+    """
+
+    def __init__(self, routes: list[BaseRoute], lifespan: Any) -> None:
+        super().__init__(routes=[Route("/openapi.json", self._send_document), *routes], lifespan=lifespan)
+        self.operations: ASGIApp = self.router
+        self._document: dict[str, Any] | None = None
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the router with the middleware around it."""
+        app = self.operations
+        for middleware, args, kwargs in reversed(self.user_middleware):
+            app = middleware(app, *args, **kwargs)
+        return app
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        if self._document is None:
+            self._document = document()
+        return self._document
+
+    async def _send_document(self, request: Request) -> Response:
+        """Answer with the document, which names the prefix of a mounted application."""
+        prefix = request.scope.get("root_path", "").rstrip("/")
+        found = self.openapi()
+        return JSONResponse({**found, "servers": [{"url": prefix}]} if prefix else found)
 
 
 def create_app(
@@ -63,7 +77,7 @@ def create_app(
     max_body: int = MAX_BODY,
     wait_s: float = WAIT_S,
     tuning: Tuning = STANDARD,
-) -> FastAPI:
+) -> Application:
     """Return an ASGI application that serves the API from one storage; mount it in one of your own, or run it.
 
     Args:
@@ -94,7 +108,7 @@ def create_app(
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with otlp.ending_idle():
             if not read_only:
                 making.start()
@@ -117,26 +131,11 @@ def create_app(
     waits = storage.capabilities().concurrency > 1
     write_queue: Writes = ConcurrentWrites(ctx, wait_s, tuning) if waits else WriteQueue(ctx, wait_s, tuning)
     otlp = OtlpRoutes(ctx, tuning)
-    app = FastAPI(
-        title="agentspan",
-        version=__version__,
-        summary="A flight recorder for AI agents",
-        description=DESCRIPTION,
-        docs_url=None,  # those pages load their scripts from other servers
-        redoc_url=None,
-        **_WITHOUT_TELEMETRY,
-        lifespan=lifespan,
-        routes=router(ctx, write_queue, tuning).routes,  # a router that is included is searched twice for each request
-    )
-    app.router.routes += otlp.routes()
-    app.router.routes += viewer_routes(ctx, write_queue, token=access, read_only=read_only, tuning=tuning)
-    app.add_exception_handler(AgentspanError, _on_error)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
+    pages = viewer_routes(ctx, write_queue, token=access, read_only=read_only, tuning=tuning)
+    app = Application([*published.routes(PREFIX), *otlp.routes(), *pages], lifespan)
+    app.operations = OperationRouter(ctx, write_queue, app.router, tuning)
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK
-    app.add_middleware(DirectRoutes, routes=app.router.routes, handlers=app.exception_handlers)
-    app.add_middleware(MethodsMiddleware, routes=app.router.routes)
     app.add_middleware(
         GuardMiddleware,
         token=access,
@@ -147,38 +146,4 @@ def create_app(
     )
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = document(app)
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
     return app
-
-
-async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, AgentspanError)
-    response = refuse_error(error)
-    if response.status_code >= 500:
-        log.warning("%s %s: %s", request.method, request.url.path, error)
-    return response
-
-
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        return refuse("not_found", "there is no such path, or an id in it is no PFID")
-    if error.status_code == 405:
-        methods = allow(request.app.router.routes, request.scope)
-        return refuse("bad_request", f"this path has only {methods}", status=405, headers={"Allow": methods})
-    code = "bad_request" if error.status_code < 500 else "unexpected"
-    said = str(error.detail)
-    if error.status_code == 400:
-        said = "the body is nested too deep" if isinstance(error.__cause__, RecursionError) else "the body is no JSON"
-    return refuse(code, said, status=error.status_code)
-
-
-async def _on_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return refuse_invalid(error)

@@ -5,12 +5,23 @@ a server may have, and nobody else was served. uvicorn has no limit for that: `t
 response, and `limit_concurrency` counts silent connections too, so it refuses everybody. Here a connection *waits*
 until it has sent a whole request, and *works* until it is answered. A new connection above a limit ends the one that
 waits longest, and never one that works; if all work, it is refused itself.
+
+The limits are in a subclass of whichever of its two protocols uvicorn chooses. Of their state it reads `cycle`, which
+both have: the request under way, with `more_body` and `response_complete`. The other way, a protocol around uvicorn's
+that sees only bytes, would have to parse HTTP again to know when a request is whole.
 """
 
+import asyncio
+import errno
+import socket
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from agentspan.errors import InvalidValue
 
 MOST_FILES = 4096
 """Open files that a server asks its system for."""
@@ -185,3 +196,154 @@ def _peer(address: str) -> str:
         return "" if not address or ip_address(address.partition("%")[0]).is_loopback else address
     except ValueError:
         return address
+
+
+class JoinedWrites:
+    """A transport whose writes wait for the next one, or for the end of the event loop's turn.
+
+    uvicorn writes the head of a response and the first part of its body one after the other, and each write is a system
+    call that wakes the client: 7 µs of the 230 µs that finishing a span takes.
+
+    At most one write waits. So a producer that writes a lot is still told when the client does not read.
+
+    Args:
+        transport: the transport that the bytes are written to; everything but writing and closing is its own.
+        at_end_of_turn: calls a function in the loop's next turn, as `loop.call_soon` does.
+    """
+
+    def __init__(self, transport: Any, at_end_of_turn: Callable[[Callable[[], None]], object]) -> None:
+        self._transport = transport
+        self._at_end_of_turn = at_end_of_turn
+        self._waiting = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes behind those that wait, or let them wait."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, b""
+            self._transport.write(waiting + data)
+        elif data:
+            self._waiting = bytes(data)
+            self._at_end_of_turn(self._flush)
+
+    def is_closing(self) -> bool:
+        """Return whether the connection is closed, or is being closed."""
+        closing: bool = self._transport.is_closing()
+        return closing
+
+    def close(self) -> None:
+        """Send what waits, then close the connection."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, b""
+            self._transport.write(waiting)
+
+
+def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> type[asyncio.Protocol]:
+    """Return a class for `uvicorn.Config(http=…)` of a server that has these limits.
+
+    Args:
+        base: uvicorn's H11Protocol or HttpToolsProtocol.
+    """
+    connections: Connections | None = None
+    is_httptools = hasattr(base, "on_body")
+
+    class LimitedProtocol(base):  # type: ignore[valid-type,misc]
+        """One connection."""
+
+        cycle: Any
+        address = ""
+        _head_bytes = 0
+        _had_body = False
+        _waits = True
+
+        def connection_made(self, transport: Any) -> None:
+            nonlocal connections
+            super().connection_made(JoinedWrites(transport, asyncio.get_running_loop().call_soon))
+            if connections is None:
+                connections = Connections(limits, asyncio.get_running_loop().call_later)
+            peer = transport.get_extra_info("peername")
+            self.address = str(peer[0]) if isinstance(peer, (tuple, list)) else ""
+            self._connections = connections
+            connections.open(self)
+
+        def data_received(self, data: bytes) -> None:
+            self._had_body = not is_httptools  # h11 has a limit of its own for all that is no body
+            super().data_received(data)
+            if not self._waits:
+                return
+            cycle = self.cycle
+            if cycle is not None and not cycle.more_body and not cycle.response_complete:
+                self._waits = False
+                self._head_bytes = 0
+                self._connections.work(self)
+            elif self._had_body and cycle is not None and cycle.more_body:
+                self._head_bytes = 0
+            else:  # a head, the extension of a chunk, or trailers, which httptools would keep however many they are
+                self._head_bytes += len(data)
+                if self._head_bytes > limits.head_bytes:
+                    self.abort()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            """Take a header (httptools). One behind the body, a trailer, is none of the request's: it is dropped."""
+            if self.cycle is None or self.cycle.scope is not self.scope:
+                super().on_header(name, value)
+
+        def on_body(self, body: bytes) -> None:
+            """Take a part of a body (httptools)."""
+            self._had_body = True
+            super().on_body(body)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            cycle = self.cycle  # another one, if the client did not wait for the response
+            if cycle.response_complete or cycle.more_body:
+                self._waits = True
+                self._connections.wait(self)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._connections.fill(self)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._connections.drain(self)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._connections.close(self)
+
+        @property
+        def has_head(self) -> bool:
+            """Return whether the head of a request is there that is not answered."""
+            cycle = self.cycle
+            return cycle is not None and not cycle.response_complete
+
+        def abort(self) -> None:
+            """Close the connection at once."""
+            self.transport.abort()
+
+    return LimitedProtocol
+
+
+def listening(host: str, port: int, backlog: int) -> socket.socket:
+    """Return a socket that listens already: a client may connect as soon as its address is printed.
+
+    Raises:
+        InvalidValue: the port is in use, or cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=backlog)
+    except OverflowError:
+        raise InvalidValue("port", "must be a number from 0 to 65535") from None
+    except OSError as error:
+        why = f"cannot be listened on: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            why = "is in use; stop what listens there, or choose another"
+        raise InvalidValue("port", f"{port} of {host} {why}") from None

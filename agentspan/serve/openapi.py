@@ -1,19 +1,187 @@
-"""The OpenAPI document: FastAPI's document of the routes, with descriptions from docstrings, and examples."""
+"""The OpenAPI document, made from the declarations of the operations and the models of resources, with examples."""
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, SkipJsonSchema, models_json_schema
 
-from agentspan.model import pages, resources, status
-from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
-from agentspan.serve import examples, quality_models, request_models, response_models, score_models
+from agentspan import __version__
+from agentspan.model import status
+from agentspan.operations import resources
+from agentspan.operations.bulk import RunBulk
+from agentspan.operations.operation import Listing, Operation, Write
+from agentspan.operations.resources import AgentSchemaVersion, Control, Pagination
+from agentspan.serve import examples
+from agentspan.serve.bodies import MODELS, about, attributes, body_model, query_model
+from agentspan.serve.router import OPERATIONS, PREFIX
 
-_ATTRIBUTE = re.compile(r"    (\w+): (.*(?:\n        \s*.*)*)")
+T = TypeVar("T")
+
+Code = Literal[
+    "bad_request",
+    "bad_authtoken",
+    "not_authenticated",
+    "not_permitted",
+    "not_implemented",
+    "unknown",
+    "not_found",
+    "unexpected_ref_type",
+    "unexpected",
+    "invalid_action",
+    "invalid_value",
+    "required_value",
+    "idempotency_key_already_used",
+    "validation_errors",
+]
+
+
+class One(BaseModel, Generic[T]):
+    """One resource.
+
+    Attributes:
+        status: always `success`.
+        details: the resource.
+    """
+
+    status: Literal["success"]
+    details: T
+
+
+class Controlled(One[T], Generic[T]):
+    """One span, or an instance that has finished.
+
+    Attributes:
+        status: always `success`.
+        details: the resource.
+        control: there only if the instance was terminated.
+    """
+
+    control: Control | SkipJsonSchema[None] = None
+
+
+class Registered(One[T], Generic[T]):
+    """A registered instance.
+
+    Attributes:
+        status: always `success`.
+        details: the instance.
+        agent_schema_version: the schema version that it was registered with.
+    """
+
+    agent_schema_version: AgentSchemaVersion
+
+
+class Sorting(BaseModel):
+    """The order of a list.
+
+    Attributes:
+        field: by which field.
+        direction: upwards or downwards.
+    """
+
+    field: str
+    direction: Literal["asc", "desc"]
+
+
+class Many(BaseModel, Generic[T]):
+    """A page of a list.
+
+    Attributes:
+        status: always `success`.
+        summaries: the items.
+        pagination: where they lie in the whole list.
+        sorting: how they are sorted; null where the request did not say.
+    """
+
+    status: Literal["success"]
+    summaries: list[T]
+    pagination: Pagination | None
+    sorting: Sorting | None
+
+
+class ContextBody(BaseModel):
+    """All that is known of an instance.
+
+    Attributes:
+        body: `instance`, `agent`, `schema` (the schema version), and `spans` in the order of their creation.
+    """
+
+    body: dict[str, Any]
+
+
+class AgentContext(BaseModel):
+    """An instance with everything that belongs to it.
+
+    Attributes:
+        status: always `success`.
+        agent_context: all of it.
+    """
+
+    status: Literal["success"]
+    agent_context: ContextBody
+
+
+class BulkOutputs(BaseModel):
+    """The answers to the operations of a bulk request.
+
+    Attributes:
+        status: always `success`, also where an operation was refused.
+        outputs: each operation's envelope by its idempotency key; those after a refused one are absent.
+    """
+
+    status: Literal["success"]
+    outputs: dict[str, dict[str, Any]]
+
+
+class AlertCount(BaseModel):
+    """The number of alerts.
+
+    Attributes:
+        status: always `success`.
+        count: always 0: a file has no alerts.
+    """
+
+    status: Literal["success"]
+    count: int
+
+
+class FieldError(BaseModel):
+    """The error of a field.
+
+    Attributes:
+        code: `required_value` or `invalid_value`.
+        message: what is wrong, and what would be right.
+    """
+
+    code: Literal["required_value", "invalid_value"]
+    message: str
+
+
+class Error(BaseModel):
+    """A request that was refused, or failed.
+
+    Attributes:
+        status: always `error`.
+        code: what kind of error.
+        message: what happened, to which id, and what to do.
+        errors: with `validation_errors`: what is wrong, by field.
+        control: with `invalid_action`: there only if the instance was terminated.
+    """
+
+    status: Literal["error"]
+    code: Code
+    message: str
+    errors: dict[str, FieldError] | SkipJsonSchema[None] = None
+    control: Control | SkipJsonSchema[None] = None
+
+
+ENVELOPES: Mapping[str, Any] = {
+    model.__name__: model for model in (One, Controlled, Registered, Many, AgentContext, AlertCount, BulkOutputs)
+}
+"""The models of answers, by the `envelope` of an operation."""
+
 _REF = "#/components/schemas/"
 
 PARAMETERS: Mapping[str, str] = {
@@ -44,18 +212,6 @@ PARAMETERS: Mapping[str, str] = {
     "pagination[offset]": "Items before the page.",
     "pagination[page_size]": "Items of the page.",
 }
-SORTABLE: Mapping[str, frozenset[str]] = {
-    "list_agents": agents.SORTABLE,
-    "list_agent_versions": agents.SORTABLE_VERSIONS,
-    "list_schema_versions": agent_schema_versions.SORTABLE,
-    "list_instances": agent_instances.SORTABLE,
-    "list_spans": agent_spans.SORTABLE,
-}
-STATUSES: Mapping[str, tuple[str, ...]] = {
-    "list_agents": status.AGENT_STATUSES,
-    "list_instances": status.INSTANCE_STATUSES,
-    "list_spans": status.SPAN_STATUSES,
-}
 ACTIONS: Mapping[str, str] = {
     name: f"Whether {name} would succeed now." for name in ("update", "retire", "reinstate", "delete")
 }
@@ -65,7 +221,7 @@ ONLY_WITH_BODY = ("409", "413", "415")
 """Statuses with which a request without a body is never answered."""
 
 
-KEY: Mapping[str, Any] = {
+IDEMPOTENCY_KEY: Mapping[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
@@ -74,54 +230,118 @@ KEY: Mapping[str, Any] = {
     "example": examples.FIELDS["idempotency_key"],
 }
 
+PATTERN = "^[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}$"
+"""The form of a PFID."""
+_OF_PARAMETERS = ("type", "anyOf", "maximum", "minimum", "default", "title")
+"""The order of the members of a parameter's schema."""
+_OF_SCHEMAS = (
+    "$ref",
+    "anyOf",
+    "items",
+    "properties",
+    "additionalProperties",
+    "type",
+    "const",
+    "enum",
+    "format",
+    "maximum",
+    "minimum",
+    "maxItems",
+    "maxLength",
+    "required",
+    "title",
+    "default",
+)
+"""The order of the members of a schema, to which its description and its examples are added."""
 GENERATED: Mapping[str, Any] = {"boolean": True, "integer": 1, "number": 1.0, "string": "text"}
 """What stands for a field without an example, by its type. A test names such fields; the document is served anyway."""
 
 
-def document(app: FastAPI, fields: Mapping[str, Any] = examples.FIELDS) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of the application.
+REFUSALS = {
+    "400": "The body is no JSON object, or a query parameter has not the right form",
+    "401": "No token, or a wrong one",
+    "403": "A server that only reads, or a foreign Host",
+    "404": "No such id",
+    "409": "The state machine forbids it, or the idempotency key was used before",
+    "413": "The body is too large",
+    "415": "The body is not application/json",
+    "422": "A value is missing or wrong",
+    "429": "Too many wrong tokens; try again later",
+    "500": "A fault of the server",
+    "503": "The database is busy, or cannot be used now; try again",
+}
+"""What each status means that is no success."""
+ABOUT: Mapping[str, str] = {
+    "title": "agentspan",
+    "summary": "A flight recorder for AI agents",
+    "description": "The operations of the Prefactor API on agents, instances and spans, over one SQLite file.\n\n"
+    "Ids are PFIDs, times RFC 3339 in UTC. Every write can be sent again with the same `idempotency_key`.",
+    "version": __version__,
+}
+
+
+def document(fields: Mapping[str, Any] = examples.FIELDS) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of the API.
 
     Args:
         fields: examples of fields, by name.
     """
-    found = get_openapi(
-        title=app.title,
-        version=app.version,
-        summary=app.summary,
-        description=app.description,
-        routes=app.routes,
-        openapi_version="3.1.0",
-    )
-    components: dict[str, Any] = found["components"]
-    components["schemas"].update(_bulk())
-    components["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer", "description": "Where the server was given a token."}
-    }
-    described = {model.__name__: (_about(model), dict(_attributes(model))) for model in _models()}
-    for name, schema in components["schemas"].items():
+    bodies = {each: body_model(each) for each in OPERATIONS if each.has_body and not each.checks_body}
+    answers = {each: _answer(each) for each in OPERATIONS}
+    models: list[tuple[Any, JsonSchemaMode]] = [(model, "validation") for model in {*bodies.values()}]
+    models += [(model, "serialization") for model in [*answers.values(), Error]]
+    _, made = models_json_schema(models, ref_template=_REF + "{model}")
+    schemas = {name: _ordered(made["$defs"][name]) for name in sorted(made["$defs"])} | _bulk()
+    described = {model.__name__: model for model in (*_of_resources(), *MODELS.values())}
+    for name, schema in schemas.items():
         _complete_schema(name.partition("_")[0], schema, described, fields)
-    for path in found["paths"].values():
-        for method, operation in path.items():
-            _complete_operation(method, operation, components["schemas"], fields)
-    return found
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        route = operation.route
+        described_operation = _operation(operation, answers[operation], schemas, fields)
+        paths.setdefault(PREFIX + route.path, {})[route.method.lower()] = described_operation
+    token = {"type": "http", "scheme": "bearer", "description": "Where the server was given a token."}
+    components = {"schemas": schemas, "securitySchemes": {"token": token}}
+    return {"openapi": "3.1.0", "info": dict(ABOUT), "paths": paths, "components": components}
+
+
+def _ordered(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema of pydantic's with its members in their order, and without defaults of null."""
+    made = {name: schema[name] for name in (*_OF_SCHEMAS, *schema) if schema.get(name) is not None}
+    for name, value in made.items():
+        if name == "properties":
+            made[name] = {field: _ordered(each) for field, each in value.items()}
+        elif name == "anyOf":
+            made[name] = [_ordered(each) for each in value]
+        elif isinstance(value, dict) and name in ("items", "additionalProperties"):
+            made[name] = _ordered(value)
+    return made
+
+
+def _answer(operation: type[Operation]) -> type[BaseModel]:
+    """Return the model of an operation's answer."""
+    envelope = ENVELOPES[operation.envelope]
+    answers = operation.route.answers
+    model: type[BaseModel] = envelope if answers is None else envelope[answers]
+    return model
 
 
 def _complete_schema(
     model: str,
     schema: dict[str, Any],
-    described: Mapping[str, tuple[str, dict[str, str]]],
+    described: Mapping[str, type[BaseModel]],
     fields: Mapping[str, Any],
 ) -> None:
-    about, attributes = described[model]
-    schema["description"] = about
+    schema["description"] = about(described[model])
+    texts = attributes(described[model])
     for field, property in schema.get("properties", {}).items():
-        text = attributes.get(field)
+        text: str | None = re.sub(r"\bNone\b", "null", texts[field]) if field in texts else None
         if text is None and model.endswith("Counts"):
             text = f"How many {'there are' if field == 'total' else f'are {field}'}."
         elif text is None and model == "AvailableActions":
             text = ACTIONS[field]
         if text is not None:
-            property.setdefault("description", text)
+            property.setdefault("description", text[:1].upper() + text[1:])
         if field in TIMES:
             for option in property.get("anyOf", [property]):
                 if option.get("type") == "string":
@@ -139,59 +359,79 @@ def _example(model: str, field: str, property: Mapping[str, Any], fields: Mappin
     return example if example is not None and _fits(example, property) else None
 
 
-def _complete_operation(
-    method: str, operation: dict[str, Any], schemas: Mapping[str, Any], fields: Mapping[str, Any]
-) -> None:
-    name = operation["operationId"] = operation["operationId"].partition("_api_v1")[0]
-    operation["security"] = [{"token": []}, {}]
-    for parameter in operation.get("parameters", ()):
-        _complete_parameter(name, parameter, fields)
-    body = operation.get("requestBody")
-    if body is not None and name not in ("run_bulk", "generate_pfids"):
-        operation.setdefault("parameters", []).append(KEY)
-    if body is not None:
-        content = body["content"]["application/json"]
-        if name == "run_bulk":
-            content["schema"] = {"$ref": f"{_REF}Bulk"}
-        content["schema"] = content["schema"].get("anyOf", [content["schema"]])[0]  # an empty body is no body, not null
-        content["examples"] = {title: {"value": value} for title, value in examples.REQUESTS.get(name, {}).items()}
-    responses = operation["responses"]
-    if body is None and method != "delete":
-        for status in ONLY_WITH_BODY:
-            del responses[status]
-    for status, response in responses.items():
-        content = response["content"]["application/json"]
-        if status == "200":
-            response["description"] = "Success"
-            content["example"] = sample(content["schema"], schemas, fields)
-        else:
-            content["example"] = {"status": "error", **examples.ERRORS[status]}
+def _operation(
+    operation: type[Operation], answer: type[BaseModel], schemas: Mapping[str, Any], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    route, name = operation.route, re.sub(r"(?<!^)([A-Z])", r"_\1", operation.__name__).lower()
+    summary = operation.summary or about(operation).partition(".")[0]
+    made: dict[str, Any] = {"tags": [route.tag], "summary": summary, "operationId": name}
+    parameters = [_parameter(operation, *each, fields) for each in _parameters(operation)]
+    if parameters:
+        made["parameters"] = parameters
+    if operation.has_body:
+        requests = {title: {"value": value} for title, value in examples.REQUESTS.get(name, {}).items()}
+        body = _REF + (operation.body_name or operation.__name__)
+        content = {"application/json": {"schema": {"$ref": body}, "examples": requests}}
+        made["requestBody"] = {**({} if operation.may_be_empty else {"required": True}), "content": content}
+    schema = {"$ref": _REF + schema_name(answer)}
+    content = {"application/json": {"schema": schema, "example": sample(schema, schemas, fields)}}
+    responses: dict[str, Any] = {"200": {"description": "Success", "content": content}}
+    for code, description in REFUSALS.items():
+        if operation.has_body or operation.writes or code not in ONLY_WITH_BODY:
+            example = {"status": "error", **examples.ERRORS[code]}
+            refusal = {"schema": {"$ref": f"{_REF}Error"}, "example": example}
+            responses[code] = {"description": description, "content": {"application/json": refusal}}
     responses["503"]["headers"] = {
         "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer"}}
     }
+    made["responses"] = responses
+    made["security"] = [{"token": []}, {}]
+    if issubclass(operation, Write):
+        made.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
+    return made
 
 
-def _complete_parameter(operation: str, parameter: dict[str, Any], fields: Mapping[str, Any]) -> None:
-    name = parameter["name"]
-    parameter["description"] = PARAMETERS.get(name, "")
-    if name in ("sorting", "sorting[field]") and operation in SORTABLE:
-        sortable = sorted(SORTABLE[operation])
-        with_sign = [f"-{field}" for field in sortable] if name == "sorting" else []
-        parameter["description"] = "The field to sort by; with - in front for descending."
-        if not with_sign:
-            parameter["description"] = "The field to sort by, in the form that has its direction beside it."
-        parameter["schema"] = {"type": "string", "enum": [*sortable, *with_sign]}
-    elif name == "sorting[direction]":
-        parameter["schema"] = {"type": "string", "enum": ["asc", "desc"]}
-    elif name == "status" and operation in STATUSES:
-        parameter["schema"] = {"type": "string", "enum": [*STATUSES[operation]]}
-    elif name == "purpose":
-        parameter["schema"] = {"type": "string", "enum": [*status.PURPOSES]}
-    if name in TIMES:
-        parameter["schema"] = {"type": "string", "format": "date-time"}
-    parameter["example"] = fields.get(name) or sample(parameter["schema"], {}, fields)
-    if "enum" in parameter["schema"] and parameter["example"] not in parameter["schema"]["enum"]:
-        parameter["example"] = parameter["schema"]["enum"][0]
+def schema_name(model: type[BaseModel]) -> str:
+    """Return the name of a model's schema."""
+    return re.sub(r"\W", "_", model.__name__)
+
+
+def _parameters(operation: type[Operation]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the place, the name and the schema of each parameter."""
+    for name in operation.ids:
+        title = name.replace("_", " ").title()
+        yield "path", name, {"type": "string", "pattern": PATTERN, "title": title}
+    model = None if operation.has_body else query_model(operation)
+    if model is not None:
+        for name, schema in model.model_json_schema()["properties"].items():
+            yield "query", name, {each: schema[each] for each in _OF_PARAMETERS if schema.get(each) is not None}
+
+
+def _parameter(
+    operation: type[Operation], where: str, name: str, schema: dict[str, Any], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    description = PARAMETERS.get(name, "")
+    if issubclass(operation, Listing):
+        sortable = sorted(operation.sortable)
+        if name == "sorting":
+            description = "The field to sort by; with - in front for descending."
+            schema = {"type": "string", "enum": [*sortable, *(f"-{field}" for field in sortable)]}
+        elif name == "sorting[field]":
+            description = "The field to sort by, in the form that has its direction beside it."
+            schema = {"type": "string", "enum": sortable}
+        elif name == "sorting[direction]":
+            schema = {"type": "string", "enum": ["asc", "desc"]}
+        elif name == "status":
+            schema = {"type": "string", "enum": [*operation.statuses]}
+        elif name == "purpose":
+            schema = {"type": "string", "enum": [*status.PURPOSES]}
+        elif name in TIMES:
+            schema = {"type": "string", "format": "date-time"}
+    example = fields.get(name) or sample(schema, {}, fields)
+    if "enum" in schema and example not in schema["enum"]:
+        example = schema["enum"][0]
+    made = {"name": name, "in": where, "required": where == "path", "schema": schema}
+    return {**made, "description": description, "example": example}
 
 
 def sample(schema: Mapping[str, Any], schemas: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
@@ -221,8 +461,8 @@ def sample(schema: Mapping[str, Any], schemas: Mapping[str, Any], fields: Mappin
 
 
 def _bulk() -> dict[str, Any]:
-    """Return the schemas of the bulk request, which the route reads by itself."""
-    made = request_models.Bulk.model_json_schema(ref_template=_REF + "{model}")
+    """Return the schemas of the bulk request, whose form the operation checks."""
+    made = body_model(RunBulk).model_json_schema(ref_template=_REF + "{model}")
     return {**made.pop("$defs"), "Bulk": made}
 
 
@@ -242,24 +482,8 @@ def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
     return "enum" not in option or example in option["enum"]
 
 
-def _models() -> Iterator[type[BaseModel]]:
-    for module in (pages, resources, quality_models, request_models, response_models, score_models):
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, BaseModel):
-                yield value
-
-
-def _about(model: type[BaseModel]) -> str:
-    """Return the text of a docstring before its Attributes."""
-    text, _, _ = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")
-    return " ".join(text.split())
-
-
-def _attributes(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Return the descriptions of fields, from the Attributes of a docstring."""
-    _, _, text = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")
-    for name, description in _ATTRIBUTE.findall(text):
-        field = model.model_fields.get(name) or model.model_fields.get(f"{name}_")
-        alias = field.alias if field is not None and field.alias else name
-        said = re.sub(r"\bNone\b", "null", " ".join(description.split()))
-        yield alias, said[:1].upper() + said[1:]
+def _of_resources() -> Iterator[type[BaseModel]]:
+    yield from (*ENVELOPES.values(), Sorting, ContextBody, FieldError, Error)
+    for value in vars(resources).values():
+        if isinstance(value, type) and issubclass(value, BaseModel):
+            yield value

@@ -24,7 +24,6 @@ from agentspan.otel.otlp import answers
 from agentspan.otel.otlp.decoded import BodyTooLarge, Decoded
 from agentspan.otel.otlp.requests import JSON, PROTOBUF, Signal, decode
 from agentspan.otel.receiving import Receiver
-from agentspan.serve.paths import route_path
 from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
@@ -41,12 +40,6 @@ LOOK_S = 5.0
 """Seconds between two looks for such runs."""
 LOOK_RUNS = 100
 """Runs that are ended at once, about 0.1 s: a request may have left 50,000, and others wait for this."""
-PATHS = frozenset({"/v1/traces", "/v1/logs", "/v1/metrics"})
-
-
-def is_otlp(scope: Scope) -> bool:
-    """Return whether a request is an exporter's."""
-    return route_path(scope) in PATHS
 
 
 def basic_password(authorization: bytes) -> bytes:

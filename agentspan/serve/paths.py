@@ -21,3 +21,11 @@ def is_api(scope: Scope) -> bool:
     """Return whether a path is the API's, which requires the token: `/api`, or below it."""
     path = route_path(scope)
     return path == "/api" or path.startswith("/api/")
+
+
+OTLP = frozenset({"/v1/traces", "/v1/logs", "/v1/metrics"})
+
+
+def is_otlp_path(scope: Scope) -> bool:
+    """Return whether a path is one of those that exporters of OpenTelemetry send to."""
+    return route_path(scope) in OTLP

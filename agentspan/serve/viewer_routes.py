@@ -10,33 +10,34 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from agentspan.analysis import id_prefixes
+from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations import json_operations
 from agentspan.operations.context import Context
+from agentspan.operations.runs import TerminateInstance
 from agentspan.serve.access_token import AccessToken
-from agentspan.serve.blob_response import blob_response
-from agentspan.serve.cookies import cookie
-from agentspan.serve.login_sessions import LoginSessions, is_own_page
+from agentspan.serve.logins import LoginSessions, cookie, is_own_page
 from agentspan.serve.middleware import log
-from agentspan.serve.page_templates import templates
 from agentspan.serve.paths import route_path
 from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.streaming import streamed
-from agentspan.serve.write_queue import Writes
+from agentspan.serve.writes import Writes
 from agentspan.storage.questions import SpansOf
+from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import assets, conversation, data, export
+from agentspan.viewer.blobs import blobs_of
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, unsummed
 
 POLICY = (
@@ -262,7 +263,7 @@ class Viewer:
             return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
         said = await _said(request)
         fields = {"agent_instance_id": request.path_params["run_id"], "reason": said.get("reason")}
-        await self._write_queue.run(lambda context: json_operations.terminate_agent_instance(context, fields))
+        await self._write_queue.run(TerminateInstance(fields))
         run = await self._found(request)
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
 
@@ -419,3 +420,43 @@ async def _said(request: Request) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise InvalidValue("body", "must be a JSON object")
     return said
+
+
+BLOB_POLICY = "default-src 'none'; sandbox"
+"""For bytes that somebody opens in a tab of their own."""
+
+
+def blob_response(span: AgentSpanRow, sha256: str) -> Response:
+    """Return the bytes of a span that have this hash. What is neither image nor audio, or is an SVG, is a download.
+
+    Raises:
+        NotFound: the span has no such bytes.
+    """
+    found = next((blob for hash, blob in blobs_of(span) if hash == sha256), None)
+    if found is None:
+        raise NotFound("this span has no such bytes")
+    headers = {"Content-Security-Policy": BLOB_POLICY, "X-Content-Type-Options": "nosniff"}
+    if found.media_type in IMAGES | AUDIO:
+        return Response(found.data, headers=headers, media_type=found.media_type)
+    headers["Content-Disposition"] = f'attachment; filename="{sha256[:16]}.{ending_of(found.media_type)}"'
+    return Response(found.data, headers=headers, media_type=ANY_TYPE)
+
+
+@cache
+def templates() -> Environment:
+    """Return the templates; each expression in them is escaped, and shows characters that cannot be seen."""
+    loader = PackageLoader("agentspan.serve")
+    return Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        cache_size=20,
+        finalize=_shown,
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Return the value of an expression as it is written into a page; `{{ name|e }}` writes a form's value as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -7,8 +7,8 @@ from typing import Any
 import agentspan
 from agentspan.database import Database
 from agentspan.model.status import SpanStatus
-from agentspan.operations import agent_spans
 from agentspan.operations.context import Context
+from agentspan.operations.spans import CreateSpan
 from agentspan.storage.protocol import Storage
 
 BEGAN = datetime(2026, 11, 24, 9, 12, 4, tzinfo=UTC)
@@ -105,18 +105,17 @@ def long_run(db: Database, count: int) -> str:
             result: dict[str, Any] = (
                 {"error": {"type": "Empty", "message": f"page {number}"}} if fails else {"output": number}
             )
-            plan = agent_spans.plan_create(
-                context,
-                agent_instance_id=run.id,
-                schema_name="chain" if is_chain else "tool",
-                status="failed" if fails else "complete",
-                payload={"name": f"batch {number // 11}" if is_chain else "fetch", "arguments": {"page": number}},
-                result_payload=result,
-                parent_span_id=None if is_chain else chain,
-                started_at=at(number / 100),
-                finished_at=at(number / 100 + 0.02),
-            )
-            done = context.carry_out(plan)
+            fields = {
+                "agent_instance_id": run.id,
+                "schema_name": "chain" if is_chain else "tool",
+                "status": "failed" if fails else "complete",
+                "payload": {"name": f"batch {number // 11}" if is_chain else "fetch", "arguments": {"page": number}},
+                "result_payload": result,
+                "parent_span_id": None if is_chain else chain,
+                "started_at": at(number / 100),
+                "finished_at": at(number / 100 + 0.02),
+            }
+            done = CreateSpan(fields).run(context)
             chain = done.row.id if is_chain else chain
 
     db.storage.group(work, 5.0)

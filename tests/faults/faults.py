@@ -423,7 +423,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="schemas-by-name-are-refused",
-        file="agentspan/operations/agent_schema_versions.py",
+        file="agentspan/operations/schema_versions.py",
         before="if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
         after="if isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
         says="A schema version that lists its schemas by name, as it should, is refused.",
@@ -431,15 +431,15 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-list-needs-its-pagination",
-        file="agentspan/operations/json_operations.py",
-        before="if wanted is not None and not isinstance(wanted, Mapping):",
-        after="if wanted is None and not isinstance(wanted, Mapping):",
+        file="agentspan/operations/operation.py",
+        before="if page is not None and not isinstance(page, Mapping):",
+        after="if page is None and not isinstance(page, Mapping):",
         says="A list without a pagination is refused, and one whose pagination is no object is not.",
         caught_by="tests/operations/test_bulk.py::test_a_page_that_is_none_is_refused[memory-3]",
     ),
     Fault(
         name="schema-errors-name-no-details",
-        file="agentspan/operations/as_sent.py",
+        file="agentspan/operations/checks.py",
         before="if isinstance(error, ValidationErrors):",
         after="if not isinstance(error, ValidationErrors):",
         says=(
@@ -453,7 +453,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-given-id-counts-as-minted",
-        file="agentspan/operations/agent_spans.py",
+        file="agentspan/operations/spans.py",
         before="minted=id is None,",
         after="minted=id is not None,",
         says=(
@@ -464,9 +464,9 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="every-span-counts-as-sensitive",
-        file="agentspan/operations/agent_spans.py",
-        before="if is_marked or marks:",
-        after="if not is_marked or marks:",
+        file="agentspan/operations/spans.py",
+        before='if marks or sent.get("sensitive_encoding"):',
+        after='if marks or not sent.get("sensitive_encoding"):',
         says="A finished span without any sensitive value is flagged as having one, and one that has some is not.",
         caught_by=(
             "tests/operations/test_sensitive.py::"

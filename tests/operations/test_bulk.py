@@ -9,6 +9,7 @@ import pytest
 import agentspan
 from agentspan import Database
 from agentspan.operations import bulk
+from agentspan.operations.agents import ShowAgent
 from agentspan.operations.context import Context
 
 
@@ -63,13 +64,14 @@ def test_the_same_request_again_answers_the_same_and_changes_nothing(db: Databas
 
 
 def test_an_item_that_breaks_costs_no_other(db: Database) -> None:
-    def fail(*args: Any) -> Any:
-        raise RuntimeError("secret detail")
+    class Failing(ShowAgent):
+        def __call__(self, ctx: Context) -> Any:
+            raise RuntimeError("secret detail")
 
     items = a_run(db)
     items.insert(1, item("agents/show", 8, agent_id="x"))
     planned = bulk.plan(items)
-    planned.items[1] = (fail, *planned.items[1][1:])
+    planned.items[1] = planned.items[1]._replace(operation=Failing)
     outputs = bulk.run(Context(db.storage), planned)
     assert [output["status"] for output in outputs.values()] == ["success", "error"]
     assert outputs["item-0008"]["code"] == "unexpected"

@@ -13,9 +13,10 @@ import pytest
 import agentspan
 from agentspan import AgentInstance, Database
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.operations import agent_instances, agent_spans
 from agentspan.operations.context import Context
-from agentspan.operations.instance_updates import InstanceFields
+from agentspan.operations.facade import InstanceFields
+from agentspan.operations.runs import RegisterInstance
+from agentspan.operations.spans import CreateSpan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 
@@ -307,10 +308,9 @@ def test_what_was_rolled_back_is_not_taken_for_known(storage: Storage) -> None:
     own = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
 
     def record(context: Context) -> Any:
-        agent_instances.register(context, agent_id="an-agent", id=own)
+        RegisterInstance({"agent_id": "an-agent", "id": own}).run(context)
         for _ in range(2):  # the second one knows the instance
-            plan = agent_spans.plan_create(context, agent_instance_id=own, schema_name="step", status="active")
-            done = context.carry_out(plan)
+            done = CreateSpan({"agent_instance_id": own, "schema_name": "step", "status": "active"}).run(context)
         return done.row
 
     lost: list[Any] = []

@@ -4,8 +4,8 @@ import pytest
 
 import agentspan
 from agentspan.database import Database
-from agentspan.model.resources import AgentInstance
 from agentspan.model.status import Purpose
+from agentspan.operations.resources import AgentInstance
 from agentspan.storage.questions import SpanSums
 
 

@@ -16,7 +16,7 @@ from agentspan.recording.capture.limits import Limits
 from agentspan.recording.sinks import backlog, journal_work, progress
 from agentspan.recovery import writers
 from agentspan.schemas import conformance, liquid_engine, templates
-from agentspan.serve import access_token, app, connections, large_bodies, middleware, routes, write_queue
+from agentspan.serve import access_token, app, connections, large_requests, middleware, router, writes
 from agentspan.storage import first_said, scanning
 from agentspan.storage.postgres import connections as postgres_connections
 from agentspan.storage.postgres import partitions
@@ -151,16 +151,16 @@ FIGURES = {
         ("{} connections may be open", connections.Limits().open),
         ("and {} of one address", connections.Limits().of_peer),
         ("the body did not arrive within {} s", middleware.BODY_S),
-        ("a request waits for at most {} s. Requests", write_queue.WAIT_S),
+        ("a request waits for at most {} s. Requests", writes.WAIT_S),
         ("A shared commit accepts requests for {} ms", STANDARD.loop_slice_s * 1000),
-        ("Bulk requests of more than {} items", routes.AT_ONCE),
-        ("above {} KiB run in threads", large_bodies.LARGE / 2**10),
+        ("Bulk requests of more than {} items", router.AT_ONCE),
+        ("above {} KiB run in threads", large_requests.LARGE / 2**10),
         ("the answer that found it waits for at most {} s", STANDARD.adoption_answer_s),
         ("sent while it is read, at most {} MB and one span", scanning.PAGE_BYTES / 2**20),
         ("So are a page of more than {} MB", STANDARD.piece_bytes / 2**20),
         ("Once they have {} MiB, the next item", STANDARD.bulk_answer_bytes / 2**20),
         ("runs up to {} items in order", bulk.MAX_ITEMS),
-        ("items of {} KiB share one", large_bodies.PART / 2**10),
+        ("items of {} KiB share one", large_requests.PART / 2**10),
         ("that are being served (for at most {} s)", serve.END_S),
     ],
     "postgresql.md": [

@@ -10,7 +10,7 @@ from agentspan.errors import DatabaseBusy, NotFound
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.serve import create_app
-from agentspan.serve.concurrent_writes import ConcurrentWrites
+from agentspan.serve.writes import ConcurrentWrites
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities
 from agentspan.tuning import STANDARD
@@ -88,7 +88,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("agentspan.serve.concurrent_writes.time", clock)
+    monkeypatch.setattr("agentspan.serve.writes.time", clock)
     return clock
 
 

@@ -20,8 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 import agentspan
 from agentspan.serve import connections
 from agentspan.serve.app import create_app
-from agentspan.serve.connections import Connections, Limits, limits_for
-from agentspan.serve.uvicorn_protocol import limited
+from agentspan.serve.connections import Connections, Limits, limited, limits_for
 from agentspan.tuning import STANDARD
 from tests.serve.servers import Api, details, serving
 from tests.waiting import until

@@ -52,6 +52,14 @@ def test_a_request_that_is_sent_again_with_the_header_changes_nothing(client: Cl
     )
 
 
+def test_operations_without_a_key_ignore_the_header(client: Client) -> None:
+    wrong = {KEY: "x" * 65}
+    items = [{"_type": "agents/list", "idempotency_key": "long-enough"}]
+    assert client.post(f"{API}/bulk", json={"items": items}, headers=wrong).status_code == 200
+    assert client.post(f"{API}/pfid/generate", headers=wrong).status_code == 200
+    assert refusal(client.post(f"{API}/agent", json={"details": {"name": "n"}}, headers=wrong))[0] == 422
+
+
 WRITES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/agent", {"details": {"name": "n"}}),
     ("PUT", "/agent/AGENT", {"details": {"name": "n"}}),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentspan.serve.joined_writes import JoinedWrites
+from agentspan.serve.connections import JoinedWrites
 from tests.serve.servers import serving
 
 

@@ -14,9 +14,10 @@ import pytest
 import agentspan
 from agentspan.database import Database
 from agentspan.operations import bulk
-from agentspan.serve import large_bodies, streaming
+from agentspan.serve import router, streaming
 from agentspan.serve.app import create_app
-from agentspan.serve.large_bodies import LARGE, MAX_PARTS, PART, parts_of
+from agentspan.serve.bodies import MAX_PARTS
+from agentspan.serve.large_requests import LARGE, PART, in_thread, parts_of
 from tests.serve.asgi import Client
 from tests.serve.servers import details
 
@@ -170,7 +171,7 @@ def test_the_parts_of_a_large_bulk_have_few_bytes_and_the_same_order() -> None:
     parts = [*parts_of(plan)]
     assert [item for part in parts for item in part.items] == plan.items
     for part in parts:
-        size = sum(len(json.dumps(fields, separators=(",", ":"))) for _, fields, _ in part.items)
+        size = sum(len(json.dumps(each.fields, separators=(",", ":"))) for each in part.items)
         assert size <= PART or len(part.items) == 1
     assert len(parts) < len(sizes)
 
@@ -238,18 +239,18 @@ def test_a_large_span_is_read_in_a_few_threads_and_a_small_one_is_not(db: Databa
 
 def test_only_large_bodies_take_a_thread(db: Database, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
-    original = large_bodies.in_thread
+    original = in_thread
 
     async def counted(work: Any, *args: Any) -> Any:
         taken.append(work)
         return await original(work, *args)
 
-    monkeypatch.setattr(large_bodies, "in_thread", counted)
+    monkeypatch.setattr(router, "in_thread", counted)
     with Client(create_app(db)) as client:
         details(client.post("/api/v1/agent_spans", json={"details": span(run, {"a": MUCH})}))
-        assert len(taken) == 1
+        assert len(taken) == 2  # to be read, and to be carried out
         details(client.post("/api/v1/agent_spans", json={"details": span(run, {"a": MUCH[: LARGE - 1000]})}))
-        assert len(taken) == 1
+        assert len(taken) == 2
 
 
 def with_details(run: str, payload: bytes) -> bytes:

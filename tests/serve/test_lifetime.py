@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.applications import Starlette
 
 import agentspan
 from agentspan.serve.app import create_app
@@ -167,7 +168,7 @@ def test_two_servers_on_one_file_see_each_others_work(tmp_path: Path) -> None:
         assert details(apis[1].get(f"/agent_instance/{run}"))["span_counts"]["complete"] == 100
 
 
-def visit(app: FastAPI, scene: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]) -> None:
+def visit(app: Starlette, scene: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]) -> None:
     """Let a scene talk to an application in this process, from its start to its end."""
 
     async def main() -> None:

@@ -18,9 +18,9 @@ from agentspan.database import Database
 from agentspan.operations.context import Context
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.app import create_app
-from agentspan.serve.login_store import LoginStore
+from agentspan.serve.logins import LoginStore
 from agentspan.serve.viewer_routes import routes
-from agentspan.serve.write_queue import WriteQueue
+from agentspan.serve.writes import WriteQueue
 from agentspan.storage.questions import BackUp
 from agentspan.tuning import STANDARD, Tuning
 from tests.serve.asgi import Client

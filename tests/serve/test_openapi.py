@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from hypothesis import HealthCheck, given, seed, settings
 from jsonschema import Draft202012Validator
 
 import agentspan
 from agentspan import ids
 from agentspan.database import Database
-from agentspan.operations.json_operations import BULK
+from agentspan.operations.bulk import BULK
 from agentspan.serve import examples, openapi
-from agentspan.serve.app import create_app
+from agentspan.serve.app import Application, create_app
 from tests.tiers import longer
 
 API = "/api/v1"
@@ -113,13 +112,13 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def app(db: Database) -> FastAPI:
+def app(db: Database) -> Application:
     """The application over that file."""
     return create_app(db, allowed_hosts=["testserver"])
 
 
 @pytest.fixture(scope="module")
-def document(app: FastAPI) -> dict[str, Any]:
+def document(app: Application) -> dict[str, Any]:
     """The document, as the server sends it."""
     found: dict[str, Any] = json.loads(json.dumps(app.openapi()))
     return found
@@ -138,7 +137,7 @@ def schemathesis() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def api_schema(schemathesis: Any, app: FastAPI, db: Database) -> Any:
+def api_schema(schemathesis: Any, app: Application, db: Database) -> Any:
     """The document, as schemathesis reads it; two thirds of the ids name something: what is generated never does."""
     loaded = schemathesis.openapi.from_asgi("/openapi.json", app)
     instance = db.agent_instances.get(examples.INSTANCE)
@@ -288,7 +287,7 @@ def test_every_field_has_an_example(document: dict[str, Any]) -> None:
 
 def test_a_field_without_an_example_is_named_and_the_document_is_served_all_the_same() -> None:
     fewer = {name: value for name, value in examples.FIELDS.items() if name not in ("label", "cost_usd", "agent_id")}
-    document = openapi.document(create_app(agentspan.MemoryStorage()), fewer)
+    document = openapi.document(fewer)
     assert {"AgentSpan.label", "AgentSpan.cost_usd", "AgentInstance.agent_id"} <= set(without_example(document))
     success = document["paths"][f"{API}/agent_spans/{{agent_span_id}}"]["get"]["responses"]["200"]
     assert success["content"]["application/json"]["example"]["details"]["label"] == "text"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -32,7 +33,7 @@ METHODS = ("GET", "PUT", "DELETE", "PATCH", "POST", "TRACE")
 def client(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Client]:
     """One application for all tests, which ask for paths and find nothing but what they make."""
     with agentspan.open(tmp_path_factory.mktemp("paths") / "runs.db") as db:
-        app = create_app(db)
+        app: Any = create_app(db)
         if request.param:
             outer = FastAPI()
             outer.mount(request.param, app)

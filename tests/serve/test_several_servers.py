@@ -16,7 +16,7 @@ import pytest
 import agentspan
 from agentspan.errors import NotPermitted
 from agentspan.serve import create_app
-from agentspan.serve.shared_logins import SharedLogins
+from agentspan.serve.logins import SharedLogins
 from agentspan.storage.location import Location
 from agentspan.storage.questions import PutNote, Select, SpansOf
 from agentspan.storage.registry import open_direct

@@ -9,11 +9,11 @@ import pytest
 
 from agentspan.errors import AgentspanError, DatabaseBusy, InDoubt
 from agentspan.model.changes import Outcome, Unit
-from agentspan.operations import agent_instances
-from agentspan.operations.context import Context
-from agentspan.operations.json_operations import create_agent_span, finish_agent_span, start_agent_span
-from agentspan.serve.concurrent_writes import ConcurrentWrites
-from agentspan.serve.write_queue import JsonWrite
+from agentspan.operations.context import Context, Plan
+from agentspan.operations.operation import Write
+from agentspan.operations.runs import RegisterInstance, StartInstance, TerminateInstance
+from agentspan.operations.spans import CreateSpan, FinishSpan, StartSpan
+from agentspan.serve.writes import ConcurrentWrites
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities
 from agentspan.storage.questions import Find
@@ -63,22 +63,22 @@ def context(storage: Far) -> Context:
 
 @pytest.fixture
 def run(context: Context) -> str:
-    id = agent_instances.register(context, agent_id="an-agent").row.id
-    agent_instances.start(context, id)
+    id = RegisterInstance({"agent_id": "an-agent"}).run(context).row.id
+    StartInstance({"agent_instance_id": id}).run(context)
     return id
 
 
 def created(context: Context, run: str, **more: Any) -> str:
     fields = {"agent_instance_id": run, "schema_name": "tool", "status": "active", **more}
-    id: str = create_agent_span(context, fields)["details"]["id"]
+    id: str = CreateSpan(fields)(context)["details"]["id"]
     return id
 
 
-def answers(storage: Far, context: Context, writes: Sequence[JsonWrite]) -> list[Any]:
+def answers(storage: Far, context: Context, writes: Sequence[Write]) -> list[Any]:
     """Send writes that come together, behind two groups which are at work; return their answers, or errors."""
     queue = ConcurrentWrites(context, 10.0)
-    run = agent_instances.register(context, agent_id="another").row.id
-    before = [JsonWrite(finish_agent_span, {"agent_span_id": created(context, run)}) for _ in range(2)]
+    run = RegisterInstance({"agent_id": "another"}).run(context).row.id
+    before = [FinishSpan({"agent_span_id": created(context, run)}) for _ in range(2)]
 
     async def send() -> list[Any]:
         storage.goes_on.clear()
@@ -104,7 +104,7 @@ def status_of(answer: Any) -> str:
 
 def test_writes_that_wait_together_are_one_reading_and_one_commit(storage: Far, context: Context, run: str) -> None:
     spans = [created(context, run) for _ in range(20)]
-    said = answers(storage, context, [JsonWrite(finish_agent_span, {"agent_span_id": id}) for id in spans])
+    said = answers(storage, context, [FinishSpan({"agent_span_id": id}) for id in spans])
     assert [status_of(each) for each in said] == ["complete"] * 20
     assert [each["details"]["id"] for each in said] == spans
     assert len(storage.commits) == len(storage.readings) <= 4  # two of them before
@@ -112,16 +112,16 @@ def test_writes_that_wait_together_are_one_reading_and_one_commit(storage: Far, 
 
 def test_of_several_that_finish_a_span_together_one_does(storage: Far, context: Context, run: str) -> None:
     span = created(context, run)
-    said = answers(storage, context, [JsonWrite(finish_agent_span, {"agent_span_id": span})] * 5)
+    said = answers(storage, context, [FinishSpan({"agent_span_id": span})] * 5)
     assert sorted(status_of(each) for each in said) == ["complete", *["invalid_action"] * 4]
 
 
 def test_each_has_its_own_answer(storage: Far, context: Context, run: str) -> None:
     """Refusals, keys that were used, missing ids, starts and creations among finishes."""
-    other = agent_instances.register(context, agent_id="an-agent").row.id
+    other = RegisterInstance({"agent_id": "an-agent"}).run(context).row.id
     ended = created(context, other)
-    agent_instances.start(context, other)
-    agent_instances.terminate(context, other, "stop")
+    StartInstance({"agent_instance_id": other}).run(context)
+    TerminateInstance({"agent_instance_id": other, "reason": "stop"}).run(context)
     pending, done = created(context, run, status="pending"), created(context, run, status="complete")
     keyed = {"agent_instance_id": run, "schema_name": "tool", "status": "active", "idempotency_key": "k"}
     own = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
@@ -129,16 +129,16 @@ def test_each_has_its_own_answer(storage: Far, context: Context, run: str) -> No
         storage,
         context,
         [
-            JsonWrite(start_agent_span, {"agent_span_id": pending}),
-            JsonWrite(finish_agent_span, {"agent_span_id": done}),
-            JsonWrite(finish_agent_span, {"agent_span_id": own[:-1] + "z"}),
-            JsonWrite(create_agent_span, keyed),
-            JsonWrite(create_agent_span, keyed),
-            JsonWrite(create_agent_span, {**keyed, "schema_name": "another"}),
-            JsonWrite(create_agent_span, {**keyed, "idempotency_key": None, "id": own}),
-            JsonWrite(create_agent_span, {**keyed, "idempotency_key": None, "agent_instance_id": other}),
-            JsonWrite(create_agent_span, {"schema_name": "tool"}),
-            JsonWrite(finish_agent_span, {"agent_span_id": ended}),
+            StartSpan({"agent_span_id": pending}),
+            FinishSpan({"agent_span_id": done}),
+            FinishSpan({"agent_span_id": own[:-1] + "z"}),
+            CreateSpan(keyed),
+            CreateSpan(keyed),
+            CreateSpan({**keyed, "schema_name": "another"}),
+            CreateSpan({**keyed, "idempotency_key": None, "id": own}),
+            CreateSpan({**keyed, "idempotency_key": None, "agent_instance_id": other}),
+            CreateSpan({"schema_name": "tool"}),
+            FinishSpan({"agent_span_id": ended}),
         ],
     )
     assert [status_of(each) for each in said] == [
@@ -150,22 +150,29 @@ def test_each_has_its_own_answer(storage: Far, context: Context, run: str) -> No
     assert [said[number].get("control") for number in (0, 7, 9)] == [None, *[{"terminate": True, "reason": "stop"}] * 2]
 
 
+class Broken(FinishSpan):
+    """An operation with a bug."""
+
+    def plan(self, ctx: Context) -> Plan:
+        raise AttributeError
+
+
 def test_a_bug_costs_its_own_request_only(storage: Far, context: Context, run: str) -> None:
     spans = [created(context, run) for _ in range(3)]
-    writes = [JsonWrite(finish_agent_span, {"agent_span_id": id}) for id in spans]
-    writes.insert(1, JsonWrite(finish_agent_span, None))  # type: ignore[arg-type]
+    writes = [FinishSpan({"agent_span_id": id}) for id in spans]
+    writes.insert(1, Broken({}))
     said = answers(storage, context, writes)
     assert isinstance(said.pop(1), AttributeError)
     assert [status_of(each) for each in said] == ["complete"] * 3
 
 
 @pytest.fixture
-def writes(context: Context, run: str) -> Callable[[], list[JsonWrite]]:
-    return lambda: [JsonWrite(finish_agent_span, {"agent_span_id": created(context, run)}) for _ in range(4)]
+def writes(context: Context, run: str) -> Callable[[], list[Write]]:
+    return lambda: [FinishSpan({"agent_span_id": created(context, run)}) for _ in range(4)]
 
 
 def test_each_write_of_a_group_that_failed_is_done_alone(
-    storage: Far, context: Context, writes: Callable[[], list[JsonWrite]]
+    storage: Far, context: Context, writes: Callable[[], list[Write]]
 ) -> None:
     """One of them may wait for a lock, or break a key that another program has stored at the same moment."""
     sent = writes()
@@ -175,7 +182,7 @@ def test_each_write_of_a_group_that_failed_is_done_alone(
 
 
 def test_all_writes_of_a_group_whose_commit_is_in_doubt_are_in_doubt(
-    storage: Far, context: Context, writes: Callable[[], list[JsonWrite]]
+    storage: Far, context: Context, writes: Callable[[], list[Write]]
 ) -> None:
     sent = writes()
     storage.fails = InDoubt("stored, or not")

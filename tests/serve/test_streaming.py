@@ -15,8 +15,9 @@ from starlette.responses import StreamingResponse
 import agentspan
 from agentspan.database import Database
 from agentspan.errors import StorageError
-from agentspan.operations import envelopes, json_operations
+from agentspan.operations import envelopes
 from agentspan.operations.context import Context
+from agentspan.operations.spans import ListSpans
 from agentspan.serve.app import create_app
 from agentspan.serve.streaming import CHUNK, streamed
 from agentspan.tuning import STANDARD
@@ -211,7 +212,7 @@ def test_the_answers_to_many_lists_in_one_request_are_never_together_in_memory(d
 def test_a_page_has_the_items_that_it_had_at_its_start(db: Database) -> None:
     run = filled(db, 4, 10)
     context = Context(db.storage, piece_bytes=1)
-    page = json_operations.list_agent_spans(context, {"agent_instance_id": run, "sorting": "-id"})
+    page = ListSpans({"agent_instance_id": run, "sorting": "-id"})(context)
     first = next(page["summaries"])
     third = db.agent_spans.list(run)[1].id
     db.agent_spans.create(run, "step", "active", {"n": 4})

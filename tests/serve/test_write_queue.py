@@ -12,10 +12,11 @@ import pytest
 
 from agentspan.errors import DatabaseBusy, NotFound, NotPermitted, NotStorable
 from agentspan.model.changes import Move, Unit
-from agentspan.operations import json_operations
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
-from agentspan.serve.write_queue import WAIT_S, Operation, WriteQueue
+from agentspan.operations.runs import RegisterInstance
+from agentspan.operations.spans import CreateSpan, FinishSpan
+from agentspan.serve.writes import WAIT_S, Work, WriteQueue
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
@@ -38,7 +39,7 @@ def ctx(storage: SQLiteStorage) -> Context:
 
 @pytest.fixture
 def instance(ctx: Context) -> str:
-    id: str = json_operations.register_agent_instance(ctx, {"agent_id": "an-agent"})["details"]["id"]
+    id: str = RegisterInstance({"agent_id": "an-agent"})(ctx)["details"]["id"]
     return id
 
 
@@ -47,12 +48,12 @@ def queue_of(ctx: Context, *, wait_s: float = WAIT_S, **tuning: Any) -> WriteQue
     return WriteQueue(ctx, wait_s, STANDARD._replace(**{"loop_slice_s": 60.0, **tuning}))
 
 
-def create(instance: str, **fields: Any) -> Operation:
-    return lambda context: json_operations.create_agent_span(context, {"agent_instance_id": instance, **TOOL, **fields})
+def create(instance: str, **fields: Any) -> Work:
+    return CreateSpan({"agent_instance_id": instance, **TOOL, **fields})
 
 
-def finish(span: str) -> Operation:
-    return lambda context: json_operations.finish_agent_span(context, {"agent_span_id": span})
+def finish(span: str) -> Work:
+    return FinishSpan({"agent_span_id": span})
 
 
 def broken(context: Context) -> Envelope:
@@ -66,7 +67,7 @@ def spans(ctx: Context, instance: str) -> list[str]:
     return [row.status for row in ctx.storage.ask(SpansOf(instance))]
 
 
-def together(writer: WriteQueue, *operations: Operation) -> list[Any]:
+def together(writer: WriteQueue, *operations: Work) -> list[Any]:
     """What operations answer that come in one turn of the loop."""
 
     async def run() -> list[Any]:
@@ -235,7 +236,7 @@ class Plain(MemoryStorage):
 @pytest.mark.parametrize("make", [MemoryStorage, Plain])
 def test_any_storage_will_do(make: Callable[[], MemoryStorage]) -> None:
     ctx = Context(make())
-    instance = json_operations.register_agent_instance(ctx, {"agent_id": "an-agent"})["details"]["id"]
+    instance = RegisterInstance({"agent_id": "an-agent"})(ctx)["details"]["id"]
     results = together(queue_of(ctx), create(instance), create("x" * 32), create(instance))
     assert [type(result) for result in results] == [dict, NotFound, dict]
     assert spans(ctx, instance) == ["active", "active"]

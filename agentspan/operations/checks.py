@@ -1,13 +1,14 @@
-"""Checks an operation's parameters: each function returns the value, or raises the API's error for the field."""
+"""Checks of fields: each function returns the value, or raises the API's error with the name of the field."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentspan import clock, ids, jsontext
-from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, ValidationErrors
 from agentspan.model.changes import Key
 from agentspan.model.texts import check_text
 from agentspan.storage.questions import Query
@@ -19,17 +20,30 @@ MAX_DEPTH = 500
 9,970 levels): an object that was stored at one limit could not be read at another."""
 MAX_PAGE = 100
 MAX_OFFSET = 2**53
+MAX_PFIDS = 1000
 
 
-def json_object(field: str, value: Any) -> tuple[str, dict[str, Any]]:
+class Json(NamedTuple):
+    """A JSON value in both forms.
+
+    Attributes:
+        text: as it is stored.
+        plain: parsed.
+    """
+
+    text: str
+    plain: Any
+
+
+def json_object(field: str, value: Any) -> Json:
     """Return a JSON object as text and as plain JSON."""
-    text, plain = json_value(field, value)
-    if type(plain) is not dict:
+    sent = json_value(field, value)
+    if type(sent.plain) is not dict:
         raise InvalidValue(field, "must be a JSON object (a dict)")
-    return text, plain
+    return sent
 
 
-def json_value(field: str, value: Any) -> tuple[str, Any]:
+def json_value(field: str, value: Any) -> Json:
     """Return JSON of any type as text and as plain JSON."""
     try:
         text, plain = jsontext.encode(value)
@@ -37,7 +51,7 @@ def json_value(field: str, value: Any) -> tuple[str, Any]:
         raise InvalidValue(field, str(error)) from None
     if len(text) > MAX_DEPTH and text.count("{") + text.count("[") > MAX_DEPTH and _is_deeper(plain, MAX_DEPTH):
         raise InvalidValue(field, f"is nested deeper than {MAX_DEPTH} levels")
-    return text, plain
+    return Json(text, plain)
 
 
 def flag(field: str, value: Any) -> bool:
@@ -47,6 +61,11 @@ def flag(field: str, value: Any) -> bool:
     if value in ("true", "false"):
         return bool(value == "true")
     raise InvalidValue(field, "must be true or false")
+
+
+def mark(field: str, value: Any) -> bool | None:
+    """Return True for a yes; None for a no, which is the same as a field that is left out."""
+    return flag(field, value) or None
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -124,23 +143,24 @@ def check_key(field: str, value: Any) -> str:
     return value
 
 
-def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key | None:
-    """Return the key with the hash of its request: canonical JSON, nulls dropped; None without a key.
+def key_of(operation: str, key: Any, said: Mapping[str, Any]) -> Key | None:
+    """Return an idempotency key with the hash of its request: canonical JSON, nulls dropped; None without a key.
 
-    The request holds the client's values: path id included, defaults applied, never a generated id or time.
+    Args:
+        said: the client's values: path id included, defaults applied, never a generated id or time.
     """
-    if value is None:
+    if key is None:
         return None
-    check_key("idempotency_key", value)
-    said = {name: item for name, item in request.items() if item is not None}
+    check_key("idempotency_key", key)
+    plain = {name: item.plain if type(item) is Json else item for name, item in said.items() if item is not None}
     try:
-        text = jsontext.canonical(said)
+        text = jsontext.canonical(plain)
         if ".0" in text or "e+" in text:  # 1.0 is the same number as 1; few requests have one
             text = jsontext.canonical(_WHOLE_NUMBERS.decode(text))
         digest = hashlib.sha256(text.encode()).hexdigest()
     except (TypeError, ValueError, RecursionError):
         raise InvalidValue("idempotency_key", "the request that it labels holds a value that is no JSON") from None
-    return Key(operation, value, digest, clock.now())
+    return Key(operation, key, digest, clock.now())
 
 
 def one_of(field: str, value: Any, allowed: Sequence[str]) -> str | None:
@@ -193,3 +213,36 @@ def page(
         with_total=True,
         most_bytes=most_bytes,
     )
+
+
+def as_sent(error: AgentspanError, details: Collection[str]) -> AgentspanError:
+    """Return an error with `details.` before its fields that came in there.
+
+    Args:
+        details: the names of the fields in the `details` of the request.
+    """
+    if isinstance(error, ValidationErrors):
+        names = [f"details.{name}" if _root(name) in details else name for name in error.fields]
+        return ValidationErrors(str(error), error.problems, names)
+    if isinstance(error, RequiredValue | InvalidValue) and _root(error.field) in details:
+        return _inside("details", error)
+    return error
+
+
+@contextmanager
+def inside(parent: str) -> Iterator[None]:
+    """Name the fields of errors below a parent, such as `agent_version.name`."""
+    try:
+        yield
+    except (RequiredValue, InvalidValue) as error:
+        if _root(error.field) == parent:
+            raise
+        raise _inside(parent, error) from None
+
+
+def _inside(parent: str, error: RequiredValue | InvalidValue) -> AgentspanError:
+    return type(error)(f"{parent}.{error.field}", str(error).removeprefix(f"{error.field}: "))
+
+
+def _root(field: str) -> str:
+    return field.partition(".")[0].partition("[")[0]

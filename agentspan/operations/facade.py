@@ -1,32 +1,78 @@
-"""The operations by id on spans and instances: call `operations`, return the API's models."""
+"""The operations by id, as `agentspan.open` gives them: methods written out for editors, which return the API's models.
+
+A method passes its `locals()` to its operation, which takes the values of its fields.
+"""
 
 import builtins
 from datetime import datetime
-from typing import Any, Unpack, cast
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from agentspan.journal import own_journals
-from agentspan.model import resources
 from agentspan.model.changes import Violation
-from agentspan.model.pages import Page, pagination
-from agentspan.model.resources import AgentInstance, AgentSpan
-from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
-from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanStatus
-from agentspan.operations import agent_instances, agent_spans, instance_updates, quality
-from agentspan.operations.context import Context, Done
-from agentspan.operations.instance_updates import InstanceFields
-from agentspan.operations.run_details import details_of
-from agentspan.storage.questions import Counts, Violations
-from agentspan.storage.scores import said_of
+from agentspan.model.rows import AgentSchemaVersionRow, Row
+from agentspan.model.scores import Source
+from agentspan.model.status import AgentStatus, FinishStatus, InstanceStatus, Purpose, SpanStatus
+from agentspan.operations import agents, from_rows, runs, schema_versions, scores, spans
+from agentspan.operations.agents import ShowAgent
+from agentspan.operations.context import Context
+from agentspan.operations.from_rows import resource_of, resources_of, score
+from agentspan.operations.operation import GetRow, Listing, Write
+from agentspan.operations.resources import (
+    Agent,
+    AgentInstance,
+    AgentSchemaVersion,
+    AgentSpan,
+    AgentVersion,
+    Page,
+    Score,
+    controlled,
+    pagination,
+    registered,
+)
 
+T = TypeVar("T")
 Time = datetime | str
 """An aware datetime, or RFC 3339 text with an offset."""
 
 
-class AgentSpans:
-    """Operations on spans. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+class InstanceFields(TypedDict, total=False):
+    """The fields of `AgentInstances.update`."""
+
+    quality_payload: dict[str, Any] | None
+    metadata: dict[str, Any] | None
+    session: str | None
+    user: str | None
+    task: str | None
+    tags: list[str] | None
+
+
+class ResourceOperations(Generic[T]):
+    """Operations that return one type of resource."""
 
     def __init__(self, context: Context) -> None:
         self._ctx = context
+
+    def _done(self, write: Write) -> T:
+        done = write.run(self._ctx)
+        resource: Any = self._resource(done.row)
+        made: T = controlled(resource, done.control)
+        return made
+
+    def _of(self, operation: GetRow | ShowAgent) -> T:
+        return self._resource(operation.row(self._ctx))
+
+    def _resource(self, row: Row) -> T:
+        resource: T = resource_of(self._ctx, row)
+        return resource
+
+    def _page(self, asked: Listing) -> Page[T]:
+        found = asked.rows(self._ctx)
+        items: list[T] = resources_of(self._ctx, found.rows, summaries=asked.shows_summaries)
+        return Page(items, pagination(found.counted(), asked.offset, asked.page_size))
+
+
+class AgentSpans(ResourceOperations[AgentSpan]):
+    """Operations on spans. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
 
     def create(
         self,
@@ -65,21 +111,7 @@ class AgentSpans:
             IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: strict_schemas, and a payload does not match.
         """
-        plan = agent_spans.plan_create(
-            self._ctx,
-            agent_instance_id=agent_instance_id,
-            schema_name=schema_name,
-            status=status,
-            payload=payload,
-            result_payload=result_payload,
-            id=id,
-            parent_span_id=parent_span_id,
-            started_at=started_at,
-            finished_at=finished_at,
-            sensitive_encoding=sensitive_encoding,
-            idempotency_key=idempotency_key,
-        )
-        return self._answer(self._ctx.carry_out(plan))
+        return self._done(spans.CreateSpan(locals()))
 
     def start(self, agent_span_id: str, timestamp: Time | None = None, idempotency_key: str | None = None) -> AgentSpan:
         """Start a pending span, now or at `timestamp`.
@@ -87,8 +119,7 @@ class AgentSpans:
         Raises:
             InvalidAction: it is not pending.
         """
-        plan = agent_spans.plan_start(self._ctx, agent_span_id, timestamp=timestamp, idempotency_key=idempotency_key)
-        return self._answer(self._ctx.carry_out(plan))
+        return self._done(spans.StartSpan(locals()))
 
     def finish(
         self,
@@ -117,20 +148,11 @@ class AgentSpans:
             IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: strict_schemas, and the result does not match.
         """
-        plan = agent_spans.plan_finish(
-            self._ctx,
-            agent_span_id,
-            status=status,
-            result_payload=result_payload,
-            timestamp=timestamp,
-            sensitive_encoding=sensitive_encoding,
-            idempotency_key=idempotency_key,
-        )
-        return self._answer(self._ctx.carry_out(plan))
+        return self._done(spans.FinishSpan(locals()))
 
     def get(self, agent_span_id: str) -> AgentSpan:
         """Return a span."""
-        return self._model(self._ctx.row(AgentSpanRow, agent_span_id))
+        return self._of(spans.GetSpan(locals()))
 
     def list(
         self,
@@ -163,43 +185,15 @@ class AgentSpans:
         Raises:
             RequiredValue: neither a run nor an agent is given.
         """
-        page = agent_spans.page(
-            self._ctx,
-            agent_instance_id=agent_instance_id,
-            agent_id=agent_id,
-            status=status,
-            schema_name=schema_name,
-            start_time=start_time,
-            end_time=end_time,
-            sorting=sorting,
-            offset=offset,
-            page_size=page_size,
-        )
-        rows = cast("builtins.list[AgentSpanRow]", page.rows)
-        purposes = self._ctx.purposes_of(rows)
-        items = [
-            resources.span(row, self._ctx.account, purposes[row.agent_instance_id], summary=include_summaries)
-            for row in rows
-        ]
-        return Page(items, pagination(page.counted(), offset, page_size))
+        return self._page(spans.ListSpans(locals()))
 
     def violations(self, agent_span_id: str) -> builtins.list[Violation]:
         """Return the violations of a span's payloads: side, path, keyword and message of each."""
-        span = self._ctx.row(AgentSpanRow, agent_span_id)
-        return self._ctx.storage.ask(Violations([span.id], instance_id=span.agent_instance_id))[span.id]
-
-    def _answer(self, done: Done) -> AgentSpan:
-        return resources.controlled(self._model(done.row), done.control)
-
-    def _model(self, row: Any) -> AgentSpan:
-        return resources.span(row, self._ctx.account, self._ctx.purposes_of([row])[row.agent_instance_id])
+        return spans.ListViolations(locals()).found(self._ctx)
 
 
-class AgentInstances:
+class AgentInstances(ResourceOperations[AgentInstance]):
     """Operations on instances (runs). Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
-
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
 
     def register(
         self,
@@ -246,24 +240,9 @@ class AgentInstances:
             InvalidValue: a value is wrong.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
-        done = agent_instances.register(
-            self._ctx,
-            agent_id=agent_id,
-            agent_version=agent_version,
-            agent_schema_version=agent_schema_version,
-            id=id,
-            idempotency_key=idempotency_key,
-            update_current_version=update_current_version,
-            purpose=purpose,
-            metadata=metadata,
-            external_identifier=external_identifier,
-            session=session,
-            user=user,
-            task=task,
-            tags=tags,
-        )
+        done = runs.RegisterInstance(locals()).run(self._ctx)
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
-        return resources.registered(self._answer(done), resources.schema_version(version, self._ctx.account))
+        return registered(self._resource(done.row), from_rows.schema_version(version, self._ctx.account))
 
     def start(
         self, agent_instance_id: str, timestamp: Time | None = None, idempotency_key: str | None = None
@@ -273,8 +252,7 @@ class AgentInstances:
         Raises:
             InvalidAction: it is not pending.
         """
-        done = agent_instances.start(self._ctx, agent_instance_id, timestamp=timestamp, idempotency_key=idempotency_key)
-        return self._answer(done)
+        return self._done(runs.StartInstance(locals()))
 
     def finish(
         self,
@@ -290,10 +268,7 @@ class AgentInstances:
             InvalidValue: a value is wrong, such as a timestamp too early.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
-        done = agent_instances.finish(
-            self._ctx, agent_instance_id, status=status, timestamp=timestamp, idempotency_key=idempotency_key
-        )
-        return self._answer(done)
+        return self._done(runs.FinishInstance(locals()))
 
     def terminate(self, agent_instance_id: str, reason: str, idempotency_key: str | None = None) -> AgentInstance:
         """Terminate an active instance, for good, and close its open spans: active ones failed, pending ones cancelled.
@@ -306,9 +281,9 @@ class AgentInstances:
         Raises:
             InvalidAction: the instance is not active; nothing is touched.
         """
-        done = agent_instances.terminate(self._ctx, agent_instance_id, reason, idempotency_key=idempotency_key)
+        done = runs.TerminateInstance(locals()).run(self._ctx)
         own_journals.terminated(done.row.id, reason)
-        return self._answer(done)
+        return self._resource(done.row)
 
     def record_quality(
         self,
@@ -328,8 +303,7 @@ class AgentInstances:
         Raises:
             ValidationErrors: strict_schemas, and the payload does not match.
         """
-        done = quality.record(self._ctx, agent_instance_id, name, payload, idempotency_key=idempotency_key)
-        return self._answer(done)
+        return self._done(runs.RecordAnyQuality(locals()))
 
     def update(
         self, agent_instance_id: str, *, idempotency_key: str | None = None, **fields: Unpack[InstanceFields]
@@ -349,17 +323,15 @@ class AgentInstances:
             InvalidValue: a value is wrong.
             ValidationErrors: strict_schemas, and the evaluation does not match.
         """
-        given = cast(dict[str, Any], fields)
-        done = instance_updates.update(self._ctx, agent_instance_id, given, idempotency_key=idempotency_key)
-        return self._answer(done)
+        return self._done(runs.UpdateInstance({**fields, **locals()}))
 
     def agent_context(self, agent_instance_id: str) -> dict[str, Any]:
         """Return a run as plain JSON: `instance`, `agent`, `schema`, and all `spans` in order."""
-        return agent_instances.agent_context(self._ctx, agent_instance_id)
+        return runs.GetAgentContext(locals())(self._ctx)
 
     def get(self, agent_instance_id: str) -> AgentInstance:
         """Return an instance, with the counts of its spans."""
-        return self._model(self._ctx.row(AgentInstanceRow, agent_instance_id))
+        return self._of(runs.GetInstance(locals()))
 
     def list(
         self,
@@ -373,25 +345,186 @@ class AgentInstances:
         page_size: int = 50,
     ) -> Page[AgentInstance]:
         """Return a page of instances, of all agents or of one; `sorting="-id"` for the newest first."""
-        page = agent_instances.page(
-            self._ctx,
-            agent_id=agent_id,
-            agent_version_id=agent_version_id,
-            status=status,
-            purpose=purpose,
-            sorting=sorting,
-            offset=offset,
-            page_size=page_size,
-        )
-        return Page(self._models(*page.rows), pagination(page.counted(), offset, page_size))
+        return self._page(runs.ListInstances(locals()))
 
-    def _answer(self, done: Done) -> AgentInstance:
-        return resources.controlled(self._model(done.row), done.control)
 
-    def _model(self, row: Any) -> AgentInstance:
-        return details_of(self._ctx.storage, row, self._ctx.account)
+class Agents(ResourceOperations[Agent]):
+    """Operations on agents. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
 
-    def _models(self, *rows: Any) -> builtins.list[AgentInstance]:
-        ids, account = [row.id for row in rows], self._ctx.account
-        counts, said = self._ctx.storage.ask(Counts(ids)), said_of(self._ctx.storage, ids)
-        return [resources.instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()) for row in rows]
+    def create(
+        self,
+        name: str,
+        description: str | None = None,
+        external_identifier: str | None = None,
+        *,
+        id: str | None = None,
+        owner_person_id: str | None = None,
+        team_id: str | None = None,
+        risk_profile_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Agent:
+        """Create an agent, pending until its first instance starts.
+
+        Args:
+            owner_person_id, team_id, risk_profile_id: ids of the API's service, kept as they are.
+
+        Raises:
+            InvalidValue: a value is wrong, or the external_identifier names another agent.
+        """
+        return self._done(agents.CreateAgent(locals()))
+
+    def get(self, agent_id: str) -> Agent:
+        """Return an agent, with its available actions and the counts of its instances."""
+        return self._of(agents.GetAgent(locals()))
+
+    def show(self, agent_id: str | None = None, *, external_identifier: str | None = None) -> Agent:
+        """Return an agent by its id or by its external_identifier.
+
+        Raises:
+            RequiredValue: neither is given, or both.
+        """
+        return self._of(agents.ShowAgent(locals()))
+
+    def update(
+        self,
+        agent_id: str,
+        name: str | None = None,
+        description: str | None = None,
+        *,
+        owner_person_id: str | None = None,
+        team_id: str | None = None,
+        risk_profile_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Agent:
+        """Change what an agent was created with; a field that is left out stays."""
+        return self._done(agents.UpdateAgent(locals()))
+
+    def retire(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
+        """Retire an agent: it and its runs stay.
+
+        Raises:
+            InvalidAction: it is retired already.
+        """
+        return self._done(agents.RetireAgent(locals()))
+
+    def reinstate(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
+        """Undo a retirement.
+
+        Raises:
+            InvalidAction: it is not retired.
+        """
+        return self._done(agents.ReinstateAgent(locals()))
+
+    def delete(self, agent_id: str) -> Agent:
+        """Delete an agent that has no instances, with its versions and schema versions; return it as it was before.
+
+        Raises:
+            InvalidAction: it has instances; retire it instead.
+        """
+        row = agents.DeleteAgent(locals()).deleted(self._ctx)
+        return from_rows.agent(row, self._ctx.account)
+
+    def list(
+        self,
+        *,
+        status: AgentStatus | None = None,
+        sorting: str | None = None,
+        offset: int = 0,
+        page_size: int = 50,
+    ) -> Page[Agent]:
+        """Return a page of agents; `sorting` by `name` or `-name`, among others."""
+        return self._page(agents.ListAgents(locals()))
+
+
+class AgentVersions(ResourceOperations[AgentVersion]):
+    """Operations on agent versions. A version is created when an instance registers with a new one."""
+
+    def get(self, agent_version_id: str) -> AgentVersion:
+        """Return a version."""
+        return self._of(agents.GetAgentVersion(locals()))
+
+    def list(
+        self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
+    ) -> Page[AgentVersion]:
+        """Return a page of versions, of all agents or of one."""
+        return self._page(agents.ListAgentVersions(locals()))
+
+
+class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
+    """Operations on schema versions. Their id follows their content: the same span types are the same version."""
+
+    def create(
+        self,
+        agent_id: str,
+        external_identifier: str | None = None,
+        *,
+        span_type_schemas: builtins.list[dict[str, Any]] | None = None,
+        span_schemas: dict[str, Any] | None = None,
+        span_result_schemas: dict[str, Any] | None = None,
+        quality_schemas: builtins.list[dict[str, Any]] | None = None,
+        quality_schema: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentSchemaVersion:
+        """Create a schema version of an agent, or return the one with the same content.
+
+        Raises:
+            InvalidValue: an entry is wrong.
+        """
+        return self._done(schema_versions.CreateSchemaVersion(locals()))
+
+    def get(self, agent_schema_version_id: str) -> AgentSchemaVersion:
+        """Return a schema version."""
+        return self._of(schema_versions.GetSchemaVersion(locals()))
+
+    def list(
+        self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
+    ) -> Page[AgentSchemaVersion]:
+        """Return a page of schema versions, of all agents or of one."""
+        return self._page(schema_versions.ListSchemaVersions(locals()))
+
+
+class Scores(ResourceOperations[Score]):
+    """Operations on scores of runs and spans. Ids that name nothing raise NotFound; other ids, UnexpectedRefType."""
+
+    def record(
+        self,
+        target_id: str,
+        name: str,
+        value: float | None = None,
+        *,
+        label: str | None = None,
+        explanation: str | None = None,
+        by: Source = "code",
+        identifier: str | None = None,
+        withdraw: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Score:
+        """Judge a run or a span, in any status. The newest score of a name counts; those before it are kept.
+
+        Args:
+            target_id: the run or the span.
+            name: what is judged, such as `reward`; at most 200 characters, as label and identifier.
+            value: a finite number, or True or False.
+            label: a word, such as `good`.
+            explanation: why; at most 10,000 characters.
+            by: who judged: "code", "human" or "model".
+            identifier: the judge, where several judge the same: of each the newest score counts.
+            withdraw: take back the scores of this name and identifier; without value, label and explanation.
+            idempotency_key: at most 64 characters; the same request again returns the same score.
+
+        Raises:
+            RequiredValue: there is no name; or no value, label or explanation, unless it withdraws.
+            InvalidValue: a value is wrong.
+            IdempotencyKeyAlreadyUsed: the key was used for another request.
+        """
+        return self._done(scores.ScoreTarget({**locals(), "source": by}))
+
+    def list(self, target_id: str, *, history: bool = False) -> builtins.list[Score]:
+        """Return the scores of a run, without those of its spans, or of a span; the oldest first.
+
+        Args:
+            target_id: the run or the span.
+            history: all of them; else those that count.
+        """
+        wanted = scores.ListTargetScores({"target_id": target_id, "include_history": history})
+        return [score(row) for row in wanted.rows(self._ctx)]

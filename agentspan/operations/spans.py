@@ -1,0 +1,309 @@
+"""Operations on agent spans, by id. Every rule of the state machine lies in model.spans."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self, cast
+
+from agentspan import ids, jsontext
+from agentspan.errors import RequiredValue
+from agentspan.model import sensitive, spans
+from agentspan.model.changes import Change, Ref, Unit, Violation
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
+from agentspan.model.status import SPAN_STATUSES, FinishStatus, SpanStatus
+from agentspan.operations import checks, envelopes, resources
+from agentspan.operations.checks import Json
+from agentspan.operations.context import Admitted, Context, Plan
+from agentspan.operations.envelopes import Envelope
+from agentspan.operations.operation import (
+    ChangeRow,
+    Check,
+    GetRow,
+    Keyable,
+    Listing,
+    Mark,
+    Operation,
+    OwnId,
+    Route,
+    Time,
+    Write,
+)
+from agentspan.operations.resources import AgentSpan
+from agentspan.schemas.meaning import describe, error_text
+from agentspan.schemas.span_types import check_name, title_of
+from agentspan.storage.answers import Found
+from agentspan.storage.lookup import check_unused, expect
+from agentspan.storage.questions import Query, Violations
+
+
+def _type_name(field: str, name: Any) -> Any:
+    check_name(name)
+    return name
+
+
+class SpanForCreate(Keyable):
+    """A span to be.
+
+    Attributes:
+        agent_instance_id: PFID of the instance that it belongs to.
+        schema_name: the span type.
+        status: the status to begin in.
+        payload: what went in.
+        result_payload: what came out, any JSON; only with a terminal status.
+        id: a PFID of the client's own; minted when left out.
+        parent_span_id: PFID of the span in which it happens.
+        started_at: RFC 3339 with an offset; now when left out, not kept of a pending span.
+        finished_at: RFC 3339 with an offset; only with a terminal status, now when left out.
+        sensitive_encoding: whether values are marked as sensitive, as `{"$sensitive": "string", "labels": ["email"],
+            "value": …}`; such values are not stored, with this or without, unless the server keeps them.
+    """
+
+    again: ClassVar[str] = "answers with the span as it is now"
+
+    agent_instance_id: str
+    schema_name: Annotated[str, Check(_type_name)]
+    status: SpanStatus
+    payload: Annotated[dict[str, Any], Check(checks.json_object)] = {}  # noqa: RUF012
+    result_payload: Annotated[Any, Check(checks.json_value)] = None
+    id: OwnId = None
+    parent_span_id: str | None = None
+    started_at: Time = None
+    finished_at: Time = None
+    sensitive_encoding: Mark = None
+
+
+class CreateSpan(SpanForCreate, Write):
+    """Create a span in any status.
+
+    Attributes:
+        details: the span.
+    """
+
+    route = Route("POST", "/agent_spans", "spans", AgentSpan)
+    summary = "Create a span"
+    envelope = "Controlled"
+    action = "agent_spans/create"
+    wraps = SpanForCreate
+    shares = True
+    first = ("schema_name", "id", "sensitive_encoding")
+    defaults: ClassVar[Mapping[str, Any]] = {"payload": Json("{}", {})}
+
+    def plan(self, ctx: Context) -> Plan:
+        """Plan to create a span in any status."""
+        sent = self.checked()
+        key = self.key(sent)
+        run_id, status, parent_id = sent["agent_instance_id"], sent["status"], sent.get("parent_span_id")
+        text, plain, marks = ctx.admit(*sent["payload"])
+        result_text, result, result_marks = _admitted(ctx, sent)
+        if status == "failed" and "result_payload" not in sent:
+            result_text, result = _error_in(text)
+        schema_name = ctx.admit_text(sent["schema_name"])
+        id = self.id
+        span_id = id or ctx.ids.new()
+        kept = ctx.kept(run_id) if parent_id is None or ids.is_pfid(parent_id) else None
+
+        def decide(found: Found, now: str) -> Unit:
+            instance = expect(found, AgentInstanceRow, run_id)
+            refs: tuple[Ref, ...] = ()
+            if parent_id is not None:
+                refs = (Ref("agent_span", parent_id),)
+            if found is kept:
+                refs = (Ref("agent", instance.agent_id), *refs)
+            else:
+                ctx.keep(instance)
+                refs = tuple(
+                    ref._replace(instance_id=expect(found, AgentSpanRow, ref.id).agent_instance_id) for ref in refs
+                )
+            check_unused(found, id)
+            start, finish = sent.get("started_at"), sent.get("finished_at")
+            times = spans.create_times(status, start, finish, has_result=result is not None, now=now)
+            span_type = ctx.registry_of(instance.id).resolve(schema_name)
+            meaning = describe(span_type, schema_name, status, plain, result, times.duration_ms)
+            ctx.check_strict(meaning.violations, schema_name)
+            put = spans.created(
+                span_id,
+                instance.agent_id,
+                instance.id,
+                parent_span_id=parent_id,
+                schema_name=schema_name,
+                schema_title=title_of(span_type, schema_name),
+                status=status,
+                payload=text,
+                result_payload=result_text,
+                times=times,
+                meaning=meaning,
+                now=now,
+                minted=id is None,
+                refs=refs,
+                sensitive_encoding=int(bool(sent.get("sensitive_encoding") or marks or result_marks)),
+            )
+            return Unit((put,), span_id, key)
+
+        return Plan((run_id, parent_id, id), key, decide, kept)
+
+
+def _admitted(ctx: Context, sent: Mapping[str, Any]) -> Admitted | tuple[None, None, int]:
+    result = sent.get("result_payload")
+    return (None, None, 0) if result is None else ctx.admit(*result)
+
+
+def _error_in(payload: str) -> tuple[str | None, Any]:
+    """Return the error that a failed span has in its payload as a result, in both forms; None where there is none.
+
+    The API's TypeScript SDK sends it there, and no result. All that reads errors looks for them in results.
+    """
+    if '"error"' not in payload:
+        return None, None
+    result = {"error": jsontext.decode(payload).get("error")}
+    return (jsontext.text_of(result), result) if error_text(result) else (None, None)
+
+
+class Start(ChangeRow):
+    """Start what is pending.
+
+    Attributes:
+        timestamp: when it started, RFC 3339 with an offset; now when left out.
+    """
+
+    body_name = "Start"
+    may_wrap = may_be_empty = True
+
+    timestamp: Time = None
+
+
+class StartSpan(Start):
+    """Start a span."""
+
+    route = Route("POST", "/agent_spans/{agent_span_id}/start", "spans", AgentSpan)
+    envelope = "Controlled"
+    action = "agent_spans/start"
+    row_type = AgentSpanRow
+    shares = True
+
+    agent_span_id: str
+
+    def decide(self, ctx: Context, row: AgentSpanRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Start a pending span."""
+        times = spans.start(row, sent.get("timestamp"), now)
+        span_type = ctx.registry_of(row.agent_instance_id).resolve(row.schema_name)
+        payload = sensitive.read(row.payload)[0]
+        meaning = describe(span_type, row.schema_name, "active", payload, None, None, check=(False, False))
+        started_at, run_id = cast(str, times.started_at), row.agent_instance_id
+        return [spans.started(row.id, started_at=started_at, meaning=meaning, now=now, instance_id=run_id)]
+
+
+class FinishSpan(ChangeRow):
+    """Finish a span.
+
+    Attributes:
+        status: terminal status: `complete` (when left out) or `failed`, of an active span; `cancelled`, of a pending
+            one, whose times are then both set to the timestamp.
+        result_payload: what came out, any JSON.
+        timestamp: when it finished, RFC 3339 with an offset; now when left out.
+        sensitive_encoding: whether values of the result are marked as sensitive (see the creation of a span).
+    """
+
+    route = Route("POST", "/agent_spans/{agent_span_id}/finish", "spans", AgentSpan)
+    envelope = "Controlled"
+    action = "agent_spans/finish"
+    row_type = AgentSpanRow
+    shares = True
+    may_wrap = may_be_empty = True
+    first = ("timestamp", "sensitive_encoding")
+    defaults: ClassVar[Mapping[str, Any]] = {"status": "complete"}
+
+    agent_span_id: str
+    status: FinishStatus | None = None
+    result_payload: Annotated[Any, Check(checks.json_value)] = None
+    timestamp: Time = None
+    sensitive_encoding: Mark = None
+
+    def decide(self, ctx: Context, row: AgentSpanRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
+        """Finish a span."""
+        status = sent["status"]
+        text, result, marks = _admitted(ctx, sent)
+        times = spans.finish(row, status, sent.get("timestamp"), now)
+        span_type = ctx.registry_of(row.agent_instance_id).resolve(row.schema_name)
+        payload = sensitive.read(row.payload)[0]
+        meaning = describe(span_type, row.schema_name, status, payload, result, times.duration_ms, check=(False, True))
+        ctx.check_strict(meaning.violations, row.schema_name)
+        move = spans.finished(row.id, status, text, times, meaning, now, row.agent_instance_id)
+        if spans.is_guess(row) and row.status == "cancelled":
+            move = spans.also_started(move, times.started_at)
+        if marks or sent.get("sensitive_encoding"):
+            move = spans.with_sensitive(move)
+        return [move]
+
+
+class GetSpan(GetRow):
+    """Get a span."""
+
+    route = Route("GET", "/agent_spans/{agent_span_id}", "spans", AgentSpan)
+
+    row_type = AgentSpanRow
+
+    agent_span_id: str
+
+
+class ListViolations(Operation):
+    """List the places where a span's payloads do not match their schemas."""
+
+    route = Route("GET", "/agent_spans/{agent_span_id}/violations", "spans", resources.Violation)
+    envelope = "Many"
+
+    agent_span_id: str
+
+    def found(self, ctx: Context) -> list[Violation]:
+        """Return the violations."""
+        span = ctx.row(AgentSpanRow, self.agent_span_id)
+        return ctx.storage.ask(Violations([span.id], instance_id=span.agent_instance_id))[span.id]
+
+    def __call__(self, ctx: Context) -> Envelope:
+        """Return the envelope of the violations."""
+        return envelopes.of_all([violation._asdict() for violation in self.found(ctx)])
+
+
+class ListSpans(Listing):
+    """List the spans of an instance, or of an agent."""
+
+    route = Route("GET", "/agent_spans", "spans", AgentSpan)
+    sortable = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "schema_name", "status"})
+    statuses = SPAN_STATUSES
+    ignored = ("include_risk_level",)
+
+    agent_instance_id: str | None = None
+    agent_id: str | None = None
+    start_time: str | None = None
+    end_time: str | None = None
+    status: str | None = None
+    schema_name: str | None = None
+    environment_id: str | None = None
+    include_summaries: bool = False
+    include_risk_level: bool = False
+
+    @classmethod
+    def of_json(cls, sent: Mapping[str, Any]) -> Self:
+        """Return the operation, whose `include_summaries` may be text."""
+        summaries = checks.flag("include_summaries", sent.get("include_summaries"))
+        made = super().of_json(sent)
+        made.include_summaries = summaries
+        return made
+
+    def query(self, ctx: Context) -> Query:
+        """Return a query for the spans of an instance or of an agent."""
+        if self.agent_instance_id is None and self.agent_id is None:
+            raise RequiredValue("agent_instance_id", "is required where agent_id is not given")
+        where: dict[str, Value] = {}
+        if self.agent_instance_id is not None:
+            where["agent_instance_id"] = ctx.row(AgentInstanceRow, self.agent_instance_id).id
+        if self.agent_id is not None:
+            where["agent_id"] = ctx.row(AgentRow, self.agent_id).id
+        ctx.check_environment(self.environment_id)
+        filters = {
+            "status": checks.one_of("status", self.status, SPAN_STATUSES),
+            "schema_name": checks.text("schema_name", self.schema_name),
+        }
+        return Query(
+            "agent_span",
+            where | {column: value for column, value in filters.items() if value is not None},
+            checks.timestamp("start_time", self.start_time),
+            checks.timestamp("end_time", self.end_time),
+        )

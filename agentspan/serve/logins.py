@@ -1,0 +1,397 @@
+"""Login sessions of the viewer: a signed cookie. Its key is made of a stored secret and of the server's token.
+
+Only the viewer's own pages take the cookie. The API takes the token alone, so that no other site's page can use a
+session that a browser holds.
+
+The secret that signs sessions, and which of them have ended by a logout, are stored beside a file or, for servers on
+several machines, as notes of the storage that they share. They are kept together, because deleting one without the
+other would make cookies valid again that were logged out. The file itself does not have them, because it is copied,
+exported and handed to others, who could then log in. A role that only reads rows may not read notes; and the secret
+alone makes no cookie: the token is part of the key.
+"""
+
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentspan import files
+from agentspan.errors import NotPermitted, StorageError
+from agentspan.interrupts import let_through
+from agentspan.serve.access_token import AccessToken
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import ForgetNotes, Notes, NotesCount, PutNote
+from agentspan.tuning import STANDARD
+
+log = logging.getLogger("agentspan")
+
+_SUFFIX = "-logins"
+_SECRET = "secret"
+_BYTES = 32
+
+
+class Logins(Protocol):
+    """The secret of a server, and the sessions that were ended: LoginStore for a file, SharedLogins for a storage.
+
+    Its methods may be called in any thread.
+    """
+
+    secret: bytes
+
+    @property
+    def waits(self) -> bool:
+        """True if checking a session waits for a server."""
+        ...
+
+    def refresh(self) -> bool:
+        """Look whether the secret is another one now; return whether it is."""
+        ...
+
+    def end(self, session: str, expires: int) -> None:
+        """End a session before it expires, in seconds of Unix time."""
+        ...
+
+    def has_ended(self, session: str, expires: int) -> bool:
+        """Return whether a session was ended."""
+        ...
+
+
+class LoginStore:
+    """The secret and the logouts of one file's servers, in the folder `NAME-logins` beside it.
+
+    A logout is an empty file, whose name has its session and expiry: several servers create and find it without locks.
+    Without the folder all sessions have ended.
+
+    Without a file, or if its folder cannot be written, they are in memory: then sessions end with the process, and no
+    logout is forgotten.
+
+    Args:
+        path: the file; None if the storage has none.
+        most: logouts that are kept; one more ends all sessions.
+
+    Attributes:
+        secret: what signs sessions.
+        waits: whether checking a session waits for a server.
+    """
+
+    waits = False
+
+    def __init__(self, path: Path | None, most: int = STANDARD.kept_logouts) -> None:
+        self._most = most
+        self._folder: Path | None = None
+        self._ended: set[str] = set()
+        self.secret = os.urandom(_BYTES)
+        if path is None:
+            return
+        folder = Path(os.path.realpath(path) + _SUFFIX)
+        try:
+            self.secret = _secret_in(folder, files.owners_of(path))
+        except OSError as error:
+            let_through(error)
+            log.warning("logins end with this process, since %s cannot be used: %s", folder, error.strerror or error)
+            return
+        self._folder = folder
+        self._forget_expired()
+
+    def refresh(self) -> bool:
+        """Return whether the secret is another one than before: it is not, until the process ends."""
+        return False
+
+    def end(self, session: str, expires: int) -> None:
+        """End a session before it expires.
+
+        Args:
+            session: its name, of letters and digits.
+            expires: when it would expire, in seconds of Unix time.
+        """
+        self._ended.add(session)
+        if self._folder is None:
+            return
+        try:
+            os.close(files.create(self._folder / _name(session, expires)))
+            if self._forget_expired() > self._most:
+                self._end_all()
+        except FileExistsError:  # another server was faster
+            pass
+        except OSError as error:
+            let_through(error)
+            log.warning("a logout holds only until this process ends: %s", error)
+
+    def has_ended(self, session: str, expires: int) -> bool:
+        """Return whether a session was ended, by this server or another one of the same file."""
+        if session in self._ended:
+            return True
+        return self._folder is not None and (self._folder / _name(session, expires)).exists()
+
+    def _forget_expired(self) -> int:
+        """Delete the logouts of sessions that have expired since; return how many are left."""
+        assert self._folder is not None
+        left, now = 0, time.time()
+        for name in os.listdir(self._folder):
+            expires, _, _ = name.partition(".")
+            if expires.isdigit() and int(expires) < now:
+                (self._folder / name).unlink(missing_ok=True)
+            else:
+                left += name != _SECRET
+        return left
+
+    def _end_all(self) -> None:
+        """Replace the secret; other servers of the file keep theirs, and the logouts, until they end."""
+        assert self._folder is not None
+        (self._folder / _SECRET).unlink(missing_ok=True)
+        self.secret = _secret_in(self._folder, files.owners_of(self._folder))
+        log.warning("more than %d logouts: all login sessions have ended", self._most)
+
+
+def _secret_in(folder: Path, owners: frozenset[int]) -> bytes:
+    """Return the secret in a folder; make both if they are missing.
+
+    Raises:
+        OSError: the folder cannot be used, or others may change what is in it.
+    """
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        files.check(folder, owners)
+    path = folder / _SECRET
+    for _ in range(2):
+        try:
+            made, secret = files.create(path), os.urandom(_BYTES)
+        except FileExistsError:
+            files.check(path, owners)
+        else:
+            try:
+                os.write(made, secret)
+            finally:
+                os.close(made)
+            return secret
+        found = _read(path)
+        if len(found) == _BYTES:
+            return found
+        path.unlink(missing_ok=True)  # whoever made it died before it was written
+    raise OSError(f"{path} is no secret")
+
+
+def _read(path: Path) -> bytes:
+    for _ in range(20):
+        found = path.read_bytes()
+        if len(found) >= _BYTES:
+            break
+        time.sleep(0.01)  # another server is about to write it
+    return found
+
+
+def _name(session: str, expires: int) -> str:
+    return f"{expires}.{session}"
+
+
+_SECRET_NOTE = "logins/secret"
+_ENDED = "logins/ended/"
+
+
+class SharedLogins:
+    """The secret and the logouts as notes of a storage.
+
+    Each check of a session asks the storage: a logout on one server holds on all of them at once.
+
+    If the notes cannot be written, logins end with this process.
+
+    Args:
+        most: logouts that are kept; one more ends all sessions.
+
+    Attributes:
+        secret: what signs sessions; another one after `refresh` if a server has ended all sessions.
+        waits: whether checking a session waits for a server.
+    """
+
+    waits = True
+
+    def __init__(self, storage: Storage, most: int = STANDARD.kept_logouts) -> None:
+        self._most = most
+        self._storage: Storage | None = storage
+        self._ended: set[str] = set()
+        self.secret = os.urandom(_BYTES)
+        try:
+            stored = storage.ask(Notes(_SECRET_NOTE)).get(_SECRET_NOTE)
+            self._adopt(
+                storage.ask(PutNote(_SECRET_NOTE, self.secret.hex(), replace=False)) if stored is None else stored
+            )
+        except (NotPermitted, StorageError) as error:
+            let_through(error)
+            log.warning("logins end with this process, since notes cannot be kept: %s", error)
+            self._storage = None
+
+    def refresh(self) -> bool:
+        """Read the secret again; return whether it is another one."""
+        return self._storage is not None and self._adopt(self._storage.ask(Notes(_SECRET_NOTE)).get(_SECRET_NOTE))
+
+    def end(self, session: str, expires: int) -> None:
+        """End a session before it expires, for all servers."""
+        self._ended.add(session)
+        if self._storage is None:
+            return
+        try:
+            self._storage.ask(PutNote(_ENDED + session, "", lasts_s=max(1.0, expires - time.time())))
+            if self._storage.ask(NotesCount(_ENDED)) > self._most:
+                self._adopt(self._storage.ask(PutNote(_SECRET_NOTE, os.urandom(_BYTES).hex())))
+                self._storage.ask(ForgetNotes(_ENDED))
+                log.warning("more than %d logouts: all login sessions have ended", self._most)
+        except (NotPermitted, StorageError) as error:
+            let_through(error)
+            log.warning("a logout holds only until this process ends: %s", error)
+
+    def has_ended(self, session: str, expires: int) -> bool:
+        """Return whether a session was ended, or all of them were, by any server.
+
+        Raises:
+            StorageError: the storage does not answer; then nobody knows.
+        """
+        if session in self._ended or self._storage is None:
+            return session in self._ended
+        found = self._storage.ask(Notes(_SECRET_NOTE, _ENDED + session))
+        return self._adopt(found.get(_SECRET_NOTE)) or _ENDED + session in found
+
+    def _adopt(self, stored: str | None) -> bool:
+        """Take a stored secret as this server's; return whether it was another one. None if somebody has deleted it."""
+        if stored is None:
+            assert self._storage is not None
+            stored = self._storage.ask(PutNote(_SECRET_NOTE, os.urandom(_BYTES).hex(), replace=False))
+        secret = bytes.fromhex(stored)
+        is_other, self.secret = secret != self.secret, secret
+        return is_other
+
+
+DAYS = 30
+
+
+class LoginSessions:
+    """The login sessions of a server with a token; with None, every request is allowed.
+
+    A session and a logout outlive a restart of the server, if the storage is a file, or keeps notes. A session ends
+    with the token.
+
+    Args:
+        storage: what is served. The logins are notes of it, if it keeps notes, else in files beside its file.
+        most_logouts: how many are kept; one more ends all sessions.
+    """
+
+    def __init__(self, token: AccessToken | None, storage: Storage, most_logouts: int = STANDARD.kept_logouts) -> None:
+        self._token = token
+        can = storage.capabilities()
+        if token is None or Notes not in can.answers:
+            path = None if token is None or can.journals is None else can.journals.path
+            self._store: Logins = LoginStore(path, most_logouts)
+        else:
+            self._store = SharedLogins(storage, most_logouts)
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie. Cookies do not know ports: other servers of this machine have names of their own."""
+        return f"agentspan_{hashlib.sha256(self._key).hexdigest()[:8]}"
+
+    @property
+    def waits(self) -> bool:
+        """True if `allows` and `end` wait for a server."""
+        return self._store.waits
+
+    @property
+    def _key(self) -> bytes:
+        return b"" if self._token is None else self._token.key(secret=self._store.secret, purpose=b"viewer session")
+
+    @property
+    def is_asked(self) -> bool:
+        """True if the viewer requires a login."""
+        return self._token is not None
+
+    def allows(self, request: Request) -> bool:
+        """Return whether a request may see the viewer."""
+        if not self.is_asked or self._session_of(request) is not None:
+            return True
+        return self._store.refresh() and self._session_of(request) is not None
+
+    def wait_s(self, request: Request) -> int:
+        """Return the seconds after which the token may be given again; 0 for at once (see AccessToken)."""
+        return 0 if self._token is None else self._token.wait_s(request.scope.get("client"))
+
+    def is_token(self, given: object, request: Request) -> bool:
+        """Return whether a request gives the token, in constant time; always where there is none."""
+        if self._token is None:
+            return True
+        text = given if isinstance(given, str) else ""
+        return self._token.is_right(text.encode("utf-8", "surrogatepass"), request.scope.get("client"))
+
+    def begin(self, request: Request, response: Response) -> None:
+        """Set the cookie of a new session."""
+        expires = int(time.time()) + DAYS * 86_400
+        said = f"{expires}.{secrets.token_hex(16)}"
+        response.set_cookie(
+            self.cookie,
+            f"{said}.{self._sign(said)}",
+            max_age=DAYS * 86_400,
+            path=_path(request),
+            secure=_is_encrypted(request),
+            httponly=True,
+            samesite="strict",
+        )
+
+    def end(self, request: Request, response: Response) -> None:
+        """Delete the cookie, and end the session for every server of this storage."""
+        session = self._session_of(request)
+        if session is not None:
+            self._store.end(*session)
+        response.delete_cookie(self.cookie, path=_path(request), httponly=True, samesite="strict")
+
+    def _session_of(self, request: Request) -> tuple[str, int] | None:
+        return self._session(cookie(request, self.cookie))
+
+    def _session(self, value: str) -> tuple[str, int] | None:
+        """Return the name of a cookie's session and when it expires; None if it is not valid."""
+        said, _, signature = value.rpartition(".")
+        if not hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), self._sign(said).encode()):
+            return None
+        expires, _, name = said.partition(".")
+        session = name, int(expires)
+        return None if int(expires) <= time.time() or self._store.has_ended(*session) else session
+
+    def _sign(self, said: str) -> str:
+        return hmac.new(self._key, said.encode("utf-8", "surrogatepass"), "sha256").hexdigest()
+
+
+def is_own_page(request: Request) -> bool:
+    """Return whether a request comes from a page of this server, by headers that pages cannot set."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    origin = request.headers.get("origin", "")
+    return bool(origin) and urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+
+
+def _is_encrypted(request: Request) -> bool:
+    """Return whether the browser came by TLS; where a proxy ended that, only the page's Origin still says so."""
+    return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
+
+
+def _path(request: Request) -> str:
+    return f"{request.scope.get('root_path', '')}/"
+
+
+def cookie(request: Request, name: str) -> str:
+    """Return the value of a cookie as it was sent; empty if there is none. The last of several counts.
+
+    Starlette reads all cookies, and undoes quotes, which ours never have: Python before 3.12.6 takes 10 s for 60 kB.
+    """
+    found = ""
+    for header in request.headers.getlist("cookie"):
+        for each in header.split(";"):
+            said, _, value = each.partition("=")
+            if said.strip() == name:
+                found = value.strip()
+    return found

@@ -1,0 +1,349 @@
+"""The one router: finds the operation of a request, reads its fields, runs it, and answers with its envelope.
+
+What is no operation of the API, such as a page of the viewer, is a route of Starlette's behind them.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from agentspan.errors import AgentspanError
+from agentspan.ids import is_pfid
+from agentspan.interrupts import let_through
+from agentspan.model.rows import AgentSpanRow
+from agentspan.operations import account, agents, bulk, envelopes, runs, schema_versions, scores, spans
+from agentspan.operations.checks import as_sent
+from agentspan.operations.context import Context
+from agentspan.operations.envelopes import Envelope, InPieces
+from agentspan.operations.operation import Operation
+from agentspan.serve.bodies import BodyReader, Invalid, QueryReader, query_model, refuse_invalid
+from agentspan.serve.large_requests import LARGE, BulkAnswers, in_thread, parts_of, response_of
+from agentspan.serve.middleware import log
+from agentspan.serve.paths import is_api, route_path
+from agentspan.serve.responses import encoded, pieces_of, refuse, refuse_error, respond
+from agentspan.serve.streaming import streamed
+from agentspan.serve.writes import Writes
+from agentspan.tuning import STANDARD, Tuning
+
+PREFIX = "/api/v1"
+OPERATIONS: tuple[type[Operation], ...] = (
+    # The spans first: operations are tried one after the other, and behind all the rest they took 90 of 380 µs.
+    spans.FinishSpan,
+    spans.CreateSpan,
+    spans.StartSpan,
+    spans.GetSpan,
+    spans.ListViolations,
+    spans.ListSpans,
+    account.Ping,
+    account.GeneratePfids,
+    bulk.RunBulk,
+    agents.ListAgents,
+    agents.CreateAgent,
+    agents.ShowAgent,
+    agents.GetAgent,
+    agents.UpdateAgent,
+    agents.DeleteAgent,
+    agents.RetireAgent,
+    agents.ReinstateAgent,
+    agents.ListAgentVersions,
+    agents.GetAgentVersion,
+    schema_versions.ListSchemaVersions,
+    schema_versions.CreateSchemaVersion,
+    schema_versions.GetSchemaVersion,
+    runs.ShowInstance,
+    runs.ListInstances,
+    runs.RegisterInstance,
+    runs.GetInstance,
+    runs.UpdateInstance,
+    runs.GetAgentContext,
+    runs.StartInstance,
+    runs.FinishInstance,
+    runs.TerminateInstance,
+    runs.RecordQuality,
+    scores.ScoreInstance,
+    scores.ListInstanceScores,
+    scores.ScoreSpan,
+    scores.ListSpanScores,
+    account.GetAccount,
+    account.GetAccountById,
+    account.ListEnvironments,
+    account.ShowEnvironment,
+    account.GetEnvironment,
+    account.ListAgentDeployments,
+    account.GetAgentDeployment,
+    account.CountAlerts,
+    account.ListRiskProfiles,
+    account.ListApiTokens,
+    account.ListAdminUsers,
+)
+"""The operations of the API, in the order of the OpenAPI document."""
+KEY_HEADER = b"idempotency-key"
+AT_ONCE = 100
+"""Items of a bulk request that are run on the event loop (6 ms); more would hold up everybody else."""
+READERS = 2
+"""Threads for lists. Six took twice the time of processors for a list, most of it for the GIL."""
+LARGE_S = 1.0
+"""Seconds after a large span in which spans are read in threads: 50 of them, one after the other, took 0.6 s."""
+READERS_THAT_WAIT = 8
+"""Threads for all reads, where each waits for a server."""
+
+
+class Endpoint:
+    """An operation at its path, with what reads its requests.
+
+    Attributes:
+        operation: the operation.
+        path: its path, with the names of ids in braces.
+        body: reads bodies; None where the operation has none.
+        query: reads query strings; None where it has no parameters in one: any is ignored then.
+    """
+
+    def __init__(self, operation: type[Operation]) -> None:
+        self.operation = operation
+        self.path = PREFIX + operation.route.path
+        self._path = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path))
+        model = None if operation.has_body else query_model(operation)
+        self.body = BodyReader(operation) if operation.has_body else None
+        self.query = None if model is None else QueryReader(operation, model)
+
+    def ids_in(self, path: str) -> dict[str, str] | None:
+        """Return the ids in a path by their names; None if it is not this one's. `/agent/show` is no agent's path."""
+        match = self._path.fullmatch(path)
+        if match is None:
+            return None
+        found = match.groupdict()
+        return found if all(map(is_pfid, found.values())) else None
+
+
+class OperationRouter:
+    """An ASGI application that answers requests for operations, and hands other requests on.
+
+    It answers HEAD as GET without the body, OPTIONS with the methods of a path, and ignores a slash at a path's end.
+
+    Args:
+        ctx: the operations' context.
+        write_queue: runs what writes.
+        rest: the router of what is no operation.
+    """
+
+    def __init__(self, ctx: Context, write_queue: Writes, rest: Router, tuning: Tuning = STANDARD) -> None:
+        self._ctx = ctx
+        self._write_queue = write_queue
+        self._rest = rest
+        self._room = tuning.bulk_answer_bytes
+        self._waits = ctx.storage.capabilities().concurrency > 1
+        self._readers = ThreadPoolExecutor(READERS_THAT_WAIT if self._waits else READERS, "agentspan-reader")
+        self._large_until_s = 0.0
+        self._at: dict[tuple[str, str], Endpoint] = {}
+        self._with_ids: dict[str, list[Endpoint]] = {}
+        for operation in OPERATIONS:
+            endpoint = Endpoint(operation)
+            if operation.ids:
+                self._with_ids.setdefault(operation.route.method, []).append(endpoint)
+            else:
+                self._at[operation.route.method, endpoint.path] = endpoint
+        self._special: Mapping[type[Operation], Callable[..., Awaitable[Response]]] = {
+            spans.GetSpan: self._get_span,
+            runs.GetAgentContext: self._get_agent_context,
+            bulk.RunBulk: self._run_bulk,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+            return
+        if scope["path"].endswith("/") and is_api(scope):
+            # Starlette would redirect, and few clients send a POST again.
+            scope = {**scope, "path": scope["path"].rstrip("/")}
+        method, path = scope["method"], route_path(scope)
+        if method == "HEAD":
+            scope, method, send = {**scope, "method": "GET"}, "GET", _without_body(send)
+        try:
+            endpoint, ids = self._found(method, path)
+            if endpoint is not None:
+                response = await self._answer(endpoint, ids, scope, receive)
+            elif method == "OPTIONS" and (allowed := self._allowed(scope)):
+                response = Response(status_code=204, headers={"Allow": allowed})
+            else:
+                await self._rest(scope, receive, send)
+                return
+        except Exception as error:
+            let_through(error)
+            response = self._refusal(scope, error)
+        await response(scope, receive, send)
+
+    def _found(self, method: str, path: str) -> tuple[Endpoint | None, dict[str, str]]:
+        endpoint = self._at.get((method, path))
+        if endpoint is not None:
+            return endpoint, {}
+        for endpoint in self._with_ids.get(method, ()):
+            ids = endpoint.ids_in(path)
+            if ids is not None:
+                return endpoint, ids
+        return None, {}
+
+    def _allowed(self, scope: Scope) -> str:
+        """Return the methods of a path, as the header Allow has them; empty if there is no such path."""
+        path = route_path(scope)
+        methods = {method for method in ("GET", "POST", "PUT", "DELETE") if self._found(method, path)[0] is not None}
+        for route in self._rest.routes:
+            if route.matches(scope)[0] is not Match.NONE:
+                methods |= getattr(route, "methods", None) or set()
+        if methods:
+            methods |= {"OPTIONS", "HEAD"} if "GET" in methods else {"OPTIONS"}
+        return ", ".join(sorted(methods))
+
+    def _refusal(self, scope: Scope, error: Exception) -> Response:
+        """Return the response to a request that was refused; an unexpected error is raised again."""
+        if isinstance(error, AgentspanError):
+            response = refuse_error(error)
+            if response.status_code >= 500:
+                log.warning("%s %s: %s", scope["method"], scope["path"], error)
+            return response
+        if isinstance(error, Invalid):
+            return refuse_invalid(error)
+        if not isinstance(error, HTTPException):
+            raise error
+        if error.status_code in (404, 405):
+            methods = self._allowed(scope)
+            if methods:
+                return refuse("bad_request", f"this path has only {methods}", status=405, headers={"Allow": methods})
+            return refuse("not_found", "there is no such path, or an id in it is no PFID")
+        code = "bad_request" if error.status_code < 500 else "unexpected"
+        said = str(error.detail)
+        if error.status_code == 400:
+            is_deep = isinstance(error.__cause__, RecursionError)
+            said = "the body is nested too deep" if is_deep else "the body is no JSON"
+        return refuse(code, said, status=error.status_code)
+
+    async def _answer(self, endpoint: Endpoint, ids: dict[str, str], scope: Scope, receive: Receive) -> Response:
+        operation = endpoint.operation
+        if endpoint.body is None:
+            fields: dict[str, Any] = ids
+            if endpoint.query is not None:
+                fields = {**ids, **endpoint.query.fields(scope["query_string"])}
+            return await self._run(operation(fields), is_large=False)
+        body = await _body(receive)
+        is_large = len(body) > LARGE
+        value = await in_thread(endpoint.body.explained, body) if is_large else endpoint.body.checked(body)
+        keys = [value for name, value in scope["headers"] if name == KEY_HEADER]
+        sent = endpoint.body.fields(value, ids, keys)
+        try:
+            return await self._run(operation.of_json(sent.fields), is_large=is_large)
+        except AgentspanError as error:
+            raise as_sent(error, sent.details) from None
+
+    async def _run(self, operation: Operation, *, is_large: bool) -> Response:
+        special = self._special.get(type(operation))
+        if special is not None:
+            return await special(operation, is_large=is_large)
+        ctx = self._ctx
+        if operation.writes:
+            if is_large:  # not in the queue: only its last step needs the write lock, for a few ms
+                return await in_thread(lambda: respond(operation(ctx)))
+            return respond(await self._write_queue.run(operation))
+        if not operation.scans and not (self._waits and operation.reads):
+            return respond(operation(ctx))
+        made = await asyncio.get_running_loop().run_in_executor(self._readers, partial(_read, ctx, operation))
+        return await streamed(pieces_of(made), "application/json") if isinstance(made, InPieces) else made
+
+    async def _get_span(self, operation: spans.GetSpan, **_: Any) -> Response:
+        """Answer with a span: a large one, and those soon after it, are read and encoded in a thread."""
+        ctx, now_s = self._ctx, asyncio.get_running_loop().time()
+        pieces = _span(ctx, operation)
+        if self._waits or now_s < self._large_until_s:
+            return await streamed(pieces, "application/json")
+        row: AgentSpanRow = operation.row(ctx)
+        if len(row.payload) + len(row.result_payload or "") > LARGE:
+            self._large_until_s = now_s + LARGE_S
+            del row  # and read it again when it is sent: many may wait for that
+            return await streamed(pieces, "application/json")
+        return respond(envelopes.of_row(ctx, row))
+
+    async def _get_agent_context(self, operation: runs.GetAgentContext, **_: Any) -> Response:
+        """Answer with a whole run, whose spans are never in memory at once."""
+        context, spans_of_run = await asyncio.to_thread(operation.parts, self._ctx)
+        return await streamed(_agent_context(context, spans_of_run), "application/json")
+
+    async def _run_bulk(self, operation: bulk.RunBulk, *, is_large: bool) -> Response:
+        plan = bulk.plan(operation.items)
+        if plan.writes and is_large:
+            return await self._run_in_parts(plan)
+        if plan.writes:
+            run = partial(_run_part, part=plan, room=self._room)
+            return await response_of([await self._write_queue.run(run, is_long=len(plan.items) > AT_ONCE)])
+        return await streamed(_bulk(bulk.answers(self._ctx, plan)), "application/json")
+
+    async def _run_in_parts(self, plan: bulk.Plan) -> Response:
+        """Run a large bulk request in several commits, so that other writes wait for a part of it only."""
+        done: list[BulkAnswers] = []
+        for part in await in_thread(lambda: list(parts_of(plan))):
+            run = partial(_run_part, part=part, room=self._room - sum(each.size for each in done))
+            if len(part.items) == 1:
+                done.append(await in_thread(run, self._ctx))
+            else:
+                done.append(await self._write_queue.run(run, is_long=True))
+            if done[-1].has_error:
+                break
+        return await response_of(done)
+
+
+def _read(ctx: Context, operation: Operation) -> Response | InPieces:
+    answer = operation(ctx)
+    return answer if isinstance(answer, InPieces) else respond(answer)
+
+
+def _run_part(context: Context, part: bulk.Plan, room: int) -> BulkAnswers:
+    answers = BulkAnswers(room)
+    bulk.run_into(context, part, answers)
+    return answers
+
+
+def _agent_context(context: dict[str, Any], spans: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the envelope of a run and of everything that belongs to it in pieces."""
+    yield b'{"status":"success","agent_context":{"body":' + encoded(context)[:-1] + b',"spans":'
+    yield from pieces_of(spans)
+    yield b"}}}"
+
+
+def _bulk(answers: Iterator[tuple[str, Envelope]]) -> Iterator[bytes]:
+    """Yield the envelope of a bulk request in pieces, each item's answer when it is made."""
+    before = b'{"status":"success","outputs":{'
+    for key, answer in answers:
+        yield before + encoded(key) + b":"
+        yield from pieces_of(answer)
+        before = b","
+    yield b"}}"
+
+
+def _span(ctx: Context, operation: spans.GetSpan) -> Iterator[bytes]:
+    """Yield the envelope of a span."""
+    yield encoded(operation(ctx))
+
+
+async def _body(receive: Receive) -> bytes:
+    """Return the body of a request."""
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise HTTPException(400)  # the client has gone
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+
+
+def _without_body(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return sent

@@ -1,0 +1,417 @@
+"""Queues the writes: committed on the event loop while the database is free, else in one waiting thread.
+
+A commit costs as much as the operation in it, and a hop to a thread and back more than both under load. So what came in
+one turn of the loop is committed as one group there; and since a turn must not be long, or every connection waits for
+it, a group takes what a slice of time lets it take and leaves the rest to the next turn, after whoever came meanwhile.
+Waiting for other writers, and what takes long by itself, would stall the loop: then a thread commits the next group.
+
+A storage whose commits wait for a server has its writes in threads instead: several transactions at the same time. On
+the event loop one commit after the other would wait for the network: 73 requests a second at a round trip of 1 ms. The
+writes of spans that wait at the same moment are carried out together: one reading, one commit. At a round trip of 5 ms,
+64 clients had 300 answers a second where each operation was a transaction of its own. Any other operation is one, since
+those that share one would hold each other's locks between their statements; so is each of a group that failed, and one
+that was refused.
+"""
+
+import asyncio
+import math
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from agentspan.errors import DatabaseBusy, InDoubt, StorageError
+from agentspan.operations import envelopes
+from agentspan.operations.context import Context, Done, Plan, carry_out_together
+from agentspan.operations.envelopes import Envelope
+from agentspan.operations.operation import Write
+from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
+
+Work = Callable[[Context], Any]
+"""What a request does: it returns an envelope, or the answers of a bulk request."""
+WAIT_S = 2.0
+"""How long a request may wait for other writers before it is answered with 503."""
+THREAD_SLICE_S = 0.1
+"""How long a group in the thread may grow, which does not block the event loop."""
+
+
+class _Waiting(NamedTuple):
+    operation: Work
+    deadline: float
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+    is_long: bool = False
+
+
+class Writes(Protocol):
+    """Runs the write operations of one storage, off the event loop where they wait."""
+
+    async def run(self, operation: Work, *, is_long: bool = False) -> Any:
+        """Run an operation and return its answer, once it is committed."""
+        ...
+
+
+class WriteQueue:
+    """Runs the write operations of one storage, in the order in which they came.
+
+    Args:
+        context: the operations' context.
+        wait_s: how long a request may wait for other writers.
+    """
+
+    def __init__(self, context: Context, wait_s: float = WAIT_S, tuning: Tuning = STANDARD) -> None:
+        self._most_waiting = tuning.waiting_requests
+        self._slice_s = tuning.loop_slice_s
+        self._context = context
+        self._wait_s = wait_s
+        self._queue: deque[_Waiting] = deque()
+        self._busy = threading.Lock()  # from before the thread starts until it is done
+        self._next: asyncio.AbstractEventLoop | None = None  # the one whose next turn commits a group
+
+    async def run(self, operation: Work, *, is_long: bool = False) -> Any:
+        """Run an operation and return its answer, once it is committed.
+
+        Args:
+            is_long: whether it takes too long for the event loop.
+
+        Raises:
+            DatabaseBusy: other writers held the write lock for too long; nothing is stored.
+        """
+        if len(self._queue) >= self._most_waiting and self._busy.locked():
+            raise DatabaseBusy("too many requests wait for the database")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(operation, time.monotonic() + self._wait_s, loop, loop.create_future(), is_long)
+        self._queue.append(waiting)
+        # Only now, behind the append: a thread that is done looks at the queue again.
+        if self._next is not loop and not self._busy.locked():
+            self._come_back(loop)
+        return await waiting.future
+
+    def _come_back(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._next = loop
+        loop.call_soon(self._turn, loop)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Commit a group on the event loop if that is possible at once, else start the thread."""
+        self._next = None
+        if not self._queue or self._busy.locked():  # the thread comes back when it is done
+            return
+        if self._queue[0].is_long or not self._commit(0.0, self._slice_s, loop):
+            self._start()
+        elif self._queue:
+            self._come_back(loop)
+
+    def _start(self) -> None:
+        if not self._busy.acquire(blocking=False):
+            return
+        try:
+            threading.Thread(target=self._in_thread, name="agentspan-writer", daemon=True).start()
+        except RuntimeError as error:  # the system is at its limit
+            self._busy.release()
+            self._refuse(len(self._queue), error)
+
+    def _in_thread(self) -> None:
+        """Commit a group once other writers release the lock; later writes are the event loop's again."""
+        try:
+            wait_s = max(0.0, self._queue[0].deadline - time.monotonic())
+            if not self._commit(wait_s, THREAD_SLICE_S, None):
+                now = time.monotonic()
+                late = sum(waiting.deadline <= now for waiting in list(self._queue))
+                self._refuse(max(late, 1), DatabaseBusy(f"other writers held the write lock for {self._wait_s:g} s"))
+        finally:
+            self._busy.release()
+            self._hand_back()
+
+    def _hand_back(self) -> None:
+        while True:
+            try:
+                loop = self._queue[0].loop
+                loop.call_soon_threadsafe(self._come_back, loop)
+            except IndexError:  # nothing waits, or the loop was faster
+                return
+            except RuntimeError:  # that loop is closed, and with it the requests
+                self._queue.popleft()
+            else:
+                return
+
+    def _commit(
+        self, wait_s: float, slice_s: float, here: asyncio.AbstractEventLoop | None, *, alone: bool = False
+    ) -> bool:
+        """Run operations from the head of the queue in one commit, and answer them.
+
+        Args:
+            slice_s: after this time none is added.
+            here: the loop in which this runs, which takes no long ones; None in the thread.
+            alone: run one only, in a transaction of its own.
+
+        Returns:
+            Whether the database was free; else all of them wait in the queue still.
+        """
+        group: list[_Waiting] = []
+        results: list[Any] = []
+
+        def work(lent: Storage) -> None:
+            context = self._context.within(lent)
+            context.wait_s = wait_s
+            until = time.perf_counter() + slice_s
+            while self._queue and not (here and self._queue[0].is_long):
+                waiting = self._queue.popleft()
+                group.append(waiting)
+                results.append(_result(waiting.operation, context))
+                if alone or time.perf_counter() >= until:
+                    break
+
+        try:
+            if alone:
+                work(self._context.storage)
+            else:
+                self._context.storage.group(work, wait_s)
+        except DatabaseBusy:
+            self._queue.extendleft(reversed(group))
+            return False
+        except Exception as error:
+            # Nothing is stored. What broke it, or lets a file be read only, must cost nobody but itself.
+            if not alone:
+                self._queue.extendleft(reversed(group))
+                return all(self._commit(wait_s, slice_s, here, alone=True) for _ in range(max(len(group), 1)))
+            results = [error]
+        self._answer(zip(group, results, strict=True), here)
+        return True
+
+    def _refuse(self, number: int, error: Exception) -> None:
+        self._answer([(self._queue.popleft(), error) for _ in range(number)], None)
+
+    def _answer(self, results: Iterable[tuple[_Waiting, Any]], here: asyncio.AbstractEventLoop | None) -> None:
+        for waiting, result in results:
+            if waiting.loop is here:
+                deliver(waiting.future, result)
+                continue
+            try:
+                waiting.loop.call_soon_threadsafe(deliver, waiting.future, result)
+            except RuntimeError:  # that loop is closed, and with it the requests
+                pass
+
+
+def _result(operation: Work, context: Context) -> Any:
+    try:
+        return operation(context)
+    except StorageError:
+        raise  # with the transaction, everybody's work is lost
+    except Exception as error:  # a refusal, or a bug: it must cost this request only
+        return error
+
+
+def deliver(future: "asyncio.Future[Any]", result: Any) -> None:
+    """Give a request its answer, on its event loop."""
+    if future.cancelled():  # the client has gone
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+STEP_S = 0.5
+"""Waits are a multiple of this: a connection that is to wait for another time has to say so to the server."""
+GROUPS = 2
+"""Groups at the same time. With three, a group has fewer writes, and each took a quarter more of the processor."""
+MOST_TOGETHER = 100
+"""Writes of a group."""
+GROUP_WAIT_S = 0.25
+"""Seconds that a group may wait for a lock, before each of its writes waits alone."""
+
+
+class ConcurrentWrites:
+    """Runs the write operations of one storage, begun in the order in which they came (see Writes).
+
+    Args:
+        context: the operations' context.
+        wait_s: how long a request may wait for its turn, and then for other writers.
+    """
+
+    def __init__(self, context: Context, wait_s: float = WAIT_S, tuning: Tuning = STANDARD) -> None:
+        self._most_waiting = tuning.waiting_requests
+        self._context = context
+        self._wait_s = wait_s
+        self._most = context.storage.capabilities().concurrency
+        self._alone: deque[_Waiting] = deque()
+        self._sharing: deque[tuple[_Waiting, Write]] = deque()
+        self._crew = Crew(self._most, self._run_one, tuning.idle_thread_s)
+        self._groups = Crew(min(GROUPS, self._most), self._run_group, tuning.idle_thread_s)
+        self._lock = threading.Lock()
+        self._waiting = 0
+
+    async def run(self, operation: Work, *, is_long: bool = False) -> Any:
+        """Run an operation in a thread and return its answer, once it is committed.
+
+        Raises:
+            DatabaseBusy: its turn did not come in time, or other writers held a lock for too long; nothing is stored.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(operation, time.monotonic() + self._wait_s, loop, loop.create_future())
+        with self._lock:
+            if self._waiting >= self._most_waiting:
+                raise DatabaseBusy("too many requests wait for the database")
+            self._waiting += 1
+        try:
+            if isinstance(operation, Write) and operation.shares:
+                self._sharing.append((waiting, operation))
+                self._groups.call()
+            else:
+                self._run_alone(waiting)
+            return await waiting.future
+        except BaseException:  # it is not to be run any more
+            waiting.future.cancel()
+            raise
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _run_alone(self, waiting: _Waiting) -> None:
+        self._alone.append(waiting)
+        self._crew.call()
+
+    def _run_one(self) -> None:
+        waiting = self._alone.popleft()
+        context = self._context.within(self._context.storage)
+        try:
+            context.wait_s = math.ceil(self._left_s(waiting) / STEP_S) * STEP_S
+            result: Envelope | Exception = waiting.operation(context)
+        except Exception as error:  # it must cost this request only
+            result = error
+        _answer_all([(waiting, result)])
+
+    def _run_group(self) -> None:
+        """Run the operations that wait; those that were refused, or all of them where the commit failed, run alone."""
+        context = self._context.within(self._context.storage)
+        context.wait_s = GROUP_WAIT_S
+        group: list[_Waiting] = []
+        plans: list[Plan] = []
+        answers: list[tuple[_Waiting, Envelope | Exception]] = []
+        for waiting, write in self._next_group():
+            try:
+                self._left_s(waiting)
+                plan = write.plan(context)
+            except Exception as error:
+                answers.append((waiting, error))
+            else:
+                group.append(waiting)
+                plans.append(plan)
+        for waiting, result in zip(group, _carried_out(context, plans), strict=True):
+            try:
+                answer = envelopes.of_done(context, result) if isinstance(result, Done) else result
+            except Exception as error:
+                answer = error
+            if answer is None:
+                self._run_alone(waiting)
+            else:
+                answers.append((waiting, answer))
+        _answer_all(answers)
+
+    def _next_group(self) -> Iterator[tuple[_Waiting, Write]]:
+        for _ in range(MOST_TOGETHER):
+            try:
+                yield self._sharing.popleft()
+            except IndexError:
+                return
+
+    def _left_s(self, waiting: _Waiting) -> float:
+        """Return how long a request may wait now.
+
+        Raises:
+            DatabaseBusy: no longer, or its client has gone.
+        """
+        left_s = waiting.deadline - time.monotonic()
+        if left_s <= 0:
+            raise DatabaseBusy(f"other requests were at work for {self._wait_s:g} s")
+        if waiting.future.cancelled():
+            raise DatabaseBusy("the client has gone")
+        return left_s
+
+
+def _carried_out(context: Context, plans: Sequence[Plan]) -> list[Done | Exception | None]:
+    """Return what became of plans that share a commit; None for those that have to run alone."""
+    try:
+        return carry_out_together(context, plans)
+    except InDoubt as error:
+        return [error] * len(plans)
+    except Exception:  # such as a lock that one of them waits for
+        return [None] * len(plans)
+
+
+def _answer_all(answers: Sequence[tuple[_Waiting, Envelope | Exception]]) -> None:
+    """Give requests their answers, on the event loop of each."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Waiting, Envelope | Exception]]] = {}
+    for waiting, answer in answers:
+        by_loop.setdefault(waiting.loop, []).append((waiting, answer))
+    for loop, some in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_deliver, some)
+        except RuntimeError:  # that loop is closed, and with it the requests
+            pass
+
+
+def _deliver(answers: Sequence[tuple[_Waiting, Envelope | Exception]]) -> None:
+    for waiting, answer in answers:
+        deliver(waiting.future, answer)
+
+
+class Crew:
+    """Calls a function in threads, in several of them at the same time.
+
+    Not those of a pool: an interpreter that ends would wait for them, and they perhaps for the network.
+
+    Args:
+        most: how many threads there are at most.
+        work: raises nothing.
+        idle_s: seconds after which a thread without work ends.
+    """
+
+    def __init__(self, most: int, work: Callable[[], object], idle_s: float = STANDARD.idle_thread_s) -> None:
+        self._most = most
+        self._work = work
+        self._idle_s = idle_s
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = self._waiting = 0
+
+    def call(self) -> None:
+        """Let a thread call the function, as soon as one is free.
+
+        Raises:
+            RuntimeError: the system lets no thread start, and none is there.
+        """
+        with self._lock:
+            self._waiting += 1
+            needs_thread = self._threads < min(self._most, self._waiting)
+            self._threads += needs_thread
+        self._calls.put(None)
+        if needs_thread:
+            self._start()
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._call, name="agentspan-writer", daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._threads -= 1
+                is_alone = not self._threads
+            if is_alone:
+                raise
+
+    def _call(self) -> None:
+        while True:
+            try:
+                self._calls.get(timeout=self._idle_s)
+            except queue.Empty:
+                with self._lock:
+                    if self._waiting >= self._threads:  # one more has come just now
+                        continue
+                    self._threads -= 1
+                    return
+            self._work()
+            with self._lock:
+                self._waiting -= 1
