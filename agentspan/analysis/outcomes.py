@@ -9,12 +9,12 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import ScoreRow
+from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.scores import SOURCES
-from agentspan.storage.answers import LatestScore
+from agentspan.storage.answers import LatestScore, RunBrief
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import LatestScores, NewestScores
 from agentspan.storage.scanning import scan
@@ -41,18 +41,8 @@ STATUS = "status"
 """The text in the place of a rule with which the status decides."""
 
 
-class Run(Protocol):
-    """A run, as its row or in brief."""
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        ...
-
-    @property
-    def status(self) -> str:
-        """Its status."""
-        ...
+Run = AgentInstanceRow | RunBrief
+"""A run, as its row or in brief."""
 
 
 class OutcomeRule(NamedTuple):

@@ -6,10 +6,10 @@ error and the same failed steps, or as if its steps had raised its error.
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Protocol
 
 from agentspan.analysis.endings import ending_of
 from agentspan.analysis.failed_step import unrecovered
+from agentspan.analysis.outcomes import Run
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.signatures import error_parts, passes_on, run_signature, signature
@@ -22,16 +22,6 @@ READ_SPANS = 20_000
 """Spans that are read for one answer, at most."""
 
 _ID = re.compile("[0-9a-f]{1,12}")
-
-
-class _Run(Protocol):
-    """The columns of a run that are needed."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def error(self) -> str | None: ...
 
 
 class OwnErrors:
@@ -50,7 +40,7 @@ class OwnErrors:
         self._alike: dict[tuple[str, frozenset[str]], bool] = {}
         self._room = READ_SPANS
 
-    def is_own(self, run: _Run) -> bool:
+    def is_own(self, run: Run) -> bool:
         """Return whether a run has an error that none of its steps raised, or only steps that it recovered from."""
         own = run_signature(run.error)
         if own is None:
@@ -64,7 +54,7 @@ class OwnErrors:
         self._alike.setdefault((own.id, failures), read[0])
         return read[0]
 
-    def recovered_in_all(self, signature_id: str, runs: Iterable[_Run]) -> bool:
+    def recovered_in_all(self, signature_id: str, runs: Iterable[Run]) -> bool:
         """Return whether each of these runs recovered from a failure; False where one of them is not read."""
         for run in runs:
             read = self._read(run)
@@ -72,7 +62,7 @@ class OwnErrors:
                 return False
         return True
 
-    def _read(self, run: _Run) -> tuple[bool, frozenset[str]] | None:
+    def _read(self, run: Run) -> tuple[bool, frozenset[str]] | None:
         """Return whether a run's error is its own, and the signatures of the failures that it did not recover from."""
         if run.id not in self._lasting:
             if self._room <= 0:

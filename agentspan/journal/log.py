@@ -432,7 +432,7 @@ class Guarded(Log):
     """A journal where code runs between any two lines: without a GIL, under a debugger, while lines are traced."""
 
     def append(self, body: bytes, epoch: int = 0) -> bool:
-        """See Log."""
+        """Append a record with the lock held."""
         with self.lock:
             return super().append(body, epoch)
 
@@ -448,7 +448,7 @@ class Written(Log):
     _is_appending = False
 
     def append(self, body: bytes, epoch: int = 0) -> bool:
-        """See Log."""
+        """Append a record by writing it, with the lock held."""
         with self.lock:
             is_first, self._is_appending = not self._is_appending, True
             try:
@@ -488,11 +488,11 @@ class Written(Log):
             return False
 
     def take(self, size: int) -> Portion | None:
-        """See Log; nothing is taken by a signal handler in the middle of a record."""
+        """Take a portion; none where a signal handler asks in the middle of a record."""
         return None if self._is_in_the_middle() else super().take(size)
 
     def release(self, *, for_good: bool = False) -> None:
-        """See Log."""
+        """Close the files, unless a signal handler asks in the middle of a record."""
         if not self._is_in_the_middle():
             super().release(for_good=for_good)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from agentspan import clock, files
 from agentspan.errors import DatabaseBusy, InvalidValue
@@ -42,19 +42,7 @@ class Place(NamedTuple):
     after: str
 
 
-class Cursor(Protocol):
-    """The place of one copy."""
-
-    def read(self) -> Place | None:
-        """Return the place; None if no copy was broken off."""
-        ...
-
-    def write(self, place: Place | None) -> None:
-        """Note a place; None when the copy is done."""
-        ...
-
-
-def cursor_of(source: Storage, target: Storage, since: str | None) -> Cursor:
+def cursor_of(source: Storage, target: Storage, since: str | None) -> "Cursor":
     """Return the cursor of the copy of a source to a target, of the runs since a time."""
     name = f"copy/{source.ask(Account()).id}/{target.ask(Account()).id}/{since or ''}"
     can = target.capabilities()
@@ -111,6 +99,10 @@ class _InFile:
             let_through(error)
             return {}
         return {n: t for n, t in said.items() if isinstance(t, str)} if isinstance(said, dict) else {}
+
+
+Cursor = _Noted | _InFile
+"""The place of one copy, which is noted when it has moved, and is None when the copy is done."""
 
 
 def _place(text: str | None) -> Place | None:

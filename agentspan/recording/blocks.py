@@ -24,7 +24,7 @@ from agentspan.schemas.span_types import usable_name
 
 
 class DisabledRun(Run):
-    """See Run; it keeps nothing, and so do its spans."""
+    """A run that keeps nothing, as do its spans."""
 
     def score(self, *judgement: Any, **more: Any) -> None:
         """Do nothing."""
@@ -42,7 +42,7 @@ class DisabledRun(Run):
 
 
 class DisabledSpan(Span):
-    """See Span; it checks nothing, keeps nothing, and is the parent of no span.
+    """A span that checks nothing, keeps nothing, and is the parent of no span.
 
     Args:
         run: the run that is active where the span begins; None where there is none.

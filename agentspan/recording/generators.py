@@ -73,7 +73,7 @@ class Stream(Steps):
         self._var.set(span.outer)
 
     def keep(self, item: Any) -> None:
-        """See Steps."""
+        """Capture an item that is yielded next."""
         if self._reduce is not None:
             self._items.append(item)
             return
@@ -95,11 +95,11 @@ class Stream(Steps):
             self.returned(closed=True)
 
     def returned(self, value: Any = None, *, closed: bool = False) -> None:
-        """See Steps."""
+        """End the span: there are no more items."""
         self._end(None, {**({} if value is None else {"returned": value}), **({"stopped": "closed"} if closed else {})})
 
     def raised(self, exception: BaseException) -> None:
-        """See Steps."""
+        """End the span as failed."""
         self._end(exception, {})
 
     def _end(self, exception: BaseException | None, result: dict[str, Any]) -> None:

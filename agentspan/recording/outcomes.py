@@ -20,11 +20,11 @@ class Outcomes(RunListener):
         self._recorder = recorder
 
     def fault(self, error: Exception) -> None:
-        """See Listener."""
+        """Count and log a fault."""
         self._recorder.faults.add(error)
 
     def recovered(self) -> None:
-        """See Listener."""
+        """Note that the storage accepts changes again."""
         self._recorder.faults.storage_recovered()
 
     def terminated(self, unit: Unit, reason: str) -> None:
@@ -46,16 +46,16 @@ class Outcomes(RunListener):
             pass
 
     def terminations(self) -> dict[str, str]:
-        """See RunListener."""
+        """Return the reason for each active run of this process that is terminated."""
         ids = [run.id for run in self._recorder.runs.active()]
         return dict(self._recorder.store.ask(Find(*ids)).terminated) if ids else {}
 
     def has_runs(self) -> bool:
-        """See RunListener."""
+        """Return whether a run of this process is active."""
         return bool(self._recorder.runs.active())
 
     def learn(self, terminations: Mapping[str, str]) -> None:
-        """See RunListener."""
+        """Tell runs that they were terminated."""
         for id, reason in terminations.items():
             run = self._recorder.runs.get(id)
             if run is not None:
@@ -73,7 +73,7 @@ class Outcomes(RunListener):
                 run.tell()
 
     def refused(self, unit: Unit, refused: Refused) -> None:
-        """See Listener."""
+        """Log a change that came too late."""
         terminated_id = termination_behind(refused)
         if terminated_id is None:  # else it was to be expected
             self._recorder.faults.add(_refusal(unit, refused))

@@ -297,11 +297,11 @@ class RunState:
         self.recorder.runs.add(self)
 
     def confirm(self, stored: AgentInstanceRow) -> None:
-        """See LiveRun."""
+        """Take the row with which the run is stored."""
         self.registered_row = stored._replace(agent_id="") if self._is_renamed else stored
 
     def register_again(self) -> None:
-        """See LiveRun."""
+        """Register the run in the storage that is there now."""
         instance, storage = self.registered_row, self.recorder.store
         if instance is not None and self.id not in storage.ask(Find(self.id, instance_id=self.id)).rows:
             place = self.recorder.destination.identity()
@@ -447,13 +447,13 @@ class RunState:
             recorder.faults.lose(fault, reraise=False)
 
     def learn(self, reason: str) -> None:
-        """See LiveRun."""
+        """Note that the run was terminated, and why."""
         if self.termination_reason is None:
             self.termination_reason = reason
             self.status = "terminated"
 
     def tell(self) -> None:
-        """See LiveRun."""
+        """Call the program's `on_terminate`, once."""
         on_terminate = self.on_terminate
         if callable(on_terminate) and not self._is_told:  # no call in between: another thread may come here
             self._is_told = True

@@ -62,7 +62,7 @@ class SpanState:
         return self.status in OPEN
 
     def payload_text(self) -> str:
-        """See SpanFacts."""
+        """Return the payload as JSON text."""
         if isinstance(self.payload, Parts):
             self.payload = self.payload.text()
         return self.payload
@@ -110,7 +110,7 @@ class SpanState:
         self.recorder.out.created_raw(self, reader, text, at_ns)
 
     def learn(self, told: Begin | End) -> None:
-        """See SpanFacts."""
+        """Take the type, the payload and, at the end, the status that a foreign instrumentor told."""
         self.schema_name, self.payload = told.schema_name, told.payload
         if isinstance(told, End):
             self.status = told.status

@@ -58,7 +58,7 @@ class LostRegistrations(Listener):
         self._ids = ids
 
     def missing(self, unit: Unit) -> Unit | None:
-        """See Listener."""
+        """Return the unit that registers a run whose registration was damaged."""
         run_id = run_of(unit) if self.is_damaged else None
         if run_id is None or not ids.is_pfid(run_id):
             return None

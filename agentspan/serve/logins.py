@@ -17,7 +17,6 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -36,32 +35,6 @@ log = logging.getLogger("agentspan")
 _SUFFIX = "-logins"
 _SECRET = "secret"
 _BYTES = 32
-
-
-class Logins(Protocol):
-    """The secret of a server, and the sessions that were ended: LoginStore for a file, SharedLogins for a storage.
-
-    Its methods may be called in any thread.
-    """
-
-    secret: bytes
-
-    @property
-    def waits(self) -> bool:
-        """True if checking a session waits for a server."""
-        ...
-
-    def refresh(self) -> bool:
-        """Look whether the secret is another one now; return whether it is."""
-        ...
-
-    def end(self, session: str, expires: int) -> None:
-        """End a session before it expires, in seconds of Unix time."""
-        ...
-
-    def has_ended(self, session: str, expires: int) -> bool:
-        """Return whether a session was ended."""
-        ...
 
 
 class LoginStore:
@@ -267,6 +240,10 @@ class SharedLogins:
         secret = bytes.fromhex(stored)
         is_other, self.secret = secret != self.secret, secret
         return is_other
+
+
+Logins = LoginStore | SharedLogins
+"""The secret of a server, and the sessions that were ended; usable from any thread."""
 
 
 DAYS = 30

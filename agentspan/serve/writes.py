@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from agentspan.errors import DatabaseBusy, InDoubt, StorageError
 from agentspan.operations import envelopes
@@ -44,14 +44,6 @@ class _Waiting(NamedTuple):
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
     is_long: bool = False
-
-
-class Writes(Protocol):
-    """Runs the write operations of one storage, off the event loop where they wait."""
-
-    async def run(self, operation: Work, *, is_long: bool = False) -> Any:
-        """Run an operation and return its answer, once it is committed."""
-        ...
 
 
 class WriteQueue:
@@ -415,3 +407,7 @@ class Crew:
             self._work()
             with self._lock:
                 self._waiting -= 1
+
+
+Writes = WriteQueue | ConcurrentWrites
+"""Runs the write operations of one storage, off the event loop where they wait."""

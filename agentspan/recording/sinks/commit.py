@@ -64,7 +64,7 @@ class CommitSink:
         self._put_aside = put_aside or self.put_aside
 
     def counts(self) -> Counts:
-        """See Sink."""
+        """Return the state of this sink."""
         progress, backlog = self.progress, self.backlog
         return Counts(
             progress.recorded,
@@ -78,43 +78,43 @@ class CommitSink:
         )
 
     def count_recorded(self) -> None:
-        """See Sink."""
+        """Count a transition that the caller has committed itself."""
         self.progress.recorded += 1
 
     def created(self, span: SpanFacts, at_ns: int) -> None:
-        """See SpanSink."""
+        """Commit a new span."""
         self.write(span_units.created(span, at_ns))
 
     def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
-        """See SpanSink."""
+        """Read a new span from a text, and commit it."""
         self.write(span_units.created_raw(span, reader, text, at_ns))
 
     def started(self, span: SpanFacts) -> None:
-        """See SpanSink."""
+        """Commit that a pending span became active."""
         self.write(span_units.started(span))
 
     def updated(self, span: SpanFacts, at_ns: int) -> None:
-        """See SpanSink."""
+        """Commit the changed payload of an open span."""
         self.write(span_units.updated(span, at_ns))
 
     def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
-        """See SpanSink."""
+        """Commit the end of a span."""
         self.write(span_units.finished(span, result, at_ns, elapsed_ns))
 
     def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
-        """See SpanSink."""
+        """Commit the end of a span, with the type and the payload that were learnt then."""
         self.write(span_units.finished_as(span, result, at_ns, elapsed_ns))
 
     def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
-        """See SpanSink."""
+        """Read the end of a span from a text, and commit it."""
         self.write(span_units.finished_raw(span, reader, text, at_ns, elapsed_ns))
 
     def register(self, unit: Unit) -> None:
-        """See SpanSink."""
+        """Commit a unit that registers or renames a run."""
         self._apply(unit, is_counted=True)
 
     def restate(self, unit: Unit) -> None:
-        """See Sink."""
+        """Commit a unit that is no transition of this process."""
         self._apply(unit, is_counted=False)
 
     def _apply(self, unit: Unit, *, is_counted: bool) -> None:
@@ -134,7 +134,7 @@ class CommitSink:
         self.progress.deferred.raise_kept()
 
     def write(self, unit: Unit) -> None:
-        """See SpanSink."""
+        """Commit a unit that concerns something else than a span."""
         progress, backlog = self.progress, self.backlog
         if backlog.units:
             backlog.put(unit, self._call_s)
@@ -166,7 +166,7 @@ class CommitSink:
         progress.deferred.raise_kept()
 
     def put_aside(self, unit: Unit, error: Exception) -> None:
-        """See Sink."""
+        """Keep a unit that the storage could not take, and commit it later."""
         if isinstance(error, Unconnected):
             self.backlog.put_unreported(unit, self._call_s)
             return
@@ -183,7 +183,10 @@ class CommitSink:
             return self._storage.apply((unit,), wait_s=self._wait_s)[0]
 
     def flush(self, wait_s: float) -> bool:
-        """See Sink. Also False where the file is not as it was left, which may have cost what was committed."""
+        """Commit what waits; return whether nothing waits any more.
+
+        Also False where the file is not as it was left, which may have cost what was committed.
+        """
         self.progress.deferred.raise_kept()
         with answers_within(max(wait_s, self._call_s)):
             return self.backlog.flush(wait_s, max(wait_s, self._wait_s)) and self._is_sound(wait_s)
@@ -199,18 +202,18 @@ class CommitSink:
             return False
 
     def flush_at_end(self, wait_s: float) -> None:
-        """See Sink."""
+        """Commit what waits while the program ends."""
         self.flush(wait_s)
 
     def hurry(self) -> None:
-        """See Sink. Nothing to do: there is no journal."""
+        """Do nothing: there is no journal."""
 
     def watch(self) -> None:
-        """See Sink. Nothing to do: each commit returns whether its run is terminated."""
+        """Do nothing: each commit returns whether its run is terminated."""
 
     def release(self, *, for_good: bool = False) -> None:
-        """See Sink: end the thread. The owner closes the storage."""
+        """End the thread. The owner closes the storage."""
         self.backlog.stop(self._call_s)
 
     def leave(self) -> None:
-        """See Sink. Nothing to do."""
+        """Do nothing: there are no files and no threads to drop."""

@@ -11,7 +11,7 @@ class CutOff(MemoryStorage):
     """A storage of a child that must not use the real one (see forks.is_cut_off): finds nothing, and takes nothing."""
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage."""
+        """Take nothing."""
         raise StorageError(
             "this process was forked while a thread was using SQLite, which could hang here; what it records stays in "
             "its journal until it has ended"

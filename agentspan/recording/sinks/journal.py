@@ -102,7 +102,7 @@ class JournalSink:
         self._contents: set[tuple[int, str]] = set()  # of schema versions that a segment has, with its epoch
 
     def counts(self) -> Counts:
-        """See Sink."""
+        """Return the state of the journal and of the storage behind it."""
         counts, journaled = self.commits.counts(), self._drain.journaled
         return counts._replace(
             recorded=counts.recorded + journaled,
@@ -112,11 +112,11 @@ class JournalSink:
         )
 
     def count_recorded(self) -> None:
-        """See Sink."""
+        """Count a transition that the caller has committed itself."""
         self.commits.count_recorded()
 
     def created(self, span: SpanFacts, at_ns: int) -> None:
-        """See SpanSink."""
+        """Append a new span."""
         if self._terminations.found:
             self._terminations.pass_on()
         instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]  # the run is recorded
@@ -138,7 +138,7 @@ class JournalSink:
             self._is_ready()
 
     def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
-        """See SpanSink."""
+        """Append the text of a new span, which is read when it is drained."""
         if self._terminations.found:
             self._terminations.pass_on()
         instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]  # the run is recorded
@@ -154,17 +154,17 @@ class JournalSink:
             self._is_ready()
 
     def started(self, span: SpanFacts) -> None:
-        """See SpanSink."""
+        """Append that a pending span became active."""
         if not self._append(f"S\x1f{span.id}\x1f{span.started_ns}".encode()):
             self._commit(span_units.started(span))
 
     def updated(self, span: SpanFacts, at_ns: int) -> None:
-        """See SpanSink."""
+        """Append the changed payload of an open span."""
         if not self._append(f"U\x1f{span.id}\x1f{at_ns}\x1f{span.payload_text()}".encode()):
             self._commit(span_units.updated(span, at_ns))
 
     def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
-        """See SpanSink."""
+        """Append the end of a span."""
         body = f"F\x1f{span.id}\x1f{span.status}\x1f{at_ns}\x1f{elapsed_ns}\x1f{result or ''}".encode()
         log = self.log
         if log.alert or not log.append(body):
@@ -174,13 +174,13 @@ class JournalSink:
             self._is_ready()
 
     def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
-        """See SpanSink."""
+        """Append the end of a span, with the type and the payload that were learnt then."""
         end = f"{span.status}\x1f{at_ns}\x1f{elapsed_ns}\x1f{result or ''}"
         if not self._append(f"T\x1f{span.id}\x1f{end}\x1f{span.schema_name}\x1f{span.payload_text()}".encode()):
             self._commit(span_units.finished_as(span, result, at_ns, elapsed_ns))
 
     def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
-        """See SpanSink."""
+        """Append the text of the end of a span, which is read when it is drained."""
         body = f"W\x1f{span.id}\x1f{at_ns}\x1f{elapsed_ns}\x1f{reader}\x1f{text}".encode()
         log = self.log
         if log.alert or not log.append(body):
@@ -190,7 +190,10 @@ class JournalSink:
             self._is_ready()
 
     def register(self, unit: Unit) -> None:
-        """See SpanSink. The first registration in a segment has the content of its schema version, which is long."""
+        """Append a unit that registers or renames a run.
+
+        The first registration in a segment has the content of its schema version, which is long.
+        """
         (content,) = [
             change.row.content_hash
             for change in unit.changes
@@ -217,7 +220,7 @@ class JournalSink:
             self.commits.register(unit)
 
     def restate(self, unit: Unit) -> None:
-        """See Sink."""
+        """Append a unit that is no transition of this process."""
         encode = partial(encode_registration, with_content=True) if names_rows(unit) else encode_unit
         if self._append(encode(unit).encode()):
             with self.commits.progress.lock:
@@ -228,12 +231,12 @@ class JournalSink:
             self.commits.restate(unit)
 
     def write(self, unit: Unit) -> None:
-        """See SpanSink."""
+        """Append a unit that concerns something else than a span."""
         if not self._append(encode_unit(unit).encode()):
             self._commit(unit)
 
     def put_aside(self, unit: Unit, error: Exception) -> None:
-        """See Sink."""
+        """Append a unit that the storage could not take."""
         if self._append(encode_unit(unit).encode()):
             self.commits.progress.storage_failed(error)
             self._listener.fault(error)
@@ -241,28 +244,28 @@ class JournalSink:
             self.commits.put_aside(unit, error)
 
     def hurry(self) -> None:
-        """See Sink."""
+        """Drain the journal, if that takes but a moment."""
         self.work.hurry()
 
     def watch(self) -> None:
-        """See Sink: the thread looks, so that no call that records touches the storage."""
+        """Have the thread look for terminations, so that no call that records touches the storage."""
         if self._thread.running is None:
             self._thread.start()
 
     def flush(self, wait_s: float) -> bool:
-        """See Sink."""
+        """Drain the journal; return whether nothing waits any more."""
         return self.work.flush(wait_s)
 
     def flush_at_end(self, wait_s: float) -> None:
-        """See Sink."""
+        """Drain the journal while the program ends."""
         self.work.flush_at_end(wait_s)
 
     def release(self, *, for_good: bool = False) -> None:
-        """See Sink. A segment that has records stays, for good or until more are appended."""
+        """Close the files. A segment that has records stays, for good or until more are appended."""
         self.work.release(for_good=for_good)
 
     def leave(self) -> None:
-        """See Sink."""
+        """In a forked child: drop the parent's files and threads without closing them."""
         self.work.leave()
 
     def _append(self, body: bytes) -> bool:

@@ -489,7 +489,7 @@ class ServerWork(JournalWork):
             self.overflow.begin(f"nothing could be moved to the storage for {away_s:,.0f} s")
 
     def release(self, *, for_good: bool) -> None:
-        """See JournalWork. The journals of dead programs are left to others where the server does not answer."""
+        """Close the files. The journals of dead programs are left to others where the server does not answer."""
         if self._commits.progress.last_error is not None:
             self._adoption.stop()
         super().release(for_good=for_good)

@@ -28,11 +28,11 @@ class Deferred(Listener):
         self.terminated = listener.terminated  # type: ignore[method-assign]
 
     def fault(self, error: Exception) -> None:
-        """See Listener."""
+        """Pass a fault on to the recorder."""
         self._keeping(self._listener.fault, error)
 
     def refused(self, unit: Unit, refused: Refused) -> None:
-        """See Listener."""
+        """Count a change that came too late, and pass it on."""
         self._keeping(self._listener.refused, unit, refused)
 
     def _keeping(self, call: Callable[..., None], *args: Any) -> None:

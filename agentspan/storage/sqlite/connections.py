@@ -299,7 +299,7 @@ class Connections:
 
     @property
     def files(self) -> int:
-        """See BesideJournals."""
+        """The number of files that this process has seen at the path."""
         return self.guard.files
 
     def close(self) -> None:
@@ -526,7 +526,7 @@ atexit.register(_abandon_changed)
 
 
 class _Writing(within):
-    """See Connections.writing."""
+    """Holds the lock of all writers while a with-block writes (Connections.writing returns it)."""
 
     __slots__ = ("_path",)
 
@@ -543,7 +543,7 @@ class _Writing(within):
 
 
 class _Snapshot:
-    """See Connections.snapshot."""
+    """Lends a reader for a with-block, in one transaction (Connections.snapshot returns it)."""
 
     __slots__ = ("_connection", "_connections", "_generation", "_inside")
 

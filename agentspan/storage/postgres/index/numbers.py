@@ -78,7 +78,7 @@ class Numbers(Part):
     statements = (_TAKE, *_TABLES)
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
-        """See Part."""
+        """Add the numbers of the spans for which a condition holds."""
         connection.execute(_TAKE.format(condition), values)
 
 

@@ -130,7 +130,7 @@ class Words(Part):
     """The last digit is of `vector` and tokenizing.of_span; raise it when those change."""
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
-        """See Part."""
+        """Add the words of the spans for which a condition holds."""
         sql = f"{_SPANS} {condition} order by s.agent_instance_id, s.id"
         found = [SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, sql, values)]
         parts = Parts(connection)

@@ -84,14 +84,14 @@ class FullText(Part):
         self.can_delete = sqlite_version >= DELETES_FROM
 
     def create(self, connection: sqlite3.Connection) -> None:
-        """See Part."""
+        """Create the tables of words, empty."""
         for statement in CREATE:
             connection.execute(statement.format(deletes=DELETES if self.can_delete else ""))
         for statement in parts_table.CREATE:
             connection.execute(statement)
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
-        """See Part."""
+        """Add the words of spans that have finished."""
         parts = Parts(connection)
         _add(connection, parts, CLOSED, ())
         connection.execute(FORGET_CLOSED)
@@ -107,7 +107,7 @@ class FullText(Part):
                 connection.execute(ADD, (row, _text(parts, of_span)))
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
-        """See Part."""
+        """Take whole runs out, and list them to be read again."""
         if not self.can_delete:
             return False
         runs = list(rewrites.runs)

@@ -148,12 +148,12 @@ class SpanSums(Part):
     other = signatures.VERSION
 
     def create(self, connection: sqlite3.Connection) -> None:
-        """See Part."""
+        """Create the tables of numbers, empty."""
         for statement in (*CREATE, *failures.CREATE):
             connection.execute(statement)
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
-        """See Part."""
+        """Add the numbers of spans that have finished."""
         connection.execute(FRESH)
         connection.execute(EMPTY_FRESH)
         connection.execute(TAKE_CLOSED)
@@ -166,7 +166,7 @@ class SpanSums(Part):
         failures.add(connection)
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
-        """See Part: whole runs are taken out, and the sums are computed again from the rest."""
+        """Remove what was rewritten: whole runs are taken out, and the sums are computed again from the rest."""
         connection.execute(GONE)
         connection.executemany(ADD_GONE, [(run,) for run in rewrites.runs])
         connection.execute(LIST_GONE, (rewrites.floor,))
