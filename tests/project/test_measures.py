@@ -8,7 +8,7 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 522,
-    "lines of code": 47_519,
+    "lines of code": 47_515,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 145,
