@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from agentspan.analysis.blindness import ALPHA
-from agentspan.analysis.diff_markdown import MAX_SENTENCE, escaped
+from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import FEWEST_TASKS, PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
 from agentspan.analysis.statistics import Q_MEANS

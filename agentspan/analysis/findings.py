@@ -4,17 +4,119 @@ Tasks differ in what they need and in how hard they are, so a feature of hard ta
 few runs share a task, they are compared within the same agent, and the answer says that they are pooled. The share of
 false findings among all is controlled (Benjamini and Hochberg); a feature that these numbers of runs cannot decide is
 not tested (Tarone).
+
+A feature is a yes or no of each run, such as whether a tool was used. The runs that are compared, and of those the ones
+whose payloads are read, are bounded in number, so some are drawn: whole tasks, those with failed and passed runs first,
+because only they can tell a cause from a hard task.
 """
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
-from agentspan.analysis.drawing import is_stratified
-from agentspan.analysis.feature import Feature
 from agentspan.analysis.statistics import benjamini_hochberg
 from agentspan.analysis.stratified import Strata, Table
+from agentspan.storage.answers import RunBrief
+
+COMPARED_RUNS = 2000
+"""Runs that are compared, at most."""
+READ_SPANS = 5000
+"""Spans whose payloads are read: a tenth of a second."""
+FEWEST_TASKS = 5
+"""Tasks with several runs, at least, for runs to be compared within them. It is the rule of `drift`."""
+PAIRED_SHARE = 0.5
+"""The share of the runs that must be of these tasks: else most runs would not be looked at."""
+
+
+def is_stratified(tasks: Iterable[Hashable], runs: int) -> bool:
+    """Return whether so many runs are compared within tasks, from the task of each run that has one."""
+    repeated = [number for number in Counter(tasks).values() if number > 1]
+    return len(repeated) >= FEWEST_TASKS and sum(repeated) >= PAIRED_SHARE * runs
+
+
+def drawn(
+    runs: Sequence[RunBrief], failed: Collection[str], *, compared: int = COMPARED_RUNS, read: int = READ_SPANS
+) -> tuple[list[RunBrief], list[RunBrief]]:
+    """Return the runs that are compared, and those of them whose spans are read.
+
+    Args:
+        runs: the latest first. Without tasks the latest are compared, and read is a random part of both outcomes: with
+            failed runs from a longer time than the passed ones, each change in that time would pass for a cause.
+        failed: the ids of those that failed.
+        compared: how many runs at most.
+        read: how many spans at most.
+    """
+    if is_stratified([(run.agent_id, run.task) for run in runs if run.task is not None], len(runs)):
+        groups = _by_task(runs, failed)
+        chosen = [run for group in _fitting(groups, compared, len) for run in group]
+    else:
+        chosen = [*runs[:compared]]
+        groups = [[run] for run in _mixed_by_run(chosen, failed)]
+    kept = {run.id for run in chosen}
+    groups = [group for group in groups if group[0].id in kept]
+    return chosen, [run for group in _fitting(groups, read, _spans) for run in group]
+
+
+def _by_task(runs: Sequence[RunBrief], failed: Collection[str]) -> list[list[RunBrief]]:
+    """Return the runs by task, those with both outcomes first, then by the latest run of each."""
+    tasks: dict[Hashable, list[RunBrief]] = defaultdict(list)
+    for run in runs:
+        tasks[run.id if run.task is None else (run.agent_id, run.task)].append(run)
+    return sorted(tasks.values(), key=lambda group: len({run.id in failed for run in group}), reverse=True)
+
+
+def _mixed_by_run(runs: Sequence[RunBrief], failed: Collection[str]) -> list[RunBrief]:
+    """Return runs in a random order in which each beginning has as many of both outcomes, as long as there are some."""
+    dice = random.Random(0)
+    order = dice.sample(runs, len(runs))
+    places: Counter[bool] = Counter()
+    ranks = {}
+    for run in order:
+        ranks[run.id] = places[run.id in failed]
+        places[run.id in failed] += 1
+    return sorted(order, key=lambda run: ranks[run.id])
+
+
+def _spans(group: Sequence[RunBrief]) -> int:
+    return sum(run.spans for run in group)
+
+
+def _fitting(
+    groups: Iterable[list[RunBrief]], room: int, size: Callable[[list[RunBrief]], int]
+) -> Iterator[list[RunBrief]]:
+    for group in groups:
+        if size(group) <= room:
+            room -= size(group)
+            yield group
+
+
+FEWEST = 3
+"""Runs that have a feature, and that lack it, at least."""
+
+
+class Feature(NamedTuple):
+    """A property that some runs have and others lack.
+
+    Attributes:
+        text: what it is, such as `Tool book_reservation used`.
+        runs: the ids of the runs that have it.
+        known: the ids of the runs of which it is known; None for all.
+        lacking: what the other runs have in common, such as `Tool book_reservation not used`; "" for `no` and the text.
+    """
+
+    text: str
+    runs: frozenset[str]
+    known: frozenset[str] | None = None
+    lacking: str = ""
+
+    @property
+    def opposite(self) -> str:
+        """The words for the runs without it."""
+        return self.lacking or f"no {self.text}"
+
 
 FDR = 0.10
 """The share of false findings among all that is accepted."""

@@ -2,21 +2,43 @@
 
 For that, spans of runs are read, of at most READ_SPANS. A run beyond that counts like the first one that has the same
 error and the same failed steps, or as if its steps had raised its error.
+
+How a run ended comes from the steps that it used.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from agentspan.analysis.endings import ending_of
 from agentspan.analysis.failed_step import unrecovered
 from agentspan.analysis.outcomes import Run
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.schemas.signatures import error_parts, passes_on, run_signature, signature
+from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.signatures import Signature, ending_signature, error_parts, passes_on, run_signature, signature
 from agentspan.storage.answers import FailureSum, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, SpansOf, StepUses
 from agentspan.storage.scanning import scan
+
+
+def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
+    """Return the signature of how a run ended.
+
+    Args:
+        status: the run's.
+        uses: the steps that it used.
+    """
+    in_time = sorted(uses, key=lambda use: (use.last_at, use.schema_name, use.label or ""), reverse=True)
+    step = in_time[0] if in_time else None
+    tool = next((use for use in in_time if use.label and built_in_part(use.schema_name) == "tool"), None)
+    model = next((use for use in in_time if use.reason is not None), None)
+    return ending_signature(
+        status,
+        None if tool is None else tool.label,
+        None if step is None else step.schema_name,
+        None if model is None else model.reason,
+    )
+
 
 READ_SPANS = 20_000
 """Spans that are read for one answer, at most."""

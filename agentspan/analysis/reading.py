@@ -22,8 +22,7 @@ from agentspan.analysis.filter_words import (
 from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.runs import find_runs, ids_of
 from agentspan.analysis.search import Hits, located, search
-from agentspan.analysis.stats import stats
-from agentspan.analysis.version_stats import StatsByVersion, stats_by_version
+from agentspan.analysis.stats import StatsByVersion, stats, stats_by_version
 from agentspan.analysis.why import Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
 from agentspan.errors import AgentspanError, InvalidValue

@@ -1,20 +1,176 @@
-"""Features of runs, each a yes or no: a tool used or not, called often, with a value, more steps or tokens than half.
+"""Features of runs, each a yes or no: a tool used or not, called often, with a value, more steps or tokens than
+half.
 
 They are what `findings` tests. What a run used comes from the index; values of arguments are read from the payloads of
-some of the runs (see drawing). A feature is known only of the runs that were read for it.
+some of the runs (see findings). A feature is known only of the runs that were read for it.
+
+Metadata of the run, repeats, the order of steps, slow steps and empty results are among them.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from statistics import median_low
+from typing import Any
 
-from agentspan.analysis.feature import FEWEST, Feature
-from agentspan.analysis.span_features import span_features
-from agentspan.figures import count_text
+from agentspan import jsontext
+from agentspan.analysis.findings import FEWEST, Feature
+from agentspan.figures import count_text, duration_text
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.signatures import Signature, type_title
 from agentspan.storage.answers import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import FailureSums, StepUses
+from agentspan.storage.questions import FailureSums, Find, SpansOf, StepUses
+from agentspan.text import one_line
+
+MAX_VALUES = 200
+"""Values of arguments and metadata that are tested, those in the most runs: each further test makes the others weaker.
+"""
+MAX_PAIRS = 20
+"""Pairs of tools whose order is tested, those in the most runs in their rarer order."""
+MAX_VALUE = 40
+"""Characters of a value, at most; longer ones are texts, which are seldom the same in two runs."""
+_EMPTY = frozenset({"", "[]", "{}", "null", "None"})
+
+
+def span_features(storage: Storage, run_ids: Sequence[str]) -> Iterator[Feature]:
+    """Yield the features of these runs, which are the only ones of which they are known."""
+    reader = _Reader()
+    for id in run_ids:
+        reader.read(
+            id, sorted(storage.ask(SpansOf(id)), key=lambda span: (span.started_at or span.inserted_at, span.id))
+        )
+    for id, (_, row) in storage.ask(Find(*run_ids)).rows.items():
+        if isinstance(row, AgentInstanceRow):
+            reader.read_metadata(id, row.metadata)
+    known = frozenset(run_ids)
+    yield from reader.repeats(known)
+    yield from reader.empty_results(known)
+    yield from reader.values(known)
+    yield from reader.orders()
+    yield from reader.slow_steps()
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._values: dict[str, set[str]] = defaultdict(set)
+        self._repeats: dict[str, set[str]] = defaultdict(set)
+        self._empty: dict[str, set[str]] = defaultdict(set)
+        self._first: dict[str, dict[str, int]] = {}
+        self._slowest: dict[str, dict[str, float]] = defaultdict(dict)
+
+    def read(self, run: str, spans: Iterable[AgentSpanRow]) -> None:
+        """Read the spans of a run, in their order."""
+        calls: Counter[tuple[str, str]] = Counter()
+        first: dict[str, int] = {}
+        for place, span in enumerate(spans):
+            kind = built_in_part(span.schema_name)
+            if span.label is None or kind not in ("tool", "llm"):
+                continue
+            step = f"{type_title(span.schema_name)} {span.label}"
+            payload = _decoded(span.payload)
+            for name, value in _parameters(span.label, payload, kind):
+                self._values[f"{step} with {name}={value}"].add(run)
+            if span.duration_ms is not None:
+                slowest = self._slowest[step]
+                slowest[run] = max(slowest.get(run, 0.0), span.duration_ms)
+            if kind == "tool":
+                calls[step, _arguments_text(payload, span.payload)] += 1
+                first.setdefault(step, place)
+                if span.status == "complete" and _is_empty(_output(span.result_payload)):
+                    self._empty[step].add(run)
+        self._first[run] = first
+        for (step, _), number in calls.items():
+            if number > 1:
+                self._repeats[step].add(run)
+
+    def read_metadata(self, run: str, text: str | None) -> None:
+        """Read the short values in the metadata of a run."""
+        metadata = None if text is None else _decoded(text)
+        for name, value in _short(metadata) if type(metadata) is dict else ():
+            self._values[f"metadata {name}={value}"].add(run)
+
+    def values(self, known: frozenset[str]) -> Iterator[Feature]:
+        """Yield the values that some runs have and others lack."""
+        most = sorted(self._values.items(), key=lambda item: (-len(item[1]), item[0]))
+        fitting = [(text, runs) for text, runs in most if FEWEST <= len(runs) <= len(known) - FEWEST]
+        for text, runs in fitting[:MAX_VALUES]:
+            yield Feature(text, frozenset(runs), known)
+
+    def repeats(self, known: frozenset[str]) -> Iterator[Feature]:
+        """Yield which tools were called again with the same arguments."""
+        for step, runs in sorted(self._repeats.items()):
+            yield Feature(f"{step} repeated with the same arguments", frozenset(runs), known)
+
+    def empty_results(self, known: frozenset[str]) -> Iterator[Feature]:
+        """Yield which tools returned nothing."""
+        for step, runs in sorted(self._empty.items()):
+            yield Feature(f"{step} with an empty result", frozenset(runs), known)
+
+    def orders(self) -> Iterator[Feature]:
+        """Yield which of two tools was called first, of the runs that called both."""
+        before: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for run, first in self._first.items():
+            for one, other in combinations(first, 2):  # in the order of their first calls
+                before[one, other].add(run)
+        pairs = [pair for pair in before if pair[0] < pair[1] and pair[::-1] in before]
+        rarer = {pair: min(len(before[pair]), len(before[pair[::-1]])) for pair in pairs}
+        for one, other in sorted(pairs, key=lambda pair: (-rarer[pair], pair))[:MAX_PAIRS]:
+            runs = frozenset(before[one, other])
+            known = runs | before[other, one]
+            yield Feature(f"{one} before {other}", runs, known, f"{other} before {one}")
+
+    def slow_steps(self) -> Iterator[Feature]:
+        """Yield in which runs the slowest call of a step is in the upper quarter of those of all runs."""
+        for step, slowest in sorted(self._slowest.items()):
+            ordered = sorted(slowest.values())
+            limit = ordered[3 * len(ordered) // 4 - 1] if len(ordered) > FEWEST else 0.0
+            runs = frozenset(run for run, took in slowest.items() if took > limit)
+            text = f"{step} longer than {duration_text(limit)}"
+            yield Feature(text, runs, frozenset(slowest), f"{step} within {duration_text(limit)}")
+
+
+def _parameters(label: str, payload: Any, kind: str) -> Iterator[tuple[str, str]]:
+    """Yield the short values that a tool was called with, or that a model was set to."""
+    given = payload.get("arguments") if type(payload) is dict and kind == "tool" else payload
+    for name, value in _short(given) if type(given) is dict else ():
+        if value != label:
+            yield name, value
+
+
+def _short(members: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in members.items():
+        text = value if type(value) is str else str(value).lower() if type(value) in (bool, int, float) else None
+        if text is not None and len(text) <= MAX_VALUE:
+            yield one_line(name, MAX_VALUE), one_line(text, MAX_VALUE)
+
+
+def _arguments_text(payload: Any, text: str) -> str:
+    """Return what a call was made with as one text; the id of the call is no part of it."""
+    return jsontext.canonical(payload.get("arguments", payload)) if type(payload) is dict else text
+
+
+def _output(result: str | None) -> Any:
+    decoded = None if result is None else _decoded(result)
+    return decoded.get("output", decoded) if type(decoded) is dict else decoded
+
+
+def _is_empty(output: Any) -> bool:
+    """Return whether a tool returned nothing: no text, no elements, or only members without any, and counts of 0."""
+    if type(output) is str:
+        return output.strip() in _EMPTY
+    if type(output) is dict:
+        some = [value for value in output.values() if type(value) not in (int, float) or value]
+        return (bool(some) or not output) and all(map(_is_empty, some))
+    return output is None or output == []
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return jsontext.decode(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def run_features(

@@ -1,14 +1,52 @@
-"""Lists runs with the sums over their spans, and the sums over all runs that match."""
+"""Lists runs with the sums over their spans, and the sums over all runs that match.
 
-from collections.abc import Iterable
+Conditions of a filter that are about scores or failures become the ids of the runs that fulfil them.
+"""
 
-from agentspan.analysis.score_filters import by_ids
-from agentspan.model.rows import AgentInstanceRow
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from agentspan import jsontext
+from agentspan.analysis.outcomes import parse
+from agentspan.analysis.own_errors import with_signature
+from agentspan.analysis.tree import title_of
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.scores import MARK
+from agentspan.schemas.meaning import error_text
 from agentspan.storage.answers import Progress, RunBrief, RunList, RunSummary
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import BriefsWhere, Counts, RunsWhere
+from agentspan.storage.questions import BriefsWhere, Counts, LatestScores, Query, RunsWhere
 from agentspan.storage.row_by_row import matches, names_of
 from agentspan.storage.run_filter import RunFilter, RunSort
+from agentspan.text import one_line
+
+ANY_MARK = "*"
+
+
+def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
+    """Return the same filter with `ids` in the place of `scores`, `mark` and `signature`.
+
+    Raises:
+        InvalidValue: a score is no rule; the signature is none.
+    """
+    ids = filter.ids
+    for each in _sets(storage, filter):
+        ids = each if ids is None else ids & each
+    return replace(filter, ids=ids, scores=(), mark=None, signature=None)
+
+
+def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
+    rules = [*filter.scores]
+    if filter.mark is not None and filter.mark != ANY_MARK:
+        rules.append(f"{MARK}=={filter.mark}")
+    for rule in map(parse, rules):
+        scores = storage.ask(LatestScores(rule.name, rule.source))
+        yield frozenset(id for id, score in scores.items() if rule.holds(score))
+    if filter.mark == ANY_MARK:
+        yield frozenset(storage.ask(LatestScores(MARK)))
+    if filter.signature is not None:
+        yield with_signature(storage, filter.signature)
+
 
 PAGE = 50
 
@@ -59,3 +97,28 @@ def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: R
         if matches(storage, RunSummary(row, agent, version, *sums), filter):
             found.add(row.id)
     return found
+
+
+MAX_REASON = 300
+"""Characters of a reason, at most."""
+
+
+def failure_reason(storage: Storage, run: RunSummary) -> str | None:
+    """Return why a run failed, or was terminated, or what failed in it; None if nothing did."""
+    row = run.run
+    if row.termination_reason:
+        return one_line(f"terminated: {row.termination_reason}", MAX_REASON)
+    if row.error is not None and (text := error_text({"error": jsontext.decode(row.error)})):
+        return one_line(text, MAX_REASON)
+    if not run.failed:
+        return None
+    query = Query("agent_span", {"agent_instance_id": row.id, "status": "failed"}, descending=True, limit=1)
+    found = storage.ask(query).rows
+    return one_line(_of_step(found[0]), MAX_REASON) if found and isinstance(found[0], AgentSpanRow) else None
+
+
+def _of_step(span: AgentSpanRow) -> str:
+    """Return what failed and its error, without what it was given: a long summary would leave no room for the error."""
+    error = error_text(None if span.result_payload is None else jsontext.decode(span.result_payload))
+    name = " ".join(text for text in (span.schema_title, span.label) if text)
+    return title_of(span, MAX_REASON) if error is None else f"{name}: {error}"

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Literal
 
-from agentspan.analysis.drawing import COMPARED_RUNS, drawn
-from agentspan.analysis.endings import ending_of
-from agentspan.analysis.findings import Findings, find
+from agentspan.analysis.findings import COMPARED_RUNS, Findings, drawn, find
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
-from agentspan.analysis.own_errors import OwnErrors
+from agentspan.analysis.own_errors import OwnErrors, ending_of
 from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import run_briefs
 from agentspan.analysis.statistics import Interval, wilson

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentspan.analysis.diff import Divergence, diff_spans
-from agentspan.analysis.endings import ending_of
 from agentspan.analysis.failed_step import TITLE, FailedStep, failed_step
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
+from agentspan.analysis.own_errors import ending_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.tree import build, every, title_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow

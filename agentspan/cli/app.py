@@ -1,4 +1,7 @@
-"""Shared by all commands: the group, the options `--db` and `--json`, and opening the storage."""
+"""Shared by all commands: the group, the options `--db` and `--json`, and opening the storage.
+
+Before a command reads a file, the journals of killed programs are recovered, with a progress bar.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentspan import __version__
-from agentspan.cli.encoding import adapt_output
-from agentspan.cli.output import GIVEN_DB, Failed, Unanswered
+from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, adapt_output
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.storage.location import Location
 from agentspan.storage.questions import Damage
@@ -18,6 +20,63 @@ from agentspan.text import printable
 
 if TYPE_CHECKING:
     from agentspan.database import Database
+import sys
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+from agentspan.errors import StorageError
+from agentspan.journal.journal_folder import folder_of, is_possible
+
+LARGE = 4 * 2**20
+"""Bytes of segments from which on a person may want to know what takes so long: a third of a second."""
+
+
+def recover(path: Path) -> None:
+    """Recover large journals beside a file, with a progress bar on a terminal. Opening the file recovers small ones."""
+    if not is_possible() or not path.exists() or not sys.stderr.isatty() or _size_of(folder_of(path)) < LARGE:
+        return
+    from agentspan.recovery.adopting import Adoption
+    from agentspan.storage.sqlite import SQLiteStorage
+
+    with closing(SQLiteStorage(path)) as storage:
+        bar = _Bar()
+        try:
+            records = Adoption(lambda: nullcontext(storage), folder_of(path)).adopt(bar)
+        except StorageError:  # busy: what is in the file can be read all the same
+            return
+        finally:
+            bar.end()
+    if records:
+        click.echo(f"{records:,} transitions of programs that were killed are in the file now", err=True)
+
+
+def _size_of(folder: Path) -> int:
+    try:
+        return sum(each.stat().st_size for each in folder.iterdir())
+    except OSError:  # there is none, or another process removes it
+        return 0
+
+
+class _Bar:
+    """A progress bar that appears with the first progress: segments of living programs are not recovered."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._done = 0
+
+    def __call__(self, done: int, size: int) -> None:
+        if self._bar is None:
+            self._bar = click.progressbar(length=size, label="reading journals", file=sys.stderr, width=30)
+            self._bar.__enter__()
+        self._bar.update(done - self._done)
+        self._done = done
+
+    def end(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.update(self._bar.length - self._done)
+            self._bar.__exit__(None, None, None)
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,7 +143,6 @@ def options(command: F) -> F:
 @contextmanager
 def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
     """Open the storage of a command. A missing file is made, unless `read_only`."""
-    from agentspan.cli.journal_recovery import recover
     from agentspan.database import open
 
     location = location_in(ctx, db)

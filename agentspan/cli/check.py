@@ -15,7 +15,7 @@ import click
 from agentspan.analysis.agent_names import names_of, resolved, versions_of
 from agentspan.analysis.check import Check, check
 from agentspan.analysis.check_config import Config, load
-from agentspan.analysis.diff_markdown import MAX_SENTENCE, escaped
+from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import missed_by_status
 from agentspan.analysis.drift_metrics import gather
 from agentspan.analysis.filter_words import ALL, NAMES, parse, words_of
@@ -24,8 +24,7 @@ from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, unme
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stats import stats
 from agentspan.cli.filter_options import filter_in
-from agentspan.cli.local_time import zone
-from agentspan.cli.output import Failed, document, echo_lines, noun, status_style, width, wrap
+from agentspan.cli.output import Failed, document, echo_lines, noun, status_style, width, wrap, zone
 from agentspan.cli.project_settings import outcome_rule, pyproject
 from agentspan.database import Database, open
 from agentspan.model.rows import AgentInstanceRow

@@ -5,10 +5,8 @@ import signal
 import click
 
 from agentspan.analysis import time_expressions
-from agentspan.cli.journal_recovery import recover
-from agentspan.cli.local_time import zone
-from agentspan.cli.output import Failed, document, noun, safe
-from agentspan.cli.progress_bar import bar
+from agentspan.cli.app import recover
+from agentspan.cli.output import Failed, bar, document, noun, safe, zone
 from agentspan.database import open
 from agentspan.maintenance.copying import Copied, copy
 from agentspan.storage.registry import location_of

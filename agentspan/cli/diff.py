@@ -6,9 +6,8 @@ from dataclasses import asdict
 
 from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
-from agentspan.analysis.diff_markdown import markdown as as_markdown
+from agentspan.analysis.diff_text import markdown as as_markdown
 from agentspan.analysis.wording import FieldChange, Words
-from agentspan.cli.local_time import zone
 from agentspan.cli.output import (
     MARKS,
     argument,
@@ -23,6 +22,7 @@ from agentspan.cli.output import (
     style,
     width,
     wrap,
+    zone,
 )
 from agentspan.database import Database
 from agentspan.text import printable

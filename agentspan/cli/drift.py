@@ -11,9 +11,7 @@ from agentspan.analysis.agent_names import resolved, versions_of
 from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.cli.collecting import paused
-from agentspan.cli.local_time import zone
-from agentspan.cli.output import Unanswered, document, echo_lines, noun, style, table, width, wrap
-from agentspan.cli.progress_bar import bar
+from agentspan.cli.output import Unanswered, bar, document, echo_lines, noun, style, table, width, wrap, zone
 from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
 

@@ -1,25 +1,76 @@
-"""`agentspan export`: runs as a file for elsewhere."""
+"""`agentspan export`: runs as a file for elsewhere.
 
+Images, audio and other bytes of runs go into a folder: a file each, named by its hash. Nothing in a file's path comes
+from a payload: the ending is one of a fixed list.
+"""
+
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import click
 
+from agentspan import files
 from agentspan.analysis import dataset, id_prefixes
 from agentspan.analysis.agent_names import AT, resolved
 from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
 from agentspan.analysis.runs import ids_of
-from agentspan.cli import blob_files, destination
+from agentspan.blobs import blobs_in, ending_of
+from agentspan.cli import destination
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.run_filter import RunFilter
 from agentspan.storage.scanning import scan
+
+
+def write(storage: Storage, runs: Iterable[str], folder: Path) -> int:
+    """Write each blob of these runs to a file of mode 0600, if there is none of its name; return how many there are.
+
+    Raises:
+        Failed: the folder or a file cannot be written.
+    """
+    found: set[str] = set()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for text in _texts(storage, runs):
+            for blob in blobs_in(text):
+                hash = sha256(blob.data).hexdigest()
+                if hash not in found:
+                    found.add(hash)
+                    _write(folder / f"{hash}.{ending_of(blob.media_type)}", blob.data)
+    except OSError as error:
+        raise Failed(f"{folder} cannot be written: {error.strerror}") from None
+    return len(found)
+
+
+def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
+    for id in runs:
+        run = expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
+        yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
+        for span in storage.ask(SpansOf(id)):
+            yield from (text for text in (span.payload, span.result_payload) if text is not None)
+
+
+def _write(target: Path, data: bytes) -> None:
+    number, name = files.aside(target)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+        os.link(name, target)  # unlike a rename it fails where there is a file
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(name)
+
 
 ALL = "all"
 
@@ -37,7 +88,7 @@ def command(
     """Write runs to a file, or to stdout."""
     storage = database.storage
     runs = _runs(storage, what, filter_in(storage, given))
-    files = {} if blobs is None else {"blobs": blob_files.write(storage, runs, Path(blobs))}
+    files = {} if blobs is None else {"blobs": write(storage, runs, Path(blobs))}
     if form == "dataset" and output is not None and output.endswith(".parquet"):
         _check(storage, Path(output))
         _written(output, form, dataset.write_parquet(storage, runs, Path(output)), len(runs), files, as_json=as_json)

@@ -8,7 +8,7 @@ import click
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.filter_words import FAILED, NAMES, filter_of
 from agentspan.analysis.id_prefixes import NOTHING
-from agentspan.cli.local_time import utc_option, zone
+from agentspan.cli.output import utc_option, zone
 from agentspan.model.status import INSTANCE_STATUSES
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import SORTS, RunFilter

@@ -1,16 +1,26 @@
-"""Output of the commands: width, colours, text without control characters, tables, one JSON document."""
+"""Output of the commands: width, colours, text without control characters, tables, one JSON document.
 
+Times are shown as people read them: in the machine's zone, with its name, or in UTC with `--utc`; documents keep UTC. A
+progress bar is on stderr, only on a terminal, and only if the work reports progress. On a terminal or pipe that is not
+UTF-8, marks and lines are in ASCII, other characters are `?`.
+"""
+
+import codecs
+import io
 import json
 import os
 import shlex
 import shutil
 import sys
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, tzinfo
+from typing import Any, TypeVar
 
 import click
 
+from agentspan import clock
 from agentspan.text import one_line, printable
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
@@ -220,3 +230,82 @@ def fit_end(line: str, columns: int) -> str:
         if used > columns - 1:
             return line[:end] + "…"
     return line
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+_IS_UTC = "agentspan.cli.output.is_utc"
+
+
+def utc_option(command: F) -> F:
+    """Add the option `--utc` to a command. Its function gets no parameter for it."""
+
+    def keep(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        ctx.meta[_IS_UTC] = value
+
+    option = click.option("--utc", is_flag=True, expose_value=False, callback=keep, help="Times are UTC, not local.")
+    return option(command)
+
+
+def zone() -> tzinfo | None:
+    """Return the zone of the command that is running: UTC with `--utc`, else None, the machine's own."""
+    context = click.get_current_context(silent=True)
+    return UTC if context is not None and context.meta.get(_IS_UTC) else None
+
+
+def local(text: str) -> datetime:
+    """Return a stored time in the zone of the command."""
+    return clock.to_datetime(text).astimezone(zone())
+
+
+def zone_name(texts: Iterable[str] = ()) -> str:
+    """Return the name of the zone at these stored times, or now; `local` where summer and winter time are mixed."""
+    names = {local(text).tzname() or "" for text in [*texts] or [clock.now()]}
+    return names.pop() if len(names) == 1 else "local"
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a function `update(done, total)` that draws the bar, or None if stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with ExitStack() as ending:
+        bars: list[Any] = []
+
+        def update(done: int, total: int) -> None:
+            if not bars:
+                bars.append(ending.enter_context(click.progressbar(length=total, label=label, file=sys.stderr)))
+            (shown,) = bars
+            shown.length = total
+            shown.update(done - shown.pos)
+
+        yield update
+
+
+_ASCII = {
+    "✓": "+", "✗": "x", "●": "*", "◌": ".", "○": "o", "■": "#",
+    "│": "|", "├": "|", "└": "`", "─": "-", "▏": "|", "▕": "|", "█": "#", "▒": "=", "░": "-",
+    "…": "...", "·": "-", "→": "->", "×": "x", "µ": "u", "“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-",
+}  # fmt: skip
+_NAME = "agentspan-ascii"
+
+
+def _as_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    shown = []
+    for character in error.object[error.start : error.end]:
+        if character in _ASCII:
+            shown.append(_ASCII[character])
+        else:  # é is written as e where there is no é
+            shown.append(unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?")
+    return "".join(shown), error.end
+
+
+codecs.register_error(_NAME, _as_ascii)
+
+
+def adapt_output() -> None:
+    """Let stdout and stderr write characters that their encoding does not have in another form, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors=_NAME)

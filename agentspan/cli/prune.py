@@ -8,8 +8,7 @@ import click
 from agentspan.analysis import time_expressions
 from agentspan.analysis.runs import ids_that_match
 from agentspan.cli.filter_options import filter_in
-from agentspan.cli.local_time import zone
-from agentspan.cli.output import document, noun
+from agentspan.cli.output import document, noun, zone
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.storage.run_filter import RunFilter

@@ -6,13 +6,24 @@ from typing import Any
 import click
 
 from agentspan.analysis import id_prefixes
-from agentspan.analysis.failure_reasons import failure_reason
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.runs import failure_reason, find_runs
 from agentspan.analysis.score_text import score_text
 from agentspan.cli.filter_options import asked_for, filter_in, no_run
-from agentspan.cli.local_time import local, zone_name
-from agentspan.cli.output import COLORS, MARKS, document, fit, noun, pad, status_style, style, to_copy, width
-from agentspan.cli.progress_bar import bar
+from agentspan.cli.output import (
+    COLORS,
+    MARKS,
+    bar,
+    document,
+    fit,
+    local,
+    noun,
+    pad,
+    status_style,
+    style,
+    to_copy,
+    width,
+    zone_name,
+)
 from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, ScoreRow

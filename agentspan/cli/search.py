@@ -8,13 +8,14 @@ from agentspan.analysis import id_prefixes
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, located, search
 from agentspan.cli.filter_options import asked_for, filter_in, no_run
-from agentspan.cli.local_time import local
 from agentspan.cli.output import (
     MARKS,
+    bar,
     document,
     echo_lines,
     fit,
     hint,
+    local,
     noun,
     safe,
     status_style,
@@ -22,7 +23,6 @@ from agentspan.cli.output import (
     to_copy,
     width,
 )
-from agentspan.cli.progress_bar import bar
 from agentspan.cli.runs import name_of
 from agentspan.database import Database
 from agentspan.storage.row_by_row import Name

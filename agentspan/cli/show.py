@@ -8,8 +8,7 @@ from agentspan.analysis import id_prefixes, tree_folding
 from agentspan.analysis.tree import Node, build, every, numbers, walk
 from agentspan.cli.output import document, noun, page, to_copy, width
 from agentspan.cli.runs import name_of
-from agentspan.cli.timeline import Timeline
-from agentspan.cli.tree import Picture
+from agentspan.cli.tree import Picture, Timeline
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN

@@ -10,8 +10,7 @@ from agentspan.analysis import id_prefixes
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.score_text import score_text
 from agentspan.blobs import described
-from agentspan.cli.local_time import local
-from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
+from agentspan.cli.output import MARKS, document, fit, local, safe, status_style, style, width
 from agentspan.cli.tree import title
 from agentspan.database import Database
 from agentspan.figures import cost_text, duration_text

@@ -9,12 +9,10 @@ import click
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.agent_names import AT
 from agentspan.analysis.runs import ids_of
-from agentspan.analysis.stats import Rest, shorten, stats
-from agentspan.analysis.version_stats import StatsByVersion, stats_by_version
+from agentspan.analysis.stats import Rest, StatsByVersion, shorten, stats, stats_by_version
 from agentspan.cli.collecting import paused
 from agentspan.cli.filter_options import filter_in
-from agentspan.cli.output import columns_of, document, noun, table, width
-from agentspan.cli.progress_bar import bar
+from agentspan.cli.output import bar, columns_of, document, noun, table, width
 from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text, share_text
 from agentspan.storage.answers import BOUNDS_MS, Stat

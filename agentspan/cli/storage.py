@@ -5,8 +5,7 @@ from typing import cast
 import click
 
 from agentspan.analysis import time_expressions
-from agentspan.cli.local_time import zone
-from agentspan.cli.output import document, noun, safe, table, to_copy
+from agentspan.cli.output import document, noun, safe, table, to_copy, zone
 from agentspan.errors import InvalidValue
 from agentspan.figures import size_text
 from agentspan.storage.answers import MOST_LATE, Partition, Width

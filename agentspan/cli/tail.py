@@ -7,8 +7,7 @@ import click
 from agentspan import clock, jsontext
 from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
-from agentspan.cli.local_time import local, zone
-from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, to_copy, width
+from agentspan.cli.output import MARKS, document, fit, local, noun, status_style, style, to_copy, width, zone
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database

@@ -1,9 +1,12 @@
-"""The picture of a run: a line a span, with its mark, summary, duration and bar, and the error of what failed."""
+"""The picture of a run: a line a span, with its mark, summary, duration and bar, and the error of what failed.
+
+Bars show when a span happened, aligned to the time line of its run.
+"""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from agentspan import jsontext
+from agentspan import clock, jsontext
 from agentspan.analysis.late_ends import late_text
 from agentspan.analysis.score_text import score_text
 from agentspan.analysis.tree import Node, Sums, sums, title_of
@@ -22,7 +25,6 @@ from agentspan.cli.output import (
     style,
     wrap,
 )
-from agentspan.cli.timeline import Timeline
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
@@ -30,6 +32,50 @@ from agentspan.schemas.meaning import error_text, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.scores import Said
 from agentspan.text import cut, one_line
+
+FROM = 70
+"""From so many columns on there is room for bars."""
+MOST = 40
+FULL, THIN, STILL_OPEN, MANY = "█", "▏", "░", "▒"
+
+
+class Timeline:
+    """The time from a run's beginning to its end, as columns of a terminal.
+
+    Attributes:
+        columns: how many; 0 where there is no room, or no time to show.
+    """
+
+    def __init__(self, run: AgentInstanceRow, spans: Iterable[AgentSpanRow], width: int) -> None:
+        spans = list(spans)
+        begins = [span.started_at for span in spans if span.started_at is not None]
+        ends = [span.finished_at or span.updated_at for span in spans]
+        self.begin = min([run.started_at or run.inserted_at, *begins])
+        end = run.finished_at or clock.now()  # what is open goes on
+        self.length = clock.millis_between(self.begin, max([end, *ends]))
+        self.columns = min(MOST, (width - 50) // 3) if width >= FROM and self.length > 0 else 0
+
+    def bar(self, span: AgentSpanRow, alike: Sequence[AgentSpanRow] = ()) -> str:
+        """Return the bar of a span, or of several, as wide as the time line."""
+        if span.started_at is None or span.status == "cancelled":
+            return " " * self.columns
+        begin, end = self._column(span.started_at), float(self.columns)
+        mark = STILL_OPEN
+        spans = (span, *alike)
+        if all(other.duration_ms is not None for other in spans):
+            # By its duration, not by finished_at: the recorder's own work is between the two.
+            end = max(self._column(other.started_at, other.duration_ms) for other in spans)
+            mark = MANY if alike else FULL
+        cells = round(end - begin)
+        drawn = mark * cells if cells > 0 else THIN
+        first = max(0, min(round(begin) if cells > 0 else int(begin), self.columns - len(drawn)))
+        return (" " * first + drawn).ljust(self.columns)
+
+    def _column(self, at: str | None, after_ms: float | None = 0.0) -> float:
+        """Return the column of a time."""
+        offset = clock.millis_between(self.begin, at or self.begin) + (after_ms or 0.0)
+        return min(offset / self.length, 1.0) * self.columns
+
 
 DURATION_COLUMNS = 9
 TITLE = 80

@@ -19,14 +19,15 @@ from agentspan.analysis.why_run import RunWhy, StillOpen, why_run
 from agentspan.analysis.wording import FieldChange
 from agentspan.cli.collecting import paused
 from agentspan.cli.filter_options import asked_for, filter_in, no_run, options_of
-from agentspan.cli.local_time import local, zone_name
 from agentspan.cli.output import (
     MARKS,
+    bar,
     columns_of,
     document,
     echo_lines,
     fit,
     hint,
+    local,
     noun,
     pad,
     page,
@@ -34,8 +35,8 @@ from agentspan.cli.output import (
     to_copy,
     width,
     wrap,
+    zone_name,
 )
-from agentspan.cli.progress_bar import bar
 from agentspan.cli.project_settings import outcome_rule
 from agentspan.cli.runs import left_open
 from agentspan.database import Database

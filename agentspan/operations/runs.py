@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from agentspan import ids, jsontext
 from agentspan.errors import InvalidValue, RequiredValue
-from agentspan.model import instances, quality_scores, registration
+from agentspan.model import instances, registration, scores
 from agentspan.model.changes import Change, Move, Put, Remove, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import (
@@ -467,14 +467,14 @@ def _quality_changes(
             if meaning.summary is not None:
                 summaries[name] = meaning.summary
     after = _judgements(name, payloads.get(name))
-    gone = [quality_scores.withdrawn(score) for score in before if score not in after]
+    gone = [scores.withdrawn(score) for score in before if score not in after]
     rows = [scored(ctx.ids.new(), instance, judged, now) for judged in (*after.values(), *gone)]
     texts = (jsontext.encode(payloads)[0], jsontext.encode(summaries)[0])
     return (instances.quality_recorded(instance, *texts, now), *(Put(row, minted=True) for row in rows))
 
 
 def _judgements(name: str, payload: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {} if payload is None else quality_scores.judgements(name, payload)
+    return {} if payload is None else scores.judgements(name, payload)
 
 
 def _quality_type(ctx: Context, instance: AgentInstanceRow, name: str) -> SpanType | None:

@@ -17,7 +17,7 @@ from agentspan.operations.context import Context
 from agentspan.recording.capture.redaction import Rule
 from agentspan.recording.settings import Settings
 from agentspan.recovery.opening import adoption_beside, open_storage, without_adoption
-from agentspan.serve import published
+from agentspan.serve import openapi
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware
 from agentspan.serve.openapi import document
@@ -132,7 +132,7 @@ def create_app(
     write_queue: Writes = ConcurrentWrites(ctx, wait_s, tuning) if waits else WriteQueue(ctx, wait_s, tuning)
     otlp = OtlpRoutes(ctx, tuning)
     pages = viewer_routes(ctx, write_queue, token=access, read_only=read_only, tuning=tuning)
-    app = Application([*published.routes(PREFIX), *otlp.routes(), *pages], lifespan)
+    app = Application([*openapi.routes(PREFIX), *otlp.routes(), *pages], lifespan)
     app.operations = OperationRouter(ctx, write_queue, app.router, tuning)
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK

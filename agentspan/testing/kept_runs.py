@@ -11,8 +11,7 @@ from agentspan.analysis import tree_folding
 from agentspan.analysis.tree import build, walk
 from agentspan.cli.output import argument, noun, width
 from agentspan.cli.runs import name_of
-from agentspan.cli.timeline import Timeline
-from agentspan.cli.tree import Picture
+from agentspan.cli.tree import Picture, Timeline
 from agentspan.database import open
 from agentspan.errors import AgentspanError
 from agentspan.interrupts import let_through

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.feature import Feature
-from agentspan.analysis.findings import Findings, find
-from agentspan.analysis.run_features import distinct, run_features
+from agentspan.analysis.findings import Feature, Findings, find
+from agentspan.analysis.run_features import distinct, run_features, span_features
 from agentspan.analysis.runs import run_briefs
-from agentspan.analysis.span_features import span_features
 
 FEATURES = 40
 

@@ -4,8 +4,7 @@ import pytest
 
 import agentspan
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.stats import Rest, shorten, stats
-from agentspan.analysis.version_stats import stats_by_version
+from agentspan.analysis.stats import Rest, shorten, stats, stats_by_version
 from agentspan.database import Database
 from agentspan.storage.answers import BOUNDS_MS, Stat, bucket_of
 from agentspan.storage.row_by_row import rank

@@ -61,7 +61,7 @@ class Fault:
 FAULTS: tuple[Fault, ...] = (
     Fault(
         name="unexplained-score-breaks-the-span",
-        file="agentspan/model/quality_scores.py",
+        file="agentspan/model/scores.py",
         before=(
             'name, number, None if label is None else said[label], None if why is None else said[why], "code", None'
         ),

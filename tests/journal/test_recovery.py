@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from agentspan.cli import journal_recovery
+from agentspan.cli import app
 from agentspan.journal.journal_folder import folder_of
 from tests.checkout import ROOT
 from tests.journal.recorded import leave, statuses
@@ -44,7 +44,7 @@ def test_a_command_shows_a_bar_on_a_terminal_while_it_reads_a_large_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "runs.db"
-    leave(path, journal_recovery.LARGE // 500, monkeypatch, 1024 * 1024)
+    leave(path, app.LARGE // 500, monkeypatch, 1024 * 1024)
     monkeypatch.setenv("COLUMNS", "80")
     mine, theirs = pty.openpty()
     command = [sys.executable, "-m", "agentspan", "--db", str(path), "doctor", "--dry-run"]

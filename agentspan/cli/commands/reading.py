@@ -7,7 +7,7 @@ import click
 from agentspan.analysis.agent_names import AT
 from agentspan.cli.app import answering, main, opened, options
 from agentspan.cli.filter_options import filter_options, page_options
-from agentspan.cli.local_time import utc_option
+from agentspan.cli.output import utc_option
 
 LATEST_RUNS = 50
 FOUND_SPANS = 20
