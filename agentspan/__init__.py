@@ -16,6 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentspan.analysis.reading import Reading, read
+    from agentspan.api.resources import (
+        Agent,
+        AgentInstance,
+        AgentSchemaVersion,
+        AgentSpan,
+        AgentVersion,
+        Control,
+        Page,
+    )
     from agentspan.database import Database, open
     from agentspan.errors import (
         AgentspanError,
@@ -35,15 +44,6 @@ if TYPE_CHECKING:
         TemplateError,
         UnexpectedRefType,
         ValidationErrors,
-    )
-    from agentspan.operations.resources import (
-        Agent,
-        AgentInstance,
-        AgentSchemaVersion,
-        AgentSpan,
-        AgentVersion,
-        Control,
-        Page,
     )
     from agentspan.otel.instruments.instrument import Instrumented, instrument, uninstrument
     from agentspan.recording.capture.cards import card_numbers
@@ -125,7 +125,7 @@ __all__ = [
 _MODULES = {
     "analysis.reading": ("Reading", "read"),
     "database": ("Database", "open"),
-    "operations.resources": (
+    "api.resources": (
         "Agent",
         "AgentInstance",
         "AgentSchemaVersion",

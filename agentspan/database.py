@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentspan import forks
+from agentspan.api.checks import MAX_PFIDS, timestamp
+from agentspan.api.checks import count as count_of
+from agentspan.api.context import Context
 from agentspan.errors import InvalidValue
-from agentspan.operations.checks import MAX_PFIDS, timestamp
-from agentspan.operations.checks import count as count_of
-from agentspan.operations.context import Context
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
@@ -18,9 +18,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
-    from agentspan.maintenance.doctor import Report
-    from agentspan.maintenance.prune import Only, Pruned
-    from agentspan.operations.facade import (
+    from agentspan.api.facade import (
         AgentInstances,
         Agents,
         AgentSchemaVersions,
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
         AgentVersions,
         Scores,
     )
+    from agentspan.maintenance.doctor import Report
+    from agentspan.maintenance.prune import Only, Pruned
 
 
 class Database:
@@ -68,42 +68,42 @@ class Database:
     @cached_property
     def agents(self) -> "Agents":
         """The operations on agents."""
-        from agentspan.operations.facade import Agents
+        from agentspan.api.facade import Agents
 
         return Agents(self._context)
 
     @cached_property
     def agent_versions(self) -> "AgentVersions":
         """The operations on versions of agents."""
-        from agentspan.operations.facade import AgentVersions
+        from agentspan.api.facade import AgentVersions
 
         return AgentVersions(self._context)
 
     @cached_property
     def agent_instances(self) -> "AgentInstances":
         """The operations on runs."""
-        from agentspan.operations.facade import AgentInstances
+        from agentspan.api.facade import AgentInstances
 
         return AgentInstances(self._context)
 
     @cached_property
     def agent_schema_versions(self) -> "AgentSchemaVersions":
         """The operations on schemas of agents."""
-        from agentspan.operations.facade import AgentSchemaVersions
+        from agentspan.api.facade import AgentSchemaVersions
 
         return AgentSchemaVersions(self._context)
 
     @cached_property
     def agent_spans(self) -> "AgentSpans":
         """The operations on spans."""
-        from agentspan.operations.facade import AgentSpans
+        from agentspan.api.facade import AgentSpans
 
         return AgentSpans(self._context)
 
     @cached_property
     def scores(self) -> "Scores":
         """The operations on scores."""
-        from agentspan.operations.facade import Scores
+        from agentspan.api.facade import Scores
 
         return Scores(self._context)
 
@@ -191,7 +191,7 @@ class Database:
             InvalidValue, RequiredValue: an item has no usable type or key; nothing is done then.
         """
         with forks.importing:
-            from agentspan.operations.bulk import plan, run
+            from agentspan.api.bulk import plan, run
 
         return run(self._context, plan(items))
 

@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 import agentspan
-from agentspan.operations.resources import AgentInstance
+from agentspan.api.resources import AgentInstance
 from agentspan.storage.questions import SpansOf
 
 

@@ -18,13 +18,13 @@ import agentspan
 from agentspan import errors, testing
 from agentspan.analysis import search, tree_folding
 from agentspan.analysis.search import Hit, Hits
+from agentspan.api import bulk, checks, schema_versions
+from agentspan.api.facade import AgentInstances, Agents, AgentSchemaVersions, AgentSpans, AgentVersions
+from agentspan.api.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
 from agentspan.cli import main, reading, tree
 from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Pruned
-from agentspan.operations import bulk, checks, schema_versions
-from agentspan.operations.facade import AgentInstances, Agents, AgentSchemaVersions, AgentSpans, AgentVersions
-from agentspan.operations.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
 from agentspan.recording.capture import capture, limits, plain
 from agentspan.recording.sinks import backlog
 from agentspan.schemas import conformance, meaning, span_types, templates

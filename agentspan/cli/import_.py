@@ -12,10 +12,10 @@ from typing import IO, cast
 import click
 
 from agentspan.analysis import dataset_import
+from agentspan.api.context import Context
 from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
 from agentspan.maintenance.importing import import_lines
-from agentspan.operations.context import Context
 from agentspan.storage.protocol import Storage
 
 GZIP = b"\x1f\x8b"

@@ -5,12 +5,12 @@ import sys
 import click
 
 from agentspan.analysis import id_prefixes
+from agentspan.api.context import Context
 from agentspan.cli.output import Failed, document, noun
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.maintenance import reprice as operation
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.operations.context import Context
 from agentspan.storage.questions import Counts
 from agentspan.storage.scanning import count, scan
 

@@ -5,11 +5,11 @@ import sys
 import click
 
 from agentspan.analysis import id_prefixes
+from agentspan.api.context import Context
 from agentspan.cli.output import document
 from agentspan.database import Database
 from agentspan.maintenance import resummarize as operation
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.operations.context import Context
 from agentspan.storage.questions import Counts
 from agentspan.storage.scanning import count, scan
 

@@ -8,6 +8,7 @@ import click
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.runs import failure_reason, find_runs
 from agentspan.analysis.score_text import score_text
+from agentspan.api import from_rows
 from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.output import (
     COLORS,
@@ -28,7 +29,6 @@ from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.status import OPEN
-from agentspan.operations import from_rows
 from agentspan.recovery.writers import Lives
 from agentspan.storage.answers import RunList, RunSummary
 from agentspan.storage.protocol import Storage

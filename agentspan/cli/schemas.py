@@ -5,10 +5,10 @@ from typing import Any
 import click
 
 from agentspan import jsontext
+from agentspan.api import from_rows
 from agentspan.cli.output import document, fit, noun, pad, style, width
 from agentspan.database import Database
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
-from agentspan.operations import from_rows
 from agentspan.schemas.span_types import BUILT_IN_TYPES
 from agentspan.schemas.unusable import SIDES, TEMPLATES, Unusable, unusable_parts
 from agentspan.storage.questions import Account, Find

@@ -6,14 +6,14 @@ import click
 
 from agentspan.analysis import id_prefixes, tree_folding
 from agentspan.analysis.tree import Node, build, every, numbers, walk
+from agentspan.api import from_rows
+from agentspan.api.from_rows import details_of, score
 from agentspan.cli.output import document, noun, page, to_copy, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import Picture, Timeline
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.operations import from_rows
-from agentspan.operations.from_rows import details_of, score
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import returned_error
 from agentspan.storage.lookup import expect

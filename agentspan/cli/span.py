@@ -9,14 +9,14 @@ from agentspan import jsontext
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.score_text import score_text
+from agentspan.api import from_rows
+from agentspan.api.from_rows import score
 from agentspan.blobs import described
 from agentspan.cli.output import MARKS, document, fit, local, safe, status_style, style, width
 from agentspan.cli.tree import title
 from agentspan.database import Database
 from agentspan.figures import cost_text, duration_text
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.operations import from_rows
-from agentspan.operations.from_rows import score
 from agentspan.schemas.meaning import error_of
 from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Account, Find, NewestScores, Violations

@@ -7,6 +7,7 @@ import click
 from agentspan import clock, jsontext
 from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
+from agentspan.api import from_rows
 from agentspan.cli.output import MARKS, document, fit, local, noun, status_style, style, to_copy, width, zone
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
@@ -14,7 +15,6 @@ from agentspan.database import Database
 from agentspan.figures import duration_text
 from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.operations import from_rows
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text

@@ -6,13 +6,13 @@ from functools import partial
 from typing import cast
 
 from agentspan import clock, jsontext
+from agentspan.api.context import Context, Plan
 from agentspan.errors import DatabaseBusy, NotFound
 from agentspan.maintenance.partition_upkeep import Upkeep, keep_partitions
 from agentspan.model import instances
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.model.status import OPEN
-from agentspan.operations.context import Context, Plan
 from agentspan.recovery.closing_spans import Closer
 from agentspan.recovery.writers import DeadWriters, Life, why_unknown
 from agentspan.storage.answers import Found

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan import clock, jsontext
+from agentspan.api.context import Context
 from agentspan.errors import InvalidValue
 from agentspan.ids import is_pfid
 from agentspan.maintenance import compact_lines
@@ -30,7 +31,6 @@ from agentspan.model.rows import (
 from agentspan.model.scores import SOURCES
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.model.texts import check_text
-from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import stored_aggregate
 from agentspan.text import one_line
 

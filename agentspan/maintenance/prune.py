@@ -6,13 +6,13 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from agentspan import clock
+from agentspan.api.context import Context
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, StorageError
 from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.spool import tell_of_removal
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
-from agentspan.operations.context import Context
 from agentspan.recovery.writers import DeadWriters
 from agentspan.storage.answers import Dropped, SpanCounts
 from agentspan.storage.protocol import Capabilities

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from agentspan import clock
+from agentspan.api.context import Context
 from agentspan.model import sensitive
 from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations.context import Context
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.prices import own_prices
 from agentspan.storage.questions import SpansOf

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from agentspan import clock
+from agentspan.api.context import Context
 from agentspan.model import sensitive
 from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
 from agentspan.model.spans import DERIVED
-from agentspan.operations.context import Context
 from agentspan.schemas.meaning import describe, label_of
 from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.storage.questions import Query, SpansOf

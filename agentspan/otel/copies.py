@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agentspan import clock, ids, jsontext
+from agentspan.api.context import ATTEMPTS, Context
 from agentspan.errors import DatabaseBusy
 from agentspan.model import registration, schema_versions
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, ScoreRow
 from agentspan.model.status import FINISH_STATUSES, PURPOSES
-from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, score_in, scores_in
 from agentspan.otel.mapping.values import values_in
 from agentspan.otel.span import Log, OtelSpan

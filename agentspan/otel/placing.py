@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from agentspan import clock
+from agentspan.api.context import ATTEMPTS, Context
 from agentspan.errors import DatabaseBusy
 from agentspan.model import registration, schema_versions
 from agentspan.model.changes import Applied, Change, Put, Refused, Remove, Unit
 from agentspan.model.registration import DEFAULT, References, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
-from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel.identity import run_id
 from agentspan.otel.mapping.mapped import program_of
 from agentspan.otel.recent_traces import (

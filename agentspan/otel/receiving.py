@@ -13,10 +13,10 @@ from time import monotonic
 from typing import NamedTuple
 
 from agentspan import clock
+from agentspan.api.context import ATTEMPTS, Context
 from agentspan.errors import DatabaseBusy, InvalidValue
 from agentspan.model.changes import Put, PutSpans, Remove, Unit
 from agentspan.model.rows import AgentSpanRow, OtelLogRow, ScoreRow
-from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import copies
 from agentspan.otel.identity import span_id
 from agentspan.otel.mapping.judgements import RESULT, score_in, scores_in

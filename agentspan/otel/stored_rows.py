@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from agentspan import clock, ids, jsontext
+from agentspan.api.context import Context
 from agentspan.model import spans
 from agentspan.model.changes import Move, Put, Refused, Unit, parted
 from agentspan.model.registration import DEFAULT
@@ -15,7 +16,6 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelLogRow, Row
 from agentspan.model.scores import Judgement, score_row
 from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
-from agentspan.operations.context import Context
 from agentspan.otel.mapping.judgements import FoundScore
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan

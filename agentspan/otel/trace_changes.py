@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from agentspan import clock
+from agentspan.api.context import Context
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow, Value
-from agentspan.operations.context import Context
 from agentspan.otel.identity import caller_id, span_id
 from agentspan.otel.mapping.mapped import Mapped
 from agentspan.otel.mapping.values import values_in

@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from agentspan.api.context import Context
 from agentspan.database import Database
-from agentspan.operations.context import Context
 from agentspan.recording.capture.redaction import Rule
 from agentspan.recording.settings import Settings
 from agentspan.recovery.opening import adoption_beside, open_storage, without_adoption

@@ -19,10 +19,10 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from agentspan.api import checks
+from agentspan.api.operation import KEY, PAGING, Check, Fields, Keyable, Listing, Operation
 from agentspan.errors import InvalidValue
 from agentspan.jsontext import structure
-from agentspan.operations import checks
-from agentspan.operations.operation import KEY, PAGING, Check, Fields, Keyable, Listing, Operation
 from agentspan.serve.responses import refuse
 
 MAX_PARTS = 300_000

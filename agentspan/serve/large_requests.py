@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from agentspan.operations.bulk import Item, Plan
-from agentspan.operations.envelopes import Envelope, InPieces
+from agentspan.api.bulk import Item, Plan
+from agentspan.api.envelopes import Envelope, InPieces
 from agentspan.serve.responses import encoded, pieces_of
 from agentspan.serve.streaming import WaitingBytes, streamed
 

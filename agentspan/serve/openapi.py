@@ -16,11 +16,11 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from agentspan import __version__, ids
+from agentspan.api import resources
+from agentspan.api.bulk import RunBulk
+from agentspan.api.operation import Listing, Operation, Write
+from agentspan.api.resources import AgentSchemaVersion, Control, Pagination
 from agentspan.model import status
-from agentspan.operations import resources
-from agentspan.operations.bulk import RunBulk
-from agentspan.operations.operation import Listing, Operation, Write
-from agentspan.operations.resources import AgentSchemaVersion, Control, Pagination
 from agentspan.serve import examples
 from agentspan.serve.bodies import MODELS, about, attributes, body_model, query_model
 from agentspan.serve.responses import refuse

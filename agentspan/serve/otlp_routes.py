@@ -18,8 +18,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from agentspan.api.context import Context
 from agentspan.errors import AgentspanError, DatabaseBusy, InvalidValue, NotPermitted, StorageError
-from agentspan.operations.context import Context
 from agentspan.otel.otlp import answers
 from agentspan.otel.otlp.decoded import BodyTooLarge, Decoded
 from agentspan.otel.otlp.requests import JSON, PROTOBUF, Signal, decode

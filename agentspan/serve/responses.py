@@ -9,9 +9,9 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from agentspan import jsontext
+from agentspan.api import envelopes
+from agentspan.api.envelopes import InPieces, JsonText
 from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
-from agentspan.operations import envelopes
-from agentspan.operations.envelopes import InPieces, JsonText
 
 STATUS: Mapping[str, int] = {
     "bad_request": 400,

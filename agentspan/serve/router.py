@@ -15,15 +15,15 @@ from starlette.responses import Response
 from starlette.routing import Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from agentspan.api import account, agents, bulk, envelopes, runs, schema_versions, scores, spans
+from agentspan.api.checks import as_sent
+from agentspan.api.context import Context
+from agentspan.api.envelopes import Envelope, InPieces
+from agentspan.api.operation import Operation
 from agentspan.errors import AgentspanError
 from agentspan.ids import is_pfid
 from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentSpanRow
-from agentspan.operations import account, agents, bulk, envelopes, runs, schema_versions, scores, spans
-from agentspan.operations.checks import as_sent
-from agentspan.operations.context import Context
-from agentspan.operations.envelopes import Envelope, InPieces
-from agentspan.operations.operation import Operation
 from agentspan.serve.bodies import BodyReader, Invalid, QueryReader, query_model, refuse_invalid
 from agentspan.serve.large_requests import LARGE, BulkAnswers, in_thread, parts_of, response_of
 from agentspan.serve.middleware import log

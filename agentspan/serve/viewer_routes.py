@@ -21,11 +21,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from agentspan.analysis import id_prefixes
+from agentspan.api.context import Context
+from agentspan.api.runs import TerminateInstance
 from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations.context import Context
-from agentspan.operations.runs import TerminateInstance
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.logins import LoginSessions, cookie, is_own_page
 from agentspan.serve.middleware import log

@@ -22,11 +22,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from agentspan.api import envelopes
+from agentspan.api.context import Context, Done, Plan, carry_out_together
+from agentspan.api.envelopes import Envelope
+from agentspan.api.operation import Write
 from agentspan.errors import DatabaseBusy, InDoubt, StorageError
-from agentspan.operations import envelopes
-from agentspan.operations.context import Context, Done, Plan, carry_out_together
-from agentspan.operations.envelopes import Envelope
-from agentspan.operations.operation import Write
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import agentspan
+from agentspan.api.context import Context
+from agentspan.api.spans import CreateSpan
 from agentspan.database import Database
 from agentspan.model.status import SpanStatus
-from agentspan.operations.context import Context
-from agentspan.operations.spans import CreateSpan
 from agentspan.storage.protocol import Storage
 
 BEGAN = datetime(2026, 11, 24, 9, 12, 4, tzinfo=UTC)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentspan
+from agentspan.api.context import Context
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.jsontext import encode
@@ -19,7 +20,6 @@ from agentspan.maintenance.compact_lines import Cutter, Joiner
 from agentspan.maintenance.importing import import_lines
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import ResourceType, Row
-from agentspan.operations.context import Context
 from agentspan.recording.git_commit import commit_replaced
 from agentspan.storage.questions import Query, SpansOf, Violations
 from agentspan.testing.contract.rows import Rows

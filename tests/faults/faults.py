@@ -69,7 +69,7 @@ FAULTS: tuple[Fault, ...] = (
             'name, number, None if label is None else said[label], None if why is not None else said[why], "code", None'
         ),
         says="A quality score that has no explanation cannot be computed, so the request that ends its span fails.",
-        caught_by="tests/operations/test_quality.py::test_a_payload_is_set_by_name_and_others_stay[memory]",
+        caught_by="tests/api/test_quality.py::test_a_payload_is_set_by_name_and_others_stay[memory]",
     ),
     Fault(
         name="half-a-wrapper-counts-as-sensitive",
@@ -81,7 +81,7 @@ FAULTS: tuple[Fault, ...] = (
             "unwrapped or masked."
         ),
         caught_by=(
-            "tests/operations/test_sensitive.py::"
+            "tests/api/test_sensitive.py::"
             "test_without_a_wrapper_the_payload_stays_and_the_flag_is_what_was_sent[memory-payload2]"
         ),
     ),
@@ -91,7 +91,7 @@ FAULTS: tuple[Fault, ...] = (
         before="if is_wrapper(value):",
         after="if not is_wrapper(value):",
         says="A value that is marked as sensitive is stored as it was sent, instead of masked.",
-        caught_by="tests/operations/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
+        caught_by="tests/api/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
     ),
     Fault(
         name="an-end-replaces-a-close-twice",
@@ -111,8 +111,7 @@ FAULTS: tuple[Fault, ...] = (
         after='if not status == "cancelled" or started_at is None:',
         says="A span that completes gets its end as its start, and a duration of 0 ms.",
         caught_by=(
-            "tests/operations/test_agent_spans.py::"
-            "test_a_finish_up_to_a_minute_before_the_start_counts_as_the_start[memory]"
+            "tests/api/test_agent_spans.py::test_a_finish_up_to_a_minute_before_the_start_counts_as_the_start[memory]"
         ),
     ),
     Fault(
@@ -121,7 +120,7 @@ FAULTS: tuple[Fault, ...] = (
         before="is_number = isinstance(value, SupportsFloat) and not isinstance(value, str)",
         after="is_number = isinstance(value, SupportsFloat) and isinstance(value, str)",
         says="A score whose value is a number is refused.",
-        caught_by="tests/operations/test_scores.py::test_a_run_and_a_span_are_judged_by_their_id[memory]",
+        caught_by="tests/api/test_scores.py::test_a_run_and_a_span_are_judged_by_their_id[memory]",
     ),
     Fault(
         name="no-folder-is-searched-for-git",
@@ -423,23 +422,23 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="schemas-by-name-are-refused",
-        file="agentspan/operations/schema_versions.py",
+        file="agentspan/api/schema_versions.py",
         before="if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
         after="if isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
         says="A schema version that lists its schemas by name, as it should, is refused.",
-        caught_by="tests/operations/test_unusable_schemas.py::test_a_schema_is_stored_as_it_was_sent[memory-schema0]",
+        caught_by="tests/api/test_unusable_schemas.py::test_a_schema_is_stored_as_it_was_sent[memory-schema0]",
     ),
     Fault(
         name="a-list-needs-its-pagination",
-        file="agentspan/operations/operation.py",
+        file="agentspan/api/operation.py",
         before="if page is not None and not isinstance(page, Mapping):",
         after="if page is None and not isinstance(page, Mapping):",
         says="A list without a pagination is refused, and one whose pagination is no object is not.",
-        caught_by="tests/operations/test_bulk.py::test_a_page_that_is_none_is_refused[memory-3]",
+        caught_by="tests/api/test_bulk.py::test_a_page_that_is_none_is_refused[memory-3]",
     ),
     Fault(
         name="schema-errors-name-no-details",
-        file="agentspan/operations/checks.py",
+        file="agentspan/api/checks.py",
         before="if isinstance(error, ValidationErrors):",
         after="if not isinstance(error, ValidationErrors):",
         says=(
@@ -447,38 +446,37 @@ FAULTS: tuple[Fault, ...] = (
             '"details.".'
         ),
         caught_by=(
-            "tests/operations/test_bulk.py::"
-            "test_the_first_refusal_is_the_last_output_and_what_came_before_stays[memory]"
+            "tests/api/test_bulk.py::test_the_first_refusal_is_the_last_output_and_what_came_before_stays[memory]"
         ),
     ),
     Fault(
         name="a-given-id-counts-as-minted",
-        file="agentspan/operations/spans.py",
+        file="agentspan/api/spans.py",
         before="minted=id is None,",
         after="minted=id is not None,",
         says=(
             "A span whose client chose its id is stored as if nobody else could have used that id, and the other way "
             "round."
         ),
-        caught_by="tests/operations/test_idempotency.py::test_a_keyed_create_under_a_known_parent_is_four_statements",
+        caught_by="tests/api/test_idempotency.py::test_a_keyed_create_under_a_known_parent_is_four_statements",
     ),
     Fault(
         name="every-span-counts-as-sensitive",
-        file="agentspan/operations/spans.py",
+        file="agentspan/api/spans.py",
         before='if marks or sent.get("sensitive_encoding"):',
         after='if marks or not sent.get("sensitive_encoding"):',
         says="A finished span without any sensitive value is flagged as having one, and one that has some is not.",
         caught_by=(
-            "tests/operations/test_sensitive.py::"
+            "tests/api/test_sensitive.py::"
             "test_without_a_wrapper_the_payload_stays_and_the_flag_is_what_was_sent[memory-payload0]"
         ),
     ),
     Fault(
         name="summaries-show-the-wrapper",
-        file="agentspan/operations/context.py",
+        file="agentspan/api/context.py",
         before="return Admitted(text, sensitive.unwrapped(plain) if is_marked else plain, is_marked)",
         after="return Admitted(text, sensitive.unwrapped(plain) if not is_marked else plain, is_marked)",
         says="Summaries and checks of a sensitive payload see the wrapper instead of the value in it.",
-        caught_by="tests/operations/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
+        caught_by="tests/api/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
     ),
 )

@@ -12,9 +12,9 @@ import pytest
 
 import agentspan
 from agentspan.analysis.tree import sums
+from agentspan.api.context import Context
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations.context import Context
 from agentspan.otel.otlp.requests import read_file
 from agentspan.otel.receiving import BATCH, Receiver, Stored, import_spans
 from agentspan.otel.span import Log, OtelSpan

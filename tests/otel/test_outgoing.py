@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
+from agentspan.api.context import Context
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations.context import Context
 from agentspan.otel import forwarding, writing
 from agentspan.otel.otlp import json_bodies, protobuf_bodies
 from agentspan.otel.otlp.decoded import MAX_VALUES

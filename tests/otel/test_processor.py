@@ -19,8 +19,8 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 import agentspan
 from agentspan import Tracer
+from agentspan.api.context import Context
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
 from agentspan.otel.receiving import import_spans
 from agentspan.otel.sdk import span_of

@@ -10,10 +10,10 @@ from unittest.mock import Mock
 
 import pytest
 
+from agentspan.api.context import Context
 from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Applied, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow
-from agentspan.operations.context import Context
 from agentspan.otel import receiving
 from agentspan.otel.placing import Placing
 from agentspan.otel.receiving import Receiver, portions

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import agentspan
+from agentspan.api.context import Context
 from agentspan.model.rows import AgentSpanRow
-from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
 from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import OtelSpan

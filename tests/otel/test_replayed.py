@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentspan import Tracer
-from agentspan.operations.context import Context
+from agentspan.api.context import Context
 from agentspan.otel import SpanProcessor
 from agentspan.otel.receiving import import_spans
 from agentspan.recording.capture.sent import SentRedaction

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 import agentspan
+from agentspan.api.context import Context
 from agentspan.database import Database
 from agentspan.model.rows import ScoreRow
-from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
 from agentspan.otel.mapping.judgements import RESULT
 from agentspan.otel.receiving import Receiver

@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import agentspan
 from agentspan import Tracer
+from agentspan.api.context import Context
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor, extract, inject
 from agentspan.otel.identity import span_id_of, trace_id_of
 from agentspan.otel.otlp.requests import decode

@@ -12,8 +12,8 @@ import pytest
 
 from agentspan import Tracer
 from agentspan.analysis.tree import sums
+from agentspan.api.context import Context
 from agentspan.model.rows import OtelTraceRow
-from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
 from agentspan.otel.identity import span_id
 from agentspan.otel.otlp.requests import decode

@@ -35,7 +35,7 @@ LAYERS = [
     {"storage"},
     {"journal"},
     {"recovery"},
-    {"operations"},
+    {"api"},
     {"maintenance"},
     {"database"},
     {"recording"},
@@ -95,7 +95,7 @@ def test_a_file_imports_only_from_layers_above_it() -> None:
 
 
 def test_recording_uses_no_operation_by_id() -> None:
-    users = [path.name for path in (PACKAGE / "recording").rglob("*.py") if "operations" in imports_of(path)]
+    users = [path.name for path in (PACKAGE / "recording").rglob("*.py") if "api" in imports_of(path)]
     assert users == [], "recording makes its units with the model"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from agentspan import blobs, forks
+from agentspan.api import bulk
 from agentspan.cli import serve
 from agentspan.model import spans
-from agentspan.operations import bulk
 from agentspan.recording import default
 from agentspan.recording.capture import plain
 from agentspan.recording.capture.limits import Limits
@@ -269,7 +269,7 @@ def test_the_ways_of_a_test_are_those_that_its_words_and_fixtures_tell() -> None
         "journal",
         "commit",
     }
-    assert ways_of("tests/operations/test_agents.py::test_only_an_agent_without_instances_is_deleted") >= {"postgres"}
+    assert ways_of("tests/api/test_agents.py::test_only_an_agent_without_instances_is_deleted") >= {"postgres"}
     assert "http" in ways_of("tests/serve/test_paths.py::test_a_slash_at_the_end_changes_nothing_and_redirects_nobody")
     assert ways_of("tests/leaves/test_ids.py::test_what_is_no_text_is_no_id") == set()
     with pytest.raises(LookupError):

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from agentspan.api.context import Context
+from agentspan.api.envelopes import Envelope
 from agentspan.errors import DatabaseBusy, NotFound
-from agentspan.operations.context import Context
-from agentspan.operations.envelopes import Envelope
 from agentspan.serve import create_app
 from agentspan.serve.writes import ConcurrentWrites
 from agentspan.storage.memory import MemoryStorage

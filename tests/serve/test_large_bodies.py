@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 import agentspan
+from agentspan.api import bulk
 from agentspan.database import Database
-from agentspan.operations import bulk
 from agentspan.serve import router, streaming
 from agentspan.serve.app import create_app
 from agentspan.serve.bodies import MAX_PARTS

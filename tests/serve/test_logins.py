@@ -14,8 +14,8 @@ from freezegun import freeze_time
 from starlette.applications import Starlette
 
 import agentspan
+from agentspan.api.context import Context
 from agentspan.database import Database
-from agentspan.operations.context import Context
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.app import create_app
 from agentspan.serve.logins import LoginStore

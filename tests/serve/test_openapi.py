@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 
 import agentspan
 from agentspan import ids
+from agentspan.api.bulk import BULK
 from agentspan.database import Database
-from agentspan.operations.bulk import BULK
 from agentspan.serve import examples, openapi
 from agentspan.serve.app import Application, create_app
 from tests.tiers import longer

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 import agentspan
-from agentspan.operations.context import Context
+from agentspan.api.context import Context
 from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.serve import create_app

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 
 import agentspan
 from agentspan import Tracer
-from agentspan.operations.context import Context
+from agentspan.api.context import Context
 from agentspan.otel import SpanProcessor
 from agentspan.otel.receiving import Receiver
 from agentspan.otel.sdk import span_of

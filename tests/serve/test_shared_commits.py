@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from agentspan.api.context import Context, Plan
+from agentspan.api.operation import Write
+from agentspan.api.runs import RegisterInstance, StartInstance, TerminateInstance
+from agentspan.api.spans import CreateSpan, FinishSpan, StartSpan
 from agentspan.errors import AgentspanError, DatabaseBusy, InDoubt
 from agentspan.model.changes import Outcome, Unit
-from agentspan.operations.context import Context, Plan
-from agentspan.operations.operation import Write
-from agentspan.operations.runs import RegisterInstance, StartInstance, TerminateInstance
-from agentspan.operations.spans import CreateSpan, FinishSpan, StartSpan
 from agentspan.serve.writes import ConcurrentWrites
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities

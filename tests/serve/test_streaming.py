@@ -13,11 +13,11 @@ import pytest
 from starlette.responses import StreamingResponse
 
 import agentspan
+from agentspan.api import envelopes
+from agentspan.api.context import Context
+from agentspan.api.spans import ListSpans
 from agentspan.database import Database
 from agentspan.errors import StorageError
-from agentspan.operations import envelopes
-from agentspan.operations.context import Context
-from agentspan.operations.spans import ListSpans
 from agentspan.serve.app import create_app
 from agentspan.serve.streaming import CHUNK, streamed
 from agentspan.tuning import STANDARD

@@ -8,8 +8,8 @@ import pytest
 
 import agentspan
 from agentspan import Database
-from agentspan.operations.bulk import BULK
-from agentspan.operations.resources import AvailableActions
+from agentspan.api.bulk import BULK
+from agentspan.api.resources import AvailableActions
 from agentspan.serve.app import create_app
 from agentspan.storage.questions import Account
 from tests.serve.asgi import Client

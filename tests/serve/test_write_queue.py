@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from agentspan.api.context import Context
+from agentspan.api.envelopes import Envelope
+from agentspan.api.runs import RegisterInstance
+from agentspan.api.spans import CreateSpan, FinishSpan
 from agentspan.errors import DatabaseBusy, NotFound, NotPermitted, NotStorable
 from agentspan.model.changes import Move, Unit
-from agentspan.operations.context import Context
-from agentspan.operations.envelopes import Envelope
-from agentspan.operations.runs import RegisterInstance
-from agentspan.operations.spans import CreateSpan, FinishSpan
 from agentspan.serve.writes import WAIT_S, Work, WriteQueue
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import SpansOf

@@ -17,12 +17,12 @@ import agentspan
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.search import Hits, search
 from agentspan.analysis.stats import stats
+from agentspan.api.context import Context
 from agentspan.errors import StorageError
 from agentspan.jsontext import encode
 from agentspan.maintenance.prune import prune
 from agentspan.maintenance.resummarize import resummarize
 from agentspan.model.changes import Put, PutSpans, Unit
-from agentspan.operations.context import Context
 from agentspan.storage.answers import RunList, Stat
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import BackUp, FailureSums, Find, Query, RemoveRuns, RunSums, RunsWhere, StepUses

@@ -12,11 +12,11 @@ import pytest
 
 import agentspan
 from agentspan.analysis.runs import find_runs
+from agentspan.api.context import Context
 from agentspan.errors import DatabaseUnusable
 from agentspan.journal.journal_folder import is_possible
 from agentspan.maintenance.resummarize import resummarize
 from agentspan.model.rows import AgentSpanRow
-from agentspan.operations.context import Context
 from agentspan.storage.before_release import COMMITS
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage, tables

@@ -6,13 +6,13 @@ Readers of the API ask for these before they read runs.
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
+from agentspan.api import checks, envelopes, resources
+from agentspan.api.context import Context
+from agentspan.api.envelopes import Envelope
+from agentspan.api.operation import PAGE_SIZE, Check, Operation, Route
+from agentspan.api.resources import pagination
 from agentspan.errors import NotFound, RequiredValue
 from agentspan.model.rows import AgentRow
-from agentspan.operations import checks, envelopes, resources
-from agentspan.operations.context import Context
-from agentspan.operations.envelopes import Envelope
-from agentspan.operations.operation import PAGE_SIZE, Check, Operation, Route
-from agentspan.operations.resources import pagination
 
 LOCAL = "local"
 """The name of the account and of its environment: a file has no other."""

@@ -3,16 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound, RequiredValue
-from agentspan.model import agents
-from agentspan.model.changes import Applied, Change, Put, Remove, Unit
-from agentspan.model.rows import AgentRow, AgentVersionRow, ResourceType, Value
-from agentspan.model.status import AGENT_STATUSES
-from agentspan.operations import checks, envelopes, from_rows
-from agentspan.operations.context import ATTEMPTS, Context, Plan
-from agentspan.operations.envelopes import Envelope
-from agentspan.operations.from_rows import instance_counts
-from agentspan.operations.operation import (
+from agentspan.api import checks, envelopes, from_rows
+from agentspan.api.context import ATTEMPTS, Context, Plan
+from agentspan.api.envelopes import Envelope
+from agentspan.api.from_rows import instance_counts
+from agentspan.api.operation import (
     CHANGES_NOTHING,
     ChangeRow,
     Check,
@@ -27,7 +22,12 @@ from agentspan.operations.operation import (
     Text,
     Write,
 )
-from agentspan.operations.resources import Agent, AgentVersion
+from agentspan.api.resources import Agent, AgentVersion
+from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound, RequiredValue
+from agentspan.model import agents
+from agentspan.model.changes import Applied, Change, Put, Remove, Unit
+from agentspan.model.rows import AgentRow, AgentVersionRow, ResourceType, Value
+from agentspan.model.status import AGENT_STATUSES
 from agentspan.storage.answers import Found
 from agentspan.storage.lookup import check_unused, unique
 from agentspan.storage.questions import Query

@@ -6,6 +6,19 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
+from agentspan.api.context import Context
+from agentspan.api.resources import (
+    Agent,
+    AgentInstance,
+    AgentSchemaVersion,
+    AgentSpan,
+    AgentVersion,
+    AvailableActions,
+    CostBreakdown,
+    InstanceCounts,
+    Score,
+    SpanCounts,
+)
 from agentspan.model.agents import available_actions
 from agentspan.model.columns import values_of
 from agentspan.model.rows import (
@@ -21,19 +34,6 @@ from agentspan.model.rows import (
 )
 from agentspan.model.schema_versions import UNNAMED
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, Purpose
-from agentspan.operations.context import Context
-from agentspan.operations.resources import (
-    Agent,
-    AgentInstance,
-    AgentSchemaVersion,
-    AgentSpan,
-    AgentVersion,
-    AvailableActions,
-    CostBreakdown,
-    InstanceCounts,
-    Score,
-    SpanCounts,
-)
 from agentspan.storage.answers import span_counts
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, SpanSums

@@ -4,16 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self, cast
 
 from agentspan import ids, jsontext
-from agentspan.errors import RequiredValue
-from agentspan.model import sensitive, spans
-from agentspan.model.changes import Change, Ref, Unit, Violation
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
-from agentspan.model.status import SPAN_STATUSES, FinishStatus, SpanStatus
-from agentspan.operations import checks, envelopes, resources
-from agentspan.operations.checks import Json
-from agentspan.operations.context import Admitted, Context, Plan
-from agentspan.operations.envelopes import Envelope
-from agentspan.operations.operation import (
+from agentspan.api import checks, envelopes, resources
+from agentspan.api.checks import Json
+from agentspan.api.context import Admitted, Context, Plan
+from agentspan.api.envelopes import Envelope
+from agentspan.api.operation import (
     ChangeRow,
     Check,
     GetRow,
@@ -26,7 +21,12 @@ from agentspan.operations.operation import (
     Time,
     Write,
 )
-from agentspan.operations.resources import AgentSpan
+from agentspan.api.resources import AgentSpan
+from agentspan.errors import RequiredValue
+from agentspan.model import sensitive, spans
+from agentspan.model.changes import Change, Ref, Unit, Violation
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
+from agentspan.model.status import SPAN_STATUSES, FinishStatus, SpanStatus
 from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import check_name, title_of
 from agentspan.storage.answers import Found

@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+from agentspan.api import checks, envelopes, from_rows
+from agentspan.api.context import Context, Plan
+from agentspan.api.envelopes import Envelope
+from agentspan.api.from_rows import score
+from agentspan.api.operation import Check, Operation, Route, Write
+from agentspan.api.resources import Score
 from agentspan.errors import InvalidValue, UnexpectedRefType
 from agentspan.model.changes import Put, Ref, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, ScoreRow
 from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Judgement, Source, counting, judgement, scored
-from agentspan.operations import checks, envelopes, from_rows
-from agentspan.operations.context import Context, Plan
-from agentspan.operations.envelopes import Envelope
-from agentspan.operations.from_rows import score
-from agentspan.operations.operation import Check, Operation, Route, Write
-from agentspan.operations.resources import Score
 from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Find

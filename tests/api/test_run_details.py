@@ -3,9 +3,9 @@
 import pytest
 
 import agentspan
+from agentspan.api.resources import AgentInstance
 from agentspan.database import Database
 from agentspan.model.status import Purpose
-from agentspan.operations.resources import AgentInstance
 from agentspan.storage.questions import SpanSums
 
 

@@ -7,17 +7,12 @@ import builtins
 from datetime import datetime
 from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
-from agentspan.journal import own_journals
-from agentspan.model.changes import Violation
-from agentspan.model.rows import AgentSchemaVersionRow, Row
-from agentspan.model.scores import Source
-from agentspan.model.status import AgentStatus, FinishStatus, InstanceStatus, Purpose, SpanStatus
-from agentspan.operations import agents, from_rows, runs, schema_versions, scores, spans
-from agentspan.operations.agents import ShowAgent
-from agentspan.operations.context import Context
-from agentspan.operations.from_rows import resource_of, resources_of, score
-from agentspan.operations.operation import GetRow, Listing, Write
-from agentspan.operations.resources import (
+from agentspan.api import agents, from_rows, runs, schema_versions, scores, spans
+from agentspan.api.agents import ShowAgent
+from agentspan.api.context import Context
+from agentspan.api.from_rows import resource_of, resources_of, score
+from agentspan.api.operation import GetRow, Listing, Write
+from agentspan.api.resources import (
     Agent,
     AgentInstance,
     AgentSchemaVersion,
@@ -29,6 +24,11 @@ from agentspan.operations.resources import (
     pagination,
     registered,
 )
+from agentspan.journal import own_journals
+from agentspan.model.changes import Violation
+from agentspan.model.rows import AgentSchemaVersionRow, Row
+from agentspan.model.scores import Source
+from agentspan.model.status import AgentStatus, FinishStatus, InstanceStatus, Purpose, SpanStatus
 
 T = TypeVar("T")
 Time = datetime | str

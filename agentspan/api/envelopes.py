@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+from agentspan.api import from_rows
+from agentspan.api.context import Context, Done
+from agentspan.api.from_rows import resource_of, resources_of
+from agentspan.api.resources import pagination
 from agentspan.errors import AgentspanError, InvalidAction, ValidationErrors
 from agentspan.model.columns import put_values
 from agentspan.model.rows import (
     AgentSpanRow,
     Row,
 )
-from agentspan.operations import from_rows
-from agentspan.operations.context import Context, Done
-from agentspan.operations.from_rows import resource_of, resources_of
-from agentspan.operations.resources import pagination
 from agentspan.storage.answers import CutRows, Rows
 from agentspan.storage.questions import Find
 

@@ -5,27 +5,12 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from agentspan import ids, jsontext
-from agentspan.errors import InvalidValue, RequiredValue
-from agentspan.model import instances, registration, scores
-from agentspan.model.changes import Change, Move, Put, Remove, Unit
-from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
-from agentspan.model.rows import (
-    AgentInstanceRow,
-    AgentRow,
-    AgentSchemaVersionRow,
-    AgentVersionRow,
-    TagRow,
-    Value,
-)
-from agentspan.model.schema_versions import UNNAMED
-from agentspan.model.scores import scored
-from agentspan.model.status import INSTANCE_STATUSES, PURPOSES, FinishStatus, Purpose
-from agentspan.operations import checks, envelopes, from_rows, schema_versions
-from agentspan.operations.checks import inside
-from agentspan.operations.context import Admitted, Context, Plan
-from agentspan.operations.envelopes import Envelope
-from agentspan.operations.from_rows import resource_of
-from agentspan.operations.operation import (
+from agentspan.api import checks, envelopes, from_rows, schema_versions
+from agentspan.api.checks import inside
+from agentspan.api.context import Admitted, Context, Plan
+from agentspan.api.envelopes import Envelope
+from agentspan.api.from_rows import resource_of
+from agentspan.api.operation import (
     CHANGES_NOTHING,
     ChangeRow,
     Check,
@@ -41,9 +26,24 @@ from agentspan.operations.operation import (
     Time,
     Write,
 )
-from agentspan.operations.resources import AgentInstance
-from agentspan.operations.schema_versions import SchemaVersion
-from agentspan.operations.spans import Start
+from agentspan.api.resources import AgentInstance
+from agentspan.api.schema_versions import SchemaVersion
+from agentspan.api.spans import Start
+from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.model import instances, registration, scores
+from agentspan.model.changes import Change, Move, Put, Remove, Unit
+from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
+from agentspan.model.rows import (
+    AgentInstanceRow,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentVersionRow,
+    TagRow,
+    Value,
+)
+from agentspan.model.schema_versions import UNNAMED
+from agentspan.model.scores import scored
+from agentspan.model.status import INSTANCE_STATUSES, PURPOSES, FinishStatus, Purpose
 from agentspan.recovery.closing_spans import Closer
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType

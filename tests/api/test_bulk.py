@@ -8,9 +8,9 @@ import pytest
 
 import agentspan
 from agentspan import Database
-from agentspan.operations import bulk
-from agentspan.operations.agents import ShowAgent
-from agentspan.operations.context import Context
+from agentspan.api import bulk
+from agentspan.api.agents import ShowAgent
+from agentspan.api.context import Context
 
 
 def item(type_: str, number: int, **fields: Any) -> dict[str, Any]:

@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from agentspan import jsontext
+from agentspan.api import checks
+from agentspan.api.checks import inside
+from agentspan.api.context import Context, Plan
+from agentspan.api.operation import Check, Fields, GetRow, Keyable, Listing, Route, Write
+from agentspan.api.resources import AgentSchemaVersion
 from agentspan.errors import InvalidValue
 from agentspan.model import schema_versions
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
 from agentspan.model.schema_versions import SchemaFields
 from agentspan.model.texts import check_text
-from agentspan.operations import checks
-from agentspan.operations.checks import inside
-from agentspan.operations.context import Context, Plan
-from agentspan.operations.operation import Check, Fields, GetRow, Keyable, Listing, Route, Write
-from agentspan.operations.resources import AgentSchemaVersion
 from agentspan.schemas.span_types import REGISTRY, check_name, check_quality_schemas, check_span_type_schemas
 from agentspan.schemas.unusable import TEMPLATES, Unusable
 from agentspan.storage.answers import Found

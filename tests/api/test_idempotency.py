@@ -12,11 +12,11 @@ import pytest
 
 import agentspan
 from agentspan import AgentInstance, Database
+from agentspan.api.context import Context
+from agentspan.api.facade import InstanceFields
+from agentspan.api.runs import RegisterInstance
+from agentspan.api.spans import CreateSpan
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.operations.context import Context
-from agentspan.operations.facade import InstanceFields
-from agentspan.operations.runs import RegisterInstance
-from agentspan.operations.spans import CreateSpan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 

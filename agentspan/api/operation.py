@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
+from agentspan.api import checks, envelopes
+from agentspan.api.context import Context, Done, Plan
+from agentspan.api.envelopes import Envelope
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.changes import Change, Key, Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.rows import Row as AnyRow
-from agentspan.operations import checks, envelopes
-from agentspan.operations.context import Context, Done, Plan
-from agentspan.operations.envelopes import Envelope
 from agentspan.storage.answers import Found, Rows
 from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Query

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
+from agentspan.api import agents, envelopes, runs, scores, spans
+from agentspan.api.checks import MAX_KEY, as_sent
+from agentspan.api.context import Context
+from agentspan.api.envelopes import Envelope
+from agentspan.api.operation import KEY, Check, Fields, Operation, Route
 from agentspan.errors import AgentspanError, InvalidValue, NotPermitted, RequiredValue, StorageError
 from agentspan.interrupts import let_through
-from agentspan.operations import agents, envelopes, runs, scores, spans
-from agentspan.operations.checks import MAX_KEY, as_sent
-from agentspan.operations.context import Context
-from agentspan.operations.envelopes import Envelope
-from agentspan.operations.operation import KEY, Check, Fields, Operation, Route
 from agentspan.storage.protocol import Storage
 
 MIN_KEY = 8
