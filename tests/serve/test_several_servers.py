@@ -48,7 +48,9 @@ def servers(postgres_location: Location, tmp_path: Path) -> Iterator[list[Server
 
 async def raced(urls: list[str], spans: list[str], clients: int) -> list[Counter[int]]:
     """Let clients finish each span at the same moment, each at one of the servers; count the answers' statuses."""
-    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=clients)) as client:
+    # A server closes a connection that is idle for 5 s, perhaps as a request is sent: none so old is used again.
+    limits = httpx.Limits(max_connections=clients, keepalive_expiry=1.0)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
 
         async def finish(span: str, number: int) -> int:
             url = f"{urls[number % len(urls)]}/api/v1/agent_spans/{span}/finish"
