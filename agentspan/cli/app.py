@@ -4,15 +4,18 @@ Before a command reads a file, the journals of killed programs are recovered, wi
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agentspan import __version__
 from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, adapt_output
-from agentspan.errors import AgentspanError, InvalidValue
+from agentspan.errors import AgentspanError, InvalidValue, StorageError
+from agentspan.journal.journal_folder import folder_of, is_possible
 from agentspan.storage.location import Location
 from agentspan.storage.questions import Damage
 from agentspan.storage.registry import location_of
@@ -20,12 +23,7 @@ from agentspan.text import printable
 
 if TYPE_CHECKING:
     from agentspan.database import Database
-import sys
-from contextlib import closing, nullcontext
-from pathlib import Path
 
-from agentspan.errors import StorageError
-from agentspan.journal.journal_folder import folder_of, is_possible
 
 LARGE = 4 * 2**20
 """Bytes of segments from which on a person may want to know what takes so long: a third of a second."""
@@ -91,6 +89,16 @@ def _printable() -> Iterator[None]:
         raise
 
 
+SECTIONS = {
+    "Look": ("runs", "show", "span", "search", "stats", "sql", "schemas"),
+    "Compare": ("why", "diff", "drift", "check", "score", "mark"),
+    "Watch": ("record", "instrument", "tail", "serve", "terminate", "demo"),
+    "Share": ("export", "import", "copy", "backup", "forward"),
+    "Keep": ("doctor", "prune", "reprice", "resummarize", "storage"),
+}
+"""The commands in the order in which `--help` lists them."""
+
+
 class _Group(click.Group):
     """Turns agentspan's errors into one line on stderr and exit code 1, or 2 for a rule that cannot be answered."""
 
@@ -117,10 +125,13 @@ class _Group(click.Group):
             raise (Unanswered if is_rule else Failed)(_message(error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands with their descriptions whole: on as many lines as they need."""
+        """List the commands by what they are for, with their descriptions whole: on as many lines as they need."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, each.get_short_help_str(limit=1000)) for name, each in commands if each])
+        helps = {name: each.get_short_help_str(limit=1000) for name, each in commands if each}
+        sections = SECTIONS if ctx.parent is None else {"Commands": tuple(helps)}
+        for title, names in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, helps[name]) for name in names])
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

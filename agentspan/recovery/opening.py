@@ -1,29 +1,26 @@
 """Opens a storage whose reads drain and recover journals first: those of this process, and those of dead programs."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
 from agentspan import forks
 from agentspan.journal import own_journals
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
+from agentspan.model.changes import Outcome, Unit
 from agentspan.storage.location import Location, file
 from agentspan.storage.opened_later import OpenedLater
-from agentspan.storage.protocol import BesideJournals, Storage
+from agentspan.storage.protocol import BesideJournals, Capabilities, Storage
+from agentspan.storage.questions import Question
 from agentspan.storage.registry import location_of, open_direct
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
-from collections.abc import Sequence
-from typing import TypeVar
 
-from agentspan.model.changes import Outcome, Unit
-from agentspan.storage.protocol import Capabilities
-from agentspan.storage.questions import Question
 
 T = TypeVar("T")
 Look = Callable[[], None]

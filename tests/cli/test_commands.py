@@ -29,7 +29,10 @@ def call(db: Path, *args: str, columns: int = 80, **env: str) -> Result:
 def test_help_cuts_no_description_of_a_command(db: Path, group: tuple[str, ...]) -> None:
     said = call(db, *group, "--help")
     assert said.exit_code == 0
-    assert "..." not in said.output.partition("Commands:")[2]
+    listed = said.output.partition("Commands:" if group else "Look:")[2]
+    assert "..." not in listed
+    if not group:
+        assert sorted(re.findall(r"^  (\w+) ", listed, re.MULTILINE)) == sorted(main.commands), "each once"
     assert all(len(line) <= 80 for line in said.output.splitlines())
 
 

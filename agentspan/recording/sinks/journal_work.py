@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentspan import forks
-from agentspan.errors import AgentspanError
+from agentspan.errors import AgentspanError, StorageError
 from agentspan.forks import Hold
+from agentspan.interrupts import let_through
 from agentspan.journal import own_journals
 from agentspan.journal.log import Log
-from agentspan.journal.spool import bytes_of_others, removal_told
+from agentspan.journal.spool import bytes_of_others, keep_types, removal_told
 from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.drain import Drain
@@ -27,15 +28,10 @@ from agentspan.recording.sinks.protocol import RunListener
 from agentspan.recovery import writers
 from agentspan.storage.patience import answers_within
 from agentspan.storage.protocol import BesideJournals
-from agentspan.tuning import Tuning
+from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
-
-from agentspan.errors import StorageError
-from agentspan.interrupts import let_through
-from agentspan.journal.spool import keep_types
-from agentspan.tuning import STANDARD
 
 
 class Overflow:
