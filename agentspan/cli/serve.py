@@ -79,6 +79,7 @@ def command(
         http=limited(limits),
         ws="none",  # else a connection could leave our protocol
         backlog=limits.backlog,
+        timeout_keep_alive=limits.idle_s,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=END_S,

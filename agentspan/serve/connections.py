@@ -40,6 +40,8 @@ class Limits(NamedTuple):
         body_s: beyond that for its body. The application answers late bodies itself, with 408, before that.
         read_s: for a client to read what waits for it in a full buffer.
         head_bytes: the size of a head.
+        idle_s: for the next request to begin. Clients keep a connection for less (httpx for 5 s): else one would send a
+            request as the server closes, and lose it.
     """
 
     open: int = 1000
@@ -48,6 +50,7 @@ class Limits(NamedTuple):
     body_s: float = 60.0
     read_s: float = 30.0
     head_bytes: int = 64 * 2**10
+    idle_s: int = 9
 
     @property
     def sweep_s(self) -> float:

@@ -6,9 +6,11 @@ import signal
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +230,17 @@ def test_nothing_is_sent_elsewhere_whatever_the_environment_says(tmp_path: Path)
     with serving(tmp_path / "runs.db", **env) as server, server.client() as client:
         assert client.get("/ping").status_code == 200
         assert server.stderr == ""
+
+
+@pytest.mark.nightly  # 6 s
+def test_a_connection_is_kept_for_longer_than_clients_keep_it(tmp_path: Path) -> None:
+    server = Server(tmp_path / "runs.db")
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+    try:
+        for pause_s in (6, 0):  # httpx keeps a connection for 5 s
+            connection.request("GET", "/ping")
+            assert connection.getresponse().read()
+            time.sleep(pause_s)
+    finally:
+        connection.close()
+        server.kill()
