@@ -19,6 +19,7 @@ import agentspan
 from agentspan import forks
 from tests.checkout import ROOT
 from tests.tiers import longer
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -389,17 +390,20 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"served"]
 """)
+    # gunicorn loses a signal that comes before a worker heeds signals.
+    (tmp_path / "told.py").write_text('def post_worker_init(worker):\n    open(f"ready-{worker.pid}", "w").close()\n')
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
     command = [sys.executable, "-W", "ignore", "-m", "gunicorn", "-k", worker, "--preload", "--workers", "2"]
-    command += ["--threads", "4", "--bind", f"127.0.0.1:{port}", "--no-control-socket", "served:app"]
+    command += ["--threads", "4", "--bind", f"127.0.0.1:{port}", "--no-control-socket", "-c", "told.py", "served:app"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     server = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         get(port, "/0")
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: get(port, f"/{number}"), range(1, requests)))
+        until(lambda: len([*tmp_path.glob("ready-*")]) == 2)
     finally:
         server.send_signal(signal.SIGTERM)
         try:
