@@ -27,7 +27,7 @@ UNLIKELY = 1e-7
 
 
 class More(NamedTuple):
-    """How many more runs of each group find a drop, and of how many more tasks they are, if runs are paired."""
+    """The further runs of each group that would find a drop, and the number of their tasks, if runs are paired."""
 
     base: int
     head: int

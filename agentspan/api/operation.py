@@ -26,7 +26,7 @@ CHANGES_NOTHING = "changes nothing"
 
 
 class Check(NamedTuple):
-    """How a field is checked. It stands in the field's annotation.
+    """The check of a field. It stands in the field's annotation.
 
     Attributes:
         check: returns the value as the operation uses it, or raises the API's error; it receives the field's name and
@@ -49,7 +49,7 @@ IdempotencyKey = Annotated[str | None, Check(None, {"max_length": checks.MAX_KEY
 
 
 class Route(NamedTuple):
-    """Where an operation is found over HTTP.
+    """The place of an operation over HTTP.
 
     Attributes:
         method: of HTTP.

@@ -1,20 +1,18 @@
 """Opens a storage whose reads drain and recover journals first: those of this process, and those of dead programs."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from agentspan import forks
 from agentspan.journal import own_journals
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
-from agentspan.model.changes import Outcome, Unit
 from agentspan.storage.location import Location, file
 from agentspan.storage.opened_later import OpenedLater
-from agentspan.storage.protocol import BesideJournals, Capabilities, Storage
-from agentspan.storage.questions import Question
+from agentspan.storage.protocol import BesideJournals, Capabilities, Look, Looking, Storage
 from agentspan.storage.registry import location_of, open_direct
 from agentspan.tuning import STANDARD, Tuning
 
@@ -22,25 +20,18 @@ if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
 
 
-T = TypeVar("T")
-Look = Callable[[], None]
-
-
-class Spooled:
-    """Reads call `look` first; the rest is passed on.
+class Spooled(Looking[Storage]):
+    """A storage that is no file, whose reads include the journals on this host in front of it.
 
     Args:
-        direct: the plain storage.
-        location: opens it, in any process.
+        location: opens the storage, in any process.
         folder: of the journals.
-        look: drains and recovers them.
     """
 
     def __init__(self, direct: Storage, location: Location, folder: Path, look: Look) -> None:
-        self.direct = direct
+        super().__init__(direct, look)
         self.location = location
         self.folder = folder
-        self._look = look
 
     def seeing(self, look: Look) -> "Spooled":
         """Return the same with another `look`."""
@@ -49,25 +40,6 @@ class Spooled:
     def capabilities(self) -> Capabilities:
         """Return those of the plain storage, with journals on this host."""
         return self.direct.capabilities()._replace(spool=self)
-
-    def ask(self, question: Question[T]) -> T:
-        """Look, where journals may have a part of the answer, and pass the question on."""
-        if question.in_journals:
-            self._look()
-        return self.direct.ask(question)
-
-    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Pass the units on."""
-        return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
-
-    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Look, and pass the work on."""
-        self._look()
-        return self.direct.group(work, wait_s)
-
-    def close(self) -> None:
-        """Close the plain storage."""
-        self.direct.close()
 
 
 class SeesJournals(Storage, Protocol):

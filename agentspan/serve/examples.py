@@ -188,7 +188,7 @@ WHOLE: Mapping[str, Mapping[str, Any]] = {
     "Pagination": {"item_end": 1, "page_offset": 0, "page_size": 50, "next_page_offset": None}
     | {"previous_page_offset": None},
 }
-"""What an example of a whole resource has besides the examples of its fields, so that it makes sense."""
+"""The fields that an example of a whole resource has besides the examples of its fields, so that it makes sense."""
 
 _CREATE = {"agent_instance_id": INSTANCE, "schema_name": "llm", "status": "active", "payload": FIELDS["payload"]}
 _RESULT = {"result_payload": FIELDS["result_payload"]}

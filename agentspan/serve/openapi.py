@@ -334,7 +334,7 @@ _OF_SCHEMAS = (
 )
 """The order of the members of a schema, to which its description and its examples are added."""
 GENERATED: Mapping[str, Any] = {"boolean": True, "integer": 1, "number": 1.0, "string": "text"}
-"""What stands for a field without an example, by its type. A test names such fields; the document is served anyway."""
+"""The value of a field without an example, by its type. A test names such fields; the document is served anyway."""
 
 
 REFUSALS = {
@@ -350,7 +350,7 @@ REFUSALS = {
     "500": "A fault of the server",
     "503": "The database is busy, or cannot be used now; try again",
 }
-"""What each status means that is no success."""
+"""The meaning of each status that is no success."""
 ABOUT: Mapping[str, str] = {
     "title": "agentspan",
     "summary": "A flight recorder for AI agents",

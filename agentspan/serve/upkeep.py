@@ -1,4 +1,4 @@
-"""What a server does beside answering: it adopts the journals of dead programs, and makes partitions ahead."""
+"""The work of a server beside answering: it adopts the journals of dead programs, and makes partitions ahead."""
 
 import asyncio
 import logging

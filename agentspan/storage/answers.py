@@ -1,4 +1,4 @@
-"""What storages answer to questions (see storage.questions): values, without any way back to the storage."""
+"""The answers of storages to questions (see storage.questions): values, without any way back to the storage."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence

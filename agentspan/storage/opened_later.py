@@ -2,23 +2,18 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
 
 from agentspan import forks
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.forks import Renewal, page
 from agentspan.locks import Occupied, within
-from agentspan.model.changes import Outcome, Unit
 from agentspan.storage.location import Location
 from agentspan.storage.patience import Unconnected, may_connect
-from agentspan.storage.protocol import Capabilities, Storage
-from agentspan.storage.questions import Question
-
-T = TypeVar("T")
+from agentspan.storage.protocol import Storage, Wrapper
 
 
-class OpenedLater:
+class OpenedLater(Wrapper[Storage]):
     """A storage that its first use opens. Each call, capabilities() too, may wait for the server or raise StorageError.
 
     Args:
@@ -36,8 +31,9 @@ class OpenedLater:
         _all.add(self)
         self._closed = False
 
-    def opened(self) -> Storage:
-        """Return the storage.
+    @property
+    def direct(self) -> Storage:
+        """The storage, which is opened where it is not.
 
         Raises:
             StorageError: it cannot be opened now, or was closed.
@@ -62,22 +58,6 @@ class OpenedLater:
     def renew(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""
         self._lock = threading.RLock()
-
-    def capabilities(self) -> Capabilities:
-        """Return those of the storage, which is opened for it."""
-        return self.opened().capabilities()
-
-    def ask(self, question: Question[T]) -> T:
-        """Pass the question on."""
-        return self.opened().ask(question)
-
-    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Pass the units on."""
-        return self.opened().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
-
-    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Pass the work on."""
-        return self.opened().group(work, wait_s)
 
     def close(self) -> None:
         """Close the storage, if it was opened; it is not opened any more."""

@@ -1,7 +1,7 @@
 """The contract of a storage backend. A new one proves itself with `agentspan.testing.StorageContract`.
 
 Every backend implements `Storage`. Changes and questions (see storage.questions) are values, so a storage that wraps
-another one forwards two methods. Code above storages never uses isinstance: it asks, or looks at `capabilities()`.
+another one is short (see Wrapper). Code above storages never uses isinstance: it asks, or looks at `capabilities()`.
 
 Until agentspan 1.0 this may change from one minor version to the next; `PROTOCOL` counts the changes.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Outcome, Unit
@@ -81,7 +81,7 @@ class Storage(Protocol):
 
 
 class Capabilities(NamedTuple):
-    """What a storage is and can do.
+    """The nature and the abilities of a storage.
 
     Attributes:
         backend: the backend's name, for messages.
@@ -185,3 +185,68 @@ class Spool(Protocol):
     def seeing(self, look: Callable[[], None]) -> Storage:
         """Return the same storage with another function called before each read."""
         ...
+
+
+S = TypeVar("S", bound=Storage)
+"""The storage that a Wrapper has."""
+Look = Callable[[], None]
+"""Does the work that is due before a read: it drains and recovers journals."""
+
+
+class Wrapper(Generic[S]):
+    """A storage that passes all on to another one.
+
+    Args:
+        direct: the other one.
+    """
+
+    def __init__(self, direct: S) -> None:
+        self._direct = direct
+
+    @property
+    def direct(self) -> S:
+        """The other storage."""
+        return self._direct
+
+    def capabilities(self) -> Capabilities:
+        """Return those of the other storage."""
+        return self.direct.capabilities()
+
+    def ask(self, question: Question[T]) -> T:
+        """Pass the question on."""
+        return self.direct.ask(question)
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """Pass the units on."""
+        return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """Pass the work on."""
+        return self.direct.group(work, wait_s)
+
+    def close(self) -> None:
+        """Close the other storage."""
+        self.direct.close()
+
+
+class Looking(Wrapper[S]):
+    """A storage that looks before each question that journals may answer, and before a group.
+
+    Args:
+        look: called first.
+    """
+
+    def __init__(self, direct: S, look: Look) -> None:
+        super().__init__(direct)
+        self._look = look
+
+    def ask(self, question: Question[T]) -> T:
+        """Look, where journals may have a part of the answer, and pass the question on."""
+        if question.in_journals:
+            self._look()
+        return self.direct.ask(question)
+
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """Look, and pass the work on."""
+        self._look()
+        return self.direct.group(work, wait_s)

@@ -1,4 +1,4 @@
-"""What a storage can be asked. Each question is a value; `Storage.ask` returns its answer.
+"""The questions that a storage can be asked. Each is a value; `Storage.ask` returns its answer.
 
 A question reads; a task, at the end of this file, does something beside changes of rows. Every storage answers the
 questions of BASIC. From these, storage.row_by_row answers more of them for a storage that has no answer of its own. The
@@ -137,14 +137,14 @@ class SpansOf(Question[Iterator[AgentSpanRow]]):
 
 @dataclass(slots=True)
 class Counts(Question[Mapping[str, SpanCounts]]):
-    """How many spans each of these instances has in each status; one without spans, or unknown, has zeros."""
+    """The numbers of spans of each of these instances in each status; one without spans, or unknown, has zeros."""
 
     instance_ids: Sequence[str]
 
 
 @dataclass(slots=True)
 class Violations(Question[Mapping[str, list[Violation]]]):
-    """Where the payloads of these spans do not match their schema, for each span the oldest first.
+    """The places where payloads of these spans do not match their schema, for each span the oldest first.
 
     A span without violations, or an unknown one, has an empty list.
 
@@ -297,7 +297,7 @@ class FailureSums(Question[list[FailureSum]]):
 
 @dataclass(slots=True)
 class StepUses(Question[list[StepUse]]):
-    """Which types and labels these runs used, and how often, in any order."""
+    """The types and labels that these runs used, with their numbers, in any order."""
 
     run_ids: Collection[str]
     progress: Progress | None = None
@@ -402,7 +402,7 @@ class Notes(Question[Mapping[str, str]]):
 
 @dataclass(slots=True)
 class NotesCount(Question[int]):
-    """How many names of notes begin with a prefix."""
+    """The number of names of notes that begin with a prefix."""
 
     prefix: str
     in_journals: ClassVar[bool] = False
@@ -429,7 +429,7 @@ class TablesState(Question[State]):
 
 @dataclass(slots=True)
 class MissingPartitions(Question[int]):
-    """How many partitions MakePartitions would make for now and the times to come."""
+    """The number of partitions that MakePartitions would make for now and the times to come."""
 
     ahead: int = AHEAD
     in_journals: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""What agents say, as turns: the contents of the spans of a conversation, and which conversations are threads.
+"""The words of agents, as turns: the contents of the spans of a conversation, in threads.
 
 When agents run at the same time, what they say is not mixed. A span is in the thread of its nearest agent span. Below
 an agent, or outside any, branches with conversations of their own that overlap in time have a thread each. Spans of an

@@ -296,7 +296,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[PostgresAnalytics, Any], Any]] =
     FailureSums: PostgresAnalytics.failure_sums,
     StepUses: PostgresAnalytics.step_uses,
 }
-"""What answers a question; None where it cannot."""
+"""The method that answers a question; it returns None where it cannot."""
 
 
 def _stat(row: Sequence[Any], histogram: list[int] | None) -> Stat:

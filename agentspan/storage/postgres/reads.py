@@ -104,7 +104,7 @@ _KEYS = (
 
 
 class Lends(NamedTuple):
-    """What lends connections to reads.
+    """The functions that lend connections to reads.
 
     Attributes:
         reading: for a read of one statement.
@@ -277,7 +277,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Lends, Any], Any]] = {
     SpanMarks: _span_marks,
     StoredKeys: _stored_keys,
 }
-"""What answers a question over lent connections."""
+"""The function that answers a question over lent connections."""
 
 
 def _by_ids(type_: ResourceType, ids: Sequence[str]) -> Statement:

@@ -269,7 +269,7 @@ _OVER_CONNECTIONS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any
     MakePartitions: partitions.make_partitions,
     DropPartitions: partitions.drop_partitions,
 }
-"""What answers a question over connections of its own choice."""
+"""The function that answers a question over connections of its own choice."""
 _ANSWERED: frozenset[type[Question[Any]]] = frozenset({*ANSWERS, *ABOUT_RUNS, *_OWN, *_OVER_CONNECTIONS})
 
 

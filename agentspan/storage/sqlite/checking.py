@@ -1,4 +1,4 @@
-"""What is seldom asked of a whole file: its damage, a copy of it, and a person's own SELECT.
+"""Questions that are seldom asked of a whole file: its damage, a copy of it, and a person's own SELECT.
 
 A copy has another name until it is whole; others write to the file meanwhile. SQLite itself keeps a SELECT from
 writing, in three ways: the file is opened with mode=ro, the connection has `query_only`, and an authorizer allows

@@ -257,7 +257,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     SpanMarks: _span_marks,
     StoredKeys: _stored_keys,
 }
-"""What answers a question over one connection."""
+"""The function that answers a question over one connection."""
 
 
 def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:

@@ -12,7 +12,7 @@ from agentspan.errors import DatabaseUnusable, InvalidValue, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.answers import Answer, Rows
 from agentspan.storage.location import SQLITE, Location
-from agentspan.storage.protocol import Capabilities, FileReplaced, Storage
+from agentspan.storage.protocol import Capabilities, FileReplaced, Look, Looking, Storage, Wrapper
 from agentspan.storage.questions import BackUp, Damage, Query, Question, Select, SpansOf, WaitAtMost
 from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
@@ -29,10 +29,6 @@ from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_la
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
-
-
-Look = Callable[[], None]
-"""Does what is due before a read; of a storage that sees journals, it drains and recovers them."""
 
 
 class SQLiteStorage(Reads):
@@ -260,58 +256,12 @@ def _apart(connections: Connections) -> AbstractContextManager[object]:
     return connections.no_fork()
 
 
-class _Wrapper:
-    """A storage that passes all on to another one.
-
-    Args:
-        direct: the storage that it is a view of.
-    """
-
-    def __init__(self, direct: SQLiteStorage) -> None:
-        self.direct = direct
-
-    def capabilities(self) -> Capabilities:
-        """Return those of the other storage."""
-        return self.direct.capabilities()
-
-    def ask(self, question: Question[T]) -> T:
-        """Pass the question on."""
-        return self.direct.ask(question)
-
-    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Pass the units on."""
-        return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
-
-    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Pass the work on."""
-        return self.direct.group(work, wait_s)
-
-    def close(self) -> None:
-        """Close the other storage."""
-        self.direct.close()
-
-
-class Seeing(_Wrapper):
-    """A storage that calls `look` before each question that journals may answer, and before a group."""
-
-    def __init__(self, direct: SQLiteStorage, look: Look) -> None:
-        super().__init__(direct)
-        self._look = look
+class Seeing(Looking[SQLiteStorage]):
+    """A file whose reads include the journals beside it."""
 
     def capabilities(self) -> Capabilities:
         """Return those of the other storage, with this one as what has journals beside it."""
         return self.direct.capabilities()._replace(journals=self)
-
-    def ask(self, question: Question[T]) -> T:
-        """Look, and pass the question on."""
-        if question.in_journals:
-            self._look()
-        return self.direct.ask(question)
-
-    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Look, and pass the work on."""
-        self._look()
-        return self.direct.group(work, wait_s)
 
     @property
     def path(self) -> Path:
@@ -344,7 +294,7 @@ class Seeing(_Wrapper):
         self.direct.sync()
 
 
-class Draining(_Wrapper):
+class Draining(Wrapper[SQLiteStorage]):
     """A storage for who applies in order what a journal holds: nothing is applied to another file than what was before.
 
     BesideJournals.draining returns it.

@@ -139,4 +139,4 @@ TASKS: Mapping[type[Question[Any]], Callable[[Upkeep, Any], Any]] = {
     FileBytes: Upkeep.file_bytes,
     Compact: Upkeep.compact,
 }
-"""What does a task."""
+"""The method that does a task."""

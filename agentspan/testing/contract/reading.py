@@ -214,7 +214,7 @@ class Reading(Base):
         assert spans_of(storage, query) == spans[1:3]
 
     def test_times_are_compared_to_the_microsecond(self, storage: Storage) -> None:
-        """Where a range begins and ends, in an order, and where a capability has times."""
+        """At the ends of a range, in an order, and in questions that have times."""
         instance = self.instance(storage)
         times = [f"2026-01-01T00:00:00.{fraction}Z" for fraction in ("000000", "000001", "000999", "001000", "999999")]
         spans = [self.rows.span(instance, started_at=time, inserted_at=T2) for time in reversed(times)]

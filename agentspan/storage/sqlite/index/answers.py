@@ -420,4 +420,4 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     StepUses: failures.step_uses,
     Search: full_text.search,
 }
-"""What answers a question over a connection to the index, which is current, with the recorded file attached."""
+"""The function that answers a question over a connection to the current index, with the recorded file attached."""
