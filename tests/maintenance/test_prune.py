@@ -108,6 +108,25 @@ def test_nothing_of_what_was_removed_stays_in_the_folder_of_a_program_that_runs(
     assert found == []
 
 
+def test_the_log_is_emptied_of_what_was_removed_once_a_reader_has_left_it(tmp_path: Path) -> None:
+    """A reader of another connection holds the log for a while; nobody writes afterwards."""
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db, agentspan.open(path) as remover:
+        with freeze_time("2026-01-01"):
+            run = db.agent_instances.register("a")
+            db.agent_instances.start(run.id)
+            db.agent_spans.create(run.id, "llm", "complete", {"text": "PROMPT"}, {})
+            db.agent_instances.finish(run.id, "complete")
+        reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        reader.execute("begin")
+        reader.execute("select count(*) from agent_spans").fetchone()
+        leaves = threading.Timer(0.3, reader.close)
+        leaves.start()
+        assert remover.prune(older_than=LATER)[:2] == (1, 1)
+        leaves.join()
+        assert b"PROMPT" not in Path(f"{path}-wal").read_bytes()
+
+
 def test_what_was_removed_is_overwritten_in_the_file(tmp_path: Path) -> None:
     """Also where other rows are on the same pages."""
     path = tmp_path / "runs.db"

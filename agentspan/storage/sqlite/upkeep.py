@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from agentspan.storage.sqlite.statements import INSERT_KEY
 
 PAGES = 500
 """Pages that are returned in one transaction: 2 MB, about 10 ms."""
+PAUSE_S = 0.01
+"""Seconds between two tries to empty the log, which others read or write."""
 REMOVABLE = (
     f"select 1 from agent_instances i where id = ? and not {IS_OPEN} "
     f"and not exists (select 1 from agent_spans where agent_instance_id = i.id and {IS_OPEN})"
@@ -95,7 +98,7 @@ class Upkeep:
                     waiting(lambda step=step: connection.execute(step).fetchall(), self._path, wait_s)  # type: ignore[misc]
                     if _pragma(connection, "freelist_count") >= before:
                         break
-                connection.execute("pragma wal_checkpoint(truncate)").fetchall()  # does what readers let it do
+                _empty_log(connection, wait_s)
         except sqlite3.Error as error:
             raise storage_error(error, self._path) from error
         self._compact_index()
@@ -124,6 +127,17 @@ def _remove(connection: sqlite3.Connection, run: str) -> int:
     remove_contents(connection, run)
     connection.execute("delete from agent_instances where id = ?", (run,))
     return count
+
+
+def _empty_log(connection: sqlite3.Connection, wait_s: float) -> None:
+    """Move the log, which has what was removed, into the file, and empty it. Waits for readers and writers of others.
+
+    After `wait_s` seconds, the log stays as it is: the next program that comes to its end writes over it.
+    """
+    slept = 0.0
+    while connection.execute("pragma wal_checkpoint(truncate)").fetchone()[0] and slept < wait_s:
+        time.sleep(PAUSE_S)
+        slept += PAUSE_S
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
