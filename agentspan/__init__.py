@@ -46,8 +46,8 @@ if TYPE_CHECKING:
         ValidationErrors,
     )
     from agentspan.otel.instruments.instrument import Instrumented, instrument, uninstrument
-    from agentspan.recording.capture.cards import card_numbers
     from agentspan.recording.capture.limits import Limits
+    from agentspan.recording.capture.redaction import card_numbers
     from agentspan.recording.default import (
         configure,
         current_run,
@@ -135,7 +135,7 @@ _MODULES = {
         "Page",
     ),
     "otel.instruments.instrument": ("Instrumented", "instrument", "uninstrument"),
-    "recording.capture.cards": ("card_numbers",),
+    "recording.capture.redaction": ("card_numbers",),
     "recording.capture.limits": ("Limits",),
     "recording.default": (
         "configure",

@@ -11,10 +11,10 @@ from agentspan.api.checks import MAX_PFIDS, timestamp
 from agentspan.api.checks import count as count_of
 from agentspan.api.context import Context
 from agentspan.errors import InvalidValue
-from agentspan.recovery.opening import open_storage
-from agentspan.storage.configured import chosen
+from agentspan.journal.opening import open_storage
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.storage.registry import chosen
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:

@@ -35,9 +35,8 @@ from agentspan.storage.postgres import statements
 from agentspan.storage.postgres.single_statements import moving
 from agentspan.storage.postgres.values import register
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import SpansOf
+from agentspan.storage.questions import RunFilter, SpansOf
 from agentspan.storage.registry import open_direct
-from agentspan.storage.run_filter import RunFilter
 
 BATCH = 500
 FINISHES = 10

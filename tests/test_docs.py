@@ -16,7 +16,8 @@ import pytest
 
 import agentspan
 from agentspan import errors, testing
-from agentspan.analysis import search, tree_folding
+from agentspan.analysis import search
+from agentspan.analysis import tree as analysis_tree
 from agentspan.analysis.search import Hit, Hits
 from agentspan.api import bulk, checks, schema_versions
 from agentspan.api.facade import AgentInstances, Agents, AgentSchemaVersions, AgentSpans, AgentVersions
@@ -26,7 +27,7 @@ from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Pruned
 from agentspan.recording.capture import capture, limits, plain
-from agentspan.recording.sinks import backlog
+from agentspan.recording.sinks import commit
 from agentspan.schemas import conformance, meaning, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage import tokenizing
@@ -299,7 +300,7 @@ LIMITS = [
     (tokenizing, "MAX_TERMS", "words of a search"),
     (tokenizing, "MAX_TERM", "words of a search"),
     (search, "SNIPPET", "a snippet"),
-    (tree_folding, "FOLD_FROM", "siblings that"),
+    (analysis_tree, "FOLD_FROM", "siblings that"),
     (tree, "PAYLOAD_LINES", "lines of a payload"),
     (prune, "BATCH_SPANS", "spans removed"),
     (capture, "MAX_FRAMES", "stack trace"),
@@ -320,7 +321,7 @@ LIMITS = [
     (plain, "MAX_NAME", "the name of a member"),
     (plain, "MAX_REPR", "`repr` of an object"),
     (STANDARD, "checkpoint_commits", "commits between two checkpoints"),
-    (backlog, "BATCH", "writing what waits"),
+    (commit, "BATCH", "writing what waits"),
     (testing_run, "MAX_LINES", "lines that an assertion"),
     (STANDARD, "backlog_units", "transitions that wait"),
     (STANDARD, "backlog_characters", "transitions that wait"),

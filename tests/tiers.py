@@ -21,7 +21,7 @@ TIERS = ("quick", "full", "nightly")
 ENVIRONMENT = "AGENTSPAN_TEST_TIER"
 """The tier of the run: for modules of tests while they are imported, and for the programs that they start."""
 FOLDERS = (
-    "leaves", "schemas", "api", "storage", "journal", "recovery", "recording", "maintenance",
+    "leaves", "schemas", "api", "storage", "journal", "recording", "maintenance",
     "analysis", "otel", "testing", "cli", "serve", "viewer", "project", "processes", "browser",
 )  # fmt: skip
 """In the order of the layers: a quick run names the lowest fault first. A longer run begins at the other end, with the

@@ -8,8 +8,7 @@ from agentspan.analysis.outcomes import check_kind, parse
 from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import LatestScores, Query
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import LatestScores, Query, RunFilter
 from agentspan.storage.scanning import scan
 
 AT = "@"

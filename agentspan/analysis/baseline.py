@@ -1,23 +1,252 @@
-"""The steps of other runs at the place where two runs part: whether the difference is noise, or seldom.
+"""The steps of other runs at the place where two runs part: aligns siblings, and tells a rare difference from noise.
 
 A run of the baseline reaches the place if its steps before are the same, whatever the words.
 """
 
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.sibling_alignment import in_groups
-from agentspan.analysis.step_keys import Step, StepKeys, tools_of
+from agentspan.analysis.step_keys import Step, StepKeys, match, tools_of
 from agentspan.analysis.tree import Node, build
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
+
+
+class Pair(NamedTuple):
+    """A step of A and one of B, or only one of them.
+
+    Attributes:
+        a, b: places in the alignment's `a` and `b`.
+        next_a, next_b: the places that both runs have reached; the number of steps at the end of the level.
+        moved: both are at different places.
+    """
+
+    a: int | None
+    b: int | None
+    next_a: int
+    next_b: int
+    moved: bool = False
+
+
+class Alignment(NamedTuple):
+    """The steps of one level, aligned.
+
+    Each step of A and of B is in one pair. Those of B, without the moved ones, are in B's order, and so are A's.
+
+    Attributes:
+        a, b: the steps, in the order in which they are aligned.
+        pairs: places in `a` and `b`, in the order of the runs.
+        is_shortest: see sequences.Matches.
+    """
+
+    a: Sequence[Step]
+    b: Sequence[Step]
+    pairs: list[Pair]
+    is_shortest: bool
+
+
+def collapse(steps: Sequence[Step]) -> list[Step]:
+    """Put attempts together: equal steps in a row of which all but the last failed."""
+    found: list[Step] = []
+    for step in steps:
+        before = found[-1] if found else None
+        if before is not None and before.span.status == "failed" and before.key.exact == step.key.exact:
+            found[-1] = step._replace(attempts=before.attempts + 1)
+        else:
+            found.append(step)
+    return found
+
+
+def align(a: Sequence[Step], b: Sequence[Step], *, worded: bool = False) -> Alignment:
+    """Align the steps of one level of A and B, which are in order of start.
+
+    Args:
+        worded: whether earlier steps differ, so that prompts which repeat them differ too.
+    """
+    a, groups_a = _in_groups(collapse(a))
+    b, groups_b = _in_groups(collapse(b))
+    matching = _Matching(a, b)
+    matching.same_start(worded)
+    matching.anchors()
+    moved = matching.moves()
+    matching.within_gaps(lambda step: step.key.course)
+    matching.within_gaps(lambda step: step.key.sort)
+    in_order = [(x, y) for x, y in enumerate(matching.b_of) if y is not None]
+    concurrent = {pair for pair in moved if _is_concurrent(pair, in_order, groups_a, groups_b)}
+    return Alignment(a, b, _merged(len(a), len(b), in_order, moved, concurrent), matching.is_shortest)
+
+
+def in_groups(steps: Sequence[Step]) -> list[Step]:
+    """Return the steps of one level as they are aligned: attempts put together, groups that ran at once sorted."""
+    return _in_groups(collapse(steps))[0]
+
+
+def _in_groups(steps: list[Step]) -> tuple[list[Step], list[tuple[int, int]]]:
+    """Sort the steps of each group that ran at the same time, and return for each place the range of its group."""
+    ordered: list[Step] = []
+    ranges: list[tuple[int, int]] = []
+    start, latest = 0, ""
+    for place in range(len(steps) + 1):
+        span = steps[place].span if place < len(steps) else None
+        if span is not None and place > start and span.started_at is not None and span.started_at < latest:
+            latest = max(latest, span.finished_at or "")
+            continue
+        group = steps[start:place]
+        ordered += sorted(group, key=_in_group) if len(group) > 1 else group
+        ranges += [(start, place)] * len(group)
+        start, latest = place, (span.finished_at or "") if span is not None else ""
+    return ordered, ranges
+
+
+def _in_group(step: Step) -> tuple[str, str, bytes]:
+    type_, label, arguments = step.key.exact
+    return (type_, label or "", arguments)
+
+
+class _Matching:
+    """The steps of A and B that were matched so far, in order. `b_of` has for each step of A its step of B."""
+
+    def __init__(self, a: Sequence[Step], b: Sequence[Step]) -> None:
+        self.a, self.b = a, b
+        self.b_of: list[int | None] = [None] * len(a)
+        self.is_shortest = True
+        self._taken: set[int] = set()
+        self._moved: tuple[set[int], set[int]] = (set(), set())
+        self._in_a, self._in_b = (Counter(step.key.exact for step in steps) for steps in (a, b))
+
+    def same_start(self, worded: bool) -> None:
+        """Match from the start on while the course is the same, whatever the words."""
+        for place, (one, other) in enumerate(zip(self.a, self.b, strict=False)):
+            same = one.key.exact == other.key.exact
+            if one.key.course != other.key.course or not (same or self._only_words(one, other, worded)):
+                return
+            worded = worded or not same or one.result != other.result
+            self._take(place, place)
+
+    def _only_words(self, one: Step, other: Step, worded: bool) -> bool:
+        if one.type == "message":
+            return True
+        elsewhere = self._is_unique(one.key.exact) or self._is_unique(other.key.exact)
+        return not elsewhere and (worded or not one.says)
+
+    def _is_unique(self, key: Hashable) -> bool:
+        """Return whether both runs have this step, each once."""
+        return self._in_a[key] == self._in_b[key] == 1  # type: ignore[index]
+
+    def anchors(self) -> None:
+        """Match steps with the same arguments. What was said is an anchor only if it was said once in each run."""
+        for start_a, start_b, end_a, end_b in self._gaps():
+            keys_a = [self._anchor(self.a[place], place, "a") for place in range(start_a, end_a)]
+            keys_b = [self._anchor(self.b[place], place, "b") for place in range(start_b, end_b)]
+            self._match(keys_a, keys_b, start_a, start_b)
+
+    def _anchor(self, step: Step, place: int, side: str) -> Hashable:
+        if step.says and not self._is_unique(step.key.exact) and step.type == "message":
+            return (side, place)
+        return step.key.exact
+
+    def within_gaps(self, key: Callable[[Step], Hashable]) -> None:
+        """Match by a looser key what is between two matched steps."""
+        for start_a, start_b, end_a, end_b in self._gaps():
+            in_a, in_b = range(start_a, end_a), range(start_b, end_b)
+            keys_a = [("a", x) if x in self._moved[0] else key(self.a[x]) for x in in_a]
+            keys_b = [("b", y) if y in self._moved[1] else key(self.b[y]) for y in in_b]
+            self._match(keys_a, keys_b, start_a, start_b)
+
+    def _match(self, keys_a: list[Hashable], keys_b: list[Hashable], start_a: int, start_b: int) -> None:
+        found = match(keys_a, keys_b)
+        self.is_shortest = self.is_shortest and found.is_shortest
+        for x, y in found.pairs:
+            self._take(start_a + x, start_b + y)
+
+    def _take(self, x: int, y: int) -> None:
+        self.b_of[x] = y
+        self._taken.add(y)
+
+    def _gaps(self) -> list[tuple[int, int, int, int]]:
+        """Return the places between matched steps where both sides have steps: starts in A and B, ends in A and B."""
+        gaps, last_a, last_b = [], 0, 0
+        for x, y in [*((x, y) for x, y in enumerate(self.b_of) if y is not None), (len(self.a), len(self.b))]:
+            if x > last_a and y > last_b:
+                gaps.append((last_a, last_b, x, y))
+            last_a, last_b = x + 1, y + 1
+        return gaps
+
+    def moves(self) -> list[tuple[int, int]]:
+        """Return the steps that both runs have at different places. What people say is not looked for elsewhere."""
+        left: dict[Hashable, list[int]] = defaultdict(list)
+        for y, step in enumerate(self.b):
+            if y not in self._taken and step.type != "message":
+                left[step.key.exact].append(y)
+        found = []
+        for x, step in enumerate(self.a):
+            places = left.get(step.key.exact)
+            if self.b_of[x] is None and places:
+                found.append((x, places.pop(0)))
+        self._moved = ({x for x, _ in found}, {y for _, y in found})
+        return found
+
+
+def _is_concurrent(
+    pair: tuple[int, int],
+    in_order: Sequence[tuple[int, int]],
+    groups_a: Sequence[tuple[int, int]],
+    groups_b: Sequence[tuple[int, int]],
+) -> bool:
+    """Return whether a moved step only changed places with steps that ran at the same time, in A or in B."""
+    x, y = pair
+    for of_this, (start, end), place in ((1, groups_a[x], y), (0, groups_b[y], x)):
+        at = bisect_left(in_order, place, key=lambda both: both[of_this])
+        other = 1 - of_this
+        before = in_order[at - 1][other] if at else -1
+        after = in_order[at][other] if at < len(in_order) else len(groups_a if other == 0 else groups_b)
+        if end - start > 1 and before < end and after >= start:
+            return True
+    return False
+
+
+def _merged(
+    number_a: int,
+    number_b: int,
+    in_order: Sequence[tuple[int, int]],
+    moved: Sequence[tuple[int, int]],
+    concurrent: set[tuple[int, int]],
+) -> list[Pair]:
+    """Return all pairs in the order of the runs; a moved step where it comes first."""
+    moved_a, moved_b = dict(moved), {y: x for x, y in moved}
+    pairs: list[Pair] = []
+    done: set[int] = set()
+    last_a = last_b = 0
+    for x, y in [*in_order, (number_a, number_b)]:
+        for place in range(last_a, x):
+            if place not in done:
+                other = moved_a.get(place)
+                done.add(place)
+                pairs.append(Pair(place, other, place, last_b, _is_moved(place, other, concurrent)))
+        for place in range(last_b, y):
+            source = moved_b.get(place)
+            if source is None or source not in done:
+                pairs.append(Pair(source, place, x, place, _is_moved(source, place, concurrent)))
+                if source is not None:
+                    done.add(source)
+        if x < number_a:
+            pairs.append(Pair(x, y, x, y))
+        last_a, last_b = x + 1, y + 1
+    return pairs
+
+
+def _is_moved(x: int | None, y: int | None, concurrent: set[tuple[int, int]]) -> bool:
+    return x is not None and y is not None and (x, y) not in concurrent
+
 
 MAX_RUNS = 500
 """Runs of a baseline that are read, the latest ones: all of their spans are."""

@@ -1,28 +1,151 @@
-"""A check of runs for CI: budgets and calls of every run, and whether fewer pass than in a baseline.
+"""A check of runs for CI, and its configuration: budgets and calls of every run, and a baseline to compare with.
 
 A budget and a call are facts: a run that breaks one fails the check. A share of passed runs is a sample: the check
 fails where it dropped by more than chance, and is inconclusive where so few runs could not have shown the drop that
 the configuration wants to be told of.
 """
 
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from statistics import mean
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from agentspan.analysis.agent_names import some
 from agentspan.analysis.blindness import ALPHA, MOST_TIMES, Blindness
-from agentspan.analysis.check_config import BUDGETS, Config
 from agentspan.analysis.drift import PASSED, blindness, differences, outcomes_of, task_pairs, task_values
-from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
+from agentspan.analysis.drift_metrics import TOOL_TYPES, Gathered, Measure, Metric, RunFacts
 from agentspan.analysis.drift_text import missed_drop
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
-from agentspan.analysis.tool_mix import TOOL_TYPES
+from agentspan.errors import InvalidValue
 from agentspan.figures import cost_text, duration_text, p_text, share_text
 from agentspan.schemas.aggregates import AGGREGATES, built_in_part
 from agentspan.schemas.span_types import fallback
 from agentspan.storage.answers import Stat
+
+BUDGETS: Mapping[str, Measure] = {
+    "cost_usd": "cost_usd",
+    "tokens": "tokens",
+    "steps": "spans",
+    "duration_s": "duration_ms",
+    "error_rate": "failure_rate",
+}
+DROP = 0.25
+PYPROJECT = "pyproject.toml"
+SETTINGS = frozenset({"outcome", "check"})
+"""The keys of [tool.agentspan]."""
+KEYS: Mapping[str, frozenset[str] | None] = {
+    "outcome": None,
+    "budget": frozenset(BUDGETS),
+    "calls": frozenset({"required", "forbidden"}),
+    "baseline": frozenset({"filter", "file", "drop"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The budgets, calls and baseline that runs are checked by.
+
+    Attributes:
+        budget: name → the most that each run may use.
+        required, forbidden: labels (else types) that each run must call, or must not.
+        outcome: a rule by which a run passed, or `status`; None for the project's.
+        baseline, baseline_file: the runs to compare with: a filter, in this file; in the checked one when None.
+        drop: the drop of the share of passed runs, from 0 to 1, that the check must be able to show.
+    """
+
+    budget: Mapping[str, float]
+    required: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+    outcome: str | None = None
+    baseline: str | None = None
+    baseline_file: str | None = None
+    drop: float = DROP
+
+
+def load(path: Path) -> Config:
+    """Read the configuration of a file.
+
+    Raises:
+        InvalidValue: it does not exist, cannot be read, is not TOML, or has nothing to check; or has a key that is
+            unknown, or a value of the wrong type.
+    """
+    document: Any
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidValue("config", f"{path} does not exist") from None
+    except OSError as error:
+        raise InvalidValue("config", f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidValue("config", f"{path} is not TOML: {error}") from None
+    if path.name == PYPROJECT:
+        for name in ("tool", "agentspan", "check"):
+            document = document.get(name) if isinstance(document, dict) else None
+            if name == "agentspan" and isinstance(document, dict):
+                check_settings(document)
+        if not isinstance(document, dict):
+            raise InvalidValue("config", f"{path} has no [tool.agentspan.check]; --config names another file")
+    elif "tool" in document:
+        raise InvalidValue("config", f"in {path} write [budget]; [tool.agentspan.check.budget] is for {PYPROJECT}")
+    config = config_of(document)
+    if config == Config({}, outcome=config.outcome):
+        raise InvalidValue("config", f"{path} has nothing to check: write [budget], [calls] or [baseline]")
+    return config
+
+
+def config_of(document: Mapping[str, Any]) -> Config:
+    """Return the configuration that a TOML document describes.
+
+    Raises:
+        InvalidValue: see load.
+    """
+    for key, value in document.items():
+        _known(key, KEYS, "a key of the configuration")
+        inner = KEYS[key]
+        if inner is not None:
+            if not isinstance(value, dict):
+                raise InvalidValue("config", f"[{key}] must be a table")
+            for name in value:
+                _known(name, inner, f"a key of [{key}]")
+    budget, calls, baseline = (document.get(name, {}) for name in ("budget", "calls", "baseline"))
+    for name, limit in budget.items():
+        if not isinstance(limit, (int, float)) or isinstance(limit, bool) or not limit >= 0:
+            raise InvalidValue("config", f"budget {name} must be a number from 0 on")
+        if name in ("steps", "tokens") and limit % 1:
+            raise InvalidValue("config", f"budget {name} must be a whole number")
+        if name == "error_rate" and limit > 1:
+            raise InvalidValue("config", "budget error_rate must be a share from 0 to 1")
+    for name, labels in calls.items():
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise InvalidValue("config", f"calls {name} must be a list of names")
+    drop = baseline.get("drop", DROP)
+    if not isinstance(drop, (int, float)) or isinstance(drop, bool) or not 0 < drop <= 1:
+        raise InvalidValue("config", "baseline drop must be a share above 0, at most 1")
+    if "baseline" in document and not {"filter", "file"} & baseline.keys():
+        raise InvalidValue("config", "[baseline] must name a filter or a file")
+    texts = (document.get("outcome"), baseline.get("filter"), baseline.get("file"))
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise InvalidValue("config", "outcome, filter and file must be texts")
+    return Config(budget, tuple(calls.get("required", ())), tuple(calls.get("forbidden", ())), *texts, float(drop))
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse keys of [tool.agentspan] that are unknown.
+
+    Raises:
+        InvalidValue: there is one.
+    """
+    for name in settings:
+        _known(name, SETTINGS, "a key of [tool.agentspan]")
+
+
+def _known(name: str, names: Any, what: str) -> None:
+    if name not in names:
+        raise InvalidValue("config", f"{name!r} is not {what}; there are {', '.join(sorted(names))}")
+
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 ROUNDS = 5000

@@ -11,9 +11,8 @@ from itertools import islice
 from typing import Any, Literal
 
 from agentspan import jsontext
-from agentspan.analysis.baseline import Against, against, place_of
+from agentspan.analysis.baseline import Against, Alignment, Pair, against, align, place_of
 from agentspan.analysis.filter_words import parse
-from agentspan.analysis.sibling_alignment import Alignment, Pair, align
 from agentspan.analysis.step_keys import Step, StepKeys, cleaned
 from agentspan.analysis.tree import Node, build, every, sums, title_of
 from agentspan.analysis.wording import MAX_FIELDS, FieldChange, field_changes

@@ -20,39 +20,38 @@ from agentspan.analysis.drift_metrics import (
     Measure,
     Metric,
     RunFacts,
+    ToolMix,
     as_measured,
     gather,
     metrics_of,
+    tool_mix,
     value_of,
     values_of,
 )
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
-from agentspan.analysis.ratio_tests import (
+from agentspan.analysis.runs import find_runs
+from agentspan.analysis.statistics import (
     MORE_ROUNDS,
     MOST_PERMUTED,
+    Interval,
     Ratio,
+    benjamini_hochberg,
+    exact_interval,
+    fisher_p,
     normal_p,
+    paired_permutation_p,
     permutation_ps,
     sign_ps,
     two_sided,
     variance_of,
-)
-from agentspan.analysis.runs import find_runs
-from agentspan.analysis.statistics import (
-    Interval,
-    benjamini_hochberg,
-    exact_interval,
-    fisher_p,
-    paired_permutation_p,
     wilson,
 )
 from agentspan.analysis.stats import stats
-from agentspan.analysis.tool_mix import ToolMix, tool_mix
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.answers import Progress
 from agentspan.storage.protocol import Storage
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import RunFilter
 
 FAMILY_FDR = 0.005
 """The false discovery rate of the other metrics where the outcome does not differ. Fisher's test of the outcome, which

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from agentspan.analysis.statistics import benjamini_hochberg
-from agentspan.analysis.stratified import Strata, Table
+from agentspan.analysis.statistics import Strata, Table, benjamini_hochberg
 from agentspan.storage.answers import RunBrief
 
 COMPARED_RUNS = 2000

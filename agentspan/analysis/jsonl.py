@@ -17,8 +17,8 @@ from agentspan.model.columns import json_columns
 from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row, ScoreRow, TagRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Violations
+from agentspan.storage.row_by_row import history
 from agentspan.storage.scanning import scan
-from agentspan.storage.scores import history
 
 BATCH = 500
 """Spans in memory at a time. Their violations are read together."""

@@ -12,8 +12,7 @@ from agentspan.model.columns import columns_of
 from agentspan.model.rows import TYPE_OF, AgentInstanceRow, ResourceType, Row
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Tags
-from agentspan.storage.row_by_row import names_of
-from agentspan.storage.scores import history
+from agentspan.storage.row_by_row import history, names_of
 
 BATCH = 1000
 """Rows of a row group, and runs that are read together."""

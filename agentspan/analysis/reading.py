@@ -23,20 +23,17 @@ from agentspan.analysis.outcomes import rule_of
 from agentspan.analysis.runs import find_runs, ids_of
 from agentspan.analysis.search import Hits, located, search
 from agentspan.analysis.stats import StatsByVersion, stats, stats_by_version
-from agentspan.analysis.why import Why, why
-from agentspan.analysis.why_run import RunWhy, why_run
+from agentspan.analysis.why import RunWhy, Why, why, why_run
 from agentspan.errors import AgentspanError, InvalidValue
+from agentspan.journal.opening import open_storage
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.scores import MARK, NOTE
-from agentspan.recovery.opening import open_storage
 from agentspan.storage.answers import Progress, RunList, RunSummary, Stat
-from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import SpansOf
-from agentspan.storage.row_by_row import summaries_of, totals_of
-from agentspan.storage.run_filter import RunFilter, RunSort
-from agentspan.storage.scores import said_of
+from agentspan.storage.questions import RunFilter, RunSort, SpansOf
+from agentspan.storage.registry import chosen
+from agentspan.storage.row_by_row import said_of, summaries_of, totals_of
 
 Engine = Literal["pandas", "polars"]
 ENGINES: tuple[Engine, ...] = ("pandas", "polars")

@@ -15,10 +15,26 @@ from agentspan.model.scores import MARK
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.answers import Progress, RunBrief, RunList, RunSummary
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import BriefsWhere, Counts, LatestScores, Query, RunsWhere
+from agentspan.storage.questions import BriefsWhere, Counts, LatestScores, Query, RunFilter, RunSort, RunsWhere
 from agentspan.storage.row_by_row import matches, names_of
-from agentspan.storage.run_filter import RunFilter, RunSort
 from agentspan.text import one_line
+
+
+def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
+    """Return a sentence about a late end; None where the end was not late, or there was no close."""
+    if not row.ended_late:
+        return None
+    what = "the termination" if row.closed_by == "terminated" else "doctor closed it"
+    return f"its own end came after {what}"
+
+
+def closed_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
+    """Return by what a row was closed, and that its own end came after that; None if it was not closed."""
+    if row.closed_by is None:
+        return None
+    late = late_text(row)
+    return row.closed_by if late is None else f"{row.closed_by}; {late}"
+
 
 ANY_MARK = "*"
 

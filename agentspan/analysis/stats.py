@@ -11,8 +11,7 @@ from agentspan.analysis.runs import run_briefs
 from agentspan.storage import row_by_row
 from agentspan.storage.answers import Progress, Stat
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import SpanStats
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import RunFilter, SpanStats
 
 
 def stats(

@@ -1,4 +1,4 @@
-"""Differences of values and texts: which members of two payloads differ, and which words of them."""
+"""Differences of values and texts: which members of two payloads differ, and which words of them; a score as a line."""
 
 import json
 import re
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agentspan import jsontext
-from agentspan.analysis.sequences import match
+from agentspan.analysis.step_keys import match
+from agentspan.model.rows import ScoreRow
 
 MAX_FIELDS = 20
 """Members that are listed of one difference, at most."""
@@ -126,3 +127,12 @@ def _flushed(waiting: dict[str, str]) -> Iterator[Words]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def score_text(score: ScoreRow) -> str:
+    """Return a line such as `reward 0.5 half: booked twice (by model judge-2)`."""
+    value = None if score.value is None else f"{score.value:.6g}"
+    judged = " ".join(part for part in (score.name, value, score.label) if part is not None)
+    why = "" if score.explanation is None else f": {score.explanation}"
+    by = " ".join(part for part in (score.source, score.identifier) if part is not None)
+    return f"{judged}{why} (by {by})"

@@ -24,13 +24,13 @@ from agentspan.api.operation import (
 )
 from agentspan.api.resources import Agent, AgentVersion
 from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound, RequiredValue
-from agentspan.model import agents
+from agentspan.model import registration
 from agentspan.model.changes import Applied, Change, Put, Remove, Unit
 from agentspan.model.rows import AgentRow, AgentVersionRow, ResourceType, Value
 from agentspan.model.status import AGENT_STATUSES
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import check_unused, unique
 from agentspan.storage.questions import Query
+from agentspan.storage.row_by_row import check_unused, unique
 
 OWNERS = ("owner_person_id", "team_id", "risk_profile_id")
 
@@ -134,7 +134,7 @@ class UpdateAgent(AgentForUpdate, ChangeRow):
     def decide(self, ctx: Context, row: AgentRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
         """Change an agent."""
         values = {name: _admitted(ctx, text) for name, text in sent.items() if name != "agent_id"}
-        return [agents.updated(row, values, now)]
+        return [registration.updated(row, values, now)]
 
 
 class Keyed(ChangeRow):
@@ -156,7 +156,7 @@ class RetireAgent(Keyed):
 
     def decide(self, ctx: Context, row: AgentRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
         """Retire an agent."""
-        return [agents.retire(row, now)]
+        return [registration.retire(row, now)]
 
 
 class ReinstateAgent(Keyed):
@@ -170,7 +170,7 @@ class ReinstateAgent(Keyed):
     def decide(self, ctx: Context, row: AgentRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
         """Undo a retirement."""
         counts = instance_counts(ctx.storage, row.id)
-        return [agents.reinstate(row, was_used=counts["total"] > counts["pending"], now=now)]
+        return [registration.reinstate(row, was_used=counts["total"] > counts["pending"], now=now)]
 
 
 class DeleteAgent(Operation):

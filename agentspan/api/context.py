@@ -12,6 +12,7 @@ from agentspan.errors import (
     NotFound,
     NotPermitted,
 )
+from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model import schema_versions, sensitive
 from agentspan.model.changes import Applied, Key, KeyTaken, Outcome, Refused, Replayed, Unit, Violation
 from agentspan.model.refusals import refuse_violations
@@ -26,12 +27,11 @@ from agentspan.model.rows import (
 )
 from agentspan.model.schema_versions import SpanTypeSchema
 from agentspan.model.status import PURPOSES
-from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find
+from agentspan.storage.row_by_row import expect
 
 R = TypeVar("R", bound=Row)
 

@@ -24,7 +24,7 @@ from agentspan.api.resources import (
     pagination,
     registered,
 )
-from agentspan.journal import own_journals
+from agentspan.journal import spool
 from agentspan.model.changes import Violation
 from agentspan.model.rows import AgentSchemaVersionRow, Row
 from agentspan.model.scores import Source
@@ -282,7 +282,7 @@ class AgentInstances(ResourceOperations[AgentInstance]):
             InvalidAction: the instance is not active; nothing is touched.
         """
         done = runs.TerminateInstance(locals()).run(self._ctx)
-        own_journals.terminated(done.row.id, reason)
+        spool.terminated(done.row.id, reason)
         return self._resource(done.row)
 
     def record_quality(

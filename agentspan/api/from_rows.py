@@ -19,8 +19,8 @@ from agentspan.api.resources import (
     Score,
     SpanCounts,
 )
-from agentspan.model.agents import available_actions
 from agentspan.model.columns import values_of
+from agentspan.model.registration import available_actions
 from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
@@ -37,8 +37,8 @@ from agentspan.model.status import INSTANCE_STATUSES, OPEN, Purpose
 from agentspan.storage.answers import span_counts
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, SpanSums
+from agentspan.storage.row_by_row import said_of
 from agentspan.storage.scanning import count
-from agentspan.storage.scores import said_of
 
 NO_MODEL = "unknown"
 """The name under which CostBreakdown counts the cost of spans that have no label."""

@@ -30,6 +30,7 @@ from agentspan.api.resources import AgentInstance
 from agentspan.api.schema_versions import SchemaVersion
 from agentspan.api.spans import Start
 from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.journal.stored_span_types import Closer
 from agentspan.model import instances, registration, scores
 from agentspan.model.changes import Change, Move, Put, Remove, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
@@ -44,12 +45,11 @@ from agentspan.model.rows import (
 from agentspan.model.schema_versions import UNNAMED
 from agentspan.model.scores import scored
 from agentspan.model.status import INSTANCE_STATUSES, PURPOSES, FinishStatus, Purpose
-from agentspan.recovery.closing_spans import Closer
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.questions import Query
+from agentspan.storage.row_by_row import check_unused, expect, references, unique
 from agentspan.storage.scanning import each_span_of, scan
 from agentspan.text import one_line
 

@@ -33,7 +33,7 @@ def recover(path: Path) -> None:
     """Recover large journals beside a file, with a progress bar on a terminal. Opening the file recovers small ones."""
     if not is_possible() or not path.exists() or not sys.stderr.isatty() or _size_of(folder_of(path)) < LARGE:
         return
-    from agentspan.recovery.adopting import Adoption
+    from agentspan.journal.adopting import Adoption
     from agentspan.storage.sqlite import SQLiteStorage
 
     with closing(SQLiteStorage(path)) as storage:

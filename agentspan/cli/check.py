@@ -13,8 +13,7 @@ from xml.etree import ElementTree
 import click
 
 from agentspan.analysis.agent_names import names_of, resolved, versions_of
-from agentspan.analysis.check import Check, check
-from agentspan.analysis.check_config import Config, load
+from agentspan.analysis.check import Check, Config, check, load
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import missed_by_status
 from agentspan.analysis.drift_metrics import gather
@@ -30,7 +29,7 @@ from agentspan.database import Database, open
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.answers import Stat
 from agentspan.storage.protocol import Storage
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import RunFilter
 from agentspan.text import one_line, printable
 
 NAMED = 5

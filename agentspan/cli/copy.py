@@ -4,7 +4,7 @@ import signal
 
 import click
 
-from agentspan.analysis import time_expressions
+from agentspan.analysis import filter_words
 from agentspan.cli.app import recover
 from agentspan.cli.output import Failed, bar, document, noun, safe, zone
 from agentspan.database import open
@@ -15,7 +15,7 @@ from agentspan.storage.registry import location_of
 def command(src: str, dst: str, *, since: str | None, follow: bool, as_json: bool) -> None:
     """Copy, and print how many rows are new. Exit code 1 if rows are left out."""
     source, target = location_of(src), location_of(dst)
-    at = None if since is None else time_expressions.parse(since, zone=zone())
+    at = None if since is None else filter_words.parse_time(since, zone=zone())
     if source == target:
         raise Failed("DST is SRC itself")
     if source.path is not None and not source.path.exists():

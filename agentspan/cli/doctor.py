@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import time_expressions
+from agentspan.analysis import filter_words
 from agentspan.cli.output import argument, document, fit, noun, safe, status_style, to_copy, width
 from agentspan.database import Database
 from agentspan.maintenance.doctor import Report, RunReport
-from agentspan.maintenance.partition_upkeep import Upkeep
+from agentspan.maintenance.prune import Upkeep
 from agentspan.model.rows import WriterRow
 
 
@@ -18,7 +18,7 @@ def command(
     database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool, idle: str | None = None
 ) -> None:
     """Examine a file and print the report; exit code 1 if the file is damaged."""
-    since = None if idle is None else time_expressions.parse(idle, "idle")
+    since = None if idle is None else filter_words.parse_time(idle, "idle")
     report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts, idle_since=since)
     if as_json:
         document(_plain(report))

@@ -25,10 +25,9 @@ from agentspan.cli.filter_options import filter_in
 from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, SpansOf
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import Find, RunFilter, SpansOf
+from agentspan.storage.row_by_row import expect
 from agentspan.storage.scanning import scan
 
 

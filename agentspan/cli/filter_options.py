@@ -11,7 +11,7 @@ from agentspan.analysis.id_prefixes import NOTHING
 from agentspan.cli.output import utc_option, zone
 from agentspan.model.status import INSTANCE_STATUSES
 from agentspan.storage.protocol import Storage
-from agentspan.storage.run_filter import SORTS, RunFilter
+from agentspan.storage.questions import SORTS, RunFilter
 
 F = TypeVar("F", bound=Callable[..., Any])
 

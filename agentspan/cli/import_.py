@@ -11,7 +11,7 @@ from typing import IO, cast
 
 import click
 
-from agentspan.analysis import dataset_import
+from agentspan.analysis import dataset
 from agentspan.api.context import Context
 from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
@@ -44,11 +44,11 @@ def opened_lines(storage: Storage, source: IO[bytes]) -> Iterator[Callable[[], I
 
     def read() -> Iterable[bytes]:
         plain.seek(0)
-        return dataset_import.export_lines(storage, plain) if is_dataset else plain
+        return dataset.export_lines(storage, plain) if is_dataset else plain
 
     try:
         source.seek(0)
-        is_dataset = dataset_import.is_dataset(plain.readline())
+        is_dataset = dataset.is_dataset(plain.readline())
         yield read
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise Failed("the file is no whole file of gzip; compress it again") from None
@@ -64,7 +64,7 @@ def command_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *
     from agentspan.otel.otlp.decoded import Decoded
     from agentspan.otel.otlp.requests import read_file
     from agentspan.otel.receiving import import_spans
-    from agentspan.recording.capture.sent import SentRedaction
+    from agentspan.recording.capture.plain import SentRedaction
 
     total = Decoded()
     for name, source in sources:

@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from agentspan.analysis.check_config import check_settings
+from agentspan.analysis.check import check_settings
 from agentspan.analysis.outcomes import OutcomeRule, rule_of
 from agentspan.cli.output import Failed
 from agentspan.errors import InvalidValue

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import time_expressions
+from agentspan.analysis import filter_words
 from agentspan.analysis.runs import ids_that_match
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.output import document, noun, zone
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import RunFilter
 
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
 
@@ -31,7 +31,7 @@ def command(
     storage = database.storage
     filter = filter_in(storage, given)
     done = database.prune(
-        older_than=None if older_than is None else time_expressions.parse(older_than, "older_than", zone=zone()),
+        older_than=None if older_than is None else filter_words.parse_time(older_than, "older_than", zone=zone()),
         max_bytes=None if max_size is None else size(max_size),
         keep_failed=keep_failed,
         dry_run=dry_run,

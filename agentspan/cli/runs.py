@@ -7,7 +7,7 @@ import click
 
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.runs import failure_reason, find_runs
-from agentspan.analysis.score_text import score_text
+from agentspan.analysis.wording import score_text
 from agentspan.api import from_rows
 from agentspan.cli.filter_options import asked_for, filter_in, no_run
 from agentspan.cli.output import (
@@ -27,15 +27,13 @@ from agentspan.cli.output import (
 )
 from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text
+from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.status import OPEN
-from agentspan.recovery.writers import Lives
 from agentspan.storage.answers import RunList, RunSummary
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Account, Counts
-from agentspan.storage.row_by_row import Name, tokens_of
-from agentspan.storage.run_filter import RunSort
-from agentspan.storage.scores import said_of
+from agentspan.storage.questions import Account, Counts, RunSort
+from agentspan.storage.row_by_row import Name, said_of, tokens_of
 
 DATED = 76
 """From so many columns on, runs are shown with when they began."""

@@ -25,8 +25,8 @@ from agentspan.cli.output import (
 )
 from agentspan.cli.runs import name_of
 from agentspan.database import Database
+from agentspan.storage.questions import RunFilter
 from agentspan.storage.row_by_row import Name
-from agentspan.storage.run_filter import RunFilter
 
 ZONED = 72
 """From so many columns on, times have the name of their zone."""

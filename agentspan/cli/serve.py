@@ -13,7 +13,7 @@ import click
 
 from agentspan.cli.output import Failed, safe
 from agentspan.interrupts import Thread
-from agentspan.recording.capture.cards import card_numbers
+from agentspan.recording.capture.redaction import card_numbers
 from agentspan.storage.location import Location
 
 END_S = 2
@@ -47,9 +47,9 @@ def command(
     try:
         import uvicorn
 
-        from agentspan.serve.access_token import check
         from agentspan.serve.app import create_app
         from agentspan.serve.connections import limited, limits_of_process, listening
+        from agentspan.serve.logins import check
         from agentspan.serve.middleware import LOOPBACK
     except ImportError:
         raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
-from agentspan.analysis import id_prefixes, tree_folding
+from agentspan.analysis import id_prefixes, tree
 from agentspan.analysis.tree import Node, build, every, numbers, walk
 from agentspan.api import from_rows
 from agentspan.api.from_rows import details_of, score
@@ -12,15 +12,13 @@ from agentspan.cli.output import document, noun, page, to_copy, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import Picture, Timeline
 from agentspan.database import Database
+from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import returned_error
-from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find, NewestScores, Outlines, SpansOf
-from agentspan.storage.row_by_row import names_of
-from agentspan.storage.scores import said_of
+from agentspan.storage.row_by_row import expect, names_of, said_of
 
 AROUND = 5
 """Steps before and after a span that are shown with it."""
@@ -53,10 +51,10 @@ def command(
         shown_spans = [span for span in spans if wanted is None or span.id in wanted]
         _document(database, run, shown_spans, len(spans), step=None if at is None else steps[at.id])
         return
-    shown = roots if wanted is None else tree_folding.keep(roots, lambda node: node.span.id in wanted)
+    shown = roots if wanted is None else tree.keep(roots, lambda node: node.span.id in wanted)
     kept = sum(1 for _ in every(shown))
     if not full and slow is None and at is None:  # each of the slow ones was asked for
-        shown = tree_folding.fold(shown)
+        shown = tree.fold(shown)
     lives = Lives(storage)
     writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
     picture = Picture(
@@ -88,7 +86,7 @@ def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | Non
     """Return the ids of the spans that were asked for; None for all."""
     wanted = None
     if slow is not None:
-        wanted = tree_folding.slowest(roots, slow)
+        wanted = tree.slowest(roots, slow)
     if failed:
         ids = {node.span.id for node in every(roots) if node.span.status == "failed" or returned_error(node.span)}
         wanted = ids if wanted is None else wanted & ids

@@ -7,8 +7,8 @@ import click
 
 from agentspan import jsontext
 from agentspan.analysis import id_prefixes
-from agentspan.analysis.late_ends import closed_text
-from agentspan.analysis.score_text import score_text
+from agentspan.analysis.runs import closed_text
+from agentspan.analysis.wording import score_text
 from agentspan.api import from_rows
 from agentspan.api.from_rows import score
 from agentspan.blobs import described
@@ -18,8 +18,8 @@ from agentspan.database import Database
 from agentspan.figures import cost_text, duration_text
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.meaning import error_of
-from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Account, Find, NewestScores, Violations
+from agentspan.storage.row_by_row import expect
 from agentspan.text import one_line
 
 SCORE_CHARACTERS = 500

@@ -16,7 +16,7 @@ from agentspan.cli.output import bar, columns_of, document, noun, table, width
 from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text, share_text
 from agentspan.storage.answers import BOUNDS_MS, Stat
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import RunFilter
 
 HEADER = ("span type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost")
 SPARED = (5, 6, 8, 3, 7, 4)

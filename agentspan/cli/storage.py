@@ -4,7 +4,7 @@ from typing import cast
 
 import click
 
-from agentspan.analysis import time_expressions
+from agentspan.analysis import filter_words
 from agentspan.cli.output import document, noun, safe, table, to_copy, zone
 from agentspan.errors import InvalidValue
 from agentspan.figures import size_text
@@ -25,7 +25,7 @@ def init(
     Args:
         shards: distribute the spans in so many parts; None to leave them as they are.
     """
-    begin = None if since is None else time_expressions.parse(since, "since", zone=zone())
+    begin = None if since is None else filter_words.parse_time(since, "since", zone=zone())
     storage = open_direct(location, wait_s=WAIT_S)
     try:
         made = None

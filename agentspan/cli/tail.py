@@ -5,7 +5,7 @@ import time
 import click
 
 from agentspan import clock, jsontext
-from agentspan.analysis import id_prefixes, time_expressions
+from agentspan.analysis import filter_words, id_prefixes
 from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
 from agentspan.api import from_rows
 from agentspan.cli.output import MARKS, document, fit, local, noun, status_style, style, to_copy, width, zone
@@ -13,14 +13,13 @@ from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
 from agentspan.figures import duration_text
+from agentspan.journal.stored_span_types import StoredSpanTypes
+from agentspan.journal.writers import Lives
 from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.recovery.stored_span_types import StoredSpanTypes
-from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.questions import Account, Counts, Query
-from agentspan.storage.row_by_row import names_of
-from agentspan.storage.scores import said_of
+from agentspan.storage.row_by_row import names_of, said_of
 
 EVERY_S = 0.2
 SHARE = 5
@@ -35,7 +34,7 @@ def command(database: Database, what: str | None, *, one: bool, whole: bool, sin
     """Follow runs from now on until Ctrl-C, or until the end of one."""
     if whole and since is not None:
         raise click.UsageError("--all and --since exclude each other")
-    at = None if since is None else time_expressions.parse(since, zone=zone())
+    at = None if since is None else filter_words.parse_time(since, zone=zone())
     if at is not None:
         tail = _Tail(database, at, context=0, is_quiet=as_json)
     else:

@@ -7,10 +7,9 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from agentspan import clock, jsontext
-from agentspan.analysis.late_ends import late_text
-from agentspan.analysis.score_text import score_text
-from agentspan.analysis.tree import Node, Sums, sums, title_of
-from agentspan.analysis.tree_folding import error_of, error_of_all
+from agentspan.analysis.runs import late_text
+from agentspan.analysis.tree import Node, Sums, error_of, error_of_all, sums, title_of
+from agentspan.analysis.wording import score_text
 from agentspan.blobs import described
 from agentspan.cli.output import (
     COLORS,
@@ -30,7 +29,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import error_text, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
-from agentspan.storage.scores import Said
+from agentspan.storage.row_by_row import Said
 from agentspan.text import cut, one_line
 
 FROM = 70

@@ -14,8 +14,7 @@ from agentspan.analysis.failed_step import FailedStep
 from agentspan.analysis.findings import DECIDABLE, FDR, Finding
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.statistics import Q_MEANS
-from agentspan.analysis.why import Group, Why, why
-from agentspan.analysis.why_run import RunWhy, StillOpen, why_run
+from agentspan.analysis.why import Group, RunWhy, StillOpen, Why, why, why_run
 from agentspan.analysis.wording import FieldChange
 from agentspan.cli.collecting import paused
 from agentspan.cli.filter_options import asked_for, filter_in, no_run, options_of

@@ -16,7 +16,8 @@ from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW
 from agentspan.interrupts import let_through
 from agentspan.journal import records
-from agentspan.journal.events import (
+from agentspan.journal.parts import Elements, Payload
+from agentspan.journal.records import (
     CREATED,
     FINISHED,
     FINISHED_AS,
@@ -30,7 +31,6 @@ from agentspan.journal.events import (
     UPDATED,
     decode_unit,
 )
-from agentspan.journal.parts import Elements, Payload
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Move, Put, PutSpans, Unit, Violation, unit_of
 from agentspan.model.rows import AgentSpanRow, ScoreRow

@@ -1,4 +1,6 @@
-"""The folder of a storage's journal: its path, and whether it may be used. Imports nothing that only Linux has.
+"""The folder of a storage's journal: its path, whether it may be used, and the account that it keeps.
+
+Imports nothing that only Linux has.
 
 The folder of `runs.db` is `runs.db.spool` beside it. The name `runs.db-journal` is SQLite's, which deletes what has it.
 That of a server is a folder of this user's state: `$XDG_STATE_HOME/agentspan/`, and a hash of the location.
@@ -12,8 +14,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from agentspan import files
+from agentspan import files, jsontext
 from agentspan.interrupts import let_through
+from agentspan.model.rows import AccountRow
 from agentspan.storage.location import Location, memory
 
 log = logging.getLogger("agentspan")
@@ -151,3 +154,31 @@ def _file_system(folder: Path) -> str:
     except OSError as raised:  # a sandbox without /proc
         let_through(raised)
     return kind
+
+
+SUFFIX = ".account"
+
+
+def read(folder: Path) -> AccountRow | None:
+    """Return the account that was kept for a journal folder; None if there is none, or it may be another user's."""
+    path = folder.with_name(folder.name + SUFFIX)
+    try:
+        files.check(path, owners(folder))
+        return AccountRow(*jsontext.decode(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as raised:
+        let_through(raised)
+        return None
+
+
+def write(folder: Path, account: AccountRow) -> None:
+    """Keep an account. That it cannot be kept is no fault: it is read again."""
+    path = folder.with_name(folder.name + SUFFIX)
+    if read(folder) == account:
+        return
+    try:
+        descriptor, made = files.aside(path)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(jsontext.encode(list(account))[0])
+        os.replace(made, path)
+    except OSError as raised:
+        let_through(raised)

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from agentspan import jsontext
-from agentspan.journal.events import HISTORY, SEPARATOR
+from agentspan.journal.records import HISTORY, SEPARATOR
 from agentspan.jsontext import LIST, LIST_TEXT, TextInParts, joined
 from agentspan.model.sensitive import IN_TEXT
 

@@ -1,15 +1,71 @@
-"""Creates, finds and deletes the segments of a file."""
+"""Creates, finds and deletes the segments of a file; drains the journals of this process."""
 
 import os
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
+from typing import Protocol
 
-from agentspan import files
+from agentspan import files, forks
+from agentspan.forks import page
 from agentspan.interrupts import let_through
 from agentspan.journal.journal_folder import check, make_state_folder, refusal, state_folder, warn
 from agentspan.journal.left_segments import take_over
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for
+
+
+class Journal(Protocol):
+    """A journal that this process appends to."""
+
+    folder: Path
+
+    def drain_now(self) -> None:
+        """Move its records to the storage."""
+        ...
+
+    def types_changed(self) -> None:
+        """Note that a span type was registered."""
+        ...
+
+    def terminated(self, instance_id: str, reason: str) -> None:
+        """Note that a run was terminated. The run may be one of another process."""
+        ...
+
+
+_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def register(journal: Journal) -> None:
+    """Add a journal. From now on it is drained before its file is read."""
+    _journals.add(journal)
+
+
+def forget(journal: Journal) -> None:
+    """Remove a journal: in a forked child it belongs to the parent."""
+    _journals.discard(journal)
+
+
+def drain(folder: Path) -> None:
+    """Drain the journals of this process that are in a folder."""
+    if not page[0]:
+        forks.renew()
+    for journal in forks.members(_journals):
+        if journal.folder == folder:
+            journal.drain_now()
+
+
+def types_changed() -> None:
+    """Notify all journals that a span type was registered: runs that began before do not have it."""
+    for journal in forks.members(_journals):
+        journal.types_changed()
+
+
+def terminated(instance_id: str, reason: str) -> None:
+    """Notify all journals that this process terminated a run."""
+    for journal in forks.members(_journals):
+        journal.terminated(instance_id, reason)
+
 
 _TYPES = ".v1.types"
 _REMOVED = "removed.v1.mark"

@@ -8,16 +8,16 @@ from typing import cast
 from agentspan import clock, jsontext
 from agentspan.api.context import Context, Plan
 from agentspan.errors import DatabaseBusy, NotFound
-from agentspan.maintenance.partition_upkeep import Upkeep, keep_partitions
+from agentspan.journal.stored_span_types import Closer
+from agentspan.journal.writers import DeadWriters, Life, why_unknown
+from agentspan.maintenance.prune import Upkeep, keep_partitions
 from agentspan.model import instances
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.model.status import OPEN
-from agentspan.recovery.closing_spans import Closer
-from agentspan.recovery.writers import DeadWriters, Life, why_unknown
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Damage, Find, Query, SpansOf
+from agentspan.storage.row_by_row import expect
 from agentspan.storage.scanning import scan
 from agentspan.tuning import STANDARD, Tuning
 

@@ -29,8 +29,7 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.scores import SOURCES
-from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
-from agentspan.model.texts import check_text
+from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES, check_text
 from agentspan.schemas.aggregates import stored_aggregate
 from agentspan.text import one_line
 

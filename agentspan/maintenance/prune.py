@@ -1,4 +1,4 @@
-"""Removes old finished runs, and idempotency keys that are too old to be retried."""
+"""Removes old finished runs and old idempotency keys; makes and drops partitions in time."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -7,26 +7,59 @@ from typing import NamedTuple
 
 from agentspan import clock
 from agentspan.api.context import Context
-from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, StorageError
+from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, InvalidValue, NotPermitted, StorageError
 from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.spool import tell_of_removal
+from agentspan.journal.writers import DeadWriters
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
-from agentspan.recovery.writers import DeadWriters
-from agentspan.storage.answers import Dropped, SpanCounts
-from agentspan.storage.protocol import Capabilities
+from agentspan.storage.answers import Dropped, Made, SpanCounts
+from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import (
     Compact,
     Counts,
     DropPartitions,
     FileBytes,
+    MakePartitions,
+    MissingPartitions,
     Query,
     RemoveKeys,
     RemoveRuns,
     UsedBytes,
 )
 from agentspan.storage.scanning import count, pages
+
+
+class Upkeep(NamedTuple):
+    """The outcome of making the partitions that were missing.
+
+    Attributes:
+        made: those that were made.
+        missing: how many are missing, for now and for times to come.
+        problem: what kept them from being made; None if nothing did.
+    """
+
+    made: Made = Made()
+    missing: int = 0
+    problem: AgentspanError | None = None
+
+
+def keep_partitions(storage: Storage, wait_s: float, *, dry_run: bool = False) -> Upkeep:
+    """Make the partitions that are missing, unless others are in the way, or the user may not.
+
+    Args:
+        dry_run: only count them.
+    """
+    if MakePartitions not in storage.capabilities().answers:
+        return Upkeep()
+    if dry_run:
+        return Upkeep(missing=storage.ask(MissingPartitions()))
+    try:
+        return Upkeep(storage.ask(MakePartitions(wait_s=wait_s)))
+    except (DatabaseBusy, DatabaseUnusable, NotPermitted) as error:
+        return Upkeep(missing=storage.ask(MissingPartitions()), problem=error)
+
 
 log = logging.getLogger("agentspan")
 

@@ -14,6 +14,8 @@ Source: the page "Finish an agent span" of the Prefactor API; `terminated` from 
 from collections.abc import Mapping
 from typing import Literal
 
+from agentspan.errors import InvalidValue
+
 SpanStatus = Literal["pending", "active", "complete", "failed", "cancelled"]
 InstanceStatus = Literal["pending", "active", "complete", "failed", "cancelled", "terminated"]
 FinishStatus = Literal["complete", "failed", "cancelled"]
@@ -49,3 +51,22 @@ REPLACED: Mapping[str, frozenset[str]] = {
 """The statuses of a close that an own end with the status of the key replaces.
 
 What was closed as cancelled may have been started since, unseen; what was closed as failed was not pending."""
+
+
+NUL = "\x00"
+
+
+def check_text(field: str, text: str) -> str:
+    """Return a text that every backend can store.
+
+    Raises:
+        InvalidValue: it holds a NUL.
+    """
+    if NUL in text:
+        raise InvalidValue(field, "has a NUL character (U+0000), which not every database can store; remove it")
+    return text
+
+
+def without_nul(text: str) -> str:
+    """Return a text with U+FFFD in the place of each NUL. For recording, which refuses no text."""
+    return text.replace(NUL, "\ufffd")

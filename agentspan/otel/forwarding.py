@@ -18,18 +18,18 @@ from typing import NamedTuple
 
 from agentspan import files
 from agentspan.errors import InvalidValue
+from agentspan.journal.opening import open_storage
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow
 from agentspan.model.status import OPEN
 from agentspan.otel import writing
 from agentspan.otel.otlp.encoding import log_request, trace_request
 from agentspan.otel.sending import NotServed, Sender
 from agentspan.otel.writing import OutgoingRun
-from agentspan.recovery.opening import open_storage
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, SpansOf, Tags
+from agentspan.storage.row_by_row import history
 from agentspan.storage.scanning import scan
-from agentspan.storage.scores import history
 
 _TABLE = """
 create table if not exists sent (

@@ -14,7 +14,7 @@ from agentspan.model import registration, schema_versions
 from agentspan.model.changes import Applied, Change, Put, Refused, Remove, Unit
 from agentspan.model.registration import DEFAULT, References, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
-from agentspan.otel.identity import run_id
+from agentspan.otel.identity import carried, run_id
 from agentspan.otel.mapping.mapped import program_of
 from agentspan.otel.recent_traces import (
     Original,
@@ -38,10 +38,9 @@ from agentspan.otel.traces import (
     run_metadata,
     trace_key,
 )
-from agentspan.otel.w3c import carried
 from agentspan.schemas.span_types import REGISTRY
-from agentspan.storage.lookup import references, unique
 from agentspan.storage.questions import Query, SpansOf
+from agentspan.storage.row_by_row import references, unique
 
 MOST_LOADED = 5000
 """Spans of a run that are looked through when a trace goes on that is no longer in memory."""

@@ -20,26 +20,25 @@ from agentspan import clock, jsontext
 from agentspan.errors import StorageError
 from agentspan.journal.parts import whole
 from agentspan.journal.records import End
+from agentspan.journal.writers import program_name
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
 from agentspan.otel.duplicates import Call, as_recorded, call_of, duplicates, nearest, only_repeats, twins_of
-from agentspan.otel.identity import caller_id, run_id
+from agentspan.otel.identity import MEMBER, Named, caller_id, read_member, run_id
 from agentspan.otel.mapping.guesses import begins_run
 from agentspan.otel.mapping.mapped import Mapped, map_span, program_of
 from agentspan.otel.sdk import AtStart, span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import RunName, end_of_run, name_of_process, name_of_trace, run_metadata
-from agentspan.otel.w3c import MEMBER, Named, read_member
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known
 from agentspan.recording.span_and_run import Run, Span
-from agentspan.recovery.writers import program_name
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import MAX_NAME, title_of
-from agentspan.storage.lookup import unique
 from agentspan.storage.questions import Find
+from agentspan.storage.row_by_row import unique
 from agentspan.text import one_line
 
 Key = tuple[int, int]

@@ -12,9 +12,9 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.journal.records import Begin, End
+from agentspan.otel.identity import write_state
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode, scope_attributes
-from agentspan.otel.w3c import write_state
 from agentspan.recording.capture.capture import Capture
 
 

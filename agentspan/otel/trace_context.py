@@ -17,16 +17,15 @@ from agentspan import clock
 from agentspan.interrupts import guard
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentRow, OtelTraceRow
-from agentspan.otel import w3c
-from agentspan.otel.identity import caller_id, span_id, span_id_of, trace_id_of
-from agentspan.otel.w3c import Named, State, TraceParent
+from agentspan.otel import identity
+from agentspan.otel.identity import Named, State, TraceParent, caller_id, span_id, span_id_of, trace_id_of
 from agentspan.recording import default, nodes
-from agentspan.recording.origin import origin
 from agentspan.recording.recorder import Recorder
+from agentspan.recording.run_state import origin
 from agentspan.recording.span_and_run import Run, Span
 from agentspan.recording.tracer import Tracer
-from agentspan.storage.lookup import unique
 from agentspan.storage.protocol import Storage
+from agentspan.storage.row_by_row import unique
 
 H = TypeVar("H", bound=MutableMapping[str, str])
 Pair = tuple[str, str] | tuple[bytes, bytes]
@@ -80,9 +79,9 @@ def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
     with guard(None if run is None else run.recorder.faults.add):
         parent, state = _outgoing(run, span)
         if parent is not None:
-            headers["traceparent"] = w3c.write_parent(parent)
+            headers["traceparent"] = identity.write_parent(parent)
             if state:
-                headers["tracestate"] = w3c.write_state(state)
+                headers["tracestate"] = identity.write_state(state)
     return headers
 
 
@@ -179,7 +178,7 @@ def _outgoing(run: Run | None, span: Span | None) -> tuple[TraceParent | None, S
     else:
         parent = TraceParent(trace_id_of(run.id), span_id_of(id or run.id))
         _make_known(run, parent.trace_id)
-    return parent, w3c.changed(state, member)
+    return parent, identity.changed(state, member)
 
 
 def _current_of_otel() -> tuple[TraceParent, State] | None:
@@ -209,11 +208,11 @@ def _read(headers: Any) -> Incoming | None:
         values = found.get(_text(name).lower())
         if values is not None:
             values.append(_text(value))
-    parent = w3c.read_parent(found["traceparent"][0]) if len(found["traceparent"]) == 1 else None
+    parent = identity.read_parent(found["traceparent"][0]) if len(found["traceparent"]) == 1 else None
     if parent is None:
         return None
-    state = w3c.read_state(",".join(found["tracestate"]))
-    return Incoming(parent, state, w3c.read_member(dict(state).get(w3c.MEMBER)))
+    state = identity.read_state(",".join(found["tracestate"]))
+    return Incoming(parent, state, identity.read_member(dict(state).get(identity.MEMBER)))
 
 
 def _text(value: Any) -> str:

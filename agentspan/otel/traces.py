@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from agentspan.otel.mapping.mapped import Mapped, Program, RunFacts, program_of
 from agentspan.otel.span import OtelSpan
-from agentspan.recording.capture.credential_search import suspicious
+from agentspan.recording.capture.redaction import suspicious
 
 ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
 """The error of a span, and of a run, whose end never came."""

@@ -7,10 +7,10 @@ from typing import Any
 from agentspan import forks
 from agentspan.forks import page
 from agentspan.journal.parts import Parts
+from agentspan.journal.writers import program_name
 from agentspan.recording.capture.arguments import Arguments
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
-from agentspan.recovery.writers import program_name
 
 DEFAULT_TYPE = "tool"
 """What a bare `@span` records a function as: its name, its arguments, its output."""

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, cast
 
 from agentspan.errors import InvalidValue
 from agentspan.interrupts import let_through
+from agentspan.journal.writers import program_name
 from agentspan.model.status import FinishStatus, Purpose, SpanStatus
 from agentspan.recording import nodes
 from agentspan.recording.beginning import DEFAULT_TYPE, begin, begin_call
@@ -19,7 +20,6 @@ from agentspan.recording.capture.arguments import Arguments, kind_of, wrapper_of
 from agentspan.recording.generators import NOTHING, Reduce, Steps, Stream, wrap_async_generator, wrap_generator
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import OnTerminate, Run, Span
-from agentspan.recovery.writers import program_name
 from agentspan.schemas.span_types import usable_name
 
 

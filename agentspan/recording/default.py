@@ -12,7 +12,7 @@ from agentspan import clock, forks
 from agentspan.errors import StorageError
 from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
-from agentspan.journal import own_journals
+from agentspan.journal import spool
 from agentspan.model.sensitive import REDACTED
 from agentspan.model.status import Purpose
 from agentspan.recording import propagation
@@ -25,10 +25,9 @@ from agentspan.recording.span_and_run import OnTerminate, Run, Span
 from agentspan.recording.tracer import Health, Tracer, new_recorder, tracer_of
 from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
-from agentspan.storage.configured import set_configured
 from agentspan.storage.location import ENVIRONMENT, Location, memory
 from agentspan.storage.protocol import Storage
-from agentspan.storage.registry import location_of
+from agentspan.storage.registry import location_of, set_configured
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -280,7 +279,7 @@ def span_type(
         InvalidValue: the name or title is not usable.
     """
     span_types.REGISTRY.register(span_types.make(name, payload=payload, result=result, title=title, template=template))
-    own_journals.types_changed()
+    spool.types_changed()
 
 
 def propagate(fn: Callable[P, R]) -> Callable[P, R]:

@@ -9,19 +9,17 @@ from typing import cast
 
 from agentspan import forks, ids
 from agentspan.errors import DatabaseUnusable, StorageError
-from agentspan.journal import account_cache, journal_folder
+from agentspan.journal import journal_folder, writers
+from agentspan.journal.committer import Committer, Listener
+from agentspan.journal.opening import Spooled, open_storage
+from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model.rows import AccountRow
 from agentspan.model.schema_versions import SchemaFields, admitted, fields_of
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.protocol import RunListener, Sink
-from agentspan.recovery import writers
-from agentspan.recovery.committer import Committer, Listener
-from agentspan.recovery.opening import Spooled, open_storage
-from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
-from agentspan.storage.identity import Identities, Identity
-from agentspan.storage.location import Location, memory
+from agentspan.storage.location import Identities, Identity, Location, memory
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.questions import Account, Notes, WaitAtMost
 from agentspan.storage.registry import location_of
@@ -125,7 +123,7 @@ class Destination:
             self.store: Storage = cast(Spooled, self.storage).direct
             self.is_journaled = wants_journal and self._may_journal()
             if later:
-                self._account = account_cache.read(cast(Path, self._folder))
+                self._account = journal_folder.read(cast(Path, self._folder))
             else:
                 self.learn()
         else:
@@ -167,7 +165,7 @@ class Destination:
                 self._account = self.store.ask(Account())
                 self._is_account_read = True
                 if self.is_server and self.is_journaled and self._folder is not None:
-                    account_cache.write(self._folder, self._account)
+                    journal_folder.write(self._folder, self._account)
             except DatabaseUnusable:
                 raise
             except StorageError:
@@ -224,7 +222,7 @@ class Destination:
                 tuning=self._tuning,
             )
         with forks.importing:
-            from agentspan.recovery.adopting import Adoption
+            from agentspan.journal.adopting import Adoption
 
         adoption = Adoption(lambda: nullcontext(self.store), self._folder, tuning=self._tuning)
         name = str(self.location)
@@ -240,7 +238,7 @@ class Destination:
         """In a forked child: keep away from the database if the fork came in the middle of SQLite."""
         if forks.is_cut_off and self.is_file:  # other processes recover what is in the journal
             with forks.importing:
-                from agentspan.recording.sinks.cut_off import CutOff
+                from agentspan.storage.memory import CutOff
             self.store = CutOff()
             self.is_journaled = self._may_journal()
 

@@ -24,17 +24,24 @@ from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.git_commit import git_commit, git_dirty
-from agentspan.recording.origin import origin, with_origin
-from agentspan.recording.recorder import Recorder
-from agentspan.recording.registering import Registered, refer, register, stored_run
+from agentspan.recording.recorder import Recorder, Registered, refer, register, stored_run
 from agentspan.schemas.span_types import MAX_NAME
-from agentspan.storage.identity import Identity
+from agentspan.storage.location import Identity
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
 from agentspan.text import one_line
 
 if TYPE_CHECKING:
     from agentspan.recording.recorder import Recorder
+from contextvars import ContextVar
+
+origin: ContextVar[Mapping[str, str] | None] = ContextVar("agentspan_origin", default=None)
+"""The `origin` in the metadata of runs that begin here; None where nothing is known."""
+
+
+def with_origin(metadata: Mapping[str, Any] | None, said: Mapping[str, str] | None) -> Mapping[str, Any] | None:
+    """Return a run's metadata with its origin, unless the program gave one itself."""
+    return metadata if said is None else {"origin": dict(said), **(metadata or {})}
 
 
 MOST = 1000

@@ -11,7 +11,7 @@ from agentspan.journal.parts import Parts
 from agentspan.journal.records import Begin, End
 from agentspan.model.status import OPEN, FinishStatus, SpanStatus
 from agentspan.recording import nodes
-from agentspan.recording.capture.credential_search import is_harmless_name
+from agentspan.recording.capture.redaction import is_harmless_name
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.schemas.span_types import SpanType

@@ -11,7 +11,7 @@ from typing import Any
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
 from agentspan.interrupts import let_through
 from agentspan.model.schema_versions import SpanTypeSchema
-from agentspan.model.texts import check_text, without_nul
+from agentspan.model.status import check_text, without_nul
 from agentspan.schemas.aggregates import built_in_part, is_aggregate
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn
 from agentspan.schemas.conformance import Conformance, JSONSchema

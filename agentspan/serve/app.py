@@ -14,11 +14,11 @@ from starlette.types import ASGIApp
 
 from agentspan.api.context import Context
 from agentspan.database import Database
+from agentspan.journal.opening import adoption_beside, open_storage, without_adoption
 from agentspan.recording.capture.redaction import Rule
 from agentspan.recording.settings import Settings
-from agentspan.recovery.opening import adoption_beside, open_storage, without_adoption
 from agentspan.serve import openapi
-from agentspan.serve.access_token import AccessToken
+from agentspan.serve.logins import AccessToken
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware
 from agentspan.serve.openapi import document
 from agentspan.serve.otlp_routes import OtlpRoutes

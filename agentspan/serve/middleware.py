@@ -11,9 +11,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentspan.serve import otlp_routes
-from agentspan.serve.access_token import AccessToken
-from agentspan.serve.paths import is_api, is_otlp_path
-from agentspan.serve.responses import refuse, refuse_guess
+from agentspan.serve.logins import AccessToken
+from agentspan.serve.responses import is_api, is_otlp_path, refuse, refuse_guess
 from agentspan.serve.upkeep import Adopting
 from agentspan.tuning import STANDARD
 

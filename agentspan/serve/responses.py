@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic_core import to_json
 from starlette.responses import Response
+from starlette.types import Scope
 
 from agentspan import jsontext
 from agentspan.api import envelopes
@@ -110,3 +111,31 @@ def refuse_guess(wait_s: int) -> Response:
     """Return the response to a token that came after too many wrong ones; it was not looked at."""
     said = f"too many wrong tokens; try again after {wait_s} s"
     return refuse("not_permitted", said, status=429, headers={"Retry-After": str(wait_s)})
+
+
+def route_path(scope: Scope) -> str:
+    """Return a request's path as Starlette matches it with routes: without the prefix of the mount.
+
+    A proxy may have removed the prefix already. Only whole parts are removed: `/recorded` is not below `/record`.
+    The token's check depends on it, so it must never differ from Starlette's own rule, which has no public name.
+    """
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "")
+    if not prefix or not path.startswith(prefix):
+        return path
+    rest = path[len(prefix) :]
+    return rest if not rest or rest.startswith("/") else path
+
+
+def is_api(scope: Scope) -> bool:
+    """Return whether a path is the API's, which requires the token: `/api`, or below it."""
+    path = route_path(scope)
+    return path == "/api" or path.startswith("/api/")
+
+
+OTLP = frozenset({"/v1/traces", "/v1/logs", "/v1/metrics"})
+
+
+def is_otlp_path(scope: Scope) -> bool:
+    """Return whether a path is one of those that exporters of OpenTelemetry send to."""
+    return route_path(scope) in OTLP

@@ -25,11 +25,9 @@ from agentspan.ids import is_pfid
 from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentSpanRow
 from agentspan.serve.bodies import BodyReader, Invalid, QueryReader, query_model, refuse_invalid
-from agentspan.serve.large_requests import LARGE, BulkAnswers, in_thread, parts_of, response_of
 from agentspan.serve.middleware import log
-from agentspan.serve.paths import is_api, route_path
-from agentspan.serve.responses import encoded, pieces_of, refuse, refuse_error, respond
-from agentspan.serve.streaming import streamed
+from agentspan.serve.responses import encoded, is_api, pieces_of, refuse, refuse_error, respond, route_path
+from agentspan.serve.streaming import LARGE, BulkAnswers, in_thread, parts_of, response_of, streamed
 from agentspan.serve.writes import Writes
 from agentspan.tuning import STANDARD, Tuning
 

@@ -6,8 +6,8 @@ import threading
 import time
 
 from agentspan.errors import AgentspanError
-from agentspan.maintenance.partition_upkeep import keep_partitions
-from agentspan.recovery.adopting import LOOK_EVERY_S, Adoption
+from agentspan.journal.adopting import LOOK_EVERY_S, Adoption
+from agentspan.maintenance.prune import keep_partitions
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import MakePartitions
 from agentspan.tuning import STANDARD

@@ -26,18 +26,16 @@ from agentspan.api.runs import TerminateInstance
 from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.serve.access_token import AccessToken
-from agentspan.serve.logins import LoginSessions, cookie, is_own_page
+from agentspan.serve.logins import AccessToken, LoginSessions, cookie, is_own_page
 from agentspan.serve.middleware import log
-from agentspan.serve.paths import route_path
-from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond
+from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path
 from agentspan.serve.streaming import streamed
 from agentspan.serve.writes import Writes
 from agentspan.storage.questions import SpansOf
 from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import assets, conversation, data, export
-from agentspan.viewer.blobs import blobs_of
+from agentspan.viewer.assets import blobs_of
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, unsummed
 
 POLICY = (

@@ -46,8 +46,7 @@ from agentspan.model.changes import (
     over_of,
 )
 from agentspan.storage import answers, questions, row_by_row
-from agentspan.storage.identity import new_account
-from agentspan.storage.location import Location
+from agentspan.storage.location import Location, new_account
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import PROTOCOL, Capabilities, Storage
 from agentspan.storage.questions import Question

@@ -1,4 +1,4 @@
-"""Parses the location of a storage: `db` on the command line, in AGENTSPAN_DB and in Python.
+"""Parses the location of a storage: `db` on the command line, in AGENTSPAN_DB and in Python; tells files apart.
 
 `NAME://…` and `NAME:…` name a backend, unless a slash stands before the colon: `./x:y` is a file. `:memory:` is the
 memory backend, anything else the path of an SQLite file.
@@ -10,7 +10,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentspan import clock, ids
 from agentspan.errors import InvalidValue
+from agentspan.model.rows import AccountRow
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Account
 
 MEMORY = ":memory:"
 SQLITE = "sqlite"
@@ -128,3 +132,47 @@ def _decoded(text: str) -> str:
     return re.sub(
         "(?:%[0-9a-fA-F]{2})+", lambda m: bytes.fromhex(m[0].replace("%", "")).decode("utf-8", "replace"), text
     )
+
+
+Identity = tuple[int, str]
+"""Of a file, how many files this process has seen at its path, and ""; of another storage, 0 and its account's id."""
+
+
+class Identities:
+    """Returns the identity of the storage at one place.
+
+    Args:
+        storage: it is not used before it is needed, because it may be a server that does not answer.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._account = ""
+
+    def known(self) -> Identity:
+        """Return the identity. A server is asked once: later calls return the same.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
+        journals = self._storage.capabilities().journals
+        if journals is not None:
+            return journals.files, ""
+        self._account = self._account or self._storage.ask(Account()).id
+        return 0, self._account
+
+    def now(self) -> Identity:
+        """Return the identity as it is now. A server is asked each time.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
+        journals = self._storage.capabilities().journals
+        return (0, self._storage.ask(Account()).id) if journals is None else (journals.files, "")
+
+
+def new_account() -> AccountRow:
+    """Return a new account row: a random partition, and ids in it."""
+    partition = ids.random_partition()
+    source = ids.IdSource(partition)
+    return AccountRow(source.new(), source.new(), source.new(), partition, clock.now())

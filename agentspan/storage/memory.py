@@ -37,7 +37,7 @@ from agentspan.model.rows import (
 )
 from agentspan.model.status import OPEN
 from agentspan.storage.answers import Found, KeyRow, Rows, SpanCounts, StoredKey, span_counts
-from agentspan.storage.identity import new_account
+from agentspan.storage.location import new_account
 from agentspan.storage.protocol import Capabilities
 from agentspan.storage.questions import (
     Account,
@@ -409,3 +409,14 @@ def _renew_locks() -> None:
 
 
 forks.renewal(Renewal.LOCKS, _renew_locks)
+
+
+class CutOff(MemoryStorage):
+    """A storage of a child that must not use the real one (see forks.is_cut_off): finds nothing, and takes nothing."""
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """Take nothing."""
+        raise StorageError(
+            "this process was forked while a thread was using SQLite, which could hang here; what it records stays in "
+            "its journal until it has ended"
+        )

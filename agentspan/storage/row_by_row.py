@@ -11,15 +11,30 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan import clock
-from agentspan.errors import StorageError
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow, TagRow, Value
-from agentspan.model.scores import counting
+from agentspan.errors import InvalidValue, NotFound, StorageError, UnexpectedRefType
+from agentspan.model.registration import References
+from agentspan.model.rows import (
+    ROWS,
+    TYPE_OF,
+    AgentInstanceRow,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentSpanRow,
+    AgentVersionRow,
+    ResourceType,
+    Row,
+    ScoreRow,
+    TagRow,
+    Value,
+)
+from agentspan.model.scores import age, counting
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import returned_error
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature, stop_reason
 from agentspan.storage.answers import (
     BOUNDS_MS,
     FailureSum,
+    Found,
     FoundSpan,
     LatestScore,
     RunBrief,
@@ -43,7 +58,10 @@ from agentspan.storage.questions import (
     LatestScores,
     NewestScores,
     Outlines,
+    Query,
     Question,
+    RunFilter,
+    RunSort,
     RunSums,
     RunsWhere,
     Search,
@@ -53,10 +71,33 @@ from agentspan.storage.questions import (
     SpanSums,
     StepUses,
     Tags,
+    has_meta,
+    is_said_in,
 )
-from agentspan.storage.run_filter import RunFilter, RunSort, has_meta, is_said_in
 from agentspan.storage.scanning import count, pages, scan
 from agentspan.storage.tokenizing import Matcher
+
+
+class Said(NamedTuple):
+    """The tags of a run, in the order of the alphabet, and its scores that count: both are stored beside its row."""
+
+    tags: list[str]
+    scores: list[ScoreRow]
+
+
+def said_of(storage: Storage, instance_ids: Sequence[str]) -> dict[str, Said]:
+    """Return the tags and scores of these runs. Scores of spans are not among them."""
+    said = {id: Said(tags, []) for id, tags in storage.ask(Tags(instance_ids)).items()}
+    for row in storage.ask(NewestScores(instance_ids)):
+        if row.target_type == "agent_instance":
+            said[row.target_id].scores.append(row)
+    return said
+
+
+def history(storage: Storage, instance_id: str) -> list[ScoreRow]:
+    """Return all scores of a run and its spans, also those that a newer one replaced or withdrew, by time and id."""
+    return sorted(scan(storage, ScoreRow, {"agent_instance_id": instance_id}), key=age)
+
 
 N = TypeVar("N", int, float)
 T = TypeVar("T")
@@ -511,3 +552,63 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
     SpanMarks: lambda storage, asked: {run: marks_of(storage.ask(SpansOf(run))) for run in asked.instance_ids},
 }
 """For each question, what reads its answer."""
+
+
+R = TypeVar("R", bound=Row)
+
+
+def unique(storage: Storage, row_type: type[R], **where: Value) -> R | None:
+    """Return the row whose columns have these values, or None; for columns that are unique together."""
+    rows = storage.ask(Query(TYPE_OF[cast(Any, row_type)], cast(Any, where), limit=1)).rows
+    return rows[0] if rows and isinstance(rows[0], row_type) else None
+
+
+def references(storage: Storage, agent: AgentRow | None, version: str, content_hash: str) -> References:
+    """Return the stored rows that a run's registration refers to.
+
+    Args:
+        agent: its agent, None for a new one.
+        version: the external_identifier of its agent version.
+        content_hash: of its schema version.
+    """
+    if agent is None:
+        return References(None, None, None)
+    return References(
+        agent,
+        unique(storage, AgentVersionRow, agent_id=agent.id, external_identifier=version),
+        unique(storage, AgentSchemaVersionRow, agent_id=agent.id, content_hash=content_hash),
+    )
+
+
+def check_unused(found: Found, id: str | None) -> None:
+    """Check that a client's own id is free.
+
+    Raises:
+        InvalidValue: the id names a row already.
+    """
+    if id is not None and id in found.rows:
+        raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
+
+
+_NOUNS: dict[type, str] = {row: type_.replace("_", " ") for type_, row in ROWS.items()}
+
+
+def expect(found: Found, row_type: type[R], id: object) -> R:
+    """Return the row of an id among the rows that were found.
+
+    Raises:
+        NotFound: nothing has this id.
+        UnexpectedRefType: it names another type of resource.
+    """
+    noun = _NOUNS[row_type]
+    located: tuple[ResourceType, Row] | None = found.rows.get(id) if isinstance(id, str) else None
+    if located is None:
+        raise NotFound(f"no {noun} has the id {_shown(id)}")
+    row = located[1]
+    if not isinstance(row, row_type):
+        raise UnexpectedRefType(f"{_shown(id)} is the id of an {located[0].replace('_', ' ')}, not of an {noun}")
+    return row
+
+
+def _shown(id: object) -> str:
+    return repr(id[:40]) if isinstance(id, str) else f"(a value of type {type(id).__name__})"

@@ -14,13 +14,10 @@ Importing this imports neither pytest nor a storage; the first use of a name imp
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentspan.testing.capturing import capture
     from agentspan.testing.contract import StorageContract
-    from agentspan.testing.determinism import deterministic
-    from agentspan.testing.loading import load
+    from agentspan.testing.determinism import capture, deterministic
     from agentspan.testing.run import CapturedRun
-    from agentspan.testing.runs import CapturedRuns
-    from agentspan.testing.snapshots import snapshot
+    from agentspan.testing.runs import CapturedRuns, load, snapshot
     from agentspan.testing.span import CapturedSpan
 
 __all__ = [
@@ -40,10 +37,10 @@ _LAZY = {
     "CapturedRuns": "agentspan.testing.runs",
     "CapturedSpan": "agentspan.testing.span",
     "StorageContract": "agentspan.testing.contract",
-    "capture": "agentspan.testing.capturing",
+    "capture": "agentspan.testing.determinism",
     "deterministic": "agentspan.testing.determinism",
-    "load": "agentspan.testing.loading",
-    "snapshot": "agentspan.testing.snapshots",
+    "load": "agentspan.testing.runs",
+    "snapshot": "agentspan.testing.runs",
 }
 
 

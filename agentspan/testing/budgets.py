@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from agentspan.analysis.check import check
-from agentspan.analysis.check_config import BUDGETS, KEYS, Config, config_of
+from agentspan.analysis.check import BUDGETS, KEYS, Config, check, config_of
 from agentspan.analysis.drift_metrics import Gathered, gather
 from agentspan.analysis.outcomes import outcomes
 from agentspan.errors import InvalidValue

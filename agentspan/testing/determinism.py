@@ -1,4 +1,4 @@
-"""Counted ids and a clock that advances by a step: the same behaviour is recorded as the same rows, every time."""
+"""Counted ids and a clock that advances by a step: the same behaviour is recorded as the same rows. Captures runs."""
 
 import itertools
 import math
@@ -9,7 +9,10 @@ from datetime import UTC, datetime, timedelta
 from agentspan import clock, ids
 from agentspan.errors import InvalidValue
 from agentspan.recording.beginning import program_called
+from agentspan.recording.default import captured
 from agentspan.recording.git_commit import commit_replaced
+from agentspan.storage.memory import MemoryStorage
+from agentspan.testing.runs import CapturedRuns
 
 START = "2026-01-01T00:00:00Z"
 PARTITION = 0
@@ -63,3 +66,32 @@ def _epoch_ns(start: datetime | str) -> int:
     if since < timedelta(0):
         raise InvalidValue("start", "must not lie before 1970, where ids begin")
     return since // timedelta(microseconds=1) * 1000
+
+
+class _Kept(MemoryStorage):
+    """A storage that cannot be closed: after a `shutdown` in the code under test its runs can still be read."""
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def capture() -> Iterator[CapturedRuns]:
+    """Record into memory what `agentspan.run`, `agentspan.span` and the other functions record, in any thread.
+
+    Faults of agentspan are raised (`raise_errors=True`), and ids and clock are those of `deterministic`. In pytest this
+    is the fixture `captured_runs`.
+
+    The code under test may call `agentspan.configure`, as programs do when they start. Its arguments apply, except the
+    file, which is neither created nor written, and `raise_errors`. After `agentspan.shutdown` recording goes on. The
+    configuration before the block stays open and unchanged, and is in use again after the block.
+
+    Not captured: tracers that the code creates itself, `agentspan.open`, and other processes.
+
+    Yields:
+        The runs. Each access reads them again, so they can be used inside the block.
+    """
+    with deterministic():
+        storage = _Kept()
+        with captured(storage):
+            yield CapturedRuns(storage)

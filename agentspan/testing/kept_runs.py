@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from agentspan.analysis import tree_folding
+from agentspan.analysis import tree
 from agentspan.analysis.tree import build, walk
 from agentspan.cli.output import argument, noun, width
 from agentspan.cli.runs import name_of
@@ -15,15 +15,14 @@ from agentspan.cli.tree import Picture, Timeline
 from agentspan.database import open
 from agentspan.errors import AgentspanError
 from agentspan.interrupts import let_through
+from agentspan.journal.opening import open_storage
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Began, began_after
-from agentspan.recovery.opening import open_storage
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
-from agentspan.storage.row_by_row import names_of
-from agentspan.storage.scores import said_of
+from agentspan.storage.row_by_row import names_of, said_of
 
 TREE_LINES = 12
 FLUSH_S = 2.0
@@ -131,7 +130,7 @@ def _drawn(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     spans = [*storage.ask(SpansOf(run.id))]
     picture = Picture(width(), Timeline(run, spans, width()))
     yield from picture.head(run, name_of(names_of(storage, [run])[run.id]), spans, said_of(storage, [run.id])[run.id])
-    lines = [line for node, lasts in walk(tree_folding.fold(build(spans))) for line in picture.span(node, lasts)]
+    lines = [line for node, lasts in walk(tree.fold(build(spans))) for line in picture.span(node, lasts)]
     if len(lines) > TREE_LINES:
         yield f"… {noun(len(lines) - TREE_LINES, 'line')} above"
     yield from lines[-TREE_LINES:]

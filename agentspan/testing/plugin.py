@@ -163,7 +163,7 @@ def captured_runs() -> "Iterator[CapturedRuns]":
 
     See agentspan.testing.capture.
     """
-    from agentspan.testing.capturing import capture
+    from agentspan.testing.determinism import capture
 
     with capture() as runs:
         yield runs

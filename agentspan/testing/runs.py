@@ -1,11 +1,14 @@
-"""The runs of a storage, as a sequence to make assertions on."""
+"""The runs of a storage, as a sequence to make assertions on; loads them from a file, and compares with a snapshot."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Literal, Self, overload
 
+from agentspan.journal.opening import see_journals
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query
 from agentspan.storage.scanning import count
+from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.run import CapturedRun
 
 MAX_LISTED = 20
@@ -89,3 +92,45 @@ class CapturedRuns(Sequence[CapturedRun]):
 
 def _count(spans: int) -> str:
     return "1 span" if spans == 1 else f"{spans} spans"
+
+
+def snapshot(run: CapturedRun, *, payloads: bool = False) -> str:
+    """Return a run as text: a line for the run, and one for each span with status, type, summary and type of error.
+
+        ✓ researcher 1.2
+        ├─✓ tool · Tool search(query=flights) → ["a page about flights"]
+        └─✗ llm · LLM gpt-4.1 → TimeoutError
+
+    Two recordings of the same behaviour have the same text. Times, durations, error messages and stack traces are left
+    out. Ids are replaced by `<run>`, `<span 2>` (the second span of the tree) and `<id 1>` (another resource of the
+    storage), and addresses of objects by `at 0x…`. Spans are in the order in which they began, which can differ if
+    threads race.
+
+    Args:
+        run: the run; in pytest `captured_runs.one()`.
+        payloads: add payloads and results as JSON with sorted keys. They contain error messages.
+    """
+    return run.text(payloads=payloads)
+
+
+class _File(SQLiteStorage):
+    """Closes itself when its last reference is gone: Python 3.13 warns of connections that were not closed."""
+
+    def __del__(self) -> None:
+        if hasattr(self, "_connections"):
+            self.close()
+
+
+def load(path: str | os.PathLike[str]) -> CapturedRuns:
+    """Open a file for reading only, to make assertions on its runs.
+
+    Args:
+        path: the file. Other processes may record into it at the same time.
+
+    Returns:
+        Its runs. `with load("runs.db") as runs:` closes the file at the end; else garbage collection closes it.
+
+    Raises:
+        DatabaseUnusable: the file does not exist, or is not a database of agentspan.
+    """
+    return CapturedRuns(see_journals(_File(path, read_only=True), read_only=True))

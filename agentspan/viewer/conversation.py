@@ -18,7 +18,7 @@ from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import returned_error
 from agentspan.schemas.span_types import fallback
 from agentspan.viewer import turns
-from agentspan.viewer.blobs import linked
+from agentspan.viewer.assets import linked
 from agentspan.viewer.turns import MAX_TEXT, Opening, Step, Thread, Threads, Turn, TurnCall, in_order
 
 

@@ -10,15 +10,15 @@ from datetime import datetime
 from typing import Any
 
 from agentspan import clock, jsontext
-from agentspan.analysis.late_ends import closed_text
-from agentspan.analysis.score_text import score_text
+from agentspan.analysis.runs import closed_text
 from agentspan.analysis.stats import stats
 from agentspan.analysis.tree import title_of
+from agentspan.analysis.wording import score_text
 from agentspan.blobs import described
+from agentspan.journal.writers import Lives
 from agentspan.model.changes import Violation
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import OPEN, SPAN_STATUSES
-from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
 from agentspan.schemas.span_types import fallback
@@ -27,10 +27,10 @@ from agentspan.storage import tokenizing
 from agentspan.storage.answers import BOUNDS_MS
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansOf, Violations
+from agentspan.storage.row_by_row import said_of
 from agentspan.storage.scanning import span_pages
-from agentspan.storage.scores import said_of
 from agentspan.viewer import conversation
-from agentspan.viewer.blobs import linked
+from agentspan.viewer.assets import linked
 
 CHUNK = 20_000
 """Spans in one answer; a run with more comes in several."""

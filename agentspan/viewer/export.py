@@ -6,14 +6,14 @@ from html import escape
 from agentspan.analysis import id_prefixes
 from agentspan.blobs import IMAGES, encoded
 from agentspan.errors import InvalidValue
+from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.recovery.writers import Lives
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.scanning import whole_spans_of
 from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data
-from agentspan.viewer.blobs import blobs_of
+from agentspan.viewer.assets import blobs_of
 
 
 def html(storage: Storage, run_ids: Sequence[str]) -> str:

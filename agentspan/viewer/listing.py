@@ -12,17 +12,16 @@ from agentspan.analysis.runs import find_runs, ids_that_match
 from agentspan.analysis.search import Hit, search
 from agentspan.errors import InvalidValue
 from agentspan.figures import cost_text, count_text, duration_text
+from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import OPEN
-from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
 from agentspan.storage.answers import Rows, RunList, RunSummary, RunTotals
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, Query
+from agentspan.storage.questions import Find, Query, RunFilter
 from agentspan.storage.row_by_row import names_of
-from agentspan.storage.run_filter import RunFilter
 from agentspan.text import one_line, visible
 
 PAGE = 50

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentspan.analysis.ratio_tests import two_sided
+from agentspan.analysis.drift_metrics import chi_square_p
 from agentspan.analysis.statistics import (
+    Strata,
+    Table,
     benjamini_hochberg,
     binomial_p,
     exact_interval,
@@ -17,10 +19,9 @@ from agentspan.analysis.statistics import (
     holm,
     paired_permutation_p,
     permutation_p,
+    two_sided,
     wilson,
 )
-from agentspan.analysis.stratified import Strata, Table
-from agentspan.analysis.tool_mix import chi_square_p
 
 numpy = pytest.importorskip("numpy", reason="needs numpy")
 stats = pytest.importorskip("scipy.stats", reason="needs scipy")

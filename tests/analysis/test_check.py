@@ -10,8 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 import agentspan
-from agentspan.analysis.check import check
-from agentspan.analysis.check_config import Config, config_of, load
+from agentspan.analysis.check import Config, check, config_of, load
 from agentspan.analysis.drift import PASSED, blindness
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.errors import InvalidValue

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentspan.analysis import diff_text
-from agentspan.analysis.baseline import Against
+from agentspan.analysis.baseline import Against, Alignment, align, collapse
 from agentspan.analysis.diff import Divergence, StepChange, diff, diff_spans
 from agentspan.analysis.reading import Reading
-from agentspan.analysis.sibling_alignment import Alignment, align, collapse
 from agentspan.analysis.step_keys import StepKeys
 from agentspan.analysis.tree import build
 from agentspan.database import Database

@@ -13,11 +13,9 @@ import pytest
 import agentspan
 from agentspan import clock
 from agentspan.analysis.drift import FAMILY_FDR, LEAST, Drift, blindness, compare, least_of, task_pairs
-from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
+from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts, tool_mix
 from agentspan.analysis.drift_text import facts, mark, over_all, sentence
-from agentspan.analysis.ratio_tests import MOST_PERMUTED, Ratio, normal_p, permutation_ps
-from agentspan.analysis.statistics import permutation_p
-from agentspan.analysis.tool_mix import tool_mix
+from agentspan.analysis.statistics import MOST_PERMUTED, Ratio, normal_p, permutation_p, permutation_ps
 from agentspan.cli.output import columns_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue

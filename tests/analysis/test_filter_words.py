@@ -6,7 +6,7 @@ import pytest
 
 import agentspan
 from agentspan import clock
-from agentspan.analysis import id_prefixes, time_expressions
+from agentspan.analysis import filter_words, id_prefixes
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.filter_words import NAMES, filter_of, parse
 from agentspan.analysis.runs import find_runs
@@ -16,7 +16,7 @@ from agentspan.errors import InvalidValue, NotFound
 from agentspan.ids import IdSource
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import ScoreRow
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import RunFilter
 
 IDS = IdSource(7)
 BERLIN = timezone(timedelta(hours=1))
@@ -92,9 +92,9 @@ def test_what_is_no_filter_is_an_error_that_names_its_field(text: str) -> None:
 )
 def test_times_are_of_a_zone(monkeypatch: pytest.MonkeyPatch, text: str, utc: str, berlin: str) -> None:
     monkeypatch.setattr(clock, "now", lambda: "2026-03-02T20:30:00.000000Z")
-    assert time_expressions.parse(text, zone=UTC)[:16] == utc
-    assert time_expressions.parse(text, zone=BERLIN)[:16] == berlin
-    local = datetime.fromisoformat(time_expressions.parse("2026-02-01 03:04", zone=None)).astimezone()
+    assert filter_words.parse_time(text, zone=UTC)[:16] == utc
+    assert filter_words.parse_time(text, zone=BERLIN)[:16] == berlin
+    local = datetime.fromisoformat(filter_words.parse_time("2026-02-01 03:04", zone=None)).astimezone()
     assert (local.day, local.hour, local.minute) == (1, 3, 4)
 
 

@@ -12,8 +12,7 @@ from agentspan.model.rows import Row
 from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import RunsWhere
-from agentspan.storage.run_filter import SORTS, RunFilter, RunSort
+from agentspan.storage.questions import SORTS, RunFilter, RunSort, RunsWhere
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract import Rows
 from tests.tiers import examples

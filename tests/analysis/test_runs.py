@@ -5,8 +5,7 @@ import pytest
 from agentspan.analysis.runs import find_runs
 from agentspan.database import Database
 from agentspan.storage.answers import RunTotals
-from agentspan.storage.questions import Find
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import Find, RunFilter
 
 
 @pytest.fixture

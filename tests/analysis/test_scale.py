@@ -15,7 +15,7 @@ from agentspan.analysis.runs import find_runs, ids_of, run_briefs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
 from agentspan.analysis.why import why
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import RunFilter
 from agentspan.storage.sqlite.index import index_file
 from tests.cli.calling import lines
 from tests.tiers import longer

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentspan.analysis.statistics import fisher_p
-from agentspan.analysis.stratified import Strata, Table
+from agentspan.analysis.statistics import Strata, Table, fisher_p
 from tests.tiers import examples
 
 BERKELEY = [

@@ -3,8 +3,7 @@
 import itertools
 import random
 
-from agentspan.analysis.tree import Node, build, walk
-from agentspan.analysis.tree_folding import FOLD_FROM, error_of_all, fold, keep, own_ms, slowest
+from agentspan.analysis.tree import FOLD_FROM, Node, build, error_of_all, fold, keep, own_ms, slowest, walk
 from agentspan.model.rows import AgentSpanRow
 
 _ids = itertools.count()

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.analysis.outcomes import OutcomeRule
-from agentspan.analysis.why import Group, why
-from agentspan.analysis.why_run import why_run
+from agentspan.analysis.why import Group, why, why_run
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit

@@ -22,7 +22,7 @@ from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import ResourceType, Row
 from agentspan.recording.git_commit import commit_replaced
 from agentspan.storage.questions import Query, SpansOf, Violations
-from agentspan.testing.contract.rows import Rows
+from agentspan.testing.contract.base import Rows
 from tests.cli.calling import call, lines
 from tests.strategies import any_text, json_values
 from tests.tiers import examples

@@ -134,7 +134,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-deleted-file-is-not-noticed",
-        file="agentspan/recording/outcomes.py",
+        file="agentspan/recording/tracer.py",
         before="run.stored_in == recorder.destination.identity_now()",
         after="run.stored_in != recorder.destination.identity_now()",
         says=(
@@ -289,31 +289,29 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="dead-writers-are-never-recognised",
-        file="agentspan/recovery/writers.py",
+        file="agentspan/journal/writers.py",
         before="if id is None:",
         after="if id is not None:",
         says="No process counts as dead, so spans that a killed program left open are never closed.",
         caught_by=(
-            "tests/recovery/test_adopting.py::test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything"
+            "tests/journal/test_adopting.py::test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything"
         ),
     ),
     Fault(
         name="a-process-that-is-gone-counts-as-alive",
-        file="agentspan/recovery/writers.py",
+        file="agentspan/journal/writers.py",
         before="except ProcessLookupError:\n        return False",
         after="except ProcessLookupError:\n        return True",
         says="A program whose process is gone counts as alive, so what it left open is never closed.",
         caught_by=(
-            "tests/recovery/test_adopting.py::test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything"
+            "tests/journal/test_adopting.py::test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything"
         ),
     ),
     Fault(
         name="serve-looks-for-a-journal-that-is-not-there",
-        file="agentspan/recovery/opening.py",
-        before=(
-            "if can.spool is not None:\n        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))"
-        ),
-        after="if can.spool is None:\n        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))",
+        file="agentspan/journal/opening.py",
+        before=("if can.spool is not None:\n        return can.spool.seeing(partial(spool.drain, can.spool.folder))"),
+        after="if can.spool is None:\n        return can.spool.seeing(partial(spool.drain, can.spool.folder))",
         says=(
             "`agentspan serve` fails at a database file: it looks for the journal that only a storage on a server "
             "has in front of it."
@@ -322,7 +320,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="refused-changes-are-not-kept",
-        file="agentspan/recovery/committer.py",
+        file="agentspan/journal/committer.py",
         before="if (row.subject, row.wanted) not in self._kept:",
         after="if not (row.subject, row.wanted) not in self._kept:",
         says="A change that the storage refuses is not kept as a refused change, so nobody can see what was lost.",
@@ -333,7 +331,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-refused-change-counts-as-stored",
-        file="agentspan/recovery/committer.py",
+        file="agentspan/journal/committer.py",
         before="if is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)",
         after=("if not is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"),
         says="A change that the storage refused counts as stored already, and vanishes without a word.",
@@ -344,14 +342,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="adoption-skips-a-journal-that-is-free",
-        file="agentspan/recovery/adopting.py",
+        file="agentspan/journal/adopting.py",
         before="if left is None:",
         after="if left is not None:",
         says=(
             "The journal of a dead program is skipped by a process that could adopt it, so its records are not stored."
         ),
         caught_by=(
-            "tests/recovery/test_adopting.py::test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it"
+            "tests/journal/test_adopting.py::test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it"
         ),
     ),
     Fault(

@@ -17,7 +17,7 @@ import agentspan
 from agentspan import Tracer, clock
 from agentspan.journal.records import End
 from agentspan.journal.segments import NEW, Segment
-from agentspan.recording.sinks.drain_thread import DrainThread
+from agentspan.recording.sinks.drain import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
 from agentspan.testing import deterministic
 from agentspan.tuning import STANDARD, Tuning

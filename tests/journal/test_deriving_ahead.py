@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import Tracer
 from agentspan.errors import DatabaseBusy
+from agentspan.journal.committer import Committer
 from agentspan.journal.deriving import Batch, BatchInSteps
 from agentspan.journal.parts import LOST
 from agentspan.recording.sinks.drain import Drain
-from agentspan.recovery.committer import Committer
 from agentspan.storage import patience
 from agentspan.storage.location import Location
 from agentspan.storage.questions import SpansOf

@@ -20,7 +20,8 @@ faulthandler.dump_traceback_later(90, exit=True)
 warnings.simplefilter("ignore")
 import agentspan
 from dataclasses import replace
-from agentspan.recording.sinks import drain, drain_thread
+from agentspan.recording.sinks import drain
+from agentspan.recording.sinks import drain
 from agentspan.journal.log import Log
 from agentspan.tuning import STANDARD
 path = sys.argv[1]
@@ -298,15 +299,15 @@ def handler(*_):
     done.append(True)
 done = []
 signal.signal(signal.SIGUSR1, handler)
-ring = drain_thread.Bell.ring
+ring = drain.Bell.ring
 def interrupted(bell):
-    drain_thread.Bell.ring = ring
+    drain.Bell.ring = ring
     ring(bell)
     signal.raise_signal(signal.SIGUSR1)
     ring(bell)
 with agentspan.run("a"):
     one("first")
-    drain_thread.Bell.ring = interrupted
+    drain.Bell.ring = interrupted
     for _ in range(300):
         one("m" * 10_000)  # each begins a segment, for which the thread is called
 assert done

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan import Tracer
-from agentspan.journal.events import SEPARATOR
 from agentspan.journal.parts import LOST, Elements, Parts, encode
-from agentspan.journal.records import Record, read
+from agentspan.journal.records import SEPARATOR, Record, read
 from agentspan.journal.segments import START
 from agentspan.model.changes import PutSpans
 from agentspan.recording.capture.repeats import Repeats

@@ -17,11 +17,11 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.errors import StorageError
+from agentspan.journal import adopting
 from agentspan.journal.left_segments import take_over
 from agentspan.journal.spool import segments
 from agentspan.recording.git_commit import commit_replaced
-from agentspan.recording.sinks.drain_thread import DrainThread, Ticks
-from agentspan.recovery import adopting
+from agentspan.recording.sinks.drain import DrainThread, Ticks
 from agentspan.schemas.meaning import describe
 from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage

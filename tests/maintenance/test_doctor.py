@@ -15,8 +15,8 @@ import pytest
 
 import agentspan
 from agentspan import clock
+from agentspan.journal.writers import life_of, this_process
 from agentspan.model.rows import WriterRow
-from agentspan.recovery.writers import life_of, this_process
 from agentspan.storage.questions import SpansOf
 from tests.checkout import ROOT
 from tests.cli.calling import call

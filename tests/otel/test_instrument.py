@@ -16,7 +16,7 @@ from opentelemetry.trace import ProxyTracerProvider
 import agentspan
 from agentspan.errors import InvalidValue
 from agentspan.otel.instruments import instrument, known
-from agentspan.otel.instruments.on_import import Waiting
+from agentspan.otel.instruments.instrument import Waiting
 from tests.otel.fake_packages import packages_in
 from tests.otel.replaying import spans_in
 

@@ -20,12 +20,12 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 import agentspan
 from agentspan import Tracer
 from agentspan.api.context import Context
+from agentspan.journal.writers import program_name
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel import SpanProcessor
 from agentspan.otel.receiving import import_spans
 from agentspan.otel.sdk import span_of
 from agentspan.recording.capture.capture import Capture
-from agentspan.recovery.writers import program_name
 from agentspan.storage.questions import Counts, Find, RunSums, SpansOf
 from agentspan.tuning import STANDARD, Tuning
 from tests.otel.replaying import runs_in, spans_in

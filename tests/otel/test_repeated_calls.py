@@ -13,7 +13,7 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.otel import SpanProcessor
 from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import OtelSpan
-from agentspan.recording.capture.sent import SentRedaction
+from agentspan.recording.capture.plain import SentRedaction
 from agentspan.storage.protocol import Storage
 from tests.otel.recorded import span
 from tests.otel.replaying import readable, runs_in, spans_in

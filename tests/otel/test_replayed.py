@@ -9,7 +9,7 @@ from agentspan import Tracer
 from agentspan.api.context import Context
 from agentspan.otel import SpanProcessor
 from agentspan.otel.receiving import import_spans
-from agentspan.recording.capture.sent import SentRedaction
+from agentspan.recording.capture.plain import SentRedaction
 from agentspan.storage.memory import MemoryStorage
 from tests.otel.recorded import NAMES, recorded
 from tests.otel.replaying import replay, runs_in, spans_in, tree

@@ -18,10 +18,9 @@ from agentspan import Tracer
 from agentspan.api.context import Context
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel import SpanProcessor, extract, inject
-from agentspan.otel.identity import span_id_of, trace_id_of
+from agentspan.otel.identity import read_parent, span_id_of, trace_id_of
 from agentspan.otel.otlp.requests import decode
 from agentspan.otel.receiving import Receiver
-from agentspan.otel.w3c import read_parent
 from agentspan.storage.questions import Find
 from tests.otel.exporting import trace_requests
 from tests.otel.recorded import span as otel_span

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentspan.otel.w3c import (
+from agentspan.otel.identity import (
     Named,
     TraceParent,
     changed,

@@ -34,7 +34,6 @@ LAYERS = [
     {"schemas"},
     {"storage"},
     {"journal"},
-    {"recovery"},
     {"api"},
     {"maintenance"},
     {"database"},

@@ -9,14 +9,14 @@ import pytest
 from agentspan import blobs, forks
 from agentspan.api import bulk
 from agentspan.cli import serve
+from agentspan.journal import writers
 from agentspan.model import spans
 from agentspan.recording import default
 from agentspan.recording.capture import plain
 from agentspan.recording.capture.limits import Limits
-from agentspan.recording.sinks import backlog, journal_work, progress
-from agentspan.recovery import writers
+from agentspan.recording.sinks import commit, journal_work, progress
 from agentspan.schemas import conformance, liquid_engine, templates
-from agentspan.serve import access_token, app, connections, large_requests, middleware, router, writes
+from agentspan.serve import app, connections, logins, middleware, router, streaming, writes
 from agentspan.storage import first_said, scanning
 from agentspan.storage.postgres import connections as postgres_connections
 from agentspan.storage.postgres import partitions
@@ -112,8 +112,8 @@ FIGURES = {
         ("a recording call waits at most {} ms", STANDARD.recording_wait_s * 1000),
         ("With a journal it waits for the file for at most {} ms", STANDARD.recording_wait_s * 1000),
         ("and the call waits for that, at most {} ms", STANDARD.recording_wait_s * 1000),
-        ("in transactions of {}. A thread", backlog.BATCH),
-        ("it tries again after {} ms", backlog.PAUSE_S * 1000),
+        ("in transactions of {}. A thread", commit.BATCH),
+        ("it tries again after {} ms", commit.PAUSE_S * 1000),
         ("recording calls try, too, at most every {} ms", progress.RETRY_NS / 1e6),
         ("At most {} transitions, or", STANDARD.backlog_units),
         ("({}) characters of text", STANDARD.backlog_characters),
@@ -136,12 +136,12 @@ FIGURES = {
         ("imports a module for agentspan, at most {} s each", forks.IMPORT_WAIT_S),
     ],
     "http.md": [
-        ("A token has at least {} characters", access_token.LEAST),
-        ("{} of them different", access_token.DIFFERENT),
-        ("An address that gave {} wrong tokens", access_token.OF_AN_ADDRESS.at_once),
-        ("one guess in {} s. All addresses", access_token.OF_AN_ADDRESS.then_every_s),
-        ("together have {} guesses", access_token.OF_ALL.at_once),
-        ("then one in {} s", access_token.OF_ALL.then_every_s),
+        ("A token has at least {} characters", logins.LEAST),
+        ("{} of them different", logins.DIFFERENT),
+        ("An address that gave {} wrong tokens", logins.OF_AN_ADDRESS.at_once),
+        ("one guess in {} s. All addresses", logins.OF_AN_ADDRESS.then_every_s),
+        ("together have {} guesses", logins.OF_ALL.at_once),
+        ("then one in {} s", logins.OF_ALL.then_every_s),
         ("A body of more than {} MiB", app.MAX_BODY / 2**20),
         ("A client has {} s to send the head", connections.Limits().head_s),
         ("of a request ({} KiB at most, and as much behind its body)", connections.Limits().head_bytes / 2**10),
@@ -154,13 +154,13 @@ FIGURES = {
         ("a request waits for at most {} s. Requests", writes.WAIT_S),
         ("A shared commit accepts requests for {} ms", STANDARD.loop_slice_s * 1000),
         ("Bulk requests of more than {} items", router.AT_ONCE),
-        ("above {} KiB run in threads", large_requests.LARGE / 2**10),
+        ("above {} KiB run in threads", streaming.LARGE / 2**10),
         ("the answer that found it waits for at most {} s", STANDARD.adoption_answer_s),
         ("sent while it is read, at most {} MB and one span", scanning.PAGE_BYTES / 2**20),
         ("So are a page of more than {} MB", STANDARD.piece_bytes / 2**20),
         ("Once they have {} MiB, the next item", STANDARD.bulk_answer_bytes / 2**20),
         ("runs up to {} items in order", bulk.MAX_ITEMS),
-        ("items of {} KiB share one", large_requests.PART / 2**10),
+        ("items of {} KiB share one", streaming.PART / 2**10),
         ("that are being served (for at most {} s)", serve.END_S),
     ],
     "postgresql.md": [

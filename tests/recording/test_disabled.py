@@ -11,7 +11,7 @@ import pytest
 
 import agentspan
 from agentspan import Health, Tracer
-from agentspan.testing.capturing import capture
+from agentspan.testing.determinism import capture
 from tests.recording.conftest import Program
 
 PROGRAM = """

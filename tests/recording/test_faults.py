@@ -16,7 +16,7 @@ from agentspan import Tracer, clock
 from agentspan.errors import StorageError
 from agentspan.model.rows import WriterRow
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.sinks import backlog
+from agentspan.recording.sinks import commit
 from agentspan.storage.sqlite import opening
 from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.tuning import STANDARD
@@ -202,16 +202,16 @@ def test_a_thread_writes_what_waits_and_no_call_that_records_does(
         mine = tried.pop(threading.get_ident())
         assert mine == [1, 1, 1]  # the first call, and the last two when nothing waited any more
         (others,) = tried.values()
-        assert max(others) == backlog.BATCH
+        assert max(others) == commit.BATCH
         assert tracer.flush()
     assert tracer.health()[:5] == (2 + 2 * 1001, 0, 0, 0, 0)
     other.close()
 
 
 PLACES = [
-    "agentspan.recording.sinks.span_units.describe",
-    "agentspan.recording.sinks.span_units.spans.created",
-    "agentspan.recording.sinks.span_units.spans.finished",
+    "agentspan.recording.sinks.commit.describe",
+    "agentspan.recording.sinks.commit.spans.created",
+    "agentspan.recording.sinks.commit.spans.finished",
     "agentspan.recording.capture.capture.Capture.object",
     "agentspan.recording.capture.arguments.Arguments.bind",
     "agentspan.recording.run_state.register",
@@ -288,11 +288,11 @@ def test_a_file_that_fails_right_after_a_run_was_stored_gets_it_once(
 
 MOVING = [
     "agentspan.journal.log.Log.take",
-    "agentspan.journal.events._change",
+    "agentspan.journal.records._change",
     "agentspan.journal.deriving.Batch._add_other",
     "agentspan.journal.deriving.Batch._row",
-    "agentspan.recovery.committer.Committer._fitted",
-    "agentspan.recovery.names.Names.resolved",
+    "agentspan.journal.committer.Committer._fitted",
+    "agentspan.journal.names.Names.resolved",
     "agentspan.storage.sqlite.connections.Connections.writer",
     "agentspan.storage.sqlite.writes._put",
     "agentspan.storage.sqlite.contents.recent.RecentRuns.settle",

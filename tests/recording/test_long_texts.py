@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentspan.recording.capture import credentials
-from agentspan.recording.capture.credential_search import AROUND, BLOCK
 from agentspan.recording.capture.credentials import ASSIGNED, BEYOND, ENDS, KINDS, LONGEST, OTHERS
-from agentspan.recording.capture.redaction import Redaction
+from agentspan.recording.capture.redaction import AROUND, BLOCK, Redaction
 from tests.tiers import examples
 
 R = "[redacted]"
@@ -291,7 +290,7 @@ def test_names_with_what_has_no_width_are_looked_at_closely_only_where_they_end_
 
 
 def test_numbers_in_a_list_of_a_member_are_judged_by_its_name() -> None:
-    from agentspan.recording.capture.sent import SentRedaction
+    from agentspan.recording.capture.plain import SentRedaction
 
     value = {"passwords": [1, 2], "vector": [1, 2.5, None, True], "auth": [1, 2], "a": "password=hunter2"}
     _, shown = SentRedaction().object(json.dumps(value), value)

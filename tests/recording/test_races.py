@@ -12,11 +12,11 @@ import pytest
 
 import agentspan
 from agentspan import Tracer, forks
-from agentspan.journal import own_journals
+from agentspan.journal import spool
 from agentspan.model.changes import Unit
 from agentspan.recording.capture import credentials
 from agentspan.recording.capture.repeats import Captured, Repeats
-from agentspan.schemas import keywords
+from agentspan.schemas import dialects
 from tests.impatient import at_once, elsewhere
 
 
@@ -92,21 +92,21 @@ def test_a_span_type_is_registered_although_another_thread_opens_a_journal_at_th
 
         def terminated(self, instance_id: str, reason: str) -> None: ...
 
-    class Growing(weakref.WeakSet[own_journals.Journal]):
+    class Growing(weakref.WeakSet[spool.Journal]):
         """A set that another thread adds to after a first member was read."""
 
-        def __iter__(self) -> Iterator[own_journals.Journal]:
+        def __iter__(self) -> Iterator[spool.Journal]:
             for each in super().__iter__():
                 yield each
                 self.add(second)
 
     first, second = Journal(), Journal()
-    monkeypatch.setattr(own_journals, "_journals", Growing([first]))
-    own_journals.types_changed()
+    monkeypatch.setattr(spool, "_journals", Growing([first]))
+    spool.types_changed()
     assert (first.changes, second.changes) == (1, 1)
 
 
-@pytest.mark.parametrize("search", [credentials.search, keywords.compile_pattern], ids=["credentials", "schemas"])
+@pytest.mark.parametrize("search", [credentials.search, dialects.compile_pattern], ids=["credentials", "schemas"])
 def test_a_fork_waits_for_a_thread_that_makes_a_validator(
     search: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

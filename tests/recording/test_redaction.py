@@ -24,10 +24,9 @@ from pydantic import BaseModel, SecretStr
 import agentspan
 from agentspan import Limits, MemoryStorage, Tracer
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.credential_search import LONG, suspicious
 from agentspan.recording.capture.credentials import KINDS, names_credential
-from agentspan.recording.capture.redaction import Redaction
-from agentspan.recording.capture.sent import SentRedaction
+from agentspan.recording.capture.plain import SentRedaction
+from agentspan.recording.capture.redaction import LONG, Redaction, suspicious
 from tests.recording.stored import runs_of, spans_of
 from tests.strategies import any_text
 from tests.tiers import every, examples
@@ -1122,7 +1121,7 @@ def test_no_byte_of_a_credential_is_on_disk_or_in_the_log(
             span.record_error(ValueError(everything))
         # A fault of agentspan's own, that says what it should not.
         with monkeypatch.context() as patch:
-            patch.setattr("agentspan.recording.sinks.span_units.describe", failing)
+            patch.setattr("agentspan.recording.sinks.commit.describe", failing)
             with tracer.span("custom", {"text": everything}):
                 pass
         run.set_result({"text": everything, "credentials": {"a": SECRET}})

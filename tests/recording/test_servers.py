@@ -9,17 +9,15 @@ import pytest
 
 import agentspan
 from agentspan import Tracer, ids
-from agentspan.journal import account_cache
+from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import inject
 from agentspan.recording.sinks import journal_work
 from agentspan.storage import patience
-from agentspan.storage.identity import new_account
-from agentspan.storage.location import Location, parse
-from agentspan.storage.opened_later import OpenedLater
+from agentspan.storage.location import Location, new_account, parse
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.questions import Account, Find, Question, SpansOf
-from agentspan.storage.registry import open_direct
+from agentspan.storage.registry import OpenedLater, open_direct
 from agentspan.tuning import STANDARD
 from tests.postgres import Emptied
 from tests.postgres_proxy import Proxy, proxy
@@ -127,7 +125,7 @@ def test_the_account_is_that_of_the_database_that_is_there_now(between: Proxy) -
     with agentspan.open(between.url) as db:
         account = db.storage.ask(Account())
     spool(between.url).parent.mkdir(exist_ok=True)
-    account_cache.write(spool(between.url), new_account())  # of the one that was there before
+    journal_folder.write(spool(between.url), new_account())  # of the one that was there before
     tracer = Tracer(between.url)
     record(tracer)
     assert tracer.flush(60)

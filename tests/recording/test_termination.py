@@ -11,9 +11,9 @@ import pytest
 import agentspan
 from agentspan import AgentTerminated, Run, Tracer
 from agentspan.errors import DatabaseBusy
+from agentspan.journal.stored_span_types import Closer
 from agentspan.model.changes import Move
 from agentspan.model.rows import RefusedChangeRow
-from agentspan.recovery.closing_spans import Closer
 from agentspan.storage.questions import Query
 from tests.recording.stored import spans_of
 

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 import agentspan
+from agentspan.journal.committer import Committer, Tally
 from agentspan.journal.deriving import BatchInSteps
-from agentspan.recovery.committer import Committer, Tally
 from agentspan.serve.app import create_app
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import leave

@@ -17,7 +17,7 @@ from agentspan.database import Database
 from agentspan.serve import router, streaming
 from agentspan.serve.app import create_app
 from agentspan.serve.bodies import MAX_PARTS
-from agentspan.serve.large_requests import LARGE, PART, in_thread, parts_of
+from agentspan.serve.streaming import LARGE, PART, in_thread, parts_of
 from tests.serve.asgi import Client
 from tests.serve.servers import details
 

@@ -16,9 +16,8 @@ from starlette.applications import Starlette
 import agentspan
 from agentspan.api.context import Context
 from agentspan.database import Database
-from agentspan.serve.access_token import AccessToken
 from agentspan.serve.app import create_app
-from agentspan.serve.logins import LoginStore
+from agentspan.serve.logins import AccessToken, LoginStore
 from agentspan.serve.viewer_routes import routes
 from agentspan.serve.writes import WriteQueue
 from agentspan.storage.questions import BackUp

@@ -15,9 +15,9 @@ import pytest
 import agentspan
 from agentspan.api.context import Context
 from agentspan.otel.receiving import Receiver, import_spans
-from agentspan.recording.capture.sent import SentRedaction
+from agentspan.recording.capture.plain import SentRedaction
 from agentspan.serve import create_app
-from agentspan.storage.identity import new_account
+from agentspan.storage.location import new_account
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, RemoveRuns, SpansOf

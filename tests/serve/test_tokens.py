@@ -10,9 +10,9 @@ import pytest
 
 import agentspan
 from agentspan.errors import InvalidValue
-from agentspan.serve import access_token
-from agentspan.serve.access_token import AccessToken, check
+from agentspan.serve import logins
 from agentspan.serve.app import create_app
+from agentspan.serve.logins import AccessToken, check
 from tests.checkout import ROOT
 from tests.serve.asgi import Client
 from tests.serve.servers import Server, refusal, serving
@@ -34,7 +34,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(access_token, "monotonic", clock)
+    monkeypatch.setattr(logins, "monotonic", clock)
     return clock
 
 
@@ -72,11 +72,11 @@ def test_a_server_does_not_start_with_a_weak_token(tmp_path: Path) -> None:
 
 def test_an_address_guesses_a_few_times_and_then_slowly(clock: Clock) -> None:
     token = AccessToken(TOKEN)
-    assert guesses(token, "192.0.2.1") == access_token.OF_AN_ADDRESS.at_once
-    assert token.wait_s(("192.0.2.1", 5)) == access_token.OF_AN_ADDRESS.then_every_s
+    assert guesses(token, "192.0.2.1") == logins.OF_AN_ADDRESS.at_once
+    assert token.wait_s(("192.0.2.1", 5)) == logins.OF_AN_ADDRESS.then_every_s
     clock.now += 3600
-    assert guesses(token, "192.0.2.1", 2000) == access_token.OF_AN_ADDRESS.at_once
-    clock.now += access_token.OF_AN_ADDRESS.then_every_s
+    assert guesses(token, "192.0.2.1", 2000) == logins.OF_AN_ADDRESS.at_once
+    clock.now += logins.OF_AN_ADDRESS.then_every_s
     assert guesses(token, "192.0.2.1", 4000) == 1
     assert guess(token, 0, "192.0.2.2", 1)
     assert not guess(token, 0, "192.0.2.1", 1)
@@ -86,7 +86,7 @@ def test_guesses_from_many_addresses_are_limited_too(clock: Clock) -> None:
     token = AccessToken(TOKEN)
     assert token.is_right(RIGHT, ("198.51.100.1", 1))
     made = sum(guess(token, n, f"192.0.2.{n % 250}", n) for n in range(1000))
-    assert made == access_token.OF_ALL.at_once
+    assert made == logins.OF_ALL.at_once
     assert token.wait_s(("203.0.113.9", 1))
     assert not token.wait_s(("198.51.100.1", 2))  # an address that has the token
 
@@ -94,7 +94,7 @@ def test_guesses_from_many_addresses_are_limited_too(clock: Clock) -> None:
 def test_the_addresses_of_one_ipv6_network_are_one(clock: Clock) -> None:
     token = AccessToken(TOKEN)
     made = sum(guess(token, n, f"2001:db8:0:1::{n:x}", n) for n in range(100))
-    assert made == access_token.OF_AN_ADDRESS.at_once
+    assert made == logins.OF_AN_ADDRESS.at_once
     assert guess(token, 0, "2001:db8:0:2::1", 1)
 
 
@@ -120,12 +120,12 @@ def test_a_connection_with_the_right_token_goes_on_beside_guesses_from_its_addre
 @pytest.mark.full
 def test_what_is_remembered_of_guesses_is_bounded(clock: Clock) -> None:
     token = AccessToken(TOKEN)
-    for n in range(access_token.REMEMBERED * 2):
+    for n in range(logins.REMEMBERED * 2):
         clock.now += 10
         host = f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}"
         assert guess(token, n, host, 1)
         assert token.is_right(RIGHT, (host, 2))
-    assert token.remembered <= 4 * access_token.REMEMBERED
+    assert token.remembered <= 4 * logins.REMEMBERED
 
 
 def test_a_guess_too_many_is_answered_with_429_and_when_to_try_again(clock: Clock) -> None:
@@ -142,7 +142,7 @@ def test_a_guess_too_many_is_answered_with_429_and_when_to_try_again(clock: Cloc
             assert late.headers["retry-after"] == "3"
             assert "set-cookie" not in late.headers
         assert refusal(client.get("/api/v1/ping")) == (401, "not_authenticated")  # gives no token, so it is no guess
-        clock.now += access_token.OF_AN_ADDRESS.then_every_s
+        clock.now += logins.OF_AN_ADDRESS.then_every_s
         assert client.get("/api/v1/ping", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
         assert client.post("/login", json={"token": TOKEN}, headers=SAME).status_code == 200
 

@@ -14,7 +14,7 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Damage, Query, Violations
 from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.testing.contract.rows import Rows
+from agentspan.testing.contract.base import Rows
 from tests.tiers import longer
 
 EXAMPLES = longer("AGENTSPAN_TEST_UNITS", 5, 30, 1000)

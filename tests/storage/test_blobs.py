@@ -22,7 +22,7 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Damage, Find, Outlines, Query, RemoveRuns, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.testing.contract.rows import Rows, finish
+from agentspan.testing.contract.base import Rows, finish
 from tests.tiers import examples
 
 ROWS = Rows()

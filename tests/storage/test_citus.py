@@ -18,7 +18,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import DropPartitions, MakePartitions, Partitions, SpansOf
 from agentspan.storage.registry import open_direct
 from agentspan.testing import StorageContract
-from agentspan.testing.contract.rows import Rows
+from agentspan.testing.contract.base import Rows
 from tests.cli.calling import call
 from tests.postgres import Emptied
 

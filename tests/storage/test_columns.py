@@ -9,8 +9,8 @@ import pytest
 import agentspan
 from agentspan import clock
 from agentspan.journal.deriving import Batch
-from agentspan.journal.events import CREATED, FINISHED, SEPARATOR
 from agentspan.journal.parts import Elements
+from agentspan.journal.records import CREATED, FINISHED, SEPARATOR
 from agentspan.model import columns, spans
 from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
 from agentspan.model.spans import Meaning, Times

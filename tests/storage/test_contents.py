@@ -19,9 +19,8 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Damage, Find, Query, RemoveRuns, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.storage.sqlite.contents.numbering import ranges
-from agentspan.storage.sqlite.contents.splitting import split
-from agentspan.testing.contract.rows import Rows, finish
+from agentspan.storage.sqlite.contents.numbering import ranges, split
+from agentspan.testing.contract.base import Rows, finish
 from agentspan.tuning import STANDARD, Tuning
 from tests.strategies import any_text, json_values
 from tests.tiers import examples

@@ -25,6 +25,7 @@ from agentspan.storage.questions import (
     Query,
     RemoveKeys,
     RemoveRuns,
+    RunFilter,
     RunSums,
     RunsWhere,
     Search,
@@ -35,7 +36,6 @@ from agentspan.storage.questions import (
     UsedBytes,
     Violations,
 )
-from agentspan.storage.run_filter import RunFilter
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract import T0, Rows
 

@@ -12,7 +12,7 @@ from agentspan.jsontext import encode
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.first_said import DECODED, ELEMENT, LONG_TEXT, SpanParts, parts_of, search_run
 from agentspan.storage.tokenizing import Matcher, terms
-from agentspan.testing.contract.rows import Rows
+from agentspan.testing.contract.base import Rows
 from tests.strategies import any_text, json_objects, json_values
 
 ROWS = Rows()

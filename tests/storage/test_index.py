@@ -25,14 +25,23 @@ from agentspan.maintenance.resummarize import resummarize
 from agentspan.model.changes import Put, PutSpans, Unit
 from agentspan.storage.answers import RunList, Stat
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.questions import BackUp, FailureSums, Find, Query, RemoveRuns, RunSums, RunsWhere, StepUses
-from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.questions import (
+    BackUp,
+    FailureSums,
+    Find,
+    Query,
+    RemoveRuns,
+    RunFilter,
+    RunSums,
+    RunsWhere,
+    StepUses,
+)
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.index import answers as index_answers
 from agentspan.storage.sqlite.index import full_text, index_file
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import SpanSums
-from agentspan.testing.contract.rows import Rows
+from agentspan.testing.contract.base import Rows
 from agentspan.tuning import STANDARD
 from tests.storage.plain import Plain
 from tests.tiers import longer

@@ -5,8 +5,8 @@ import pytest
 from agentspan.errors import StorageError
 from agentspan.storage.location import memory
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.opened_later import OpenedLater
 from agentspan.storage.questions import Account
+from agentspan.storage.registry import OpenedLater
 from tests.impatient import elsewhere
 
 

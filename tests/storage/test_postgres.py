@@ -20,7 +20,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Counts, Damage, Find, Notes, Query, Select, SpansOf
 from agentspan.storage.registry import open_direct
-from agentspan.testing.contract.rows import T0, T1, Rows, finish
+from agentspan.testing.contract.base import T0, T1, Rows, finish
 from tests.checkout import ROOT
 from tests.postgres import Emptied
 from tests.storage.make_archive import exported

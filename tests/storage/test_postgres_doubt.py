@@ -18,7 +18,7 @@ from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, SpansOf, Violations
 from agentspan.storage.registry import open_direct
-from agentspan.testing.contract.rows import T0, T1, Rows, finish, violation
+from agentspan.testing.contract.base import T0, T1, Rows, finish, violation
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import sink_of
 from tests.postgres import Emptied, Server

@@ -15,11 +15,10 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Counts, RemoveRuns, RunsWhere, Search, SpanStats
+from agentspan.storage.questions import Counts, RemoveRuns, RunFilter, RunsWhere, Search, SpanStats
 from agentspan.storage.registry import open_direct
-from agentspan.storage.run_filter import RunFilter
 from agentspan.testing.contract.answering import Answering
-from agentspan.testing.contract.rows import T1, Rows, finish
+from agentspan.testing.contract.base import T1, Rows, finish
 from agentspan.tuning import Tuning
 from tests.checkout import ROOT
 from tests.postgres import Emptied

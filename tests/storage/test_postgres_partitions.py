@@ -13,7 +13,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing import StorageContract
 from agentspan.testing.contract.agreeing import Agreeing
-from agentspan.testing.contract.removing import Removing
+from agentspan.testing.contract.keeping import Removing
 from tests.postgres import Emptied
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")

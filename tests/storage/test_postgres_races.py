@@ -15,7 +15,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Select
 from agentspan.storage.registry import open_direct
-from agentspan.testing.contract.rows import T0, Rows, finish
+from agentspan.testing.contract.base import T0, Rows, finish
 from agentspan.tuning import STANDARD
 from tests.postgres import Emptied
 from tests.waiting import until

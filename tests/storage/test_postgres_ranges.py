@@ -14,7 +14,7 @@ from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import LEAVES
-from agentspan.storage.postgres.partition_ranges import Range, bound_at, following, missing, time_of, width_of
+from agentspan.storage.postgres.partitions import Range, bound_at, following, missing, time_of, width_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     Counts,
@@ -27,7 +27,7 @@ from agentspan.storage.questions import (
     SpansOf,
 )
 from agentspan.storage.registry import open_direct
-from agentspan.testing.contract.rows import Rows, finish
+from agentspan.testing.contract.base import Rows, finish
 from tests.postgres import Emptied
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")

@@ -15,7 +15,7 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, Violations
 from agentspan.storage.registry import open_direct
-from agentspan.testing.contract.rows import T0, T1, Rows, finish, violation
+from agentspan.testing.contract.base import T0, T1, Rows, finish, violation
 from tests.postgres import Emptied
 from tests.postgres_proxy import Proxy, proxy
 from tests.waiting import until

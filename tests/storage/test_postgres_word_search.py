@@ -11,7 +11,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Select
 from agentspan.storage.registry import open_direct
-from agentspan.testing.contract.rows import Rows
+from agentspan.testing.contract.base import Rows
 from agentspan.tuning import STANDARD, Tuning
 from tests.storage.plain import Plain
 from tests.tuned import tuned

@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import ProxyTracerProvider, Tracer
 from opentelemetry.util.types import AttributeValue
 
+from agentspan.journal.writers import program_name
 from agentspan.otel.processor import SpanProcessor
-from agentspan.recovery.writers import program_name
 
 MOST = 10_000
 """Attributes, events and links of a span that are kept. The SDK's 128 attributes hold a conversation of 30 messages."""

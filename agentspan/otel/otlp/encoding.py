@@ -1,8 +1,12 @@
-"""Encodes requests in OTLP's JSON as protobuf, without the package for it: the messages that writing makes only."""
+"""Encodes requests in OTLP's JSON, and answers to exporters, as protobuf, without the package for it."""
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from agentspan.otel.otlp.decoded import Decoded
+from agentspan.otel.otlp.requests import JSON, PROTOBUF, Signal
 
 
 def trace_request(request: Mapping[str, Any]) -> bytes:
@@ -125,3 +129,48 @@ def varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+_CODES = {400: 3, 401: 16, 403: 7, 408: 4, 413: 8, 415: 3, 429: 8, 500: 13, 503: 14}
+"""The codes of google.rpc.Status by the status of HTTP."""
+_REJECTED = {"traces": "rejectedSpans", "logs": "rejectedLogRecords"}
+
+
+def content_type(said: str | None) -> str:
+    """Return the content type of an answer to a request of this one."""
+    return JSON if (said or "").partition(";")[0].strip().lower() == JSON else PROTOBUF
+
+
+def done(signal: Signal, decoded: Decoded, form: str) -> bytes:
+    """Return the answer to a request whose spans or log records are stored, but for those that cannot be used.
+
+    Args:
+        form: the content type of the answer.
+    """
+    rejected, why = decoded.rejected, decoded.why()
+    if not rejected:
+        return b"{}" if form == JSON else b""
+    if form == JSON:
+        return json.dumps({"partialSuccess": {_REJECTED[signal]: str(rejected), "errorMessage": why}}).encode()
+    return _answer_bytes(1, _answer_number(1, rejected) + _answer_bytes(2, why.encode("utf-8", "replace")))
+
+
+def refused(status: int, message: str, form: str) -> bytes:
+    """Return the answer to a request of which nothing is stored.
+
+    Args:
+        status: of HTTP.
+        form: the content type of the answer.
+    """
+    code = _CODES.get(status, 2)
+    if form == JSON:
+        return json.dumps({"code": code, "message": message}).encode()
+    return _answer_number(1, code) + _answer_bytes(2, message.encode("utf-8", "replace"))
+
+
+def _answer_number(field: int, value: int) -> bytes:
+    return bytes([field << 3]) + varint(value)
+
+
+def _answer_bytes(field: int, value: bytes) -> bytes:
+    return bytes([field << 3 | 2]) + varint(len(value)) + value

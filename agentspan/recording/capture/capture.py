@@ -15,13 +15,11 @@ from agentspan import forks
 from agentspan.interrupts import let_through
 from agentspan.journal.parts import Element, Parts
 from agentspan.jsontext import LIST, LIST_TEXT
-from agentspan.recording.capture.credential_search import is_harmless_name, marked_sensitive
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
-from agentspan.recording.capture.redaction import Redaction
-from agentspan.recording.capture.repeats import Captured, Repeats
-from agentspan.recording.capture.snapshots import snapshot
+from agentspan.recording.capture.redaction import Redaction, is_harmless_name, marked_sensitive
+from agentspan.recording.capture.repeats import Captured, Repeats, snapshot
 from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text
 from agentspan.tuning import STANDARD, Tuning
 

@@ -3,20 +3,374 @@
 A call waits at most `recording_wait_s`. What the storage has not taken by then waits in memory: a thread writes it.
 """
 
+import sys
+import threading
+import time
+import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import cast
 
+from agentspan import clock, forks
 from agentspan.errors import NOT_NOW, NotStorable
-from agentspan.interrupts import let_through
-from agentspan.model.changes import Outcome, Unit
-from agentspan.recording.sinks import span_units
-from agentspan.recording.sinks.backlog import Backlog
+from agentspan.forks import Hold
+from agentspan.interrupts import Thread, let_through, start
+from agentspan.journal import records
+from agentspan.journal.committer import TAKEN, Committer, Listener, Tally
+from agentspan.locks import Bell, Occupied, within
+from agentspan.model import sensitive, spans
+from agentspan.model.changes import Move, Outcome, Put, Unit, unit_of
+from agentspan.model.rows import AgentInstanceRow, WriterRow
+from agentspan.model.spans import Times
+from agentspan.model.status import FinishStatus
 from agentspan.recording.sinks.progress import Progress, until_trusted
 from agentspan.recording.sinks.protocol import Counts, SpanFacts
-from agentspan.recovery.committer import TAKEN, Committer, Listener
-from agentspan.storage.patience import Unconnected, answers_within, in_a_call
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import title_of
+from agentspan.storage.patience import Unconnected, answers_within, in_a_call, left_s
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.tuning import STANDARD, Tuning
+
+_new = tuple.__new__  # see model.spans
+
+
+def created(span: SpanFacts, at_ns: int) -> Unit:
+    """Return the unit that puts a new span."""
+    span_type, now, text = span.span_type, clock.to_text(at_ns), span.payload_text()
+    payload, is_marked = sensitive.read(text)
+    span.decoded = (text, payload, at_ns, now)  # its end needs them, too: 1.3 µs
+    meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
+    instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]  # the run is recorded
+    put = spans.created(
+        span.id,
+        instance.agent_id,
+        instance.id,
+        span.parent_span_id,
+        span.schema_name,
+        title_of(span_type, span.schema_name),
+        span.status,
+        text,
+        None,
+        _new(Times, (now if span.status == "active" else None, None, None)),
+        meaning,
+        now,
+        writer_id=span.writer_id,
+        minted=True,
+        sensitive_encoding=is_marked,
+    )
+    return unit_of(put)
+
+
+def created_raw(span: SpanFacts, reader: str, text: str, at_ns: int) -> Unit:
+    """Return the unit that puts a new active span as a text tells it (see journal.raw_records)."""
+    span.learn(records.read_begin(reader, text))
+    return created(span, at_ns)
+
+
+def started(span: SpanFacts) -> Unit:
+    """Return the unit that makes a pending span active."""
+    now, payload = clock.to_text(span.started_ns), sensitive.read(span.payload_text())[0]
+    meaning = describe(span.span_type, span.schema_name, "active", payload, None, None, (False, False))
+    run_id = span.run.id
+    return unit_of(
+        spans.started(span.id, started_at=now, meaning=meaning, now=now, also_closed=True, instance_id=run_id)
+    )
+
+
+def updated(span: SpanFacts, at_ns: int) -> Unit:
+    """Return the unit that sets the changed payload of an open span."""
+    text = span.payload_text()
+    payload, is_marked = sensitive.read(text)
+    meaning = describe(span.span_type, span.schema_name, span.status, payload, None, None, (True, False))
+    now, run_id = clock.to_text(at_ns), span.run.id
+    move = spans.updated(span.id, payload=text, meaning=meaning, now=now, instance_id=run_id)
+    return unit_of(spans.with_sensitive(move) if is_marked else move)
+
+
+def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> Unit:
+    """Return the unit that ends a span."""
+    now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
+    decoded, span.decoded = span.decoded, None
+    text, payload, started_ns, started_at = decoded or ("", {}, 0, "")
+    if text is not span.payload_text():
+        payload = sensitive.read(span.payload_text())[0]
+    returned, is_marked = (None, 0) if result is None else sensitive.read(result)
+    if status == "cancelled":
+        started_at = now
+    elif started_ns != span.started_ns:
+        started_at = clock.to_text(span.started_ns)
+    meaning = describe(span.span_type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
+    times = _new(Times, (started_at, now, elapsed_ms))
+    move = spans.finished(span.id, status, result, times, meaning, now, span.run.id)
+    return unit_of(spans.with_sensitive(move) if is_marked else move)
+
+
+def finished_as(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> Unit:
+    """Return the unit that ends a span, and sets the type and the payload that were learnt at the end."""
+    now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
+    span.decoded = None
+    span_type, schema_name, text = span.span_type, span.schema_name, span.payload_text()
+    payload, is_marked = sensitive.read(text)
+    returned, of_result = (None, 0) if result is None else sensitive.read(result)
+    started_at = now if status == "cancelled" else clock.to_text(span.started_ns)
+    meaning = describe(span_type, schema_name, status, payload, returned, elapsed_ms)
+    times = _new(Times, (started_at, now, elapsed_ms))
+    learnt = schema_name, title_of(span_type, schema_name), text
+    move = spans.finished_as(span.id, *learnt, status, result, times, meaning, now, span.run.id)
+    return unit_of(spans.with_sensitive(move) if is_marked or of_result else move)
+
+
+def finished_raw(span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> Unit:
+    """Return the unit that ends a span as a text tells (see raw_records)."""
+    end = records.read_end(reader, text)
+    span.learn(end)
+    return finished_as(span, end.result, at_ns, elapsed_ns)
+
+
+BATCH = 500
+"""Waiting units that are written in one transaction."""
+PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
+"""Seconds until the thread tries again, at first and at most."""
+LOOK_S = 0.001
+"""Seconds between two looks whether the thread has written a unit."""
+STOP_S = 0.25
+"""Seconds that a fork waits for the thread. It may be waiting for a server."""
+
+
+def _nothing() -> None:
+    pass
+
+
+class Backlog:
+    """Units that wait for the storage.
+
+    Args:
+        committer: writes them.
+        progress: the counts of the sink.
+        before_keep: called before a unit is kept.
+        has_thread: whether a thread of this backlog writes them; else others call `flush`.
+        tuning: sizes and times.
+
+    Attributes:
+        units: what waits, oldest first. Empty nearly always.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        progress: Progress,
+        before_keep: Callable[[], None] = _nothing,
+        *,
+        has_thread: bool = False,
+        tuning: Tuning = STANDARD,
+    ) -> None:
+        self.units: deque[Unit] = deque()
+        self._has_thread = has_thread
+        self._thread: threading.Thread | None = None
+        self._bell = Bell()
+        self._kept = self._written = 0
+        self._is_slow = self._is_unreported = False
+        self._committer = committer
+        self._progress = progress
+        self._before_keep = before_keep
+        self._tuning = tuning
+        self._flushing = threading.RLock()  # held by `within`, which does not nest
+        self._characters = 0
+        self._waits_since_ns = 0
+
+    @property
+    def oldest_s(self) -> float:
+        """Seconds since the backlog was empty; 0.0 where it is."""
+        return (time.monotonic_ns() - self._waits_since_ns) / 1e9 if self.units else 0.0
+
+    def put(self, unit: Unit, wait_s: float) -> None:
+        """Keep a unit behind those that wait, and let the thread write it.
+
+        Args:
+            wait_s: how long to wait until it is written, unless the storage took nothing at the last attempt.
+        """
+        self.keep(unit)
+        if self._has_thread and not self._is_started():
+            if self._progress.may_try():  # no thread can be started now
+                self.flush(0.0)
+            return
+        number, until_ns = self._kept, time.monotonic_ns() + int(min(wait_s, left_s()) * 1e9)
+        while self._written < number and not self._is_slow and self._progress.last_error is None and self._thread:
+            if time.monotonic_ns() > until_ns:
+                self._is_slow = True  # until nothing waits: the next calls do not wait as well
+                return
+            time.sleep(LOOK_S)
+
+    def put_unreported(self, unit: Unit, wait_s: float) -> None:
+        """Do the same with a unit that the storage was not even asked to take: the thread reports the fault."""
+        self._is_unreported = True
+        self.put(unit, wait_s)
+
+    def keep(self, unit: Unit) -> None:
+        """Keep a unit. One that there is no room for is counted as failed."""
+        with self._progress.lock:
+            self._before_keep()
+            size = _characters(unit)
+            tuning = self._tuning
+            if len(self.units) >= tuning.backlog_units or self._characters + size > tuning.backlog_characters:
+                self._progress.failed += 1
+                return
+            if not self.units:
+                self._waits_since_ns = time.monotonic_ns()  # not by `clock`, whose readings a test may count
+            self._characters += size
+            self._kept += 1
+            self.units.append(unit)
+
+    def flush(self, wait_s: float, within_s: float | None = None) -> bool:
+        """Write what waits; return whether nothing waits any more. One thread at a time; others wait for it.
+
+        Args:
+            wait_s: how long an attempt may wait for the storage.
+            within_s: seconds after which no further attempt is made, and another thread is not waited for; as long as
+                a recording call may wait, when left out.
+        """
+        within_s = self._tuning.recording_wait_s if within_s is None else within_s
+        deadline_ns = clock.monotonic_ns() + int(within_s * 1e9)
+        try:
+            with within(self._flushing, (deadline_ns - clock.monotonic_ns()) / 1e9):
+                return self._flush(wait_s, deadline_ns)
+        except Occupied:  # by another thread; or a signal handler, or a finalizer, comes in the middle of it
+            return False
+
+    def _flush(self, wait_s: float, deadline_ns: int | None) -> bool:
+        while self.units:
+            if deadline_ns is not None and clock.monotonic_ns() > deadline_ns:
+                return False
+            with self._progress.lock:
+                units = tuple(islice(self.units, BATCH))
+            try:
+                tally = self._committer.apply(units, wait_s)
+            except NOT_NOW as error:
+                let_through(error)
+                self._progress.try_later()
+                self._progress.storage_failed(error)
+                if self._is_unreported:
+                    self._is_unreported = False
+                    self._progress.deferred.fault(error)
+                return False
+            self._progress.storage_took()
+            self._remove(units, tally)
+        return True
+
+    def _remove(self, units: tuple[Unit, ...], tally: Tally) -> None:
+        """Remove units that were written, and count them.
+
+        Where the exception of a signal handler comes before, they stay: they are applied again, and recognised as
+        stored.
+        """
+        writers = sum(map(_is_writer, units))  # they are not counted as transitions
+        size = sum(map(_characters, units))
+        progress = self._progress
+        with progress.lock:
+            rest = deque(islice(self.units, len(units), None))
+            self.units = rest  # from here no call: an exception comes before all of it, or after
+            self._written += len(units)
+            self._characters -= size
+            progress.recorded += tally.recorded - writers
+            progress.refused += tally.refused
+            progress.failed += tally.failed
+        if not rest:
+            self._is_slow = self._is_unreported = False
+        progress.deferred.raise_kept()
+
+    def stop(self, wait_s: float) -> None:
+        """End the thread, and wait for that; the next unit that waits starts another one."""
+        with self._progress.lock:
+            thread, self._thread = self._thread, None
+            bell, self._bell = self._bell, Bell()
+        bell.is_last = True
+        bell.ring()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(wait_s)
+
+    def go_on(self) -> None:
+        """Start the thread again, if units wait."""
+        if self.units and self._has_thread:
+            self._is_started()
+
+    def _is_started(self) -> bool:
+        """Start the thread, unless it runs; return whether it does."""
+        if self._thread is not None and self._thread.is_alive():
+            return True
+        if sys.is_finalizing():
+            return False
+        with self._progress.lock:
+            if self._thread is not None and self._thread.is_alive():
+                return True
+            self._bell = bell = Bell()
+            self._thread = thread = Thread(target=_run, args=(self, bell), name="agentspan-backlog", daemon=True)
+            _running.add(self)
+            try:
+                start(thread)
+            except BaseException as error:  # also from a signal handler, at any point
+                bell.is_last = True
+                self._thread = None
+                if not isinstance(error, RuntimeError):
+                    raise
+                return False
+        return True
+
+    def tick(self, bell: Bell) -> bool:
+        """Write what waits, in the thread; return whether it ends."""
+        try:
+            with within(self._flushing, self._tuning.recording_wait_s), answers_within(self._tuning.server_answer_s):
+                self._flush(self._tuning.recording_wait_s, None)
+        except Occupied:
+            pass
+        except Exception as error:  # of a listener that raises faults: the next flush raises it
+            self._progress.deferred.raised = error
+        with self._progress.lock:
+            if self.units and not bell.is_last:
+                return False
+            if self._bell is bell:
+                self._thread = None
+            return True
+
+
+def _run(backlog: Backlog, bell: Bell) -> None:
+    """Write what waits until nothing does. Like the thread of a journal, it keeps a tracer alive that was dropped."""
+    pause_s = PAUSE_S
+    while not bell.is_last and not backlog.tick(bell):
+        bell.wait(pause_s)
+        pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+
+_running: weakref.WeakSet[Backlog] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    """End the threads before a fork: Python 3.12 warns of one."""
+    for backlog in forks.members(_running):
+        backlog.stop(STOP_S)
+
+
+def _go_on_all() -> None:
+    for backlog in forks.members(_running):
+        backlog.go_on()
+
+
+forks.hold(Hold.THREADS, _stop_all, _go_on_all)
+forks.forget(_running.clear)
+
+
+def _is_writer(unit: Unit) -> bool:
+    change = unit.changes[0]
+    return isinstance(change, Put) and isinstance(change.row, WriterRow)
+
+
+def _characters(unit: Unit) -> int:
+    size = 0
+    for change in unit.changes:
+        values = change.row if isinstance(change, Put) else change.set.values() if isinstance(change, Move) else ()
+        size += sum(len(value) for value in values if isinstance(value, str))
+    return size
 
 
 class CommitSink:
@@ -83,31 +437,31 @@ class CommitSink:
 
     def created(self, span: SpanFacts, at_ns: int) -> None:
         """Commit a new span."""
-        self.write(span_units.created(span, at_ns))
+        self.write(created(span, at_ns))
 
     def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
         """Read a new span from a text, and commit it."""
-        self.write(span_units.created_raw(span, reader, text, at_ns))
+        self.write(created_raw(span, reader, text, at_ns))
 
     def started(self, span: SpanFacts) -> None:
         """Commit that a pending span became active."""
-        self.write(span_units.started(span))
+        self.write(started(span))
 
     def updated(self, span: SpanFacts, at_ns: int) -> None:
         """Commit the changed payload of an open span."""
-        self.write(span_units.updated(span, at_ns))
+        self.write(updated(span, at_ns))
 
     def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """Commit the end of a span."""
-        self.write(span_units.finished(span, result, at_ns, elapsed_ns))
+        self.write(finished(span, result, at_ns, elapsed_ns))
 
     def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """Commit the end of a span, with the type and the payload that were learnt then."""
-        self.write(span_units.finished_as(span, result, at_ns, elapsed_ns))
+        self.write(finished_as(span, result, at_ns, elapsed_ns))
 
     def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
         """Read the end of a span from a text, and commit it."""
-        self.write(span_units.finished_raw(span, reader, text, at_ns, elapsed_ns))
+        self.write(finished_raw(span, reader, text, at_ns, elapsed_ns))
 
     def register(self, unit: Unit) -> None:
         """Commit a unit that registers or renames a run."""

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan.interrupts import let_through
-from agentspan.journal.events import encode_registration, encode_unit
+from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.log import Log
+from agentspan.journal.names import names_rows, spans_of
 from agentspan.journal.parts import Parts, encode
+from agentspan.journal.records import encode_registration, encode_unit
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
-from agentspan.recording.sinks import span_units
+from agentspan.recording.sinks import commit
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.journal_work import JournalWork, ServerWork, TypesFile
 from agentspan.recording.sinks.protocol import Counts, RunListener, SpanFacts
-from agentspan.recovery.committer import Committer, Listener
-from agentspan.recovery.names import names_rows, spans_of
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
-    from agentspan.recovery.adopting import Adoption
+    from agentspan.journal.adopting import Adoption
 
 PORTION = 64 * 1024
 """Bytes that a call which records drains where the journal has grown too long: 1.5 ms."""
@@ -133,7 +133,7 @@ class JournalSink:
         log = self.log
         if log.alert or not log.append(body):
             if not self._append(body):
-                self._commit(span_units.created(span, at_ns))
+                self._commit(commit.created(span, at_ns))
         elif log.alert:  # perhaps the thread ended, and did not see this one
             self._is_ready()
 
@@ -149,19 +149,19 @@ class JournalSink:
         log = self.log
         if log.alert or not log.append(body):
             if not self._append(body):
-                self._commit(span_units.created_raw(span, reader, text, at_ns))
+                self._commit(commit.created_raw(span, reader, text, at_ns))
         elif log.alert:
             self._is_ready()
 
     def started(self, span: SpanFacts) -> None:
         """Append that a pending span became active."""
         if not self._append(f"S\x1f{span.id}\x1f{span.started_ns}".encode()):
-            self._commit(span_units.started(span))
+            self._commit(commit.started(span))
 
     def updated(self, span: SpanFacts, at_ns: int) -> None:
         """Append the changed payload of an open span."""
         if not self._append(f"U\x1f{span.id}\x1f{at_ns}\x1f{span.payload_text()}".encode()):
-            self._commit(span_units.updated(span, at_ns))
+            self._commit(commit.updated(span, at_ns))
 
     def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """Append the end of a span."""
@@ -169,7 +169,7 @@ class JournalSink:
         log = self.log
         if log.alert or not log.append(body):
             if not self._append(body):
-                self._commit(span_units.finished(span, result, at_ns, elapsed_ns))
+                self._commit(commit.finished(span, result, at_ns, elapsed_ns))
         elif log.alert:
             self._is_ready()
 
@@ -177,7 +177,7 @@ class JournalSink:
         """Append the end of a span, with the type and the payload that were learnt then."""
         end = f"{span.status}\x1f{at_ns}\x1f{elapsed_ns}\x1f{result or ''}"
         if not self._append(f"T\x1f{span.id}\x1f{end}\x1f{span.schema_name}\x1f{span.payload_text()}".encode()):
-            self._commit(span_units.finished_as(span, result, at_ns, elapsed_ns))
+            self._commit(commit.finished_as(span, result, at_ns, elapsed_ns))
 
     def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
         """Append the text of the end of a span, which is read when it is drained."""
@@ -185,7 +185,7 @@ class JournalSink:
         log = self.log
         if log.alert or not log.append(body):
             if not self._append(body):
-                self._commit(span_units.finished_raw(span, reader, text, at_ns, elapsed_ns))
+                self._commit(commit.finished_raw(span, reader, text, at_ns, elapsed_ns))
         elif log.alert:
             self._is_ready()
 

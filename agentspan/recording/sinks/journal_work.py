@@ -17,21 +17,19 @@ from agentspan import forks
 from agentspan.errors import AgentspanError, StorageError
 from agentspan.forks import Hold
 from agentspan.interrupts import let_through
-from agentspan.journal import own_journals
+from agentspan.journal import spool, writers
 from agentspan.journal.log import Log
 from agentspan.journal.spool import bytes_of_others, keep_types, removal_told
 from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording.sinks.commit import CommitSink
-from agentspan.recording.sinks.drain import Drain
-from agentspan.recording.sinks.drain_thread import DrainThread, Ticks
+from agentspan.recording.sinks.drain import Drain, DrainThread, Ticks
 from agentspan.recording.sinks.protocol import RunListener
-from agentspan.recovery import writers
 from agentspan.storage.patience import answers_within
 from agentspan.storage.protocol import BesideJournals
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
-    from agentspan.recovery.adopting import Adoption
+    from agentspan.journal.adopting import Adoption
 
 
 class Overflow:
@@ -229,18 +227,18 @@ class JournalWork:
         self._settle_every_s = tuning.sync_after_s or SETTLE_S
         self._removal_told = removal_told(folder)
         _works.add(self)
-        own_journals.register(self)
+        spool.register(self)
 
     def types_changed(self) -> None:
-        """See own_journals.Journal."""
+        """See spool.Journal."""
         self._types.is_due = self._log.alert = True
 
     def terminated(self, instance_id: str, reason: str) -> None:
-        """See own_journals.Journal."""
+        """See spool.Journal."""
         self.terminations.add(instance_id, reason)
 
     def drain_now(self) -> None:
-        """See own_journals.Journal."""
+        """See spool.Journal."""
         target, drained, wait_s = self._log.sequence, -1, self._tuning.read_drains_s
         while drained < self.drain.last_drained < target:  # however much there is, as long as it gets less
             drained = self.drain.last_drained
@@ -364,7 +362,7 @@ class JournalWork:
     def leave(self) -> None:
         """In a forked child: drop the parent's files without closing them."""
         _works.discard(self)
-        own_journals.forget(self)
+        spool.forget(self)
         self._log.leave()
 
     def hold(self) -> None:
@@ -412,7 +410,7 @@ class ServerWork(JournalWork):
         self._pause_s = self._try_s = self._lease_s = 0.0
 
     def drain_now(self) -> None:
-        """See own_journals.Journal."""
+        """See spool.Journal."""
         with answers_within(self._tuning.server_answer_s):
             super().drain_now()
 

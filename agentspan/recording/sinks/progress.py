@@ -8,8 +8,8 @@ from typing import Any
 from agentspan import clock
 from agentspan.errors import DatabaseBusy
 from agentspan.interrupts import let_through
+from agentspan.journal.committer import Listener, Tally
 from agentspan.model.changes import Refused, Unit
-from agentspan.recovery.committer import Listener, Tally
 from agentspan.storage.protocol import NotTrustedYet
 
 PAUSE_S = 0.05

@@ -1,14 +1,14 @@
 """The protocol of a sink, and the facts that a sink reads of a span. A sink knows no Span, no Run and no Tracer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from agentspan.journal.committer import Listener
 from agentspan.journal.parts import Parts
 from agentspan.journal.records import Begin, End
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import SpanStatus
-from agentspan.recovery.committer import Listener
 from agentspan.schemas.span_types import SpanType
 
 
@@ -179,3 +179,37 @@ class RunListener(Listener):
     def has_runs(self) -> bool:
         """Return whether a run of this process is active."""
         return False
+
+
+class First:
+    """Prepares the real sink at the first transition, and passes that on.
+
+    It has each method of a SpanSink.
+
+    Args:
+        sink: stores the row of this process, and returns the sink that all later transitions go to directly.
+    """
+
+    def __init__(self, sink: Callable[[], SpanSink]) -> None:
+        self._sink = sink
+
+    def __getattr__(self, transition: str) -> Any:
+        """Return the method of the real sink."""
+        return getattr(self._sink(), transition)
+
+
+class NoStorage:
+    """Counts transitions after shutdown, or where no storage could be opened. It writes none.
+
+    It has each method of a SpanSink.
+
+    Args:
+        count: called for each.
+    """
+
+    def __init__(self, count: Callable[[], None]) -> None:
+        self._count = count
+
+    def __getattr__(self, transition: str) -> Any:
+        """Return what takes a transition of any kind."""
+        return lambda *_: self._count()

@@ -33,13 +33,14 @@ from agentspan.storage.questions import (
     BriefsWhere,
     FailureSums,
     Question,
+    RunFilter,
+    RunSort,
     RunSums,
     RunsWhere,
     Search,
     SpanStats,
     StepUses,
 )
-from agentspan.storage.run_filter import RunFilter, RunSort
 
 _USED = "filter (where is_aggregate = 0)"
 _SUMMED = "agent_instance_id, status, input_tokens, output_tokens, cost_usd, is_aggregate"

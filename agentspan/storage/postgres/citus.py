@@ -9,8 +9,7 @@ that stores some has two phases.
 from agentspan.errors import DatabaseUnusable
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.connection import Connection, rows_of
-from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
+from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated
 
 LONGEST_S = 86_400
 """Seconds that distributing spans which are there may take."""

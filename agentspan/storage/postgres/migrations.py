@@ -27,10 +27,9 @@ from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.storage import before_release
-from agentspan.storage.identity import new_account
+from agentspan.storage.location import new_account
 from agentspan.storage.postgres.connection import Connection, rows_of
-from agentspan.storage.postgres.connections import Connections, wait_at_most
-from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
+from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated, wait_at_most
 from agentspan.storage.postgres.partitions import DEFAULT, make_ahead
 from agentspan.storage.postgres.tables import FUNCTIONS, VERSION, VIEWS
 

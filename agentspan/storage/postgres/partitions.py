@@ -10,18 +10,16 @@ while there is a default one. Dropping it takes an exclusive lock on all spans, 
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
-from agentspan import clock
+from agentspan import clock, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.model.status import CLOSERS, OPEN
 from agentspan.storage.answers import MOST_LATE, Dropped, Made, Partition, State, Width
-from agentspan.storage.postgres import partition_ranges
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.partition_ranges import Range, bound_at, following, name_of, time_of
 from agentspan.storage.postgres.statements import TIME
 from agentspan.storage.postgres.tables import VERSION
 from agentspan.storage.postgres.upkeep import BELONGS
@@ -33,6 +31,109 @@ from agentspan.storage.questions import (
     Partitions,
     TablesState,
 )
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DEFAULT_WIDTH: Width = "week"
+"""Narrow enough that 30 days are dropped in five parts; wide enough that a year is 52 tables."""
+_DIGITS = 10
+"""Characters of an id that carry its time; an id of that time is greater than these alone."""
+_REST = "0" * 22
+
+
+class Range(NamedTuple):
+    """The ids from `start` on, before `end`: texts that compare by code points; None where there is no bound."""
+
+    start: str | None
+    end: str | None
+
+
+def bound_at(at: datetime) -> str:
+    """Return the text that is not greater than any id of a time, and greater than all ids of earlier times."""
+    millis = max(0, (at - EPOCH) // timedelta(milliseconds=1))
+    return ids.encode(millis, 0, 0)[:_DIGITS]
+
+
+def time_of(id: str) -> datetime | None:
+    """Return the time that an id, or a bound, carries; None where it is no PFID, or of a year after 9999."""
+    padded = id if len(id) > _DIGITS else id[:_DIGITS] + _REST
+    if not ids.is_pfid(padded):
+        return None
+    try:
+        return EPOCH + timedelta(milliseconds=ids.decode(padded)[0])
+    except OverflowError:
+        return None
+
+
+def floor(at: datetime, width: Width) -> datetime:
+    """Return the beginning of the day, the week (its Monday) or the month of a time, in UTC."""
+    day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if width == "month":
+        return day.replace(day=1)
+    return day - timedelta(days=day.weekday()) if width == "week" else day
+
+
+def following(at: datetime, width: Width) -> datetime:
+    """Return the beginning of the next day, week or month."""
+    days = {"day": 1, "week": 7, "month": 31}[width]
+    return floor(floor(at, width) + timedelta(days=days), width)
+
+
+def width_of(ranges: Sequence[Range]) -> Width:
+    """Return the width of the latest range that has both bounds; else the default."""
+    for start, end in reversed(ranges):
+        begins, ends = (None if bound is None else time_of(bound) for bound in (start, end))
+        if begins is not None and ends is not None:
+            days = (ends - begins).days
+            return "day" if days <= 1 else "week" if days <= 7 else "month"
+    return DEFAULT_WIDTH
+
+
+def missing(ranges: Sequence[Range], width: Width, *, since: datetime, now: datetime, ahead: int) -> Iterator[Range]:
+    """Yield the ranges that no other covers: from the one of `since` to that number of them that begin after `now`.
+
+    Args:
+        ranges: those that there are, in order.
+        since: not after `now`.
+    """
+    at = floor(since, width)
+    later = 0
+    while at <= now or later < ahead:
+        bound = bound_at(at)
+        covering = next((each for each in ranges if _is_in(bound, each)), None)
+        if covering is not None:
+            if covering.end is None:
+                return
+            until = time_of(covering.end)
+            assert until is not None
+        else:
+            end = bound_at(following(at, width))
+            # One of another width may begin in the middle.
+            end = min([end, *(each.start for each in ranges if each.start is not None and bound < each.start)])
+            yield Range(bound, end)
+            until = time_of(end)
+            assert until is not None
+        later += at > now
+        at = until
+
+
+def _is_in(id: str, range: Range) -> bool:
+    return (range.start is None or range.start <= id) and (range.end is None or id < range.end)
+
+
+def name_of(table: str, range: Range) -> str:
+    """Return the name of a partition: `finished_spans_20261123_20261130`, by the days in which its range begins, ends.
+
+    A range that begins or ends within a day, after a change of the width, has the time, too.
+    """
+    return "_".join([table, *(_named(bound) for bound in range)])
+
+
+def _named(bound: str | None) -> str:
+    at = None if bound is None else time_of(bound)
+    if at is None:
+        return "before"
+    return f"{at:%Y%m%d}" if at == floor(at, "day") else f"{at:%Y%m%dt%H%M%S%f}"
+
 
 TABLE = "finished_spans"
 DEFAULT = f"{TABLE}_default"
@@ -89,10 +190,10 @@ def missing_partitions(connections: Connections, asked: MissingPartitions) -> in
     with connections.snapshot() as connection:
         ranges = _ranges(parts_of(connection))
         now = _now(connection)
-    width = partition_ranges.width_of(ranges)
+    width = width_of(ranges)
     if not ranges:
         return 0
-    return sum(1 for _ in partition_ranges.missing(ranges, width, since=now, now=now, ahead=asked.ahead))
+    return sum(1 for _ in missing(ranges, width, since=now, now=now, ahead=asked.ahead))
 
 
 def make_partitions(connections: Connections, asked: MakePartitions) -> Made:
@@ -172,8 +273,8 @@ def _made_next(
     if not parts:  # the tables were made by hand, without ranges
         return None
     ranges, now = _ranges(parts), _now(connection)
-    width = width or partition_ranges.width_of(ranges)
-    wanted = partition_ranges.missing(ranges, width, since=min(since or now, now), now=now, ahead=ahead)
+    width = width or width_of(ranges)
+    wanted = missing(ranges, width, since=min(since or now, now), now=now, ahead=ahead)
     range = next(wanted, None) or _crowded(connection, ranges, width)
     return None if range is None else _make(connection, range)
 
@@ -186,7 +287,7 @@ def _crowded(connection: Connection, ranges: Sequence[Range], width: Width) -> R
         at = time_of(found[0][0]) if found else None
         if at is None or at.year > 9998:
             return None
-        range = next(partition_ranges.missing(ranges, width, since=at, now=at, ahead=0), None)
+        range = next(missing(ranges, width, since=at, now=at, ahead=0), None)
         if range is None:
             return None
         if rows_of(connection, _HAS_MANY, range)[0][0] == MANY:

@@ -1,5 +1,6 @@
-"""A storage in one schema of PostgreSQL: connections from one module, reads and writes from others."""
+"""A storage in one schema of PostgreSQL: connections from one module, reads and writes from others; `agentspan sql`."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -7,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 
-from agentspan.errors import DatabaseUnusable, InDoubt, StorageError
+from agentspan.errors import DatabaseUnusable, InDoubt, InvalidValue, StorageError
 from agentspan.model.changes import Outcome, Unit
 from agentspan.storage.answers import Answer
 from agentspan.storage.location import Location
@@ -17,14 +18,13 @@ from agentspan.storage.postgres.analytics import ANSWERS as ABOUT_RUNS
 from agentspan.storage.postgres.analytics import PostgresAnalytics
 from agentspan.storage.postgres.citus import is_distributed
 from agentspan.storage.postgres.connection import Ahead, Backend, Connection
-from agentspan.storage.postgres.connections import MOST, Connections
-from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
+from agentspan.storage.postgres.connections import DRIVER_ERRORS, MOST, Connections, has_no_tables, translated
 from agentspan.storage.postgres.migrations import MIGRATIONS, Migration, check_version, migrate, newest
 from agentspan.storage.postgres.reads import ANSWERS, Lends, Reads, changed_spans
 from agentspan.storage.postgres.single_statements import Together, outcome_of, single_of, together
-from agentspan.storage.postgres.sql_shell import ask
 from agentspan.storage.postgres.unanswered import Unanswered, applied_before, in_doubt, subjects_of
 from agentspan.storage.postgres.upkeep import problems
+from agentspan.storage.postgres.values import register_plain
 from agentspan.storage.postgres.writes import apply_all, apply_unit
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import (
@@ -48,6 +48,50 @@ from agentspan.storage.questions import (
     WaitAtMost,
 )
 from agentspan.tuning import STANDARD, Tuning
+
+_READS = frozenset({"select", "with", "values", "table", "show", "explain"})
+_FIRST = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
+_MARKS = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\?|%""")
+_sql_shell_OWN = frozenset({"08", "57", "53", "58", "XX"})
+"""Classes of SQLSTATE that are no fault of the query."""
+
+
+def ask(connections: Connections, query: str, given: Sequence[Any]) -> Answer:
+    """Run one SELECT.
+
+    Raises:
+        InvalidValue: it is no SQL, does more than read, or takes too long.
+        DatabaseUnusable: the server cannot be reached.
+    """
+    first = _FIRST.match(query)
+    if first is None or first[1].lower() not in _READS:
+        raise InvalidValue("query", f"must be one statement that reads, which begins with {', '.join(sorted(_READS))}")
+    connection = connections.connected(connections.wait_s)
+    try:
+        register_plain(connection.adapters)
+        connection.execute("set default_transaction_read_only = on")
+        connection.execute("begin read only")
+        # Prepared: the server then refuses a second statement after the first, such as a COMMIT.
+        cursor = connection.execute(_with_marks(query) if given else query, tuple(given) or None, prepare=True)
+        return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
+    except UnicodeEncodeError:
+        raise InvalidValue("query", "is no Unicode text") from None
+    except psycopg.Error as error:
+        state = error.sqlstate
+        if state is not None and (state[:2] not in _sql_shell_OWN or state == "57014"):
+            said = error.diag.message_primary or type(error).__name__
+            raise InvalidValue("query", f"PostgreSQL says: {said}") from None
+        if state is None and not isinstance(error, psycopg.OperationalError):
+            raise InvalidValue("query", f"psycopg says: {error}") from None
+        raise translated(error, connections.location) from error
+    finally:
+        connection.close()
+
+
+def _with_marks(query: str) -> str:
+    """Return a query whose `?` stand for values as psycopg wants them."""
+    return _MARKS.sub(lambda m: "%s" if m[0] == "?" else m[0].replace("%", "%%"), query)
+
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Connections to one file: a writer behind a lock, and a pool of readers. See opening.py, busy.py and forking.py."""
+"""Connections to one file: a writer behind a lock, and a pool of readers. See opening.py, busy.py and file_guard.py."""
 
 import atexit
 import sqlite3
@@ -17,13 +17,12 @@ from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, Stora
 from agentspan.forks import page
 from agentspan.locks import is_mine, within
 from agentspan.storage.protocol import FileReplaced
-from agentspan.storage.sqlite import forking, mending, old_logs, opening
+from agentspan.storage.sqlite import file_guard, file_watch, mending, opening
 from agentspan.storage.sqlite.checkpoints import Checkpoints
 from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error, waiting, was_deleted
-from agentspan.storage.sqlite.file_guard import FileGuard
+from agentspan.storage.sqlite.file_guard import FileGuard, Gate
 from agentspan.storage.sqlite.file_watch import Inode, inode_of
-from agentspan.storage.sqlite.forking import Gate
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration, newest
 from agentspan.tuning import STANDARD, Tuning
 
@@ -76,7 +75,7 @@ class Connections:
         self._writing: _Writing | None = None  # it has no state of its own, so one serves all: 0.3 µs
         self._checkpoints = self._new_checkpoints()
         self._gate = Gate()
-        forking.enrol(self)
+        file_guard.enrol(self)
         _all.add(self)
 
     def committed(self, rows: int = 1) -> None:
@@ -341,9 +340,9 @@ class Connections:
         """In a forked child: drop connections that are still open, without closing them: closing would drop locks."""
         if self._writer is not None or self._readers or self._checkpoints.connection is not None:
             opened = (self._writer, self.cursor, self._readers, self._checkpoints.connection)
-            forking.keep_open(self.path, self.guard.watch.file, opened)
+            file_guard.keep_open(self.path, self.guard.watch.file, opened)
         if (own := self.guard.take_own()) is not None:
-            forking.keep_open(self.path, None, own)
+            file_guard.keep_open(self.path, None, own)
         self._writer, self.cursor, self._readers = None, None, []
         self._generation += 1
 
@@ -440,7 +439,7 @@ class Connections:
             file is None
             or watch.file not in (None, file)
             or inode_of(self.path) != file
-            or old_logs.is_of_another(self.path)
+            or file_watch.is_of_another(self.path)
         ):
             connection.close()  # nothing was read, and no log opened
             if is_mine(self.lock) and self._writer is None:  # nothing is being written

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agentspan import files
 from agentspan.interrupts import let_through
-from agentspan.storage.sqlite import old_logs, tables
+from agentspan.storage.sqlite import file_watch, tables
 from agentspan.storage.sqlite.file_watch import Change, Watch
 
 QUIET_S = 0.5
@@ -42,7 +42,7 @@ def mend(
         OSError: a file cannot be made or renamed.
     """
     real = Path(os.path.realpath(path))
-    with old_logs.locked(real):
+    with file_watch.locked(real):
         if watch.is_replaced():
             return f"{path} was replaced"
         before = os.stat(real)
@@ -64,7 +64,7 @@ def mend(
             os.chmod(name, stat.S_IMODE(before.st_mode))
             with suppress(OSError, AttributeError):  # of another user, whose file root has put in order
                 os.chown(name, before.st_uid, before.st_gid)
-            log = old_logs.set_aside(real)
+            log = file_watch.set_aside(real)
             os.rename(name, real)
     kept = "" if log is None else f"; its log of before is {log} now"
     return f"{path} is a sound copy now{kept}"

@@ -14,7 +14,7 @@ changes needs a new version as well, with a migration that does nothing: the vie
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from agentspan.storage.identity import new_account
+from agentspan.storage.location import new_account
 
 if TYPE_CHECKING:
     from sqlite_utils import Database

@@ -16,7 +16,7 @@ from agentspan import files, forks
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage import before_release
-from agentspan.storage.sqlite import old_logs, tables
+from agentspan.storage.sqlite import file_watch, tables
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
 from agentspan.storage.sqlite.contents import blobs
 from agentspan.storage.sqlite.contents.recent import FileConnection, RecentRuns
@@ -129,7 +129,7 @@ def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqli
             let_through(raised)
             if raised.errno in (errno.ENOSPC, errno.EDQUOT):  # of this it says only that there is no file
                 raise StorageError(f"the disk of {path} is full; make room, recording goes on by itself") from raised
-    name = old_logs.set_aside_foreign(path)  # last: beside no file, a log would be of none
+    name = file_watch.set_aside_foreign(path)  # last: beside no file, a log would be of none
     if name is not None:
         log.warning("the log beside %s was of another file that had this path before; it is %s now", path, name)
 

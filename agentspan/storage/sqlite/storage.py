@@ -114,22 +114,22 @@ class SQLiteStorage(Reads):
             return page_of(connection, query) if found is None else found
 
     def _damage(self, asked: Damage) -> list[str]:
-        from agentspan.storage.sqlite.checking import problems
+        from agentspan.storage.sqlite.upkeep import problems
 
         with self.reading() as connection:
             return problems(connection)
 
     def _back_up(self, asked: BackUp) -> int:
-        from agentspan.storage.sqlite import checking
+        from agentspan.storage.sqlite import upkeep
 
         target = Path(asked.path).absolute()
-        checking.check_target(target)
+        upkeep.check_target(target)
         with self.reading() as connection:
-            checking.copy(connection, target)
+            upkeep.copy(connection, target)
         return target.stat().st_size
 
     def _select(self, asked: Select) -> Answer:
-        from agentspan.storage.sqlite.checking import ask
+        from agentspan.storage.sqlite.upkeep import ask
 
         self._connections.check_open()
         try:

@@ -26,9 +26,8 @@ from agentspan.model.rows import ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row, Value
 from agentspan.model.status import OPEN
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.contents.joining import BIT
-from agentspan.storage.sqlite.contents.numbering import Numbering, are_large, remove_contents, stored_row
+from agentspan.storage.sqlite.contents.numbering import LEAST, Numbering, are_large, remove_contents, stored_row
 from agentspan.storage.sqlite.contents.recent import recent_of
-from agentspan.storage.sqlite.contents.splitting import LEAST
 from agentspan.storage.sqlite.index.rewrites import removed, rewritten
 from agentspan.storage.sqlite.reads import locate, terminated_in
 

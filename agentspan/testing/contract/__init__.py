@@ -19,19 +19,14 @@ PARTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in PARTS))  # before they are imported
 
 from agentspan.testing.contract.agreeing import Agreeing  # noqa: E402
-from agentspan.testing.contract.answering import Answering  # noqa: E402
-from agentspan.testing.contract.changing import Changing  # noqa: E402
-from agentspan.testing.contract.closing import Closing  # noqa: E402
-from agentspan.testing.contract.groups import Grouping  # noqa: E402
-from agentspan.testing.contract.keeping import Keeping  # noqa: E402
-from agentspan.testing.contract.parting import Parting  # noqa: E402
+from agentspan.testing.contract.answering import Answering, Scoring  # noqa: E402
+from agentspan.testing.contract.base import T0, Rows  # noqa: E402
+from agentspan.testing.contract.closing import Closing, Reopening  # noqa: E402
+from agentspan.testing.contract.groups import Grouping, Parting  # noqa: E402
+from agentspan.testing.contract.keeping import Keeping, Removing  # noqa: E402
 from agentspan.testing.contract.reading import Reading  # noqa: E402
-from agentspan.testing.contract.removing import Removing  # noqa: E402
-from agentspan.testing.contract.reopening import Reopening  # noqa: E402
-from agentspan.testing.contract.rows import T0, Rows  # noqa: E402
-from agentspan.testing.contract.scoring import Scoring  # noqa: E402
 from agentspan.testing.contract.transferring import Transferring  # noqa: E402
-from agentspan.testing.contract.units import Units  # noqa: E402
+from agentspan.testing.contract.units import Changing, Units  # noqa: E402
 from agentspan.testing.contract.using import Using  # noqa: E402
 
 __all__ = ["T0", "Rows", "StorageContract"]

@@ -9,8 +9,7 @@ from agentspan.model.status import CLOSERS, LEAVES, OPEN, REPLACED, SPAN_STATUSE
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, RemoveRuns, SpansOf, Violations
-from agentspan.testing.contract.base import Base
-from agentspan.testing.contract.rows import T0, T1, T2, Rows, violation
+from agentspan.testing.contract.base import T0, T1, T2, Base, Rows, violation
 
 UNITS = 300
 """Units of a test; few ids and keys, so that they meet."""

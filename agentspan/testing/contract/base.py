@@ -6,13 +6,67 @@ from typing import Any
 
 import pytest
 
-from agentspan.model.changes import Applied, Move, Put, Unit
-from agentspan.model.rows import AgentInstanceRow, Row
+from agentspan import ids
+from agentspan.model.changes import Applied, Move, Put, Refused, Unit, Violation
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow, Row
 from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, Question
+from agentspan.storage.questions import Find, Query, Question
 from agentspan.storage.registry import open_direct
-from agentspan.testing.contract.rows import T1, Rows
+
+T0, T1, T2 = (f"2026-01-01T00:00:0{second}.000000Z" for second in range(3))
+
+
+class Rows:
+    """Makes rows that fit together, with ids of one source."""
+
+    def __init__(self) -> None:
+        self.ids = ids.IdSource(7)
+
+    def agent(self, name: str | None = None) -> AgentRow:
+        """An agent."""
+        return AgentRow(self.ids.new(), name, name or "nameless", None, "pending", T0, T0)
+
+    def family(self, agent: AgentRow) -> tuple[AgentVersionRow, AgentSchemaVersionRow, AgentInstanceRow]:
+        """A version, a schema version and an instance of an agent."""
+        version = AgentVersionRow(self.ids.new(), agent.id, self.ids.new(), None, None, None, T0, T0)
+        schema = AgentSchemaVersionRow(self.ids.new(), agent.id, None, self.ids.new(), "[]", None, T0, T0)
+        values: dict[str, Any] = dict.fromkeys(AgentInstanceRow._fields)
+        values.update(id=self.ids.new(), agent_id=agent.id, agent_version_id=version.id, status="active")
+        values.update(agent_schema_version_id=schema.id, purpose="live", inserted_at=T0, updated_at=T0, started_at=T0)
+        values.update(git_commit="a1" * 20, session="trip-7", user="mia", task="book", git_dirty=1)
+        return version, schema, AgentInstanceRow(**values)
+
+    def span(self, instance: AgentInstanceRow, **changed: Any) -> AgentSpanRow:
+        """An active span of an instance."""
+        values: dict[str, Any] = dict.fromkeys(AgentSpanRow._fields)
+        values.update(id=self.ids.new(), agent_id=instance.agent_id, agent_instance_id=instance.id, status="active")
+        values.update(schema_name="tool", schema_title="Tool", payload="{}", started_at=T0)
+        values.update(is_aggregate=0, sensitive_encoding=0)
+        values.update(response_id="answer-1", cache_write_tokens=7, inserted_at=T0, updated_at=T0)
+        values.update(changed)
+        return AgentSpanRow(**values)
+
+
+def finish(span_id: str, status: str = "complete", **values: Any) -> Move:
+    """A guarded move to a terminal status."""
+    return Move("agent_span", span_id, LEAVES[status], {"status": status, "updated_at": T1, **values})
+
+
+def why_refused(storage: Storage, unit: Unit) -> str | None:
+    """Apply a unit; return why it is refused, None where it is not."""
+    (outcome,) = storage.apply([unit])
+    return outcome.why if isinstance(outcome, Refused) else None
+
+
+def violation(side: Any = "payload", path: str = "$.a") -> Violation:
+    """A violation of a side of a payload."""
+    return Violation(side, path, "type", "is not of type string")
+
+
+def spans_of(storage: Storage, query: Query) -> list[AgentSpanRow]:
+    """The spans on a page."""
+    return [row for row in storage.ask(query).rows if isinstance(row, AgentSpanRow)]
 
 
 class Base:

@@ -1,12 +1,19 @@
-"""Contract of a storage: after closing, it answers nothing, and does no task."""
+"""Contract of a storage: after closing, it answers nothing, and does no task; opened again, it has all rows."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from agentspan.errors import StorageError
+import pytest
+
+from agentspan.errors import NotPermitted, StorageError
+from agentspan.model.changes import Applied, Key, Put, PutSpans, Remove, Replayed, Unit
 from agentspan.storage.answers import KeyRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
@@ -36,6 +43,7 @@ from agentspan.storage.questions import (
     Question,
     RemoveKeys,
     RemoveRuns,
+    RunFilter,
     RunSums,
     RunsWhere,
     Search,
@@ -52,8 +60,8 @@ from agentspan.storage.questions import (
     Violations,
     WaitAtMost,
 )
-from agentspan.storage.run_filter import RunFilter
-from agentspan.testing.contract.base import Base
+from agentspan.storage.registry import open_direct
+from agentspan.testing.contract.base import T0, T1, Base, finish, spans_of, violation
 
 ASKED: Sequence[Callable[[str, Path], Question[Any]]] = (
     lambda run, path: Account(),
@@ -129,3 +137,84 @@ def _said(call: Callable[[], object]) -> str:
     except StorageError as error:
         return str(error)
     return ""
+
+
+OPENS = """
+import json, sys
+from agentspan.storage.authoring import Location, Move, Unit
+from agentspan.storage.questions import Account, SpansOf
+from agentspan.storage.registry import open_direct
+
+asked = json.load(sys.stdin)
+storage = open_direct(Location(asked["scheme"], asked["text"]))
+spans = [span.id for span in storage.ask(SpansOf(asked["run"]))]
+move = Move("agent_span", asked["span"], frozenset({"active"}), {"status": "complete", "updated_at": asked["at"]})
+outcome = type(storage.apply([Unit((move,))])[0]).__name__
+print(json.dumps([storage.ask(Account()).id, spans, outcome]))
+"""
+
+
+class Reopening(Base):
+    """Contract: location."""
+
+    def test_what_was_applied_is_there_in_another_instance_and_after_reopening(self, storage: Storage) -> None:
+        """Opened beside it, and after closing: the same rows in the same order, account, keys and violations."""
+        instance = self.instance(storage)
+        span, key = self.rows.span(instance), Key("create", "k", "h", T0)
+        create = Unit((Put(span, violations=(violation(),)),), span.id, key)
+        more = [self.rows.span(instance, summary="a\U0001f600", cost_usd=0.5) for _ in range(3)]
+        agents = [self.rows.agent("stays"), self.rows.agent("goes")]
+        account = storage.ask(Account())
+        with self.opened_again(storage) as other:
+            assert storage.apply([create, Unit((PutSpans(more),))]) == [Applied(span), Applied()]
+            self.put(storage, *agents)
+            assert storage.apply([Unit((Remove("agent", agents[1].id),))]) == [Applied()]
+            assert other.ask(Account()) == account
+            assert other.apply([create, Unit((finish(span.id),))]) == [Replayed(span), Applied()]
+            done = span._replace(status="complete", updated_at=T1)
+            assert self.stored(storage, span.id) == done
+        storage.close()
+        with self.opened_again(storage) as again:
+            assert again.ask(Account()) == account
+            assert list(again.ask(SpansOf(instance.id))) == [done, *more]
+            assert spans_of(again, Query("agent_span", descending=True)) == [*more[::-1], done]
+            assert again.ask(Counts([instance.id]))[instance.id][:4] == (4, 0, 3, 1)
+            assert again.ask(Violations([span.id]))[span.id] == [violation()]
+            assert again.ask(Find(key=key)).key == ("h", span.id)
+            found = again.ask(Find(*(agent.id for agent in agents))).rows
+            assert found == {agents[0].id: ("agent", agents[0])}
+
+    def test_opened_to_be_read_only_it_writes_nothing(self, storage: Storage) -> None:
+        """It reads what is there, and what comes; `apply` raises NotPermitted."""
+        location = self.claimed(storage, "location")
+        span = self.rows.span(self.instance(storage))
+        self.put(storage, span)
+        reader = open_direct(location, read_only=True)
+        try:
+            assert self.stored(reader, span.id) == span
+            with pytest.raises(NotPermitted):
+                reader.apply([Unit((finish(span.id),))])
+            assert self.stored(storage, span.id) == span
+            self.move(storage, finish(span.id))
+            assert self.stored(reader, span.id) == span._replace(status="complete", updated_at=T1)
+        finally:
+            reader.close()
+
+    def test_another_process_opens_its_location(self, storage: Storage) -> None:
+        """It reads what was applied here, and what it applies is read here."""
+        location = self.claimed(storage, "location")
+        instance = self.instance(storage)
+        span = self.rows.span(instance)
+        self.put(storage, span)
+        asked = {"scheme": location.scheme, "text": location.text, "run": instance.id, "span": span.id, "at": T1}
+        done = subprocess.run(
+            [sys.executable, "-c", OPENS],
+            input=json.dumps(asked),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == [storage.ask(Account()).id, [span.id], "Applied"]
+        assert self.stored(storage, span.id) == span._replace(status="complete", updated_at=T1)

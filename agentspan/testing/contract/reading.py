@@ -20,8 +20,7 @@ from agentspan.storage.questions import (
     StoredKeys,
     Violations,
 )
-from agentspan.testing.contract.base import Base
-from agentspan.testing.contract.rows import T0, T1, T2, finish, spans_of, violation
+from agentspan.testing.contract.base import T0, T1, T2, Base, finish, spans_of, violation
 
 LONG = 2_345
 """Spans of a long run: more than a backend reads at once."""

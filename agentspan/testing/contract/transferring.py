@@ -16,8 +16,7 @@ from agentspan.storage.questions import (
     SpanMarks,
     StoredKeys,
 )
-from agentspan.testing.contract.base import Base
-from agentspan.testing.contract.rows import T0, T1, T2, finish
+from agentspan.testing.contract.base import T0, T1, T2, Base, finish
 
 WAIT_S = 10.0
 

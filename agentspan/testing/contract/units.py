@@ -1,14 +1,27 @@
 """Contract of a storage: several changes in one unit, and several units in one call; idempotency keys."""
 
-from typing import Any
+from typing import Any, cast
 
 from agentspan.errors import NotStorable
-from agentspan.model.changes import Applied, Key, KeyTaken, Move, Put, PutSpans, Refused, Remove, Replayed, Unit
+from agentspan.model.changes import (
+    Applied,
+    Key,
+    KeyTaken,
+    Move,
+    Over,
+    Put,
+    PutSpans,
+    Ref,
+    Refused,
+    Remove,
+    Replayed,
+    Unit,
+)
+from agentspan.model.rows import AgentRow, AgentSpanRow, Row, WriterRow
 from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Violations
-from agentspan.testing.contract.base import Base
-from agentspan.testing.contract.rows import T0, T1, finish, violation
+from agentspan.testing.contract.base import T0, T1, T2, Base, finish, violation, why_refused
 
 
 class Units(Base):
@@ -237,3 +250,219 @@ class Units(Base):
         storage.apply([unit])
         storage.apply([Unit((Remove("agent", agent.id),))])
         assert storage.apply([unit]) == [Refused("missing")]
+
+
+class Changing(Base):
+    """Contract: one change: its guards and what it stores."""
+
+    def test_what_is_put_is_found_with_its_type(self, storage: Storage) -> None:
+        """Rows of every type, by id, in one call."""
+        agent = self.rows.agent("a")
+        version, schema, instance = self.rows.family(agent)
+        writer = WriterRow(self.rows.ids.new(), "host", "boot", 1, "2", "program", T0)
+        span = self.rows.span(instance, label="x", input_tokens=3, cost_usd=0.5, duration_ms=1.5, is_aggregate=1)
+        rows: tuple[Row, ...] = (agent, version, schema, instance, writer, span)
+        self.put(storage, *rows)
+        found = storage.ask(Find(*(row.id for row in rows), self.rows.ids.new()))
+        assert dict(found.rows.values()) == {
+            "agent": agent,
+            "agent_version": version,
+            "agent_schema_version": schema,
+            "agent_instance": instance,
+            "writer": writer,
+            "agent_span": span,
+        }
+
+    def test_an_id_that_any_type_uses_is_refused(self, storage: Storage) -> None:
+        """The row in the way comes back."""
+        instance = self.instance(storage)
+        clash = self.rows.span(instance)._replace(id=instance.id)
+        assert storage.apply([Unit((Put(clash),))]) == [Refused("id_used", instance)]
+        span = self.rows.span(instance)
+        self.put(storage, span)
+        assert storage.apply([Unit((Put(span, minted=True),))]) == [Refused("id_used", span)]
+
+    def test_unique_columns_refuse_a_second_row(self, storage: Storage) -> None:
+        """None among them is never a clash."""
+        first = self.rows.agent("same")
+        self.put(storage, first, self.rows.agent(None), self.rows.agent(None))
+        assert storage.apply([Unit((Put(self.rows.agent("same")),))]) == [Refused("not_unique", first)]
+
+    def test_unique_columns_are_compared_as_they_are(self, storage: Storage) -> None:
+        """Names that differ in case, in blanks or in how an accent is written are different names."""
+        names = ("same", "Same", "SAME", "same ", " same", "s\u00e4me", "sa\u0308me", "stra\u00dfe", "strasse")
+        agents = [self.rows.agent(name) for name in names]
+        self.put(storage, *agents)
+        for agent in agents:
+            again = Put(agent._replace(id=self.rows.ids.new()))
+            assert storage.apply([Unit((again,))]) == [Refused("not_unique", agent)]
+
+    def test_references_must_exist_and_have_the_type(self, storage: Storage) -> None:
+        """A row's own references, and those that the change names besides."""
+        instance = self.instance(storage)
+        orphan = self.rows.span(instance)._replace(agent_instance_id=self.rows.ids.new())
+        for put in (Put(orphan), Put(orphan, minted=True)):
+            assert why_refused(storage, Unit((put,))) == "missing"
+        for parent in (self.rows.ids.new(), instance.id):
+            child = self.rows.span(instance, parent_span_id=parent)
+            assert why_refused(storage, Unit((Put(child, (Ref("agent_span", parent),)),))) == "missing"
+            assert self.stored(storage, child.id) is None
+
+    def test_a_parent_that_nobody_named_as_a_reference_may_come_later(self, storage: Storage) -> None:
+        """Between processes a child can arrive first."""
+        instance = self.instance(storage)
+        self.put(storage, self.rows.span(instance, parent_span_id=self.rows.ids.new()))
+
+    def test_a_move_sets_values_when_its_guard_holds(self, storage: Storage) -> None:
+        """And leaves everything else as it is."""
+        span = self.rows.span(self.instance(storage))
+        self.put(storage, span)
+        assert storage.apply([Unit((finish(span.id, result_payload='{"a":1}'),))]) == [Applied()]
+        stored = self.stored(storage, span.id)
+        assert stored == span._replace(status="complete", updated_at=T1, result_payload='{"a":1}')
+
+    def test_an_end_may_set_what_was_learnt_by_then(self, storage: Storage) -> None:
+        """The type, the payload and what is derived from them, under the guard of every end."""
+        span = self.rows.span(self.instance(storage))
+        self.put(storage, span)
+        learnt: dict[str, Any] = {
+            "schema_name": "llm",
+            "schema_title": "LLM",
+            "payload": '{"model":"m"}',
+            "label": "m",
+            "is_aggregate": 1,
+        }
+        end = finish(span.id, result_payload='{"text":"a"}', finished_at=T1, **learnt)
+        assert storage.apply([Unit((end,))]) == [Applied()]
+        stored = span._replace(
+            status="complete", updated_at=T1, result_payload='{"text":"a"}', finished_at=T1, **learnt
+        )
+        assert self.stored(storage, span.id) == stored
+        assert storage.apply([Unit((end,))]) == [Refused("status", stored)]
+
+    def test_a_run_takes_its_spans_to_another_agent(self, storage: Storage) -> None:
+        """And no spans of other runs."""
+        run, other = self.instance(storage), self.instance(storage)
+        agent = self.rows.agent()
+        version, schema, _ = self.rows.family(agent)
+        spans = [self.rows.span(run), self.rows.span(run)._replace(status="complete"), self.rows.span(other)]
+        self.put(storage, agent, version, schema, *spans)
+        values: dict[str, Any] = {
+            "agent_id": agent.id,
+            "agent_version_id": version.id,
+            "agent_schema_version_id": schema.id,
+        }
+        self.move(storage, Move("agent_instance", run.id, frozenset(), values))
+        assert self.stored(storage, run.id) == run._replace(**values)
+        agents = [cast(AgentSpanRow, self.stored(storage, span.id)).agent_id for span in spans]
+        assert agents == [agent.id, agent.id, other.agent_id]
+
+    def test_a_move_frees_the_name_that_it_replaces(self, storage: Storage) -> None:
+        """Another row may have it then, and none may have the new one; a name that is set to None is free, too."""
+        first, second, third = self.rows.agent("old"), self.rows.agent("old"), self.rows.agent("new")
+        self.put(storage, first)
+        self.move(storage, _named(first, "new"))
+        assert storage.apply([Unit((Put(third),))]) == [
+            Refused("not_unique", first._replace(external_identifier="new"))
+        ]
+        self.put(storage, second)
+        self.move(storage, _named(first, None))
+        self.put(storage, third)
+
+    def test_a_move_is_refused_when_the_status_forbids_it(self, storage: Storage) -> None:
+        """The stored row comes back, untouched."""
+        span = self.rows.span(self.instance(storage))._replace(status="complete")
+        self.put(storage, span)
+        assert storage.apply([Unit((finish(span.id, "failed"),))]) == [Refused("status", span)]
+        assert self.stored(storage, span.id) == span
+
+    def test_a_move_of_what_is_not_there_is_refused(self, storage: Storage) -> None:
+        """Also when the id names another type."""
+        instance = self.instance(storage)
+        assert storage.apply([Unit((finish(self.rows.ids.new()),))]) == [Refused("missing")]
+        assert storage.apply([Unit((finish(instance.id),))]) == [Refused("missing", instance)]
+
+    def test_a_move_can_ask_that_columns_are_as_they_were(self, storage: Storage) -> None:
+        """So that what was read and changed is not written over somebody else's change."""
+        instance = self.instance(storage)
+        move = Move("agent_instance", instance.id, frozenset(), {"metadata": '{"a":1}'}, unchanged={"metadata": None})
+        assert storage.apply([Unit((move,))]) == [Applied()]
+        stored = instance._replace(metadata='{"a":1}')
+        assert storage.apply([Unit((move,))]) == [Refused("changed", stored)]
+        again = move._replace(set={"metadata": "{}"}, unchanged={"metadata": '{"a":1}'})
+        assert storage.apply([Unit((again,))]) == [Applied()]
+
+    def test_an_end_replaces_a_close_once(self, storage: Storage) -> None:
+        """Only where the row was closed for its program, and its status is one of those that are named."""
+        instance = self.instance(storage)
+        span = self.rows.span(instance)
+        self.put(storage, span)
+        over = (Over(frozenset({"failed"}), {"status": "complete", "ended_late": 1, "updated_at": T2}),)
+        end = finish(span.id)._replace(over=over)
+        close = finish(span.id, "failed", closed_by="terminated", closed_at=T1)
+        assert storage.apply([Unit((finish(span.id, "failed"),)), Unit((end,))])[1].why == "status"  # type: ignore[union-attr]
+        other = self.rows.span(instance)
+        self.put(storage, other)
+        terminate = Move(
+            "agent_instance", instance.id, frozenset(), {"status": "terminated", "termination_reason": "x"}
+        )
+        end, close = (move._replace(id=other.id) for move in (end, close))
+        elsewhere = end._replace(over=(Over(frozenset({"cancelled"}), over[0].set),))
+        units = [Unit((change,)) for change in (terminate, close, elsewhere, end, end)]
+        outcomes = storage.apply(units)
+        assert [type(outcome) for outcome in outcomes] == [Applied, Applied, Refused, Applied, Refused]
+        assert outcomes[3] == Applied(None, "x")
+        stored = self.stored(storage, other.id)
+        closed = other._replace(closed_by="terminated", closed_at=T1)
+        assert stored == closed._replace(status="complete", ended_late=1, updated_at=T2)
+        assert storage.apply([Unit((end,))]) == [Refused("status", stored)]
+
+    def test_what_replaces_a_close_may_add_to_the_values_of_the_end(self, storage: Storage) -> None:
+        """The first whose guard holds is set; with `adds` on top of the move's own values."""
+        instance = self.instance(storage)
+        over = (Over(frozenset({"cancelled"}), {}), Over(frozenset({"failed"}), {"ended_late": 1}, adds=True))
+        span = self.rows.span(instance)._replace(status="failed", closed_by="abandoned", closed_at=T0)
+        self.put(storage, span)
+        self.move(storage, finish(span.id, label="x")._replace(over=over))
+        ended = span._replace(status="complete", updated_at=T1, label="x", ended_late=1)
+        assert self.stored(storage, span.id) == ended
+
+    def test_only_what_nothing_refers_to_is_removed(self, storage: Storage) -> None:
+        """All of a unit, or nothing."""
+        agent = self.rows.agent("x")
+        version, schema, instance = self.rows.family(agent)
+        self.put(storage, agent, version, schema)
+        assert storage.apply([Unit((Remove("agent", agent.id),))]) == [Refused("referenced", agent)]
+        removes = (Remove("agent_version", version.id), Remove("agent_schema_version", schema.id))
+        self.put(storage, instance)
+        assert storage.apply([Unit((*removes, Remove("agent", agent.id)))]) == [Refused("referenced", version)]
+        assert self.stored(storage, version.id) == version
+        other = self.rows.agent("y")
+        self.put(storage, other)
+        assert storage.apply([Unit((Remove("agent", other.id),))]) == [Applied()]
+        assert self.stored(storage, other.id) is None
+        assert storage.apply([Unit((Remove("agent", other.id),))]) == [Refused("missing")]
+        self.put(storage, self.rows.agent("y"))  # the name is free again
+
+    def test_violations_are_kept_with_their_span(self, storage: Storage) -> None:
+        """A new payload replaces those of the payload."""
+        span = self.rows.span(self.instance(storage))
+        storage.apply([Unit((Put(span, violations=(violation(), violation("result_payload"))),))])
+        assert storage.ask(Violations([span.id]))[span.id] == [violation(), violation("result_payload")]
+        move = Move("agent_span", span.id, frozenset({"active"}), {"payload": "[]"}, (violation(path="$.b"),))
+        storage.apply([Unit((move,))])
+        assert storage.ask(Violations([span.id]))[span.id] == [violation("result_payload"), violation(path="$.b")]
+
+    def test_all_violations_of_a_move_are_kept(self, storage: Storage) -> None:
+        """In their order, of both sides, however many; two that are equal are two."""
+        span = self.rows.span(self.instance(storage))
+        self.put(storage, span)
+        found = [violation(path=f"$.{number}") for number in range(20)]
+        found += [violation("result_payload", "$.r"), violation("result_payload", "$.r")]
+        self.move(storage, finish(span.id, payload="[]", result_payload="{}")._replace(violations=tuple(found)))
+        assert storage.ask(Violations([span.id]))[span.id] == found
+
+
+def _named(agent: AgentRow, name: str | None) -> Move:
+    """Return the move that gives an agent another unique name, or none."""
+    return Move("agent", agent.id, frozenset(), {"external_identifier": name})

@@ -19,8 +19,7 @@ from agentspan.model.changes import Applied, Put, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Counts, Find, Query, SpansOf, Violations
-from agentspan.testing.contract.base import Base
-from agentspan.testing.contract.rows import finish
+from agentspan.testing.contract.base import Base, finish
 
 T = TypeVar("T")
 WAIT_S = 30.0

@@ -9,8 +9,8 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.storage.answers import Dropped, Made, Partition, State
-from agentspan.storage.postgres import partition_ranges
-from agentspan.storage.postgres.partition_ranges import Range, bound_at, time_of
+from agentspan.storage.postgres import partitions
+from agentspan.storage.postgres.partitions import Range, bound_at, time_of
 from agentspan.storage.questions import (
     DropPartitions,
     MakePartitions,
@@ -57,7 +57,7 @@ class Parted(Claiming):
     def _missing(self, ahead: int, since: str | None = None) -> list[Range]:
         now = datetime.now(UTC)
         begin = now if since is None else clock.to_datetime(since)
-        return [*partition_ranges.missing(self.ranges, "month", since=begin, now=now, ahead=ahead)]
+        return [*partitions.missing(self.ranges, "month", since=begin, now=now, ahead=ahead)]
 
     def missing(self, asked: MissingPartitions) -> int:
         return len(self._missing(asked.ahead))

@@ -27,8 +27,7 @@ from typing import NamedTuple
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.storage.answers import Progress
 from agentspan.storage.postgres.connection import Connection, rows_of
-from agentspan.storage.postgres.connections import Connections, wait_at_most
-from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
+from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated, wait_at_most
 
 log = logging.getLogger("agentspan")
 

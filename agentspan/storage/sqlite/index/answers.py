@@ -19,13 +19,16 @@ from agentspan.storage.questions import (
     BriefsWhere,
     FailureSums,
     Question,
+    RunFilter,
+    RunSort,
     RunSums,
     RunsWhere,
     Search,
     SpanStats,
     StepUses,
+    has_meta,
+    is_said_in,
 )
-from agentspan.storage.run_filter import RunFilter, RunSort, has_meta, is_said_in
 from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
 from agentspan.storage.sqlite.driver_errors import is_damage, storage_error
 from agentspan.storage.sqlite.index import failures, full_text, index_file, run_groups

@@ -6,10 +6,10 @@ import pytest
 
 import agentspan
 from agentspan import DatabaseBusy, Tracer
+from agentspan.journal import writers
 from agentspan.journal.journal_folder import is_possible
+from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.recovery import writers
-from agentspan.recovery.writers import Lives
 from agentspan.storage.location import Location
 from agentspan.storage.questions import ForgetNotes, Notes
 from agentspan.storage.registry import open_direct

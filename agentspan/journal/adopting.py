@@ -16,25 +16,24 @@ from agentspan import clock, ids
 from agentspan.errors import NotFound, StorageError
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
+from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.deriving import outdated
-from agentspan.journal.events import HISTORY
 from agentspan.journal.left_segments import Left, take_over
+from agentspan.journal.names import run_of
 from agentspan.journal.parts import Elements
-from agentspan.journal.records import Gap, Record, read
+from agentspan.journal.records import HISTORY, Gap, Record, read
 from agentspan.journal.segments import START
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
+from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Put, Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields
 from agentspan.model.rows import AgentRow, WriterRow
 from agentspan.model.schema_versions import fields_of
-from agentspan.recovery.committer import Committer, Listener
-from agentspan.recovery.names import run_of
-from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry, SpanType, from_schemas
-from agentspan.storage.lookup import references, unique
 from agentspan.storage.protocol import BesideJournals, FileReplaced, Storage
 from agentspan.storage.questions import Account, Find
+from agentspan.storage.row_by_row import references, unique
 from agentspan.tuning import STANDARD, Tuning
 
 ATTEMPTS = 20

@@ -1,12 +1,17 @@
-"""Finds the span types that a stored run was registered with, and caches them."""
+"""Finds the span types that a stored run was registered with, and closes the open spans of a run by them."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from agentspan import jsontext
 from agentspan.errors import NotFound
-from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
+from agentspan.model import sensitive, spans
+from agentspan.model.changes import Move
+from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
+from agentspan.model.status import OPEN
+from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find
+from agentspan.storage.questions import Find, SpansOf
 from agentspan.tuning import STANDARD
 
 V = TypeVar("V")
@@ -60,3 +65,28 @@ def _keep(cache: dict[str, V], key: str, value: V, most: int) -> V:
             break
     cache[key] = value
     return value
+
+
+class Closer:
+    """Makes the changes that close spans; the caller commits them."""
+
+    def __init__(self, storage: Storage, stored_span_types: StoredSpanTypes) -> None:
+        self._storage = storage
+        self._stored_span_types = stored_span_types
+
+    def close(self, span: AgentSpanRow, by: str, error: dict[str, str], at: str, now: str) -> Move:
+        """Return the move that closes an open span, with `error` in its result (see spans.closed)."""
+        result: dict[str, Any] = {"error": error}
+        status = "failed" if span.status == "active" else "cancelled"
+        span_type = self._stored_span_types.of(self._storage, span.agent_instance_id).resolve(span.schema_name)
+        payload = sensitive.read(span.payload)[0]
+        meaning = describe(span_type, span.schema_name, status, payload, result, None, (False, False))
+        if span_type.lacks_liquid:  # another program rendered it, with python-liquid
+            meaning = meaning._replace(summary=span.summary)
+        return spans.closed(span, by, result_payload=jsontext.encode(result)[0], meaning=meaning, at=at, now=now)
+
+    def close_terminated(self, instance_id: str, reason: str, now: str) -> list[Move]:
+        """Return the moves that close all open spans of a run that is terminated for this reason."""
+        error = {"type": "Terminated", "message": reason}
+        found = self._storage.ask(SpansOf(instance_id))
+        return [self.close(span, "terminated", error, now, now) for span in found if span.status in OPEN]

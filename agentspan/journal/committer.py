@@ -17,21 +17,110 @@ from agentspan.errors import NOT_NOW, DatabaseBusy, NotStorable
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import Batch, BatchInSteps, Resolve, Unreadable, outdated
+from agentspan.journal.names import Names, instance_in, names_rows, run_of, spans_of, with_agents, without_name
 from agentspan.journal.parts import Elements
+from agentspan.journal.stored_span_types import Closer, StoredSpanTypes
 from agentspan.model import spans
 from agentspan.model.changes import Applied, Move, Outcome, Over, Put, PutSpans, Refused, Unit, overs, parted, unit_of
 from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelTraceRow, RefusedChangeRow, Row, Value
 from agentspan.model.spans import is_guess
 from agentspan.model.status import LEAVES, OPEN, REPLACED
-from agentspan.recovery.closing_spans import Closer
-from agentspan.recovery.names import Names, instance_in, names_rows, run_of, spans_of, with_agents, without_name
-from agentspan.recovery.open_runs import OpenRuns
-from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.storage import patience
+from agentspan.storage.location import Identities, Identity
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query
 from agentspan.tuning import STANDARD, Tuning
+
+MAX_RUNS = 1000
+"""Runs that are remembered. An older one goes on in another file only as long as the program holds it."""
+
+
+_Runs = dict[str, tuple[Identity | None, list[Unit]]]
+"""By the id of a run: the storage that has the run, and the units that register and rename it."""
+
+
+class OpenRuns:
+    """Remembers the units that register and rename runs: of those that are open, and of the last ones that ended.
+
+    Args:
+        storage: into which they are committed.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._identities = Identities(storage)
+        self._place: Identity | None = None
+        self._units: _Runs = {}
+        self._ended: _Runs = {}
+        self._newest: Sequence[Unit] = ()
+
+    def begin(self, registrations: Sequence[Unit]) -> None:
+        """Note the units of a batch that are to be committed first: those that register runs have the run as subject.
+
+        Called before they are committed: where the file is replaced in the middle, they count as of the one before, and
+        are looked for in the other one.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
+        self._newest = registrations
+        if self._units or self._ended or registrations:
+            place = self._identities.known()
+            if place != self._place:
+                self._look_for_them(place)
+            self._place = place
+
+    def _look_for_them(self, place: Identity) -> None:
+        """Note which of the runs another file has, too: one that is missing there later was removed."""
+        ids = {*self._units, *self._ended}
+        for id in self._storage.ask(Find(*ids)).rows if ids else ():
+            for runs in (self._units, self._ended):
+                if id in runs:
+                    runs[id] = place, runs[id][1]
+
+    def end(self, units: Sequence[Unit]) -> None:
+        """Note the others of the batch, which are committed, too: some rename and end runs."""
+        # Most runs begin and end in one batch. They cost nothing but this look at them.
+        moves: list[tuple[Move, Unit]] = []
+        for unit in units:
+            change = unit.changes[-1]
+            if type(change) is Move and change.type == "agent_instance":
+                moves.append((change, unit))
+        ended = {move.id for move, _ in moves if move.set.get("status", "active") not in OPEN}
+        for unit in self._newest:
+            if unit.subject is not None and unit.subject not in ended:
+                self.keep([unit])
+        self._newest = ()
+        for move, unit in moves:
+            if move.id in ended:
+                kept = self._units.pop(move.id, None)
+                if kept is not None:  # its records may be committed again, without that of its begin
+                    _add(self._ended, move.id, kept)
+            elif move.id in self._units:
+                self._units[move.id][1].append(unit)
+
+    def take(self, unit: Unit) -> list[Unit] | None:
+        """Return what registers the run that a unit needs, for another file than the one that had it.
+
+        It is forgotten until it is kept again. None of a run that is unknown here; empty of one that was there.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
+        id = run_of(unit) or ""
+        kept = self._units.pop(id, None) or self._ended.pop(id, None)
+        return kept and ([] if kept[0] == self._identities.now() else kept[1])
+
+    def keep(self, units: list[Unit]) -> None:
+        """Remember the units that register and rename one run, which were committed after `begin`."""
+        _add(self._units, units[0].subject or "", (self._place, units))
+
+
+def _add(runs: _Runs, id: str, kept: tuple[Identity | None, list[Unit]]) -> None:
+    if len(runs) >= MAX_RUNS:
+        del runs[next(iter(runs))]
+    runs[id] = kept
 
 
 def is_stored(unit: Unit, refused: Refused) -> bool:

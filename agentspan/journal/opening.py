@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from agentspan import forks
-from agentspan.journal import own_journals
+from agentspan.journal import spool
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
 from agentspan.storage.location import Location, file
-from agentspan.storage.opened_later import OpenedLater
 from agentspan.storage.protocol import BesideJournals, Capabilities, Look, Looking, Storage
-from agentspan.storage.registry import location_of, open_direct
+from agentspan.storage.registry import OpenedLater, location_of, open_direct
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
-    from agentspan.recovery.adopting import Adoption
+    from agentspan.journal.adopting import Adoption
 
 
 class Spooled(Looking[Storage]):
@@ -111,10 +110,10 @@ def without_adoption(storage: Storage) -> Storage:
     """
     can = storage.capabilities()
     if can.spool is not None:
-        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))
+        return can.spool.seeing(partial(spool.drain, can.spool.folder))
     journals = can.journals
     plain = None if journals is None else journals.direct.capabilities().journals
-    return storage if plain is None else plain.seeing(partial(own_journals.drain, folder_of(plain.path)))
+    return storage if plain is None else plain.seeing(partial(spool.drain, folder_of(plain.path)))
 
 
 def adoption_beside(storage: Storage, tuning: Tuning = STANDARD) -> "Adoption | None":
@@ -129,7 +128,7 @@ def adoption_beside(storage: Storage, tuning: Tuning = STANDARD) -> "Adoption | 
     if not is_possible():
         return None
     with forks.importing:
-        from agentspan.recovery.adopting import Adoption
+        from agentspan.journal.adopting import Adoption
 
     return Adoption(partial(_writable, location, tuning), folder, tuning=tuning)
 
@@ -145,14 +144,14 @@ def _writable(location: Location, tuning: Tuning) -> Iterator[Storage]:
 
 def _seen(folder: Path, lend: Callable[[], AbstractContextManager[Storage]], tuning: Tuning) -> Callable[[], None]:
     if not is_possible():
-        return lambda: own_journals.drain(folder)
+        return lambda: spool.drain(folder)
     with forks.importing:
-        from agentspan.recovery.adopting import Adoption
+        from agentspan.journal.adopting import Adoption
 
     adoption = Adoption(lend, folder, tuning=tuning)
 
     def see() -> None:
-        own_journals.drain(folder)
+        spool.drain(folder)
         adoption.look()
 
     return see

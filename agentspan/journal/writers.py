@@ -16,9 +16,9 @@ from typing import Literal
 from agentspan import clock
 from agentspan.errors import AgentspanError, StorageError
 from agentspan.interrupts import let_through
+from agentspan.journal.opening import adoption_beside
 from agentspan.model.rows import WriterRow
-from agentspan.model.texts import without_nul
-from agentspan.recovery.opening import adoption_beside
+from agentspan.model.status import without_nul
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Notes, PutNote
 from agentspan.tuning import STANDARD, Tuning

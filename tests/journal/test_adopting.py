@@ -15,13 +15,13 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.errors import StorageError
+from agentspan.journal import adopting
+from agentspan.journal.adopting import Adoption
 from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.left_segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
-from agentspan.recording.sinks.drain_thread import DrainThread
+from agentspan.recording.sinks.drain import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
-from agentspan.recovery import adopting
-from agentspan.recovery.adopting import Adoption
 from agentspan.storage.questions import Find, Query
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
@@ -151,7 +151,7 @@ def test_an_end_replaces_what_the_doctor_guessed(path: Path, monkeypatch: pytest
     spool = path.with_name("runs.db.spool")
     spool.rename(path.with_name("aside"))
     writer = tracer.recorder.writer_id
-    monkeypatch.setattr("agentspan.recovery.writers.life_of", lambda row, hosts=(): "dead")
+    monkeypatch.setattr("agentspan.journal.writers.life_of", lambda row, hosts=(): "dead")
     with agentspan.open(path) as db:
         assert db.doctor().runs[0].closed_run
         closed = {each.id: each for each in db.agent_spans.list(run.id)}
