@@ -154,6 +154,13 @@ def test_the_reference_names_every_public_name() -> None:
     assert [name for name in testing.__all__ if not re.search(rf"\b{name}\b", TESTING)] == []
 
 
+@pytest.mark.parametrize("cls", [agentspan.Run, agentspan.Span])
+def test_a_span_and_a_run_show_what_the_reference_names(cls: type) -> None:
+    cells = re.findall(r"^\| (`.*?) \|", section(f"### `{cls.__name__}`"), re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`(\w+)[`(]", cell)}
+    assert {name for name in dir(cls) if not name.startswith("_")} == named
+
+
 RECORDING = section("## Recording")
 BY_ID = section("## Operations by id")
 TESTING = section("## Testing")

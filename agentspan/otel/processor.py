@@ -46,7 +46,8 @@ from agentspan.otel.stored_rows import score_rows
 from agentspan.otel.traces import ABANDONED
 from agentspan.recording.default import get_recorder
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.span_and_run import Run, Span
+from agentspan.recording.run_state import RunState
+from agentspan.recording.span_state import SpanState
 from agentspan.recording.tracer import Tracer
 
 
@@ -62,7 +63,7 @@ class LiveRecording:
         self.recorder = recorder
         self.users = 0
         self._grace_s = recorder.tuning.otel_grace_s
-        self._active: dict[Key, Span] = {}
+        self._active: dict[Key, SpanState] = {}
         self._traces = Traces(recorder)
         self._waiting: deque[tuple[float, Trace]] = deque()
         self._writer = Writer(recorder.capture)
@@ -154,7 +155,9 @@ class LiveRecording:
             end_process_run(inside)
         unlink_contexts(self.recorder)
 
-    def _begin(self, span: Any, attributes: dict[str, Any], start: AtStart, around: Span | Run | None = None) -> Span:
+    def _begin(
+        self, span: Any, attributes: dict[str, Any], start: AtStart, around: SpanState | RunState | None = None
+    ) -> SpanState:
         """Begin a span.
 
         Args:
@@ -170,15 +173,15 @@ class LiveRecording:
         trace = self._traces.going_on.get(key[0]) or self._traces.get(key[0])
         if trace is None:
             trace = self._traces.begin(span, around)
-        run: Run = trace.inside.run
+        run: RunState = trace.inside.run
         if around is not None and (outer is not None or parent is None or parent.is_remote or key == trace.root):
-            if isinstance(around, Span):
+            if isinstance(around, SpanState):
                 run, above = around.run, around.id or around.parent_span_id
             else:
                 run, above = around, None
         else:
             above = parent_id(run.id, trace.id, parent)
-        node = Span(recorder, run, above, begun_type("" if scope is None else scope.name or "", name))
+        node = SpanState(recorder, run, above, begun_type("" if scope is None else scope.name or "", name))
         node.outer = around
         id = span_id_of_number(run.id, trace.id, key[1])
         written = self._writer.begin(start, attributes) if self._keeps_raw else None
@@ -192,7 +195,7 @@ class LiveRecording:
             run.tell()
         return node
 
-    def _end(self, node: Span, span: Any, end: AtEnd, attributes: dict[str, Any], *, may_be_judged: bool) -> None:
+    def _end(self, node: SpanState, span: Any, end: AtEnd, attributes: dict[str, Any], *, may_be_judged: bool) -> None:
         end_ns, status = end[4], end[5]
         start_ns = node.started_ns or span.start_time or 0
         written = self._writer.end(span, end, attributes, node.told, start_ns) if self._keeps_raw else None
@@ -207,7 +210,7 @@ class LiveRecording:
         if may_be_judged or (has_more and RESULT in text):
             self._judge(node, span_of(span))
 
-    def _end_root(self, trace: Trace, node: Span, span: Any) -> None:
+    def _end_root(self, trace: Trace, node: SpanState, span: Any) -> None:
         """End the root of a run. It is mapped at once: it tells the name of the run, its result and its error."""
         plain = span_of(span)
         mapped = map_span(plain)
@@ -215,7 +218,7 @@ class LiveRecording:
         self._judge(node, plain)
         end_run(trace, plain, mapped)
 
-    def _judge(self, node: Span, plain: OtelSpan) -> None:
+    def _judge(self, node: SpanState, plain: OtelSpan) -> None:
         """Record the scores that a span tells of itself, or of its run."""
         recorder = self.recorder
         if node.id and node.run.id and (told := scores_in(plain)):
@@ -223,7 +226,7 @@ class LiveRecording:
             for row in score_rows(told, node.run.id, node.id, partition, admit):
                 recorder.out.write(unit_of(Put(row, minted=True)))
 
-    def _begun(self, mapped: Mapped, run: Run) -> Begin:
+    def _begun(self, mapped: Mapped, run: RunState) -> Begin:
         capture = self.recorder.capture
         return Begin(capture.text(mapped.schema_name), whole(capture.object(mapped.payload, run.repeats)))
 
@@ -246,7 +249,7 @@ class LiveRecording:
             self._abandon(node, trace.inside)
         trace.open.clear()
 
-    def _abandon(self, node: Span, inside: RunOfTraces) -> None:
+    def _abandon(self, node: SpanState, inside: RunOfTraces) -> None:
         if node.writer_id != self.recorder.writer_id or node.status != "active" or not node.id:
             return
         node.status = "failed"

@@ -33,8 +33,8 @@ from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import RunName, end_of_run, name_of_process, name_of_trace, run_metadata
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.run_state import Known
-from agentspan.recording.span_and_run import Run, Span
+from agentspan.recording.run_state import Known, RunState
+from agentspan.recording.span_state import SpanState
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import MAX_NAME, title_of
 from agentspan.storage.questions import Find
@@ -45,7 +45,7 @@ Key = tuple[int, int]
 """The ids of a trace and of a span, as the SDK has them."""
 
 
-def link_contexts(recorder: Recorder, active: dict[Key, Span]) -> None:
+def link_contexts(recorder: Recorder, active: dict[Key, SpanState]) -> None:
     """Have spans that begin under a recorder be inside of the OpenTelemetry span that is current there.
 
     Args:
@@ -99,7 +99,7 @@ MOST = 256
 
 @dataclass(slots=True)
 class _Seen:
-    node: Span
+    node: SpanState
     span: Any
     mapped: Mapped | None = None
     call: Call | None = None
@@ -124,7 +124,7 @@ class CallsOfRun:
         self._kept: dict[str, str] = {}
         self._lock = threading.RLock()
 
-    def note(self, node: Span, span: Any, *, is_late: bool) -> None:
+    def note(self, node: SpanState, span: Any, *, is_late: bool) -> None:
         """Note a span that has ended, and may be a call.
 
         Args:
@@ -138,7 +138,7 @@ class CallsOfRun:
         """Return the calls that ended after this time, the latest first."""
         return [*takewhile(lambda each: each.span.end_time >= since_ns, reversed(self._seen.copy()))]
 
-    def like(self, call: Call) -> Iterator[tuple[Call, Span]]:
+    def like(self, call: Call) -> Iterator[tuple[Call, SpanState]]:
         """Yield the calls that may be the same as one of another instrumentor, with their nodes.
 
         A call that this instrumentor has repeated already is left out.
@@ -198,7 +198,7 @@ def _rewritten(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
     return unit_of(spans.with_sensitive(move) if is_marked else move)
 
 
-def captured_end(recorder: Recorder, run: Run, mapped: Mapped) -> End:
+def captured_end(recorder: Recorder, run: RunState, mapped: Mapped) -> End:
     """Return the end of a span as it may be recorded: redacted, and within the limits."""
     capture, result = recorder.capture, mapped.result_payload
     payload = whole(capture.object(mapped.payload, run.repeats))
@@ -221,7 +221,7 @@ class RunOfTraces:
         last_ns: the latest end.
     """
 
-    run: Run
+    run: RunState
     calls: CallsOfRun
     resource: dict[str, Any] = field(default_factory=dict)
     scopes: dict[str, None] = field(default_factory=dict)
@@ -249,7 +249,7 @@ class Trace:
     start_ns: int
     is_own: bool = False
     has_ended: bool = False
-    open: dict[Key, Span] = field(default_factory=dict)
+    open: dict[Key, SpanState] = field(default_factory=dict)
     conversation: dict[str, str] = field(default_factory=dict)
 
 
@@ -285,7 +285,7 @@ class Traces:
         """Return a trace, also one that ended a while ago; None of one that is not known."""
         return self.going_on.get(trace_id) or self._ended.get(trace_id)
 
-    def begin(self, span: Any, around: Span | Run | None) -> Trace:
+    def begin(self, span: Any, around: SpanState | RunState | None) -> Trace:
         """Return the trace of a span that is the first one of it.
 
         Args:
@@ -294,13 +294,13 @@ class Traces:
         with self._lock:  # two threads may begin the run of the process
             return self.get(span.context.trace_id) or self._new(span, around)
 
-    def _new(self, span: Any, around: Span | Run | None) -> Trace:
+    def _new(self, span: Any, around: SpanState | RunState | None) -> Trace:
         context = span.context
         key = (context.trace_id, context.span_id)
         id = f"{context.trace_id:032x}"
         is_own = False
         if around is not None:
-            inside = self._of(around.run if isinstance(around, Span) else around)
+            inside = self._of(around.run if isinstance(around, SpanState) else around)
         else:
             plain = span_of(span)
             mapped = map_span(plain)
@@ -318,7 +318,7 @@ class Traces:
             self._recorder.out.write(unit_of(Put(row, minted=True)))
         return trace
 
-    def repeated_call(self, span: Any) -> Span | None:
+    def repeated_call(self, span: Any) -> SpanState | None:
         """Return the call that a span repeats, which may be in any run of this process."""
         plain = span_of(span)
         call = call_of(plain, map_span(plain))
@@ -346,7 +346,7 @@ class Traces:
         """Return the runs of this process that hold all traces which are none of their own."""
         return list(self._of_process.values())
 
-    def _of(self, run: Run) -> RunOfTraces:
+    def _of(self, run: RunState) -> RunOfTraces:
         inside = self._inside.get(run.id)
         is_known = inside is not None and inside.run is run
         return inside if inside is not None and is_known else self._keep(RunOfTraces(run, CallsOfRun(self._recorder)))
@@ -373,12 +373,12 @@ class Traces:
 
     def _begun(self, named: RunName, first: OtelSpan, metadata: dict[str, Any]) -> RunOfTraces:
         recorder = self._recorder
-        run = Run(recorder, one_line(named.agent, MAX_NAME), version=named.version, metadata=metadata)
+        run = RunState(recorder, one_line(named.agent, MAX_NAME), version=named.version, metadata=metadata)
         partition = recorder.destination.account.partition if recorder.is_open else 0
         run.begin(Known(run_id(named.key, first.start_ns, partition), named.key, first.start_ns))
         return self._keep(RunOfTraces(run, CallsOfRun(recorder), dict(first.resource), last_ns=first.start_ns))
 
-    def _stored(self, id: str, parent: Any) -> Run | None:
+    def _stored(self, id: str, parent: Any) -> RunState | None:
         """Return the run of a trace that another process began; None if it is not stored.
 
         Args:
@@ -395,7 +395,7 @@ class Traces:
             return None
         if found is None or not isinstance(found[1], AgentInstanceRow):
             return None
-        run = Run(self._recorder, "")
+        run = RunState(self._recorder, "")
         run.take_over(found[1])
         run.is_taken_over = True
         return run

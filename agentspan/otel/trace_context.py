@@ -21,8 +21,9 @@ from agentspan.otel import identity
 from agentspan.otel.identity import Named, State, TraceParent, caller_id, span_id, span_id_of, trace_id_of
 from agentspan.recording import default, nodes
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.run_state import origin
-from agentspan.recording.span_and_run import Run, Span
+from agentspan.recording.run_state import RunState, origin
+from agentspan.recording.span_and_run import state_of
+from agentspan.recording.span_state import SpanState
 from agentspan.recording.tracer import Tracer
 from agentspan.storage.protocol import Storage
 from agentspan.storage.row_by_row import unique
@@ -55,7 +56,7 @@ class Incoming(NamedTuple):
 
 
 _incoming: ContextVar[Incoming | None] = ContextVar("agentspan_incoming", default=None)
-_known: "weakref.WeakSet[Run]" = weakref.WeakSet()
+_known: "weakref.WeakSet[RunState]" = weakref.WeakSet()
 """The runs whose trace is in the table of traces."""
 
 
@@ -76,8 +77,8 @@ def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
     """
     run = default.current_run() if tracer is None else tracer.current_run()
     span = default.current_span() if tracer is None else tracer.current_span()
-    with guard(None if run is None else run.recorder.faults.add):
-        parent, state = _outgoing(run, span)
+    with guard(None if run is None else state_of(run).recorder.faults.add):
+        parent, state = _outgoing(None if run is None else state_of(run), None if span is None else state_of(span))
         if parent is not None:
             headers["traceparent"] = identity.write_parent(parent)
             if state:
@@ -110,7 +111,7 @@ class Extracted:
         self._headers = headers
         self._tracer = tracer
         self._before: tuple[Any, Any] | None = None
-        self._node: Span | None = None
+        self._node: SpanState | None = None
 
     def __enter__(self) -> None:
         recorder = default.get_recorder() if self._tracer is None else self._tracer.recorder
@@ -148,20 +149,20 @@ class Extracted:
         here = recorder.innermost()
         if found is None or (here is not None and _run_id(here) == found[0].id):
             return  # in the same run already: a span of OpenTelemetry took it over
-        node = Span(recorder, _run_of(recorder, found[0]), None, "custom")
+        node = SpanState(recorder, _run_of(recorder, found[0]), None, "custom")
         node.id, node.status = found[1] or "", "active"
         nodes.enter(recorder.current, node)
         self._node = node
 
 
-def _outgoing(run: Run | None, span: Span | None) -> tuple[TraceParent | None, State]:
+def _outgoing(run: RunState | None, span: SpanState | None) -> tuple[TraceParent | None, State]:
     """Return the headers of a request that is sent from here, decoded; None if nothing is active."""
     incoming = _incoming.get()
     current = _current_of_otel()
     node: Any = span
-    while isinstance(node, Span) and not node.id:  # one that could not be recorded
+    while isinstance(node, SpanState) and not node.id:  # one that could not be recorded
         node = node.outer
-    id = node.id if isinstance(node, Span) else None
+    id = node.id if isinstance(node, SpanState) else None
     if run is None or not run.id:
         if current is not None:
             return current
@@ -193,7 +194,7 @@ def _current_of_otel() -> tuple[TraceParent, State] | None:
     return parent, tuple(context.trace_state.items())
 
 
-def _make_known(run: Run, trace_id: str) -> None:
+def _make_known(run: RunState, trace_id: str) -> None:
     """Store the trace of a run, for the spans of it that other services export."""
     if run not in _known and run.registered_row is not None:
         _known.add(run)
@@ -241,15 +242,15 @@ def _place_of(storage: Storage, said: Incoming) -> tuple[AgentInstanceRow, str |
 
 
 def _run_id(node: Any) -> str:
-    return str(node.run.id if isinstance(node, Span) else node.id)
+    return str(node.run.id if isinstance(node, SpanState) else node.id)
 
 
-def _run_of(recorder: Recorder, row: AgentInstanceRow) -> Run:
+def _run_of(recorder: Recorder, row: AgentInstanceRow) -> RunState:
     run = recorder.runs.get(row.id)
-    if isinstance(run, Run):
+    if isinstance(run, RunState):
         return run
     agent = unique(recorder.store, AgentRow, id=row.agent_id)
-    run = Run(recorder, "" if agent is None else agent.name)
+    run = RunState(recorder, "" if agent is None else agent.name)
     run.take_over(row)
     run.is_taken_over = True
     return run

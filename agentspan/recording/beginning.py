@@ -10,7 +10,8 @@ from agentspan.journal.parts import Parts
 from agentspan.journal.writers import program_name
 from agentspan.recording.capture.arguments import Arguments
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.span_and_run import Run, Span
+from agentspan.recording.run_state import RunState
+from agentspan.recording.span_state import SpanState
 
 DEFAULT_TYPE = "tool"
 """What a bare `@span` records a function as: its name, its arguments, its output."""
@@ -18,7 +19,7 @@ DEFAULT_TYPE = "tool"
 
 def begin(
     recorder: Recorder, schema_name: str, payload: Mapping[str, Any] | None, captured: str | Parts = "{}"
-) -> Span:
+) -> SpanState:
     """Create an active span under the active node, and make it the active one.
 
     Args:
@@ -29,12 +30,12 @@ def begin(
         forks.renew()
     node = recorder.innermost()
     kind = type(node)
-    if kind is Span:
-        span = Span(recorder, node.run, node.id or node.parent_span_id, schema_name)
-    elif kind is Run:
-        span = Span(recorder, node, None, schema_name)
+    if kind is SpanState:
+        span = SpanState(recorder, node.run, node.id or node.parent_span_id, schema_name)
+    elif kind is RunState:
+        span = SpanState(recorder, node, None, schema_name)
     else:
-        span = Span(recorder, _run_of_one_span(recorder), None, schema_name)
+        span = SpanState(recorder, _run_of_one_span(recorder), None, schema_name)
         span.owns_run = True
     try:
         span.create(captured if payload is None else recorder.capture.object(payload, span.run.repeats), "active")
@@ -58,7 +59,7 @@ def begin_call(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     payload: Mapping[str, Any] | None,
-) -> Span:
+) -> SpanState:
     """Create the span of a decorated call; its payload has those facts of the call that its type has fields for."""
     fields = recorder.registry.resolve(schema_name).fields
     captured: str | Parts = "{}"
@@ -72,7 +73,7 @@ def begin_call(
             elif "name" in fields:
                 bound = {"name": arguments.name, **bound}
             node = recorder.innermost()
-            run = node.run if type(node) is Span else node
+            run = node.run if type(node) is SpanState else node
             repeats = None if run is None else run.repeats
             captured = recorder.capture.object(bound if payload is None else {**bound, **payload}, repeats)
     except Exception as error:
@@ -94,8 +95,8 @@ def program_called(name: str) -> Iterator[None]:
         _program = before
 
 
-def _run_of_one_span(recorder: Recorder) -> Run:
+def _run_of_one_span(recorder: Recorder) -> RunState:
     """Begin the run of a span that is outside any: named after the program, it ends with that span."""
-    run = Run(recorder, program_name() if _program is None else _program)
+    run = RunState(recorder, program_name() if _program is None else _program)
     run.begin()
     return run

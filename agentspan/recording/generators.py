@@ -11,7 +11,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.recording.span_and_run import Span
+from agentspan.recording.span_state import SpanState
 
 Reduce = Callable[[list[Any]], Any]
 """Turns the items of a generator into the result of its span."""
@@ -62,7 +62,7 @@ class Stream(Steps):
 
     __slots__ = ("_ended", "_items", "_more", "_reduce", "_room", "_span")
 
-    def __init__(self, span: Span, reduce: Reduce | None) -> None:
+    def __init__(self, span: SpanState, reduce: Reduce | None) -> None:
         self._ended = False
         super().__init__(span.recorder.current, span)
         self._span = span
@@ -105,7 +105,7 @@ class Stream(Steps):
     def _end(self, exception: BaseException | None, result: dict[str, Any]) -> None:
         self._ended = True
         try:
-            self._span.set_result({**self._result(exception), **result})
+            self._span.merge({**self._result(exception), **result})
         finally:
             self._span.leave(exception)
             self._span.outer = None  # a span that is kept must not keep those around it

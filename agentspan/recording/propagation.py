@@ -15,8 +15,9 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.capture.arguments import kind_of
 from agentspan.recording.generators import Steps, wrap_async_generator, wrap_generator
 from agentspan.recording.recorder import Recorder
+from agentspan.recording.run_state import RunState
 from agentspan.recording.settings import Settings
-from agentspan.recording.span_and_run import Run, Span
+from agentspan.recording.span_state import SpanState
 from agentspan.storage.location import Location
 
 P = ParamSpec("P")
@@ -122,14 +123,14 @@ class Propagated(Generic[P, R]):
         return _arrive, (self._fn, _pack(recorder, self._node, location))
 
 
-def _pack(recorder: Recorder, node: Span | Run | None, location: Location | None) -> Luggage | None:
+def _pack(recorder: Recorder, node: SpanState | RunState | None, location: Location | None) -> Luggage | None:
     """Return the facts to carry; None where no span or run is active, or nothing is recorded."""
-    run = node.run if isinstance(node, Span) else node
+    run = node.run if isinstance(node, SpanState) else node
     if node is None or run is None or run.registered_row is None or location is None:
         return None
-    parent = node if isinstance(node, Span) else None
+    parent = node if isinstance(node, SpanState) else None
     while parent is not None and not parent.id:  # one that could not be recorded
-        parent = parent.outer if isinstance(parent.outer, Span) else None
+        parent = parent.outer if isinstance(parent.outer, SpanState) else None
     return Luggage(
         location,
         _pickled(recorder.settings),
@@ -179,15 +180,15 @@ def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., A
     if recorder is None or luggage is None:
         return fn  # it opens runs of its own, if it records
     run = recorder.runs.get(luggage.instance.id)  # one of this process, or of the parent that it was forked from
-    if not isinstance(run, Run):
-        run = Run(recorder, luggage.name, on_terminate="raise" if luggage.raises else None)
+    if not isinstance(run, RunState):
+        run = RunState(recorder, luggage.name, on_terminate="raise" if luggage.raises else None)
         run.take_over(luggage.instance)
         if luggage.registration is not None:
             recorder.restate(luggage.registration)
-    node: Span | Run = run
+    node: SpanState | RunState = run
     if luggage.span is not None:
         id, schema_name = luggage.span
-        node = Span(recorder, run, None, schema_name)
+        node = SpanState(recorder, run, None, schema_name)
         node.id, node.status, node.outer = id, "active", run
     context = contextvars.copy_context()
     context.run(recorder.current.set, node)

@@ -9,8 +9,9 @@ import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from contextvars import ContextVar
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from agentspan import clock, forks
 from agentspan.errors import InvalidValue, StorageError
@@ -19,7 +20,7 @@ from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow, Value
-from agentspan.model.spans import Times, finish_times
+from agentspan.model.spans import Times, check_finish, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
 from agentspan.recording.capture.repeats import Repeats
@@ -30,10 +31,6 @@ from agentspan.storage.location import Identity
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
 from agentspan.text import one_line
-
-if TYPE_CHECKING:
-    from agentspan.recording.recorder import Recorder
-from contextvars import ContextVar
 
 origin: ContextVar[Mapping[str, str] | None] = ContextVar("agentspan_origin", default=None)
 """The `origin` in the metadata of runs that begin here; None where nothing is known."""
@@ -66,7 +63,7 @@ _latest: deque[Began] = deque(maxlen=MOST)
 _numbers = itertools.count()
 
 
-def note(recorder: "Recorder", run_id: str) -> None:
+def note(recorder: Recorder, run_id: str) -> None:
     """Remember a run that began."""
     _latest.append(Began(next(_numbers), weakref.ref(recorder), run_id))
 
@@ -129,7 +126,7 @@ class Known(NamedTuple):
 
 
 class RunState:
-    """The state of one run, and the transitions that other modules make; see Run.
+    """The state of one run, and its transitions. A program holds a face of it, `Run`; the context holds the state.
 
     Args:
         on_terminate: see agentspan.run.
@@ -137,6 +134,7 @@ class RunState:
     Attributes:
         registered_row: the row that it is registered with; None where it could not be recorded.
         outer: the node around it in the context.
+        face: the Run that the program holds, until its block is left.
         result_members, error_members: what was set or recorded so far, as JSON members.
         on_terminate: see agentspan.run.
         is_taken_over: whether it was stored already when it began here.
@@ -165,6 +163,7 @@ class RunState:
         self.registered_row: AgentInstanceRow | None = None
         self.stored_in: Identity | None = None
         self.outer: Any = None
+        self.face: Any = None
         self.on_terminate = on_terminate
         self._version = version
         self._metadata = metadata
@@ -351,6 +350,7 @@ class RunState:
         if not page[0]:
             forks.renew()
         self._is_left = True
+        self.face = None
         nodes.leave(self.recorder.current, self)
         if self._writer_id != self.recorder.writer_id:
             return  # a forked child leaves a block of its parent's, which goes on
@@ -376,6 +376,22 @@ class RunState:
             self.error_members = self.recorder.capture.error(exception) if self.recorder.enabled else {}
         except Exception as error:
             self.recorder.faults.lose(error)
+
+    def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
+        """Finish the run before its block ends: complete when `status` is None, failed when an error was kept."""
+        if not page[0]:
+            forks.renew()
+        if result is not None:
+            self.merge(result)
+        wanted: FinishStatus = "failed" if self.error_members is not None else "complete"
+        try:
+            wanted = status or wanted
+            if self.termination_reason is None:
+                check_finish("agent instance", self.id or "(not recorded)", self.status, wanted)
+        except Exception as error:
+            self.recorder.faults.lose(error)
+        else:
+            self.store_end(wanted)
 
     def returned(self, value: Any) -> None:
         """Set the result of a decorated call that returned: a dict as it is, anything else as `output`."""

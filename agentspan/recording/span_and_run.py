@@ -1,26 +1,23 @@
-"""Span and Run: what a recorded program holds. In one module, because each of them names the other.
+"""Span and Run: the faces of a span's and a run's state that a recorded program holds; and their scores.
 
-Their methods never raise, and never wait longer than the sink.
-
-A score that the program gives a run or a span is a record in the journal.
+In one module, because each of them names the other. Their methods never raise, and never wait longer than the sink.
+While it is active, a state has one face; other faces of it are equal. A score is a record in the journal.
 """
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, overload
 
-from agentspan import clock, forks, jsontext
+from agentspan import clock, forks
 from agentspan.errors import InvalidValue
 from agentspan.forks import page
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import ResourceType
 from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Source, judgement, score_row
-from agentspan.model.spans import check_finish
-from agentspan.model.status import LEAVES, OPEN, FinishStatus
-from agentspan.recording import nodes
+from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, SpanStatus
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
-from agentspan.recording.span_state import SpanState
+from agentspan.recording.span_state import DisabledSpanState, SpanState
 from agentspan.schemas.span_types import usable_name
 from agentspan.text import cut, one_line
 
@@ -36,7 +33,13 @@ class Target(NamedTuple):
 class Scored:
     """A run or a span that can be judged."""
 
-    recorder: Recorder
+    _state: Any
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._state is self._state
+
+    def __hash__(self) -> int:
+        return hash(self._state)
 
     def score(
         self,
@@ -65,7 +68,10 @@ class Scored:
         """
         if not page[0]:
             forks.renew()
-        recorder, (run_id, type_, id) = self.recorder, self._target()
+        recorder: Recorder = self._state.recorder
+        if not recorder.enabled:
+            return
+        run_id, type_, id = self._target()
         try:
             if not run_id or not id:
                 recorder.faults.count_lost()
@@ -88,6 +94,22 @@ class Scored:
         raise NotImplementedError
 
 
+def active_face(state: SpanState | RunState) -> Any:
+    """Return the face of an active span or run: the same one as long as it is active."""
+    if state.face is None:
+        state.face = Span(state) if isinstance(state, SpanState) else Run(state)
+    return state.face
+
+
+@overload
+def state_of(face: "Span") -> SpanState: ...
+@overload
+def state_of(face: "Run") -> RunState: ...
+def state_of(face: "Span | Run") -> SpanState | RunState:
+    """Return the state of a span or run, for agentspan's own modules."""
+    return face._state
+
+
 def _text(recorder: Recorder, value: Any) -> str:
     return recorder.capture.text(str(value))
 
@@ -99,103 +121,86 @@ def _short(recorder: Recorder, value: Any) -> str | None:
 OnTerminate = Literal["raise"] | Callable[["Run"], object]
 
 
-class Span(SpanState, Scored):
-    """One step of a run, from `agentspan.span` or `Run.create_span`; entered as a with-block, it is the parent inside.
+class Span(Scored):
+    """One step of a run, from `agentspan.span` or `Run.create_span`; the parent of what begins in its with-block."""
 
-    Attributes:
-        id: its PFID; "" when it could not be recorded.
-        run: the run that it belongs to.
-        parent_span_id: the span in which it happens, or None.
-        schema_name: the span type's name.
-        status: pending, active, complete, failed or cancelled.
-    """
+    _state: SpanState
 
-    run: "Run"
+    def __init__(self, state: SpanState) -> None:
+        self._state = state
 
     def __repr__(self) -> str:
         return f"<Span {self.schema_name} {self.id or '(not recorded)'} {self.status}>"
 
+    @property
+    def id(self) -> str:
+        """The span's PFID; "" when it could not be recorded."""
+        return self._state.id
+
+    @property
+    def run(self) -> "Run":
+        """The run that it belongs to."""
+        run = self._state.run
+        return run.face or Run(run)
+
+    @property
+    def parent_span_id(self) -> str | None:
+        """The id of the span in which it happens, or None."""
+        return self._state.parent_span_id
+
+    @property
+    def schema_name(self) -> str:
+        """The span type's name."""
+        return self._state.schema_name
+
+    @property
+    def status(self) -> SpanStatus:
+        """The status: pending, active, complete, failed or cancelled."""
+        return self._state.status
+
     def _target(self) -> Target:
-        return Target(self.run.id, "agent_span", self.id)
+        return Target(self._state.run.id, "agent_span", self._state.id)
 
     def set_result(self, result: Mapping[str, Any]) -> None:
         """Merge into the result_payload, which is stored when the span finishes."""
+        state = self._state
         try:
-            self.result_members = dict(result) if self.result_members is None else {**self.result_members, **result}
+            if state.result_members is None:
+                state.result_members = dict(result)
+            else:
+                state.merge(result)
         except Exception as error:
-            self.recorder.faults.lose(error)
+            state.recorder.faults.lose(error)
 
     def update_payload(self, payload: Mapping[str, Any]) -> None:
         """Merge into the payload of an open span; stored at once."""
-        if not page[0]:
-            forks.renew()
-        recorder = self.recorder
-        try:
-            self.need(OPEN, "have its payload updated")
-            text = recorder.capture.object({**jsontext.decode(self.payload_text()), **payload})
-            recorder.check(self, text, None)
-            self.payload = text
-            if self.id:
-                recorder.out.updated(self, clock.wall_ns())
-            else:
-                recorder.faults.count_lost()
-        except Exception as error:
-            recorder.faults.lose(error)
+        self._state.update_payload(payload)
 
     def record_error(self, exception: BaseException) -> None:
         """Note an exception that was caught: the span will finish as failed, with this error."""
-        try:
-            self.error_members = self.recorder.capture.error(exception)
-        except Exception as error:
-            self.recorder.faults.lose(error)
+        self._state.keep_error(exception)
 
     def start(self) -> None:
         """Start a pending span."""
-        if not page[0]:
-            forks.renew()
-        recorder = self.recorder
-        try:
-            self.need(LEAVES["active"], "be started")
-            self.status = "active"
-            self.started_ns = clock.wall_ns()
-            if self.id:
-                recorder.out.started(self)
-            else:
-                recorder.faults.count_lost()
-        except Exception as error:
-            recorder.faults.lose(error)
-        self.began_ns = clock.monotonic_ns()
-        if self.run.termination_reason is not None:
-            self.stop()
+        self._state.start()
 
     def finish(self, status: FinishStatus | None = None, result_payload: Mapping[str, Any] | None = None) -> None:
         """Finish the span: complete when `status` is left out, failed when an error was recorded."""
-        if not page[0]:
-            forks.renew()
-        ended_ns = clock.monotonic_ns()
-        if result_payload is not None:
-            self.set_result(result_payload)
-        try:
-            wanted = status or ("failed" if self.error_members is not None else "complete")
-            check_finish("agent span", self.id or "(not recorded)", self.status, wanted)
-            self.store_end(wanted, ended_ns)
-        except Exception as error:
-            self.recorder.faults.lose(error)
+        self._state.finish(status, result_payload)
 
     def cancel(self) -> None:
         """Cancel a pending span: it never started."""
-        self.finish("cancelled")
+        self._state.finish("cancelled")
 
     def __enter__(self) -> Self:
-        if self.status == "pending":
-            self.start()
-        nodes.enter(self.recorder.current, self)
+        self._state.enter()
+        self._state.face = self
         return self
 
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        self.leave(exception)
+        self._state.leave(exception)
         return False
 
     async def __aenter__(self) -> Self:
@@ -204,40 +209,59 @@ class Span(SpanState, Scored):
     async def __aexit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        self.leave(exception)
+        self._state.leave(exception)
         return False
 
 
-class Run(RunState, Scored):
+class Run(Scored):
     """One run of an agent, from `agentspan.run`.
 
     It completes at the end of the block, and fails, keeping the error, on an exception.
-
-    Attributes:
-        id: the agent instance's PFID; "" when it could not be recorded.
-        name: the agent's name.
-        status: active, complete, failed, cancelled or terminated.
-        termination_reason: why somebody terminated it, as far as it has learned; None if nobody has.
     """
+
+    _state: RunState
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
 
     def __repr__(self) -> str:
         return f"<Run {self.name} {self.id or '(not recorded)'} {self.status}>"
 
-    def _target(self) -> Target:
-        return Target(self.id, "agent_instance", self.id)
+    @property
+    def id(self) -> str:
+        """The agent instance's PFID; "" when it could not be recorded."""
+        return self._state.id
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self._state.name
+
+    @property
+    def status(self) -> InstanceStatus:
+        """The status: active, complete, failed, cancelled or terminated."""
+        return self._state.status
 
     @property
     def terminated(self) -> bool:
         """True if somebody terminated the run. It learns that when a span of it begins, or ends too late."""
-        return self.termination_reason is not None
+        return self._state.termination_reason is not None
+
+    @property
+    def termination_reason(self) -> str | None:
+        """Why somebody terminated it, as far as it has learned; None if nobody has."""
+        return self._state.termination_reason
+
+    def _target(self) -> Target:
+        return Target(self._state.id, "agent_instance", self._state.id)
 
     def set_result(self, result: Mapping[str, Any]) -> None:
-        """Merge into what the run returned, which is stored when it finishes."""
-        self.merge(result)
+        """Merge into the result of the run, which is stored when it finishes."""
+        self._state.merge(result)
 
     def record_error(self, exception: BaseException) -> None:
         """Note an exception that was caught: the run will finish as failed, with this error."""
-        self.keep_error(exception)
+        self._state.keep_error(exception)
 
     def create_span(
         self,
@@ -250,37 +274,28 @@ class Run(RunState, Scored):
         """Create a span that its methods finish; its parent is `parent`, else this run's span that is active here."""
         if not page[0]:
             forks.renew()
-        recorder = self.recorder
+        run, name = self._state, usable_name(schema_name, "custom")
+        recorder = run.recorder
+        if not recorder.enabled:
+            return Span(DisabledSpanState(recorder, run, name, status))
+        above = parent._state if issubclass(type(parent), Span) else None  # type: ignore[union-attr]
         if parent is None:
             current = recorder.innermost()
-            parent = current if type(current) is Span and current.run is self else None
-        parent_id = parent.id if issubclass(type(parent), Span) else None  # type: ignore[union-attr]
-        span = Span(recorder, self, parent_id or None, usable_name(schema_name, "custom"))
+            above = current if type(current) is SpanState and current.run is run else None
+        span = SpanState(recorder, run, (above and above.id) or None, name)
         if type(status) is not str or status not in OPEN:
             recorder.faults.lose(
                 InvalidValue("status", "a span is created pending or active, and finished by its methods")
             )
             status = "pending"
         try:
-            span.create(recorder.capture.object({} if payload is None else payload, self.repeats), status)
+            span.create(recorder.capture.object({} if payload is None else payload, run.repeats), status)
         except Exception as error:
             span.not_created(status, error)
-        if self.termination_reason is not None:
+        if run.termination_reason is not None:
             span.stop()
-        return span
+        return Span(span)
 
     def finish(self, status: FinishStatus | None = None, result: Mapping[str, Any] | None = None) -> None:
         """Finish the run before its block ends."""
-        if not page[0]:
-            forks.renew()
-        if result is not None:
-            self.set_result(result)
-        wanted: FinishStatus = "failed" if self.error_members is not None else "complete"
-        try:
-            wanted = status or wanted
-            if not self.terminated:
-                check_finish("agent instance", self.id or "(not recorded)", self.status, wanted)
-        except Exception as error:
-            self.recorder.faults.lose(error)
-        else:
-            self.store_end(wanted)
+        self._state.finish(status, result)

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentspan import clock, forks
+from agentspan import clock, forks, jsontext
 from agentspan.errors import AgentTerminated, InvalidAction, ValidationErrors
 from agentspan.forks import page
 from agentspan.interrupts import is_interrupt
 from agentspan.journal.parts import Parts
 from agentspan.journal.records import Begin, End
-from agentspan.model.status import OPEN, FinishStatus, SpanStatus
+from agentspan.journal.writers import program_name
+from agentspan.model.spans import check_finish
+from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
 from agentspan.recording import nodes
 from agentspan.recording.capture.redaction import is_harmless_name
 from agentspan.recording.recorder import Recorder
@@ -20,10 +22,11 @@ _NOTHING = object()
 
 
 class SpanState:
-    """The state of one span, and the transitions that other modules make; see Span.
+    """The state of one span, and its transitions. A program holds a face of it, `Span`; the context holds the state.
 
     Attributes:
         outer: the node around it in the context.
+        face: the Span that the program holds, until the span is left: an object that is kept must form no circle.
         owns_run: whether its run was begun for it alone, and ends with it.
         result_members, error_members: what was set or recorded so far, as JSON members.
         began_ns: the monotonic time when it started, in ns.
@@ -36,6 +39,7 @@ class SpanState:
     id = ""
     # Defaults of the class, because setting all of them for each span costs 0.3 µs.
     outer: Any = None
+    face: Any = None
     owns_run = False
     payload: str | Parts = "{}"  # as text: the program may change what it passed
     started_ns = 0
@@ -150,6 +154,8 @@ class SpanState:
             forks.renew()
         ended_ns = clock.monotonic_ns()
         recorder, outer = self.recorder, self.outer
+        if self.face is not None:
+            self.face = None
         if (outer is None or outer.status == "active") and recorder.current.get() is self:  # as nodes.leave does it
             recorder.current.set(outer)
             self.outer = None
@@ -172,7 +178,70 @@ class SpanState:
     def merge(self, result: Mapping[str, Any]) -> None:
         """Merge into the result."""
         try:
-            self.result_members = {**(self.result_members or {}), **result}
+            self.result_members = dict(result) if self.result_members is None else {**self.result_members, **result}
+        except Exception as error:
+            self.recorder.faults.lose(error)
+
+    def keep_error(self, exception: BaseException) -> None:
+        """Store the exception that the span will fail with."""
+        try:
+            self.error_members = self.recorder.capture.error(exception)
+        except Exception as error:
+            self.recorder.faults.lose(error)
+
+    def update_payload(self, payload: Mapping[str, Any]) -> None:
+        """Merge into the payload of an open span, and store it."""
+        if not page[0]:
+            forks.renew()
+        recorder = self.recorder
+        try:
+            self.need(OPEN, "have its payload updated")
+            text = recorder.capture.object({**jsontext.decode(self.payload_text()), **payload})
+            recorder.check(self, text, None)
+            self.payload = text
+            if self.id:
+                recorder.out.updated(self, clock.wall_ns())
+            else:
+                recorder.faults.count_lost()
+        except Exception as error:
+            recorder.faults.lose(error)
+
+    def start(self) -> None:
+        """Start a pending span."""
+        if not page[0]:
+            forks.renew()
+        recorder = self.recorder
+        try:
+            self.need(LEAVES["active"], "be started")
+            self.status = "active"
+            self.started_ns = clock.wall_ns()
+            if self.id:
+                recorder.out.started(self)
+            else:
+                recorder.faults.count_lost()
+        except Exception as error:
+            recorder.faults.lose(error)
+        self.began_ns = clock.monotonic_ns()
+        if self.run.termination_reason is not None:
+            self.stop()
+
+    def enter(self) -> None:
+        """Start the span if it is pending, and make it the active one."""
+        if self.status == "pending":
+            self.start()
+        nodes.enter(self.recorder.current, self)
+
+    def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
+        """Finish an open span: complete when `status` is None, failed when an error was kept."""
+        if not page[0]:
+            forks.renew()
+        ended_ns = clock.monotonic_ns()
+        if result is not None:
+            self.merge(result)
+        try:
+            wanted = status or ("failed" if self.error_members is not None else "complete")
+            check_finish("agent span", self.id or "(not recorded)", self.status, wanted)
+            self.store_end(wanted, ended_ns)
         except Exception as error:
             self.recorder.faults.lose(error)
 
@@ -261,3 +330,69 @@ class SpanState:
             raise InvalidAction(
                 f"agent span {self.id} is {self.status}: only a span that is {' or '.join(sorted(statuses))} can {what}"
             )
+
+
+class DisabledSpanState(SpanState):
+    """The state of a span that checks nothing, keeps nothing, and is the parent of no span.
+
+    Args:
+        run: the run that is active where the span begins; None where there is none.
+    """
+
+    parent_span_id = None
+    result_members = {}  # noqa: RUF012  # nothing is added to it: `Span.set_result` calls `merge` then
+
+    def __init__(self, recorder: Recorder, run: RunState | None, schema_name: str, status: SpanStatus) -> None:
+        self.recorder = recorder
+        self.schema_name = schema_name
+        self.status = status
+        self._run = run
+
+    @property
+    def run(self) -> RunState:  # type: ignore[override]  # made when it is asked for: 2 µs
+        """The run that is active where the span began, or one that stands for it."""
+        if self._run is None:
+            self._run = disabled_run(self.recorder)
+        return self._run
+
+    def merge(self, result: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def update_payload(self, payload: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def keep_error(self, exception: BaseException) -> None:
+        """Note that the span will finish as failed."""
+        self.error_members = {}
+
+    def start(self) -> None:
+        """Become active."""
+        self.status = "active"
+
+    def enter(self) -> None:
+        """Become active, if the span is pending."""
+        if self.status == "pending":
+            self.status = "active"
+
+    def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
+        """Take the status that the span would have."""
+        self.status = status or ("complete" if self.error_members is None else "failed")
+
+    def leave(self, exception: BaseException | None, output: Any = None) -> None:
+        """Finish, if the span is active."""
+        self.face = None
+        if self.status == "active":
+            self.finish("failed" if exception is not None else None)
+
+
+def disabled_span(recorder: Recorder, schema_name: str) -> DisabledSpanState:
+    """Return the state that stands for an active span where nothing is recorded."""
+    node = recorder.current.get()  # blocks of runs are entered all the same
+    return DisabledSpanState(recorder, node if type(node) is RunState else None, schema_name, "active")
+
+
+def disabled_run(recorder: Recorder) -> RunState:
+    """Return a run where none is active: decorated calls leave no trace, not even in the context."""
+    run = RunState(recorder, program_name())
+    run.status = "active"
+    return run

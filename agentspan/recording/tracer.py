@@ -14,13 +14,14 @@ from agentspan.model.refusals import termination_behind
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import Purpose
 from agentspan.recording.beginning import DEFAULT_TYPE
-from agentspan.recording.blocks import RunBlock, SpanBlock, disabled_run, disabled_span, span_block
+from agentspan.recording.blocks import RunBlock, SpanBlock, span_block
 from agentspan.recording.generators import Reduce
 from agentspan.recording.propagation import Propagated
 from agentspan.recording.recorder import LiveRun, Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
 from agentspan.recording.sinks.protocol import RunListener
-from agentspan.recording.span_and_run import OnTerminate, Run, Span
+from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face
+from agentspan.recording.span_state import SpanState, disabled_run, disabled_span
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
@@ -278,14 +279,19 @@ class Tracer:
 
     def current_span(self) -> Span | None:
         """Return the innermost span that is active here, in this thread or task."""
+        if not self.enabled:
+            return Span(disabled_span(self.recorder, DEFAULT_TYPE))
         node = self.recorder.innermost()
-        return node if type(node) is Span else None if self.enabled else disabled_span(self.recorder, DEFAULT_TYPE)
+        return active_face(node) if type(node) is SpanState else None
 
     def current_run(self) -> Run | None:
         """Return the run that is active here, in this thread or task."""
         node = self.recorder.innermost()
-        run = node.run if isinstance(node, Span) else node
-        return disabled_run(self.recorder) if run is None and not self.enabled else run
+        run = node.run if isinstance(node, SpanState) else node
+        if run is None:
+            return None if self.enabled else Run(disabled_run(self.recorder))
+        found: Run = active_face(run)
+        return found
 
     def health(self) -> Health:
         """Count what was recorded, what waits, and what is lost."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
+from agentspan import jsontext
 from agentspan.model.changes import Key, Violation
 from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, ScoreRow, Value
 from agentspan.storage.answers import (
@@ -38,12 +39,6 @@ from agentspan.storage.answers import (
     StepUse,
     Width,
 )
-
-if TYPE_CHECKING:
-    pass
-from typing import Literal, get_args
-
-from agentspan import jsontext
 
 RunSort = Literal["started", "duration", "cost", "tokens", "spans", "failed"]
 """The orders of a list of runs: the latest, longest, most expensive … first; runs without a value come last."""

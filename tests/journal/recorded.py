@@ -19,6 +19,7 @@ from agentspan.journal.records import End
 from agentspan.journal.segments import NEW, Segment
 from agentspan.recording.sinks.drain import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
+from agentspan.recording.span_and_run import state_of
 from agentspan.testing import deterministic
 from agentspan.tuning import STANDARD, Tuning
 
@@ -113,7 +114,7 @@ def _change(span: agentspan.Span, op: str, args: list[Any]) -> None:
         if span.status == "active":
             text = to_json(payload, inf_nan_mode="strings").decode()
             end = End(name, "failed" if fails else "complete", text, text if payload else None)
-            span.end_as(end, span.started_ns + 5_000_000)
+            state_of(span).end_as(end, state_of(span).started_ns + 5_000_000)
     else:
         span.cancel()
 

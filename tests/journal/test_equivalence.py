@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.journal.records import End
+from agentspan.recording.span_and_run import state_of
 from agentspan.storage.questions import Violations
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import (
@@ -106,7 +107,8 @@ def test_of_a_span_that_ends_as_another_type_both_payloads_are_checked(
         moved = run.create_span("llm", {}, status="active")
         kept = run.create_span("own", {"amount": "x"}, status="active")
         assert not is_apart or tracer.flush()
-        moved.end_as(End("own", "complete", '{"amount":"x"}', '{"output":1}'), moved.started_ns + 1)
+        end = End("own", "complete", '{"amount":"x"}', '{"output":1}')
+        state_of(moved).end_as(end, state_of(moved).started_ns + 1)
         kept.finish("complete", {"output": 1})
     tracer.shutdown()
     with agentspan.open(path) as db:

@@ -20,8 +20,9 @@ from agentspan.journal.records import SEPARATOR, Record, read
 from agentspan.journal.segments import START
 from agentspan.model.changes import PutSpans
 from agentspan.recording.capture.repeats import Repeats
+from agentspan.recording.run_state import RunState
 from agentspan.recording.settings import Settings
-from agentspan.recording.span_and_run import Run
+from agentspan.recording.span_and_run import Run, state_of
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD, Tuning
@@ -175,10 +176,11 @@ def test_two_objects_of_one_run_do_not_confuse_their_elements(path: Path) -> Non
     first, second = ([message(100 * side + number) for number in range(20)] for side in (1, 2))
     with dying(path) as tracer, tracer.run("a") as run:
         call(tracer, first)
-        assert run.registered_row is not None
-        other = Run(tracer.recorder, "a")  # as where a function arrives that was made for another process
-        other.take_over(run.registered_row)
-        other.create_span("llm", {"model": "m", "messages": second}, status="active").finish()
+        row = state_of(run).registered_row
+        assert row is not None
+        other = RunState(tracer.recorder, "a")  # as where a function arrives that was made for another process
+        other.take_over(row)
+        Run(other).create_span("llm", {"model": "m", "messages": second}, status="active").finish()
         call(tracer, [*first, message(9)])
     assert [each["messages"] for each in payloads(path)] == [first, second, [*first, message(9)]]
 

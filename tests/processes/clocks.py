@@ -20,6 +20,7 @@ import freezegun
 
 import agentspan
 import agentspan.storage.postgres.storage
+from agentspan.recording.span_and_run import state_of
 from agentspan.tuning import STANDARD
 
 warnings.simplefilter("ignore")  # freezegun's, of modules that it looks through
@@ -66,8 +67,9 @@ def host(url: str, folder: Path, number: int, clock: Any, offset_s: float, lease
     said = Acknowledged(folder / f"{name}.jsonl")
     agentspan.configure(url, tuning=STANDARD._replace(lease_s=lease_s))
     with agentspan.run("long", version="1") as long:
-        assert long.registered_row is not None
-        said.say("writer", long.registered_row.writer_id or "")
+        row = state_of(long).registered_row
+        assert row is not None
+        said.say("writer", row.writer_id or "")
         said.say("begun", long.id)
         aside = folder / f"{name}.carried.new"
         aside.write_bytes(pickle.dumps(agentspan.propagate(visit)))

@@ -20,6 +20,7 @@ from agentspan import Tracer
 from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import extract, inject
+from agentspan.recording.span_and_run import state_of
 from agentspan.storage.location import parse
 from agentspan.tuning import STANDARD
 from tests import postgres
@@ -231,8 +232,9 @@ def test_a_request_from_a_service_is_not_kept_waiting_by_a_server_that_is_away(
     with extract(headers, tracer=tracer), tracer.run("b") as other:
         pass
     assert other.id != run.id
-    assert other.registered_row is not None
-    assert f'"run":"{run.id}"' in (other.registered_row.metadata or "")  # as its origin
+    row = state_of(other).registered_row
+    assert row is not None
+    assert f'"run":"{run.id}"' in (row.metadata or "")  # as its origin
     assert tracer.health().failed == 0
     assert "does not answer at present" in caplog.text
     tracer.shutdown(0.1)

@@ -8,7 +8,7 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 340,
-    "lines of code": 47_274,
+    "lines of code": 47_354,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 38,

@@ -17,6 +17,7 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.journal.journal_folder import is_possible
+from agentspan.recording.span_and_run import state_of
 from tests.checkout import ROOT
 from tests.journal.recorded import die, sink_of
 from tests.waiting import until
@@ -127,7 +128,7 @@ def test_a_run_that_is_renamed_while_the_file_is_locked_has_the_new_name(tmp_pat
         run = block.__enter__()
         with tracer.span("tool", {"name": "n"}):
             pass
-        run.rename(name, "2")
+        state_of(run).rename(name, "2")
         with tracer.span("tool", {"name": "n"}):
             pass
     assert tracer.flush()

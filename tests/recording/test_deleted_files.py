@@ -13,6 +13,7 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.model.rows import AgentInstanceRow, WriterRow
+from agentspan.recording.span_and_run import state_of
 from agentspan.tuning import STANDARD
 from tests.recording.busy_files import busy_for, unknown_writers
 
@@ -148,7 +149,7 @@ def test_a_run_that_was_renamed_has_its_new_name_in_the_new_file(tmp_path: Path)
     path = tmp_path / "runs.db"
     tracer = Tracer(path)
     block = tracer.run("guess")
-    block.__enter__().rename("mine", "2")
+    state_of(block.__enter__()).rename("mine", "2")
     assert tracer.flush()
     with deleted_at_once(path):
         block.__exit__(None, None, None)

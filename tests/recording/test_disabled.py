@@ -11,6 +11,7 @@ import pytest
 
 import agentspan
 from agentspan import Health, Tracer
+from agentspan.recording.span_and_run import state_of
 from agentspan.testing.determinism import capture
 from tests.recording.conftest import Program
 
@@ -123,7 +124,7 @@ def test_a_span_has_a_status_and_keeps_nothing(off: Tracer) -> None:
         assert (span.id, span.status, span.schema_name) == ("", "active", "llm")
         span.set_result({"text": "hi"})
         span.update_payload({"model": "n"})
-    assert (span.status, span.result_members, span.parent_span_id) == ("complete", None, None)
+    assert (span.status, state_of(span).result_members, span.parent_span_id) == ("complete", {}, None)
     with pytest.raises(LookupError), off.span("llm") as failed:
         raise LookupError
     with off.span("llm") as noted:

@@ -16,6 +16,7 @@ from agentspan.journal import spool
 from agentspan.model.changes import Unit
 from agentspan.recording.capture import credentials
 from agentspan.recording.capture.repeats import Captured, Repeats
+from agentspan.recording.span_and_run import state_of
 from agentspan.schemas import dialects
 from tests.impatient import at_once, elsewhere
 
@@ -66,12 +67,12 @@ def test_a_program_is_told_once_of_a_termination_by_whichever_thread_learns_of_i
     def meanwhile(frame: Any, event: str, called: Any) -> None:
         if event == "c_return" and called is callable and frame.f_code.co_name == "tell":
             sys.setprofile(None)
-            run.tell()  # as another thread that begins a span at this moment
+            state_of(run).tell()  # as another thread that begins a span at this moment
 
     with tracer.run("a", on_terminate=told.append) as run:
         sys.setprofile(meanwhile)
         try:
-            run.tell()
+            state_of(run).tell()
         finally:
             sys.setprofile(None)
     tracer.shutdown()
