@@ -90,19 +90,17 @@ def _printable() -> Iterator[None]:
 
 
 SECTIONS = {
-    "Look": ("runs", "show", "span", "search", "stats", "sql", "schemas"),
-    "Compare": ("why", "diff", "drift", "check", "score", "mark"),
-    "Watch": ("record", "instrument", "tail", "serve", "terminate", "demo"),
-    "Share": ("export", "import", "copy", "backup", "forward"),
-    "Keep": ("doctor", "prune", "reprice", "resummarize", "storage"),
+    "Look": ("runs", "show", "search", "stats", "sql"),
+    "Compare": ("why", "diff", "check", "score"),
+    "Watch": ("record", "tail", "serve", "terminate", "demo"),
+    "Share": ("export", "import", "copy", "backup"),
+    "Keep": ("init", "doctor", "prune", "rederive"),
 }
 """The commands in the order in which `--help` lists them."""
 
 
 class _Group(click.Group):
     """Turns agentspan's errors into one line on stderr and exit code 1, or 2 for a rule that cannot be answered."""
-
-    group_class = type  # a group in it, too, lists its commands as below
 
     def main(self, *args: Any, **extra: Any) -> Any:
         adapt_output()
@@ -128,8 +126,7 @@ class _Group(click.Group):
         """List the commands by what they are for, with their descriptions whole: on as many lines as they need."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         helps = {name: each.get_short_help_str(limit=1000) for name, each in commands if each}
-        sections = SECTIONS if ctx.parent is None else {"Commands": tuple(helps)}
-        for title, names in sections.items():
+        for title, names in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, helps[name]) for name in names])
 

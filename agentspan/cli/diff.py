@@ -1,16 +1,25 @@
-"""`agentspan diff`: prints where two runs part, what differs there word by word, and the changes after it."""
+"""`agentspan diff`: prints where two runs part, or whether two groups of runs differ by more than chance."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
-from agentspan.analysis import diff_text, id_prefixes
+import click
+
+from agentspan.analysis import diff_text, drift_text, id_prefixes
+from agentspan.analysis.agent_names import resolved, versions_of
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_text import markdown as as_markdown
+from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
+from agentspan.analysis.filter_words import parse
 from agentspan.analysis.wording import FieldChange, Words
+from agentspan.cli.collecting import paused
 from agentspan.cli.output import (
     MARKS,
+    Unanswered,
     argument,
+    bar,
     columns_of,
     document,
     echo_lines,
@@ -20,10 +29,12 @@ from agentspan.cli.output import (
     page,
     status_style,
     style,
+    table,
     width,
     wrap,
     zone,
 )
+from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
 from agentspan.text import printable
 
@@ -33,6 +44,8 @@ MAX_FIELDS = 8
 """Members of the divergence that are shown without `--full`."""
 FIELD_LINES = 6
 """Lines of a member, at most."""
+WIDE = 110
+"""Columns from which groups show intervals, and percentiles: over runs, or over calls where a row is about a call."""
 CONTEXT = 60
 """Characters of a text that are shown around a change."""
 COLORS = {
@@ -192,3 +205,111 @@ def _change(change: StepChange, columns: int) -> str:
     indent = " " * min(2 * change.depth, columns // 3)
     text = fit(f"{diff_text.change_text(change)}", max(8, columns - 2 - len(indent)))
     return style(f"{mark} {indent}{text}", fg=COLORS.get(change.kind, "red"))
+
+
+def groups(
+    database: Database,
+    base: str,
+    head: str,
+    *,
+    outcome: str | None,
+    least: Sequence[str] = (),
+    full: bool,
+    markdown: bool,
+    as_json: bool,
+) -> None:
+    """Compare two groups of runs, and print the verdict."""
+    storage = database.storage
+    filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
+    with_calls = as_json or (not markdown and width() >= WIDE)
+    with bar("indexing") as progress, paused():
+        found = drift(
+            storage,
+            *filters,
+            rule=outcome_rule(outcome),
+            least=least_of(_numbers(least)),
+            with_calls=with_calls,
+            progress=progress,
+        )
+    if found.verdict == "not_compared":
+        lacking = next((each for each, number in zip(filters, found.matched, strict=True) if not number), None)
+        known = "" if lacking is None else versions_of(storage, lacking)
+        raise Unanswered(drift_text.sentence(found, base, head) + known)
+    if as_json:
+        document(_plain(found, base, head))
+    elif markdown:
+        echo_lines(drift_text.markdown(found, base, head, whole=full))
+    else:
+        _print_groups(found, base, head, full=full)
+
+
+def _numbers(given: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise click.UsageError(f"--least must be such as duration_ms=50, not {text!r}") from None
+    return found
+
+
+def _plain(found: Drift, base: str, head: str) -> dict[str, Any]:
+    """Return a comparison for the document of `--json`."""
+    rows = [
+        {
+            **asdict(row),
+            "metric": row.metric._asdict(),
+            "is_significant": row.is_significant,
+            "is_worse": row.is_worse,
+            "is_small": row.is_small,
+            "is_turned": row.is_turned,
+        }
+        for row in found.rows
+    ]
+    text = drift_text.sentence(found, base, head)
+    missed = None if found.missed is None else found.missed._asdict() | {"rule": str(found.missed.rule)}
+    over_all = [*drift_text.over_all(found)]
+    own = {"base": base, "head": head, "text": text, "over_all": over_all, "rows": rows, "total": len(rows)}
+    return asdict(found) | {"missed": missed} | own
+
+
+def _print_groups(found: Drift, base: str, head: str, *, full: bool) -> None:
+    color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
+    for line in wrap(drift_text.sentence(found, base, head), width(), 4):
+        echo_lines([style(line, fg=color, bold=True)])
+    for line in drift_text.over_all(found):
+        echo_lines(wrap(line, width(), 3))
+    if found.missed is not None:
+        echo_lines(wrap(str(found.missed), width(), 3))
+    echo_lines(wrap(drift_text.facts(found, base, head), width(), 5))
+    is_wide = width() >= WIDE
+    rows = drift_text.shown_rows(found, whole=full)
+    header = ["", "base", "head", "change", "q", *(["base p50–p95", "head p50–p95"] if is_wide else [])]
+    cells = [[*_group_cells(row), *(_spreads(row) if is_wide else ())] for row in rows]
+    table(header, cells, right=range(1, len(header)))
+    echo_lines(style(line, fg="bright_black") for line in wrap(drift_text.legend(found), width(), 8))
+    if len(rows) < len(found.rows):
+        echo_lines([style(f"{noun(len(found.rows) - len(rows), 'more row')}; --full shows each", fg="bright_black")])
+
+
+def _group_cells(row: DriftRow) -> list[str]:
+    values = [drift_text.value_text(row.metric, value) for value in (row.base, row.head)]
+    return [
+        f"{drift_text.mark(row)} {drift_text.row_name(row)}",
+        *values,
+        drift_text.change_text(row),
+        drift_text.q_text(row),
+    ]
+
+
+def _spreads(row: DriftRow) -> Iterator[str]:
+    of_runs = (row.base_p50, row.base_p95), (row.head_p50, row.head_p95)
+    of_calls = (row.base_call_p50, row.base_call_p95), (row.head_call_p50, row.head_call_p95)
+    are_calls = any(p50 is not None for p50, _ in of_calls)
+    for is_head, (p50, p95) in enumerate(of_calls if are_calls else of_runs):
+        if p50 is None or p95 is None:
+            interval = drift_text.interval_text(row, is_head=bool(is_head))
+            yield interval and f"95% interval {interval}"
+        else:
+            yield "–".join(drift_text.value_text(row.metric, value) for value in (p50, p95))

@@ -1,4 +1,4 @@
-"""`agentspan doctor`: reports damage, closes what dead programs left open, lists refused changes."""
+"""`agentspan doctor`: reports damage, closes what dead programs left open; shows tables and span types."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,11 +7,20 @@ import click
 
 from agentspan import jsontext
 from agentspan.analysis import time_expressions
-from agentspan.cli.output import argument, document, fit, noun, safe, status_style, to_copy, width
+from agentspan.api import from_rows
+from agentspan.cli.output import argument, document, fit, noun, pad, safe, status_style, style, table, to_copy, width
 from agentspan.database import Database
+from agentspan.figures import size_text
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.partition_upkeep import Upkeep
-from agentspan.model.rows import WriterRow
+from agentspan.model.rows import AgentRow, AgentSchemaVersionRow, WriterRow
+from agentspan.schemas.span_types import BUILT_IN_TYPES
+from agentspan.schemas.unusable import SIDES, TEMPLATES, Unusable, unusable_parts
+from agentspan.storage.answers import MOST_LATE, Partition
+from agentspan.storage.location import Location
+from agentspan.storage.questions import Account, Find, MissingPartitions, Partitions, TablesState
+from agentspan.storage.registry import open_direct
+from agentspan.storage.scanning import scan
 
 
 def command(
@@ -136,3 +145,103 @@ def _plain(report: Report) -> dict[str, Any]:
         "partitions": {"made": [*report.partitions.made.names], "missing": report.partitions.missing},
         "damage": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.damage],
     }
+
+
+def tables(location: Location, *, as_json: bool) -> None:
+    """Print the version, the partitions, and how far the index is. Exit code 1 if partitions are missing."""
+    storage = open_direct(location, read_only=True)
+    try:
+        if Partitions not in storage.capabilities().answers:
+            if as_json:
+                document({"backend": storage.capabilities().backend, "partitions": []})
+            else:
+                click.echo(f"{safe(str(location))} has no partitions")
+            return
+        found, missing = storage.ask(Partitions()), storage.ask(MissingPartitions())
+        state = storage.ask(TablesState())
+    finally:
+        storage.close()
+    if as_json:
+        document(
+            {
+                "backend": storage.capabilities().backend,
+                "version": state.version,
+                "partitions": [each._asdict() for each in found],
+                "missing": missing,
+                "index": {part: {"late_spans": late} for part, late in state.late.items()},
+            }
+        )
+    else:
+        click.echo(f"{safe(str(location))} has tables of version {state.version}")
+        table(_PARTITIONS, [*map(_partition_line, found)], right=(3, 4))
+        for part, late in state.late.items():
+            click.echo(f"the index of {part} lacks {'more than ' if late >= MOST_LATE else ''}{noun(late, 'span')}")
+        if missing:
+            lead = f"{noun(missing, 'partition')} for now and times to come are missing"
+            click.echo(f"{lead}: {to_copy('init')}")
+    if missing:
+        raise SystemExit(1)
+
+
+_PARTITIONS = ["partition", "from", "before", "spans", "size"]
+
+
+def _partition_line(part: Partition) -> list[str]:
+    bounds = [(bound or "").partition("T")[0] for bound in (part.start, part.end)]
+    rows = "" if part.rows is None else f"{'' if part.is_default else '~'}{part.rows:,}"
+    return [part.name, *bounds, rows, size_text(part.bytes)]
+
+
+def schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
+    """List the span types that agents were registered with, and the parts of them that cannot be used."""
+    storage = database.storage
+    versions = list(scan(storage, AgentSchemaVersionRow))
+    if as_json:
+        account = storage.ask(Account())
+        document(
+            {
+                "schemas": [
+                    from_rows.plain(from_rows.schema_version(row, account)) | {"unusable": _unusable(row)}
+                    for row in versions
+                ],
+                "total": len(versions),
+            }
+        )
+        return
+    for row in versions:
+        agent = storage.ask(Find(row.agent_id)).rows[row.agent_id][1]
+        name = agent.name if isinstance(agent, AgentRow) else row.agent_id
+        click.echo(style(f"{fit(name, width() - 26)}  {row.inserted_at[:10]}  {row.content_hash[:12]}", bold=True))
+        items = jsontext.decode(row.span_type_schemas)
+        own = [item for item in items if all_types or not _is_built_in(item)]
+        for item in own:
+            template = item.get("template") or "(no template)"
+            click.echo(f"  {pad(fit(item['name'], 20), 20)}  {fit(template, width() - 24)}")
+            for part in unusable_parts(item):
+                click.echo(f"    {fit(_note(part), width() - 4)}")
+        for part in _unusable_quality(row):
+            named = fit(f"quality {part.name}".rstrip(), 40)  # the one without a name has none
+            click.echo(f"  {named}: {fit(_note(part), max(20, width() - len(named) - 4))}")
+        if len(own) < len(items):
+            click.echo(f"  and {len(items) - len(own)} built-in span types (--all shows them)")
+    click.echo(f"{len(versions)} of {noun(len(versions), 'schema version')}")
+
+
+def _unusable(row: AgentSchemaVersionRow) -> list[dict[str, str]]:
+    parts = [part for item in jsontext.decode(row.span_type_schemas) for part in unusable_parts(item)]
+    return [part._asdict() for part in parts + _unusable_quality(row)]
+
+
+def _unusable_quality(row: AgentSchemaVersionRow) -> list[Unusable]:
+    return [part for item in jsontext.decode(row.quality_schemas or "[]") for part in unusable_parts(item)]
+
+
+def _note(part: Unusable) -> str:
+    if part.field in TEMPLATES:
+        missing = "summary" if part.field == "template" else "outcome in the summary"
+        return f"no {missing}: the {part.field} {part.reason}"
+    return f"unchecked {SIDES[part.field]}: the schema {part.reason}"
+
+
+def _is_built_in(item: dict[str, Any]) -> bool:
+    return item.get("name") in BUILT_IN_TYPES

@@ -1,4 +1,4 @@
-"""Runs a program, and records it: its exit code, signals, stdin and terminal are its own."""
+"""`agentspan record`: runs a program, and records it. Its exit code, signals, stdin and terminal are its own."""
 
 import os
 import re
@@ -16,9 +16,10 @@ from typing import NamedTuple
 import click
 
 from agentspan import clock
-from agentspan.cli.output import Failed, argument, noun, safe, to_copy
+from agentspan.cli.output import Failed, argument, document, noun, safe, table, to_copy
 from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentRow
+from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import MARK, NOTES
 from agentspan.storage.location import ENVIRONMENT, Location
 from agentspan.storage.questions import Find, Query
@@ -77,7 +78,7 @@ class Noted(NamedTuple):
             return "no Python was started that reads PYTHONPATH (-I and -E ignore it)"
         if self.recorded:
             return f"{', '.join(self.recorded)} can be recorded here, and made no step"
-        return "no known framework was imported; `agentspan instrument --list` shows what can be recorded"
+        return "no known framework was imported; `agentspan record --list` shows what can be recorded"
 
 
 def command(location: Location, arguments: Sequence[str], *, module: str | None) -> None:
@@ -217,3 +218,37 @@ def _said(location: Location, began: str, noted: Noted) -> list[str]:
     others = "" if len(new) == 1 else f"; {noun(len(new), 'run')} in all"
     look = f"look at it: {to_copy('show', last.id, db=location)}"
     return [*filter(None, [safe(noted.advice())]), f"run {last.id}{name} is in {location}{others}; {look}"]
+
+
+def frameworks(*, as_json: bool) -> None:
+    """List the frameworks that `record` and `agentspan.instrument()` record here, and what to install for others."""
+    found = known.available()
+    if as_json:
+        document(
+            {
+                "frameworks": [
+                    {
+                        "name": each.framework.name,
+                        "installed": each.is_installed,
+                        "records": each.can_record,
+                        "package": each.package or None,
+                        "version": each.version or None,
+                        "to_install": _to_install(each) or None,
+                    }
+                    for each in found
+                ]
+            }
+        )
+        return
+    rows = []
+    for each in sorted(found, key=lambda each: (not each.can_record, not each.is_installed, each.framework.name)):
+        if each.can_record:
+            state = f"recorded by {each.package or 'itself'} {each.version}".rstrip()
+        else:
+            state = f"not recorded; pip install {_to_install(each)}" if each.is_installed else "not installed"
+        rows.append([each.framework.name, state])
+    table(("framework", "here"), rows, shrink=1)
+
+
+def _to_install(each: known.Available) -> str:
+    return each.framework.package if each.is_installed and not each.can_record else ""

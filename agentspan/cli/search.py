@@ -76,7 +76,7 @@ def command(
     from_ = f", from number {offset + 1} on" if offset and found.hits else ""
     click.echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
     if found.hits:
-        echo_lines(hint("show the top hit in its run", to_copy("show", found.hits[0].span_id), width()))
+        echo_lines(hint("show the top hit in its run", to_copy("show", found.hits[0].span_id, "--around"), width()))
 
 
 def _place(hit: Hit) -> str:

@@ -127,6 +127,6 @@ def test_an_outcome_says_what_passed_means_and_selects_no_runs(db: Database) -> 
     assert reading.why(outcome="status").outcome is None
     for command in ("runs", "stats", "search", "export", "prune"):
         assert "--outcome" not in [each for option in main.commands[command].params for each in option.opts]
-    for command in ("why", "drift", "check"):
+    for command in ("why", "diff", "check"):
         (option,) = [each for each in main.commands[command].params if "--outcome" in each.opts]
         assert option.name == "outcome"

@@ -10,7 +10,7 @@ from agentspan.analysis.following import Follower
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
-from agentspan.cli import export, resummarize
+from agentspan.cli import export, rederive
 from agentspan.database import Database
 from agentspan.storage import scanning
 from agentspan.storage.answers import Rows
@@ -71,10 +71,10 @@ def searched(db: Database) -> None:
         (searched, 2 * PAGES),
         (lambda db: stats(db.storage), PAGES),
         (lambda db: db.doctor(), 4),  # pending and active runs, pending and active spans
-        (lambda db: resummarize.command(db, None, as_json=True), PAGES),
+        (lambda db: rederive.command(db, None, summaries=True, prices=False, as_json=True), PAGES),
         (lambda db: export.command(db, ["all"], form="jsonl", output=None, as_json=True), PAGES),
     ],
-    ids=["follow", "prune", "find_runs", "search", "stats", "doctor", "resummarize", "export"],
+    ids=["follow", "prune", "find_runs", "search", "stats", "doctor", "rederive", "export"],
 )
 def test_all_runs_are_read_in_pages(work: Callable[[Database], object], pages: int) -> None:
     storage = Paged()

@@ -1,4 +1,4 @@
-"""Commands on whole files: export, import, forward, backup, copy, serve. And on programs: record, instrument."""
+"""Commands on whole files: export, import, backup, copy, serve. And on programs: record."""
 
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -9,6 +9,7 @@ import click
 
 from agentspan.cli.app import location_in, main, opened, options
 from agentspan.cli.filter_options import filter_options
+from agentspan.storage.location import scheme_of
 
 _viewer = find_spec("agentspan.viewer")
 _has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
@@ -62,29 +63,6 @@ def import_(ctx: click.Context, files: tuple[str, ...], form: str, db: str | Non
 
 
 @main.command()
-@click.option("--to", metavar="URL", required=True, help="The target, such as http://127.0.0.1:6006.")
-@click.option("--header", "headers", metavar="NAME=VALUE", multiple=True, help="A header of each request.")
-@click.option("--follow", is_flag=True, help="Go on with what finishes later.")
-@click.option("--state", metavar="FILE", help="The file that notes what was sent; NAME-forward when left out.")
-@options
-@click.pass_context
-def forward(
-    ctx: click.Context,
-    /,
-    to: str,
-    headers: tuple[str, ...],
-    follow: bool,
-    state: str | None,
-    db: str | None,
-    as_json: bool,
-) -> None:
-    """Send what has finished since the last time to another backend, as OpenTelemetry; it goes on where it ended."""
-    from agentspan.cli import forward as forward_
-
-    forward_.command(location_in(ctx, db), to, headers, follow=follow, state=state, as_json=as_json)
-
-
-@main.command()
 @click.argument("file")
 @options
 @click.pass_context
@@ -97,19 +75,34 @@ def backup(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None
 
 
 @main.command()
-@click.argument("src")
-@click.argument("dst")
+@click.argument("places", metavar="[SRC] DST", nargs=-1, required=True)
 @click.option("--since", metavar="TIME", help="Only runs that began since then, such as 7d or 2026-11-24.")
 @click.option("--follow", is_flag=True, help="Go on with what is recorded later, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
-def copy(src: str, dst: str, since: str | None, follow: bool, as_json: bool) -> None:
-    """Copy all runs of SRC, with all that belongs to them, to DST: each a file or NAME://…
+@click.option(
+    "--header", "headers", metavar="NAME=VALUE", multiple=True, help="To https://…: a header of each request."
+)
+@click.option("--state", metavar="FILE", help="To https://…: notes what was sent; NAME-forward when left out.")
+@options
+@click.pass_context
+def copy(ctx: click.Context, /, places: tuple[str, ...], db: str | None, since: str | None, **how: Any) -> None:
+    """Copy all runs of SRC, or of --db, with all that belongs to them, to DST: a file, NAME://…, or https://…
 
     What DST has already stays, or becomes what it is in SRC. So a copy can be broken off, and repeated.
+    To http://… and https://…, the spans that have finished since the last time are sent as OpenTelemetry.
     """
     from agentspan.cli import copy as copy_
 
-    copy_.command(src, dst, since=since, follow=follow, as_json=as_json)
+    if len(places) > 2:
+        raise click.UsageError("a copy has one SRC and one DST")
+    source, target = location_in(ctx, db if len(places) == 1 else places[0]), places[-1]
+    if scheme_of(target) in ("http", "https"):
+        if since is not None:
+            raise click.UsageError("--since is for copies to a database; to http://… goes what was not sent before")
+        copy_.to_backend(source, target, **how)
+    else:
+        if how.pop("headers") or how.pop("state") is not None:
+            raise click.UsageError("--header and --state are for copies to http://… and https://…")
+        copy_.to_database(source, target, since=since, **how)
 
 
 @main.command()
@@ -147,23 +140,21 @@ def serve(ctx: click.Context, /, db: str | None, **options: Any) -> None:
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does.")
+@click.option("--list", "is_list", is_flag=True, help="List the frameworks that are recorded here; run nothing.")
 @click.argument("program", metavar="PROGRAM [ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
-@click.option("--db", metavar="PATH", help="The file, or NAME://…, to use.")
+@options
 @click.pass_context
-def record(ctx: click.Context, module: str | None, program: tuple[str, ...], db: str | None) -> None:
+def record(
+    ctx: click.Context, module: str | None, is_list: bool, program: tuple[str, ...], db: str | None, as_json: bool
+) -> None:
     """Run a Python program that knows nothing of agentspan, and record what its instrumentors tell."""
     from agentspan.cli import record as record_
 
+    if is_list and not program and module is None:
+        record_.frameworks(as_json=as_json)
+        return
+    if is_list or as_json:
+        raise click.UsageError("--list runs no program, and --json is for --list")
     if not program and module is None:
         raise click.UsageError("a program to run is missing: agentspan record -- python agent.py")
     record_.command(location_in(ctx, db), program, module=module)
-
-
-@main.command()
-@click.option("--list", "is_list", is_flag=True, help="List them; nothing else can be done here.")
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
-def instrument(is_list: bool, as_json: bool) -> None:
-    """List frameworks that `agentspan.instrument()` and `record` record, and what to install for others."""
-    from agentspan.cli import instrument as instrument_
-
-    instrument_.command(as_json=as_json)

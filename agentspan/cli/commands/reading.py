@@ -1,4 +1,4 @@
-"""Commands that only read: runs, show, diff, drift, check, why, tail, span, stats, search, sql, schemas."""
+"""Commands that only read: runs, show, diff, check, why, tail, stats, search, sql."""
 
 from typing import Any
 
@@ -27,81 +27,75 @@ def runs(ctx: click.Context, /, db: str | None, as_json: bool, **how: Any) -> No
 
 
 @main.command()
-@click.argument("run")
+@click.argument("id")
 @click.option("--full", is_flag=True, help="Show each of the siblings that repeat, instead of counting them.")
 @click.option("--payloads", is_flag=True, help="Show what went in and came out of each span.")
 @click.option("--slow", metavar="N", type=click.IntRange(1), help="Only the N spans that took longest by themselves.")
 @click.option("--failed", is_flag=True, help="Only the spans that failed.")
-@options
-@click.pass_context
-def show(ctx: click.Context, /, run: str, db: str | None, as_json: bool, **how: Any) -> None:
-    """Show RUN as a tree: an id, the unique beginning of one, or - for the latest; of a span, its run at that step."""
-    from agentspan.cli import show as show_
-
-    with opened(ctx, db) as database:
-        show_.command(database, run, as_json=as_json, **how)
-
-
-@main.command()
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
-@click.option("--full", is_flag=True, help="Show each step that differs, and each that has other words.")
-@click.option("--against", metavar="FILTER", help="Count how other runs go on: all, or 'status=complete since=7d' ….")
-@click.option("--markdown", is_flag=True, help="Write Markdown.")
+@click.option("--around", is_flag=True, help="Of a span: show its run, the steps before and after it.")
 @utc_option
 @options
 @click.pass_context
-def diff(ctx: click.Context, /, a: str, b: str, db: str | None, as_json: bool, **how: Any) -> None:
-    """Show where two runs part, A and B: an id, the unique beginning of one, or - for the latest.
-
-    AGENT@1.0 AGENT@2.0 compares all runs of two versions, as `drift` does.
-    """
-    from agentspan.cli import diff as diff_
-    from agentspan.cli import drift as drift_
+def show(ctx: click.Context, /, id: str, db: str | None, as_json: bool, **how: Any) -> None:
+    """Show a run as a tree, or a span in full. ID is an id, the unique beginning of one, or - for the latest run."""
+    from agentspan.cli import show as show_
 
     with opened(ctx, db) as database:
-        if AT in a and AT in b and how["against"] is None:
-            markdown, whole = how["markdown"], how["full"]
-            drift_.command(database, a, b, outcome=None, whole=whole, markdown=markdown, as_json=as_json)
-        else:
-            diff_.command(database, a, b, as_json=as_json, **how)
+        show_.command(database, id, as_json=as_json, **how)
 
 
 @main.command()
-@click.argument("versions", metavar="[AGENT@1.0 AGENT@2.0]", nargs=-1)
+@click.argument("a", metavar="[A", required=False)
+@click.argument("b", metavar="B]", required=False)
+@click.option(
+    "--full", is_flag=True, help="Show each step that differs, and each that has other words; of groups all rows."
+)
+@click.option("--against", metavar="FILTER", help="Count how other runs go on: all, or 'status=complete since=7d' ….")
 @click.option("--base", metavar="FILTER", help="The runs that are compared with: AGENT@1.0, 'tag=nightly until=7d' ….")
 @click.option("--head", metavar="FILTER", help="The runs that are judged.")
-@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
+@click.option("--outcome", metavar="RULE", help="Of groups: what passed means, such as 'reward>=1'; or status.")
 @click.option(
     "--least",
     metavar="MEASURE=N",
     multiple=True,
-    help="The smallest difference that counts: duration_ms=10, cost_usd=0.0001.",
+    help="Of groups: the smallest difference that counts: duration_ms=10, cost_usd=0.0001.",
 )
-@click.option("--all", "whole", is_flag=True, help="Show all rows.")
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
 @utc_option
 @options
 @click.pass_context
-def drift(
+def diff(
     ctx: click.Context,
     /,
-    versions: tuple[str, ...],
+    a: str | None,
+    b: str | None,
     base: str | None,
     head: str | None,
+    outcome: str | None,
+    least: tuple[str, ...],
+    against: str | None,
     db: str | None,
-    as_json: bool,
     **how: Any,
 ) -> None:
-    """Show whether the runs of one version, or of any filter, are worse than others, or differ only by chance."""
-    from agentspan.cli import drift as drift_
+    """Show where two runs part, A and B: an id, the unique beginning of one, or - for the latest.
 
-    if len(versions) == 2 and base is head is None:
-        base, head = versions
-    if (versions and (base, head) != versions) or base is None or head is None:
-        raise click.UsageError("two groups of runs are needed: AGENT@1.0 AGENT@2.0, or --base FILTER --head FILTER")
-    with opened(ctx, db) as database:
-        drift_.command(database, base, head, as_json=as_json, **how)
+    AGENT@1.0 AGENT@2.0, or --base FILTER --head FILTER, shows whether a group of runs is worse than another, or
+    differs only by chance.
+    """
+    from agentspan.cli import diff as diff_
+
+    if a and b and base is head is None and against is None and all(AT in each or "=" in each for each in (a, b)):
+        a, b, base, head = None, None, a, b
+    if base is not None and head is not None and a is b is None and against is None:
+        with opened(ctx, db) as database:
+            diff_.groups(database, base, head, outcome=outcome, least=least, **how)
+    elif not (a and b and base is head is None):
+        raise click.UsageError("two runs are needed, A and B; or two groups: AGENT@1.0 AGENT@2.0, or --base and --head")
+    elif outcome is not None or least:
+        raise click.UsageError("--outcome and --least are about groups: AGENT@1.0 AGENT@2.0, or --base and --head")
+    else:
+        with opened(ctx, db) as database:
+            diff_.command(database, a, b, against=against, **how)
 
 
 @main.command()
@@ -156,19 +150,6 @@ def tail(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, 
 
 
 @main.command()
-@click.argument("id")
-@utc_option
-@options
-@click.pass_context
-def span(ctx: click.Context, id: str, db: str | None, as_json: bool) -> None:
-    """Show one span in full: times, payload, result, error, and violations of its schema."""
-    from agentspan.cli import span as span_
-
-    with opened(ctx, db) as database:
-        span_.command(database, id, as_json=as_json)
-
-
-@main.command()
 @click.argument("run", required=False)
 @filter_options
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="How many rows to list; 40 when left out.")
@@ -213,15 +194,3 @@ def sql(ctx: click.Context, query: str, db: str | None, as_json: bool, form: str
 
     with opened(ctx, db) as database:
         sql_.command(database, query, form="json" if as_json else form or "table")
-
-
-@main.command()
-@click.option("--all", "all_types", is_flag=True, help="Include the built-in span types.")
-@options
-@click.pass_context
-def schemas(ctx: click.Context, db: str | None, as_json: bool, all_types: bool) -> None:
-    """List the span types that agents were registered with."""
-    from agentspan.cli import schemas as schemas_
-
-    with opened(ctx, db) as database:
-        schemas_.command(database, as_json=as_json, all_types=all_types)
