@@ -1,21 +1,49 @@
-"""`agentspan copy`: copies all runs of one database to another one, or sends them as OpenTelemetry; and follows it."""
+"""`agentspan copy` copies runs to a database, or sends them as OpenTelemetry; `agentspan backup` copies a file."""
 
 import signal
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
 from agentspan.analysis import time_expressions
-from agentspan.cli.app import recover
-from agentspan.cli.output import Failed, bar, document, noun, safe, zone
-from agentspan.database import open
+from agentspan.cli.app import command, location_in, options, reads, recover
+from agentspan.cli.output import Failed, bar, document, is_stdout, noun, safe, zone
+from agentspan.database import Database, open
 from agentspan.errors import InvalidValue
+from agentspan.maintenance import backup
 from agentspan.maintenance.copying import Copied, copy
-from agentspan.storage.location import Location
+from agentspan.storage.location import Location, scheme_of
 from agentspan.storage.registry import location_of
 
 
-def to_database(source: Location, dst: str, *, since: str | None, follow: bool, as_json: bool) -> None:
+@command("copy")
+@click.argument("places", metavar="[SRC] DST", nargs=-1, required=True)
+@click.option("--since", metavar="TIME", help="Only runs that began since then, such as 7d or 2026-11-24.")
+@click.option("--follow", is_flag=True, help="Go on with what is recorded later, until Ctrl-C.")
+@click.option(
+    "--header", "headers", metavar="NAME=VALUE", multiple=True, help="To https://…: a header of each request."
+)
+@click.option("--state", metavar="FILE", help="To https://…: notes what was sent; NAME-forward when left out.")
+@options
+@click.pass_context
+def copy_command(ctx: click.Context, /, places: tuple[str, ...], db: str | None, since: str | None, **how: Any) -> None:
+    """Choose the kind of copy by DST."""
+    if len(places) > 2:
+        raise click.UsageError("a copy has one SRC and one DST")
+    source, target = location_in(ctx, db if len(places) == 1 else places[0]), places[-1]
+    if scheme_of(target) in ("http", "https"):
+        if since is not None:
+            raise click.UsageError("--since is for copies to a database; to http://… goes what was not sent before")
+        _to_backend(source, target, **how)
+    else:
+        if how.pop("headers") or how.pop("state") is not None:
+            raise click.UsageError("--header and --state are for copies to http://… and https://…")
+        _to_database(source, target, since=since, **how)
+
+
+def _to_database(source: Location, dst: str, *, since: str | None, follow: bool, as_json: bool) -> None:
     """Copy, and print how many rows are new. Exit code 1 if rows are left out."""
     target = location_of(dst)
     at = None if since is None else time_expressions.parse(since, zone=zone())
@@ -48,7 +76,7 @@ def _print(done: Copied, target: str) -> None:
             click.echo(f"  {safe(example.id)}: {safe(example.why)}", err=True)
 
 
-def to_backend(
+def _to_backend(
     source: Location, url: str, *, headers: Sequence[str], follow: bool, state: str | None, as_json: bool
 ) -> None:
     """Send all that has finished since the last time as OpenTelemetry, and print how much that was."""
@@ -89,3 +117,21 @@ def _on(*signals: signal.Signals) -> Callable[[], bool]:
     for number in signals:
         signal.signal(number, lambda number, _: came.append(number))
     return lambda: bool(came)
+
+
+@command("backup")
+@click.argument("file")
+@reads
+def backup_command(database: Database, *, file: str, as_json: bool) -> None:
+    """Copy the database to a file while other processes write to it, and print the size of the copy."""
+    to_stdout = is_stdout(file)
+    if to_stdout:
+        if sys.stdout.isatty():
+            raise Failed("a backup is no text for a terminal; name a file, or redirect it")
+        copied = backup.pour(database.storage, sys.stdout.buffer)
+    else:
+        copied = backup.backup(database.storage, file)
+    if as_json:
+        document({"file": file, "bytes": copied}, err=to_stdout)
+    else:
+        click.echo(f"copied to {safe(file)}: {noun(copied, 'byte')}", err=to_stdout)

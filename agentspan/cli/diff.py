@@ -8,33 +8,34 @@ from typing import Any
 import click
 
 from agentspan.analysis import diff_text, drift_text, id_prefixes
-from agentspan.analysis.agent_names import resolved, versions_of
+from agentspan.analysis.agent_names import AT, resolved, versions_of
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_text import markdown as as_markdown
 from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.wording import FieldChange, Words
-from agentspan.cli.collecting import paused
+from agentspan.cli.app import command, opened, options
+from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
     MARKS,
     Unanswered,
     argument,
-    bar,
     columns_of,
     document,
     echo_lines,
     fit,
     fit_end,
+    indexing,
     noun,
     page,
     status_style,
     style,
     table,
+    utc_option,
     width,
     wrap,
     zone,
 )
-from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
 from agentspan.text import printable
 
@@ -56,7 +57,55 @@ _WORD = re.compile(r"\s+|\S+")
 PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 
 
-def command(
+@command("diff")
+@click.argument("a", metavar="[A", required=False)
+@click.argument("b", metavar="B]", required=False)
+@click.option(
+    "--full", is_flag=True, help="Show each step that differs, and each that has other words; of groups all rows."
+)
+@click.option("--against", metavar="FILTER", help="Count how other runs go on: all, or 'status=complete since=7d' ….")
+@click.option("--base", metavar="FILTER", help="The runs that are compared with: AGENT@1.0, 'tag=nightly until=7d' ….")
+@click.option("--head", metavar="FILTER", help="The runs that are judged.")
+@click.option("--outcome", metavar="RULE", help="Of groups: what passed means, such as 'reward>=1'; or status.")
+@click.option(
+    "--least",
+    metavar="MEASURE=N",
+    multiple=True,
+    help="Of groups: the smallest difference that counts: duration_ms=10, cost_usd=0.0001.",
+)
+@click.option("--markdown", is_flag=True, help="Write Markdown.")
+@utc_option
+@options
+@click.pass_context
+def diff_command(
+    ctx: click.Context,
+    /,
+    a: str | None,
+    b: str | None,
+    base: str | None,
+    head: str | None,
+    outcome: str | None,
+    least: tuple[str, ...],
+    against: str | None,
+    db: str | None,
+    **how: Any,
+) -> None:
+    """Compare two runs, or two groups of runs."""
+    if a and b and base is head is None and against is None and all(AT in each or "=" in each for each in (a, b)):
+        a, b, base, head = None, None, a, b
+    if base is not None and head is not None and a is b is None and against is None:
+        with opened(ctx, db) as database:
+            _groups(database, base, head, outcome=outcome, least=least, **how)
+    elif not (a and b and base is head is None):
+        raise click.UsageError("two runs are needed, A and B; or two groups: AGENT@1.0 AGENT@2.0, or --base and --head")
+    elif outcome is not None or least:
+        raise click.UsageError("--outcome and --least are about groups: AGENT@1.0 AGENT@2.0, or --base and --head")
+    else:
+        with opened(ctx, db) as database:
+            _two_runs(database, a, b, against=against, **how)
+
+
+def _two_runs(
     database: Database, a: str, b: str, *, as_json: bool, markdown: bool, full: bool, against: str | None
 ) -> None:
     """Print the difference of two runs."""
@@ -207,7 +256,7 @@ def _change(change: StepChange, columns: int) -> str:
     return style(f"{mark} {indent}{text}", fg=COLORS.get(change.kind, "red"))
 
 
-def groups(
+def _groups(
     database: Database,
     base: str,
     head: str,
@@ -222,7 +271,7 @@ def groups(
     storage = database.storage
     filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
     with_calls = as_json or (not markdown and width() >= WIDE)
-    with bar("indexing") as progress, paused():
+    with indexing() as progress:
         found = drift(
             storage,
             *filters,

@@ -1,22 +1,34 @@
-"""`agentspan score`: adds a score, a mark or a note to a run or a span, or takes it back."""
+"""`agentspan score` judges a run or a span, or takes that back; `agentspan terminate` stops a run from outside."""
 
 import click
 
 from agentspan.analysis import id_prefixes
-from agentspan.cli.output import Failed, document, safe
+from agentspan.cli.app import changes, command
+from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.scores import MARK, NOTE, Source
+from agentspan.model.scores import MARK, NOTE, SOURCES, Source
+from agentspan.storage.questions import SpansOf
 
 TRUTHS = {"true": True, "false": False}
 
 
-def command(
+@command("score", context_settings={"ignore_unknown_options": True})
+@click.argument("target", metavar="RUN")
+@click.argument("name", required=False)
+@click.argument("value", required=False)
+@click.option("--mark", metavar="LABEL", help="Mark it as good, bad or any other word: a score without a NAME.")
+@click.option("--note", metavar="TEXT", help="Why; without a VALUE or a mark, a note of its own.")
+@click.option("--by", type=click.Choice(SOURCES), help="Who judged; code, or human of marks and notes, when left out.")
+@click.option("--as", "identifier", metavar="NAME", help="The judge, where several judge the same: each has a score.")
+@click.option("--remove", is_flag=True, help="Take back the score; without a NAME, the mark and the note.")
+@changes
+def score_command(
     database: Database,
-    what: str,
-    name: str | None,
-    text: str | None,
     *,
+    target: str,
+    name: str | None,
+    value: str | None,
     mark: str | None,
     note: str | None,
     by: Source | None,
@@ -25,32 +37,32 @@ def command(
     as_json: bool,
 ) -> None:
     """Add a score, or with `remove` take back those of this name and identifier; without a name a mark or a note."""
-    for each in (name, text):
+    for each in (name, value):
         if each is not None and each.startswith("-") and not isinstance(_value(each), float):
             raise click.NoSuchOption(each)
-    if remove and (text or mark or note):
+    if remove and (value or mark or note):
         raise Failed("--remove stands alone: it takes back the value, the mark and the note")
     if mark and name:
         raise Failed("--mark has no NAME: it is a score of the name `mark`")
-    if name and not (text or note or remove):
+    if name and not (value or note or remove):
         raise Failed("a score has a VALUE: a number, true, false, or a word; or give a --note")
     if not (name or mark or note or remove):
         raise Failed("a score has a NAME and a VALUE, such as reward 0.8; or give --mark bad, or a --note")
-    target = id_prefixes.find_run_or_span(database.storage, what)
+    judged = id_prefixes.find_run_or_span(database.storage, target)
     if remove:
         names = {name} if name else {MARK, NOTE}
-        removed = [score.name for score in database.scores.list(target.id) if score.identifier == identifier]
+        removed = [score.name for score in database.scores.list(judged.id) if score.identifier == identifier]
         removed = [each for each in removed if each in names]
         for each in removed:
             database.scores.record(
-                target.id, each, by=by or ("code" if name else "human"), identifier=identifier, withdraw=True
+                judged.id, each, by=by or ("code" if name else "human"), identifier=identifier, withdraw=True
             )
         said = f"{' and '.join(removed)} removed from" if removed else f"there was no {name or MARK} on"
     else:
-        value = mark if text is None else _value(text)
-        number, label = (None, value) if isinstance(value, str) else (value, None)
+        typed = mark if value is None else _value(value)
+        number, label = (None, typed) if isinstance(typed, str) else (typed, None)
         database.scores.record(
-            target.id,
+            judged.id,
             name or (MARK if mark else NOTE),
             number,
             label=label,
@@ -58,8 +70,8 @@ def command(
             by=by or ("code" if name else "human"),
             identifier=identifier,
         )
-        said = f"{name} {text or 'noted'}:" if name else f"marked as {mark}:" if mark else "noted on"
-    _answer(database, target, said, as_json=as_json)
+        said = f"{name} {value or 'noted'}:" if name else f"marked as {mark}:" if mark else "noted on"
+    _answer(database, judged, said, as_json=as_json)
 
 
 def _answer(database: Database, target: AgentInstanceRow | AgentSpanRow, said: str, *, as_json: bool) -> None:
@@ -80,3 +92,17 @@ def _value(text: str) -> float | bool | str:
         return float(text)
     except ValueError:
         return text
+
+
+@command("terminate")
+@click.argument("run")
+@click.option("--reason", required=True, help="Why; it is stored on the run, and its program receives it.")
+@changes
+def terminate_command(database: Database, *, run: str, reason: str, as_json: bool) -> None:
+    """Terminate a run."""
+    done = database.agent_instances.terminate(id_prefixes.find_run(database.storage, run).id, reason)
+    if as_json:
+        document({"run": done.model_dump(mode="json")})
+    else:
+        closed = sum(span.closed_by == "terminated" for span in database.storage.ask(SpansOf(done.id)))
+        click.echo(f"terminated run {done.id}; {noun(closed, 'open span')} closed")

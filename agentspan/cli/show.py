@@ -11,9 +11,8 @@ from agentspan.analysis import id_prefixes, tree_folding
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.score_text import score_text
 from agentspan.analysis.tree import Node, build, every, numbers, walk
-from agentspan.api import from_rows
-from agentspan.api.from_rows import details_of, score
 from agentspan.blobs import described
+from agentspan.cli.app import command, reads
 from agentspan.cli.output import (
     MARKS,
     document,
@@ -27,6 +26,7 @@ from agentspan.cli.output import (
     status_style,
     style,
     to_copy,
+    utc_option,
     width,
 )
 from agentspan.cli.runs import name_of
@@ -49,9 +49,18 @@ AROUND = 5
 SCORE_CHARACTERS = 500
 
 
-def command(
+@command("show")
+@click.argument("id")
+@click.option("--full", is_flag=True, help="Show each of the siblings that repeat, instead of counting them.")
+@click.option("--payloads", is_flag=True, help="Show what went in and came out of each span.")
+@click.option("--slow", metavar="N", type=click.IntRange(1), help="Only the N spans that took longest by themselves.")
+@click.option("--failed", is_flag=True, help="Only the spans that failed.")
+@click.option("--around", is_flag=True, help="Of a span: show its run, the steps before and after it.")
+@utc_option
+@reads
+def show_command(
     database: Database,
-    what: str,
+    id: str,
     *,
     as_json: bool,
     full: bool = False,
@@ -62,7 +71,7 @@ def command(
 ) -> None:
     """Show a run, a span in full, or the run around a span; a run through the pager if the terminal is too small."""
     storage = database.storage
-    found = id_prefixes.find_run_or_span(storage, what)
+    found = id_prefixes.find_run_or_span(storage, id)
     at = found if isinstance(found, AgentSpanRow) else None
     if at is not None and (slow is not None or failed):
         raise click.UsageError("--slow and --failed are about a whole run, not about a span")
@@ -155,17 +164,19 @@ def _lines(
 def _document(
     database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
 ) -> None:
+    from agentspan.api import from_rows  # it imports Pydantic: 80 ms
+
     storage = database.storage
     account = storage.ask(Account())
     document(
         {
             "run": {
-                **from_rows.plain(details_of(storage, run, account)),
+                **from_rows.plain(from_rows.details_of(storage, run, account)),
                 "agent": name_of(names_of(storage, [run])[run.id]),
             },
             "spans": [from_rows.plain(from_rows.span(span, account, run.purpose)) for span in spans],
             "span_scores": [
-                from_rows.plain(score(row))
+                from_rows.plain(from_rows.score(row))
                 for row in storage.ask(NewestScores([run.id]))
                 if row.target_type == "agent_span"
             ],
@@ -180,8 +191,10 @@ def _span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
     violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
     if as_json:
+        from agentspan.api import from_rows
+
         found = from_rows.plain(from_rows.span(row, storage.ask(Account()), _run_of(storage, row).purpose))
-        judged = [from_rows.plain(score(each)) for each in scores]
+        judged = [from_rows.plain(from_rows.score(each)) for each in scores]
         document({"span": found, "violations": [violation._asdict() for violation in violations], "scores": judged})
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))

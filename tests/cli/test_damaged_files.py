@@ -107,6 +107,6 @@ def test_a_mistake_of_ours_is_not_called_damage(recorded: Path, monkeypatch: pyt
     def fail(*args: object, **how: object) -> None:
         raise KeyError("ours")
 
-    monkeypatch.setattr("agentspan.cli.runs.command", fail)
+    monkeypatch.setattr("agentspan.cli.runs.find_runs", fail)
     with pytest.raises(KeyError, match="ours"):
         call(recorded, "runs")

@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.cli import main
 from agentspan.storage.questions import SpansOf
-from tests.cli.calling import call, process
+from tests.cli.calling import NAMES, call, named, process
 from tests.tiers import examples
 
 HOSTILE = "".join(map(chr, range(32))) + "\x7f\x9b31m\u202e\u2066\ud800\x1b]0;title\x07\x1b[2J"
@@ -130,7 +129,7 @@ def test_nothing_of_a_payload_is_a_control_sequence(
     db = folder / "runs.db"
     record(db, text)
     every = commands(db, folder)
-    assert set(every) == set(main.commands) - {"serve"}
+    assert set(every) == set(NAMES) - {"serve"}
     for name, variants in every.items():
         for variant in variants:
             for arguments in (variant, [*variant, "--json"]) if "--format" not in variant else (variant,):
@@ -142,8 +141,8 @@ def test_every_command_answers_with_one_document(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     db = tmp_path / "runs.db"
     record(db, "text")
-    for name, command in main.commands.items():
-        if not any("--json" in option.opts for option in command.params if isinstance(option, click.Option)):
+    for name in NAMES:
+        if not any("--json" in option.opts for option in named(name).params if isinstance(option, click.Option)):
             assert name == "serve"
             continue
         arguments = commands(db, tmp_path)[name][0]

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from agentspan.cli import main
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.migrations import MIGRATIONS, newest  # needs psycopg
 from agentspan.storage.questions import Account, SpansOf
 from agentspan.storage.registry import open_direct
-from tests.cli.calling import call, process
+from tests.cli.calling import NAMES, call, process
 from tests.postgres import Emptied
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
@@ -127,7 +126,7 @@ ELSEWHERE = {
 
 def test_no_command_is_left_out() -> None:
     named = [arguments[0] for arguments in (*READING, *CHANGING, *(arguments for arguments, _ in CANNOT))]
-    assert {*named, *ELSEWHERE} == set(main.commands)
+    assert {*named, *ELSEWHERE} == set(NAMES)
 
 
 def said(db: str, arguments: list[str], both: tuple[str, str]) -> str:

@@ -1,29 +1,152 @@
-"""`agentspan doctor`: reports damage, closes what dead programs left open; shows tables and span types."""
+"""The commands that keep a storage in order: `agentspan init`, `doctor`, `prune` and `rederive`."""
 
+import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import time_expressions
-from agentspan.api import from_rows
-from agentspan.cli.output import argument, document, fit, noun, pad, safe, status_style, style, table, to_copy, width
+from agentspan.analysis import id_prefixes, time_expressions
+from agentspan.analysis.runs import ids_that_match
+from agentspan.api.context import Context
+from agentspan.cli.app import changes, command, location_in, opened, opened_existing, options
+from agentspan.cli.filter_options import filter_in, filter_options
+from agentspan.cli.output import (
+    Failed,
+    argument,
+    document,
+    fit,
+    noun,
+    pad,
+    safe,
+    status_style,
+    style,
+    table,
+    to_copy,
+    width,
+    zone,
+)
 from agentspan.database import Database
+from agentspan.errors import InvalidValue
 from agentspan.figures import size_text
+from agentspan.maintenance import rederive
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.partition_upkeep import Upkeep
-from agentspan.model.rows import AgentRow, AgentSchemaVersionRow, WriterRow
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, WriterRow
 from agentspan.schemas.span_types import BUILT_IN_TYPES
 from agentspan.schemas.unusable import SIDES, TEMPLATES, Unusable, unusable_parts
-from agentspan.storage.answers import MOST_LATE, Partition
+from agentspan.storage.answers import MOST_LATE, WIDTHS, Partition, Width
 from agentspan.storage.location import Location
-from agentspan.storage.questions import Account, Find, MissingPartitions, Partitions, TablesState
+from agentspan.storage.questions import (
+    AHEAD,
+    Account,
+    Counts,
+    Find,
+    MakePartitions,
+    MissingPartitions,
+    Partitions,
+    TablesState,
+)
 from agentspan.storage.registry import open_direct
-from agentspan.storage.scanning import scan
+from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.scanning import count, scan
+
+WAIT_S = 60.0
+"""Seconds to wait, for each partition, for those who use the default one."""
 
 
-def command(
+@command("init")
+@click.argument("url", required=False)
+@click.option("--ahead", metavar="N", type=click.IntRange(0, 1000), default=AHEAD, show_default=True,
+              help="How many partitions there should be for times to come.")  # fmt: skip
+@click.option("--since", metavar="TIME", help="Make also those of all times since: 90d, 2026-01-01 …")
+@click.option("--width", type=click.Choice(WIDTHS), help="Of new partitions; that of the latest one when left out.")
+@click.option("--citus", is_flag=True, help="Distribute the finished spans over the workers of a Citus cluster.")
+@click.option("--shards", metavar="N", type=click.IntRange(1, 1024), default=32, show_default=True,
+              help="With --citus: in how many parts a partition is distributed.")  # fmt: skip
+@options
+@click.pass_context
+def init_command(
+    ctx: click.Context,
+    /,
+    url: str | None,
+    *,
+    ahead: int,
+    since: str | None,
+    width: Width | None,
+    citus: bool,
+    shards: int,
+    db: str | None,
+    as_json: bool,
+) -> None:
+    """Open a database by a program that may write, which makes its tables; and make the partitions that are missing."""
+    location = location_in(ctx, url or db)
+    begin = None if since is None else time_expressions.parse(since, "since", zone=zone())
+    storage = open_direct(location, wait_s=WAIT_S)
+    try:
+        made = None
+        if MakePartitions in storage.capabilities().answers:
+            made = storage.ask(MakePartitions(ahead, begin, width, WAIT_S))
+    finally:
+        storage.close()
+    if citus:
+        _distribute(location, shards)
+    if as_json:
+        document({"made": [] if made is None else [*made.names], "moved": 0 if made is None else made.moved})
+        return
+    click.echo(f"{safe(str(location))} is ready")
+    if made is None:
+        click.echo("it has no partitions")
+    elif made.names:
+        click.echo(f"made {noun(len(made.names), 'partition')}: {', '.join(made.names)}")
+        click.echo(f"moved {noun(made.moved, 'span')} out of the default partition")
+
+
+def _distribute(location: Location, shards: int) -> None:
+    if location.scheme != "postgresql":
+        raise InvalidValue("citus", "needs the URL of a database of PostgreSQL")
+    from agentspan.storage.postgres.citus import distribute
+
+    if distribute(location, shards):
+        click.echo(f"the finished spans are distributed in {noun(shards, 'shard')}", err=True)
+
+
+@command("doctor")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dead-host", "dead_hosts", metavar="NAME", multiple=True, help="A host whose programs are all dead.")
+@click.option("--idle", metavar="TIME", help="Close runs made by id that have not changed for so long: 2h, 7d …")
+@click.option("--schemas", is_flag=True, help="Only list the span types of agents, and what of them cannot be used.")
+@click.option("--all", "all_types", is_flag=True, help="With --schemas: include the built-in span types.")
+@click.option("--tables", is_flag=True, help="Only show the version of the tables, and their partitions.")
+@options
+@click.pass_context
+def doctor_command(
+    ctx: click.Context,
+    /,
+    db: str | None,
+    as_json: bool,
+    dry_run: bool,
+    schemas: bool,
+    all_types: bool,
+    tables: bool,
+    **how: Any,
+) -> None:
+    """Examine the file, or only list its span types or tables."""
+    if ((schemas or tables) and ((schemas and tables) or any(how.values()))) or (all_types and not schemas):
+        raise click.UsageError("--schemas (with --all) and --tables only list; each stands alone")
+    if tables:
+        _tables(location_in(ctx, db), as_json=as_json)
+    elif schemas:
+        with opened(ctx, db) as database:
+            _schemas(database, as_json=as_json, all_types=all_types)
+    else:
+        with opened_existing(ctx, db, read_only=dry_run) as database:
+            _examine(database, dry_run=dry_run, as_json=as_json, **how)
+
+
+def _examine(
     database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool, idle: str | None = None
 ) -> None:
     """Examine a file and print the report; exit code 1 if the file is damaged."""
@@ -147,7 +270,7 @@ def _plain(report: Report) -> dict[str, Any]:
     }
 
 
-def tables(location: Location, *, as_json: bool) -> None:
+def _tables(location: Location, *, as_json: bool) -> None:
     """Print the version, the partitions, and how far the index is. Exit code 1 if partitions are missing."""
     storage = open_direct(location, read_only=True)
     try:
@@ -192,11 +315,13 @@ def _partition_line(part: Partition) -> list[str]:
     return [part.name, *bounds, rows, size_text(part.bytes)]
 
 
-def schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
+def _schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
     """List the span types that agents were registered with, and the parts of them that cannot be used."""
     storage = database.storage
     versions = list(scan(storage, AgentSchemaVersionRow))
     if as_json:
+        from agentspan.api import from_rows  # it imports Pydantic: 80 ms
+
         account = storage.ask(Account())
         document(
             {
@@ -245,3 +370,93 @@ def _note(part: Unusable) -> str:
 
 def _is_built_in(item: dict[str, Any]) -> bool:
     return item.get("name") in BUILT_IN_TYPES
+
+
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
+
+
+@command("prune")
+@click.option("--older-than", metavar="TIME", help="Runs that finished before: 30d, 12h ago, 2026-11-24 …")
+@click.option("--max-size", metavar="SIZE", help="The oldest runs, until no more is in use: 500MB, 2GB …")
+@click.option("--keep-failed", is_flag=True, help="Keep runs that failed, or in which a span did.")
+@click.option("--whole-partitions", is_flag=True, help="PostgreSQL: only drop partitions that are old as a whole.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@filter_options
+@changes
+def prune_command(
+    database: Database,
+    *,
+    older_than: str | None,
+    max_size: str | None,
+    keep_failed: bool,
+    whole_partitions: bool,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Remove old runs and keys, and print how many."""
+    storage = database.storage
+    filter = filter_in(storage, given)
+    done = database.prune(
+        older_than=None if older_than is None else time_expressions.parse(older_than, "older_than", zone=zone()),
+        max_bytes=None if max_size is None else size(max_size),
+        keep_failed=keep_failed,
+        dry_run=dry_run,
+        whole_partitions=whole_partitions,
+        only=None if filter == RunFilter() else lambda rows: ids_that_match(storage, rows, filter),
+    )
+    if as_json:
+        document({**done._asdict(), "dry_run": dry_run})
+        return
+    about = "about " if dry_run and max_size is not None else ""
+    what = f"{about}{noun(done.runs, 'run')} with {noun(done.spans, 'span')}, and {noun(done.keys, 'idempotency key')}"
+    click.echo(f"{'would remove' if dry_run else 'removed'} {what}")
+    if done.partitions:
+        click.echo(f"{noun(done.partitions, 'partition')} dropped")
+    if done.freed_bytes is not None:
+        click.echo(f"{noun(done.freed_bytes, 'byte')} freed")
+
+
+def size(text: str) -> int:
+    """Return the bytes of `500MB`, `2 GiB`, `1048576`; k, M, G, T are powers of 1024.
+
+    Raises:
+        InvalidValue: it is no size.
+    """
+    match = _SIZE.match(text.strip())
+    if match is None:
+        raise InvalidValue("max_size", "must be such as 500MB, 2GB or 1048576")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+@command("rederive")
+@click.argument("run", required=False)
+@click.option("--summaries", is_flag=True, help="Only summaries, by the newest templates of each agent.")
+@click.option("--prices", is_flag=True, help="Only costs, by today's prices; costs that their clients gave stay.")
+@changes
+def rederive_command(database: Database, *, run: str | None, summaries: bool, prices: bool, as_json: bool) -> None:
+    """Set summaries by the newest templates, then costs by today's prices, with a progress bar on a terminal."""
+    storage = database.storage
+    only = None if run is None else id_prefixes.find_run(storage, run)
+    total = count(storage, "agent_span") if only is None else storage.ask(Counts([only.id]))[only.id].total
+    works = [
+        *([("summaries", rederive.summaries)] if summaries or not prices else []),
+        *([("costs", rederive.costs)] if prices or not summaries else []),
+    ]
+    seen, changed = 0, {}
+    for name, work in works:
+        instances = scan(storage, AgentInstanceRow) if only is None else iter((only,))
+        seen = changed[name] = 0
+        try:
+            with click.progressbar(length=total, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+                for progress in work(Context(storage), instances):
+                    seen += progress.seen
+                    changed[name] += progress.changed
+                    bar.update(progress.seen)
+        except InvalidValue as error:  # the file of one's own prices
+            raise Failed(str(error)) from None
+    if as_json:
+        document({"spans": seen, "changed": changed})
+    else:
+        for name, number in changed.items():
+            click.echo(f"{name} of {number:,} of {noun(seen, 'span')} changed")
