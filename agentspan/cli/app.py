@@ -179,7 +179,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="agentspan")
 @click.option(
-    "--db", metavar="PATH", help="The file, or NAME://…, to use; AGENTSPAN_DB, else ./agentspan.db, when left out."
+    "--db", metavar="PATH", help="Use this file, or NAME://…; AGENTSPAN_DB, else ./agentspan.db, when left out."
 )
 @click.pass_context
 def main(ctx: click.Context, db: str | None) -> None:
@@ -194,7 +194,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
 
 def db_option(function: F) -> F:
     """Add the option `--db` to a command; it may also stand before the command's name."""
-    return click.option("--db", metavar="PATH", help="The file, or NAME://…, to use.")(function)
+    return click.option("--db", metavar="PATH", help="Use this file, or NAME://….")(function)
 
 
 def options(function: F) -> F:

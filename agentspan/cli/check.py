@@ -44,8 +44,8 @@ _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 @command("check")
 @click.argument("text", metavar="[FILTER]", required=False)
-@click.option("--config", metavar="FILE", help="TOML: [budget], [calls], [baseline]; else pyproject.toml.")
-@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
+@click.option("--config", metavar="FILE", help="Read [budget], [calls], [baseline] from here, not pyproject.toml.")
+@click.option("--outcome", metavar="RULE", help="Say what passed means: 'reward>=1', or status.")
 @click.option("--junit", metavar="FILE", help="Write JUnit XML, too.")
 @click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
 @filter_options

@@ -20,12 +20,12 @@ from agentspan.storage.registry import location_of
 
 @command("copy")
 @click.argument("places", metavar="[SRC] DST", nargs=-1, required=True)
-@click.option("--since", metavar="TIME", help="Only runs that began since then, such as 7d or 2026-11-24.")
+@click.option("--since", metavar="TIME", help="Copy only runs that began since then: 7d, or 2026-11-24.")
 @click.option("--follow", is_flag=True, help="Go on with what is recorded later, until Ctrl-C.")
 @click.option(
-    "--header", "headers", metavar="NAME=VALUE", multiple=True, help="To https://…: a header of each request."
+    "--header", "headers", metavar="NAME=VALUE", multiple=True, help="To https://…: send this header with each request."
 )
-@click.option("--state", metavar="FILE", help="To https://…: notes what was sent; NAME-forward when left out.")
+@click.option("--state", metavar="FILE", help="To https://…: note here what was sent; NAME-forward when left out.")
 @options
 @click.pass_context
 def copy_command(ctx: click.Context, /, places: tuple[str, ...], db: str | None, since: str | None, **how: Any) -> None:

@@ -61,17 +61,17 @@ PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 @click.argument("a", metavar="[A", required=False)
 @click.argument("b", metavar="B]", required=False)
 @click.option(
-    "--full", is_flag=True, help="Show each step that differs, and each that has other words; of groups all rows."
+    "--full", is_flag=True, help="Show every difference: each step, also if only words differ; for groups, each row."
 )
-@click.option("--against", metavar="FILTER", help="Count how other runs go on: all, or 'status=complete since=7d' ….")
-@click.option("--base", metavar="FILTER", help="The runs that are compared with: AGENT@1.0, 'tag=nightly until=7d' ….")
-@click.option("--head", metavar="FILTER", help="The runs that are judged.")
-@click.option("--outcome", metavar="RULE", help="Of groups: what passed means, such as 'reward>=1'; or status.")
+@click.option("--against", metavar="FILTER", help="Count how other runs go on: all, or 'status=complete since=7d'.")
+@click.option("--base", metavar="FILTER", help="Compare with these runs: AGENT@1.0, or 'tag=nightly until=7d'.")
+@click.option("--head", metavar="FILTER", help="Judge these runs.")
+@click.option("--outcome", metavar="RULE", help="For groups, say what passed means: 'reward>=1', or status.")
 @click.option(
     "--least",
     metavar="MEASURE=N",
     multiple=True,
-    help="Of groups: the smallest difference that counts: duration_ms=10, cost_usd=0.0001.",
+    help="For groups, ignore what is smaller: cost_usd=0.0001.",
 )
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
 @utc_option

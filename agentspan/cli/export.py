@@ -89,14 +89,9 @@ _FORMATS = ["jsonl", "compact", "dataset", "markdown", "otlp", "parquet", *(["ht
 
 @command("export")
 @click.argument("runs", metavar="[RUN...]", nargs=-1)
-@click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="As what.")
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    help="The file (of a dataset .csv, .parquet, too), of parquet the folder; else stdout.",
-)
-@click.option("--blobs", metavar="DIR", help="A folder for the images, audio and other bytes, each in a file.")
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="The format.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file, or folder of parquet; else stdout.")
+@click.option("--blobs", metavar="DIR", help="Write images, audio and other bytes to this folder, each to a file.")
 @filter_options
 @reads
 def export_command(
@@ -253,7 +248,12 @@ GZIP = b"\x1f\x8b"
 @command("import")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
-    "--from", "form", type=click.Choice(["export", "otlp"]), default="export", show_default=True, help="Of what."
+    "--from",
+    "form",
+    type=click.Choice(["export", "otlp"]),
+    default="export",
+    show_default=True,
+    help="Read files of this kind.",
 )
 @options
 @click.pass_context

@@ -63,13 +63,23 @@ def page_options(limit: int | None, *, sort: bool = False) -> Callable[[F], F]:
     """Add `-n`, `--offset` and, where asked for, `--sort` to a command that lists."""
 
     def add(command: F) -> F:
-        command = click.option("--offset", default=0, type=click.IntRange(0), help="How many to pass over.")(command)
         command = click.option(
-            "-n", "--limit", default=limit, show_default=True, type=click.IntRange(0), help="How many to list."
+            "--offset", metavar="N", default=0, type=click.IntRange(0), help="Leave out the first N."
+        )(command)
+        command = click.option(
+            "-n",
+            "--limit",
+            metavar="N",
+            default=limit,
+            show_default=True,
+            type=click.IntRange(0),
+            help="List N at most.",
         )(command)
         if sort:
             order = click.Choice(SORTS)
-            command = click.option("--sort", default=SORTS[0], type=order, help="The latest, longest … first.")(command)
+            command = click.option(
+                "--sort", default=SORTS[0], type=order, help="List the latest, the longest … first."
+            )(command)
         return command
 
     return add

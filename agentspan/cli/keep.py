@@ -60,12 +60,12 @@ WAIT_S = 60.0
 @command("init")
 @click.argument("url", required=False)
 @click.option("--ahead", metavar="N", type=click.IntRange(0, 1000), default=AHEAD, show_default=True,
-              help="How many partitions there should be for times to come.")  # fmt: skip
-@click.option("--since", metavar="TIME", help="Make also those of all times since: 90d, 2026-01-01 …")
-@click.option("--width", type=click.Choice(WIDTHS), help="Of new partitions; that of the latest one when left out.")
+              help="Make N partitions for times to come.")  # fmt: skip
+@click.option("--since", metavar="TIME", help="Make those of all times since then, too: 90d, or 2026-01-01.")
+@click.option("--width", type=click.Choice(WIDTHS), help="Make partitions so wide; as the latest one when left out.")
 @click.option("--citus", is_flag=True, help="Distribute the finished spans over the workers of a Citus cluster.")
 @click.option("--shards", metavar="N", type=click.IntRange(1, 1024), default=32, show_default=True,
-              help="With --citus: in how many parts a partition is distributed.")  # fmt: skip
+              help="With --citus: distribute each partition in N parts.")  # fmt: skip
 @options
 @click.pass_context
 def init_command(
@@ -115,10 +115,10 @@ def _distribute(location: Location, shards: int) -> None:
 
 @command("doctor")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--dead-host", "dead_hosts", metavar="NAME", multiple=True, help="A host whose programs are all dead.")
+@click.option("--dead-host", "dead_hosts", metavar="NAME", multiple=True, help="All programs of this host are dead.")
 @click.option("--idle", metavar="TIME", help="Close runs made by id that have not changed for so long: 2h, 7d …")
-@click.option("--schemas", is_flag=True, help="Only list the span types of agents, and what of them cannot be used.")
-@click.option("--all", "all_types", is_flag=True, help="With --schemas: include the built-in span types.")
+@click.option("--schemas", is_flag=True, help="Only list the span types of agents, and what in them is unusable.")
+@click.option("--all", "all_types", is_flag=True, help="With --schemas: list the built-in span types, too.")
 @click.option("--tables", is_flag=True, help="Only show the version of the tables, and their partitions.")
 @options
 @click.pass_context
@@ -376,10 +376,10 @@ _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
 
 
 @command("prune")
-@click.option("--older-than", metavar="TIME", help="Runs that finished before: 30d, 12h ago, 2026-11-24 …")
-@click.option("--max-size", metavar="SIZE", help="The oldest runs, until no more is in use: 500MB, 2GB …")
+@click.option("--older-than", metavar="TIME", help="Remove runs that finished before: 30d or 12h ago, 2026-11-24 …")
+@click.option("--max-size", metavar="SIZE", help="Remove the oldest runs until no more is in use: 500MB, 2GB …")
 @click.option("--keep-failed", is_flag=True, help="Keep runs that failed, or in which a span did.")
-@click.option("--whole-partitions", is_flag=True, help="PostgreSQL: only drop partitions that are old as a whole.")
+@click.option("--whole-partitions", is_flag=True, help="On PostgreSQL, only drop partitions that are old as a whole.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @filter_options
 @changes
@@ -431,8 +431,8 @@ def size(text: str) -> int:
 
 @command("rederive")
 @click.argument("run", required=False)
-@click.option("--summaries", is_flag=True, help="Only summaries, by the newest templates of each agent.")
-@click.option("--prices", is_flag=True, help="Only costs, by today's prices; costs that their clients gave stay.")
+@click.option("--summaries", is_flag=True, help="Compute only summaries, by the newest templates of each agent.")
+@click.option("--prices", is_flag=True, help="Compute only costs, by today's prices. Costs that clients gave stay.")
 @changes
 def rederive_command(database: Database, *, run: str | None, summaries: bool, prices: bool, as_json: bool) -> None:
     """Set summaries by the newest templates, then costs by today's prices, with a progress bar on a terminal."""

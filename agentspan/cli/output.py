@@ -243,7 +243,9 @@ def utc_option(command: F) -> F:
     def keep(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.meta[_IS_UTC] = value
 
-    option = click.option("--utc", is_flag=True, expose_value=False, callback=keep, help="Times are UTC, not local.")
+    option = click.option(
+        "--utc", is_flag=True, expose_value=False, callback=keep, help="Show times in UTC, not in local time."
+    )
     return option(command)
 
 

@@ -91,7 +91,7 @@ class Noted(NamedTuple):
 
 @command("record", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does.")
-@click.option("--list", "is_list", is_flag=True, help="List the frameworks that are recorded here; run nothing.")
+@click.option("--list", "is_list", is_flag=True, help="List the frameworks that can be recorded here; run nothing.")
 @click.argument("program", metavar="PROGRAM [ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
 @options
 @click.pass_context

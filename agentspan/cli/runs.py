@@ -178,7 +178,7 @@ ROWS = 40
 @command("stats")
 @click.argument("run", required=False)
 @filter_options
-@click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="How many rows to list; 40 when left out.")
+@click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="List N rows at most; 40 when left out.")
 @click.option("--by", type=click.Choice(["version"]), help="List each version of the agent below each row.")
 @click.option("--all", "whole", is_flag=True, help="List all types, models and tools.")
 @reads

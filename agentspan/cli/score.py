@@ -17,11 +17,11 @@ TRUTHS = {"true": True, "false": False}
 @click.argument("target", metavar="RUN")
 @click.argument("name", required=False)
 @click.argument("value", required=False)
-@click.option("--mark", metavar="LABEL", help="Mark it as good, bad or any other word: a score without a NAME.")
-@click.option("--note", metavar="TEXT", help="Why; without a VALUE or a mark, a note of its own.")
-@click.option("--by", type=click.Choice(SOURCES), help="Who judged; code, or human of marks and notes, when left out.")
-@click.option("--as", "identifier", metavar="NAME", help="The judge, where several judge the same: each has a score.")
-@click.option("--remove", is_flag=True, help="Take back the score; without a NAME, the mark and the note.")
+@click.option("--mark", metavar="LABEL", help="Mark it as good, bad or any other word, instead of NAME and VALUE.")
+@click.option("--note", metavar="TEXT", help="Say why. Without VALUE and mark it is a note of its own.")
+@click.option("--by", type=click.Choice(SOURCES), help="Say who judged: code when left out, human for marks and notes.")
+@click.option("--as", "identifier", metavar="NAME", help="Name the judge. If several judge the same, each has a score.")
+@click.option("--remove", is_flag=True, help="Take back the score; without NAME, the mark and the note.")
 @changes
 def score_command(
     database: Database,
@@ -96,7 +96,7 @@ def _value(text: str) -> float | bool | str:
 
 @command("terminate")
 @click.argument("run")
-@click.option("--reason", required=True, help="Why; it is stored on the run, and its program receives it.")
+@click.option("--reason", required=True, help="Say why. It is stored on the run, and its program receives it.")
 @changes
 def terminate_command(database: Database, *, run: str, reason: str, as_json: bool) -> None:
     """Terminate a run."""

@@ -49,7 +49,7 @@ ZONED = 72
 
 @command("search")
 @click.argument("words", nargs=-1, required=True)
-@click.option("--run", metavar="RUN", help="Only in this run.")
+@click.option("--run", metavar="RUN", help="Search only in this run.")
 @filter_options
 @page_options(FOUND_SPANS)
 @reads
@@ -132,7 +132,7 @@ LEAST_CELL = 16
 
 @command("sql")
 @click.argument("query")
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), help="How to write the rows.")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), help="Write the rows like this.")
 @reads
 def sql_command(database: Database, query: str, *, form: str | None, as_json: bool) -> None:
     """Run one SELECT and print its rows as a table, CSV or JSON."""

@@ -24,9 +24,9 @@ LONGEST_TOKEN = 4096
 
 
 @command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8484, show_default=True, help="The port; 0 for any that is free.")
-@click.option("--token-file", metavar="PATH", help="A file with the token that clients must send; or AGENTSPAN_TOKEN.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen on this address.")
+@click.option("--port", default=8484, show_default=True, help="Listen on this port; 0 is any that is free.")
+@click.option("--token-file", metavar="PATH", help="Read the token of clients from here, else AGENTSPAN_TOKEN.")
 @click.option("--create", is_flag=True, help="Make the file, if it does not exist.")
 @click.option("--read-only", is_flag=True, help="Refuse every write.")
 @click.option("--strict-schemas", is_flag=True, help="Refuse payloads that do not match their schema.")
@@ -35,18 +35,18 @@ LONGEST_TOKEN = 4096
     type=click.Choice(["credentials", "cards", "off"]),
     default="credentials",
     show_default=True,
-    help="What is not stored.",
+    help="Replace what looks like this before it is stored.",
 )
 @click.option(
     "--sensitive",
     type=click.Choice(["redact", "keep"]),
     default="redact",
     show_default=True,
-    help="Values marked as $sensitive.",
+    help="Store values that are marked as $sensitive, or not.",
 )
-@click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="A name to be reached by, too.")
-@click.option("--cors-origin", "cors_origins", metavar="URL", multiple=True, help="An origin whose pages may call.")
-@click.option("--max-body", default=10 * 2**20, show_default=True, help="Bytes of a request's body, at most.")
+@click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="Accept this Host, too.")
+@click.option("--cors-origin", "cors_origins", metavar="URL", multiple=True, help="Let pages of URL call.")
+@click.option("--max-body", metavar="BYTES", default=10 * 2**20, show_default=True, help="Refuse larger requests.")
 @db_option
 @click.pass_context
 def serve_command(

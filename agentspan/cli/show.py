@@ -52,10 +52,10 @@ SCORE_CHARACTERS = 500
 @command("show")
 @click.argument("id")
 @click.option("--full", is_flag=True, help="Show each of the siblings that repeat, instead of counting them.")
-@click.option("--payloads", is_flag=True, help="Show what went in and came out of each span.")
-@click.option("--slow", metavar="N", type=click.IntRange(1), help="Only the N spans that took longest by themselves.")
-@click.option("--failed", is_flag=True, help="Only the spans that failed.")
-@click.option("--around", is_flag=True, help="Of a span: show its run, the steps before and after it.")
+@click.option("--payloads", is_flag=True, help="Show what went into each span, and what came out.")
+@click.option("--slow", metavar="N", type=click.IntRange(1), help="Show the N spans that took longest by themselves.")
+@click.option("--failed", is_flag=True, help="Show only the spans that failed.")
+@click.option("--around", is_flag=True, help="With the id of a span: show its run at that step.")
 @utc_option
 @reads
 def show_command(

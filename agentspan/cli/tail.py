@@ -47,7 +47,7 @@ CONTEXT = 10
 @click.argument("run", required=False)
 @click.option("--one", is_flag=True, help="End when the run does, instead of waiting for the next one.")
 @click.option("--all", "whole", is_flag=True, help="Begin with the start of the run, instead of its last lines.")
-@click.option("--since", metavar="TIME", help="Begin then: 90s, 15m, 2h ago; 02:00, yesterday, 2026-11-24 …")
+@click.option("--since", metavar="TIME", help="Begin at this time: 90s, 15m, 2h ago; 02:00, yesterday, 2026-11-24 …")
 @utc_option
 @reads
 def tail_command(

@@ -57,9 +57,11 @@ FIELDS = 2
 
 @command("why")
 @click.argument("run", required=False)
-@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
+@click.option("--outcome", metavar="RULE", help="Say what passed means: 'reward>=1', or status.")
 @filter_options
-@click.option("-n", "--limit", default=10, show_default=True, type=click.IntRange(0), help="How many groups to list.")
+@click.option(
+    "-n", "--limit", metavar="N", default=10, show_default=True, type=click.IntRange(0), help="List N at most."
+)
 @reads
 def why_command(
     database: Database,

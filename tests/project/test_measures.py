@@ -8,7 +8,7 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 380,
-    "lines of code": 47_203,
+    "lines of code": 47_217,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 38,
