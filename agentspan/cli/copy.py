@@ -38,7 +38,7 @@ def copy_command(ctx: click.Context, /, places: tuple[str, ...], db: str | None,
             raise click.UsageError("--since is for copies to a database; to http://… goes what was not sent before")
         _to_backend(source, target, **how)
     else:
-        if how.pop("headers") or how.pop("state") is not None:
+        if (how.pop("headers"), how.pop("state")) != ((), None):
             raise click.UsageError("--header and --state are for copies to http://… and https://…")
         _to_database(source, target, since=since, **how)
 

@@ -40,47 +40,6 @@ from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.run_filter import RunFilter
 from agentspan.storage.scanning import scan
 
-
-def _write_blobs(storage: Storage, runs: Iterable[str], folder: Path) -> int:
-    """Write each blob of these runs to a file of mode 0600, if there is none of its name; return how many there are.
-
-    Raises:
-        Failed: the folder or a file cannot be written.
-    """
-    found: set[str] = set()
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for text in _texts(storage, runs):
-            for blob in blobs_in(text):
-                hash = sha256(blob.data).hexdigest()
-                if hash not in found:
-                    found.add(hash)
-                    _write_blob(folder / f"{hash}.{ending_of(blob.media_type)}", blob.data)
-    except OSError as error:
-        raise Failed(f"{folder} cannot be written: {error.strerror}") from None
-    return len(found)
-
-
-def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
-    for id in runs:
-        run = expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
-        yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
-        for span in storage.ask(SpansOf(id)):
-            yield from (text for text in (span.payload, span.result_payload) if text is not None)
-
-
-def _write_blob(target: Path, data: bytes) -> None:
-    number, name = files.aside(target)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-        os.link(name, target)  # unlike a rename it fails where there is a file
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(name)
-
-
 ALL = "all"
 _viewer = find_spec("agentspan.viewer")
 _has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
@@ -196,6 +155,46 @@ def _check(storage: Storage, path: Path) -> None:
     read = None if location is None else location.path
     if read is not None and path.exists() and path.samefile(read):
         raise Failed(f"{path} is the file that is read; choose another name")
+
+
+def _write_blobs(storage: Storage, runs: Iterable[str], folder: Path) -> int:
+    """Write each blob of these runs to a file of mode 0600, if there is none of its name; return how many there are.
+
+    Raises:
+        Failed: the folder or a file cannot be written.
+    """
+    found: set[str] = set()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for text in _texts(storage, runs):
+            for blob in blobs_in(text):
+                hash = sha256(blob.data).hexdigest()
+                if hash not in found:
+                    found.add(hash)
+                    _write_blob(folder / f"{hash}.{ending_of(blob.media_type)}", blob.data)
+    except OSError as error:
+        raise Failed(f"{folder} cannot be written: {error.strerror}") from None
+    return len(found)
+
+
+def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
+    for id in runs:
+        run = expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
+        yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
+        for span in storage.ask(SpansOf(id)):
+            yield from (text for text in (span.payload, span.result_payload) if text is not None)
+
+
+def _write_blob(target: Path, data: bytes) -> None:
+    number, name = files.aside(target)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+        os.link(name, target)  # unlike a rename it fails where there is a file
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(name)
 
 
 _AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": "\n"}

@@ -399,7 +399,7 @@ def prune_command(
     filter = filter_in(storage, given)
     done = database.prune(
         older_than=None if older_than is None else time_expressions.parse(older_than, "older_than", zone=zone()),
-        max_bytes=None if max_size is None else size(max_size),
+        max_bytes=None if max_size is None else _size(max_size),
         keep_failed=keep_failed,
         dry_run=dry_run,
         whole_partitions=whole_partitions,
@@ -417,7 +417,7 @@ def prune_command(
         click.echo(f"{noun(done.freed_bytes, 'byte')} freed")
 
 
-def size(text: str) -> int:
+def _size(text: str) -> int:
     """Return the bytes of `500MB`, `2 GiB`, `1048576`; k, M, G, T are powers of 1024.
 
     Raises:

@@ -13,7 +13,7 @@ from agentspan.storage.questions import SpansOf
 TRUTHS = {"true": True, "false": False}
 
 
-@command("score", context_settings={"ignore_unknown_options": True})
+@command("score", context_settings={"ignore_unknown_options": True})  # a VALUE may be -1
 @click.argument("target", metavar="RUN")
 @click.argument("name", required=False)
 @click.argument("value", required=False)
