@@ -1,4 +1,4 @@
-"""Measures answers about many runs: `why`, `drift` and `stats`, each as a whole command, and making their index.
+"""Measures answers about many runs: `why`, `diff` of versions and `stats`, as whole commands, and making their index.
 
 Makes a file (see make_runs, `--verdicts`) and its index. Then the commands take turns, each in a process of its own.
 The figures are seconds of the processor, user and system, with the start of Python: other programs change them less
@@ -36,7 +36,7 @@ MILLION = 1_000_000
 COMMANDS = {
     "why": ("why",),
     "why --outcome": ("why", "--outcome", "reward>=1"),
-    "drift": ("drift", "airline@1", "airline@2"),
+    "drift": ("diff", "airline@1", "airline@2"),
     "stats": ("stats",),
     "stats --version": ("stats", "--version", "2"),
 }

@@ -125,7 +125,7 @@ def main() -> None:
         timed(f"{given.spans} spans recorded into a file", partial(record, file, given.spans))
         for name, extra in (("plain", []), ("distributed", ["--citus", "--shards", str(given.shards)])):
             db = f"{url}?schema={name}"
-            init = [sys.executable, "-m", "agentspan", "storage", "init", db, *extra]
+            init = [sys.executable, "-m", "agentspan", "init", db, *extra]
             timed(f"{name}: init", partial(subprocess.run, init, check=True, stdout=subprocess.DEVNULL))
             timed(f"{name}: {given.spans} spans recorded", partial(record, db, given.spans))
             timed(f"{name}: copied there", partial(copied, file, db))

@@ -22,7 +22,7 @@ from agentspan.analysis.search import Hit, Hits
 from agentspan.api import bulk, checks, schema_versions
 from agentspan.api.facade import AgentInstances, Agents, AgentSchemaVersions, AgentSpans, AgentVersions
 from agentspan.api.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
-from agentspan.cli import main, reading, tree
+from agentspan.cli import main, runs, tree
 from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Pruned
@@ -35,6 +35,7 @@ from agentspan.storage.answers import RunList, RunSummary, RunTotals, Stat
 from agentspan.testing import run as testing_run
 from agentspan.tuning import STANDARD
 from tests.checkout import ROOT
+from tests.cli.calling import NAMES, named
 
 DOCS = ROOT / "docs"
 PAGES = [page for page in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if page.exists()]
@@ -263,15 +264,14 @@ def test_the_reference_has_every_built_in_type_as_it_is(built_in: Any) -> None:
     assert cells[4].strip(" |") == (f"`{built_in.label}`" if built_in.label else "–")
 
 
-@pytest.mark.parametrize("name", ["", *main.commands])
+@pytest.mark.parametrize("name", ["", *NAMES])
 def test_the_reference_names_every_command_with_its_options(name: str) -> None:
-    command: click.Command = main.commands[name] if name else main
+    command = named(name) if name else main
     text = section("## Command line")
     described = row(text, f"`agentspan {name}" if name else "`agentspan`")
     if "[filters](#filters-of-runs)" in described:
         described += section("### Filters of runs")
-    inside = command.commands.values() if isinstance(command, click.Group) and name else ()
-    for parameter in (*command.params, *(each for one in inside for each in one.params)):
+    for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert all(re.search(rf"`{option}\b", described) for option in parameter.opts), parameter.opts
         else:
@@ -303,7 +303,7 @@ LIMITS = [
     (conformance, "MAX_STEPS", "a conformance check"),
     (conformance, "MAX_VIOLATIONS", "violations stored"),
     (schema_versions, "MAX_TYPES", "span types in"),
-    (reading, "LATEST_RUNS", "runs listed"),
+    (runs, "LATEST_RUNS", "runs listed"),
     (tokenizing, "MAX_TERMS", "words of a search"),
     (tokenizing, "MAX_TERM", "words of a search"),
     (search, "SNIPPET", "a snippet"),

@@ -1,6 +1,5 @@
-"""The `agentspan` command. `commands` declares the commands; a module of each command's name does its work."""
+"""The `agentspan` command. `app.py` lists all commands, and the file of each, which has its options and its work."""
 
 from agentspan.cli.app import main
-from agentspan.cli.commands import changing, files, reading, tables
 
-__all__ = ["changing", "files", "main", "reading", "tables"]
+__all__ = ["main"]

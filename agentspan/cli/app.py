@@ -1,4 +1,6 @@
-"""Shared by all commands: the group, the options `--db` and `--json`, and opening the storage.
+"""The list of all commands, their group, the options `--db` and `--json`, and opening the storage of a command.
+
+A command is one function in one module, which is imported when the command is called.
 
 Before a command reads a file, the journals of killed programs are recovered, with a progress bar.
 """
@@ -7,13 +9,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agentspan import __version__
-from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, adapt_output
+from agentspan.cli.output import GIVEN_DB, Failed, Unanswered, adapt_output, bar
 from agentspan.errors import AgentspanError, InvalidValue, StorageError
 from agentspan.journal.journal_folder import folder_of, is_possible
 from agentspan.storage.location import Location
@@ -36,14 +40,11 @@ def recover(path: Path) -> None:
     from agentspan.journal.adopting import Adoption
     from agentspan.storage.sqlite import SQLiteStorage
 
-    with closing(SQLiteStorage(path)) as storage:
-        bar = _Bar()
+    with closing(SQLiteStorage(path)) as storage, bar("reading journals") as progress:
         try:
-            records = Adoption(lambda: nullcontext(storage), folder_of(path)).adopt(bar)
+            records = Adoption(lambda: nullcontext(storage), folder_of(path)).adopt(progress)
         except StorageError:  # busy: what is in the file can be read all the same
             return
-        finally:
-            bar.end()
     if records:
         click.echo(f"{records:,} transitions of programs that were killed are in the file now", err=True)
 
@@ -53,27 +54,6 @@ def _size_of(folder: Path) -> int:
         return sum(each.stat().st_size for each in folder.iterdir())
     except OSError:  # there is none, or another process removes it
         return 0
-
-
-class _Bar:
-    """A progress bar that appears with the first progress: segments of living programs are not recovered."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._done = 0
-
-    def __call__(self, done: int, size: int) -> None:
-        if self._bar is None:
-            self._bar = click.progressbar(length=size, label="reading journals", file=sys.stderr, width=30)
-            self._bar.__enter__()
-        self._bar.update(done - self._done)
-        self._done = done
-
-    def end(self) -> None:
-        """End the bar."""
-        if self._bar is not None:
-            self._bar.update(self._bar.length - self._done)
-            self._bar.__exit__(None, None, None)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,20 +69,84 @@ def _printable() -> Iterator[None]:
         raise
 
 
-SECTIONS = {
-    "Look": ("runs", "show", "span", "search", "stats", "sql", "schemas"),
-    "Compare": ("why", "diff", "drift", "check", "score", "mark"),
-    "Watch": ("record", "instrument", "tail", "serve", "terminate", "demo"),
-    "Share": ("export", "import", "copy", "backup", "forward"),
-    "Keep": ("doctor", "prune", "reprice", "resummarize", "storage"),
+COMMANDS = {
+    "Look": {
+        "runs": "List runs, the latest first, with totals. A ? marks a run that its program left open when it died.",
+        "show": "Show a run as a tree, or one span in full. ID is the id of a run or of a span, the unique "
+        "beginning of one, or - for the latest run.",
+        "search": "Find the spans whose summary, payload or result has all WORDS. 'Two words' in quotes are a "
+        "phrase; book* finds booking.",
+        "stats": "Sum up spans by type, and by model or tool: counts, failures, durations, tokens, cost.\n\nOf all "
+        "runs, of those that match, or of RUN. --since and --until are about spans here, the other "
+        "filters about their runs.",
+        "sql": "Answer a QUERY in SQL over the tables and views. It cannot write. With - as QUERY it is read "
+        "from stdin.",
+    },
+    "Compare": {
+        "why": "Group the failed runs by what failed, and list what goes with failure. With RUN, show why it failed.",
+        "diff": "Show where two runs part, or whether two groups of runs differ by more than chance.\n\nA and B "
+        "are runs: an id, the unique beginning of one, or - for the latest. Or they are groups: AGENT@1.0 "
+        "AGENT@2.0; other groups are --base FILTER and --head FILTER.",
+        "check": "Check runs in CI: budgets, calls, a baseline.\n\nThe exit code is 0 if they pass, 1 if not, 2 if "
+        "they cannot be checked, 3 if they are too few to say.",
+        "score": "Add a score, a mark or a note to a run or a span.\n\nRUN may be the id of a span. NAME is what "
+        "is judged, VALUE a number, true, false or a word. The newest score of a NAME counts, and so does "
+        "the newest mark.",
+    },
+    "Watch": {
+        "record": "Run a Python program, and record what its AI frameworks do. The program needs no change.",
+        "tail": "Print each step of RUN as it begins and ends, then of the runs after it. Without RUN, of the "
+        "latest run.",
+        "serve": "Serve the viewer and the operations over HTTP. The official clients of the Prefactor API work "
+        "against it.",
+        "terminate": "Terminate a run from outside, for good. Its open spans are closed, and its program learns of it "
+        "at its next span.",
+        "demo": "Record a small agent at work on the current folder, and show its run.",
+    },
+    "Share": {
+        "export": "Write runs to a file: for `import`, for evaluations, for a review.\n\nRUN is as for `show`, or "
+        "`all`; without RUN, all runs that match the filters. AGENT@VERSION is all its runs.",
+        "import": "Add the runs of a FILE that `export` wrote, or of FILEs of OpenTelemetry. What is stored already "
+        "stays. With - as FILE it is read from stdin.",
+        "copy": "Copy all runs to another database, or send them to a backend of OpenTelemetry.\n\nSRC is a file "
+        "or NAME://…, else that of --db. DST is one, too: what it has already stays, or becomes what it "
+        "is in SRC. To http://… or https://…, the spans that have finished since the last time are sent. "
+        "A copy can be interrupted, and repeated.",
+        "backup": "Copy the file as of now to a new FILE. Programs may go on recording.",
+    },
+    "Keep": {
+        "init": "Make or migrate the tables of a database, and the partitions that are missing. URL is a file or "
+        "NAME://…, else that of --db.",
+        "doctor": "Check the file, and close the runs and spans that dead programs left open.",
+        "prune": "Remove old runs that have finished, and make the file smaller.\n\nIdempotency keys older than 7 "
+        "days are removed, too. With filters, only runs that match are removed: all of these, if neither "
+        "--older-than nor --max-size is given.",
+        "rederive": "Compute summaries and costs again, after a template or prices have changed. Of RUN, or of all "
+        "runs.",
+    },
 }
-"""The commands in the order in which `--help` lists them."""
+"""All commands by what they are for, with their help. `agentspan --help` lists its first sentences; it imports none."""
+_HELP = {name: help for section in COMMANDS.values() for name, help in section.items()}
+_FILES = {
+    "stats": "runs", "sql": "search", "terminate": "score", "demo": "record", "import": "export", "backup": "copy",
+    "init": "keep", "doctor": "keep", "prune": "keep", "rederive": "keep",
+}  # fmt: skip
+"""The modules of commands that share one. All others have one of their own name."""
 
 
 class _Group(click.Group):
-    """Turns agentspan's errors into one line on stderr and exit code 1, or 2 for a rule that cannot be answered."""
+    """The commands. Their errors become one line on stderr and exit code 1, or 2 for a rule that cannot be answered."""
 
-    group_class = type  # a group in it, too, lists its commands as below
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_HELP]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command: `NAME_command` of its module, which is imported now."""
+        if cmd_name not in _HELP:
+            return None
+        module = import_module(f"agentspan.cli.{_FILES.get(cmd_name, cmd_name)}")
+        found: click.Command = getattr(module, f"{cmd_name}_command")
+        return found
 
     def main(self, *args: Any, **extra: Any) -> Any:
         adapt_output()
@@ -125,19 +169,17 @@ class _Group(click.Group):
             raise (Unanswered if is_rule else Failed)(_message(error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by what they are for, with their descriptions whole: on as many lines as they need."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        helps = {name: each.get_short_help_str(limit=1000) for name, each in commands if each}
-        sections = SECTIONS if ctx.parent is None else {"Commands": tuple(helps)}
-        for title, names in sections.items():
+        """List the commands by what they are for, with the first sentence of their help, however long that is."""
+        for title, helps in COMMANDS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, helps[name]) for name in names])
+                rows = [(name, help.partition("\n\n")[0].split(". ")[0]) for name, help in helps.items()]
+                formatter.write_dl([(name, f"{text.rstrip('.')}.") for name, text in rows])
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="agentspan")
 @click.option(
-    "--db", metavar="PATH", help="The file, or NAME://…, to use; AGENTSPAN_DB, else ./agentspan.db, when left out."
+    "--db", metavar="PATH", help="Use this file, or NAME://…; AGENTSPAN_DB, else ./agentspan.db, when left out."
 )
 @click.pass_context
 def main(ctx: click.Context, db: str | None) -> None:
@@ -145,10 +187,45 @@ def main(ctx: click.Context, db: str | None) -> None:
     ctx.obj = db
 
 
-def options(command: F) -> F:
-    """Add the options `--json` and `--db` to a command; `--db` may also stand before its name."""
-    command = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")(command)
-    return click.option("--db", metavar="PATH", help="The file, or NAME://…, to use.")(command)
+def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """Make the command of a name from a function whose options stand below, with the help that COMMANDS has."""
+    return click.command(name, help=_HELP[name], **settings)
+
+
+def db_option(function: F) -> F:
+    """Add the option `--db` to a command; it may also stand before the command's name."""
+    return click.option("--db", metavar="PATH", help="Use this file, or NAME://….")(function)
+
+
+def options(function: F) -> F:
+    """Add the options `--db` and `--json` to a command."""
+    return db_option(click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")(function))
+
+
+def reads(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--db` and `--json` to a command that only reads. Its function gets the opened Database first."""
+
+    @options
+    @click.pass_context
+    @wraps(function)
+    def call(ctx: click.Context, /, *, db: str | None, **how: Any) -> None:
+        with opened(ctx, db) as database:
+            function(database, **how)
+
+    return call
+
+
+def changes(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--db` and `--json` to a command that changes a file which exists; with `dry_run` it only reads."""
+
+    @options
+    @click.pass_context
+    @wraps(function)
+    def call(ctx: click.Context, /, *, db: str | None, **how: Any) -> None:
+        with opened_existing(ctx, db, read_only=how.get("dry_run", False)) as database:
+            function(database, **how)
+
+    return call
 
 
 @contextmanager

@@ -22,9 +22,9 @@ from agentspan.analysis.id_prefixes import short_ids
 from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, unmet
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stats import stats
-from agentspan.cli.filter_options import filter_in
+from agentspan.cli.app import answering, command, reads
+from agentspan.cli.filter_options import filter_in, filter_options, outcome_rule, pyproject
 from agentspan.cli.output import Failed, document, echo_lines, noun, status_style, width, wrap, zone
-from agentspan.cli.project_settings import outcome_rule, pyproject
 from agentspan.database import Database, open
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.answers import Stat
@@ -41,10 +41,19 @@ _STATUS = {"pass": "complete", "fail": "failed", "inconclusive": "active"}
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 
-def command(
+@command("check")
+@click.argument("text", metavar="[FILTER]", required=False)
+@click.option("--config", metavar="FILE", help="Read [budget], [calls], [baseline] from here, not pyproject.toml.")
+@click.option("--outcome", metavar="RULE", help="Say what passed means: 'reward>=1', or status.")
+@click.option("--junit", metavar="FILE", help="Write JUnit XML, too.")
+@click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
+@filter_options
+@answering()
+@reads
+def check_command(
     database: Database,
-    text: str | None,
     *,
+    text: str | None,
     config: str | None,
     outcome: str | None,
     markdown: bool,

@@ -1,39 +1,62 @@
-"""`agentspan copy`: copies all runs of one database to another, of whatever kinds, and follows it."""
+"""`agentspan copy` copies runs to a database, or sends them as OpenTelemetry; `agentspan backup` copies a file."""
 
 import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
 from agentspan.analysis import filter_words
-from agentspan.cli.app import recover
-from agentspan.cli.output import Failed, bar, document, noun, safe, zone
-from agentspan.database import open
+from agentspan.cli.app import command, location_in, options, reads, recover
+from agentspan.cli.output import Failed, bar, document, is_stdout, noun, safe, zone
+from agentspan.database import Database, open
+from agentspan.errors import InvalidValue
+from agentspan.maintenance import backup
 from agentspan.maintenance.copying import Copied, copy
+from agentspan.storage.location import Location, scheme_of
 from agentspan.storage.registry import location_of
 
 
-def command(src: str, dst: str, *, since: str | None, follow: bool, as_json: bool) -> None:
+@command("copy")
+@click.argument("places", metavar="[SRC] DST", nargs=-1, required=True)
+@click.option("--since", metavar="TIME", help="Copy only runs that began since then: 7d, or 2026-11-24.")
+@click.option("--follow", is_flag=True, help="Go on with what is recorded later, until Ctrl-C.")
+@click.option(
+    "--header", "headers", metavar="NAME=VALUE", multiple=True, help="To https://…: send this header with each request."
+)
+@click.option("--state", metavar="FILE", help="To https://…: note here what was sent; NAME-forward when left out.")
+@options
+@click.pass_context
+def copy_command(ctx: click.Context, /, places: tuple[str, ...], db: str | None, since: str | None, **how: Any) -> None:
+    """Choose the kind of copy by DST."""
+    if len(places) > 2:
+        raise click.UsageError("a copy has one SRC and one DST")
+    source, target = location_in(ctx, db if len(places) == 1 else places[0]), places[-1]
+    if scheme_of(target) in ("http", "https"):
+        if since is not None:
+            raise click.UsageError("--since is for copies to a database; to http://… goes what was not sent before")
+        _to_backend(source, target, **how)
+    else:
+        if (how.pop("headers"), how.pop("state")) != ((), None):
+            raise click.UsageError("--header and --state are for copies to http://… and https://…")
+        _to_database(source, target, since=since, **how)
+
+
+def _to_database(source: Location, dst: str, *, since: str | None, follow: bool, as_json: bool) -> None:
     """Copy, and print how many rows are new. Exit code 1 if rows are left out."""
-    source, target = location_of(src), location_of(dst)
+    target = location_of(dst)
     at = None if since is None else filter_words.parse_time(since, zone=zone())
     if source == target:
         raise Failed("DST is SRC itself")
     if source.path is not None and not source.path.exists():
         raise Failed(f"{source} does not exist; nothing has been recorded there yet")
-    stopped = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
-
-    if follow:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
+    stop = _on(signal.SIGINT, signal.SIGTERM) if follow else bool
     for location in (source, target):
         if location.path is not None:
             recover(location.path)
     with open(source, read_only=True) as of, open(target) as to, bar("copying runs") as progress:
-        done = copy(of.storage, to.storage, since=at, follow=follow, stop=lambda: stopped, progress=progress)
+        done = copy(of.storage, to.storage, since=at, follow=follow, stop=stop, progress=progress)
     if as_json:
         document({**done._asdict(), "examples": [example._asdict() for example in done.examples]})
     else:
@@ -51,3 +74,64 @@ def _print(done: Copied, target: str) -> None:
         click.echo(f"{noun(done.left_out, 'row')} left out:", err=True)
         for example in done.examples:
             click.echo(f"  {safe(example.id)}: {safe(example.why)}", err=True)
+
+
+def _to_backend(
+    source: Location, url: str, *, headers: Sequence[str], follow: bool, state: str | None, as_json: bool
+) -> None:
+    """Send all that has finished since the last time as OpenTelemetry, and print how much that was."""
+    from agentspan.otel.forwarding import forward
+    from agentspan.otel.sending import ForwardingFailed
+
+    if state is None and source.path is None:
+        raise Failed(f"{source} has no file beside which to note what was sent; name one: --state FILE")
+    stop = _on(signal.SIGTERM) if follow else bool
+    try:
+        done = forward(url, source, headers=_parsed(headers), follow=follow, state=state, stop=stop)
+    except (ForwardingFailed, InvalidValue) as error:
+        raise Failed(str(error)) from None
+    except KeyboardInterrupt:
+        return
+    if as_json:
+        document(done._asdict())
+    else:
+        late = f", and {noun(done.late_scores, 'late score')}," if done.late_scores else ""
+        click.echo(f"{noun(done.spans, 'span')} and {noun(done.runs, 'run')}{late} forwarded to {safe(url)}")
+        if done.left_scores:
+            click.echo(f"{noun(done.left_scores, 'late score')} left out: the target has no /v1/logs")
+
+
+def _parsed(headers: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for header in headers:
+        name, sign, value = header.partition("=" if "=" in header and ":" not in header.partition("=")[0] else ":")
+        if not sign or not name.strip():
+            raise Failed("--header is NAME=VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _on(*signals: signal.Signals) -> Callable[[], bool]:
+    """Return whether one of these signals has come; from now on none of them ends the process."""
+    came: list[int] = []
+    for number in signals:
+        signal.signal(number, lambda number, _: came.append(number))
+    return lambda: bool(came)
+
+
+@command("backup")
+@click.argument("file")
+@reads
+def backup_command(database: Database, *, file: str, as_json: bool) -> None:
+    """Copy the database to a file while other processes write to it, and print the size of the copy."""
+    to_stdout = is_stdout(file)
+    if to_stdout:
+        if sys.stdout.isatty():
+            raise Failed("a backup is no text for a terminal; name a file, or redirect it")
+        copied = backup.pour(database.storage, sys.stdout.buffer)
+    else:
+        copied = backup.backup(database.storage, file)
+    if as_json:
+        document({"file": file, "bytes": copied}, err=to_stdout)
+    else:
+        click.echo(f"copied to {safe(file)}: {noun(copied, 'byte')}", err=to_stdout)

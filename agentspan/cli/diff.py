@@ -1,25 +1,37 @@
-"""`agentspan diff`: prints where two runs part, what differs there word by word, and the changes after it."""
+"""`agentspan diff`: prints where two runs part, or whether two groups of runs differ by more than chance."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
-from agentspan.analysis import diff_text, id_prefixes
+import click
+
+from agentspan.analysis import diff_text, drift_text, id_prefixes
+from agentspan.analysis.agent_names import AT, resolved, versions_of
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_text import markdown as as_markdown
+from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
+from agentspan.analysis.filter_words import parse
 from agentspan.analysis.wording import FieldChange, Words
+from agentspan.cli.app import command, opened, options
+from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
     MARKS,
+    Unanswered,
     argument,
     columns_of,
     document,
     echo_lines,
     fit,
     fit_end,
+    indexing,
     noun,
     page,
     status_style,
     style,
+    table,
+    utc_option,
     width,
     wrap,
     zone,
@@ -33,6 +45,8 @@ MAX_FIELDS = 8
 """Members of the divergence that are shown without `--full`."""
 FIELD_LINES = 6
 """Lines of a member, at most."""
+WIDE = 110
+"""Columns from which groups show intervals, and percentiles: over runs, or over calls where a row is about a call."""
 CONTEXT = 60
 """Characters of a text that are shown around a change."""
 COLORS = {
@@ -43,7 +57,55 @@ _WORD = re.compile(r"\s+|\S+")
 PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 
 
-def command(
+@command("diff")
+@click.argument("a", metavar="[A", required=False)
+@click.argument("b", metavar="B]", required=False)
+@click.option(
+    "--full", is_flag=True, help="Show every difference: each step, also if only words differ; for groups, each row."
+)
+@click.option("--against", metavar="FILTER", help="Count how other runs go on: all, or 'status=complete since=7d'.")
+@click.option("--base", metavar="FILTER", help="Compare with these runs: AGENT@1.0, or 'tag=nightly until=7d'.")
+@click.option("--head", metavar="FILTER", help="Judge these runs.")
+@click.option("--outcome", metavar="RULE", help="For groups, say what passed means: 'reward>=1', or status.")
+@click.option(
+    "--least",
+    metavar="MEASURE=N",
+    multiple=True,
+    help="For groups, ignore what is smaller: cost_usd=0.0001.",
+)
+@click.option("--markdown", is_flag=True, help="Write Markdown.")
+@utc_option
+@options
+@click.pass_context
+def diff_command(
+    ctx: click.Context,
+    /,
+    a: str | None,
+    b: str | None,
+    base: str | None,
+    head: str | None,
+    outcome: str | None,
+    least: tuple[str, ...],
+    against: str | None,
+    db: str | None,
+    **how: Any,
+) -> None:
+    """Compare two runs, or two groups of runs."""
+    if a and b and base is head is None and against is None and all(AT in each or "=" in each for each in (a, b)):
+        a, b, base, head = None, None, a, b
+    if base is not None and head is not None and a is b is None and against is None:
+        with opened(ctx, db) as database:
+            _groups(database, base, head, outcome=outcome, least=least, **how)
+    elif not (a and b and base is head is None):
+        raise click.UsageError("two runs are needed, A and B; or two groups: AGENT@1.0 AGENT@2.0, or --base and --head")
+    elif outcome is not None or least:
+        raise click.UsageError("--outcome and --least are about groups: AGENT@1.0 AGENT@2.0, or --base and --head")
+    else:
+        with opened(ctx, db) as database:
+            _two_runs(database, a, b, against=against, **how)
+
+
+def _two_runs(
     database: Database, a: str, b: str, *, as_json: bool, markdown: bool, full: bool, against: str | None
 ) -> None:
     """Print the difference of two runs."""
@@ -192,3 +254,111 @@ def _change(change: StepChange, columns: int) -> str:
     indent = " " * min(2 * change.depth, columns // 3)
     text = fit(f"{diff_text.change_text(change)}", max(8, columns - 2 - len(indent)))
     return style(f"{mark} {indent}{text}", fg=COLORS.get(change.kind, "red"))
+
+
+def _groups(
+    database: Database,
+    base: str,
+    head: str,
+    *,
+    outcome: str | None,
+    least: Sequence[str] = (),
+    full: bool,
+    markdown: bool,
+    as_json: bool,
+) -> None:
+    """Compare two groups of runs, and print the verdict."""
+    storage = database.storage
+    filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
+    with_calls = as_json or (not markdown and width() >= WIDE)
+    with indexing() as progress:
+        found = drift(
+            storage,
+            *filters,
+            rule=outcome_rule(outcome),
+            least=least_of(_numbers(least)),
+            with_calls=with_calls,
+            progress=progress,
+        )
+    if found.verdict == "not_compared":
+        lacking = next((each for each, number in zip(filters, found.matched, strict=True) if not number), None)
+        known = "" if lacking is None else versions_of(storage, lacking)
+        raise Unanswered(drift_text.sentence(found, base, head) + known)
+    if as_json:
+        document(_plain(found, base, head))
+    elif markdown:
+        echo_lines(drift_text.markdown(found, base, head, whole=full))
+    else:
+        _print_groups(found, base, head, full=full)
+
+
+def _numbers(given: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise click.UsageError(f"--least must be such as duration_ms=50, not {text!r}") from None
+    return found
+
+
+def _plain(found: Drift, base: str, head: str) -> dict[str, Any]:
+    """Return a comparison for the document of `--json`."""
+    rows = [
+        {
+            **asdict(row),
+            "metric": row.metric._asdict(),
+            "is_significant": row.is_significant,
+            "is_worse": row.is_worse,
+            "is_small": row.is_small,
+            "is_turned": row.is_turned,
+        }
+        for row in found.rows
+    ]
+    text = drift_text.sentence(found, base, head)
+    missed = None if found.missed is None else found.missed._asdict() | {"rule": str(found.missed.rule)}
+    over_all = [*drift_text.over_all(found)]
+    own = {"base": base, "head": head, "text": text, "over_all": over_all, "rows": rows, "total": len(rows)}
+    return asdict(found) | {"missed": missed} | own
+
+
+def _print_groups(found: Drift, base: str, head: str, *, full: bool) -> None:
+    color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
+    for line in wrap(drift_text.sentence(found, base, head), width(), 4):
+        echo_lines([style(line, fg=color, bold=True)])
+    for line in drift_text.over_all(found):
+        echo_lines(wrap(line, width(), 3))
+    if found.missed is not None:
+        echo_lines(wrap(str(found.missed), width(), 3))
+    echo_lines(wrap(drift_text.facts(found, base, head), width(), 5))
+    is_wide = width() >= WIDE
+    rows = drift_text.shown_rows(found, whole=full)
+    header = ["", "base", "head", "change", "q", *(["base p50–p95", "head p50–p95"] if is_wide else [])]
+    cells = [[*_group_cells(row), *(_spreads(row) if is_wide else ())] for row in rows]
+    table(header, cells, right=range(1, len(header)))
+    echo_lines(style(line, fg="bright_black") for line in wrap(drift_text.legend(found), width(), 8))
+    if len(rows) < len(found.rows):
+        echo_lines([style(f"{noun(len(found.rows) - len(rows), 'more row')}; --full shows each", fg="bright_black")])
+
+
+def _group_cells(row: DriftRow) -> list[str]:
+    values = [drift_text.value_text(row.metric, value) for value in (row.base, row.head)]
+    return [
+        f"{drift_text.mark(row)} {drift_text.row_name(row)}",
+        *values,
+        drift_text.change_text(row),
+        drift_text.q_text(row),
+    ]
+
+
+def _spreads(row: DriftRow) -> Iterator[str]:
+    of_runs = (row.base_p50, row.base_p95), (row.head_p50, row.head_p95)
+    of_calls = (row.base_call_p50, row.base_call_p95), (row.head_call_p50, row.head_call_p95)
+    are_calls = any(p50 is not None for p50, _ in of_calls)
+    for is_head, (p50, p95) in enumerate(of_calls if are_calls else of_runs):
+        if p50 is None or p95 is None:
+            interval = drift_text.interval_text(row, is_head=bool(is_head))
+            yield interval and f"95% interval {interval}"
+        else:
+            yield "–".join(drift_text.value_text(row.metric, value) for value in (p50, p95))

@@ -1,15 +1,22 @@
-"""`agentspan export`: runs as a file for elsewhere.
+"""`agentspan export` writes runs as a file for elsewhere; `agentspan import` reads one, or spans of OpenTelemetry.
 
 Images, audio and other bytes of runs go into a folder: a file each, named by its hash. Nothing in a file's path comes
 from a payload: the ending is one of a fixed list.
 """
 
+import gzip
 import os
+import shutil
+import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import click
 
@@ -19,65 +26,36 @@ from agentspan.analysis.agent_names import AT, resolved
 from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
 from agentspan.analysis.runs import ids_of
+from agentspan.api.context import Context
 from agentspan.blobs import blobs_in, ending_of
-from agentspan.cli import destination
-from agentspan.cli.filter_options import filter_in
-from agentspan.cli.output import Failed, document, noun, safe
+from agentspan.cli.app import command, opened, options, reads
+from agentspan.cli.filter_options import filter_in, filter_options
+from agentspan.cli.output import Failed, document, is_stdout, noun, safe
 from agentspan.database import Database
+from agentspan.maintenance.importing import import_lines
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, RunFilter, SpansOf
 from agentspan.storage.row_by_row import expect
 from agentspan.storage.scanning import scan
 
-
-def write(storage: Storage, runs: Iterable[str], folder: Path) -> int:
-    """Write each blob of these runs to a file of mode 0600, if there is none of its name; return how many there are.
-
-    Raises:
-        Failed: the folder or a file cannot be written.
-    """
-    found: set[str] = set()
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for text in _texts(storage, runs):
-            for blob in blobs_in(text):
-                hash = sha256(blob.data).hexdigest()
-                if hash not in found:
-                    found.add(hash)
-                    _write(folder / f"{hash}.{ending_of(blob.media_type)}", blob.data)
-    except OSError as error:
-        raise Failed(f"{folder} cannot be written: {error.strerror}") from None
-    return len(found)
-
-
-def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
-    for id in runs:
-        run = expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
-        yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
-        for span in storage.ask(SpansOf(id)):
-            yield from (text for text in (span.payload, span.result_payload) if text is not None)
-
-
-def _write(target: Path, data: bytes) -> None:
-    number, name = files.aside(target)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-        os.link(name, target)  # unlike a rename it fails where there is a file
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(name)
-
-
 ALL = "all"
+_viewer = find_spec("agentspan.viewer")
+_has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
+_FORMATS = ["jsonl", "compact", "dataset", "markdown", "otlp", "parquet", *(["html"] if _has_html else [])]
 
 
-def command(
+@command("export")
+@click.argument("runs", metavar="[RUN...]", nargs=-1)
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="The format.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file, or folder of parquet; else stdout.")
+@click.option("--blobs", metavar="DIR", help="Write images, audio and other bytes to this folder, each to a file.")
+@filter_options
+@reads
+def export_command(
     database: Database,
-    what: Sequence[str],
     *,
+    runs: Sequence[str],
     form: str,
     output: str | None,
     as_json: bool,
@@ -86,22 +64,22 @@ def command(
 ) -> None:
     """Write runs to a file, or to stdout."""
     storage = database.storage
-    runs = _runs(storage, what, filter_in(storage, given))
-    files = {} if blobs is None else {"blobs": write(storage, runs, Path(blobs))}
+    ids = _runs(storage, runs, filter_in(storage, given))
+    files = {} if blobs is None else {"blobs": _write_blobs(storage, ids, Path(blobs))}
     if form == "dataset" and output is not None and output.endswith(".parquet"):
         _check(storage, Path(output))
-        _written(output, form, dataset.write_parquet(storage, runs, Path(output)), len(runs), files, as_json=as_json)
+        _written(output, form, dataset.write_parquet(storage, ids, Path(output)), len(ids), files, as_json=as_json)
     elif form == "parquet":
-        _write_tables(storage, runs, output, files, as_json=as_json)
+        _write_tables(storage, ids, output, files, as_json=as_json)
     elif output is not None:
         _check(storage, Path(output))
         is_csv = form == "dataset" and output.endswith(".csv")
-        size = destination.write(Path(output), _text(storage, runs, "csv" if is_csv else form))
-        _written(output, form, size, len(runs), files, as_json=as_json)
+        size = _write_text(Path(output), _text(storage, ids, "csv" if is_csv else form))
+        _written(output, form, size, len(ids), files, as_json=as_json)
     elif as_json:
-        document({"format": form, "content": "".join(_text(storage, runs, form)), "total": len(runs), **files})
+        document({"format": form, "content": "".join(_text(storage, ids, form)), "total": len(ids), **files})
     else:
-        for part in _text(storage, runs, form):
+        for part in _text(storage, ids, form):
             # A file for elsewhere is UTF-8, whatever the encoding of this terminal is.
             click.echo(part if sys.stdout.isatty() else part.encode("utf-8", "replace"), nl=False)
     if blobs is not None and not as_json:
@@ -109,7 +87,7 @@ def command(
 
 
 def _written(output: str, form: str, size: int, runs: int, beside: dict[str, int], *, as_json: bool) -> None:
-    to_stdout = destination.is_stdout(output)
+    to_stdout = is_stdout(output)
     if as_json:
         document({"file": output, "format": form, "bytes": size, "total": runs, **beside}, err=to_stdout)
     else:
@@ -176,3 +154,206 @@ def _check(storage: Storage, path: Path) -> None:
     read = None if location is None else location.path
     if read is not None and path.exists() and path.samefile(read):
         raise Failed(f"{path} is the file that is read; choose another name")
+
+
+def _write_blobs(storage: Storage, runs: Iterable[str], folder: Path) -> int:
+    """Write each blob of these runs to a file of mode 0600, if there is none of its name; return how many there are.
+
+    Raises:
+        Failed: the folder or a file cannot be written.
+    """
+    found: set[str] = set()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for text in _texts(storage, runs):
+            for blob in blobs_in(text):
+                hash = sha256(blob.data).hexdigest()
+                if hash not in found:
+                    found.add(hash)
+                    _write_blob(folder / f"{hash}.{ending_of(blob.media_type)}", blob.data)
+    except OSError as error:
+        raise Failed(f"{folder} cannot be written: {error.strerror}") from None
+    return len(found)
+
+
+def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
+    for id in runs:
+        run = expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
+        yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
+        for span in storage.ask(SpansOf(id)):
+            yield from (text for text in (span.payload, span.result_payload) if text is not None)
+
+
+def _write_blob(target: Path, data: bytes) -> None:
+    number, name = files.aside(target)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+        os.link(name, target)  # unlike a rename it fails where there is a file
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(name)
+
+
+_AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": "\n"}
+
+
+def _write_text(path: Path, parts: Iterable[str]) -> int:
+    """Write a text as UTF-8; return its bytes. A new file has mode 0600; an existing one keeps its mode.
+
+    A regular file is replaced when the new one is whole; of a link, its target. Pipes, terminals and devices are
+    written to: `/dev/null` would become a file.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    try:
+        if is_stdout(path):  # it may be a file that is appended to
+            size = sum(sys.stdout.buffer.write(part.encode("utf-8", "replace")) for part in parts)
+            sys.stdout.buffer.flush()
+            return size
+        if path.exists() and not path.is_file():  # asked of the path itself: that of a pipe resolves to no path
+            with path.open("wb") as file:
+                return sum(file.write(part.encode("utf-8", "replace")) for part in parts)
+        return _replace(Path(os.path.realpath(path)), parts)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failed(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _replace(target: Path, parts: Iterable[str]) -> int:
+    number, name = files.aside(target)
+    try:
+        with os.fdopen(number, "w", **_AS_TEXT) as file:
+            file.writelines(parts)
+            file.flush()
+            size = os.fstat(number).st_size
+            if target.exists():
+                os.chmod(name, stat.S_IMODE(target.stat().st_mode))
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return size
+
+
+GZIP = b"\x1f\x8b"
+"""The first bytes of a file of gzip."""
+
+
+@command("import")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--from",
+    "form",
+    type=click.Choice(["export", "otlp"]),
+    default="export",
+    show_default=True,
+    help="Read files of this kind.",
+)
+@options
+@click.pass_context
+def import_command(ctx: click.Context, files: tuple[str, ...], form: str, db: str | None, as_json: bool) -> None:
+    """Open the files, then the database: a file that cannot be read makes none."""
+    if form == "export" and len(files) > 1:
+        raise click.UsageError("one FILE at a time, unless it is --from otlp")
+    with ExitStack() as sources:
+        opened_files = [(file, sources.enter_context(_seekable(file))) for file in files]
+        with opened(ctx, db, read_only=False) as database:
+            if form == "otlp":
+                _import_otlp(database, opened_files, as_json=as_json)
+            else:
+                _import(database, opened_files[0][1], as_json=as_json)
+
+
+def _import(database: Database, source: IO[bytes], *, as_json: bool) -> None:
+    """Import a file that `export` wrote, compressed with gzip or not, and print how many runs and spans are new."""
+    with _opened_lines(database.storage, source) as read:
+        done = import_lines(Context(database.storage), read)
+    if as_json:
+        document(done._asdict())
+        return
+    click.echo(f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported")
+    if done.finished:
+        click.echo(f"{noun(done.finished, 'row')} that had been open finished")
+    if done.known:
+        click.echo(f"{noun(done.known, 'row')} known already")
+
+
+@contextmanager
+def _opened_lines(storage: Storage, source: IO[bytes]) -> Iterator[Callable[[], Iterable[bytes]]]:
+    """Return a function that reads the lines of an export from the first on: of a file, of gzip, or of a dataset."""
+    is_packed = source.read(len(GZIP)) == GZIP
+    plain = cast(IO[bytes], gzip.GzipFile(fileobj=source)) if is_packed else source
+
+    def read() -> Iterable[bytes]:
+        plain.seek(0)
+        return dataset.export_lines(storage, plain) if is_dataset else plain
+
+    try:
+        source.seek(0)
+        is_dataset = dataset.is_dataset(plain.readline())
+        yield read
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise Failed("the file is no whole file of gzip; compress it again") from None
+
+
+def _import_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *, as_json: bool) -> None:
+    """Import files of OTLP requests, and print how many runs and spans are new.
+
+    Args:
+        sources: the names of the files, and the files.
+    """
+    from agentspan.errors import InvalidValue
+    from agentspan.otel.otlp.decoded import Decoded
+    from agentspan.otel.otlp.requests import read_file
+    from agentspan.otel.receiving import import_spans
+    from agentspan.recording.capture.plain import SentRedaction
+
+    total = Decoded()
+    for name, source in sources:
+        try:
+            for _, found in read_file(source):
+                total.spans += found.spans
+                total.logs += found.logs
+                for reason, count in found.unusable.items():
+                    total.reject(reason, count)
+        except InvalidValue as error:
+            raise Failed(f"{name}: {error}") from None
+    done = import_spans(Context(database.storage, redacts=SentRedaction()), total.spans, total.logs)
+    if as_json:
+        document({**done._asdict(), "unusable": total.rejected, "why": total.why()})
+        return
+    click.echo(f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported")
+    if done.duplicates:
+        click.echo(f"{noun(done.duplicates, 'span')} of them repeat another's call of a model")
+    if done.known:
+        click.echo(f"{noun(done.known, 'span')} known already")
+    if done.skipped:
+        click.echo(f"{noun(done.skipped, 'span')} left out, because they are no steps")
+    if total.rejected:
+        click.echo(f"{noun(total.rejected, 'span')} could not be used: {safe(total.why())}", err=True)
+
+
+@contextmanager
+def _seekable(file: str) -> Iterator[IO[bytes]]:
+    """Open a file so that it can be read twice; a pipe is copied to a temporary file first."""
+    try:
+        if file != "-":
+            with open(file, "rb") as source:
+                if source.seekable():
+                    yield source
+                    return
+                with tempfile.TemporaryFile() as aside:
+                    shutil.copyfileobj(source, aside)
+                    yield aside
+            return
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise Failed(f"{file} cannot be read: {error.strerror}") from None
+    with tempfile.TemporaryFile() as aside:
+        shutil.copyfileobj(sys.stdin.buffer, aside)
+        yield aside

@@ -1,6 +1,11 @@
-"""The options of all commands that select runs: one list, and the filter that they make (see analysis.filter_words)."""
+"""The options of commands about many runs: filters, pages, and the rule of what passed means.
+
+The names and words of filters are those of analysis.filter_words. The rule is given, or that of the project:
+`outcome` below `[tool.agentspan]` in its pyproject.toml.
+"""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -8,7 +13,9 @@ import click
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.filter_words import FAILED, NAMES, filter_of
 from agentspan.analysis.id_prefixes import NOTHING
-from agentspan.cli.output import utc_option, zone
+from agentspan.analysis.outcomes import OutcomeRule, rule_of
+from agentspan.cli.output import Failed, utc_option, zone
+from agentspan.errors import InvalidValue
 from agentspan.model.status import INSTANCE_STATUSES
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SORTS, RunFilter
@@ -56,13 +63,23 @@ def page_options(limit: int | None, *, sort: bool = False) -> Callable[[F], F]:
     """Add `-n`, `--offset` and, where asked for, `--sort` to a command that lists."""
 
     def add(command: F) -> F:
-        command = click.option("--offset", default=0, type=click.IntRange(0), help="How many to pass over.")(command)
         command = click.option(
-            "-n", "--limit", default=limit, show_default=True, type=click.IntRange(0), help="How many to list."
+            "--offset", metavar="N", default=0, type=click.IntRange(0), help="Leave out the first N."
+        )(command)
+        command = click.option(
+            "-n",
+            "--limit",
+            metavar="N",
+            default=limit,
+            show_default=True,
+            type=click.IntRange(0),
+            help="List N at most.",
         )(command)
         if sort:
             order = click.Choice(SORTS)
-            command = click.option("--sort", default=SORTS[0], type=order, help="The latest, longest … first.")(command)
+            command = click.option(
+                "--sort", default=SORTS[0], type=order, help="List the latest, the longest … first."
+            )(command)
         return command
 
     return add
@@ -107,3 +124,38 @@ def filter_in(storage: Storage, given: dict[str, Any]) -> RunFilter:
     """
     names = [name for name in NAMES if name in given]
     return resolved(storage, filter_of({name: given.pop(name) for name in names}, zone=zone()))
+
+
+def outcome_rule(given: str | None) -> OutcomeRule | None:
+    """Return the rule of what passed means: as given, else the project's; None if the status decides.
+
+    Raises:
+        InvalidValue: `given` is no rule.
+        Failed: the project's is none, or its file cannot be read.
+    """
+    if given is not None:
+        return rule_of(given)
+    file = pyproject()
+    if file is None:
+        return None
+    import tomllib
+
+    from agentspan.analysis.check import check_settings
+
+    try:
+        with file.open("rb") as read:
+            settings = tomllib.load(read).get("tool", {}).get("agentspan", {})
+        check_settings(settings)
+        rule = settings.get("outcome")
+        if rule is not None and not isinstance(rule, str):
+            raise InvalidValue("outcome", "must be a text, such as 'reward>=1'")
+        return rule_of(rule)
+    except (OSError, ValueError, AttributeError) as error:
+        raise Failed(f"cannot use [tool.agentspan] of {file}: {error}") from None
+
+
+def pyproject() -> Path | None:
+    """Return the pyproject.toml of the working folder, or of the nearest one above it."""
+    folder = Path.cwd()
+    files = (each / "pyproject.toml" for each in (folder, *folder.parents))
+    return next((file for file in files if file.is_file()), None)

@@ -1,4 +1,7 @@
-"""Runs a program, and records it: its exit code, signals, stdin and terminal are its own."""
+"""`agentspan record` runs a program, and records it; `agentspan demo` records a small agent of its own.
+
+The exit code, the signals, stdin and the terminal of `record` are the program's.
+"""
 
 import os
 import re
@@ -7,21 +10,27 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from agentspan import clock
-from agentspan.cli.output import Failed, argument, noun, safe, to_copy
+from agentspan.cli.app import command, location_in, options
+from agentspan.cli.output import Failed, argument, document, noun, safe, table, to_copy
 from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentRow
+from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import MARK, NOTES
-from agentspan.storage.location import ENVIRONMENT, Location
+from agentspan.storage.location import DEFAULT, ENVIRONMENT, Location, parse
 from agentspan.storage.questions import Find, Query
+
+if TYPE_CHECKING:
+    from agentspan.recording.tracer import Tracer
 
 SITE = Path(__file__).parent.parent / "otel" / "site"
 _PASSED_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT")
@@ -77,10 +86,30 @@ class Noted(NamedTuple):
             return "no Python was started that reads PYTHONPATH (-I and -E ignore it)"
         if self.recorded:
             return f"{', '.join(self.recorded)} can be recorded here, and made no step"
-        return "no known framework was imported; `agentspan instrument --list` shows what can be recorded"
+        return "no known framework was imported; `agentspan record --list` shows what can be recorded"
 
 
-def command(location: Location, arguments: Sequence[str], *, module: str | None) -> None:
+@command("record", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does.")
+@click.option("--list", "is_list", is_flag=True, help="List the frameworks that can be recorded here; run nothing.")
+@click.argument("program", metavar="PROGRAM [ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
+@options
+@click.pass_context
+def record_command(
+    ctx: click.Context, module: str | None, is_list: bool, program: tuple[str, ...], db: str | None, as_json: bool
+) -> None:
+    """Run a program, or list the frameworks that would be recorded."""
+    if is_list and not program and module is None:
+        _frameworks(as_json=as_json)
+        return
+    if is_list or as_json:
+        raise click.UsageError("--list runs no program, and --json is for --list")
+    if not program and module is None:
+        raise click.UsageError("a program to run is missing: agentspan record -- python agent.py")
+    _record(location_in(ctx, db), program, module=module)
+
+
+def _record(location: Location, arguments: Sequence[str], *, module: str | None) -> None:
     """Run a program; end as it ended."""
     began = clock.now()
     with tempfile.NamedTemporaryFile("r", prefix="agentspan-record-") as notes:
@@ -217,3 +246,169 @@ def _said(location: Location, began: str, noted: Noted) -> list[str]:
     others = "" if len(new) == 1 else f"; {noun(len(new), 'run')} in all"
     look = f"look at it: {to_copy('show', last.id, db=location)}"
     return [*filter(None, [safe(noted.advice())]), f"run {last.id}{name} is in {location}{others}; {look}"]
+
+
+def _frameworks(*, as_json: bool) -> None:
+    """List the frameworks that `record` and `agentspan.instrument()` record here, and what to install for others."""
+    found = known.available()
+    if as_json:
+        document(
+            {
+                "frameworks": [
+                    {
+                        "name": each.framework.name,
+                        "installed": each.is_installed,
+                        "records": each.can_record,
+                        "package": each.package or None,
+                        "version": each.version or None,
+                        "to_install": _to_install(each) or None,
+                    }
+                    for each in found
+                ]
+            }
+        )
+        return
+    rows = []
+    for each in sorted(found, key=lambda each: (not each.can_record, not each.is_installed, each.framework.name)):
+        if each.can_record:
+            state = f"recorded by {each.package or 'itself'} {each.version}".rstrip()
+        else:
+            state = f"not recorded; pip install {_to_install(each)}" if each.is_installed else "not installed"
+        rows.append([each.framework.name, state])
+    table(("framework", "here"), rows, shrink=1)
+
+
+def _to_install(each: known.Available) -> str:
+    return each.framework.package if each.is_installed and not each.can_record else ""
+
+
+MAX_FILES = 2000
+MAX_BYTES = 200_000
+SKIPPED = frozenset({"__pycache__", "node_modules", "venv", "site-packages", "dist", "build"})
+TEXT = frozenset({".md", ".py", ".txt", ".rst", ".toml", ".cfg", ".ini", ".js", ".ts", ".go", ".rs", ".c", ".h", ".sh"})
+PATTERNS = ("TODO", "FIXME")
+USUAL_FILES = ("CONTRIBUTING.md", "TODO.md", "NOTES.md", "docs/architecture.md", "a-file-that-nobody-has.md")
+WORD = re.compile(r"[A-Za-z]{4,}")
+
+
+class FolderAgent:
+    """The agent of `demo`: finds out what a folder is about, with real steps, but without a model or a network."""
+
+    def __init__(self, tracer: "Tracer", folder: Path) -> None:
+        self.folder = folder
+        self.tracer = tracer
+        self.plan = tracer.span("chain")(self.plan)  # type: ignore[method-assign]
+        self.list_files = tracer.span("tool")(self.list_files)  # type: ignore[method-assign]
+        self.read_file = tracer.span("tool")(self.read_file)  # type: ignore[method-assign]
+
+    def plan(self, goal: str) -> list[str]:
+        """Decide on the steps."""
+        return ["list the files", f"grep for {', '.join(PATTERNS)}", "read what explains the folder", "answer"]
+
+    def list_files(self, limit: int) -> list[str]:
+        """Return the text files of the folder, hidden ones and generated folders left out."""
+        found: list[str] = []
+        for root, folders, files in os.walk(self.folder):
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED)
+            names = sorted(name for name in files if Path(name).suffix in TEXT and not name.startswith("."))
+            found.extend(os.path.relpath(os.path.join(root, name), self.folder) for name in names)
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    def read_file(self, path: str) -> str:
+        """Return the beginning of a file."""
+        with open(self.folder / path, encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_BYTES)
+
+    def grep(self, word: str, files: list[str]) -> list[dict[str, Any]]:
+        """Find the lines with a word."""
+        payload = {"query": word, "source": f"{len(files)} files"}
+        with self.tracer.span("retrieval", payload) as span:
+            hits = []
+            for path in files:
+                try:
+                    text = (self.folder / path).read_text(encoding="utf-8", errors="replace")[:MAX_BYTES]
+                except OSError:
+                    continue
+                lines = enumerate(text.splitlines(), start=1)
+                hits += [
+                    {"path": path, "line": number, "text": line.strip()[:120]} for number, line in lines if word in line
+                ]
+            span.set_result({"documents": hits[:20], "count": len(hits)})
+        return hits
+
+    def run(self) -> str:
+        """Do all of it, as one recorded run; return the answer."""
+        goal = f"say what the folder {self.folder.name or self.folder} is about"
+        with self.tracer.run("folder-agent", version="1.0", metadata={"folder": self.folder.name}) as run:
+            with self.tracer.span("agent", {"name": "folder-agent", "goal": goal}) as span:
+                steps = self.plan(goal)
+                ranking = run.create_span("rerank", {"query": goal, "model": "by number of hits"})
+                files = self.list_files(MAX_FILES)
+                hits = [hit for word in PATTERNS for hit in self.grep(word, files)]
+                if len(hits) < 1000:
+                    ranking.cancel()  # few enough to look at all of them
+                else:
+                    ranking.start()
+                    ranking.finish(result_payload={"count": 10})
+                answer = self.answer(files, len(hits))
+                span.set_result({"output": answer, "steps": len(steps)})
+            run.set_result({"output": answer})
+        return answer
+
+    def answer(self, files: list[str], hits: int) -> str:
+        """Read a few files, one of which is not there, and put what they say in a sentence."""
+        guess = next(name for name in USUAL_FILES if not (self.folder / name).exists())
+        try:
+            self.read_file(guess)  # agents guess; this one is wrong
+        except OSError:
+            pass
+        words: Counter[str] = Counter()
+        for path in sorted(files, key=_explains)[:3]:
+            try:
+                words.update(word.lower() for word in WORD.findall(self.read_file(path)))
+            except OSError:
+                continue
+        common = ", ".join(word for word, _ in words.most_common(3)) or "nothing that is written down"
+        text = f"{len(files)} text files about {common}; {hits} notes to self in them"
+        with self.tracer.span("message", {"role": "assistant", "content": text}):
+            return text
+
+
+def _explains(path: str) -> tuple[bool, int, str]:
+    return (not path.lower().startswith("readme"), path.count(os.sep), path)
+
+
+@command("demo")
+@options
+@click.pass_context
+def demo_command(ctx: click.Context, /, db: str | None, *, as_json: bool) -> None:
+    """Record the agent, show its run, and say what to try next."""
+    from agentspan.cli.show import show_command
+    from agentspan.database import open
+    from agentspan.recording.tracer import Tracer
+
+    location = location_in(ctx, db)
+    tracer = Tracer(location, raise_errors=True, enabled=True)
+    try:
+        FolderAgent(tracer, Path.cwd()).run()
+    finally:
+        tracer.shutdown()
+    if as_json:
+        with open(location, read_only=True) as database:
+            run = database.agent_instances.list(sorting="-id", page_size=1)[0]
+            document({"db": str(location), "run": run.model_dump(mode="json")})
+        return
+    ctx.invoke(show_command, id="-", db=db)
+    named = None if location == parse(DEFAULT) else location
+    click.echo(f"\nRecorded in {safe(str(location))}. Try next:")
+    hints = {
+        to_copy("runs", db=named): "the runs of the file",
+        to_copy("show", "-", db=named): "this tree again; - is the latest run",
+        to_copy("show", "-", "--json", db=named): "everything about it",
+    }
+    for hint, meaning in hints.items():
+        click.echo(f"  {hint:<{max(map(len, hints))}}  {meaning}")
+    if location.path is not None:
+        click.echo(f'  sqlite3 {argument(location)} "select status, summary, duration_ms from spans"')

@@ -1,48 +1,86 @@
-"""`agentspan score`: adds a score to a run or a span, or takes it back."""
+"""`agentspan score` judges a run or a span, or takes that back; `agentspan terminate` stops a run from outside."""
 
 import click
 
 from agentspan.analysis import id_prefixes
-from agentspan.cli.mark import answer
-from agentspan.cli.output import Failed
+from agentspan.cli.app import changes, command
+from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
-from agentspan.model.scores import Source
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.scores import MARK, NOTE, SOURCES, Source
+from agentspan.storage.questions import SpansOf
 
 TRUTHS = {"true": True, "false": False}
 
 
-def command(
+@command("score", context_settings={"ignore_unknown_options": True})  # a VALUE may be -1
+@click.argument("target", metavar="RUN")
+@click.argument("name", required=False)
+@click.argument("value", required=False)
+@click.option("--mark", metavar="LABEL", help="Mark it as good, bad or any other word, instead of NAME and VALUE.")
+@click.option("--note", metavar="TEXT", help="Say why. Without VALUE and mark it is a note of its own.")
+@click.option("--by", type=click.Choice(SOURCES), help="Say who judged: code when left out, human for marks and notes.")
+@click.option("--as", "identifier", metavar="NAME", help="Name the judge. If several judge the same, each has a score.")
+@click.option("--remove", is_flag=True, help="Take back the score; without NAME, the mark and the note.")
+@changes
+def score_command(
     database: Database,
-    what: str,
-    name: str,
-    text: str | None,
     *,
+    target: str,
+    name: str | None,
+    value: str | None,
+    mark: str | None,
     note: str | None,
-    by: Source,
+    by: Source | None,
     identifier: str | None,
     remove: bool,
     as_json: bool,
 ) -> None:
-    """Add a score, or with `remove` take back those of this name and identifier."""
-    for each in (name, text):
+    """Add a score, or with `remove` take back those of this name and identifier; without a name a mark or a note."""
+    for each in (name, value):
         if each is not None and each.startswith("-") and not isinstance(_value(each), float):
             raise click.NoSuchOption(each)
-    if remove and (text or note):
-        raise Failed("--remove stands alone: it takes back the value and the note")
-    if not (text or note or remove):
+    if remove and (value or mark or note):
+        raise Failed("--remove stands alone: it takes back the value, the mark and the note")
+    if mark and name:
+        raise Failed("--mark has no NAME: it is a score of the name `mark`")
+    if name and not (value or note or remove):
         raise Failed("a score has a VALUE: a number, true, false, or a word; or give a --note")
-    value = None if text is None else _value(text)
-    number, label = (None, value) if isinstance(value, str) else (value, None)
-    target = id_prefixes.find_run_or_span(database.storage, what)
-    counting = database.scores.list(target.id)
-    if remove and not any((each.name, each.identifier) == (name, identifier) for each in counting):
-        said = f"there was no {name} on"
+    if not (name or mark or note or remove):
+        raise Failed("a score has a NAME and a VALUE, such as reward 0.8; or give --mark bad, or a --note")
+    judged = id_prefixes.find_run_or_span(database.storage, target)
+    if remove:
+        names = {name} if name else {MARK, NOTE}
+        removed = [score.name for score in database.scores.list(judged.id) if score.identifier == identifier]
+        removed = [each for each in removed if each in names]
+        for each in removed:
+            database.scores.record(
+                judged.id, each, by=by or ("code" if name else "human"), identifier=identifier, withdraw=True
+            )
+        said = f"{' and '.join(removed)} removed from" if removed else f"there was no {name or MARK} on"
     else:
+        typed = mark if value is None else _value(value)
+        number, label = (None, typed) if isinstance(typed, str) else (typed, None)
         database.scores.record(
-            target.id, name, number, label=label, explanation=note, by=by, identifier=identifier, withdraw=remove
+            judged.id,
+            name or (MARK if mark else NOTE),
+            number,
+            label=label,
+            explanation=note,
+            by=by or ("code" if name else "human"),
+            identifier=identifier,
         )
-        said = f"{name} removed from" if remove else f"{name} {text or 'noted'}:"
-    answer(database, target, said, as_json=as_json)
+        said = f"{name} {value or 'noted'}:" if name else f"marked as {mark}:" if mark else "noted on"
+    _answer(database, judged, said, as_json=as_json)
+
+
+def _answer(database: Database, target: AgentInstanceRow | AgentSpanRow, said: str, *, as_json: bool) -> None:
+    """Print what was done to the scores of a run or a span, or the document of all that count."""
+    if as_json:
+        scores = [score.model_dump(mode="json") for score in database.scores.list(target.id)]
+        document({"target_id": target.id, "scores": scores, "total": len(scores)})
+    else:
+        click.echo(safe(f"{said} {'span' if isinstance(target, AgentSpanRow) else 'run'} {target.id}"))
 
 
 def _value(text: str) -> float | bool | str:
@@ -54,3 +92,17 @@ def _value(text: str) -> float | bool | str:
         return float(text)
     except ValueError:
         return text
+
+
+@command("terminate")
+@click.argument("run")
+@click.option("--reason", required=True, help="Say why. It is stored on the run, and its program receives it.")
+@changes
+def terminate_command(database: Database, *, run: str, reason: str, as_json: bool) -> None:
+    """Terminate a run."""
+    done = database.agent_instances.terminate(id_prefixes.find_run(database.storage, run).id, reason)
+    if as_json:
+        document({"run": done.model_dump(mode="json")})
+    else:
+        closed = sum(span.closed_by == "terminated" for span in database.storage.ask(SpansOf(done.id)))
+        click.echo(f"terminated run {done.id}; {noun(closed, 'open span')} closed")

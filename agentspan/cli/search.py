@@ -1,5 +1,11 @@
-"""`agentspan search`: lists the spans that contain words, each with a snippet."""
+"""`agentspan search` lists the spans that contain words, each with a snippet; `agentspan sql` answers a SELECT.
 
+SQLite itself refuses writes.
+"""
+
+import csv
+import io
+import sys
 from typing import Any
 
 import click
@@ -7,32 +13,46 @@ import click
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, located, search
-from agentspan.cli.filter_options import asked_for, filter_in, no_run
+from agentspan.cli.app import command, reads
+from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
 from agentspan.cli.output import (
     MARKS,
+    Failed,
     bar,
+    columns_of,
     document,
     echo_lines,
     fit,
     hint,
     local,
     noun,
+    pad,
     safe,
     status_style,
     style,
+    table,
     to_copy,
     width,
 )
 from agentspan.cli.runs import name_of
 from agentspan.database import Database
-from agentspan.storage.questions import RunFilter
+from agentspan.errors import InvalidValue
+from agentspan.storage.answers import Answer
+from agentspan.storage.questions import RunFilter, Select
 from agentspan.storage.row_by_row import Name
 
+FOUND_SPANS = 20
 ZONED = 72
 """From so many columns on, times have the name of their zone."""
 
 
-def command(
+@command("search")
+@click.argument("words", nargs=-1, required=True)
+@click.option("--run", metavar="RUN", help="Search only in this run.")
+@filter_options
+@page_options(FOUND_SPANS)
+@reads
+def search_command(
     database: Database,
     words: tuple[str, ...],
     *,
@@ -76,7 +96,7 @@ def command(
     from_ = f", from number {offset + 1} on" if offset and found.hits else ""
     click.echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
     if found.hits:
-        echo_lines(hint("show the top hit in its run", to_copy("show", found.hits[0].span_id), width()))
+        echo_lines(hint("show the top hit in its run", to_copy("show", found.hits[0].span_id, "--around"), width()))
 
 
 def _place(hit: Hit) -> str:
@@ -101,3 +121,74 @@ def _snippet(hit: Hit, columns: int) -> str:
             )
             done = stop - begin
     return out + safe(shown[done:])
+
+
+MAX_CELL = 800
+"""Characters of a value that are looked at to show it in a table."""
+LEAST_CELL = 16
+"""Columns that the widest of the columns needs, or rows are printed in lines."""
+
+
+@command("sql")
+@click.argument("query")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), help="Write the rows like this.")
+@reads
+def sql_command(database: Database, query: str, *, form: str | None, as_json: bool) -> None:
+    """Run one SELECT and print its rows as a table, CSV or JSON."""
+    can = database.storage.capabilities()
+    if Select not in can.answers:
+        raise Failed(f"the storage {can.backend!r} answers no SQL")
+    text = (sys.stdin.read() if query == "-" else query).encode("utf-8", "replace").decode()
+    try:
+        answer = database.storage.ask(Select(text))
+    except InvalidValue as error:
+        raise Failed(safe(str(error).removeprefix(f"{error.field}: "))) from None
+    if as_json or form == "json":
+        rows = [[_json(value) for value in row] for row in answer.rows]
+        document({"columns": answer.columns, "rows": rows, "total": len(rows)})
+    elif form == "csv":
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([answer.columns, *answer.rows])
+        click.echo(safe(out.getvalue()), nl=False)
+    else:
+        _print_rows(answer)
+
+
+def _print_rows(answer: Answer) -> None:
+    rows = [[_cell(value) for value in row] for row in answer.rows]
+    numbers = [
+        n
+        for n in range(len(answer.columns))
+        if answer.rows and all(isinstance(row[n], (int, float, type(None))) for row in answer.rows)
+    ]
+    widths = [max(map(len, column)) for column in zip(answer.columns, *rows, strict=True)]
+    widest = max(range(len(widths)), key=widths.__getitem__, default=0)
+    if sum(widths) - max(widths, default=0) + 2 * len(widths) + LEAST_CELL > width():
+        _print_in_lines(answer.columns, rows)
+    elif widths:
+        table(answer.columns, rows, right=numbers, shrink=widest)
+    click.echo(noun(len(rows), "row"))
+
+
+def _print_in_lines(columns: list[str], rows: list[list[str]]) -> None:
+    """Print each row as lines of `column  value`, where there are too many for a table."""
+    names = max(columns_of(fit(column, 40)) for column in columns)
+    for row in rows:
+        for column, value in zip(columns, row, strict=True):
+            name = pad(fit(column, 40), names)
+            click.echo(f"{style(name, bold=True)}  {fit(value, max(8, width() - names - 2))}".rstrip())
+        click.echo()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)[:MAX_CELL]
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value) if isinstance(value, float) and value - value != 0 else value  # infinity is no JSON

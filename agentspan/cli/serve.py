@@ -11,10 +11,10 @@ from types import FrameType
 
 import click
 
+from agentspan.cli.app import command, db_option, location_in
 from agentspan.cli.output import Failed, safe
 from agentspan.interrupts import Thread
 from agentspan.recording.capture.redaction import card_numbers
-from agentspan.storage.location import Location
 
 END_S = 2
 """How long requests in flight may take once the server is asked to end."""
@@ -23,8 +23,36 @@ LAST_S = 2.5
 LONGEST_TOKEN = 4096
 
 
-def command(
-    db: Location,
+@command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen on this address.")
+@click.option("--port", default=8484, show_default=True, help="Listen on this port; 0 is any that is free.")
+@click.option("--token-file", metavar="PATH", help="Read the token of clients from here, else AGENTSPAN_TOKEN.")
+@click.option("--create", is_flag=True, help="Make the file, if it does not exist.")
+@click.option("--read-only", is_flag=True, help="Refuse every write.")
+@click.option("--strict-schemas", is_flag=True, help="Refuse payloads that do not match their schema.")
+@click.option(
+    "--redact",
+    type=click.Choice(["credentials", "cards", "off"]),
+    default="credentials",
+    show_default=True,
+    help="Replace what looks like this before it is stored.",
+)
+@click.option(
+    "--sensitive",
+    type=click.Choice(["redact", "keep"]),
+    default="redact",
+    show_default=True,
+    help="Store values that are marked as $sensitive, or not.",
+)
+@click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="Accept this Host, too.")
+@click.option("--cors-origin", "cors_origins", metavar="URL", multiple=True, help="Let pages of URL call.")
+@click.option("--max-body", metavar="BYTES", default=10 * 2**20, show_default=True, help="Refuse larger requests.")
+@db_option
+@click.pass_context
+def serve_command(
+    ctx: click.Context,
+    /,
+    db: str | None,
     *,
     host: str,
     port: int,
@@ -39,6 +67,7 @@ def command(
     create: bool,
 ) -> None:
     """Serve a file until a signal ends it; then exit code 0."""
+    location = location_in(ctx, db)
     token = _token(token_file)
     if token is None and not _is_loopback(host):
         raise Failed(
@@ -55,13 +84,13 @@ def command(
         raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
     if token is not None:
         check(token)
-    if db.path is not None and not create and not db.path.exists():
-        raise Failed(f"{db.path} does not exist; --create makes an empty file")
+    if location.path is not None and not create and not location.path.exists():
+        raise Failed(f"{location.path} does not exist; --create makes an empty file")
     # A page in a browser of this machine could reach the server by a name of its own (DNS rebinding), and guess.
     has_hosts = token is None or bool(allowed_hosts) or _is_loopback(host)
     hosts = {*LOOPBACK, host, *allowed_hosts} if has_hosts else None
     app = create_app(
-        db,
+        location,
         token=token,
         read_only=read_only,
         strict_schemas=strict_schemas,

@@ -7,8 +7,20 @@ import click
 from agentspan import clock, jsontext
 from agentspan.analysis import filter_words, id_prefixes
 from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
-from agentspan.api import from_rows
-from agentspan.cli.output import MARKS, document, fit, local, noun, status_style, style, to_copy, width, zone
+from agentspan.cli.app import command, reads
+from agentspan.cli.output import (
+    MARKS,
+    document,
+    fit,
+    local,
+    noun,
+    status_style,
+    style,
+    to_copy,
+    utc_option,
+    width,
+    zone,
+)
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
@@ -30,7 +42,16 @@ CONTEXT = 10
 """Transitions of a run from before the command began that are printed, at most."""
 
 
-def command(database: Database, what: str | None, *, one: bool, whole: bool, since: str | None, as_json: bool) -> None:
+@command("tail")
+@click.argument("run", required=False)
+@click.option("--one", is_flag=True, help="End when the run does, instead of waiting for the next one.")
+@click.option("--all", "whole", is_flag=True, help="Begin with the start of the run, instead of its last lines.")
+@click.option("--since", metavar="TIME", help="Begin at this time: 90s, 15m, 2h ago; 02:00, yesterday, 2026-11-24 …")
+@utc_option
+@reads
+def tail_command(
+    database: Database, *, run: str | None, one: bool, whole: bool, since: str | None, as_json: bool
+) -> None:
     """Follow runs from now on until Ctrl-C, or until the end of one."""
     if whole and since is not None:
         raise click.UsageError("--all and --since exclude each other")
@@ -40,18 +61,18 @@ def command(database: Database, what: str | None, *, one: bool, whole: bool, sin
     else:
         tail = _Tail(database, "" if whole or as_json else clock.now(), context=CONTEXT, is_quiet=as_json)
     storage = database.storage
-    if what is not None:
-        follower = Follower(storage, id_prefixes.find_run(storage, what))
+    if run is not None:
+        follower = Follower(storage, id_prefixes.find_run(storage, run))
     elif at is not None and (first := _first_since(database, at)) is not None:
         follower = Follower(storage, first)
     else:
         latest = storage.ask(Query("agent_instance", descending=True, limit=1)).rows
-        run = latest[0] if latest else None
-        is_live = isinstance(run, AgentInstanceRow) and run.status in OPEN and not _is_dead(database, run)
+        row = latest[0] if latest else None
+        is_live = isinstance(row, AgentInstanceRow) and row.status in OPEN and not _is_dead(database, row)
         follower = (
             Follower(storage, id_prefixes.find_run(storage, id_prefixes.LATEST))
             if is_live
-            else Follower(storage, after=_id(run))
+            else Follower(storage, after=_id(row))
         )
         if not is_live and not as_json:
             click.echo("waiting for a run", err=True)
@@ -152,6 +173,8 @@ class _Tail:
         return title_before(span, self._types.of(self._database.storage, span.agent_instance_id), TITLE)
 
     def _plain_run(self, run: AgentInstanceRow, account: AccountRow) -> dict[str, object]:
+        from agentspan.api import from_rows  # it imports Pydantic: 80 ms
+
         storage = self._database.storage
         counts, said = storage.ask(Counts([run.id]))[run.id]._asdict(), said_of(storage, [run.id])[run.id]
         return from_rows.plain(from_rows.instance(run, account, counts, **said._asdict()))

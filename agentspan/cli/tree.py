@@ -205,7 +205,7 @@ class Picture:
             f"{name} {line}" if n == 0 else line for n, line in enumerate(_json_lines(value, room - len(name) - 1))
         ]
         if len(lines) > PAYLOAD_LINES:
-            where = f"; agentspan span {id}" if id else ""
+            where = f"; agentspan show {id}" if id else ""
             lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
         for number, line in enumerate(lines):
             yield style(f"{below} {'' if number == 0 else '  '}", fg="bright_black") + fit_end(line, room + 2)

@@ -16,16 +16,16 @@ from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.statistics import Q_MEANS
 from agentspan.analysis.why import Group, RunWhy, StillOpen, Why, why, why_run
 from agentspan.analysis.wording import FieldChange
-from agentspan.cli.collecting import paused
-from agentspan.cli.filter_options import asked_for, filter_in, no_run, options_of
+from agentspan.cli.app import command, reads
+from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, options_of, outcome_rule
 from agentspan.cli.output import (
     MARKS,
-    bar,
     columns_of,
     document,
     echo_lines,
     fit,
     hint,
+    indexing,
     local,
     noun,
     pad,
@@ -36,7 +36,6 @@ from agentspan.cli.output import (
     wrap,
     zone_name,
 )
-from agentspan.cli.project_settings import outcome_rule
 from agentspan.cli.runs import left_open
 from agentspan.database import Database
 from agentspan.figures import share_text
@@ -55,7 +54,15 @@ FIELDS = 2
 """Members of the divergence that are shown."""
 
 
-def command(
+@command("why")
+@click.argument("run", required=False)
+@click.option("--outcome", metavar="RULE", help="Say what passed means: 'reward>=1', or status.")
+@filter_options
+@click.option(
+    "-n", "--limit", metavar="N", default=10, show_default=True, type=click.IntRange(0), help="List N at most."
+)
+@reads
+def why_command(
     database: Database,
     run: str | None,
     *,
@@ -72,7 +79,7 @@ def command(
         if asked:
             raise click.UsageError(f"RUN and filters of runs exclude each other: {asked} does not select a run here")
         row = id_prefixes.find_run(storage, run)
-        with bar("indexing") as progress, paused():
+        with indexing() as progress:
             one = why_run(storage, row, rule, progress=progress)
         if as_json:
             own = {"signature": one.signature._asdict(), "missed": _plain_missed(one.missed)}
@@ -82,7 +89,7 @@ def command(
         return
     options = options_of(given)
     filter = filter_in(storage, given)
-    with bar("indexing") as progress, paused():
+    with indexing() as progress:
         found = why(storage, filter, rule, progress=progress)
     if as_json:
         document(plain(found))

@@ -1,1 +1,1 @@
-"""Work on a whole file: backup, doctor, prune, resummarize, import. None of it is an operation of the API."""
+"""Work on a whole file: backup, doctor, prune, rederive, import. None of it is an operation of the API."""

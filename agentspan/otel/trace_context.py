@@ -1,7 +1,7 @@
 """inject and extract: a run goes on in another service, by the headers of W3C's Trace Context.
 
 `traceparent` names the place in the trace for everyone: the span of OpenTelemetry that is current, else ids that follow
-from those of the run and the span, the same with which `agentspan forward` sends them. agentspan's member of
+from those of the run and the span, the same with which `agentspan copy` sends them. agentspan's member of
 `tracestate` names the run and the span themselves; a service between that puts its own span into `traceparent` only is
 the caller. OpenTelemetry need not be installed.
 """

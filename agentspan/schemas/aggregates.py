@@ -4,7 +4,7 @@ An aggregate is a span that sums up others: it repeats the tokens and the cost o
 Where no call of a model is recorded inside of an agent, its payload has `own_tokens`: then its tokens count.
 The result is stored in the column `is_aggregate`. SQL, Python and the viewer read that column, not the name.
 
-No operation by id changes the name of a stored span. `resummarize` evaluates the rule again all the same. So does an
+No operation by id changes the name of a stored span. `rederive` evaluates the rule again all the same. So does an
 import, because it may change the name when it finishes an open span.
 """
 

@@ -465,7 +465,7 @@ def test_an_unknown_key_of_the_project_is_refused(db: Path, tmp_path: Path, monk
     (tmp_path / "pyproject.toml").write_text(
         "[tool.agentspan]\noutcom = 'a>1'\n[tool.agentspan.check.budget]\nsteps=9\n"
     )
-    for command in (("check",), ("drift", "shop@1", "shop@2")):
+    for command in (("check",), ("diff", "shop@1", "shop@2")):
         result = call(db, *command)
         assert result.exit_code != 0
         assert "'outcom' is not a key of [tool.agentspan]; there are check, outcome" in " ".join(result.output.split())

@@ -176,7 +176,7 @@ def test_a_note_says_what_was_expected_and_without_messages_the_first_step_what_
     with tracer.run("a") as run, tracer.span("agent", {"name": "a", "goal": "find it"}) as span:
         span.set_result({"output": "found"})
     tracer.shutdown()
-    call(tmp_path / "runs.db", "mark", run.id, "--note", "expected: lost")
+    call(tmp_path / "runs.db", "score", run.id, "--note", "expected: lost")
     (row,) = rows(tmp_path / "runs.db")
     assert (row["input"], row["output"], row["expected"]) == ("find it", "found", "lost")
 

@@ -316,22 +316,22 @@ def test_drift_is_printed_in_80_columns_as_markdown_and_as_a_document(tmp_path: 
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db:
         record(db)
-    shown = lines(path, "drift", "shop@1.0", "shop@2.0")
+    shown = lines(path, "diff", "shop@1.0", "shop@2.0")
     assert shown[0].startswith("shop@2.0 is worse than shop@1.0: ")
     assert "lookup_price fails 60% (0%)" in " ".join(shown[:2])
     assert max(map(columns_of, shown)) <= 80
     assert lines(path, "diff", "shop@1.0", "shop@2.0") == shown
-    assert max(map(columns_of, lines(path, "drift", "shop@1.0", "shop@2.0", columns=130))) <= 130
-    document = json.loads(call(path, "drift", "--base", "version=1.0", "--head", "version=2.0", "--json").output)
+    assert max(map(columns_of, lines(path, "diff", "shop@1.0", "shop@2.0", columns=130))) <= 130
+    document = json.loads(call(path, "diff", "--base", "version=1.0", "--head", "version=2.0", "--json").output)
     assert (document["verdict"], document["base_runs"], document["total"]) == ("worse", 20, len(document["rows"]))
     assert document["rows"][0]["metric"] == {"measure": "passed", "schema_name": None, "label": None}
-    markdown = lines(path, "drift", "shop@1.0", "shop@2.0", "--markdown")
+    markdown = lines(path, "diff", "shop@1.0", "shop@2.0", "--markdown")
     assert markdown[0].startswith("**shop@2.0 is worse than shop@1.0: ")
     assert any(
         line.startswith("| **lookup\\_price: fails** | 0% (0–17%) | 60% (36–81%) | +60.0 points |") for line in markdown
     )
     assert "…" not in markdown[-1]
-    assert call(path, "drift", "shop@1.0").exit_code == 2
+    assert call(path, "diff", "shop@1.0").exit_code == 2
 
 
 def unequal(pass_rates: Sequence[tuple[float, float]], *, tokens: float = 1.0) -> list[Gathered]:
@@ -464,20 +464,20 @@ def scored(tmp_path: Path) -> Path:
 def test_where_nothing_can_be_compared_the_reason_is_told_with_exit_code_2(
     scored: Path, groups: tuple[str, ...], said: str
 ) -> None:
-    result = call(scored, "drift", *groups)
+    result = call(scored, "diff", *groups)
     assert (result.exit_code, result.output) == (2, f"Error: not compared: {said}\n")
 
 
 def test_runs_of_both_groups_are_counted_and_a_missed_score_is_named(scored: Path) -> None:
-    shown = " ".join(lines(scored, "drift", "--base", "all", "--head", "tag=even"))
+    shown = " ".join(lines(scored, "diff", "--base", "all", "--head", "tag=even"))
     assert "base all: 4 runs · head tag=even: 4 runs · permutation of runs · 4 in both count for head" in shown
     assert "by status; 4 of 8 missed reward>=1: --outcome 'reward>=1'" in shown
-    assert "by status" not in " ".join(lines(scored, "drift", "shop@1", "shop@2", "--outcome", "reward>=1"))
-    assert json.loads(call(scored, "drift", "shop@1", "shop@2", "--json").output)["missed"]["missed"] == 4
+    assert "by status" not in " ".join(lines(scored, "diff", "shop@1", "shop@2", "--outcome", "reward>=1"))
+    assert json.loads(call(scored, "diff", "shop@1", "shop@2", "--json").output)["missed"]["missed"] == 4
 
 
 def test_the_table_explains_its_marks_its_q_and_its_intervals(scored: Path) -> None:
-    shown = lines(scored, "drift", "shop@1", "shop@2", "--outcome", "reward>=1", columns=140)
+    shown = lines(scored, "diff", "shop@1", "shop@2", "--outcome", "reward>=1", columns=140)
     assert any("95% interval 7–93%" in line for line in shown if "passed" in line)
     (duration,) = [line for line in shown if "duration of a run" in line]
     assert "  < 10 ms  " in duration
@@ -497,10 +497,10 @@ def test_what_did_not_get_worse_stands_apart_in_the_sentence(tmp_path: Path) -> 
                 with tracer.span("llm", {"model": "m1"}) as span:
                     span.set_result({"input_tokens": tokens + number % 5, "output_tokens": 1})
     tracer.shutdown()
-    worse = lines(path, "drift", "shop@1", "shop@2", "--outcome", "reward==true", columns=300)[0]
+    worse = lines(path, "diff", "shop@1", "shop@2", "--outcome", "reward==true", columns=300)[0]
     rest = "also different: tokens a run ×0.67; m1 tokens ×0.67"
     assert worse == f"shop@2 is worse than shop@1: 25% passed (88%); {rest}"
-    better = lines(path, "drift", "shop@2", "shop@1", "--outcome", "reward==true", columns=300)[0]
+    better = lines(path, "diff", "shop@2", "shop@1", "--outcome", "reward==true", columns=300)[0]
     assert better == "shop@1 is better than shop@2: 88% passed (25%); " + rest.replace("0.67", "1.5")
 
 
@@ -535,7 +535,7 @@ def test_rare_calls_messages_and_moved_calls_are_named_as_what_they_are(tmp_path
                     with tracer.span("message", {"role": "user", "content": "hello"}):
                         pass
     tracer.shutdown()
-    shown = lines(path, "drift", "shop@1", "shop@2", "--outcome", "reward>=1", "--all", columns=100)
+    shown = lines(path, "diff", "shop@1", "shop@2", "--outcome", "reward>=1", "--full", columns=100)
     cells = [" ".join(line.strip("! ").split()) for line in shown]
     assert any(line.startswith("refund: calls 0.06 0 gone") for line in cells), cells
     assert any(line.startswith("messages 2.0 4.0 ×2 ") for line in cells), cells

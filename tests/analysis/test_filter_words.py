@@ -10,13 +10,13 @@ from agentspan.analysis import filter_words, id_prefixes
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.filter_words import NAMES, filter_of, parse
 from agentspan.analysis.runs import find_runs
-from agentspan.cli import main
 from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound
 from agentspan.ids import IdSource
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import ScoreRow
 from agentspan.storage.questions import RunFilter
+from tests.cli.calling import named
 
 IDS = IdSource(7)
 BERLIN = timezone(timedelta(hours=1))
@@ -126,7 +126,7 @@ def test_an_outcome_says_what_passed_means_and_selects_no_runs(db: Database) -> 
         reading.runs(outcome="reward>=1")  # type: ignore[call-arg]
     assert reading.why(outcome="status").outcome is None
     for command in ("runs", "stats", "search", "export", "prune"):
-        assert "--outcome" not in [each for option in main.commands[command].params for each in option.opts]
-    for command in ("why", "drift", "check"):
-        (option,) = [each for each in main.commands[command].params if "--outcome" in each.opts]
+        assert "--outcome" not in [each for option in named(command).params for each in option.opts]
+    for command in ("why", "diff", "check"):
+        (option,) = [each for each in named(command).params if "--outcome" in each.opts]
         assert option.name == "outcome"

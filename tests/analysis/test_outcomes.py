@@ -160,7 +160,7 @@ def test_a_label_is_not_compared_with_numbers_nor_a_number_with_labels(judged: P
     config.write_text('[baseline]\nfilter = "all"\n')
     for words in (
         ("why", "--outcome", rule),
-        ("drift", "all", "all", "--outcome", rule),
+        ("diff", "--base", "all", "--head", "all", "--outcome", rule),
         ("check", "--config", str(config), "--outcome", rule),
         ("runs", "--score", rule),
     ):

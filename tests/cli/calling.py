@@ -1,13 +1,33 @@
 """Calling a command as a person does, in this process, and as another process does."""
 
+import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 from click.testing import CliRunner, Result
 
 from agentspan.cli import main
+from agentspan.cli.app import COMMANDS
+
+NAMES = [name for section in COMMANDS.values() for name in section]
+"""The names of all commands."""
+
+
+def work_of(command: click.Command) -> Callable[..., None]:
+    """Return the function of a command that gets an opened Database and the values of its options."""
+    assert command.callback is not None
+    return inspect.unwrap(command.callback)
+
+
+def named(name: str) -> click.Command:
+    """Return the command of a name, as `main` finds it."""
+    found = main.get_command(click.Context(main), name)
+    assert found is not None
+    return found
 
 
 def call(db: Path, *args: str, columns: int = 80, stdin: str | None = None, **env: str) -> Result:

@@ -41,7 +41,7 @@ def test_people_read_type_and_size_and_programs_the_base64(recorded: Path) -> No
     with agentspan.open(recorded, read_only=True) as opened:
         (run,) = opened.agent_instances.list()
         span = next(opened.storage.ask(SpansOf(run.id)))
-    shown = call(recorded, "span", span.id).output
+    shown = call(recorded, "show", span.id).output
     assert '"url": "data:image/png;base64,[image/png, 3.0 kB]"' in shown
     assert '"output": "[image/png, 3.0 kB]"' in shown
     report = call(recorded, "export", "-", "--format", "markdown").output
@@ -53,7 +53,7 @@ def test_people_read_type_and_size_and_programs_the_base64(recorded: Path) -> No
     ):
         assert "image/png, 3.0 kB" in output
         assert B64[:40] not in output
-    document = json.loads(call(recorded, "span", span.id, "--json").output)
+    document = json.loads(call(recorded, "show", span.id, "--json").output)
     assert document["span"]["result_payload"] == {"output": B64}
     assert B64 in call(recorded, "export", "-").output
 

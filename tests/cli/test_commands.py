@@ -12,6 +12,7 @@ import agentspan
 from agentspan.cli import main
 from agentspan.cli.output import columns_of
 from agentspan.testing import deterministic
+from tests.cli.calling import NAMES
 
 
 @pytest.fixture
@@ -25,14 +26,12 @@ def call(db: Path, *args: str, columns: int = 80, **env: str) -> Result:
     )
 
 
-@pytest.mark.parametrize("group", [(), ("storage",)])
-def test_help_cuts_no_description_of_a_command(db: Path, group: tuple[str, ...]) -> None:
-    said = call(db, *group, "--help")
+def test_help_cuts_no_description_of_a_command(db: Path) -> None:
+    said = call(db, "--help")
     assert said.exit_code == 0
-    listed = said.output.partition("Commands:" if group else "Look:")[2]
+    listed = said.output.partition("Look:")[2]
     assert "..." not in listed
-    if not group:
-        assert sorted(re.findall(r"^  (\w+) ", listed, re.MULTILINE)) == sorted(main.commands), "each once"
+    assert sorted(re.findall(r"^  (\w+) ", listed, re.MULTILINE)) == sorted(NAMES), "each once"
     assert all(len(line) <= 80 for line in said.output.splitlines())
 
 
@@ -131,7 +130,7 @@ def test_nothing_of_a_payload_reaches_the_terminal_as_a_control_sequence(db: Pat
         run()
     tracer.shutdown()
     spans = json.loads(call(db, "show", "-", "--json").output)["spans"]
-    commands = [["show", "-"], ["runs"], ["schemas", "--all"], *(["span", span["id"]] for span in spans)]
+    commands = [["show", "-"], ["runs"], ["doctor", "--schemas", "--all"], *(["show", span["id"]] for span in spans)]
     for command in [*commands, *([*command, "--json"] for command in commands)]:
         output = call(db, *command).output
         bad = [c for c in output if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2066\ud800")]
@@ -170,17 +169,17 @@ def test_a_run_is_found_by_a_unique_beginning_of_its_id(db: Path) -> None:
     assert all(id[:10] in shown for id in (run.id, other.id))
 
 
-def test_span_shows_all_of_one_span(db: Path) -> None:
+def test_show_of_a_span_shows_all_of_it(db: Path) -> None:
     record(db)
     shown = json.loads(call(db, "show", "-", "--json").output)
     assert shown["total"] == len(shown["spans"]) == 7
     failed = next(span for span in shown["spans"] if span["status"] == "failed")
-    output = call(db, "span", failed["id"]).output
+    output = call(db, "show", failed["id"]).output
     assert "✗ Tool fetch(url=https://…)" in output
     assert '"url": "https://…"' in output
     assert "Traceback (most recent call last)" in output
     assert output.count("TimeoutError: read timed out") == 2
-    document = json.loads(call(db, "span", failed["id"], "--json").output)
+    document = json.loads(call(db, "show", failed["id"], "--json").output)
     assert document == {"span": failed, "violations": [], "scores": []}
 
 
@@ -189,8 +188,8 @@ def test_span_shows_where_a_payload_breaks_its_schema(db: Path) -> None:
     with tracer.span("llm", {"model": 5}) as span:
         pass
     tracer.shutdown()
-    assert "payload $.model: is not of type string" in call(db, "span", span.id).output
-    document = json.loads(call(db, "span", span.id, "--json").output)
+    assert "payload $.model: is not of type string" in call(db, "show", span.id).output
+    document = json.loads(call(db, "show", span.id, "--json").output)
     assert document["violations"] == [
         {"side": "payload", "path": "$.model", "keyword": "type", "message": "is not of type string"}
     ]
@@ -201,13 +200,13 @@ def test_schemas_lists_what_agents_were_registered_with(db: Path) -> None:
         types = [{"name": "charge", "params_schema": {}, "template": "Charge {{amount}}"}]
         database.agent_instances.register("payer", agent_schema_version={"span_type_schemas": types})
         database.agent_instances.register("other")
-    output = call(db, "schemas").output
+    output = call(db, "doctor", "--schemas").output
     assert "payer" in output
     assert re.search(r"charge +Charge \{\{amount\}\}", output)
     assert "and 15 built-in span types (--all shows them)" in output
     assert output.endswith("2 of 2 schema versions\n")
-    assert "LLM {{model}}" in call(db, "schemas", "--all", columns=120).output
-    assert json.loads(call(db, "schemas", "--json").output)["total"] == 2
+    assert "LLM {{model}}" in call(db, "doctor", "--schemas", "--all", columns=120).output
+    assert json.loads(call(db, "doctor", "--schemas", "--json").output)["total"] == 2
 
 
 def test_schemas_says_what_cannot_be_used_and_why(db: Path) -> None:
@@ -220,7 +219,7 @@ def test_schemas_says_what_cannot_be_used_and_why(db: Path) -> None:
     with agentspan.open(db) as database:
         version = {"span_type_schemas": types, "quality_schemas": quality}
         database.agent_instances.register("payer", agent_schema_version=version)
-    lines = call(db, "schemas", columns=160).output.splitlines()
+    lines = call(db, "doctor", "--schemas", columns=160).output.splitlines()
     assert [line.strip() for line in lines if "unchecked" in line or "no summary" in line] == [
         "unchecked payload: the schema has a $ref to another document; put it under $defs and refer to #/$defs/…",
         "unchecked result_payload: the schema has a pattern that is no regular expression, or cannot be matched in "
@@ -228,9 +227,9 @@ def test_schemas_says_what_cannot_be_used_and_why(db: Path) -> None:
         "no summary: the template has a tag that is no name; use {{field}} or {{object.field}}",
         "quality tone: unchecked payload: the schema has a $ref that leads nowhere",
     ]
-    narrow = call(db, "schemas", columns=80).output
+    narrow = call(db, "doctor", "--schemas", columns=80).output
     assert "  quality tone: unchecked payload: the schema has a $ref that leads nowhere\n" in narrow
-    unusable = json.loads(call(db, "schemas", "--json").output)["schemas"][0]["unusable"]
+    unusable = json.loads(call(db, "doctor", "--schemas", "--json").output)["schemas"][0]["unusable"]
     assert [(part["name"], part["field"]) for part in unusable] == [
         ("elsewhere", "params_schema"),
         ("elsewhere", "result_schema"),
@@ -239,17 +238,20 @@ def test_schemas_says_what_cannot_be_used_and_why(db: Path) -> None:
     ]
 
 
-def test_resummarize_renders_by_the_newest_template(db: Path) -> None:
+def test_rederive_renders_by_the_newest_template(db: Path) -> None:
     types = [{"name": "charge", "params_schema": {}, "template": "old {{amount}}"}]
     with agentspan.open(db) as database:
         run = database.agent_instances.register("payer", agent_schema_version={"span_type_schemas": types})
         spans = [database.agent_spans.create(run.id, "charge", "complete", {"amount": n}, {}) for n in range(1200)]
         assert spans[5].summary == "old 5"
-    assert call(db, "resummarize").output == "0 of 1200 summaries changed\n"
+    assert call(db, "rederive", "--summaries").output == "summaries of 0 of 1,200 spans changed\n"
     with agentspan.open(db) as database:
         types[0]["template"] = "new {{amount}}"
         database.agent_schema_versions.create(run.agent_id, span_type_schemas=types)
-    assert json.loads(call(db, "resummarize", "--json").output) == {"spans": 1200, "changed": 1200}
+    assert json.loads(call(db, "rederive", "--json").output) == {
+        "spans": 1200,
+        "changed": {"summaries": 1200, "costs": 0},
+    }
     with agentspan.open(db) as database:
         after = database.agent_spans.get(spans[5].id)
     assert after == spans[5].model_copy(update={"summary": "new 5", "updated_at": after.updated_at})
@@ -284,12 +286,44 @@ def test_demo_works_in_an_empty_folder_and_answers_in_json(tmp_path: Path, monke
     assert (document["db"], document["run"]["status"]) == ("x.db", "complete")
 
 
-@pytest.mark.parametrize("command", [["runs"], ["show", "-"], ["span", "x"], ["schemas"], ["resummarize"]])
+@pytest.mark.parametrize("command", [["runs"], ["show", "-"], ["doctor", "--schemas"], ["copy", "x.db"], ["rederive"]])
 def test_a_file_that_is_not_there_is_not_made(db: Path, command: list[str]) -> None:
     result = call(db, *command)
     assert result.exit_code == 1
     assert "does not exist; nothing has been recorded there yet" in result.output
     assert not db.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("show - --around", "--around is about a span"),
+        ("show SPAN --failed", "about a whole run, not about a span"),
+        ("show SPAN --around --slow 2", "about a whole run, not about a span"),
+        ("diff -", "two runs are needed"),
+        ("diff - - --base all", "two runs are needed"),
+        ("diff --base all", "two runs are needed"),
+        ("diff - - --outcome reward>=1", "--outcome and --least are about groups"),
+        ("diff - - --least cost_usd=1", "--outcome and --least are about groups"),
+        ("copy a b c", "one SRC and one DST"),
+        ("copy x.db --header a=b", "--header and --state are for copies to http"),
+        ("copy x.db --state FILE", "--header and --state are for copies to http"),
+        ("copy http://127.0.0.1:9 --since 7d", "--since is for copies to a database"),
+        ("doctor --all", "each stands alone"),
+        ("doctor --schemas --tables", "each stands alone"),
+        ("doctor --tables --idle 2h", "each stands alone"),
+        ("record --json -- python x.py", "--json is for --list"),
+        ("record --list -- python x.py", "--list runs no program"),
+        ("record", "a program to run is missing"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(db: Path, arguments: str, said: str) -> None:
+    with agentspan.open(db) as opened:
+        run = opened.agent_instances.register("a")
+        opened.agent_instances.start(run.id)
+        span = opened.agent_spans.create(run.id, "tool", "complete", {"name": "x"})
+    result = call(db, *arguments.replace("SPAN", span.id).split(), columns=200)
+    assert (result.exit_code, said in result.output) == (2, True), result.output
 
 
 def test_an_empty_file_says_what_to_do(db: Path) -> None:

@@ -63,8 +63,9 @@ def test_a_damaged_file_is_answered_from_or_named(recorded: Path, tmp_path: Path
     data = damage(recorded.read_bytes(), random.Random(seed))
     commands = [
         *("runs", "runs --grep number", "runs --json", "show -", f"show {run} --payloads", "show - --json"),
-        *(f"span {span}", "stats", f"stats {run}", "search word", "schemas", f"tail {run} --one", "export all"),
-        *("export all --format markdown", "backup OUT", "doctor --dry-run", "doctor", "resummarize"),
+        *(f"show {span}", f"show {span} --around", "stats", f"stats {run}", "search word", "doctor --schemas"),
+        *(f"tail {run} --one", "export all", "doctor --tables"),
+        *("export all --format markdown", "backup OUT", "doctor --dry-run", "doctor", "rederive"),
         *("prune --older-than 1s --dry-run", "prune --older-than 1s"),
     ]
     for number, command in enumerate([*commands, ["sql", "select * from runs"], ["sql", "select * from spans"]]):
@@ -106,6 +107,6 @@ def test_a_mistake_of_ours_is_not_called_damage(recorded: Path, monkeypatch: pyt
     def fail(*args: object, **how: object) -> None:
         raise KeyError("ours")
 
-    monkeypatch.setattr("agentspan.cli.runs.command", fail)
+    monkeypatch.setattr("agentspan.cli.runs.find_runs", fail)
     with pytest.raises(KeyError, match="ours"):
         call(recorded, "runs")

@@ -22,7 +22,7 @@ COMMANDS = [
     ["search", "Zoë"],
     ["stats"],
     ["doctor"],
-    ["schemas"],
+    ["doctor", "--schemas"],
     ["export", "all"],
     ["export", "all", "--format", "markdown"],
 ]
@@ -77,7 +77,7 @@ WRONG = [
     ["runs", "--since", EVIL],
     ["show", EVIL],
     ["show", "-", f"--slow={EVIL}"],
-    ["span", EVIL],
+    ["show", EVIL, "--around"],
     ["sql", f"select {EVIL}"],
     ["search", "x", "--run", EVIL],
     ["export", "-", "--format", EVIL],

@@ -114,8 +114,8 @@ def test_search_finds_a_code(db: Path) -> None:
     assert "HSR2W" in shown[2]
     assert shown[3] == "1 of 1 span"
     span_id = shown[0].split()[1]
-    assert shown[4:] == ["show the top hit in its run:", f"  agentspan show {span_id} --db {db}"]
-    assert "HSR2W" in call(db, "span", span_id).output
+    assert shown[4:] == ["show the top hit in its run:", f"  agentspan show {span_id} --around --db {db}"]
+    assert "HSR2W" in call(db, "show", span_id).output
     document = json.loads(call(db, "search", "booked", "--limit", "2", "--json").output)
     assert (len(document["hits"]), document["total"]) == (2, 4)
     hit = document["hits"][0]
@@ -165,8 +165,8 @@ def test_runs_with_a_mark_are_listed_with_mark_note_and_scores(db: Path) -> None
     with tracer.run("judged") as run:
         run.score("reward", 0)
     tracer.shutdown()
-    call(db, "mark", run.id, "bad", "--note", "paid twice")
-    call(db, "mark", run.id, "--note", "ask Mia")
+    call(db, "score", run.id, "--mark", "bad", "--note", "paid twice")
+    call(db, "score", run.id, "--note", "ask Mia")
     judged = ["  reward 0 (by code)", "  mark bad: paid twice (by human)", "  note: ask Mia (by human)"]
     assert lines(db, "runs", "--mark", "bad")[2:5] == judged
     assert lines(db, "runs", "--score", "reward==0")[2:5] == judged
@@ -194,7 +194,7 @@ def test_all_lists_fit_the_terminal(db: Path, columns: int) -> None:
         ["stats", "-"],
         ["search", "booked"],
         ["sql", "select * from spans"],
-        ["schemas"],
+        ["doctor", "--schemas"],
     ):
         shown = [line for line in lines(db, *command, columns=columns) if not line.startswith("  agentspan ")]
         assert max(map(columns_of, shown)) <= columns, command

@@ -108,7 +108,7 @@ def test_only_what_failed_with_what_leads_to_it(db: Path, run: str) -> None:
     shown = lines(db, "show", "-", "--failed")
     assert len(shown) == 6
     assert "Tool fetch(n=3)" in shown[2]
-    assert "✗ Tool fetch(n=3)" in call(db, "span", shown[4].split()[-1]).output
+    assert "✗ Tool fetch(n=3)" in call(db, "show", shown[4].split()[-1]).output
     assert shown[-1] == "1 of 18 spans"
     document = json.loads(call(db, "show", "-", "--failed", "--json").output)
     assert ([span["status"] for span in document["spans"]], document["total"]) == (["failed"], 18)
@@ -164,24 +164,28 @@ def test_a_span_is_shown_in_its_run_with_the_steps_around_it(db: Path, run: str)
     with agentspan.open(db) as opened:
         span = next(span for span in opened.agent_spans.list(run) if span.status == "failed")
     shown = [
-        re.sub(r"  +.*", "", line[: line.index("▕")] if "▕" in line else line) for line in lines(db, "show", span.id)
+        re.sub(r"  +.*", "", line[: line.index("▕")] if "▕" in line else line)
+        for line in lines(db, "show", span.id, "--around")
     ]
     assert shown[0] == f"run {run}"
     assert [line[2:] for line in shown[2:] if line[2:3] in ("✓", "✗")] == [
         "✓ plan → x", *(f"✓ Tool fetch(n={n}) → x" for n in range(3)), "✗ Tool fetch(n=3)",
         *(f"✓ Tool fetch(n={n}) → x" for n in (4, 5)), "✓ answer → x",
     ]  # fmt: skip
-    whole = lines(db, "show", span.id)
+    whole = lines(db, "show", span.id, "--around")
     at = next(number for number, line in enumerate(whole) if span.id in line)
     assert "TimeoutError: read timed out" in whole[at - 1]
     assert whole[at + 1].split()[1:] == ["payload", "{"]
     assert whole[-2:] == ["step 5 of 18", f"the whole run: agentspan show {run} --db {db}"]
     assert sum("payload" in line for line in whole) == 1
-    assert len(lines(db, "show", span.id, "--full")) == len(whole) + 8
-    document = json.loads(call(db, "show", span.id, "--json").output)
+    assert len(lines(db, "show", span.id, "--around", "--full")) == len(whole) + 8
+    document = json.loads(call(db, "show", span.id, "--around", "--json").output)
     assert (document["step"], len(document["spans"]), document["total"]) == (5, 10, 18)
     assert json.loads(call(db, "show", "-", "--json").output)["step"] is None
-    assert call(db, "show", span.id, "--failed").exit_code == 2
+    assert lines(db, "show", span.id)[-2:] == [
+        "its run at this step:",
+        f"  agentspan show {span.id} --around --db {db}",
+    ]
 
 
 def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:
@@ -211,7 +215,7 @@ def test_payloads_are_shown_cut_with_where_the_whole_is(db: Path) -> None:
     shown = lines(db, "show", "-", "--payloads")
     assert any('"ticket": 7' in line for line in shown)
     assert any("result" in line and "{" in line for line in shown)
-    assert f"… 43 more lines; agentspan span {span.id}" in "\n".join(shown)
+    assert f"… 43 more lines; agentspan show {span.id}" in "\n".join(shown)
     assert len(shown) < 2 * PAYLOAD_LINES + 10
     assert max(map(columns_of, shown)) <= 80
 
@@ -225,7 +229,7 @@ def test_a_long_text_in_a_payload_goes_on_below_itself(db: Path) -> None:
     assert max(map(columns_of, shown)) <= 80
     text = "".join(line.lstrip(" │") for line in shown)
     assert text.replace(" ", "").count("word") >= 30
-    assert "more lines; agentspan span" in shown[-1]
+    assert "more lines; agentspan show" in shown[-1]
 
 
 @pytest.mark.parametrize("columns", [60, 70, 100, 160, 200])
@@ -268,8 +272,8 @@ def test_an_end_after_the_termination_is_shown_as_one(db: Path) -> None:
     (at,) = (number for number, line in enumerate(shown) if LATE in line)
     assert "pay" in shown[at - 1]
     assert "✓" in shown[at - 1]
-    assert f"complete (closed by being terminated; {LATE})" in call(db, "span", made[0]).output
-    assert "failed (closed by being terminated)" in call(db, "span", made[1]).output
+    assert f"complete (closed by being terminated; {LATE})" in call(db, "show", made[0]).output
+    assert "failed (closed by being terminated)" in call(db, "show", made[1]).output
     assert call(db, "export", run, "--format", "markdown").output.count(LATE) == 1
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from agentspan.cli import main
+from tests.cli.calling import NAMES
 from tests.frozen import frozen
 
 MODULES = ("agentspan", "agentspan.analysis", "agentspan.otel", "agentspan.serve", "agentspan.storage.authoring")
@@ -23,7 +23,7 @@ def test_help_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if re.match("AGENTSPAN_(?!TEST)", name)]:
         monkeypatch.delenv(name)
     runner = CliRunner(env={"COLUMNS": "80"})
-    asked = [[*path, "--help"] for path in _paths(main, ())]
+    asked = [["--help"], *([name, "--help"] for name in sorted(NAMES))]
     answers = [runner.invoke(main, each, prog_name="agentspan").output for each in asked]
     shown = [f"$ agentspan {' '.join(each)}\n{answer}" for each, answer in zip(asked, answers, strict=True)]
     frozen.check("help.txt", "\n".join(shown))
@@ -70,10 +70,3 @@ def _parameters(value: Any) -> str:
         stars = "*" * (each.kind is each.VAR_POSITIONAL) + "**" * (each.kind is each.VAR_KEYWORD)
         shown.append(f"{stars}{each.name}{'=' if each.default is not each.empty else ''}")
     return f"({', '.join(shown)})"
-
-
-def _paths(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    yield path
-    if isinstance(command, click.Group):
-        for name in sorted(command.commands):
-            yield from _paths(command.commands[name], (*path, name))

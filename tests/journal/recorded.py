@@ -91,7 +91,7 @@ def perform(tracer: agentspan.Tracer, program: Program, flush: Callable[[], obje
         elif op == "end":
             runs[args[0] % len(runs)].finish()
         elif op == "rename":
-            runs[args[0] % len(runs)].rename(args[1], "2")
+            state_of(runs[args[0] % len(runs)]).rename(args[1], "2")
         elif op == "flush":
             flush()
         elif spans:

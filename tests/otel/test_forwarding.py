@@ -41,8 +41,8 @@ def counts(path: Path) -> tuple[int, int]:
 
 
 def said(path: Path, url: str) -> tuple[int, ...]:
-    """The counts of `forward`: runs, spans, late scores, and those that were left out."""
-    document = json.loads(call(path, "forward", "--to", url, "--json").output)
+    """The counts of `copy`: runs, spans, late scores, and those that were left out."""
+    document = json.loads(call(path, "copy", url, "--json").output)
     assert [*document] == ["runs", "spans", "late_scores", "left_scores"]
     return tuple(document.values())
 
@@ -51,7 +51,7 @@ def test_a_copy_is_shown_as_the_original_and_nothing_is_sent_twice(tmp_path: Pat
     path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
     record(path)
     with serving(copy) as server:
-        first = call(path, "forward", "--to", server.url)
+        first = call(path, "copy", server.url)
         assert first.output == f"48 spans and 3 runs forwarded to {server.url}\n"
         assert said(path, server.url) == (0, 0, 0, 0)
         record(path, 1)
@@ -65,10 +65,10 @@ def test_the_token_goes_in_a_header(tmp_path: Path) -> None:
     path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
     record(path, 1)
     with serving(copy, AGENTSPAN_TOKEN="s3cret-token-of-mia") as server:
-        refused = call(path, "forward", "--to", server.url)
+        refused = call(path, "copy", server.url)
         assert (refused.exit_code, "refused it with 401" in refused.output) == (1, True)
         said = "Authorization=Bearer s3cret-token-of-mia"
-        assert call(path, "forward", "--to", server.url, "--header", said).exit_code == 0
+        assert call(path, "copy", server.url, "--header", said).exit_code == 0
     assert counts(copy) == counts(path)
 
 
@@ -104,7 +104,7 @@ def test_scores_that_are_given_after_their_span_was_sent_follow_it_once(tmp_path
         db.scores.record(run.id, "of the run", 0.5)
         assert said(path, server.url) == (0, 1, 0, 0)  # `early` goes with its span; the run has no span yet
         db.scores.record(step.id, "late", label="yes", explanation="says who", by="human", identifier="mia")
-        assert call(path, "forward", "--to", server.url).output == (
+        assert call(path, "copy", server.url).output == (
             f"0 spans and 0 runs, and 1 late score, forwarded to {server.url}\n"
         )
         db.agent_instances.finish(run.id, "complete")
@@ -128,7 +128,7 @@ def test_late_scores_wait_for_a_target_that_takes_log_records(tmp_path: Path) ->
         assert forward(target.url, path).spans == 1
         db.scores.record(step.id, "late", 1)
         target.answers = [404]
-        done = call(path, "forward", "--to", target.url)
+        done = call(path, "copy", target.url)
         assert done.output.splitlines()[1] == "1 late score left out: the target has no /v1/logs"
         assert forward(target.url, path)[2:] == (1, 0)
         sent = [(path, headers, body) for path, headers, body in target.bodies if path == "/v1/logs"]
@@ -265,7 +265,7 @@ def test_either_side_may_be_killed(tmp_path: Path) -> None:
     server = Server(copy)
     port = server.port
     for _ in range(rounds):
-        sender = process(path, "forward", "--to", f"http://127.0.0.1:{port}", "--follow")
+        sender = process(path, "copy", f"http://127.0.0.1:{port}", "--follow")
         for side in ("server", "sender"):
             wait_for_more(copy, runs * 40)
             time.sleep(chance.uniform(0.0, 0.02))
@@ -274,7 +274,7 @@ def test_either_side_may_be_killed(tmp_path: Path) -> None:
                 server = Server(copy, "--port", str(port))
         sender.send_signal(signal.SIGKILL)
         sender.communicate()
-    said = json.loads(call(path, "forward", "--to", server.url, "--json").output)
+    said = json.loads(call(path, "copy", server.url, "--json").output)
     assert server.end() == 0
     assert said["spans"] > 0 or rounds == 1, "the last kill came before all was sent"
     assert counts(copy) == counts(path) == (runs, runs * 40)

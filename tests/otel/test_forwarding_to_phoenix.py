@@ -67,11 +67,11 @@ def test_phoenix_has_each_span_once(tmp_path: Path, phoenix: tuple[str, Path]) -
     record(path, RUNS, STEPS)
     chance = random.Random(7)
     for _ in range(5):
-        sender = process(path, "forward", "--to", url, "--follow")
+        sender = process(path, "copy", url, "--follow")
         time.sleep(chance.uniform(0.6, 1.2))
         sender.kill()
         sender.communicate()
-    assert call(path, "forward", "--to", url).exit_code == 0
+    assert call(path, "copy", url).exit_code == 0
     expected: dict[str, str | None] = {}
     with agentspan.open(path, read_only=True) as db:
         for run in db.storage.ask(Query("agent_instance")).rows:

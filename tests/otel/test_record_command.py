@@ -1,4 +1,4 @@
-"""`agentspan record` and `agentspan instrument --list`: programs that know nothing of agentspan, as real processes."""
+"""`agentspan record`: programs that know nothing of agentspan, as real processes."""
 
 import fcntl
 import json
@@ -362,11 +362,11 @@ def test_python_is_the_one_beside_agentspan(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.full
 def test_the_list_names_what_is_recorded_and_what_is_missing(folder: Path) -> None:
-    with start(folder, "instrument", "--list") as process:
+    with start(folder, "record", "--list") as process:
         lines = process.communicate(timeout=60)[0].splitlines()
     by_name = {line.split()[0]: line for line in lines}
     assert "openinference-instrumentation-openai 9.9" in by_name["openai"]
     assert "pip install openinference-instrumentation-dspy" in by_name["dspy"]
-    with start(folder, "instrument", "--list", "--json") as process:
+    with start(folder, "record", "--list", "--json") as process:
         found = {each["name"]: each for each in json.loads(process.communicate(timeout=60)[0])["frameworks"]}
     assert (found["openai"]["records"], found["dspy"]["records"], found["dspy"]["installed"]) == (True, False, True)

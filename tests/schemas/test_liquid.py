@@ -259,11 +259,11 @@ def test_without_the_extra_nothing_takes_a_summary_away_that_a_server_rendered(t
         span = db.agent_spans.create(run.id, "x", status="active", payload={"a": "b"})
         assert span.summary == "say B"
     with without_liquid(), agentspan.open(path) as db:
-        output = call(path, "schemas", columns=120).output
+        output = call(path, "doctor", "--schemas", columns=120).output
         assert (
             "no summary: the template is Liquid: pip install 'agentspan-sqlite[liquid]' to have it rendered" in output
         )
-        call(path, "resummarize")
+        call(path, "rederive")
         assert db.agent_spans.get(span.id).summary == "say B"
         db.agent_instances.terminate(run.id, "enough")
         assert (db.agent_spans.get(span.id).status, db.agent_spans.get(span.id).summary) == ("failed", "say B")

@@ -82,7 +82,7 @@ def test_a_file_of_prices_that_is_none(text: str, own: Path, caplog: pytest.LogC
     assert "prices of your own are not used: AGENTSPAN_PRICES" in caplog.text
 
 
-def test_reprice_sets_costs_that_nobody_gave(tmp_path: Path, own: Path) -> None:
+def test_rederive_sets_costs_that_nobody_gave(tmp_path: Path, own: Path) -> None:
     path = tmp_path / "runs.db"
     own.write_text("{}")
     prices.forget()
@@ -99,9 +99,9 @@ def test_reprice_sets_costs_that_nobody_gave(tmp_path: Path, own: Path) -> None:
         ]
     own.write_text(json.dumps(OWN))
     prices.forget()
-    assert call(path, "reprice").output == "costs of 1 of 3 spans changed\n"
-    assert call(path, "reprice").output == "costs of 0 of 3 spans changed\n"
-    assert call(path, "resummarize").output == "0 of 3 summaries changed\n"
+    assert call(path, "rederive", "--prices").output == "costs of 1 of 3 spans changed\n"
+    assert call(path, "rederive", "--prices").output == "costs of 0 of 3 spans changed\n"
+    assert call(path, "rederive", "--summaries").output == "summaries of 0 of 3 spans changed\n"
     with agentspan.open(path) as db:
         assert [db.agent_spans.get(id).cost_usd for id in ids] == [0.003, 0.5, None]
 

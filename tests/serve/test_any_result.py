@@ -118,7 +118,7 @@ def test_a_payload_or_result_that_is_sensitive_as_a_whole_is_stored(tmp_path: Pa
         assert (done["payload"], done["result_payload"]) == (kept, kept)
         listed = {"agent_instance_id": run, "schema_name": "llm", "status": "failed", "result_payload": [whole, 1]}
         assert details(client.post(f"{API}/agent_spans", json={"details": listed}))["result_payload"] == [kept, 1]
-    assert call(tmp_path / "runs.db", "resummarize").exit_code == 0
+    assert call(tmp_path / "runs.db", "rederive").exit_code == 0
 
 
 def test_a_text_as_result_is_redacted_over_http(tmp_path: Path) -> None:
@@ -157,15 +157,15 @@ def test_every_command_shows_a_result_of_any_json(tmp_path: Path, status: Any) -
         last = row.id
     commands = [
         ["runs"], ["show", run], ["show", run, "--payloads", "--full"], ["show", run, "--json"], ["tail", run, "--one"],
-        ["span", last], ["span", last, "--json"], ["stats"], ["search", "findme"], ["sql", "select * from spans"],
-        ["resummarize"], ["doctor"], ["export", run, "--format", "jsonl", "--output", str(tmp_path / "run.jsonl")],
+        ["show", last], ["show", last, "--json"], ["stats"], ["search", "findme"], ["sql", "select * from spans"],
+        ["rederive"], ["doctor"], ["export", run, "--format", "jsonl", "--output", str(tmp_path / "run.jsonl")],
         ["export", run, "--format", "markdown", "--output", str(tmp_path / "run.md")],
         ["export", run, "--format", "html", "--output", str(tmp_path / "run.html")],
     ]  # fmt: skip
     for command in commands:
         result = call(path, *command)
         assert result.exit_code == 0, (command, result.output)
-    assert '"deep"' in call(path, "span", last).output
+    assert '"deep"' in call(path, "show", last).output
     with load(path) as runs:
         assert [span.result for span in runs.one().spans][::4] == RESULTS
         assert all(span.error is None for span in runs.one().spans)

@@ -10,13 +10,15 @@ from agentspan.analysis.following import Follower
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
-from agentspan.cli import export, resummarize
+from agentspan.cli.export import export_command
+from agentspan.cli.keep import rederive_command
 from agentspan.database import Database
 from agentspan.storage import scanning
 from agentspan.storage.answers import Rows
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.tuning import STANDARD
+from tests.cli.calling import work_of
 
 RUNS = 7
 PAGES = 4
@@ -71,10 +73,10 @@ def searched(db: Database) -> None:
         (searched, 2 * PAGES),
         (lambda db: stats(db.storage), PAGES),
         (lambda db: db.doctor(), 4),  # pending and active runs, pending and active spans
-        (lambda db: resummarize.command(db, None, as_json=True), PAGES),
-        (lambda db: export.command(db, ["all"], form="jsonl", output=None, as_json=True), PAGES),
+        (lambda db: work_of(rederive_command)(db, run=None, summaries=True, prices=False, as_json=True), PAGES),
+        (lambda db: work_of(export_command)(db, runs=["all"], form="jsonl", output=None, as_json=True), PAGES),
     ],
-    ids=["follow", "prune", "find_runs", "search", "stats", "doctor", "resummarize", "export"],
+    ids=["follow", "prune", "find_runs", "search", "stats", "doctor", "rederive", "export"],
 )
 def test_all_runs_are_read_in_pages(work: Callable[[Database], object], pages: int) -> None:
     storage = Paged()

@@ -36,7 +36,7 @@ def cluster() -> Iterator[Emptied]:
     connection = psycopg.connect(URL, autocommit=True)
     connection.execute(f"drop schema if exists {SCHEMA} cascade")
     url = f"{URL}?schema={SCHEMA}"
-    done = call(Path("nowhere.db"), "storage", "init", url, "--citus", "--shards", "4", "--ahead", "1")
+    done = call(Path("nowhere.db"), "init", url, "--citus", "--shards", "4", "--ahead", "1")
     assert (done.exit_code, "distributed in 4 shards" in done.stderr) == (0, True), done.output
     yield schemas
     connection.execute(f"drop schema {SCHEMA} cascade")
@@ -76,7 +76,7 @@ def test_partitions_are_distributed_like_the_others(storage: Storage) -> None:
 
 
 def test_init_distributes_once(cluster: Emptied) -> None:
-    again = call(Path("nowhere.db"), "storage", "init", f"{URL}?schema={SCHEMA}", "--citus", "--ahead", "1")
+    again = call(Path("nowhere.db"), "init", f"{URL}?schema={SCHEMA}", "--citus", "--ahead", "1")
     assert (again.exit_code, again.stderr) == (0, "")
 
 
@@ -88,7 +88,7 @@ def test_spans_that_are_there_are_distributed_with_their_runs(cluster: Emptied) 
     spans: list[Row] = [rows.span(run, status="complete") for _ in range(20)]
     assert before.apply([Unit((Put(row),)) for row in begin + spans]) == [Applied()] * 24
     before.close()
-    assert call(Path("nowhere.db"), "storage", "init", url, "--citus", "--shards", "2").exit_code == 0
+    assert call(Path("nowhere.db"), "init", url, "--citus", "--shards", "2").exit_code == 0
     with agentspan.open(url) as db:
         assert list(db.storage.ask(SpansOf(run.id))) == spans
         assert agentspan.read(db.storage).stats()[0].count == 20

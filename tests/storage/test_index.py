@@ -20,8 +20,8 @@ from agentspan.analysis.stats import stats
 from agentspan.api.context import Context
 from agentspan.errors import StorageError
 from agentspan.jsontext import encode
+from agentspan.maintenance import rederive
 from agentspan.maintenance.prune import prune
-from agentspan.maintenance.resummarize import resummarize
 from agentspan.model.changes import Put, PutSpans, Unit
 from agentspan.storage.answers import RunList, Stat
 from agentspan.storage.memory import MemoryStorage
@@ -195,7 +195,7 @@ class Life:
             for agent in self.db.agents.list():
                 self.db.agent_schema_versions.create(agent.id, span_type_schemas=schemas)
             runs: Any = storage.ask(Query("agent_instance")).rows
-            list(resummarize(Context(storage), iter(runs)))
+            list(rederive.summaries(Context(storage), iter(runs)))
         elif what == 2:
             prune(Context(storage), older_than="9999-01-01T00:00:00.000000Z", keep_failed=self.random.random() < 0.5)
             self.runs = [row.id for row in storage.ask(Query("agent_instance")).rows]
@@ -597,7 +597,7 @@ def test_recording_never_writes_to_the_notes_of_rewrites(path: Path) -> None:
     with agentspan.open(path) as db:
         db.doctor()
         runs: Any = db.storage.ask(Query("agent_instance")).rows
-        assert sum(progress.changed for progress in resummarize(Context(db.storage), iter(runs))) == 0
+        assert sum(progress.changed for progress in rederive.summaries(Context(db.storage), iter(runs))) == 0
     with sqlite3.connect(path) as connection:
         assert connection.execute("select name from sqlite_master where name = 'rewritten_runs'").fetchall() == []
     connection.close()

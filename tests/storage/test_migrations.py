@@ -15,7 +15,7 @@ from agentspan.analysis.runs import find_runs
 from agentspan.api.context import Context
 from agentspan.errors import DatabaseUnusable
 from agentspan.journal.journal_folder import is_possible
-from agentspan.maintenance.resummarize import resummarize
+from agentspan.maintenance import rederive
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.before_release import COMMITS
 from agentspan.storage.questions import Query, SpansOf
@@ -120,7 +120,7 @@ def test_a_file_of_before_the_first_release_is_refused_unchanged(tmp_path: Path,
     assert path.read_bytes() == before
 
 
-def test_an_older_program_goes_on_inserting_and_resummarize_marks_what_it_wrote(tmp_path: Path) -> None:
+def test_an_older_program_goes_on_inserting_and_rederive_marks_what_it_wrote(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db:
         run = db.agent_instances.register("a")
@@ -135,7 +135,7 @@ def test_an_older_program_goes_on_inserting_and_resummarize_marks_what_it_wrote(
         (older,) = [row for row in db.storage.ask(SpansOf(run.id)) if row.id != span.id]
         assert (older.is_aggregate, find_runs(db.storage).totals.input_tokens) == (0, 3)
         rows: Any = db.storage.ask(Query("agent_instance")).rows
-        assert sum(progress.changed for progress in resummarize(Context(db.storage), iter(rows))) == 1
+        assert sum(progress.changed for progress in rederive.summaries(Context(db.storage), iter(rows))) == 1
         assert [row.is_aggregate for row in db.storage.ask(SpansOf(run.id))] == [1, 1]
         assert find_runs(db.storage).totals.input_tokens is None
 

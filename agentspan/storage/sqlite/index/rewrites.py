@@ -1,7 +1,7 @@
 """Notes of changes and removals of finished spans, so that copies of them (see index_file) can follow.
 
 The table is created in the recorded file when it is first needed, so that a note is committed with its change.
-Recording writes to it only if a span's own end replaces a close. Else `resummarize` changes finished spans, and
+Recording writes to it only if a span's own end replaces a close. Else `rederive` changes finished spans, and
 `prune` removes them.
 """
 

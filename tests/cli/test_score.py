@@ -1,4 +1,4 @@
-"""`agentspan mark` and `score`: scores of runs and spans, which show in `show`, `span` and `runs --json`."""
+"""`agentspan score`: scores, marks and notes of runs and spans, which show in `show` and `runs --json`."""
 
 import json
 from pathlib import Path
@@ -31,42 +31,42 @@ def scores(db: Path) -> list[tuple[Any, ...]]:
 
 
 def test_a_run_is_marked_and_the_newest_mark_counts(db: Path, span: str) -> None:
-    assert call(db, "mark", "-", "good").output.startswith("marked as good: run ")
-    call(db, "mark", "-", "bad", "--note", "it paid twice")
+    assert call(db, "score", "-", "--mark", "good").output.startswith("marked as good: run ")
+    call(db, "score", "-", "--mark", "bad", "--note", "it paid twice")
     assert scores(db) == [("reward", "half", None, "judge-2"), ("mark", "bad", "it paid twice", None)]
     shown = call(db, "show", "-").output.splitlines()
     assert shown[2:4] == ["    reward 0.5 half (by model judge-2)", "    mark bad: it paid twice (by human)"]
-    document = json.loads(call(db, "mark", "-", "--note", "ask Mia", "--json").output)
+    document = json.loads(call(db, "score", "-", "--note", "ask Mia", "--json").output)
     assert [(score["name"], score["source"]) for score in document["scores"]] == [
         ("reward", "model"),
         ("mark", "human"),
         ("note", "human"),
     ]
     assert document["total"] == 3
-    assert call(db, "mark", "-", "--remove").output.startswith("mark and note removed from run ")
+    assert call(db, "score", "-", "--remove").output.startswith("mark and note removed from run ")
     assert scores(db) == [("reward", "half", None, "judge-2")]
-    assert call(db, "mark", "-", "--remove").output.startswith("there was no mark on run ")
+    assert call(db, "score", "-", "--remove").output.startswith("there was no mark on run ")
 
 
 def test_a_span_is_marked_by_its_id(db: Path, span: str) -> None:
-    assert call(db, "mark", span, "wrong", "--as", "mia").output == f"marked as wrong: span {span}\n"
-    assert "score    mark wrong (by human mia)" in call(db, "span", span).output
-    assert [each["label"] for each in json.loads(call(db, "span", span, "--json").output)["scores"]] == ["wrong"]
+    assert call(db, "score", span, "--mark", "wrong", "--as", "mia").output == f"marked as wrong: span {span}\n"
+    assert "score    mark wrong (by human mia)" in call(db, "show", span).output
+    assert [each["label"] for each in json.loads(call(db, "show", span, "--json").output)["scores"]] == ["wrong"]
     document = json.loads(call(db, "show", "-", "--json").output)
     assert [(each["target_id"], each["label"]) for each in document["span_scores"]] == [(span, "wrong")]
     assert scores(db) == [("reward", "half", None, "judge-2")]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--remove", "--note", "x"], ["bad", "--remove"]])
+@pytest.mark.parametrize("arguments", [[], ["--remove", "--note", "x"], ["--mark", "bad", "--remove"]])
 def test_a_mark_needs_a_word_or_a_note(db: Path, span: str, arguments: list[str]) -> None:
-    done = call(db, "mark", "-", *arguments)
+    done = call(db, "score", "-", *arguments)
     assert done.exit_code == 1
     assert "mark" in done.output
     assert len(scores(db)) == 1
 
 
 def test_what_is_not_there_is_not_marked(db: Path, span: str) -> None:
-    done = call(db, "mark", "nothing", "bad")
+    done = call(db, "score", "nothing", "--mark", "bad")
     assert done.exit_code == 1
     assert "no run or span has an id like 'nothing'" in done.output
 
@@ -107,6 +107,7 @@ def test_a_score_is_given_to_a_span_selects_its_run_and_is_taken_back(db: Path, 
     [
         (["reward"], 1, "a score has a VALUE"),
         (["reward", "1", "--remove"], 1, "--remove stands alone"),
+        (["reward", "--mark", "bad"], 1, "--mark has no NAME"),
         (["reward", "nan"], 1, "value: must be a finite number"),
         (["reward", "--remvoe"], 2, "No such option"),
         (["--nme", "1"], 2, "No such option"),

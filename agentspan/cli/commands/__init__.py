@@ -1,1 +1,0 @@
-"""The commands and their options: one function for each, which imports the module that does the work."""

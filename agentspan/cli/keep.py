@@ -1,0 +1,462 @@
+"""The commands that keep a storage in order: `agentspan init`, `doctor`, `prune` and `rederive`."""
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from agentspan import jsontext
+from agentspan.analysis import filter_words, id_prefixes
+from agentspan.analysis.runs import ids_that_match
+from agentspan.api.context import Context
+from agentspan.cli.app import changes, command, location_in, opened, opened_existing, options
+from agentspan.cli.filter_options import filter_in, filter_options
+from agentspan.cli.output import (
+    Failed,
+    argument,
+    document,
+    fit,
+    noun,
+    pad,
+    safe,
+    status_style,
+    style,
+    table,
+    to_copy,
+    width,
+    zone,
+)
+from agentspan.database import Database
+from agentspan.errors import InvalidValue
+from agentspan.figures import size_text
+from agentspan.maintenance import rederive
+from agentspan.maintenance.doctor import Report, RunReport
+from agentspan.maintenance.prune import Upkeep
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, WriterRow
+from agentspan.schemas.span_types import BUILT_IN_TYPES
+from agentspan.schemas.unusable import SIDES, TEMPLATES, Unusable, unusable_parts
+from agentspan.storage.answers import MOST_LATE, WIDTHS, Partition, Width
+from agentspan.storage.location import Location
+from agentspan.storage.questions import (
+    AHEAD,
+    Account,
+    Counts,
+    Find,
+    MakePartitions,
+    MissingPartitions,
+    Partitions,
+    RunFilter,
+    TablesState,
+)
+from agentspan.storage.registry import open_direct
+from agentspan.storage.scanning import count, scan
+
+WAIT_S = 60.0
+"""Seconds to wait, for each partition, for those who use the default one."""
+
+
+@command("init")
+@click.argument("url", required=False)
+@click.option("--ahead", metavar="N", type=click.IntRange(0, 1000), default=AHEAD, show_default=True,
+              help="Make N partitions for times to come.")  # fmt: skip
+@click.option("--since", metavar="TIME", help="Make those of all times since then, too: 90d, or 2026-01-01.")
+@click.option("--width", type=click.Choice(WIDTHS), help="Make partitions so wide; as the latest one when left out.")
+@click.option("--citus", is_flag=True, help="Distribute the finished spans over the workers of a Citus cluster.")
+@click.option("--shards", metavar="N", type=click.IntRange(1, 1024), default=32, show_default=True,
+              help="With --citus: distribute each partition in N parts.")  # fmt: skip
+@options
+@click.pass_context
+def init_command(
+    ctx: click.Context,
+    /,
+    url: str | None,
+    *,
+    ahead: int,
+    since: str | None,
+    width: Width | None,
+    citus: bool,
+    shards: int,
+    db: str | None,
+    as_json: bool,
+) -> None:
+    """Open a database by a program that may write, which makes its tables; and make the partitions that are missing."""
+    location = location_in(ctx, url or db)
+    begin = None if since is None else filter_words.parse_time(since, "since", zone=zone())
+    storage = open_direct(location, wait_s=WAIT_S)
+    try:
+        made = None
+        if MakePartitions in storage.capabilities().answers:
+            made = storage.ask(MakePartitions(ahead, begin, width, WAIT_S))
+    finally:
+        storage.close()
+    if citus:
+        _distribute(location, shards)
+    if as_json:
+        document({"made": [] if made is None else [*made.names], "moved": 0 if made is None else made.moved})
+        return
+    click.echo(f"{safe(str(location))} is ready")
+    if made is None:
+        click.echo("it has no partitions")
+    elif made.names:
+        click.echo(f"made {noun(len(made.names), 'partition')}: {', '.join(made.names)}")
+        click.echo(f"moved {noun(made.moved, 'span')} out of the default partition")
+
+
+def _distribute(location: Location, shards: int) -> None:
+    if location.scheme != "postgresql":
+        raise InvalidValue("citus", "needs the URL of a database of PostgreSQL")
+    from agentspan.storage.postgres.citus import distribute
+
+    if distribute(location, shards):
+        click.echo(f"the finished spans are distributed in {noun(shards, 'shard')}", err=True)
+
+
+@command("doctor")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dead-host", "dead_hosts", metavar="NAME", multiple=True, help="All programs of this host are dead.")
+@click.option("--idle", metavar="TIME", help="Close runs made by id that have not changed for so long: 2h, 7d …")
+@click.option("--schemas", is_flag=True, help="Only list the span types of agents, and what in them is unusable.")
+@click.option("--all", "all_types", is_flag=True, help="With --schemas: list the built-in span types, too.")
+@click.option("--tables", is_flag=True, help="Only show the version of the tables, and their partitions.")
+@options
+@click.pass_context
+def doctor_command(
+    ctx: click.Context,
+    /,
+    db: str | None,
+    as_json: bool,
+    dry_run: bool,
+    schemas: bool,
+    all_types: bool,
+    tables: bool,
+    **how: Any,
+) -> None:
+    """Examine the file, or only list its span types or tables."""
+    if ((schemas or tables) and ((schemas and tables) or any(how.values()))) or (all_types and not schemas):
+        raise click.UsageError("--schemas (with --all) and --tables only list; each stands alone")
+    if tables:
+        _tables(location_in(ctx, db), as_json=as_json)
+    elif schemas:
+        with opened(ctx, db) as database:
+            _schemas(database, as_json=as_json, all_types=all_types)
+    else:
+        with opened_existing(ctx, db, read_only=dry_run) as database:
+            _examine(database, dry_run=dry_run, as_json=as_json, **how)
+
+
+def _examine(
+    database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool, idle: str | None = None
+) -> None:
+    """Examine a file and print the report; exit code 1 if the file is damaged."""
+    since = None if idle is None else filter_words.parse_time(idle, "idle")
+    report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts, idle_since=since)
+    if as_json:
+        document(_plain(report))
+    else:
+        for line in _lines(report, dry_run=dry_run):
+            click.echo(line)
+        location = database.storage.capabilities().location
+        if report.problems and location is not None and location.path is not None:
+            click.echo(f"the file is damaged; `sqlite3 {argument(location.path)} .recover` can save its rows")
+    if report.problems:
+        raise SystemExit(1)
+
+
+def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
+    columns = width()
+    yield from (status_style(safe(f"✗ {problem}"), "failed") for problem in report.problems)
+    if not report.problems:
+        yield status_style("✓", "complete") + " the file is sound"
+    for run in report.runs:
+        closed = run.closed_run or run.closed_spans > 0
+        if closed:
+            yield fit(f"{'would close' if dry_run else 'closed'} {_closed(run)}", columns)
+            yield "    " + fit(f"left open by {_who(run)}", columns - 4)
+        if run.left_open or not closed:
+            yield fit(f"left alone {_left(run)}", columns)
+            yield from ("    " + safe(line) for line in _why(run))  # not cut: there is a name in it to be used
+    if not report.runs:
+        yield status_style("✓", "complete") + " nothing is open"
+    yield from _partitions(report.partitions)
+    yield from _damage(report, columns)
+    if report.refused_total:
+        yield f"{report.refused_total} {'change' if report.refused_total == 1 else 'changes'} came too late"
+    for row in report.refused:
+        wanted = jsontext.decode(row.wanted)
+        stored = f"is {row.stored_status}" if row.stored_status else "is not in the file"
+        what = f"{stored}, was to be {wanted.get('status', 'changed')}: {wanted.get('summary') or ''}"
+        yield "    " + fit(f"{row.subject} {what}", columns - 4)
+    if report.refused_total:
+        yield "    all of each is in the table refused_changes"
+
+
+def _partitions(kept: Upkeep) -> Iterator[str]:
+    if kept.made.names:
+        moved = f", and moved {noun(kept.made.moved, 'span')} there" if kept.made.moved else ""
+        yield f"made {noun(len(kept.made.names), 'partition')}{moved}"
+    if kept.missing:
+        yield status_style("!", "failed") + f" {noun(kept.missing, 'partition')} for times to come are missing"
+    if kept.problem is not None:
+        yield "    " + safe(str(kept.problem))
+
+
+def _damage(report: Report, columns: int) -> Iterator[str]:
+    if report.damage_total:
+        places = "1 place" if report.damage_total == 1 else f"{report.damage_total} places"
+        yield status_style("!", "failed") + f" {places} in the journals of killed programs could not be read"
+    for row in report.damage:
+        yield "    " + fit(safe(jsontext.decode(row.wanted)["said"]), columns - 4)
+
+
+def _closed(run: RunReport) -> str:
+    spans = f"{run.closed_spans} {'span' if run.closed_spans == 1 else 'spans'}"
+    if not run.closed_run:
+        return f"{spans} of run {run.run.id}"
+    return f"run {run.run.id}" + (f" and {spans}" if run.closed_spans else "")
+
+
+def _left(run: RunReport) -> str:
+    return (
+        f"{run.left_open} open {'span' if run.left_open == 1 else 'spans'} of run {run.run.id}"
+        if (run.left_open)
+        else f"run {run.run.id}"
+    )
+
+
+def _who(run: RunReport) -> str:
+    return "a program that is not known" if run.writer is None else _name(run.writer)
+
+
+def _name(writer: WriterRow) -> str:
+    return f"{writer.program} (pid {writer.pid} on {writer.host})"
+
+
+def _why(run: RunReport) -> Iterator[str]:
+    if run.writer is None:
+        yield "it was made by id; its program is not known; to close it if it does not change: --idle 2h"
+    elif run.life == "alive":
+        yield f"{_name(run.writer)} is alive"
+    elif run.life == "dead" and not run.not_judged:
+        yield "they are of other programs, which may be alive, or were made by id"
+    for writer, why in run.not_judged:
+        cannot = f"{_name(writer)} {why}, and cannot be judged from here; to"
+        if why == "is in another time namespace":  # of this host, which is not dead
+            yield from (f"{cannot} judge it:", f"nsenter --time --target {writer.pid} {to_copy('doctor')}")
+        else:
+            yield from (f"{cannot} say that it is dead:", f"--dead-host {writer.host}")
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "problems": report.problems,
+        "runs": [
+            {
+                "run": run.run.id,
+                "writer": None if run.writer is None else run.writer._asdict(),
+                "life": run.life,
+                "closed_run": run.closed_run,
+                "closed_spans": run.closed_spans,
+                "left_open": run.left_open,
+                "not_judged": [{"writer": writer._asdict(), "why": why} for writer, why in run.not_judged],
+            }
+            for run in report.runs
+        ],
+        "refused_changes": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.refused],
+        "total": report.refused_total,
+        "partitions": {"made": [*report.partitions.made.names], "missing": report.partitions.missing},
+        "damage": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.damage],
+    }
+
+
+def _tables(location: Location, *, as_json: bool) -> None:
+    """Print the version, the partitions, and how far the index is. Exit code 1 if partitions are missing."""
+    storage = open_direct(location, read_only=True)
+    try:
+        if Partitions not in storage.capabilities().answers:
+            if as_json:
+                document({"backend": storage.capabilities().backend, "partitions": []})
+            else:
+                click.echo(f"{safe(str(location))} has no partitions")
+            return
+        found, missing = storage.ask(Partitions()), storage.ask(MissingPartitions())
+        state = storage.ask(TablesState())
+    finally:
+        storage.close()
+    if as_json:
+        document(
+            {
+                "backend": storage.capabilities().backend,
+                "version": state.version,
+                "partitions": [each._asdict() for each in found],
+                "missing": missing,
+                "index": {part: {"late_spans": late} for part, late in state.late.items()},
+            }
+        )
+    else:
+        click.echo(f"{safe(str(location))} has tables of version {state.version}")
+        table(_PARTITIONS, [*map(_partition_line, found)], right=(3, 4))
+        for part, late in state.late.items():
+            click.echo(f"the index of {part} lacks {'more than ' if late >= MOST_LATE else ''}{noun(late, 'span')}")
+        if missing:
+            lead = f"{noun(missing, 'partition')} for now and times to come are missing"
+            click.echo(f"{lead}: {to_copy('init')}")
+    if missing:
+        raise SystemExit(1)
+
+
+_PARTITIONS = ["partition", "from", "before", "spans", "size"]
+
+
+def _partition_line(part: Partition) -> list[str]:
+    bounds = [(bound or "").partition("T")[0] for bound in (part.start, part.end)]
+    rows = "" if part.rows is None else f"{'' if part.is_default else '~'}{part.rows:,}"
+    return [part.name, *bounds, rows, size_text(part.bytes)]
+
+
+def _schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
+    """List the span types that agents were registered with, and the parts of them that cannot be used."""
+    storage = database.storage
+    versions = list(scan(storage, AgentSchemaVersionRow))
+    if as_json:
+        from agentspan.api import from_rows  # it imports Pydantic: 80 ms
+
+        account = storage.ask(Account())
+        document(
+            {
+                "schemas": [
+                    from_rows.plain(from_rows.schema_version(row, account)) | {"unusable": _unusable(row)}
+                    for row in versions
+                ],
+                "total": len(versions),
+            }
+        )
+        return
+    for row in versions:
+        agent = storage.ask(Find(row.agent_id)).rows[row.agent_id][1]
+        name = agent.name if isinstance(agent, AgentRow) else row.agent_id
+        click.echo(style(f"{fit(name, width() - 26)}  {row.inserted_at[:10]}  {row.content_hash[:12]}", bold=True))
+        items = jsontext.decode(row.span_type_schemas)
+        own = [item for item in items if all_types or not _is_built_in(item)]
+        for item in own:
+            template = item.get("template") or "(no template)"
+            click.echo(f"  {pad(fit(item['name'], 20), 20)}  {fit(template, width() - 24)}")
+            for part in unusable_parts(item):
+                click.echo(f"    {fit(_note(part), width() - 4)}")
+        for part in _unusable_quality(row):
+            named = fit(f"quality {part.name}".rstrip(), 40)  # the one without a name has none
+            click.echo(f"  {named}: {fit(_note(part), max(20, width() - len(named) - 4))}")
+        if len(own) < len(items):
+            click.echo(f"  and {len(items) - len(own)} built-in span types (--all shows them)")
+    click.echo(f"{len(versions)} of {noun(len(versions), 'schema version')}")
+
+
+def _unusable(row: AgentSchemaVersionRow) -> list[dict[str, str]]:
+    parts = [part for item in jsontext.decode(row.span_type_schemas) for part in unusable_parts(item)]
+    return [part._asdict() for part in parts + _unusable_quality(row)]
+
+
+def _unusable_quality(row: AgentSchemaVersionRow) -> list[Unusable]:
+    return [part for item in jsontext.decode(row.quality_schemas or "[]") for part in unusable_parts(item)]
+
+
+def _note(part: Unusable) -> str:
+    if part.field in TEMPLATES:
+        missing = "summary" if part.field == "template" else "outcome in the summary"
+        return f"no {missing}: the {part.field} {part.reason}"
+    return f"unchecked {SIDES[part.field]}: the schema {part.reason}"
+
+
+def _is_built_in(item: dict[str, Any]) -> bool:
+    return item.get("name") in BUILT_IN_TYPES
+
+
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
+
+
+@command("prune")
+@click.option("--older-than", metavar="TIME", help="Remove runs that finished before: 30d or 12h ago, 2026-11-24 …")
+@click.option("--max-size", metavar="SIZE", help="Remove the oldest runs until no more is in use: 500MB, 2GB …")
+@click.option("--keep-failed", is_flag=True, help="Keep runs that failed, or in which a span did.")
+@click.option("--whole-partitions", is_flag=True, help="On PostgreSQL, only drop partitions that are old as a whole.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@filter_options
+@changes
+def prune_command(
+    database: Database,
+    *,
+    older_than: str | None,
+    max_size: str | None,
+    keep_failed: bool,
+    whole_partitions: bool,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Remove old runs and keys, and print how many."""
+    storage = database.storage
+    filter = filter_in(storage, given)
+    done = database.prune(
+        older_than=None if older_than is None else filter_words.parse_time(older_than, "older_than", zone=zone()),
+        max_bytes=None if max_size is None else _size(max_size),
+        keep_failed=keep_failed,
+        dry_run=dry_run,
+        whole_partitions=whole_partitions,
+        only=None if filter == RunFilter() else lambda rows: ids_that_match(storage, rows, filter),
+    )
+    if as_json:
+        document({**done._asdict(), "dry_run": dry_run})
+        return
+    about = "about " if dry_run and max_size is not None else ""
+    what = f"{about}{noun(done.runs, 'run')} with {noun(done.spans, 'span')}, and {noun(done.keys, 'idempotency key')}"
+    click.echo(f"{'would remove' if dry_run else 'removed'} {what}")
+    if done.partitions:
+        click.echo(f"{noun(done.partitions, 'partition')} dropped")
+    if done.freed_bytes is not None:
+        click.echo(f"{noun(done.freed_bytes, 'byte')} freed")
+
+
+def _size(text: str) -> int:
+    """Return the bytes of `500MB`, `2 GiB`, `1048576`; k, M, G, T are powers of 1024.
+
+    Raises:
+        InvalidValue: it is no size.
+    """
+    match = _SIZE.match(text.strip())
+    if match is None:
+        raise InvalidValue("max_size", "must be such as 500MB, 2GB or 1048576")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+@command("rederive")
+@click.argument("run", required=False)
+@click.option("--summaries", is_flag=True, help="Compute only summaries, by the newest templates of each agent.")
+@click.option("--prices", is_flag=True, help="Compute only costs, by today's prices. Costs that clients gave stay.")
+@changes
+def rederive_command(database: Database, *, run: str | None, summaries: bool, prices: bool, as_json: bool) -> None:
+    """Set summaries by the newest templates, then costs by today's prices, with a progress bar on a terminal."""
+    storage = database.storage
+    only = None if run is None else id_prefixes.find_run(storage, run)
+    total = count(storage, "agent_span") if only is None else storage.ask(Counts([only.id]))[only.id].total
+    works = [
+        *([("summaries", rederive.summaries)] if summaries or not prices else []),
+        *([("costs", rederive.costs)] if prices or not summaries else []),
+    ]
+    seen, changed = 0, {}
+    for name, work in works:
+        instances = scan(storage, AgentInstanceRow) if only is None else iter((only,))
+        seen = changed[name] = 0
+        try:
+            with click.progressbar(length=total, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+                for progress in work(Context(storage), instances):
+                    seen += progress.seen
+                    changed[name] += progress.changed
+                    bar.update(progress.seen)
+        except InvalidValue as error:  # the file of one's own prices
+            raise Failed(str(error)) from None
+    if as_json:
+        document({"spans": seen, "changed": changed})
+    else:
+        for name, number in changed.items():
+            click.echo(f"{name} of {number:,} of {noun(seen, 'span')} changed")

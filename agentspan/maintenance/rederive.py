@@ -1,0 +1,109 @@
+"""Derives summaries and costs of stored spans again: after a template or prices have changed."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+from agentspan import clock
+from agentspan.api.context import Context
+from agentspan.model import sensitive
+from agentspan.model.changes import Applied, Move, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
+from agentspan.model.spans import DERIVED
+from agentspan.schemas.meaning import describe, label_of
+from agentspan.schemas.prices import own_prices
+from agentspan.schemas.span_types import Registry, from_schemas
+from agentspan.storage.questions import Query, SpansOf
+
+BATCH = 500
+
+
+class Progress(NamedTuple):
+    """Counts since the previous Progress: spans that were derived, and those of them that changed."""
+
+    seen: int
+    changed: int
+
+
+def summaries(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator[Progress]:
+    """Render the spans of these instances by the newest span types of each one's agent; yield after each batch.
+
+    Summary, label, tokens, cost and `is_aggregate` are set; nothing else of a span is touched, and one that is the same
+    is not written.
+    """
+    newest = cache(lambda agent_id: _newest(ctx, agent_id))
+    return _moved(ctx, instances, lambda instance, span: _summary(newest(instance.agent_id), span))
+
+
+def costs(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator[Progress]:
+    """Set the costs of the finished spans of these instances by today's prices; yield after each batch.
+
+    A cost that a payload has stays; a model without known prices has none, never zero.
+
+    Raises:
+        InvalidValue: the file of prices of one's own cannot be read.
+    """
+    own_prices()
+    return _moved(ctx, instances, lambda _, span: _cost(ctx, span))
+
+
+def _moved(
+    ctx: Context,
+    instances: Iterator[AgentInstanceRow],
+    derived: Callable[[AgentInstanceRow, AgentSpanRow], dict[str, Any]],
+) -> Iterator[Progress]:
+    """Write the derived columns of each span that differ from the stored ones, in batches."""
+    for instance in instances:
+        batch: list[AgentSpanRow] = []
+        for span in ctx.storage.ask(SpansOf(instance.id)):
+            batch.append(span)
+            if len(batch) == BATCH:
+                yield _write(ctx, [(each, derived(instance, each)) for each in batch])
+                batch = []
+        if batch:
+            yield _write(ctx, [(each, derived(instance, each)) for each in batch])
+
+
+def _write(ctx: Context, derived: list[tuple[AgentSpanRow, dict[str, Any]]]) -> Progress:
+    units = []
+    for span, fresh in derived:
+        if any(getattr(span, name) != value for name, value in fresh.items()):
+            # Guarded by the status it was derived for: a span that finishes meanwhile has newer columns than these.
+            values, run_id = {**fresh, "updated_at": clock.now()}, span.agent_instance_id
+            units.append(Unit((Move("agent_span", span.id, frozenset({span.status}), values, instance_id=run_id),)))
+    outcomes = ctx.storage.apply(units, wait_s=ctx.wait_s) if units else []
+    return Progress(len(derived), sum(isinstance(outcome, Applied) for outcome in outcomes))
+
+
+def _newest(ctx: Context, agent_id: str) -> Registry:
+    query = Query("agent_schema_version", {"agent_id": agent_id}, descending=True, limit=1)
+    rows = ctx.storage.ask(query).rows
+    row = rows[0] if rows else None
+    return from_schemas(row.span_type_schemas) if isinstance(row, AgentSchemaVersionRow) else Registry()
+
+
+def _summary(registry: Registry, span: AgentSpanRow) -> dict[str, Any]:
+    span_type, (payload, result) = registry.resolve(span.schema_name), _payloads(span)
+    check = (False, False)
+    meaning = describe(span_type, span.schema_name, span.status, payload, result, span.duration_ms, check)
+    meaning = meaning._replace(label=label_of(span_type, payload) if isinstance(payload, dict) else None)
+    fresh = {name: getattr(meaning, name) for name in DERIVED}
+    if meaning.cost_usd is None:  # else a cost that follows from prices would be lost
+        fresh["cost_usd"] = span.cost_usd
+    if span_type.lacks_liquid:  # another program rendered it, with python-liquid
+        fresh["summary"] = span.summary
+    return fresh
+
+
+def _cost(ctx: Context, span: AgentSpanRow) -> dict[str, Any]:
+    span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
+    if span.finished_at is None or (span_type.label_field != "model" and span.is_aggregate == span_type.is_aggregate):
+        return {}
+    payload, result = _payloads(span)
+    meaning = describe(span_type, span.schema_name, span.status, payload, result, span.duration_ms, (False, True))
+    return {"cost_usd": meaning.cost_usd}
+
+
+def _payloads(span: AgentSpanRow) -> tuple[Any, Any]:
+    result = span.result_payload
+    return sensitive.read(span.payload)[0], None if result is None else sensitive.read(result)[0]
