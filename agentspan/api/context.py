@@ -13,7 +13,7 @@ from agentspan.errors import (
     NotPermitted,
 )
 from agentspan.model import schema_versions, sensitive
-from agentspan.model.changes import Applied, Key, KeyTaken, Outcome, Refused, Replayed, Unit, Violation
+from agentspan.model.changes import Applied, Key, KeyTaken, Outcome, Refused, Replayed, Unit
 from agentspan.model.refusals import refuse_violations
 from agentspan.model.rows import (
     AccountRow,
@@ -22,6 +22,7 @@ from agentspan.model.rows import (
     AgentSpanRow,
     Row,
     Value,
+    Violation,
     instance_of,
 )
 from agentspan.model.schema_versions import SpanTypeSchema

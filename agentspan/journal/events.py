@@ -7,8 +7,8 @@ is derived: summaries, labels and violations are worked out when it is drained.
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.model.changes import Change, Move, Over, Put, Unit, Violation, overs
-from agentspan.model.rows import ROWS, TYPE_OF, AgentSchemaVersionRow, AgentSpanRow
+from agentspan.model.changes import Change, Move, Over, Put, Unit, overs
+from agentspan.model.rows import ROWS, TYPE_OF, AgentSchemaVersionRow, AgentSpanRow, Violation
 from agentspan.schemas.aggregates import stored_aggregate
 
 SEPARATOR = "\x1f"

@@ -4,9 +4,7 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.figures import duration_text
-from agentspan.model.changes import Violation
-from agentspan.model.rows import AgentSpanRow
-from agentspan.model.spans import Meaning
+from agentspan.model.rows import AT_END, AgentSpanRow, Meaning, Violation
 from agentspan.schemas import aliases, prices
 from agentspan.schemas.aggregates import has_own_tokens
 from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
@@ -19,6 +17,7 @@ _no_other_name = NAME_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
 _INT64 = 2**63
 MAX_LABEL = 200
+_NO_USAGE = (None,) * (len(AT_END) - 1)
 _WITH_OUTPUT = frozenset({BUILT_IN_TYPES["tool"], BUILT_IN_TYPES["chain"]})
 """The built-in types whose summaries end with the result's `output`."""
 
@@ -75,7 +74,7 @@ def describe(
     if aggregate and has_own_tokens(payload):
         aggregate = 0
     if _no_usage(context):  # the common case
-        return _new(Meaning, (summary, label, None, None, None, violations, aggregate, None, None))
+        return _new(Meaning, (label, aggregate, summary, *_NO_USAGE, violations))
     get = context.get
     input_tokens, output_tokens, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
     if input_tokens is None or output_tokens is None:
@@ -83,7 +82,7 @@ def describe(
         output_tokens = aliases.tokens_of(context, "output_tokens") if output_tokens is None else output_tokens
         cost = aliases.cost_of(context) if cost is None else cost
     if input_tokens is None and output_tokens is None and cost is None and "response_id" not in context:
-        return _new(Meaning, (summary, label, None, None, None, violations, aggregate, None, None))
+        return _new(Meaning, (label, aggregate, summary, *_NO_USAGE, violations))
     tokens_in, tokens_out, dollars = count(input_tokens), count(output_tokens), _cost(cost)
     if (
         dollars is None
@@ -93,8 +92,7 @@ def describe(
     ):
         dollars = prices.cost_of(context, tokens_in, tokens_out)
     answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
-    used = tokens_in, tokens_out, dollars
-    return _new(Meaning, (summary, label, *used, violations, aggregate, *answer))
+    return _new(Meaning, (label, aggregate, summary, tokens_in, tokens_out, dollars, *answer, violations))
 
 
 def _with_outcome(

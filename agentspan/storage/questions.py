@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from agentspan.model.changes import Key, Violation
-from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, ScoreRow, Value
+from agentspan.model.changes import Key
+from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, ScoreRow, Value, Violation
 from agentspan.storage.answers import (
     Answer,
     Changed,

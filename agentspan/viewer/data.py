@@ -15,8 +15,7 @@ from agentspan.analysis.score_text import score_text
 from agentspan.analysis.stats import stats
 from agentspan.analysis.tree import title_of
 from agentspan.blobs import described
-from agentspan.model.changes import Violation
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, Violation
 from agentspan.model.status import OPEN, SPAN_STATUSES
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentspan.model.spans import Meaning
+from agentspan.model.rows import Meaning
 from agentspan.schemas.meaning import describe, error_text, label_of
 from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType, fallback, make
 from tests.strategies import any_text, json_objects, json_values
