@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, PrivateAttr
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr
 
 from agentspan.model.scores import Source
 from agentspan.model.status import AgentStatus, InstanceStatus, Purpose, SpanStatus
@@ -109,10 +109,10 @@ class AgentSpan(Answered):
     closed_by: str | None
     closed_at: AwareDatetime | None
     ended_late: bool
-    is_aggregate: bool
+    is_aggregate: bool = Field(examples=[False])
     sensitive_encoding: bool
-    response_id: str | None
-    cache_write_tokens: int | None
+    response_id: str | None = Field(examples=["chatcmpl-7x2mT9qLwZ"])
+    cache_write_tokens: int | None = Field(examples=[0])
 
     purpose: Purpose
     payload_byte_size_estimate: int

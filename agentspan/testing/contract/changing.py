@@ -2,12 +2,16 @@
 
 from typing import Any, cast
 
-from agentspan.model.changes import Applied, Move, Over, Put, Ref, Refused, Remove, Unit
+from agentspan.model.changes import Applied, Move, Over, Put, PutSpans, Ref, Refused, Remove, Unit
 from agentspan.model.rows import AgentRow, AgentSpanRow, Row, WriterRow
+from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, Violations
+from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish, violation, why_refused
+
+FIXED = ("id", "agent_id", "agent_instance_id", "parent_span_id", "inserted_at", "writer_id")
+"""The columns of a span that no change sets."""
 
 
 class Changing(Base):
@@ -18,7 +22,7 @@ class Changing(Base):
         agent = self.rows.agent("a")
         version, schema, instance = self.rows.family(agent)
         writer = WriterRow(self.rows.ids.new(), "host", "boot", 1, "2", "program", T0)
-        span = self.rows.span(instance, label="x", input_tokens=3, cost_usd=0.5, duration_ms=1.5, is_aggregate=1)
+        span = self.rows.full_span(instance)
         rows: tuple[Row, ...] = (agent, version, schema, instance, writer, span)
         self.put(storage, *rows)
         found = storage.ask(Find(*(row.id for row in rows), self.rows.ids.new()))
@@ -30,6 +34,16 @@ class Changing(Base):
             "writer": writer,
             "agent_span": span,
         }
+
+    def test_each_column_of_a_span_is_set_by_a_move_and_by_many_puts_at_once(self, storage: Storage) -> None:
+        """Also those that most spans leave empty."""
+        instance = self.instance(storage)
+        span, others = self.rows.span(instance), [self.rows.full_span(instance) for _ in range(7)]
+        assert storage.apply([Unit((Put(span),)), Unit((PutSpans(others),))]) == [Applied(), Applied()]
+        full = self.rows.full_span(instance)._asdict()
+        values = {name: full[name] for name in full if name not in FIXED}
+        assert storage.apply([Unit((Move("agent_span", span.id, LEAVES["complete"], values),))]) == [Applied()]
+        assert list(storage.ask(SpansOf(instance.id))) == [span._replace(**values), *others]
 
     def test_an_id_that_any_type_uses_is_refused(self, storage: Storage) -> None:
         """The row in the way comes back."""
