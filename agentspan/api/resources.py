@@ -82,6 +82,7 @@ class AgentSpan(Answered):
         sensitive_encoding: whether values in it are marked as sensitive, or its client said so.
         response_id: the provider's id of a model's answer, or None.
         cache_write_tokens: how many input tokens were written to the provider's cache, or None.
+        finish_reason: why the model stopped, in its provider's word, or None.
     """
 
     type: Literal["agent_span"] = "agent_span"
@@ -113,6 +114,7 @@ class AgentSpan(Answered):
     sensitive_encoding: bool
     response_id: str | None = Field(examples=["chatcmpl-7x2mT9qLwZ"])
     cache_write_tokens: int | None = Field(examples=[0])
+    finish_reason: str | None = Field(examples=["stop"])
 
     purpose: Purpose
     payload_byte_size_estimate: int

@@ -148,7 +148,8 @@ class Meaning(NamedTuple):
 
     `is_aggregate` is 1 where the span sums up others: it repeats their tokens and cost, which sums leave out (see
     schemas.aggregates). `response_id` is the provider's id of a model's answer; `cache_write_tokens` is how many of
-    the input tokens were written to the provider's cache.
+    the input tokens were written to the provider's cache; `finish_reason` is why the model stopped, in its provider's
+    word.
     """
 
     label: str | None = None
@@ -159,6 +160,7 @@ class Meaning(NamedTuple):
     cost_usd: float | None = None
     response_id: str | None = None
     cache_write_tokens: int | None = None
+    finish_reason: str | None = None
     violations: tuple[Violation, ...] = ()
 
     def by_column(self) -> dict[str, Any]:
@@ -206,6 +208,7 @@ class AgentSpanRow(NamedTuple):
     cost_usd: float | None = None
     response_id: str | None = None
     cache_write_tokens: int | None = None
+    finish_reason: str | None = None
 
 
 class WriterRow(NamedTuple):
