@@ -32,6 +32,7 @@ from agentspan.storage.sqlite.index.rewrites import removed, rewritten
 from agentspan.storage.sqlite.reads import locate, terminated_in
 
 APPLIED = Applied()
+_UNUSED = (None,) * len(AgentSpanRow._fields[statements.UNUSED :])
 
 
 def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
@@ -53,8 +54,11 @@ def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
 
 def _insert(row: Row) -> tuple[str, Sequence[Any]]:
     # sqlite3 binds a plain tuple faster
-    sql = statements.INSERT_UNLESS_TERMINATED if type(row) is AgentSpanRow else statements.INSERT[type(row)]
-    return sql, tuple(row)
+    if type(row) is not AgentSpanRow:
+        return statements.INSERT[type(row)], tuple(row)
+    if row[statements.UNUSED :] == _UNUSED:
+        return statements.INSERT_UNUSED_UNLESS_TERMINATED, row[: statements.UNUSED]
+    return statements.INSERT_UNLESS_TERMINATED, tuple(row)
 
 
 def insert_late(cursor: sqlite3.Cursor | sqlite3.Connection, row: Row) -> None:
