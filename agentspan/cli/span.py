@@ -16,7 +16,7 @@ from agentspan.cli.output import MARKS, document, fit, local, safe, status_style
 from agentspan.cli.tree import title
 from agentspan.database import Database
 from agentspan.figures import cost_text, duration_text
-from agentspan.model.columns import SHOWN_OF_SPANS
+from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.meaning import error_of
 from agentspan.storage.lookup import expect
@@ -24,10 +24,6 @@ from agentspan.storage.questions import Account, Find, NewestScores, Violations
 from agentspan.text import one_line
 
 SCORE_CHARACTERS = 500
-_NAMED = {"agent_instance_id", "id", "parent_span_id", "schema_name", "status", "summary", "closed_by"}
-_NAMED |= {"started_at", "finished_at", "duration_ms", "input_tokens", "output_tokens", "cost_usd"}
-_OTHERS = tuple(name for name in SHOWN_OF_SPANS if name not in _NAMED)
-"""The columns that have no words of their own here: a line each, with the column's name."""
 
 
 def command(database: Database, what: str, *, as_json: bool) -> None:
@@ -57,7 +53,7 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
         "tokens": _tokens(row.input_tokens, row.output_tokens),
         "cost": None if row.cost_usd is None else cost_text(row.cost_usd),
     }
-    facts |= {name: getattr(row, name) for name in _OTHERS if getattr(row, name) not in (None, 0)}
+    facts |= other_facts(row)
     for name, value in facts.items():
         if value is not None:
             click.echo(f"  {name:<8} {safe(str(value))}")

@@ -72,6 +72,16 @@ SHOWN_OF_SPANS: Mapping[str, str] = {
 and in data frames."""
 
 
+_NAMED = (*_RENAMED, "status", "summary", "started_at", "finished_at", "duration_ms", "closed_by")
+_NAMED += ("input_tokens", "output_tokens", "cost_usd")
+
+
+def other_facts(span: AgentSpanRow) -> dict[str, Value]:
+    """Return what is set of the columns for which the pages of one span have no words of their own."""
+    values = ((name, getattr(span, name)) for name in SHOWN_OF_SPANS if name not in _NAMED)
+    return {name: value for name, value in values if value not in (None, 0)}
+
+
 def values_of(row: Row) -> dict[str, Any]:
     """Return the values of a row as the API has them, by column: JSON decoded, flags as booleans."""
     values: dict[str, Any] = {}

@@ -15,6 +15,7 @@ from agentspan.analysis.score_text import score_text
 from agentspan.analysis.stats import stats
 from agentspan.analysis.tree import title_of
 from agentspan.blobs import described
+from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, Violation
 from agentspan.model.status import OPEN, SPAN_STATUSES
 from agentspan.recovery.writers import Lives
@@ -195,6 +196,7 @@ def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation], s
         "payload": span.payload,
         "result_payload": span.result_payload,
         "messages": conversation.of_span(span),
+        "facts": {name: str(value) for name, value in other_facts(span).items() if name != "label"},
         "scores": [*scores],
         "violations": [violation._asdict() for violation in violations],
     }

@@ -13,6 +13,7 @@ from agentspan.model.rows import DERIVED, AgentSpanRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Select
 from agentspan.testing.contract.rows import Rows
+from agentspan.viewer.data import detail
 
 
 @pytest.fixture
@@ -77,3 +78,12 @@ def test_one_span_is_printed_with_every_column(
     assert None not in [found[name] for name in times]
     for name in SHOWN_OF_SPANS.keys() - times:
         assert str(getattr(span, name)) in text, name
+
+
+def test_the_page_of_a_span_has_every_column(storage: Storage, span: AgentSpanRow) -> None:
+    found = detail(storage, span)
+    of_tree = {"label", "status", "duration_ms", "input_tokens", "output_tokens", "cost_usd"}
+    own = {"id", "summary", "started_at", "finished_at", "schema_name"} | {"agent_instance_id", "parent_span_id"}
+    assert found["closed"]
+    assert {*found["facts"]} == {*SHOWN_OF_SPANS} - of_tree - own - {"closed_by"}
+    assert found["facts"]["response_id"] == span.response_id
