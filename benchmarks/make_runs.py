@@ -147,8 +147,7 @@ class Maker:
         started, finished = clock.to_text(began), clock.to_text(self.now_ns)
         return AgentSpanRow(
             self.ids.new(), "", "", parent, kind, fallback(kind).title, status, json.dumps(payload), json.dumps(result),
-            meaning.summary, meaning.label, started, finished, took / 1e6, meaning.input_tokens, meaning.output_tokens,
-            meaning.cost_usd, started, finished, None, None, is_aggregate=meaning.is_aggregate,
+            started, finished, took / 1e6, started, finished, None, None, **meaning.by_column(),
         )  # fmt: skip
 
 

@@ -171,8 +171,7 @@ class _Maker:
         finished = clock.to_text(self.now_ns)
         return AgentSpanRow(
             self.ids.new(), "", "", None, kind, fallback(kind).title, status, json.dumps(payload), json.dumps(result),
-            meaning.summary, meaning.label, began, finished, took / 1e6, None, None, None, began, finished, None, None,
-            is_aggregate=meaning.is_aggregate,
+            began, finished, took / 1e6, began, finished, None, None, **meaning.by_column(),
         )  # fmt: skip
 
 

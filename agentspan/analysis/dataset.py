@@ -30,7 +30,6 @@ from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.model.schema_versions import fields_of
 from agentspan.model.scores import NOTE
-from agentspan.model.spans import DERIVED
 from agentspan.model.status import FINISH_STATUSES, INSTANCE_STATUSES
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.meaning import describe, error_text
@@ -589,12 +588,12 @@ def _spans(row: Row, agent: str, began: str, id_of: Callable[..., str]) -> Itera
         else:
             kind, payload = "message", {"role": role, "content": text}
         at = _after(began, number)
-        meaning = describe(fallback(kind), kind, status, payload, result, 0.0)._asdict()
+        meaning = describe(fallback(kind), kind, status, payload, result, 0.0)
         yield {"type": "agent_span", "id": id_of("span", str(number)), "agent_id": agent,
                "agent_instance_id": row["id"], "schema_name": kind, "schema_title": title_of(fallback(kind), kind),
                "status": status, "payload": payload, "result_payload": result, "started_at": at, "finished_at": at,
                "duration_ms": 0.0, "inserted_at": at, "updated_at": at, "sensitive_encoding": 0,
-               **{name: meaning[name] for name in DERIVED}}  # fmt: skip
+               **meaning.by_column()}  # fmt: skip
 
 
 def _after(began: str, micros: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Literal, Self, Unpack, overload
 
 from agentspan import clock
@@ -26,7 +27,7 @@ from agentspan.analysis.stats import StatsByVersion, stats, stats_by_version
 from agentspan.analysis.why import RunWhy, Why, why, why_run
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.journal.opening import open_storage
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.columns import SHOWN_OF_SPANS, columns_of
 from agentspan.model.scores import MARK, NOTE
 from agentspan.storage.answers import Progress, RunList, RunSummary, Stat
 from agentspan.storage.location import Location
@@ -39,27 +40,15 @@ Engine = Literal["pandas", "polars"]
 ENGINES: tuple[Engine, ...] = ("pandas", "polars")
 BATCH = 1000
 """Runs whose scores and tags are read together."""
-TIMES = ("started_at", "finished_at")
-SPANS = (
-    "run",
-    "agent",
-    "version",
-    "span",
-    "parent",
-    "type",
-    "label",
-    "status",
-    "summary",
-    "started_at",
-    "finished_at",
-    "duration_ms",
-    "input_tokens",
-    "output_tokens",
-    "cost_usd",
-    "is_aggregate",
-    "payload",
-    "result_payload",
-)
+_COLUMNS = (*SHOWN_OF_SPANS, "payload", "result_payload")
+SPANS = ("agent", "version", *(SHOWN_OF_SPANS.get(name, name) for name in _COLUMNS))
+_KINDS = {column.name: column.holds or column.type for column in columns_of("agent_span")}
+"""What the columns of spans hold; those of runs that have the same name hold the same."""
+TIMES = tuple(name for name, kind in _KINDS.items() if kind == "time")
+FLAGS = tuple(name for name, kind in _KINDS.items() if kind == "flag")
+WHOLE = tuple(name for name, kind in _KINDS.items() if kind is int)
+FRACTIONS = tuple(name for name, kind in _KINDS.items() if kind is float)
+_of_span = attrgetter(*_COLUMNS)
 RUNS = (
     "run",
     "agent",
@@ -297,14 +286,15 @@ class Reading:
                     values.append(value)
         else:
             self._fill_runs(run, columns)
-        for column in TIMES:
-            columns[column] = [None if text is None else clock.to_datetime(text) for text in columns[column]]
+        for column in columns.keys() & {*TIMES, *FLAGS}:
+            read = bool if column in FLAGS else _time
+            columns[column] = [read(value) for value in columns[column]]
         return _polars(module, columns) if name == "polars" else _pandas(module, columns)
 
     def _spans(self, run: str | None) -> Iterator[tuple[Any, ...]]:
         for summary in self._summaries(run).runs:
             for span in self.storage.ask(SpansOf(summary.run.id)):
-                yield (summary.run.id, summary.agent, summary.version, *_of_span(span))
+                yield (summary.agent, summary.version, *_of_span(span))
 
     def _fill_runs(self, run: str | None, columns: dict[str, list[Any]]) -> None:
         """Append the values of each run to the columns of RUNS, and add those of scores after them."""
@@ -370,10 +360,8 @@ def _of_run(summary: RunSummary) -> tuple[Any, ...]:
             row.metadata, row.result, row.error, row.session, row.user, row.task)  # fmt: skip
 
 
-def _of_span(span: AgentSpanRow) -> tuple[Any, ...]:
-    return (span.id, span.parent_span_id, span.schema_name, span.label, span.status, span.summary, span.started_at,
-            span.finished_at, span.duration_ms, span.input_tokens, span.output_tokens, span.cost_usd,
-            bool(span.is_aggregate), span.payload, span.result_payload)  # fmt: skip
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else clock.to_datetime(text)
 
 
 def _engine(engine: Engine | None) -> tuple[Any, str]:
@@ -391,29 +379,29 @@ def _engine(engine: Engine | None) -> tuple[Any, str]:
 
 def _pandas(pandas: Any, columns: dict[str, list[Any]]) -> Any:
     frame = pandas.DataFrame(columns)
-    for name in TIMES:
-        frame[name] = pandas.to_datetime(frame[name], utc=True)
-    for name in ("input_tokens", "output_tokens"):
-        frame[name] = frame[name].astype("Int64")  # whole numbers, some of which are missing
     for name in columns:
-        if name in ("duration_ms", "cost_usd") or name.startswith("score_"):
+        if name in TIMES:
+            frame[name] = pandas.to_datetime(frame[name], utc=True)
+        elif name in WHOLE:
+            frame[name] = frame[name].astype("Int64")  # whole numbers, some of which are missing
+        elif name in FRACTIONS or name.startswith("score_"):
             frame[name] = frame[name].astype("float64")
     return frame
 
 
 def _polars(polars: Any, columns: dict[str, list[Any]]) -> Any:
-    whole = {"input_tokens", "output_tokens", "spans", "failed_spans", "open_spans"}
+    whole = {*WHOLE, "spans", "failed_spans", "open_spans"}
     kinds = {
         name: polars.Datetime("us", "UTC")
         if name in TIMES
         else polars.Int64
         if name in whole
         else polars.Float64
-        if name in ("duration_ms", "cost_usd") or name.startswith("score_")
+        if name in FRACTIONS or name.startswith("score_")
         else polars.List(polars.String)
         if name == "tags"
         else polars.Boolean
-        if name == "is_aggregate"
+        if name in FLAGS
         else polars.String
         for name in columns
     }

@@ -14,7 +14,7 @@ from agentspan.errors import (
 )
 from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model import schema_versions, sensitive
-from agentspan.model.changes import Applied, Key, KeyTaken, Outcome, Refused, Replayed, Unit, Violation
+from agentspan.model.changes import Applied, Key, KeyTaken, Outcome, Refused, Replayed, Unit
 from agentspan.model.refusals import refuse_violations
 from agentspan.model.rows import (
     AccountRow,
@@ -23,6 +23,7 @@ from agentspan.model.rows import (
     AgentSpanRow,
     Row,
     Value,
+    Violation,
     instance_of,
 )
 from agentspan.model.schema_versions import SpanTypeSchema

@@ -25,8 +25,7 @@ from agentspan.api.resources import (
     registered,
 )
 from agentspan.journal import spool
-from agentspan.model.changes import Violation
-from agentspan.model.rows import AgentSchemaVersionRow, Row
+from agentspan.model.rows import AgentSchemaVersionRow, Row, Violation
 from agentspan.model.scores import Source
 from agentspan.model.status import AgentStatus, FinishStatus, InstanceStatus, Purpose, SpanStatus
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, PrivateAttr
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr
 
 from agentspan.model.scores import Source
 from agentspan.model.status import AgentStatus, InstanceStatus, Purpose, SpanStatus
@@ -82,6 +82,7 @@ class AgentSpan(Answered):
         sensitive_encoding: whether values in it are marked as sensitive, or its client said so.
         response_id: the provider's id of a model's answer, or None.
         cache_write_tokens: how many input tokens were written to the provider's cache, or None.
+        finish_reason: why the model stopped, in its provider's word, or None.
     """
 
     type: Literal["agent_span"] = "agent_span"
@@ -109,10 +110,11 @@ class AgentSpan(Answered):
     closed_by: str | None
     closed_at: AwareDatetime | None
     ended_late: bool
-    is_aggregate: bool
+    is_aggregate: bool = Field(examples=[False])
     sensitive_encoding: bool
-    response_id: str | None
-    cache_write_tokens: int | None
+    response_id: str | None = Field(examples=["chatcmpl-7x2mT9qLwZ"])
+    cache_write_tokens: int | None = Field(examples=[0])
+    finish_reason: str | None = Field(examples=["stop"])
 
     purpose: Purpose
     payload_byte_size_estimate: int

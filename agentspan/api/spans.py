@@ -24,8 +24,8 @@ from agentspan.api.operation import (
 from agentspan.api.resources import AgentSpan
 from agentspan.errors import RequiredValue
 from agentspan.model import sensitive, spans
-from agentspan.model.changes import Change, Ref, Unit, Violation
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
+from agentspan.model.changes import Change, Ref, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value, Violation
 from agentspan.model.status import SPAN_STATUSES, FinishStatus, SpanStatus
 from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import check_name, title_of

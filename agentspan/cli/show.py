@@ -34,6 +34,7 @@ from agentspan.cli.tree import Picture, Timeline, title
 from agentspan.database import Database
 from agentspan.figures import cost_text, duration_text
 from agentspan.journal.writers import Lives
+from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import error_of, returned_error
@@ -76,7 +77,7 @@ def show_command(
     if around and at is None:
         raise click.UsageError("--around is about a span: it shows the steps of its run around it")
     if at is not None and not around:
-        _span(storage, at, as_json=as_json)
+        show_span(storage, at, as_json=as_json)
         return
     run = found if isinstance(found, AgentInstanceRow) else _run_of(storage, found)
     spans = [*storage.ask(SpansOf(run.id))] if as_json or payloads else storage.ask(Outlines(run.id))
@@ -184,7 +185,7 @@ def _document(
     )
 
 
-def _span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
+def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     """Print one span in full; of images and other bytes only type and size."""
     scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
     violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
@@ -197,7 +198,7 @@ def _span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
     closed = closed_text(row)
-    facts = {
+    facts: dict[str, Any] = {
         "id": row.id,
         "run": row.agent_instance_id,
         "parent": row.parent_span_id,
@@ -209,9 +210,10 @@ def _span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
         "tokens": _tokens(row.input_tokens, row.output_tokens),
         "cost": None if row.cost_usd is None else cost_text(row.cost_usd),
     }
+    facts |= other_facts(row)
     for name, value in facts.items():
         if value is not None:
-            click.echo(f"  {name:<9}{safe(value)}")
+            click.echo(f"  {name:<8} {safe(str(value))}")
     for each in scores:
         click.echo(f"  {'score':<9}{safe(one_line(score_text(each), SCORE_CHARACTERS))}")
     _show_json("payload", jsontext.decode(described(row.payload)))

@@ -32,8 +32,8 @@ from agentspan.journal.records import (
     decode_unit,
 )
 from agentspan.model import sensitive, spans
-from agentspan.model.changes import Move, Put, PutSpans, Unit, Violation, unit_of
-from agentspan.model.rows import AgentSpanRow, ScoreRow
+from agentspan.model.changes import Move, Put, PutSpans, Unit, unit_of
+from agentspan.model.rows import AgentSpanRow, ScoreRow, Violation
 from agentspan.model.sensitive import IN_TEXT, unwrapped
 from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
@@ -306,12 +306,10 @@ class Batch:
             marked, payload, result = (payload, result), unwrapped(payload), unwrapped(result)
             is_marked = int(payload is not marked[0] or result is not marked[1])
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms)
-        summary, label, input_tokens, output_tokens, cost_usd, violations, is_aggregate, response_id, cache_write = (
-            meaning
-        )
+        violations = meaning[-1]
         if violations:
             self._violations += [(id, violation) for violation in violations]
-        row = (  # as spans.created does, without its Times and a Put for each
+        head = (  # as spans.created does, without its Times and a Put for each
             id,
             agent_id or self._agents.get(instance_id, ""),
             instance_id,
@@ -321,26 +319,18 @@ class Batch:
             status,
             payload_text,
             result_text or None,
-            summary,
-            label,
             started_at,
             finished_at,
             elapsed_ms,
-            input_tokens,
-            output_tokens,
-            cost_usd,
             created_at,
             touched_at,
             self._writer_id,
             None,  # closed_by, closed_at, ended_late
             None,
             None,
-            is_aggregate,
             is_marked,
-            response_id,
-            cache_write,
         )
-        return _new(AgentSpanRow, row)
+        return _new(AgentSpanRow, head + meaning[:-1])
 
     def _move(self, fields: list[str], stored: dict[str, AgentSpanRow]) -> Unit:
         """Return the move of a span that an earlier batch created. The stored row is looked up."""

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from agentspan import forks, jsontext
-from agentspan.model.changes import Change, Move, Over, Put, Unit, Violation, overs
-from agentspan.model.rows import ROWS, TYPE_OF, AgentSchemaVersionRow, AgentSpanRow
+from agentspan.model.changes import Change, Move, Over, Put, Unit, overs
+from agentspan.model.rows import ROWS, TYPE_OF, AgentSchemaVersionRow, AgentSpanRow, Violation
 from agentspan.model.status import FinishStatus
 from agentspan.schemas.aggregates import stored_aggregate
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from agentspan.errors import NotStorable
-from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Refused, Unit, Violation, parted
+from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Refused, Unit, parted
 from agentspan.model.rows import (
     REFERENCES,
     TYPE_OF,
@@ -20,6 +20,7 @@ from agentspan.model.rows import (
     AgentVersionRow,
     ResourceType,
     Row,
+    Violation,
     instance_of,
 )
 from agentspan.model.status import OPEN

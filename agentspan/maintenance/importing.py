@@ -14,7 +14,7 @@ from agentspan.errors import InvalidValue
 from agentspan.ids import is_pfid
 from agentspan.maintenance import compact_lines
 from agentspan.maintenance.compact_lines import Joiner
-from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, Violation
+from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit
 from agentspan.model.columns import Column, columns_of
 from agentspan.model.rows import (
     REFERENCES,
@@ -26,6 +26,7 @@ from agentspan.model.rows import (
     Row,
     ScoreRow,
     TagRow,
+    Violation,
     instance_of,
 )
 from agentspan.model.scores import SOURCES

@@ -9,7 +9,6 @@ from agentspan.api.context import Context
 from agentspan.model import sensitive
 from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
-from agentspan.model.spans import DERIVED
 from agentspan.schemas.meaning import describe, label_of
 from agentspan.schemas.prices import own_prices
 from agentspan.schemas.span_types import Registry, from_schemas
@@ -87,7 +86,7 @@ def _summary(registry: Registry, span: AgentSpanRow) -> dict[str, Any]:
     check = (False, False)
     meaning = describe(span_type, span.schema_name, span.status, payload, result, span.duration_ms, check)
     meaning = meaning._replace(label=label_of(span_type, payload) if isinstance(payload, dict) else None)
-    fresh = {name: getattr(meaning, name) for name in DERIVED}
+    fresh = meaning.by_column()
     if meaning.cost_usd is None:  # else a cost that follows from prices would be lost
         fresh["cost_usd"] = span.cost_usd
     if span_type.lacks_liquid:  # another program rendered it, with python-liquid

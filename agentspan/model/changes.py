@@ -7,19 +7,8 @@ read followed by a guarded write is exact, also between processes. Named tuples:
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row, Value
+from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row, Value, Violation
 from agentspan.model.status import CLOSERS
-
-Side = Literal["payload", "result_payload"]
-
-
-class Violation(NamedTuple):
-    """One place where a payload does not match its schema. Contains no value of the payload."""
-
-    side: Side
-    path: str
-    keyword: str
-    message: str
 
 
 class Ref(NamedTuple):

@@ -1,10 +1,11 @@
 """The columns of each table, read from its row class: name, type, whether null is allowed, and what its values hold."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from agentspan import jsontext
-from agentspan.model.rows import ROWS, TYPE_OF, ResourceType, Row, Value
+from agentspan.model.rows import DERIVED, ROWS, TYPE_OF, AgentSpanRow, ResourceType, Row, Value
 
 Holds = Literal["time", "object", "list", "json", "flag"]
 """The names in rows.Time, JsonObject, JsonList, Json and Flag."""
@@ -56,6 +57,29 @@ def json_columns(type_: ResourceType) -> tuple[str, ...]:
 @cache
 def _flags(type_: ResourceType) -> tuple[str, ...]:
     return tuple(column.name for column in columns_of(type_) if column.holds == "flag")
+
+
+_RENAMED = {"agent_instance_id": "run", "id": "span", "parent_span_id": "parent", "schema_name": "type"}
+_FIRST = (*_RENAMED, "label", "status", "summary", "started_at", "finished_at", "duration_ms")
+_PAYLOADS = ("payload", "result_payload")
+_HIDDEN = (*_PAYLOADS, "agent_id", "schema_title", "inserted_at", "updated_at", "writer_id", "sensitive_encoding")
+SHOWN_OF_SPANS: Mapping[str, str] = {
+    name: _RENAMED.get(name, name)
+    for name in dict.fromkeys((*_FIRST, *DERIVED, *AgentSpanRow._fields))
+    if name not in _HIDDEN
+}
+"""The columns of a span that people look at besides its payloads, in this order, with their names in the view `spans`
+and in data frames."""
+
+
+_NAMED = (*_RENAMED, "status", "summary", "started_at", "finished_at", "duration_ms", "closed_by")
+_NAMED += ("input_tokens", "output_tokens", "cost_usd")
+
+
+def other_facts(span: AgentSpanRow) -> dict[str, Value]:
+    """Return what is set of the columns for which the pages of one span have no words of their own."""
+    values = ((name, getattr(span, name)) for name in SHOWN_OF_SPANS if name not in _NAMED)
+    return {name: value for name, value in values if value not in (None, 0)}
 
 
 def values_of(row: Row) -> dict[str, Any]:

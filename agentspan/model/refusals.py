@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from agentspan import jsontext
 from agentspan.errors import ValidationErrors
-from agentspan.model.changes import Move, Put, PutSpans, Refused, Remove, Unit, Violation
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, Row
+from agentspan.model.changes import Move, Put, PutSpans, Refused, Remove, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, Row, Violation
 
 
 def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None, now: str) -> Put:

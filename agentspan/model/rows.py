@@ -1,14 +1,14 @@
 """The rows that are stored, one class a table. Each column is listed here, once: its name, place, type and default.
 
-SQL is made from these fields, and `model.columns` reads them. Migrations alone write their columns out, since they
-are never edited; a test compares what they make with these classes.
+SQL, views, data frames and what `span` prints are made from these fields, and `model.columns` reads them. Migrations
+alone write their columns out, since they are never edited; a test compares what they make with these classes.
 
 Values are what a file holds: text, numbers, None. Named tuples, because a row is created for every span and bound to
 SQL as it is: 0.5 µs against 2.3 for a frozen dataclass and its conversion.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 Value = str | int | float | None
 Time = Annotated[str, "time"]
@@ -19,6 +19,7 @@ Json = Annotated[str, "json"]
 """JSON of any type."""
 Flag = Annotated[int, "flag"]
 """1 for yes; 0 or None for no."""
+Side = Literal["payload", "result_payload"]
 ResourceType = Literal[
     "account",
     "agent",
@@ -130,13 +131,54 @@ class AgentInstanceRow(NamedTuple):
     git_dirty: Flag | None = None
 
 
-class AgentSpanRow(NamedTuple):
-    """One step of a run; closed_by, closed_at and ended_late as in AgentInstanceRow.
+class Violation(NamedTuple):
+    """One place where a payload does not match its schema. Contains no value of the payload."""
+
+    side: Side
+    path: str
+    keyword: str
+    message: str
+
+
+class Meaning(NamedTuple):
+    """What a span's payloads and type mean: the last columns of its row, and the violations, which are no column.
+
+    It is derived once, when the span is written (see schemas.meaning), and goes as one value to the row and the change.
+    A new column comes before `violations`, and at the end of AgentSpanRow; a test compares both.
 
     `is_aggregate` is 1 where the span sums up others: it repeats their tokens and cost, which sums leave out (see
-    schemas.aggregates). `sensitive_encoding` is 1 where its client says that values are marked as sensitive, or one is
-    (see model.sensitive). `response_id` is the provider's id of a model's answer; `cache_write_tokens` is how many of
-    the input tokens were written to the provider's cache.
+    schemas.aggregates). `response_id` is the provider's id of a model's answer; `cache_write_tokens` is how many of
+    the input tokens were written to the provider's cache; `finish_reason` is why the model stopped, in its provider's
+    word.
+    """
+
+    label: str | None = None
+    is_aggregate: Flag = 0
+    summary: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    response_id: str | None = None
+    cache_write_tokens: int | None = None
+    finish_reason: str | None = None
+    violations: tuple[Violation, ...] = ()
+
+    def by_column(self) -> dict[str, Any]:
+        """Return the values of the columns, by name."""
+        return dict(zip(DERIVED, self, strict=False))
+
+
+DERIVED = Meaning._fields[:-1]
+"""The columns of a span that are derived from its payloads and its type."""
+OF_PAYLOAD, AT_END = DERIVED[:2], DERIVED[2:]
+"""Those that follow from the payload and the type alone; those that an end sets."""
+
+
+class AgentSpanRow(NamedTuple):
+    """One step of a run; closed_by, closed_at and ended_late as in AgentInstanceRow, from `label` on as in Meaning.
+
+    `sensitive_encoding` is 1 where its client says that values are marked as sensitive, or one is (see
+    model.sensitive).
     """
 
     id: str
@@ -148,24 +190,25 @@ class AgentSpanRow(NamedTuple):
     status: str
     payload: JsonObject
     result_payload: Json | None
-    summary: str | None
-    label: str | None
     started_at: Time | None
     finished_at: Time | None
     duration_ms: float | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
     inserted_at: Time
     updated_at: Time
     writer_id: str | None
     closed_by: str | None
     closed_at: Time | None = None
     ended_late: Flag | None = None
-    is_aggregate: Flag = 0
     sensitive_encoding: Flag = 0
+    label: str | None = None
+    is_aggregate: Flag = 0
+    summary: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
     response_id: str | None = None
     cache_write_tokens: int | None = None
+    finish_reason: str | None = None
 
 
 class WriterRow(NamedTuple):

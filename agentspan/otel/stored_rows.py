@@ -12,7 +12,7 @@ from agentspan.api.context import Context
 from agentspan.model import spans
 from agentspan.model.changes import Move, Put, Refused, Unit, parted
 from agentspan.model.registration import DEFAULT
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelLogRow, Row, ScoreRow, Value
+from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, OtelLogRow, Row, ScoreRow, Value
 from agentspan.model.scores import Judgement, score_row
 from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
@@ -35,7 +35,7 @@ _REWRITTEN = (
     "closed_by",
     "closed_at",
     "sensitive_encoding",
-    *spans.DERIVED,
+    *DERIVED,
 )
 """The columns that change if a span turns out to be another's duplicate, or the log records with its messages come."""
 ENDED = frozenset({"complete", "failed"})

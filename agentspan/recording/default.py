@@ -70,17 +70,7 @@ def configure(db: Database | None = None, **settings: Unpack[SettingsArguments])
     Args:
         db: a file, `":memory:"`, `NAME://…` for another backend, or a Storage; AGENTSPAN_DB, else
             ./agentspan.db, when left out.
-        raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
-        strict_schemas: do not record payloads that do not match their schema.
-        redact: what is kept out of the file: "credentials" (by name and by look), a function that adds a rule to that,
-            or None for nothing; see Tracer.
-        limits: how much of a payload is kept; `Limits()` when left out.
-        durability: "journal": every transition is on disk before the call returns, and in the file a moment later;
-            "commit": in the file itself; see Tracer.
-        enabled: False: record nothing, until it is called again; functions that were decorated before follow. True:
-            record, whatever AGENTSPAN_DISABLED says; when left out, that decides.
-        sync_every_s: seconds after which a thread has what was recorded on the disk; None: never.
-        tuning: sizes and times, for tests; see agentspan/tuning.py.
+        settings: see Settings.
 
     Returns:
         The tracer behind `agentspan.span`, `agentspan.run` and the others.

@@ -185,21 +185,7 @@ class Tracer:
 
     Args:
         db: a file, `":memory:"` or a Storage; AGENTSPAN_DB, else ./agentspan.db, when left out.
-        raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
-        strict_schemas: do not record a payload that does not match its schema; a result that does not makes its
-            span fail.
-        redact: what is kept out of the file. "credentials": passwords, API keys, tokens, private keys, by the name of
-            a member and by their look. A function adds a rule of one's own: it takes the name of a member and its
-            text, number, boolean or None, and returns what to record instead, or the same. None: nothing.
-        limits: how much of a payload is kept.
-        durability: "journal": every transition is on disk before the call returns, in a journal beside the file (of a
-            server: in this user's state), and in the file a moment later; "commit": it is in the file itself. A
-            database in memory, or one that lies where no journal can be, has the latter.
-        enabled: False: record nothing, make no file, and cost a decorated call 0.2 µs; True: record, whatever the
-            environment says; None: record, but where AGENTSPAN_DISABLED is set.
-        sync_every_s: a power failure loses at most what was recorded in twice that time, in seconds: a thread has it on
-            the disk so often. None: the operating system writes it when it likes, which may take half a minute.
-        tuning: sizes and times, for tests; see agentspan/tuning.py.
+        settings: those of `agentspan.configure`, by keyword.
 
     Attributes:
         enabled: whether it records.

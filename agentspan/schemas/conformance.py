@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from agentspan.errors import InvalidValue, SchemaError
 from agentspan.interrupts import let_through
 from agentspan.model import sensitive
-from agentspan.model.changes import Side, Violation
+from agentspan.model.rows import Side, Violation
 from agentspan.schemas.dialects import (
     DRAFT4,
     Dialect,

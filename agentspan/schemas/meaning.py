@@ -1,12 +1,10 @@
-"""Derives columns of a span from its payloads and type: summary, label, tokens, cost, is_aggregate. And violations."""
+"""Derives the columns of a span that follow from its payloads and type (see rows.Meaning), and its violations."""
 
 from typing import Any
 
 from agentspan import jsontext
 from agentspan.figures import duration_text
-from agentspan.model.changes import Violation
-from agentspan.model.rows import AgentSpanRow
-from agentspan.model.spans import Meaning
+from agentspan.model.rows import AgentSpanRow, Meaning, Violation
 from agentspan.schemas import aliases, prices
 from agentspan.schemas.aggregates import has_own_tokens
 from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
@@ -15,6 +13,8 @@ from agentspan.schemas.templates import MAX_SUMMARY, arguments_text
 from agentspan.text import one_line
 
 _no_usage = (USAGE_MEMBERS | {"input_tokens", "output_tokens", "cost_usd", "response_id"}).isdisjoint
+_REASONS = ("finish_reason", "stop_reason", "stopReason")
+_no_reason = frozenset(_REASONS).isdisjoint
 _no_other_name = NAME_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
 _INT64 = 2**63
@@ -74,8 +74,9 @@ def describe(
     aggregate = span_type.is_aggregate
     if aggregate and has_own_tokens(payload):
         aggregate = 0
+    reason = None if type(result) is not dict or _no_reason(result) else _finish_reason(result)
     if _no_usage(context):  # the common case
-        return _new(Meaning, (summary, label, None, None, None, violations, aggregate, None, None))
+        return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
     get = context.get
     input_tokens, output_tokens, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
     if input_tokens is None or output_tokens is None:
@@ -83,7 +84,7 @@ def describe(
         output_tokens = aliases.tokens_of(context, "output_tokens") if output_tokens is None else output_tokens
         cost = aliases.cost_of(context) if cost is None else cost
     if input_tokens is None and output_tokens is None and cost is None and "response_id" not in context:
-        return _new(Meaning, (summary, label, None, None, None, violations, aggregate, None, None))
+        return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
     tokens_in, tokens_out, dollars = count(input_tokens), count(output_tokens), _cost(cost)
     if (
         dollars is None
@@ -93,8 +94,7 @@ def describe(
     ):
         dollars = prices.cost_of(context, tokens_in, tokens_out)
     answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
-    used = tokens_in, tokens_out, dollars
-    return _new(Meaning, (summary, label, *used, violations, aggregate, *answer))
+    return _new(Meaning, (label, aggregate, summary, tokens_in, tokens_out, dollars, *answer, reason, violations))
 
 
 def _with_outcome(
@@ -151,6 +151,11 @@ def _cost(value: Any) -> float | None:
 
 def _response_id(value: Any) -> str | None:
     return one_line(value, MAX_LABEL) if type(value) is str else None
+
+
+def _finish_reason(result: dict[str, Any]) -> str | None:
+    found = next((value for name in _REASONS if type(value := result.get(name)) is str), None)
+    return None if found is None else one_line(found, MAX_LABEL)
 
 
 def _is_error(result: dict[str, Any], status: str) -> bool:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from agentspan import jsontext
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.meaning import error_of, error_type
 from agentspan.schemas.span_types import fallback, title_of
 from agentspan.text import one_line
@@ -207,18 +206,6 @@ def passes_on(error: ErrorParts, of_child: ErrorParts) -> bool:
     if not of_child.message:
         return bool(of_child.type) and f"\n{of_child.type}\n" in error.stacktrace
     return of_child.message in error.message or f"{of_child.type}: {of_child.message}" in error.stacktrace
-
-
-def stop_reason(span: AgentSpanRow) -> str | None:
-    """Return why a model stopped, the `finish_reason` of its result; None for spans of other types."""
-    if built_in_part(span.schema_name) != "llm" or span.result_payload is None:
-        return None
-    try:
-        result = jsontext.decode(span.result_payload)
-    except (ValueError, RecursionError):
-        return None
-    reason = result.get("finish_reason") if type(result) is dict else None
-    return reason if type(reason) is str else None
 
 
 def _blank(found: re.Match[str]) -> str:

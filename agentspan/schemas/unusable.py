@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from agentspan.errors import SchemaError, TemplateError
-from agentspan.model.changes import Side
+from agentspan.model.rows import Side
 from agentspan.schemas.conformance import Conformance, problem_of
 from agentspan.schemas.liquid import client_template
 

@@ -1,5 +1,7 @@
 """Examples for the OpenAPI document: of each field by its name, of requests by their route, of errors by their status.
 
+A field of a single resource may have its example in `api/resources.py` instead.
+
 Those of fields that the page "Finish an agent span" has are that page's.
 """
 
@@ -40,9 +42,6 @@ FIELDS: Mapping[str, Any] = {
     "tags": ["nightly"],
     "git_dirty": False,
     "user": "mia",
-    "response_id": "chatcmpl-7x2mT9qLwZ",
-    "cache_write_tokens": 0,
-    "is_aggregate": False,
     "payload_byte_size_estimate": 151,
     "total_cost": 0.00004,
     "by_model": {"gpt-4.1": 0.00004},

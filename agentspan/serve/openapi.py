@@ -434,7 +434,9 @@ def _complete_schema(
             property["examples"] = [example]
 
 
-def _example(model: str, field: str, property: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
+def _example(model: str, field: str, property: dict[str, Any], fields: Mapping[str, Any]) -> Any:
+    if "examples" in property:  # which its declaration has
+        return property.pop("examples")[0]
     example = examples.MODELS.get((model, field), fields.get(field))
     return example if example is not None and _fits(example, property) else None
 

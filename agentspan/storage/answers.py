@@ -301,7 +301,7 @@ class StepUse(NamedTuple):
         spans: how many there are.
         failed: how many of them failed, those included that returned an error.
         last_at: when the last of them started, in microseconds since 1970.
-        reason: why the model stopped in the last of them that says so (see signatures.stop_reason).
+        reason: why the model stopped in the last of them that says so (`finish_reason`).
     """
 
     run_id: str

@@ -42,9 +42,9 @@ from agentspan.model.changes import (
     Remove,
     Replayed,
     Unit,
-    Violation,
     over_of,
 )
+from agentspan.model.rows import Violation
 from agentspan.storage import answers, questions, row_by_row
 from agentspan.storage.location import Location, new_account
 from agentspan.storage.memory import MemoryStorage

@@ -11,19 +11,7 @@ from agentspan import forks
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.forks import Renewal, page
 from agentspan.locks import is_mine, within
-from agentspan.model.changes import (
-    Applied,
-    KeyTaken,
-    Move,
-    Outcome,
-    Put,
-    PutSpans,
-    Refused,
-    Remove,
-    Replayed,
-    Unit,
-    Violation,
-)
+from agentspan.model.changes import Applied, KeyTaken, Move, Outcome, Put, PutSpans, Refused, Remove, Replayed, Unit
 from agentspan.model.rows import (
     REFERENCES,
     ROWS,
@@ -33,6 +21,7 @@ from agentspan.model.rows import (
     AgentSpanRow,
     ResourceType,
     Row,
+    Violation,
     instance_of,
 )
 from agentspan.model.status import OPEN

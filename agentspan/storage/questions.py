@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from agentspan import jsontext
-from agentspan.model.changes import Key, Violation
-from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, ScoreRow, Value
+from agentspan.model.changes import Key
+from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, ScoreRow, Value, Violation
 from agentspan.storage.answers import (
     Answer,
     Changed,

@@ -30,7 +30,7 @@ from agentspan.model.rows import (
 from agentspan.model.scores import age, counting
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import returned_error
-from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature, stop_reason
+from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature
 from agentspan.storage.answers import (
     BOUNDS_MS,
     FailureSum,
@@ -460,9 +460,8 @@ def uses_of(run_id: str, spans: Iterable[AgentSpanRow]) -> list[StepUse]:
         key = (span.schema_name, span.label or "")
         use = found.get(key) or StepUse(run_id, span.schema_name, span.label or None, 0, 0, 0, None)
         at = _micros(span.started_at or span.inserted_at)
-        reason = stop_reason(span)
-        if reason is not None:
-            reasons[key] = max(reasons.get(key, (0, "")), (at, reason))
+        if span.finish_reason is not None:
+            reasons[key] = max(reasons.get(key, (0, "")), (at, span.finish_reason))
         found[key] = use._replace(
             spans=use.spans + 1,
             failed=use.failed + has_failed(span),

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
-from agentspan.model.changes import Move, Put, PutSpans, Ref, Refused, Violation, over_of
-from agentspan.model.rows import REFERENCES, TYPE_OF, UNIQUE, AgentInstanceRow, AgentSpanRow, Row
+from agentspan.model.changes import Move, Put, PutSpans, Ref, Refused, over_of
+from agentspan.model.rows import REFERENCES, TYPE_OF, UNIQUE, AgentInstanceRow, AgentSpanRow, Row, Violation
 from agentspan.storage.answers import Rows
 from agentspan.storage.questions import Query
 

@@ -16,8 +16,8 @@ from agentspan.analysis.tree import title_of
 from agentspan.analysis.wording import score_text
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
-from agentspan.model.changes import Violation
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
+from agentspan.model.columns import other_facts
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, Violation
 from agentspan.model.status import OPEN, SPAN_STATUSES
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
@@ -196,6 +196,7 @@ def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation], s
         "payload": span.payload,
         "result_payload": span.result_payload,
         "messages": conversation.of_span(span),
+        "facts": {name: str(value) for name, value in other_facts(span).items() if name != "label"},
         "scores": [*scores],
         "violations": [violation._asdict() for violation in violations],
     }

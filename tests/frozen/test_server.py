@@ -121,7 +121,7 @@ def sent(client: Client, request: Request, path: str, body: Any) -> Any:
 
 def shown(response: Any) -> str:
     """Return the status and the body of a response."""
-    return f"{response.status_code} {response.text}"
+    return f"{response.status_code} {frozen.body(response.text)}"
 
 
 def cut(text: str) -> str:

@@ -17,8 +17,8 @@ import agentspan
 from agentspan import clock
 from agentspan.errors import InvalidValue
 from agentspan.maintenance.copying import Copied, copy
-from agentspan.model.changes import Move, Outcome, Put, Unit, Violation
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row
+from agentspan.model.changes import Move, Outcome, Put, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Violation
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage

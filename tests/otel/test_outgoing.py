@@ -29,6 +29,7 @@ from tests.otel.requests import protobuf_of
 from tests.strategies import json_of
 
 PNG = "iVBORw0KGgo="
+REASONS = "gen_ai.response.finish_reasons"
 INPUT, OUTPUT = "gen_ai.input.messages", "gen_ai.output.messages"
 
 
@@ -199,6 +200,18 @@ def test_an_agent_has_its_input_and_its_answer_as_messages() -> None:
     assert out[INPUT] == [{"role": "user", "parts": [{"type": "text", "content": "Where?"}]}]
     assert out[OUTPUT] == [{"role": "assistant", "parts": [{"type": "text", "content": "Here."}]}]
     assert out["gen_ai.response.finish_reasons"] == ["stop"]
+
+
+@pytest.mark.parametrize("name", ["finish_reason", "stop_reason", "stopReason"])
+@pytest.mark.parametrize("type_", ["llm", "agent"])
+def test_why_a_model_stopped_goes_out_and_comes_back_as_the_column(type_: str, name: str) -> None:
+    out = step(type_, {"name": "a", "model": "m"}, {name: "end_turn"})
+    assert out.attributes[REASONS] == ["end_turn"]
+    storage = MemoryStorage()
+    operation = {"llm": "chat", "agent": "invoke_agent"}[type_]
+    import_spans(Context(storage), [span({"gen_ai.operation.name": operation, REASONS: ["end_turn", "length"]})])
+    rows = [row for run in storage.ask(Query("agent_instance")).rows for row in storage.ask(SpansOf(run.id))]
+    assert [row.finish_reason for row in rows] == ["end_turn"]
 
 
 IMAGE = {"type": "blob", "modality": "image", "mime_type": "image/png", "content": PNG}

@@ -1,5 +1,8 @@
 """`agentspan.open` and `agentspan.read` without arguments: the database that `configure` was given."""
 
+import re
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,7 @@ import pytest
 
 import agentspan
 from agentspan.recording.default import forget
+from agentspan.recording.settings import Settings, SettingsArguments
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +86,11 @@ def test_a_capture_is_not_opened(tmp_path: Path) -> None:
     id = record(None)
     with capture(), agentspan.run("captured"):
         assert read_and_opened() == [id]
+
+
+def test_a_setting_is_described_once_and_is_in_the_signature_and_the_help_of_configure() -> None:
+    names = [each.name for each in fields(Settings)]
+    assert [*SettingsArguments.__annotations__] == names
+    assert [*signature(agentspan.configure).parameters][1:] == names
+    described = re.findall(r"^ {8}(\w+): ", agentspan.configure.__doc__ or "", re.MULTILINE)
+    assert described[: len(names) + 1] == ["db", *names]

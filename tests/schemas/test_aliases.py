@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agentspan import Database
-from agentspan.model.spans import Meaning
+from agentspan.model.rows import Meaning
 from agentspan.schemas.aliases import ALIASES
 from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import BUILT_IN_TYPES, Registry, fallback, make

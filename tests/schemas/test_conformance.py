@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from agentspan.errors import SchemaError
-from agentspan.model.changes import Violation
+from agentspan.model.rows import Violation
 from agentspan.schemas.conformance import MAX_PATTERNS, MAX_SCHEMA, MAX_SCHEMA_DEPTH, MAX_VIOLATIONS, Conformance
 from tests.strategies import json_of, names, rich_schemas, simple_schemas, with_values
 from tests.tiers import examples

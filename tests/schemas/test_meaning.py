@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentspan.model.spans import Meaning
+from agentspan.model.rows import AT_END, Meaning
 from agentspan.schemas.meaning import describe, error_text, label_of
 from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType, fallback, make
 from tests.strategies import any_text, json_objects, json_values
@@ -32,6 +32,39 @@ def meaning(
 ) -> Meaning:
     """What a span means."""
     return describe(of, of.name, status, payload, result, 1234.0, check)
+
+
+OF_RESULT = {
+    "input_tokens": 8,
+    "output_tokens": 3,
+    "cost_usd": 0.5,
+    "response_id": "r-1",
+    "cache_write_tokens": 2,
+    "finish_reason": "length",
+}
+"""A value for each column that a result may have under the column's name."""
+
+
+def test_each_column_is_derived_from_the_member_of_its_name() -> None:
+    assert ("summary", *OF_RESULT) == AT_END
+    assert meaning({}, OF_RESULT).by_column().items() >= OF_RESULT.items()
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"stop_reason": "end_turn"}, "end_turn"),
+        ({"stopReason": "max_tokens"}, "max_tokens"),
+        ({"finish_reason": None, "stop_reason": "tool_use"}, "tool_use"),
+        ({"finish_reason": "stop", "stop_reason": "tool_use"}, "stop"),
+        ({"finish_reason": 7}, None),
+        ({"finish_reason": "a\nb" + "c" * 500}, f"a b{'c' * 196}…"),
+    ],
+)
+def test_why_a_model_stopped_is_said_under_three_names(result: dict[str, Any], reason: str | None) -> None:
+    assert meaning({}, result).finish_reason == reason
+    assert meaning({}, {**result, "input_tokens": 1}).finish_reason == reason
+    assert meaning(result, {"text": "hi"}).finish_reason is None
 
 
 def sides(found: Meaning) -> list[tuple[str, str]]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agentspan.model.changes import Put, Unit, Violation
-from agentspan.model.rows import AgentSpanRow, Row
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import AgentSpanRow, Row, Violation
 from agentspan.storage import scanning
 from agentspan.storage.answers import CutRows
 from agentspan.storage.memory import MemoryStorage

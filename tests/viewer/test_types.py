@@ -10,8 +10,7 @@ import pytest
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.messages import Call, Message, Part
 from agentspan.database import Database
-from agentspan.model.changes import Violation
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentSpanRow, Violation
 from agentspan.storage.answers import SpanCounts, Stat
 from agentspan.viewer import assets, data
 from agentspan.viewer.listing import Asked, found_steps, listing, unsummed

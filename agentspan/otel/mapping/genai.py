@@ -13,6 +13,7 @@ from agentspan.otel.mapping.values import first, flag, listed, literal, members,
 from agentspan.otel.span import OtelSpan
 
 OPERATION, PROVIDER, SYSTEM = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.system"
+REASONS = "gen_ai.response.finish_reasons"
 INPUT, OUTPUT, INSTRUCTIONS = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
 MEMORY = {
     "search_memory": "search",
@@ -91,7 +92,7 @@ _REQUEST = (
 _ANSWER = (
     row("result.response_model", "gen_ai.response.model", read=text),
     row("result.response_id", "gen_ai.response.id", read=text),
-    row("result.finish_reason", "gen_ai.response.finish_reasons", read=first),
+    row("result.finish_reason", REASONS, read=first),
     row("result.time_to_first_token_ms", "gen_ai.response.time_to_first_chunk", read=millis),
     row("result.time_to_first_token_ms", "gen_ai.client.operation.time_to_first_chunk", read=millis),
 )
@@ -123,7 +124,7 @@ _OF_2025: dict[str, tuple[Row, ...]] = {
         *_MODEL,
         *_REQUEST,
         *_TOKENS,
-        row("result.stop_reason", "gen_ai.response.finish_reasons", read=first),
+        row("result.stop_reason", REASONS, read=first),
     ),
     "chain": (
         row("payload.name", "gen_ai.workflow.name", "gen_ai.agent.name", "gen_ai.task.name", read=text),

@@ -157,6 +157,8 @@ def attributes(row: AgentSpanRow, payload: Any, result: Any, run: AgentInstanceR
         "output.mime_type": None if row.result_payload is None else "application/json",
     }
     said = {"session.id": run.session, "user.id": run.user, **_of_fields(type_, fields, run)}
+    if row.finish_reason is not None and genai.REASONS in said:  # its result may have it under another name
+        said[genai.REASONS] = said[genai.REASONS] or [row.finish_reason]
     error = fields.get("error")
     if row.status == "failed" and isinstance(error, dict):
         said["error.type"] = _plain(error.get("type")) or "_OTHER"

@@ -92,16 +92,13 @@ _FAILURES = f"""
 select agent_instance_id, id, parent_span_id, coalesce(started_at, inserted_at), schema_name, label, result_payload
 from agent_spans where agent_instance_id = any(%s) and {FAILED} order by agent_instance_id, id
 """
-_IS_LLM = """(schema_name = 'llm' or strpos(schema_name, ':') > 0
-and starts_with(substr(schema_name, strpos(schema_name, ':') + 1) || ':', 'llm:'))"""
-_REASON = f"""case when {_IS_LLM} and json_type_at(result_payload, 'finish_reason') = 'string'
-then json_text_at(result_payload, 'finish_reason') collate "C" end"""
 # The reason of the latest span that has one.
 _USES = f"""
 select run, schema_name, label, count(*), count(*) filter (where failed), max(at),
        (array_agg(reason order by at desc, reason desc) filter (where reason is not null))[1]
 from (
-    select agent_instance_id as run, schema_name, nullif(label, '') as label, {FAILED} as failed, {_REASON} as reason,
+    select agent_instance_id as run, schema_name, nullif(label, '') as label, {FAILED} as failed,
+           finish_reason as reason,
            (extract(epoch from coalesce(started_at, inserted_at)) * 1000000)::bigint as at
     from agent_spans where agent_instance_id = any(%s) and status not in ('pending', 'active')
 ) used group by 1, 2, 3

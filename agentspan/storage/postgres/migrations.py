@@ -335,7 +335,19 @@ class Migration(NamedTuple):
     before: tuple[Callable[[Connection], None], ...] = ()
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration((*_TABLES, *_INDEX, *_NOTES)),)
+_VIEW_OF_SPANS_FROM_ITS_ROW = ()
+"""Views are made again by each migration: `spans` has all columns of a span that people look at."""
+
+_FINISH_REASON = (
+    'alter table finished_spans add column finish_reason text collate "C"',
+    'alter table open_spans add column finish_reason text collate "C"',
+)
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration((*_TABLES, *_INDEX, *_NOTES)),
+    Migration(_VIEW_OF_SPANS_FROM_ITS_ROW),
+    Migration(_FINISH_REASON),
+)
 
 
 def newest(migrations: Sequence[Migration]) -> int:

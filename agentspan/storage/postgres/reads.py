@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import psycopg
 
 from agentspan.errors import StorageError
-from agentspan.model.changes import Key, Violation
+from agentspan.model.changes import Key
 from agentspan.model.rows import (
     ROWS,
     AccountRow,
@@ -25,6 +25,7 @@ from agentspan.model.rows import (
     ResourceType,
     Row,
     ScoreRow,
+    Violation,
     instance_of,
 )
 from agentspan.model.scores import counting

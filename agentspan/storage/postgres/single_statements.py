@@ -7,8 +7,8 @@ together. A statement whose guard does not hold returns nothing and has changed 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agentspan.model.changes import Applied, Key, Move, Outcome, Put, Ref, Unit, Violation
-from agentspan.model.rows import AgentSpanRow, Value
+from agentspan.model.changes import Applied, Key, Move, Outcome, Put, Ref, Unit
+from agentspan.model.rows import AgentSpanRow, Value, Violation
 from agentspan.model.status import OPEN
 from agentspan.storage.postgres import statements
 from agentspan.storage.postgres.connection import Statement

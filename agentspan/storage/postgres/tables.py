@@ -1,5 +1,6 @@
 """The views of a schema, and the functions that they use. They are made again by each migration."""
 
+from agentspan.model.columns import SHOWN_OF_SPANS
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.postgres.statements import SPAN_TABLES, listed
 
@@ -46,10 +47,8 @@ join agent_versions v on v.id = i.agent_version_id
 left join agent_spans s on s.agent_instance_id = i.id
 group by i.id, a.id, v.id
 """
-_SPANS = """
-select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_id as parent, s.schema_name as type,
-       s.label, s.status, s.summary, s.started_at, s.finished_at, s.duration_ms, s.input_tokens, s.output_tokens,
-       s.cost_usd,
+_SPANS = f"""
+select a.name as agent, {", ".join(f"s.{column} as {name}" for column, name in SHOWN_OF_SPANS.items())},
        case when s.status = 'failed' or s.result_payload like '%"error"%' then coalesce(
            json_text_at(s.result_payload, 'error', 'message'),
            case when json_type_at(s.result_payload, 'error') = 'string'
@@ -57,8 +56,7 @@ select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_
            case when s.status = 'failed' and json_type_at(s.result_payload, 'error_type') = 'string'
                 then json_text_at(s.result_payload, 'message') end
        ) end as error,
-       s.payload, s.result_payload, s.closed_by, s.closed_at, s.is_aggregate, s.ended_late, s.response_id,
-       s.cache_write_tokens
+       s.payload, s.result_payload
 from agent_spans s join agents a on a.id = s.agent_id
 """
 FUNCTIONS = (_TEXT_AT, _TYPE_AT)

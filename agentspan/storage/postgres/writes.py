@@ -26,7 +26,6 @@ from agentspan.model.changes import (
     Remove,
     Replayed,
     Unit,
-    Violation,
 )
 from agentspan.model.rows import (
     REFERENCES,
@@ -36,6 +35,7 @@ from agentspan.model.rows import (
     AgentSpanRow,
     ResourceType,
     Row,
+    Violation,
     instance_of,
 )
 from agentspan.storage.postgres import statements

@@ -239,7 +239,15 @@ def _first(db: "Database") -> None:
     db.table("accounts").insert(new_account()._asdict())
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first,)
+def _view_of_spans_from_its_row(db: "Database") -> None:
+    """Make the views again: `spans` has all columns of a span that people look at."""
+
+
+def _finish_reason(db: "Database") -> None:
+    db.execute("ALTER TABLE agent_spans ADD COLUMN finish_reason TEXT")
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _view_of_spans_from_its_row, _finish_reason)
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""
 
 

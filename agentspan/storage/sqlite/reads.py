@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from agentspan.model.changes import Violation
 from agentspan.model.columns import json_columns
 from agentspan.model.rows import (
     ROWS,
@@ -17,6 +16,7 @@ from agentspan.model.rows import (
     ResourceType,
     Row,
     ScoreRow,
+    Violation,
     instance_of,
 )
 from agentspan.model.scores import age, counting

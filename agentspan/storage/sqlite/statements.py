@@ -28,6 +28,9 @@ def _unless_terminated(columns: tuple[str, ...]) -> str:
 
 
 INSERT_UNLESS_TERMINATED = _unless_terminated(AgentSpanRow._fields)
+UNUSED = AgentSpanRow._fields.index("summary") + 1
+"""The first column of usage: nearly all spans have none as they begin. Python 3.11 takes 0.2 µs to bind a None."""
+INSERT_UNUSED_UNLESS_TERMINATED = _unless_terminated(AgentSpanRow._fields[:UNUSED])
 INSERT_SPAN_UNLESS_TERMINATED = _unless_terminated(STORED)
 DELETE = {type_: f"delete from {table_of(type_)} where id = ?" for type_ in ROWS}
 

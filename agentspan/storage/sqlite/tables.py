@@ -8,6 +8,7 @@ are dropped before the migrations and made again after them, always as the code 
 import sqlite3
 from collections.abc import Mapping, Sequence
 
+from agentspan.model.columns import SHOWN_OF_SPANS
 from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
 from agentspan.storage.sqlite.contents.joining import error_text, whole
 from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration, newest
@@ -34,9 +35,7 @@ group by i.id
 """
 
 SPANS_VIEW = f"""
-select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_id as parent, s.schema_name as type,
-       s.label, s.status, s.summary, s.started_at, s.finished_at, s.duration_ms, s.input_tokens, s.output_tokens,
-       s.cost_usd,
+select a.name as agent, {", ".join(f"s.{column} as {name}" for column, name in SHOWN_OF_SPANS.items())},
        case when json_valid(s.result_payload) then coalesce(
            {error_text("s")},
            json_extract(s.result_payload, '$.error.message'),
@@ -44,9 +43,7 @@ select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_
            case when s.status = 'failed' and json_type(s.result_payload, '$.error_type') = 'text'
                 then json_extract(s.result_payload, '$.message') end
        ) end as error,
-       {whole("payload", "s")} as payload,
-       {whole("result_payload", "s")} as result_payload, s.closed_by, s.closed_at, s.is_aggregate, s.ended_late,
-       s.response_id, s.cache_write_tokens
+       {whole("payload", "s")} as payload, {whole("result_payload", "s")} as result_payload
 from agent_spans s join agents a on a.id = s.agent_id
 """
 

@@ -232,7 +232,7 @@ def _span(base: Base, chance: random.Random, run: AgentInstanceRow) -> AgentSpan
     text = " ".join(chance.choices(WORDS, k=3))
     at = f"2026-01-0{chance.randrange(1, 9)}T00:00:00.00000{chance.randrange(9)}Z"
     ended = status in ("complete", "failed")
-    result = f'{{"text": "{chance.choice(WORDS)}", "finish_reason": "{chance.choice(("stop", "length"))}"}}'
+    result = f'{{"text": "{chance.choice(WORDS)}"}}'
     if status == "failed":
         result = f'{{"error": {{"type": "E", "message": "{chance.choice(ERRORS)}"}}}}'
     name = chance.choice(("llm", "tool", "agent"))
@@ -250,6 +250,7 @@ def _span(base: Base, chance: random.Random, run: AgentInstanceRow) -> AgentSpan
         input_tokens=chance.choice((None, 0, 7)),
         output_tokens=chance.choice((None, 5)),
         cost_usd=chance.choice((None, 0.25, 0.5)),
+        finish_reason=chance.choice((None, "stop", "length")) if ended else None,
         is_aggregate=int(name == "agent"),  # as in practice, all spans of a type or none of them
     )
 

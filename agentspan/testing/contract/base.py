@@ -7,14 +7,33 @@ from typing import Any
 import pytest
 
 from agentspan import ids
-from agentspan.model.changes import Applied, Move, Put, Refused, Unit, Violation
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow, Row
+from agentspan.model.changes import Applied, Move, Put, Refused, Unit
+from agentspan.model.columns import Column, columns_of
+from agentspan.model.rows import (
+    AgentInstanceRow,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentSpanRow,
+    AgentVersionRow,
+    Row,
+    Value,
+    Violation,
+)
 from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, Question
 from agentspan.storage.registry import open_direct
 
 T0, T1, T2 = (f"2026-01-01T00:00:0{second}.000000Z" for second in range(3))
+
+
+_EXAMPLES: dict[str, Value] = {"time": T1, "object": '{"a":[1]}', "list": "[2]", "json": "3", "flag": 1}
+_OF_TYPES: dict[type, Value] = {int: 7, float: 0.25}
+
+
+def _example_of(column: Column) -> Value:
+    """A value that a column may hold; a text names the column."""
+    return _EXAMPLES.get(column.holds or "", _OF_TYPES.get(column.type, f"a {column.name}"))
 
 
 class Rows:
@@ -42,9 +61,15 @@ class Rows:
         values: dict[str, Any] = dict.fromkeys(AgentSpanRow._fields)
         values.update(id=self.ids.new(), agent_id=instance.agent_id, agent_instance_id=instance.id, status="active")
         values.update(schema_name="tool", schema_title="Tool", payload="{}", started_at=T0)
-        values.update(is_aggregate=0, sensitive_encoding=0)
-        values.update(response_id="answer-1", cache_write_tokens=7, inserted_at=T0, updated_at=T0)
+        values.update(is_aggregate=0, sensitive_encoding=0, inserted_at=T0, updated_at=T0)
         values.update(changed)
+        return AgentSpanRow(**values)
+
+    def full_span(self, instance: AgentInstanceRow) -> AgentSpanRow:
+        """A span that was closed and ended late, with a value in each column."""
+        values: dict[str, Any] = {column.name: _example_of(column) for column in columns_of("agent_span")}
+        values.update(id=self.ids.new(), agent_id=instance.agent_id, agent_instance_id=instance.id)
+        values.update(parent_span_id=self.ids.new(), status="complete", closed_by="abandoned")
         return AgentSpanRow(**values)
 
 

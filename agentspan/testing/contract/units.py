@@ -23,6 +23,9 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.testing.contract.base import T0, T1, T2, Base, finish, violation, why_refused
 
+FIXED = ("id", "agent_id", "agent_instance_id", "parent_span_id", "inserted_at", "writer_id")
+"""The columns of a span that no change sets."""
+
 
 class Units(Base):
     """Contract: several changes in one unit, and several units in one call; idempotency keys."""
@@ -260,7 +263,7 @@ class Changing(Base):
         agent = self.rows.agent("a")
         version, schema, instance = self.rows.family(agent)
         writer = WriterRow(self.rows.ids.new(), "host", "boot", 1, "2", "program", T0)
-        span = self.rows.span(instance, label="x", input_tokens=3, cost_usd=0.5, duration_ms=1.5, is_aggregate=1)
+        span = self.rows.full_span(instance)
         rows: tuple[Row, ...] = (agent, version, schema, instance, writer, span)
         self.put(storage, *rows)
         found = storage.ask(Find(*(row.id for row in rows), self.rows.ids.new()))
@@ -272,6 +275,16 @@ class Changing(Base):
             "writer": writer,
             "agent_span": span,
         }
+
+    def test_each_column_of_a_span_is_set_by_a_move_and_by_many_puts_at_once(self, storage: Storage) -> None:
+        """Also those that most spans leave empty."""
+        instance = self.instance(storage)
+        span, others = self.rows.span(instance), [self.rows.full_span(instance) for _ in range(7)]
+        assert storage.apply([Unit((Put(span),)), Unit((PutSpans(others),))]) == [Applied(), Applied()]
+        full = self.rows.full_span(instance)._asdict()
+        values = {name: full[name] for name in full if name not in FIXED}
+        assert storage.apply([Unit((Move("agent_span", span.id, LEAVES["complete"], values),))]) == [Applied()]
+        assert list(storage.ask(SpansOf(instance.id))) == [span._replace(**values), *others]
 
     def test_an_id_that_any_type_uses_is_refused(self, storage: Storage) -> None:
         """The row in the way comes back."""

@@ -177,6 +177,7 @@ export class Detail {
       fact("started", el("time", time, format.moment(detail.started_at)));
       if (detail.closed) fact("closed", `by being ${detail.closed}`);
       fact("program", detail.program);
+      for (const [name, value] of Object.entries(detail.facts)) fact(name.replaceAll("_", " "), value);
       for (const score of detail.scores) fact("score", score);
     }
     fact("id", el("code", null, this.spans.ids[at]), copyButton(this.spans.ids[at]));

@@ -105,6 +105,8 @@ interface SpanDetail {
   payload: string;
   result_payload: string | null;
   messages: SpanMessage[];
+  /** Columns that have no words of their own, by their name. */
+  facts: Record<string, string>;
   /** Those that count, as a line each. */
   scores: string[];
   violations: Violation[];

@@ -40,6 +40,13 @@ class TellsNoTermination(Outcomes):
         return Applied() if isinstance(outcome, Applied) and outcome.row is None else outcome
 
 
+@found_by("test_each_column_of_a_span_is_set_by_a_move_and_by_many_puts_at_once")
+class ForgetsAColumnThatFewSpansHave(MemoryStorage):
+    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+        known = {name: value for name, value in move.set.items() if name != "response_id"}
+        return super()._move(move._replace(set=known), undo, late)
+
+
 @found_by("test_units_of_one_call_see_the_ones_before")
 class StopsAtEachRefusal(MemoryStorage):
     def apply(self, units: Any, *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> Any:

@@ -178,7 +178,7 @@ test("what only looks like an image is none", () => {
  */
 function detail(characters) {
   const times = { started_at: null, finished_at: null, inserted_at: "" };
-  const rest = { closed: null, program: null, result_payload: null, messages: [], scores: [], violations: [] };
+  const rest = { closed: null, program: null, result_payload: null, messages: [], facts: {}, scores: [], violations: [] };
   return { id: "", schema_name: "", summary: null, ...times, ...rest, payload: "x".repeat(characters) };
 }
 

@@ -13,14 +13,6 @@ from agentspan.storage.questions import FailureSums, StepUses
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.statements import column_of
 
-_AFTER = "substr(schema_name, instr(schema_name, ':') + 1) || ':'"
-REASON = (
-    f"case when (schema_name = 'llm' or (instr(schema_name, ':') and substr({_AFTER}, 1, 4) = 'llm:')) "
-    "and instr(result_payload, '\"finish_reason\"') and json_valid(result_payload) "
-    "and json_type(result_payload, '$.finish_reason') = 'text' "
-    "then result_payload ->> '$.finish_reason' end"
-)
-"""The SQL of why a model stopped; see signatures.stop_reason."""
 TABLES = {
     "signatures": "(sig integer primary key, id text not null unique, text text not null)",
     "failures": "(row integer primary key, run integer not null, span text not null, parent text, "

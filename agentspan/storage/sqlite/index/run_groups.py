@@ -1,7 +1,7 @@
 """The sums of each run by group, a span type and a label: what comparisons of many runs are made of.
 
 Spans that never ran are counted apart, in `cancelled`. A run has few groups, so the table is a third of the spans.
-`last` is when the last of them began, `reason` that time and why the model stopped then (see failures.REASON).
+`last` is when the last of them began, `reason` that time and why the model stopped then (`finish_reason`).
 `histogram` has a letter for each span that ran, that of its bucket: four bytes a row, of which `statistics` of some
 runs are made without looking at all facts.
 """

@@ -66,7 +66,7 @@ def _taken(rows: str) -> str:
         "insert into temp.fresh select s.rowid, agent_instance_id, schema_name, ifnull(label, ''), "
         f"{BUCKET}, ifnull(duration_ms, 0), {AT}, "
         f"status = 'failed' or ifnull({RETURNED_ERROR}, 0), input_tokens, output_tokens, cost_usd, is_aggregate, "
-        f"status = 'failed', {failures.REASON} from {rows} and not {IS_OPEN}"
+        f"status = 'failed', finish_reason from {rows} and not {IS_OPEN}"
     )
 
 
