@@ -193,10 +193,10 @@ def _chat(message: Message) -> ChatMessage:
     }
 
 
-def _with_ids(said: list[ChatMessage]) -> list[ChatMessage]:
+def _with_ids(messages: list[ChatMessage]) -> list[ChatMessage]:
     """Give calls without an id one, and their answers, which follow in their order."""
     left: list[ToolCall] = []
-    for number, message in enumerate(said, start=1):
+    for number, message in enumerate(messages, start=1):
         if message["tool_calls"]:
             left = [*message["tool_calls"]]
             for place, call in enumerate(left, start=1):
@@ -206,17 +206,17 @@ def _with_ids(said: list[ChatMessage]) -> list[ChatMessage]:
             call = (same or [call for call in left if call["function"]["name"] == message["name"]] or left)[0]
             message["tool_call_id"] = message["tool_call_id"] or call["id"]
             left.remove(call)
-    return said
+    return messages
 
 
-def first_of(said: Sequence[ChatMessage], role: str) -> str | None:
+def first_of(messages: Sequence[ChatMessage], role: str) -> str | None:
     """Return the text of the first message of a role that has one."""
-    return next((message["content"] for message in said if message["role"] == role and message["content"]), None)
+    return next((message["content"] for message in messages if message["role"] == role and message["content"]), None)
 
 
-def answer_in(said: Sequence[ChatMessage]) -> str | None:
+def answer_in(messages: Sequence[ChatMessage]) -> str | None:
     """Return the last text that a model said."""
-    return first_of([*reversed(said)], "assistant")
+    return first_of([*reversed(messages)], "assistant")
 
 
 def as_text(value: Any) -> str | None:
@@ -338,7 +338,7 @@ def _row(
     run: AgentInstanceRow, name: Name, tags: Sequence[str], scores: Sequence[ScoreRow], spans: Sequence[AgentSpanRow]
 ) -> dict[str, Any]:
     metadata = {} if run.metadata is None else jsontext.decode(run.metadata)
-    said = conversation(spans)
+    messages = conversation(spans)
     step = failed_step(run, spans)
     failed = None if step is None else next(span for span in spans if span.id == step.span_id)
     error = None if run.error is None else error_text({"error": jsontext.decode(run.error)})
@@ -358,11 +358,11 @@ def _row(
         "started_at": run.started_at,
         "duration_ms": run.duration_ms,
         "git_commit": run.git_commit,
-        "system": first_of(said, "system"),
-        "input": _input(metadata, said, spans),
+        "system": first_of(messages, "system"),
+        "input": _input(metadata, messages, spans),
         "expected": _expected(metadata, scores),
-        "output": _output(run, said, spans),
-        "messages": said,
+        "output": _output(run, messages, spans),
+        "messages": messages,
         "error": error,
         "failed_step": None if failed is None else " ".join(filter(None, (failed.schema_title, failed.label))),
         "signature": _signature(run, failed, spans),
@@ -391,23 +391,23 @@ def _signature(run: AgentInstanceRow, failed: AgentSpanRow | None, spans: Sequen
     return (run_signature(run.error) or ending_of(run.status, uses_of(run.id, spans))).id
 
 
-def _input(metadata: dict[str, Any], said: Sequence[ChatMessage], spans: Sequence[AgentSpanRow]) -> str | None:
+def _input(metadata: dict[str, Any], messages: Sequence[ChatMessage], spans: Sequence[AgentSpanRow]) -> str | None:
     """Return what a run was given: its own input, else the first message of a user, else what its first step was."""
     own = next((metadata[name] for name in INPUT if metadata.get(name) is not None), None)
     if own is not None:
         return as_text(own)
-    asked = first_of(said, "user")
+    asked = first_of(messages, "user")
     first = next(iter(_top(spans)), None)
     if asked is not None or first is None:
         return asked
     payload = jsontext.decode(first.payload)
-    given = payload if isinstance(payload, dict) else {}
-    return as_text(next((given[name] for name in _OF_STEP if name in given), None))
+    members = payload if isinstance(payload, dict) else {}
+    return as_text(next((members[name] for name in _OF_STEP if name in members), None))
 
 
-def _output(run: AgentInstanceRow, said: Sequence[ChatMessage], spans: Sequence[AgentSpanRow]) -> str | None:
+def _output(run: AgentInstanceRow, messages: Sequence[ChatMessage], spans: Sequence[AgentSpanRow]) -> str | None:
     """Return the answer of a run: its result, else that of the one step around all, else the last text of a model."""
-    answer = answer_in(said)
+    answer = answer_in(messages)
     own = None if run.result is None else _outcome(run.result)
     if own is not None and not (isinstance(own, list) and answer is not None):  # the pieces of a stream are a list
         return as_text(own)
@@ -435,9 +435,9 @@ def _top(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
 
 def _expected(metadata: dict[str, Any], scores: Sequence[ScoreRow]) -> str | None:
     """Return what a run had to return: by its metadata, else a score `expected`, else a note `expected: …`."""
-    told = next((metadata[name] for name in EXPECTED if metadata.get(name) is not None), None)
-    if told is not None:
-        return as_text(told)
+    expected = next((metadata[name] for name in EXPECTED if metadata.get(name) is not None), None)
+    if expected is not None:
+        return as_text(expected)
     of_run = [score for score in reversed(scores) if score.target_type == "agent_instance"]
     for score in of_run:
         if score.name in EXPECTED:
@@ -535,12 +535,12 @@ def _lines_of(storage: Storage, row: Row, referred: dict[tuple[str, str], Referr
         referred[which] = of
         yield from _references(row, of, began)
     texts = {name: row[name] or None for name in ("external_identifier", "task", "session", "user", "git_commit")}
-    told = {name: row[name] for name in ("input", "expected") if row[name]}
+    members = {name: row[name] for name in ("input", "expected") if row[name]}
     changed = {"inserted_at": began, "updated_at": began}
     yield {"type": "agent_instance", "id": run, "agent_id": of.agent, "agent_version_id": of.version, "status": status,
            "agent_schema_version_id": of.schema, "purpose": "live", "started_at": began,
            "finished_at": None if status in ("pending", "active") else began, "duration_ms": row["duration_ms"],
-           "metadata": told or None, "result": {"output": row["output"]} if row["output"] else None,
+           "metadata": members or None, "result": {"output": row["output"]} if row["output"] else None,
            "error": _error(row["error"]) if row["error"] and status == "failed" else None,
            **texts, **changed}  # fmt: skip
     for tag in row["tags"]:
@@ -580,8 +580,8 @@ def _spans(row: Row, agent: str, began: str, id_of: Callable[..., str]) -> Itera
             kind, payload = "llm", {"messages": []}
             result = {"text": text, "tool_calls": made}
         elif role == "tool":
-            given = asked.get(message["tool_call_id"])
-            payload = {"name": message["name"], "call_id": message["tool_call_id"], "arguments": _decoded(given)}
+            asking = asked.get(message["tool_call_id"])
+            payload = {"name": message["name"], "call_id": message["tool_call_id"], "arguments": _decoded(asking)}
             kind, result = "tool", {"output": text}
             if number == failing:
                 status, result = "failed", {"output": text, "error": _error(row["error"])}

@@ -261,14 +261,14 @@ def missed_by_status(
     return None if any(False in each.values() for each in passed) else missed_rule(storage, rows)
 
 
-def least_of(given: Mapping[str, float]) -> dict[Measure, float]:
+def least_of(wanted: Mapping[str, float]) -> dict[Measure, float]:
     """Return the smallest differences that count: these, and for the other measures those of LEAST.
 
     Raises:
         InvalidValue: there is no such measure, or a difference is no number from 0 on.
     """
     found = dict(LEAST)
-    for name, value in given.items():
+    for name, value in wanted.items():
         measure = next((each for each in MEASURES if each == name), None)
         if measure is None:
             raise InvalidValue("least", f"{name!r} is not a measure; there are {', '.join(MEASURES)}")

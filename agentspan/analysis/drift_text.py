@@ -59,9 +59,9 @@ def sentence(found: Drift, base: str, head: str) -> str:
 
 def _told(rows: Sequence[DriftRow], most: int) -> str:
     """Return the first of these differences, and how many more there are."""
-    told = [_reason(row) for row in rows[: max(0, most)]]
-    more = len(rows) - len(told)
-    return "; ".join([*told, *([f"{'and ' if told else ''}{more} more"] if more else ())])
+    reasons = [_reason(row) for row in rows[: max(0, most)]]
+    more = len(rows) - len(reasons)
+    return "; ".join([*reasons, *([f"{'and ' if reasons else ''}{more} more"] if more else ())])
 
 
 def over_all(found: Drift) -> Iterator[str]:

@@ -145,7 +145,7 @@ def _described(
     before, after = (
         [span for span in alike if (_began(span) < _began(failed)) == is_before] for is_before in (True, False)
     )
-    given = _given(failed)
+    arguments = _given(failed)
     asking = _asking(failed, tree)
     return FailedStep(
         failed.id,
@@ -153,13 +153,13 @@ def _described(
         title_of(failed, TITLE),
         tuple(title_of(span, TITLE) for span in reversed(tree.above(failed))),
         _error(failed),
-        given,
+        arguments,
         None if asking is None else tree.number[asking.id],
         None if asking is None else _words(asking),
         len(before),
-        sum(_given(span) == given for span in before),
+        sum(_given(span) == arguments for span in before),
         len(after),
-        sum(_given(span) == given for span in after),
+        sum(_given(span) == arguments for span in after),
         sum(_has_passed(span) and _began(span) > _began(failed) for span in same_kind),
         None if recovery is None else tree.number[recovery.id],
         None if later is None else tree.number[later.id],

@@ -123,11 +123,11 @@ class TimedRunKeywords(RunKeywords, total=False):
     until: datetime | str | None
 
 
-def filter_of(given: Given, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:
+def filter_of(values: Given, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:
     """Return the filter for values by the names of the grammar; None, False, and no values match everything.
 
     Args:
-        given: of each name its text; of `failed` a bool; of times also a datetime; of `tag` and `score` one text or
+        values: of each name its text; of `failed` a bool; of times also a datetime; of `tag` and `score` one text or
             several; of `meta` texts such as `KEY=VALUE`, or a dict. Other names are ignored.
         field: what an error names before the name of the value.
         zone: of times without an offset; None for the machine's own.
@@ -136,20 +136,20 @@ def filter_of(given: Given, *, field: str = "", zone: tzinfo | None = UTC) -> Ru
         InvalidValue: a time, a status, a rule over a score, or a pair is none.
     """
     within = f"{field} " if field else ""
-    texts: dict[str, Any] = {name: value for name in TEXTS if isinstance(value := given.get(name), str)}
+    texts: dict[str, Any] = {name: value for name in TEXTS if isinstance(value := values.get(name), str)}
     if texts.get("status", INSTANCE_STATUSES[0]) not in INSTANCE_STATUSES:
         raise InvalidValue(f"{within}status", f"must be one of {', '.join(INSTANCE_STATUSES)}")
     for name in TIMES:
-        if (value := given.get(name)) is not None:
+        if (value := values.get(name)) is not None:
             texts[name] = stored(value, f"{within}{name}", zone=zone)
-    scores = _texts(given.get("score"))
+    scores = _texts(values.get("score"))
     for rule in scores:
         outcomes.parse(rule)
     return RunFilter(
         **texts,
-        failed=bool(given.get(FAILED)),
-        meta=_pairs(given.get("meta"), f"{within}meta"),
-        tags=_texts(given.get("tag")),
+        failed=bool(values.get(FAILED)),
+        meta=_pairs(values.get("meta"), f"{within}meta"),
+        tags=_texts(values.get("tag")),
         scores=scores,
     )
 
@@ -172,19 +172,19 @@ def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> Run
         raise InvalidValue(field, f"has an open quote ({error})") from None
     if not words:
         raise InvalidValue(field, f"is empty; {ALL} is every run")
-    given: dict[str, str | bool | list[str]] = {}
+    values: dict[str, str | bool | list[str]] = {}
     many: dict[str, list[str]] = {name: [] for name in MANY}
     for word in words:
         name, is_given, value = word.partition("=")
         name = name.removeprefix("--").replace("-", "_")
         if name == FAILED and not is_given:
-            given[FAILED] = True
+            values[FAILED] = True
         elif name in MANY and value:
             many[name].append(value)
         elif name in (*TEXTS, *TIMES) and value:
-            given[name] = value
+            values[name] = value
         elif AT in word and not is_given:
-            given["agent"] = word
+            values["agent"] = word
         elif word != ALL:
             if AT in text and not _IS_QUOTED_OR_PAIR.search(text):  # the agent's name, or its version, has blanks
                 return filter_of({"agent": text.strip()}, field=field, zone=zone)
@@ -192,7 +192,7 @@ def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> Run
             quotes = "; a name with blanks needs quotes: agent='my agent'" if len(words) > 1 else ""
             meant = f"; did you mean {_meant(name, word)}?" if is_given else quotes
             raise InvalidValue(field, f"must be {ALL}, AGENT{AT}VERSION, or some of {forms}, {FAILED}{meant}")
-    return filter_of({**given, **many}, field=field, zone=zone)
+    return filter_of({**values, **many}, field=field, zone=zone)
 
 
 def _meant(name: str, word: str) -> str:
@@ -201,11 +201,11 @@ def _meant(name: str, word: str) -> str:
     return f"{close[0]}{word[word.index('=') :]}" if close else f"meta={word}"
 
 
-def words_of(given: Given) -> str:
+def words_of(values: Given) -> str:
     """Return the values of the grammar as a filter in one text."""
     words = []
     for name in NAMES:
-        value = given.get(name)
+        value = values.get(name)
         if value is True:
             words.append(name)
         else:

@@ -28,12 +28,12 @@ FIRST = {"type": "agentspan_export", "version": 1}
 def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) -> Iterator[str]:
     """Yield the lines of these runs, in ASCII, without line ends."""
     yield json.dumps({**FIRST, "version": compact_lines.VERSION} if compact else FIRST)
-    said: set[str] = set()
+    written: set[str] = set()
     for run_id in run_ids:
         run = storage.ask(Find(run_id, instance_id=run_id)).rows[run_id][1]
         assert isinstance(run, AgentInstanceRow)
         needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
-        yield from _once(storage, said, *needed, run.id)
+        yield from _once(storage, written, *needed, run.id)
         kept: Iterable[TagRow | ScoreRow] = chain(
             scan(storage, TagRow, {"agent_instance_id": run.id}), history(storage, run.id)
         )
@@ -44,7 +44,7 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
         while batch := list(islice(spans, BATCH)):
             found = storage.ask(Violations([span.id for span in batch], instance_id=run.id))
             for span in batch:
-                yield from _once(storage, said, span.writer_id)
+                yield from _once(storage, written, span.writer_id)
                 violations = [violation._asdict() for violation in found[span.id]]
                 more: dict[str, Any] = {"violations": violations} if violations else {}
                 if cutter is not None:
@@ -62,10 +62,10 @@ def _pieces(cutter: compact_lines.Cutter, span: AgentSpanRow) -> dict[str, Any]:
     }
 
 
-def _once(storage: Storage, said: set[str], *ids: str | None) -> Iterator[str]:
+def _once(storage: Storage, written: set[str], *ids: str | None) -> Iterator[str]:
     for id in ids:
-        if id is not None and id not in said:
-            said.add(id)
+        if id is not None and id not in written:
+            written.add(id)
             located = storage.ask(Find(id)).rows.get(id)
             if located is not None:
                 yield _line(*located, {})

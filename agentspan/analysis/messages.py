@@ -97,10 +97,10 @@ def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
         return []
     known = {} if known is None else known
     found = [each for name in SYSTEM for each in _read(payload.get(name), "system", known)]
-    given: list[Any] = []
+    texts: list[Any] = []
     for name in SENT:
-        if (value := payload.get(name)) is not None and value not in given:
-            given.append(value)
+        if (value := payload.get(name)) is not None and value not in texts:
+            texts.append(value)
             found += _read(value, "user", known)
     return found
 
@@ -122,16 +122,16 @@ def answered(result: Any) -> list[Message]:
     if not isinstance(result, dict):
         return read(result, "assistant")
     made = calls(result.get("tool_calls"))
-    said = read(result.get("text"), "assistant")
-    if made and not said:
-        said = read({"role": "assistant", "content": None})
+    answer = read(result.get("text"), "assistant")
+    if made and not answer:
+        answer = read({"role": "assistant", "content": None})
     if made:
-        said[-1]["calls"] = said[-1]["calls"] + made
+        answer[-1]["calls"] = answer[-1]["calls"] + made
     for name in ("output_messages", "output"):
         more = read(result.get(name), "assistant")
-        if _joined(more) != _joined(said):
-            said += [message for message in more if key_of(message) not in {key_of(one) for one in said}]
-    return said
+        if _joined(more) != _joined(answer):
+            answer += [message for message in more if key_of(message) not in {key_of(one) for one in answer}]
+    return answer
 
 
 def key_of(message: Message) -> tuple[str, ...]:
@@ -194,8 +194,8 @@ def _messages(item: Any, role: str) -> Iterator[Message]:
 
 
 def _chat(item: dict[str, Any], role: str) -> Iterator[Message]:
-    said = item.get("role", role)
-    said = said if isinstance(said, str) else role if said is None else json_of(said)
+    speaker = item.get("role", role)
+    speaker = speaker if isinstance(speaker, str) else role if speaker is None else json_of(speaker)
     field = "content" if "content" in item else "parts"
     content = item.get(field)
     parts = content if isinstance(content, list) else []
@@ -215,7 +215,7 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Message]:
     known |= {"type"} if item.get("type") == "message" else set()
     others += rest(item, known)
     if text or others or made or not parts:
-        message = _message(ROLES.get(said, said), text, others)
+        message = _message(ROLES.get(speaker, speaker), text, others)
         yield {**message, "name": name, "calls": made, "call_id": call_id}
 
 
@@ -318,10 +318,10 @@ def _form(value: Any) -> str:
     return str(value) if isinstance(value, _Number) else json.dumps(value)
 
 
-def _joined(said: list[Message]) -> tuple[str, list[tuple[str, str]]]:
+def _joined(messages: list[Message]) -> tuple[str, list[tuple[str, str]]]:
     """Return all text and all calls of messages: in some forms they are one message, in others several."""
-    calls = [(call["name"], exact(call["arguments"])) for message in said for call in message["calls"]]
-    return "".join(message["text"] for message in said), calls
+    calls = [(call["name"], exact(call["arguments"])) for message in messages for call in message["calls"]]
+    return "".join(message["text"] for message in messages), calls
 
 
 def _text(value: Any) -> str | None:

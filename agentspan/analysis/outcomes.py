@@ -68,11 +68,11 @@ class OutcomeRule(NamedTuple):
 
     def holds(self, score: LatestScore) -> bool | None:
         """Return whether a score fulfils the condition; None if it has no value, or no label, to compare."""
-        given: float | str | None = score.label if isinstance(self.wanted, str) else score.value
-        if given is None and isinstance(self.wanted, str) and score.value in _TRUTHS.values():
+        judged: float | str | None = score.label if isinstance(self.wanted, str) else score.value
+        if judged is None and isinstance(self.wanted, str) and score.value in _TRUTHS.values():
             truth = _TRUTHS.get(self.wanted.lower())
             return None if truth is None else _COMPARE[self.op](score.value, truth)
-        return None if given is None else _COMPARE[self.op](given, self.wanted)
+        return None if judged is None else _COMPARE[self.op](judged, self.wanted)
 
 
 def parse(text: str) -> OutcomeRule:

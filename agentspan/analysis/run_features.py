@@ -133,8 +133,8 @@ class _Reader:
 
 def _parameters(label: str, payload: Any, kind: str) -> Iterator[tuple[str, str]]:
     """Yield the short values that a tool was called with, or that a model was set to."""
-    given = payload.get("arguments") if type(payload) is dict and kind == "tool" else payload
-    for name, value in _short(given) if type(given) is dict else ():
+    parameters = payload.get("arguments") if type(payload) is dict and kind == "tool" else payload
+    for name, value in _short(parameters) if type(parameters) is dict else ():
         if value != label:
             yield name, value
 

@@ -143,16 +143,16 @@ def check_key(field: str, value: Any) -> str:
     return value
 
 
-def key_of(operation: str, key: Any, said: Mapping[str, Any]) -> Key | None:
+def key_of(operation: str, key: Any, request: Mapping[str, Any]) -> Key | None:
     """Return an idempotency key with the hash of its request: canonical JSON, nulls dropped; None without a key.
 
     Args:
-        said: the client's values: path id included, defaults applied, never a generated id or time.
+        request: the client's values: path id included, defaults applied, never a generated id or time.
     """
     if key is None:
         return None
     check_key("idempotency_key", key)
-    plain = {name: item.plain if type(item) is Json else item for name, item in said.items() if item is not None}
+    plain = {name: item.plain if type(item) is Json else item for name, item in request.items() if item is not None}
     try:
         text = jsontext.canonical(plain)
         if ".0" in text or "e+" in text:  # 1.0 is the same number as 1; few requests have one

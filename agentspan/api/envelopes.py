@@ -156,9 +156,9 @@ def of_error(error: AgentspanError) -> Envelope:
         errors: dict[str, dict[str, str]] = {}
         for field, problem in zip(error.fields, error.problems, strict=True):
             message = problem.partition(": ")[2]
-            told = errors.setdefault(field, {"code": "invalid_value", "message": message})
-            if told["message"] != message:
-                told["message"] += f"; {message}"
+            described = errors.setdefault(field, {"code": "invalid_value", "message": message})
+            if described["message"] != message:
+                described["message"] += f"; {message}"
         answer["errors"] = errors
     if isinstance(error, InvalidAction):
         answer.update(_control(error.terminated))

@@ -66,9 +66,9 @@ def resources_of(ctx: Context, rows: Sequence[Row], *, summaries: bool = True) -
     account = ctx.account
     if isinstance(next(iter(rows), None), AgentInstanceRow):
         ids = [row.id for row in rows]
-        counts, said = ctx.storage.ask(Counts(ids)), said_of(ctx.storage, ids)
+        counts, labels = ctx.storage.ask(Counts(ids)), said_of(ctx.storage, ids)
         runs = cast("Iterable[AgentInstanceRow]", rows)
-        return [instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()) for row in runs]
+        return [instance(row, account, counts[row.id]._asdict(), **labels[row.id]._asdict()) for row in runs]
     purposes = ctx.purposes_of(row for row in rows if isinstance(row, AgentSpanRow))
     made: list[Any] = []
     for row in rows:

@@ -184,13 +184,13 @@ class Operation(Fields):
             RequiredValue: a required one is missing.
             InvalidValue: a value is wrong.
         """
-        given = self.__dict__
+        fields = self.__dict__
         for name in self.required:
-            if given.get(name) is None:
+            if fields.get(name) is None:
                 raise RequiredValue(name, "is required")
         values = dict(self.defaults)
         for name, check in self._checks:
-            value = given.get(name)
+            value = fields.get(name)
             if value is not None:
                 values[name] = value if check is None else check(name, value)
         return values
@@ -219,14 +219,14 @@ class Write(Keyable, Operation):
         """Check the fields, and return what is to be found and decided."""
         raise NotImplementedError
 
-    def key(self, said: Mapping[str, Any]) -> Key | None:
+    def key(self, request: Mapping[str, Any]) -> Key | None:
         """Return the key with the hash of the request; None without a key.
 
         Args:
-            said: the client's values, with those of defaults, and without generated ids and times.
+            request: the client's values, with those of defaults, and without generated ids and times.
         """
         key = self.idempotency_key
-        return None if key is None else checks.key_of(self.action, key, said)
+        return None if key is None else checks.key_of(self.action, key, request)
 
     def run(self, ctx: Context) -> Done:
         """Carry it out alone."""

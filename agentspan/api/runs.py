@@ -109,17 +109,17 @@ def _tags(tags: Any) -> tuple[str, ...]:
 
 
 def _text_in(metadata: Mapping[str, Any] | None, name: str) -> str | None:
-    said = None if metadata is None else metadata.get(name)
+    member = None if metadata is None else metadata.get(name)
     try:
-        return checks.text(name, said) or None
+        return checks.text(name, member) or None
     except InvalidValue:  # it means something else there
         return None
 
 
 def _tags_in(metadata: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-    said = None if metadata is None else metadata.get("tags")
+    member = None if metadata is None else metadata.get("tags")
     try:
-        return None if said is None else _tags(said)
+        return None if member is None else _tags(member)
     except InvalidValue:
         return None
 
@@ -193,7 +193,7 @@ class RegisterInstance(Write):
         metadata = None if self.metadata is None else checks.json_object("metadata", self.metadata)
         own_id = checks.own_id("id", self.id)
         updates = checks.flag("update_current_version", self.update_current_version)
-        said = {
+        request = {
             "agent_id": name,
             "agent_version": version._asdict(),
             "agent_schema_version": [schema.external_identifier, schema.content_hash],
@@ -204,7 +204,7 @@ class RegisterInstance(Write):
             "external_identifier": checks.text("external_identifier", self.external_identifier),
         }
         about = about_in({each: getattr(self, each) for each in TEXTS}, self.tags, metadata and metadata.plain)
-        key = self.key({**said, **about.said})  # keys of before stay what they were
+        key = self.key({**request, **about.said})  # keys of before stay what they were
         name = name if ids.is_pfid(name) else ctx.admit_text(name)
         version = version._replace(
             external_identifier=ctx.admit_text(version.external_identifier),
@@ -408,31 +408,36 @@ class UpdateInstance(InstanceForUpdate, Write):
         Raises:
             RequiredValue: it has none of them.
         """
-        given = {name: self.__dict__[name] for name in InstanceForUpdate.fields if name in self.__dict__}
-        if not given:
+        sent_fields = {name: self.__dict__[name] for name in InstanceForUpdate.fields if name in self.__dict__}
+        if not sent_fields:
             first, *others = InstanceForUpdate.fields
             raise RequiredValue(first, f"or one of {', '.join(others)} is required; null removes it")
-        payloads = [name for name in ("quality_payload", "metadata") if name in given]
+        payloads = [name for name in ("quality_payload", "metadata") if name in sent_fields]
         sent: dict[str, Any] = {
-            name: None if given[name] is None else checks.json_object(name, given[name]) for name in payloads
+            name: None if sent_fields[name] is None else checks.json_object(name, sent_fields[name])
+            for name in payloads
         }
         metadata = sent.get("metadata")
-        about = about_in({name: given.get(name) for name in TEXTS}, given.get("tags"), metadata and metadata.plain)
-        removed = [name for name, value in given.items() if value is None]
-        said: dict[str, Any] = {"agent_instance_id": self.agent_instance_id, **about.said, **sent}
-        if removed and [*given] != ["quality_payload"]:  # keys of before there were other fields stay what they were
-            said["removed"] = removed
-        key = self.key(said)
+        about = about_in(
+            {name: sent_fields.get(name) for name in TEXTS}, sent_fields.get("tags"), metadata and metadata.plain
+        )
+        removed = [name for name, value in sent_fields.items() if value is None]
+        request: dict[str, Any] = {"agent_instance_id": self.agent_instance_id, **about.said, **sent}
+        if removed and [*sent_fields] != [
+            "quality_payload"
+        ]:  # keys of before there were other fields stay what they were
+            request["removed"] = removed
+        key = self.key(request)
         admitted = {name: None if each is None else ctx.admit(*each) for name, each in sent.items()}
-        told = about.admitted(ctx)
-        tags = () if "tags" in removed else told.pop("tags") if about.tags is not None else None
+        redacted = about.admitted(ctx)
+        tags = () if "tags" in removed else redacted.pop("tags") if about.tags is not None else None
 
         def decide(found: Found, now: str) -> Unit:
             instance = expect(found, AgentInstanceRow, self.agent_instance_id)
             changes: list[Change] = []
             if "quality_payload" in admitted:
                 changes += _quality_changes(ctx, instance, UNNAMED, admitted["quality_payload"], now)
-            values: dict[str, Value] = {name: told.get(name) for name in TEXTS if name in about.texts}
+            values: dict[str, Value] = {name: redacted.get(name) for name in TEXTS if name in about.texts}
             values |= {name: None for name in TEXTS if name in removed}
             if "metadata" in admitted:
                 values["metadata"] = None if admitted["metadata"] is None else admitted["metadata"].text

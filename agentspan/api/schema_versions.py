@@ -236,8 +236,12 @@ class CreateSchemaVersion(SchemaVersionForCreate, Write):
         sent = self.checked()
         agent_id = sent.pop("agent_id")
         wanted = fields(ctx, sent)
-        said = {"agent_id": agent_id, "external_identifier": wanted.external_identifier, "content": wanted.content_hash}
-        key = self.key(said)
+        request = {
+            "agent_id": agent_id,
+            "external_identifier": wanted.external_identifier,
+            "content": wanted.content_hash,
+        }
+        key = self.key(request)
         new_id = ctx.ids.new()
 
         def decide(found: Found, now: str) -> Unit:

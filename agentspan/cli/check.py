@@ -59,15 +59,15 @@ def check_command(
     markdown: bool,
     junit: str | None,
     as_json: bool,
-    **given: Any,
+    **filters: Any,
 ) -> None:
     """Check the runs that match, print what was found, and exit with the code of the verdict."""
     storage = database.storage
-    options = words_of(given)
+    options = words_of(filters)
     if text is not None and options:
-        names = " ".join(f"--{name.replace('_', '-')}" for name in NAMES if given.get(name))
+        names = " ".join(f"--{name.replace('_', '-')}" for name in NAMES if filters.get(name))
         raise click.UsageError(f"give either FILTER or {names}, not both")
-    filter = filter_in(storage, given) if text is None else resolved(storage, parse(text, "filter", zone=zone()))
+    filter = filter_in(storage, filters) if text is None else resolved(storage, parse(text, "filter", zone=zone()))
     file = _configuration(config)
     wanted = load(file)
     rows = _rows(storage, filter)
@@ -100,9 +100,9 @@ def check_command(
     raise SystemExit(EXIT_CODES[found.verdict])
 
 
-def _configuration(given: str | None) -> Path:
+def _configuration(config: str | None) -> Path:
     """Return the file of the configuration: the given one, else the project's pyproject.toml."""
-    found = pyproject() if given is None else Path(given)
+    found = pyproject() if config is None else Path(config)
     if found is None:
         raise Failed(
             "there is no pyproject.toml in this folder or above it: write [tool.agentspan.check] in one, "

@@ -292,9 +292,9 @@ def _groups(
         _print_groups(found, base, head, full=full)
 
 
-def _numbers(given: Sequence[str]) -> dict[str, float]:
+def _numbers(words: Sequence[str]) -> dict[str, float]:
     found = {}
-    for text in given:
+    for text in words:
         name, _, number = text.partition("=")
         try:
             found[name] = float(number)

@@ -60,11 +60,11 @@ def export_command(
     output: str | None,
     as_json: bool,
     blobs: str | None = None,
-    **given: Any,
+    **filters: Any,
 ) -> None:
     """Write runs to a file, or to stdout."""
     storage = database.storage
-    ids = _runs(storage, runs, filter_in(storage, given))
+    ids = _runs(storage, runs, filter_in(storage, filters))
     files = {} if blobs is None else {"blobs": _write_blobs(storage, ids, Path(blobs))}
     if form == "dataset" and output is not None and output.endswith(".parquet"):
         _check(storage, Path(output))

@@ -85,21 +85,21 @@ def page_options(limit: int | None, *, sort: bool = False) -> Callable[[F], F]:
     return add
 
 
-def asked_for(given: Mapping[str, Any]) -> str:
+def asked_for(filters: Mapping[str, Any]) -> str:
     """Return the options that select runs as a text to be shown, such as `task=15 failed`; "" if there are none."""
     words = []
     for name in NAMES:
-        value = given.get(name)
+        value = filters.get(name)
         texts = [value] if isinstance(value, str) else [*(value or ())] if not isinstance(value, bool) else []
         words += [f"{name.replace('_', '-')}={text}" for text in texts]
-    return " ".join([*words, FAILED] if given.get(FAILED) else words)
+    return " ".join([*words, FAILED] if filters.get(FAILED) else words)
 
 
-def options_of(given: Mapping[str, Any]) -> list[str]:
+def options_of(filters: Mapping[str, Any]) -> list[str]:
     """Return the options that select runs as words of a command."""
     words: list[str] = []
     for name in NAMES:
-        option, value = f"--{name.replace('_', '-')}", given.get(name)
+        option, value = f"--{name.replace('_', '-')}", filters.get(name)
         if value is True:
             words.append(option)
         for text in [value] if isinstance(value, str) else value if isinstance(value, tuple | list) else ():
@@ -112,29 +112,29 @@ def no_run(asked: str) -> str:
     return f"no run matches {asked}" if asked else NOTHING
 
 
-def filter_in(storage: Storage, given: dict[str, Any]) -> RunFilter:
+def filter_in(storage: Storage, filters: dict[str, Any]) -> RunFilter:
     """Return the filter that the options of a command make.
 
     Args:
-        given: the parameters of the command by name; those of the filter are taken out of it.
+        filters: the parameters of the command by name; those of the filter are taken out of it.
 
     Raises:
         InvalidValue: a time or a pair is none.
         NotFound: there is no such agent.
     """
-    names = [name for name in NAMES if name in given]
-    return resolved(storage, filter_of({name: given.pop(name) for name in names}, zone=zone()))
+    names = [name for name in NAMES if name in filters]
+    return resolved(storage, filter_of({name: filters.pop(name) for name in names}, zone=zone()))
 
 
-def outcome_rule(given: str | None) -> OutcomeRule | None:
+def outcome_rule(text: str | None) -> OutcomeRule | None:
     """Return the rule of what passed means: as given, else the project's; None if the status decides.
 
     Raises:
         InvalidValue: `given` is no rule.
         Failed: the project's is none, or its file cannot be read.
     """
-    if given is not None:
-        return rule_of(given)
+    if text is not None:
+        return rule_of(text)
     file = pyproject()
     if file is None:
         return None

@@ -392,11 +392,11 @@ def prune_command(
     whole_partitions: bool,
     dry_run: bool,
     as_json: bool,
-    **given: Any,
+    **filters: Any,
 ) -> None:
     """Remove old runs and keys, and print how many."""
     storage = database.storage
-    filter = filter_in(storage, given)
+    filter = filter_in(storage, filters)
     done = database.prune(
         older_than=None if older_than is None else filter_words.parse_time(older_than, "older_than", zone=zone()),
         max_bytes=None if max_size is None else _size(max_size),

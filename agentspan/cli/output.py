@@ -84,8 +84,8 @@ def to_copy(*words: str, db: object = None) -> str:
         db: the storage; what `--db` of the printing command named, when left out.
     """
     context = click.get_current_context(silent=True)
-    given = db if db is not None or context is None else context.meta.get(GIVEN_DB)
-    return " ".join(["agentspan", *map(_word, words), *([] if given is None else ["--db", argument(given)])])
+    named = db if db is not None or context is None else context.meta.get(GIVEN_DB)
+    return " ".join(["agentspan", *map(_word, words), *([] if named is None else ["--db", argument(named)])])
 
 
 def _word(word: str) -> str:

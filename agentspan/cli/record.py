@@ -72,9 +72,9 @@ class Noted(NamedTuple):
         if not self.missing:
             return ""
         names, packages = sorted(self.missing), sorted({package for package in self.missing.values() if package})
-        said = f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} imported and not recorded"
+        sentence = f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} imported and not recorded"
         reasons = [*self.without, *([f"pip install {' '.join(packages)}"] if packages else [])]
-        return f"{said}; {'; '.join(reasons)}"
+        return f"{sentence}; {'; '.join(reasons)}"
 
     def why_nothing(self) -> str:
         """Return the reason why a program left no run."""
@@ -194,16 +194,16 @@ def _signals() -> Iterator[int | None]:
     if not hasattr(signal, "SIGCHLD"):
         yield None
         return
-    signals, given = os.pipe()
-    os.set_blocking(given, False)
+    signals, sends = os.pipe()
+    os.set_blocking(sends, False)
     before = signal.signal(signal.SIGCHLD, _do_nothing)
-    given_before = signal.set_wakeup_fd(given, warn_on_full_buffer=False)
+    sends_before = signal.set_wakeup_fd(sends, warn_on_full_buffer=False)
     try:
         yield signals
     finally:
-        signal.set_wakeup_fd(given_before)
+        signal.set_wakeup_fd(sends_before)
         signal.signal(signal.SIGCHLD, before)
-        os.close(given)
+        os.close(sends)
         os.close(signals)
 
 

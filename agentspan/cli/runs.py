@@ -59,12 +59,12 @@ def runs_command(
     offset: int,
     sort: RunSort,
     as_json: bool,
-    **given: Any,
+    **filters: Any,
 ) -> None:
     """List runs, and print how many match in all."""
     storage = database.storage
-    asked = asked_for(given)
-    filter = filter_in(storage, given)
+    asked = asked_for(filters)
+    filter = filter_in(storage, filters)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
     stale = left_open(storage, [run.run for run in found.runs])
@@ -74,8 +74,8 @@ def runs_command(
     if not found.total:
         click.echo(no_run(asked))
         return
-    said = said_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
-    _table(storage, found.runs, stale, {id: one.scores for id, one in said.items()})
+    labels = said_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
+    _table(storage, found.runs, stale, {id: one.scores for id, one in labels.items()})
     click.echo(_runs_total(found, offset))
     if stale:
         click.echo(f"? its program died; `{to_copy('doctor')}` closes what it left open")
@@ -97,12 +97,12 @@ def _plain_runs(database: Database, found: RunList, stale: set[str]) -> dict[str
 
     account = database.storage.ask(Account())
     ids = [run.run.id for run in found.runs]
-    counts, said = database.storage.ask(Counts(ids)), said_of(database.storage, ids)
+    counts, labels = database.storage.ask(Counts(ids)), said_of(database.storage, ids)
     return {
         "runs": [
             {
                 **from_rows.plain(
-                    from_rows.instance(run.run, account, counts[run.run.id]._asdict(), **said[run.run.id]._asdict())
+                    from_rows.instance(run.run, account, counts[run.run.id]._asdict(), **labels[run.run.id]._asdict())
                 ),
                 "agent": name_of(run),
                 "reason": failure_reason(database.storage, run),
@@ -188,14 +188,14 @@ def stats_command(
     whole: bool,
     by: str | None,
     as_json: bool,
-    **given: Any,
+    **filters: Any,
 ) -> None:
     """Print the statistics of all runs, of those that match, or of one; with `by`, of each version, too."""
     storage = database.storage
-    if run is not None and AT in run and given["agent"] is None:
-        run, given["agent"] = None, run
+    if run is not None and AT in run and filters["agent"] is None:
+        run, filters["agent"] = None, run
     run_id = None if run is None else id_prefixes.find_run(storage, run).id
-    asked = filter_in(storage, given)
+    asked = filter_in(storage, filters)
     since, until = asked.since, asked.until
     of_runs = replace(asked, since=None, until=None)
     if run_id is not None and of_runs != RunFilter():

@@ -57,7 +57,7 @@ def score_command(
             database.scores.record(
                 judged.id, each, by=by or ("code" if name else "human"), identifier=identifier, withdraw=True
             )
-        said = f"{' and '.join(removed)} removed from" if removed else f"there was no {name or MARK} on"
+        done = f"{' and '.join(removed)} removed from" if removed else f"there was no {name or MARK} on"
     else:
         typed = mark if value is None else _value(value)
         number, label = (None, typed) if isinstance(typed, str) else (typed, None)
@@ -70,17 +70,17 @@ def score_command(
             by=by or ("code" if name else "human"),
             identifier=identifier,
         )
-        said = f"{name} {value or 'noted'}:" if name else f"marked as {mark}:" if mark else "noted on"
-    _answer(database, judged, said, as_json=as_json)
+        done = f"{name} {value or 'noted'}:" if name else f"marked as {mark}:" if mark else "noted on"
+    _answer(database, judged, done, as_json=as_json)
 
 
-def _answer(database: Database, target: AgentInstanceRow | AgentSpanRow, said: str, *, as_json: bool) -> None:
+def _answer(database: Database, target: AgentInstanceRow | AgentSpanRow, done: str, *, as_json: bool) -> None:
     """Print what was done to the scores of a run or a span, or the document of all that count."""
     if as_json:
         scores = [score.model_dump(mode="json") for score in database.scores.list(target.id)]
         document({"target_id": target.id, "scores": scores, "total": len(scores)})
     else:
-        click.echo(safe(f"{said} {'span' if isinstance(target, AgentSpanRow) else 'run'} {target.id}"))
+        click.echo(safe(f"{done} {'span' if isinstance(target, AgentSpanRow) else 'run'} {target.id}"))
 
 
 def _value(text: str) -> float | bool | str:

@@ -60,13 +60,13 @@ def search_command(
     limit: int,
     offset: int,
     as_json: bool,
-    **given: Any,
+    **filters: Any,
 ) -> None:
     """Search; on a terminal, a progress bar shows while the index is built."""
     storage = database.storage
     run_id = None if run is None else id_prefixes.find_run(storage, run).id
-    asked = asked_for(given)
-    filter = filter_in(storage, given)
+    asked = asked_for(filters)
+    filter = filter_in(storage, filters)
     if run_id is not None and filter != RunFilter():
         raise click.UsageError("--run and filters of runs exclude each other")
     with bar("indexing") as progress:

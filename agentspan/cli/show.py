@@ -143,8 +143,8 @@ def _lines(
     end: Sequence[str] | None = None,
     is_failed: bool = False,
 ) -> Iterator[str]:
-    said = said_of(database.storage, [run.id])[run.id]
-    yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, said)
+    labels = said_of(database.storage, [run.id])[run.id]
+    yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, labels)
     drawn = 0
     for node, lasts in walk(shown):
         drawn += 1

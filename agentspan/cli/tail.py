@@ -176,8 +176,8 @@ class _Tail:
         from agentspan.api import from_rows  # it imports Pydantic: 80 ms
 
         storage = self._database.storage
-        counts, said = storage.ask(Counts([run.id]))[run.id]._asdict(), said_of(storage, [run.id])[run.id]
-        return from_rows.plain(from_rows.instance(run, account, counts, **said._asdict()))
+        counts, labels = storage.ask(Counts([run.id]))[run.id]._asdict(), said_of(storage, [run.id])[run.id]
+        return from_rows.plain(from_rows.instance(run, account, counts, **labels._asdict()))
 
     def plain(self) -> dict[str, object]:
         """Return the document of `--json`."""

@@ -121,16 +121,16 @@ class Picture:
         self.selected = selected
         self.numbers = numbers or {}
 
-    def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], said: Said) -> Iterator[str]:
+    def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], labels: Said) -> Iterator[str]:
         """Yield the lines about the run itself."""
         width = self.width
-        told = [*_told(run, said.tags)]
-        line = " · ".join((f"run {run.id}", *told))
+        facts = [*_told(run, labels.tags)]
+        line = " · ".join((f"run {run.id}", *facts))
         if columns_of(safe(line)) <= width:
             yield style(fit(line, width), bold=True)
         else:
             yield style(fit(f"run {run.id}", width), bold=True)
-            yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(told), width - 4, TOLD_LINES))
+            yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(facts), width - 4, TOLD_LINES))
         yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in self.dead)
         if run.termination_reason is not None:
             yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
@@ -141,7 +141,7 @@ class Picture:
             text = error_text({"error": jsontext.decode(run.error)})
             for line in wrap(text or "failed", width - 4, ERROR_LINES):
                 yield "    " + status_style(line, "failed")
-        for score in said.scores:
+        for score in labels.scores:
             for line in wrap(score_text(score), width - 4, SCORE_LINES):
                 yield f"    {line}"
         if self.payloads:
@@ -229,9 +229,9 @@ def _told(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
     """Yield what a run says of itself beside its agent."""
     if run.git_commit:
         yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
-    for name, said in (("task", run.task), ("session", run.session), ("user", run.user)):
-        if said:
-            yield f"{name} {said}"
+    for name, text in (("task", run.task), ("session", run.session), ("user", run.user)):
+        if text:
+            yield f"{name} {text}"
     if tags:
         yield f"{'tag' if len(tags) == 1 else 'tags'} {', '.join(tags)}"
 

@@ -69,12 +69,12 @@ def why_command(
     outcome: str | None,
     limit: int,
     as_json: bool,
-    **given: Any,
+    **filters: Any,
 ) -> None:
     """Print why runs failed, or why one did."""
     storage = database.storage
     rule = outcome_rule(outcome)
-    asked = asked_for(given)
+    asked = asked_for(filters)
     if run is not None:
         if asked:
             raise click.UsageError(f"RUN and filters of runs exclude each other: {asked} does not select a run here")
@@ -87,8 +87,8 @@ def why_command(
         else:
             echo_lines(_run_lines(storage, one, is_dead=bool(left_open(storage, [row]))))
         return
-    options = options_of(given)
-    filter = filter_in(storage, given)
+    options = options_of(filters)
+    filter = filter_in(storage, filters)
     with indexing() as progress:
         found = why(storage, filter, rule, progress=progress)
     if as_json:

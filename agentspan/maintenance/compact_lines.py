@@ -32,14 +32,14 @@ class Cutter:
         pieces: list[Any] = []
         copied = previous = 0
         for part in parts_of(text):
-            said = text[part.start : part.end]
+            part_text = text[part.start : part.end]
             if not part.is_element:
-                pieces += (text[copied : part.start], -self._texts.number(said, 0))
+                pieces += (text[copied : part.start], -self._texts.number(part_text, 0))
                 copied = part.end
                 continue
             if text[part.start - 1] == "[":
                 previous = 0
-            number = self._elements.number(said, previous)
+            number = self._elements.number(part_text, previous)
             if previous and number == previous + 1:
                 pieces[-1][1] = number
             else:

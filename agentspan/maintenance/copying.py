@@ -78,27 +78,27 @@ class _InFile:
     def write(self, place: Place | None) -> None:
         if self._path is None:
             return
-        said = {name: text for name, text in self._all(self._path).items() if name != self._name}
+        notes = {name: text for name, text in self._all(self._path).items() if name != self._name}
         if place is not None:
-            said[self._name] = json.dumps(place)
+            notes[self._name] = json.dumps(place)
         try:
-            if not said:
+            if not notes:
                 self._path.unlink(missing_ok=True)
                 return
             made, temporary = files.aside(self._path)
             with os.fdopen(made, "w", encoding="utf-8") as file:
-                json.dump(said, file)
+                json.dump(notes, file)
             os.replace(temporary, self._path)
         except OSError as error:
             let_through(error)  # the rows are there; only the next copy takes longer
 
     def _all(self, path: Path) -> dict[str, str]:
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            notes = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             let_through(error)
             return {}
-        return {n: t for n, t in said.items() if isinstance(t, str)} if isinstance(said, dict) else {}
+        return {n: t for n, t in notes.items() if isinstance(t, str)} if isinstance(notes, dict) else {}
 
 
 Cursor = _Noted | _InFile

@@ -142,8 +142,8 @@ def references(
         version = AgentVersionRow(new_id(), agent.id, *wanted.version, now, now)
         changes.append(Put(version, minted=True))
     elif wanted.update_version and version[2:6] != wanted.version and any(wanted.version[1:]):
-        given = wanted.version._asdict()
-        values: dict[str, Value] = {field: value for field, value in given.items() if value is not None}
+        fields = wanted.version._asdict()
+        values: dict[str, Value] = {field: value for field, value in fields.items() if value is not None}
         changes.append(Move("agent_version", version.id, frozenset(), values | {"updated_at": now}))
     if schema is None:
         schema = AgentSchemaVersionRow(new_id(), agent.id, *wanted.schema, now, now)

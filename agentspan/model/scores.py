@@ -166,16 +166,16 @@ def withdrawn(name: str) -> Judgement:
     return Judgement(name, None, None, None, "code", None)
 
 
-def _add(found: dict[str, Judgement], name: str, said: Mapping[str, Any]) -> set[str]:
+def _add(found: dict[str, Judgement], name: str, members: Mapping[str, Any]) -> set[str]:
     """Add the score that some members are, if they are one; return the names of the members it is made of."""
-    value = next((member for member in _VALUES if _is_number(said.get(member))), None)
-    label = next((member for member in _LABELS if _is_text(said.get(member), MAX_NAME)), None)
-    why = next((member for member in _EXPLANATIONS if _is_text(said.get(member), MAX_EXPLANATION)), None)
+    value = next((member for member in _VALUES if _is_number(members.get(member))), None)
+    label = next((member for member in _LABELS if _is_text(members.get(member), MAX_NAME)), None)
+    why = next((member for member in _EXPLANATIONS if _is_text(members.get(member), MAX_EXPLANATION)), None)
     used = {member for member in (value, label, why) if member is not None}
     if used:
-        number = None if value is None else float(said[value])
+        number = None if value is None else float(members[value])
         found[name] = Judgement(
-            name, number, None if label is None else said[label], None if why is None else said[why], "code", None
+            name, number, None if label is None else members[label], None if why is None else members[why], "code", None
         )
     return used
 

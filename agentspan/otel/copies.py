@@ -47,11 +47,11 @@ def store_sent_scores(ctx: Context, found: Iterable[Log]) -> None:
     rows: list[ScoreRow] = []
     for log in found:
         id, span = log.event.attributes[SCORE_RUN], log.event.attributes.get(SCORE_SPAN)
-        told = score_in(log.event)
+        score = score_in(log.event)
         _, stored = ctx.storage.ask(Find(id, instance_id=id)).rows.get(id, (None, None))
-        if told is not None and isinstance(stored, AgentInstanceRow):
+        if score is not None and isinstance(stored, AgentInstanceRow):
             own = span if ids.is_pfid(span) else None
-            rows += score_rows([told], id, own, ctx.account.partition, ctx.admit_text)
+            rows += score_rows([score], id, own, ctx.account.partition, ctx.admit_text)
     store_scores(ctx, rows)
 
 
@@ -77,24 +77,24 @@ def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
 
 
 def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow | None, int]:
-    said = {name.removeprefix(_RUN): value for name, value in span.resource.items() if name.startswith(_RUN)}
+    about = {name.removeprefix(_RUN): value for name, value in span.resource.items() if name.startswith(_RUN)}
     schema, now = schema_versions.fields_of(REGISTRY.items()), clock.now()
     wanted = Registration(
         id,
-        name_of(ctx, _text(said, "agent") or DEFAULT),
-        VersionFields(name_of(ctx, _text(said, "version") or DEFAULT)),
+        name_of(ctx, _text(about, "agent") or DEFAULT),
+        VersionFields(name_of(ctx, _text(about, "version") or DEFAULT)),
         schema,
-        _text(said, "purpose") if said.get("purpose") in PURPOSES else PURPOSES[0],  # type: ignore[arg-type]
-        _json(ctx, said.get("metadata")),
-        about_of(ctx, _text(said, "external_identifier")),
-        _time(said.get("started_at")) or clock.to_text(span.start_ns),
+        _text(about, "purpose") if about.get("purpose") in PURPOSES else PURPOSES[0],  # type: ignore[arg-type]
+        _json(ctx, about.get("metadata")),
+        about_of(ctx, _text(about, "external_identifier")),
+        _time(about.get("started_at")) or clock.to_text(span.start_ns),
         minted=False,
-        git_commit=_text(said, "git_commit"),
-        session=about_of(ctx, _text(said, "session")),
-        user=about_of(ctx, _text(said, "user")),
-        task=about_of(ctx, _text(said, "task")),
-        tags=_tags(ctx, said.get("tags")),
-        git_dirty=said["git_dirty"] if type(said.get("git_dirty")) is bool else None,
+        git_commit=_text(about, "git_commit"),
+        session=about_of(ctx, _text(about, "session")),
+        user=about_of(ctx, _text(about, "user")),
+        task=about_of(ctx, _text(about, "task")),
+        tags=_tags(ctx, about.get("tags")),
+        git_dirty=about["git_dirty"] if type(about.get("git_dirty")) is bool else None,
     )
     for _ in range(ATTEMPTS):
         stored = ctx.storage.ask(Find(id, instance_id=id)).rows.get(id)
@@ -114,29 +114,33 @@ def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow |
 
 def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanRow | None:
     """Return the row of a span; None of the span of the run, or of one that says nothing that can be used."""
-    said = span.attributes
-    id, parent, status = said.get("agentspan.id"), said.get("agentspan.parent_span_id"), said.get("agentspan.status")
+    attributes = span.attributes
+    id, parent, status = (
+        attributes.get("agentspan.id"),
+        attributes.get("agentspan.parent_span_id"),
+        attributes.get("agentspan.status"),
+    )
     if type(id) is not str or not ids.is_pfid(id) or type(status) is not str or span.end_ns is None:
         return None
     if status not in FINISH_STATUSES:
         return None
-    sent = _parsed(said.get("input.value")) or {}
+    sent = _parsed(attributes.get("input.value")) or {}
     if type(sent) is str:
         sent = {"input.value": sent}
-    name = name_of(ctx, _text(said, "agentspan.schema_name") or "custom")
+    name = name_of(ctx, _text(attributes, "agentspan.schema_name") or "custom")
     times = times_of(span.start_ns, span.end_ns)
-    if type(elapsed := said.get("agentspan.duration_ms")) is float:
+    if type(elapsed := attributes.get("agentspan.duration_ms")) is float:
         times = times._replace(duration_ms=elapsed)
     known: dict[str, Any] = {}
-    cost: Any = said.get("agentspan.cost_usd")
+    cost: Any = attributes.get("agentspan.cost_usd")
     if type(cost) in (int, float):
         known["cost_usd"] = float(cost)
-    if (summary := _text(said, "agentspan.summary")) is not None:
+    if (summary := _text(attributes, "agentspan.summary")) is not None:
         known["summary"] = ctx.admit_text(summary)
-    own, title = (id, parent if ids.is_pfid(parent) else None), _text(said, "agentspan.schema_title")
-    values = sent, _parsed(said.get("output.value"))
+    own, title = (id, parent if ids.is_pfid(parent) else None), _text(attributes, "agentspan.schema_title")
+    values = sent, _parsed(attributes.get("output.value"))
     row = span_row(ctx, instance, own, name, status, values, times, clock.now(), title=title, known=known)
-    closed = said.get("agentspan.closed_by")
+    closed = attributes.get("agentspan.closed_by")
     return row._replace(closed_by=closed, closed_at=row.finished_at) if closed in ("terminated", "abandoned") else row
 
 
@@ -145,16 +149,16 @@ def _scores(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> list[Sc
 
     Those without an id are in the recorded attributes of a span, and were made scores where it was recorded.
     """
-    told = [each for each in scores_in(span) if each.id is not None]
-    if not told:
+    scores = [each for each in scores_in(span) if each.id is not None]
+    if not scores:
         return []
     id = span.attributes.get("agentspan.id")
     own = id if ids.is_pfid(id) else None
-    return score_rows(told, instance.id, own, ctx.account.partition, ctx.admit_text)
+    return score_rows(scores, instance.id, own, ctx.account.partition, ctx.admit_text)
 
 
-def _tags(ctx: Context, said: Any) -> tuple[str, ...]:
-    texts = [about_of(ctx, tag) for tag in said[:MAX_TAGS] if type(tag) is str] if isinstance(said, list) else []
+def _tags(ctx: Context, tags: Any) -> tuple[str, ...]:
+    texts = [about_of(ctx, tag) for tag in tags[:MAX_TAGS] if type(tag) is str] if isinstance(tags, list) else []
     return tuple(dict.fromkeys(tag for tag in texts if tag))
 
 
@@ -165,24 +169,24 @@ def _put(ctx: Context, rows: Sequence[AgentSpanRow]) -> int:
 
 
 def _end(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> Move:
-    said = {name.removeprefix(_RUN): value for name, value in span.attributes.items() if name.startswith(_RUN)}
+    about = {name.removeprefix(_RUN): value for name, value in span.attributes.items() if name.startswith(_RUN)}
     times = times_of(span.start_ns, span.end_ns)
     values: dict[str, Any] = {
-        "status": said["status"],
-        "finished_at": _time(said.get("finished_at")) or times.finished_at,
-        "duration_ms": said.get("duration_ms") if type(said.get("duration_ms")) is float else times.duration_ms,
-        "result": _json(ctx, said.get("result")),
-        "error": _json(ctx, said.get("error")),
-        "termination_reason": about_of(ctx, _text(said, "termination_reason")),
-        "closed_by": said.get("closed_by") if said.get("closed_by") in ("terminated", "abandoned") else None,
-        "closed_at": _time(said.get("closed_at")),
+        "status": about["status"],
+        "finished_at": _time(about.get("finished_at")) or times.finished_at,
+        "duration_ms": about.get("duration_ms") if type(about.get("duration_ms")) is float else times.duration_ms,
+        "result": _json(ctx, about.get("result")),
+        "error": _json(ctx, about.get("error")),
+        "termination_reason": about_of(ctx, _text(about, "termination_reason")),
+        "closed_by": about.get("closed_by") if about.get("closed_by") in ("terminated", "abandoned") else None,
+        "closed_at": _time(about.get("closed_at")),
         "updated_at": clock.now(),
     }
     return Move("agent_instance", instance.id, frozenset({"active"}), values)
 
 
-def _text(said: Mapping[str, Any], name: str) -> str | None:
-    value = said.get(name)
+def _text(members: Mapping[str, Any], name: str) -> str | None:
+    value = members.get(name)
     return value if type(value) is str and value else None
 
 

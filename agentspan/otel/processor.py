@@ -221,9 +221,9 @@ class LiveRecording:
     def _judge(self, node: SpanState, plain: OtelSpan) -> None:
         """Record the scores that a span tells of itself, or of its run."""
         recorder = self.recorder
-        if node.id and node.run.id and (told := scores_in(plain)):
+        if node.id and node.run.id and (scores := scores_in(plain)):
             partition, admit = recorder.destination.account.partition, recorder.capture.text
-            for row in score_rows(told, node.run.id, node.id, partition, admit):
+            for row in score_rows(scores, node.run.id, node.id, partition, admit):
                 recorder.out.write(unit_of(Put(row, minted=True)))
 
     def _begun(self, mapped: Mapped, run: RunState) -> Begin:

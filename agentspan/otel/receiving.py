@@ -204,19 +204,19 @@ def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[
     elif run.row.status in ("complete", "failed"):
         columns |= {"finished_at": times.finished_at, "duration_ms": times.duration_ms}
     ordered = (root, *new) if found.root and root is not None else new
-    for side, said in zip(("session", "user"), conversation(ordered), strict=True):
-        columns[side] = _about(run, getattr(run.row, side), about_of(ctx, said), has_root=found.root > 0)
+    for side, newest in zip(("session", "user"), conversation(ordered), strict=True):
+        columns[side] = _about(run, getattr(run.row, side), about_of(ctx, newest), has_root=found.root > 0)
     run.start_ns = first_ns
     if not found.root:  # an end is written in any case: another process may have closed the run meanwhile
         columns = {name: value for name, value in columns.items() if getattr(run.row, name) != value}
     found.run = columns
 
 
-def _about(run: RecentRun, stored: Value, said: str | None, *, has_root: bool) -> Value:
+def _about(run: RecentRun, stored: Value, newest: str | None, *, has_root: bool) -> Value:
     """Return the session, or the user, of a run: the root's word counts most. Traces of a process may differ: None."""
     if not run.is_own:
-        return said if stored == said or not run.end_ns else None
-    return said if said is not None and (stored is None or has_root) else stored
+        return newest if stored == newest or not run.end_ns else None
+    return newest if newest is not None and (stored is None or has_root) else stored
 
 
 def _add_scopes(run: RecentRun, steps: Iterable[Step]) -> None:
@@ -362,16 +362,16 @@ class Receiver:
             NotPermitted: the storage is read only.
             InvalidValue: the runs are removed as fast as they are stored.
         """
-        spans, said = _once(found), [*logs]
+        spans, records = _once(found), [*logs]
         copied = [span for span in spans if copies.is_copy(span)]
         spans = [span for span in spans if not copies.is_copy(span)] if copied else spans
-        copied_scores = [log for log in said if copies.is_score(log)]
-        said = [log for log in said if not copies.is_score(log)] if copied_scores else said
+        copied_scores = [log for log in records if copies.is_score(log)]
+        records = [log for log in records if not copies.is_score(log)] if copied_scores else records
         with self._lock:
             try:
                 runs, new, known = copies.store(self._ctx, copied)
                 copies.store_sent_scores(self._ctx, copied_scores)
-                done = self._store(spans, said, is_whole=is_whole)
+                done = self._store(spans, records, is_whole=is_whole)
                 return done._replace(runs=done.runs + runs, spans=done.spans + new, known=done.known + known)
             except BaseException:
                 self._forget()  # what is remembered may not be what is stored
@@ -422,8 +422,8 @@ class Receiver:
         self._placing.forget()
         self._has_looked = False
 
-    def _store(self, spans: Sequence[OtelSpan], said: Sequence[Log], *, is_whole: bool) -> Stored:
-        logs = _by_span(said) if is_whole else self._with_stored_logs(spans, said)
+    def _store(self, spans: Sequence[OtelSpan], records: Sequence[Log], *, is_whole: bool) -> Stored:
+        logs = _by_span(records) if is_whole else self._with_stored_logs(spans, records)
         judged, logs = _parted(logs)
         done = Stored()
         for portion in [spans] if is_whole else portions(spans, self._tuning.otel_portion_bytes):
@@ -506,10 +506,10 @@ class Receiver:
         self._placing.remove_unused(self._ctx, [changes.before for changes in found if "agent_id" in changes.run])
         return known
 
-    def _with_stored_logs(self, spans: Iterable[OtelSpan], said: Iterable[Log]) -> Logs:
+    def _with_stored_logs(self, spans: Iterable[OtelSpan], records: Iterable[Log]) -> Logs:
         """Store log records, and return all that are stored of these spans and of those that they are about."""
         storage, now = self._ctx.storage, clock.now()
-        new = [log_row(self._ctx, log, now) for log in said if joins(log.event.name) or log.event.name == RESULT]
+        new = [log_row(self._ctx, log, now) for log in records if joins(log.event.name) or log.event.name == RESULT]
         for at in range(0, len(new), BATCH):
             storage.apply([Unit((Put(row),)) for row in new[at : at + BATCH]], wait_s=self._ctx.wait_s)
         if not storage.ask(Query("otel_log", limit=1)).rows:
@@ -522,12 +522,12 @@ class Receiver:
 
     def _add_scores(self, spans: Iterable[OtelSpan], logs: Logs) -> None:
         """Store the scores that spans, and log records of stored ones, tell."""
-        told = {(span.trace_id, span.span_id): found for span in spans if (found := scores_in(span))}
+        scores = {(span.trace_id, span.span_id): found for span in spans if (found := scores_in(span))}
         for which, of_span in logs.items():
             found = [each for log in of_span if (each := score_in(log.event)) is not None]
-            told[which] = [*told.get(which, ()), *found]
+            scores[which] = [*scores.get(which, ()), *found]
         rows: list[ScoreRow] = []
-        for (trace_id, span), found in told.items():
+        for (trace_id, span), found in scores.items():
             trace = self._placing.known(self._ctx, trace_id)
             if trace is not None:  # else its spans will come
                 run_id = trace.run.row.id

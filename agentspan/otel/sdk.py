@@ -216,12 +216,12 @@ class Writer:
         key = (name, id(kind), id(scope))  # an Enum hashes in Python
         found = self._heads.get(key)
         if found is None:
-            said = {"name": name, "kind": kind.name}
+            head = {"name": name, "kind": kind.name}
             if scope is not None:
-                said["scope"] = [scope.name, scope.version, scope.schema_url]
+                head["scope"] = [scope.name, scope.version, scope.schema_url]
                 if scope.attributes:
-                    said["scope"].append(about_scope(scope)[3])
-            text = self._unchanged(said)
+                    head["scope"].append(about_scope(scope)[3])
+            text = self._unchanged(head)
             if len(self._heads) >= HEADS:
                 self._heads.clear()
             found = self._heads[key] = None if text is None else text[:-1], scope  # which keeps its id
@@ -285,25 +285,25 @@ def end(text: str) -> End:
     return End(mapped.schema_name, mapped.status, jsontext.encode(mapped.payload)[0], result)
 
 
-def _span_of(said: dict[str, Any]) -> OtelSpan:
+def _span_of(decoded: dict[str, Any]) -> OtelSpan:
     """Return a span as plain data. Its ids are those of its record."""
-    name, version, url, *more = said.get("scope") or ("", "", "")
+    name, version, url, *more = decoded.get("scope") or ("", "", "")
     status: StatusCode
-    status, message = said.get("status") or ("UNSET", None)
+    status, message = decoded.get("status") or ("UNSET", None)
     return OtelSpan(
         "",
         "",
         None,
-        said["name"],
-        said["start"] or 0,
-        said.get("end"),
-        said["kind"],
+        decoded["name"],
+        decoded["start"] or 0,
+        decoded.get("end"),
+        decoded["kind"],
         status,
         message,
-        said["attributes"],
-        tuple(Event(each, at or 0, attributes) for each, at, attributes in said.get("events", ())),
-        tuple(Link(*each) for each in said.get("links", ())),
+        decoded["attributes"],
+        tuple(Event(each, at or 0, attributes) for each, at, attributes in decoded.get("events", ())),
+        tuple(Link(*each) for each in decoded.get("links", ())),
         Scope(name or "", version or "", url or "", *more),
-        dropped=said.get("dropped", {}),
-        trace_state=said.get("state", ""),
+        dropped=decoded.get("dropped", {}),
+        trace_state=decoded.get("state", ""),
     )

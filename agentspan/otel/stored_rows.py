@@ -194,8 +194,8 @@ def object_of(ctx: Context, value: Mapping[str, Any]) -> str:
 def log_row(ctx: Context, log: Log, now: str) -> OtelLogRow:
     """Return the row of a log record. The same record has the same id, however often it comes."""
     event = log.event
-    said = {"name": event.name, "attributes": dict(event.attributes), "body": event.body}
-    text = object_of(ctx, said)
+    decoded = {"name": event.name, "attributes": dict(event.attributes), "body": event.body}
+    text = object_of(ctx, decoded)
     hashed = hashlib.sha256(f"{log.trace_id}:{log.span_id}:{event.time_ns}:{text}".encode()).digest()
     id = ids.encode(
         min(max(event.time_ns // 1_000_000, 0), 2**48 - 1), ctx.account.partition, int.from_bytes(hashed[:10])
@@ -205,15 +205,15 @@ def log_row(ctx: Context, log: Log, now: str) -> OtelLogRow:
 
 def log_of(row: OtelLogRow) -> Log:
     """Return the log record of a row."""
-    said = jsontext.decode(row.record)
-    return Log(row.trace_id, row.span_id, Event(said["name"], row.time_ns, said["attributes"], said["body"]))
+    decoded = jsontext.decode(row.record)
+    return Log(row.trace_id, row.span_id, Event(decoded["name"], row.time_ns, decoded["attributes"], decoded["body"]))
 
 
 BATCH = 500
 
 
 def score_rows(
-    told: Iterable[FoundScore], run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
+    scores: Iterable[FoundScore], run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
 ) -> list[ScoreRow]:
     """Return the rows of the scores of a span.
 
@@ -222,7 +222,7 @@ def score_rows(
         partition: of the file.
         admit: returns a text without credentials.
     """
-    return [_score_row(each, run_id, None if each.is_of_run else span_id, partition, admit) for each in told]
+    return [_score_row(each, run_id, None if each.is_of_run else span_id, partition, admit) for each in scores]
 
 
 def store_scores(ctx: Context, rows: list[ScoreRow]) -> None:
@@ -232,18 +232,18 @@ def store_scores(ctx: Context, rows: list[ScoreRow]) -> None:
 
 
 def _score_row(
-    told: FoundScore, run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
+    score: FoundScore, run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
 ) -> ScoreRow:
-    name, value, label, why, source, identifier = told.judged
+    name, value, label, why, source, identifier = score.judged
     label, why, identifier = (text and admit(text) for text in (label, why, identifier))
     judged = Judgement(admit(name), value, label, why, source, identifier)
     target = span_id or run_id
-    id = told.id if told.id is not None and ids.is_pfid(told.id) else _score_id(target, told, judged, partition)
+    id = score.id if score.id is not None and ids.is_pfid(score.id) else _score_id(target, score, judged, partition)
     type_ = "agent_instance" if span_id is None else "agent_span"
-    return score_row(id, run_id, type_, target, judged, clock.to_text(told.time_ns or clock.wall_ns()))
+    return score_row(id, run_id, type_, target, judged, clock.to_text(score.time_ns or clock.wall_ns()))
 
 
-def _score_id(target: str, told: FoundScore, judged: Judgement, partition: int) -> str:
+def _score_id(target: str, score: FoundScore, judged: Judgement, partition: int) -> str:
     """Return the id of a score: of its time and of a hash of its content, so that it is the same each time."""
-    hashed = hashlib.sha256(repr((target, told.time_ns, judged)).encode()).digest()
-    return ids.encode(min(max(told.time_ns // 1_000_000, 0), 2**48 - 1), partition, int.from_bytes(hashed[:10]))
+    hashed = hashlib.sha256(repr((target, score.time_ns, judged)).encode()).digest()
+    return ids.encode(min(max(score.time_ns // 1_000_000, 0), 2**48 - 1), partition, int.from_bytes(hashed[:10]))

@@ -139,13 +139,13 @@ class Extracted:
         return self.__exit__(type_, exception, traceback)
 
     def _enter(self, recorder: Recorder) -> None:
-        said = _read(self._headers)
-        if said is None:
+        incoming = _read(self._headers)
+        if incoming is None:
             return
         self._before = _incoming.get(), origin.get()
-        _incoming.set(said)
-        origin.set(_origin_of(said))
-        found = _looked_up(recorder, said) if recorder.enabled else None
+        _incoming.set(incoming)
+        origin.set(_origin_of(incoming))
+        found = _looked_up(recorder, incoming) if recorder.enabled else None
         here = recorder.innermost()
         if found is None or (here is not None and _run_id(here) == found[0].id):
             return  # in the same run already: a span of OpenTelemetry took it over
@@ -220,25 +220,25 @@ def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def _origin_of(said: Incoming) -> dict[str, str]:
-    run, span, _ = said.named
-    about = {"run": run, "span": span, "trace_id": said.parent.trace_id, "span_id": said.parent.span_id}
+def _origin_of(incoming: Incoming) -> dict[str, str]:
+    run, span, _ = incoming.named
+    about = {"run": run, "span": span, "trace_id": incoming.parent.trace_id, "span_id": incoming.parent.span_id}
     return {name: value for name, value in about.items() if value is not None}
 
 
-def _looked_up(recorder: Recorder, said: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
+def _looked_up(recorder: Recorder, incoming: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
     with recorder.in_time():
-        return _place_of(recorder.answering, said)
+        return _place_of(recorder.answering, incoming)
 
 
-def _place_of(storage: Storage, said: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
+def _place_of(storage: Storage, incoming: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
     """Return the run that a request came from, and the id of the span in it; None if it is not in this storage."""
-    trace_id, parent, _ = said.parent
-    row = None if said.named.run is None else unique(storage, AgentInstanceRow, id=said.named.run)
+    trace_id, parent, _ = incoming.parent
+    row = None if incoming.named.run is None else unique(storage, AgentInstanceRow, id=incoming.named.run)
     if row is None:
         trace = unique(storage, OtelTraceRow, id=trace_id)
         row = None if trace is None else unique(storage, AgentInstanceRow, id=trace.agent_instance_id)
-    return None if row is None else (row, caller_id(row.id, said.named, trace_id, parent))
+    return None if row is None else (row, caller_id(row.id, incoming.named, trace_id, parent))
 
 
 def _run_id(node: Any) -> str:

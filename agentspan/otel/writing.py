@@ -106,14 +106,14 @@ def _resource(run: OutgoingRun) -> dict[str, Any]:
 
 def _span(run: OutgoingRun, row: AgentSpanRow) -> dict[str, Any]:
     payload, result = _sendable(_decoded(row.payload)), _decoded(row.result_payload)
-    said = {
+    attributes = {
         "agentspan.id": row.id,
         "agentspan.parent_span_id": row.parent_span_id,
         **{f"agentspan.{name}": getattr(row, name) for name in _COLUMNS},
         **outgoing.attributes(row, payload, result, run.row),
     }
     error = result.get("error") if isinstance(result, dict) else None
-    written = _written(run, row, outgoing.name(row, payload), error, said)
+    written = _written(run, row, outgoing.name(row, payload), error, attributes)
     written["parentSpanId"] = span_id_of(row.parent_span_id or run.row.id)
     if isinstance(payload, dict) and not ABOUT_SPAN.isdisjoint(payload):
         return _as_recorded(run, written, payload)
@@ -135,13 +135,13 @@ def _values(value: Any) -> int:
 def _run_span(run: OutgoingRun) -> dict[str, Any]:
     row = run.row
     about = ("status", "finished_at", "duration_ms", "result", "error", "termination_reason", "closed_by", "closed_at")
-    said = {f"agentspan.run.{name}": getattr(row, name) for name in about}
-    said |= outgoing.run_attributes(row, run.agent, run.version)
-    return _written(run, row, f"invoke_agent {run.agent}", _decoded(row.error), said)
+    attributes = {f"agentspan.run.{name}": getattr(row, name) for name in about}
+    attributes |= outgoing.run_attributes(row, run.agent, run.version)
+    return _written(run, row, f"invoke_agent {run.agent}", _decoded(row.error), attributes)
 
 
 def _written(
-    run: OutgoingRun, row: AgentSpanRow | AgentInstanceRow, name: str, error: Any, said: Mapping[str, Any]
+    run: OutgoingRun, row: AgentSpanRow | AgentInstanceRow, name: str, error: Any, attributes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a span in OTLP's JSON. The status of one without an error is unset, as the conventions want it.
 
@@ -156,7 +156,7 @@ def _written(
         "kind": 1,
         "startTimeUnixNano": str(ns_of(row.started_at) or end_ns),
         "endTimeUnixNano": str(end_ns),
-        "attributes": _attributes(said),
+        "attributes": _attributes(attributes),
         "status": {"code": code},
     }
     if isinstance(error, dict) and code == _ERROR:
@@ -212,8 +212,8 @@ def _event(score: ScoreRow) -> dict[str, Any]:
     return {"name": judgements.RESULT, "timeUnixNano": str(ns_of(score.inserted_at)), "attributes": attributes}
 
 
-def _attributes(said: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"key": name, "value": _value(value)} for name, value in said.items() if value is not None]
+def _attributes(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": name, "value": _value(value)} for name, value in attributes.items() if value is not None]
 
 
 def _value(value: Any) -> dict[str, Any]:

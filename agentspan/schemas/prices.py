@@ -62,25 +62,25 @@ def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: 
 
 
 def _tokens(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> Tokens:
-    said, made = max(0, input_tokens or 0), max(0, output_tokens or 0)
+    sent, made = max(0, input_tokens or 0), max(0, output_tokens or 0)
     if _DETAILS.isdisjoint(fields):  # most calls
-        return Tokens(said, made)
+        return Tokens(sent, made)
 
     def number(name: str) -> int:
         return max(0, count(fields.get(name)) or 0)
 
     read, write = number("cached_tokens"), number("cache_write_tokens")
     # Anthropic's own numbers leave out what the cache had; the conventions include it.
-    whole = said if read + write <= said else said + read + write
+    whole = sent if read + write <= sent else sent + read + write
     audio = number("input_audio_tokens"), number("output_audio_tokens")
     return Tokens(whole, made, read, write, *audio, number("reasoning_tokens"))
 
 
 def _cost(prices: Prices, tokens: Tokens) -> float | None:
     if tokens[2:] == _NO_DETAILS and "in" in prices and "out" in prices:  # most calls
-        said, made = tokens[:2]
-        plain: float = 1000.0 * prices.get("request", 0) + said * _at(prices["in"], said)
-        return (plain + made * _at(prices["out"], said)) / _MILLION
+        sent, made = tokens[:2]
+        plain: float = 1000.0 * prices.get("request", 0) + sent * _at(prices["in"], sent)
+        return (plain + made * _at(prices["out"], sent)) / _MILLION
     parts_in = {"read": tokens.read, "write": tokens.write, "audio_in": min(tokens.audio_in, tokens.input)}
     parts_out = {"audio_out": tokens.audio_out, "reasoning": tokens.reasoning}
     if not prices:  # not priced by tokens
@@ -185,11 +185,11 @@ def own_prices() -> Mapping[str, Prices]:
         return {}
     try:
         with open(path, encoding="utf-8") as file:
-            said = json.load(file)
+            sent = json.load(file)
     except (OSError, ValueError) as error:
         raise InvalidValue(OWN, f"{path} cannot be read: {type(error).__name__}") from None
-    own: dict[str, Prices] = said
-    for prices in said.values() if isinstance(said, dict) else (None,):
+    own: dict[str, Prices] = sent
+    for prices in sent.values() if isinstance(sent, dict) else (None,):
         if not isinstance(prices, dict) or not prices.keys() <= _NAMES or not all(map(_is_price, prices.values())):
             raise InvalidValue(
                 OWN, f"{path} must be an object of models, each with prices of {', '.join(sorted(_NAMES))}"

@@ -13,14 +13,14 @@ from agentspan.testing.kept_runs import runs_after
 CALLS = KEYS["calls"] or frozenset()
 
 
-def config_of_marker(given: tuple[Any, ...], named: Mapping[str, Any]) -> Config:
+def config_of_marker(unnamed: tuple[Any, ...], named: Mapping[str, Any]) -> Config:
     """Return what the arguments of a marker ask for.
 
     Raises:
         InvalidValue: there is an argument without a name, one that is unknown, or one of the wrong type; or none.
     """
     known = ", ".join((*BUDGETS, *sorted(CALLS, reverse=True)))
-    if given or not named:
+    if unnamed or not named:
         raise InvalidValue("pytest.mark.agentspan", f"takes arguments with names: {known}")
     for name in named:
         if name not in BUDGETS and name not in CALLS:
@@ -30,10 +30,10 @@ def config_of_marker(given: tuple[Any, ...], named: Mapping[str, Any]) -> Config
     return config_of({"budget": budget, "calls": calls})
 
 
-def why_wrong(given: tuple[Any, ...], named: Mapping[str, Any]) -> str | None:
+def why_wrong(unnamed: tuple[Any, ...], named: Mapping[str, Any]) -> str | None:
     """Return why the arguments of a marker cannot be used; None if they can."""
     try:
-        config_of_marker(given, named)
+        config_of_marker(unnamed, named)
     except InvalidValue as error:
         return str(error)
     return None

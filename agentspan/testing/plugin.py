@@ -48,11 +48,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
     Before any conftest.py, which may record already.
     """
-    said = str(early_config.getini("agentspan_db")).strip()
-    if said.lower() in OFF or os.environ.get(ENVIRONMENT):  # in a worker of pytest-xdist its parent has set it
+    setting = str(early_config.getini("agentspan_db")).strip()
+    if setting.lower() in OFF or os.environ.get(ENVIRONMENT):  # in a worker of pytest-xdist its parent has set it
         return
-    is_url = "://" in said
-    path = said if is_url else str(early_config.rootpath / said)
+    is_url = "://" in setting
+    path = setting if is_url else str(early_config.rootpath / setting)
     os.environ[ENVIRONMENT] = path
     early_config.add_cleanup(lambda: _forget(path))
     if not is_url:

@@ -308,8 +308,8 @@ class CapturedRun:
         if times is None and not count:
             self._fail(f"{_said(name, arguments)} was never called{self._listed(name, arguments)}")
         if times is not None and count != times:
-            said = _said(name, arguments)
-            self._fail(f"expected {_count(times, 'call')} of {said}, found {count}{self._listed(name, arguments)}")
+            wanted = _said(name, arguments)
+            self._fail(f"expected {_count(times, 'call')} of {wanted}, found {count}{self._listed(name, arguments)}")
 
     def assert_never_called(self, name: str, /, **arguments: Any) -> None:
         """Assert that no span of this name or type, with these arguments, started.

@@ -145,9 +145,9 @@ class _Reader:
     def ordered(self) -> list[Turn]:
         """Return all turns in their order, which gives them their numbers."""
         items: dict[Thread, list[tuple[str, int]]] = {}
-        for thread, said in self._said.items():
-            if said.turns:
-                items[thread] = [(turn["at"], number) for number, turn in enumerate(said.turns)]
+        for thread, so_far in self._said.items():
+            if so_far.turns:
+                items[thread] = [(turn["at"], number) for number, turn in enumerate(so_far.turns)]
         ordered = [self._said[thread].turns[number] for thread, number in in_order(items)]
         numbers = {id(turn): number for number, turn in enumerate(ordered, 1)}
         for turn, again in self._again:
@@ -171,7 +171,7 @@ class _Reader:
             self._of_call[step.call_id].append(step)
 
     def _read_message(self, span: AgentSpanRow) -> None:
-        said = self._said[self._threads.of(span)]
+        so_far = self._said[self._threads.of(span)]
         result = messages.value_of(span.result_payload)
         for message in messages.spoken(span):
             turn = self._say(span, message, _start(span), "")
@@ -179,13 +179,13 @@ class _Reader:
                 turn["others"] = turn["others"] + messages.rest(result, {"error"})
             turn["error"], more = turns.error_parts(result, span.status)
             turn["others"] = turn["others"] + more
-            said.spoken[messages.key_of(message)] = turn
+            so_far.spoken[messages.key_of(message)] = turn
 
     def _read_llm(self, span: AgentSpanRow) -> None:
         thread = self._threads.of(span)
-        said = self._said[thread]
+        so_far = self._said[thread]
         payload, result = messages.value_of(span.payload), messages.value_of(span.result_payload)
-        again = list(self._read_sent(span, messages.sent(payload, self._known), thread, said))
+        again = list(self._read_sent(span, messages.sent(payload, self._known), thread, so_far))
         ended = span.finished_at or span.updated_at
         answers: list[Turn] = []
         quiet: list[_Call] = []
@@ -193,13 +193,13 @@ class _Reader:
             calls = [self._done(call, span, thread) for call in message["calls"]]
             if calls and all(call.is_equal for call in calls) and not (message["text"] or message["others"]):
                 quiet += calls  # each of them is a turn
-                said.shown[messages.key_of(message)] += [call.turn for call in calls[:1] if call.turn is not None]
+                so_far.shown[messages.key_of(message)] += [call.turn for call in calls[:1] if call.turn is not None]
             else:
                 answers.append(self._say(span, message, ended, "out", calls))
-        given = [part for part in turns.settings(payload) if said.settings.get(part["name"]) != part["text"]]
-        said.settings.update({part["name"]: part["text"] for part in given})
+        settings = [part for part in turns.settings(payload) if so_far.settings.get(part["name"]) != part["text"]]
+        so_far.settings.update({part["name"]: part["text"] for part in settings})
         error, more = turns.error_parts(result, span.status)
-        others = given + turns.outcome(result) + more
+        others = settings + turns.outcome(result) + more
         is_closed = span.status not in OPEN
         if not answers and (error is not None or others or (again and is_closed and not quiet)):
             turn = self._turn(span, "assistant", "", ended, side="out", name=span.label)
@@ -212,7 +212,9 @@ class _Reader:
         if again and anchor is not None:
             self._again.append((anchor, again))
 
-    def _read_sent(self, span: AgentSpanRow, sent: list[messages.Keyed], thread: Thread, said: _Said) -> Iterator[Turn]:
+    def _read_sent(
+        self, span: AgentSpanRow, sent: list[messages.Keyed], thread: Thread, so_far: _Said
+    ) -> Iterator[Turn]:
         """Show what a model was sent and no turn shows; yield the turns that show the rest."""
         seen: Counter[tuple[str, ...]] = Counter()
         left = Counter(message["call_id"] for message, _ in sent)  # of each call, its answers that follow
@@ -231,7 +233,7 @@ class _Reader:
             if step is not None:
                 key = (*key, step.span.id)
             seen[key] += 1
-            shown = self._shown(message, key, seen[key], said, thread, is_last=place == len(sent) - 1)
+            shown = self._shown(message, key, seen[key], so_far, thread, is_last=place == len(sent) - 1)
             if shown is None:
                 calls = [self._done(call, span, thread, is_sent=True) for call in message["calls"]]
                 shown = self._say(span, message, _start(span), "in", calls, key)
@@ -243,26 +245,26 @@ class _Reader:
                 yield shown
             if message["role"] == "system":
                 system[key] = shown
-        said.system = system or said.system
+        so_far.system = system or so_far.system
 
     def _shown(
-        self, message: Message, key: tuple[str, ...], seen: int, said: _Said, thread: Thread, *, is_last: bool
+        self, message: Message, key: tuple[str, ...], seen: int, so_far: _Said, thread: Thread, *, is_last: bool
     ) -> Turn | None:
         """Return the turn that shows a message which a model was sent; None if it must be shown."""
         if message["role"] == "system":
-            return said.system.get(key)
-        if seen > len(said.shown[key]):
+            return so_far.system.get(key)
+        if seen > len(so_far.shown[key]):
             outer = thread.parent
             while outer is not None:
                 if (found := self._said[outer].spoken.get(key)) is not None:
-                    said.shown[key].append(found)
+                    so_far.shown[key].append(found)
                     return found
                 outer = outer.parent
             return None
         # A program that sends only the latest messages says the same "yes" again without the one before.
-        last = said.turns[-1] if said.turns else None
+        last = so_far.turns[-1] if so_far.turns else None
         is_new = last is not None and last["role"] == "assistant" and last["error"] is None and not last["calls"]
-        return None if is_last and message["role"] == "user" and is_new else said.shown[key][seen - 1]
+        return None if is_last and message["role"] == "user" and is_new else so_far.shown[key][seen - 1]
 
     def _steps_of(self, call_id: str, thread: Thread) -> list[Step]:
         """Return the steps of a call: those in its thread, else in threads around it or within it."""

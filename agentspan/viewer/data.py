@@ -50,7 +50,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
     agent = names[run.agent_id][1] if run.agent_id in names else None
     version = names[run.agent_version_id][1] if run.agent_version_id in names else None
     label = version.external_identifier if isinstance(version, AgentVersionRow) else ""
-    lives, said = Lives(storage), said_of(storage, [run.id])[run.id]
+    lives, labels = Lives(storage), said_of(storage, [run.id])[run.id]
     return {
         "id": run.id,
         "agent": agent.name if isinstance(agent, AgentRow) else run.agent_id,
@@ -74,8 +74,8 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "task": run.task,
         "session": run.session,
         "user": run.user,
-        "tags": said.tags,
-        "scores": [score_text(score) for score in said.scores],
+        "tags": labels.tags,
+        "scores": [score_text(score) for score in labels.scores],
         "spans": storage.ask(Counts([run.id]))[run.id]._asdict() if counted else None,
     }
 

@@ -54,12 +54,12 @@ class Asked(NamedTuple):
 
     def filter(self) -> RunFilter:
         """Return the filter for a storage; values that are none, such as an unknown status, are ignored."""
-        given: dict[str, object] = {name: [] for name in MANY}
+        words: dict[str, object] = {name: [] for name in MANY}
         for name, value in (*self.more, *((name, getattr(self, name)) for name in FORM)):
             value = value.strip() if isinstance(value, str) else value
             if value and _is_valid(name, value):
-                given[name] = [*cast(list[str], given[name]), value] if name in MANY else value
-        return filter_of(given)
+                words[name] = [*cast(list[str], words[name]), value] if name in MANY else value
+        return filter_of(words)
 
 
 FORM = ("agent", "status", "since", "failed", "grep", "git_commit")
@@ -68,15 +68,15 @@ FORM = ("agent", "status", "since", "failed", "grep", "git_commit")
 
 def asked_for(pairs: Iterable[tuple[str, str]]) -> Asked:
     """Return the filter of an address: the last value of each name that is a field of the form, and all others."""
-    said = dict(pairs := [*pairs])
-    offset = said.get("offset", "")
+    parameters = dict(pairs := [*pairs])
+    offset = parameters.get("offset", "")
     return Asked(
-        agent=said.get("agent", ""),
-        status=said.get("status", ""),
-        since=said.get("since", ""),
-        failed=bool(said.get("failed")),
-        grep=said.get("grep", ""),
-        git_commit=said.get("git_commit", ""),
+        agent=parameters.get("agent", ""),
+        status=parameters.get("status", ""),
+        since=parameters.get("since", ""),
+        failed=bool(parameters.get("failed")),
+        grep=parameters.get("grep", ""),
+        git_commit=parameters.get("git_commit", ""),
         more=tuple((name, value) for name, value in pairs if value and name in NAMES and name not in FORM),
         offset=min(int(offset), 2**31) if offset.isascii() and offset.isdigit() and len(offset) < 12 else 0,
     )
@@ -170,8 +170,8 @@ def _about(summary: RunSummary) -> str:
     if run.error is not None and (text := error_text({"error": jsontext.decode(run.error)})):
         return _line(text)
     metadata = None if run.metadata is None else jsontext.decode(run.metadata)
-    given = metadata if isinstance(metadata, dict) else {}
-    parts = [f"{name}={_value(value)}" for name, value in list(given.items())[:6]]
+    members = metadata if isinstance(metadata, dict) else {}
+    parts = [f"{name}={_value(value)}" for name, value in list(members.items())[:6]]
     return _line(" ".join([run.external_identifier or "", *parts]))
 
 

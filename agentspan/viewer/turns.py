@@ -107,10 +107,10 @@ class Step(NamedTuple):
 
 def step_of(span: AgentSpanRow) -> Step:
     """Return a tool span as a step."""
-    given, result = value_of(span.payload), value_of(span.result_payload)
-    payload = given if isinstance(given, dict) else {}
+    asked, result = value_of(span.payload), value_of(span.result_payload)
+    payload = asked if isinstance(asked, dict) else {}
     call_id, arguments = payload.get("call_id"), payload.get("arguments")
-    others = _strange(given) + messages.rest(payload, {"name", "arguments", *_if_text(payload, "call_id")})
+    others = _strange(asked) + messages.rest(payload, {"name", "arguments", *_if_text(payload, "call_id")})
     output: Any = result
     if isinstance(result, dict):
         output = result.get("output") if result.keys() & {"output", "error", "error_type"} else result

@@ -150,15 +150,15 @@ def output(draft: Draft, value: Any, *names: str) -> None:
     """Set the answer of a model, from messages in any form."""
     if "output_messages" in draft.result and not names:
         return
-    said = messages.said(value)
-    if not said.messages:
+    answer = messages.said(value)
+    if not answer.messages:
         return
-    draft.put("result.output_messages", said.messages, *names)
-    if draft.result["output_messages"] != said.messages:
+    draft.put("result.output_messages", answer.messages, *names)
+    if draft.result["output_messages"] != answer.messages:
         return
-    draft.put("result.text", said.text)
-    draft.put("result.tool_calls", said.tool_calls or None)
-    last = said.messages[-1]
+    draft.put("result.text", answer.text)
+    draft.put("result.tool_calls", answer.tool_calls or None)
+    last = answer.messages[-1]
     draft.put("result.finish_reason", text(last.get("finish_reason")) if type(last) is dict else None)
 
 

@@ -25,21 +25,21 @@ def exceptions(span: OtelSpan) -> list[Event]:
 def error_of(span: OtelSpan) -> tuple[dict[str, str], list[str]]:
     """Return the error of a failed span, `{type, message, stacktrace}`, and the attributes that it has all of."""
     last = exceptions(span)[-1:]
-    said = last[0].attributes if last else {}
+    attributes_of_event = last[0].attributes if last else {}
     attributes = span.attributes
-    type_ = text(said.get(_TYPE))
-    message = text(said.get(_MESSAGE)) or text(span.status_message)
+    type_ = text(attributes_of_event.get(_TYPE))
+    message = text(attributes_of_event.get(_MESSAGE)) or text(span.status_message)
     message = message or _first(attributes, _FAMILY_MESSAGES)
-    stacktrace = text(said.get(_STACKTRACE))
+    stacktrace = text(attributes_of_event.get(_STACKTRACE))
     stacktrace = stacktrace or _first(attributes, _FAMILY_STACKTRACES)
     message, stacktrace = _parted(message, stacktrace)
     type_, message = _typed(type_ if type_ not in _VAGUE else None, message, exact=type_)
-    said_type = text(attributes.get("error.type")) or _agreed(attributes.get("error"))
-    type_ = type_ or (said_type if said_type not in _VAGUE else None) or "Error"
+    error_type = text(attributes.get("error.type")) or _agreed(attributes.get("error"))
+    type_ = type_ or (error_type if error_type not in _VAGUE else None) or "Error"
     error = {"type": type_, "message": message, "stacktrace": stacktrace}
-    told = {*error.values(), type_.rpartition(".")[2]}
-    said_too = ("error.type", *_FAMILY_MESSAGES, *_FAMILY_STACKTRACES)
-    used = [name for name in said_too if type(attributes.get(name)) is str and attributes[name] in told]
+    texts = {*error.values(), type_.rpartition(".")[2]}
+    repeating = ("error.type", *_FAMILY_MESSAGES, *_FAMILY_STACKTRACES)
+    used = [name for name in repeating if type(attributes.get(name)) is str and attributes[name] in texts]
     return {key: value for key, value in error.items() if value}, used
 
 

@@ -252,11 +252,11 @@ def _agent(draft: Draft) -> None:
     if found:
         only = _only(found, "user")
         draft.put("payload.input", found if only is None else only["content"], INPUT)
-    said = messages.said(draft.get(OUTPUT))
-    if said.messages:
-        last = messages.final_text(said.messages)
-        draft.put("result.output", last or said.messages)
-        only = _only(said.messages, "assistant")
+    answer = messages.said(draft.get(OUTPUT))
+    if answer.messages:
+        last = messages.final_text(answer.messages)
+        draft.put("result.output", last or answer.messages)
+        only = _only(answer.messages, "assistant")
         if only is not None and only["content"] == last:
             draft.put("result.stop_reason", only.get("finish_reason"))
             draft.use(OUTPUT)

@@ -50,29 +50,29 @@ class FoundScore(NamedTuple):
 
 def scores_in(span: OtelSpan) -> list[FoundScore]:
     """Return the scores in the events and attributes of a span (0.3 µs where there are none)."""
-    said = span.attributes
-    if not span.events and _FIRST.isdisjoint(said):
+    attributes = span.attributes
+    if not span.events and _FIRST.isdisjoint(attributes):
         return []
-    told = [found for event in span.events if event.name == RESULT and (found := score_in(event)) is not None]
+    scores = [found for event in span.events if event.name == RESULT and (found := score_in(event)) is not None]
     for before, after, first, is_of_run in _FORMS:
-        if first in said:
-            told += _annotations(said, before, after, is_of_run, span.end_ns or 0)
-    return told
+        if first in attributes:
+            scores += _annotations(attributes, before, after, is_of_run, span.end_ns or 0)
+    return scores
 
 
 def score_in(event: Event) -> FoundScore | None:
     """Return the score that an event is; None if it says nothing usable, such as an evaluation that failed."""
-    said: Mapping[str, Any] = {**event.attributes, **(event.body if isinstance(event.body, dict) else {})}
-    evaluation = {name.removeprefix("gen_ai.evaluation."): value for name, value in said.items()}
+    members: Mapping[str, Any] = {**event.attributes, **(event.body if isinstance(event.body, dict) else {})}
+    evaluation = {name.removeprefix("gen_ai.evaluation."): value for name, value in members.items()}
     judged = _judgement(
         evaluation.get("name"),
         evaluation.get("score.value"),
         evaluation.get("score.label"),
         evaluation.get("explanation"),
-        said.get(SCORE_SOURCE),
-        said.get(SCORE_IDENTIFIER),
+        members.get(SCORE_SOURCE),
+        members.get(SCORE_IDENTIFIER),
     )
-    id = said.get(SCORE_ID)
+    id = members.get(SCORE_ID)
     return None if judged is None else FoundScore(judged, event.time_ns, False, id if isinstance(id, str) else None)
 
 
@@ -96,14 +96,14 @@ def place_of(score: ScoreRow) -> dict[str, Any]:
 
 
 def _annotations(
-    said: Mapping[str, Any], before: str, after: str, is_of_run: bool, time_ns: int
+    attributes: Mapping[str, Any], before: str, after: str, is_of_run: bool, time_ns: int
 ) -> Iterator[FoundScore]:
     for number in range(MOST):
         start = f"{before}{number}{after}"
-        if f"{start}name" not in said:
+        if f"{start}name" not in attributes:
             return
         fields = ("name", "score", "label", "explanation", "annotator_kind", "identifier")
-        name, value, label, why, kind, identifier = (said.get(f"{start}{field}") for field in fields)
+        name, value, label, why, kind, identifier = (attributes.get(f"{start}{field}") for field in fields)
         judged = _judgement(name, value, label, why, _KINDS.get(str(kind).upper()), identifier)
         if judged is not None:
             yield FoundScore(judged, time_ns, is_of_run)

@@ -177,12 +177,14 @@ def with_logs(mapped: Mapped, logs: Iterable[Log]) -> Mapped:
     if mapped.type != "llm" or not events:
         return mapped
     bare = OtelSpan("", "", None, "", 0, 1, attributes={genai.OPERATION: "chat"}, events=tuple(events))
-    said = _mapped(bare)
+    without_logs = _mapped(bare)
     before, result = mapped.payload, mapped.result_payload or {}
-    payload = {field: said.payload[field] for field in ("system", "messages", "tools") if field in said.payload}
+    payload = {
+        field: without_logs.payload[field] for field in ("system", "messages", "tools") if field in without_logs.payload
+    }
     if len(payload.get("messages", ())) < len(before.get("messages", ())):
         payload = {}
-    answer = {field: value for field, value in (said.result_payload or {}).items() if value}
+    answer = {field: value for field, value in (without_logs.result_payload or {}).items() if value}
     kept = {field: answer.pop(field) for field in ("finish_reason",) if field in answer}
     last = {field: value for field, value in before.items() if field in ABOUT_SPAN}
     first = {field: value for field, value in before.items() if field not in ABOUT_SPAN}
@@ -299,13 +301,13 @@ def _event(event: Event) -> dict[str, Any]:
 
 
 def _run_facts(draft: Draft) -> RunFacts:
-    said, name = draft.run, draft.payload.get("name")
+    run, name = draft.run, draft.payload.get("name")
     is_agent = draft.type == "agent"
-    agent = name if is_agent and type(name) is str else said.get("agent")
+    agent = name if is_agent and type(name) is str else run.get("agent")
     if agent is None and is_root_call(draft.span, draft.type) and type(name) is str:
         agent = _UNIQUE.sub("", name)
     is_own = is_agent or draft.span.kind == "SERVER" or (agent is not None and draft.type != PLAIN)
-    return RunFacts(agent, said.get("version"), said.get("session"), said.get("user"), is_own)
+    return RunFacts(agent, run.get("version"), run.get("session"), run.get("user"), is_own)
 
 
 _ALL = (*FAMILIES, *genai.VERSIONS)
@@ -406,14 +408,14 @@ class Program(NamedTuple):
         resource = self.resource
         instance = text(resource.get(_INSTANCE))
         which = instance or "/".join(str(resource[each]) for each in _PROCESS if resource.get(each) is not None)
-        said = f"{self.name}:{which}"
-        if len(said) <= _LONGEST_KEY and said.isprintable():
-            return said
-        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+        named = f"{self.name}:{which}"
+        if len(named) <= _LONGEST_KEY and named.isprintable():
+            return named
+        return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def program_of(resource: Mapping[str, Any]) -> Program:
     """Return the process that a resource describes."""
-    said = text(resource.get(_NAME)) or _UNKNOWN
-    name = said.removeprefix(_UNKNOWN).removeprefix(":") or "opentelemetry"
+    service = text(resource.get(_NAME)) or _UNKNOWN
+    name = service.removeprefix(_UNKNOWN).removeprefix(":") or "opentelemetry"
     return Program(name, text(resource.get(_VERSION)), resource)

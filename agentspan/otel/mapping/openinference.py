@@ -38,8 +38,8 @@ _CALLED_WITH = frozenset({"kwargs", "args", "sanitize_inputs_outputs"})
 
 
 def _in_metadata(value: Any, *names: str) -> str | None:
-    said = members(value) or {}
-    return next((found for name in names if (found := text(said.get(name))) is not None), None)
+    metadata = members(value) or {}
+    return next((found for name in names if (found := text(metadata.get(name))) is not None), None)
 
 
 _TOKENS = (

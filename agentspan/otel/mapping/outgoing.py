@@ -156,13 +156,13 @@ def attributes(row: AgentSpanRow, payload: Any, result: Any, run: AgentInstanceR
         "output.value": row.result_payload,
         "output.mime_type": None if row.result_payload is None else "application/json",
     }
-    said = {"session.id": run.session, "user.id": run.user, **_of_fields(type_, fields, run)}
-    if row.finish_reason is not None and genai.REASONS in said:  # its result may have it under another name
-        said[genai.REASONS] = said[genai.REASONS] or [row.finish_reason]
+    written = {"session.id": run.session, "user.id": run.user, **_of_fields(type_, fields, run)}
+    if row.finish_reason is not None and genai.REASONS in written:  # its result may have it under another name
+        written[genai.REASONS] = written[genai.REASONS] or [row.finish_reason]
     error = fields.get("error")
     if row.status == "failed" and isinstance(error, dict):
-        said["error.type"] = _plain(error.get("type")) or "_OTHER"
-    return ours | said | _recorded(fields) | ours  # first of all: a receiver with a limit keeps the first ones
+        written["error.type"] = _plain(error.get("type")) or "_OTHER"
+    return ours | written | _recorded(fields) | ours  # first of all: a receiver with a limit keeps the first ones
 
 
 def run_attributes(row: AgentInstanceRow, agent: str, version: str) -> dict[str, Any]:
@@ -182,12 +182,12 @@ def run_attributes(row: AgentInstanceRow, agent: str, version: str) -> dict[str,
 
 
 def _of_fields(type_: str, fields: Mapping[str, Any], run: AgentInstanceRow) -> dict[str, Any]:
-    said = {out.attribute: out.write(fields.get(field)) for field, out in _FIELDS.get(type_, {}).items()}
-    said[genai.OPERATION] = _operation(type_, fields)
+    written = {out.attribute: out.write(fields.get(field)) for field, out in _FIELDS.get(type_, {}).items()}
+    written[genai.OPERATION] = _operation(type_, fields)
     if type_ in _CONVERSING:
-        said["gen_ai.conversation.id"] = said.get("gen_ai.conversation.id") or run.session
-        said |= _messages(fields) if type_ == "llm" else _input_and_output(fields)
-    return said | (_of_mcp(fields) if type_ == "mcp" else {})
+        written["gen_ai.conversation.id"] = written.get("gen_ai.conversation.id") or run.session
+        written |= _messages(fields) if type_ == "llm" else _input_and_output(fields)
+    return written | (_of_mcp(fields) if type_ == "mcp" else {})
 
 
 def _operation(type_: str, fields: Mapping[str, Any]) -> str | None:
@@ -203,11 +203,11 @@ def _messages(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not answered and (fields.get("text") or fields.get("tool_calls")):
         text, calls = fields.get("text"), fields.get("tool_calls")
         answered = [{"role": "assistant", "content": text or "", "tool_calls": calls if type(calls) is list else []}]
-    said: dict[str, Any] = {}
+    written: dict[str, Any] = {}
     if _members(fields, "otel").get("system") == "message":
         asked = [{"role": "system", "content": fields.get("system")}, *(asked if type(asked) is list else [])]
-        said[genai.INSTRUCTIONS] = None
-    return said | {
+        written[genai.INSTRUCTIONS] = None
+    return written | {
         genai.INPUT: _json(_sent_messages(asked)),
         genai.OUTPUT: _json(_sent_messages(answered, "assistant")),
     }
@@ -225,11 +225,11 @@ def _spoken(value: Any) -> Any:
 
 
 def _of_mcp(fields: Mapping[str, Any]) -> dict[str, Any]:
-    method, given = fields.get("method"), fields.get("arguments")
-    said = {"gen_ai.tool.name": None, _TARGETS.get(str(method), "mcp.resource.uri"): _plain(fields.get("target"))}
-    if method == "prompts/get" and type(given) is dict:
-        said |= {_ARGUMENTS: None} | {f"{sdks.VARIABLE}{name}": _json(value) for name, value in given.items()}
-    return said | (_failure_of_mcp(fields.get("error_code")) if fields.get("is_error") is True else {})
+    method, arguments = fields.get("method"), fields.get("arguments")
+    written = {"gen_ai.tool.name": None, _TARGETS.get(str(method), "mcp.resource.uri"): _plain(fields.get("target"))}
+    if method == "prompts/get" and type(arguments) is dict:
+        written |= {_ARGUMENTS: None} | {f"{sdks.VARIABLE}{name}": _json(value) for name, value in arguments.items()}
+    return written | (_failure_of_mcp(fields.get("error_code")) if fields.get("is_error") is True else {})
 
 
 def _failure_of_mcp(code: Any) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def _sent_messages(value: Any, role: str = "user") -> list[dict[str, Any]] | Non
     if type(value) is str and value:
         return [_message({"role": role, "content": value})]
     found = messages.messages(value, role) if type(value) is list else []
-    return [_message(said) for said in found if type(said) is dict] or None
+    return [_message(message) for message in found if type(message) is dict] or None
 
 
 def _sent_instructions(value: Any) -> list[dict[str, Any]]:
@@ -304,31 +304,31 @@ def _sent_tools(value: Any) -> Any:
     return [_tool(each) for each in value] if type(value) is list else value
 
 
-def _part(said: Any) -> dict[str, Any]:
+def _part(part: Any) -> dict[str, Any]:
     """Return a part of a message as the conventions have it."""
-    if type(said) is not dict:
-        return {"type": "text", "content": said}
-    kind = said.get("type")
-    if kind in ("text", "reasoning") and type(said.get("text")) is str:
-        return {"type": kind, "content": said["text"]}
+    if type(part) is not dict:
+        return {"type": "text", "content": part}
+    kind = part.get("type")
+    if kind in ("text", "reasoning") and type(part.get("text")) is str:
+        return {"type": kind, "content": part["text"]}
     if type(kind) is not str:
-        kind = next((name for name in _HOLDERS if name in said), "text")
-    if kind in _MODALITIES and "modality" not in said and (found := _media(said, _MODALITIES[kind])) is not None:
+        kind = next((name for name in _HOLDERS if name in part), "text")
+    if kind in _MODALITIES and "modality" not in part and (found := _media(part, _MODALITIES[kind])) is not None:
         return found
-    return {**said, "type": kind}
+    return {**part, "type": kind}
 
 
-def _message(said: Mapping[str, Any]) -> dict[str, Any]:
-    about = {name: said[name] for name in ("name", "finish_reason") if name in said}
-    if "content" not in said and "tool_calls" not in said:  # no message, but an item between messages
-        return {"role": said.get("role", "assistant"), "parts": [_part(said)]}
-    return {"role": said.get("role", "user"), "parts": [*_parts(said)], **about}
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    about = {name: message[name] for name in ("name", "finish_reason") if name in message}
+    if "content" not in message and "tool_calls" not in message:  # no message, but an item between messages
+        return {"role": message.get("role", "assistant"), "parts": [_part(message)]}
+    return {"role": message.get("role", "user"), "parts": [*_parts(message)], **about}
 
 
-def _parts(said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    content, calls = said.get("content"), said.get("tool_calls")
-    if said.get("role") == "tool":
-        yield {"type": "tool_call_response", "id": said.get("tool_call_id"), "response": content}
+def _parts(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    content, calls = message.get("content"), message.get("tool_calls")
+    if message.get("role") == "tool":
+        yield {"type": "tool_call_response", "id": message.get("tool_call_id"), "response": content}
     elif content:
         yield from map(_part, content if type(content) is list else [content])
     for call in calls if type(calls) is list else ():
@@ -336,9 +336,9 @@ def _parts(said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"type": "tool_call", **messages.tool_call(call)}
 
 
-def _media(said: Mapping[str, Any], modality: str) -> dict[str, Any] | None:
+def _media(part: Mapping[str, Any], modality: str) -> dict[str, Any] | None:
     """Return a part with bytes, an address or the id of a file; None of one that has none of them."""
-    inner = {**said, **next((said[name] for name in _HOLDERS if type(said.get(name)) is dict), {})}
+    inner = {**part, **next((part[name] for name in _HOLDERS if type(part.get(name)) is dict), {})}
     media_type = _first(inner, _MEDIA_TYPES)
     if media_type is None and type(inner.get("format")) is str:
         media_type = _FORMATS.get(inner["format"], f"{modality}/{inner['format']}")
@@ -359,16 +359,16 @@ def _modality(media_type: str | None) -> str | None:
     return main if main in ("image", "audio", "video") else "document" if media_type else None
 
 
-def _first(said: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    return next((said[name] for name in names if type(said.get(name)) is str), None)
+def _first(members: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    return next((members[name] for name in names if type(members.get(name)) is str), None)
 
 
-def _tool(said: Any) -> Any:
+def _tool(tool: Any) -> Any:
     """Return OpenAI's `{"type": "function", "function": {…}}`, or Anthropic's form, with the members side by side."""
-    if type(said) is not dict:
-        return said
-    inner = said["function"] if type(said.get("function")) is dict else said
-    found = {"type": said.get("type") or "function", **inner}
+    if type(tool) is not dict:
+        return tool
+    inner = tool["function"] if type(tool.get("function")) is dict else tool
+    found = {"type": tool.get("type") or "function", **inner}
     if "parameters" not in found and "input_schema" in found:
         found["parameters"] = found.pop("input_schema")
     return found

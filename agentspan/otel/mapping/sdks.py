@@ -218,8 +218,10 @@ def _sdk_rest(draft: Draft) -> None:
     if method == "tools/call":
         draft.use("gen_ai.operation.name")
     draft.put("payload.arguments", parsed(draft.get(_SDK_ARGUMENTS)), _SDK_ARGUMENTS)
-    given = [name for name in draft.left if name.startswith(VARIABLE)]
-    draft.put("payload.arguments", {name.removeprefix(VARIABLE): draft.left[name] for name in given} or None, *given)
+    variables = [name for name in draft.left if name.startswith(VARIABLE)]
+    draft.put(
+        "payload.arguments", {name.removeprefix(VARIABLE): draft.left[name] for name in variables} or None, *variables
+    )
     draft.put("result.result", parsed(draft.get(_SDK_RESULT)), _SDK_RESULT)
     code = draft.get("rpc.response.status_code") or draft.get("error.type")
     if code is not None or draft.span.status == "ERROR":

@@ -77,8 +77,8 @@ def _holds(span: OtelSpan) -> bool:
 
 def _kind(span: OtelSpan) -> str | None:
     operation, kind = span.attributes.get(OPERATION), span.attributes.get(KIND)
-    if span.scope.name == _LLAMA_INDEX and (told := _llama_index_kind(span)) is not None:
-        return told
+    if span.scope.name == _LLAMA_INDEX and (own_kind := _llama_index_kind(span)) is not None:
+        return own_kind
     found = _OPERATIONS.get(operation) if type(operation) is str else None
     if found is None and type(kind) is str:
         found = _KINDS.get(kind)
@@ -170,10 +170,10 @@ def _llama_index_tool(draft: Draft, asked: dict[str, Any]) -> None:
 
 def _embedding(draft: Draft) -> None:
     asked, made = members(draft.get(_IN)) or {}, parsed(draft.get(_OUT))
-    given = next((asked[name] for name in _TEXTS if name in asked), None)
-    if given is not None:
-        draft.put("payload.input", given)
-        draft.put("payload.input_count", len(given) if type(given) is list else 1)
+    texts = next((asked[name] for name in _TEXTS if name in asked), None)
+    if texts is not None:
+        draft.put("payload.input", texts)
+        draft.put("payload.input_count", len(texts) if type(texts) is list else 1)
         draft.leave(_IN, {key: value for key, value in asked.items() if key not in _TEXTS})
     first = made[0] if type(made) is list and made and type(made[0]) is list else made
     if type(first) is list:
@@ -226,8 +226,8 @@ def _llama_index_call(draft: Draft) -> None:
     elif "messages" in asked:  # the same once more
         rest = {key: value for key, value in asked.items() if key not in ("messages", "kwargs")}
         draft.leave(_IN, {**rest, **bodies.parameters(draft, members(asked.get("kwargs")) or {})})
-        told = ("message", "raw", "additional_kwargs")
-        draft.leave(_OUT, {key: value for key, value in answered.items() if key not in told and value is not None})
+        mapped = ("message", "raw", "additional_kwargs")
+        draft.leave(_OUT, {key: value for key, value in answered.items() if key not in mapped and value is not None})
 
 
 CHUNKS = frozenset({"gen_ai.content.completion.chunk", "llm.content.completion.chunk"})

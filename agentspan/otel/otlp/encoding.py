@@ -19,75 +19,77 @@ def log_request(request: Mapping[str, Any]) -> bytes:
     return b"".join(_bytes(1, _resource_logs(each)) for each in request["resourceLogs"])
 
 
-def _resource_logs(said: Mapping[str, Any]) -> bytes:
-    resource = _attributes(1, said["resource"]["attributes"])
-    return _bytes(1, resource) + b"".join(_bytes(2, _scope_logs(each)) for each in said["scopeLogs"])
+def _resource_logs(message: Mapping[str, Any]) -> bytes:
+    resource = _attributes(1, message["resource"]["attributes"])
+    return _bytes(1, resource) + b"".join(_bytes(2, _scope_logs(each)) for each in message["scopeLogs"])
 
 
-def _scope_logs(said: Mapping[str, Any]) -> bytes:
-    records = b"".join(_bytes(2, _log(each)) for each in said["logRecords"])
-    return _bytes(1, _scope(said["scope"])) + records + _text(3, said["schemaUrl"])
+def _scope_logs(message: Mapping[str, Any]) -> bytes:
+    records = b"".join(_bytes(2, _log(each)) for each in message["logRecords"])
+    return _bytes(1, _scope(message["scope"])) + records + _text(3, message["schemaUrl"])
 
 
-def _log(said: Mapping[str, Any]) -> bytes:
-    at = int(said["timeUnixNano"])
-    ids = _bytes(9, bytes.fromhex(said["traceId"])) + _bytes(10, bytes.fromhex(said["spanId"]))
-    return _fixed(1, at) + _attributes(6, said["attributes"]) + ids + _fixed(11, at) + _text(12, said["eventName"])
+def _log(message: Mapping[str, Any]) -> bytes:
+    at = int(message["timeUnixNano"])
+    ids = _bytes(9, bytes.fromhex(message["traceId"])) + _bytes(10, bytes.fromhex(message["spanId"]))
+    return (
+        _fixed(1, at) + _attributes(6, message["attributes"]) + ids + _fixed(11, at) + _text(12, message["eventName"])
+    )
 
 
-def _scope(said: Mapping[str, Any]) -> bytes:
-    return _text(1, said["name"]) + _text(2, said["version"])
+def _scope(message: Mapping[str, Any]) -> bytes:
+    return _text(1, message["name"]) + _text(2, message["version"])
 
 
-def _resource_spans(said: Mapping[str, Any]) -> bytes:
-    resource = _attributes(1, said["resource"]["attributes"])
-    return _bytes(1, resource) + b"".join(_bytes(2, _scope_spans(each)) for each in said["scopeSpans"])
+def _resource_spans(message: Mapping[str, Any]) -> bytes:
+    resource = _attributes(1, message["resource"]["attributes"])
+    return _bytes(1, resource) + b"".join(_bytes(2, _scope_spans(each)) for each in message["scopeSpans"])
 
 
-def _scope_spans(said: Mapping[str, Any]) -> bytes:
-    spans = b"".join(_bytes(2, _span(each)) for each in said["spans"])
-    return _bytes(1, _scope(said["scope"])) + spans + _text(3, said["schemaUrl"])
+def _scope_spans(message: Mapping[str, Any]) -> bytes:
+    spans = b"".join(_bytes(2, _span(each)) for each in message["spans"])
+    return _bytes(1, _scope(message["scope"])) + spans + _text(3, message["schemaUrl"])
 
 
-def _span(said: Mapping[str, Any]) -> bytes:
+def _span(message: Mapping[str, Any]) -> bytes:
     parts = [
-        _bytes(1, bytes.fromhex(said["traceId"])),
-        _bytes(2, bytes.fromhex(said["spanId"])),
-        _text(3, said.get("traceState", "")),
-        _bytes(4, bytes.fromhex(said["parentSpanId"])) if "parentSpanId" in said else b"",
-        _text(5, said["name"]),
-        _number(6, said["kind"]),
-        _fixed(7, int(said["startTimeUnixNano"])),
-        _fixed(8, int(said["endTimeUnixNano"])),
-        _attributes(9, said["attributes"]),
-        _number(10, said.get("droppedAttributesCount", 0)),
-        *(_bytes(11, _event(event)) for event in said.get("events", ())),
-        _number(12, said.get("droppedEventsCount", 0)),
-        *(_bytes(13, _link(link)) for link in said.get("links", ())),
-        _number(14, said.get("droppedLinksCount", 0)),
+        _bytes(1, bytes.fromhex(message["traceId"])),
+        _bytes(2, bytes.fromhex(message["spanId"])),
+        _text(3, message.get("traceState", "")),
+        _bytes(4, bytes.fromhex(message["parentSpanId"])) if "parentSpanId" in message else b"",
+        _text(5, message["name"]),
+        _number(6, message["kind"]),
+        _fixed(7, int(message["startTimeUnixNano"])),
+        _fixed(8, int(message["endTimeUnixNano"])),
+        _attributes(9, message["attributes"]),
+        _number(10, message.get("droppedAttributesCount", 0)),
+        *(_bytes(11, _event(event)) for event in message.get("events", ())),
+        _number(12, message.get("droppedEventsCount", 0)),
+        *(_bytes(13, _link(link)) for link in message.get("links", ())),
+        _number(14, message.get("droppedLinksCount", 0)),
     ]
-    status = said["status"]
+    status = message["status"]
     parts.append(_bytes(15, _text(2, status.get("message", "")) + _number(3, status["code"])))
     return b"".join(parts)
 
 
-def _event(said: Mapping[str, Any]) -> bytes:
-    return _fixed(1, int(said["timeUnixNano"])) + _text(2, said["name"]) + _attributes(3, said["attributes"])
+def _event(message: Mapping[str, Any]) -> bytes:
+    return _fixed(1, int(message["timeUnixNano"])) + _text(2, message["name"]) + _attributes(3, message["attributes"])
 
 
-def _link(said: Mapping[str, Any]) -> bytes:
-    ids = _bytes(1, bytes.fromhex(said["traceId"])) + _bytes(2, bytes.fromhex(said["spanId"]))
-    return ids + _text(3, said.get("traceState", "")) + _attributes(4, said["attributes"])
+def _link(message: Mapping[str, Any]) -> bytes:
+    ids = _bytes(1, bytes.fromhex(message["traceId"])) + _bytes(2, bytes.fromhex(message["spanId"]))
+    return ids + _text(3, message.get("traceState", "")) + _attributes(4, message["attributes"])
 
 
-def _attributes(field: int, said: Sequence[Mapping[str, Any]]) -> bytes:
-    return b"".join(_bytes(field, _text(1, each["key"]) + _bytes(2, _value(each["value"]))) for each in said)
+def _attributes(field: int, attributes: Sequence[Mapping[str, Any]]) -> bytes:
+    return b"".join(_bytes(field, _text(1, each["key"]) + _bytes(2, _value(each["value"]))) for each in attributes)
 
 
-def _value(said: Mapping[str, Any]) -> bytes:
-    if not said:  # null
+def _value(message: Mapping[str, Any]) -> bytes:
+    if not message:  # null
         return b""
-    ((kind, value),) = said.items()
+    ((kind, value),) = message.items()
     if kind == "stringValue":
         return _bytes(1, _utf8(value))
     if kind == "boolValue":
@@ -136,9 +138,9 @@ _CODES = {400: 3, 401: 16, 403: 7, 408: 4, 413: 8, 415: 3, 429: 8, 500: 13, 503:
 _REJECTED = {"traces": "rejectedSpans", "logs": "rejectedLogRecords"}
 
 
-def content_type(said: str | None) -> str:
+def content_type(header: str | None) -> str:
     """Return the content type of an answer to a request of this one."""
-    return JSON if (said or "").partition(";")[0].strip().lower() == JSON else PROTOBUF
+    return JSON if (header or "").partition(";")[0].strip().lower() == JSON else PROTOBUF
 
 
 def done(signal: Signal, decoded: Decoded, form: str) -> bytes:

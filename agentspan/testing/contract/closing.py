@@ -118,9 +118,9 @@ class Closing(Base):
         storage.close()
         with TemporaryDirectory() as folder:
             asked = [make(run.id, Path(folder) / "copy") for make in ASKED]
-            said = {repr(each): _said(partial(_read, storage, each)) for each in asked if type(each) in answers}
-            said["group"] = _said(lambda: storage.group(lambda group: None, 1.0))
-            assert {what: text for what, text in said.items() if "open it again" not in text} == {}
+            answers_of = {repr(each): _said(partial(_read, storage, each)) for each in asked if type(each) in answers}
+            answers_of["group"] = _said(lambda: storage.group(lambda group: None, 1.0))
+            assert {what: text for what, text in answers_of.items() if "open it again" not in text} == {}
             assert not list(Path(folder).iterdir())
 
 

@@ -84,10 +84,12 @@ class Keeping(Base):
         """Put alone, together, and refused in between: an element that was refused is stored with the next one."""
         self.claimed(storage, "keeps_contents")
         run, other = self._filled(storage), self._filled(storage)
-        said = [f'{{"n":{number},"text":"{"x" * 300}"}}' for number in range(12)]
-        said += ['{"$contents":"1-2"}', f'{{"data":"{"QUJD" * 700}"}}', '{"n":1.0,"u":"\\u00e9"}', "{}"]
-        payloads = [_in_parts('{"a":%s,"b":1,"c":%s}', said[: number + 1], [said[-1]] * number) for number in range(16)]
-        payloads += [_in_parts('{"b":{"d":1},"a":%s}', said[::-1]), _in_parts('{"a":%s,"e":"y"}', [])]
+        elements = [f'{{"n":{number},"text":"{"x" * 300}"}}' for number in range(12)]
+        elements += ['{"$contents":"1-2"}', f'{{"data":"{"QUJD" * 700}"}}', '{"n":1.0,"u":"\\u00e9"}', "{}"]
+        payloads = [
+            _in_parts('{"a":%s,"b":1,"c":%s}', elements[: number + 1], [elements[-1]] * number) for number in range(16)
+        ]
+        payloads += [_in_parts('{"b":{"d":1},"a":%s}', elements[::-1]), _in_parts('{"a":%s,"e":"y"}', [])]
         rows = [self.rows.span(run)._replace(payload=payload) for payload in payloads]
         self.put(storage, *rows[:3])
         fails = [Unit((Put(rows[3]), Put(rows[0]))), Unit((PutSpans([rows[4]._replace(id=rows[0].id)]),))]

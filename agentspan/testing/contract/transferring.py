@@ -77,18 +77,18 @@ class Transferring(Base):
     def test_programs_that_note_at_the_same_moment_are_given_the_same_text(self, storage: Storage) -> None:
         """Also if no key replaces another one."""
         self.answered(storage, Notes)
-        start, said = threading.Barrier(4), []
+        start, texts = threading.Barrier(4), []
 
         def note(text: str) -> None:
             start.wait()
-            said.append(storage.ask(PutNote("secret", text, replace=False)))
+            texts.append(storage.ask(PutNote("secret", text, replace=False)))
 
         threads = [threading.Thread(target=note, args=(str(number),)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert said == [storage.ask(Notes("secret"))["secret"]] * 4
+        assert texts == [storage.ask(Notes("secret"))["secret"]] * 4
 
     def test_changes_since_a_cursor_are_read_in_whatever_order_they_are_committed(self, storage: Storage) -> None:
         """Also those of a transaction that began before the cursor, with times of before; and it is told of."""

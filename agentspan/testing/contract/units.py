@@ -117,9 +117,9 @@ class Units(Base):
         runs = [self.instance(storage) for _ in range(5)]
         result = '{"output":"a \\"quoted\\" \\\\, {NULL}"}'
         complete: dict[str, Any] = {"status": "complete", "duration_ms": 0.125, "result": None, "updated_at": T1}
-        said = {**complete, "result": result}
+        ended = {**complete, "result": result}
         failed = {"status": "failed", "duration_ms": 1e300, "error": "{}", "updated_at": T1}
-        ends = [complete, said, said, failed, failed]
+        ends = [complete, ended, ended, failed, failed]
         moves = [
             Move("agent_instance", run.id, LEAVES[values["status"]], values)
             for run, values in zip(runs, ends, strict=True)

@@ -35,12 +35,12 @@ def in_child(work: Callable[[], T]) -> T:
         child = os.fork()
     if child == 0:
         try:
-            said = pickle.dumps((True, work()))
+            sent = pickle.dumps((True, work()))
         except BaseException:
-            said = pickle.dumps((False, traceback.format_exc()))
+            sent = pickle.dumps((False, traceback.format_exc()))
         try:
             with os.fdopen(writing, "wb") as pipe:
-                pipe.write(said)
+                pipe.write(sent)
         finally:
             os._exit(0)
     os.close(writing)
