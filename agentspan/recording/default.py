@@ -1,12 +1,11 @@
 """The functions of the package: one tracer for the whole process, configured once, or by itself at the first span."""
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, cast, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from agentspan import clock, forks
 from agentspan.errors import StorageError
@@ -389,4 +388,3 @@ def _configured() -> Location | Storage | None:
 
 
 set_configured(_configured)
-propagation.set_arrivals(cast(propagation.Arrivals, sys.modules[__name__]))

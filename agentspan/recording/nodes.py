@@ -1,26 +1,17 @@
 """Nodes of the context: the spans and runs that are active, each inside another one, in each thread and task."""
 
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from agentspan.recording.run_state import RunState
+    from agentspan.recording.span_state import SpanState
 
 
-class Node(Protocol):
-    """A span or run in the context."""
-
-    outer: Any
-    """The node around it, or None."""
-    recorder: Any
-    """The recorder that it belongs to."""
-
-    def goes_on(self) -> bool:
-        """Return whether what begins now may be inside this node."""
-        ...
+N = TypeVar("N", "SpanState", "RunState")
 
 
-N = TypeVar("N", bound=Node)
-
-
-def enter(current: ContextVar[Any], node: Node) -> None:
+def enter(current: ContextVar[Any], node: "SpanState | RunState") -> None:
     """Make a node the active one; the one that is active now is around it."""
     node.outer = node.recorder.innermost()
     try:
@@ -30,7 +21,7 @@ def enter(current: ContextVar[Any], node: Node) -> None:
         raise
 
 
-def leave(current: ContextVar[Any], node: Node) -> None:
+def leave(current: ContextVar[Any], node: "SpanState | RunState") -> None:
     """Give the context back to the node around this one: blocks may end in another order than they began.
 
     Not by ContextVar.reset: it raises where a block straddles a `yield` and ends in another context.

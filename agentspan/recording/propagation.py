@@ -6,7 +6,7 @@ import os
 import pickle
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from agentspan import forks
 from agentspan.interrupts import let_through
@@ -48,33 +48,10 @@ class Luggage(NamedTuple):
     registration: Unit | None
 
 
-class Arrivals(Protocol):
-    """Configures this process, when a callable arrives from another one."""
-
-    def arrive(self, location: Location, settings: Settings | None) -> Recorder | None:
-        """Return the recorder for a location; None where this process records elsewhere."""
-        ...
-
-    def arrive_unreachable(self, why: str) -> None:
-        """Record nothing: the storage of the other process cannot be opened here."""
-
-    def arrive_disabled(self) -> None:
-        """Record nothing: the other process does not."""
-
-
-_arrivals: list[Arrivals] = []
-
-
-def set_arrivals(arrivals: Arrivals) -> None:
-    """Set what configures this process; the module `default` does so when it is imported."""
-    _arrivals[:] = [arrivals]
-
-
-def _of_process() -> Arrivals:
-    if not _arrivals:  # nobody has recorded here yet
-        with forks.importing:
-            import_module("agentspan.recording.default")
-    return _arrivals[0]
+def _of_process() -> Any:
+    """Return the module that configures this process; it imports this one."""
+    with forks.importing:
+        return import_module("agentspan.recording.default")
 
 
 class Propagated(Generic[P, R]):

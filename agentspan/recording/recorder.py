@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentspan import clock, forks, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, StorageError
@@ -25,7 +25,6 @@ from agentspan.model.changes import Applied, Put, Unit, unit_of
 from agentspan.model.refusals import refuse_violations
 from agentspan.model.registration import References, Referred, Registration
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow
-from agentspan.model.status import InstanceStatus
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.destination import Destination, RunTypes
 from agentspan.recording.settings import Settings
@@ -36,6 +35,9 @@ from agentspan.storage.patience import in_a_call
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
 from agentspan.storage.row_by_row import check_unused, expect, references, unique
+
+if TYPE_CHECKING:
+    from agentspan.recording.run_state import RunState
 
 ATTEMPTS = 20
 
@@ -163,37 +165,6 @@ def _instance(unit: Unit) -> AgentInstanceRow:
     return row
 
 
-class LiveRun(Protocol):
-    """A run that may be terminated from outside, or registered again."""
-
-    @property
-    def id(self) -> str:
-        """The agent instance's PFID."""
-        ...
-
-    @property
-    def status(self) -> InstanceStatus:
-        """The status, as far as this process knows."""
-        ...
-
-    registered_row: AgentInstanceRow | None
-    stored_in: Identity | None
-
-    def learn(self, reason: str) -> None:
-        """Note that the run was terminated, and why."""
-
-    def tell(self) -> None:
-        """Call the program's `on_terminate`, once."""
-
-    def confirm(self, stored: AgentInstanceRow) -> None:
-        """Take the row with which it is stored."""
-        ...
-
-    def register_again(self) -> None:
-        """Register in a file that replaced the one that knew this run, unless the run is known there."""
-        ...
-
-
 class LiveRuns:
     """Weak references to runs.
 
@@ -206,10 +177,10 @@ class LiveRuns:
 
     def __init__(self) -> None:
         self.unconfirmed: dict[str, Unit] = {}
-        self._runs: dict[str, weakref.ref[LiveRun]] = {}
+        self._runs: dict[str, weakref.ref[RunState]] = {}
         self._most = 100
 
-    def add(self, run: LiveRun) -> None:
+    def add(self, run: "RunState") -> None:
         """Add a run."""
         self._runs[run.id] = weakref.ref(run)
         if len(self._runs) > self._most:
@@ -218,7 +189,7 @@ class LiveRuns:
                 self.unconfirmed.pop(gone, None)  # a storage that is away for long confirms none
             self._most = 2 * len(self._runs) + 100
 
-    def get(self, id: str) -> LiveRun | None:
+    def get(self, id: str) -> "RunState | None":
         """Return a run, or None if it is gone, or of another process."""
         found = self._runs.get(id)
         return None if found is None else found()
@@ -228,7 +199,7 @@ class LiveRuns:
         self.unconfirmed = {id: unit for id, unit in self.unconfirmed.items() if self.get(id) is not None}
         return [*self.unconfirmed.values()]
 
-    def active(self) -> list[LiveRun]:
+    def active(self) -> "list[RunState]":
         """Return the runs that are active."""
         return [run for each in list(self._runs.values()) if (run := each()) is not None and run.status == "active"]
 

@@ -17,7 +17,7 @@ from agentspan.recording.beginning import DEFAULT_TYPE
 from agentspan.recording.blocks import RunBlock, SpanBlock, span_block
 from agentspan.recording.generators import Reduce
 from agentspan.recording.propagation import Propagated
-from agentspan.recording.recorder import LiveRun, Recorder
+from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
 from agentspan.recording.sinks.protocol import RunListener
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face
@@ -118,7 +118,7 @@ class Outcomes(RunListener):
             return unit if change.id in found.rows else None
         if instance_id is None:
             return None
-        run: LiveRun | None = recorder.runs.get(instance_id)
+        run = recorder.runs.get(instance_id)
         is_stored = instance_id not in recorder.runs.unconfirmed
         if run is not None and is_stored and run.stored_in == recorder.destination.identity_now():
             run = None  # somebody has removed it

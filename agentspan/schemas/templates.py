@@ -9,7 +9,7 @@ Every value has three virtual members: `_inline` (the value on one line, at most
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from agentspan import forks
 from agentspan.errors import TemplateError
@@ -30,11 +30,8 @@ RESERVED = frozenset({"_status", "_schema", "_duration", "_error"})
 """Names that mean a property of the span itself, never a member of a payload."""
 
 
-class Render(Protocol):
-    """The function that a template is compiled to."""
-
-    def __call__(self, context: Mapping[str, Any], reserved: Mapping[str, Any] = ..., /) -> str:
-        """Return one line of at most 200 characters."""
+Render = Callable[..., str]
+"""The function that a template is compiled to, of a context and reserved names: one line of at most 200 characters."""
 
 
 class Template:

@@ -230,15 +230,15 @@ class JournalWork:
         spool.register(self)
 
     def types_changed(self) -> None:
-        """See spool.Journal."""
+        """Note that a span type was registered."""
         self._types.is_due = self._log.alert = True
 
     def terminated(self, instance_id: str, reason: str) -> None:
-        """See spool.Journal."""
+        """Note that a run was terminated. The run may be one of another process."""
         self.terminations.add(instance_id, reason)
 
     def drain_now(self) -> None:
-        """See spool.Journal."""
+        """Move the records of the journal to the storage."""
         target, drained, wait_s = self._log.sequence, -1, self._tuning.read_drains_s
         while drained < self.drain.last_drained < target:  # however much there is, as long as it gets less
             drained = self.drain.last_drained
@@ -267,19 +267,19 @@ class JournalWork:
             self._log.alert = self._log.alert or self.is_full
 
     def has_records(self) -> bool:
-        """See drain_thread.Work."""
+        """Return whether records are in the journal that are not in the storage."""
         return bool(self.drain.journaled) or self.drain.has_given
 
     def is_needed(self) -> bool:
-        """See drain_thread.Work."""
+        """Return whether there are such records, or runs that will add some."""
         return self.has_records() or self._runs.has_runs()
 
     def prepare(self) -> None:
-        """See drain_thread.Work."""
+        """Make the next segment: one was begun."""
         self._log.prepare()
 
     def tick(self, ticks: Ticks) -> bool:
-        """See drain_thread.Work."""
+        """Do what is due; return whether the thread may end."""
         new, ticks.seen = self._log.sequence - ticks.seen, self._log.sequence
         if self._commits.progress.last_error is not None or self._bytes_of_others:
             self._look_at_others()
@@ -410,7 +410,7 @@ class ServerWork(JournalWork):
         self._pause_s = self._try_s = self._lease_s = 0.0
 
     def drain_now(self) -> None:
-        """See spool.Journal."""
+        """Move the records of the journal to the storage."""
         with answers_within(self._tuning.server_answer_s):
             super().drain_now()
 
@@ -437,7 +437,7 @@ class ServerWork(JournalWork):
             time.sleep(0.001)
 
     def prepare(self) -> None:
-        """See drain_thread.Work."""
+        """Make the next segment: one was begun."""
         self._drain_if_hurried()
         super().prepare()
 
@@ -453,7 +453,7 @@ class ServerWork(JournalWork):
             super().flush(wait_s)
 
     def tick(self, ticks: Ticks) -> bool:
-        """See drain_thread.Work. A server that is away is tried later and later."""
+        """Do what is due; return whether the thread may end. A server that is away is tried later and later."""
         with answers_within(self._tuning.server_answer_s):
             return self._tick(ticks)
 

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan import forks
 from agentspan.errors import StorageError
@@ -19,6 +19,9 @@ from agentspan.locks import is_mine
 from agentspan.storage.protocol import NotTrustedYet
 from agentspan.storage.sqlite import file_watch, mending
 from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_deleted
+
+if TYPE_CHECKING:
+    from agentspan.storage.sqlite.connections import Connections
 
 
 class Gate:
@@ -86,36 +89,12 @@ _SHARED_START, _SHARED_LENGTH, _SHM_IS_USED = 0x40000002, 510, 128
 """The bytes of a file, and of the memory beside it, that SQLite locks while it has them open (os_unix.c)."""
 
 
-class Held(Protocol):
-    """The connections of one process to one file, as a fork treats them."""
-
-    def hold(self) -> None:
-        """Before a fork: wait until no other thread is inside SQLite, and close the connections."""
-        ...
-
-    def let_go(self) -> None:
-        """In the parent after a fork: let other threads use the file again."""
-        ...
-
-    def is_in_use(self) -> bool:
-        """In the child: return whether another thread of the parent was inside SQLite."""
-        ...
-
-    def leave_behind(self) -> None:
-        """In the child: forget connections that are open, without closing them."""
-        ...
-
-    def renew(self) -> None:
-        """In the child: make new locks."""
-        ...
-
-
-_all: weakref.WeakSet[Held] = weakref.WeakSet()
+_all: weakref.WeakSet["Connections"] = weakref.WeakSet()
 _inherited: list[object] = []
 """Connections of the parent, kept so that nothing closes them."""
 
 
-def enrol(connections: Held) -> None:
+def enrol(connections: "Connections") -> None:
     """Register connections, to be held before each fork for as long as they exist."""
     _all.add(connections)
 
@@ -148,7 +127,7 @@ def _lock_again(path: Path, file: tuple[int, int]) -> None:
             fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
 
 
-_forking: list[Held] = []
+_forking: list["Connections"] = []
 
 
 def _hold_all() -> None:
