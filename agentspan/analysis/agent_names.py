@@ -1,7 +1,6 @@
 """Filters as the storage has them: the agents of an `AGENT@VERSION` that a person typed, and the scores of rules."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from difflib import get_close_matches
 
 from agentspan.analysis.outcomes import check_kind, parse
@@ -33,7 +32,7 @@ def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
         raise NotFound(_unknown(storage, filter.agent))
     if not any(_agents(storage, name)):
         raise NotFound(_unknown(storage, name))
-    return replace(filter, agent=name, version=version)
+    return filter._replace(agent=name, version=version)
 
 
 def versions_of(storage: Storage, filter: RunFilter) -> str:

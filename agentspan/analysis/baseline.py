@@ -6,7 +6,7 @@ A run of the baseline reaches the place if its steps before are the same, whatev
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -338,7 +338,7 @@ def against(
         zone: see `filter_words.parse`.
     """
     filter = resolved(storage, parse(text, "against", zone=zone))
-    filter = replace(filter, agent=filter.agent or agent)
+    filter = filter._replace(agent=filter.agent or agent)
     found = [run.run.id for run in find_runs(storage, filter, limit=MAX_RUNS + len(without)).runs]
     ids = [id for id in found if id not in without][:MAX_RUNS]
     by, token = _token(place)

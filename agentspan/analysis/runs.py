@@ -4,7 +4,6 @@ Conditions of a filter that are about scores or failures become the ids of the r
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from agentspan import jsontext
 from agentspan.analysis.outcomes import parse
@@ -48,7 +47,7 @@ def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
     ids = filter.ids
     for each in _sets(storage, filter):
         ids = each if ids is None else ids & each
-    return replace(filter, ids=ids, scores=(), mark=None, signature=None)
+    return filter._replace(ids=ids, scores=(), mark=None, signature=None)
 
 
 def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from agentspan import clock, ids, jsontext
@@ -204,8 +203,7 @@ def page(
         if order not in columns:
             raise InvalidValue("sorting", f"must be one of {', '.join(sorted(columns))}, with - for descending")
     offset, page_size = count("offset", offset, 0, MAX_OFFSET), count("page_size", page_size, 1, MAX_PAGE)
-    return replace(
-        query,
+    return query.changed(
         order=order,
         descending=descending,
         offset=offset,

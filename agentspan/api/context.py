@@ -30,9 +30,9 @@ from agentspan.model.schema_versions import SpanTypeSchema
 from agentspan.model.status import PURPOSES
 from agentspan.schemas.span_types import Registry
 from agentspan.storage.answers import Found
+from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find
-from agentspan.storage.row_by_row import expect
 
 R = TypeVar("R", bound=Row)
 

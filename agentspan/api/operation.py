@@ -16,8 +16,8 @@ from agentspan.model.changes import Change, Key, Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.rows import Row as AnyRow
 from agentspan.storage.answers import Found, Rows
+from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Query
-from agentspan.storage.row_by_row import expect
 from agentspan.text import one_line
 
 PAGE_SIZE = 50

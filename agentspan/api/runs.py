@@ -48,8 +48,8 @@ from agentspan.model.status import INSTANCE_STATUSES, PURPOSES, FinishStatus, Pu
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.answers import Found
+from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.questions import Query
-from agentspan.storage.row_by_row import check_unused, expect, references, unique
 from agentspan.storage.scanning import each_span_of, scan
 from agentspan.text import one_line
 

@@ -1,7 +1,7 @@
 """`agentspan runs` lists runs, with sums over all that match; `agentspan stats` sums up their spans."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -197,7 +197,7 @@ def stats_command(
     run_id = None if run is None else id_prefixes.find_run(storage, run).id
     asked = filter_in(storage, filters)
     since, until = asked.since, asked.until
-    of_runs = replace(asked, since=None, until=None)
+    of_runs = asked._replace(since=None, until=None)
     if run_id is not None and of_runs != RunFilter():
         raise click.UsageError("RUN and filters of runs exclude each other")
     if run_id is not None and by is not None:

@@ -38,9 +38,10 @@ from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import error_of, returned_error
+from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find, NewestScores, Outlines, SpansOf, Violations
-from agentspan.storage.row_by_row import expect, names_of, said_of
+from agentspan.storage.row_by_row import names_of, said_of
 from agentspan.text import one_line
 
 AROUND = 5

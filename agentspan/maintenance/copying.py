@@ -11,7 +11,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -305,7 +304,7 @@ class _Copying:
                 yield new
             if len(new) < PAGE:
                 return
-            query = replace(query, offset=query.offset + PAGE)
+            query = query.changed(offset=query.offset + PAGE)
 
     def _send_last(self, type_: ResourceType, rows: Sequence[Row]) -> None:
         """Send rows that belong to runs; those of runs that the target does not have stay."""

@@ -20,8 +20,8 @@ from agentspan.otel.mapping.values import values_in
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import about_of, name_of, refused_puts, score_rows, span_row, store_scores, times_of
 from agentspan.schemas.span_types import REGISTRY
+from agentspan.storage.lookup import references, unique
 from agentspan.storage.questions import Find
-from agentspan.storage.row_by_row import references, unique
 
 _RUN, _SCOPE = "agentspan.run.", "agentspan"
 _ENDS = frozenset({*FINISH_STATUSES, "terminated"})

@@ -39,8 +39,8 @@ from agentspan.otel.traces import (
     trace_key,
 )
 from agentspan.schemas.span_types import REGISTRY
+from agentspan.storage.lookup import references, unique
 from agentspan.storage.questions import Query, SpansOf
-from agentspan.storage.row_by_row import references, unique
 
 MOST_LOADED = 5000
 """Spans of a run that are looked through when a trace goes on that is no longer in memory."""

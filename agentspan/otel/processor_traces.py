@@ -37,8 +37,8 @@ from agentspan.recording.run_state import Known, RunState
 from agentspan.recording.span_state import SpanState
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import MAX_NAME, title_of
+from agentspan.storage.lookup import unique
 from agentspan.storage.questions import Find
-from agentspan.storage.row_by_row import unique
 from agentspan.text import one_line
 
 Key = tuple[int, int]

@@ -25,8 +25,8 @@ from agentspan.recording.run_state import RunState, origin
 from agentspan.recording.span_and_run import state_of
 from agentspan.recording.span_state import SpanState
 from agentspan.recording.tracer import Tracer
+from agentspan.storage.lookup import unique
 from agentspan.storage.protocol import Storage
-from agentspan.storage.row_by_row import unique
 
 H = TypeVar("H", bound=MutableMapping[str, str])
 Pair = tuple[str, str] | tuple[bytes, bytes]

@@ -31,10 +31,10 @@ from agentspan.recording.settings import Settings
 from agentspan.recording.sinks.protocol import First, NoStorage, RunListener, Sink, SpanFacts, SpanSink
 from agentspan.schemas.meaning import describe
 from agentspan.storage.location import Identity, Location
+from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.patience import in_a_call
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
-from agentspan.storage.row_by_row import check_unused, expect, references, unique
 
 if TYPE_CHECKING:
     from agentspan.recording.run_state import RunState

@@ -11,17 +11,13 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan import clock
-from agentspan.errors import InvalidValue, NotFound, StorageError, UnexpectedRefType
-from agentspan.model.registration import References
+from agentspan.errors import StorageError
 from agentspan.model.rows import (
     ROWS,
-    TYPE_OF,
     AgentInstanceRow,
     AgentRow,
-    AgentSchemaVersionRow,
     AgentSpanRow,
     AgentVersionRow,
-    ResourceType,
     Row,
     ScoreRow,
     TagRow,
@@ -34,7 +30,6 @@ from agentspan.schemas.signatures import Signature, error_parts, passes_on, sign
 from agentspan.storage.answers import (
     BOUNDS_MS,
     FailureSum,
-    Found,
     FoundSpan,
     LatestScore,
     RunBrief,
@@ -58,7 +53,6 @@ from agentspan.storage.questions import (
     LatestScores,
     NewestScores,
     Outlines,
-    Query,
     Question,
     RunFilter,
     RunSort,
@@ -556,58 +550,4 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
 R = TypeVar("R", bound=Row)
 
 
-def unique(storage: Storage, row_type: type[R], **where: Value) -> R | None:
-    """Return the row whose columns have these values, or None; for columns that are unique together."""
-    rows = storage.ask(Query(TYPE_OF[cast(Any, row_type)], cast(Any, where), limit=1)).rows
-    return rows[0] if rows and isinstance(rows[0], row_type) else None
-
-
-def references(storage: Storage, agent: AgentRow | None, version: str, content_hash: str) -> References:
-    """Return the stored rows that a run's registration refers to.
-
-    Args:
-        agent: its agent, None for a new one.
-        version: the external_identifier of its agent version.
-        content_hash: of its schema version.
-    """
-    if agent is None:
-        return References(None, None, None)
-    return References(
-        agent,
-        unique(storage, AgentVersionRow, agent_id=agent.id, external_identifier=version),
-        unique(storage, AgentSchemaVersionRow, agent_id=agent.id, content_hash=content_hash),
-    )
-
-
-def check_unused(found: Found, id: str | None) -> None:
-    """Check that a client's own id is free.
-
-    Raises:
-        InvalidValue: the id names a row already.
-    """
-    if id is not None and id in found.rows:
-        raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
-
-
 _NOUNS: dict[type, str] = {row: type_.replace("_", " ") for type_, row in ROWS.items()}
-
-
-def expect(found: Found, row_type: type[R], id: object) -> R:
-    """Return the row of an id among the rows that were found.
-
-    Raises:
-        NotFound: nothing has this id.
-        UnexpectedRefType: it names another type of resource.
-    """
-    noun = _NOUNS[row_type]
-    located: tuple[ResourceType, Row] | None = found.rows.get(id) if isinstance(id, str) else None
-    if located is None:
-        raise NotFound(f"no {noun} has the id {_shown(id)}")
-    row = located[1]
-    if not isinstance(row, row_type):
-        raise UnexpectedRefType(f"{_shown(id)} is the id of an {located[0].replace('_', ' ')}, not of an {noun}")
-    return row
-
-
-def _shown(id: object) -> str:
-    return repr(id[:40]) if isinstance(id, str) else f"(a value of type {type(id).__name__})"

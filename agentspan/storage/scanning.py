@@ -5,7 +5,6 @@ among them if its id comes later, and a row that is removed meanwhile may be mis
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar, cast
 
 from agentspan.model.rows import TYPE_OF, AgentSpanRow, ResourceType, Row, Value
@@ -57,12 +56,12 @@ def pages(
     left = limit
     while left is None or left > 0:
         wanted = most if left is None else min(left, most)
-        rows = storage.ask(replace(query, limit=wanted)).rows
+        rows = storage.ask(query.changed(limit=wanted)).rows
         if rows:
             yield cast(list[R], rows)
         if len(rows) < wanted:
             return
-        query = replace(query, after=rows[-1].id)
+        query = query.changed(after=rows[-1].id)
         left = None if left is None else left - len(rows)
 
 
@@ -107,7 +106,7 @@ def whole_spans_of(storage: Storage, instance_id: str) -> Iterator[list[AgentSpa
         is_last = not isinstance(page, CutRows) and len(rows) < (query.limit or 0)
         if not rows:
             return
-        query = replace(query, after=rows[-1].id, limit=_next_rows(rows, most))
+        query = query.changed(after=rows[-1].id, limit=_next_rows(rows, most))
         yield rows
         if is_last:
             return

@@ -21,9 +21,9 @@ from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.serve import create_app
+from agentspan.storage.lookup import unique
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
-from agentspan.storage.row_by_row import unique
 from tests.otel.exporting import log_requests, trace_requests
 from tests.otel.replaying import replay, runs_in, spans_in, tree
 from tests.otel.requests import body_of, protobuf_of

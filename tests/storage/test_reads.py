@@ -1,6 +1,5 @@
 """Reads of both backends: pages after an id, totals that are left out, the violations of many spans."""
 
-from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -111,7 +110,7 @@ def test_a_page_ends_with_the_row_that_passes_a_number_of_bytes(
     ]
     storage.apply([Unit(tuple(map(Put, made)))])
     query = Query("agent_span", {"agent_instance_id": run, "status": made[0].status}, with_total=True, **page)
-    whole, cut = storage.ask(query), storage.ask(replace(query, most_bytes=most_bytes))
+    whole, cut = storage.ask(query), storage.ask(query.changed(most_bytes=most_bytes))
     assert cut.total == whole.total
     rest = cut.rest if isinstance(cut, CutRows) else []
     assert cut.rows == whole.rows[: len(cut.rows)]

@@ -1,7 +1,6 @@
 """PostgreSQL's own answers about many runs: the same as storage.row_by_row has."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
 from itertools import groupby
 from typing import Any
 
@@ -199,7 +198,7 @@ _HAS_TAG = "exists (select 1 from tags t where t.agent_instance_id = i.id and t.
 _FILTERED_HERE = frozenset(
     {"agent", "version", "session", "status", "since", "until", "failed", "grep", "git_commit", "task", "tags", "ids"}
 )
-_FILTERED_ELSEWHERE = {field.name: field.default for field in fields(RunFilter) if field.name not in _FILTERED_HERE}
+_FILTERED_ELSEWHERE = {name: value for name, value in RunFilter()._asdict().items() if name not in _FILTERED_HERE}
 """Filters that are applied row by row, with their defaults."""
 
 
@@ -263,7 +262,7 @@ class PostgresAnalytics:
 
     def search(self, asked: Search) -> tuple[list[FoundSpan], int]:
         """Return a page of the spans that say all words first, from the index if it can be used."""
-        asked = replace(asked, runs=None if asked.runs is None else storable(list(asked.runs)))
+        asked = asked.changed(runs=None if asked.runs is None else storable(list(asked.runs)))
         with current(self._connections, self._words, asked.progress) as (connection, cursor):
             if cursor is not None:
                 return words.search(connection, cursor, asked, tuning=self._connections.tuning)

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from agentspan.model.columns import json_columns
@@ -169,7 +168,7 @@ def page_of(connection: sqlite3.Connection, query: Query) -> Rows:
     rest: list[str] = []
     if is_cut:
         left = None if query.limit is None else query.limit - len(rows)
-        others = replace(query, offset=query.offset + len(rows), limit=left)
+        others = query.changed(offset=query.offset + len(rows), limit=left)
         only_ids = f"select id from {table_of(query.type)}"
         rest = [id for (id,) in connection.execute(*statements.page(others, only_ids))]
     if not query.with_total:

@@ -4,29 +4,43 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from agentspan import forks
 from agentspan.errors import DatabaseUnusable, InvalidValue, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.answers import Answer, Rows
 from agentspan.storage.location import SQLITE, Location
 from agentspan.storage.protocol import Capabilities, FileReplaced, Look, Looking, Storage, Wrapper
-from agentspan.storage.questions import BackUp, Damage, Query, Question, Select, SpansOf, WaitAtMost
+from agentspan.storage.questions import (
+    BackUp,
+    Compact,
+    Damage,
+    FileBytes,
+    PutKeys,
+    Query,
+    Question,
+    RemoveKeys,
+    RemoveRuns,
+    Select,
+    SpansOf,
+    UsedBytes,
+    WaitAtMost,
+)
 from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_busy, is_damage, storage_error, waiting
-from agentspan.storage.sqlite.index.answers import ANSWERS as INDEXED
-from agentspan.storage.sqlite.index.answers import Index, IndexParts
-from agentspan.storage.sqlite.index.full_text import FullText
-from agentspan.storage.sqlite.index.span_sums import SpanSums
+from agentspan.storage.sqlite.index import INDEXED
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.storage.sqlite.reads import ANSWERS, Reads, page_of, terminated_in
-from agentspan.storage.sqlite.upkeep import TASKS, Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_put
 from agentspan.tuning import STANDARD, Tuning
+
+if TYPE_CHECKING:
+    from agentspan.storage.sqlite.index.answers import Index
 
 T = TypeVar("T")
 
@@ -70,11 +84,7 @@ class SQLiteStorage(Reads):
         self.path = connections.path
         self._connections = connections
         self._agent_pages = AgentPages()
-        parts = IndexParts(
-            SpanSums(tuning.index_numbers_batch_spans), FullText(tuning.index_words_batch_spans, sqlite_version)
-        )
-        self._index = Index(self.path, parts, partial(_apart, connections), pause_s=tuning.index_pause_s)
-        self._upkeep = Upkeep(connections, parts)
+        self._sqlite_version = sqlite_version
         try:
             connections.open_now()
         except DatabaseUnusable:
@@ -82,6 +92,21 @@ class SQLiteStorage(Reads):
         except StorageError:
             if not later:
                 raise
+
+    @cached_property
+    def _index(self) -> "Index":
+        with forks.importing:
+            from agentspan.storage.sqlite.index.answers import Index, parts_of
+
+        tuning = self._connections.tuning
+        parts = parts_of(tuning, self._sqlite_version)
+        return Index(self.path, parts, partial(_apart, self._connections), pause_s=tuning.index_pause_s)
+
+    def _task(self, question: Question[Any]) -> Any:
+        with forks.importing:
+            from agentspan.storage.sqlite.upkeep import TASKS, Upkeep
+
+        return TASKS[type(question)](Upkeep(self._connections, self._index.parts), question)
 
     def capabilities(self) -> Capabilities:
         """Return what it can do. It is made anew: a kept one would keep the storage, whose __del__ may close it."""
@@ -100,8 +125,8 @@ class SQLiteStorage(Reads):
         own = _OWN.get(kind)
         if own is not None:
             return cast(T, getattr(self, own)(question))
-        if kind in TASKS:
-            return cast(T, TASKS[kind](self._upkeep, question))
+        if kind in _TASKS:
+            return cast(T, self._task(question))
         if kind in INDEXED:
             found = self._index.answer(question)
             return self.read_row_by_row(question) if found is None else found
@@ -247,7 +272,8 @@ _OWN: Mapping[type[Question[Any]], str] = {
     WaitAtMost: "_wait_at_most",
 }
 """The method that answers a question."""
-_ANSWERED: frozenset[type[Question[Any]]] = frozenset({SpansOf, *_OWN, *ANSWERS, *INDEXED, *TASKS})
+_TASKS = frozenset({RemoveRuns, RemoveKeys, PutKeys, UsedBytes, FileBytes, Compact})
+_ANSWERED: frozenset[type[Question[Any]]] = frozenset({SpansOf, *_OWN, *ANSWERS, *INDEXED, *_TASKS})
 
 
 def _apart(connections: Connections) -> AbstractContextManager[object]:

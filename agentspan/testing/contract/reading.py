@@ -1,7 +1,6 @@
 """Contract of a storage: what the reads return."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from agentspan import ids
@@ -138,12 +137,12 @@ class Reading(Base):
         self.put(storage, *spans[3:], *spans[:3])
         for descending, rows in ((False, spans), (True, spans[::-1])):
             query = Query("agent_span", descending=descending, with_total=True)
-            pages = [storage.ask(replace(query, offset=offset, limit=3)) for offset in (0, 3, 6, 9)]
+            pages = [storage.ask(query.changed(offset=offset, limit=3)) for offset in (0, 3, 6, 9)]
             assert [page.rows for page in pages] == [rows[:3], rows[3:6], rows[6:], []]
             assert {page.total for page in pages} == {7}
-            assert storage.ask(replace(query, limit=0)) == ([], 7)
-            assert storage.ask(replace(query, offset=5)).rows == rows[5:]
-            assert storage.ask(replace(query, with_total=False)) == (rows, None)
+            assert storage.ask(query.changed(limit=0)) == ([], 7)
+            assert storage.ask(query.changed(offset=5)).rows == rows[5:]
+            assert storage.ask(query.changed(with_total=False)) == (rows, None)
 
     def test_pages_after_an_id_are_the_whole(self, storage: Storage) -> None:
         """In both directions; the id itself is not on the page, and need not be stored. The total is of all rows."""
@@ -156,10 +155,10 @@ class Reading(Base):
             query = Query("agent_span", where, descending=descending, limit=4, with_total=True)
             first = storage.ask(query)
             assert first == (rows[:4], 6)
-            assert storage.ask(replace(query, after=rows[3].id)) == (rows[4:], 6)
-            assert storage.ask(replace(query, after=gone.id)).rows == rows[3:]
-            assert storage.ask(replace(query, after=rows[0].id, offset=1, limit=2)).rows == rows[2:4]
-            assert storage.ask(replace(query, after=rows[5].id)) == ([], 6)
+            assert storage.ask(query.changed(after=rows[3].id)) == (rows[4:], 6)
+            assert storage.ask(query.changed(after=gone.id)).rows == rows[3:]
+            assert storage.ask(query.changed(after=rows[0].id, offset=1, limit=2)).rows == rows[2:4]
+            assert storage.ask(query.changed(after=rows[5].id)) == ([], 6)
 
     def test_violations_of_many_spans_are_read_together(self, storage: Storage) -> None:
         """One without any, or unknown, has an empty list."""

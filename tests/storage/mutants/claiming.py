@@ -99,13 +99,13 @@ class LeavesViolationsOfRemovedRuns(MemoryStorage):
 @found_by("test_old_keys_are_removed")
 class RemovesKeysOfTheTimeItself(MemoryStorage):
     def _remove_keys(self, asked: Any) -> Any:
-        return super()._remove_keys(replace(asked, before=asked.before + "~"))
+        return super()._remove_keys(asked.changed(before=asked.before + "~"))
 
 
 @found_by("test_old_keys_are_removed")
 class RemovesKeysInADryRun(MemoryStorage):
     def _remove_keys(self, asked: Any) -> Any:
-        return super()._remove_keys(replace(asked, dry_run=False))
+        return super()._remove_keys(asked.changed(dry_run=False))
 
 
 @found_by("test_a_closed_storage_answers_no_question")
@@ -185,7 +185,7 @@ class OutlinesAreWhole(Capable):
 @found_by("test_outlines_are_the_spans_without_most_of_their_payloads")
 class OutlinesBeginTooEarly(Capable):
     def outlines(self, asked: Outlines) -> list[AgentSpanRow]:
-        return super().outlines(replace(asked, after=asked.after[:-1]))
+        return super().outlines(asked.changed(after=asked.after[:-1]))
 
 
 @found_by(ANSWERED)

@@ -3,7 +3,6 @@
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 from agentspan.model.rows import AgentSpanRow, instance_of
@@ -151,61 +150,61 @@ class Pages(MemoryStorage):
 @found_by("test_pages_one_after_the_other_are_the_whole")
 class PagesHaveOneTooMany(Pages):
     def other(self, query: Any) -> Any:
-        return query if query.limit is None else replace(query, limit=query.limit + 1)
+        return query if query.limit is None else query.changed(limit=query.limit + 1)
 
 
 @found_by("test_pages_one_after_the_other_are_the_whole")
 class PagesBeginOneTooLate(Pages):
     def other(self, query: Any) -> Any:
-        return replace(query, offset=query.offset + 1) if query.offset else query
+        return query.changed(offset=query.offset + 1) if query.offset else query
 
 
 @found_by("test_pages_after_an_id_are_the_whole")
 class PagesBeginAnywhere(Pages):
     def other(self, query: Any) -> Any:
-        return replace(query, after="")
+        return query.changed(after="")
 
 
 @found_by("test_pages_after_an_id_are_the_whole")
 class PagesBeginWithTheIdItself(Pages):
     def other(self, query: Any) -> Any:
-        return replace(query, after=query.after[:-1] + ("0", "~")[query.descending]) if query.after else query
+        return query.changed(after=query.after[:-1] + ("0", "~")[query.descending]) if query.after else query
 
 
 @found_by("test_pages_one_after_the_other_are_the_whole")
 class PagesAlwaysCount(Pages):
     def other(self, query: Any) -> Any:
-        return replace(query, with_total=True)
+        return query.changed(with_total=True)
 
 
 @found_by("test_pages_are_filtered_sorted_and_cut")
 class PagesAreSortedById(Pages):
     def other(self, query: Any) -> Any:
-        return replace(query, order="id")
+        return query.changed(order="id")
 
 
 @found_by("test_pages_are_filtered_sorted_and_cut")
 class PagesIgnoreWhere(Pages):
     def other(self, query: Any) -> Any:
-        return replace(query, where={})
+        return query.changed(where={})
 
 
 @found_by("test_random_queries_have_the_pages_that_they_have_in_memory")
 class PagesIgnoreNone(Pages):
     def other(self, query: Any) -> Any:
-        return replace(query, where={column: value for column, value in query.where.items() if value is not None})
+        return query.changed(where={column: value for column, value in query.where.items() if value is not None})
 
 
 @found_by("test_a_time_range_is_half_open")
 class TimesAreIncluded(Pages):
     def other(self, query: Any) -> Any:
-        return query if query.end_time is None else replace(query, end_time=query.end_time + "~")
+        return query if query.end_time is None else query.changed(end_time=query.end_time + "~")
 
 
 @found_by("test_a_prefix_finds_ids")
 class PagesIgnorePrefixes(Pages):
     def other(self, query: Any) -> Any:
-        return replace(query, prefix="")
+        return query.changed(prefix="")
 
 
 @found_by("test_pages_are_filtered_sorted_and_cut")
@@ -218,7 +217,7 @@ class CountsThePageOnly(MemoryStorage):
 @found_by("test_pages_are_filtered_sorted_and_cut")
 class PagesHaveNoneLast(MemoryStorage):
     def _page(self, query: Any) -> Any:
-        rows, total = super()._page(replace(query, offset=0, limit=None))
+        rows, total = super()._page(query.changed(offset=0, limit=None))
         rows.sort(key=lambda row: getattr(row, query.order) is None)
         end = None if query.limit is None else query.offset + query.limit
         return Rows(rows[query.offset : end], total)
@@ -227,7 +226,7 @@ class PagesHaveNoneLast(MemoryStorage):
 @found_by("test_pages_are_filtered_sorted_and_cut")
 class PagesHaveTiesReversed(MemoryStorage):
     def _page(self, query: Any) -> Any:
-        rows, total = super()._page(replace(query, order="id", offset=0, limit=None, descending=not query.descending))
+        rows, total = super()._page(query.changed(order="id", offset=0, limit=None, descending=not query.descending))
         if query.order == "id":
             return super()._page(query)
         rows.sort(key=lambda row: getattr(row, query.order) or "", reverse=query.descending)

@@ -1,6 +1,5 @@
 """Mutants of the memory backend whose one fault only the test that is named finds; all other tests pass."""
 
-from dataclasses import replace
 from typing import Any
 
 from agentspan.model.changes import Move, Refused
@@ -20,7 +19,7 @@ MEBIBYTE = 1 << 20
 class ComparesTimesOfSpansByWholeSeconds(MemoryStorage):
     def _page(self, query: Any) -> Any:
         begin, end = (time and time[:SECOND] for time in (query.start_time, query.end_time))
-        return super()._page(replace(query, start_time=begin, end_time=end))
+        return super()._page(query.changed(start_time=begin, end_time=end))
 
 
 @found_by("test_times_are_compared_to_the_microsecond")
@@ -28,7 +27,7 @@ class SortsByWholeSeconds(MemoryStorage):
     def _page(self, query: Any) -> Any:
         if query.order == "id":
             return super()._page(query)
-        rows, total = super()._page(replace(query, order="id", offset=0, limit=None))
+        rows, total = super()._page(query.changed(order="id", offset=0, limit=None))
         values = {row.id: getattr(row, query.order) for row in rows}
         cut = {id: value[:SECOND] if isinstance(value, str) else value for id, value in values.items()}
         rows.sort(key=lambda row: (cut[row.id] is not None, cut[row.id], row.id), reverse=query.descending)
@@ -39,7 +38,7 @@ class SortsByWholeSeconds(MemoryStorage):
 @found_by("test_times_are_compared_to_the_microsecond")
 class RemovesKeysByWholeSeconds(MemoryStorage):
     def _remove_keys(self, asked: Any) -> int:
-        return super()._remove_keys(replace(asked, before=asked.before[:SECOND]))
+        return super()._remove_keys(asked.changed(before=asked.before[:SECOND]))
 
 
 @found_by("test_unique_columns_are_compared_as_they_are")
@@ -156,7 +155,7 @@ class IteratesInPages(MemoryStorage):
         query = Query("agent_span", {"agent_instance_id": asked.instance_id}, limit=500)
         while rows := self.ask(query).rows:
             yield from rows
-            query = replace(query, after=rows[-1].id)
+            query = query.changed(after=rows[-1].id)
 
 
 @found_by("test_a_group_that_is_interrupted_is_taken_back")
@@ -196,7 +195,7 @@ class GroupsIgnoreWaitS(MemoryStorage):
 @found_by("test_each_writer_waits_as_long_as_its_caller_says")
 class RemovalIgnoresWaitS(MemoryStorage):
     def _remove_runs(self, asked: Any) -> Any:
-        return super()._remove_runs(replace(asked, wait_s=FIXED_S))
+        return super()._remove_runs(asked.changed(wait_s=FIXED_S))
 
 
 @found_by("test_an_id_is_found_as_it_is_written")
@@ -216,4 +215,4 @@ class MovesIdsInAnyCase(Moves):
 @found_by("test_an_id_is_found_as_it_is_written")
 class FindsPrefixesInAnyCase(MemoryStorage):
     def _page(self, query: Any) -> Any:
-        return super()._page(replace(query, prefix=query.prefix.lower()))
+        return super()._page(query.changed(prefix=query.prefix.lower()))

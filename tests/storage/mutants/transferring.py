@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from agentspan.storage import row_by_row
@@ -80,7 +79,7 @@ class LooksBeforeItNotes(Noting):
     def note(self, asked: PutNote) -> str:
         is_there = asked.name in self._notes
         time.sleep(0.01)
-        return super().note(replace(asked, replace=asked.replace or not is_there))
+        return super().note(asked.changed(replace=asked.replace or not is_there))
 
 
 @found_by("test_changes_since_a_cursor_are_read_in_whatever_order_they_are_committed")

@@ -1,1 +1,19 @@
-"""The index beside a database file, for queries over many runs. `index_file` explains the design."""
+"""An index beside a file: sums and words of its spans. Its modules are imported with the first question for it."""
+
+from typing import Any
+
+from agentspan.storage.questions import (
+    BriefsWhere,
+    FailureSums,
+    Question,
+    RunSums,
+    RunsWhere,
+    Search,
+    SpanStats,
+    StepUses,
+)
+
+INDEXED: frozenset[type[Question[Any]]] = frozenset(
+    {RunsWhere, BriefsWhere, SpanStats, RunSums, FailureSums, StepUses, Search}
+)
+"""The questions that it answers."""

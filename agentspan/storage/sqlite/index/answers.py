@@ -36,6 +36,7 @@ from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.run_groups import FIRST_LETTER
 from agentspan.storage.sqlite.index.span_sums import MICROS, USED, SpanSums
 from agentspan.storage.sqlite.statements import column_of
+from agentspan.tuning import Tuning
 
 OPEN_SUMS = f"""
 select s.agent_instance_id as id, count(*) as spans, sum(input_tokens) filter (where {USED}) as input_tokens,
@@ -366,6 +367,12 @@ class IndexParts(NamedTuple):
     texts: FullText
 
 
+def parts_of(tuning: Tuning, sqlite_version: tuple[int, ...]) -> IndexParts:
+    """Return the parts of the index of a file."""
+    texts = FullText(tuning.index_words_batch_spans, sqlite_version)
+    return IndexParts(SpanSums(tuning.index_numbers_batch_spans), texts)
+
+
 class Index:
     """Answers questions about many runs from the index beside a file.
 
@@ -381,7 +388,7 @@ class Index:
         self, path: Path, parts: IndexParts, no_fork: Callable[[], AbstractContextManager[object]], *, pause_s: float
     ) -> None:
         self._path = path
-        self._parts = parts
+        self.parts = parts
         self._pause_s = pause_s
         self._no_fork = no_fork
 
@@ -389,7 +396,7 @@ class Index:
         """Answer a question of ANSWERS. If the index cannot be written, use one in memory, or return None."""
         answer = ANSWERS[type(question)]
         or_in_memory = not isinstance(question, Search)
-        part = self._parts.sums if or_in_memory else self._parts.texts
+        part = self.parts.sums if or_in_memory else self.parts.texts
         progress: Progress | None = question.progress  # type: ignore[attr-defined]
         for attempt, in_memory in enumerate((False, False, True) if or_in_memory else (False, False)):
             no_fork = self._no_fork()

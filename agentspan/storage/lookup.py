@@ -1,0 +1,78 @@
+"""Finds one row, by its id or by the columns that are unique together, and makes the API's errors for wrong ids."""
+
+from typing import Any, TypeVar, cast
+
+from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
+from agentspan.model.registration import References
+from agentspan.model.rows import (
+    ROWS,
+    TYPE_OF,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentVersionRow,
+    ResourceType,
+    Row,
+    Value,
+)
+from agentspan.storage.answers import Found
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Query
+
+R = TypeVar("R", bound=Row)
+
+
+def unique(storage: Storage, row_type: type[R], **where: Value) -> R | None:
+    """Return the row whose columns have these values, or None; for columns that are unique together."""
+    rows = storage.ask(Query(TYPE_OF[cast(Any, row_type)], cast(Any, where), limit=1)).rows
+    return rows[0] if rows and isinstance(rows[0], row_type) else None
+
+
+def references(storage: Storage, agent: AgentRow | None, version: str, content_hash: str) -> References:
+    """Return the stored rows that a run's registration refers to.
+
+    Args:
+        agent: its agent, None for a new one.
+        version: the external_identifier of its agent version.
+        content_hash: of its schema version.
+    """
+    if agent is None:
+        return References(None, None, None)
+    return References(
+        agent,
+        unique(storage, AgentVersionRow, agent_id=agent.id, external_identifier=version),
+        unique(storage, AgentSchemaVersionRow, agent_id=agent.id, content_hash=content_hash),
+    )
+
+
+def check_unused(found: Found, id: str | None) -> None:
+    """Check that a client's own id is free.
+
+    Raises:
+        InvalidValue: the id names a row already.
+    """
+    if id is not None and id in found.rows:
+        raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
+
+
+_NOUNS: dict[type, str] = {row: type_.replace("_", " ") for type_, row in ROWS.items()}
+
+
+def expect(found: Found, row_type: type[R], id: object) -> R:
+    """Return the row of an id among the rows that were found.
+
+    Raises:
+        NotFound: nothing has this id.
+        UnexpectedRefType: it names another type of resource.
+    """
+    noun = _NOUNS[row_type]
+    located: tuple[ResourceType, Row] | None = found.rows.get(id) if isinstance(id, str) else None
+    if located is None:
+        raise NotFound(f"no {noun} has the id {_shown(id)}")
+    row = located[1]
+    if not isinstance(row, row_type):
+        raise UnexpectedRefType(f"{_shown(id)} is the id of an {located[0].replace('_', ' ')}, not of an {noun}")
+    return row
+
+
+def _shown(id: object) -> str:
+    return repr(id[:40]) if isinstance(id, str) else f"(a value of type {type(id).__name__})"
