@@ -8,7 +8,6 @@ without it, a copy that goes on compares the runs from the beginning.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 from agentspan import clock, files
 from agentspan.errors import DatabaseBusy, InvalidValue
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.maintenance.copying_rows import RunSender, Sender
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, ResourceType, Row
 from agentspan.storage.protocol import Storage
@@ -81,24 +80,18 @@ class _InFile:
         said = {name: text for name, text in self._all(self._path).items() if name != self._name}
         if place is not None:
             said[self._name] = json.dumps(place)
-        try:
+        with guard(OSError):  # the rows are there; only the next copy takes longer
             if not said:
                 self._path.unlink(missing_ok=True)
                 return
-            made, temporary = files.aside(self._path)
-            with os.fdopen(made, "w", encoding="utf-8") as file:
+            with files.replacing(self._path, encoding="utf-8") as file:
                 json.dump(said, file)
-            os.replace(temporary, self._path)
-        except OSError as error:
-            let_through(error)  # the rows are there; only the next copy takes longer
 
     def _all(self, path: Path) -> dict[str, str]:
-        try:
+        with guard(OSError, ValueError):
             said = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            let_through(error)
-            return {}
-        return {n: t for n, t in said.items() if isinstance(t, str)} if isinstance(said, dict) else {}
+            return {n: t for n, t in said.items() if isinstance(t, str)} if isinstance(said, dict) else {}
+        return {}
 
 
 Cursor = _Noted | _InFile

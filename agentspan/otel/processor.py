@@ -271,6 +271,7 @@ class SpanProcessor(_SpanProcessor):
     def __init__(self, tracer: Tracer | None = None) -> None:
         self._tracer = tracer
         self._live: LiveRecording | None = None
+        self._unharmed = guard(self._lose)
         _processors.add(self)
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
@@ -282,7 +283,7 @@ class SpanProcessor(_SpanProcessor):
             if live is not None:
                 live.start(span)
         except Exception as error:
-            self._lose(error)
+            self._unharmed.hide(error)
 
     def on_end(self, span: Any) -> None:
         """Record how it ended."""
@@ -293,7 +294,7 @@ class SpanProcessor(_SpanProcessor):
             if live is not None:
                 live.end(span)
         except Exception as error:
-            self._lose(error)
+            self._unharmed.hide(error)
 
     def shutdown(self) -> None:
         """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another.
@@ -350,7 +351,7 @@ def _give_back(live: LiveRecording) -> None:
         return
     _recordings.pop(id(live.recorder), None)
     if live.recorder.is_usable:
-        with guard(report=partial(live.recorder.faults.lose, reraise=False)):
+        with guard(partial(live.recorder.faults.lose, reraise=False)):
             live.close()
             live.recorder.flush(2.0)
 
