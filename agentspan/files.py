@@ -1,4 +1,6 @@
-"""Private files: creates files that only their owner may read, and checks that an existing file is ours.
+"""Private files: creates and replaces files that only their owner may read, and checks that an existing file is ours.
+
+`stat_of` and `text_of` return None instead of raising where there is no file.
 
 The mode is set when the file is created. Set later, it would not affect a process that opened the file in between. In a
 folder to which others may write, another user may have created a file under our name: such a file is not used.
@@ -7,14 +9,18 @@ folder to which others may write, another user may have created a file under our
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 OWN_FOLDER = ".agentspan"
 """The folder in a project for files that agentspan makes by itself."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_missing = guard(OSError)
 
 
 def create(path: str | os.PathLike[str]) -> int:
@@ -83,17 +89,53 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def stat_of(path: str | bytes | os.PathLike[str], *, follows_links: bool = True) -> os.stat_result | None:
+    """Return the properties of what is at a path; None if nothing is there, or it cannot be looked at."""
+    with _missing:
+        return os.stat(path) if follows_links else os.lstat(path)
+    return None
+
+
+def text_of(path: str | os.PathLike[str], *, errors: str = "strict") -> str | None:
+    """Return the text of a file in UTF-8; None of a missing or unreadable one, and of one that is no such text."""
+    with guard(OSError, ValueError), open(path, encoding="utf-8", errors=errors) as file:
+        return file.read()
+    return None
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w", *, keeps_mode: bool = False, **as_text: Any) -> Iterator[IO[Any]]:
+    """Yield a new file, which replaces the one at the path when the block ends, or is deleted when the block fails.
+
+    Args:
+        mode: `w` or `wb`.
+        keeps_mode: whether the file has the permissions of the one that it replaces; else only its owner may read it.
+        **as_text: the encoding and the like, as for `open`.
+
+    Raises:
+        OSError: the disk is full, permission is missing, or the folder does not exist.
+    """
+    descriptor, made = aside(path)
+    try:
+        with os.fdopen(descriptor, mode, **as_text) as file:
+            yield file
+        if keeps_mode and path.exists():
+            os.chmod(made, stat.S_IMODE(path.stat().st_mode))
+        os.replace(made, path)
+    except BaseException:
+        with suppress(FileNotFoundError):  # an exception from a signal handler may come after the replacement
+            os.unlink(made)
+        raise
+
+
 def owners_of(path: str | os.PathLike[str]) -> frozenset[int]:
     """Return the users that may own the files beside a file: this process's user, and the owner of the file.
 
     They differ where root works on the file of a user.
     """
     owners = {os.geteuid()} if hasattr(os, "geteuid") else set()
-    try:
-        owners.add(os.stat(path).st_uid)
-    except OSError as raised:  # it does not exist yet
-        let_through(raised)
-    return frozenset(owners)
+    found = stat_of(path)
+    return frozenset(owners if found is None else owners | {found.st_uid})
 
 
 def why_others(found: os.stat_result, owners: frozenset[int]) -> str | None:

@@ -1,6 +1,5 @@
 """Runs, spans and scores as three Parquet files, for DuckDB, pandas and polars. Needs pyarrow (extra `parquet`)."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -61,18 +60,12 @@ def modules() -> tuple[Any, Any]:
 
 def write_file(arrow: Any, parquet: Any, path: Path, schema: Any, rows: Iterable[Values], *, batch: int = BATCH) -> int:
     """Write rows with a schema of pyarrow to a file, which is replaced when it is whole; return their number."""
-    number, name = files.aside(path)
     written = 0
-    try:
-        with os.fdopen(number, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
-            source = iter(rows)
-            while part := list(islice(source, batch)):
-                writer.write_table(arrow.Table.from_pylist(part, schema=schema))
-                written += len(part)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with files.replacing(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
+        source = iter(rows)
+        while part := list(islice(source, batch)):
+            writer.write_table(arrow.Table.from_pylist(part, schema=schema))
+            written += len(part)
     return written
 
 

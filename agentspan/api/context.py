@@ -1,7 +1,7 @@
 """The context of an operation: a storage, its ids, the span types of its instances, and the loop that commits."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from agentspan import clock, ids, jsontext
 from agentspan.errors import (
@@ -35,6 +35,8 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find
 
 R = TypeVar("R", bound=Row)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _new = tuple.__new__  # see model.spans
 ATTEMPTS = 20
@@ -318,20 +320,23 @@ def carry_out_together(ctx: Context, plans: Sequence[Plan]) -> list[Done | Excep
     results: list[Done | Exception | None] = [None] * len(plans)
     units: list[tuple[int, Unit]] = []
     for place, plan in enumerate(plans):
-        try:
-            decided = ctx.decided(plan, plan.kept or _part_of(found, plan), is_first=True)
-        except Exception as error:  # it must cost this operation only
-            results[place] = error
-            continue
+        decided = attempted(ctx.decided, plan, plan.kept or _part_of(found, plan), is_first=True)
         if isinstance(decided, Unit):
             units.append((place, decided))
+        elif isinstance(decided, Exception):
+            results[place] = decided
     outcomes = ctx.storage.apply([unit for _, unit in units], wait_s=ctx.wait_s) if units else []
     for (place, _), outcome in zip(units, outcomes, strict=True):
-        try:
-            results[place] = done_of(plans[place], outcome)
-        except Exception as error:
-            results[place] = error
+        results[place] = attempted(done_of, plans[place], outcome)
     return results
+
+
+def attempted(operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Exception:
+    """Return what an operation returns, or the exception that it raises: a refusal, or a bug, costs no other one."""
+    try:
+        return operation(*args, **kwargs)
+    except Exception as error:
+        return error
 
 
 def _part_of(found: Found, plan: Plan) -> Found:

@@ -7,7 +7,6 @@ from a payload: the ending is one of a fixed list.
 import gzip
 import os
 import shutil
-import stat
 import sys
 import tempfile
 import zlib
@@ -224,19 +223,10 @@ def _write_text(path: Path, parts: Iterable[str]) -> int:
 
 
 def _replace(target: Path, parts: Iterable[str]) -> int:
-    number, name = files.aside(target)
-    try:
-        with os.fdopen(number, "w", **_AS_TEXT) as file:
-            file.writelines(parts)
-            file.flush()
-            size = os.fstat(number).st_size
-            if target.exists():
-                os.chmod(name, stat.S_IMODE(target.stat().st_mode))
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return size
+    with files.replacing(target, keeps_mode=True, **_AS_TEXT) as file:
+        file.writelines(parts)
+        file.flush()
+        return os.fstat(file.fileno()).st_size
 
 
 GZIP = b"\x1f\x8b"

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, ExitStack
 from itertools import groupby, takewhile
 from pathlib import Path
 
-from agentspan import clock, ids
+from agentspan import clock, files, ids
 from agentspan.errors import NotFound, StorageError
 from agentspan.ids import IdSource
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.deriving import outdated
 from agentspan.journal.left_segments import Left, take_over
@@ -139,14 +139,14 @@ class Adoption:
         if (now < self._next_s and not at_once) or self._busy or self._stopped:
             return
         self._next_s = now + LOOK_EVERY_S
-        try:
+        with guard(report=self._warn):
             self.adopt(most_s=most_s)
             self._said = ""
-        except Exception as error:
-            let_through(error)
-            if str(error) != self._said and not self._stopped:  # else it is the same as a second ago
-                self._said = str(error)
-                log.warning("a journal in %s could not be read now: %s", self._folder, error)
+
+    def _warn(self, error: Exception) -> None:
+        if str(error) != self._said and not self._stopped:  # else it is the same as a second ago
+            self._said = str(error)
+            log.warning("a journal in %s could not be read now: %s", self._folder, error)
 
     def stop(self) -> None:
         """Stop looking. A look under way in another thread ends after its batch, without a log line."""
@@ -372,11 +372,8 @@ def _unheard(done: int, size: int) -> None:
 
 
 def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as raised:  # somebody else was faster
-        let_through(raised)
-        return 0
+    found = files.stat_of(path)  # none where somebody else was faster
+    return 0 if found is None else found.st_size
 
 
 def _described(gap: Gap) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW, DatabaseBusy, NotStorable
 from agentspan.ids import IdSource
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.journal.deriving import Batch, BatchInSteps, Resolve, Unreadable, outdated
 from agentspan.journal.names import Names, instance_in, names_rows, run_of, spans_of, with_agents, without_name
 from agentspan.journal.parts import Elements
@@ -555,14 +555,11 @@ def _written(unit: Unit) -> tuple[str, ...]:
     return (change.id,) if isinstance(change, Move) and change.type in ("agent_span", "agent_instance") else ()
 
 
+@guard(otherwise=b"")
 def _wanted(unit: Unit) -> bytes:
     """Return the values that a unit would have written, as JSON; empty if that is not possible."""
-    try:
-        row = cast(RefusedChangeRow, refused_change("", unit, Refused("missing"), None, "").row)
-        return row.wanted.encode(errors="replace")
-    except Exception as error:
-        let_through(error)
-        return b""
+    row = cast(RefusedChangeRow, refused_change("", unit, Refused("missing"), None, "").row)
+    return row.wanted.encode(errors="replace")
 
 
 def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[Outcome | Exception]:
@@ -576,12 +573,7 @@ def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[
         if len(units) == 1:
             return [error]
     outcomes: list[Outcome | Exception] = []
-    for unit in units:
-        try:
-            outcomes += storage.apply((unit,), wait_s=wait_s)
-        except Exception as error:
-            if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
-                break
-            let_through(error)
-            outcomes.append(error)
+    with guard(*NOT_NOW):
+        for unit in units:
+            outcomes += outcomes_of(storage, (unit,), wait_s)
     return outcomes

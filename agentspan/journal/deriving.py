@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.journal import records
 from agentspan.journal.parts import Elements, Payload
 from agentspan.journal.records import (
@@ -165,11 +165,8 @@ class Batch:
                     self._add_other(kind, fields, body)
                     if self._in_parts > most_in_parts:
                         return number
-            except NOT_NOW:  # says nothing about the record
-                raise
             except Exception as error:
-                let_through(error)
-                self.unreadable.append(Unreadable(body, error))
+                self._add_unreadable(error, body)
         return len(bodies)
 
     def _add_other(self, kind: str, fields: list[str], body: bytes) -> None:
@@ -225,11 +222,8 @@ class Batch:
         fields = self._unread.pop(id)
         try:
             self._open[id] = _created(fields, *records.read_begin(*fields[-2:]))
-        except NOT_NOW:
-            raise
         except Exception as error:
-            let_through(error)
-            self.unreadable.append(Unreadable(SEPARATOR.join(fields).encode(), error))
+            self._add_unreadable(error, fields)
 
     def units(self) -> list[Unit]:
         """Return the units of what was added, except those in `first`: new spans together, then moves."""
@@ -245,11 +239,8 @@ class Batch:
         for each in self._later:
             try:
                 units.append(decode_unit(each[1]) if each[0] == UNIT else self._move(each, stored))
-            except NOT_NOW:  # says nothing about the record
-                raise
             except Exception as error:
-                let_through(error)
-                self.unreadable.append(Unreadable(SEPARATOR.join(each).encode(), error))
+                self._add_unreadable(error, each)
         return units
 
     def _derive(self) -> None:
@@ -259,12 +250,16 @@ class Batch:
         for (created, ended), (payload, result) in zip(finished, _decoded(finished, self._payloads), strict=True):
             try:
                 self._rows.append(self._row(created, ended, payload, result))
-            except NOT_NOW:
-                raise
             except Exception as error:
-                let_through(error)
-                records = [created, *self._changes.get(created[1], []), *([ended] if ended else [])]
-                self.unreadable += [Unreadable(SEPARATOR.join(each).encode(), error) for each in records]
+                self._add_unreadable(error, created, *self._changes.get(created[1], []), *([ended] if ended else []))
+
+    def _add_unreadable(self, error: Exception, *records: bytes | list[str]) -> None:
+        """Add what could not be read. That the storage cannot answer now says nothing about a record: it is raised."""
+        let_through(error)
+        if isinstance(error, NOT_NOW):
+            raise error
+        bodies = [each if isinstance(each, bytes) else SEPARATOR.join(each).encode() for each in records]
+        self.unreadable += [Unreadable(body, error) for body in bodies]
 
     def _row(self, created: list[Any], ended: list[Any], payload: Any, result: Any) -> AgentSpanRow:
         """Return the row of a span that this batch creates, as it is at the end of the batch (5 µs)."""
@@ -426,15 +421,11 @@ class BatchInSteps:
 
         What fails here is done again by `finish`: with less of the stack in use, or after an interrupt.
         """
-        try:
+        with guard():
             is_left = self._go_on(self._at_once)
-        except Exception as error:
-            let_through(error)
-            return False
-        if self.batch.unreadable:  # perhaps only here
-            self._is_broken = True
-            return False
-        return is_left
+            self._is_broken = self._is_broken or bool(self.batch.unreadable)  # perhaps only here
+            return is_left and not self.batch.unreadable
+        return False
 
     def finish(self) -> None:
         """Add all bodies that have room in the batch.

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from agentspan import files, jsontext
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.model.rows import AccountRow
 from agentspan.storage.location import Location, memory
 
@@ -113,10 +113,8 @@ def refusal(folder: str | os.PathLike[str]) -> str | None:
     If other users may write beside the file, one of them may have made the folder: to add records of their own to the
     file, or to have files deleted elsewhere.
     """
-    try:
-        found = os.lstat(folder)
-    except OSError as raised:
-        let_through(raised)
+    found = files.stat_of(folder, follows_links=False)
+    if found is None:
         return None
     why = files.why_foreign(found, owners(folder))
     if why is None and not stat.S_ISDIR(found.st_mode):
@@ -144,15 +142,12 @@ def warn(said: str) -> None:
 def _file_system(folder: Path) -> str:
     """Return the type of the file system that a folder lies on, as the kernel calls it."""
     real, best, kind = os.path.realpath(folder), "", "unknown"
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            for line in mounts:
-                before, _, after = line.partition(" - ")
-                place = before.split(" ")[4].replace("\\040", " ")
-                if (real == place or real.startswith(place.rstrip("/") + "/")) and len(place) >= len(best):
-                    best, kind = place, after.split(" ")[0]
-    except OSError as raised:  # a sandbox without /proc
-        let_through(raised)
+    mounts = files.text_of("/proc/self/mountinfo", errors="surrogateescape") or ""  # a sandbox may have no /proc
+    for line in mounts.split("\n")[:-1]:
+        before, _, after = line.partition(" - ")
+        place = before.split(" ")[4].replace("\\040", " ")
+        if (real == place or real.startswith(place.rstrip("/") + "/")) and len(place) >= len(best):
+            best, kind = place, after.split(" ")[0]
     return kind
 
 
@@ -162,12 +157,10 @@ SUFFIX = ".account"
 def read(folder: Path) -> AccountRow | None:
     """Return the account that was kept for a journal folder; None if there is none, or it may be another user's."""
     path = folder.with_name(folder.name + SUFFIX)
-    try:
+    with guard(OSError, ValueError, TypeError):
         files.check(path, owners(folder))
         return AccountRow(*jsontext.decode(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as raised:
-        let_through(raised)
-        return None
+    return None
 
 
 def write(folder: Path, account: AccountRow) -> None:
@@ -175,10 +168,5 @@ def write(folder: Path, account: AccountRow) -> None:
     path = folder.with_name(folder.name + SUFFIX)
     if read(folder) == account:
         return
-    try:
-        descriptor, made = files.aside(path)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(jsontext.encode(list(account))[0])
-        os.replace(made, path)
-    except OSError as raised:
-        let_through(raised)
+    with guard(OSError), files.replacing(path, encoding="utf-8") as file:
+        file.write(jsontext.encode(list(account))[0])

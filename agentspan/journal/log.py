@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from agentspan import files
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.journal.journal_folder import shares_blocks
 from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
 from agentspan.journal.segments import COLLECTS_ANYWHERE, START, Segment, room_for
@@ -308,10 +308,10 @@ class Log:
         """
         segment = self._segment
         if self._spare is None and segment is not None and segment.end - segment.drained > self._size // 16:
-            try:
+            spare: Segment | None = None
+            with guard(OSError):
                 spare = Segment(place(self._folder, self.writer_id(), 0), self._largest, is_mapped=self._maps)
-            except OSError as raised:  # who needs it will see
-                let_through(raised)
+            if spare is None:  # who needs it will see
                 return
             spare.fill()
             with self.lock:
@@ -402,7 +402,7 @@ class Log:
         if spare.size >= room_for(length):
             try:
                 spare.begin(place(self._folder, self.writer_id(), number), self.sequence + 1)
-                return spare
+                return spare  # no call in between: an exception from a signal handler would leave the file behind
             except OSError as raised:  # somebody has deleted it
                 let_through(raised)
         spare.remove()
@@ -410,11 +410,8 @@ class Log:
 
     def _done_with(self, segment: Segment) -> None:
         if self._maps and self._spare is None and segment.size == self._largest:
-            try:
+            with guard(OSError):
                 segment.recycle()
-            except OSError as raised:
-                let_through(raised)
-            else:
                 with self.lock:
                     if self._spare is None:  # else another thread has prepared one meanwhile
                         self._spare = segment

@@ -22,7 +22,7 @@ from zlib import crc32
 
 from agentspan import files, forks
 from agentspan.forks import Hold
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
 
@@ -211,11 +211,9 @@ class Segment(Locked):
 
     def is_there(self) -> bool:
         """Return whether the file is still at its path. Records in a deleted file are lost when the process ends."""
-        try:
+        with guard(OSError):
             return os.path.samestat(os.stat(self.path), os.fstat(self._file))
-        except OSError as raised:
-            let_through(raised)
-            return False
+        return False
 
     @property
     def is_mine(self) -> bool:
@@ -240,10 +238,8 @@ class Segment(Locked):
     def keep(self, kept: int, sequence: int) -> None:
         """Store in the file that what comes before a position is not needed, and the number of the record there."""
         self.kept = kept
-        try:
+        with guard(OSError):  # no room for a copy of a shared block: it is read again, which changes nothing
             self._put(MARK, marked(kept, sequence))
-        except OSError as raised:  # no room for a copy of a shared block: it is read again, which changes nothing
-            let_through(raised)
 
     @property
     def keeps_records(self) -> bool:
@@ -303,10 +299,8 @@ class Segment(Locked):
     def remove(self) -> None:
         """Delete the file, and close it. If it cannot be deleted, it stays: all that was in it is in the storage."""
         if self._file >= 0:
-            try:
+            with guard(OSError):  # it was deleted, or its folder may not be written to, or is none any more
                 os.unlink(self.path)
-            except OSError as raised:  # it was deleted, or its folder may not be written to, or is none any more
-                let_through(raised)
             self.leave()
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from agentspan import files, forks
 from agentspan.forks import page
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.journal.journal_folder import check, make_state_folder, refusal, state_folder, warn
 from agentspan.journal.left_segments import take_over
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for
@@ -124,24 +124,18 @@ def segments(folder: Path) -> list[Path]:
     if why is not None:
         warn(why)
         return []
-    try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
-    except OSError as raised:
-        let_through(raised)
-        return []
-    return [folder / name for name in names]
+    with guard(OSError):
+        return [folder / name for name in sorted(os.listdir(folder)) if name.endswith(SUFFIX)]
+    return []
 
 
 def bytes_of_others(folder: Path, writer_id: str) -> int:
     """Return how much of the disk the segments of other writers take, in bytes."""
     size = 0
-    try:
-        with os.scandir(folder) as found:
-            for each in found:
-                if each.name.endswith(SUFFIX) and not each.name.startswith(writer_id):
-                    size += each.stat(follow_symlinks=False).st_size
-    except OSError as raised:  # none yet, or another process has just drained one: the next look counts anew
-        let_through(raised)
+    with guard(OSError), os.scandir(folder) as found:  # another process may drain one now: the next look counts anew
+        for each in found:
+            if each.name.endswith(SUFFIX) and not each.name.startswith(writer_id):
+                size += each.stat(follow_symlinks=False).st_size
     return size
 
 
@@ -167,36 +161,28 @@ def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
     os.replace(new, path)
 
 
+@guard(OSError)
 def tell_of_removal(folder: Path) -> None:
     """Tell living writers that runs were removed from the storage, so that they keep no segment with some of them."""
-    try:
-        if refusal(folder) is None and os.path.isdir(folder):
-            path = folder / _REMOVED
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            os.close(files.create(path))
-    except OSError as raised:
-        let_through(raised)
+    if refusal(folder) is None and os.path.isdir(folder):
+        path = folder / _REMOVED
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        os.close(files.create(path))
 
 
 def removal_told(folder: Path) -> int:
     """Return when living writers were told of that last, in ns; 0 if never."""
-    try:
-        return os.stat(folder / _REMOVED).st_mtime_ns
-    except OSError as raised:
-        let_through(raised)
-        return 0
+    found = files.stat_of(folder / _REMOVED)
+    return 0 if found is None else found.st_mtime_ns
 
 
 def types_of(folder: Path, writer_id: str) -> str | None:
     """Return the span types that a writer has stored; None if none: its runs were registered with all."""
-    try:
-        return (folder / f"{writer_id}{_TYPES}").read_text(encoding="utf-8")
-    except (OSError, ValueError) as raised:
-        let_through(raised)
-        return None
+    return files.text_of(folder / f"{writer_id}{_TYPES}")
 
 
+@guard(OSError)
 def tidy(folder: Path) -> None:
     """Delete files that no process needs any more, and the folder if it is empty.
 
@@ -205,17 +191,14 @@ def tidy(folder: Path) -> None:
     """
     if refusal(folder) is not None:
         return
-    try:
-        names = os.listdir(folder)
-        writers = {name.partition("-")[0] for name in names if name.endswith(SUFFIX)}
-        for name in names:
-            if name.endswith(SUFFIX + NEW):
-                left = take_over(folder / name)
-                if left is not None:
-                    with left:
-                        left.remove()
-            elif (_TYPES in name and name.partition(".")[0] not in writers) or (name == _REMOVED and not writers):
-                os.unlink(folder / name)
-        os.rmdir(folder)
-    except OSError as raised:
-        let_through(raised)
+    names = os.listdir(folder)
+    writers = {name.partition("-")[0] for name in names if name.endswith(SUFFIX)}
+    for name in names:
+        if name.endswith(SUFFIX + NEW):
+            left = take_over(folder / name)
+            if left is not None:
+                with left:
+                    left.remove()
+        elif (_TYPES in name and name.partition(".")[0] not in writers) or (name == _REMOVED and not writers):
+            os.unlink(folder / name)
+    os.rmdir(folder)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Collection
 from typing import Literal
 
-from agentspan import clock
+from agentspan import clock, files
 from agentspan.errors import AgentspanError, StorageError
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.journal.opening import adoption_beside
 from agentspan.model.rows import WriterRow
 from agentspan.model.status import without_nul
@@ -173,8 +173,8 @@ rows have it."""
 
 def _boot_id() -> str:
     """Return the boot's id and the namespaces of pids (containers of one host have their own) and of times since it."""
-    times = _namespace("time")
-    parts = _read("/proc/sys/kernel/random/boot_id").strip(), _namespace("pid"), times
+    times = _link("/proc/self/ns/time")
+    parts = _read("/proc/sys/kernel/random/boot_id").strip(), _link("/proc/self/ns/pid"), times
     return " ".join(part for part in parts if part and part != _TIME_OF_THE_HOST)
 
 
@@ -185,32 +185,25 @@ def _parts(boot_id: str) -> tuple[str, str, str]:
     return boot, pids, separator + times
 
 
-def _namespace(of: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/ns/{of}")
-    except OSError as raised:
-        let_through(raised)
-        return ""
+def _link(path: str) -> str:
+    with guard(OSError):
+        return os.readlink(path)
+    return ""
 
 
 def _shows_our_pids() -> bool:
     """Return whether the pids in /proc are those of this process's namespace; it may be another one's."""
-    try:
-        return os.readlink("/proc/self") == str(os.getpid())
-    except OSError as raised:
-        let_through(raised)
-        return False
+    return _link("/proc/self") == str(os.getpid())
 
 
 def _exists(pid: int) -> bool:
     if os.name != "posix":
         return True  # there, os.kill would end it
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError as raised:
-        let_through(raised)
+    with guard(OSError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
     return True
 
 
@@ -225,12 +218,7 @@ def _start_ticks(pid: str) -> str:
 
 
 def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError as raised:
-        let_through(raised)
-        return ""
+    return files.text_of(path, errors="replace") or ""
 
 
 log = logging.getLogger("agentspan")

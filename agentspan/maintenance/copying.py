@@ -8,7 +8,6 @@ without it, a copy that goes on compares the runs from the beginning.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 from agentspan import clock, files
 from agentspan.errors import DatabaseBusy, InvalidValue
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.maintenance.copying_rows import RunSender, Sender
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, ResourceType, Row
 from agentspan.storage.protocol import Storage
@@ -80,24 +79,18 @@ class _InFile:
         notes = {name: text for name, text in self._all(self._path).items() if name != self._name}
         if place is not None:
             notes[self._name] = json.dumps(place)
-        try:
+        with guard(OSError):  # the rows are there; only the next copy takes longer
             if not notes:
                 self._path.unlink(missing_ok=True)
                 return
-            made, temporary = files.aside(self._path)
-            with os.fdopen(made, "w", encoding="utf-8") as file:
+            with files.replacing(self._path, encoding="utf-8") as file:
                 json.dump(notes, file)
-            os.replace(temporary, self._path)
-        except OSError as error:
-            let_through(error)  # the rows are there; only the next copy takes longer
 
     def _all(self, path: Path) -> dict[str, str]:
-        try:
+        with guard(OSError, ValueError):
             notes = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            let_through(error)
-            return {}
-        return {n: t for n, t in notes.items() if isinstance(t, str)} if isinstance(notes, dict) else {}
+            return {n: t for n, t in notes.items() if isinstance(t, str)} if isinstance(notes, dict) else {}
+        return {}
 
 
 Cursor = _Noted | _InFile

@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections import deque
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -16,7 +15,6 @@ from opentelemetry.sdk.trace import SpanProcessor as _SpanProcessor
 
 from agentspan import clock, forks
 from agentspan.forks import Renewal, page
-from agentspan.interrupts import guard
 from agentspan.journal.parts import whole
 from agentspan.journal.records import Begin
 from agentspan.model import spans
@@ -271,7 +269,6 @@ class SpanProcessor(_SpanProcessor):
     def __init__(self, tracer: Tracer | None = None) -> None:
         self._tracer = tracer
         self._live: LiveRecording | None = None
-        self._unharmed = guard(self._lose)
         _processors.add(self)
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
@@ -283,7 +280,7 @@ class SpanProcessor(_SpanProcessor):
             if live is not None:
                 live.start(span)
         except Exception as error:
-            self._unharmed.hide(error)
+            self._lose(error)
 
     def on_end(self, span: Any) -> None:
         """Record how it ended."""
@@ -294,7 +291,7 @@ class SpanProcessor(_SpanProcessor):
             if live is not None:
                 live.end(span)
         except Exception as error:
-            self._unharmed.hide(error)
+            self._lose(error)
 
     def shutdown(self) -> None:
         """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another.
@@ -351,7 +348,7 @@ def _give_back(live: LiveRecording) -> None:
         return
     _recordings.pop(id(live.recorder), None)
     if live.recorder.is_usable:
-        with guard(partial(live.recorder.faults.lose, reraise=False)):
+        with live.recorder.faults.losing(reraise=False):
             live.close()
             live.recorder.flush(2.0)
 

@@ -77,7 +77,7 @@ def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
     """
     run = default.current_run() if tracer is None else tracer.current_run()
     span = default.current_span() if tracer is None else tracer.current_span()
-    with guard(None if run is None else state_of(run).recorder.faults.add):
+    with guard() if run is None else state_of(run).recorder.faults.adding():
         parent, state = _outgoing(None if run is None else state_of(run), None if span is None else state_of(span))
         if parent is not None:
             headers["traceparent"] = identity.write_parent(parent)
@@ -115,7 +115,7 @@ class Extracted:
 
     def __enter__(self) -> None:
         recorder = default.get_recorder() if self._tracer is None else self._tracer.recorder
-        with guard(recorder.faults.add):
+        with recorder.faults.adding():
             self._enter(recorder)
 
     def __exit__(

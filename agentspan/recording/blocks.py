@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from agentspan.errors import InvalidValue
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.model.status import Purpose
 from agentspan.recording import nodes
 from agentspan.recording.beginning import DEFAULT_TYPE, begin, begin_call
@@ -308,11 +308,11 @@ def span_block(
 
 
 def _with_members(payload: Any, members: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return members if payload is None else {**payload, **members}
-    except Exception as raised:  # it is no mapping, or one that fails
-        let_through(raised)
-        return {"input": payload, **members}
+    if payload is None:
+        return members
+    with guard():  # it is no mapping, or one that fails
+        return {**payload, **members}
+    return {"input": payload, **members}
 
 
 @functools.lru_cache(maxsize=1024)

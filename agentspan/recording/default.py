@@ -301,7 +301,6 @@ def arrive(location: Location, settings: Settings | None) -> Recorder | None:
         recorder = get_recorder()
         return recorder if recorder.location == location else None
     except Exception as error:
-        let_through(error)
         get_recorder().faults.add(error)
         return None
 

@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from agentspan.interrupts import let_through
+from agentspan import files
+from agentspan.interrupts import guard
 
 SWITCH = "AGENTSPAN_GIT_STATUS"
 STATUS = (
@@ -62,14 +63,12 @@ def answer_replaced(answer: bool | None) -> Iterator[None]:
         _answer, _questions = before
 
 
+@guard()  # there may be no git, or no further process may be started
 def ask(folder: str) -> None:
     """Start `git status` in the checkout around a folder. Never raises but for signal handlers."""
     if os.environ.get(SWITCH) == "0" or not hasattr(os, "posix_spawnp"):
         return
-    try:
-        _questions.append(_started(folder))
-    except Exception as raised:  # there is no git, or no process more may be started
-        let_through(raised)
+    _questions.append(_started(folder))
 
 
 def git_dirty() -> bool | None:
@@ -77,27 +76,26 @@ def git_dirty() -> bool | None:
     global _answer
     if not _questions:
         return _answer
-    try:
+    with guard():  # another thread may have taken the question
         question = _questions.pop()  # so that two threads do not both read its output
         if question.parent != os.getpid():  # a forked child: the answer is its parent's
             if question.has_output is None:
                 os.close(question.output)
             return None
-        if question.has_output is None:
-            has_output = bool(os.read(question.output, 1))
-            os.close(question.output)  # ends a git that has more to say
-            question = question._replace(has_output=has_output)
-        pid, status = os.waitpid(question.pid, os.WNOHANG)
-        if pid == 0:  # it is about to end
+        try:
+            if question.has_output is None:
+                has_output = bool(os.read(question.output, 1))
+                os.close(question.output)  # ends a git that has more to say
+                question = question._replace(has_output=has_output)
+            pid, status = os.waitpid(question.pid, os.WNOHANG)
+            if pid == 0:  # it is about to end
+                _questions.append(question)
+            else:
+                _answer = True if question.has_output else False if status == 0 else None
+        except BlockingIOError:
             _questions.append(question)
-        else:
-            _answer = True if question.has_output else False if status == 0 else None
-    except BlockingIOError:
-        _questions.append(question)
-    except ChildProcessError:  # the program has waited for any child, and so for this one
-        _answer = True if question.has_output else None
-    except Exception as raised:  # such as another thread that took the question
-        let_through(raised)
+        except ChildProcessError:  # the program has waited for any child, and so for this one
+            _answer = True if question.has_output else None
     return _answer
 
 
@@ -180,15 +178,13 @@ def commit_around(folders: Iterable[str]) -> str | None:
     return None if found is None else found[1]
 
 
+@guard()  # a path may have a zero byte, or the working directory may be removed
 def _found(folders: Iterable[str]) -> tuple[str, str | None] | None:
     """Return the first of these folders that is in a checkout, and its commit."""
-    try:
-        for folder in folders:
-            git_dir = _git_dir(os.fsencode(folder))
-            if git_dir is not None:
-                return folder, _head(git_dir)
-    except Exception as raised:  # such as a path with a zero byte, or a working directory that was removed
-        let_through(raised)
+    for folder in folders:
+        git_dir = _git_dir(os.fsencode(folder))
+        if git_dir is not None:
+            return folder, _head(git_dir)
     return None
 
 
@@ -255,31 +251,23 @@ def _packed(common: bytes, ref: bytes) -> bytes | None:
 
 def _read(path: bytes, limit: int = MAX_TEXT, *, is_cut: bool = False) -> bytes | None:
     """Return what a regular file holds; None of a missing one, of a pipe, and of one over the limit unless `is_cut`."""
-    try:
-        if not stat.S_ISREG(_mode(path)):
-            return None
+    if not stat.S_ISREG(_mode(path)):
+        return None
+    with guard(OSError):
         file = os.open(path, _FLAGS)
         try:
             found = os.read(file, limit + 1)
         finally:
             os.close(file)
-    except OSError as raised:
-        let_through(raised)
-        return None
-    return found if is_cut or len(found) <= limit else None
+        return found if is_cut or len(found) <= limit else None
+    return None
 
 
 def _mode(path: bytes) -> int:
-    try:
-        return os.stat(path).st_mode
-    except OSError as raised:
-        let_through(raised)
-        return 0
+    found = files.stat_of(path)
+    return 0 if found is None else found.st_mode
 
 
 def _device(folder: bytes) -> int:
-    try:
-        return os.stat(folder).st_dev
-    except OSError as raised:
-        let_through(raised)
-        return -1
+    found = files.stat_of(folder)
+    return -1 if found is None else found.st_dev

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from agentspan import forks
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.capture.arguments import kind_of
@@ -119,20 +119,14 @@ def _pack(recorder: Recorder, node: SpanState | RunState | None, location: Locat
     )
 
 
-def _pickled(settings: Settings) -> bytes | None:
-    try:
-        return pickle.dumps(settings)
-    except Exception as raised:
-        let_through(raised)
-        return None
+@guard()
+def _pickled(settings: Settings) -> bytes:
+    return pickle.dumps(settings)
 
 
+@guard()  # the rule for redaction may be a function of a module that cannot be imported here
 def _unpickled(settings: bytes | None) -> Settings | None:
-    try:
-        return None if settings is None else cast(Settings, pickle.loads(settings))
-    except Exception as raised:  # the rule is a function of a module that cannot be imported here
-        let_through(raised)
-        return None
+    return None if settings is None else cast(Settings, pickle.loads(settings))
 
 
 def _arrive_disabled(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,12 +13,13 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentspan import clock, forks, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, StorageError
 from agentspan.forks import Renewal, page
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.journal.writers import this_process
 from agentspan.model import registration, sensitive
 from agentspan.model.changes import Applied, Put, Unit, unit_of
@@ -258,6 +259,14 @@ class Faults:
             message = self._capture.error(error)["message"]  # it may be somebody else's: with secrets, or unreadable
             log.warning("recording: %s: %s (more of this kind are only counted, see agentspan.health())", kind, message)
 
+    def losing(self, *, reraise: bool = True) -> "guard[None]":
+        """Return a with-block that hides its fault, which keeps a transition from being recorded (see `lose`)."""
+        return guard(report=partial(self.lose, reraise=reraise))
+
+    def adding(self, *, reraise: bool = True) -> "guard[None]":
+        """Return a with-block that hides its fault, and logs it (see `add`)."""
+        return guard(report=partial(self.add, reraise=reraise))
+
     def storage_recovered(self) -> None:
         """Log that the storage takes records again, and log its next fault: once a minute."""
         if self._logged & _STORAGE_FAULTS and time.monotonic_ns() >= self._quiet_until_ns:
@@ -427,11 +436,9 @@ class Recorder:
         """Write what waits; return whether everything is in the storage."""
         if not page[0]:
             forks.renew()
-        try:
+        with self.faults.adding():
             return self.sink is None or self._is_released or self.sink.flush(wait_s)
-        except Exception as error:
-            self.faults.add(error)
-            return False
+        return False
 
     def shutdown(self, wait_s: float) -> None:
         """Flush, and close the storage. Twice is fine."""
@@ -450,10 +457,8 @@ class Recorder:
         if self.sink is None:
             return
         if not self._is_released:
-            try:
+            with self.faults.adding():
                 self.sink.flush_at_end(2.0)
-            except Exception as error:
-                self.faults.add(error)
         self.sink.release()
 
     def renew(self) -> None:
@@ -550,11 +555,12 @@ def _release_all() -> None:
     if not page[0]:
         return  # a child that has recorded nothing
     for recorder in forks.members(_recorders):
-        try:
+        with guard(report=_warn_of_the_end):  # raise_errors: the others are due all the same
             recorder.release()
-        except Exception as error:  # raise_errors: the others are due all the same
-            let_through(error)
-            log.warning("recording: what waited at the end could not be written: %s", error)
+
+
+def _warn_of_the_end(error: Exception) -> None:
+    log.warning("recording: what waited at the end could not be written: %s", error)
 
 
 def _renew_all() -> None:

@@ -80,11 +80,10 @@ def began_after(number: int) -> list[Began]:
 
 def text_of(recorder: Recorder, value: Any) -> str | None:
     """Return the text of a name or version, or None of an object that has none."""
-    try:
-        return None if value is None else one_line(recorder.capture.text(str(value)), MAX_NAME)
-    except Exception as raised:
-        recorder.faults.add(raised, reraise=False)
-        return None
+    if value is not None:
+        with recorder.faults.adding(reraise=False):
+            return one_line(recorder.capture.text(str(value)), MAX_NAME)
+    return None
 
 
 def tags_of(recorder: Recorder, tags: Any) -> tuple[str, ...]:
@@ -92,10 +91,8 @@ def tags_of(recorder: Recorder, tags: Any) -> tuple[str, ...]:
     if tags is None:
         return ()
     found: list[str | None] = []
-    try:
+    with recorder.faults.adding(reraise=False):
         found += [text_of(recorder, tag) for tag in islice([tags] if type(tags) is str else tags, MAX_TAGS)]
-    except Exception as raised:
-        recorder.faults.add(raised, reraise=False)
     return tuple(dict.fromkeys(tag for tag in found if tag))
 
 
@@ -321,7 +318,7 @@ class RunState:
         self.name, self._version = name, version
         if instance is None:
             return
-        try:
+        with recorder.faults.adding():
             wanted = self._wanted(self.id, instance.started_at or clock.now())
             if recorder.destination.is_journaled or recorder.is_waiting:
                 self._append_renaming(wanted)
@@ -334,8 +331,6 @@ class RunState:
                 self.registered_row = instance._replace(
                     agent_id=agent.id, agent_version_id=found.id, agent_schema_version_id=schema.id
                 )
-        except Exception as error:
-            recorder.faults.add(error)
 
     def _append_renaming(self, wanted: Registration) -> None:
         recorder, names = self.recorder, (wanted.agent, wanted.version.external_identifier)
@@ -365,17 +360,13 @@ class RunState:
 
     def merge(self, result: Mapping[str, Any]) -> None:
         """Merge into what the run returned."""
-        try:
+        with self.recorder.faults.losing():
             self.result_members = {**(self.result_members or {}), **result}
-        except Exception as error:
-            self.recorder.faults.lose(error)
 
     def keep_error(self, exception: BaseException) -> None:
         """Store the exception that the run will fail with."""
-        try:
+        with self.recorder.faults.losing():
             self.error_members = self.recorder.capture.error(exception) if self.recorder.enabled else {}
-        except Exception as error:
-            self.recorder.faults.lose(error)
 
     def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
         """Finish the run before its block ends: complete when `status` is None, failed when an error was kept."""
@@ -457,7 +448,7 @@ class RunState:
         if row is None:
             recorder.faults.count_lost()
             return
-        try:
+        with recorder.faults.losing(reraise=False):
             at = clock.to_text(ended_ns)
             times = finish_times(row.started_at or at, status, max(at, row.started_at or at), at)
             values = [None if value is None else recorder.capture.object(value) for value in (result, error, metadata)]
@@ -466,8 +457,6 @@ class RunState:
             about: dict[str, Value] = {"metadata": values[2], **{name: text or None for name, text in told.items()}}
             known = {name: value for name, value in about.items() if value is not None}
             recorder.out.write(unit_of(move._replace(set={**move.set, **known})))
-        except Exception as fault:
-            recorder.faults.lose(fault, reraise=False)
 
     def learn(self, reason: str) -> None:
         """Note that the run was terminated, and why."""
@@ -480,7 +469,5 @@ class RunState:
         on_terminate = self.on_terminate
         if callable(on_terminate) and not self._is_told:  # no call in between: another thread may come here
             self._is_told = True
-            try:
+            with self.recorder.faults.adding():
                 on_terminate(self)
-            except Exception as error:
-                self.recorder.faults.add(error)

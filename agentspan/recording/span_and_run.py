@@ -72,7 +72,7 @@ class Scored:
         if not recorder.enabled:
             return
         run_id, type_, id = self._target()
-        try:
+        with recorder.faults.losing():
             if not run_id or not id:
                 recorder.faults.count_lost()
                 return
@@ -87,8 +87,6 @@ class Scored:
             )
             row = score_row(recorder.ids.new(), run_id, type_, id, judged, clock.now())
             recorder.out.write(unit_of(Put(row, minted=True)))
-        except Exception as error:
-            recorder.faults.lose(error)
 
     def _target(self) -> Target:
         raise NotImplementedError

@@ -177,24 +177,20 @@ class SpanState:
 
     def merge(self, result: Mapping[str, Any]) -> None:
         """Merge into the result."""
-        try:
+        with self.recorder.faults.losing():
             self.result_members = dict(result) if self.result_members is None else {**self.result_members, **result}
-        except Exception as error:
-            self.recorder.faults.lose(error)
 
     def keep_error(self, exception: BaseException) -> None:
         """Store the exception that the span will fail with."""
-        try:
+        with self.recorder.faults.losing():
             self.error_members = self.recorder.capture.error(exception)
-        except Exception as error:
-            self.recorder.faults.lose(error)
 
     def update_payload(self, payload: Mapping[str, Any]) -> None:
         """Merge into the payload of an open span, and store it."""
         if not page[0]:
             forks.renew()
         recorder = self.recorder
-        try:
+        with recorder.faults.losing():
             self.need(OPEN, "have its payload updated")
             text = recorder.capture.object({**jsontext.decode(self.payload_text()), **payload})
             recorder.check(self, text, None)
@@ -203,15 +199,13 @@ class SpanState:
                 recorder.out.updated(self, clock.wall_ns())
             else:
                 recorder.faults.count_lost()
-        except Exception as error:
-            recorder.faults.lose(error)
 
     def start(self) -> None:
         """Start a pending span."""
         if not page[0]:
             forks.renew()
         recorder = self.recorder
-        try:
+        with recorder.faults.losing():
             self.need(LEAVES["active"], "be started")
             self.status = "active"
             self.started_ns = clock.wall_ns()
@@ -219,8 +213,6 @@ class SpanState:
                 recorder.out.started(self)
             else:
                 recorder.faults.count_lost()
-        except Exception as error:
-            recorder.faults.lose(error)
         self.began_ns = clock.monotonic_ns()
         if self.run.termination_reason is not None:
             self.stop()
@@ -238,12 +230,10 @@ class SpanState:
         ended_ns = clock.monotonic_ns()
         if result is not None:
             self.merge(result)
-        try:
+        with self.recorder.faults.losing():
             wanted = status or ("failed" if self.error_members is not None else "complete")
             check_finish("agent span", self.id or "(not recorded)", self.status, wanted)
             self.store_end(wanted, ended_ns)
-        except Exception as error:
-            self.recorder.faults.lose(error)
 
     def returned(self, value: Any) -> None:
         """End a decorated call that returned: a dict is the result, anything else its `output`."""
@@ -271,11 +261,9 @@ class SpanState:
             raise
 
     def _end_stopped(self, error: BaseException) -> None:
-        try:
+        with self.recorder.faults.losing(reraise=False):
             self.error_members = self.recorder.capture.error(error)
             self.store_end("failed" if self.status == "active" else "cancelled", clock.monotonic_ns())
-        except Exception as fault:
-            self.recorder.faults.lose(fault, reraise=False)
 
     def store_end(self, status: FinishStatus, ended_ns: int, output: Any = _NOTHING) -> None:
         """Store how the span ended; its result is what was set, or what a function returned, its `output`."""

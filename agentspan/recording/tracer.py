@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 from agentspan import forks
 from agentspan.errors import DatabaseBusy, InvalidAction, NotFound, StorageError
 from agentspan.forks import page
-from agentspan.interrupts import let_through
 from agentspan.journal.names import run_of, with_agents
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
 from agentspan.model.refusals import termination_behind
@@ -107,7 +106,6 @@ class Outcomes(RunListener):
         except StorageError:
             raise
         except Exception as error:
-            let_through(error)
             self._recorder.faults.add(error, reraise=False)
             return None
 

@@ -29,7 +29,7 @@ from liquid.exceptions import LiquidError
 from liquid.undefined import Undefined
 
 from agentspan.errors import TemplateError
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.schemas.templates import MAX_SUMMARY
 from agentspan.text import one_line
 
@@ -475,15 +475,12 @@ def compiled(source: str) -> Callable[[Mapping[str, Any]], str | None]:
 
     def render(names: Mapping[str, Any]) -> str | None:
         written = _Written()
-        try:
-            template.render_with_context(_Context(template, globals=names), written)  # type: ignore[arg-type]
-        except _Enough:
-            pass
-        except (OutOfSteps, LiquidError, RecursionError):
-            return None
-        except Exception as error:  # of a filter on an odd value
-            let_through(error)
-            return None
-        return written.text
+        with guard():  # out of steps, nested too deep, or a filter on an odd value
+            try:
+                template.render_with_context(_Context(template, globals=names), written)  # type: ignore[arg-type]
+            except _Enough:
+                pass
+            return written.text
+        return None
 
     return render

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.model.schema_versions import SpanTypeSchema
 from agentspan.model.status import check_text, without_nul
 from agentspan.schemas.aggregates import built_in_part, is_aggregate
@@ -151,12 +151,10 @@ def usable_name(name: Any, otherwise: str) -> str:
     """
     if type(name) is str and name and len(name) <= MAX_NAME and name.isprintable():
         return name
-    try:
+    with guard():
         text = str(name)
         return one_line(str.__getitem__(text, slice(None)), MAX_NAME) or otherwise  # of a subclass the plain text
-    except Exception as raised:
-        let_through(raised)
-        return otherwise
+    return otherwise
 
 
 class Registry:

@@ -18,6 +18,8 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from ipaddress import ip_network
 from pathlib import Path
@@ -30,7 +32,7 @@ from starlette.responses import Response
 
 from agentspan import files
 from agentspan.errors import InvalidValue, NotPermitted, StorageError
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ForgetNotes, Notes, NotesCount, PutNote
 from agentspan.tuning import STANDARD
@@ -172,6 +174,7 @@ def _address(connection: tuple[Any, ...]) -> str:
 
 
 log = logging.getLogger("agentspan")
+_warn_of_logout = partial(log.warning, "a logout holds only until this process ends: %s")
 
 _SUFFIX = "-logins"
 _SECRET = "secret"
@@ -229,15 +232,10 @@ class LoginStore:
         self._ended.add(session)
         if self._folder is None:
             return
-        try:
+        with guard(OSError, report=_warn_of_logout), suppress(FileExistsError):  # another server was faster
             os.close(files.create(self._folder / _name(session, expires)))
             if self._forget_expired() > self._most:
                 self._end_all()
-        except FileExistsError:  # another server was faster
-            pass
-        except OSError as error:
-            let_through(error)
-            log.warning("a logout holds only until this process ends: %s", error)
 
     def has_ended(self, session: str, expires: int) -> bool:
         """Return whether a session was ended, by this server or another one of the same file."""
@@ -330,18 +328,16 @@ class SharedLogins:
 
     def __init__(self, storage: Storage, most: int = STANDARD.kept_logouts) -> None:
         self._most = most
-        self._storage: Storage | None = storage
+        self._storage: Storage | None = None
         self._ended: set[str] = set()
         self.secret = os.urandom(_BYTES)
-        try:
+        warn = partial(log.warning, "logins end with this process, since notes cannot be kept: %s")
+        with guard(NotPermitted, StorageError, report=warn):
             stored = storage.ask(Notes(_SECRET_NOTE)).get(_SECRET_NOTE)
             self._adopt(
                 storage.ask(PutNote(_SECRET_NOTE, self.secret.hex(), replace=False)) if stored is None else stored
             )
-        except (NotPermitted, StorageError) as error:
-            let_through(error)
-            log.warning("logins end with this process, since notes cannot be kept: %s", error)
-            self._storage = None
+            self._storage = storage
 
     def refresh(self) -> bool:
         """Read the secret again; return whether it is another one."""
@@ -352,15 +348,12 @@ class SharedLogins:
         self._ended.add(session)
         if self._storage is None:
             return
-        try:
+        with guard(NotPermitted, StorageError, report=_warn_of_logout):
             self._storage.ask(PutNote(_ENDED + session, "", lasts_s=max(1.0, expires - time.time())))
             if self._storage.ask(NotesCount(_ENDED)) > self._most:
                 self._adopt(self._storage.ask(PutNote(_SECRET_NOTE, os.urandom(_BYTES).hex())))
                 self._storage.ask(ForgetNotes(_ENDED))
                 log.warning("more than %d logouts: all login sessions have ended", self._most)
-        except (NotPermitted, StorageError) as error:
-            let_through(error)
-            log.warning("a logout holds only until this process ends: %s", error)
 
     def has_ended(self, session: str, expires: int) -> bool:
         """Return whether a session was ended, or all of them were, by any server.

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from agentspan.api import envelopes
-from agentspan.api.context import Context, Done, Plan, carry_out_together
+from agentspan.api.context import Context, Done, Plan, attempted, carry_out_together
 from agentspan.api.envelopes import Envelope
 from agentspan.api.operation import Write
 from agentspan.errors import DatabaseBusy, InDoubt, StorageError
@@ -188,12 +188,10 @@ class WriteQueue:
 
 
 def _result(operation: Work, context: Context) -> Any:
-    try:
-        return operation(context)
-    except StorageError:
-        raise  # with the transaction, everybody's work is lost
-    except Exception as error:  # a refusal, or a bug: it must cost this request only
-        return error
+    result = attempted(operation, context)
+    if isinstance(result, StorageError):
+        raise result  # with the transaction, everybody's work is lost
+    return result
 
 
 def deliver(future: "asyncio.Future[Any]", result: Any) -> None:
@@ -269,12 +267,11 @@ class ConcurrentWrites:
     def _run_one(self) -> None:
         waiting = self._alone.popleft()
         context = self._context.within(self._context.storage)
-        try:
-            context.wait_s = math.ceil(self._left_s(waiting) / STEP_S) * STEP_S
-            result: Envelope | Exception = waiting.operation(context)
-        except Exception as error:  # it must cost this request only
-            result = error
-        _answer_all([(waiting, result)])
+        _answer_all([(waiting, attempted(self._answer_of, waiting, context))])
+
+    def _answer_of(self, waiting: _Waiting, context: Context) -> Any:
+        context.wait_s = math.ceil(self._left_s(waiting) / STEP_S) * STEP_S
+        return waiting.operation(context)
 
     def _run_group(self) -> None:
         """Run the operations that wait; those that were refused, or all of them where the commit failed, run alone."""
@@ -284,24 +281,23 @@ class ConcurrentWrites:
         plans: list[Plan] = []
         answers: list[tuple[_Waiting, Envelope | Exception]] = []
         for waiting, write in self._next_group():
-            try:
-                self._left_s(waiting)
-                plan = write.plan(context)
-            except Exception as error:
-                answers.append((waiting, error))
+            plan = attempted(self._plan_of, waiting, write, context)
+            if isinstance(plan, Exception):
+                answers.append((waiting, plan))
             else:
                 group.append(waiting)
                 plans.append(plan)
         for waiting, result in zip(group, _carried_out(context, plans), strict=True):
-            try:
-                answer = envelopes.of_done(context, result) if isinstance(result, Done) else result
-            except Exception as error:
-                answer = error
+            answer = attempted(envelopes.of_done, context, result) if isinstance(result, Done) else result
             if answer is None:
                 self._run_alone(waiting)
             else:
                 answers.append((waiting, answer))
         _answer_all(answers)
+
+    def _plan_of(self, waiting: _Waiting, write: Write, context: Context) -> Plan:
+        self._left_s(waiting)
+        return write.plan(context)
 
     def _next_group(self) -> Iterator[tuple[_Waiting, Write]]:
         for _ in range(MOST_TOGETHER):

@@ -7,6 +7,7 @@ importing the package takes 0.1 s. So it imports nothing before a test records, 
 import os
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.stash.get(_file, None)
     if path is None:
         return
-    try:
+    with suppress(Exception):  # of the file, not of a test: the next run of pytest tries again
         if _recorded() >= 0:
             sys.modules["agentspan"].flush()
         most = int(session.config.getini("agentspan_db_max_bytes"))
@@ -89,8 +90,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             from agentspan.testing.kept_runs import rotate
 
             rotate(path, most // 2)
-    except Exception:  # of the file, not of a test: the next run of pytest tries again
-        pass
 
 
 def _size(path: Path) -> int:

@@ -300,8 +300,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="a-process-that-is-gone-counts-as-alive",
         file="agentspan/journal/writers.py",
-        before="except ProcessLookupError:\n        return False",
-        after="except ProcessLookupError:\n        return True",
+        before="except ProcessLookupError:\n            return False",
+        after="except ProcessLookupError:\n            return True",
         says="A program whose process is gone counts as alive, so what it left open is never closed.",
         caught_by=(
             "tests/journal/test_adopting.py::test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything"

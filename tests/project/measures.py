@@ -28,6 +28,7 @@ _COUNTED = {
     '"""See …': r'"""See [A-Z]',
     "Protocols": r"^class .*Protocol",
     "let_through": r"let_through",
+    "guard": r"\bguard\(",
     "except Exception": r"except (?:Base)?Exception",
 }
 """Patterns, and the lines that have them, each of which is one thing that is said again."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentspan import Tracer
-from agentspan.interrupts import guard
+from agentspan.interrupts import guard, let_through
 from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import folder_of
 
@@ -100,7 +100,7 @@ def test_what_an_object_raises_by_itself_is_hidden(recording: Tracer, interrupt:
 
 def guarded_in_each_way(report: Callable[[Exception], object] | None) -> Iterator[Callable[[Callable[[], Any]], Any]]:
     def as_block(function: Callable[[], Any]) -> Any:
-        with guard(report):
+        with guard(report=report):
             return function()
         return None
 
@@ -108,12 +108,14 @@ def guarded_in_each_way(report: Callable[[Exception], object] | None) -> Iterato
         try:
             return function()
         except Exception as error:
-            guard(report).hide(error)
+            let_through(error)
+            if report is not None:
+                report(error)
         return None
 
     yield as_block
     yield in_except
-    yield lambda function: guard(report)(function)()
+    yield lambda function: guard(report=report)(function)()
 
 
 def test_a_guard_hides_and_reports_faults() -> None:
@@ -124,6 +126,15 @@ def test_a_guard_hides_and_reports_faults() -> None:
     assert [str(error) for error in hidden] == ["of the object's own"] * 3
     for guarded in guarded_in_each_way(None):
         assert guarded(fail) is None
+
+
+def test_a_guard_hides_the_types_it_is_given_and_no_others() -> None:
+    missing = guard(FileNotFoundError, KeyError, otherwise=0)
+    assert missing(os.stat)("/no/such/file") == 0
+    with missing:
+        raise KeyError
+    with pytest.raises(TimeoutError), missing:
+        fail()
 
 
 def test_a_guard_hides_no_interrupt(interrupt: Callable[[], None]) -> None:
@@ -143,7 +154,7 @@ def test_a_guard_can_be_entered_again_and_passes_on_what_its_report_raises() -> 
     def give_up(error: Exception) -> None:
         raise LookupError from error
 
-    once = guard(give_up)
+    once = guard(report=give_up)
     with once, once:
         pass
     with pytest.raises(LookupError), once:

@@ -126,7 +126,7 @@ def _count(error: Exception) -> None:
     default.get_recorder().faults.add(error)
 
 
-unharmed = guard(_count)
+unharmed = guard(report=_count)
 """Lets the framework go on whatever happens in a block; a fault of it is counted as one of recording."""
 
 
@@ -190,7 +190,7 @@ def uninstrument(*names: str) -> None:
     with _lock:
         for name in [known_name for known_name in _on if not names or known_name in names]:
             _, undo = _on.pop(name)
-            with guard(partial(log.warning, "uninstrument: %s could not be turned off: %s", name)):
+            with guard(report=partial(log.warning, "uninstrument: %s could not be turned off: %s", name)):
                 undo()
         if not _on:
             _close()
@@ -248,7 +248,7 @@ def _close() -> None:
 
 def _turn_on(found: Available, provider: Any) -> Instrumented | None:
     name = found.framework.name
-    with guard(partial(_warn_of, name)), forks.importing:  # another package may not fit the installed framework
+    with guard(report=partial(_warn_of, name)), forks.importing:  # another package may not fit the installed framework
         if found.entry is None:
             turned_on = _OWN.get(name, _traces_itself(name))(provider)
         else:
@@ -323,7 +323,7 @@ def start() -> Waiting:
 def _instrument(name: str) -> Any:
     def turn_on(module: ModuleType) -> None:
         note("recorded", name)
-        with guard(partial(log.warning, "record: %s is not recorded: %s", name)):
+        with guard(report=partial(log.warning, "record: %s is not recorded: %s", name)):
             instrument(name)
 
     return turn_on
@@ -357,7 +357,7 @@ def _record_global_provider(api: Any) -> None:
 
     def set_tracer_provider(tracer_provider: Any) -> None:
         set_provider(tracer_provider)
-        with guard(partial(log.warning, "record: spans of the program's own provider are not recorded: %s")):
+        with guard(report=partial(log.warning, "record: spans of the program's own provider are not recorded: %s")):
             from agentspan.otel.processor import SpanProcessor
 
             if api.get_tracer_provider() is tracer_provider and hasattr(tracer_provider, "add_span_processor"):

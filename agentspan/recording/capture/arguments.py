@@ -5,9 +5,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
-from agentspan.interrupts import let_through
 from agentspan.recording.capture.capture import head_of_call
-from agentspan.recording.capture.values import class_name
+from agentspan.recording.capture.values import class_name, unharmed
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 
@@ -22,38 +21,33 @@ def kind_of(fn: Any) -> Kind:
     while issubclass(type(fn), functools.partial):  # `__class__` may be anything, or raise
         fn = fn.func
     for called in (fn, getattr(type(fn), "__call__", None)):  # noqa: B004 (its kind matters, not whether there is one)
-        try:
+        with unharmed:  # an object that does not want to be looked at: its `__call__` tells
             if inspect.iscoroutinefunction(called) or _is_awaited(called):
                 return "coroutine"
             if inspect.isasyncgenfunction(called):
                 return "async generator"
             if inspect.isgeneratorfunction(called):
                 return "generator"
-        except Exception as raised:  # an object that does not want to be looked at: its `__call__` tells
-            let_through(raised)
     return "function"
 
 
 def name_of(fn: Any) -> str:
     """Return what a function is called; of an object without a name that is its class's."""
-    try:
+    with unharmed:
         name = getattr(fn, "__name__", None)
-    except Exception as raised:
-        let_through(raised)
-        name = None
-    return name if type(name) is str and name else class_name(fn).rpartition(".")[2]
+        if type(name) is str and name:
+            return name
+    return class_name(fn).rpartition(".")[2]
 
 
 def wrapper_of(fn: Any) -> Callable[[Callable[..., Any]], Any]:
     """Do what functools.wraps does; an object that raises when it is asked for its name is wrapped all the same."""
 
     def wrap(wrapper: Callable[..., Any]) -> Any:
-        try:
+        with unharmed:
             return functools.update_wrapper(wrapper, fn)
-        except Exception as raised:
-            let_through(raised)
-            wrapper.__wrapped__ = fn  # type: ignore[attr-defined]
-            return wrapper
+        wrapper.__wrapped__ = fn  # type: ignore[attr-defined]
+        return wrapper
 
     return wrap
 
@@ -79,11 +73,9 @@ class Arguments:
         fn = fn if self._partial is None else self._partial.func
         self.name = name_of(fn)
         self.head = head_of_call(self.name)
-        try:
+        signature = inspect.signature(lambda *args, **kwargs: None)
+        with unharmed:  # some builtins have none, and an object may raise anything
             signature = inspect.signature(fn)
-        except Exception as raised:  # some builtins have none, and an object may raise anything
-            let_through(raised)
-            signature = inspect.signature(lambda *args, **kwargs: None)
         parameters = list(signature.parameters.values())
         # A method's own object says nothing about the call, and its repr may be anything.
         self._skip = 1 if parameters and parameters[0].name in ("self", "cls") else 0

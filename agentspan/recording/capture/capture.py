@@ -20,7 +20,7 @@ from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction, is_harmless_name, marked_sensitive
 from agentspan.recording.capture.repeats import Captured, Repeats, snapshot
-from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text
+from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text, unharmed
 from agentspan.tuning import STANDARD, Tuning
 
 to_json({})  # its first call takes a lock: a signal handler that records in the middle of it would wait for ever
@@ -336,19 +336,17 @@ class Capture:
         return described
 
     def _message(self, exception: BaseException) -> str:
-        try:
+        with unharmed:
             message = exact_text(str(exception))
             shown = message[:MAX_MESSAGE] if self.redaction is None else self.redaction.start(message, MAX_MESSAGE)
             return _text(shown + "…" if len(message) > MAX_MESSAGE else shown)
-        except Exception as raised:
-            let_through(raised)
-            return _UNREADABLE
+        return _UNREADABLE
 
     def _stacktrace(self, exception: BaseException, described: dict[str, Any]) -> str:
         with forks.importing:
             from agentspan.recording.capture import stacktraces  # 8 ms, for the first failure only
 
-        try:
+        with unharmed:
             if _are_few(exception):
                 lines = stacktraces.of_exception(exception, MAX_FRAMES)
             else:
@@ -360,9 +358,7 @@ class Capture:
             kinds = groupby(lines, key=lambda line: id(line) if type(line) is stacktraces.FrameText else 0)
             parts = ["".join(map(self._line, each)) for _, each in kinds]
             return _text(self.redaction.end(parts, MAX_STACKTRACE))
-        except Exception as raised:
-            let_through(raised)
-            return ""
+        return ""
 
     def _line(self, line: str) -> str:
         """Return a line of a stack trace; one is the message, which must not drown the others."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.recording.capture.credentials import is_schema, looks_of, names_credential
 from agentspan.recording.capture.limits import TRUNCATED, Limits, encode
 from agentspan.recording.capture.redaction import Redaction, Rule, is_harmless_name
@@ -31,6 +31,7 @@ from agentspan.recording.capture.values import (
     length_of,
     not_json,
     pairs_of,
+    unharmed,
 )
 from agentspan.tuning import STANDARD, Tuning
 
@@ -311,24 +312,20 @@ class Plain(Leaves):
                 let_through(self._raised or raised)
         return self._object(first(fields.items(), self.limits.items), len(fields), name)
 
+    @guard(otherwise=False)
     def _is_small(self, fields: Mapping[str, Any]) -> bool:
         given = min(self._looks, self._values // 10)
         room = [given]
         try:
             return is_small(fields, room, 0)
-        except Exception as raised:
-            let_through(raised)
-            return False
         finally:
             self._looks -= given - max(room[0], 0)
 
     def _leaf(self, value: Any, name: str) -> Any:
         """Take dates, paths, ids and the like as the encoder writes them, everything else as its repr."""
         if not hasattr(type(value), "__next__"):
-            try:
+            with unharmed:
                 return self.of(from_json(to_json(value)), name)
-            except Exception as raised:
-                let_through(raised)
         return self.text(self._said(value), name)
 
     def _said(self, value: Any) -> str:

@@ -15,7 +15,7 @@ from reprlib import repr as short_repr
 from typing import Any
 
 from agentspan.blobs import LEAST, begins_like_blob, is_blob, is_image_or_audio
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.model.sensitive import REDACTED
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import START, Limits, bytes_mark, text_mark
@@ -36,6 +36,10 @@ _AT_ONCE: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.va
 def is_fault(error: BaseException) -> bool:
     """Return whether a value raised this error. Else it was raised to end the program, and must go through."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"  # what a crash in Rust becomes
+
+
+unharmed = guard()
+"""Lets the capture go on whatever an object of the program raises in a block."""
 
 
 def exact_text(text: str) -> str:
@@ -94,7 +98,7 @@ def pairs_of(value: Mapping[Any, Any], limit: int) -> tuple[list[tuple[Any, Any]
 
 def key_name(key: Any) -> str:
     """Return the text that stands for a key in JSON."""
-    try:
+    with unharmed:
         if key is None or key is True or key is False:
             return {None: "null", True: "true", False: "false"}[key]
         key = key.value if isinstance(key, Enum) else key
@@ -105,9 +109,7 @@ def key_name(key: Any) -> str:
         if isinstance(key, tuple | frozenset) and not (len(key) < 100 and all(type(p) in _SCALARS for p in key)):
             return short_repr(key)  # whose time does not grow with what is nested in it
         return joined(exact_text(str(key)))
-    except Exception as raised:
-        let_through(raised)
-        return f"(a key of type {class_name(key)})"
+    return f"(a key of type {class_name(key)})"
 
 
 def contents_of(value: Any) -> list[Any] | None:

@@ -248,9 +248,8 @@ class Backlog:
             try:
                 tally = self._committer.apply(units, wait_s)
             except NOT_NOW as error:
-                let_through(error)
-                self._progress.try_later()
                 self._progress.storage_failed(error)
+                self._progress.try_later()
                 if self._is_unreported:
                     self._is_unreported = False
                     self._progress.deferred.fault(error)
@@ -480,8 +479,7 @@ class CommitSink:
             with self._in_time():
                 tally = self.committer.apply((unit,), self._wait_s)
         except NOT_NOW as error:
-            let_through(error)
-            self._put_aside(unit, error)
+            self._defer(unit, error)
             return
         if is_counted:
             self.progress.count(tally)
@@ -499,10 +497,10 @@ class CommitSink:
             else:
                 outcome = self._storage.apply((unit,), wait_s=self._wait_s)[0]
         except Exception as error:
-            let_through(error)
             if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
-                self._put_aside(unit, error)
+                self._defer(unit, error)
                 return
+            let_through(error)
             progress.failed += 1  # by a bug of ours or of the backend's: the same unit would fail again
             self._listener.fault(error)
             return
@@ -513,11 +511,14 @@ class CommitSink:
             with self._in_time():
                 tally = self.committer.settle(unit, outcome)
         except NOT_NOW as error:
-            let_through(error)
-            self._put_aside(unit, error)
+            self._defer(unit, error)
             return
         progress.count(tally)
         progress.deferred.raise_kept()
+
+    def _defer(self, unit: Unit, error: Exception) -> None:
+        let_through(error)
+        self._put_aside(unit, error)
 
     def put_aside(self, unit: Unit, error: Exception) -> None:
         """Keep a unit that the storage could not take, and commit it later."""
@@ -550,7 +551,6 @@ class CommitSink:
         try:
             return journals is None or until_trusted(lambda: journals.has(()), wait_s)
         except NOT_NOW as error:
-            let_through(error)
             self.progress.storage_failed(error)
             self._listener.fault(error)
             return False

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan.errors import NOT_NOW, DatabaseBusy, StorageError
-from agentspan.interrupts import Thread, let_through, start
+from agentspan.interrupts import Thread, guard, let_through, start
 from agentspan.journal.committer import Committer, Tally
 from agentspan.journal.deriving import BatchInSteps
 from agentspan.journal.log import Log, Place, Portion
@@ -153,17 +153,15 @@ class Drain:
         except Occupied:  # by another thread; or a signal handler, or a read, comes in the middle of it
             return False
         except NOT_NOW as error:
-            let_through(error)
             self._not_now(error)
             return False
         except Exception as error:
-            let_through(error)  # it says nothing about the storage
             self._progress.storage_failed(error)
             raise
 
     def _not_now(self, error: Exception) -> None:
-        self._progress.try_later()
         self._progress.storage_failed(error)
+        self._progress.try_later()
         self._follow_file()
         if not isinstance(error, DatabaseBusy):
             self._progress.listener.fault(error)
@@ -492,7 +490,7 @@ def _run(reference: "weakref.ref[JournalWork]", bell: Bell, tuning: Tuning) -> N
         if work is None or work.thread.bell is not bell:  # another thread was started in this one's place
             return
         kept = work
-        try:
+        with guard(report=work.thread.raised):
             if is_called:
                 ticks.quiet = 0
                 work.prepare()
@@ -500,8 +498,6 @@ def _run(reference: "weakref.ref[JournalWork]", bell: Bell, tuning: Tuning) -> N
                 is_over = work.tick(ticks)
             # A tracer that was dropped leaves nothing undone; one with a run that goes on is about to record.
             kept = work if work.is_needed() else None
-        except Exception as error:
-            work.thread.raised(error)
         del work
     work = reference()
     if work is not None:

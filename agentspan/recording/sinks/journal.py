@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.log import Log
 from agentspan.journal.names import names_rows, spans_of
@@ -321,15 +321,13 @@ class JournalSink:
             return not elsewhere
         if elsewhere or self.log.full_bytes >= self._calls_drain_bytes:
             self.log.alert = True
-            try:
+            with guard(report=self._thread.raised):  # about what was recorded before; this record comes first
                 if elsewhere and not self._overflow.try_to_end():
                     return False
                 if self.commits.progress.may_try():  # do a part of the thread's work: it does not keep up
                     self._drain.run(self._wait_s, most=PORTION)
-            except Exception as error:  # about what was recorded before; this record comes first
-                let_through(error)
-                self._thread.raised(error)
-                return not self._overflow.keeps_order
+                return True
+            return not self._overflow.keeps_order
         return True
 
     def _drops(self) -> bool:

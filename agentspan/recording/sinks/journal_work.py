@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agentspan import forks
 from agentspan.errors import AgentspanError, StorageError
 from agentspan.forks import Hold
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.journal import spool, writers
 from agentspan.journal.log import Log
 from agentspan.journal.spool import bytes_of_others, keep_types, removal_told
@@ -95,13 +95,10 @@ class TypesFile:
         """Write the file, if there is a late type."""
         self.is_due = False
         written: str | None = None
-        while (types := self._late_types()) not in (None, written):  # another thread may have written newer ones
-            try:
+        with guard(OSError):  # a full disk: what a killed program leaves is read without them
+            while (types := self._late_types()) not in (None, written):  # another thread may have written newer ones
                 keep_types(self._folder, self._writer_id(), types)
-            except OSError as raised:  # a full disk: what a killed program leaves is read without them
-                let_through(raised)
-                return
-            written = types
+                written = types
 
 
 LOOK_SHARE = 0.01

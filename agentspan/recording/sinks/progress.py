@@ -7,7 +7,7 @@ from typing import Any
 
 from agentspan import clock
 from agentspan.errors import DatabaseBusy
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.journal.committer import Listener, Tally
 from agentspan.model.changes import Refused, Unit
 from agentspan.storage.protocol import NotTrustedYet
@@ -36,11 +36,12 @@ class Deferred(Listener):
         self._keeping(self._listener.refused, unit, refused)
 
     def _keeping(self, call: Callable[..., None], *args: Any) -> None:
-        try:
+        with guard(report=self.keep):
             call(*args)
-        except Exception as raised:
-            let_through(raised)
-            self.raised = self.raised or raised
+
+    def keep(self, error: Exception) -> None:
+        """Keep an exception, unless there is an earlier one."""
+        self.raised = self.raised or error
 
     def raise_kept(self) -> None:
         """Raise the exception that was kept, once."""
@@ -82,7 +83,11 @@ class Progress:
             self.failed += tally.failed
 
     def storage_failed(self, error: Exception) -> None:
-        """Note that the storage took nothing. That it was busy is not a fault that it recovers from."""
+        """Note that the storage took nothing. That it was busy is not a fault that it recovers from.
+
+        What a signal handler raised says nothing about the storage: it goes on.
+        """
+        let_through(error)
         self.last_error = str(error)
         self._is_failing = self._is_failing or not isinstance(error, DatabaseBusy)
 

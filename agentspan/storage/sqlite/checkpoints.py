@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentspan import files
-from agentspan.interrupts import Thread, let_through, start
+from agentspan.interrupts import Thread, guard, start
 from agentspan.locks import Bell
 from agentspan.storage.sqlite.file_watch import Watch
 from agentspan.storage.sqlite.mending import close_one
@@ -135,17 +135,16 @@ class Checkpoints:
         return self._is_due or (self.syncs and self._synced != self._total)
 
     def _sync_and_look(self) -> None:
-        try:
+        with guard():
             total = self._total
             self.sync()
             if not self._is_as_it_was():
                 self._synced = total - 1  # and look again
-        except Exception as error:  # the disk is full, or gone: what is written next says so
-            let_through(error)
-            self._synced = self._total
+            return
+        self._synced = self._total  # the disk is full, or gone: what is written next says so
 
     def _checkpoint(self) -> None:
-        try:
+        with guard():  # busy, or the disk is full: the log keeps what it has, and the next one comes
             if not self._is_as_it_was():
                 return
             self.connection = connection = self._connect()
@@ -158,8 +157,6 @@ class Checkpoints:
             finally:
                 close_one(connection)
                 self.connection = None
-        except Exception:  # busy, or the disk is full: the log keeps what it has, and the next one comes
-            pass
 
 
 def _checkpoint(connection: sqlite3.Connection, how: str) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agentspan import forks
 from agentspan.errors import StorageError
 from agentspan.forks import Hold, Renewal
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.locks import is_mine
 from agentspan.storage.protocol import NotTrustedYet
 from agentspan.storage.sqlite import file_watch, mending
@@ -327,11 +327,9 @@ class FileGuard:
             return ""
         if self._read_only:
             return None
-        try:
+        with guard(OSError, StorageError):
             return mending.mend(self.path, wrong.watch, wrong.change, wrong.own, is_first=not wrong.try_at)
-        except (OSError, StorageError) as raised:
-            let_through(raised)
-            return None
+        return None
 
     def leave(self) -> None:
         """Close all connections; or give them up, if the file is not as it was, after a last attempt to mend it."""

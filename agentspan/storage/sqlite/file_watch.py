@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from agentspan import files
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 
 Change = Literal["replaced", "log", "content"]
 """`replaced`: the path has another file, or none. `log`: the log or the index was deleted or replaced. `content`: the
@@ -89,7 +90,8 @@ class Watch:
         log, index = inode_of(self.log_path), inode_of(self._index_path)
         # The index first: what a checkpoint writes after this, it tells of later.
         before = None if index is None else _read_index(self._index_path, index)
-        content = _content_at(self._path)
+        found = files.stat_of(self._path)
+        content = None if found is None else _content_of(found)
         # Together, and without a call: a watch that was begun in part would take its own log for another one.
         self.log, self._index, self._before, self._content, self.file = log, index, before, content, file
 
@@ -105,23 +107,16 @@ class Watch:
     @property
     def is_empty(self) -> bool:
         """True if nothing is in the file: to open it would delete its log."""
-        try:
-            return not os.stat(self._path).st_size
-        except OSError as raised:
-            let_through(raised)
-            return False
+        found = files.stat_of(self._path)
+        return found is not None and not found.st_size
 
     def changed(self) -> Change | None:
         """Return what was changed by something else than SQLite; None where nothing was (3 µs)."""
         if self.file is None:
             return None
         index = None if self._index is None else _read_index(self._index_path, self._index)  # first: see begin
-        try:
-            found = os.stat(self._path)
-        except OSError as raised:
-            let_through(raised)
-            return "replaced"
-        if (found.st_dev, found.st_ino) != self.file:
+        found = files.stat_of(self._path)
+        if found is None or (found.st_dev, found.st_ino) != self.file:
             return "replaced"
         if self._index is None:
             return None
@@ -136,12 +131,8 @@ class Watch:
         """
         if self.log is None:
             return index is not None and index.frames > 0
-        try:
-            found = os.stat(self.log_path)
-        except OSError as raised:
-            let_through(raised)
-            return True
-        if (found.st_dev, found.st_ino) != self.log:
+        found = files.stat_of(self.log_path)
+        if found is None or (found.st_dev, found.st_ino) != self.log:
             return True
         if index is None or self._index is None or found.st_size >= index.log_size:
             return False
@@ -173,20 +164,8 @@ class Watch:
 
 def inode_of(path: str | os.PathLike[str]) -> Inode | None:
     """Return the inode that a path has; None where it has none."""
-    try:
-        found = os.stat(path)
-    except OSError as raised:
-        let_through(raised)
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _content_at(path: str) -> _Content | None:
-    try:
-        return _content_of(os.stat(path))
-    except OSError as raised:
-        let_through(raised)
-        return None
+    found = files.stat_of(path)
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _content_of(found: os.stat_result) -> _Content:
@@ -219,19 +198,17 @@ def _is_copying(index: _Index, inode: Inode) -> bool:
     """
     if index.copied == index.to_copy:
         return False
-    try:
+    with guard(ImportError, AttributeError, OSError, KeyError):
         import fcntl
 
         wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _CHECKPOINT_LOCK, 1, 0)
         found = fcntl.fcntl(_opened[inode], fcntl.F_OFD_GETLK, wanted)  # sees those of this process, too
-    except (ImportError, AttributeError, OSError, KeyError) as raised:
-        let_through(raised)
-        return True
-    return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
+        return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
+    return True
 
 
 def _read_index(path: str, inode: Inode) -> _Index | None:
-    try:
+    with guard(OSError):
         descriptor = _opened.get(inode)
         if descriptor is None:
             close_deleted()
@@ -241,11 +218,11 @@ def _read_index(path: str, inode: Inode) -> _Index | None:
             if (found.st_dev, found.st_ino) != inode:
                 return None
         data = os.pread(descriptor, 136, 0)
-    except OSError as raised:
-        let_through(raised)
-        return None
-    if len(data) < 136:
-        return None
+        return None if len(data) < 136 else _index_in(data)
+    return None
+
+
+def _index_in(data: bytes) -> _Index:
     page_size, frames, pages = _SIZES.unpack_from(data, 14)
     (copied,), (to_copy,) = _NUMBER.unpack_from(data, 96), _NUMBER.unpack_from(data, 128)
     page_size = 65536 if page_size == 1 else page_size
@@ -354,8 +331,6 @@ def _said(file: Inode, name: str, log: Inode) -> str:
 
 
 def _attribute(path: str | Path) -> str | None:
-    try:
+    with guard(OSError, AttributeError):  # none is set, or there are none
         return os.getxattr(path, _ATTRIBUTE).decode("ascii", "replace")
-    except (OSError, AttributeError) as raised:  # none is set, or there are none
-        let_through(raised)
-        return None
+    return None

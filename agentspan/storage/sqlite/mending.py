@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from agentspan import files
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard
 from agentspan.storage.sqlite import file_watch, tables
 from agentspan.storage.sqlite.file_watch import Change, Watch
 
@@ -109,12 +109,10 @@ def close_one(connection: sqlite3.Connection) -> None:
 def _keep_for_ever(connection: sqlite3.Connection) -> None:
     """Keep an object from being freed, also when the interpreter ends, which frees what modules refer to."""
     _keeping.append(connection)
-    try:
+    with guard(ImportError, AttributeError):  # not CPython, or built without it
         import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-    except (ImportError, AttributeError) as raised:  # not CPython, or built without it
-        let_through(raised)
 
 
 def _alone(path: Path) -> sqlite3.Connection:

@@ -69,20 +69,13 @@ def _check_logs(path: Path) -> None:
 
     Where others may write to the file, they may have left a log in good faith.
     """
-    try:
-        if os.stat(path).st_mode & 0o022:
-            return
-    except OSError as raised:
-        let_through(raised)
+    file = files.stat_of(path)
+    if file is None or file.st_mode & 0o022:
         return
     owners = files.owners_of(path)
     for end in ("-wal", "-shm", "-journal"):
-        try:
-            found = os.lstat(f"{path}{end}")
-        except OSError as raised:
-            let_through(raised)
-            continue
-        why = files.why_others(found, owners)
+        found = files.stat_of(f"{path}{end}", follows_links=False)
+        why = None if found is None else files.why_others(found, owners)
         if why is not None:
             raise DatabaseUnusable(
                 f"{path}{end} is not to be trusted: {why}, and SQLite would read it as a part of {path}; find out who "

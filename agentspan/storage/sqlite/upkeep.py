@@ -9,7 +9,7 @@ from typing import Any
 
 from agentspan import files
 from agentspan.errors import InvalidValue, StorageError
-from agentspan.interrupts import let_through
+from agentspan.interrupts import guard, let_through
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, ResourceType
 from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
@@ -116,15 +116,17 @@ class Upkeep:
         """Remove the words of removed spans from the index, if there is one."""
         if not index_file.path_of(self._path).exists():
             return
-        try:
-            with self._connections.no_fork(), index_file.opened(self._path, in_memory=False) as connection:
-                for part in self._parts:
-                    if index_file.is_made(connection, part):
-                        with index_file.current(connection, part, pause_s=self._connections.tuning.index_pause_s):
-                            pass
-        except (OSError, StorageError, sqlite3.Error) as raised:
-            let_through(raised)
-            index_file.discard(self._path)
+        with (
+            guard(OSError, StorageError, sqlite3.Error),
+            self._connections.no_fork(),
+            index_file.opened(self._path, in_memory=False) as connection,
+        ):
+            for part in self._parts:
+                if index_file.is_made(connection, part):
+                    with index_file.current(connection, part, pause_s=self._connections.tuning.index_pause_s):
+                        pass
+            return
+        index_file.discard(self._path)
 
 
 def _remove(connection: sqlite3.Connection, run: str) -> int:
