@@ -133,7 +133,7 @@ class Placing:
         self._recent.add(trace)
 
     def _carried(self, ctx: Context, steps: Sequence[Step]) -> RecentRun | None:
-        """Return the run that called the service of a trace, named by its `tracestate`; None if unnamed or not stored."""
+        """Return the stored run that called the service of a trace, named in its `tracestate`; None without one."""
         named = carried(next((step.span.trace_state for step in steps if step.span.trace_state), "")).run
         row = None if named is None else unique(ctx.storage, AgentInstanceRow, id=named)
         return None if row is None else self._recent.runs.get(row.id) or stored_run(row)
@@ -208,7 +208,7 @@ class Placing:
         return changes, put.row
 
     def renamed(self, ctx: Context, run: RecentRun, named: RunName, now: str) -> dict[str, Value]:
-        """Return the columns that move a run to the agent `named`, which is stored first; empty if they do not change."""
+        """Store the agent and version of `named`, and return the columns of the run that then change, if any."""
         if run.named == named:
             return {}
         version = VersionFields(name_of(ctx, named.version or DEFAULT))
