@@ -84,7 +84,7 @@ _WITH_CALLS = re.compile(
 )
 """The packages whose imports of a client need no instrumentor: they record its calls themselves, or make none."""
 _TOO_COMMON = frozenset({"bedrock"})
-"""The frameworks that many programs import without calling models: `boto3`. No missing instrumentor is reported."""
+"""The frameworks that many programs import without calling models: `boto3`. No warning names their instrumentors."""
 CARRIES_CONTEXT = "threading"
 """The entry point of the instrumentor that passes the current span to threads, such as a pool's. It makes no spans."""
 

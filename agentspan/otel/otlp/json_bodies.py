@@ -74,7 +74,7 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 def _check_members(body: bytes) -> None:
-    if body.count(b":") <= MAX_MEMBERS and body.count(b",") <= MAX_ELEMENTS:  # cheap upper bounds, counted in texts, too
+    if body.count(b":") <= MAX_MEMBERS and body.count(b",") <= MAX_ELEMENTS:  # upper bounds, counted in texts, too
         return
     members = elements = 0
     for _, outside in jsontext.structure(body):

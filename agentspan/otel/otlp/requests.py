@@ -18,11 +18,11 @@ from agentspan.otel.otlp.decoded import BodyTooLarge, Decoded
 MAX_BODY = 20 * 2**20
 """The default limit for the bytes of a decompressed body."""
 MAX_MEMBERS = 1000
-"""The most members of a gzip body, which are gzip files one after the other. Each needs 40 kB and some microseconds."""
+"""The most members of a gzip body, which are gzip files one after the other. Each takes 40 kB and some microseconds."""
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 _ZEROS = re.compile(rb"\0*")
 _CHUNK = 16 * 2**10
-"""The bytes that are passed to zlib at once. A small number, because zlib copies all bytes after the end of a member."""
+"""The bytes that are passed to zlib at once. Few, because zlib copies all bytes after the end of a member."""
 
 
 def plain(body: bytes, encoding: str | None, limit: int = MAX_BODY) -> bytes:
