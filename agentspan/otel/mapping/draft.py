@@ -252,7 +252,7 @@ class Draft:
                 left.pop(name, None)
 
     def spelt(self, prefix: str) -> list[Any]:
-        """Return the list that flat names with a prefix spell, and remove its attributes from `left`; [] for no list."""
+        """Return the list that flat names with a prefix spell, or []; remove the list's attributes from `left`."""
         names, form = self.shape.spelt(prefix)
         if not names:
             return []

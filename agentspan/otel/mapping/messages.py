@@ -115,7 +115,7 @@ def state(value: Any) -> dict[str, Any] | None:
 
 
 def instructions(value: Any) -> Any:
-    """Return system instructions as one text, from a text, a list of texts, or parts; unchanged if a part has no text."""
+    """Return system instructions as one text, from a text, a list of texts or parts; unchanged without texts."""
     value = parsed(value)
     parts = value if type(value) is list else [value]
     texts = [part if type(part) is str else _part(part).get("text") for part in parts if type(part) in (str, dict)]
@@ -185,7 +185,7 @@ def _summary(item: Mapping[str, Any]) -> str:
 
 
 def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
-    """Yield the messages in a message of OpenAI's or Anthropic's form: each answer of a tool in it is one of its own."""
+    """Convert a message of OpenAI's or Anthropic's form. Each answer of a tool in it becomes a separate message."""
     content = parsed_parts(item.get("content"))
     if "content" not in item and "tool_calls" not in item:
         yield item
@@ -249,7 +249,7 @@ def _is_call(part: Any) -> bool:
 
 
 def _parts(item: Mapping[str, Any], role: str) -> Iterator[Any]:
-    """Yield the messages in a message of OpenTelemetry's form, whose `parts` are text, reasoning, tool_call and so on."""
+    """Convert a message of OpenTelemetry's form, with `parts`. Each answer of a tool becomes a separate message."""
     said_by = item.get("role", role)
     found: dict[str, Any] = {"role": ROLES.get(said_by, said_by) if type(said_by) is str else said_by}
     kept, calls, answers = [], [], []
