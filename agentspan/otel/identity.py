@@ -136,7 +136,7 @@ def span_id_of_number(run: str, trace_id: str, span_id: int) -> str:
         trace_id: OpenTelemetry's trace id in lower-case hex.
         span_id: OpenTelemetry's span id as a number, as the SDK stores it.
     """
-    digest = _hash(f"{trace_id}:{span_id.to_bytes(8).hex()}".encode()).digest()  # a format takes twice as long
+    digest = _hash(f"{trace_id}:{span_id.to_bytes(8).hex()}".encode()).digest()  # `:016x` takes twice as long
     return run[:_HEAD] + ids.encode_randomness(digest)
 
 

@@ -127,7 +127,7 @@ class Placing:
         trace = RecentTrace(trace_id, run) if first is None else first.trace.beside(trace_id, first.call.id)
         row = OtelTraceRow(trace_id, run.row.id, now)
         outcome = ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
-        if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # another process was faster
+        if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # stored by another process
             instance = ctx.row(AgentInstanceRow, outcome.stored.agent_instance_id)
             trace = self._loaded(ctx, trace_id, instance)
         self._recent.add(trace)
@@ -188,7 +188,7 @@ class Placing:
                 self.registered += 1
                 return RecentRun(row, trace_id is not None, 0, first.start_ns, 0, named=named)
             if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow):
-                return stored_run(outcome.stored)  # another process was faster
+                return stored_run(outcome.stored)  # another process has registered the run
             self._references.clear()
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 

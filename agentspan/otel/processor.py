@@ -106,7 +106,7 @@ class LiveRecording:
         inside = trace.inside
         if end_ns > inside.last_ns:
             inside.last_ns = end_ns
-        if scope is not inside.scope:  # mostly the scope is the one of the span before
+        if scope is not inside.scope:  # the scope is mostly that of the previous span
             inside.scope = scope
             if scope is not None and scope.name:
                 inside.scopes[scope.name] = None
@@ -236,7 +236,7 @@ class LiveRecording:
         return Begin(capture.text(mapped.schema_name), whole(capture.object(mapped.payload, run.repeats)))
 
     def _close_late(self) -> None:
-        if not self._waiting:  # nearly always
+        if not self._waiting:  # nearly always empty
             return
         now = time.monotonic()
         while (late := self._next_waiting(now)) is not None:

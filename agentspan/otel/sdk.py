@@ -189,7 +189,7 @@ class Writer:
         if status is not self._unset and status is not None and status.is_unset:
             self._unset = status  # the SDK shares one unset status between spans; `is_unset` takes 1,500 instructions
         is_bare = (status is None or status is self._unset) and not events and not links and not context.trace_state
-        if is_bare and (len(attributes) < LEAST_DROPPED or not span.dropped_attributes):  # most spans
+        if is_bare and (len(attributes) < LEAST_DROPPED or not span.dropped_attributes):  # true for most spans
             return f"{text}}}", False
         rest = _rest(span, attributes)
         if not rest:
@@ -223,7 +223,7 @@ class Writer:
 
         Returns None if the text must be truncated or may need redaction.
         """
-        key = (name, id(kind), id(scope))  # an Enum hashes in Python
+        key = (name, id(kind), id(scope))  # ids, because an Enum is hashed by slow Python code
         found = self._heads.get(key)
         if found is None:
             head = {"name": name, "kind": kind.name}

@@ -148,7 +148,7 @@ class _Sent:
     def note(self, message: Any) -> None:
         """Add trace headers to an outgoing message; if it calls a tool, add its arguments to the current span."""
         if not hasattr(message, "params"):
-            return  # an answer
+            return  # an answer has no parameters
         meta = (message.params or {}).get("_meta")
         if hasattr(message, "id"):
             if meta is not None:

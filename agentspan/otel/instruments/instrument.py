@@ -141,7 +141,7 @@ class Instrumented(NamedTuple):
 
     Attributes:
         name: the name of the framework.
-        package, version: of the instrumentor, or of the framework if it traces itself.
+        package, version: the package and version of the instrumentor, or of the framework if it traces itself.
     """
 
     name: str

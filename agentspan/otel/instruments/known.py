@@ -95,7 +95,7 @@ class Available(NamedTuple):
     Attributes:
         is_installed: whether the framework is installed.
         entry: the entry point of the best installed instrumentor; None without one.
-        package, version: of the instrumentor; "" without one.
+        package, version: the package and version of the instrumentor; "" without one.
         has_own: whether the installed framework traces itself.
     """
 

@@ -64,7 +64,7 @@ class RunFacts(NamedTuple):
     """The facts about a run that one of its spans provides.
 
     Attributes:
-        agent, version: the name and version of the agent. The run gets those of its root span.
+        agent, version: the name and version of the agent. The run gets the name and version from its root span.
         session, user: the names of the session and the user.
         is_own: whether a trace with this span as its root is a run of its own: the span is an agent, a call of a
             framework, or a request to a server.
@@ -395,7 +395,8 @@ class Program(NamedTuple):
     """The program of a process that made spans.
 
     Attributes:
-        name, version: of the program. An unnamed program has the rest of `unknown_service:…`, or `opentelemetry`.
+        name, version: the name and version of the program. The name `unknown_service:python` becomes `python`; without
+            any name it is `opentelemetry`.
         resource: the attributes of the process.
     """
 

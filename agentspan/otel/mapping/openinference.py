@@ -151,7 +151,7 @@ def _message(item: Any) -> Any:
     flat = item.get("message", item) if type(item) is dict else item
     if type(flat) is not dict:
         return flat
-    if "contents" not in flat and "tool_calls" not in flat:  # most messages
+    if "contents" not in flat and "tool_calls" not in flat:  # the fast path for most messages
         return {**flat, "content": flat.get("content", ""), "role": flat.get("role", "user")}
     found = {key: value for key, value in flat.items() if key not in ("contents", "tool_calls")}
     calls = [call.get("tool_call", call) for call in _list(flat.get("tool_calls")) if type(call) is dict]

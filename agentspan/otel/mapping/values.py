@@ -171,7 +171,7 @@ def memory_of(value: Any) -> int:
 
 
 def _is_deep(value: str) -> bool:
-    if len(value) <= MAX_NESTED or sum(map(value.count, "[{(")) <= MAX_NESTED:  # nearly every text
+    if len(value) <= MAX_NESTED or sum(map(value.count, "[{(")) <= MAX_NESTED:  # the case of most texts
         return False
     depth = 0
     for bracket in _BRACKETS.findall(value):

@@ -87,7 +87,7 @@ def _attributes(field: int, attributes: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _value(message: Mapping[str, Any]) -> bytes:
-    if not message:  # null
+    if not message:  # an empty AnyValue is null
         return b""
     ((kind, value),) = message.items()
     if kind == "stringValue":
