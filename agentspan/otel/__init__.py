@@ -1,6 +1,6 @@
-"""OpenTelemetry: spans of instrumentors, read as spans of agentspan; spans of agentspan for other backends.
+"""OpenTelemetry: records the spans of instrumentors in agentspan, and sends agentspan's spans to other backends.
 
-No module of it is imported unless it is used.
+Each module of this package is imported at its first use only.
 """
 
 from typing import TYPE_CHECKING, Any

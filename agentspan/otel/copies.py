@@ -1,7 +1,7 @@
-"""Stores runs that another agentspan forwarded: as they are there, with their ids. Module writing sends them.
+"""Stores runs that another agentspan forwarded, with unchanged ids. Module `writing` encodes the requests.
 
-Every span carries what is known of its run when it was sent, so a run is registered by the first of them. The span of
-the run, which comes last, ends it.
+Every span carries the facts about its run in its resource, so the first span registers the run. The root span for the
+run itself comes last and ends the run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,23 +27,26 @@ _RUN, _SCOPE = "agentspan.run.", "agentspan"
 _ENDS = frozenset({*FINISH_STATUSES, "terminated"})
 BATCH = 500
 MAX_PARTS = 300_000
-"""Texts, objects and lists of a payload that is read; one with more is stored as a text. HTTP takes no more."""
+"""The most texts, objects and lists of a payload that is parsed; a payload with more is stored as a text.
+
+Requests over HTTP have the same limit.
+"""
 MAX_NUMBERS = 3_000_000
-"""Values of a payload that is read. A body of 10 MiB has at most so many."""
+"""The most values of a payload that is parsed. A body of 10 MiB has at most as many."""
 
 
 def is_copy(span: OtelSpan) -> bool:
-    """Return whether a span was written by an agentspan."""
+    """Return whether a span was forwarded by another agentspan."""
     return span.scope.name == _SCOPE and ids.is_pfid(span.resource.get(f"{_RUN}id"))
 
 
 def is_score(log: Log) -> bool:
-    """Return whether a log record is a score that an agentspan forwarded after its span."""
+    """Return whether a log record is a score that another agentspan forwarded after the score's span."""
     return log.event.name == RESULT and ids.is_pfid(log.event.attributes.get(SCORE_RUN))
 
 
 def store_sent_scores(ctx: Context, found: Iterable[Log]) -> None:
-    """Store scores of runs that are here already, and of their spans; of others they are dropped."""
+    """Store forwarded scores of stored runs and their spans. Scores of runs that are not stored are dropped."""
     rows: list[ScoreRow] = []
     for log in found:
         id, span = log.event.attributes[SCORE_RUN], log.event.attributes.get(SCORE_SPAN)
@@ -56,7 +59,11 @@ def store_sent_scores(ctx: Context, found: Iterable[Log]) -> None:
 
 
 def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
-    """Store spans that are copies; return how many runs and spans are new, and how many spans were stored already."""
+    """Store forwarded spans with their runs.
+
+    Returns:
+        The numbers of new runs, of new spans, and of spans that were stored already.
+    """
     by_run: dict[str, list[OtelSpan]] = {}
     for span in found:
         by_run.setdefault(span.resource[f"{_RUN}id"], []).append(span)
@@ -65,7 +72,7 @@ def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
         instance, is_new = _instance(ctx, id, of_run[0])
         runs += is_new
         if instance is None:
-            continue  # the id is something else's
+            continue  # the id belongs to a row that is no run
         rows = [row for span in of_run if (row := _row(ctx, instance, span)) is not None]
         before = _put(ctx, rows)
         new, known = new + len(rows) - before, known + before
@@ -108,12 +115,12 @@ def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow |
             rows = [change.row for change in changes if isinstance(change, Put)]
             return next((row for row in rows if isinstance(row, AgentInstanceRow)), None), 1
         if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow) and outcome.stored.id != id:
-            wanted = wanted._replace(external_identifier=None)  # another run here has that name
+            wanted = wanted._replace(external_identifier=None)  # another stored run has this identifier
     raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
 
 def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanRow | None:
-    """Return the row of a span; None of the span of the run, or of one that says nothing that can be used."""
+    """Return the row of a forwarded span; None for the root span for the run, and for a span without usable ids."""
     attributes = span.attributes
     id, parent, status = (
         attributes.get("agentspan.id"),
@@ -145,9 +152,9 @@ def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanR
 
 
 def _scores(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> list[ScoreRow]:
-    """Return the scores of a span, or of the run if it is the span of the run.
+    """Return the scores in a forwarded span: of the span, or of the run if the span is the root span for the run.
 
-    Those without an id are in the recorded attributes of a span, and were made scores where it was recorded.
+    Scores without an id are left out: they are in recorded attributes, and the sender forwards them with an id, too.
     """
     scores = [each for each in scores_in(span) if each.id is not None]
     if not scores:
@@ -163,7 +170,7 @@ def _tags(ctx: Context, tags: Any) -> tuple[str, ...]:
 
 
 def _put(ctx: Context, rows: Sequence[AgentSpanRow]) -> int:
-    """Commit rows; return how many were stored already."""
+    """Commit rows of spans; return how many of them were stored already."""
     waiting = [Unit((PutSpans(rows[at : at + BATCH]),)) for at in range(0, len(rows), BATCH)]
     return sum(1 for _ in refused_puts(ctx, waiting))
 
@@ -198,7 +205,7 @@ def _time(value: Any) -> str | None:
 
 
 def _parsed(text: Any) -> Any:
-    """Return the value of a JSON text; the text if it is too large to be read, None if it is no JSON."""
+    """Return the value of a JSON text; the text itself if it is too large to parse, None if it is no JSON."""
     try:
         if type(text) is not str or _is_too_large(text):
             return text if type(text) is str else None
@@ -208,8 +215,8 @@ def _parsed(text: Any) -> Any:
 
 
 def _is_too_large(text: str) -> bool:
-    """Return whether a JSON text has so many parts or values that it is not read."""
-    if text.count('"') // 2 + values_in(text) <= MAX_PARTS:  # with those within texts
+    """Return whether a JSON text has more than MAX_PARTS parts or MAX_NUMBERS values."""
+    if text.count('"') // 2 + values_in(text) <= MAX_PARTS:  # a cheap upper bound, which also counts inside texts
         return False
     parts = values = 0
     for texts, outside in jsontext.structure(text):

@@ -1,7 +1,7 @@
-"""Recognises one call of a model that several instrumentors recorded: a framework's, a client's, the SDK's own.
+"""Deduplicates calls of models that several instrumentors recorded: of a framework, of a client, of the SDK itself.
 
-One of the spans stays an `llm` span, with the richer data of all. The others stay where they are in the tree, so that
-the tree is the recorded one, and become `custom` spans with `duplicate_of`. Their tokens and cost are not counted.
+One of the spans stays an `llm` span and gets the fields that only its duplicates have. The duplicates stay at their
+places in the tree and become `custom` spans with `duplicate_of`. Their tokens and cost are not counted.
 """
 
 from collections import Counter, defaultdict, deque
@@ -14,7 +14,7 @@ from agentspan.otel.span import OtelSpan
 
 T = TypeVar("T")
 NEAREST = 64
-"""Calls that began before one and are compared with it, at most."""
+"""The most earlier calls that a call is compared with: those that began last before it."""
 _CONTENT = ("text", "tool_calls", "output_messages")
 
 
@@ -22,13 +22,15 @@ class Call(NamedTuple):
     """One recorded call of a model.
 
     Attributes:
-        id, parent: of the span, in its trace.
-        scope: the instrumentor.
-        models: the names of the model that it gives, without a provider before a slash.
+        id, parent: the id of the span, and the id of its parent span.
+        scope: the name of the instrumentor.
+        models: the names of the requested and the answering model, without a provider before a slash.
         response: the id of the provider's answer, or None.
-        end_ns: its end, or its first token, if that came later: the span of a stream may end before it is read.
-        weight: how much it has of what was said; the largest is kept.
-        beside: the span around it and around calls of the same instrumentor whose only call it is.
+        end_ns: the end of the span, or the time of the first token if it is later: the span of a stream may end
+            before the stream is read.
+        weight: how much content the span has. Of several duplicates, the one with the largest weight is kept.
+        beside: the parent span. If the parent is a call of the same instrumentor with no other call inside,
+            the `beside` of the parent.
     """
 
     id: str
@@ -43,7 +45,7 @@ class Call(NamedTuple):
 
 
 def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
-    """Return the call of an llm span; None of another type."""
+    """Return the call that an llm span records; None for a span of another type."""
     if mapped.type != "llm":
         return None
     result = mapped.result_payload or {}
@@ -61,12 +63,12 @@ def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
 
 
 def duplicates(calls: Iterable[Call]) -> dict[str, str]:
-    """Return which calls of one trace are duplicates, by the id of the call that is kept.
+    """Return the duplicates among the calls of one trace: the id of each duplicate, with the id of the kept call.
 
-    Two are the same call if their answers have the same id. Where not both have one: if they are of different
-    instrumentors and the same model, one in the other or side by side, and overlap in time. Calls that run at the same
-    time are paired one to one, the nearest first: no instrumentor records a call twice, unless one span is the only
-    call in the other.
+    Two spans record the same call if their answers have the same id. If not both have such an id, the spans must be of
+    different instrumentors and the same model, be nested or siblings, and overlap in time. Calls that run at the same
+    time are paired one to one, the nearest first: an instrumentor records a call once, unless one of its spans is the
+    only call in the other.
     """
     ordered = _placed(sorted(calls, key=lambda call: (call.start_ns, call.id)))
     group: dict[str, list[Call]] = {call.id: [call] for call in ordered}
@@ -82,7 +84,7 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
 
 
 def _placed(ordered: Sequence[Call]) -> list[Call]:
-    """Return calls with `beside` set. A call that is around another one comes before it."""
+    """Return the calls with `beside` set. In `ordered`, an outer call must come before the calls inside it."""
     found: dict[str, Call] = {}
     inside = Counter(call.parent for call in ordered)
     for call in ordered:
@@ -93,10 +95,10 @@ def _placed(ordered: Sequence[Call]) -> list[Call]:
 
 
 def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
-    """Yield the calls that may be the same, with how sure and how near that is; less is better.
+    """Yield pairs of spans that may record the same call, each as (rank, distance in ns, call, call); less is better.
 
-    Only calls of one answer, one in the other, or side by side with one model are compared: an agent may have thousands
-    of calls at the same time.
+    Only calls with the same answer id, nested calls, and siblings with the same model are compared: an agent may have
+    thousands of calls at the same time.
     """
     by_id, inside = {call.id: call for call in ordered}, Counter(call.parent for call in ordered)
     answers: dict[str, list[Call]] = defaultdict(list)
@@ -116,7 +118,7 @@ def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
 
 
 def _near(group: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
-    """Yield the pairs in a group of calls, in the order of their starts, that overlap in time."""
+    """Yield the ranked pairs of calls in a group that overlap in time. The group must be sorted by start time."""
     active: deque[Call] = deque(maxlen=NEAREST)
     for call in group:
         for other in active:
@@ -138,12 +140,15 @@ def _rank(one: Call, other: Call) -> int | None:
         return 0 if same else None
     is_same = one.models & other.models
     if nested:
-        return 1 if is_same or not (one.models and other.models) else None  # one that failed may name no model
+        return 1 if is_same or not (one.models and other.models) else None  # a failed call may name no model
     return 2 if is_same and one.scope != other.scope and one.beside == other.beside else None
 
 
 def distance(call: Call, other: Call) -> tuple[int, int] | None:
-    """Return how far two calls of different instrumentors are apart, wherever they are; None of different calls."""
+    """Return the rank and distance of two spans that may record the same call, in any two traces; None if they cannot.
+
+    Calls of the same instrumentor are never the same call.
+    """
     if call.scope == other.scope:
         return None
     found = next(_ranked(call._replace(beside=None), other._replace(beside=None)), None)
@@ -151,7 +156,12 @@ def distance(call: Call, other: Call) -> tuple[int, int] | None:
 
 
 def nearest(call: Call, others: Iterable[tuple[Call, T]]) -> T | None:
-    """Return the companion of the call that is nearest to a call of another instrumentor; None if none is the same."""
+    """Return the value paired with the nearest of `others` that may be the same call; None if no call may be.
+
+    Args:
+        call: the call to find.
+        others: calls, each paired with a value of any type.
+    """
     found = [(near, with_it) for other, with_it in others if (near := distance(call, other)) is not None]
     return min(found, key=lambda each: each[0])[1] if found else None
 
@@ -165,7 +175,7 @@ def _kept(group: Sequence[Call]) -> Call:
 
 
 def merged(kept: Mapped, others: Iterable[Mapped]) -> Mapped:
-    """Return the kept span with the fields that only its duplicates have."""
+    """Return the kept span, completed by the fields that only its duplicates have."""
     payload, result = dict(kept.payload), dict(kept.result_payload or {})
     for other in others:
         for mine, theirs in ((payload, other.payload), (result, other.result_payload or {})):
@@ -176,11 +186,11 @@ def merged(kept: Mapped, others: Iterable[Mapped]) -> Mapped:
 
 
 def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
-    """Return a duplicate as a `custom` span that names the span it repeats.
+    """Return a duplicate as a `custom` span that names the kept span.
 
     Args:
-        kept: the span that is kept, merged: what it has, too, is left out here.
-        kept_id: its id in agentspan.
+        kept: the kept span after `merged`. The fields that it has with equal values are left out of the duplicate.
+        kept_id: the id of the kept span in agentspan.
     """
     mine = {**duplicate.payload, **(duplicate.result_payload or {})}
     theirs = {**kept.payload, **(kept.result_payload or {})}
@@ -204,12 +214,12 @@ def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
 
 
 def as_recorded(mapped: Mapping[str, Mapped], kept_of: Mapping[str, str], wanted: Iterable[str]) -> dict[str, Mapped]:
-    """Return the records of some spans: of a kept one with the fields of its duplicates, of a duplicate marked as one.
+    """Return the records of the wanted spans: a kept span is merged with its duplicates, a duplicate is marked.
 
     Args:
-        mapped: spans by their ids in agentspan: the wanted ones, what they repeat, and what repeats them.
-        kept_of: the kept span of each duplicate.
-        wanted: ids.
+        mapped: the wanted spans, and the kept spans and duplicates of their calls, by their ids in agentspan.
+        kept_of: the id of the kept span, by the id of each duplicate.
+        wanted: the ids of the spans to return.
     """
     twins, whole, found = twins_of(kept_of), dict[str, Mapped](), dict[str, Mapped]()
     for id in wanted:
@@ -222,7 +232,7 @@ def as_recorded(mapped: Mapping[str, Mapped], kept_of: Mapping[str, str], wanted
 
 
 def twins_of(kept_of: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the duplicates of each kept span."""
+    """Return the ids of the duplicates of each kept span, from the id of the kept span of each duplicate."""
     found: dict[str, list[str]] = {}
     for twin, kept in kept_of.items():
         found.setdefault(kept, []).append(twin)
@@ -230,10 +240,12 @@ def twins_of(kept_of: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def only_repeats(scope: str, kind: Any) -> bool:
-    """Return whether a trace of such spans may only repeat a call of another one: LiteLLM's callback makes such traces.
+    """Return whether a span of LiteLLM's callback may record a call again that another trace recorded.
+
+    The callback may record a call in a trace of its own.
 
     Args:
-        scope: the instrumentor.
-        kind: of the span, by its name or as the SDK has it; a request to LiteLLM's server is no repetition.
+        scope: the name of the span's instrumentor.
+        kind: the kind of the span, as a name or as the SDK's enum. A request to LiteLLM's server is no repetition.
     """
     return scope == LITELLM_SCOPE and getattr(kind, "name", kind) != "SERVER"

@@ -1,8 +1,8 @@
-"""Forwards finished spans of a storage to any backend of OpenTelemetry, and goes on where it ended.
+"""Forwards the finished spans of a storage to any OpenTelemetry backend, and resumes after the last accepted span.
 
-A span is sent when it has finished, and noted when the target has accepted it. If either side dies in between, it is
-sent again, with the same ids: agentspan stores it once. Scores go with their span; one that is given later goes alone.
-A file beside the database notes what each target has accepted.
+A file beside the database records the spans that each target has accepted. If either side dies before a span is
+recorded there, the span is sent again with the same ids, and agentspan as the target stores it once. Scores are sent
+with their span; a score that is added later is sent as a log record.
 """
 
 import hashlib
@@ -42,27 +42,32 @@ create table if not exists sent_scores (
 ) without rowid
 """
 _SIZE = 10
-"""Bytes that are kept of a span or score: a hash of its id."""
+"""The bytes that are stored for each span or score: the start of a hash of its id."""
 
 
 class SentOfRun(NamedTuple):
-    """The forwarded part of a run: hashes of the ids of its spans, and whether the span of the run itself."""
+    """The forwarded part of a run.
+
+    Attributes:
+        spans: hashes of the ids of the forwarded spans.
+        has_run: whether the root span for the run itself was forwarded.
+    """
 
     spans: frozenset[bytes] = frozenset()
     has_run: bool = False
 
 
 def hashed(id: str) -> bytes:
-    """Return the hash of the id of a span or score."""
+    """Return the stored hash of the id of a span or score."""
     return hashlib.sha256(id.encode()).digest()[:_SIZE]
 
 
 class Cursor:
-    """The forwarded parts of runs, for one target.
+    """Stores, in a SQLite file, which spans and scores one target has accepted.
 
     Args:
-        path: the file. It is made if there is none.
-        target: the target's address.
+        path: the path of the file, which is created if it is missing.
+        target: the address of the target.
     """
 
     def __init__(self, path: Path, target: str) -> None:
@@ -73,27 +78,31 @@ class Cursor:
             connection.execute(_SCORES)
 
     def counts(self) -> dict[str, tuple[int, bool]]:
-        """Return how many spans were forwarded of each run, and whether the run itself."""
+        """Return, by run, the number of forwarded spans and whether the run's own root span was forwarded."""
         sql = "select run, length(spans), has_run from sent where target = ?"
         with closing(self._open()) as connection:
             rows = connection.execute(sql, (self._target,)).fetchall()
         return {run: (size // _SIZE, bool(has_run)) for run, size, has_run in rows}
 
     def of(self, run: str) -> SentOfRun:
-        """Return the forwarded part of a run."""
+        """Return the forwarded part of a run; an empty one if nothing of the run was forwarded."""
         sql = "select spans, has_run from sent where target = ? and run = ?"
         with closing(self._open()) as connection:
             row = connection.execute(sql, (self._target, run)).fetchone()
         return SentOfRun() if row is None else SentOfRun(_hashes(row[0]), bool(row[1]))
 
     def scores(self) -> dict[str, set[bytes]]:
-        """Return hashes of the ids of the scores that were forwarded, by run."""
+        """Return the hashes of the ids of the forwarded scores, by run."""
         sql = "select run, scores from sent_scores where target = ?"
         with closing(self._open()) as connection:
             return {run: {*_hashes(found)} for run, found in connection.execute(sql, (self._target,))}
 
     def add(self, run: str, spans: Iterable[str], *, with_run: bool, scores: Iterable[str] = ()) -> None:
-        """Note that spans and scores of a run were forwarded, durably."""
+        """Store durably that the target has accepted spans and scores of a run.
+
+        Args:
+            with_run: whether the root span for the run itself was accepted, too.
+        """
         sql = (
             "insert into sent values (?, ?, ?, ?) on conflict do update "
             "set spans = cast(spans || excluded.spans as blob), has_run = max(has_run, excluded.has_run)"
@@ -122,20 +131,23 @@ def _hashes(found: bytes) -> frozenset[bytes]:
 
 BATCH = 500
 MAX_BYTES = 4 * 2**20
-"""Characters of the payloads of one request, about."""
+"""The characters of all payloads of one request, about."""
 POLL_S = 1.0
 SETTLED_S = 600.0
-"""Seconds for which a run that has ended is looked at while following: its last spans may come from a journal."""
+"""The seconds for which an ended run is still checked for new spans while following.
+
+Its last spans may be in a journal that is drained later.
+"""
 
 
 class Forwarded(NamedTuple):
     """The numbers of runs, spans and scores that a target has accepted.
 
     Attributes:
-        runs: whole runs.
-        spans: spans of steps.
-        late_scores: scores that were given after their span was sent; others go with it.
-        left_scores: those that the target does not take, because it has no `/v1/logs`.
+        runs: the number of completely forwarded runs.
+        spans: the number of forwarded spans, without the root spans for the runs.
+        late_scores: the number of scores sent as log records, because they were added after their span was sent.
+        left_scores: the number of scores that were not sent, because the target has no `/v1/logs`.
     """
 
     runs: int
@@ -154,20 +166,20 @@ def forward(
     tries: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Forwarded:
-    """Send all that has finished since the last time to a target, as OTLP over HTTP.
+    """Send all finished spans that a target has not accepted yet, as OTLP over HTTP.
 
     Args:
-        to: its address, such as `http://127.0.0.1:6006`; `/v1/traces` is appended.
+        to: the address of the target, such as `http://127.0.0.1:6006`; `/v1/traces` is appended.
         db: a file, `NAME://…` or a Storage; AGENTSPAN_DB, else ./agentspan.db, when left out.
-        headers: sent with each request, such as `{"Authorization": "Bearer …"}`.
-        follow: go on with what finishes later, until `stop` returns true.
-        state: the file that notes what was sent; `NAME-forward` beside the database when left out.
-        tries: how often a request is sent at most; 8, and while following without an end, when left out.
-        stop: asked between two looks while following.
+        headers: HTTP headers to send with each request, such as `{"Authorization": "Bearer …"}`.
+        follow: whether to keep sending spans as they finish, until `stop` returns true.
+        state: the file that records the accepted spans; `NAME-forward` beside the database when left out.
+        tries: the most attempts for a request. When left out: 8, or no limit with `follow`.
+        stop: called about once a second with `follow`.
 
     Raises:
         InvalidValue: `to` is no address, or the storage is no file and `state` is left out.
-        ForwardingFailed: the target did not accept it. What it accepted is noted.
+        ForwardingFailed: the target did not accept a request. The spans accepted before are recorded in `state`.
     """
     sender = Sender(to, headers or {}, tries=tries if tries is not None or follow else 8)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
@@ -210,7 +222,7 @@ class _Forwarder:
         self.runs = self.spans = self.late_scores = self.left_scores = 0
 
     def recent(self) -> Iterator[AgentInstanceRow]:
-        """Yield the runs that are new, or were open or had ended lately when they were looked at last."""
+        """Yield the new runs, and the runs that were open or first checked in the last SETTLED_S seconds."""
         now_s = time.monotonic()
         self._looked = {id: at_s for id, at_s in self._looked.items() if now_s - at_s < SETTLED_S}
         ids = iter([*self._looked])
@@ -221,7 +233,7 @@ class _Forwarder:
         yield from _all_runs(self._storage, self._last)
 
     def look(self, runs: Iterator[AgentInstanceRow]) -> None:
-        """Send the part of some runs that was not sent yet."""
+        """Send the finished spans of runs that were not sent yet."""
         while batch := list(islice(runs, BATCH)):
             counts = self._storage.ask(Counts([run.id for run in batch]))
             for run in batch:
@@ -258,11 +270,11 @@ class _Forwarder:
         self.spans += len(spans)
 
     def look_at_scores(self, *, only_new: bool = False) -> None:
-        """Send the scores that were given after their run or span was sent.
+        """Send the scores that were added after their run or span was sent.
 
         Args:
-            only_new: only those whose ids are greater than all that were seen. Another process may store one with a
-                smaller id later, so all are looked at now and then.
+            only_new: whether to check only scores with ids greater than all that were checked. Another process may
+                store a score with a smaller id later, so the caller sometimes passes False.
         """
         unsent: dict[str, list[ScoreRow]] = {}
         for score in scan(self._storage, ScoreRow, after=self._last_score if only_new else ""):
@@ -279,7 +291,7 @@ class _Forwarder:
 
     @staticmethod
     def _is_sent(score: ScoreRow, sent: SentOfRun) -> bool:
-        """Return whether the run or span of a score was sent; else the score goes with it."""
+        """Return whether the target run or span of a score was sent; if not, the score will be sent with it."""
         return sent.has_run if score.target_type == "agent_instance" else hashed(score.target_id) in sent.spans
 
     def _send_scores(self, run: OutgoingRun, scores: Sequence[ScoreRow]) -> None:
@@ -314,7 +326,7 @@ class _Forwarder:
 
 
 def named(storage: Storage, row: AgentInstanceRow) -> OutgoingRun:
-    """Return a run with the names of its agent and version, and its tags."""
+    """Return a stored run as an OutgoingRun, with the names of its agent and version, and its tags."""
     found = storage.ask(Find(row.agent_id, row.agent_version_id)).rows
     agent, version = found[row.agent_id][1], found[row.agent_version_id][1]
     assert isinstance(agent, AgentRow)
@@ -333,7 +345,7 @@ def _all_runs(storage: Storage, after: str = "") -> Iterator[AgentInstanceRow]:
 
 
 def _parts(spans: Iterator[AgentSpanRow]) -> Iterator[list[AgentSpanRow]]:
-    """Yield spans in parts of at most BATCH, and of about MAX_BYTES."""
+    """Yield spans in parts of at most BATCH spans, and about MAX_BYTES characters of payloads."""
     part: list[AgentSpanRow] = []
     size = 0
     for span in spans:
@@ -348,9 +360,9 @@ def _parts(spans: Iterator[AgentSpanRow]) -> Iterator[list[AgentSpanRow]]:
 
 
 def lines(storage: Storage, runs: list[str]) -> Iterator[str]:
-    """Yield runs as OTLP in JSON, a request a line, as the OpenTelemetry Collector's file exporter writes them.
+    """Yield runs as OTLP in JSON, one request a line, the format of the OpenTelemetry Collector's file exporter.
 
-    Spans that are open are left out: OTLP has finished ones only. It is ASCII, so it moves no terminal's cursor.
+    Open spans are left out: OTLP has finished spans only. The text is ASCII, so it cannot move a terminal's cursor.
     """
     for id in runs:
         row = storage.ask(Find(id, instance_id=id)).rows[id][1]

@@ -1,7 +1,8 @@
-"""Ids of spans of OpenTelemetry here, and of ours there: the same by every way; headers `traceparent`, `tracestate`.
+"""Derives agentspan's ids from OpenTelemetry's and the reverse; parses and writes `traceparent` and `tracestate`.
 
-A span's id has its run's time, the file's partition, and 80 bits of a hash of its trace's and its own id. So a child
-can name its parent before the parent has arrived, and a program that sends its spans and records them stores each once.
+An id is the same on each way by which a span arrives. A span's id consists of the time of its run, the partition of the
+file, and 80 bits of a hash of OpenTelemetry's trace id and span id. So a child can name its parent before the parent
+has arrived, and a program that both records and exports its spans stores each span once.
 """
 
 import hashlib
@@ -21,11 +22,11 @@ _KEY = re.compile(r"[a-z0-9][a-z0-9_*/-]{0,240}(@[a-z][a-z0-9_*/-]{0,13})?\Z")
 _VALUE = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]\Z")
 
 State = tuple[tuple[str, str], ...]
-"""Members of a tracestate, the newest first."""
+"""The members of a `tracestate` as pairs of name and value, the newest first."""
 
 
 class TraceParent(NamedTuple):
-    """The place in a trace that a request comes from; ids in lower-case hexadecimal digits, not all 0."""
+    """The span that sent a request, parsed from `traceparent`; ids in lower-case hexadecimal digits, not all 0."""
 
     trace_id: str
     span_id: str
@@ -33,11 +34,12 @@ class TraceParent(NamedTuple):
 
 
 class Named(NamedTuple):
-    """The place in agentspan that a `tracestate` names.
+    """The run and span of agentspan that a `tracestate` names as the sender of a request.
 
     Attributes:
-        run, span: ids of agentspan; no span where the request was sent by the run itself.
-        sent: the id of the span in the `traceparent` beside it, where that is one of OpenTelemetry around `span`.
+        run, span: ids of agentspan; `span` is None if the run itself sent the request.
+        sent: the span id that the sender wrote into `traceparent`, if it is the id of an OpenTelemetry span instead of
+            the id derived from `span`.
     """
 
     run: str | None = None
@@ -46,7 +48,7 @@ class Named(NamedTuple):
 
 
 def read_parent(header: str) -> TraceParent | None:
-    """Return the place in a `traceparent`; None if it is not valid. Versions after 00 may add to its end."""
+    """Parse a `traceparent`; return None if it is not valid. Versions after 00 may have more fields at the end."""
     found = _PARENT.match(header.strip(" \t"))
     if found is None or (found[1] == "00" and found[5] is not None):
         return None
@@ -54,12 +56,12 @@ def read_parent(header: str) -> TraceParent | None:
 
 
 def write_parent(parent: TraceParent) -> str:
-    """Return the header, in version 00, which has no flags but the first two."""
+    """Return the header `traceparent` in version 00, with the two flags that are defined."""
     return f"00-{parent.trace_id}-{parent.span_id}-{int(parent.flags, 16) & 3:02x}"
 
 
 def read_state(header: str) -> State:
-    """Return the members of a `tracestate`; none if one of them is not valid, as the standard wants."""
+    """Parse a `tracestate`; return no members if one of them is not valid, as the W3C standard wants."""
     members: dict[str, str] = {}
     for part in header.split(","):
         name, _, value = part.strip(" \t").partition("=")
@@ -72,35 +74,38 @@ def read_state(header: str) -> State:
 
 
 def write_state(members: Iterable[tuple[str, str]]) -> str:
-    """Return the header, with as many members as it may have."""
+    """Return the header `tracestate` with the first MAX_MEMBERS members."""
     return ",".join(f"{name}={value}" for name, value in [*members][:MAX_MEMBERS])
 
 
 def changed(members: State, value: str | None) -> State:
-    """Return members with agentspan's at the front, as the one that was changed last; None: without it."""
+    """Return members with agentspan's member set to `value`, or removed if `value` is None.
+
+    It comes first, because the standard wants the member that was changed last at the front.
+    """
     others = tuple(each for each in members if each[0] != MEMBER)
     return others if value is None else ((MEMBER, value), *others)
 
 
 def carried(header: str) -> Named:
-    """Return the place in agentspan that a `tracestate` names."""
+    """Return the run and span of agentspan that a `tracestate` header names; all None if it names none."""
     return read_member(dict(read_state(header)).get(MEMBER)) if MEMBER in header else Named()
 
 
 def read_member(member: str | None) -> Named:
-    """Return the place that the value of agentspan's member names."""
+    """Parse the value of agentspan's member of a `tracestate`; all fields are None if it has no valid run id."""
     run, span, sent = [*(member or "").split(":"), "", ""][:3]
     return Named(run, span if ids.is_pfid(span) else None, sent or None) if ids.is_pfid(run) else Named()
 
 
 _MAX_MILLIS = 2**48 - 1
 _HEAD = 16
-"""Characters of an id that hold its time and partition."""
+"""The number of characters at the start of an id that hold its time and partition."""
 
 
 def _sha256() -> Callable[[bytes], Any]:
-    """Return the interpreter's own SHA-256: 0.6 µs for a short text, where OpenSSL's sets up a context for 1.0."""
-    for name in ("_sha2", "_sha256"):  # hashlib takes them, too, where OpenSSL is missing
+    """Return the interpreter's own SHA-256: 0.6 µs for a short text. OpenSSL's takes 1.0 µs, to set up a context."""
+    for name in ("_sha2", "_sha256"):  # hashlib uses these modules, too, if OpenSSL is missing
         try:
             own: Callable[[bytes], Any] = import_module(name).sha256
             return own
@@ -113,40 +118,47 @@ _hash = _sha256()
 
 
 def span_id(run: str, trace_id: str, span_id: str) -> str:
-    """Return the id of a span.
+    """Return the id in agentspan of an OpenTelemetry span.
 
     Args:
-        run: the id of the run that it is in, from which time and partition are taken.
-        trace_id, span_id: of OpenTelemetry, as lower-case hex.
+        run: the id of the span's run. Its time and partition become those of the span's id.
+        trace_id, span_id: OpenTelemetry's ids in lower-case hex.
     """
     digest = _hash(f"{trace_id}:{span_id}".encode()).digest()
     return run[:_HEAD] + ids.encode_randomness(digest)
 
 
 def span_id_of_number(run: str, trace_id: str, span_id: int) -> str:
-    """Return the same id of a span whose id in OpenTelemetry is given as a number, as the SDK has it."""
-    digest = _hash(f"{trace_id}:{span_id.to_bytes(8).hex()}".encode()).digest()  # a format takes twice as long
+    """Return the id in agentspan of an OpenTelemetry span, equal to that of `span_id`.
+
+    Args:
+        run: the id of the span's run.
+        trace_id: OpenTelemetry's trace id in lower-case hex.
+        span_id: OpenTelemetry's span id as a number, as the SDK stores it.
+    """
+    digest = _hash(f"{trace_id}:{span_id.to_bytes(8).hex()}".encode()).digest()  # `:016x` takes twice as long
     return run[:_HEAD] + ids.encode_randomness(digest)
 
 
 def run_id(key: str, begun_ns: int, partition: int) -> str:
-    """Return the id of a new run.
+    """Return the id of a new run that holds OpenTelemetry spans.
 
     Args:
-        key: of its trace or process, which tells the run from all others.
-        begun_ns: when its first known span began, in nanoseconds since the epoch.
-        partition: of the file.
+        key: the unique key of the run, from the module `traces`.
+        begun_ns: the start of the first known span, in nanoseconds since the epoch.
+        partition: the partition of the file.
     """
     randomness = int.from_bytes(hashlib.sha256(key.encode()).digest()[:10])
     return ids.encode(min(max(begun_ns // 1_000_000, 0), _MAX_MILLIS), partition, randomness)
 
 
 def caller_id(run: str, named: Named, trace_id: str, parent: str) -> str | None:
-    """Return the id of the span in a run that a request came from; None where the run itself sent it.
+    """Return the id in agentspan of the span that sent a request; None if the run itself sent it.
 
     Args:
-        named: what its `tracestate` names: passed on unchanged by services whose spans are of other libraries.
-        trace_id, parent: of its `traceparent`, in which each service has put its own span.
+        run: the id of the run that the span is in.
+        named: the run and span named in `tracestate`. Services with other libraries pass `tracestate` on unchanged.
+        trace_id, parent: the ids in `traceparent`, where each service in between puts its own span.
     """
     if named.run == run and parent == (named.sent or span_id_of(named.span or run)):
         return named.span
@@ -154,10 +166,10 @@ def caller_id(run: str, named: Named, trace_id: str, parent: str) -> str | None:
 
 
 def trace_id_of(run: str) -> str:
-    """Return the id of the trace that a run of agentspan is for others, in hexadecimal digits."""
+    """Return the trace id that a run of agentspan gets in OpenTelemetry, in 32 hexadecimal digits."""
     return hashlib.sha256(run.encode()).hexdigest()[:32]
 
 
 def span_id_of(id: str) -> str:
-    """Return the id that a span of agentspan, or the span of a run, has in that trace."""
+    """Return the span id that a span or a run of agentspan gets in OpenTelemetry, in 16 hexadecimal digits."""
     return hashlib.sha256(id.encode()).hexdigest()[:16]

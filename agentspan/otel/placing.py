@@ -1,7 +1,7 @@
-"""Finds the run of each trace whose spans arrive, and registers the ones that are new.
+"""Finds the run of each trace whose spans arrive, and registers new runs.
 
-The run of a trace is decided when its first span is stored, and kept in the table of traces. A trace whose root is not
-among its first spans is a run of its own: its root, which most exporters send last, then gives the run its name.
+The run of a trace is decided when its first span is stored, and kept in the table `otel_trace`. A trace whose root is
+not among its first spans becomes a run of its own. Most exporters send the root last; the root then names the run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,16 +43,16 @@ from agentspan.storage.lookup import references, unique
 from agentspan.storage.questions import Query, SpansOf
 
 MOST_LOADED = 5000
-"""Spans of a run that are looked through when a trace goes on that is no longer in memory."""
+"""The most spans of a run that are read when a trace goes on that is no longer in the cache."""
 
 
 class Placing:
-    """The runs of traces, in one storage.
+    """Finds and registers the runs of traces in one storage.
 
-    Each method gets the context, which may be of a transaction: no method keeps it.
+    Each method gets the context as an argument and does not keep it: the context may belong to a transaction.
 
     Args:
-        live: the traces that are remembered; new ones are added.
+        live: the cache of recent traces, to which new traces are added.
     """
 
     def __init__(self, live: RecentTraces) -> None:
@@ -64,13 +64,13 @@ class Placing:
     def place(
         self, ctx: Context, traces: Mapping[str, Sequence[Step]], now: str, *, is_whole: bool
     ) -> list[RecentTrace]:
-        """Return the traces of new spans, with their runs.
+        """Return the traces of new spans, with their runs. Registers the runs that are not stored yet.
 
         Args:
-            ctx: within one transaction.
-            traces: the new spans of each, in the order of their starts.
-            now: stored text.
-            is_whole: whether no more of these traces is to come, so that a missing root is missed for ever.
+            ctx: the context of one transaction.
+            traces: the new spans of each trace by its id, sorted by start time.
+            now: the current time as stored text.
+            is_whole: whether no more spans of these traces will come, so that a missing root stays missing.
         """
         for id in traces:
             if self._recent.get(id) is None:
@@ -86,10 +86,10 @@ class Placing:
         return [trace for id in traces if (trace := self._recent.get(id)) is not None]
 
     def known(self, ctx: Context, trace_id: str) -> RecentTrace | None:
-        """Return a trace of which spans are stored, or None."""
+        """Return a trace that has a run, from the cache or the storage; None if no span of the trace is stored."""
         trace = self._recent.get(trace_id)
         if trace is None:
-            row = unique(ctx.storage, OtelTraceRow, id=trace_id)  # `find` looks in each table
+            row = unique(ctx.storage, OtelTraceRow, id=trace_id)  # `Find` would search every table
             if row is not None:
                 instance = ctx.row(AgentInstanceRow, row.agent_instance_id)
                 trace = self._loaded(ctx, trace_id, instance)
@@ -97,7 +97,7 @@ class Placing:
         return trace
 
     def forget(self) -> None:
-        """Forget the agents that were found: some of them may have been removed."""
+        """Empty the cache of agents and versions: some of them may have been removed from the storage."""
         self._references.clear()
 
     def _new(
@@ -127,13 +127,13 @@ class Placing:
         trace = RecentTrace(trace_id, run) if first is None else first.trace.beside(trace_id, first.call.id)
         row = OtelTraceRow(trace_id, run.row.id, now)
         outcome = ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
-        if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # another process was faster
+        if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # stored by another process
             instance = ctx.row(AgentInstanceRow, outcome.stored.agent_instance_id)
             trace = self._loaded(ctx, trace_id, instance)
         self._recent.add(trace)
 
     def _carried(self, ctx: Context, steps: Sequence[Step]) -> RecentRun | None:
-        """Return the run from which the service of a trace was called; None if it is not stored, or not named."""
+        """Return the stored run that called the service of a trace, named in its `tracestate`; None without one."""
         named = carried(next((step.span.trace_state for step in steps if step.span.trace_state), "")).run
         row = None if named is None else unique(ctx.storage, AgentInstanceRow, id=named)
         return None if row is None else self._recent.runs.get(row.id) or stored_run(row)
@@ -149,7 +149,7 @@ class Placing:
         return None if row is None else stored_run(row)
 
     def _loaded(self, ctx: Context, trace_id: str, instance: AgentInstanceRow) -> RecentTrace:
-        """Return a trace of before: of a run of its own with the spans on which others depend, as they are stored."""
+        """Return a trace read from the storage. If its run is one trace, the spans that others depend on are loaded."""
         run = self._recent.runs.get(instance.id) or stored_run(instance)
         trace = RecentTrace(trace_id, run)
         if not run.is_own:
@@ -164,7 +164,7 @@ class Placing:
     def _registered(
         self, ctx: Context, named: RunName, steps: Sequence[Step], trace_id: str | None, now: str
     ) -> RecentRun:
-        """Store a run, as active."""
+        """Register a run with the status `active`, and return it."""
         first = steps[0].span
         scopes = dict.fromkeys(step.span.scope.name for step in steps if step.span.scope.name)
         session, user = conversation(steps)
@@ -177,7 +177,7 @@ class Placing:
             object_of(ctx, run_metadata(first.resource, scopes, trace_id)),
             named.key,
             clock.to_text(first.start_ns),
-            minted=True,  # 80 bits of a hash: it is looked for among runs only
+            minted=True,  # the id has 80 bits of a hash, so only the table of runs is searched for it
             session=about_of(ctx, session),
             user=about_of(ctx, user),
         )
@@ -188,7 +188,7 @@ class Placing:
                 self.registered += 1
                 return RecentRun(row, trace_id is not None, 0, first.start_ns, 0, named=named)
             if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow):
-                return stored_run(outcome.stored)  # another process was faster
+                return stored_run(outcome.stored)  # another process has registered the run
             self._references.clear()
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
@@ -199,7 +199,7 @@ class Placing:
             agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
             known = references(ctx.storage, agent, which[1], wanted.schema.content_hash)
         changes = registration.register(wanted, known, ctx.ids.new, now)
-        put = changes[-1]  # spans of OpenTelemetry give a run no tags, which would come after it
+        put = changes[-1]  # tags would come after the run, but spans of OpenTelemetry give a run no tags
         assert isinstance(put, Put)
         assert isinstance(put.row, AgentInstanceRow)
         self._references.pop(which, None)
@@ -208,13 +208,13 @@ class Placing:
         return changes, put.row
 
     def renamed(self, ctx: Context, run: RecentRun, named: RunName, now: str) -> dict[str, Value]:
-        """Return the columns of a run whose agent is known now, after that agent was stored; none if it is the same."""
+        """Store the agent and version of `named`, and return the columns of the run that then change, if any."""
         if run.named == named:
             return {}
         version = VersionFields(name_of(ctx, named.version or DEFAULT))
         wanted = Registration(run.row.id, name_of(ctx, named.agent), version, self._schema, "live", None, None, now)
         before = run.row
-        self._references.clear()  # where all rows are known, nothing is put, and no guard would miss a removed one
+        self._references.clear()  # if all rows are cached, nothing is put, and a removed row would not be noticed
         for _ in range(ATTEMPTS):
             changes, row = self._changes(ctx, wanted, now)
             if (row.agent_id, row.agent_version_id) == (before.agent_id, before.agent_version_id):
@@ -230,10 +230,13 @@ class Placing:
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
     def remove_unused(self, ctx: Context, before: Sequence[AgentInstanceRow]) -> None:
-        """Remove the agents and versions by which runs were registered before their roots came, where none has them."""
+        """Remove the agents and versions of these former rows of runs that no run uses any more.
+
+        Runs were registered with them before their root spans came.
+        """
         named = {(row.agent_id, row.agent_version_id, row.agent_schema_version_id) for row in before}
         for agent, version, schema in named:
-            # Nearly always: where the storage looks for what refers to a version, it reads all runs (6 ms for 20,000).
+            # Nearly always a run is found: to remove a version, the storage reads all runs (6 ms for 20,000).
             of_version: dict[str, Value] = {"agent_id": agent, "agent_version_id": version}
             if ctx.storage.ask(Query("agent_instance", of_version, limit=1)).rows:
                 continue
@@ -244,7 +247,7 @@ class Placing:
 
 
 def stored_step(trace_id: str, row: AgentSpanRow) -> Step:
-    """Return a stored span as a step, by its ids in agentspan."""
+    """Return a stored span as a step, whose span has its ids in agentspan."""
     mapped = stored_mapped(row)
     scope = Scope(str(mapped.payload.get("otel", {}).get("scope", "")))
     start_ns, end_ns = (ns_of(row.started_at), ns_of(row.finished_at))
@@ -253,7 +256,7 @@ def stored_step(trace_id: str, row: AgentSpanRow) -> Step:
 
 
 def stored_run(row: AgentInstanceRow, seen_s: float = 0.0) -> RecentRun:
-    """Return a stored run."""
+    """Return the RecentRun of a stored row of a run."""
     is_own = (row.external_identifier or "").startswith(trace_key(""))
     root = 2 if is_own and row.status != "active" and row.closed_by is None else 0
     return RecentRun(row, is_own, root, ns_of(row.started_at), ns_of(row.finished_at), seen_s=seen_s, is_loaded=True)

@@ -50,11 +50,13 @@ from agentspan.recording.tracer import Tracer
 
 
 class LiveRecording:
-    """The spans of one recorder. Several providers may share it: a span of one can be inside of another's.
+    """Records OpenTelemetry spans into one recorder.
+
+    Several providers share one LiveRecording, because a span of one provider can be inside a span of another.
 
     Attributes:
-        recorder: records them.
-        users: how many processors use it.
+        recorder: the recorder that writes the spans.
+        users: the number of processors that use this object.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -73,7 +75,7 @@ class LiveRecording:
         self._traces.renew()
 
     def start(self, span: Any) -> None:
-        """Record that a span has started. A repetition of a call is recorded when it has ended."""
+        """Record that a span has started. A span that may repeat a call is recorded when it ends."""
         attributes, start = attributes_of(span), at_start(span)
         if (not attributes or is_step(attributes)) and not is_repetition(start):
             self._begin(span, attributes, start)
@@ -91,18 +93,18 @@ class LiveRecording:
                 return
             start = at_start(span)
             around = self._traces.repeated_call(span) if is_repetition(start) else None
-            node = self._begin(span, attributes, start, around)  # else it started before this was added
+            node = self._begin(span, attributes, start, around)  # also for a span that started before this processor
             self._active.pop(key, None)
         if node.writer_id != self.recorder.writer_id:
-            return  # a forked child ends a span of its parent's, which goes on
+            return  # a forked child must not end a span that goes on in its parent
         trace = self._traces.going_on.get(key[0]) or self._traces.get(key[0])
-        if trace is None:  # it was forgotten meanwhile
+        if trace is None:  # the trace was evicted meanwhile
             trace = self._traces.begin(span, node.run)
         trace.open.pop(key, None)
         inside = trace.inside
         if end_ns > inside.last_ns:
             inside.last_ns = end_ns
-        if scope is not inside.scope:  # mostly it is
+        if scope is not inside.scope:  # the scope is mostly that of the previous span
             inside.scope = scope
             if scope is not None and scope.name:
                 inside.scopes[scope.name] = None
@@ -121,20 +123,20 @@ class LiveRecording:
             self._end_trace(trace, span.start_time)
         elif parent is None:
             inside.calls.settle(span.start_time)
-        elif is_call and trace.has_ended:  # it came late
+        elif is_call and trace.has_ended:  # the call ended after the root of its trace
             inside.calls.settle(trace.start_ns)
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
 
     def _end_trace(self, trace: Trace, since_ns: int) -> None:
-        trace.has_ended = True  # first: a call that is noted after it was settled has it settled again
+        trace.has_ended = True  # before settling: a call that another thread notes later is then settled again
         trace.inside.calls.settle(since_ns)
         self._traces.end(trace)
         if trace.open:
             self._waiting.append((time.monotonic() + self._grace_s, trace))
 
     def close(self) -> None:
-        """Close the spans that have not ended, and end the run of the process."""
+        """Close the open spans as abandoned, and end the open runs of traces and of the process."""
         while (late := self._next_waiting()) is not None:
             self._close_open(late)
         for trace in self._traces.all():
@@ -143,7 +145,7 @@ class LiveRecording:
             if trace.is_own:
                 trace.inside.run.end_as("failed", trace.inside.last_ns, error=ABANDONED)
             self._traces.end(trace)
-        for key, node in list(self._active.items()):  # they started after the root of their trace had ended
+        for key, node in list(self._active.items()):  # spans that started after the root of their trace had ended
             trace_of = self._traces.get(key[0])
             if trace_of is not None:
                 self._abandon(node, trace_of.inside)
@@ -156,10 +158,10 @@ class LiveRecording:
     def _begin(
         self, span: Any, attributes: dict[str, Any], start: AtStart, around: SpanState | RunState | None = None
     ) -> SpanState:
-        """Begin a span.
+        """Begin to record a span, and return its node.
 
         Args:
-            around: the node that it is inside of; the one that is current, when left out.
+            around: the run or span of agentspan to put the span into; the current one, when left out.
         """
         recorder = self.recorder
         context, parent, name, _, scope, started_ns = start
@@ -209,7 +211,10 @@ class LiveRecording:
             self._judge(node, span_of(span))
 
     def _end_root(self, trace: Trace, node: SpanState, span: Any) -> None:
-        """End the root of a run. It is mapped at once: it tells the name of the run, its result and its error."""
+        """End the root span of a run, and end the run with it.
+
+        The root is mapped in the caller, because the run needs its name, result and error now.
+        """
         plain = span_of(span)
         mapped = map_span(plain)
         node.end_as(captured_end(self.recorder, node.run, mapped), span.end_time)
@@ -217,7 +222,7 @@ class LiveRecording:
         end_run(trace, plain, mapped)
 
     def _judge(self, node: SpanState, plain: OtelSpan) -> None:
-        """Record the scores that a span tells of itself, or of its run."""
+        """Record the scores in the attributes and events of a span, about the span or its run."""
         recorder = self.recorder
         if node.id and node.run.id and (scores := scores_in(plain)):
             partition, admit = recorder.destination.account.partition, recorder.capture.text
@@ -229,14 +234,17 @@ class LiveRecording:
         return Begin(capture.text(mapped.schema_name), whole(capture.object(mapped.payload, run.repeats)))
 
     def _close_late(self) -> None:
-        if not self._waiting:  # nearly always
+        if not self._waiting:  # nearly always empty
             return
         now = time.monotonic()
         while (late := self._next_waiting(now)) is not None:
             self._close_open(late)
 
     def _next_waiting(self, before_s: float = inf) -> Trace | None:
-        """Take out the next trace whose time is over; without a jump back, at which another thread could take it."""
+        """Remove and return the next waiting trace whose grace period is over, or None.
+
+        The check and the removal have no loop: at its jump back, another thread could remove the same trace.
+        """
         if self._waiting and self._waiting[0][0] < before_s:
             return self._waiting.popleft()[1]
         return None
@@ -258,12 +266,12 @@ class LiveRecording:
 
 
 class SpanProcessor(_SpanProcessor):
-    """Records the spans of a TracerProvider, each in the file when it starts.
+    """Records the spans of a TracerProvider. Each span is in the file when it starts.
 
         provider.add_span_processor(agentspan.otel.SpanProcessor())
 
     Args:
-        tracer: where to record; where `agentspan.configure` says, when left out.
+        tracer: the tracer to record into; the one of `agentspan.configure`, when left out.
     """
 
     def __init__(self, tracer: Tracer | None = None) -> None:
@@ -272,7 +280,7 @@ class SpanProcessor(_SpanProcessor):
         _processors.add(self)
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
-        """Record an active span."""
+        """Record a span that has started."""
         try:
             live = self._live if page[0] else None
             if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
@@ -283,7 +291,7 @@ class SpanProcessor(_SpanProcessor):
             self._lose(error)
 
     def on_end(self, span: Any) -> None:
-        """Record how it ended."""
+        """Record the end of a span."""
         try:
             live = self._live if page[0] else None
             if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
@@ -294,9 +302,9 @@ class SpanProcessor(_SpanProcessor):
             self._lose(error)
 
     def shutdown(self) -> None:
-        """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another.
+        """Close the open spans and end the run of the process. Spans that start later begin a new run.
 
-        Where other processors record into the same tracer, the last of them does that.
+        If other processors record into the same tracer, only the shutdown of the last processor does so.
         """
         with _lock:
             live, self._live = self._live, None
@@ -304,7 +312,7 @@ class SpanProcessor(_SpanProcessor):
                 _give_back(live)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Drain the journal; return whether everything is in the storage."""
+        """Drain the journal; return whether all records reached the storage in time."""
         return self._recorder().flush(timeout_millis / 1000)
 
     def _lose(self, error: Exception) -> None:
@@ -316,7 +324,7 @@ class SpanProcessor(_SpanProcessor):
         return get_recorder() if self._tracer is None else self._tracer.recorder
 
     def _usable(self) -> LiveRecording | None:
-        """Return the recording of the current recorder; None if that is disabled."""
+        """Return the LiveRecording of the current recorder; None if the recorder is disabled."""
         if not page[0]:
             forks.renew()
         recorder = get_recorder() if self._tracer is None else self._tracer.recorder
@@ -327,7 +335,7 @@ class SpanProcessor(_SpanProcessor):
 
     def _recording(self, recorder: Recorder) -> LiveRecording:
         with _lock:
-            if self._live is not None:  # `configure` made another one
+            if self._live is not None:  # `configure` made another recorder
                 _give_back(self._live)
             live = _recordings.get(id(recorder))
             if live is None:
@@ -339,7 +347,7 @@ class SpanProcessor(_SpanProcessor):
 
 _lock = threading.RLock()
 _recordings: dict[int, LiveRecording] = {}
-"""By the id of their recorder, which they keep."""
+"""The recordings by `id` of their recorder. A recording references its recorder, so the id stays unique."""
 
 
 def _give_back(live: LiveRecording) -> None:
@@ -363,10 +371,11 @@ def _shut_down_all() -> None:
 
 def _renew_all() -> None:
     global _lock
-    _lock = threading.RLock()  # another thread of the parent may have held it
+    _lock = threading.RLock()  # another thread of the parent may have held the old lock
     for live in _recordings.values():
         live.renew()
 
 
-atexit.register(_shut_down_all)  # before the recorder's own, which was registered earlier; a provider may have none
+# This runs before the exit function of the recorder, which was registered earlier. A provider may have none of its own.
+atexit.register(_shut_down_all)
 forks.renewal(Renewal.LOCKS, _renew_all)

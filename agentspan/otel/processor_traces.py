@@ -1,9 +1,9 @@
-"""The traces of this process that go on, and the runs that they are recorded in.
+"""Tracks the open traces of this process and the runs that they are recorded in.
 
-A trace inside of a run of agentspan belongs to it. Else one whose root is an agent, a workflow, a call of a framework
-or a server's request is a run of its own, which ends with its root; all others belong to one run of the process. The
-two contexts, agentspan's own and OpenTelemetry's, are one tree: each may be inside of the other, in any order. Calls of
-a model that several instrumentors recorded are found when the trace around them ends.
+A trace that begins inside a run of agentspan belongs to this run. Else a trace whose root is an agent, a workflow, a
+call of a framework or a server's request is a run of its own, which ends with its root. All other traces belong to one
+run of the process. Spans of agentspan and of OpenTelemetry form one tree: each may be inside the other, in any order.
+Calls of a model that several instrumentors recorded are deduplicated when the trace around them ends.
 """
 
 import os
@@ -42,14 +42,14 @@ from agentspan.storage.questions import Find
 from agentspan.text import one_line
 
 Key = tuple[int, int]
-"""The ids of a trace and of a span, as the SDK has them."""
+"""The ids of a trace and a span as numbers, as OpenTelemetry's SDK stores them."""
 
 
 def link_contexts(recorder: Recorder, active: dict[Key, SpanState]) -> None:
-    """Have spans that begin under a recorder be inside of the OpenTelemetry span that is current there.
+    """Let new spans of a recorder be children of the current OpenTelemetry span, if it is the innermost span.
 
     Args:
-        active: the spans of OpenTelemetry that are recorded and have not ended.
+        active: the recorded spans of OpenTelemetry that have not ended.
     """
     current = recorder.current.get
 
@@ -62,7 +62,13 @@ def link_contexts(recorder: Recorder, active: dict[Key, SpanState]) -> None:
 
 
 def parent_id(run: str, trace_id: str, parent: Any) -> str | None:
-    """Return the id of a parent that has ended, or is of another process, which may have named a span of agentspan."""
+    """Return the id in agentspan of a parent that has ended or is in another process; None without a parent.
+
+    Another process may name a span of agentspan in the parent's `tracestate`.
+
+    Args:
+        parent: the SDK's context of the parent span.
+    """
     if parent is None:
         return None
     named = read_member(parent.trace_state.get(MEMBER)) if parent.is_remote else Named()
@@ -75,14 +81,17 @@ def unlink_contexts(recorder: Recorder) -> None:
 
 
 def going_on(node: Any) -> Any:
-    """Return the innermost node that goes on: a span of OpenTelemetry ends without leaving agentspan's context."""
+    """Return the innermost node, outward from `node`, that has not ended; None without one.
+
+    Ended nodes are in the context, because a span of OpenTelemetry ends without leaving agentspan's context.
+    """
     while node is not None and not node.goes_on():
         node = node.outer
     return node
 
 
 def inner_of(node: Any, other: Any) -> Any:
-    """Return the inner one of two nodes, `other` where none is inside of the other; None of none."""
+    """Return the inner one of two nodes; `other` if neither is inside the other; None if both are None."""
     if node is None or other is None:
         return node if other is None else other
     outer = node
@@ -94,7 +103,7 @@ def inner_of(node: Any, other: Any) -> Any:
 
 
 MOST = 256
-"""Calls of a run that are compared, the latest ones. Their attributes are kept as long."""
+"""The most calls of a run that are compared with each other: the latest ones, whose attributes stay in memory."""
 
 
 @dataclass(slots=True)
@@ -105,18 +114,18 @@ class _Seen:
     call: Call | None = None
 
     def read(self) -> None:
-        """Map the span, once: most runs have one instrumentor, and need none of this."""
+        """Map the span at the first call only. Most runs have one instrumentor and never need the mapping."""
         if self.mapped is None:
             plain = span_of(self.span)
             mapped = map_span(plain)
             call = call_of(plain, mapped)
             if call is not None:
                 self.call = call._replace(id=self.node.id, parent=self.node.parent_span_id)
-            self.mapped = mapped  # last: another thread may settle the same calls
+            self.mapped = mapped  # set last: another thread may settle the same calls, and checks `mapped`
 
 
 class CallsOfRun:
-    """The calls of one run."""
+    """The latest calls of models in one run, which it deduplicates."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -125,23 +134,23 @@ class CallsOfRun:
         self._lock = threading.RLock()
 
     def note(self, node: SpanState, span: Any, *, is_late: bool) -> None:
-        """Note a span that has ended, and may be a call.
+        """Add a span that has ended and may be a call of a model.
 
         Args:
-            is_late: whether others that ended after it may have been noted.
+            is_late: whether spans with a later end may have been added before. Then the spans are sorted again.
         """
         self._seen.append(_Seen(node, span))
         if is_late:
             self._seen = deque(sorted(self._seen.copy(), key=lambda each: each.span.end_time), MOST)
 
     def _since(self, since_ns: int) -> list[_Seen]:
-        """Return the calls that ended after this time, the latest first."""
+        """Return the spans that ended at or after this time, the latest first."""
         return [*takewhile(lambda each: each.span.end_time >= since_ns, reversed(self._seen.copy()))]
 
     def like(self, call: Call) -> Iterator[tuple[Call, SpanState]]:
-        """Yield the calls that may be the same as one of another instrumentor, with their nodes.
+        """Yield the calls, with their nodes, that a call of another instrumentor may repeat.
 
-        A call that this instrumentor has repeated already is left out.
+        A call that the other instrumentor has repeated already is left out.
         """
         seen = self._since(call.start_ns)
         for each in seen:
@@ -152,8 +161,8 @@ class CallsOfRun:
                 yield each.call, each.node
 
     def settle(self, since_ns: int) -> None:
-        """Mark the duplicates among the calls that ended after this time, and complete those that are kept."""
-        with self._lock:  # what one thread found first must not be written last
+        """Deduplicate the calls that ended at or after this time: mark the duplicates, and complete the kept calls."""
+        with self._lock:  # else an older result of another thread could be written last
             self._settle(since_ns)
 
     def renew(self) -> None:
@@ -199,7 +208,7 @@ def _rewritten(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
 
 
 def captured_end(recorder: Recorder, run: RunState, mapped: Mapped) -> End:
-    """Return the end of a span as it may be recorded: redacted, and within the limits."""
+    """Return the record of the end of a span, redacted and truncated by the capture settings."""
     capture, result = recorder.capture, mapped.result_payload
     payload = whole(capture.object(mapped.payload, run.repeats))
     returned = None if result is None else capture.object(result)
@@ -207,18 +216,20 @@ def captured_end(recorder: Recorder, run: RunState, mapped: Mapped) -> End:
 
 
 ENDED = 1000
-"""Traces that are remembered after they ended: spans of them may come late."""
+"""The most ended traces that are kept, because their spans may come late."""
 
 
 @dataclass(slots=True)
 class RunOfTraces:
-    """A run, and the facts of it that its spans had so far.
+    """A run that holds traces, with the facts that its spans have provided so far.
 
     Attributes:
+        run: the run in the recorder.
+        calls: the calls of models in the run.
         resource: the attributes of the process.
-        scopes: the names of instrumentors, in the order of their first end.
-        scope: the one of the latest end.
-        last_ns: the latest end.
+        scopes: the names of the instrumentors, in the order in which their first spans ended.
+        scope: the instrumentor of the span that ended last.
+        last_ns: the latest end of a span.
     """
 
     run: RunState
@@ -231,16 +242,16 @@ class RunOfTraces:
 
 @dataclass(slots=True)
 class Trace:
-    """A trace of which a span is known.
+    """A trace of which at least one span has started.
 
     Attributes:
-        id: as hexadecimal text.
-        inside: the run that it is recorded in.
-        root: its first span.
-        is_own: whether the run began with its root, and ends with it.
-        has_ended: whether its root has.
-        open: its spans that have not ended.
-        conversation: `session` and `user`, as far as its spans told them.
+        id: the trace id in hexadecimal digits.
+        inside: the run that the trace is recorded in.
+        root: the ids of the first span of the trace.
+        is_own: whether the run began with the root and ends with the root.
+        has_ended: whether the root has ended.
+        open: the spans of the trace that have not ended.
+        conversation: the first `session` and `user` that spans of the trace name.
     """
 
     id: str
@@ -254,16 +265,16 @@ class Trace:
 
 
 def is_repetition(start: AtStart) -> bool:
-    """Return whether a span may only repeat a call that has ended, in a trace of its own."""
+    """Return whether a span of LiteLLM's callback is a root, and so may repeat a call that has ended."""
     _, parent, _, kind, scope, _ = start
     return parent is None and scope is not None and only_repeats(scope.name, kind)
 
 
 class Traces:
-    """The traces of one recorder.
+    """The open traces of one recorder, its latest ended traces, and their runs.
 
     Attributes:
-        going_on: those that have not ended, by their id.
+        going_on: the traces whose root has not ended, by trace id.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -282,14 +293,14 @@ class Traces:
             inside.calls.renew()
 
     def get(self, trace_id: int) -> Trace | None:
-        """Return a trace, also one that ended a while ago; None of one that is not known."""
+        """Return an open trace or one of the latest ended traces; None if the trace is unknown."""
         return self.going_on.get(trace_id) or self._ended.get(trace_id)
 
     def begin(self, span: Any, around: SpanState | RunState | None) -> Trace:
-        """Return the trace of a span that is the first one of it.
+        """Begin a trace with its first span, and return it; if another thread began it, return the known trace.
 
         Args:
-            around: the node of agentspan that it is inside of.
+            around: the run or span that the first span is inside of; None without one.
         """
         with self._lock:  # two threads may begin the run of the process
             return self.get(span.context.trace_id) or self._new(span, around)
@@ -313,13 +324,13 @@ class Traces:
                 inside = self._process(plain)
         trace = Trace(id, inside, key, span.start_time, is_own and not inside.run.is_taken_over)
         self.going_on[context.trace_id] = trace
-        if inside.run.registered_row is not None:  # for other ways by which its spans may come
+        if inside.run.registered_row is not None:  # spans of the trace may also arrive through an exporter
             row = OtelTraceRow(id, inside.run.id, clock.to_text(span.start_time))
             self._recorder.out.write(unit_of(Put(row, minted=True)))
         return trace
 
     def repeated_call(self, span: Any) -> SpanState | None:
-        """Return the call that a span repeats, which may be in any run of this process."""
+        """Return the node of the call that a span repeats, in any run of this process; None without one."""
         plain = span_of(span)
         call = call_of(plain, map_span(plain))
         if call is None:
@@ -327,23 +338,23 @@ class Traces:
         return nearest(call, (each for inside in [*self._inside.values()] for each in inside.calls.like(call)))
 
     def end(self, trace: Trace) -> None:
-        """Note that a trace has ended. Spans that come late find it still."""
+        """Move a trace to the ended traces, where spans that come late still find it."""
         number = trace.root[0]
-        self._ended[number] = trace  # first: in another thread, `get` looks there last
+        self._ended[number] = trace  # added before `pop`: another thread's `get` searches the ended traces last
         self.going_on.pop(number, None)
         trace.has_ended = True
         if trace.is_own:
             most = self._recorder.tuning.repeated_elements_bytes
-            trace.inside.run.repeats = Repeats(most)  # what it had is up to 32 MB
+            trace.inside.run.repeats = Repeats(most)  # the old one takes up to 32 MB
         while len(self._ended) > ENDED:
             self._ended.popitem(last=False)
 
     def all(self) -> list[Trace]:
-        """Return the traces that go on."""
+        """Return the traces whose root has not ended."""
         return list(self.going_on.values())
 
     def of_process(self) -> list[RunOfTraces]:
-        """Return the runs of this process that hold all traces which are none of their own."""
+        """Return the runs of the process: they hold all traces that are not runs of their own."""
         return list(self._of_process.values())
 
     def _of(self, run: RunState) -> RunOfTraces:
@@ -379,10 +390,10 @@ class Traces:
         return self._keep(RunOfTraces(run, CallsOfRun(recorder), dict(first.resource), last_ns=first.start_ns))
 
     def _stored(self, id: str, parent: Any) -> RunState | None:
-        """Return the run of a trace that another process began; None if it is not stored.
+        """Return the stored run of a trace that another process began; None if the storage has none.
 
         Args:
-            parent: the context of a span over there, which may name its run.
+            parent: the SDK's context of the parent span in the other process, whose `tracestate` may name its run.
         """
         try:
             with self._recorder.in_time():
@@ -391,7 +402,7 @@ class Traces:
                 row = unique(store, OtelTraceRow, id=id) if run_id is None else None
                 run_id = row.agent_instance_id if row is not None else run_id
                 found = None if run_id is None else store.ask(Find(run_id)).rows.get(run_id)
-        except StorageError:  # a server that is away: the run goes on apart
+        except StorageError:  # the storage may be a server that is down: then the trace becomes another run
             return None
         if found is None or not isinstance(found[1], AgentInstanceRow):
             return None
@@ -402,7 +413,7 @@ class Traces:
 
 
 def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
-    """End the run of a trace as its root ended, which tells the agent's name and version, too."""
+    """End the run of a trace with the status, result and error of its root, which also names the agent."""
     inside, facts = trace.inside, mapped.run
     run = inside.run
     named, end = name_of_trace(root, facts, is_own=True), end_of_run(mapped)
@@ -419,7 +430,7 @@ def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
 
 
 def end_process_run(inside: RunOfTraces) -> None:
-    """End the run of a process: it is complete, whatever its traces were."""
+    """End the run of a process as complete, also if spans of its traces failed."""
     about = run_metadata(inside.resource, inside.scopes)
     if not inside.run.is_taken_over:
         inside.run.end_as("complete", inside.last_ns or clock.wall_ns(), metadata=about)

@@ -1,8 +1,9 @@
-"""Stores spans of OpenTelemetry as they arrive: from exporters, in any order and any number of times, and from files.
+"""Stores OpenTelemetry spans of exporters and files. Spans may arrive in any order and any number of times.
 
-Idempotent: the ids of runs and spans follow from those of OpenTelemetry, so a span that is stored already adds nothing.
-A span that depends on others is stored anew when they come: a call of a model that turns out to be recorded twice, a
-handoff whose agent begins, a call whose messages are in log records; and so is a run, when its root comes last.
+Storing is idempotent: the ids of runs and spans are derived from OpenTelemetry's ids, so a span that is stored already
+adds nothing. A stored span is updated when a later span or log record changes it: a call of a model turns out to be
+recorded twice, the agent of a handoff begins, or the messages of a call come in log records. A run is updated when its
+root span comes last.
 """
 
 import threading
@@ -67,22 +68,23 @@ from agentspan.storage.questions import Find, Query, SpansOf
 from agentspan.tuning import STANDARD, Tuning
 
 FINISHED = frozenset({"active", "complete", "failed"})
-"""The statuses of a run that its root's end replaces. A terminated one stays terminated."""
+"""The statuses of a run that the end of its root span replaces. A terminated run stays terminated."""
 
 
 @dataclass
 class TraceChanges:
-    """The changes that new spans make.
+    """The changes that new spans make to one trace and its run.
 
     Attributes:
-        rows: of the new spans, by their id.
-        again: the moves of stored spans that look different now.
-        relevant: the new spans on which others depend.
-        seen: how those look.
-        run: the columns of the run that change.
-        before: the row of the run without them.
-        end_ns: when the last span of the run ended, as far as is known; 0 if none did.
-        root: traces.rank_of the run's root, if it is among the new spans; else 0.
+        trace: the cached trace of the new spans.
+        rows: the rows of the new spans, by id.
+        again: updates of stored spans whose records change.
+        relevant: the new spans that the records of other spans may depend on.
+        seen: the looks of the relevant spans.
+        run: the columns of the run that change, with their new values.
+        before: the row of the run without these changes.
+        end_ns: the latest known end of a span of the run; 0 if no span has ended.
+        root: `traces.rank_of` the run's root if the root is among the new spans; else 0.
     """
 
     trace: RecentTrace
@@ -99,22 +101,22 @@ class TraceChanges:
 
     @property
     def duplicates(self) -> set[str]:
-        """The ids of the new spans that repeat a call of a model."""
+        """The ids of the new spans that are duplicates of a call of a model."""
         return {id for id, look in self.seen.looks.items() if look.kept is not None and id in self.rows}
 
     @property
     def step_bytes(self) -> dict[str, int]:
-        """The bytes that each of the new spans on which others depend takes in memory, about."""
+        """The estimated size in memory of each relevant new span, by its id."""
         rows = (self.rows[step.span.span_id] for step in self.relevant)
         return {row.id: 1000 + _memory_of(row.payload) + _memory_of(row.result_payload or "") for row in rows}
 
     @property
     def id_bytes(self) -> int:
-        """The bytes that the ids of the new spans take."""
+        """The estimated size in memory of the ids of the new spans."""
         return 120 * len(self.rows)
 
     def done(self, seen_s: float) -> None:
-        """Note in the trace and its run that all of it is stored."""
+        """Apply these changes to the cached trace and run, at the monotonic time `seen_s`."""
         run = self.trace.run
         columns: dict[str, Any] = self.run
         run.row = run.row._replace(**columns)
@@ -126,25 +128,28 @@ class TraceChanges:
         run.seen_s = seen_s
         self.trace.seen.update(id for id, row in self.rows.items() if row.closed_by is None)
         self.trace.written.update(self.seen.looks)
-        if self.trace.above is not None:  # the next trace may tell of another call of the same one
+        if self.trace.above is not None:  # another trace may repeat another call of the shared steps
             self.trace.steps.update({step.span.span_id: step for step in self.relevant})
 
 
 def _memory_of(payload: str) -> int:
-    """Return how many bytes a payload takes, about: 160 a value and its name. Commas in prose have a blank behind."""
+    """Return the estimated size in memory of a parsed payload: 160 bytes for each value and its name.
+
+    Commas before a blank are not counted as values: they are prose.
+    """
     return 2 * len(payload) + 160 * (values_in(payload) - payload.count(", "))
 
 
 def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequence[Step], now: str) -> TraceChanges:
-    """Return the changes that spans of a trace make.
+    """Return the changes that spans make to their trace and its run. Spans that are known to be stored are left out.
 
     Args:
-        steps: in the order of their starts; those that are known to be stored are left out.
-        now: stored text.
+        steps: the spans of the trace, sorted by start time.
+        now: the current time as stored text.
     """
     run = trace.run
     new: list[tuple[Step, tuple[str, str | None]]] = []
-    ids: dict[str | None, str | None] = {None: None}  # siblings have one parent, and it may be here
+    ids: dict[str | None, str | None] = {None: None}  # each id is hashed once: siblings share their parent
     for step in steps:
         for each in (step.span.span_id, step.span.parent_span_id):
             if each is not None and each not in ids:
@@ -175,7 +180,11 @@ def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequen
 
 
 def moves_of(ctx: Context, trace: RecentTrace, anew: Mapping[str, Mapped], now: str) -> list[Move]:
-    """Return the moves that store spans of a trace anew, by their ids."""
+    """Return the updates that store new records of a trace's spans.
+
+    Args:
+        anew: the new records by the ids of their spans, which must be among the steps of the trace.
+    """
     moves: list[Move] = []
     for id, mapped in anew.items():
         span = trace.steps[id].span
@@ -185,7 +194,7 @@ def moves_of(ctx: Context, trace: RecentTrace, anew: Mapping[str, Mapped], now: 
 
 
 def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[Step], now: str) -> None:
-    """Set the columns of the run that its new spans change."""
+    """Set `found.run`: the columns of the run that its new spans change. A run that a program records is unchanged."""
     run = found.trace.run
     if run.is_recorded:
         return
@@ -207,13 +216,17 @@ def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[
     for side, newest in zip(("session", "user"), conversation(ordered), strict=True):
         columns[side] = _about(run, getattr(run.row, side), about_of(ctx, newest), has_root=found.root > 0)
     run.start_ns = first_ns
-    if not found.root:  # an end is written in any case: another process may have closed the run meanwhile
+    if not found.root:  # the end from a root is always written: another process may have closed the run meanwhile
         columns = {name: value for name, value in columns.items() if getattr(run.row, name) != value}
     found.run = columns
 
 
 def _about(run: RecentRun, stored: Value, newest: str | None, *, has_root: bool) -> Value:
-    """Return the session, or the user, of a run: the root's word counts most. Traces of a process may differ: None."""
+    """Return the new session or user of a run.
+
+    In the run of one trace, the root's value wins over a stored value, and a stored value over that of another span. In
+    the run of a process, the value becomes None if its traces differ.
+    """
     if not run.is_own:
         return newest if stored == newest or not run.end_ns else None
     return newest if newest is not None and (stored is None or has_root) else stored
@@ -227,7 +240,7 @@ def _add_scopes(run: RecentRun, steps: Iterable[Step]) -> None:
 
 
 def units_of_run(run_id: str, columns: Mapping[str, Value], now: str) -> list[Unit]:
-    """Return the units that set columns of a run. The storage gives a new agent to its spans, too."""
+    """Return the units that set columns of a run. The storage copies a new agent to the run's spans."""
     if not columns:
         return []
     return [Unit((Move("agent_instance", run_id, FINISHED, {**columns, "updated_at": now}),))]
@@ -237,7 +250,7 @@ _KEY = trace_key("").partition(":")[0] + ":"
 
 
 class _Outline(NamedTuple):
-    """The part of a stored span that its run's end depends on: a run may have more payloads than fit into memory."""
+    """The part of a stored span that the end of its run needs: all payloads of a run may not fit into memory."""
 
     started_at: str
     id: str
@@ -256,15 +269,14 @@ def _row(ctx: Context, id: str, instance_id: str) -> AgentSpanRow:
 
 
 def is_to_end(run: RecentRun) -> bool:
-    """Return whether a run is active, and no program records it."""
+    """Return whether a run is active and this receiver must end it, because no program records it."""
     return run.row.status == "active" and not run.is_recorded
 
 
 def end(ctx: Context, placing: Placing, run: RecentRun) -> bool:
-    """End a run that is active; return whether it was.
+    """End an active run; return whether it was ended. A run that a program records itself goes on.
 
-    One whose root is missing ends as its first span did. That is a guess: its root replaces it when it comes. One that
-    a program records goes on.
+    A run whose root span is missing gets the end of its first span, a guess that the root replaces when it comes.
     """
     if not is_to_end(run):
         return False
@@ -289,7 +301,7 @@ def end(ctx: Context, placing: Placing, run: RecentRun) -> bool:
 
 
 def _named(ctx: Context, run: RecentRun, mapped: Mapped) -> RunName:
-    """Return the name of a run whose root is missing: that of its first span."""
+    """Return the name of a run whose root is missing, taken from its first span."""
     version = ctx.row(AgentVersionRow, run.row.agent_version_id).external_identifier
     name = mapped.payload.get("name") if mapped.type == "agent" else mapped.payload.get("otel", {}).get("name")
     return RunName(run.row.external_identifier or "", name if type(name) is str else mapped.schema_name, version)
@@ -303,23 +315,23 @@ def open_runs(ctx: Context) -> Iterator[AgentInstanceRow]:
 
 
 BATCH = 500
-"""Spans that are put by one statement, and about as many of one commit."""
+"""The most spans that one statement inserts; also about as many as one commit stores."""
 END_TOGETHER = 20
-"""Runs that are ended by one commit: 15 ms, in which no other program writes."""
+"""The most runs that one commit ends. It takes 15 ms, in which no other program can write."""
 KEEP_LOGS_S = 600.0
-"""Seconds for which log records wait for their span, and for others of it."""
+"""The seconds that log records are kept, while their span and other log records of the span may still come."""
 Logs = Mapping[tuple[str, str], Sequence[Log]]
-"""Log records by the ids of their trace and span."""
+"""Log records, by the pair of trace id and span id."""
 
 
 class Stored(NamedTuple):
-    """The counts of stored runs and spans.
+    """The numbers of runs and spans that were stored.
 
     Attributes:
-        runs, spans: how many are new.
-        duplicates: how many of the new spans repeat a call of a model.
-        known: how many spans were stored already.
-        skipped: how many spans are no steps, such as the begin of a span that is sent as a span.
+        runs, spans: the numbers of new runs and new spans.
+        duplicates: the number of new spans that are duplicates of a call of a model.
+        known: the number of spans that were stored already.
+        skipped: the number of spans that are no steps, such as Logfire's spans for the begin of another span.
     """
 
     runs: int = 0
@@ -330,14 +342,15 @@ class Stored(NamedTuple):
 
 
 class _Gone(Exception):
-    """A run that was remembered is not stored any more."""
+    """A cached run is no longer in the storage."""
 
 
 class Receiver:
-    """Stores the spans of requests in one storage. Threads may share it; one of them stores at a time.
+    """Stores the spans of requests in one storage. Threads may share a receiver; one thread stores at a time.
 
     Args:
-        tuning: sizes and times, for tests.
+        ctx: the context of the storage.
+        tuning: sizes and times, which tests change.
     """
 
     def __init__(self, ctx: Context, *, tuning: Tuning = STANDARD) -> None:
@@ -350,17 +363,18 @@ class Receiver:
         self._has_looked = False
 
     def store(self, found: Iterable[OtelSpan], logs: Iterable[Log] = (), *, is_whole: bool = False) -> Stored:
-        """Store spans with their runs, and log records. It returns when they are committed.
+        """Store spans with their runs, and log records. Returns when all are committed.
 
         Args:
-            found: in any order. A span that comes twice counts once; the one that has ended is taken.
-            logs: log records, of these spans or of others. Only those with messages of a call are used.
-            is_whole: whether their traces are whole, as in a file: their runs end at once.
+            found: spans in any order. Of two spans with the same id, the one that has ended is stored.
+            logs: log records of these or other spans. Only messages of calls and scores are used.
+            is_whole: whether no more spans of these traces will come, as for a file. Then their runs end at once.
 
         Raises:
-            DatabaseBusy: other writers held the write lock for too long. Part of it may be stored: send it again.
+            DatabaseBusy: other writers held the write lock for too long, or `stop` was called. Part of the spans may
+                be stored: send them again.
             NotPermitted: the storage is read only.
-            InvalidValue: the runs are removed as fast as they are stored.
+            InvalidValue: another process removed the runs again and again while their spans were stored.
         """
         spans, records = _once(found), [*logs]
         copied = [span for span in spans if copies.is_copy(span)]
@@ -374,21 +388,22 @@ class Receiver:
                 done = self._store(spans, records, is_whole=is_whole)
                 return done._replace(runs=done.runs + runs, spans=done.spans + new, known=done.known + known)
             except BaseException:
-                self._forget()  # what is remembered may not be what is stored
+                self._forget()  # the cache may differ from the storage
                 raise
 
     def stop(self) -> None:
-        """Have a `store` that another thread is in, and each later one, raise DatabaseBusy before its next commit."""
+        """Let a `store` that runs in another thread, and all later ones, raise DatabaseBusy before the next commit."""
         self._ends = True
 
     def end_idle(self, idle_s: float, most: int | None = None) -> int:
-        """End the runs that got no span for so many seconds, and return how many; remove old log records.
+        """End the runs that received no span for `idle_s` seconds; return their number. Also remove old log records.
 
         Args:
-            most: runs to end, at most; a request may leave 50,000.
+            idle_s: the seconds without a span after which a run ends.
+            most: the most runs to end in this call; a request may leave 50,000.
         """
         with self._lock:
-            if not self._has_looked:  # for the runs that another server left open
+            if not self._has_looked:  # another server may have left runs open
                 for row in open_runs(self._ctx):
                     self._recent.runs.setdefault(row.id, stored_run(row, monotonic()))
                 self._has_looked = True
@@ -403,7 +418,7 @@ class Receiver:
             return ended
 
     def _ended(self, runs: Sequence[RecentRun]) -> int:
-        """End runs in one commit; return how many were active."""
+        """End runs in one commit; return how many of them were active."""
         count = 0
 
         def work(ctx: Context) -> None:
@@ -413,7 +428,7 @@ class Receiver:
         try:
             self._grouped(work)
         except BaseException:
-            self._forget()  # which has the runs that are still active looked for
+            self._forget()  # then the next `end_idle` searches the storage for active runs
             raise
         return count
 
@@ -440,7 +455,7 @@ class Receiver:
         return done
 
     def _store_portion(self, spans: Sequence[OtelSpan], logs: Logs, *, is_whole: bool) -> Stored:
-        """Map spans and store them. What they were mapped to takes many times the memory that their texts take."""
+        """Map and store one portion of spans. Mapped spans take many times the memory of their texts."""
         if logs:
             mapped = [Step(span, map_span(span, logs.get((span.trace_id, span.span_id), ()))) for span in spans]
         else:
@@ -463,13 +478,13 @@ class Receiver:
         )
 
     def _store_traces(self, traces: Mapping[str, list[Step]], *, is_whole: bool) -> tuple[int, int]:
-        """Store the spans of some traces; return how many are new, and how many of these are duplicates."""
+        """Store the spans of traces; return the number of new spans, and how many of the new spans are duplicates."""
         new = repeated = 0
         for batch in _batches(traces):
             if self._ends:
                 raise DatabaseBusy("the server ends; send it again")
             now = clock.now()
-            if not self._recent.has(batch):  # else the transaction would be an empty one
+            if not self._recent.has(batch):  # if all traces are cached, the transaction would be empty
                 self._grouped(partial(self._placing.place, traces=batch, now=now, is_whole=is_whole))
             found: list[TraceChanges] = []
             for trace_id, steps in batch.items():
@@ -485,11 +500,11 @@ class Receiver:
         return new, repeated
 
     def _grouped(self, work: Callable[[Context], object]) -> None:
-        """Do several writes in one commit."""
+        """Run a function whose writes are all in one commit."""
         self._ctx.storage.group(lambda lent: work(self._ctx.within(lent)), self._ctx.wait_s)
 
     def _apply(self, found: Sequence[TraceChanges], now: str) -> set[str]:
-        """Commit the changes of some traces; return the ids of the spans that were stored already."""
+        """Commit the changes of traces; return the ids of the spans that were stored already."""
         rows = {row.id: row for changes in found for row in changes.rows.values()}
         listed = [*rows.values()]
         waiting = [_put(listed[at : at + BATCH]) for at in range(0, len(listed), BATCH)]
@@ -501,13 +516,13 @@ class Receiver:
             if not isinstance(stored, AgentSpanRow):
                 raise _Gone
             known.add(put.id)
-            if stored.closed_by == "abandoned" and rows[put.id].closed_by is None:  # its end has come
+            if stored.closed_by == "abandoned" and rows[put.id].closed_by is None:  # the end of the span has come
                 waiting.append(Unit((rewritten(rows[put.id]),)))
         self._placing.remove_unused(self._ctx, [changes.before for changes in found if "agent_id" in changes.run])
         return known
 
     def _with_stored_logs(self, spans: Iterable[OtelSpan], records: Iterable[Log]) -> Logs:
-        """Store log records, and return all that are stored of these spans and of those that they are about."""
+        """Store log records; return all stored log records of the traces of these spans and records."""
         storage, now = self._ctx.storage, clock.now()
         new = [log_row(self._ctx, log, now) for log in records if joins(log.event.name) or log.event.name == RESULT]
         for at in range(0, len(new), BATCH):
@@ -521,7 +536,7 @@ class Receiver:
         return _by_span(found)
 
     def _add_scores(self, spans: Iterable[OtelSpan], logs: Logs) -> None:
-        """Store the scores that spans, and log records of stored ones, tell."""
+        """Store the scores in spans, and the scores in log records of stored traces."""
         scores = {(span.trace_id, span.span_id): found for span in spans if (found := scores_in(span))}
         for which, of_span in logs.items():
             found = [each for log in of_span if (each := score_in(log.event)) is not None]
@@ -529,7 +544,7 @@ class Receiver:
         rows: list[ScoreRow] = []
         for (trace_id, span), found in scores.items():
             trace = self._placing.known(self._ctx, trace_id)
-            if trace is not None:  # else its spans will come
+            if trace is not None:  # without a trace, its spans will come later, and read the stored log records
                 run_id = trace.run.row.id
                 own = span_id(run_id, trace_id, span) if span else None
                 rows += score_rows(found, run_id, own, self._ctx.account.partition, self._ctx.admit_text)
@@ -546,11 +561,11 @@ class Receiver:
             storage.apply([Unit((Remove("otel_log", row.id),)) for row in rows], wait_s=self._ctx.wait_s)
 
     def _add_messages(self, logs: Logs) -> None:
-        """Store spans anew whose log records came after them."""
+        """Update stored spans by the messages of log records that came after the spans."""
         for trace_id, of_trace in groupby(sorted(logs), key=lambda which: which[0]):
             trace = self._placing.known(self._ctx, trace_id)
             if trace is None:
-                continue  # its spans will come
+                continue  # the spans will come later, and read the stored log records
             anew = [id for _, span in of_trace if (id := self._with_messages(trace, span, logs[trace_id, span]))]
             if anew:
                 seen = look_at(trace, (), anew)
@@ -559,7 +574,10 @@ class Receiver:
                 trace.written.update(seen.looks)
 
     def _with_messages(self, trace: RecentTrace, span: str, logs: Sequence[Log]) -> str | None:
-        """Add messages to a step of a trace, and return its id; None if it is not stored, or has them."""
+        """Add the messages of log records to a cached step, and return its id in agentspan.
+
+        Returns None if the span is not stored, or has the messages already.
+        """
         id = span_id(trace.run.row.id, trace.id, span)
         step = trace.steps.get(id)
         if step is None:
@@ -575,7 +593,7 @@ class Receiver:
 
 
 def _parted(logs: Logs) -> tuple[Logs, Logs]:
-    """Return the log records that are scores, and the others."""
+    """Split log records into those that are scores and the others."""
     if not any(log.event.name == RESULT for found in logs.values() for log in found):
         return {}, logs
     scores = {which: [log for log in found if log.event.name == RESULT] for which, found in logs.items()}
@@ -584,7 +602,7 @@ def _parted(logs: Logs) -> tuple[Logs, Logs]:
 
 
 def _put(rows: Sequence[AgentSpanRow]) -> Unit:
-    """Return the unit that puts new spans. One alone is one statement, without a transaction around it."""
+    """Return the unit that inserts new spans. For a single span, it is one statement without a transaction."""
     return Unit((PutSpans(rows) if len(rows) > 1 else Put(rows[0], minted=True),))
 
 
@@ -593,7 +611,7 @@ def _note(changes: TraceChanges) -> None:
 
 
 def _once(found: Iterable[OtelSpan]) -> list[OtelSpan]:
-    """Return spans, each once: the one that has ended."""
+    """Return the spans without repetitions. Of two spans with the same id, the one that has ended is kept."""
     once: dict[tuple[str, str], OtelSpan] = {}
     for span in found:
         id = (span.trace_id, span.span_id)
@@ -610,10 +628,10 @@ def _by_span(logs: Iterable[Log]) -> Logs:
 
 
 def portions(spans: Sequence[OtelSpan], most_bytes: int) -> Iterator[Sequence[OtelSpan]]:
-    """Yield spans, about as many at a time as may be mapped to so many bytes.
+    """Split spans into portions, each of which takes about `most_bytes` or less in memory when it is mapped.
 
-    Nearly every request is one portion. Else they come in the order of their starts, a trace with its root first: a
-    trace in several portions is stored as if each of them had come in a request of its own.
+    Nearly every request is one portion. Otherwise traces come in the order of their starts, and a trace that is too
+    large comes with its root first. Such a trace is stored as if each portion had come in a request of its own.
     """
     sizes = {id(span): _mapped_bytes(span) for span in spans}
     if sum(sizes.values()) <= most_bytes:
@@ -640,7 +658,7 @@ def portions(spans: Sequence[OtelSpan], most_bytes: int) -> Iterator[Sequence[Ot
 
 
 def _mapped_bytes(span: OtelSpan) -> int:
-    """Return how many bytes a span may take when it is mapped, at most, about."""
+    """Return the estimated upper limit of the bytes that a span takes in memory when it is mapped."""
     size = 1000
     for attributes in (span.attributes, *[event.attributes for event in span.events]):
         for value in attributes.values():
@@ -652,7 +670,7 @@ def _mapped_bytes(span: OtelSpan) -> int:
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:
-    """Yield whole traces, about BATCH spans at a time; those that may tell of calls again after all others."""
+    """Yield whole traces, about BATCH spans at a time. Traces that may repeat calls come last, in other batches."""
     batch: dict[str, list[Step]] = {}
     count = 0
     again = [trace_id for trace_id, steps in traces.items() if is_repetition(steps)]
@@ -669,10 +687,10 @@ def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]
 
 
 def import_spans(ctx: Context, found: Iterable[OtelSpan], logs: Iterable[Log] = ()) -> Stored:
-    """Store spans with their runs, which end at once. Spans that are stored already stay as they are.
+    """Store the spans of a file with their runs, which end at once. Spans that are stored already stay unchanged.
 
     Args:
-        found: in any order. A span that comes twice counts once; the one that has ended is taken.
+        found: spans in any order. Of two spans with the same id, the one that has ended is stored.
         logs: the log records of these spans.
     """
     return Receiver(ctx).store(found, logs, is_whole=True)

@@ -1,8 +1,9 @@
-"""Recent traces: remembers of earlier spans as much as the records of later ones depend on.
+"""A cache of recent traces: keeps the earlier spans that the records of later spans depend on.
 
-Which span of a call is kept, and to which agent a handoff goes, depends on all spans of a trace. So the spans on which
-that depends stay in memory while their trace is recent. Those that look different after a new one are stored anew.
-A trace may only repeat a call of another one: LiteLLM's own callback may record it in a trace of its own.
+Which span of a call is kept, and to which agent a handoff goes, depends on all spans of a trace. So calls of models,
+agents and handoffs stay in memory while their trace is recent. When a new span changes the record of an earlier span,
+the earlier span is stored again. A trace may also repeat a call of another trace: LiteLLM's own callback may record a
+call in a trace of its own.
 """
 
 from collections import OrderedDict, defaultdict
@@ -20,27 +21,27 @@ from agentspan.otel.traces import RunName, Step, in_order, with_targets
 from agentspan.tuning import STANDARD
 
 MAX_BYTES = 64 * 2**20
-"""Bytes of the attributes of remembered spans, about."""
+"""The most bytes that all cached spans may take, estimated."""
 MAX_CALLS = 2000
-"""Calls of a trace that a new one is compared with, the latest ones."""
+"""The most calls of a trace that are compared with each other: those that began last."""
 MAX_STEPS = 2 * MAX_CALLS
-"""Spans of a trace that are remembered because others may depend on them, the ones that came last."""
+"""The most spans of a trace that are cached; the spans that were added first are dropped."""
 _MATTER = frozenset({"llm", "agent", "handoff"})
 
 
 @dataclass(slots=True)
 class RecentRun:
-    """A run that gets spans.
+    """A run that receives spans.
 
     Attributes:
-        row: as it is stored.
-        is_own: whether it is one trace; else it is a process.
-        root: how sure it is that its root has come, which it has ended with: 0 for not, else traces.rank_of.
-        start_ns, end_ns: when its first span began, and its last one ended; 0 if no end is known.
-        scopes: its instrumentors, with when each began first.
-        seen_s: when it got its last span, on the monotonic clock.
-        is_loaded: whether it has spans of before, which may have ended later than those that are known.
-        named: what it was registered with, if it was here.
+        row: the stored row of the run.
+        is_own: True for the run of one trace, False for the run of a process.
+        root: `traces.rank_of` the root span that ended the run; 0 if no root has come.
+        start_ns, end_ns: the start of the first span and the end of the last span; `end_ns` is 0 if no end is known.
+        scopes: the names of the instrumentors, each with the start of its first span.
+        seen_s: the time of the last received span, on the monotonic clock.
+        is_loaded: whether the run was read from the storage. Then it may have spans that ended after `end_ns`.
+        named: the name that this process registered the run with; None if another process registered it.
     """
 
     row: AgentInstanceRow
@@ -55,14 +56,15 @@ class RecentRun:
 
     @property
     def is_recorded(self) -> bool:
-        """True if a program records it into this storage itself: then it also names and ends it."""
+        """True if a program records the run into this storage itself: then the program names and ends the run."""
         return self.row.writer_id is not None
 
 
 class CallsOfTrace:
-    """The calls of models in a trace, as far as it takes to see that none can repeat another.
+    """A cheap check whether any record of a trace can depend on another span of the trace.
 
-    That is so in most traces: one instrumentor recorded all calls, and none of them is in another.
+    In most traces none can: one instrumentor recorded all calls of models, no call is inside another call, and there is
+    no handoff. Then `are_apart` is true and nothing need be compared.
     """
 
     __slots__ = ("_above", "_ids", "_scope", "are_apart")
@@ -74,7 +76,7 @@ class CallsOfTrace:
         self._above: set[str | None] = set()
 
     def add(self, steps: Sequence[Step]) -> bool:
-        """Add new steps; return whether each of all steps so far is recorded as it is, whatever the others are."""
+        """Add new steps; return whether still no step's record depends on another step."""
         if self.are_apart:
             for span, mapped in steps:
                 if mapped.type == "llm":
@@ -89,16 +91,17 @@ class CallsOfTrace:
 
 @dataclass(slots=True)
 class RecentTrace:
-    """A trace of which spans are stored.
+    """A cached trace: some of its spans are in the storage.
 
     Attributes:
-        steps: the spans on which others depend, by their id in agentspan. Their ids and their parents' are agentspan's.
-        written: the Look of each of them in the storage, by the same id.
-        seen: the spans that are stored, as far as it is known.
-        bytes: what it takes in memory, about.
-        sizes: what each of its steps takes of that.
-        calls: tells whether steps can depend on others at all.
-        above: the id of the call that it tells of again, which is in another trace; None of nearly all.
+        steps: the calls of models, agents and handoffs of the trace, by their ids in agentspan. Their `span_id` and
+            `parent_span_id` are ids of agentspan, too.
+        written: the stored Look of each span in `steps`, by the same id.
+        seen: the ids of spans that are known to be stored; others may be stored, too.
+        bytes: the estimated size of the trace in memory.
+        sizes: the share of each step in `bytes`.
+        calls: checks whether the records of steps can depend on other steps at all.
+        above: the id of the call in another trace that this trace repeats; None for nearly all traces.
     """
 
     id: str
@@ -112,7 +115,7 @@ class RecentTrace:
     above: str | None = None
 
     def beside(self, id: str, above: str) -> "RecentTrace":
-        """Return a trace that tells of a call of this one again: the steps of both depend on each other."""
+        """Return a new trace that repeats a call of this trace. Both share their steps, which depend on each other."""
         return replace(self, id=id, seen=set(), bytes=0, above=above)
 
 
@@ -120,9 +123,9 @@ class Look(NamedTuple):
     """The part of a span's record that depends on other spans.
 
     Attributes:
-        kept: the id of the span that it repeats, or None.
-        twins: the ids of the spans that repeat it.
-        target: the agent that it hands over to, or None.
+        kept: of a duplicate, the id of the kept span; else None.
+        twins: of a kept span, the ids of its duplicates.
+        target: of a handoff, the name of the agent that it hands over to; else None.
     """
 
     kept: str | None = None
@@ -132,11 +135,11 @@ class Look(NamedTuple):
 
 ALONE = Look()
 _NOTHING: Mapping[str, Any] = {}
-"""Stands for all that such a span does not keep: to make a dict for each takes as long as all the rest of it."""
+"""The shared empty dict of slim spans: to make a dict for each span takes as long as the rest of `slim`."""
 
 
 def slim(step: Step, id: str, parent: str | None) -> Step:
-    """Return a step by its ids in agentspan, without its attributes."""
+    """Return a step whose span has its ids in agentspan and no attributes, events or links, to save memory."""
     span = step.span
     about = span.trace_id, id, parent, span.name, span.start_ns, span.end_ns
     bare = OtelSpan(*about, "INTERNAL", "UNSET", None, _NOTHING, (), (), span.scope, _NOTHING, "", _NOTHING)
@@ -144,16 +147,16 @@ def slim(step: Step, id: str, parent: str | None) -> Step:
 
 
 def matters(mapped: Mapped) -> bool:
-    """Return whether the record of other spans may depend on a span."""
+    """Return whether the records of other spans may depend on this span: a call of a model, an agent or a handoff."""
     return mapped.type in _MATTER
 
 
 class Seen(NamedTuple):
-    """The steps of a trace that matter, each as it is to be recorded.
+    """The result of `look_at`: the looks of a trace's steps, and the records that must be stored.
 
     Attributes:
-        looks: of all of them, by id; of the new ones if none depends on another.
-        mapped: of those whose look is not what is stored.
+        looks: the look of each step that matters, by id; only of the new steps if no step depends on another.
+        mapped: the records of the steps whose look differs from the stored one, by id.
     """
 
     looks: dict[str, Look]
@@ -161,11 +164,11 @@ class Seen(NamedTuple):
 
 
 def look_at(trace: RecentTrace, new: Sequence[Step], anew: Iterable[str] = ()) -> Seen:
-    """Return the steps of a trace that are to be stored, or stored anew, after new ones have come.
+    """Return the looks of a trace's steps after new steps have come, and the records that differ from the storage.
 
     Args:
-        new: slim steps.
-        anew: the ids of steps that are stored anew in any case.
+        new: the new steps, from `slim`.
+        anew: the ids of steps whose records are returned in any case.
     """
     if trace.calls.add(new) and not anew:
         return Seen({step.span.span_id: ALONE for step in new}, {})
@@ -187,10 +190,10 @@ def _target(mapped: Mapped) -> str | None:
 
 
 class RecentTraces:
-    """The recent traces, by their ids; the ones that got no span for longest are forgotten first.
+    """A cache of recent traces by their ids. It evicts the least recently used trace first.
 
     Args:
-        most: traces that are remembered.
+        most: the most traces that are kept.
     """
 
     def __init__(self, most: int = STANDARD.otel_traces) -> None:
@@ -201,33 +204,33 @@ class RecentTraces:
         self._bytes = 0
 
     def get(self, trace_id: str) -> RecentTrace | None:
-        """Return a trace, if it is remembered."""
+        """Return a cached trace, which becomes the most recently used; None if it is not cached."""
         found = self._traces.get(trace_id)
         if found is not None:
             self._traces.move_to_end(trace_id)
         return found
 
     def all(self) -> list[RecentTrace]:
-        """Return the traces that are remembered."""
+        """Return all cached traces."""
         return [*self._traces.values()]
 
     def has(self, trace_ids: Iterable[str]) -> bool:
-        """Return whether all of these traces are remembered."""
+        """Return whether all of these traces are cached."""
         return all(id in self._traces for id in trace_ids)
 
     def add(self, trace: RecentTrace) -> None:
-        """Remember a trace."""
+        """Add a trace and its run to the cache."""
         self._traces[trace.id] = trace
         self.runs[trace.run.row.id] = trace.run
         if not trace.run.is_own:
             self.processes[trace.run.row.external_identifier or ""] = trace.run
 
     def keep(self, trace: RecentTrace, steps: Iterable[Step], sizes: Mapping[str, int], size: int) -> None:
-        """Remember steps of a trace.
+        """Add steps to a cached trace, then evict old steps and traces until the cache is within its limits.
 
         Args:
-            sizes: bytes of each step, by its id.
-            size: bytes of all else that is remembered of the trace since the last time.
+            sizes: the bytes of each step, by its id.
+            size: the bytes that the trace grew by apart from these steps, such as the ids in `seen`.
         """
         before = trace.bytes
         for step in steps:
@@ -240,7 +243,7 @@ class RecentTraces:
             del trace.steps[id]
             trace.written.pop(id, None)
             trace.bytes -= trace.sizes.pop(id, 0)
-        if trace.bytes > MAX_BYTES:  # the storage says which spans it has, which takes longer
+        if trace.bytes > MAX_BYTES:  # without `seen`, the storage must refuse spans that it has, which takes longer
             trace.seen.clear()
         self._bytes += trace.bytes - before
         while len(self._traces) > self._most or (self._bytes > MAX_BYTES and len(self._traces) > 1):
@@ -248,14 +251,14 @@ class RecentTraces:
             self._bytes -= gone.bytes
 
     def forget(self) -> None:
-        """Forget all traces: they are in the storage."""
+        """Empty the cache. Nothing is lost: all traces are in the storage."""
         self._traces.clear()
         self.runs.clear()
         self.processes.clear()
         self._bytes = 0
 
     def idle(self, before_s: float) -> Iterator[RecentRun]:
-        """Yield the runs that got no span since then, and forget them."""
+        """Remove and yield the runs whose last span came at or before this time on the monotonic clock."""
         for id, run in list(self.runs.items()):
             if run.seen_s <= before_s:
                 del self.runs[id]
@@ -267,11 +270,11 @@ _SECOND = 1_000_000_000
 
 
 class Original(NamedTuple):
-    """A call that was told first.
+    """A call of a model that another instrumentor recorded, and that a trace of LiteLLM's callback may repeat.
 
     Attributes:
-        trace: the trace that it is in.
-        call: by its id in agentspan.
+        trace: the trace that the call is in.
+        call: the call, whose `id` is its id in agentspan.
     """
 
     trace: RecentTrace
@@ -279,15 +282,15 @@ class Original(NamedTuple):
 
 
 def is_repetition(steps: Sequence[Step]) -> bool:
-    """Return whether a trace may only repeat a call of another one."""
+    """Return whether a trace has only spans of LiteLLM's callback, and so may repeat a call of another trace."""
     return all(duplicates.only_repeats(step.span.scope.name, step.span.kind) for step in steps)
 
 
 class Originals:
-    """The calls of other instrumentors, by their answer, and by their model and time.
+    """An index of the calls that LiteLLM's callback may repeat, by the id of the answer and by model and time.
 
     Args:
-        known: traces of which spans are stored.
+        known: the cached traces to search.
     """
 
     def __init__(self, known: Iterable[RecentTrace]) -> None:
@@ -312,7 +315,7 @@ class Originals:
             self._by_time[model, call.start_ns // _SECOND].append(original)
 
     def of(self, steps: Sequence[Step]) -> Original | None:
-        """Return the call that a trace repeats; each is returned once."""
+        """Return the call that a trace repeats, or None. A call is returned for one trace only."""
         call = next((call for step in steps if (call := call_of(*step)) is not None), None)
         found = None if call is None else nearest(call, ((each.call, each) for each in self._like(call)))
         if found is not None:

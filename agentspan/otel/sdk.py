@@ -1,7 +1,7 @@
-"""Spans of OpenTelemetry's SDK: as plain data, and as a text in the journal that is mapped when it is drained.
+"""Converts spans of OpenTelemetry's SDK to plain data, and to texts in the journal that the drain thread maps.
 
-The caller writes the text (5 µs without content), each attribute once; the drain thread maps it (100 µs), by `begin`
-and `end`. Only attributes of spans are read, so the SDK need not be installed.
+The caller writes the text (5 µs without content), each attribute once. The drain thread maps the text with `begin` and
+`end` (100 µs). This module only reads attributes of span objects, so the SDK need not be installed.
 """
 
 import base64
@@ -19,7 +19,7 @@ from agentspan.recording.capture.capture import Capture
 
 
 def span_of(span: Any) -> OtelSpan:
-    """Return a span of the SDK (a `ReadableSpan`) as it is now; one that is active has no end yet."""
+    """Return the current state of an SDK span (a `ReadableSpan`) as plain data; an open span has no end."""
     context, parent, scope, status = span.context, span.parent, span.instrumentation_scope, span.status
     resource = span.resource
     dropped = {name: getattr(span, f"dropped_{name}", 0) for name in ("attributes", "events", "links")}
@@ -46,22 +46,24 @@ def span_of(span: Any) -> OtelSpan:
 
 
 def state_of(context: Any) -> str:
-    """Return the `tracestate` of a span's context, mostly an empty one."""
+    """Return the `tracestate` header of a span's context, which is mostly empty."""
     state = getattr(context, "trace_state", None)
     return write_state(state.items()) if state else ""
 
 
 def about_scope(scope: Any) -> tuple[str, str, str, dict[str, Any]]:
-    """Return the fields of a Scope."""
+    """Return the arguments of `Scope` from an SDK scope: name, version, schema URL and attributes."""
     attributes = scope_attributes(_attributes(getattr(scope, "attributes", None)))
     return scope.name or "", scope.version or "", scope.schema_url or "", attributes
 
 
 AtStart = tuple[Any, Any, str, Any, Any, int]
-"""A span of the SDK when it starts: its context and its parent's, name, kind, scope, start in ns. Contexts are tuples
-that begin with the ids of a trace and a span."""
+"""The facts of an SDK span that starts: its context, its parent's context, name, kind, scope, start in ns.
+
+A context is a tuple that begins with the trace id and the span id.
+"""
 AtEnd = tuple[Any, Any, str, Any, int, Any, Any, Any]
-"""A span of the SDK when it has ended: its context and its parent's, name, scope, end in ns, status, events, links."""
+"""The facts of an SDK span that has ended: context, parent's context, name, scope, end in ns, status, events, links."""
 
 
 _behind_start = attrgetter("_context", "_parent", "_name", "_kind", "_instrumentation_scope", "_start_time")
@@ -69,14 +71,14 @@ _behind_end = attrgetter(
     "_context", "_parent", "_name", "_instrumentation_scope", "_end_time", "_status", "_events._dq", "_links._dq"
 )
 kept_attributes = attrgetter("_attributes._dict")
-"""Returns the attributes of a span as the SDK keeps them. Raises AttributeError where they are kept otherwise."""
+"""Returns the SDK's internal dict of a span's attributes. Raises AttributeError if another SDK has no such dict."""
 
 
 def at_start(span: Any) -> AtStart:
-    """Return the facts of a span when it starts.
+    """Return the facts of a span that starts.
 
-    The SDK's properties are functions in Python, of 640 instructions each: a recorded span asked for 20 of them, a
-    tenth of all that it cost. So the attributes behind them are read, and the properties only where those are missing.
+    The private attributes of the SDK are read first, and its properties only if they are missing. A property is a
+    Python function of 640 instructions. To record a span took 20 properties, a tenth of the whole cost.
     """
     try:
         return _behind_start(span)
@@ -85,7 +87,7 @@ def at_start(span: Any) -> AtStart:
 
 
 def at_end(span: Any) -> AtEnd:
-    """Return the facts of a span when it has ended, without its properties. Its events and links may be a deque."""
+    """Return the facts of a span that has ended, read as in `at_start`. Events and links may be a deque."""
     try:
         return _behind_end(span)
     except AttributeError:
@@ -103,7 +105,7 @@ def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value of an attribute as plain JSON: the SDK keeps sequences as tuples."""
+    """Return the value of an attribute as plain JSON. The SDK stores sequences as tuples, which become lists."""
     if type(value) is str or type(value) is int or type(value) is bool or value is None:
         return value
     if isinstance(value, float):
@@ -123,7 +125,7 @@ READER = "otel"
 
 
 def attributes_of(span: Any) -> dict[str, Any]:
-    """Return the attributes of a span of the SDK, whose lists are tuples there."""
+    """Return a copy of the attributes of an SDK span. Sequences stay tuples, as the SDK stores them."""
     try:
         found: dict[str, Any] = kept_attributes(span).copy()
     except AttributeError:
@@ -132,15 +134,17 @@ def attributes_of(span: Any) -> dict[str, Any]:
 
 
 Begun = tuple[str, str, dict[str, Any], str]
-"""A span as its begin was written: its name, which the program may change; the text before its times; its attributes,
-and their text."""
+"""The parts of a span's written begin, from which its end is written: name, head text, attributes, attributes' text.
+
+The name is compared at the end, because the program may change it.
+"""
 
 
 class Writer:
-    """Writes the texts of spans for one recorder.
+    """Writes the begins and ends of spans as journal texts, for one recorder.
 
     Args:
-        capture: knows the limits, and what may need redaction.
+        capture: checks whether a text exceeds a limit or may need redaction.
     """
 
     def __init__(self, capture: Capture) -> None:
@@ -149,10 +153,11 @@ class Writer:
         self._heads: dict[tuple[str, int, int], tuple[str | None, Any]] = {}
 
     def begin(self, start: AtStart, attributes: dict[str, Any]) -> tuple[str, Begun] | None:
-        """Return the begin of a span as text; None where something in it must be cut or may need redaction.
+        """Return the begin of a span as text; None if a value must be truncated or may need redaction.
 
         Args:
-            attributes: of the span, from `attributes_of`.
+            start: the facts from `at_start`.
+            attributes: the attributes from `attributes_of`.
         """
         _, _, name, kind, scope, start_ns = start
         found = self._heads.get((name, id(kind), id(scope)))
@@ -165,11 +170,13 @@ class Writer:
     def end(
         self, span: Any, end: AtEnd, attributes: dict[str, Any], begun: Begun | None, start_ns: int
     ) -> tuple[str, bool] | None:
-        """Return the end of a span as text, and whether it has events, links or a status; None as `begin`.
+        """Return the end of a span as text, and whether the text has more than attributes, such as events or a status.
+
+        Returns None if a value must be truncated or may need redaction.
 
         Args:
-            begun: as its begin was written, if it was.
-            start_ns: when it started, in nanoseconds since the epoch.
+            begun: the second value that `begin` returned for the span; None if its begin was not written as text.
+            start_ns: the start of the span, in nanoseconds since the epoch.
         """
         context, _, name, scope, end_ns, status, events, links = end
         head = begun[1] if begun is not None and begun[0] is name else self._head(name, span.kind, scope)
@@ -180,9 +187,9 @@ class Writer:
             return None
         text = f'{head},"start":{start_ns},"end":{end_ns},"attributes":{written}'
         if status is not self._unset and status is not None and status.is_unset:
-            self._unset = status  # one for all spans that set none; to ask each takes 1,500 instructions
+            self._unset = status  # the SDK shares one unset status between spans; `is_unset` takes 1,500 instructions
         is_bare = (status is None or status is self._unset) and not events and not links and not context.trace_state
-        if is_bare and (len(attributes) < LEAST_DROPPED or not span.dropped_attributes):  # most spans
+        if is_bare and (len(attributes) < LEAST_DROPPED or not span.dropped_attributes):  # true for most spans
             return f"{text}}}", False
         rest = _rest(span, attributes)
         if not rest:
@@ -191,13 +198,13 @@ class Writer:
         return None if more is None else (f"{text},{more[1:]}", True)
 
     def _written(self, attributes: dict[str, Any], begun: Begun | None) -> str | None:
-        """Return attributes as text. Only those are written and searched that came after the begin."""
+        """Return the attributes as text. Attributes that the begin has are copied from its text, not encoded again."""
         if begun is None or not begun[2]:
             return self._text(attributes)
         _, _, before, written = begun
         new = attributes.copy()
         for name, value in before.items():
-            if new.pop(name, _MISSING) is not value:  # set once more since then
+            if new.pop(name, _MISSING) is not value:  # set again since the begin
                 return self._text(attributes)
         if not new:
             return written
@@ -205,15 +212,18 @@ class Writer:
         return None if more is None else f"{written[:-1]},{more[1:]}"
 
     def _text(self, attributes: dict[str, Any], before: str = "", members: int = 0) -> str | None:
-        """Return attributes as text; None where they must be cut or may need redaction."""
+        """Return attributes as text; None if they must be truncated or may need redaction."""
         text = self._unchanged(attributes, before, members)
         if text is None and tuple in map(type, attributes.values()):
             return self._unchanged(_listed(attributes), before, members)
         return text
 
     def _head(self, name: str, kind: Any, scope: Any) -> str | None:
-        """Return the common text of the spans of one name and one instrumentor, written and searched once."""
-        key = (name, id(kind), id(scope))  # an Enum hashes in Python
+        """Return the start of the text for spans of one name, kind and instrumentor; it is written and checked once.
+
+        Returns None if the text must be truncated or may need redaction.
+        """
+        key = (name, id(kind), id(scope))  # ids, because an Enum is hashed by slow Python code
         found = self._heads.get(key)
         if found is None:
             head = {"name": name, "kind": kind.name}
@@ -224,18 +234,18 @@ class Writer:
             text = self._unchanged(head)
             if len(self._heads) >= HEADS:
                 self._heads.clear()
-            found = self._heads[key] = None if text is None else text[:-1], scope  # which keeps its id
+            found = self._heads[key] = None if text is None else text[:-1], scope  # keeps `id(scope)` unique
         return found[0]
 
 
 _MISSING = object()
 HEADS = 1000
 LEAST_DROPPED = 8
-"""Attributes of a span from which on the limits of its provider may have cut some off: nobody sets lower ones."""
+"""The fewest attributes with which a span is checked for dropped attributes: nobody sets a lower limit."""
 
 
 def _rest(span: Any, attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts that few spans have when they end."""
+    """Return the facts at the end of a span that most spans lack: status, events, links, tracestate, dropped counts."""
     rest: dict[str, Any] = {}
     status, events, links = span.status, span.events, span.links
     if status is not None and not status.is_unset:
@@ -268,25 +278,25 @@ def _listed(attributes: Any) -> dict[str, Any]:
 
 
 def begin(text: str) -> Begin:
-    """Return the begin of a span. Its type is a guess if its attributes do not tell it yet."""
+    """Map the journal text of a span's begin. The span type is guessed if no attribute names it yet."""
     mapped = map_span(_span_of(jsontext.decode(text)))
     return begin_of(mapped)
 
 
 def begin_of(mapped: Mapped) -> Begin:
-    """Return the begin of a mapped span."""
+    """Return the begin record of a mapped span."""
     return Begin(mapped.schema_name, jsontext.encode(mapped.payload)[0])
 
 
 def end(text: str) -> End:
-    """Return the end of a span."""
+    """Map the journal text of a span's end."""
     mapped = map_span(_span_of(jsontext.decode(text)))
     result = None if mapped.result_payload is None else jsontext.encode(mapped.result_payload)[0]
     return End(mapped.schema_name, mapped.status, jsontext.encode(mapped.payload)[0], result)
 
 
 def _span_of(decoded: dict[str, Any]) -> OtelSpan:
-    """Return a span as plain data. Its ids are those of its record."""
+    """Return a decoded journal text as plain data. The ids stay empty: the journal record has them."""
     name, version, url, *more = decoded.get("scope") or ("", "", "")
     status: StatusCode
     status, message = decoded.get("status") or ("UNSET", None)

@@ -1,6 +1,6 @@
-"""Sends requests of OTLP over HTTP, again and again until they are accepted, with growing pauses.
+"""Sends OTLP requests over HTTP and retries them with growing pauses until the target accepts them.
 
-It is the only module outside of `serve` that imports the network, as a test checks.
+This is the only module outside of `serve` that imports network modules; a test checks this.
 """
 
 import gzip
@@ -16,32 +16,32 @@ from agentspan.errors import AgentspanError, InvalidValue
 
 _NOT_SERVED = frozenset({404, 405, 501})
 _AGAIN = frozenset({429, 502, 503, 504})
-"""Answers after which a request is sent again, as OTLP says."""
+"""The HTTP statuses after which a request is retried, from OTLP's specification."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 class ForwardingFailed(AgentspanError):
-    """A target did not accept a request. Nothing is lost: forwarding goes on from there."""
+    """A target did not accept a request. Nothing is lost: the next `forward` sends the request's spans again."""
 
     code = "unknown"
 
 
 class NotServed(ForwardingFailed):
-    """The target has no such address: it takes no requests of this kind."""
+    """The target does not serve the address of the request, such as `/v1/logs` (HTTP 404, 405 or 501)."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Headers with a token go to the target that was named, and nowhere else."""
+    """Follows no redirects: headers with a token must go to the configured target only."""
 
     def redirect_request(self, *_: object) -> None:
         return None
 
 
 def address(to: str) -> str:
-    """Return the address that traces are sent to: the target's with `/v1/traces`, unless it names that already.
+    """Return the address for traces: the target's address, with `/v1/traces` appended unless it ends so.
 
     Raises:
-        InvalidValue: it is no http or https address.
+        InvalidValue: `to` is no http or https address, or has a query or a fragment.
     """
     try:
         parts = urlsplit(to)
@@ -53,13 +53,14 @@ def address(to: str) -> str:
 
 
 class Sender:
-    """Sends to one target.
+    """Sends OTLP requests to one target.
 
     Args:
-        to: the target; `/v1/traces` is appended unless it names that already.
-        headers: sent with each request.
-        tries: how often a request is sent at most; None for as long as it takes.
-        pause: waits so many seconds.
+        to: the address of the target; `/v1/traces` is appended unless the address ends so.
+        headers: HTTP headers to send with each request.
+        tries: the most attempts for a request; None for no limit.
+        timeout_s: the timeout of one attempt.
+        pause: sleeps for a number of seconds.
     """
 
     def __init__(
@@ -78,14 +79,14 @@ class Sender:
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def send(self, body: bytes, *, are_logs: bool = False) -> None:
-        """Send a request; return when the target has accepted it.
+        """Send a request in protobuf; return when the target has accepted it.
 
         Args:
-            are_logs: whether it has log records instead of spans.
+            are_logs: whether the body has log records instead of spans.
 
         Raises:
-            ForwardingFailed: the target refused it, or could not be reached so many times.
-            NotServed: the target has no such address.
+            ForwardingFailed: the target refused the request, or all `tries` failed.
+            NotServed: the target does not serve the address of the request.
         """
         to = self._logs_to if are_logs else self.to
         data, wait_s, tried = gzip.compress(body, 1), FIRST_PAUSE_S, 0
@@ -100,7 +101,11 @@ class Sender:
             wait_s = min(2 * wait_s, LONGEST_PAUSE_S)
 
     def _try(self, to: str, data: bytes) -> tuple[str | None, float]:
-        """Send once; return why it was not accepted, and after how many seconds the target wants it again."""
+        """Send a request once; return the reason of a failure or None, and the seconds of the target's Retry-After.
+
+        Raises:
+            ForwardingFailed: the failure is permanent, so a retry is useless.
+        """
         request = urllib.request.Request(to, data, self._headers, method="POST")
         try:
             with self._opener.open(request, timeout=self._timeout_s) as answer:

@@ -1,8 +1,8 @@
-"""A finished OpenTelemetry span, and a log record, as plain data: each source of them is turned into these.
+"""OpenTelemetry spans and log records as plain data: the common form of the SDK's spans and of exporters' requests.
 
-Sources are the SDK of a program and the requests of exporters (`otlp/`). Nothing here depends on OpenTelemetry's own
-packages. Ids are lower-case hex, as everywhere in its ecosystem; times are nanoseconds since the Unix epoch. Nothing
-changes these objects; they are not frozen, because making a frozen one takes three times as long.
+This module does not depend on OpenTelemetry's own packages. Ids are lower-case hex, as everywhere in OpenTelemetry;
+times are nanoseconds since the Unix epoch. No code changes these objects after they are made. They are not frozen,
+because to make a frozen object takes three times as long.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ KINDS = ("INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 
 @dataclass(slots=True)
 class Event:
-    """An event of a span, or a log record that belongs to one.
+    """An event of a span, or a log record that was emitted inside a span.
 
     Attributes:
-        name: its name; of a log record, `event_name`.
-        time_ns: when it happened; 0 if nobody said so.
-        attributes: plain JSON by name.
-        body: what a log record holds; None of an event.
+        name: the name of the event; of a log record, its `event_name`.
+        time_ns: the time of the event; 0 if it is unknown.
+        attributes: plain JSON values by attribute name.
+        body: the body of a log record; always None for an event.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Event:
 
 @dataclass(slots=True)
 class Link:
-    """A link from a span to one of any trace."""
+    """A link from a span to another span, of the same or another trace."""
 
     trace_id: str
     span_id: str
@@ -43,10 +43,11 @@ class Link:
 
 @dataclass(slots=True)
 class Scope:
-    """The instrumentor that made a span: its name, its version, and the version of the conventions that it follows.
+    """The instrumentor that made a span.
 
     Attributes:
-        attributes: what else it says of itself, from `scope_attributes`.
+        schema_url: names the version of the semantic conventions that the instrumentor follows.
+        attributes: other facts about the instrumentor, limited by `scope_attributes`.
     """
 
     name: str = ""
@@ -56,11 +57,14 @@ class Scope:
 
 
 MAX_SCOPE = 1000
-"""Characters of the attributes of a scope. Each of its spans repeats them: a request could hold 50,000."""
+"""The most characters that the attributes of a scope may have in all.
+
+Each span of the scope repeats the attributes, and a request can hold 50,000 spans.
+"""
 
 
 def scope_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return the attributes of a scope; none where they are longer than MAX_SCOPE."""
+    """Return the attributes of a scope, or an empty dict if they have more than MAX_SCOPE characters."""
     return attributes if attributes and len(str(attributes)) <= MAX_SCOPE else {}
 
 
@@ -75,18 +79,18 @@ class Log:
 
 @dataclass(slots=True)
 class OtelSpan:
-    """One OpenTelemetry span.
+    """One OpenTelemetry span, finished or still open.
 
     Attributes:
         trace_id, span_id: 32 and 16 hexadecimal digits.
-        parent_span_id: of the span around it, which may be of another process; None of a root.
+        parent_span_id: the id of the parent span, which may be in another process; None for a root span.
         kind: one of KINDS.
-        start_ns, end_ns: `end_ns` is None of a span that has not ended.
-        attributes: plain JSON by name, in the order in which they were set.
-        resource: the attributes of the process.
-        schema_url: the version of the conventions of the resource; that of the span is its scope's.
-        dropped: how many attributes, events and links the limits of the SDK cut off, by these names; only where any.
-        trace_state: the `tracestate` header of its trace.
+        start_ns, end_ns: `end_ns` is None while the span is open.
+        attributes: plain JSON values by name, in the order in which the program set them.
+        resource: the attributes of the process that made the span.
+        schema_url: the version of the conventions of `resource`. The version for the span is in `scope.schema_url`.
+        dropped: the numbers of `attributes`, `events` and `links` that a limit cut off; has only the numbers above 0.
+        trace_state: the `tracestate` header of the trace.
     """
 
     trace_id: str

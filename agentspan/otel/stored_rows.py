@@ -1,6 +1,6 @@
-"""The rows that spans of OpenTelemetry become: of a span, of a run and its end, of scores, of a log record that waits.
+"""Makes the rows of OpenTelemetry data: of spans, the ends of runs, scores, and log records that wait for their span.
 
-Rows of scores and of log records have the same ids however often their span comes.
+The ids of scores and log records are derived from their content, so storing the same data again adds no row.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _REWRITTEN = (
     "sensitive_encoding",
     *DERIVED,
 )
-"""The columns that change if a span turns out to be another's duplicate, or the log records with its messages come."""
+"""The columns that are updated when a stored span becomes a duplicate, or log records with its messages come."""
 ENDED = frozenset({"complete", "failed"})
 _EPOCH = clock.to_datetime("1970-01-01T00:00:00Z")
 
@@ -51,10 +51,12 @@ def row_of(
     run_end_ns: int | None,
     now: str,
 ) -> AgentSpanRow:
-    """Return the row of a span. One that has not ended is closed as abandoned, at the end of its run.
+    """Return the row of an OpenTelemetry span. An open span is closed as abandoned, at the end of its run.
 
     Args:
-        own: its id and its parent's, in agentspan.
+        own: the ids of the span and of its parent in agentspan.
+        run_end_ns: the latest known end of a span of the run; None if no span has ended.
+        now: the current time as stored text.
     """
     times = times_of(span.start_ns, span.end_ns or run_end_ns)
     result, status = mapped.result_payload, mapped.status
@@ -82,11 +84,12 @@ def span_row(
     """Return the row of a span that has ended.
 
     Args:
-        own: its id and its parent's.
-        name: its schema_name, as it may be stored.
-        values: its payload and its result, plain JSON; None for no result.
-        title: of its type, where that is not the title here.
-        known: fields of its meaning that are not derived, such as `summary`.
+        own: the ids of the span and of its parent.
+        name: the schema_name of the span, already redacted and truncated.
+        values: the payload and the result as plain JSON; the result may be None.
+        now: the current time as stored text.
+        title: the title of the span type, if it is not the title in this installation.
+        known: values of derived columns that replace the derived values, such as `summary`.
     """
     sent, returned = values
     payload = ctx.admit(jsontext.text_of(sent), sent)
@@ -114,10 +117,10 @@ def span_row(
 
 
 def refused_puts(ctx: Context, waiting: list[Unit]) -> Iterator[tuple[Row, Row | None]]:
-    """Commit units; yield each row that was not put, and the stored one in its place.
+    """Commit units; yield each row that was not inserted, with the stored row that has its id, if any.
 
     Args:
-        waiting: the units. More may be added while the rows are yielded.
+        waiting: the units, which are removed when they are committed. The caller may append units between two rows.
     """
     while waiting:
         waiting[:], settled = parted(waiting, ctx.storage.apply(waiting, wait_s=ctx.wait_s))
@@ -128,14 +131,14 @@ def refused_puts(ctx: Context, waiting: list[Unit]) -> Iterator[tuple[Row, Row |
 
 
 def rewritten(row: AgentSpanRow) -> Move:
-    """Return the move that gives a stored span the values of this row."""
+    """Return the change that updates a stored span to the values of this row."""
     values: dict[str, Value] = {name: getattr(row, name) for name in _REWRITTEN}
     values["updated_at"] = row.updated_at
     return Move("agent_span", row.id, ENDED, values, instance_id=row.agent_instance_id)
 
 
 def stored_mapped(row: AgentSpanRow) -> Mapped:
-    """Return the record of a stored span, as far as its row has it."""
+    """Return the Mapped record of a stored span. The facts about its run are not stored, so they are empty."""
     result = None if row.result_payload is None else jsontext.decode(row.result_payload)
     payload: dict[str, Any] = jsontext.decode(row.payload)
     type_ = REGISTRY.resolve(row.schema_name).name
@@ -144,13 +147,13 @@ def stored_mapped(row: AgentSpanRow) -> Mapped:
 
 
 def times_of(start_ns: int, end_ns: int | None) -> Times:
-    """Return the times of a span or a run. A clock that went back makes no negative duration."""
+    """Return the times of a span or a run. The duration is 0 if the end is unknown or before the start."""
     end_ns = max(start_ns, end_ns or start_ns)
     return Times(clock.text_of(str(start_ns)), clock.text_of(str(end_ns)), (end_ns - start_ns) / 1_000_000)
 
 
 def ns_of(text: str | None) -> int:
-    """Return a stored time in nanoseconds since the epoch; 0 for None."""
+    """Return a stored time text in nanoseconds since the epoch; 0 for None."""
     if text is None:
         return 0
     since = clock.to_datetime(text) - _EPOCH
@@ -158,7 +161,14 @@ def ns_of(text: str | None) -> int:
 
 
 def end_of(ctx: Context, mapped: Mapped, *, is_ended: bool, times: Times, now: str) -> dict[str, Value]:
-    """Return the columns of the end of a run, which ends as its root did."""
+    """Return the columns that end a run with the status, result and error of its root span.
+
+    Args:
+        mapped: the record of the root span.
+        is_ended: whether the root span has ended. If not, the run is closed as abandoned.
+        times: the times of the run.
+        now: the current time as stored text.
+    """
     end = end_of_run(mapped)
     columns: dict[str, Value] = {
         "status": end.status,
@@ -177,22 +187,22 @@ def end_of(ctx: Context, mapped: Mapped, *, is_ended: bool, times: Times, now: s
 
 
 def name_of(ctx: Context, text: str) -> str:
-    """Return a name as it may be stored."""
+    """Return a name redacted, on one line and truncated, as it may be stored; DEFAULT for an empty name."""
     return one_line(ctx.admit_text(text), MAX_NAME) or DEFAULT
 
 
 def about_of(ctx: Context, text: str | None) -> str | None:
-    """Return the name of a session or a user as it may be stored."""
+    """Return the name of a session or user redacted, on one line and truncated; None for an empty name."""
     return None if text is None else one_line(ctx.admit_text(text), MAX_NAME) or None
 
 
 def object_of(ctx: Context, value: Mapping[str, Any]) -> str:
-    """Return a JSON object as it may be stored."""
+    """Return the JSON text of an object, redacted and truncated as it may be stored."""
     return ctx.admit(jsontext.text_of(value), value).text
 
 
 def log_row(ctx: Context, log: Log, now: str) -> OtelLogRow:
-    """Return the row of a log record. The same record has the same id, however often it comes."""
+    """Return the row of a log record. Its id is a hash of the record, so the same record always has the same id."""
     event = log.event
     decoded = {"name": event.name, "attributes": dict(event.attributes), "body": event.body}
     text = object_of(ctx, decoded)
@@ -204,7 +214,7 @@ def log_row(ctx: Context, log: Log, now: str) -> OtelLogRow:
 
 
 def log_of(row: OtelLogRow) -> Log:
-    """Return the log record of a row."""
+    """Return the log record that a row stores."""
     decoded = jsontext.decode(row.record)
     return Log(row.trace_id, row.span_id, Event(decoded["name"], row.time_ns, decoded["attributes"], decoded["body"]))
 
@@ -215,18 +225,18 @@ BATCH = 500
 def score_rows(
     scores: Iterable[FoundScore], run_id: str, span_id: str | None, partition: int, admit: Callable[[str], str]
 ) -> list[ScoreRow]:
-    """Return the rows of the scores of a span.
+    """Return the rows of scores that were found in a span or a log record.
 
     Args:
-        span_id: in agentspan; None of what is told of the run.
-        partition: of the file.
-        admit: returns a text without credentials.
+        span_id: the id of the span in agentspan; None if the scores are about the run.
+        partition: the partition of the file.
+        admit: redacts a text.
     """
     return [_score_row(each, run_id, None if each.is_of_run else span_id, partition, admit) for each in scores]
 
 
 def store_scores(ctx: Context, rows: list[ScoreRow]) -> None:
-    """Commit scores; those that are stored already add nothing."""
+    """Commit rows of scores. A score that is stored already stays unchanged."""
     for at in range(0, len(rows), BATCH):
         ctx.storage.apply([Unit((Put(row),)) for row in rows[at : at + BATCH]], wait_s=ctx.wait_s)
 
@@ -244,6 +254,6 @@ def _score_row(
 
 
 def _score_id(target: str, score: FoundScore, judged: Judgement, partition: int) -> str:
-    """Return the id of a score: of its time and of a hash of its content, so that it is the same each time."""
+    """Return the id of a score, made of its time and a hash of its content: the same score gets the same id."""
     hashed = hashlib.sha256(repr((target, score.time_ns, judged)).encode()).digest()
     return ids.encode(min(max(score.time_ns // 1_000_000, 0), 2**48 - 1), partition, int.from_bytes(hashed[:10]))

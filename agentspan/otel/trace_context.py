@@ -1,9 +1,9 @@
-"""inject and extract: a run goes on in another service, by the headers of W3C's Trace Context.
+"""`inject` and `extract`: continue a run in another service, by the headers of W3C's Trace Context.
 
-`traceparent` names the place in the trace for everyone: the span of OpenTelemetry that is current, else ids that follow
-from those of the run and the span, the same with which `agentspan copy` sends them. agentspan's member of
-`tracestate` names the run and the span themselves; a service between that puts its own span into `traceparent` only is
-the caller. OpenTelemetry need not be installed.
+`traceparent` names the caller for all tools: the current span of OpenTelemetry, else ids derived from the ids of the
+run and the span, which `agentspan copy` uses, too. agentspan's member of `tracestate` names the run and the span
+themselves. If a service in between puts its own span into `traceparent` and passes `tracestate` on, the caller is the
+span in `traceparent`. OpenTelemetry need not be installed.
 """
 
 import sys
@@ -33,10 +33,10 @@ Pair = tuple[str, str] | tuple[bytes, bytes]
 
 
 class Items(Protocol):
-    """The headers of a request as frameworks have them: a mapping, also one that has a name more than once."""
+    """The headers of a request: any mapping of a framework, also a mapping that has a name more than once."""
 
     def items(self) -> Iterable[Pair]:
-        """Return names with values."""
+        """Return the headers as pairs of name and value."""
         ...
 
 
@@ -44,10 +44,12 @@ Headers = Items | Iterable[Pair]
 
 
 class Incoming(NamedTuple):
-    """The headers of a request, read.
+    """The parsed trace headers of a request.
 
     Attributes:
-        named: the run and the span of agentspan, where the tracestate has them.
+        parent: the parsed `traceparent`.
+        state: the parsed `tracestate`.
+        named: the run and the span of agentspan that the `tracestate` names, if it names any.
     """
 
     parent: TraceParent
@@ -57,7 +59,7 @@ class Incoming(NamedTuple):
 
 _incoming: ContextVar[Incoming | None] = ContextVar("agentspan_incoming", default=None)
 _known: "weakref.WeakSet[RunState]" = weakref.WeakSet()
-"""The runs whose trace is in the table of traces."""
+"""The runs whose trace id this process has stored in the table `otel_trace`."""
 
 
 @overload
@@ -65,15 +67,15 @@ def inject(headers: dict[str, str], *, tracer: Tracer | None = None) -> dict[str
 @overload
 def inject(headers: H, *, tracer: Tracer | None = None) -> H: ...
 def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
-    """Add the active run and span to the headers of a request, and return them: another service can go on from there.
+    """Add the active run and span to the headers of a request, so that another service can continue the run.
 
         requests.get(url, headers=agentspan.otel.inject({}))
 
-    Where nothing is active, they stay as they are. Never raises.
+    Returns the same headers. If no run or span is active, they stay unchanged. Never raises.
 
     Args:
         headers: a dict, or another mapping of texts.
-        tracer: whose run; that of the functions of the package, when left out.
+        tracer: the tracer whose run is continued; the one of `agentspan.configure`, when left out.
     """
     run = default.current_run() if tracer is None else tracer.current_run()
     span = default.current_span() if tracer is None else tracer.current_span()
@@ -87,25 +89,24 @@ def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
 
 
 def extract(headers: Headers, *, tracer: Tracer | None = None) -> "Extracted":
-    """Return a with-block in which spans belong to the run that a request came from.
+    """Return a context manager in which spans belong to the run that a request came from.
 
         with agentspan.otel.extract(request.headers), agentspan.span("tool", name="look up"):
             ...
 
-    So it is where both services record into one database. Where the run is not in this one, spans are in a run of their
-    own, which has the run and the span that they came from as `origin` in its metadata; so does every run that begins
-    in the block. Without such headers the block does nothing. It never raises. Give it the headers of services that you
-    trust.
+    Both services must record into one database. If this database does not have the run, spans get a run of their own.
+    Every run that begins in the block has the calling run and span as `origin` in its metadata. Without trace headers
+    the block does nothing. It never raises. Pass only headers of services that you trust.
 
     Args:
-        headers: a mapping, or pairs, of texts or bytes; their names in any case.
-        tracer: where to record; where `agentspan.configure` says, when left out.
+        headers: a mapping, or pairs, of texts or bytes. The case of header names does not matter.
+        tracer: the tracer to record into; the one of `agentspan.configure`, when left out.
     """
     return Extracted(headers, tracer)
 
 
 class Extracted:
-    """The with-block that `extract` returns, also `async with`. Each is entered once."""
+    """The context manager that `extract` returns, for `with` and `async with`. Enter it once only."""
 
     def __init__(self, headers: Headers, tracer: Tracer | None) -> None:
         self._headers = headers
@@ -124,7 +125,7 @@ class Extracted:
         node, self._node = self._node, None
         if node is not None:
             nodes.leave(node.recorder.current, node)
-            node.status = "complete"  # a thread that goes on with this context begins a run of its own
+            node.status = "complete"  # so a thread that keeps this context begins a run of its own
         if self._before is not None:
             _incoming.set(self._before[0])
             origin.set(self._before[1])
@@ -148,7 +149,7 @@ class Extracted:
         found = _looked_up(recorder, incoming) if recorder.enabled else None
         here = recorder.innermost()
         if found is None or (here is not None and _run_id(here) == found[0].id):
-            return  # in the same run already: a span of OpenTelemetry took it over
+            return  # a span of OpenTelemetry has already continued this run
         node = SpanState(recorder, _run_of(recorder, found[0]), None, "custom")
         node.id, node.status = found[1] or "", "active"
         nodes.enter(recorder.current, node)
@@ -156,11 +157,11 @@ class Extracted:
 
 
 def _outgoing(run: RunState | None, span: SpanState | None) -> tuple[TraceParent | None, State]:
-    """Return the headers of a request that is sent from here, decoded; None if nothing is active."""
+    """Return the `traceparent` and `tracestate` for an outgoing request; the first is None if no trace is active."""
     incoming = _incoming.get()
     current = _current_of_otel()
     node: Any = span
-    while isinstance(node, SpanState) and not node.id:  # one that could not be recorded
+    while isinstance(node, SpanState) and not node.id:  # a span without an id could not be recorded
         node = node.outer
     id = node.id if isinstance(node, SpanState) else None
     if run is None or not run.id:
@@ -183,7 +184,7 @@ def _outgoing(run: RunState | None, span: SpanState | None) -> tuple[TraceParent
 
 
 def _current_of_otel() -> tuple[TraceParent, State] | None:
-    """Return the span of OpenTelemetry that is current; a program that does not import it has none."""
+    """Return the current span of OpenTelemetry; None without one, or if the program has not imported OpenTelemetry."""
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
         return None
@@ -195,7 +196,7 @@ def _current_of_otel() -> tuple[TraceParent, State] | None:
 
 
 def _make_known(run: RunState, trace_id: str) -> None:
-    """Store the trace of a run, for the spans of it that other services export."""
+    """Store the trace id of a run once, so that spans that other services export find the run."""
     if run not in _known and run.registered_row is not None:
         _known.add(run)
         row = OtelTraceRow(trace_id, run.id, run.registered_row.started_at or clock.now())
@@ -232,7 +233,7 @@ def _looked_up(recorder: Recorder, incoming: Incoming) -> tuple[AgentInstanceRow
 
 
 def _place_of(storage: Storage, incoming: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
-    """Return the run that a request came from, and the id of the span in it; None if it is not in this storage."""
+    """Return the run that a request came from, with the id of the calling span; None if the run is not stored."""
     trace_id, parent, _ = incoming.parent
     row = None if incoming.named.run is None else unique(storage, AgentInstanceRow, id=incoming.named.run)
     if row is None:

@@ -1,8 +1,8 @@
-"""Writes runs as OTLP: a run is a trace, with a span for the run itself around those of its steps.
+"""Encodes runs as OTLP in JSON: a run becomes a trace, whose root span is the run and whose other spans are its steps.
 
-Attributes have the newest names of the GenAI conventions and the kinds of OpenInference. `agentspan.…` holds the rest:
-`agentspan serve` makes the same rows of it, with the same ids (module copies). It was redacted when it was recorded.
-The kind, the events and the links of a recorded span of OpenTelemetry go out as they came.
+Attributes have the newest names of the GenAI conventions and the kinds of OpenInference. Other columns are attributes
+`agentspan.…`, from which another `agentspan serve` stores the same rows with the same ids (module copies). The data was
+redacted when it was recorded. A span that came from OpenTelemetry keeps its recorded kind, events and links.
 """
 
 import re
@@ -20,9 +20,9 @@ from agentspan.otel.stored_rows import ns_of
 
 SCOPE = "agentspan"
 SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/0.1.0"
-"""The version of the conventions that attributes follow."""
+"""The version of the semantic conventions that the written attributes follow."""
 MOST_VALUES = MAX_VALUES // 2
-"""Values in the recorded attributes, events and links of a span that go out: a receiver takes twice as many in all."""
+"""The most values in the recorded attributes, events and links of a written span; a receiver accepts twice as many."""
 _BESIDE = ("attributes", "events", "links")
 _IDS = re.compile(r"[0-9a-f]{32} [0-9a-f]{16}\Z")
 _ERROR, _OK, _UNSET = 2, 1, 0
@@ -30,7 +30,7 @@ _COLUMNS = ("schema_name", "schema_title", "status", "summary", "duration_ms", "
 
 
 class OutgoingRun(NamedTuple):
-    """A run, with the names of its agent and version, and its tags."""
+    """A run to encode, with the names of its agent and version, and its tags."""
 
     row: AgentInstanceRow
     agent: str
@@ -44,8 +44,9 @@ def request(
     """Return an ExportTraceServiceRequest in JSON with finished spans of a run.
 
     Args:
-        with_run: whether it has the span of the run, too; the run must have finished.
-        scores: of the run and its spans; they are events of the span that each is about.
+        with_run: whether to add the root span for the run itself; the run must have finished.
+        scores: scores of the run and its spans. Each becomes an event of its target span; scores of spans that are
+            not in this request are left out.
     """
     written = [_span(run, row) for row in spans]
     if with_run:
@@ -61,9 +62,9 @@ def request(
 
 
 def log_request(run: OutgoingRun, scores: Iterable[ScoreRow]) -> dict[str, Any]:
-    """Return an ExportLogsServiceRequest in JSON with scores of a run and its spans that were sent before.
+    """Return an ExportLogsServiceRequest in JSON with scores of spans that were sent earlier.
 
-    The conventions have an evaluation as a log record, too. A span that is sent again would be there twice.
+    The conventions allow an evaluation as a log record. To send the span again would store it twice in other backends.
     """
     records = [
         {
@@ -121,7 +122,10 @@ def _span(run: OutgoingRun, row: AgentSpanRow) -> dict[str, Any]:
 
 
 def _sendable(payload: Any) -> Any:
-    """Return a payload; without its attributes, events and links if they are too many: `input.value` has them, too."""
+    """Return a payload, without its attributes, events and links if they hold more than MOST_VALUES values.
+
+    Nothing is lost: the attribute `input.value` has the whole payload.
+    """
     if not isinstance(payload, dict) or _values([payload.get(name) for name in _BESIDE]) <= MOST_VALUES:
         return payload
     return {name: value for name, value in payload.items() if name not in _BESIDE}
@@ -143,9 +147,9 @@ def _run_span(run: OutgoingRun) -> dict[str, Any]:
 def _written(
     run: OutgoingRun, row: AgentSpanRow | AgentInstanceRow, name: str, error: Any, attributes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return a span in OTLP's JSON. The status of one without an error is unset, as the conventions want it.
+    """Return a span or a run as a span in OTLP's JSON. Without an error its status is unset, as the conventions want.
 
-    What was cancelled has no counterpart: its length is 0.
+    OTLP has no cancelled spans: a row without a start gets the length 0.
     """
     end_ns = ns_of(row.finished_at)
     code = _ERROR if row.status in ("failed", "terminated") else _UNSET
@@ -167,7 +171,10 @@ def _written(
 
 
 def _as_recorded(run: OutgoingRun, written: dict[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a span with its recorded kind, status, events and links. Parts in another form are left out."""
+    """Return a written span with the kind, status, events and links of its recorded OpenTelemetry span.
+
+    A part of the payload that has an unexpected form is left out.
+    """
     otel, dropped = _members(payload.get("otel")), _members(payload.get("dropped"))
     written["kind"] = 1 + (KINDS.index(otel["kind"]) if otel.get("kind") in KINDS else 0)
     if otel.get("status") == "OK" and written["status"]["code"] == _UNSET:
@@ -185,7 +192,7 @@ def _as_recorded(run: OutgoingRun, written: dict[str, Any], payload: Mapping[str
 
 
 def _recorded_events(payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a span; those that are scores come from the table of scores."""
+    """Yield the recorded events of a span, without evaluations: `request` adds these from the table of scores."""
     for event in _objects(payload.get("events")):
         if type(event.get("name")) is str and event["name"] != judgements.RESULT:
             attributes = _attributes(_members(event.get("attributes")))
@@ -193,7 +200,7 @@ def _recorded_events(payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _links(run: OutgoingRun, payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the links of a span. One within the trace that became its run names the ids that go out."""
+    """Yield the recorded links of a span. A link within the span's own trace gets the ids of the written spans."""
     own = _members(_members(_decoded(run.row.metadata)).get("otel")).get("trace_id")
     for link in _objects(payload.get("links")):
         trace, span = link.get("trace_id"), link.get("span_id")
@@ -207,7 +214,7 @@ def _links(run: OutgoingRun, payload: Mapping[str, Any]) -> Iterator[dict[str, A
 
 
 def _event(score: ScoreRow) -> dict[str, Any]:
-    """Return a score as an event of its span."""
+    """Return a score as a span event in OTLP's JSON."""
     attributes = _attributes(judgements.attributes_of(score))
     return {"name": judgements.RESULT, "timeUnixNano": str(ns_of(score.inserted_at)), "attributes": attributes}
 
@@ -245,7 +252,7 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _ns(time: Any) -> int:
-    """Return a recorded time in nanoseconds since the epoch; 0 for any other value."""
+    """Return a recorded time in nanoseconds since the epoch; 0 for a value that is no time."""
     try:
         return max(0, ns_of(clock.parse(time)))
     except ValueError:

@@ -1,1 +1,1 @@
-"""Turns instrumentors of OpenTelemetry on, against a provider that records into agentspan. Writes none itself."""
+"""Turns OpenTelemetry instrumentors on, with a provider that records into agentspan. Contains no instrumentor."""

@@ -1,14 +1,14 @@
-"""Additions to the spans of instrumentors, which leave these things out. None of them makes a span.
+"""Adds facts that instrumentors leave out to their spans. Makes no span itself.
 
-- DSPy: tokens and cost of its calls. DSPy has them in its history, which is written inside of the call's span. A
-  program that turns it off has no tokens.
+- DSPy: tokens and cost of calls. DSPy writes them to its history while the span of the call is current. A program that
+  turns the history off gets no tokens.
 - LlamaIndex: the name of an agent, on the span of its run.
-- smolagents: the end of an agent's span whose run raises, which OpenInference's instrumentor leaves open, and current.
-  The run would end as abandoned when the program does, and all that the program does meanwhile would be inside of it.
-- MCP's SDK (2.0 and later), which traces itself: arguments and results of tools. So its functions are wrapped that have
-  a message before the message's span ends: two of the client, one of the server. A client starts a server over stdio
-  with an environment of its own choice. A recorded program adds what `agentspan record` set in its own, so that the
-  server is recorded, too, below the call: `inject` names the run in each message.
+- smolagents: the end of an agent's span if its run raises. OpenInference's instrumentor leaves the span open and
+  current. Then later spans of the program would be inside it, and the run would end as abandoned with the program.
+- MCP's SDK (2.0 and later), which traces itself: arguments and results of tools. The wrapped functions, two of the
+  client and one of the server, handle a message before its span ends. A client also starts a server over stdio with
+  an environment of its own choice. A recorded client adds the variables of `agentspan record`, so that the server is
+  recorded, too, below the call: `inject` names the run in each message.
 """
 
 import json
@@ -35,7 +35,7 @@ _DETAILS = {
 
 
 def _usage_of(entry: dict[str, Any]) -> dict[str, int | float]:
-    """Return the attributes of an entry of DSPy's history; none of an answer of its cache, which has no usage."""
+    """Return tokens and cost in an entry of DSPy's history, as attributes; a cached answer has no usage, so none."""
     usage = entry.get("usage") or {}
     found: dict[str, Any] = {
         name: next((usage[key] for key in keys if usage.get(key) is not None), None) for name, keys in _COUNTS.items()
@@ -65,11 +65,11 @@ DSPY = Wrapping({"dspy.clients.base_lm": _dspy_history})
 
 AGENT = "agent.name"
 _UNNAMED = "Agent"
-"""The name of an agent that was given none."""
+"""LlamaIndex's name for an agent that the program did not name."""
 
 
 def _name_agent(id_: str, bound_args: Any = None, instance: Any = None, *_: Any, **__: Any) -> None:
-    """Name the run of an agent; the instrumentor has made its span the current one."""
+    """Set the agent's name on the current span, which the instrumentor has made for the agent's run."""
     name = getattr(instance, "name", None)
     if id_.partition("-")[0].endswith(".run") and isinstance(name, str) and name != _UNNAMED:
         get_current_span().set_attribute(AGENT, name)
@@ -92,10 +92,10 @@ LLAMA_INDEX = Wrapping({"llama_index_instrumentation.dispatcher": _llama_index_d
 
 
 def _end_agent(before: Any, error: BaseException) -> None:
-    """End the span that became current, unless the instrumentor did, and make the context of before current again."""
+    """End the agent's span if the instrumentor left it open, and restore the context from before the run."""
     span = get_current_span()
     if span is not get_current_span(before) and span.is_recording():
-        if not isinstance(error, Exception):  # others have been noted
+        if not isinstance(error, Exception):  # the instrumentor records an Exception itself
             span.record_exception(error)
             span.set_status(StatusCode.ERROR)
         span.end()
@@ -126,7 +126,7 @@ ARGUMENTS, RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
 
 
 def _set_json(name: str, value: Any, span: Any = None) -> None:
-    """Set an attribute of a span, or of the current one, as JSON."""
+    """Set an attribute to a value as JSON, on `span`, or on the current span if `span` is None."""
     with unharmed:
         is_model = hasattr(value, "model_dump")
         plain = value.model_dump(mode="json", by_alias=True, exclude_none=True) if is_model else value
@@ -134,16 +134,21 @@ def _set_json(name: str, value: Any, span: Any = None) -> None:
 
 
 class _Sent:
-    """The requests that a client has sent: the spans of calls of tools by their id, and the headers of the latest."""
+    """The requests that an MCP client has sent.
+
+    Attributes:
+        calls: the spans of calls of tools that have no answer yet, by the id of the request.
+        headers: the trace headers of the latest request.
+    """
 
     def __init__(self) -> None:
         self.calls: dict[str, Any] = {}
         self.headers: dict[str, str] = {}
 
     def note(self, message: Any) -> None:
-        """Note a message that is sent, whose span is current; name the run in it."""
+        """Add trace headers to an outgoing message; if it calls a tool, add its arguments to the current span."""
         if not hasattr(message, "params"):
-            return  # an answer
+            return  # an answer has no parameters
         meta = (message.params or {}).get("_meta")
         if hasattr(message, "id"):
             if meta is not None:
@@ -152,11 +157,11 @@ class _Sent:
             if message.method == METHOD:
                 _set_json(ARGUMENTS, (message.params or {}).get("arguments") or {})
                 self.calls[str(message.id)] = get_current_span()
-        elif self.headers and meta is None:  # a notification, for which the SDK makes a span in the server only
+        elif self.headers and meta is None:  # the SDK makes a span for a notification in the server only
             message.params = {**(message.params or {}), "_meta": self.headers}
 
     def answered(self, id: Any, outcome: Any) -> None:
-        """Note the answer to a request, whose span has not ended yet."""
+        """Add the result of a tool to the span of its request, which has not ended yet."""
         span = self.calls.pop(str(id), None)
         if span is not None and isinstance(outcome, dict):
             _set_json(RESULT, outcome, span)
@@ -218,7 +223,10 @@ def _mcp_stdio(module: Any) -> None:
 
 
 def _passed_on() -> dict[str, str]:
-    """Return the variables of `agentspan record`; none where the database is a URL, which may have a password."""
+    """Return the environment variables of `agentspan record` for an MCP server.
+
+    Returns none if the database is a URL, which may contain a password.
+    """
     site = os.environ.get(MARK)
     if not site or "://" in os.environ.get(ENVIRONMENT, ""):
         return {}
@@ -230,4 +238,4 @@ MCP = Wrapping(
     {"mcp.shared.jsonrpc_dispatcher": _mcp_client, "mcp.server._otel": _mcp_server, "mcp.client.stdio": _mcp_stdio}
 )
 ADDITIONS = {"dspy": DSPY, "llama-index": LLAMA_INDEX, "mcp": MCP, "smolagents": SMOLAGENTS}
-"""The functions that are wrapped, by the name of the framework."""
+"""The wrappers of each framework, by its name."""

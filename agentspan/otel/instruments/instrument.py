@@ -1,6 +1,6 @@
-"""`agentspan.instrument` and `agentspan.uninstrument`; and `start`, which instruments a program that calls neither.
+"""Turns instrumentors on: `agentspan.instrument` and `uninstrument`, and `start` for programs without agentspan code.
 
-`agentspan record` has `start` called in a program at its first framework.
+Under `agentspan record`, `start` is called when the program imports its first framework.
 """
 
 import logging
@@ -28,10 +28,11 @@ Then = Callable[[ModuleType], None]
 
 
 class Waiting(MetaPathFinder):
-    """Waits for modules. It finds none itself: it asks the finders behind it.
+    """An import finder that calls a function when a module has been imported. It delegates to the finders behind it.
 
     Args:
-        wanted: by the name of a module, what to call with it. Each is called once, at once if it is imported already.
+        wanted: the functions to call with the module, by its name. Each is called once; immediately if the module is
+            already imported.
     """
 
     def __init__(self, wanted: dict[str, Then]) -> None:
@@ -41,7 +42,7 @@ class Waiting(MetaPathFinder):
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return the spec that another finder has, with a loader that calls back; None for modules of no interest."""
+        """Return another finder's spec of a wanted module, with a loader that calls its function; else None."""
         if name not in self._wanted:
             return None
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -51,16 +52,16 @@ class Waiting(MetaPathFinder):
                 )
                 spec.loader = _Calling(loader, self._imported)
                 return spec
-        return None  # it may be there later
+        return None  # the module stays wanted: a later import may find it
 
     def _imported(self, module: ModuleType) -> None:
-        then = self._wanted.pop(module.__name__, None)  # not before: a program may only ask whether the module is there
+        then = self._wanted.pop(module.__name__, None)  # not in `find_spec`: a program may only check for the module
         if then is not None:
             then(module)
 
 
 class _Calling(Loader):
-    """A loader that calls a function with each loaded module. In all else it is the loader that it stands for."""
+    """A loader that wraps another loader and calls a function with each loaded module."""
 
     def __init__(self, loader: Any, then: Then) -> None:
         self._loader = loader
@@ -70,12 +71,12 @@ class _Calling(Loader):
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Create the module as its own loader does."""
+        """Create the module with the wrapped loader."""
         made: ModuleType | None = self._loader.create_module(spec)
         return made
 
     def exec_module(self, module: ModuleType) -> None:
-        """Load a module, with its own loader in its place, then call."""
+        """Load a module with the wrapped loader, which the module gets as its own, then call the function."""
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
@@ -84,11 +85,11 @@ class _Calling(Loader):
 
 
 class Wrapping:
-    """Functions of a framework that are replaced when their modules have been imported.
+    """Wrappers around functions of a framework, installed when the modules of the functions have been imported.
 
     Args:
-        modules: by the name of a module, what replaces functions in it. An AttributeError that it raises is of another
-            version of the framework: its spans have nothing added.
+        modules: the function that wraps functions in a module, by the name of the module. If it raises an
+            AttributeError, the framework has another version, and its spans get no additions.
     """
 
     def __init__(self, modules: Mapping[str, Callable[[Any], None]]) -> None:
@@ -97,18 +98,18 @@ class Wrapping:
         self._is_on = False
 
     def turn_on(self) -> None:
-        """Replace functions, now or when their modules have been imported."""
+        """Install the wrappers, now or when their modules have been imported."""
         self._is_on = True
         Waiting({name: self._when_imported(wrap) for name, wrap in self._modules.items()})
 
     def turn_off(self) -> None:
-        """Undo `turn_on`."""
+        """Restore the wrapped functions, and install no more wrappers."""
         self._is_on = False
         while self._replaced:
             setattr(*self._replaced.pop())
 
     def replace(self, owner: Any, name: str, new: Callable[[Any], Any]) -> None:
-        """Replace a function by `new` of it."""
+        """Replace the function `name` of an object or module by `new(function)`, so that `turn_off` can restore it."""
         before = getattr(owner, name)
         setattr(owner, name, new(before))
         self._replaced.append((owner, name, before))
@@ -136,11 +137,11 @@ EXTRA = 'pip install "agentspan-sqlite[otel]"'
 
 
 class Instrumented(NamedTuple):
-    """The instrumentor that records a framework.
+    """A framework that is recorded, and the instrumentor that records it.
 
     Attributes:
-        name: of the framework.
-        package, version: of the instrumentor; those of the framework where it traces itself.
+        name: the name of the framework.
+        package, version: the package and version of the instrumentor, or of the framework if it traces itself.
     """
 
     name: str
@@ -154,22 +155,22 @@ _provider: Any = None
 
 
 def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) -> tuple[Instrumented, ...]:
-    """Record the frameworks of this program by the installed instrumentors of OpenTelemetry.
+    """Record the frameworks of this program with the installed OpenTelemetry instrumentors.
 
-    Without names: every known framework that is installed with an instrumentor. Where one has none, a warning names
-    the package to install. Call it before the program makes its clients and agents.
+    Without names, every known framework that is installed with an instrumentor is recorded. If a framework has no
+    instrumentor, a warning names the package to install. Call this before the program makes its clients and agents.
 
     Args:
         names: frameworks, such as "openai" and "langchain", or other instrumentors by their entry point.
-        provider: a TracerProvider of the program that gets a processor of agentspan; one of agentspan's own, when left
-            out. The global provider is never set.
-        tracer: where to record; where `configure` says, when left out.
+        provider: a TracerProvider of the program, to which a processor of agentspan is added; agentspan's own provider,
+            when left out. The global provider is never set.
+        tracer: the tracer to record into; the one of `configure`, when left out.
 
     Returns:
-        What was turned on. What is on already stays as it is.
+        The instrumentors that were turned on. Instrumentors that were on before are not included, and stay on.
 
     Raises:
-        InvalidValue: a name is unknown, or nothing is installed that records it; the message names the package.
+        InvalidValue: a name is unknown, or no instrumentor is installed for it; the message names the package.
         ImportError: the extra `otel` is not installed.
     """
     chosen = [_named(name) for name in names]
@@ -186,7 +187,7 @@ def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) 
 
 
 def uninstrument(*names: str) -> None:
-    """Undo `instrument`, of these frameworks or of all."""
+    """Turn off the instrumentors of these frameworks; without names, of all frameworks."""
     with _lock:
         for name in [known_name for known_name in _on if not names or known_name in names]:
             _, undo = _on.pop(name)
@@ -197,7 +198,7 @@ def uninstrument(*names: str) -> None:
 
 
 def record_unset_provider() -> None:
-    """Record the program's spans of OpenTelemetry while it has set no provider."""
+    """Record the program's OpenTelemetry spans as long as the program has set no provider."""
     with _lock:
         _provider_for(None, None)
 
@@ -222,7 +223,7 @@ def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
     with forks.importing:
         if not known.is_importable(SDK):
             raise ImportError(f"recording frameworks needs more packages; run: {EXTRA}")
-        import_module("opentelemetry.trace")  # first: under `agentspan record` it comes here again
+        import_module("opentelemetry.trace")  # first: under `agentspan record`, this import calls this function again
         from agentspan.otel.instruments.provider import ask_for_content, new_provider, use_until_set
         from agentspan.otel.processor import SpanProcessor
 
@@ -268,7 +269,7 @@ def _warn_of(name: str, error: Exception) -> None:
 
 
 def _carry_context() -> None:
-    """Let threads know the span that they were started in, if the instrumentor for that is installed."""
+    """Let new threads inherit the current span, if the instrumentor for threads is installed."""
     found = known.named(known.CARRIES_CONTEXT)
     if found is not None and found.entry is not None and known.CARRIES_CONTEXT not in _on:
         with guard():
@@ -287,12 +288,15 @@ def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
 
 
 def _traces_itself(name: str) -> Callable[[Any], tuple[Instrumented, Callable[[], Any]]]:
-    """Return a function for an SDK that asks for the global provider: `use_until_set` has done all that it needs."""
+    """Return the function that turns on an SDK that traces itself with the global provider.
+
+    The function changes nothing, because `use_until_set` has already replaced the global provider.
+    """
     return lambda provider: (Instrumented(name, name, version(name)), lambda: None)
 
 
 def _with_additions(wrapping: Wrapping, undo: Callable[[], Any]) -> Callable[[], Any]:
-    """Wrap functions of a framework; return a function that undoes that, and turns its instrumentor off."""
+    """Turn a Wrapping on; return a function that turns it off and then calls `undo`."""
     wrapping.turn_on()
 
     def undo_both() -> None:
@@ -303,11 +307,11 @@ def _with_additions(wrapping: Wrapping, undo: Callable[[], Any]) -> Callable[[],
 
 
 _OWN: dict[str, Callable[[Any], tuple[Instrumented, Callable[[], Any]]]] = {"pydantic-ai": _pydantic_ai}
-"""Frameworks that trace themselves."""
+"""The functions that turn on frameworks that trace themselves, by the name of the framework."""
 
 
 def start() -> Waiting:
-    """Turn each instrumentor on when its framework has been imported, and record a provider that the program sets."""
+    """Turn on each instrumentor when its framework is imported, and record the provider that the program sets."""
     has_sdk = known.is_importable(SDK)
     if not has_sdk:
         note("without", f"{sys.executable} has no OpenTelemetry SDK; {EXTRA}")
@@ -339,7 +343,7 @@ def _miss(found: known.Available) -> Any:
 
 
 def _importer() -> str:
-    """Return the package of the module whose import statement runs."""
+    """Return the top-level package of the module whose import statement is being executed."""
     frame = sys._getframe(2)
     while frame.f_back is not None and (
         frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_globals.get("__name__") in _HERE
@@ -367,7 +371,7 @@ def _record_global_provider(api: Any) -> None:
 
 
 def note(kind: str, text: str) -> None:
-    """Append a line for `agentspan record`, which prints at the end of the program the missing instrumentors."""
+    """Append a line to the file of notes, from which `agentspan record` prints the missing instrumentors at the end."""
     if path := os.environ.get(known.NOTES):
         with guard(), open(path, "a") as file:
             file.write(f"{kind} {text}\n")

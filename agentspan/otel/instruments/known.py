@@ -1,4 +1,4 @@
-"""Frameworks and clients of models, and the instrumentors of them that are installed here."""
+"""The known frameworks and clients of models, and a search for their installed instrumentors."""
 
 import re
 from collections.abc import Iterable
@@ -11,24 +11,28 @@ if TYPE_CHECKING:
 
 GROUP = "opentelemetry_instrumentor"
 MARK = "AGENTSPAN_RECORD"
-"""Set in the environment of a program that is recorded: the folder that was put before its PYTHONPATH."""
+"""The environment variable of a recorded program with the folder that was put first in its PYTHONPATH."""
 _PREFERRED = ("openinference-", "opentelemetry-instrumentation-genai-", "")
-"""How the names of packages begin that have the richer data, the best first: only one records each framework, else
-each call would be recorded twice."""
+"""The starts of the names of instrumentor packages, those with the richest data first.
+
+Only the first installed package records a framework; with two, each call would be recorded twice.
+"""
 NOTES = "AGENTSPAN_RECORD_NOTES"
-"""The file in which programs note their imports of frameworks, for `agentspan record`: a kind and a text a line. The
-name stands in `site`, too, for a Python without agentspan."""
+"""The environment variable with the file to which programs append their imports of frameworks, for `agentspan record`.
+
+Each line has a kind and a text. `site/sitecustomize.py` repeats this name, because its Python may lack agentspan.
+"""
 
 
 class Framework(NamedTuple):
     """A framework, or a client of models.
 
     Attributes:
-        name: as it is given to `instrument`.
-        module: the module whose presence tells that it is installed.
-        package: the package of an instrumentor to install; "" where the framework traces itself.
-        entries: the names of entry points of its instrumentors.
-        own: a file below the package that it has since it traces itself; "" where it does not.
+        name: the name of the framework for `instrument`.
+        module: a module that exists if the framework is installed.
+        package: the instrumentor package to install; "" if every version of the framework traces itself.
+        entries: the names of the entry points of its instrumentors.
+        own: a file in the framework's package that exists in the versions that trace themselves; "" if none do.
     """
 
     name: str
@@ -71,28 +75,28 @@ FRAMEWORKS = (
 _CLIENTS = frozenset(
     {"anthropic", "cohere", "google-genai", "groq", "litellm", "mistralai", "ollama", "openai", "vertexai"}
 )
-"""The clients of models, which frameworks import."""
+"""The clients of models. Frameworks import them, too."""
 _WITHOUT_CALLS = frozenset({"crewai"})
-"""The frameworks whose instrumentors leave out the calls of models: the client's are needed, too."""
+"""The frameworks whose instrumentors record no calls of models: they need the client's instrumentor, too."""
 _WITH_CALLS = re.compile(
     r"(agents|agno|autogen_\w+|claude_agent_sdk|google|dspy|haystack\w*|lang(chain|graph)\w*|litellm|llama_index|pydantic_ai"
     r"|smolagents|openinference|opentelemetry|agentspan)\Z"
 )
-"""The packages that import clients of models and record their calls, or do nothing with them."""
+"""The packages whose imports of a client need no instrumentor: they record its calls themselves, or make none."""
 _TOO_COMMON = frozenset({"bedrock"})
-"""Frameworks that are imported for other things than models, too: `boto3`."""
+"""The frameworks that many programs import without calling models: `boto3`. No warning names their instrumentors."""
 CARRIES_CONTEXT = "threading"
-"""The entry point of an instrumentor that makes no spans, but carries the context into threads, such as a pool's."""
+"""The entry point of the instrumentor that passes the current span to threads, such as a pool's. It makes no spans."""
 
 
 class Available(NamedTuple):
-    """A framework, and the instrumentor of it that is used.
+    """A framework, and its installed instrumentor, if there is one.
 
     Attributes:
-        is_installed: whether the framework is.
-        has_own: whether it traces itself.
-        entry: None where no instrumentor is installed, or the framework traces itself.
-        package, version: of the instrumentor; "" without one.
+        is_installed: whether the framework is installed.
+        entry: the entry point of the best installed instrumentor; None without one.
+        package, version: the package and version of the instrumentor; "" without one.
+        has_own: whether the installed framework traces itself.
     """
 
     framework: Framework
@@ -104,7 +108,7 @@ class Available(NamedTuple):
 
     @property
     def can_record(self) -> bool:
-        """True if it can be turned on."""
+        """True if the framework is installed and can be recorded, by an instrumentor or by itself."""
         return self.is_installed and (self.entry is not None or self.has_own)
 
 
@@ -115,7 +119,7 @@ def available() -> list[Available]:
 
 
 def named(name: str) -> Available | None:
-    """Return the installed instrumentor of a framework, or of any other library with this entry point."""
+    """Return a known framework by name, or another installed instrumentor by entry point; None if neither exists."""
     wanted, found = _normal(name), _instrumentors()
     for framework in FRAMEWORKS:
         if wanted in framework.entries:
@@ -136,7 +140,7 @@ def _available(framework: Framework, found: "dict[str, list[EntryPoint]]") -> Av
 
 
 def is_importable(module: str) -> bool:
-    """Return whether a module is there, without importing it (its packages are)."""
+    """Return whether a module can be imported. Imports only the packages around it."""
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError):
@@ -144,7 +148,7 @@ def is_importable(module: str) -> bool:
 
 
 def _instrumentors() -> "dict[str, list[EntryPoint]]":
-    from importlib.metadata import entry_points  # `agentspan record` needs names of this module only
+    from importlib.metadata import entry_points  # imported late: `agentspan record` only needs constants of this module
 
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
@@ -166,9 +170,9 @@ def _rank(entry: "EntryPoint") -> int:
 
 
 def missing(found: Iterable[Available]) -> list[Available]:
-    """Return the frameworks that are installed, and that nothing records.
+    """Return the installed frameworks that no instrumentor records.
 
-    Clients of models are left out where a framework is recorded that records their calls itself.
+    Clients of models are left out if a recorded framework records their calls.
     """
     known = [*found]
     recorded = {each.framework.name for each in known if each.can_record} - _CLIENTS - _WITHOUT_CALLS - {"mcp"}
@@ -176,16 +180,16 @@ def missing(found: Iterable[Available]) -> list[Available]:
 
 
 def is_missing(each: Available) -> bool:
-    """Return whether a framework is installed and nothing records it."""
+    """Return whether a framework is installed, cannot be recorded, and is worth a warning."""
     framework = each.framework
     return each.is_installed and not each.can_record and framework.name not in _TOO_COMMON
 
 
 def needs_its_own(name: str, importer: str) -> bool:
-    """Return whether a framework must be instrumented although another module imported it.
+    """Return whether a framework needs an instrumentor of its own, by the package that imported it.
 
     Args:
-        importer: the package that imported it first, such as a framework that records the calls of its clients.
+        importer: the package that imported the framework first. It may record the calls of its clients itself.
     """
     if importer in _WITHOUT_CALLS:
         return name in _CLIENTS
@@ -200,5 +204,5 @@ def _has_own(framework: Framework) -> bool:
 
 
 def advice(found: Available) -> str:
-    """Return the command that installs an instrumentor, or the framework itself."""
+    """Return the command that installs the framework's instrumentor, or the framework if it is not installed."""
     return f"pip install {found.framework.package if found.is_installed else found.framework.name}"

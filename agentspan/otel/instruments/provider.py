@@ -1,7 +1,8 @@
-"""The TracerProvider that instrumentors get, and that SDKs get which ask for the global one while none is set.
+"""agentspan's own TracerProvider, for instrumentors, and for SDKs that use the global provider while none is set.
 
-OpenTelemetry accepts one global provider, once, so agentspan never sets it. Until the program sets one, a provider is
-returned in its place whose tracers look at each span: they use the program's provider from then on.
+OpenTelemetry accepts a global provider only once, so agentspan never sets it. Until the program sets a provider,
+`get_tracer_provider` returns a substitute. Its tracers check at each span whether the program has set a provider, and
+use the program's provider from then on.
 """
 
 import os
@@ -20,18 +21,21 @@ from agentspan.journal.writers import program_name
 from agentspan.otel.processor import SpanProcessor
 
 MOST = 10_000
-"""Attributes, events and links of a span that are kept. The SDK's 128 attributes hold a conversation of 30 messages."""
+"""The limit for attributes, events and links of a span. The SDK's default of 128 holds only 30 messages."""
 _CONTENT = {
     "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY",
     "USE_OTEL_LITELLM_REQUEST_SPAN": "true",
 }
-"""Without these, instrumentors of OpenTelemetry's own leave messages out, or send them as log records, and LiteLLM's
-callback writes a call on the span of the program around it, over the one before."""
+"""Environment variables that make instrumentors record messages on spans.
+
+Without the first two, OpenTelemetry's own instrumentors leave messages out or send them as log records. Without the
+third, LiteLLM's callback writes each call on the program's span around it, over the call before.
+"""
 
 
 def new_provider(processor: SpanProcessor) -> TracerProvider:
-    """Return a provider that records all spans through a processor."""
+    """Return a provider that samples all spans and passes them to a processor."""
     about: dict[str, AttributeValue] = {"service.instance.id": str(uuid.uuid4()), "process.pid": os.getpid()}
     if not os.environ.get("OTEL_SERVICE_NAME"):
         about["service.name"] = program_name()
@@ -50,7 +54,7 @@ def new_provider(processor: SpanProcessor) -> TracerProvider:
 
 
 def ask_for_content() -> None:
-    """Let instrumentors record messages, unless the environment says something else."""
+    """Set the environment variables that make instrumentors record messages. Variables that are set stay unchanged."""
     for name, value in _CONTENT.items():
         os.environ.setdefault(name, value)
 
@@ -59,16 +63,16 @@ _get_provider: Callable[[], trace.TracerProvider] = trace.get_tracer_provider
 
 
 class UntilSet(ProxyTracerProvider):
-    """A provider of tracers that record into another provider as long as no global one is set.
+    """A provider whose tracers use another provider until the program sets the global provider.
 
-    It is a ProxyTracerProvider, by which libraries such as Langfuse's SDK see that they may set theirs.
+    It is a ProxyTracerProvider, so that libraries such as Langfuse's SDK still set their own provider.
     """
 
     def __init__(self, other: trace.TracerProvider) -> None:
         self._other = other
 
     def get_tracer(self, *args: Any, **kwargs: Any) -> Tracer:
-        """Return a tracer that uses the program's provider once it is set."""
+        """Return a tracer that switches to the program's provider once the program has set one."""
         return _UntilSet(self._other, args, kwargs)
 
 
@@ -85,11 +89,11 @@ class _UntilSet(Tracer):
         return self._tracer
 
     def start_span(self, *args: Any, **kwargs: Any) -> Any:
-        """Start a span of the provider that counts now."""
+        """Start a span with the program's provider, or with the other provider while none is set."""
         return self._current().start_span(*args, **kwargs)
 
     def start_as_current_span(self, *args: Any, **kwargs: Any) -> Any:
-        """Start a span of the provider that counts now, and make it the current one."""
+        """Start a span as `start_span` does, and make it the current span."""
         return self._current().start_as_current_span(*args, **kwargs)
 
 
@@ -98,11 +102,11 @@ def _is_set() -> bool:
 
 
 def use_until_set(provider: trace.TracerProvider) -> None:
-    """Record spans into a provider while the program has set none."""
+    """Let `get_tracer_provider` return a substitute for `provider` while the program has set no provider."""
     fallback = UntilSet(provider)
     trace.get_tracer_provider = lambda: _get_provider() if _is_set() else fallback
 
 
 def stop_using() -> None:
-    """Undo `use_until_set`. Tracers that were made meanwhile stay."""
+    """Undo `use_until_set`. Tracers made in between keep working as before."""
     trace.get_tracer_provider = _get_provider

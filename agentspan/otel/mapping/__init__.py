@@ -1,4 +1,4 @@
-"""Maps a span of OpenTelemetry to its record in agentspan: a table for each family of attributes, and shared readers.
+"""Maps an OpenTelemetry span to its record in agentspan, by a table for each family of attributes and shared readers.
 
-Attributes' names stand in these files and nowhere else. None of them does I/O.
+The names of mapped attributes are in these modules only. The modules do no I/O.
 """

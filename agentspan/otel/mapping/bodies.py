@@ -1,7 +1,7 @@
-"""Requests to model providers, and their answers, as attributes hold them whole: OpenAI's, Anthropic's, LangChain's.
+"""Reads attributes that contain a whole request or answer of a model provider: OpenAI's, Anthropic's, LangChain's.
 
-What becomes a field is taken out of the body, and the rest of it stays where it was. So nothing is lost, and messages
-are not stored twice.
+Members of the body that become fields are removed from the attribute; its other members stay. So nothing is lost, and
+messages are not stored twice.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ PARAMETERS: tuple[tuple[str, tuple[str, ...], Read], ...] = (
     ("payload.stop_sequences", ("stop", "stop_sequences"), listed),
     ("payload.tools", ("tools", "functions"), messages.tools),
 )
-"""Parameters of a request: the field, the names that providers use, and how it is read."""
+"""The parameters of a request: the field, the providers' names for it, and the function that reads it."""
 _USAGE: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
     ("input_tokens", (("input_tokens",), ("prompt_tokens",), ("inputTokens",), ("promptTokens",))),
     ("output_tokens", (("output_tokens",), ("completion_tokens",), ("outputTokens",), ("completionTokens",))),
@@ -56,12 +56,18 @@ _USAGE: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
 
 
 def request(draft: Draft, name: str) -> None:
-    """Read the fields of an llm span's payload from an attribute that holds a request, or only its messages."""
+    """Set the payload fields of an llm span from an attribute that has a request, or only a request's messages."""
     request_of(draft, name, parsed(draft.get(name)))
 
 
 def request_of(draft: Draft, name: str, value: Any) -> None:
-    """Read the same from the value of an attribute."""
+    """Set the payload fields of an llm span from a decoded request, or a list of messages.
+
+    Args:
+        draft: the span that is being mapped.
+        name: the attribute that the value came from. It keeps the members that become no field.
+        value: the decoded value of the attribute.
+    """
     if type(value) is list:
         _messages(draft, value, name)
         return
@@ -85,7 +91,7 @@ def request_of(draft: Draft, name: str, value: Any) -> None:
 
 
 def parameters(draft: Draft, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a request's parameters, such as the temperature, and return the members that are none."""
+    """Set the fields of a request's parameters, such as the temperature, and return the other members of the body."""
     rest = {name: value for name, value in body.items() if value is not None}
     if not rest:
         return rest
@@ -98,19 +104,25 @@ def parameters(draft: Draft, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def answer(draft: Draft, name: str) -> None:
-    """Read the fields of an llm span's result from an attribute that holds an answer, or only its messages."""
+    """Set the result fields of an llm span from an attribute that has an answer, or only an answer's messages."""
     answer_of(draft, name, parsed(draft.get(name)))
 
 
 def answer_of(draft: Draft, name: str, value: Any) -> None:
-    """Read the same from the value of an attribute."""
+    """Set the result fields of an llm span from a decoded answer, a list of messages, or a text.
+
+    Args:
+        draft: the span that is being mapped.
+        name: the attribute that the value came from. It keeps the members that become no field.
+        value: the decoded value of the attribute.
+    """
     if type(value) is str and "text" not in draft.result:
         output(draft, value)
         draft.leave(name, None)
     if type(value) is not dict and type(value) is not list:
         return
     if type(value) is list and len(value) == 1 and type(value[0]) is dict and "output" in value[0]:
-        value = value[0]  # OpenAI's agents SDK gives a list of one response
+        value = value[0]  # OpenAI's agents SDK writes a list of one response
     body = value if type(value) is dict else {}
     rest = dict(body)
     found: Any = None
@@ -135,7 +147,7 @@ def answer_of(draft: Draft, name: str, value: Any) -> None:
     if found is None:
         return
     output(draft, found)
-    is_item = body.get("type") == "message" and "status" in body  # of an answer of OpenAI's, with an id of its own
+    is_item = body.get("type") == "message" and "status" in body  # an item of OpenAI's answer, whose id is the item's
     for place, member in (("result.response_model", "model"), ("result.response_id", "" if is_item else "id")):
         if (item := text(body.get(member))) is not None and not item.startswith("__"):
             draft.put(place, item)
@@ -147,7 +159,13 @@ def answer_of(draft: Draft, name: str, value: Any) -> None:
 
 
 def output(draft: Draft, value: Any, *names: str) -> None:
-    """Set the answer of a model, from messages in any form."""
+    """Set the result fields of a model's answer: its messages, text, tool calls and finish reason.
+
+    Args:
+        draft: the span that is being mapped.
+        value: the messages of the answer, in any form.
+        names: the attributes that the messages were read from.
+    """
     if "output_messages" in draft.result and not names:
         return
     answer = messages.said(value)
@@ -163,10 +181,10 @@ def output(draft: Draft, value: Any, *names: str) -> None:
 
 
 def usage(draft: Draft, used: Mapping[str, Any], *, adds_cached: bool = False) -> None:
-    """Set the counts of tokens from a provider's usage.
+    """Set the counts of tokens from a provider's usage object.
 
     Args:
-        adds_cached: whether the tokens in do not include those of the cache, as Anthropic counts.
+        adds_cached: whether the provider's input tokens exclude cached tokens, as Anthropic's do. Then they are added.
     """
     counts = {field: _count(used, paths) for field, paths in _USAGE}
     if adds_cached and counts["input_tokens"] is not None:
@@ -202,7 +220,7 @@ def _first(items: list[Any], member: str) -> str | None:
 
 
 def _generations(draft: Draft, body: Mapping[str, Any]) -> list[Any]:
-    """Return the messages of LangChain's LLMResult, and set the fields that are only inside them."""
+    """Return the messages of LangChain's LLMResult, and set the fields that only the messages have, such as usage."""
     groups = body["generations"]
     inner = [each for group in groups for each in (group if type(group) is list else [group]) if type(each) is dict]
     found = []

@@ -1,8 +1,8 @@
-"""A span of agentspan while it is assembled: fields in, attributes out. The first value of a field stays.
+"""A draft of an agentspan record: families move attributes into its fields. The first value of a field stays.
 
-The shape of a span has the facts that follow from its instrumentor and the names of its attributes, whatever the values
-are. An exporter sends thousands of spans of a few shapes. So a span's families, the lines of their tables that it has
-an attribute for, and the lists that its names spell are found once for a shape (a third of the time of mapping).
+The shape of a span has the facts that follow from its instrumentor and the names of its attributes, for any values. An
+exporter sends thousands of spans of a few shapes. So three things are found once for a shape, which would take a third
+of the time of mapping: the families of a span, the rows of their tables that apply, and the lists that names spell.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,22 +12,25 @@ from agentspan.otel.mapping.values import as_is
 from agentspan.otel.span import OtelSpan
 
 MOST_SHAPES = 1000
-"""Shapes that are kept. Then all are dropped: those in use come back at once."""
+"""The most cached shapes. A full cache is emptied; the shapes in use are cached again at once."""
 LONGEST_SHAPE = 256
-"""Attributes of a span whose shape is kept; conversations of 100 messages have more, and each length is a shape."""
+"""The most attributes of a span whose shape is cached. Long conversations have more, and each length is a shape."""
 MOST_CHARACTERS = 20_000
-"""Characters of the names of a shape that is kept: clients choose them."""
+"""The most characters of the names in a cached shape. Clients choose the names, so their length needs a limit."""
 _DEEPEST = 12
-"""Dots in the name of an attribute that are levels of an object; a deeper name stays an attribute."""
+"""The most parts between dots that a name may have after its prefix to become part of a list; else it is skipped."""
 Read = Callable[[Any], Any]
 _Key = tuple[str, str, tuple[str, ...]]
 
 
 class Source(NamedTuple):
-    """An attribute that a span of a shape has, and the field that it is read into.
+    """An attribute that the spans of a shape have, and the field that gets its value.
 
     Attributes:
-        side: `payload`, `result` or `run`.
+        name: the name of the attribute.
+        side: the part of the record with the field: `payload`, `result` or `run`.
+        field: the name of the field.
+        read: returns the field's value from the attribute's value, or None.
     """
 
     name: str
@@ -37,11 +40,11 @@ class Source(NamedTuple):
 
 
 class Spelt(NamedTuple):
-    """The list that flat names with one prefix spell, such as `llm.input_messages.0.message.role`.
+    """The list that flat attribute names with one prefix spell, such as `llm.input_messages.0.message.role`.
 
     Attributes:
-        names: the attributes that are in it.
-        form: nested dicts and lists, with the name of an attribute in the place of its value; None for no list.
+        names: the names of the attributes in the list.
+        form: nested dicts and lists, with attribute names in the places of their values; None if there is no list.
     """
 
     names: tuple[str, ...]
@@ -49,17 +52,17 @@ class Spelt(NamedTuple):
 
 
 class _Node(dict[str, Any]):
-    """An object that flat names spell, or a list if all its members are numbers."""
+    """An object that flat names spell. It is a list if the names of all its members are numbers."""
 
 
 class Shape:
-    """The names of a span's attributes, with the facts that follow from them.
+    """The names of a span's attributes, with cached facts that follow from the names.
 
     Attributes:
-        names: of the attributes, in their order.
-        families: the families of such a span; None until the caller has set them.
-        told_as: their names.
-        sources: the lines of mapping tables that it has an attribute for, by the name of the family and the type.
+        names: the names of the attributes, in their order.
+        families: the families of spans with this shape; None until the caller has set them.
+        told_as: the names of the families.
+        sources: the attributes that a mapping table reads, by the family's name and the span type.
     """
 
     __slots__ = ("_spelt", "families", "names", "sources", "told_as")
@@ -72,7 +75,7 @@ class Shape:
         self._spelt: dict[str, Spelt] = {}
 
     def spelt(self, prefix: str) -> Spelt:
-        """Return the list that the names with a prefix spell, in the order of their numbers; holes are skipped."""
+        """Return the list that the names with a prefix spell, sorted by the numbers in them; gaps are skipped."""
         found = self._spelt.get(prefix)
         if found is None:
             found = self._spelt[prefix] = _spelt(self.names, prefix)
@@ -80,7 +83,7 @@ class Shape:
 
 
 class Shapes:
-    """Shapes by the names of attributes, and by their scope."""
+    """A cache of shapes by instrumentor and names of attributes."""
 
     def __init__(self) -> None:
         self._known: dict[_Key, Shape] = {}
@@ -89,7 +92,7 @@ class Shapes:
         return len(self._known)
 
     def of(self, span: OtelSpan) -> Shape:
-        """Return the shape of a span (0.5 µs)."""
+        """Return the shape of a span, from the cache if possible (0.5 µs)."""
         scope, attributes = span.scope, span.attributes
         if len(attributes) > LONGEST_SHAPE:
             return Shape(tuple(attributes))
@@ -109,7 +112,7 @@ shape_of = Shapes().of
 
 
 def built(form: Any, values: Mapping[str, Any]) -> Any:
-    """Return the form of a `Spelt` with the values of its attributes."""
+    """Return the list of a `Spelt`: its form, with attribute names replaced by their values."""
     if type(form) is str:
         return values[form]
     if type(form) is list:
@@ -143,24 +146,24 @@ def _spelt(names: Iterable[str], prefix: str) -> Spelt:
 
 
 def _lists(value: Any) -> Any:
-    """Return objects whose members are numbers as lists."""
+    """Convert nested objects whose member names are all numbers to lists."""
     if type(value) is not _Node:
         return value
     if next(iter(value), "").isdecimal():
         try:
             return [_lists(value[key]) for key in sorted(value, key=int)]
-        except ValueError:  # not all of them are
+        except ValueError:  # not all names are numbers
             pass
     return {key: _lists(item) for key, item in value.items()}
 
 
 class Row(NamedTuple):
-    """A line of a mapping table: where a field is found.
+    """A row of a mapping table: a field, and the attributes that it is read from.
 
     Attributes:
-        place: `payload.…` or `result.…` of the span, or `run.…`; after the dot the name of the field.
-        names: the attributes that may hold it, the best first.
-        read: returns the value of the field, or None if the attribute does not hold one.
+        place: the field, as `payload.NAME`, `result.NAME` or `run.NAME`.
+        names: the names of attributes that may have the value, the best first.
+        read: returns the field's value from the attribute's value; None if it is unusable.
     """
 
     place: str
@@ -169,19 +172,19 @@ class Row(NamedTuple):
 
 
 def row(place: str, *names: str, read: Read = as_is) -> Row:
-    """Return a line of a mapping table."""
+    """Return a row of a mapping table. The names of the attributes need no tuple."""
     return Row(place, names, read)
 
 
 class Family(NamedTuple):
-    """One family of attributes, and one version of it.
+    """A family of attributes, in one version, such as the GenAI conventions of 2026.
 
     Attributes:
-        name: for people.
-        holds: whether a span has attributes of it. It looks at the scope and at names only, never at a value.
-        kind: the span type; None where this family does not tell.
-        rows: the mapping table, by span type; the rows of `*` hold for every type.
-        rest: assembles the fields that no row can say. It runs after the rows.
+        name: the name for people.
+        holds: returns whether a span has attributes of the family, from its scope and names only, never from a value.
+        kind: returns the span type; None if the family's attributes do not determine it.
+        rows: the mapping table, by span type; the rows of `*` apply to every type.
+        rest: sets the fields that need code instead of a row. It runs after the rows.
     """
 
     name: str
@@ -207,12 +210,12 @@ class Draft:
 
     Attributes:
         span: the OpenTelemetry span.
-        shape: of its attributes.
-        type: the span type that it will have.
-        payload, result: the fields so far.
-        run: what the span says of its run: `agent`, `version`, `session`, `user`.
-        left: the attributes that no field came from. They are stored under `attributes`.
-        is_failed: whether the family says so where the status does not; None if it says nothing.
+        shape: the shape of the span.
+        type: the span type of the record.
+        payload, result: the fields that are set so far.
+        run: facts about the run in the span's attributes: `agent`, `version`, `session`, `user`.
+        left: the attributes that became no field. They will be stored under `attributes`.
+        is_failed: True if a family's attributes show a failure that the span's status does not; else None.
     """
 
     __slots__ = ("is_failed", "left", "payload", "result", "run", "shape", "span", "type")
@@ -228,11 +231,11 @@ class Draft:
         self.is_failed: bool | None = None
 
     def get(self, name: str) -> Any:
-        """Return the value of an attribute, whether it was used or not; None without one."""
+        """Return the value of an attribute, also if it became a field already; None if the span does not have it."""
         return self.span.attributes.get(name)
 
     def fill(self, family: Family) -> None:
-        """Set each field of a family's mapping table from the first attribute that holds it."""
+        """Set each field of a family's mapping table from the first attribute that has a usable value."""
         attributes, left = self.span.attributes, self.left
         for name, side, field, read in _sources(family, self.type, self.shape):
             raw = attributes[name]
@@ -243,12 +246,13 @@ class Draft:
                     self.run.setdefault(field, value)
                 continue
             fields = self.payload if side == "payload" else self.result
-            says_more = type(raw) is list and len(raw) > 1 and value != raw  # such as several finish reasons
+            # Such as several finish reasons, of which the field gets the first.
+            says_more = type(raw) is list and len(raw) > 1 and value != raw
             if fields.setdefault(field, value) == value and not says_more:
                 left.pop(name, None)
 
     def spelt(self, prefix: str) -> list[Any]:
-        """Return the list that flat names with a prefix spell, and note that they are used; [] if there is none."""
+        """Return the list that flat names with a prefix spell, or []; remove the list's attributes from `left`."""
         names, form = self.shape.spelt(prefix)
         if not names:
             return []
@@ -258,12 +262,12 @@ class Draft:
         return found
 
     def put(self, place: str, value: Any, *names: str) -> None:
-        """Set a field that has no value yet. An attribute that says something else than the field is kept.
+        """Set a field that has no value yet, and remove its attributes from `left` if the field has this value.
 
         Args:
-            place: as in Row.
-            value: None is no value.
-            names: the attributes that it was read from. What is said of the run stays with the span, too.
+            place: the field, as `payload.NAME`, `result.NAME` or `run.NAME`.
+            value: the value; None sets nothing.
+            names: the attributes that the value was read from. They stay in `left` for a field of `run`.
         """
         if value is None:
             return
@@ -278,17 +282,17 @@ class Draft:
                 self.left.pop(name, None)
 
     def use(self, *names: str) -> None:
-        """Note that a field has all that these attributes say."""
+        """Remove these attributes from `left`: fields have all their content."""
         for name in names:
             self.left.pop(name, None)
 
     def use_all(self, prefix: str) -> None:
-        """Note that a field has all that the attributes with this prefix say."""
+        """Remove all attributes with this prefix from `left`: fields have all their content."""
         for name in [name for name in self.left if name.startswith(prefix)]:
             del self.left[name]
 
     def leave(self, name: str, value: Any) -> None:
-        """Keep the rest of an attribute, which no field has; nothing where the rest is None or empty."""
+        """Replace an attribute in `left` by the part that became no field; remove it if this part is None or empty."""
         if value is None or value == {} or value == []:
             self.left.pop(name, None)
         elif name in self.left:

@@ -1,4 +1,4 @@
-"""The error of a span: of its status, its exception events, and the attributes that instrumentors write beside them."""
+"""Finds the error of a failed span in its status, its exception events, and the attributes of instrumentors."""
 
 import re
 from collections.abc import Mapping
@@ -18,12 +18,15 @@ _VAGUE = frozenset({"_OTHER", "Exception", "Error"})
 
 
 def exceptions(span: OtelSpan) -> list[Event]:
-    """Return the exception events of a span, in their order."""
+    """Return the exception events of a span, in the order in which they were recorded."""
     return [event for event in span.events if event.name == EXCEPTION]
 
 
 def error_of(span: OtelSpan) -> tuple[dict[str, str], list[str]]:
-    """Return the error of a failed span, `{type, message, stacktrace}`, and the attributes that it has all of."""
+    """Return the error of a failed span, `{type, message, stacktrace}`, and the names of attributes it makes redundant.
+
+    An exception event wins over the status, and the status over attributes.
+    """
     last = exceptions(span)[-1:]
     attributes_of_event = last[0].attributes if last else {}
     attributes = span.attributes
@@ -52,7 +55,7 @@ def _agreed(error: Any) -> str | None:
 
 
 def _parted(message: str | None, stacktrace: str | None) -> tuple[str | None, str | None]:
-    """Part a traceback from a message that has one, as LangChain's tracers write it."""
+    """Split message and traceback: LangChain's tracers write both into the message."""
     if message is None or _TRACEBACK not in message:
         return message, stacktrace
     head, _, tail = message.partition(_TRACEBACK)
@@ -60,7 +63,13 @@ def _parted(message: str | None, stacktrace: str | None) -> tuple[str | None, st
 
 
 def _typed(type_: str | None, message: str | None, *, exact: str | None) -> tuple[str | None, str | None]:
-    """Return type and message. The message may be `ValueError: no`, `ValueError('no')`, or a dict."""
+    """Return the type and the message of an error.
+
+    Args:
+        type_: the type, or None if it is missing or as vague as `Exception`.
+        message: a text, or a text with the type in it: `ValueError: no`, `ValueError('no')`, or a dict.
+        exact: the type, also if it is vague.
+    """
     if message is None:
         return type_ or exact, None
     message = _agents_message(message)
@@ -73,7 +82,10 @@ def _typed(type_: str | None, message: str | None, *, exact: str | None) -> tupl
 
 
 def _agents_message(message: str) -> str:
-    """Return the text of `{'message': 'Error in agent run', 'data': {'error': 'no'}}`."""
+    """Return `Error in agent run: no` from `{'message': 'Error in agent run', 'data': {'error': 'no'}}`.
+
+    Another message is returned unchanged.
+    """
     whole = literal(message)
     if type(whole) is dict and type(whole.get("message")) is str:
         data = whole.get("data")

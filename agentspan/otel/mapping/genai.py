@@ -1,7 +1,7 @@
-"""OpenTelemetry's GenAI conventions, in three versions: of 2024 (messages are events), of 2025, and of 2026.
+"""Maps OpenTelemetry's GenAI conventions in three versions: 2024 (messages are events), 2025 and 2026.
 
-The version of a span is chosen by the schema URL of its scope, else by the attributes that are there. The 2026 version
-is that of the conventions' own repository: `cache_write` in place of `cache_creation`, `agent.name` also of workflows.
+The schema URL of a span's scope decides the version; without one, the names of its attributes do. The 2026 version is
+from the conventions' own repository. It has `cache_write` instead of `cache_creation`, and `agent.name` for workflows.
 """
 
 import re
@@ -24,7 +24,7 @@ MEMORY = {
     "create_memory_store": "create_store",
     "delete_memory_store": "delete_store",
 }
-"""Operations on memories, and how a span of type `memory` names them."""
+"""The operation of a span of type `memory`, by the operation name of the conventions."""
 KINDS = {
     "chat": "llm",
     "text_completion": "llm",
@@ -54,7 +54,7 @@ OPERATIONS = {
     "chain": "invoke_workflow",
     "retrieval": "retrieval",
 }
-"""The operation that a span of a type is without further notice; any other one stays among its attributes."""
+"""The default operation of each span type. Another operation stays among the attributes of the span."""
 _SCHEMA = re.compile(r"https?://[^/]*opentelemetry\.io/schemas/(?:(gen-?ai)(?:-dev)?/)?(?:\d+\.)?(\d+)")
 
 _TOKENS = (
@@ -184,7 +184,7 @@ _OF_2026: dict[str, tuple[Row, ...]] = {
     ),
 }
 NEWEST = _OF_2026
-"""The mapping table with the newest names; spans go out with them."""
+"""The mapping table with the newest names, with which spans are exported."""
 _OF_2024: dict[str, tuple[Row, ...]] = {
     **_OF_2025,
     "llm": (
@@ -201,7 +201,7 @@ _OF_2024: dict[str, tuple[Row, ...]] = {
 
 
 def version_of(span: OtelSpan) -> Family | None:
-    """Return the version of the conventions that a span follows; None of one that follows none."""
+    """Return the version of the GenAI conventions that a span follows; None if it follows no version."""
     attributes = span.attributes
     if OPERATION not in attributes and PROVIDER not in attributes and SYSTEM not in attributes:
         return None
@@ -263,7 +263,7 @@ def _agent(draft: Draft) -> None:
 
 
 def _only(found: list[Any], role: str) -> dict[str, Any] | None:
-    """Return the only message, if it is a text of a role and nothing more."""
+    """Return the message of a list with one message, if it is a text of this role without other parts; else None."""
     only = found[0] if len(found) == 1 and type(found[0]) is dict else {}
     is_text = only.get("role") == role and type(only.get("content")) is str and only["content"]
     return only if is_text and only.keys() <= {"role", "content", "finish_reason"} else None
@@ -271,7 +271,7 @@ def _only(found: list[Any], role: str) -> dict[str, Any] | None:
 
 def _chain(draft: Draft) -> None:
     if draft.get(OPERATION) == "plan" and (agent := draft.get("gen_ai.agent.name")) is not None:
-        draft.payload["name"] = draft.span.name  # the name of the agent does not say that it plans
+        draft.payload["name"] = draft.span.name  # the agent's name does not show that the step is a plan
         draft.left["gen_ai.agent.name"] = agent
 
 
@@ -279,7 +279,7 @@ def _tool(draft: Draft) -> None:
     arguments = parsed(draft.get("gen_ai.tool.call.arguments"))
     used = ["gen_ai.tool.call.arguments"]
     if type(arguments) is dict and "input_str" in arguments and arguments.keys() & {"metadata", "tags", "inputs"}:
-        arguments, used = literal(arguments["input_str"]), []  # LangChain's, as Traceloop writes it
+        arguments, used = literal(arguments["input_str"]), []  # Traceloop's form of LangChain's callback
     draft.put("payload.arguments", arguments, *used)
     result = parsed(draft.get("gen_ai.tool.call.result"))
     unwrapped = unwrap(result)
@@ -330,12 +330,12 @@ EVENT_ROLES = {
     "gen_ai.assistant.message": "assistant",
     "gen_ai.tool.message": "tool",
 }
-"""Events, or log records, of the conventions of 2024: one a message."""
+"""The roles of messages, by the names of the events or log records of the 2024 conventions: one for each message."""
 _DETAILS = "gen_ai.client.inference.operation.details"
 
 
 def _events(draft: Draft) -> None:
-    """Read the messages that are in events of the span, or in log records, which were joined to them."""
+    """Set fields from the messages in the events of a span, which include its log records."""
     asked: list[Any] = []
     answered: list[Any] = []
     for event in draft.span.events:
@@ -370,9 +370,9 @@ def _details(draft: Draft, attributes: dict[str, Any]) -> None:
 
 
 READ_EVENTS = frozenset({*EVENT_ROLES, "gen_ai.choice", _DETAILS, "gen_ai.content.prompt", "gen_ai.content.completion"})
-"""Events that became fields."""
+"""The names of events whose content becomes fields of a call of a model."""
 EMPTY_EVENTS = frozenset({"gen_ai.content.completion.chunk"})
-"""Events that say nothing but that a part of a stream arrived; the first one is the time of the first token."""
+"""The names of events without content, for the parts of a stream. The first one has the time of the first token."""
 
 
 def _holds(span: OtelSpan) -> bool:

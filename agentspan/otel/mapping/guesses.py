@@ -1,7 +1,8 @@
-"""The type of a span that has begun and does not tell it yet: guessed by the instrumentor and the name.
+"""Guesses the type of an open span that has no attributes yet, from its instrumentor and its name.
 
-Many instrumentors set all attributes at the end (LangSmith, OpenInference's for LangChain and LiteLLM, Traceloop's for
-LangChain). A guess is corrected then. Names of spans are not API: a rule is a habit of the instrumentors of 2026.
+Many instrumentors set all attributes at the end of a span (LangSmith, OpenInference's for LangChain and LiteLLM,
+Traceloop's for LangChain). The end of the span corrects the guess. Names of spans are not API: the rules describe the
+habits of the instrumentors of 2026.
 """
 
 import re
@@ -20,7 +21,7 @@ _FRAMEWORKS = (
     "agno",
     "autogen",
 )
-"""In the names of instrumentors of frameworks, most of whose spans are chains."""
+"""Parts of the names of frameworks' instrumentors. Most of their spans are chains."""
 _CLIENTS = (
     "openai",
     "anthropic",
@@ -34,7 +35,7 @@ _CLIENTS = (
     "vertex",
     "ollama",
 )
-"""In those of instrumentors of clients of models, most of whose spans are calls."""
+"""Parts of the names of instrumentors for clients of models. Most of their spans are calls of models."""
 _STARTS = ("openinference.", "opentelemetry.instrumentation.", "opentelemetry.util.genai", "traceloop", "logfire.")
 _NAMED = frozenset({"langsmith", "gen_ai", "litellm", "pydantic-ai", "langfuse-sdk", "langfuse"})
 _RULES = tuple(
@@ -60,13 +61,13 @@ _RULES = tuple(
 
 _RUNS = re.compile(r"invoke_workflow |.*\.workflow$")
 _PARTS = re.compile(r"\w*(Prompt(Template)?|Parser|Adapter|Splitter|Embedding|Retriever)\b")
-"""The names of chains that a program calls before or after a model; alone in a trace they are no run."""
+"""The names of chains that a program calls before or after a model. Such a chain at the root of a trace is no run."""
 _ROOTS = ("openai_agents", "openai-agents")
-"""In the names of instrumentors whose roots are runs, whatever their name is."""
+"""Parts of the names of instrumentors whose root spans are runs with any name."""
 
 
 def begins_run(root: OtelSpan) -> bool:
-    """Return whether the root of a trace, which has begun, will probably be that of an agent or of a workflow."""
+    """Return whether a root span that has just started probably begins a run, such as an agent or a workflow."""
     type_ = guess(root)
     if root.kind == "SERVER" or type_ == "agent" or is_root_call(root, type_):
         return True
@@ -77,7 +78,7 @@ def begins_run(root: OtelSpan) -> bool:
 
 
 def is_root_call(span: OtelSpan, type_: str | None) -> bool:
-    """Return whether a span is a call of a framework, such as a graph or a crew, by the program itself."""
+    """Return whether a span is a root and a framework's chain, such as a graph or a crew that the program calls."""
     scope = span.scope.name
     return (
         type_ == "chain"
@@ -89,7 +90,7 @@ def is_root_call(span: OtelSpan, type_: str | None) -> bool:
 
 
 def guess(span: OtelSpan) -> str | None:
-    """Return the type that a span will probably have; None for one of no known instrumentor."""
+    """Return the probable type of a span; None if its instrumentor is unknown or no rule matches."""
     scope = span.scope.name
     if not scope.startswith(_STARTS) and scope not in _NAMED:
         return None

@@ -1,7 +1,7 @@
-"""Scores in OpenTelemetry: the event gen_ai.evaluation.result, and OpenInference's annotations and evaluations.
+"""Reads and writes scores: the event `gen_ai.evaluation.result`, and OpenInference's annotations and evaluations.
 
-An event is one of a span, or a log record of it. Annotations are attributes, `annotations.0.annotation.name` …, of the
-span, or with `trace.` before them of its trace. What a session is judged by has no counterpart here.
+The event is an event of a span, or a log record emitted inside a span. Annotations are attributes of a span, such as
+`annotations.0.annotation.name`; with the prefix `trace.` they are about its trace. Scores of sessions are not read.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,11 +21,11 @@ _FORMS = tuple(
     for scope in ("", "trace.")
     for word in ("annotation", "evaluation")
 )
-"""For each form of OpenInference: the text before the number and after it, its first name, whether of the trace."""
+"""OpenInference's forms of scores: the text before and after the number, the first name, whether about the trace."""
 _FIRST = frozenset(first for _, _, first, _ in _FORMS)
 _KINDS = {"HUMAN": "human", "LLM": "model", "CODE": "code"}
 MOST = 100
-"""Scores of one form that are read of a span."""
+"""The most scores of one form that are read from a span."""
 
 
 def may_have_scores(names: Iterable[str]) -> bool:
@@ -34,12 +34,13 @@ def may_have_scores(names: Iterable[str]) -> bool:
 
 
 class FoundScore(NamedTuple):
-    """A score as a span tells it.
+    """A score that was found in a span or a log record.
 
     Attributes:
-        time_ns: when it was given; 0 if nobody said so.
-        is_of_run: whether the trace is judged and not the span.
-        id: the score's id, if an agentspan wrote it.
+        judged: the name, value and other content of the score.
+        time_ns: the time of the score; 0 if it is unknown.
+        is_of_run: whether the score is about the trace, not the span.
+        id: the id of the score if an agentspan wrote it; else None.
     """
 
     judged: Judgement
@@ -61,7 +62,7 @@ def scores_in(span: OtelSpan) -> list[FoundScore]:
 
 
 def score_in(event: Event) -> FoundScore | None:
-    """Return the score that an event is; None if it says nothing usable, such as an evaluation that failed."""
+    """Return the score in an event; None if it has no usable score, such as a failed evaluation."""
     members: Mapping[str, Any] = {**event.attributes, **(event.body if isinstance(event.body, dict) else {})}
     evaluation = {name.removeprefix("gen_ai.evaluation."): value for name, value in members.items()}
     judged = _judgement(
@@ -77,7 +78,7 @@ def score_in(event: Event) -> FoundScore | None:
 
 
 def attributes_of(score: ScoreRow) -> dict[str, Any]:
-    """Return the attributes of the event that a score is for others; those without a value are None."""
+    """Return the attributes of the event that a score is exported as. Columns without a value are None."""
     return {
         "gen_ai.evaluation.name": score.name,
         "gen_ai.evaluation.score.value": score.value,
@@ -90,7 +91,7 @@ def attributes_of(score: ScoreRow) -> dict[str, Any]:
 
 
 def place_of(score: ScoreRow) -> dict[str, Any]:
-    """Return the attributes by which a log record finds its run, and its span, in another agentspan."""
+    """Return the attributes with which another agentspan finds the run and the span of an exported score."""
     span = score.target_id if score.target_type == "agent_span" else None
     return {SCORE_RUN: score.agent_instance_id, SCORE_SPAN: span}
 
@@ -110,7 +111,7 @@ def _annotations(
 
 
 def _judgement(name: Any, value: Any, label: Any, why: Any, source: Any, identifier: Any) -> Judgement | None:
-    """Return the judgement that another program wrote; None if it has nothing that can be used."""
+    """Return a judgement from the values of another program; None if they are unusable."""
     is_number = isinstance(value, int | float)
     try:
         return judgement(

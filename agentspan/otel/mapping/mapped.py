@@ -1,7 +1,7 @@
-"""Maps a span of OpenTelemetry to its record: type, payload, result, status, error; and facts of its run and process.
+"""Maps an OpenTelemetry span to its agentspan record: type, payload, result, status, and facts about its run.
 
-To map a span costs too much in the caller. What a span's caller needs to know of it is guessed from the names of its
-attributes, by the same tables.
+To map a span costs too much in the thread that records it. That thread gets hints from the names of the attributes, by
+the same tables.
 """
 
 import hashlib
@@ -41,10 +41,13 @@ FAMILIES: tuple[Family, ...] = (
     traceloop.FAMILY,
     sdks.SDK,
 )
-"""The families before GenAI's. A span can be of several: each field is of the first one that has a value for it."""
+"""The families that are tried before the GenAI conventions, in this order.
+
+A span can belong to several families. Each field gets its value from the first family that has one.
+"""
 PLAIN = "custom"
 ABOUT_SPAN = frozenset({"attributes", "events", "links", "dropped", "otel"})
-"""Members of a payload that are about the span itself, and not about the call."""
+"""The members of a payload that describe the OpenTelemetry span, such as its events, and not the recorded step."""
 _READ_EVENTS = genai.READ_EVENTS | openinference.READ_EVENTS
 _EMPTY_EVENTS = genai.EMPTY_EVENTS | traceloop.CHUNKS
 _NAMED = frozenset({"agent", "chain", "tool", "guardrail", "evaluation"})
@@ -54,17 +57,17 @@ _SUFFIXES = (
     *(".kickoff", ".aforward", ".forward", ".aquery", ".query"),
 )
 _UNIQUE = re.compile(r"_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-"""The end of the name that CrewAI gives a crew without one: each of its runs would have an agent of its own."""
+"""The unique end of the name that CrewAI gives an unnamed crew. It is cut off, else each run would have a new agent."""
 
 
 class RunFacts(NamedTuple):
-    """Facts of a run that one of its spans has.
+    """The facts about a run that one of its spans provides.
 
     Attributes:
-        agent, version: of the agent. A root names its run by them.
-        session, user: of the conversation.
-        is_own: whether a trace with this root is a run of its own: of an agent, of a framework, or of a request to a
-            server.
+        agent, version: the name and version of the agent. The run gets the name and version from its root span.
+        session, user: the names of the session and the user.
+        is_own: whether a trace with this span as its root is a run of its own: the span is an agent, a call of a
+            framework, or a request to a server.
     """
 
     agent: str | None = None
@@ -75,15 +78,17 @@ class RunFacts(NamedTuple):
 
 
 class Mapped(NamedTuple):
-    """A span as agentspan records it.
+    """The agentspan record of a span.
 
     Attributes:
-        schema_name: a built-in span type; of a plain span its own name, which falls back to `custom`.
-        type: the built-in type.
-        payload: plain JSON. What no field has is in its `attributes`, `events` and `links`.
-        result_payload: plain JSON; None if nothing came out.
-        families: the names of the families of its attributes.
-        is_step: False of what is no step of its own, such as the begin of a span sent as a span.
+        schema_name: the built-in span type; of a `custom` span, the span's own name if it is free.
+        type: the built-in span type.
+        payload: plain JSON. Attributes, events and links that became no field are in `attributes`, `events`, `links`.
+        result_payload: plain JSON; None without a result.
+        status: the status of the finished span.
+        run: the facts about the run.
+        families: the names of the families of the span's attributes.
+        is_step: False for a span that is no step, such as Logfire's spans for the begin of another span.
     """
 
     schema_name: str
@@ -97,13 +102,12 @@ class Mapped(NamedTuple):
 
 
 def map_span(span: OtelSpan, logs: Sequence[Log] = (), *, families: tuple[Family, ...] = FAMILIES) -> Mapped:
-    """Return the record of a span.
+    """Return the agentspan record of a span. Never raises because of a value in the span.
 
     Args:
-        span: one that has not ended has no result yet, and its attributes may come later. Its type is then a guess:
-            call this again at its end.
-        logs: the log records that were emitted in it, which older conventions use for messages.
-        families: those before GenAI's, for tests; FAMILIES otherwise.
+        span: the span. The type of an open span is a guess, because attributes may come later: map it again at its end.
+        logs: the log records that were emitted inside the span; older conventions use them for messages.
+        families: the families that are tried before the GenAI conventions. Only tests change them.
     """
     if logs:
         joined = sorted((log.event for log in logs), key=lambda event: event.time_ns)
@@ -111,7 +115,7 @@ def map_span(span: OtelSpan, logs: Sequence[Log] = (), *, families: tuple[Family
     try:
         return _mapped(span, families)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # No value that an instrumentor sends may lose the span: all of it is kept as it came.
+        # A value that no reader expects must not lose the span: the span is kept unmapped.
         return _unmapped(span, error)
 
 
@@ -168,10 +172,12 @@ def _families(span: OtelSpan, known: tuple[Family, ...]) -> tuple[Family, ...]:
 
 
 def with_logs(mapped: Mapped, logs: Iterable[Log]) -> Mapped:
-    """Return the record of a call of a model with the messages of its log records, which came after its span.
+    """Return the record of a call of a model, completed by messages in log records that came after its span.
 
     Args:
-        logs: all of them that have come, in any order. Where fewer came than the span was recorded with, it stays.
+        mapped: the record without these messages. A record of another type is returned unchanged.
+        logs: all log records of the span that have come, in any order. If they have fewer messages than the record,
+            the record keeps its messages.
     """
     events = sorted((log.event for log in logs), key=lambda event: event.time_ns)
     if mapped.type != "llm" or not events:
@@ -192,12 +198,12 @@ def with_logs(mapped: Mapped, logs: Iterable[Log]) -> Mapped:
 
 
 def joins(event_name: str) -> bool:
-    """Return whether a log record of this name belongs to the fields of its span."""
+    """Return whether log records with this name contain messages of a call of a model."""
     return event_name in genai.READ_EVENTS
 
 
 def plain_name(name: str) -> str:
-    """Return the schema_name of a plain span: its own name, unless that would mean a built-in type."""
+    """Return the schema_name of a `custom` span: its own name, or `custom` if the name means a built-in type."""
     shown = one_line(name, MAX_NAME)
     is_free = shown and fallback(shown) is BUILT_IN_TYPES[PLAIN] and shown.isprintable()
     return shown if is_free else PLAIN
@@ -208,7 +214,7 @@ def _schema_name(span: OtelSpan, type_: str) -> str:
 
 
 def _finish_fields(draft: Draft) -> None:
-    """Set fields that are no attributes: a name from that of the span, the text that an agent ended with."""
+    """Set fields that no attribute has: a name from the span's name, a model, and the final text of an agent."""
     if draft.type in _NAMED and "name" not in draft.payload:
         draft.payload = {"name": _shortened(draft.span.name), **draft.payload}
     if draft.type == "llm" and "model" not in draft.payload and "response_model" in draft.result:
@@ -219,7 +225,7 @@ def _finish_fields(draft: Draft) -> None:
 
 
 def _shortened(name: str) -> str:
-    """Return the name of a tool or an agent from the name of its span, such as `get_weather.__call__`."""
+    """Return the name of a tool or agent, cut from the name of its span: `get_weather` from `get_weather.__call__`."""
     for prefix in _PREFIXES:
         if name.startswith(prefix) and len(name) > len(prefix):
             name = name[len(prefix) :]
@@ -230,7 +236,7 @@ def _shortened(name: str) -> str:
 
 
 def _failure(draft: Draft) -> dict[str, str] | None:
-    """Return the error of a span that failed."""
+    """Return the error of a failed span; None if the span did not fail."""
     span = draft.span
     if span.status != "ERROR" and not draft.is_failed:
         return None
@@ -240,7 +246,7 @@ def _failure(draft: Draft) -> dict[str, str] | None:
 
 
 def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
-    """Keep in the payload all that no field came from."""
+    """Put the attributes, events, links and other facts that became no field into the payload."""
     span, payload = draft.span, draft.payload
     if draft.left:
         payload["attributes"] = draft.left
@@ -269,7 +275,7 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
 
 
 def _said_seldom(span: OtelSpan) -> dict[str, Any]:
-    """Return facts that most spans leave at their defaults."""
+    """Return the facts about a span that differ from their defaults, such as its kind; most spans have none."""
     found: dict[str, Any] = {}
     if span.kind != "INTERNAL":
         found["kind"] = span.kind
@@ -285,7 +291,7 @@ def _said_seldom(span: OtelSpan) -> dict[str, Any]:
 
 
 def _is_read(event: Event, is_call: bool) -> bool:
-    """Return whether an event became a field, which those with messages do in a call of a model; or says nothing."""
+    """Return whether to drop an event: its messages became fields of a call of a model, or it has no content."""
     return (is_call and event.name in _READ_EVENTS) or event.name in _EMPTY_EVENTS or platforms.is_chunk(event.name)
 
 
@@ -326,11 +332,11 @@ _MODEL_NAMES = frozenset(
     for row in family.rows.get("llm", ())
     if row.place in ("payload.model", "result.response_model")
     for name in row.names
-) | {"llm.input_messages.0.message.role"}  # a call that failed may name no model
+) | {"llm.input_messages.0.message.role"}  # a failed call may name no model
 
 
 def conversation_of(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """Return the `session` and the `user` of a run, as far as attributes tell them."""
+    """Return the `session` and the `user` of a run that a span's attributes name."""
     found: dict[str, str] = {}
     for name, field, read in _CONVERSATION:
         if name in attributes and type(value := read(attributes[name])) is str:
@@ -339,12 +345,12 @@ def conversation_of(attributes: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Hints(NamedTuple):
-    """The facts about a span that follow from the names of its attributes.
+    """Guesses about a span from the names of its attributes, without their values.
 
     Attributes:
-        may_be_call: whether it may be a call of a model: all that succeed name one.
-        may_be_judged: whether there may be a score among its attributes.
-        names_conversation: whether there may be a session or a user that `conversation_of` reads.
+        may_be_call: whether the span may be a call of a model. Every call that succeeds has an attribute for its model.
+        may_be_judged: whether an attribute may have a score.
+        names_conversation: whether `conversation_of` may find a session or a user.
     """
 
     may_be_call: bool
@@ -354,11 +360,11 @@ class Hints(NamedTuple):
 
 NO_HINTS = Hints(may_be_call=False, may_be_judged=False, names_conversation=False)
 LONGEST = 64
-"""Attributes of a span whose hints are kept: most have fewer, and longer conversations differ in each span."""
+"""The most attributes of a span whose hints are cached. Most spans have fewer; long conversations all differ."""
 
 
 def hints_of(attributes: Mapping[str, Any]) -> Hints:
-    """Return the hints of a span (0.3 µs: a program has few kinds of spans)."""
+    """Return the hints of a span, mostly from a cache (0.3 µs), because a program has few kinds of spans."""
     names = tuple(attributes)
     return _kept_hints(names) if len(names) <= LONGEST else _hints(names)
 
@@ -374,7 +380,7 @@ _kept_hints = lru_cache(256)(_hints)
 
 @lru_cache(1024)
 def begun_type(scope: str, name: str) -> str:
-    """Return the schema_name that a span with these names probably has, before its attributes are known."""
+    """Return the probable schema_name of a span without attributes, from the names of its instrumentor and the span."""
     found = guesses.guess(OtelSpan("", "", None, name, 0, None, scope=Scope(scope)))
     return plain_name(name) if found in (None, "custom") else str(found)
 
@@ -386,10 +392,11 @@ _PROCESS = ("host.name", "host.id", "container.id", "process.pid", "process.crea
 
 
 class Program(NamedTuple):
-    """A process.
+    """The program of a process that made spans.
 
     Attributes:
-        name, version: of its program; `name` is `opentelemetry` where nobody said so.
+        name, version: the name and version of the program. The name `unknown_service:python` becomes `python`; without
+            any name it is `opentelemetry`.
         resource: the attributes of the process.
     """
 
@@ -399,12 +406,15 @@ class Program(NamedTuple):
 
     @property
     def is_named(self) -> bool:
-        """False if nobody named it, and the SDK put `unknown_service:python` in place of a name."""
+        """False if the program has no name, or only the SDK's `unknown_service:python`."""
         return not (text(self.resource.get(_NAME)) or _UNKNOWN).startswith(_UNKNOWN)
 
     @property
     def key(self) -> str:
-        """A text that can be stored as a name, and tells the process from others if its resource says which it is."""
+        """The identity of the process as a text that can be stored as a name.
+
+        It is unique if the resource has an instance id, or facts such as host and process id.
+        """
         resource = self.resource
         instance = text(resource.get(_INSTANCE))
         which = instance or "/".join(str(resource[each]) for each in _PROCESS if resource.get(each) is not None)
@@ -415,7 +425,7 @@ class Program(NamedTuple):
 
 
 def program_of(resource: Mapping[str, Any]) -> Program:
-    """Return the process that a resource describes."""
+    """Return the program that the attributes of a process describe."""
     service = text(resource.get(_NAME)) or _UNKNOWN
     name = service.removeprefix(_UNKNOWN).removeprefix(":") or "opentelemetry"
     return Program(name, text(resource.get(_VERSION)), resource)

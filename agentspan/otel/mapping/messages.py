@@ -1,8 +1,8 @@
-"""Messages in the forms of OpenTelemetry, OpenInference, LangChain and the model providers, as one form: OpenAI's chat.
+"""Converts messages of OpenTelemetry, OpenInference, LangChain and the providers to one form, that of OpenAI's chat.
 
-A message is `{"role", "content", …}`; `tool_calls` are `[{"id", "name", "arguments"}]` with arguments as JSON, and a
-tool's message has the `tool_call_id` that it answers. Content that is only text is one text; else it is a list of parts
-`{"type": "text", "text": …}`. What is in no known form stays as it is.
+A message is `{"role", "content", …}`. `tool_calls` are `[{"id", "name", "arguments"}]` with decoded arguments, and the
+message of a tool has the `tool_call_id` that it answers. Content is one text if it has only text; else it is a list of
+parts such as `{"type": "text", "text": …}`. A value in an unknown form stays unchanged.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,17 +19,17 @@ _LC_CLASSES = {
     "ToolMessage": "tool",
 }
 _DEEPEST = 4
-"""Lists in lists, and wrappers in wrappers, that are looked into for messages."""
+"""The most levels of lists and wrapper objects that are searched for messages."""
 _ABOUT = ("name", "tool_call_id", "finish_reason")
-"""Members that a message has beside its role and its content."""
+"""The members of a message that are kept beside its role and content."""
 _PLAIN = frozenset({"role", "content", *_ABOUT})
 _PARTS = '[{"type"'
-"""The start of a content that is a JSON text of parts."""
+"""The start of a content that is a list of parts as a JSON text."""
 _LC_NOISE = ("type", "tool_calls", "content", "id", "name", "tool_call_id", "role")
 
 
 class Said(NamedTuple):
-    """The answer of a model: its messages, their text, and the tools that it wants called."""
+    """The answer of a model: its messages, the text of all messages, and the tool calls in them."""
 
     messages: list[Any]
     text: str | None
@@ -37,7 +37,12 @@ class Said(NamedTuple):
 
 
 def messages(value: Any, role: str = "user") -> list[Any]:
-    """Return the messages that a value holds: a list of them, a list of lists, an object with `messages`, or a text."""
+    """Return the messages in a value: a list of messages or of lists, an object with `messages`, or a text.
+
+    Args:
+        value: the value, also as a JSON text.
+        role: the role of a message that has no role.
+    """
     value = parsed(value)
     if type(value) is not list:
         return [message for item in _items(value, 0) for message in _read(item, role)]
@@ -51,7 +56,10 @@ def messages(value: Any, role: str = "user") -> list[Any]:
 
 
 def _plain(item: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a message that is a role, a text and perhaps a name, as most are; None of any other (1 µs for 3)."""
+    """Return a simple message in the common form; None for any other message.
+
+    Most messages are simple: a role, a text and perhaps a name. This fast path takes 1 µs instead of 3.
+    """
     said_by, content = item.get("role"), item.get("content")
     if type(said_by) is not str or type(content) is not str or not _PLAIN.issuperset(item):
         return None
@@ -64,7 +72,11 @@ def _plain(item: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def said(value: Any) -> Said:
-    """Return the answer of a model. `value` is messages in any form, as JSON or as a text."""
+    """Return the answer of a model from its messages.
+
+    Args:
+        value: messages in any form, a JSON text, or a plain text.
+    """
     found = messages(value, "assistant")
     texts = [text for message in found if (text := text_of(message))]
     called = [call for message in found if type(message) is dict for call in message.get("tool_calls") or ()]
@@ -72,7 +84,7 @@ def said(value: Any) -> Said:
 
 
 def split_system(found: list[Any]) -> tuple[Any, list[Any]]:
-    """Return the system instructions, if the first message has them, and the messages without it."""
+    """Return the content of a first message that is only system instructions, or None, and the other messages."""
     head = found[0] if found else None
     if type(head) is dict and head.get("role") == "system" and head.keys() <= {"role", "content"}:
         return head.get("content"), found[1:]
@@ -80,7 +92,7 @@ def split_system(found: list[Any]) -> tuple[Any, list[Any]]:
 
 
 def text_of(message: Any) -> str:
-    """Return the text of a message, without reasoning."""
+    """Return the text of a message, without its reasoning; an empty text if it has none."""
     content = message.get("content") if type(message) is dict else message
     if type(content) is str:
         return content
@@ -90,20 +102,20 @@ def text_of(message: Any) -> str:
 
 
 def final_text(found: list[Any]) -> str | None:
-    """Return the last text that an assistant said in a conversation, or None."""
+    """Return the last text of an assistant in a conversation, or None."""
     spoken = (text_of(each) for each in reversed(found) if type(each) is dict and each.get("role") == "assistant")
     return next((text for text in spoken if text), None)
 
 
 def state(value: Any) -> dict[str, Any] | None:
-    """Return a graph's state, `{"messages": […], …}`, with its messages in one form; None if it is none."""
+    """Return the state of a graph, `{"messages": […], …}`, with converted messages; None if the value is no state."""
     if type(value) is not dict or type(value.get("messages")) is not list:
         return None
     return {**value, "messages": messages(value["messages"])}
 
 
 def instructions(value: Any) -> Any:
-    """Return system instructions as a text: of a text, of a list of texts, of parts."""
+    """Return system instructions as one text, from a text, a list of texts or parts; unchanged without texts."""
     value = parsed(value)
     parts = value if type(value) is list else [value]
     texts = [part if type(part) is str else _part(part).get("text") for part in parts if type(part) in (str, dict)]
@@ -111,7 +123,7 @@ def instructions(value: Any) -> Any:
 
 
 def tool_call(value: Any) -> Any:
-    """Return a tool call as `{"id", "name", "arguments"}`, from any of its forms."""
+    """Return a tool call of any provider as `{"id", "name", "arguments"}`."""
     if type(value) is not dict:
         return value
     function = value.get("function")
@@ -126,7 +138,7 @@ def tool_call(value: Any) -> Any:
 
 
 def tools(value: Any) -> list[Any] | None:
-    """Return definitions of tools, each with its JSON texts read; None if there are none."""
+    """Return the definitions of tools, with JSON texts parsed; None if there are none."""
     value = parsed(value)
     found = [parsed(item) for item in value] if type(value) is list else []
     return found or None
@@ -173,7 +185,7 @@ def _summary(item: Mapping[str, Any]) -> str:
 
 
 def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
-    """Yield a message of OpenAI's or Anthropic's form, which may hold the answers of several tools."""
+    """Convert a message of OpenAI's or Anthropic's form. Each answer of a tool in it becomes a separate message."""
     content = parsed_parts(item.get("content"))
     if "content" not in item and "tool_calls" not in item:
         yield item
@@ -192,7 +204,7 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
             kept.append(_part(part))
     found["content"] = _content(kept) if type(content) is list else content if content is not None else ""
     if type(content) is list and content and not kept and not calls:
-        return  # only answers of tools, which are messages of their own
+        return  # the message had only answers of tools
     if calls:
         found["tool_calls"] = calls
     for name in _ABOUT:
@@ -204,7 +216,7 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
 
 
 def parsed_parts(content: Any) -> Any:
-    """Return the content of a message: a list of parts with a `type`, or a JSON text of one, as a list."""
+    """Return the content of a message. A JSON text of a list of parts with a `type` is parsed."""
     if type(content) is str and content.startswith(_PARTS):
         return parsed(content)
     return content
@@ -237,7 +249,7 @@ def _is_call(part: Any) -> bool:
 
 
 def _parts(item: Mapping[str, Any], role: str) -> Iterator[Any]:
-    """Yield a message of OpenTelemetry's form: parts of type text, reasoning, tool_call, tool_call_response …"""
+    """Convert a message of OpenTelemetry's form, with `parts`. Each answer of a tool becomes a separate message."""
     said_by = item.get("role", role)
     found: dict[str, Any] = {"role": ROLES.get(said_by, said_by) if type(said_by) is str else said_by}
     kept, calls, answers = [], [], []
@@ -263,7 +275,7 @@ def _parts(item: Mapping[str, Any], role: str) -> Iterator[Any]:
 
 
 def _part(part: Any) -> Any:
-    """Return a part as `{"type", "text"}` if it is a text or a thought; else as it is."""
+    """Return a part as `{"type", "text"}` if it is text or reasoning; return another part unchanged."""
     if type(part) is str:
         return {"type": "text", "text": part}
     if type(part) is not dict:
@@ -279,7 +291,7 @@ def _part(part: Any) -> Any:
 
 
 def _content(parts: list[Any]) -> Any:
-    """Return parts as one text if there is nothing else in them."""
+    """Return parts of a content as one text if all are texts; else return the parts."""
     if all(type(part) is dict and part.get("type") == "text" and type(part.get("text")) is str for part in parts):
         return "".join(part["text"] for part in parts)
     return parts

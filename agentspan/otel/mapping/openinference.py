@@ -1,4 +1,4 @@
-"""OpenInference's attributes: flat names, such as `llm.input_messages.0.message.role`, and whole inputs and outputs."""
+"""Maps OpenInference's attributes: flat names, `llm.input_messages.0.message.role`, and whole inputs and outputs."""
 
 from typing import Any
 
@@ -28,13 +28,13 @@ KINDS = {
 _HANDOFF = "handoff to "
 _LLAMA_INDEX = "openinference.instrumentation.llama_index"
 _PREPARES = "._prepare_chat_with_tools"
-"""The name of a span of LlamaIndex that is said to be a call, and only makes the arguments of one."""
+"""The end of the name of a LlamaIndex span that is marked as a model call, but only prepares a call's arguments."""
 _WITHOUT_CALLS = frozenset({"openinference.instrumentation.claude_agent_sdk"})
-"""Instrumentors of agents whose calls of models are in another program: the tokens are on the spans of agents only."""
+"""The instrumentors of agents whose model calls run in another program: only the spans of agents have the tokens."""
 _HIDES_FAILURES = "openinference.instrumentation.smolagents"
-"""An instrumentor whose span of an agent has the status OK although a run failed that was read in parts."""
+"""The instrumentor that sets the status OK on an agent's span although a streamed run failed."""
 _CALLED_WITH = frozenset({"kwargs", "args", "sanitize_inputs_outputs"})
-"""Members of a tool's input where it is how its function was called."""
+"""The members of a tool's input if the input describes the call of the tool's function."""
 
 
 def _in_metadata(value: Any, *names: str) -> str | None:
@@ -105,9 +105,9 @@ def _kind(span: OtelSpan) -> str | None:
 def _rest(draft: Draft) -> None:
     draft.use(KIND)
     for name in ("input.mime_type", "output.mime_type"):
-        draft.use(name)  # a value is read as what it is
+        draft.use(name)  # the value itself shows whether it is JSON
     if not draft.left and not draft.span.events:
-        return  # a span that has begun
+        return  # the span has just started
     reader = _READERS.get(draft.type, _any)
     reader(draft)
     total = whole(draft.get("llm.token_count.total"))
@@ -147,11 +147,11 @@ def _llm(draft: Draft) -> None:
 
 
 def _message(item: Any) -> Any:
-    """Return a message of flat attributes in the form of OpenAI's chat."""
+    """Return a message that flat attributes spell, in the form of OpenAI's chat."""
     flat = item.get("message", item) if type(item) is dict else item
     if type(flat) is not dict:
         return flat
-    if "contents" not in flat and "tool_calls" not in flat:  # most messages
+    if "contents" not in flat and "tool_calls" not in flat:  # the fast path for most messages
         return {**flat, "content": flat.get("content", ""), "role": flat.get("role", "user")}
     found = {key: value for key, value in flat.items() if key not in ("contents", "tool_calls")}
     calls = [call.get("tool_call", call) for call in _list(flat.get("tool_calls")) if type(call) is dict]
@@ -160,7 +160,7 @@ def _message(item: Any) -> Any:
         part = each.get("message_content", {}) if type(each) is dict else each
         if type(part) is dict and part.get("type") == "tool_use":
             call = each.get("tool_call") if type(each) is dict else None
-            if call is not None and call not in calls:  # Anthropic's calls are told twice
+            if call is not None and call not in calls:  # Anthropic's calls are also in `tool_calls`
                 calls.append(call)
         elif part:
             parts.append(part)
@@ -201,7 +201,7 @@ def _agent(draft: Draft) -> None:
 
 
 def _spoken(draft: Draft, asked: str, answered: str) -> None:
-    """Set input and output; for the state of a graph, also its messages."""
+    """Set the input and output of a span; without these, the flat messages of an agent."""
     for place, name, prefix in ((asked, IN, _IN_MESSAGES), (answered, OUT, _OUT_MESSAGES)):
         value = parsed(draft.get(name))
         if value is not None:
@@ -223,7 +223,7 @@ def _tool(draft: Draft) -> None:
         arguments = _called_with(_list(value.get("args")), value["kwargs"])
     called_with = members(draft.get("tool.parameters"))
     if arguments is None and called_with is not None and "properties" not in called_with:
-        draft.put("payload.arguments", called_with, "tool.parameters")  # elsewhere it is their JSON Schema
+        draft.put("payload.arguments", called_with, "tool.parameters")  # other instrumentors write the JSON Schema
     draft.put("payload.arguments", arguments, *([IN] if arguments is not None else []))
     result = parsed(draft.get(OUT))
     unwrapped = unwrap(result)
@@ -233,7 +233,7 @@ def _tool(draft: Draft) -> None:
 
 
 def _called_with(args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Return the arguments of a call: the named ones, or all of them where some have no name."""
+    """Return the arguments of a call: the keyword arguments, a single argument, or all if both kinds are there."""
     if not args:
         return kwargs
     if kwargs:
@@ -276,7 +276,7 @@ def _embedding(draft: Draft) -> None:
         draft.put("result.dimensions", len(vectors[0]))
     body = members(draft.get(OUT))
     if vectors and body is not None and type(body.get("data")) is list:
-        draft.leave(OUT, {key: value for key, value in body.items() if key != "data"})  # the vectors once more
+        draft.leave(OUT, {key: value for key, value in body.items() if key != "data"})  # `data` repeats the vectors
 
 
 def _rerank(draft: Draft) -> None:
@@ -311,6 +311,6 @@ _READERS = {
     "handoff": _handoff,
 }
 READ_EVENTS = frozenset({_FIRST_TOKEN})
-"""Events that became fields."""
+"""The names of events whose content becomes a field of a call of a model."""
 
 FAMILY = Family("OpenInference", lambda span: KIND in span.attributes, _kind, _ROWS, _rest)

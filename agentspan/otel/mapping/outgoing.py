@@ -1,11 +1,11 @@
-"""The attributes with which spans go out: the newest GenAI conventions, and the kind and values of OpenInference.
+"""Makes the attributes of exported spans: the newest GenAI conventions, and the kind and values of OpenInference.
 
-A field goes out as the attribute that it is read from: the tables are those of `genai` and `sdks`, the other way round.
-Recorded attributes of OpenTelemetry that became no field go out as they came.
+A field is exported as the attribute that it is read from, by the tables of `genai` and `sdks` in reverse. Recorded
+attributes of OpenTelemetry that became no field are exported unchanged.
 
-Messages go out as those of the GenAI conventions, which are lists of parts. Images, audio and files are parts of type
-`blob`, `uri` or `file` there, whatever a provider calls them. A part that the conventions do not know goes out as it
-is: they allow any type.
+Messages are exported in the form of the GenAI conventions, as lists of parts. Images, audio and files of any provider
+become parts of type `blob`, `uri` or `file`. A part of an unknown type is exported unchanged, because the conventions
+allow any type.
 """
 
 import re
@@ -38,14 +38,14 @@ _NAMED_BY = {"llm": "model", "embedding": "model", "rerank": "model", "retrieval
 _CONVERSING = frozenset({"agent", "chain", "llm"})
 _MEMORY = {ours: theirs for theirs, ours in genai.MEMORY.items()}
 _TARGETS = {"tools/call": "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
-"""The attribute with the target of a method of MCP; that of any other method is the URI of a resource."""
+"""The attribute with the target of a method of MCP. The target of any other method is the URI of a resource."""
 _CALL = "tools/call"
 _ARGUMENTS, _RESULT = "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"
 Write = Callable[[Any], Any]
 
 
 class Out(NamedTuple):
-    """The attribute of a field, and the function that writes its value."""
+    """The attribute that a field is exported as, and the function that converts the field's value."""
 
     attribute: str
     write: Write
@@ -94,7 +94,7 @@ _WRITERS: Mapping[Callable[[Any], Any], Write] = {
     instructions: _instructions,
     tools: _tools,
 }
-"""The functions that write the values of fields, by those that read them. Other values are written as they are."""
+"""The functions that convert fields to attributes, by the functions that read them. `_plain` is the default."""
 
 
 _CONTENTS = {
@@ -102,11 +102,11 @@ _CONTENTS = {
     "tool": {"arguments": Out(_ARGUMENTS, _json), "output": Out(_RESULT, _json)},
     "mcp": {"arguments": Out(_ARGUMENTS, _json), "result": Out(_RESULT, _json)},
 }
-"""Fields that are in no table, because more than one attribute is read for them; and the cost, which is our own."""
+"""The fields that are in no table, because their readers need code; and the cost, which has no standard attribute."""
 
 
 def _table(rows: tuple[Row, ...]) -> dict[str, Out]:
-    """Return where the fields of a mapping table go: each to the first name of its first line."""
+    """Return the attribute of each field of a mapping table: the first name in the first row of the field."""
     found: dict[str, Out] = {}
     for place, names, read in rows:
         side, _, field = place.partition(".")
@@ -123,7 +123,7 @@ _FIELDS = {
 
 
 def name(row: AgentSpanRow, payload: Any) -> str:
-    """Return the name of a span: the recorded one, else its operation and its subject, as the conventions have it."""
+    """Return the name of an exported span: the recorded name, else operation and subject, as in the conventions."""
     fields = payload if isinstance(payload, dict) else {}
     recorded = _members(fields, "otel").get("name")
     if type(recorded) is str and recorded:
@@ -143,7 +143,13 @@ def kind(row: AgentSpanRow) -> str:
 
 
 def attributes(row: AgentSpanRow, payload: Any, result: Any, run: AgentInstanceRow) -> dict[str, Any]:
-    """Return the attributes of a span; those without a value are None."""
+    """Return the attributes of an exported span. Attributes without a value are None.
+
+    Args:
+        row: the span.
+        payload, result: the decoded payload and result of the span.
+        run: the run of the span.
+    """
     begin_span()
     type_ = _type_of(row)
     fields: dict[str, Any] = {}
@@ -157,16 +163,17 @@ def attributes(row: AgentSpanRow, payload: Any, result: Any, run: AgentInstanceR
         "output.mime_type": None if row.result_payload is None else "application/json",
     }
     written = {"session.id": run.session, "user.id": run.user, **_of_fields(type_, fields, run)}
-    if row.finish_reason is not None and genai.REASONS in written:  # its result may have it under another name
+    if row.finish_reason is not None and genai.REASONS in written:  # the result may have the reason by another name
         written[genai.REASONS] = written[genai.REASONS] or [row.finish_reason]
     error = fields.get("error")
     if row.status == "failed" and isinstance(error, dict):
         written["error.type"] = _plain(error.get("type")) or "_OTHER"
-    return ours | written | _recorded(fields) | ours  # first of all: a receiver with a limit keeps the first ones
+    # `ours` comes first, because a receiver with a limit keeps the first attributes, and last, so that its values win.
+    return ours | written | _recorded(fields) | ours
 
 
 def run_attributes(row: AgentInstanceRow, agent: str, version: str) -> dict[str, Any]:
-    """Return the attributes of the span of a run."""
+    """Return the attributes of the root span that a run is exported as."""
     return {
         "openinference.span.kind": "AGENT",
         "gen_ai.operation.name": "invoke_agent",
@@ -214,7 +221,7 @@ def _messages(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _input_and_output(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return input and output of an agent or a workflow, where they are a text or messages."""
+    """Return the input and output of an agent or workflow as messages, if they are a text or messages."""
     sides = ((genai.INPUT, "input", "user"), (genai.OUTPUT, "output", "assistant"))
     return {name: _json(_sent_messages(_spoken(fields.get(field)), role)) for name, field, role in sides}
 
@@ -238,9 +245,9 @@ def _failure_of_mcp(code: Any) -> dict[str, Any]:
 
 
 def _recorded(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of a span of OpenTelemetry that became no field, and its instrumentor.
+    """Return the recorded attributes of an OpenTelemetry span that became no field, and its instrumentor.
 
-    What agentspan writes itself is left out: the next one would take it for its own.
+    Attributes `agentspan.…` are left out: another agentspan would read them as columns.
     """
     otel = _members(fields, "otel")
     about = {
@@ -276,9 +283,9 @@ _MODALITIES = {
     "inline_data": "image",
     "file_data": "document",
 }
-"""The types of parts of providers, and the modality of each without a media type."""
+"""The default modality of a part without a media type, by the provider's type of the part."""
 _HOLDERS = ("image_url", "video_url", "input_audio", "source", "file", "inline_data", "file_data")
-"""Members that hold the members below, in an object of their own."""
+"""The members of a part that may be an object with its address, data and media type."""
 _ADDRESSES = ("url", "image_url", "video_url", "file_url", "file_uri")
 _MEDIA_DATA = ("data", "file_data")
 _MEDIA_TYPES = ("media_type", "mime_type")
@@ -287,7 +294,7 @@ _FORMATS = {"mp3": "audio/mpeg"}
 
 
 def _sent_messages(value: Any, role: str = "user") -> list[dict[str, Any]] | None:
-    """Return messages in any known form, or a text, as messages of the conventions; None if there are none."""
+    """Return messages in any known form, or a text, as messages of the GenAI conventions; None if there are none."""
     if type(value) is str and value:
         return [_message({"role": role, "content": value})]
     found = messages.messages(value, role) if type(value) is list else []
@@ -295,17 +302,17 @@ def _sent_messages(value: Any, role: str = "user") -> list[dict[str, Any]] | Non
 
 
 def _sent_instructions(value: Any) -> list[dict[str, Any]]:
-    """Return system instructions as parts."""
+    """Return system instructions as parts of the GenAI conventions."""
     return [_part(each) for each in (value if type(value) is list else [value])]
 
 
 def _sent_tools(value: Any) -> Any:
-    """Return definitions of tools, each with its name beside its type and not in a member `function`."""
+    """Return definitions of tools, each with its name and type in one object, without OpenAI's member `function`."""
     return [_tool(each) for each in value] if type(value) is list else value
 
 
 def _part(part: Any) -> dict[str, Any]:
-    """Return a part of a message as the conventions have it."""
+    """Return a part of a message in the form of the GenAI conventions."""
     if type(part) is not dict:
         return {"type": "text", "content": part}
     kind = part.get("type")
@@ -320,7 +327,7 @@ def _part(part: Any) -> dict[str, Any]:
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     about = {name: message[name] for name in ("name", "finish_reason") if name in message}
-    if "content" not in message and "tool_calls" not in message:  # no message, but an item between messages
+    if "content" not in message and "tool_calls" not in message:  # an item between messages, such as a reasoning item
         return {"role": message.get("role", "assistant"), "parts": [_part(message)]}
     return {"role": message.get("role", "user"), "parts": [*_parts(message)], **about}
 
@@ -337,7 +344,7 @@ def _parts(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _media(part: Mapping[str, Any], modality: str) -> dict[str, Any] | None:
-    """Return a part with bytes, an address or the id of a file; None of one that has none of them."""
+    """Return a part of type `blob`, `uri` or `file`; None if the part has no bytes, address or file id."""
     inner = {**part, **next((part[name] for name in _HOLDERS if type(part.get(name)) is dict), {})}
     media_type = _first(inner, _MEDIA_TYPES)
     if media_type is None and type(inner.get("format")) is str:
@@ -364,7 +371,7 @@ def _first(members: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _tool(tool: Any) -> Any:
-    """Return OpenAI's `{"type": "function", "function": {…}}`, or Anthropic's form, with the members side by side."""
+    """Return a tool's definition with its members in one object, from OpenAI's `function` or Anthropic's form."""
     if type(tool) is not dict:
         return tool
     inner = tool["function"] if type(tool.get("function")) is dict else tool

@@ -1,7 +1,8 @@
-"""Attributes of platforms that programs report to: MLflow's, Langfuse's and LangSmith's.
+"""Maps the attributes of the platforms MLflow, Langfuse and LangSmith.
 
-MLflow (each value is JSON, texts too: `"CHAT_MODEL"` with its quotes); Langfuse (`@observe`, `langfuse.openai`);
-LangSmith (`LANGSMITH_OTEL_ENABLED`), whose `gen_ai.operation.name` is not the span's, so it is not read.
+Each value of MLflow is JSON, also a text: `"CHAT_MODEL"` with its quotes. Langfuse's come from `@observe` and
+`langfuse.openai`. LangSmith's come with `LANGSMITH_OTEL_ENABLED`; its `gen_ai.operation.name` is not that of the span,
+so it is ignored.
 """
 
 from collections import Counter
@@ -84,7 +85,7 @@ def _mlflow_rest(draft: Draft) -> None:
 
 
 def is_chunk(event_name: str) -> bool:
-    """Return whether an event is a part of a stream."""
+    """Return whether an event with this name is MLflow's event for a part of a stream."""
     return event_name.startswith("mlflow.chunk.item.")
 
 
@@ -96,7 +97,7 @@ LANGFUSE_KIND = _LANGFUSE_O + "type"
 _LANGFUSE_META = _LANGFUSE_O + "metadata."
 _LANGFUSE_IN, _LANGFUSE_OUT = _LANGFUSE_O + "input", _LANGFUSE_O + "output"
 _LANGFUSE_WRAPPED = {"OpenAI-generation": "openai"}
-"""The providers of clients that Langfuse wraps, by the names of their spans."""
+"""The providers of the clients that Langfuse wraps, by the names of the spans."""
 _LANGFUSE_COUNTS = {
     "input": ("input_tokens",),
     "output": ("output_tokens",),
@@ -107,7 +108,10 @@ _LANGFUSE_COUNTS = {
     "output_audio": ("output_tokens",),
     "output_reasoning": ("reasoningTokens", "output_tokens"),
 }
-"""The counts of providers that each of Langfuse's is added to. LangChain's callback leaves parts out of `input`."""
+"""The providers' counts to which each count of Langfuse is added.
+
+`input_cache_read` counts as input, too, because LangChain's callback excludes it from `input`.
+"""
 _LANGFUSE_KINDS = {
     "agent": "agent",
     "chain": "chain",
@@ -190,7 +194,7 @@ def _langfuse_rest(draft: Draft) -> None:
 
 
 def _langfuse_after_ms(time: str, start_ns: int) -> float | None:
-    """Return the milliseconds from the start of a span to a time in ISO 8601; None for one before it, or no time."""
+    """Return the milliseconds from a span's start to an ISO 8601 time; None if the time is earlier or invalid."""
     try:
         found = datetime.fromisoformat(time)
         elapsed = found.timestamp() * 1000 - start_ns / 1_000_000
@@ -200,12 +204,12 @@ def _langfuse_after_ms(time: str, start_ns: int) -> float | None:
 
 
 def _langfuse_renamed(used: dict[str, Any]) -> dict[str, int]:
-    """Return the counts that have names of Langfuse's own by those of the providers."""
+    """Return the sums of Langfuse's counts of tokens under the providers' names."""
     found: Counter[str] = Counter()
     for key in _LANGFUSE_COUNTS.keys() & used:
         found.update(dict.fromkeys(_LANGFUSE_COUNTS[key], whole(used[key]) or 0))
     for side in ("input", "output"):
-        if side not in used:  # then the providers' name says all of them
+        if side not in used:  # without Langfuse's name, the provider's own count is in `used` and complete
             found.pop(f"{side}_tokens", None)
     return found
 
@@ -270,7 +274,7 @@ def _langsmith_kind(span: OtelSpan) -> str | None:
 def _langsmith_rest(draft: Draft) -> None:
     draft.use(LANGSMITH_KIND, "gen_ai.operation.name")
     if any(event.name == "exception" for event in draft.span.events):
-        draft.is_failed = True  # the failure of a model has the status OK
+        draft.is_failed = True  # LangSmith gives a failed call of a model the status OK
     if draft.type == "llm":
         used = members(draft.get(_LANGSMITH_METADATA + "usage_metadata"))
         if used is not None:
@@ -297,7 +301,7 @@ def _langsmith_rest(draft: Draft) -> None:
 
 
 def _langsmith_state(value: Any, member: str) -> Any:
-    """Return the input or the output of a chain, with messages in one form."""
+    """Return the input or output of a chain without LangSmith's wrapper, and with converted messages."""
     value = decoded(value)
     if type(value) is dict and value.keys() == {member}:
         value = value[member]

@@ -1,10 +1,11 @@
-"""Attributes of SDKs that trace themselves: the Vercel AI SDK's, LiteLLM's, Anthropic's and MCP's, pydantic-ai's.
+"""Maps the attributes of SDKs that trace themselves: Vercel AI SDK, LiteLLM, Anthropic, MCP, pydantic-ai and Logfire.
 
-The Vercel AI SDK's are those up to version 6, and of `LegacyOpenTelemetry` since; later ones are GenAI's. LiteLLM's
-(`litellm.callbacks = ["otel"]`) stand on a span of LiteLLM, or, where there is one, on the span of the program around
-the call: of its last call only. Such a span stays what it is, with these as its attributes; the call is its child
-`raw_gen_ai_request`. Anthropic's come on top of the GenAI conventions; so do those of pydantic-ai and Logfire, which
-also makes spans of OpenAI's agents SDK.
+- Vercel AI SDK: up to version 6, and its `LegacyOpenTelemetry` since. Later versions use the GenAI conventions.
+- LiteLLM (`litellm.callbacks = ["otel"]`): the attributes are on a span of LiteLLM. If the program has a span around
+  the call, they are on the program's span, and only those of its last call. Then the program's span stays `custom` and
+  keeps them as attributes; the call is its child span `raw_gen_ai_request`.
+- Anthropic, pydantic-ai and Logfire: the attributes add to the GenAI conventions. Logfire also makes spans of OpenAI's
+  agents SDK.
 """
 
 from collections.abc import Mapping
@@ -76,7 +77,7 @@ def _vercel_kind(span: OtelSpan) -> str | None:
     if operation == "ai.toolCall":
         return "tool"
     if operation.startswith("ai.embed"):
-        return "embedding" if "." in operation.removeprefix("ai.") else "chain"  # the outer one repeats its tokens
+        return "embedding" if "." in operation.removeprefix("ai.") else "chain"  # the outer span repeats the tokens
     return "llm" if operation.endswith((".doGenerate", ".doStream")) else "agent"
 
 
@@ -124,7 +125,7 @@ def _litellm_holds(span: OtelSpan) -> bool:
 
 
 def _is_span_of_program(span: OtelSpan) -> bool:
-    """Return whether a span is one of the program on which LiteLLM wrote the attributes of a call."""
+    """Return whether a span is the program's own span, to which LiteLLM has added the attributes of a call."""
     return (
         span.scope.name != LITELLM_SCOPE
         and _LITELLM_ID in span.attributes
@@ -155,7 +156,7 @@ def _litellm_rest(draft: Draft) -> None:
 
 
 def _litellm_raw(draft: Draft) -> None:
-    """Read a provider's request and answer, each member of which is an attribute in Python's notation."""
+    """Set fields from a provider's request and answer. Each member of them is an attribute, as a Python literal."""
     for name in list(draft.left):
         parts = name.split(".", 2)
         if len(parts) != 3 or parts[0] != "llm":
@@ -249,7 +250,7 @@ _LOGFIRE_TEMPLATES = (
     ("Message with", "llm"),
     ("Embedding Creation with", "embedding"),
 )
-"""The start of a template, by which Logfire's spans without an operation are told apart."""
+"""The span types of Logfire's spans without an operation name, by the start of their message template."""
 _LOGFIRE_AGGREGATED = "gen_ai.aggregated_usage."
 _LOGFIRE_ROWS: dict[str, tuple[Row, ...]] = {
     "*": (row("run.session", "gen_ai.conversation.id", "group_id", read=text), row("run.user", "user.id", read=text)),
@@ -286,12 +287,12 @@ def _logfire_kind(span: OtelSpan) -> str | None:
     if type(template) is not str or "gen_ai.operation.name" in span.attributes:
         return None
     if template.startswith(_LOGFIRE_STREAMING):
-        return "custom"  # it repeats the tokens of the span whose stream it is
+        return "custom"  # the span of a stream repeats the tokens of its call
     return next((kind for start, kind in _LOGFIRE_TEMPLATES if template.startswith(start)), None)
 
 
 def is_step(attributes: Mapping[str, Any]) -> bool:
-    """Return whether a span is a step: Logfire also sends the begin of a span, and each line of a log, as spans."""
+    """Return whether a span is a step. Logfire also sends the begin of a span, and each log line, as a span."""
     return attributes.get(_LOGFIRE_TYPE) not in ("pending_span", "log")
 
 

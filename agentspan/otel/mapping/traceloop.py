@@ -1,4 +1,4 @@
-"""Traceloop's attributes (OpenLLMetry), on top of the GenAI conventions. LangChain's objects are in its texts."""
+"""Maps Traceloop's attributes (OpenLLMetry), which add to the GenAI conventions. Texts may have LangChain's objects."""
 
 import re
 from typing import Any
@@ -44,13 +44,16 @@ _LLAMA_INDEX = _SCOPE + "llamaindex"
 _NAMED_AGENT = "agent.name"
 _TOOL, _RETRIEVER = re.compile(r"\w*Tool\.(task|workflow)$"), re.compile(r"\w*Retriever\.(task|workflow)$")
 _QUERY, _INNER_QUERY = "str_or_query_bundle", "query_bundle"
-"""The member of the input of a retriever of LlamaIndex, and of the span in it, which tells the same again."""
+"""The members with the query in the input of LlamaIndex's retriever span, and in that of the span inside it.
+
+The inner span repeats the outer span, so it is no retrieval.
+"""
 _TEXTS = ("text", "texts", "query", "queries")
-"""Members of the input of LlamaIndex's embeddings."""
+"""The members with the texts in the input of LlamaIndex's embeddings."""
 _SCOPES = frozenset(_SCOPE + name for name in _INSTRUMENTORS)
 _KINDS = {"workflow": "chain", "task": "chain", "agent": "agent", "tool": "tool", "handoff": "handoff"}
 _OPERATIONS = {
-    "create_agent": "custom",  # an empty span beside that of the agent
+    "create_agent": "custom",  # an empty span beside the span of the agent
     "execute_task": "chain",
     "vector_db_retrieve": "retrieval",
     "handoff": "handoff",
@@ -86,7 +89,7 @@ def _kind(span: OtelSpan) -> str | None:
 
 
 def _llama_index_kind(span: OtelSpan) -> str | None:
-    """Return the type of a span of LlamaIndex, each of which is said to be a task or a workflow."""
+    """Return the type of a LlamaIndex span. Traceloop marks all of them as a task or a workflow."""
     operation, asked = span.attributes.get(OPERATION), _asked(span)
     if type(operation) is str and operation in OPERATIONS:
         return OPERATIONS[operation]
@@ -95,7 +98,7 @@ def _llama_index_kind(span: OtelSpan) -> str | None:
     if _TOOL.match(span.name):
         return "tool"
     if type(asked.get("prompt")) is str:
-        return "llm"  # a completion, for which there is no operation
+        return "llm"  # a completion, which gets no operation name
     return "retrieval" if _RETRIEVER.match(span.name) and _INNER_QUERY not in asked else None
 
 
@@ -107,7 +110,7 @@ def _rest(draft: Draft) -> None:
     draft.use(KIND)
     for name, twin in ((_TASK_IN, _IN), (_TASK_OUT, _OUT), ("gen_ai.tool.call.arguments", _IN)):
         if draft.get(name) == draft.get(twin):
-            draft.use(name)  # the same text twice
+            draft.use(name)  # Traceloop writes the same text to two attributes
     if draft.get("gen_ai.tool.call.result") == draft.get(_OUT):
         draft.use("gen_ai.tool.call.result")
     if draft.type == "llm":
@@ -120,14 +123,17 @@ def _rest(draft: Draft) -> None:
         _embedding(draft)
     elif draft.type == "handoff":
         to_agent = draft.span.name.rpartition("→")[2].strip().removesuffix(".handoff")
-        draft.put("payload.to_agent", to_agent or None)  # traces.with_targets looks for the agent of an unknown one
+        draft.put("payload.to_agent", to_agent or None)  # traces.with_targets finds the agent of an unknown target
     elif draft.type in ("agent", "chain"):
         _inner(draft, "payload.input", _IN, "inputs")
         _inner(draft, "result.output", _OUT, "outputs")
 
 
 def _inner(draft: Draft, place: str, name: str, member: str) -> None:
-    """Set a field from the `inputs` or `outputs` of LangChain's callback; the rest stays an attribute."""
+    """Set a field from the member `inputs` or `outputs` of LangChain's callback; other members stay an attribute.
+
+    A value without this member becomes the field as a whole.
+    """
     value = decoded(draft.get(name))
     if type(value) is dict and member in value:
         draft.put(place, messages.state(value[member]) or value[member])
@@ -156,7 +162,7 @@ def _tool(draft: Draft) -> None:
 
 
 def _llama_index_tool(draft: Draft, asked: dict[str, Any]) -> None:
-    """Read the call of a tool of LlamaIndex: its own name is known when it has returned."""
+    """Set the fields of a tool call of LlamaIndex. Only the tool's output has the name of the tool."""
     if type(asked.get("kwargs")) is dict:
         draft.put("payload.arguments", asked["kwargs"])
         draft.leave(_IN, {key: value for key, value in asked.items() if key != "kwargs"})
@@ -187,7 +193,7 @@ def _retrieval(draft: Draft) -> None:
         query = members(bundle) or {"query_str": bundle}
         draft.put("payload.query", text(asked.get("query")) or text(query.get("query_str")))
         draft.leave(_IN, {key: value for key, value in asked.items() if key not in ("query", _QUERY)})
-    if type(answered) is list:  # of LlamaIndex
+    if type(answered) is list:  # LlamaIndex writes a list of nodes
         answered = {"documents": [_document(parsed(each)) for each in answered]}
     if type(answered) is dict and type(answered.get("documents")) is list:
         draft.put("result.documents", answered["documents"])
@@ -198,7 +204,7 @@ def _retrieval(draft: Draft) -> None:
 
 
 def _document(found: Any) -> Any:
-    """Return a node of LlamaIndex as a document."""
+    """Return a document from a node of LlamaIndex; another value unchanged."""
     node = found.get("node") if type(found) is dict else None
     if type(node) is not dict:
         return found
@@ -215,7 +221,10 @@ def _llm(draft: Draft) -> None:
 
 
 def _llama_index_call(draft: Draft) -> None:
-    """Read a call of LlamaIndex: a chat has attributes of GenAI, a completion its input and output."""
+    """Set the fields of a model call of LlamaIndex that the GenAI attributes lack.
+
+    A completion has them in its input and output only. A chat repeats its messages there.
+    """
     asked, answered = _asked(draft.span), members(draft.get(_OUT)) or {}
     if (prompt := text(asked.get("prompt"))) is not None:
         draft.put("payload.messages", [{"role": "user", "content": prompt}])
@@ -223,7 +232,7 @@ def _llama_index_call(draft: Draft) -> None:
         bodies.answer_of(draft, _OUT, members(answered.get("raw")))
         bodies.output(draft, text(answered.get("text")))
         bodies.usage(draft, members(answered.get("additional_kwargs")) or {})
-    elif "messages" in asked:  # the same once more
+    elif "messages" in asked:  # the input repeats the messages of the GenAI attributes
         rest = {key: value for key, value in asked.items() if key not in ("messages", "kwargs")}
         draft.leave(_IN, {**rest, **bodies.parameters(draft, members(asked.get("kwargs")) or {})})
         mapped = ("message", "raw", "additional_kwargs")
@@ -231,6 +240,6 @@ def _llama_index_call(draft: Draft) -> None:
 
 
 CHUNKS = frozenset({"gen_ai.content.completion.chunk", "llm.content.completion.chunk"})
-"""Events of a stream, one for each part of it, all but the first without use."""
+"""The events for the parts of a stream. Only the time of the first event is used."""
 
 FAMILY = Family("Traceloop", _holds, _kind, _ROWS, _rest)

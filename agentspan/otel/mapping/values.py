@@ -1,6 +1,6 @@
-"""Reads values of attributes: texts, counts, JSON in a text, Python's notation in a text. None of them raises.
+"""Converts values of attributes: texts, counts, JSON texts and Python literals as texts. No function raises.
 
-Each function returns None for a value that it cannot use, so that the next source of the same field is tried.
+Most functions return None for an unusable value, so that the caller tries the next attribute for the field.
 """
 
 import ast
@@ -13,19 +13,21 @@ from typing import Any
 from agentspan import jsontext
 
 MAX_LITERAL = 20_000
-"""Characters of a text that is read as Python's notation, at most: Python's own parser takes 100 bytes for each."""
+"""The most characters of a text that is parsed as a Python literal: Python's parser takes 100 bytes for each."""
 MAX_NESTED = 100
-"""Brackets in brackets of a text that is read, at most: a deeper value stays a text, in JSON, too."""
+"""The most levels of brackets in a text that is parsed as JSON or a Python literal; a deeper value stays a text."""
 MAX_VALUES = 100_000
-"""Values of a JSON text that is read, at most: one with more stays a text. A message of it takes 330 bytes in memory,
-and may have taken five; and the parser is one call, in which no other thread runs."""
+"""The most values of a JSON text that is parsed; a text with more stays a text.
+
+A message of five characters takes 330 bytes in memory. And no other thread runs while the parser runs.
+"""
 BYTES_OF_VALUE = 330
 MAX_OF_SPAN = 3 * MAX_VALUES
-"""Values of all JSON texts of a span, at most. A text that several families read counts as often."""
+"""The most values of all parsed JSON texts of a span. A text that several families parse counts each time."""
 SHORT = 1000
-"""Characters of a text whose values are not counted: each takes two of them at least."""
+"""The most characters of a text whose values are estimated and not counted: a value takes two characters or more."""
 JSON_STARTS = frozenset('{["( \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f')
-"""The first characters of ASCII that a text may have that is read."""
+"""The ASCII characters that a parsed JSON text can start with: brackets, a quote, or white space."""
 _BRACKETS = re.compile(r"[\[{(\])}]")
 
 
@@ -35,18 +37,18 @@ def as_is(value: Any) -> Any:
 
 
 def text(value: Any) -> str | None:
-    """Return a text that is not empty."""
+    """Return a text; None if the value is empty or no text."""
     return value if type(value) is str and value else None
 
 
 def whole(value: Any) -> int | None:
-    """Return a whole number that is not negative; also of a float or a text that is one."""
+    """Return a whole number of 0 or more, also from a float such as `3.0` or a text such as `"3"`; else None."""
     found = number(value)
     return int(found) if found is not None and found >= 0 and found == int(found) else None
 
 
 def number(value: Any) -> int | float | None:
-    """Return a finite number, also of a text that is one."""
+    """Return a finite number, also from a text such as `"0.5"`; else None."""
     if type(value) is str and 0 < len(value) <= 40:
         try:
             value = float(value) if not value.isascii() or not value.isdigit() else int(value)
@@ -58,26 +60,26 @@ def number(value: Any) -> int | float | None:
 
 
 def flag(value: Any) -> bool | None:
-    """Return a boolean, also of the texts `true` and `false`."""
+    """Return a boolean, also from the texts `true` and `false`; else None."""
     if type(value) is str:
         return {"true": True, "false": False}.get(value.lower())
     return value if type(value) is bool else None
 
 
 def millis(value: Any) -> float | None:
-    """Return seconds as milliseconds."""
+    """Return a number of seconds as milliseconds; None if the value is no number."""
     seconds = number(value)
     return None if seconds is None else round(seconds * 1000, 6)
 
 
 def first(value: Any) -> str | None:
-    """Return the first text of a list, of JSON of one, or the text itself: `["stop"]`, `'["stop"]'`, `"stop"`."""
+    """Return the text `stop` from a list `["stop"]`, a JSON list `'["stop"]'` or a text `"stop"`; else None."""
     value = parsed(value)
     return text(next(iter(value), None) if type(value) is list else value)
 
 
 def parsed(value: Any) -> Any:
-    """Return the value of a JSON text of an object, a list or a text; any other value as it is, None of an empty one.
+    """Parse a JSON object, list or string in a text. Another value is returned unchanged, an empty text as None.
 
     A number stays a text: a tool that returned the text `305` did not return a number.
     """
@@ -90,13 +92,13 @@ def parsed(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """Return the value of any JSON text; any other value as it is."""
+    """Parse a JSON text of any kind, also a number. A value that is no JSON text is returned unchanged."""
     if type(value) is not str:
         return value
     if _is_deep(value) or not _takes(value):
         return value
     try:
-        if "NaN" in value or "Infinity" in value:  # no JSON, but Python's writers make it
+        if "NaN" in value or "Infinity" in value:  # JSON has neither, but Python's `json` writes both
             return json.loads(value, parse_constant=str)
         return jsontext.decode(value)
     except (RecursionError, ValueError):
@@ -104,19 +106,19 @@ def decoded(value: Any) -> Any:
 
 
 def listed(value: Any) -> list[Any] | None:
-    """Return a list that is not empty, also of a JSON text, and with each JSON text in it read."""
+    """Return a non-empty list, also from a JSON text, with each JSON text in it parsed; else None."""
     value = parsed(value)
     return [parsed(item) for item in value] if type(value) is list and value else None
 
 
 def members(value: Any) -> dict[str, Any] | None:
-    """Return an object, also of a JSON text."""
+    """Return an object as a dict, also from a JSON text; else None."""
     value = parsed(value)
     return value if type(value) is dict else None
 
 
 def literal(value: Any) -> Any:
-    """Return the value of a text in Python's notation, such as `{'city': 'Seattle'}`; any other value as it is."""
+    """Parse a Python literal in a text, such as `{'city': 'Seattle'}`. Another value is returned unchanged."""
     if type(value) is not str or value[:1] not in ("{", "[", "(") or len(value) > MAX_LITERAL or _is_deep(value):
         return value
     try:
@@ -126,12 +128,12 @@ def literal(value: Any) -> Any:
 
 
 def begin_span() -> None:
-    """Begin to count the values that are read of a span: those of the one before do not count any more."""
+    """Reset this thread's count of parsed values for a new span. MAX_OF_SPAN limits the count."""
     _room.values = MAX_OF_SPAN
 
 
 class _Room(threading.local):
-    """The number of values that may still be read, of the span that a thread maps."""
+    """The number of values that a thread may still parse for its current span."""
 
     values = MAX_OF_SPAN
 
@@ -140,9 +142,9 @@ _room = _Room()
 
 
 def _takes(value: str) -> bool:
-    """Return whether a JSON text may be read, and count its values."""
+    """Return whether a JSON text is within the limits of the current span, and count its values."""
     count = len(value) // 2 if len(value) <= SHORT else values_in(value)
-    if count > MAX_VALUES:  # perhaps by what is within its texts
+    if count > MAX_VALUES:  # characters within strings may have been counted, too
         count = 0
         for _, outside in jsontext.structure(value):
             count += values_in(outside)
@@ -155,12 +157,12 @@ def _takes(value: str) -> bool:
 
 
 def values_in(text: str) -> int:
-    """Return how many values a JSON text has, at most."""
+    """Return an upper limit for the number of values in a JSON text, from its commas and opening brackets."""
     return sum(map(text.count, ",[{"))
 
 
 def memory_of(value: Any) -> int:
-    """Return how many bytes a text, or plain JSON, may take in memory, about, once it is read as JSON and mapped."""
+    """Return the estimated bytes in memory of a text or plain JSON after it is parsed and mapped."""
     if type(value) is str:
         return 2 * len(value) + BYTES_OF_VALUE * min(values_in(value), MAX_OF_SPAN)
     if type(value) is dict:
@@ -169,7 +171,7 @@ def memory_of(value: Any) -> int:
 
 
 def _is_deep(value: str) -> bool:
-    if len(value) <= MAX_NESTED or sum(map(value.count, "[{(")) <= MAX_NESTED:  # nearly every text
+    if len(value) <= MAX_NESTED or sum(map(value.count, "[{(")) <= MAX_NESTED:  # the case of most texts
         return False
     depth = 0
     for bracket in _BRACKETS.findall(value):
@@ -180,7 +182,7 @@ def _is_deep(value: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return a Python literal as plain JSON."""
+    """Convert the value of a Python literal to plain JSON."""
     if isinstance(value, dict):
         return {key if isinstance(key, str) else str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -1,5 +1,5 @@
-"""OTLP: requests of OpenTelemetry exporters, as spans and log records. Pure: no network, no file, no clock.
+"""Decodes OTLP requests of OpenTelemetry exporters into spans and log records, without network or clock.
 
-`requests.py` is the way in: a body, its content type and its encoding. Protobuf needs the extra `otlp`; JSON needs
-nothing.
+Start with `requests.decode`, which gets a body, its content type and its encoding. Protobuf needs the extra `otlp`;
+JSON needs no extra.
 """

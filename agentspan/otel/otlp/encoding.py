@@ -1,4 +1,4 @@
-"""Encodes requests in OTLP's JSON, and answers to exporters, as protobuf, without the package for it."""
+"""Encodes OTLP requests and answers to exporters in protobuf, without a protobuf package."""
 
 import json
 import struct
@@ -10,12 +10,12 @@ from agentspan.otel.otlp.requests import JSON, PROTOBUF, Signal
 
 
 def trace_request(request: Mapping[str, Any]) -> bytes:
-    """Return an ExportTraceServiceRequest in protobuf."""
+    """Encode an ExportTraceServiceRequest from OTLP's JSON form to protobuf."""
     return b"".join(_bytes(1, _resource_spans(each)) for each in request["resourceSpans"])
 
 
 def log_request(request: Mapping[str, Any]) -> bytes:
-    """Return an ExportLogsServiceRequest in protobuf."""
+    """Encode an ExportLogsServiceRequest from OTLP's JSON form to protobuf."""
     return b"".join(_bytes(1, _resource_logs(each)) for each in request["resourceLogs"])
 
 
@@ -87,7 +87,7 @@ def _attributes(field: int, attributes: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _value(message: Mapping[str, Any]) -> bytes:
-    if not message:  # null
+    if not message:  # an empty AnyValue is null
         return b""
     ((kind, value),) = message.items()
     if kind == "stringValue":
@@ -108,7 +108,7 @@ def _text(field: int, value: str) -> bytes:
 
 
 def _utf8(value: str) -> bytes:
-    return value.encode("utf-8", "replace")  # half a character, which protobuf has no way to say
+    return value.encode("utf-8", "replace")  # protobuf cannot encode half of a surrogate pair
 
 
 def _bytes(field: int, value: bytes) -> bytes:
@@ -124,7 +124,7 @@ def _fixed(field: int, value: int) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """Return a number as protobuf's wire format has it."""
+    """Return a number encoded as a varint of protobuf's wire format."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -134,19 +134,24 @@ def varint(value: int) -> bytes:
 
 
 _CODES = {400: 3, 401: 16, 403: 7, 408: 4, 413: 8, 415: 3, 429: 8, 500: 13, 503: 14}
-"""The codes of google.rpc.Status by the status of HTTP."""
+"""The codes of google.rpc.Status by HTTP status."""
 _REJECTED = {"traces": "rejectedSpans", "logs": "rejectedLogRecords"}
 
 
 def content_type(header: str | None) -> str:
-    """Return the content type of an answer to a request of this one."""
+    """Return the content type of the answer: JSON if the request was JSON, else protobuf.
+
+    Args:
+        header: the Content-Type of the request.
+    """
     return JSON if (header or "").partition(";")[0].strip().lower() == JSON else PROTOBUF
 
 
 def done(signal: Signal, decoded: Decoded, form: str) -> bytes:
-    """Return the answer to a request whose spans or log records are stored, but for those that cannot be used.
+    """Return the answer to a stored request, with the number of rejected spans or log records and the reasons.
 
     Args:
+        decoded: the content of the request.
         form: the content type of the answer.
     """
     rejected, why = decoded.rejected, decoded.why()
@@ -158,10 +163,11 @@ def done(signal: Signal, decoded: Decoded, form: str) -> bytes:
 
 
 def refused(status: int, message: str, form: str) -> bytes:
-    """Return the answer to a request of which nothing is stored.
+    """Return the answer to a refused request, of which nothing is stored.
 
     Args:
-        status: of HTTP.
+        status: the HTTP status of the answer.
+        message: the reason for the sender.
         form: the content type of the answer.
     """
     code = _CODES.get(status, 2)

@@ -1,4 +1,4 @@
-"""OTLP in JSON: ids in hex, enums as numbers, 64-bit numbers as texts or numbers. Unknown members are ignored."""
+"""Decodes OTLP in JSON: ids in hex, enums as numbers, 64-bit numbers as texts or numbers. Ignores unknown members."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -23,10 +23,12 @@ from agentspan.otel.otlp.decoded import (
 from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode, scope_attributes
 
 MAX_MEMBERS = 300_000
-"""Members of the objects of a body: an attribute has three. The parser is one call, in which no other thread runs: so
-many names that differ take it 0.13 s."""
+"""The most members of all objects of a body. An attribute has three.
+
+No other thread runs while the parser runs. To parse so many different names takes 0.13 s.
+"""
 MAX_ELEMENTS = 1_000_000
-"""Members, and elements of lists: so many texts that differ take it 0.12 s."""
+"""The most members of objects and elements of lists in a body. To parse so many different texts takes 0.12 s."""
 _HEX = frozenset("0123456789abcdef")
 _STATUS: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
 MAX_NS = 253_402_300_799_000_000_000  # the end of the year 9999
@@ -36,13 +38,17 @@ def spans(body: bytes) -> Decoded:
     """Return the spans of an ExportTraceServiceRequest in JSON.
 
     Raises:
-        InvalidValue: it is no such JSON.
+        InvalidValue: the body is no JSON object, or too large.
     """
     return spans_of(parsed(body))
 
 
 def logs(body: bytes) -> Decoded:
-    """Return the log records of an ExportLogsServiceRequest in JSON, as `spans` does."""
+    """Return the log records of an ExportLogsServiceRequest in JSON that were emitted inside a span.
+
+    Raises:
+        InvalidValue: the body is no JSON object, or too large.
+    """
     return logs_of(parsed(body))
 
 
@@ -50,7 +56,7 @@ def parsed(body: bytes) -> dict[str, Any]:
     """Return the JSON object of a body.
 
     Raises:
-        InvalidValue: it is none, or has too many objects or lists.
+        InvalidValue: the body is no JSON object, or has too many objects, lists, members or elements.
     """
     check_objects(body)
     _check_members(body)
@@ -68,7 +74,7 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 def _check_members(body: bytes) -> None:
-    if body.count(b":") <= MAX_MEMBERS and body.count(b",") <= MAX_ELEMENTS:  # with those within texts
+    if body.count(b":") <= MAX_MEMBERS and body.count(b",") <= MAX_ELEMENTS:  # upper bounds, counted in texts, too
         return
     members = elements = 0
     for _, outside in jsontext.structure(body):
@@ -83,10 +89,10 @@ def spans_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
     """Return the spans of a parsed request.
 
     Args:
-        is_sent: whether it came from a client, and not from a file of one's own, which may hold any number.
+        is_sent: whether the request came from a client. A file of the user may have any number of spans.
 
     Raises:
-        InvalidValue: it has too many of them.
+        InvalidValue: the request has too many spans.
     """
     decoded = Decoded()
     room = [MAX_ITEMS] if is_sent else None
@@ -103,14 +109,21 @@ def spans_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
 
 
 def logs_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
-    """Return the log records of a parsed request that were emitted inside a span, as `spans_of` does."""
+    """Return the log records of a parsed request that were emitted inside a span.
+
+    Args:
+        is_sent: whether the request came from a client. A file of the user may have any number of log records.
+
+    Raises:
+        InvalidValue: the request has too many log records.
+    """
     decoded = Decoded()
     room = [MAX_ITEMS] if is_sent else None
     for group in _objects(data, "resourceLogs", decoded, room):
         for inner in _objects(group, "scopeLogs", decoded, room, "instrumentationLibraryLogs"):
             for item in _objects(inner, "logRecords", decoded, room):
                 if not item.get("traceId") or not item.get("spanId"):
-                    continue  # a log line, which says nothing of a span
+                    continue  # the record was not emitted inside a span
                 try:
                     decoded.logs.append(_log(item))
                 except Unusable as error:
@@ -220,7 +233,11 @@ def any_value(value: Any, room: list[int], depth: int = 0) -> Any:
     """Return an AnyValue as plain JSON.
 
     Args:
-        room: how many values may still come in this span.
+        room: a list with the number of values that the span may still have; each value reduces it by one.
+        depth: the number of lists and objects around the value.
+
+    Raises:
+        Unusable: the span has more than MAX_VALUES values.
     """
     room[0] -= 1
     if room[0] < 0:
@@ -249,7 +266,7 @@ def _double(value: Any) -> Any:
         except ValueError:
             return value
     if type(value) is float and not math.isfinite(value):
-        return str(value)  # no JSON: NaN, inf
+        return str(value)  # JSON has no NaN or inf
     return value if type(value) in (int, float) else None
 
 
@@ -288,7 +305,7 @@ def _parent(value: Any) -> str | None:
 
 
 def nanos(value: Any) -> int:
-    """Return nanoseconds since the epoch; 0 for another value, and for a time after the year 9999."""
+    """Return a time in nanoseconds since the epoch; 0 if the value is no such time or is after the year 9999."""
     found = _integer(value)
     return found if found is not None and 0 < found <= MAX_NS else 0
 
@@ -299,7 +316,7 @@ def _kind(value: Any) -> str:
 
 
 def _enum(value: Any, prefix: str, names: tuple[str, ...], default: int) -> int:
-    """Return the number of an enum, which some senders write by its name."""
+    """Return the number of an enum value. Some senders write the name, such as `SPAN_KIND_CLIENT`."""
     if type(value) is str:
         name = value.removeprefix(prefix)
         return names.index(name) if name in names else default

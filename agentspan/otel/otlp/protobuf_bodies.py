@@ -1,7 +1,7 @@
-"""OTLP in protobuf. The messages are those of the package `opentelemetry-proto`, which the extra `otlp` installs.
+"""Decodes OTLP in protobuf, with the message classes of `opentelemetry-proto`, which the extra `otlp` installs.
 
-Its wire format is read here as far as it takes to part a request into its spans, and to count what is in one. Each span
-of a large request is then decoded by itself: one that is broken loses only itself, and one that would become a thousand
+This module also parses protobuf's wire format, to split a request into spans and to count the values of a span. So each
+span of a large request is decoded separately: a broken span loses only itself, and a span that would become a thousand
 times as large in memory is never decoded.
 """
 
@@ -32,11 +32,11 @@ from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, Status
 
 _VARINT, _FIXED64, _BYTES, _START, _END, _FIXED32 = range(6)
 SMALL = 2 * MAX_VALUES
-"""Bytes in which there cannot be more than MAX_VALUES values: the shortest one takes two."""
+"""The largest message that is not counted: it cannot have more than MAX_VALUES values, which take two bytes each."""
 MAX_FIELDS = 2_000_000
-"""Fields of all messages of a request: an attribute with a text has four. To count so many takes 1.7 s."""
+"""The most fields of all messages of a request. An attribute with a text has four. To count so many takes 1.7 s."""
 _MAX_OPEN = 200
-"""Messages within each other. Protobuf itself decodes no more than 100."""
+"""The most levels of nested messages that are counted. Protobuf itself decodes no more than 100."""
 Shape = Mapping[int, str]
 _SHAPES: Mapping[str, Shape] = {
     "Request": {1: "Group"},
@@ -54,21 +54,21 @@ _SHAPES: Mapping[str, Shape] = {
     "KeyValueList": {1: "KeyValue"},
     "Text": {},
 }
-"""The messages that may hold many others: the numbers of such fields, and the message in each."""
+"""The messages that may hold many others: by message, the numbers of such fields and the message type in each."""
 
 
 class _TooMany(Exception):
-    """There are more fields than room for them."""
+    """A message has more fields than the limit in `room`."""
 
 
 def _fields(data: memoryview, room: list[int] | None = None) -> Iterator[tuple[int, memoryview]]:
     """Yield the length-delimited fields of a message, with their numbers.
 
     Args:
-        room: how many fields of any kind may come; each takes one of them.
+        room: a list with the number of fields that may still come; each field of any kind reduces it by one.
 
     Raises:
-        InvalidValue: it is cut off, or no protobuf.
+        InvalidValue: the message is truncated, or no protobuf.
     """
     at, end = 0, len(data)
     while at < end:
@@ -97,23 +97,23 @@ def _fields(data: memoryview, room: list[int] | None = None) -> Iterator[tuple[i
 
 
 def check_request(body: bytes, item: str) -> int:
-    """Check, before anything is decoded, that a request does not hold too many spans or log records, or fields.
+    """Check, before a request is decoded, that it does not have too many spans, log records or fields.
 
-    An empty span takes two bytes, a hundred times as much when it is decoded, and nearly nothing when it is compressed.
-    What is broken in one item is not looked for here.
+    An empty span takes two bytes, a hundred times as much when it is decoded, and nearly none when it is compressed.
+    Broken spans and log records are not detected.
 
     Args:
-        item: "Span" or "LogRecord".
+        item: the message type of the items, "Span" or "LogRecord".
 
     Returns:
-        The bytes of its largest item, or more.
+        An upper limit for the bytes of the largest item.
 
     Raises:
-        InvalidValue: it does, or is broken itself.
+        InvalidValue: the request has too many items or fields, or is broken outside of its items.
     """
     check_objects(body)
     data, largest = memoryview(body), len(body)
-    if len(data) > 2 * MAX_ITEMS:  # the shortest field takes two bytes
+    if len(data) > 2 * MAX_ITEMS:  # a smaller request cannot have more: the shortest field takes two bytes
         room = [MAX_ITEMS]
         try:
             groups = [inner for number, group in _fields(data, room) if number == 1 for inner in _fields(group, room)]
@@ -129,9 +129,9 @@ def check_request(body: bytes, item: str) -> int:
 
 
 def _largest(data: bytes, room: list[int]) -> int:
-    """Return the bytes of the largest field of a message, as `_fields` yields them (0.3 µs a field, not 2.5)."""
+    """Return the bytes of the largest length-delimited field of a message (0.3 µs a field; `_fields` takes 2.5)."""
     at, end, largest, left = 0, len(data), 0, room[0]
-    while at + 2 < end and data[at] & 0x87 == _BYTES and data[at] != _BYTES:  # a small number, and bytes
+    while at + 2 < end and data[at] & 0x87 == _BYTES and data[at] != _BYTES:  # a field number of 1 to 15, with bytes
         left -= 1
         size, at = data[at + 1], at + 2
         if size > 127:
@@ -147,10 +147,10 @@ def _largest(data: bytes, room: list[int]) -> int:
 
 
 def check_size(data: memoryview, shape: str) -> None:
-    """Check that a message does not hold too many values.
+    """Check that a message has at most MAX_VALUES values.
 
     Raises:
-        Unusable: it does, or is broken.
+        Unusable: the message has more values, or is broken.
     """
     if len(data) <= SMALL:
         return
@@ -167,7 +167,14 @@ def check_size(data: memoryview, shape: str) -> None:
 def _count(
     data: memoryview, shapes: Mapping[str, Shape], shape: str, room: list[int], *, is_strict: bool = True
 ) -> int:
-    """Return how many messages are in one. Without `is_strict`, a broken one counts up to where it breaks."""
+    """Return the number of messages inside a message, at any depth.
+
+    Args:
+        shapes: the nested messages to count, such as _SHAPES.
+        shape: the type of the outer message.
+        room: a list with the number of fields that may still come.
+        is_strict: whether a broken inner message raises; if not, it is counted up to the break.
+    """
     count, open_ = 0, [(_fields(data, room), shapes[shape])]
     while open_:
         parts, fields = open_[-1]
@@ -208,8 +215,11 @@ _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 
 
 AT_ONCE = 2**20
-"""Bytes of the largest body that is decoded at once, which saves 3 µs a span. It can become 100 MB in memory, if it is
-all empty attributes. A larger body could fill it: it is parted first, and each span is measured and decoded alone."""
+"""The bytes of the largest body that is decoded as a whole, which saves 3 µs a span.
+
+A body of this size can take 100 MB in memory if it has only empty attributes. A larger body could exhaust the memory:
+it is split first, and each span is checked and decoded separately.
+"""
 
 
 class _Messages(NamedTuple):
@@ -236,11 +246,11 @@ def spans(body: bytes, *, at_once: int = AT_ONCE, is_sent: bool = True) -> Decod
     """Return the spans of an ExportTraceServiceRequest.
 
     Args:
-        at_once: bytes of the largest body that is decoded at once.
-        is_sent: whether it came from a client, and not from a file of one's own, which may hold any number.
+        at_once: the bytes of the largest body that is decoded as a whole.
+        is_sent: whether the body came from a client. A file of the user may have any number of spans.
 
     Raises:
-        InvalidValue: the body is no such message, cut off, or has too many of them.
+        InvalidValue: the body is no such message, is truncated, or has too many spans.
         MissingExtra: the package for protobuf is not installed.
     """
     known = _messages()
@@ -248,7 +258,7 @@ def spans(body: bytes, *, at_once: int = AT_ONCE, is_sent: bool = True) -> Decod
     if len(body) <= at_once:
         try:
             return _all_spans(known.request.FromString(body), may_be_large=largest > SMALL)
-        except known.error:  # a span or an attribute of it is broken
+        except known.error:  # a span is broken: decode the spans separately
             pass
     decoded = Decoded()
     for resource, url, scope, data in _items(known, body, decoded):
@@ -277,7 +287,15 @@ def _all_spans(request: Any, *, may_be_large: bool) -> Decoded:
 
 
 def logs(body: bytes, *, is_sent: bool = True) -> Decoded:
-    """Return the log records of an ExportLogsServiceRequest that were emitted inside a span, as `spans` does."""
+    """Return the log records of an ExportLogsServiceRequest that were emitted inside a span.
+
+    Args:
+        is_sent: whether the body came from a client. A file of the user may have any number of log records.
+
+    Raises:
+        InvalidValue: the body is no such message, is truncated, or has too many log records.
+        MissingExtra: the package for protobuf is not installed.
+    """
     known, decoded = _messages(), Decoded()
     if is_sent:
         check_request(body, "LogRecord")
@@ -312,7 +330,7 @@ def _messages() -> _Messages:
 
 
 def _items(known: _Messages, body: bytes, decoded: Decoded) -> Iterator[tuple[dict[str, Any], str, Scope, memoryview]]:
-    """Yield each span or log record of a request, still encoded, with its resource and scope."""
+    """Yield the spans or log records of a request: resource, its schema URL, scope, and the item still encoded."""
     for number, group in _fields(memoryview(body)):
         if number != 1:
             continue
@@ -344,7 +362,7 @@ def _resource(known: _Messages, data: memoryview | None, decoded: Decoded) -> di
         check_size(data, "Resource")
         return _attributes(_parsed(known, known.resource, data).attributes)[0]
     except Unusable:
-        return {}  # its spans can be used all the same
+        return {}  # the spans of a broken resource are still usable
 
 
 def _scope(known: _Messages, data: memoryview | None, url: str) -> Scope:
@@ -427,7 +445,7 @@ def _id(value: bytes, length: int, name: str) -> str:
 
 
 def _attributes(items: Any) -> tuple[dict[str, Any], int]:
-    """Return attributes as a dict, and how many are over the limit. Most values are texts."""
+    """Return attributes as a dict, and the number of attributes over MAX_ATTRIBUTES. The fast path is for texts."""
     number = len(items)
     if number <= MAX_ATTRIBUTES:
         found = {item.key: (value := item.value).string_value or _value(value, 0) for item in items}
@@ -456,5 +474,5 @@ def _value(value: Any, depth: int) -> Any:
     if type(found) is bytes:
         return base64.b64encode(found).decode()
     if type(found) is float and not math.isfinite(found):
-        return str(found)  # no JSON: nan, inf
+        return str(found)  # JSON has no nan or inf
     return found

@@ -1,7 +1,7 @@
-"""Decodes OTLP: the requests of exporters, `POST /v1/traces` and `/v1/logs`, and files of such requests.
+"""Decodes OTLP requests of exporters, `POST /v1/traces` and `/v1/logs`, and files of such requests.
 
-A request is protobuf or JSON, and may be compressed with gzip or deflate; no more than a limit of bytes is ever
-decompressed. A file has one body, or JSON lines, as the OpenTelemetry Collector's file exporter writes them; it may be
+A request is protobuf or JSON, and may be compressed with gzip or deflate. Never more bytes than a limit are
+decompressed. A file has one body, or JSON lines, the format of the OpenTelemetry Collector's file exporter; it may be
 compressed with gzip.
 """
 
@@ -16,26 +16,26 @@ from agentspan.otel.otlp import json_bodies, protobuf_bodies
 from agentspan.otel.otlp.decoded import BodyTooLarge, Decoded
 
 MAX_BODY = 20 * 2**20
-"""Bytes of a body without its compression, unless the caller says otherwise."""
+"""The default limit for the bytes of a decompressed body."""
 MAX_MEMBERS = 1000
-"""Members of a gzip body: several files, one after the other. Each takes 40 kB and some microseconds to begin."""
+"""The most members of a gzip body, which are gzip files one after the other. Each takes 40 kB and some microseconds."""
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 _ZEROS = re.compile(rb"\0*")
 _CHUNK = 16 * 2**10
-"""Bytes that are decompressed at once. zlib copies what follows the end of a member."""
+"""The bytes that are passed to zlib at once. Few, because zlib copies all bytes after the end of a member."""
 
 
 def plain(body: bytes, encoding: str | None, limit: int = MAX_BODY) -> bytes:
-    """Return a body without its compression.
+    """Decompress the body of a request.
 
     Args:
-        body: as it was sent.
-        encoding: its Content-Encoding: `gzip`, `deflate`, `identity` or None.
-        limit: bytes of the result. No more than these are ever decompressed.
+        body: the received body.
+        encoding: the Content-Encoding of the body: `gzip`, `deflate`, `identity` or None.
+        limit: the most bytes of the result. No more are ever decompressed.
 
     Raises:
-        BodyTooLarge: there are more.
-        InvalidValue: it is not of this encoding, or cut off; or the encoding is another one.
+        BodyTooLarge: the decompressed body has more bytes.
+        InvalidValue: the encoding is unknown, or the body has another encoding or is truncated.
     """
     encoding = (encoding or "identity").strip().lower()
     if encoding == "identity":
@@ -51,7 +51,7 @@ def plain(body: bytes, encoding: str | None, limit: int = MAX_BODY) -> bytes:
 
 
 def is_gzip(body: bytes) -> bool:
-    """Return whether a body begins as gzip does."""
+    """Return whether a body begins with the two magic bytes of gzip."""
     return body[:2] == b"\x1f\x8b"
 
 
@@ -63,7 +63,7 @@ def _inflated(body: bytes, bits: int, limit: int) -> bytes:
     parts: list[bytes] = []
     size = at = members = 0
     end = len(body)
-    while at < end:  # gzip may have several members
+    while at < end:  # a gzip body may have several members
         members += 1
         if members > MAX_MEMBERS:
             raise InvalidValue("body", f"has more than {MAX_MEMBERS:,} members of gzip")
@@ -98,19 +98,20 @@ Signal = Literal["traces", "logs"]
 def decode(
     signal: Signal, body: bytes, content_type: str | None, encoding: str | None = None, limit: int = MAX_BODY
 ) -> Decoded:
-    """Return the spans or log records of a request, and the counts of the unusable ones.
+    """Return the spans or log records of a request, and the numbers of unusable ones.
 
     Args:
-        signal: what the request is about, which its address says.
-        body: as it was sent; an empty one has no spans.
+        signal: the kind of the request, from its address: `traces` or `logs`.
+        body: the received body; an empty body has no spans.
         content_type: `application/x-protobuf` or `application/json`, with or without parameters.
-        encoding: its Content-Encoding, as `plain` takes it.
-        limit: bytes of the body without its compression.
+        encoding: the Content-Encoding of the body: `gzip`, `deflate`, `identity` or None.
+        limit: the most bytes of the decompressed body.
 
     Raises:
-        BodyTooLarge: it has more bytes.
-        MissingExtra: it is protobuf, and the extra `otlp` is not installed.
-        InvalidValue: it is neither, or broken as a whole. What is broken in a single span is in `unusable`.
+        BodyTooLarge: the decompressed body has more bytes.
+        MissingExtra: the body is protobuf, and the extra `otlp` is not installed.
+        InvalidValue: the body is neither protobuf nor JSON, or broken as a whole. A single broken span does not raise:
+            it is counted in `unusable`.
     """
     form = (content_type or "").partition(";")[0].strip().lower()
     if form not in (PROTOBUF, JSON, "application/protobuf"):
@@ -128,14 +129,16 @@ _READ = 1 << 20
 
 
 def read_file(file: IO[bytes]) -> Iterator[tuple[str, Decoded]]:
-    """Yield the content of each request in a file, and where it is: `line 7`, or `body` of a file that is one.
+    """Yield the place and the content of each request in a file.
+
+    The place is the line, such as `line 7`, or `body` if the whole file is one request.
 
     Raises:
-        InvalidValue: a line, or the file, is no OTLP. Its name says where.
+        InvalidValue: a line, or the file, is no OTLP. The name in the error is the place.
     """
     source = _inflated_file(file) if _starts_gzip(file) else iter(lambda: file.read(_READ), b"")
     head = next(source, b"")
-    if head[:1] == b"\n" or head.lstrip()[:1] != b"{":  # protobuf begins with the byte of a line feed
+    if head[:1] == b"\n" or head.lstrip()[:1] != b"{":  # the first byte of a protobuf request is that of a line feed
         yield "body", _protobuf(b"".join([head, *source]))
         return
     lines = _lines(chain([head], source))
@@ -143,7 +146,7 @@ def read_file(file: IO[bytes]) -> Iterator[tuple[str, Decoded]]:
     try:
         parsed = json_bodies.parsed(first)
     except InvalidValue:
-        yield "body", _json("body", b"".join([first, *lines]))  # one request on many lines
+        yield "body", _json("body", b"".join([first, *lines]))  # the file is one request on many lines
         return
     yield "line 1", _json_of("line 1", parsed)
     for number, line in enumerate(lines, start=2):
@@ -170,7 +173,10 @@ def _json_of(where: str, parsed: dict[str, object]) -> Decoded:
 
 
 def _protobuf(data: bytes) -> Decoded:
-    """Decode a body that may be of spans or of log records, which look alike: a body without a span has log records."""
+    """Decode a protobuf body of spans or log records. If no span can be decoded, log records are tried.
+
+    Both kinds of requests have the same outer fields, so the body does not show its kind.
+    """
     if not data:
         return Decoded()
     decoded = protobuf_bodies.spans(data, is_sent=False)
@@ -188,7 +194,7 @@ def _starts_gzip(file: IO[bytes]) -> bool:
 
 
 def _inflated_file(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the content of a gzip file of any number of members, a part at a time."""
+    """Yield the decompressed content of a gzip file, a part at a time. The file may have any number of members."""
     stream, rest, is_open = zlib.decompressobj(31), b"", False
     try:
         while rest or (rest := file.read(_READ)):
@@ -203,7 +209,7 @@ def _inflated_file(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file, each with its end."""
+    """Yield the lines of a file, each with its line feed, from parts of any size."""
     waiting: list[bytes] = []
     for part in parts:
         *whole, last = part.split(b"\n")

@@ -1,8 +1,8 @@
-"""Python imports this when it starts, because `agentspan record` put its folder before the others in PYTHONPATH.
+"""Startup code of a program under `agentspan record`, which puts the folder of this file first in PYTHONPATH.
 
-It gives way to the `sitecustomize` that it hides, and instruments the program when that imports a framework. Before
-that it imports nothing of agentspan, which takes 15 times as long as to start Python. It must not break a program in
-which agentspan is not installed.
+It imports the `sitecustomize` that it hides, and instruments the program when the program imports a framework. Until
+then it imports no module of agentspan, because this takes 15 times as long as to start Python. It must not break a
+program whose Python has no agentspan.
 """
 
 import os
@@ -16,13 +16,14 @@ WANTED = frozenset(
         *("mistralai", "ollama", "openai", "opentelemetry.trace", "pydantic_ai", "smolagents", "vertexai"),
     }
 )
-"""The modules of the frameworks that agentspan knows, and that with which a program sets a provider of its own."""
+"""The modules of all known frameworks, and `opentelemetry.trace`, with which a program sets its own provider."""
 
 
 class _Waiting:
-    """Waits for the first of the frameworks, which `instrument` instruments, and then waits for the others itself.
+    """An import finder that starts `instrument` at the first import of a framework.
 
-    It finds no module. It stays in `sys.meta_path`: another thread may be reading that list.
+    The finder that `instrument` installs then handles this import and all later ones. This finder finds no module
+    itself. It stays in `sys.meta_path`, because another thread may be iterating over the list.
     """
 
     has_begun = False
@@ -49,7 +50,7 @@ def _start():  # type: ignore[no-untyped-def]
 
 
 def _note(line: str) -> None:
-    """Note a fact for `agentspan record`, which prints at the end of the program why nothing is recorded."""
+    """Append a line to the file of notes, from which `agentspan record` prints why a program was not recorded."""
     if path := os.environ.get("AGENTSPAN_RECORD_NOTES"):
         try:
             with open(path, "a") as file:
@@ -59,7 +60,7 @@ def _note(line: str) -> None:
 
 
 def _give_way() -> None:
-    """Import the `sitecustomize` of the installation, if there is one."""
+    """Import the `sitecustomize` of the installation that this file hides, if there is one."""
     here = os.path.dirname(os.path.abspath(__file__))
     path, mine = sys.path[:], sys.modules.pop("sitecustomize", None)
     sys.path[:] = [each for each in path if os.path.abspath(each or os.curdir) != here]
