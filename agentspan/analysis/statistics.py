@@ -159,7 +159,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Return the q of each p: the false discovery rate among all tests with this q or less (Benjamini, Hochberg, 1995)."""
+    """Return the q of each p: the false discovery rate of all tests up to this q (Benjamini, Hochberg, 1995)."""
     adjusted, smallest = [0.0] * len(p_values), 1.0
     number = len(p_values)
     for rank, place in zip(range(number, 0, -1), reversed(_by_size(p_values)), strict=True):
@@ -230,7 +230,7 @@ class Table(NamedTuple):
 
     @property
     def range(self) -> tuple[int, int]:
-        """The least and the greatest possible number of failed runs with the feature, given the margins of the table."""
+        """The least and the greatest number of failed runs with the feature that the margins of the table allow."""
         with_, failed = self.failed_with + self.passed_with, self.failed_with + self.failed_without
         return max(0, failed - self.failed_without - self.passed_without), min(with_, failed)
 
@@ -299,7 +299,7 @@ class Strata:
         return exp(_root(lambda odds: fsum(_at(chances, odds)[place:]) - power))
 
     def effect(self, *, confidence: float = 0.95) -> Effect:
-        """Return the common odds ratio with its interval: the conditional exact one, or for large numbers Mantel-Haenszel.
+        """Return the common odds ratio with its interval: conditional and exact, or Mantel-Haenszel for large numbers.
 
         If no run contradicts the association, the exact one is used for large numbers, too, because the
         Mantel-Haenszel estimate then has no interval.
@@ -316,7 +316,7 @@ class Strata:
         return self._chances if self.is_exact else _sum_of(self.tables)
 
     def _exact_effect(self, confidence: float) -> Effect:
-        """Return the odds ratio at which the expected number is the observed one, and the exact bounds of its interval."""
+        """Return the odds ratio at which the expected number is the observed one, with an exact interval."""
         chances = self._all_chances()
         place, last = self._seen - self._least, len(chances) - 1
         tail = (1 - confidence) / 2
@@ -330,7 +330,7 @@ class Strata:
         return Effect(estimate, Interval(low, high))
 
     def _approximate_effect(self, confidence: float) -> Effect:
-        """Return the Mantel-Haenszel odds ratio (interval: J. Robins, N. Breslow, S. Greenland, Biometrics 42, 1986)."""
+        """Return the Mantel-Haenszel odds ratio (J. Robins, N. Breslow and S. Greenland, Biometrics 42, 1986)."""
         for_, against, same, crossed, mixed = 0.0, 0.0, 0.0, 0.0, 0.0
         for a, b, c, d in self.tables:
             total = a + b + c + d
@@ -354,7 +354,7 @@ def _moments(table: Table) -> tuple[float, float]:
 
 
 def _sum_of(tables: Sequence[Table]) -> list[float]:
-    """Return the probability of each total number of failed runs with the feature over all tables, from the least on."""
+    """Return the probability of each total number of failed runs with the feature, over all tables, rising."""
     chances = [1.0]
     for table in tables:
         own = _chances(table)
@@ -367,7 +367,7 @@ def _sum_of(tables: Sequence[Table]) -> list[float]:
 
 
 def _chances(table: Table) -> list[float]:
-    """Return the hypergeometric probabilities of a table, each computed from its predecessor to avoid large binomials."""
+    """Return the hypergeometric probabilities of a table, each from its predecessor: no large binomials are needed."""
     least, most = table.range
     with_, failed = table.failed_with + table.passed_with, table.failed_with + table.failed_without
     rest = sum(table) - with_ - failed
