@@ -85,7 +85,7 @@ class OwnErrors:
         return True
 
     def _read(self, run: Run) -> tuple[bool, frozenset[str]] | None:
-        """Return whether a run's error is its own, and the signatures of its unrecovered failures; None over the limit."""
+        """Return whether a run's error is its own, and its unrecovered failures' signatures; None over the limit."""
         if run.id not in self._lasting:
             if self._room <= 0:
                 return None

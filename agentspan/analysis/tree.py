@@ -129,7 +129,7 @@ def title_of(span: AgentSpanRow, limit: int) -> str:
     decoded = jsontext.decode(described(span.payload))
     if type(decoded) is dict and "duplicate_of" in decoded:  # from OpenTelemetry: the payload repeats another span
         return f"{span.schema_title} (duplicate)"
-    if type(decoded) is dict and _OF_OTEL.issuperset(decoded):  # an OpenTelemetry span of an unknown kind: show its attributes
+    if type(decoded) is dict and _OF_OTEL.issuperset(decoded):  # no known kind: only OpenTelemetry data
         payload = cut(arguments_text(decoded.get("attributes")) or "", limit)
     else:
         payload = inline(decoded, limit)
