@@ -27,7 +27,7 @@ READ_SPANS = 5000
 FEWEST_TASKS = 5
 """The least number of tasks with several runs for runs to be compared within tasks, as in `drift`."""
 PAIRED_SHARE = 0.5
-"""The least share of runs that must be of tasks with several runs; below it, comparing within tasks ignores most runs."""
+"""The least share of runs that must be of tasks with several runs; else comparing within tasks ignores most runs."""
 
 
 def is_stratified(tasks: Iterable[Hashable], runs: int) -> bool:
