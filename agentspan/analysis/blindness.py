@@ -13,7 +13,7 @@ from typing import NamedTuple
 from agentspan.analysis.statistics import fisher_p
 
 ALPHA = 0.05
-"""The level of the outcome's test; also the false discovery rate of other metrics if the outcome differs or is unknown."""
+"""The level of the outcome's test, and the false discovery rate of other metrics if the outcome differs or is unknown."""
 POWER = 0.8
 MOST_EXACT = 200
 MOST_TIMES = 1000
@@ -131,13 +131,13 @@ class Blindness(NamedTuple):
         return max(0.0, varies) + drop * drop
 
     def _signs(self, drop: float) -> tuple[float, float]:
-        """Return the share of tasks that differ, if all differences have one size, and the share of these that got worse."""
+        """Return the share of tasks that differ, assuming equal differences; and the share of these that got worse."""
         size = max(self.size, drop + (1 - drop) * min(1.0, self.pairs / self.head))
         differ = min(1.0, max(self._square(drop) / size**2, drop / size))
         return differ, min(1.0, (1 + drop / size / differ) / 2) if differ else 0.5
 
     def _unequal(self, drop: float) -> tuple[float, float]:
-        """Return the share of tasks that differ, if all tasks are equally hard, and the share of these that got worse."""
+        """Return the share of tasks that differ, assuming equally hard tasks; and the share of these that got worse."""
         in_base, in_head = (max(1, round(each / self.pairs)) for each in (self.base, self.head))
         after = dict(_binomial(in_head, max(0.0, self.share - drop)))
         worse = better = 0.0
@@ -204,7 +204,7 @@ def _sign_power(pairs: int, differ: float, worse: float, level: float) -> float:
 
 
 def _least_signs(number: int, level: float) -> int:
-    """Return the least number of equal signs, out of `number`, that is significant in a one-sided sign test at `level`."""
+    """Return the least number of equal signs, out of `number`, that a one-sided sign test finds significant."""
     allowed, signs = int(level * 2**number), number + 1
     while signs and (allowed := allowed - comb(number, signs - 1)) >= 0:
         signs -= 1

@@ -68,7 +68,7 @@ def deltas(a: DiffRun, b: DiffRun) -> str:
 
 
 def before(found: Divergence) -> str:
-    """Return the number of same steps before two runs part, in words, with those that differ only in text or figures."""
+    """Return the number of same steps before two runs part, in words; and how many differ in text or figures."""
     if not found.same:
         return "no step before is the same"
     differ = {"words": found.other_words, FIGURES: found.other_figures}

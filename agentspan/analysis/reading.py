@@ -308,7 +308,7 @@ class Reading:
         while batch := list(islice(summaries, BATCH)):
             said = said_of(self.storage, [summary.run.id for summary in batch])
             for summary in batch:
-                judged = {score.name: score for score in said[summary.run.id].scores}  # the newest score wins over those of other judges
+                judged = {score.name: score for score in said[summary.run.id].scores}  # the newest score of a name wins
                 mark, note = judged.pop(MARK, None), judged.pop(NOTE, None)
                 for score in judged.values():
                     at = len(columns["run"])

@@ -75,7 +75,7 @@ def _of_lists(path: str, a: list[Any], b: list[Any]) -> Iterator[FieldChange]:
 
 
 def words(a: str, b: str) -> Iterator[Words]:
-    """Yield the word-by-word difference of two texts: same, removed (only in A) and added (only in B) parts in order."""
+    """Yield the word-by-word difference of two texts in order: same, removed (only in A) and added (only in B)."""
     start = _common_start(a, b)
     head, a, b = a[:start], a[start : start + MAX_TEXT], b[start : start + MAX_TEXT]
     of_a, of_b = _WORD.findall(a), _WORD.findall(b)
@@ -101,7 +101,7 @@ def _part(op: Literal["same", "removed", "added"], tokens: Sequence[str]) -> lis
 
 
 def _joined(parts: Sequence[Words]) -> Iterator[Words]:
-    """Merge adjacent parts of the same kind; blanks between changed parts count as changed, so that phrases stay whole."""
+    """Merge adjacent parts of one kind; blanks between changed parts count as changed, so phrases stay whole."""
     waiting: dict[str, str] = {"removed": "", "added": ""}
     same = ""
     for number, part in enumerate(parts):
