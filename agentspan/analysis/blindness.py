@@ -13,7 +13,7 @@ from typing import NamedTuple
 from agentspan.analysis.statistics import fisher_p
 
 ALPHA = 0.05
-"""The level of the outcome's test, and the false discovery rate of other metrics if the outcome differs or is unknown."""
+"""The level of the outcome's test; the false discovery rate of other metrics if the outcome differs or is unknown."""
 POWER = 0.8
 MOST_EXACT = 200
 MOST_TIMES = 1000

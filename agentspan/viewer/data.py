@@ -166,7 +166,7 @@ def matches(storage: Storage, run_id: str, text: str) -> list[str]:
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
-    """Return one span in full, with blobs replaced by links (see assets of `blobs`).
+    """Return one span in full, with base64 data replaced by short texts (see assets.linked).
 
     Payloads stay JSON text, because numbers in a browser would round large integers.
     """

@@ -283,7 +283,7 @@ class Threads:
         return self._of_scope[self._scopes[span.id]] if found is None else found
 
     def _place(self, span: AgentSpanRow) -> None:
-        """Find the nearest agent span of a span, and the topmost ancestor below it; store both for all ancestors, too."""
+        """Find the nearest agent span of a span, and the topmost ancestor below it; store both, for ancestors too."""
         way: list[str] = []
         at: str | None = span.id
         seen: set[str] = set()
@@ -333,7 +333,7 @@ class Threads:
             self._of_scope[id] = self._begin(self._spans[id], self._of_scope[self._scopes[id]])
 
     def _begin(self, span: AgentSpanRow, parent: Thread) -> Thread:
-        """Return the thread that an agent span continues: same name and first message, earlier end; else a new thread."""
+        """Return the thread that an agent span continues (same name, same first message, ended); else a new thread."""
         first = self._first.get(span.id)
         opening = None if first is None else self._opening(first)
         if opening is None:
