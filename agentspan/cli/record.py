@@ -226,7 +226,7 @@ def _is_in_front() -> bool:
 
 
 def _said(location: Location, began: str, noted: Noted) -> list[str]:
-    """Return the lines to print after a program: missing packages, runs recorded since `began`, and a command to try."""
+    """Return the lines to print after a program: missing packages, new runs since `began`, and a command to try."""
     if location.path is not None and not location.path.exists():  # fast exit, before the database module is imported
         return [f"nothing was recorded: {safe(noted.why_nothing())}"]
     from agentspan.database import open

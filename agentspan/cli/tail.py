@@ -202,7 +202,7 @@ class _Tail:
 
 
 def _first_since(database: Database, at: str) -> AgentInstanceRow | None:
-    """Return the earliest run that started at a time or later, if all later runs did, too; None without one."""
+    """Return the first run that started at a time or later; None without one. Runs are read from the latest back."""
     first: AgentInstanceRow | None = None
     while True:
         query = Query("agent_instance", descending=True, limit=LOOKED_AT, after="" if first is None else first.id)
