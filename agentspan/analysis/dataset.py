@@ -85,7 +85,7 @@ def _outermost(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
     for span in spans:
         way: list[AgentSpanRow] = []
         at: AgentSpanRow | None = span
-        while at is not None and at.id not in depths and at not in way:  # rows made by hand may be their own ancestors
+        while at is not None and at.id not in depths and at not in way:  # rows made by hand can form a cycle
             way.append(at)
             at = by_id.get(at.parent_span_id or "")
         for each in reversed(way):
@@ -414,7 +414,7 @@ def _output(run: AgentInstanceRow, messages: Sequence[ChatMessage], spans: Seque
     """
     answer = answer_in(messages)
     own = None if run.result is None else _outcome(run.result)
-    if own is not None and not (isinstance(own, list) and answer is not None):  # the pieces of a stream are a list
+    if own is not None and not (isinstance(own, list) and answer is not None):  # a list may be the chunks of a stream
         return as_text(own)
     top = _top(spans)
     if len(top) == 1 and built_in_part(top[0].schema_name) in ("agent", "chain") and top[0].status == "complete":

@@ -193,7 +193,7 @@ def _run_fields(a: AgentInstanceRow, b: AgentInstanceRow) -> Iterator[FieldChang
 def _changes(name: str, a: str | None, b: str | None) -> Iterator[FieldChange]:
     try:
         values = [None if text is None else cleaned(described(text)) for text in (a, b)]
-    except RecursionError:  # nested too deep to be taken apart
+    except RecursionError:  # nested too deep to compare members
         values = [a, b]
     yield from field_changes(name, *values)
 
@@ -342,7 +342,7 @@ def _differ_in_figures(a: AgentSpanRow, b: AgentSpanRow) -> bool:
     """Return whether the results of two steps differ only in numbers, such as the tokens of the same answer."""
     try:
         values = [_without_figures(cleaned(span.result_payload or "null")) for span in (a, b)]
-    except RecursionError:  # nested too deep to be taken apart
+    except RecursionError:  # nested too deep to compare members
         return False
     return bool(values[0] == values[1])
 
@@ -358,7 +358,7 @@ def _without_figures(value: Any) -> Any:
 def _is_of_user(step: Step) -> bool:
     try:
         message = jsontext.decode(step.span.payload) if step.type == "message" else None
-    except RecursionError:  # nested too deep to be taken apart
+    except RecursionError:  # nested too deep to compare members
         return False
     return type(message) is dict and message.get("role") == "user"
 

@@ -1,6 +1,6 @@
 """Tests whether two groups of runs, such as two versions of an agent, differ by more than chance.
 
-The sample are runs, not spans. If both groups have runs of the same tasks, each task is compared with itself, and all
+The samples are runs, not spans. If both groups have runs of the same tasks, each task is compared with itself, and all
 tasks have the same weight, in the values and in the tests. Otherwise a group that ran hard tasks more often would look
 worse. The outcome is tested alone, at 5 %. All other metrics are one family, whose false discovery rate is 0.5 %, or
 5 % if the outcome differs or is unknown. So among equal versions, one of twenty comparisons finds a difference (see

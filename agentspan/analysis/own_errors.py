@@ -63,7 +63,7 @@ class OwnErrors:
         self._room = READ_SPANS
 
     def is_own(self, run: Run) -> bool:
-        """Return whether a run has an error that no failed step raised, except steps that the run recovered from."""
+        """Return whether a run has an error of its own, which no unrecovered step raised."""
         own = run_signature(run.error)
         if own is None:
             return False

@@ -267,7 +267,7 @@ class Strata:
             return 1.0
         if self.is_exact:
             return self._as_improbable(self._chances, self._chances[self._seen - self._least])
-        distance = max(0.0, abs(self._seen - self._expected) - 0.5)  # continuity
+        distance = max(0.0, abs(self._seen - self._expected) - 0.5)  # continuity correction
         return 2 * NormalDist().cdf(-distance / sqrt(self._variance))
 
     def smallest_p(self) -> float:

@@ -138,7 +138,7 @@ def _digests(type_: str, side: str, text: str) -> _Digests:
         has_words = side == "payload" and (type_ in SAYING or _MAY_BE_PROSE.search(text) is not None)
         fixed = _canonical(_without_words(type_, value)) if has_words else whole
         calls = _canonical(list(_calls(value))) if side == "result" and type_ == "llm" else b""
-    except RecursionError:  # a value nested too deep is compared as it is
+    except RecursionError:  # nested too deep to normalize: compare the raw text
         whole = fixed = _digest(text)
         calls = b""
     return _Digests(whole, fixed, calls)

@@ -94,8 +94,8 @@ def listing(storage: Storage, asked: Asked) -> dict[str, Any]:
     """Return a page of runs as JSON values.
 
     Returns:
-        `runs`, each with its `cells`; `count`, a text such as the shown and all runs; `total`, the number of all
-        matching runs; `preparing`, False: the sums over spans are complete (see unsummed).
+        `runs`, each with its `cells`; `count`, a text with the numbers of shown and of all runs; `total`, the number of
+        all matching runs; `preparing`, False because the sums over spans are complete (see unsummed).
     """
     found = find_runs(storage, asked.filter(), limit=PAGE, offset=asked.offset)
     lives = Lives(storage)

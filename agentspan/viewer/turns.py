@@ -288,7 +288,7 @@ class Threads:
         at: str | None = span.id
         seen: set[str] = set()
         while at is not None and at in self._spans and at not in self._tops and at not in seen:
-            seen.add(at)  # rows made by hand may be their own ancestors
+            seen.add(at)  # rows made by hand can form a cycle
             way.append(at)
             at = self._spans[at].parent_span_id
         above = at if at in self._tops else None
