@@ -79,7 +79,7 @@ def _print(done: Copied, target: str) -> None:
 def _to_backend(
     source: Location, url: str, *, headers: Sequence[str], follow: bool, state: str | None, as_json: bool
 ) -> None:
-    """Send spans that finished since the previous call to an OpenTelemetry backend, and print their number."""
+    """Send all spans and runs finished since the previous call as OpenTelemetry; print the number of spans and runs."""
     from agentspan.otel.forwarding import forward
     from agentspan.otel.sending import ForwardingFailed
 

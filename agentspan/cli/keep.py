@@ -133,7 +133,7 @@ def doctor_command(
     tables: bool,
     **how: Any,
 ) -> None:
-    """Examine a storage and repair it; or only list its span types or tables."""
+    """Check a storage, and close the runs that dead programs left open; or only list its span types or tables."""
     if ((schemas or tables) and ((schemas and tables) or any(how.values()))) or (all_types and not schemas):
         raise click.UsageError("--schemas (with --all) and --tables only list; each stands alone")
     if tables:
@@ -149,7 +149,7 @@ def doctor_command(
 def _examine(
     database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool, idle: str | None = None
 ) -> None:
-    """Examine a storage and print the report; exit with code 1 if the file is damaged."""
+    """Check a storage, close what dead programs left open, and print a report; exit with code 1 if it is damaged."""
     since = None if idle is None else filter_words.parse_time(idle, "idle")
     report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts, idle_since=since)
     if as_json:

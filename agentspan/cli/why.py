@@ -51,7 +51,7 @@ PAYLOAD_LINES = 5
 MAX_COUNTED = 3
 """The largest number of versions, or agents, of a group that are shown."""
 FIELDS = 2
-"""The largest number of differing members of a divergence that are shown."""
+"""The largest number of differing members that are shown of a divergence, or of a later call of the failed tool."""
 
 
 @command("why")
