@@ -1,1 +1,1 @@
-"""Trees, statistics, search and export of recorded runs: functions over the reads of a storage."""
+"""Trees, statistics, search and export of recorded runs: functions that read a storage and never change it."""

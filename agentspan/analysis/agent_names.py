@@ -1,4 +1,4 @@
-"""Filters as the storage has them: the agents of an `AGENT@VERSION` that a person typed, and the scores of rules."""
+"""Resolves `AGENT@VERSION` in filters, and checks agents and score rules against the storage."""
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -11,17 +11,19 @@ from agentspan.storage.questions import LatestScores, Query, RunFilter
 from agentspan.storage.scanning import scan
 
 AT = "@"
-"""Stands between an agent and its version: `researcher@1.0`."""
+"""The separator between an agent and its version: `researcher@1.0`."""
 MAX_NAMED = 5
-"""Agents that an error names."""
+"""The largest number of agents, versions or tools that an error names."""
 
 
 def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
-    """Return the same filter, with `AGENT@VERSION` in its agent parted, unless an agent is named so as a whole.
+    """Return a filter whose `AGENT@VERSION` is split into agent and version, after checking agent and score rules.
+
+    An agent whose whole name is `AGENT@VERSION` wins: then the filter is returned unchanged.
 
     Raises:
-        NotFound: there is no such agent; the message names some that exist.
-        InvalidValue: a rule compares a score that is a number with a label, or the other way round.
+        NotFound: no agent has the name; the message names some existing agents.
+        InvalidValue: a rule compares a score that is a number with a label, or a score that is a label with a number.
     """
     for rule in map(parse, filter.scores):
         check_kind(rule, storage.ask(LatestScores(rule.name, rule.source)))
@@ -36,7 +38,10 @@ def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
 
 
 def versions_of(storage: Storage, filter: RunFilter) -> str:
-    """Return what to add to an error about a filter that no run matches: the versions of its agent, if it names one."""
+    """Return a suffix for the error that no run matches a filter: the known versions of the agent.
+
+    It is "" if the filter names no agent or no version, or if the version exists.
+    """
     if filter.agent is None or filter.version is None:
         return ""
     known = [
@@ -48,7 +53,7 @@ def versions_of(storage: Storage, filter: RunFilter) -> str:
 
 
 def names_of(storage: Storage, runs: Iterable[AgentInstanceRow]) -> list[str]:
-    """Return the names of the agents of these runs, in the order of the alphabet."""
+    """Return the names of the agents of runs, sorted."""
     ids = {run.agent_id for run in runs}
     return sorted({row.name for row in scan(storage, AgentRow) if row.id in ids})
 
@@ -57,7 +62,7 @@ def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
     """Return the latest run of `AGENT@VERSION`.
 
     Raises:
-        NotFound: there is none; the message names agents or versions that exist.
+        NotFound: no such run exists; the message names existing agents or versions.
     """
     name, _, version = what.rpartition(AT)
     agents = list(_agents(storage, name))
@@ -78,13 +83,13 @@ def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
 def _agents(storage: Storage, name: str) -> Iterator[AgentRow]:
     """Yield the agents with this name, id or external_identifier."""
     if "\udc80" <= max(name, default="") <= "\udfff":
-        return  # a shell's odd bytes are no text that a storage can have
+        return  # undecodable bytes from the shell: no storage holds such text
     for column in ("name", "id", "external_identifier"):
         yield from scan(storage, AgentRow, {column: name})
 
 
 def _unknown(storage: Storage, name: str) -> str:
-    """Return what an error says of a name that no agent has."""
+    """Return the error message for a name that no agent has, with similar names or some existing ones."""
     names = sorted({row.name for row in scan(storage, AgentRow)}, key=str.casefold)
     close = get_close_matches(name.casefold(), {each.casefold(): each for each in names}, MAX_NAMED)
     meant = [each for each in names if each.casefold() in close]
@@ -94,7 +99,7 @@ def _unknown(storage: Storage, name: str) -> str:
 
 
 def some(noun: str, names: list[str]) -> str:
-    """Return the first of some names: `agents: 'a', 'b' and 3 more`."""
+    """Return a list of names for an error, shortened: `agents: 'a', 'b' and 3 more`."""
     if not names:
         return f"there are no {noun} yet"
     shown = ", ".join(repr(each[:40]) for each in names[:MAX_NAMED])

@@ -1,6 +1,7 @@
-"""The steps of other runs at the place where two runs part: aligns siblings, and tells a rare difference from noise.
+"""Aligns the steps of two runs, and counts how the runs of a baseline continue where the two part.
 
-A run of the baseline reaches the place if its steps before are the same, whatever the words.
+The counts distinguish a rare difference from noise. A run of the baseline reaches the place of the divergence if its
+earlier steps are the same; free text is not compared.
 """
 
 from bisect import bisect_left
@@ -22,12 +23,12 @@ from agentspan.storage.questions import SpansOf
 
 
 class Pair(NamedTuple):
-    """A step of A and one of B, or only one of them.
+    """An aligned pair: a step of A and a step of B, or only one of them.
 
     Attributes:
-        a, b: places in the alignment's `a` and `b`.
-        next_a, next_b: the places that both runs have reached; the number of steps at the end of the level.
-        moved: both are at different places.
+        a, b: the indexes in `Alignment.a` and `Alignment.b`; None if the run does not have the step.
+        next_a, next_b: the indexes of the next step of A and of B at this pair; the number of steps at the end.
+        moved: True if the step is at different places in A and B.
     """
 
     a: int | None
@@ -38,14 +39,14 @@ class Pair(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """The steps of one level, aligned.
+    """The aligned steps of one level of two runs.
 
-    Each step of A and of B is in one pair. Those of B, without the moved ones, are in B's order, and so are A's.
+    Each step of A and of B is in exactly one pair. Without moved steps, the pairs keep the order of A and of B.
 
     Attributes:
-        a, b: the steps, in the order in which they are aligned.
-        pairs: places in `a` and `b`, in the order of the runs.
-        is_shortest: see sequences.Matches.
+        a, b: the steps of A and of B, with concurrent steps sorted.
+        pairs: the aligned pairs, in the order of the runs.
+        is_shortest: True if no alignment has fewer edits (see step_keys.Matches).
     """
 
     a: Sequence[Step]
@@ -55,7 +56,7 @@ class Alignment(NamedTuple):
 
 
 def collapse(steps: Sequence[Step]) -> list[Step]:
-    """Put attempts together: equal steps in a row of which all but the last failed."""
+    """Merge attempts into one step: consecutive equal steps of which all but the last failed."""
     found: list[Step] = []
     for step in steps:
         before = found[-1] if found else None
@@ -67,10 +68,10 @@ def collapse(steps: Sequence[Step]) -> list[Step]:
 
 
 def align(a: Sequence[Step], b: Sequence[Step], *, worded: bool = False) -> Alignment:
-    """Align the steps of one level of A and B, which are in order of start.
+    """Align the steps of one level of A and B, which must be in order of start.
 
     Args:
-        worded: whether earlier steps differ, so that prompts which repeat them differ too.
+        worded: whether earlier steps differ, so that prompts, which repeat them, differ too.
     """
     a, groups_a = _in_groups(collapse(a))
     b, groups_b = _in_groups(collapse(b))
@@ -86,12 +87,12 @@ def align(a: Sequence[Step], b: Sequence[Step], *, worded: bool = False) -> Alig
 
 
 def in_groups(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps of one level as they are aligned: attempts put together, groups that ran at once sorted."""
+    """Return the steps of one level in the form for alignment: attempts merged, concurrent steps sorted."""
     return _in_groups(collapse(steps))[0]
 
 
 def _in_groups(steps: list[Step]) -> tuple[list[Step], list[tuple[int, int]]]:
-    """Sort the steps of each group that ran at the same time, and return for each place the range of its group."""
+    """Sort the steps of each concurrent group; return all steps, and for each step the index range of its group."""
     ordered: list[Step] = []
     ranges: list[tuple[int, int]] = []
     start, latest = 0, ""
@@ -113,7 +114,7 @@ def _in_group(step: Step) -> tuple[str, str, bytes]:
 
 
 class _Matching:
-    """The steps of A and B that were matched so far, in order. `b_of` has for each step of A its step of B."""
+    """An alignment under construction. `b_of` holds for each step of A the index of its matched step of B, or None."""
 
     def __init__(self, a: Sequence[Step], b: Sequence[Step]) -> None:
         self.a, self.b = a, b
@@ -124,7 +125,7 @@ class _Matching:
         self._in_a, self._in_b = (Counter(step.key.exact for step in steps) for steps in (a, b))
 
     def same_start(self, worded: bool) -> None:
-        """Match from the start on while the course is the same, whatever the words."""
+        """Match steps from the start on, as long as they differ only in free text."""
         for place, (one, other) in enumerate(zip(self.a, self.b, strict=False)):
             same = one.key.exact == other.key.exact
             if one.key.course != other.key.course or not (same or self._only_words(one, other, worded)):
@@ -139,11 +140,11 @@ class _Matching:
         return not elsewhere and (worded or not one.says)
 
     def _is_unique(self, key: Hashable) -> bool:
-        """Return whether both runs have this step, each once."""
+        """Return whether each run has exactly one step with this key."""
         return self._in_a[key] == self._in_b[key] == 1  # type: ignore[index]
 
     def anchors(self) -> None:
-        """Match steps with the same arguments. What was said is an anchor only if it was said once in each run."""
+        """Match steps with the same arguments. A message counts only if each run has it exactly once."""
         for start_a, start_b, end_a, end_b in self._gaps():
             keys_a = [self._anchor(self.a[place], place, "a") for place in range(start_a, end_a)]
             keys_b = [self._anchor(self.b[place], place, "b") for place in range(start_b, end_b)]
@@ -155,7 +156,7 @@ class _Matching:
         return step.key.exact
 
     def within_gaps(self, key: Callable[[Step], Hashable]) -> None:
-        """Match by a looser key what is between two matched steps."""
+        """Match steps between already matched ones by a looser key; moved steps are left out."""
         for start_a, start_b, end_a, end_b in self._gaps():
             in_a, in_b = range(start_a, end_a), range(start_b, end_b)
             keys_a = [("a", x) if x in self._moved[0] else key(self.a[x]) for x in in_a]
@@ -173,7 +174,7 @@ class _Matching:
         self._taken.add(y)
 
     def _gaps(self) -> list[tuple[int, int, int, int]]:
-        """Return the places between matched steps where both sides have steps: starts in A and B, ends in A and B."""
+        """Return the gaps between matched steps in which both runs have steps: (start A, start B, end A, end B)."""
         gaps, last_a, last_b = [], 0, 0
         for x, y in [*((x, y) for x, y in enumerate(self.b_of) if y is not None), (len(self.a), len(self.b))]:
             if x > last_a and y > last_b:
@@ -182,7 +183,7 @@ class _Matching:
         return gaps
 
     def moves(self) -> list[tuple[int, int]]:
-        """Return the steps that both runs have at different places. What people say is not looked for elsewhere."""
+        """Return pairs of unmatched equal steps that both runs have at different places; messages are left out."""
         left: dict[Hashable, list[int]] = defaultdict(list)
         for y, step in enumerate(self.b):
             if y not in self._taken and step.type != "message":
@@ -202,7 +203,7 @@ def _is_concurrent(
     groups_a: Sequence[tuple[int, int]],
     groups_b: Sequence[tuple[int, int]],
 ) -> bool:
-    """Return whether a moved step only changed places with steps that ran at the same time, in A or in B."""
+    """Return whether a moved step only changed places with steps that ran concurrently in A or in B."""
     x, y = pair
     for of_this, (start, end), place in ((1, groups_a[x], y), (0, groups_b[y], x)):
         at = bisect_left(in_order, place, key=lambda both: both[of_this])
@@ -221,7 +222,7 @@ def _merged(
     moved: Sequence[tuple[int, int]],
     concurrent: set[tuple[int, int]],
 ) -> list[Pair]:
-    """Return all pairs in the order of the runs; a moved step where it comes first."""
+    """Return all pairs in the order of the runs; a moved step stands at the earlier of its two places."""
     moved_a, moved_b = dict(moved), {y: x for x, y in moved}
     pairs: list[Pair] = []
     done: set[int] = set()
@@ -249,29 +250,29 @@ def _is_moved(x: int | None, y: int | None, concurrent: set[tuple[int, int]]) ->
 
 
 MAX_RUNS = 500
-"""Runs of a baseline that are read, the latest ones: all of their spans are."""
+"""The number of latest runs of a baseline that are read, with all their spans."""
 
 
 By = Literal["step", "arguments", "attempts", "status", "result"]
-"""In what the steps of A and B differ, and so what is compared: `step` is whatever the words, all others are not."""
+"""The aspect in which the steps of A and B differ, and which is compared. For `step`, free text is not compared."""
 Does = Literal["call", "answer", "message", "step", "end"]
-"""A step calls tools, is a model's answer without a call, a message, or another one; or there is none."""
+"""The kind of a step: it calls tools, is a model's answer without a call, a message, or another step; or no step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """A baseline, and how its runs go on where A and B part.
+    """Counts of how the runs of a baseline continue at the place where A and B part.
 
     Attributes:
-        filter: the text of the filter.
-        runs: how many runs were read: A and B are none of them, and there are at most 500.
-        reached: how many of those have the same steps before the place.
-        a, b: how many of those go on like A, and like B.
-        a_tool, b_tool: how many of the others call the tool of A's step, or else of B's, with other arguments.
-        by: what of the steps there is compared.
-        a_does, b_does: what the step of A, and of B, is.
-        a_failed, b_failed: of those that call the tool as A does, and as B does, how many failed in that step.
-        calls_before: how many of the steps before the place call a tool. Words of those steps are not compared.
+        filter: the text of the filter of the baseline.
+        runs: the number of runs that were read, without A and B; at most 500.
+        reached: the number of these runs that have the same steps before the place.
+        a, b: the number of runs that reached the place and continue like A, and like B.
+        a_tool, b_tool: the number of other runs that call the tool of A's step, or else of B's, with other arguments.
+        by: the aspect of the step that is compared.
+        a_does, b_does: the kind of the step of A, and of B.
+        a_failed, b_failed: the number of runs that continue like A, and like B, with a tool call that failed.
+        calls_before: the number of steps before the place that call a tool. Free text of earlier steps is not compared.
     """
 
     filter: str
@@ -294,9 +295,9 @@ class Place:
     """The place where two runs part.
 
     Attributes:
-        before: the steps before it, with their depths.
-        depth: how many steps are around it.
-        a, b: the step of each run there; None where it has no more steps on this level.
+        before: the earlier steps, each with its depth.
+        depth: the number of steps around the place.
+        a, b: the next step of A and of B; None if the run has no more steps on this level.
     """
 
     before: Sequence[tuple[int, Step]]
@@ -308,12 +309,12 @@ class Place:
 def place_of(
     a: Sequence[AgentSpanRow], b: Sequence[AgentSpanRow], a_id: str | None, b_id: str | None, *, depth: int
 ) -> Place:
-    """Return the place at which a run goes on with one span, and another run with another one.
+    """Return the place at which run A continues with one span and run B with another one.
 
     Args:
-        a, b: the spans of the runs.
-        a_id, b_id: the spans there; None where a run has no more.
-        depth: how many steps are around it.
+        a, b: the spans of the two runs.
+        a_id, b_id: the ids of the spans at the place; None if the run has no more steps on this level.
+        depth: the number of steps around the place.
     """
     keys = StepKeys()
     outlines = [[*_outline(build(spans), keys)] for spans in (a, b)]
@@ -329,13 +330,13 @@ def place_of(
 def against(
     storage: Storage, text: str, place: Place, *, agent: str, without: Sequence[str], zone: tzinfo | None = UTC
 ) -> Against:
-    """Return how the runs of a baseline go on at a place.
+    """Count how the runs of a baseline continue at a place.
 
     Args:
-        text: see `filter_words.parse`.
-        agent: the id of the agent whose runs they are, if the filter names none.
-        without: ids of runs that do not count.
-        zone: see `filter_words.parse`.
+        text: the filter of the baseline (see `filter_words.parse`).
+        agent: the id of the agent of the baseline, if the filter names no agent.
+        without: the ids of runs to leave out.
+        zone: the zone of times in the filter without an offset; None for the machine's own zone.
     """
     filter = resolved(storage, parse(text, "against", zone=zone))
     filter = filter._replace(agent=filter.agent or agent)
@@ -384,7 +385,7 @@ def _does(step: Step | None) -> Does:
 
 
 def _is_other_call(step: Step, own: Step | None) -> bool:
-    """Return whether a step calls the same tools as another one, with other arguments."""
+    """Return whether a step calls the same tools as the step `own`, with other arguments."""
     if own is None or step.type != own.type or step.key.course == own.key.course:
         return False
     tools = tools_of(step)
@@ -392,7 +393,7 @@ def _is_other_call(step: Step, own: Step | None) -> bool:
 
 
 def _next(storage: Storage, run_id: str, place: Place) -> tuple[bool, Step | None]:
-    """Return whether a run reaches a place, and its step there."""
+    """Return whether a run reaches a place, and its step at the place; None if it has no more steps on this level."""
     outline = _outline(build(storage.ask(SpansOf(run_id))), StepKeys())
     before = [*islice(outline, len(place.before))]
     same = len(before) == len(place.before) and all(
@@ -402,13 +403,13 @@ def _next(storage: Storage, run_id: str, place: Place) -> tuple[bool, Step | Non
     if not same:
         return False, None
     depth, step = next(outline, (-1, None))
-    if depth > place.depth:  # one step more in the last one
+    if depth > place.depth:  # the previous step has a further child, so the run differs before the place
         return False, None
     return True, step if depth == place.depth else None
 
 
 def _outline(roots: list[Node], keys: StepKeys) -> Iterator[tuple[int, Step]]:
-    """Yield the steps of a run with their depths, parents first, as they are aligned (see sibling_alignment)."""
+    """Yield the depth and step of each step of a run, parents first, in the form for alignment (see in_groups)."""
     levels = [iter(in_groups([keys.step(node) for node in roots]))]
     while levels:
         step = next(levels[-1], None)
@@ -431,7 +432,7 @@ _TOKENS: Sequence[tuple[By, Callable[[Step], Hashable]]] = (
 
 
 def _token(place: Place) -> tuple[By, Callable[[Step], Hashable]]:
-    """Return the loosest of the ways to look at a step in which those of A and B differ, and its name."""
+    """Return the loosest aspect in which the steps of A and B differ, and the function that extracts it."""
     if place.a is None or place.b is None:
         return _TOKENS[0]
     a, b = place.a, place.b

@@ -1,7 +1,7 @@
-"""Computes how small a drop of passed runs two groups of runs would show: the power of the tests of the outcome.
+"""Computes the smallest drop of passed runs that two groups of runs can detect: the power of the outcome's tests.
 
-Up to MOST_EXACT runs of a group, or tasks, the distributions are exact: those of Fisher's test, and of the sign test of
-tasks. Above, the normal approximation is used, which is wrong by less than a point there.
+For up to MOST_EXACT runs per group, or tasks, the distributions are exact: of Fisher's test, or of the sign test of
+tasks. For more, the normal approximation is used, which is then wrong by less than a point.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,21 +13,23 @@ from typing import NamedTuple
 from agentspan.analysis.statistics import fisher_p
 
 ALPHA = 0.05
-"""The level of the outcome, and the false discovery rate of other metrics where the outcome differs or is unknown."""
+"""The level of the outcome's test; the false discovery rate of other metrics if the outcome differs or is unknown."""
 POWER = 0.8
 MOST_EXACT = 200
 MOST_TIMES = 1000
-"""Times the runs up to which it is looked for how many would find a drop."""
+"""The largest multiple of the present runs that the search for enough runs tries."""
 PARTS = tuple(percent / 100 for percent in range(38, 63, 4))
-"""The parts of the runs that the head may get, where it is looked for the fewest runs that find a drop: equal groups
-are not always the best, since the exact test seldom errs in just 5 %. All parts and numbers would find 3 % fewer, in
-seconds."""
+"""The shares of the runs that the head gets, in the search for the fewest runs that detect a drop.
+
+Equal groups are not always best, since the exact test seldom errs in just 5 %. Trying all shares and numbers would need
+3 % fewer runs, but takes seconds.
+"""
 UNLIKELY = 1e-7
-"""Numbers of passed runs with a smaller probability are left out."""
+"""Numbers of passed runs with a smaller probability are ignored."""
 
 
 class More(NamedTuple):
-    """The further runs of each group that would find a drop, and the number of their tasks, if runs are paired."""
+    """The further runs of each group, and further tasks if runs are paired, that would detect a drop."""
 
     base: int
     head: int
@@ -35,14 +37,14 @@ class More(NamedTuple):
 
 
 class Blindness(NamedTuple):
-    """The sizes of two groups, on which it depends how small a drop of passed runs is found.
+    """The sizes and variances of two groups, which determine the smallest detectable drop of passed runs.
 
     Attributes:
-        share: of the runs that pass, from 0 to 1, before a drop.
-        base, head: the runs with an outcome.
-        pairs: tasks that are compared with themselves; 0 if runs are not paired.
-        varies: the variance of the differences of the tasks.
-        size: of the difference of a task that has one: its mean square through its mean.
+        share: the share of passed runs before a drop, from 0 to 1.
+        base, head: the number of runs with an outcome in each group.
+        pairs: the number of tasks by which runs are paired; 0 if they are not paired.
+        varies: the variance of the tasks' differences.
+        size: the typical size of a task's difference, if not 0: the sum of squares divided by the sum of sizes.
     """
 
     share: float
@@ -53,10 +55,10 @@ class Blindness(NamedTuple):
     size: float
 
     def drop(self, *, one_sided: bool = False) -> float:
-        """Return the smallest drop that is found in 80 of 100 cases, from 0 to 1; 1 if no drop is.
+        """Return the smallest drop that is detected in 80 of 100 cases, from 0 to 1; 1 if no drop is detectable.
 
         Args:
-            one_sided: whether only a drop is looked for.
+            one_sided: whether the test only looks for drops.
         """
         power = self._power(one_sided)
         if not self.share or power(self.share) < POWER:
@@ -64,9 +66,10 @@ class Blindness(NamedTuple):
         return _bisected(lambda drop: power(drop) >= POWER, 0.0, self.share, 12)
 
     def more_for(self, drop: float) -> More | None:
-        """Return how many more runs find such a drop, looking for drops only; None if no number does.
+        """Return the further runs that detect a drop in a one-sided test; None if no number does.
 
-        Paired runs: as many of each task as there are, of more tasks. Others: with the fewest in all.
+        If runs are paired, further tasks are added, with as many runs per task as now. Otherwise the split between the
+        groups is chosen that needs about the fewest runs in all.
         """
         if drop > self.share:
             return None
@@ -81,12 +84,12 @@ class Blindness(NamedTuple):
         return More(base, head, pairs)
 
     def _fewest_for(self, drop: float) -> "Blindness | None":
-        """Return the sizes of unpaired groups, none smaller, that find such a drop with the fewest runs in all."""
+        """Return the sizes of unpaired groups that detect a drop with the fewest runs; no group gets smaller."""
         found = [each for part in PARTS if (each := self._least_split(drop, part)) is not None]
         return min(found, key=lambda each: each.base + each.head, default=None)
 
     def _least_split(self, drop: float, part: float) -> "Blindness | None":
-        """Return the same, where this part of the runs is the head's as far as neither group gets smaller."""
+        """Return the fewest runs that detect a drop if the head has the share `part`; no group gets smaller."""
 
         def split(runs: float) -> Blindness:
             total = ceil(runs)
@@ -98,16 +101,16 @@ class Blindness(NamedTuple):
         return None if total is None else split(total)
 
     def finds(self, drop: float) -> bool:
-        """Return whether such a drop is found in 80 of 100 cases, looking for drops only."""
+        """Return whether a one-sided test detects a drop in 80 of 100 cases."""
         return self._power(True)(drop) >= POWER
 
     def _of(self, tasks: int) -> "Blindness":
-        """Return the sizes with so many tasks, which have as many runs as these have."""
+        """Return the sizes with another number of tasks and the same number of runs per task."""
         base, head = (ceil(each * tasks / self.pairs - 1e-9) for each in (self.base, self.head))
         return self._replace(base=base, head=head, pairs=tasks)
 
     def _power(self, one_sided: bool) -> Callable[[float], float]:
-        """Return the function from a drop to the share of cases in which it is found."""
+        """Return the power function: from a drop to the share of cases in which it is detected."""
         base, head, pairs = (ceil(each) for each in (self.base, self.head, self.pairs))
         level = ALPHA if one_sided else ALPHA / 2
         if not pairs and max(base, head) <= MOST_EXACT:
@@ -123,18 +126,18 @@ class Blindness(NamedTuple):
         return lambda drop: self._normal_power(drop, base, head, pairs, level)
 
     def _square(self, drop: float) -> float:
-        """Return the mean square of a task's difference: it varies as it does, and by what a drop changes."""
+        """Return the mean square of the tasks' differences after a drop, which changes their mean and variance."""
         varies = self.varies + drop * (2 * self.share - 1 - drop) * self.pairs / self.head
         return max(0.0, varies) + drop * drop
 
     def _signs(self, drop: float) -> tuple[float, float]:
-        """Return the share of tasks with a difference, all as large, and the share of those that got worse."""
+        """Return the share of tasks that differ, assuming equal differences; and the share of these that got worse."""
         size = max(self.size, drop + (1 - drop) * min(1.0, self.pairs / self.head))
         differ = min(1.0, max(self._square(drop) / size**2, drop / size))
         return differ, min(1.0, (1 + drop / size / differ) / 2) if differ else 0.5
 
     def _unequal(self, drop: float) -> tuple[float, float]:
-        """Return the shares of tasks that differ, and that got worse, whatever their size: runs of a task are alike."""
+        """Return the share of tasks that differ, assuming equally hard tasks; and the share of these that got worse."""
         in_base, in_head = (max(1, round(each / self.pairs)) for each in (self.base, self.head))
         after = dict(_binomial(in_head, max(0.0, self.share - drop)))
         worse = better = 0.0
@@ -146,7 +149,10 @@ class Blindness(NamedTuple):
         return differ, worse / differ if differ else 0.5
 
     def _normal_power(self, drop: float, base: int, head: int, pairs: int, level: float) -> float:
-        """Corrected for continuity: J. T. Casagrande, M. C. Pike, P. G. Smith, Biometrics 34, 1978."""
+        """Return the power by the normal approximation, corrected for continuity.
+
+        J. T. Casagrande, M. C. Pike, P. G. Smith, Biometrics 34, 1978.
+        """
         after = self.share - drop
         if pairs:
             square = self._square(drop)
@@ -160,7 +166,7 @@ class Blindness(NamedTuple):
 
 
 def _least(holds: Callable[[float], bool], low: float, most: float) -> float | None:
-    """Return the smallest value from `low` up to `most` for which it holds; None if there is none."""
+    """Return about the smallest value from `low` to `most` for which a monotonic condition holds; None if none does."""
     if holds(low):
         return low
     high = 2 * low
@@ -172,7 +178,7 @@ def _least(holds: Callable[[float], bool], low: float, most: float) -> float | N
 
 
 def _bisected(holds: Callable[[float], bool], low: float, high: float, rounds: int) -> float:
-    """Return the smallest value for which it holds, as it does for `high`."""
+    """Return about the smallest value between `low` and `high` for which a condition holds that holds for `high`."""
     for _ in range(rounds):
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
@@ -198,7 +204,7 @@ def _sign_power(pairs: int, differ: float, worse: float, level: float) -> float:
 
 
 def _least_signs(number: int, level: float) -> int:
-    """Return of so many signs how many must be the same: with so many or more by chance in this share of cases."""
+    """Return the least number of equal signs, out of `number`, that a one-sided sign test finds significant."""
     allowed, signs = int(level * 2**number), number + 1
     while signs and (allowed := allowed - comb(number, signs - 1)) >= 0:
         signs -= 1
@@ -206,7 +212,7 @@ def _least_signs(number: int, level: float) -> int:
 
 
 def _binomial(trials: int, share: float) -> Iterator[tuple[int, float]]:
-    """Yield the numbers of successes that are likely enough, rising, with their probabilities."""
+    """Yield the numbers of successes and their binomial probabilities, rising, without those below UNLIKELY."""
     if share in (0, 1) or not trials:
         yield round(trials * share), 1.0
         return

@@ -1,8 +1,8 @@
 """A check of runs for CI, and its configuration: budgets and calls of every run, and a baseline to compare with.
 
-A budget and a call are facts: a run that breaks one fails the check. A share of passed runs is a sample: the check
-fails where it dropped by more than chance, and is inconclusive where so few runs could not have shown the drop that
-the configuration wants to be told of.
+Budgets and calls are facts: a run that violates one fails the check. The share of passed runs is a sample: the check
+fails if the share dropped by more than chance, and is inconclusive if there are too few runs to detect the drop that
+the configuration names.
 """
 
 import tomllib
@@ -50,10 +50,11 @@ class Config:
 
     Attributes:
         budget: name → the most that each run may use.
-        required, forbidden: labels (else types) that each run must call, or must not.
-        outcome: a rule by which a run passed, or `status`; None for the project's.
-        baseline, baseline_file: the runs to compare with: a filter, in this file; in the checked one when None.
-        drop: the drop of the share of passed runs, from 0 to 1, that the check must be able to show.
+        required, forbidden: labels (types, where spans have no label) that each run must call, or must not call.
+        outcome: the rule that decides whether a run passed, or `status`; None for the rule of the project.
+        baseline: the filter that selects the runs to compare with.
+        baseline_file: the file that holds the runs to compare with; None for the file that is checked.
+        drop: the drop of the share of passed runs, from 0 to 1, that the check must be able to detect.
     """
 
     budget: Mapping[str, float]
@@ -66,11 +67,11 @@ class Config:
 
 
 def load(path: Path) -> Config:
-    """Read the configuration of a file.
+    """Read the configuration of a check from a TOML file.
 
     Raises:
-        InvalidValue: it does not exist, cannot be read, is not TOML, or has nothing to check; or has a key that is
-            unknown, or a value of the wrong type.
+        InvalidValue: the file does not exist, cannot be read, is not TOML, or configures nothing to check; or it has
+            an unknown key, or a value of the wrong type.
     """
     document: Any
     try:
@@ -97,10 +98,10 @@ def load(path: Path) -> Config:
 
 
 def config_of(document: Mapping[str, Any]) -> Config:
-    """Return the configuration that a TOML document describes.
+    """Return the configuration that a decoded TOML document describes.
 
     Raises:
-        InvalidValue: see load.
+        InvalidValue: the document has an unknown key, or a value of the wrong type.
     """
     for key, value in document.items():
         _known(key, KEYS, "a key of the configuration")
@@ -133,10 +134,10 @@ def config_of(document: Mapping[str, Any]) -> Config:
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse keys of [tool.agentspan] that are unknown.
+    """Refuse unknown keys of [tool.agentspan].
 
     Raises:
-        InvalidValue: there is one.
+        InvalidValue: a key is unknown.
     """
     for name in settings:
         _known(name, SETTINGS, "a key of [tool.agentspan]")
@@ -150,7 +151,7 @@ def _known(name: str, names: Any, what: str) -> None:
 Verdict = Literal["pass", "fail", "inconclusive"]
 ROUNDS = 5000
 NO_CALLS = AGGREGATES | {"message"}
-"""Built-in types whose steps are no calls."""
+"""Built-in span types whose steps do not count as calls."""
 MEASURED = {
     "cost_usd": "a cost",
     "tokens": "tokens",
@@ -158,19 +159,19 @@ MEASURED = {
     "duration_s": "a duration",
     "error_rate": "calls",
 }
-"""The words for what a budget limits."""
+"""The name of the quantity that each budget limits."""
 UNITS = {"cost_usd": (1, "$", ""), "error_rate": (100, "", "%"), "duration_s": (1000, "", " ms")}
-"""Factor, and what stands before and after the number."""
+"""How to write the value of a budget: a factor, a prefix and a suffix."""
 
 
 class Finding(NamedTuple):
-    """One thing that was checked.
+    """The result of one budget, one call, or the comparison with the baseline.
 
     Attributes:
         name: `budget cost_usd`, `calls forbidden`, `baseline` …
-        verdict: of this thing.
-        text: what was found, in a sentence.
-        runs: those that broke it, the worst first; none where it is about all of them.
+        verdict: the verdict on this budget, call or comparison alone.
+        text: the result as a sentence.
+        runs: the ids of the runs that violate the budget or call, the worst first; empty for the baseline.
     """
 
     name: str
@@ -180,7 +181,7 @@ class Finding(NamedTuple):
 
     @property
     def run_id(self) -> str | None:
-        """The worst of the runs that broke it."""
+        """The id of the run that violates the budget or call most; None if no run does."""
         return self.runs[0] if self.runs else None
 
 
@@ -189,15 +190,16 @@ class Check:
     """The result of a check.
 
     Attributes:
-        verdict: `fail` if one finding is; else `inconclusive` if one is; else `pass`.
-        runs: how many were checked.
-        findings: one for each thing that was checked.
-        passed, baseline: the shares of passed runs, from 0 to 1; None if unknown or not asked for.
-        interval: of `passed`, 95 %, exact.
-        detectable: the smallest drop that so many runs would show, from 0 to 1; None without a baseline.
-        missing: how many more runs would show the drop that the configuration names, with the fewest in all.
-        tasks: by how many tasks the runs are compared; 0 if they are not. `by_task` decides then, not the shares.
-        by_task: the shares of the checked runs and of the baseline's as means over these tasks; None if there are none.
+        verdict: `fail` if any finding failed; else `inconclusive` if any finding is; else `pass`.
+        runs: the number of checked runs.
+        findings: one for each budget and call, and one for the baseline.
+        passed, baseline: the shares of passed runs, from 0 to 1; None if unknown, or if there is no baseline.
+        interval: the exact 95 % interval of `passed`.
+        detectable: the smallest drop that this number of runs can detect, from 0 to 1; None without a baseline.
+        missing: the number of further runs to check that would detect the drop that the configuration names.
+        tasks: the number of tasks that both sides share; 0 if runs are not paired by task. Where runs are paired,
+            `by_task` decides, not `passed` and `baseline`.
+        by_task: the mean shares over these tasks: of the checked runs, and of the baseline; None if not paired.
     """
 
     verdict: Verdict
@@ -226,12 +228,12 @@ def check(
     """Return the verdict on runs.
 
     Args:
-        baseline: the runs that they are compared with; None where the configuration names none.
-        shared: runs of the baseline that are not in `baseline`, because they are checked.
-        known: the statistics of all runs, which tell the names that can be called.
-        unmet: the words for a baseline of which no run did that.
-        agents: the names of the baseline's, as they are told.
-        note: what to add to the comparison.
+        baseline: the runs to compare with; None if the configuration names no baseline.
+        shared: the number of runs that match the baseline too, but are left out of it because they are checked.
+        known: the statistics of all runs of the file: the names of known calls.
+        unmet: the rest of the sentence `no run of the baseline …`, used if no run passed.
+        agents: the names of the agents of the baseline, for the text.
+        note: a text to append to the finding of the baseline.
     """
     findings = [*_budgets(runs.runs, config.budget), *_calls(runs.runs, config, known)]
     if not runs.runs:
@@ -261,7 +263,7 @@ def check(
 
 
 class _Shares(NamedTuple):
-    """The shares of passed runs as means over the tasks of both sides, each task counting the same."""
+    """The mean shares of passed runs over the tasks that both sides share; each task has the same weight."""
 
     tasks: int
     after: float
@@ -309,7 +311,7 @@ def _noun(number: int, word: str) -> str:
 
 
 def _used(run: RunFacts, name: str) -> float | None:
-    """Return what a run used of a budget; None if it recorded nothing of the kind."""
+    """Return the value of a run that a budget limits, such as its cost; None if the run recorded no such value."""
     if name == "error_rate":
         failed, calls = _failed_calls(run)
         return failed / calls if calls else None
@@ -321,7 +323,10 @@ def _used(run: RunFacts, name: str) -> float | None:
 
 
 def _failed_calls(run: RunFacts) -> tuple[float, float]:
-    """Return how many calls failed, and all: messages are no calls, and aggregates repeat the failures in them."""
+    """Return the number of failed calls and of all calls of a run.
+
+    Messages are not calls. Aggregates do not count either: they repeat the failures of the spans inside them.
+    """
     calls = [
         value
         for metric, value in run.values.items()
@@ -331,7 +336,7 @@ def _failed_calls(run: RunFacts) -> tuple[float, float]:
 
 
 def _amounts(name: str, value: float, limit: float) -> tuple[str, str]:
-    """Return what was used and the limit, with enough digits to tell them apart."""
+    """Return the texts of a used amount and of its limit, with enough digits to differ if the numbers differ."""
     texts = _amount(name, value), _amount(name, limit)
     if texts[0] != texts[1] or value == limit:
         return texts
@@ -363,7 +368,7 @@ def _calls(runs: Sequence[RunFacts], config: Config, known: Sequence[Stat]) -> I
 
 
 def _unknown(name: str, known: Sequence[Stat]) -> str:
-    """Return what to add where no run calls it: it may be misspelt."""
+    """Return a list of known tools if no run of the file calls a name, because it may be misspelt; else ""."""
     if not known or any(name == (stat.label or stat.schema_name) for stat in known):
         return ""
     tools = [stat.label for stat in known if stat.label and fallback(stat.schema_name).name in TOOL_TYPES]
@@ -374,7 +379,7 @@ def _unknown(name: str, known: Sequence[Stat]) -> str:
 def _compared(
     runs: Gathered, baseline: Gathered, drop: float, *, shared: int, unmet: str, agents: str, note: str
 ) -> tuple[Finding, float | None, int]:
-    """Return what the comparison found, the drop that it could find, and how many runs are missing."""
+    """Return the finding about the baseline, the smallest detectable drop, and the number of missing runs."""
     after, before = outcomes_of(runs.runs), outcomes_of(baseline.runs)
     if not after or not before or not any(after + before):
         return Finding("baseline", "inconclusive", _not_compared(runs, baseline, shared, unmet)), None, 0
@@ -393,7 +398,7 @@ def _compared(
     )
     is_drop = p <= ALPHA or shares.after < shares.before
     parts = _told(shares, overall, whole, chance if is_drop else "no drop")
-    is_clear = detectable <= drop or drop_p(baseline.runs, runs.runs) <= ALPHA  # or it rose by more than chance
+    is_clear = detectable <= drop or drop_p(baseline.runs, runs.runs) <= ALPHA  # or the share rose by more than chance
     verdict: Verdict = "fail" if p <= ALPHA else "pass" if is_clear else "inconclusive"
     missing = 0
     if verdict == "inconclusive":
@@ -415,11 +420,11 @@ def _lacking(runs: Gathered) -> str:
 
 
 def _told(shares: _Shares, overall: _Shares, whole: str, result: str) -> list[str]:
-    """Return the sentences on the shares that were compared, and on those of all runs where they are other ones.
+    """Return sentences about the compared shares; about the shares of all runs too, if these differ.
 
     Args:
-        whole: the words for all runs.
-        result: of the comparison.
+        whole: the sentence about the shares of all runs.
+        result: the result of the comparison, in words.
     """
     if not shares.tasks:
         return [f"{whole}: {result}"]
@@ -434,7 +439,7 @@ def _told(shares: _Shares, overall: _Shares, whole: str, result: str) -> list[st
 
 
 def _missing(sizes: Blindness, drop: float) -> tuple[int, str]:
-    """Return how many more checked runs would show a drop, and that in words."""
+    """Return the number of further checked runs that would detect a drop, and a sentence about them."""
     wanted = f"a drop of {100 * drop:.3g} points"
     if drop > sizes.share:
         return 0, f"{wanted} is impossible where {share_text(sizes.share, 1)} pass: name a smaller one in [baseline]"
@@ -459,7 +464,7 @@ def _not_compared(runs: Gathered, baseline: Gathered, shared: int, unmet: str) -
 
 
 def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts], *, seed: int = 0) -> float:
-    """Return the one-sided p of as many or fewer runs passing by chance: paired by task where both have the tasks."""
+    """Return the one-sided p of so low a share of passed runs by chance; paired by task if both sides share tasks."""
     found = differences(task_values(PASSED, task_pairs(baseline, runs)))
     if found:
         return paired_permutation_p(found, rounds=ROUNDS, seed=seed) / 2 if sum(found) < 0 else 1.0

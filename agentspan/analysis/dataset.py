@@ -1,11 +1,10 @@
-"""Runs as a dataset for evaluations, a row a run: what it was given, said, answered and had to answer, and its
-scores.
+"""Runs as a dataset for evaluations, one row per run: input, conversation, output, expected output and scores.
 
-A column has one type in all rows, so that pyarrow, `datasets`, pandas and DuckDB load it: as lines of JSON, CSV (lists
-as JSON) or Parquet. A text that is missing is empty. `analysis.dataset_import` reads it back.
+Each column has one type in all rows, so that pyarrow, `datasets`, pandas and DuckDB can load the file: lines of JSON,
+CSV (lists as JSON) or Parquet. A missing text is empty. `export_lines` reads a dataset back.
 
-The conversation of a run has each message once: what a model is sent again is left out. It is that of the outermost
-models: what agents within agents, and tools, said among themselves is no part of it. The viewer's conversation has all
+The conversation of a run has each message once: messages that are sent to a model again are left out. Only the
+outermost models count: messages inside nested agents and inside tools are left out. The viewer's conversation has all
 threads (viewer.conversation).
 """
 
@@ -41,7 +40,7 @@ from agentspan.storage.row_by_row import Name, names_of, uses_of
 
 
 class Function(TypedDict):
-    """The tool that a model wants called, its arguments as JSON text."""
+    """The tool that a model requests, with the arguments as JSON text."""
 
     name: str
     arguments: str
@@ -56,7 +55,7 @@ class ToolCall(TypedDict):
 
 
 class ChatMessage(TypedDict):
-    """A message; `name` and `tool_call_id` are "" where there is none. Images and the like are left out."""
+    """A chat message. `name` and `tool_call_id` are "" if missing. Images and other media are left out."""
 
     role: str
     content: str
@@ -80,13 +79,13 @@ def conversation(spans: Sequence[AgentSpanRow]) -> list[ChatMessage]:
 
 
 def _outermost(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
-    """Return the spans that are within no more agents and tools than the outermost model is."""
+    """Return the spans that are nested in at most as many agents and tools as the outermost model call is."""
     by_id = {span.id: span for span in spans}
     depths: dict[str, int] = {}
     for span in spans:
         way: list[AgentSpanRow] = []
         at: AgentSpanRow | None = span
-        while at is not None and at.id not in depths and at not in way:  # rows made by hand may be their own ancestors
+        while at is not None and at.id not in depths and at not in way:  # rows made by hand can form a cycle
             way.append(at)
             at = by_id.get(at.parent_span_id or "")
         for each in reversed(way):
@@ -99,11 +98,11 @@ def _outermost(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
 
 
 class _Reader:
-    """Reads spans in order.
+    """Collects the messages of spans, which must be read in order.
 
     Attributes:
-        system: the system prompt of the first call.
-        said: the other messages.
+        system: the system prompt of the first model call.
+        said: all other messages.
     """
 
     def __init__(self) -> None:
@@ -111,7 +110,7 @@ class _Reader:
         self.said: list[Message] = []
         self._known: messages.Known = {}
         self._places: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        self._answers: list[int] = []  # answers of tool spans that no model was sent so far
+        self._answers: list[int] = []  # answers of tool spans that were not sent to a model so far
 
     def read_message(self, span: AgentSpanRow) -> None:
         for message in messages.spoken(span):
@@ -158,17 +157,20 @@ class _Reader:
         self.said.append(message)
 
     def _is_next(self, message: Message) -> bool:
-        """Return whether a user says the same again: a program may send the latest message without the history."""
+        """Return whether a repeated user message is a new turn: some programs send only the latest message."""
         last = self.said[-1] if self.said else None
         return message["role"] == "user" and last is not None and last["role"] == "assistant" and not last["calls"]
 
     def _complete(self, at: int, again: Message) -> None:
-        """Take the ids of calls from a message that is sent again, where the answer had none."""
+        """Add the ids of tool calls from a repeated message, if the collected message has calls without ids."""
         if any(call["id"] is None for call in self.said[at]["calls"]):
             self.said[at] = {**self.said[at], "calls": again["calls"]}
 
     def _answer(self, message: Message) -> int | None:
-        """Return the place of the tool span whose answer this is: of that call, with that text, else the first."""
+        """Return the index of the collected tool answer that a tool message repeats; None if no answer fits.
+
+        The same call id wins over the same text, and the same text over the first answer without a call id.
+        """
         left, call_id = self._answers, message["call_id"]
         of_call = [at for at in left if call_id is not None and self.said[at]["call_id"] == call_id]
         of_text = [at for at in left if self.said[at]["text"] == message["text"]]
@@ -194,7 +196,7 @@ def _chat(message: Message) -> ChatMessage:
 
 
 def _with_ids(messages: list[ChatMessage]) -> list[ChatMessage]:
-    """Give calls without an id one, and their answers, which follow in their order."""
+    """Assign ids to tool calls without one, and to the answers that follow them in the same order."""
     left: list[ToolCall] = []
     for number, message in enumerate(messages, start=1):
         if message["tool_calls"]:
@@ -210,26 +212,26 @@ def _with_ids(messages: list[ChatMessage]) -> list[ChatMessage]:
 
 
 def first_of(messages: Sequence[ChatMessage], role: str) -> str | None:
-    """Return the text of the first message of a role that has one."""
+    """Return the text of the first message of a role with a text; None if no message has one."""
     return next((message["content"] for message in messages if message["role"] == role and message["content"]), None)
 
 
 def answer_in(messages: Sequence[ChatMessage]) -> str | None:
-    """Return the last text that a model said."""
+    """Return the last text of a model in a conversation; None if no model message has a text."""
     return first_of([*reversed(messages)], "assistant")
 
 
 def as_text(value: Any) -> str | None:
-    """Return a value as one text: a text as it is, another value as JSON."""
+    """Return a text unchanged, and any other value as JSON text; None for None."""
     return value if value is None or isinstance(value, str) else messages.json_of(value)
 
 
 BATCH = 100
-"""Runs whose names, tags and scores are read together, and rows of a row group."""
+"""The number of runs whose names, tags and scores are read together, and of rows in a Parquet row group."""
 INPUT = ("input", "inputs", "question", "query", "prompt")
-"""Members of the metadata that are what a run was given; the first that is there counts."""
+"""Members of a run's metadata that can hold its input; the first one present counts."""
 EXPECTED = ("expected", "expected_output", "reference_output", "reference", "ground_truth")
-"""Members of the metadata, names of scores and beginnings of notes that say what a run had to return."""
+"""Names of the expected output of a run: as a member of its metadata, the name of a score, or the start of a note."""
 Kind = Literal["text", "texts", "number", "time", "messages", "scores"]
 COLUMNS: dict[str, Kind] = {
     "id": "text",
@@ -255,13 +257,13 @@ COLUMNS: dict[str, Kind] = {
     "scores": "scores",
 }
 SCORE = ("name", "value", "label", "explanation", "source", "identifier", "span_id")
-"""The members of a score."""
+"""The members of a score in a dataset."""
 _OF_STEP = ("input", "goal", "arguments")
 _GONE = ("agent_instance", None)
 
 
 def rows(storage: Storage, run_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each of these runs, with the members of COLUMNS."""
+    """Yield one dataset row per run, with the members of COLUMNS."""
     ids = iter(run_ids)
     while batch := list(islice(ids, BATCH)):
         found = storage.ask(Find(*batch)).rows
@@ -272,17 +274,17 @@ def rows(storage: Storage, run_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
             scores[score.agent_instance_id].append(score)
         for run in runs:
             row = _row(run, names[run.id], tags[run.id], scores[run.id], [*storage.ask(SpansOf(run.id))])
-            # `datasets` takes the types of the first 10 MB, in which a column of nulls would have none
+            # `datasets` infers types from the first 10 MB, where a column of nulls would have no type
             yield {name: (row[name] or "") if COLUMNS[name] == "text" else row[name] for name in COLUMNS}
 
 
 def lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield a line of JSON for each of these runs, in ASCII, without line ends."""
+    """Yield one line of JSON per run, in ASCII, without line ends."""
     return map(json.dumps, rows(storage, run_ids))
 
 
 def csv_lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a CSV file with a header: lists are JSON, what is missing is empty."""
+    """Yield the lines of a CSV file with a header: lists are JSON text, missing values are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -295,7 +297,7 @@ def csv_lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 
 def write_parquet(storage: Storage, run_ids: Sequence[str], path: Path) -> int:
-    """Write a Parquet file; return its bytes. A file that exists is replaced when the new one is whole.
+    """Write a dataset as a Parquet file; return its size in bytes. An existing file is replaced atomically.
 
     Raises:
         InvalidValue: pyarrow is not installed, or the file cannot be written.
@@ -371,7 +373,7 @@ def _row(
 
 
 def _score_of(score: ScoreRow) -> dict[str, Any]:
-    """Return a score; with the `span_id` of the span that it is about, "" for one of the run."""
+    """Return a score as a dict. `span_id` is the id of the judged span; "" if the score judges the run."""
     return {
         "name": score.name,
         "value": score.value,
@@ -392,7 +394,7 @@ def _signature(run: AgentInstanceRow, failed: AgentSpanRow | None, spans: Sequen
 
 
 def _input(metadata: dict[str, Any], messages: Sequence[ChatMessage], spans: Sequence[AgentSpanRow]) -> str | None:
-    """Return what a run was given: its own input, else the first message of a user, else what its first step was."""
+    """Return the input of a run: from its metadata, else the first user message, else the input of its first step."""
     own = next((metadata[name] for name in INPUT if metadata.get(name) is not None), None)
     if own is not None:
         return as_text(own)
@@ -406,10 +408,13 @@ def _input(metadata: dict[str, Any], messages: Sequence[ChatMessage], spans: Seq
 
 
 def _output(run: AgentInstanceRow, messages: Sequence[ChatMessage], spans: Sequence[AgentSpanRow]) -> str | None:
-    """Return the answer of a run: its result, else that of the one step around all, else the last text of a model."""
+    """Return the output of a run: its result, else that of its only root step, else the last text of a model.
+
+    Without any text of a model, it is the result of the last root step, unless that step failed.
+    """
     answer = answer_in(messages)
     own = None if run.result is None else _outcome(run.result)
-    if own is not None and not (isinstance(own, list) and answer is not None):  # the pieces of a stream are a list
+    if own is not None and not (isinstance(own, list) and answer is not None):  # a list may be the chunks of a stream
         return as_text(own)
     top = _top(spans)
     if len(top) == 1 and built_in_part(top[0].schema_name) in ("agent", "chain") and top[0].status == "complete":
@@ -423,7 +428,7 @@ def _output(run: AgentInstanceRow, messages: Sequence[ChatMessage], spans: Seque
 
 
 def _outcome(text: str) -> Any:
-    """Return a result, or its `output` if that is all of it."""
+    """Return a decoded result; only its `output` if the result has no other member."""
     result = jsontext.decode(text)
     return result["output"] if isinstance(result, dict) and result.keys() == {"output"} else result
 
@@ -434,7 +439,7 @@ def _top(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
 
 
 def _expected(metadata: dict[str, Any], scores: Sequence[ScoreRow]) -> str | None:
-    """Return what a run had to return: by its metadata, else a score `expected`, else a note `expected: …`."""
+    """Return the expected output of a run: from its metadata, else a score `expected`, else a note `expected: …`."""
     expected = next((metadata[name] for name in EXPECTED if metadata.get(name) is not None), None)
     if expected is not None:
         return as_text(expected)
@@ -452,12 +457,12 @@ def _expected(metadata: dict[str, Any], scores: Sequence[ScoreRow]) -> str | Non
 MAGIC = b"PAR1"
 """The first bytes of a Parquet file."""
 _HEAD = 16
-"""Characters of an id that hold its time and partition."""
+"""The number of characters of an id that encode its time and partition."""
 Row = dict[str, Any]
 
 
 def is_dataset(head: bytes) -> bool:
-    """Return whether a file with this first line is a dataset: of Parquet, CSV or JSON."""
+    """Return whether the first line of a file identifies a dataset in Parquet, CSV or JSON."""
     if head.startswith(MAGIC) or head.rstrip(b"\r\n") == ",".join(COLUMNS).encode():
         return True
     try:
@@ -468,10 +473,12 @@ def is_dataset(head: bytes) -> bool:
 
 
 def export_lines(storage: Storage, source: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of an export with the runs of a dataset, but for those that the storage has from elsewhere.
+    """Convert a dataset to the lines of an export, which `agentspan import` can read.
+
+    A run that the storage already has with spans of its own, recorded or imported from another file, is left out.
 
     Raises:
-        InvalidValue: a row is none of a dataset, or pyarrow is missing for a Parquet file.
+        InvalidValue: a row is not a row of a dataset, or pyarrow, which a Parquet file needs, is missing.
     """
     yield json.dumps(FIRST).encode()
     referred: dict[tuple[str, str], Referred] = {}
@@ -509,7 +516,7 @@ def _from_csv(name: str, text: str) -> Any:
 
 
 class Referred(NamedTuple):
-    """The ids of what a run refers to."""
+    """The ids of the agent, agent version and schema version that a run refers to."""
 
     agent: str
     version: str
@@ -527,7 +534,7 @@ def _lines_of(storage: Storage, row: Row, referred: dict[tuple[str, str], Referr
         return str(run[:_HEAD]) + ids.encode_randomness(randomness)
 
     stored = storage.ask(Find(run, id_of("span", "0"), instance_id=run)).rows
-    if run in stored and len(stored) < 2:  # recorded, or imported from another file: it has its own steps
+    if run in stored and len(stored) < 2:  # recorded, or imported from another file: keep the real steps
         return
     which = (row["agent"], row["version"])
     of = referred.get(which) or Referred(id_of("agent"), id_of("version"), id_of("schema"))
@@ -546,7 +553,7 @@ def _lines_of(storage: Storage, row: Row, referred: dict[tuple[str, str], Referr
     for tag in row["tags"]:
         yield {"type": "tag", "id": id_of("tag", tag), "agent_instance_id": run, "tag": tag, "inserted_at": began}
     for number, score in enumerate(row["scores"]):
-        if not score["span_id"]:  # the span that one is about is not in the dataset
+        if not score["span_id"]:  # a dataset has no spans, so scores of spans are left out
             values = {name: score[name] if name == "value" else score[name] or None for name in SCORE[:-1]}
             yield {"type": "score", "id": id_of("score", score["name"], score["identifier"]), "agent_instance_id": run,
                    "target_type": "agent_instance", "target_id": run, "inserted_at": _after(began, number),
@@ -566,7 +573,7 @@ def _references(row: Row, of: Referred, began: str) -> Iterator[Row]:
 
 
 def _spans(row: Row, agent: str, began: str, id_of: Callable[..., str]) -> Iterator[Row]:
-    """Yield a span for each message, a microsecond after the one before: a model's, a tool's, or of a person."""
+    """Yield one span per message: of type llm, tool or message. Each starts a microsecond after the previous one."""
     asked: dict[str, Any] = {}
     failing = _failing(row)
     for number, message in enumerate(row["messages"]):
@@ -601,7 +608,7 @@ def _after(began: str, micros: int) -> str:
 
 
 def _failing(row: Row) -> int | None:
-    """Return the number of the message that is the answer of the failed step; None where it is not among them."""
+    """Return the index of the message that answers for the failed tool step; None if no message does."""
     if not row["failed_step"]:
         return None
     kind, _, name = row["failed_step"].partition(" ")
@@ -610,7 +617,7 @@ def _failing(row: Row) -> int | None:
 
 
 def _error(text: str) -> Row:
-    """Return an error from its text, `Type: message`."""
+    """Parse the text of an error, `Type: message` or only a message, into its members."""
     head, colon, message = text.partition(": ")
     return {"type": head, "message": message} if colon and head.isidentifier() else {"message": text}
 

@@ -1,7 +1,7 @@
-"""The place where two runs part: their steps aligned level by level, and the first step at which they differ.
+"""The difference of two runs: their steps aligned level by level, and the first step at which the runs part.
 
-Times are no difference, and neither are ids of calls. Words that models and people choose are one, but a small one:
-two runs part at the first step that differs in more than words, if there is one.
+Times and ids of calls are ignored. Free text of models and people is a small difference: two runs part at the first
+step that differs in more than free text; only if there is no such step, at the first one that differs in free text.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,13 +27,13 @@ Kind = Literal[
     "same", "figures", "words", "answer", "arguments", "result", "status", "retries", "moved", "added", "removed"
 ]  # fmt: skip
 SMALL: frozenset[Kind] = frozenset({"same", "figures", "words"})
-"""Kinds at which two runs do not part, if they part anywhere else."""
+"""Small kinds of changes: two runs part at one of these only if they have no other change."""
 TITLE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class DiffRun:
-    """One of the two runs, with the sums over its spans (see tree.sums)."""
+    """One of the two compared runs, with the sums over its spans (see tree.sums)."""
 
     run_id: str
     agent: str
@@ -52,10 +52,10 @@ class DiffStep:
     """A step of one run.
 
     Attributes:
-        span_id: of its last attempt.
-        number: its place in the run's tree, from 1 on, parents first.
-        attempts: how many spans it is: all but the last failed.
-        type, label, title, status: the span's.
+        span_id: the id of the span of the last attempt.
+        number: the place of the step in the run's tree, from 1 on, parents first.
+        attempts: the number of attempts, one span each; all but the last failed.
+        type, label, title, status: those of the span of the last attempt.
     """
 
     span_id: str
@@ -69,17 +69,19 @@ class DiffStep:
 
 @dataclass(frozen=True, slots=True)
 class StepChange:
-    """A step of both runs or of one; or steps in a row that are the same in both.
+    """A step that differs, or that only one run has; or several consecutive steps that are the same in both runs.
 
     Attributes:
-        kind: `same`; `figures`: only numbers in a model's result, such as tokens; `words`: only what a model or a
-            person said; `answer`: the same after the runs have parted in more than words, so that it may mean anything;
-            `arguments` (type, label and payload); `result`; `status`; `retries`: the number of attempts; `moved`;
-            `added`: only B has it; `removed`: only A has it.
-        count: how many steps it stands for: those in a row, or a step that is added or removed with all in it.
-        depth: how many steps are around it.
-        a, b: the step; None where it is missing. Of several the first.
-        follows: whether steps in it differ, of which a different result or status may be the consequence.
+        kind: `same`; `figures`: only numbers in a model's result differ, such as tokens; `words`: only free text of a
+            model or a person differs; `answer`: free text differs after the runs have parted in more than free text,
+            so that it may mean anything; `arguments`: the type, label or payload differs; `result`; `status`;
+            `retries`: the number of attempts differs; `moved`: the step is at another place; `added`: only B has the
+            step; `removed`: only A has it.
+        count: the number of steps that the change covers: consecutive same steps, or an added or removed step with
+            all steps inside it.
+        depth: the number of steps around the step.
+        a, b: the step in A and in B, the first one of several; None if the run does not have the step.
+        follows: whether steps inside the step differ, so that its own result or status may be a consequence.
     """
 
     kind: Kind
@@ -95,15 +97,15 @@ class Divergence:
     """The step at which two runs part.
 
     Attributes:
-        kind: see StepChange.
-        place: which of `RunDiff.steps` it is.
-        same: how many steps before it are the same, other words included.
-        other_words: how many of those have other words.
-        other_figures: how many of those have the same words, but other figures, such as tokens.
-        user_said: the numbers of the step just before, in A and in B, if a user said something else there.
-        depth: how many steps are around it.
-        a, b: what each run does at this place; None where it has no more steps on this level.
-        fields: what differs between `a` and `b`, if they have the same type and label.
+        kind: the kind of the change (see StepChange).
+        place: the index of the change in `RunDiff.steps`.
+        same: the number of earlier steps that are the same; different free text or figures do not matter.
+        other_words: the number of these earlier steps with different free text.
+        other_figures: the number of these earlier steps with the same text but different figures, such as tokens.
+        user_said: the numbers of the previous step in A and in B, if it is a user message whose text differs.
+        depth: the number of steps around the step.
+        a, b: the next step of A and of B at this place; None if the run has no more steps on this level.
+        fields: the members that differ between `a` and `b`, if both have the same type and label.
     """
 
     kind: Kind
@@ -123,12 +125,12 @@ class RunDiff:
     """The difference of two runs.
 
     Attributes:
-        a, b: the runs.
-        fields: what differs in their metadata, result and error.
-        first_divergence: where they part; None if they have the same steps.
-        steps: all steps, those that are the same folded.
-        is_shortest: False if the runs have more than 2,000 edits on one level: then there may be a shorter difference.
-        against: how other runs go on where these two part, if that was asked for.
+        a, b: the two runs.
+        fields: the members of the runs' metadata, result and error that differ.
+        first_divergence: the step at which the runs part; None if both have the same steps.
+        steps: all steps; consecutive same steps are one entry.
+        is_shortest: False if the runs have more than 2,000 edits on one level: then a shorter difference may exist.
+        against: how other runs continue at the place where these two part; None without a baseline.
     """
 
     a: DiffRun
@@ -149,16 +151,16 @@ def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None, zone:
     """Return the difference of two runs.
 
     Args:
-        a, b: their ids.
-        baseline: a filter of other runs (see filter_words.parse); of the agent of A, if it names none.
-        zone: of its times; None for the machine's own.
+        a, b: the ids of the runs.
+        baseline: a filter of other runs (see filter_words.parse); of the agent of run A, if the filter names no agent.
+        zone: the zone of times in `baseline` without an offset; None for the machine's own zone.
 
     Raises:
-        NotFound: there is no such run.
-        InvalidValue: `baseline` is no filter.
+        NotFound: a run does not exist.
+        InvalidValue: `baseline` is not a filter.
     """
     if baseline is not None:
-        parse(baseline, "against")  # an error comes before the work
+        parse(baseline, "against")  # report an invalid filter before the expensive work
     rows = [_run(storage, id) for id in (a, b)]
     names = names_of(storage, rows)
     spans_a, spans_b = ([*storage.ask(SpansOf(row.id))] for row in rows)
@@ -191,7 +193,7 @@ def _run_fields(a: AgentInstanceRow, b: AgentInstanceRow) -> Iterator[FieldChang
 def _changes(name: str, a: str | None, b: str | None) -> Iterator[FieldChange]:
     try:
         values = [None if text is None else cleaned(described(text)) for text in (a, b)]
-    except RecursionError:  # nested too deep to be taken apart
+    except RecursionError:  # nested too deep to compare members
         values = [a, b]
     yield from field_changes(name, *values)
 
@@ -199,7 +201,7 @@ def _changes(name: str, a: str | None, b: str | None) -> Iterator[FieldChange]:
 def diff_spans(
     a: Iterable[AgentSpanRow], b: Iterable[AgentSpanRow]
 ) -> tuple[tuple[StepChange, ...], Divergence | None, bool]:
-    """Return the steps of two runs, aligned; where they part; and whether no alignment has fewer edits."""
+    """Align the steps of two runs; return the changes, the divergence, and whether the alignment is the shortest."""
     comparison = _Comparison(build(a), build(b))
     entries = comparison.entries()
     _mark_consequences(entries)
@@ -214,7 +216,7 @@ def diff_spans(
 
 @dataclass(slots=True)
 class _Entry:
-    """A pair of steps before it is folded; `next_a` and `next_b` are what each run does at this place."""
+    """A pair of aligned steps, before same steps are folded; `next_a` and `next_b` are the next step of each run."""
 
     kind: Kind
     depth: int
@@ -231,11 +233,11 @@ class _Comparison:
         self._keys = StepKeys()
         self._numbers = {
             node.span.id: number for roots in (a, b) for number, node in enumerate(every(roots), start=1)
-        }  # two runs have no span in common, but for a run and itself
+        }  # two runs share no span, unless a run is compared with itself
         self.is_shortest = True
 
     def entries(self) -> list[_Entry]:
-        """Return the steps of both runs, parents first."""
+        """Return the aligned steps of both runs as pairs, parents first."""
         found: list[_Entry] = []
         differs = False
         levels = [self._level(*self._roots, worded=False)]
@@ -260,7 +262,7 @@ class _Comparison:
         return found, iter(found.pairs)
 
     def folded(self, entries: Sequence[_Entry], first: int | None) -> tuple[tuple[StepChange, ...], int]:
-        """Return the entries with those that are the same folded, and the place of the entry `first` among them."""
+        """Fold consecutive same entries into one change; return the changes, and the index of `first` among them."""
         steps: list[StepChange] = []
         place, start = 0, 0
         while start < len(entries):
@@ -278,7 +280,7 @@ class _Comparison:
         return tuple(steps), place
 
     def divergence(self, entries: Sequence[_Entry], first: int, place: int) -> Divergence:
-        """Return the entry `first` as the place where the runs part."""
+        """Return the divergence at the entry with the index `first`."""
         entry = entries[first]
         before = [each.kind for each in entries[:first] if each.kind in SMALL]
         is_pair = entry.a is not None and entry.b is not None and entry.kind != "moved"
@@ -320,7 +322,7 @@ def kind_of(a: Step, b: Step, *, differs: bool) -> Kind:
     """Return how two steps at the same place differ.
 
     Args:
-        differs: whether earlier steps differ. A prompt that repeats them differs then, too, which is only other words.
+        differs: whether earlier steps differ. Then a prompt that repeats them differs, too, and counts as `words`.
     """
     other_prompt = a.arguments != b.arguments and a.type == "llm" and not differs
     if a.fixed != b.fixed or a.span.label != b.span.label or a.span.schema_name != b.span.schema_name or other_prompt:
@@ -337,10 +339,10 @@ def kind_of(a: Step, b: Step, *, differs: bool) -> Kind:
 
 
 def _differ_in_figures(a: AgentSpanRow, b: AgentSpanRow) -> bool:
-    """Return whether the results of two steps differ only in numbers: how many tokens the same answer took."""
+    """Return whether the results of two steps differ only in numbers, such as the tokens of the same answer."""
     try:
         values = [_without_figures(cleaned(span.result_payload or "null")) for span in (a, b)]
-    except RecursionError:  # nested too deep to be taken apart
+    except RecursionError:  # nested too deep to compare members
         return False
     return bool(values[0] == values[1])
 
@@ -356,28 +358,29 @@ def _without_figures(value: Any) -> Any:
 def _is_of_user(step: Step) -> bool:
     try:
         message = jsontext.decode(step.span.payload) if step.type == "message" else None
-    except RecursionError:  # nested too deep to be taken apart
+    except RecursionError:  # nested too deep to compare members
         return False
     return type(message) is dict and message.get("role") == "user"
 
 
 def _mark_consequences(entries: Sequence[_Entry]) -> None:
-    """Mark each step in which another one differs, so that its own result or status may be a consequence."""
+    """Mark each step that contains a differing step: its own result or status may be a consequence."""
     around: list[_Entry] = []
     for entry in entries:
         del around[entry.depth :]
         if entry.kind != "same":
             for each in reversed(around):
-                if each.follows:  # and so are all around it
+                if each.follows:  # then all steps around it are marked already
                     break
                 each.follows = True
         around.append(entry)
 
 
 def _first(entries: Sequence[_Entry]) -> int | None:
-    """Return the entry at which the runs part: the first of more than words, else of words, else of figures.
+    """Return the index of the entry at which the runs part; None if all steps are the same.
 
-    What is a consequence of steps in it is no place to part.
+    The first entry that differs in more than words wins, then the first one in words, then the first one in figures.
+    Entries whose difference may be a consequence of the steps inside them do not count.
     """
     kinds = [("same" if _is_consequence(each) else each.kind) for each in entries]
     for small in (SMALL, {"same", "figures"}, {"same"}):
@@ -388,10 +391,10 @@ def _first(entries: Sequence[_Entry]) -> int | None:
 
 
 def _pair_answers(entries: list[_Entry], first: int) -> None:
-    """Make a pair of both answers at each place where the model answered otherwise in each run.
+    """Pair the two answers of a model at the place where the runs part.
 
-    The alignment may have kept the answer of one run for a later one of the other: it would stand twice, and which of
-    both it is would depend on the order of the runs.
+    The alignment may have paired the answer of one run with a later answer of the other. Then an answer would be listed
+    twice, and which one would depend on the order of the runs.
     """
     entry = entries[first]
     a, b = entry.next_a, entry.next_b
@@ -421,7 +424,7 @@ def _is_answer(step: Step | None) -> bool:
 
 
 def _mark_answers(entries: Sequence[_Entry]) -> None:
-    """Mark what was said after the runs have parted: it is paired by its place, and may say the opposite."""
+    """Mark different text after the divergence as `answer`: it is paired by place only, and may mean the opposite."""
     for entry in entries:
         if entry.kind == "words" and entry.a is not None and entry.b is not None and entry.a.says:
             is_other = entry.a.result != entry.b.result or entry.a.type == "message"
@@ -434,7 +437,7 @@ def _is_consequence(entry: _Entry) -> bool:
 
 def _step_fields(a: Step | None, b: Step | None) -> Iterator[FieldChange]:
     if a is None or b is None or a.key.sort != b.key.sort:
-        return  # quite another step: its members say nothing
+        return  # steps of another type or label: comparing their members is meaningless
     yield from field_changes("type", a.span.schema_name, b.span.schema_name)
     yield from field_changes("label", a.span.label, b.span.label)
     yield from field_changes("attempts", a.attempts, b.attempts)

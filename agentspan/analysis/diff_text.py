@@ -1,6 +1,6 @@
-"""The sentences about the difference of two runs, which the command line and Markdown share.
+"""Sentences about the difference of two runs, for the command line and for Markdown in pull requests.
 
-In Markdown, for a pull request, what came from a payload can never become markup.
+In Markdown, text from payloads is escaped, so that it never becomes markup.
 """
 
 import re
@@ -15,11 +15,11 @@ from agentspan.schemas.aggregates import built_in_part
 from agentspan.text import cut, one_line, printable
 
 MARKS: dict[Kind, str] = {"same": "=", "figures": "~", "words": "~", "moved": "→", "added": "+", "removed": "-"}
-"""Marks of changes; every other kind has CHANGED."""
+"""The mark of each kind of change; all other kinds have the mark CHANGED."""
 CHANGED = "≠"
 FIGURES = "figures such as tokens"
 QUIET: frozenset[Kind] = frozenset({"figures", "words"})
-"""Kinds of changes after the place that only a full list has."""
+"""Kinds of changes after the divergence that are listed only in full output."""
 KINDS: dict[Kind, str] = {
     "same": "the same",
     "figures": "other figures",
@@ -36,12 +36,12 @@ KINDS: dict[Kind, str] = {
 
 
 def run_name(run: DiffRun) -> str:
-    """Return the agent and its version, if it has one."""
+    """Return the name of a run's agent, followed by the version if the run has one."""
     return run.agent if run.version == "default" else f"{run.agent} {run.version}"
 
 
 def facts(run: DiffRun) -> str:
-    """Return status and sums of a run."""
+    """Return the status of a run and the sums over its spans in one line."""
     parts = [
         run.status,
         _noun(run.spans, "span"),
@@ -54,7 +54,7 @@ def facts(run: DiffRun) -> str:
 
 
 def deltas(a: DiffRun, b: DiffRun) -> str:
-    """Return the sums of B minus those of A."""
+    """Return the differences B minus A of spans, failures, tokens, cost and duration in one line."""
     parts = [_signed(b.spans - a.spans, _noun(abs(b.spans - a.spans), "span"))]
     if b.failed != a.failed:
         parts.append(f"{_signed(b.failed - a.failed, f'{abs(b.failed - a.failed):,}')} failed")
@@ -68,7 +68,7 @@ def deltas(a: DiffRun, b: DiffRun) -> str:
 
 
 def before(found: Divergence) -> str:
-    """Return how many steps are the same before two runs part."""
+    """Return the number of same steps before two runs part, in words; and how many differ in text or figures."""
     if not found.same:
         return "no step before is the same"
     differ = {"words": found.other_words, FIGURES: found.other_figures}
@@ -81,7 +81,7 @@ def before(found: Divergence) -> str:
 
 
 def read_first(found: Divergence) -> str | None:
-    """Return a hint at what the user said just before two runs part, if it differs: it may be the reason."""
+    """Return a hint that the user message just before the divergence differs, which may be the cause; else None."""
     if found.user_said is None:
         return None
     a, b = found.user_said
@@ -90,7 +90,7 @@ def read_first(found: Divergence) -> str | None:
 
 
 def after(found: Divergence) -> str:
-    """Return after which steps two runs part."""
+    """Return the start of a sentence: after which same steps two runs part."""
     return f"after {before(found)}" if found.same else "the first step already differs"
 
 
@@ -98,7 +98,7 @@ def parting(found: Divergence, a: str = "A", b: str = "B") -> str:
     """Return a sentence about the step at which two runs part.
 
     Args:
-        a, b: what the runs are called.
+        a, b: the names of the two runs in the sentence.
     """
     if found.kind == "words":
         return "only words differ, these first"
@@ -111,15 +111,15 @@ def parting(found: Divergence, a: str = "A", b: str = "B") -> str:
     if found.b is None:
         return f"{b} has no more steps here"
     if found.kind in ("added", "removed", "result") and _is_model(found.a) and _is_model(found.b):
-        return KINDS["answer"]  # whether the model calls another tool, or answers instead
+        return KINDS["answer"]  # the model calls another tool in one run, or answers without a call
     return "another step" if found.kind in ("added", "removed") else KINDS[found.kind]
 
 
 def against(found: Against, same: int) -> str:
-    """Return the sentence about a baseline.
+    """Return the sentence about how the runs of a baseline continue.
 
     Args:
-        same: how many steps are the same before the runs part.
+        same: the number of same steps before the two runs part.
     """
     latest = "the latest " if found.runs == MAX_RUNS else ""
     runs = f"{latest}{_noun(found.runs, 'other run')} ({found.filter})"
@@ -140,7 +140,7 @@ def against(found: Against, same: int) -> str:
 
 
 def _did(run: str, number: int, by: By, does: Does, failed: int) -> str:
-    """Return how many runs did at a place what A, or B, did there, and in what these were compared."""
+    """Return the part of a sentence that `number` runs of the baseline continue like the run A, or B."""
     alike = {"attempts": "as many attempts", "status": "the same status", "result": "the same result"}.get(by)
     if does == "end":
         return f"{number:,} had no more steps, like {run}"
@@ -159,19 +159,22 @@ def _its_tool(runs: int) -> str:
 
 
 def same_task(found: RunDiff) -> str | None:
-    """Return the filter for runs of the task of both runs, if they have one and the baseline is of more runs."""
+    """Return `task=…`, a filter for the task that both runs share; None if the baseline is already of one task.
+
+    Also None without a baseline, or if the runs do not share a task.
+    """
     is_of_all = found.against is not None and "task=" not in found.against.filter
     is_shared = found.a.task is not None and found.a.task == found.b.task
     return f"task={shlex.quote(found.a.task)}" if is_of_all and is_shared and found.a.task else None
 
 
 def _steps(same: int) -> str:
-    """Return what a run of the baseline has in common with A and B."""
+    """Return the number of same steps, for the sentence about a baseline."""
     return f" {same:,} steps" if same > 1 else " step" if same else " (there was no step)"
 
 
 def rest(found: RunDiff) -> Iterator[StepChange]:
-    """Yield the changes after the divergence."""
+    """Yield the changes after the divergence of two runs; none if they do not part."""
     if found.first_divergence is not None:
         yield from found.steps[found.first_divergence.place + 1 :]
 
@@ -191,12 +194,12 @@ def change_text(change: StepChange) -> str:
 
 
 def attempts_text(step: DiffStep) -> str:
-    """Return after how many attempts a step ended, if there were several."""
+    """Return the number of attempts of a step in parentheses; "" for a single attempt."""
     return f" ({step.attempts} attempts)" if step.attempts > 1 else ""
 
 
 def not_shortest() -> str:
-    """Return the sentence about a difference that was not computed to its end."""
+    """Return the sentence for a difference that reached the limit of edits, and may not be the shortest."""
     return "More than 2,000 edits on one level: there may be a shorter difference than this one."
 
 
@@ -221,17 +224,17 @@ def _noun(number: int, word: str) -> str:
 
 MAX_TITLE = 200
 MAX_SENTENCE = 2000
-"""Characters of what agentspan says, which may name filters and agents."""
+"""The largest number of characters of a sentence, which may contain filters and names of agents."""
 MAX_LINES = 40
-"""Changes after the divergence that are listed, at most."""
+"""The largest number of changes after the divergence that are listed."""
 MAX_VALUE = 4000
-"""Characters of a value."""
+"""The largest number of characters of a differing value."""
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~&#])")
 _TICKS = re.compile(r"`+")
 
 
 def markdown(found: RunDiff) -> Iterator[str]:
-    """Yield the lines of a report, without line ends."""
+    """Yield the lines of a Markdown report on the difference of two runs, without line ends."""
     yield f"# {escaped(run_name(found.a))} → {escaped(run_name(found.b))}"
     yield ""
     yield f"- A `{found.a.run_id}`: {escaped(facts(found.a))}"
@@ -287,5 +290,5 @@ def _value(mark: str, text: str | None) -> Iterator[str]:
 
 
 def escaped(text: str, limit: int = MAX_TITLE) -> str:
-    """Return a text of a payload on one line, without markup."""
+    """Return a text on one line, truncated, with Markdown markup escaped."""
     return _MARKUP.sub(r"\\\1", one_line(text, limit))

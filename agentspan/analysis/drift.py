@@ -1,10 +1,10 @@
-"""Tells whether two groups of runs, such as two versions of an agent, differ by more than chance: a verdict, and rows.
+"""Tests whether two groups of runs, such as two versions of an agent, differ by more than chance.
 
-Runs are the sample, not spans. Where both groups have runs of the same tasks, each task is compared with itself, and
-each counts the same: in the values as in the tests. Over all runs a group that ran the hard tasks more often would look
-worse. The outcome is tested by itself, at 5 %. All other metrics are one family below it, whose false discovery rate is
-held at 0.5 %, and at 5 % where the outcome differs or is unknown: among versions that are the same, a difference is
-found in one of twenty comparisons (see benchmarks/bench_verdicts.py).
+The samples are runs, not spans. If both groups have runs of the same tasks, each task is compared with itself, and all
+tasks have the same weight, in the values and in the tests. Otherwise a group that ran hard tasks more often would look
+worse. The outcome is tested alone, at 5 %. All other metrics are one family, whose false discovery rate is 0.5 %, or
+5 % if the outcome differs or is unknown. So among equal versions, one of twenty comparisons finds a difference (see
+benchmarks/bench_verdicts.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,21 +54,24 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
 
 FAMILY_FDR = 0.005
-"""The false discovery rate of the other metrics where the outcome does not differ. Fisher's test of the outcome, which
-is exact, errs in 3.7 % of the comparisons of 200 runs that are the same, so that both together err in less than 5 %."""
+"""The false discovery rate of all metrics but the outcome, if the outcome does not differ.
+
+Fisher's exact test of the outcome errs in 3.7 % of the comparisons of 200 equal runs, so that both tests together err
+in less than 5 %.
+"""
 LEAST: Mapping[Measure, float] = {"duration_ms": 10.0, "cost_usd": 0.0001}
-"""Differences by measure, in its unit, of which smaller ones are shown, but do not count: nobody would care."""
+"""The smallest difference that counts, by measure, in its unit. Smaller ones are shown, but irrelevant in practice."""
 MOST_RUNS = 2000
-"""Runs of a group that are compared, the latest ones. 4,000 take twice as long (2.8 s) and show a little more."""
+"""The number of latest runs of a group that are compared. 4,000 take twice as long (2.8 s) and detect little more."""
 MOST_EXACT = 300
-"""Trials up to which an interval is exact, which takes 5 ms there; above, it is Wilson's, within half a point of it."""
+"""The number of trials up to which an interval is exact (5 ms); Wilson's interval for more is within half a point."""
 FEWEST_TASKS = 5
-"""Tasks that both groups need, so that runs are paired by task."""
+"""The least number of tasks that both groups must share for runs to be paired by task."""
 PAIRED_SHARE = 0.5
-"""The share of each group's runs that must be of these tasks."""
+"""The least share of each group's runs that must be of shared tasks for runs to be paired by task."""
 
 MEASURES: tuple[Measure, ...] = ("passed", "failure_rate", "duration_ms", "cost_usd", "tokens", "spans", "calls")
-"""The measures that have a least difference."""
+"""The measures for which a smallest difference that counts can be set."""
 
 Verdict = Literal["worse", "better", "different", "no_evidence", "not_compared"]
 Method = Literal["permutation", "paired", "normal"]
@@ -78,25 +81,27 @@ PASSED = Metric("passed")
 
 @dataclass(frozen=True, slots=True)
 class DriftRow:
-    """A metric in both groups.
+    """The comparison of one metric between the two groups.
 
     Attributes:
-        metric: see Metric.
-        base, head: its value; None where a group has none. Shares are from 0 to 1; durations are geometric means. Where
-            runs are paired, the mean over the tasks in which both groups have a value, each counting the same.
-        base_runs, head_runs: the runs that have a value, of any task.
-        base_interval, head_interval: 95 %, of shares only: exact, for as many independent trials as the runs are worth.
-        base_p50, base_p95, head_p50, head_p95: over the runs' own values; None for shares.
-        p: the probability of such a difference by chance; None where it was not tested.
-        q: the share of false findings among the metrics that are at least as clear; the outcome's is its p, and so is
-            that of the least clear metric.
-        is_new, is_gone: whether only the head, or only the base, has such spans.
-        moved: of the mix of tools: the share of the calls that went to other tools, from 0 to 1; else None.
-        base_call_p50, base_call_p95, head_call_p50, head_call_p95: of the duration of a type or label: over its calls.
-        level: the q up to which it differs by more than chance.
+        metric: the compared metric.
+        base, head: the value in each group; None if the group has none. Shares are from 0 to 1; durations are geometric
+            means. If runs are paired, the unweighted mean over the tasks in which both groups have a value.
+        base_runs, head_runs: the number of runs with a value, of any task.
+        base_interval, head_interval: the 95 % interval of a share, for the number of independent trials that the runs
+            are worth; exact up to 300 trials, else Wilson's. None for other measures.
+        base_p50, base_p95, head_p50, head_p95: percentiles over the values of single runs; None for shares.
+        p: the probability of at least such a difference by chance; None if not tested.
+        q: the share of false findings among the metrics that are at least as clear. For the outcome, and for the least
+            clear metric, it is the p.
+        is_new, is_gone: whether only the head, or only the base, has spans of this type and label.
+        moved: for the tool mix, the share of calls that went to other tools, from 0 to 1; else None.
+        base_call_p50, base_call_p95, head_call_p50, head_call_p95: percentiles over single calls, for the duration of a
+            type or label.
+        level: the largest q of a significant difference.
         least: the smallest difference that counts.
-        tasks: in how many tasks both groups have a value; None where it is not paired.
-        all_base, all_head: where it is paired, its value over all runs of the group, each counting the same.
+        tasks: the number of tasks in which both groups have a value; None if runs are not paired.
+        all_base, all_head: if runs are paired, the value over all runs of the group with equal weights.
     """
 
     metric: Metric
@@ -127,22 +132,25 @@ class DriftRow:
 
     @property
     def is_significant(self) -> bool:
-        """Return whether it differs by more than chance, among all metrics that were tested, and not too little."""
+        """True if the difference is more than chance, given all tested metrics, and large enough to count."""
         return self.q is not None and self.q <= self.level and not self.is_small
 
     @property
     def is_small(self) -> bool:
-        """Return whether it differs by less than counts."""
+        """True if the difference is smaller than the smallest one that counts."""
         return self.base is not None and self.head is not None and abs(self.head - self.base) < self.least
 
     @property
     def is_share(self) -> bool:
-        """Return whether it is a share of runs or calls."""
+        """True if the metric is a share of runs or calls."""
         return self.metric.measure in ("passed", "failure_rate")
 
     @property
     def is_worse(self) -> bool | None:
-        """Return whether the head is the worse one; None where more is neither good nor bad, or no task has both."""
+        """True if the head is worse, False if it is not; None if a larger value is neither good nor bad.
+
+        Also None if a group has no value, or if runs are paired and no task has values of both groups.
+        """
         if self.base is None or self.head is None or self.tasks == 0:
             return None
         if self.metric.measure == "passed":
@@ -151,7 +159,7 @@ class DriftRow:
 
     @property
     def is_turned(self) -> bool:
-        """Return whether it differs the other way over all runs than within tasks."""
+        """True if the difference over all runs has the opposite direction of the difference within tasks."""
         if self.base is None or self.head is None or self.all_base is None or self.all_head is None:
             return False
         return (self.head - self.base) * (self.all_head - self.all_base) < 0
@@ -162,21 +170,22 @@ class Drift:
     """The comparison of two groups of runs.
 
     Attributes:
-        verdict: `worse`, `better`, `different` (or better in one thing and worse in another), `no_evidence`;
+        verdict: `worse`, `better`, `different` (neutral, or better in one metric and worse in another), `no_evidence`;
             `not_compared` if a group has no run that ended.
-        base_runs, head_runs: runs that ended.
-        open, unknown: runs of both that have not ended and are left out; and that have no known outcome.
-        tasks: the number of tasks by which runs were paired; None if they were not.
-        method: how it was tested.
-        detectable: the smallest drop of the share of passed runs that so many runs would show (80 % power); 1 if they
-            would show none; None where no outcomes are known.
-        left_out: labels that are not compared, because there are more than 2,000.
-        rows: the outcome first, then the run, then each type and label.
-        earlier: runs that match, but are left out because there are more than 2,000 of their group: the earliest ones.
-        matched: how many runs match each filter, base and head.
-        shared: runs that match both filters: they count for the head only.
-        missed: if the status decides and no run failed: a rule over a score that runs missed; None if there is none.
-        tasks_in_both: of how many tasks both groups have runs, whether they were paired or not.
+        base_runs, head_runs: the number of ended runs of each group.
+        open: the number of runs of both groups that have not ended and are left out.
+        unknown: the number of ended runs of both groups without a known outcome.
+        tasks: the number of tasks by which runs were paired; None if runs were not paired.
+        method: the statistical test of the metrics.
+        detectable: the smallest drop of the share of passed runs that this number of runs detects (80 % power); 1 if no
+            drop is detectable; None if no outcomes are known.
+        left_out: the number of labels that are not compared, because there are more than 2,000.
+        rows: the outcome first, then the metrics of whole runs, then each type and label.
+        earlier: the number of matching runs that are left out, because a group has more than 2,000: the earliest ones.
+        matched: the number of runs that match each filter, base and head.
+        shared: the number of runs that match both filters and count for the head only.
+        missed: if the status decides and no run failed: a rule over a score that runs missed; None if there is no rule.
+        tasks_in_both: the number of tasks of which both groups have runs, paired or not.
     """
 
     verdict: Verdict
@@ -197,7 +206,7 @@ class Drift:
 
     @property
     def outcome(self) -> DriftRow | None:
-        """The row of the outcome; None where no run has one."""
+        """The row of the outcome; None if no run has a known outcome."""
         return next((row for row in self.rows if row.metric == PASSED), None)
 
     @property
@@ -207,7 +216,7 @@ class Drift:
 
     @property
     def significant(self) -> list[DriftRow]:
-        """The rows that differ by more than chance, as they are told: outcome and failures first, then by q."""
+        """The rows that differ significantly: outcome, failures, costs and tokens, durations, others; each by q."""
         found = [row for row in self.rows if row.is_significant]
         order = {"passed": 0, "failure_rate": 1, "cost_usd": 2, "tokens": 2, "duration_ms": 3}
         return sorted(found, key=lambda row: (order.get(row.metric.measure, 4), row.q))
@@ -226,11 +235,11 @@ def drift(
     """Return the comparison of the runs that match two filters.
 
     Args:
-        base, head: what the runs of each group match; a run that matches both counts for the head only.
-        rule: by which score a run passed; by its status when left out.
+        base, head: the filters of the two groups; a run that matches both counts for the head only.
+        rule: the rule that decides whether a run passed; the status decides when left out.
         least: the smallest differences that count, by measure (see LEAST).
-        with_calls: fill the percentiles over single calls, a third of the time for a million spans.
-        progress: called with how much is done, and of how much, while there is an index to be built.
+        with_calls: compute the percentiles over single calls, which take a third of the time for a million spans.
+        progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: the rule is over a score that no run has.
@@ -257,15 +266,15 @@ def drift(
 def missed_by_status(
     storage: Storage, rows: Sequence[AgentInstanceRow], passed: Sequence[Mapping[str, bool | None]]
 ) -> Missed | None:
-    """Return what runs missed of which none failed by its status; None if one failed, or they missed nothing."""
+    """Return a rule that runs missed if no run failed by its status; None if a run failed, or no rule was missed."""
     return None if any(False in each.values() for each in passed) else missed_rule(storage, rows)
 
 
 def least_of(wanted: Mapping[str, float]) -> dict[Measure, float]:
-    """Return the smallest differences that count: these, and for the other measures those of LEAST.
+    """Return the smallest differences that count, by measure: LEAST, overridden by `wanted`.
 
     Raises:
-        InvalidValue: there is no such measure, or a difference is no number from 0 on.
+        InvalidValue: a measure is unknown, or a difference is not a number from 0 on.
     """
     found = dict(LEAST)
     for name, value in wanted.items():
@@ -279,11 +288,11 @@ def least_of(wanted: Mapping[str, float]) -> dict[Measure, float]:
 
 
 def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = LEAST, seed: int = 0) -> Drift:
-    """Return the comparison of two groups of runs.
+    """Return the comparison of the facts of two groups of runs.
 
     Args:
-        least: see drift.
-        seed: the same seed gives the same answer.
+        least: the smallest differences that count, by measure.
+        seed: the seed of the permutations; the same seed gives the same result.
     """
     runs = [*base.runs, *head.runs]
     metrics, left_out = metrics_of(runs)
@@ -313,7 +322,7 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
     rows = [_row(metric, ratio, in_base) for metric, ratio in zip(metrics, ratios, strict=True)]
     if tasks:
         rows = [_within_tasks(row, found) for row, found in zip(rows, pairs, strict=True)]
-    # Where both values are below the least difference, it cannot be reached: the family is smaller without them.
+    # If both values are below the least difference, their difference is, too: leave such metrics out of the family.
     family = [
         place
         for place in tested
@@ -348,7 +357,7 @@ Pairs = Sequence[tuple[list[RunFacts], list[RunFacts]]]
 
 
 def task_pairs(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Pairs:
-    """Return the runs of both groups by the tasks that they share; none where pairing would leave too much out."""
+    """Return the runs of both groups by shared task; empty if pairing would leave out too many runs or tasks."""
     sides = [_by_task(runs) for runs in (base, head)]
     shared = sorted(sides[0].keys() & sides[1].keys())
     covered = [
@@ -367,17 +376,17 @@ def _by_task(runs: Sequence[RunFacts]) -> dict[str, list[RunFacts]]:
 
 
 TaskValues = Sequence[tuple[float, float]]
-"""The base's value and the head's, for each task in which both have one."""
+"""The values of the base and of the head for each task in which both groups have a value."""
 
 
 def task_values(metric: Metric, tasks: Pairs) -> TaskValues:
-    """Return the values of a metric, of each task in which both groups have one."""
+    """Return the values of a metric in both groups for each task in which both have a value."""
     pairs = ((_ratio(a, metric), _ratio(b, metric)) for a, b in tasks)
     return [(a, b) for a, b in pairs if a is not None and b is not None]
 
 
 def differences(values: TaskValues) -> list[float]:
-    """Return the head's value minus the base's, for each task."""
+    """Return the value of the head minus that of the base for each task."""
     return [b - a for a, b in values]
 
 
@@ -388,9 +397,9 @@ def _ratio(runs: Sequence[RunFacts], metric: Metric) -> float | None:
 
 
 def outcome_p(base: Sequence[RunFacts], head: Sequence[RunFacts], tasks: Pairs, *, seed: int = 0) -> float:
-    """Return the two-sided p of the share of passed runs being the same: by task, else Fisher's exact one.
+    """Return the two-sided p that the share of passed runs is the same: paired by task, else by Fisher's exact test.
 
-    Where no task has an outcome in both groups, it is Fisher's, too.
+    Fisher's test is also used if no task has an outcome in both groups.
     """
     found = differences(task_values(PASSED, tasks))
     if found:
@@ -402,7 +411,7 @@ def outcome_p(base: Sequence[RunFacts], head: Sequence[RunFacts], tasks: Pairs, 
 
 
 def outcomes_of(runs: Sequence[RunFacts]) -> list[float]:
-    """Return 1 for each run that passed, and 0 for each that failed."""
+    """Return 1 for each passed run and 0 for each failed run; runs without an outcome are left out."""
     return [run.values[PASSED][0] for run in runs if PASSED in run.values]
 
 
@@ -420,14 +429,14 @@ def _normal_paired_p(found: Sequence[float]) -> float:
 
 
 def _is_tested(ratio: Ratio, in_base: int) -> bool:
-    """Return whether both groups have a value, and it is not the same in all runs."""
+    """Return whether a ratio can be tested: both groups have values, and not all runs have the same value."""
     has_both = any(ratio.below[:in_base]) and any(ratio.below[in_base:])
     shares = (up / down for up, down in zip(ratio.above, ratio.below, strict=True) if down)
     return has_both and any(share != first for first in islice(shares, 1) for share in shares)
 
 
 def _row(metric: Metric, ratio: Ratio, in_base: int) -> DriftRow:
-    """Return the row of a metric, not tested yet."""
+    """Return the row of a metric with its values, before it is tested."""
     sides = [_side(metric, ratio.above[part], ratio.below[part]) for part in (slice(in_base), slice(in_base, None))]
     (base, base_runs, base_interval, base_p50, base_p95), (head, head_runs, head_interval, head_p50, head_p95) = sides
     of_label = metric.measure == "calls"
@@ -438,7 +447,10 @@ def _row(metric: Metric, ratio: Ratio, in_base: int) -> DriftRow:
 
 
 def _within_tasks(row: DriftRow, values: TaskValues) -> DriftRow:
-    """Return a row with the means over tasks; as it is where no task has a value in both groups."""
+    """Return a row with means over tasks instead of values over runs.
+
+    Without a task with values of both groups, the values stay; `tasks` is then 0, except for the outcome.
+    """
     if not values:
         return row if row.metric == PASSED else replace(row, tasks=0)
     sides = [*zip(*values, strict=True)]
@@ -473,11 +485,11 @@ def _mix_row(mix: ToolMix, q: float) -> DriftRow:
 def _with_calls(
     storage: Storage, rows: Sequence[DriftRow], base: Sequence[str], head: Sequence[str]
 ) -> tuple[DriftRow, ...]:
-    """Return the rows, those of durations of a type or label with the percentiles over its calls."""
+    """Return all rows; fill in the percentiles over single calls for the duration of each type and label."""
     sides = []
     for runs in (base, head):
         found = {(stat.schema_name, stat.label): (stat.p50_ms, stat.p95_ms) for stat in stats(storage, runs=runs)}
-        # A row without a label is of the spans that have none, a statistic without one of all spans of its type.
+        # A row without a label covers only spans without a label; a statistic without a label covers the whole type.
         labelled = {name for name, label in found if label is not None}
         sides.append({key: each for key, each in found.items() if key[1] is not None or key[0] not in labelled})
     nothing = None, None
@@ -494,7 +506,7 @@ def _with_calls(
 def _side(
     metric: Metric, above: Sequence[float], below: Sequence[float]
 ) -> tuple[float | None, int, Interval | None, float | None, float | None]:
-    """Return the value of a group, the runs that have one, its interval, and the percentiles of their own values."""
+    """Return a group's value, the number of runs with one, its interval, and the p50 and p95 of single runs."""
     total = sum(below)
     own = sorted(up / down for up, down in zip(above, below, strict=True) if down)
     if not total:
@@ -510,11 +522,11 @@ def _side(
 
 
 def _interval(share: float, variance: float | None, *, least: int, most: float) -> Interval:
-    """Return the interval of a share with this variance.
+    """Return the interval of a share, for the number of independent trials that its variance implies.
 
     Args:
-        least, most: the runs and calls, or the tasks and runs, that it is of. The calls of a run, and the runs of a
-            task, go together: they are worth less than as many, and where all are alike, one each.
+        least, most: the bounds of that number: runs and calls, or tasks and runs. The calls of a run, and the runs of
+            a task, depend on each other, so they are worth fewer trials; if all are alike, one per run or task.
     """
     trials = min(most, max(least, share * (1 - share) / variance)) if variance else least
     rounded = max(1, round(trials))
@@ -538,16 +550,16 @@ def _verdict(rows: Sequence[DriftRow]) -> Verdict:
 
 
 def detectable_drop(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> float | None:
-    """Return the smallest drop of the share of passed runs that is found in 80 of 100 cases (see Blindness.drop)."""
+    """Return the smallest drop of the share of passed runs that is detected in 80 of 100 cases; None if unknown."""
     found = blindness(base, head)
     return None if found is None else found.drop()
 
 
 def blindness(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Blindness | None:
-    """Return on what it depends how small a drop is found; None if a group has no outcome."""
+    """Return the sizes and variances of two groups that determine the detectable drop; None without outcomes."""
     tasks = task_pairs(base, head)
     values = task_values(PASSED, tasks)
-    if values:  # the runs that are compared
+    if values:  # only runs of paired tasks are compared
         base, head = ([run for pair in tasks if all(map(outcomes_of, pair)) for run in pair[side]] for side in (0, 1))
     known = outcomes_of(base), outcomes_of(head)
     if not all(known):

@@ -1,7 +1,7 @@
-"""The metrics of two groups of runs that are compared: outcome, time, tokens, cost of a run; calls and failures.
+"""The metrics by which two groups of runs are compared: outcome, duration, tokens and cost of runs; calls and failures.
 
-Each is a ratio of two sums over runs, such as failures per call. Of durations it is the mean of the logarithms of the
-runs' own values: their tails are so heavy that one slow run in twenty would decide over a mean.
+Each metric is a ratio of two sums over runs, such as failures per call. For durations it is the mean of logarithms:
+durations have such heavy tails that one slow run in twenty would dominate a plain mean.
 """
 
 import random
@@ -24,18 +24,20 @@ from agentspan.storage.questions import RunSums
 
 Measure = Literal["passed", "duration_ms", "spans", "calls", "failure_rate", "tokens", "cost_usd", "tool_mix"]
 MAX_LABELS = 2000
-"""Types and labels that are compared, those of the most runs; of more, the rest is left out and counted."""
+"""The largest number of types and labels that are compared: those that occur in the most runs."""
 FEWEST_RUNS = 3
-"""Runs with a value that the two sides need together, so that a ratio is compared."""
+"""The least number of runs with a value, in both groups together, for a metric of a type or label to be compared."""
 
 
 class Metric(NamedTuple):
-    """Something that can be measured of runs.
+    """A quantity that can be measured in runs.
 
     Attributes:
-        measure: `passed`: the share of runs that passed. `failure_rate`: the share of calls that failed. `duration_ms`:
-            of a run, or of a call. `spans`, `calls`, `tokens`, `cost_usd`: in a run. `tool_mix`: see tool_mix.
-        schema_name, label: of the spans it is about; None for the run as a whole, and for all labels of a type.
+        measure: `passed`: the share of passed runs. `failure_rate`: the share of failed calls. `duration_ms`: the
+            duration of a run, or of a call. `spans`, `calls`, `tokens`, `cost_usd`: the number, or cost, per run.
+            `tool_mix`: the shares of the tools among all tool calls.
+        schema_name: the type of the measured spans; None for the run as a whole.
+        label: the label of the measured spans; None for spans without a label, and for the run as a whole.
     """
 
     measure: Measure
@@ -45,10 +47,10 @@ class Metric(NamedTuple):
 
 @dataclass(slots=True)
 class RunFacts:
-    """The facts of a run that are compared.
+    """The measured values of one run.
 
     Attributes:
-        values: the numerator and denominator of each metric that the run has something for.
+        values: the numerator and the denominator of each metric for which the run has a value.
     """
 
     run_id: str
@@ -57,12 +59,12 @@ class RunFacts:
 
 
 class Gathered(NamedTuple):
-    """Runs to compare.
+    """The values of a group of runs to compare.
 
     Attributes:
-        runs: those that ended.
-        open: how many have not ended, and are left out.
-        unknown: how many have no known outcome.
+        runs: the values of the ended runs (see `gather` for open ones).
+        open: the number of runs that have not ended and are left out.
+        unknown: the number of runs without a known outcome.
     """
 
     runs: list[RunFacts]
@@ -77,11 +79,11 @@ def gather(
     *,
     with_open: bool = False,
 ) -> Gathered:
-    """Return what is known of these runs.
+    """Return the values of all metrics in a group of runs.
 
     Args:
-        passed: their outcomes (see outcomes.outcomes).
-        with_open: count runs that have not ended, too, with what they have so far.
+        passed: the outcome of each run by its id (see outcomes.outcomes).
+        with_open: include runs that have not ended, with their values so far.
     """
     ended = [row for row in rows if with_open or row.status not in OPEN]
     facts = {row.id: RunFacts(row.id, row.task) for row in ended}
@@ -107,7 +109,13 @@ SPANS, TOKENS, COST = Metric("spans"), Metric("tokens"), Metric("cost_usd")
 
 
 def _add(values: dict[Metric, tuple[float, float]], each: RunSum, own: Sequence[Metric]) -> None:
-    """Add the sums of a type and label, whose metrics are `own`, to the values of their run."""
+    """Add the sums of one type and label to the values of a run.
+
+    Args:
+        values: the values of the run.
+        each: the sums over the run's spans of the type and label.
+        own: the metrics of the type and label, in the order of OF_LABEL.
+    """
     tokens = None if each.input_tokens is None and each.output_tokens is None else 0.0
     if tokens is not None:
         tokens += (each.input_tokens or 0) + (each.output_tokens or 0)
@@ -116,7 +124,7 @@ def _add(values: dict[Metric, tuple[float, float]], each: RunSum, own: Sequence[
         for metric, value in ((SPANS, spans), (TOKENS, tokens), (COST, each.cost_usd)):
             if value is not None:
                 values[metric] = values.get(metric, NOTHING)[0] + value, 0.0
-    # A type whose spans have labels is compared by those; the type itself would repeat them.
+    # Spans with labels are compared per label only: a metric of the whole type would repeat them.
     calls, failure_rate, duration, of_tokens, of_cost = own
     values[calls] = spans, 0.0
     values[failure_rate] = float(each.failed), spans
@@ -128,11 +136,11 @@ def _add(values: dict[Metric, tuple[float, float]], each: RunSum, own: Sequence[
 
 
 PER_RUN = frozenset({"spans", "calls", "tokens", "cost_usd"})
-"""Measures whose denominator is the run: one that has nothing counts with 0."""
+"""Measures per run: a run without a value counts as 0."""
 
 
 def is_per_run(metric: Metric) -> bool:
-    """Return whether every run counts for a metric, also one that has nothing of it."""
+    """Return whether a run without a value counts as 0 for a metric, instead of being ignored."""
     return metric.measure in PER_RUN
 
 
@@ -140,11 +148,14 @@ NOTHING = (0.0, 0.0)
 
 
 SHORTEST_MS = 0.001
-"""Shorter durations count as this one: 0 has no logarithm, and clocks tell no less."""
+"""The shortest duration; shorter ones count as this one, because 0 has no logarithm and clocks are no more precise."""
 
 
 def value_of(run: RunFacts, metric: Metric) -> tuple[float, float]:
-    """Return the numerator and denominator of a metric in a run; (0, 0) where the run says nothing about it."""
+    """Return the numerator and denominator of a metric in a run; (0, 0) if the run has no value and is ignored.
+
+    For durations the numerator is the logarithm of the mean duration.
+    """
     above, below = run.values.get(metric, NOTHING)
     if is_per_run(metric):
         return above, 1.0
@@ -154,18 +165,18 @@ def value_of(run: RunFacts, metric: Metric) -> tuple[float, float]:
 
 
 def as_measured(metric: Metric, value: float) -> float:
-    """Return a value of a metric in the unit of its measure: of durations, whose values are logarithms, in ms."""
+    """Convert a value of a metric to the unit of its measure: durations from logarithms to ms."""
     return exp(value) if metric.measure == "duration_ms" else value
 
 
 def values_of(runs: Sequence[RunFacts], metric: Metric) -> tuple[list[float], list[float]]:
-    """Return the numerators and the denominators of a metric in these runs, in their order (see value_of)."""
+    """Return the numerators and the denominators of a metric in runs, in the order of the runs (see value_of)."""
     found = [value_of(run, metric) for run in runs]
     return [value[0] for value in found], [value[1] for value in found]
 
 
 def metrics_of(runs: Sequence[RunFacts]) -> tuple[list[Metric], int]:
-    """Return the metrics that enough of these runs have, of whole runs first; and how many labels are left out."""
+    """Return the metrics that enough runs have, those of whole runs first; and the number of left-out labels."""
     counts = Counter(chain.from_iterable(run.values for run in runs))
     of_runs = [metric for metric in counts if metric.schema_name is None]
     groups: dict[tuple[str | None, str | None], int] = {}
@@ -184,23 +195,26 @@ def metrics_of(runs: Sequence[RunFacts]) -> tuple[list[Metric], int]:
 
 TOOL_TYPES = frozenset({"tool", "mcp"})
 MOST_TOOLS = 30
-"""Tools with a share of their own, those of the most runs; the others are one."""
+"""The largest number of tools in a mix: those of the most runs; the last one stands for all other tools."""
 MOST_PERMUTED = 200
-"""Runs, or tasks, up to which they are permuted: 5,000 rounds of 30 tools take 1.1 s there. Above, an approximation is
-used, which differs from 5,000 permutations by less than they do from each other, already among 120 runs."""
+"""The largest number of runs, or tasks, that are permuted: 5,000 rounds of 30 tools take 1.1 s for so many.
+
+For more, an approximation is used. Already among 120 runs it differs from 5,000 permutations by less than two such
+permutations differ from each other.
+"""
 
 Rows = Sequence[Sequence[float]]
-"""The calls of each tool, for each run; or, paired, the mean of a task's runs."""
+"""A row of calls per tool for each run; if runs are paired, for each task, as the mean over its runs."""
 Pairs = Sequence[tuple[list[RunFacts], list[RunFacts]]]
 
 
 class ToolMix(NamedTuple):
-    """The difference of two mixes.
+    """The difference of the tool mixes of two groups: of the shares of each tool among all calls.
 
     Attributes:
-        moved: the share of the calls that went to other tools, from 0 to 1: half of the differences of all shares.
-        p: the probability of such a difference by chance.
-        base_runs, head_runs: the runs that called a tool.
+        moved: the share of calls that went to other tools, from 0 to 1: half the sum of the differences of all shares.
+        p: the probability of at least such a difference by chance.
+        base_runs, head_runs: the number of runs of each group that called a tool.
     """
 
     moved: float
@@ -217,11 +231,12 @@ def tool_mix(
     seed: int = 0,
     most_permuted: int = MOST_PERMUTED,
 ) -> ToolMix | None:
-    """Return the difference of the mixes of two groups; None if a side calls no tool, or both the same single one.
+    """Return the difference of the tool mixes of two groups; None if a group calls no tool, or there is only one tool.
 
     Args:
-        tasks: the runs of both groups by task, if they are paired.
-        most_permuted: runs, or tasks, up to which they are permuted.
+        tasks: the runs of both groups by task; empty if runs are not paired.
+        seed: the seed of the permutations; the same seed gives the same p.
+        most_permuted: the largest number of runs, or tasks, that are permuted.
     """
     places, number = _places([*base, *head])
     rows = [_calls(run, places, number) for run in (*base, *head)]
@@ -238,7 +253,7 @@ def tool_mix(
 
 
 def _places(runs: Sequence[RunFacts]) -> tuple[dict[Metric, int], int]:
-    """Return a place for each tool, one for all seldom ones together; and the number of places."""
+    """Return the column of each tool in a row of calls, one column for all rare tools; and the number of columns."""
     counts: dict[Metric, int] = {}
     for run in runs:
         for metric in run.values:
@@ -278,7 +293,7 @@ def _moved(a: Rows, b: Rows) -> float:
 
 
 def _statistic(a: Sequence[float], b: Sequence[float], weights: Sequence[float]) -> float | None:
-    """Return the weighted squares of the differences of the shares; None if a side has no calls."""
+    """Return the weighted sum of squared differences of two groups' shares of tools; None if a group has no calls."""
     in_a, in_b = fsum(a), fsum(b)
     if in_a <= 0 or in_b <= 0:
         return None
@@ -325,7 +340,7 @@ def _paired_p(a: Rows, b: Rows, seed: int, most_permuted: int) -> float:
 
 
 def _permuted_p(once: Callable[[random.Random | None], float | None], seed: int) -> float:
-    """Return in what share of the rounds the statistic is as large as the observed one."""
+    """Return the share of permutation rounds in which the statistic is at least as large as the observed one."""
     observed = once(None) or 0.0
     as_large = rounds = 0
     for number, more_seed in ((ROUNDS, seed), (MORE_ROUNDS, seed + 1)):
@@ -340,7 +355,7 @@ def _permuted_p(once: Callable[[random.Random | None], float | None], seed: int)
 
 
 def _errors(rows: Rows) -> list[list[float]]:
-    """Return what each row adds to the errors of the shares (delta method); their squares add up to the variances."""
+    """Return the contribution of each row to the errors of the shares (delta method); its squares sum to variances."""
     sums = [fsum(column) for column in _columns(rows)]
     total, number = fsum(sums), len(rows)
     shares = [each / total for each in sums]
@@ -353,7 +368,7 @@ def _errors(rows: Rows) -> list[list[float]]:
 
 
 def _approximate_p(a: Rows, b: Rows, weights: Sequence[float], errors: Rows) -> float:
-    """Return p from a scaled chi-square distribution with the mean and variance of the statistic.
+    """Return the p of the statistic from a scaled chi-square distribution with the same mean and variance.
 
     J. N. K. Rao and A. J. Scott, Annals of Statistics 12, 1984: the second-order correction for clusters.
     """
@@ -371,11 +386,11 @@ def _approximate_p(a: Rows, b: Rows, weights: Sequence[float], errors: Rows) -> 
 
 
 def chi_square_p(value: float, freedom: float) -> float:
-    """Return the probability of a chi-square value as large (E. B. Wilson and M. M. Hilferty, PNAS 17, 1931).
+    """Return the p of a chi-square value (approximation of E. B. Wilson and M. M. Hilferty, PNAS 17, 1931).
 
     Args:
-        freedom: degrees of freedom, not necessarily whole. From 1 on, a result below 0.1 is within 0.003 of the exact
-            one; very small ones are up to twice as large.
+        freedom: the degrees of freedom, not necessarily whole. From 1 on, a result below 0.1 is within 0.003 of the
+            exact one; very small results are up to twice as large.
     """
     part = 2 / (9 * freedom)
     return NormalDist().cdf(-((value / freedom) ** (1 / 3) - (1 - part)) / sqrt(part))

@@ -1,4 +1,4 @@
-"""The words of a comparison of two groups of runs: the sentence on top, and the cells of its rows."""
+"""Texts of the comparison of two groups of runs: the verdict as a sentence, the cells of the table, and Markdown."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,9 +12,9 @@ from agentspan.figures import cost_text, count_text, duration_text, p_text, poin
 from agentspan.schemas.aggregates import built_in_part
 
 MAX_REASONS = 4
-"""Differences that the sentence tells."""
+"""The largest number of differences that the verdict lists."""
 SHOWN = 20
-"""Rows of types and labels that are shown, unless all are asked for."""
+"""The number of rows of types and labels that are shown by default."""
 _RUN_NAMES = {
     "passed": "passed",
     "cost_usd": "cost a run",
@@ -38,10 +38,10 @@ METHODS = {
 
 
 def sentence(found: Drift, base: str, head: str) -> str:
-    """Return the verdict in one sentence.
+    """Return the verdict of a comparison as one sentence.
 
     Args:
-        base, head: names of the groups, such as versions.
+        base, head: the names of the two groups, such as versions.
     """
     if found.verdict == "not_compared":
         return f"not compared: {_lacking(found, base, head)}"
@@ -58,14 +58,17 @@ def sentence(found: Drift, base: str, head: str) -> str:
 
 
 def _told(rows: Sequence[DriftRow], most: int) -> str:
-    """Return the first of these differences, and how many more there are."""
+    """Return up to `most` differences as text, and the number of further ones."""
     reasons = [_reason(row) for row in rows[: max(0, most)]]
     more = len(rows) - len(reasons)
     return "; ".join([*reasons, *([f"{'and ' if reasons else ''}{more} more"] if more else ())])
 
 
 def over_all(found: Drift) -> Iterator[str]:
-    """Yield where runs are paired by task, but over all of them the shares are others, or differ the other way."""
+    """Yield sentences about metrics whose difference over all runs deviates from the one paired by task.
+
+    The outcome is listed if its shares differ; other significant metrics, if they differ in the opposite direction.
+    """
     outcome = found.outcome
     if outcome is not None and _has_other_share(outcome):
         shares = (value_text(PASSED, value) for value in (outcome.all_head, outcome.all_base))
@@ -78,13 +81,13 @@ def over_all(found: Drift) -> Iterator[str]:
 
 
 def _has_other_share(row: DriftRow) -> bool:
-    """Return whether a share that is compared by task is another one over all runs, as it is written."""
+    """Return whether the text of a share compared by task differs from its text over all runs, in either group."""
     sides = ((row.base, row.all_base), (row.head, row.all_head))
     return bool(row.tasks) and any(value_text(row.metric, a) != value_text(row.metric, b) for a, b in sides)
 
 
 def _blind(found: Drift) -> str:
-    """Return what a comparison could not have found."""
+    """Return the drop of passed runs that a comparison without a result could have missed, in words."""
     if found.detectable is None:
         return "no outcome is known"
     if any(row.metric == PASSED and not row.base for row in found.rows):
@@ -95,12 +98,12 @@ def _blind(found: Drift) -> str:
 
 
 def missed_drop(detectable: float) -> str:
-    """Return the drops that so many runs would not show often enough."""
+    """Return the range of drops that the runs are too few to detect reliably, in words."""
     return f"a drop of fewer than {points(detectable)} points"
 
 
 def _lacking(found: Drift, base: str, head: str) -> str:
-    """Return why a group has no run to compare."""
+    """Return the reason why a group has no run to compare."""
     for name, runs, matched in ((base, found.base_runs, found.matched[0]), (head, found.head_runs, found.matched[1])):
         if not matched:
             return f"no run matches {name}"
@@ -129,7 +132,7 @@ def _reason(row: DriftRow) -> str:
 
 
 def _are_messages(metric: Metric) -> bool:
-    """Return whether it is how many messages there are: they are counted as calls are, but are none."""
+    """Return whether a metric is the number of messages, which have the measure `calls` but are not calls."""
     return metric.measure == "calls" and built_in_part(metric.schema_name or "") == "message"
 
 
@@ -138,7 +141,7 @@ def _name(metric: Metric) -> str:
 
 
 def row_name(row: DriftRow) -> str:
-    """Return what a row is about."""
+    """Return the name of a row: its measure, with the label or type of the spans."""
     metric = row.metric
     if metric.schema_name is None:
         return _name(metric)
@@ -148,7 +151,7 @@ def row_name(row: DriftRow) -> str:
 
 
 def value_text(metric: Metric, value: float | None) -> str:
-    """Return a value as its measure is written; empty if there is none."""
+    """Return a value of a metric as text, in the unit of its measure; "" for None."""
     if value is None:
         return ""
     if metric.measure in ("passed", "failure_rate"):
@@ -163,7 +166,7 @@ def value_text(metric: Metric, value: float | None) -> str:
 
 
 def change_text(row: DriftRow) -> str:
-    """Return by how much the head differs: points of a share, else a factor; of a mix, the calls that moved."""
+    """Return the change from base to head: in points for a share, the moved calls for a tool mix, else a factor."""
     if row.moved is not None:
         return f"{share_text(row.moved, 1) or '0%'} of calls moved"
     if row.base is None or row.head is None:
@@ -176,13 +179,13 @@ def change_text(row: DriftRow) -> str:
 
 
 def interval_text(row: DriftRow, *, is_head: bool) -> str:
-    """Return the interval of a share in percent, `6–14%`; empty for other measures."""
+    """Return the interval of a share in percent, `6–14%`; "" for other measures."""
     interval = row.head_interval if is_head else row.base_interval
     return "" if interval is None else f"{100 * interval.low:.0f}–{100 * interval.high:.0f}%"
 
 
 def q_text(row: DriftRow) -> str:
-    """Return the q of a row; `< 10 ms` where it is too small to count; empty where all are equal."""
+    """Return the q of a row as text; `< 10 ms` if untested because the difference is too small; "" if equal."""
     return _too_small(row) if row.q is None else p_text(row.q)
 
 
@@ -191,7 +194,7 @@ def _too_small(row: DriftRow) -> str:
 
 
 def legend(found: Drift) -> str:
-    """Return what the marks and the last column of the table mean."""
+    """Return the legend of the table: the meaning of the marks and of the last column."""
     has_outcome = any(row.metric == PASSED and row.q is not None for row in found.rows)
     family = f"{found.family_fdr:g}"
     differ = has_outcome and found.family_fdr != ALPHA
@@ -207,7 +210,11 @@ def legend(found: Drift) -> str:
 
 
 def shown_rows(found: Drift, *, whole: bool) -> list[DriftRow]:
-    """Return the rows that are worth their place: those of the run, those that differ, then those that nearly do."""
+    """Return the rows to show: all rows of whole runs, then the SHOWN types and labels with the smallest p.
+
+    Args:
+        whole: return all rows.
+    """
     if whole:
         return [*found.rows]
     of_labels = [row for row in found.rows if row.metric.schema_name is not None]
@@ -217,7 +224,7 @@ def shown_rows(found: Drift, *, whole: bool) -> list[DriftRow]:
 
 
 def facts(found: Drift, base: str, head: str) -> str:
-    """Return how it was compared. Calls, tokens and costs are per run; what a label takes is per call."""
+    """Return the facts of a comparison in one line: the sizes of both groups, the method, and what was left out."""
     known = (0, 0) if found.outcome is None else (found.outcome.base_runs, found.outcome.head_runs)
     parts = [
         f"base {base}: {found.base_runs:,} runs{_with_outcome(known[0], found.base_runs)}",
@@ -237,7 +244,7 @@ def _with_outcome(known: int, runs: int) -> str:
 
 
 def _tasks(found: Drift) -> str:
-    """Return by how many tasks runs are paired, or why they are not."""
+    """Return the number of tasks by which runs are paired, or the reason why they are not paired."""
     if found.tasks is None:
         too_few = "too few" if found.tasks_in_both < FEWEST_TASKS else "with too few of the runs"
         return f"{found.tasks_in_both:,} tasks in both, {too_few} to pair" if found.tasks_in_both else ""
@@ -246,14 +253,18 @@ def _tasks(found: Drift) -> str:
 
 
 def mark(row: DriftRow) -> str:
-    """Return `!` for a row that differs by more than chance, and `~` where it is by too little to count."""
+    """Return the mark of a row: `!` for a significant difference, `~` for one below the least that counts, or " "."""
     if row.is_significant:
         return "!"
     return "~" if row.is_small and row.q is not None and row.q <= row.level else " "
 
 
 def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iterator[str]:
-    """Yield the lines of a report for a pull request, without line ends."""
+    """Yield the lines of a Markdown report for a pull request, without line ends.
+
+    Args:
+        whole: list all rows.
+    """
     yield f"**{escaped(sentence(found, base, head), MAX_SENTENCE)}**"
     yield ""
     for line in over_all(found):

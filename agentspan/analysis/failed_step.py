@@ -1,8 +1,8 @@
-"""Finds the step that made a run fail: the first failure that nothing recovered from, and what led to it.
+"""Finds the step that made a run fail: the first failure without a recovery, and its context.
 
-A later success with the same arguments recovers from a failure, and so does a tool or model call around it that
-completed. A success with other arguments is told beside the step, and is no recovery: whether it did what was wanted
-then, or something else instead, cannot be decided here.
+A failure is recovered by a later success with the same arguments, or by a tool or model call around the failed step
+that completed. A success with other arguments is reported beside the step, but is not a recovery: it may have done
+something else.
 """
 
 from bisect import bisect_right
@@ -26,25 +26,26 @@ TITLE = 200
 
 @dataclass(frozen=True, slots=True)
 class FailedStep:
-    """The step that failed: no step in it failed with the same error.
+    """The innermost failed step that explains the failure of a run: no step inside it failed with the same error.
 
     Attributes:
-        span_id, number: its id, and its place in the run's tree, from 1 on.
-        title: its summary.
-        within: the titles of the steps around it, the outermost first.
-        error: type and message, as they were recorded.
-        payload: what it was given, as JSON text: of a tool its arguments.
-        asked_by: the number of the model call that asked for it; None if none is known.
-        said: the words of that call; None if it had none.
-        failed_before: how many earlier steps of the same type and label failed in the run.
-        same_before: how many of those had the same payload.
-        failed_after, same_after: the same of later steps.
-        passed_after: how many later steps of the same type and label passed in the run.
-        recovered_by: the number of the step that recovered from it. Then the run recovered from all of its failures,
-            and this is the last one. Else None.
-        passed_later: if nothing recovered from it: the number of the next call of the same tool, in turn with it, that
-            passed with other arguments; None if none did.
-        changes: how the arguments of that call differ from this one's.
+        span_id, number: the id of the step, and its place in the run's tree, from 1 on.
+        title: the summary of the step.
+        within: the titles of the steps around the step, the outermost first.
+        error: the type and message of the error, as recorded.
+        payload: the input of the step as JSON text; for a tool, its arguments.
+        asked_by: the number of the model call that requested the step; None if unknown.
+        said: the text of that model call; None if it had no text.
+        failed_before: the number of earlier failed steps of the same type and label.
+        same_before: the number of these earlier failed steps with the same payload.
+        failed_after: the number of later failed steps of the same type and label.
+        same_after: the number of these later failed steps with the same payload.
+        passed_after: the number of later passed steps of the same type and label.
+        recovered_by: the number of the step that recovered from the failure; None if it is unrecovered. If set, the run
+            recovered from all its failures, and this is the last of them.
+        passed_later: if unrecovered: the number of the next call of the same tool, in turn with the failed one, that
+            passed with other arguments; None if no call did.
+        changes: the differences of the arguments of `passed_later` from those of the failed step.
     """
 
     span_id: str
@@ -69,11 +70,13 @@ class _Tree:
     """The steps of a run in the order of its tree.
 
     Attributes:
-        number: of each step by its id, from 1 on.
-        parent: the step around each, unless it is a root.
-        agent: the id of the nearest agent around each; None where there is none.
-        way: a number for each that is equal where the types and labels of the steps around are, up to that agent.
-        last: the number of the last step in each, its own if it has none.
+        spans: the spans, parents first.
+        number: the number of each step, by id, from 1 on.
+        parent: the parent of each step, by id; roots are missing.
+        agent: the id of the nearest agent around each step, by id; None without an agent.
+        way: a number for each step, by id; steps have the same number if the types and labels of the steps around them
+            are equal, up to the same nearest agent.
+        last: the number of the last step inside each step, by id; its own number without any.
     """
 
     def __init__(self, spans: Iterable[AgentSpanRow]) -> None:
@@ -110,9 +113,10 @@ class _Tree:
 
 
 def failed_step(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> FailedStep | None:
-    """Return the step that failed among the spans of a run; None if none did.
+    """Return the step that made a run fail; None if no step failed.
 
-    It is the first failure that nothing recovered from, of those whose error the run passes on, if there are any.
+    Failures whose error the run passes on win over others. Of these it is the first unrecovered one; if the run
+    recovered from all of them, the last one.
     """
     found = sorted(leaves(spans), key=_began)
     if not found:
@@ -130,7 +134,7 @@ def failed_step(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> FailedS
 
 
 def unrecovered(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
-    """Return the failed ones of a run's spans that nothing recovered from."""
+    """Return the failed spans of a run that are innermost and unrecovered."""
     found = leaves(spans)
     recovering = _Recovering(_Tree(spans))
     return [span for span in found if recovering.step(span) is None]
@@ -179,10 +183,10 @@ class _Recovering:
                 self._passed[self._kind(span)].append(span)
 
     def step(self, failed: AgentSpanRow) -> AgentSpanRow | None:
-        """Return the step that recovered from a failure; None if none did.
+        """Return the step that recovered from a failure; None if it is unrecovered.
 
-        Either the last success of the same call after it, with the same arguments (of a model: its next success); or a
-        tool or model call around it that completed all the same.
+        A later success of the same call with the same arguments wins (the last one); then, for a model, its next
+        success; then the innermost tool or model call around the failure that completed.
         """
         kind = self._kind(failed)
         if kind not in self._last:
@@ -194,9 +198,9 @@ class _Recovering:
         return later or next(self._completed_around(failed), None)
 
     def next_success(self, failed: AgentSpanRow) -> AgentSpanRow | None:
-        """Return the next step of the same tool or model that passed, whatever its arguments; None if none did.
+        """Return the next passed step of the same tool or model with any arguments; None if there is none.
 
-        Below another parent only what began after the failure counts.
+        The step must have the same parent as the failure, or a parent that started after the failure.
         """
         passed = self._passed.get(self._kind(failed), [])
         place = bisect_right(passed, _began(failed), key=_began)
@@ -233,7 +237,7 @@ def _error(span: AgentSpanRow) -> str:
 
 
 def _given(span: AgentSpanRow) -> str:
-    """Return what a step was given as JSON text: of a tool its arguments."""
+    """Return the input of a step as JSON text: the arguments of a tool, else the payload."""
     text = described(span.payload)
     payload = jsontext.decode(text)
     if _is(span, "tool") and type(payload) is dict and "arguments" in payload:
@@ -242,9 +246,10 @@ def _given(span: AgentSpanRow) -> str:
 
 
 def _asking(failed: AgentSpanRow, tree: _Tree) -> AgentSpanRow | None:
-    """Return the model call that asked for a step: by the id of the call, else the nearest one before it.
+    """Return the model call that requested a step; None if unknown.
 
-    The nearest one is of the same agent, and in the innermost step that has both.
+    A model call whose result has the step's call id wins; else the nearest earlier model call of the same agent, first
+    in the innermost step around both.
     """
     agent = tree.agent[failed.id]
     earlier = sorted((span for span in tree.spans if _is(span, "llm") and _began(span) < _began(failed)), key=_began)
@@ -252,7 +257,7 @@ def _asking(failed: AgentSpanRow, tree: _Tree) -> AgentSpanRow | None:
     if call is not None:
         asking = [span for span in earlier if call in (span.result_payload or "")]
         own = [span for span in asking if tree.agent[span.id] == agent]
-        if own or len(asking) == 1:  # each agent may have a call_1
+        if own or len(asking) == 1:  # call ids such as call_1 may repeat in other agents
             return (own or asking)[-1]
     own = [
         span
@@ -272,9 +277,9 @@ def _asking(failed: AgentSpanRow, tree: _Tree) -> AgentSpanRow | None:
 
 
 def _is_beside(model: AgentSpanRow, branch: AgentSpanRow, scope: AgentSpanRow | None, tree: _Tree) -> bool:
-    """Return whether a model call is in a branch of the scope that still ran when another branch began.
+    """Return whether a model call is in a branch of `scope` that was still running when `branch` started.
 
-    So run agents that have no span of type agent: none of them asks for a step of another one.
+    Concurrent branches may be agents without a span of type agent; an agent does not request steps of another one.
     """
     other = model
     for parent in tree.above(model):
@@ -291,7 +296,7 @@ def _words(model: AgentSpanRow) -> str | None:
 
 
 def _call_id(span: AgentSpanRow) -> str | None:
-    """Return the id of the call that a tool's span answers, as JSON text."""
+    """Return the call id of a tool span as JSON text; None for other spans, or without an id."""
     payload = jsontext.decode(described(span.payload)) if _is(span, "tool") else None
     call = payload.get("call_id") if type(payload) is dict else None
     return jsontext.canonical(call) if type(call) is str and call else None

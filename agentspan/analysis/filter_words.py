@@ -1,4 +1,4 @@
-"""The one grammar of filters: makes a `RunFilter` of what a person types, an address has, or Python passes.
+"""The grammar of filters of runs: converts command-line options, a URL query or keywords to a `RunFilter`.
 
 Each name is an option of the command line (`--session S`), a parameter of the viewer's address (`session=S`), a
 keyword of `Reading.runs` (`session="S"`), and a word of a filter in one text (`session=S`).
@@ -27,16 +27,16 @@ FORMS = "must be such as 90s, 15m, 2h, 7d, 02:00, today, yesterday, 2026-11-24, 
 
 
 def parse_time(text: str, field: str = "since", *, zone: tzinfo | None = UTC) -> str:
-    """Return the stored text of a time.
+    """Parse a time that a person typed; return it as stored text.
 
     Args:
-        text: `90s`, `15m`, `2h`, `7d`, `4w` (so long ago); `today`, `yesterday` (the beginning of the day);
-            `02:00` (the last time it was that late), `yesterday 02:00`; `2026-11-24`, `2026-11-24 03:00`; or RFC 3339.
-        field: its name in the error.
-        zone: of times without an offset; None for the machine's own.
+        text: `90s`, `15m`, `2h`, `7d`, `4w` (a duration before now); `today`, `yesterday` (the start of the day);
+            `02:00` (the latest such time before now), `yesterday 02:00`; `2026-11-24`, `2026-11-24 03:00`; or RFC 3339.
+        field: the name of the value in an error.
+        zone: the zone of times without an offset; None for the machine's own zone.
 
     Raises:
-        InvalidValue: the text is none of these.
+        InvalidValue: the text has none of these forms.
     """
     text = text.strip()
     try:
@@ -47,10 +47,10 @@ def parse_time(text: str, field: str = "since", *, zone: tzinfo | None = UTC) ->
 
 
 def stored(value: object, field: str, *, zone: tzinfo | None = UTC) -> str:
-    """Return the stored text of an aware datetime, or of a text (see parse).
+    """Return the stored text of an aware datetime, or of a text that `parse_time` parses.
 
     Raises:
-        InvalidValue: it is neither; or a datetime without an offset.
+        InvalidValue: the value is another type, a datetime without an offset, or a text that is not a time.
     """
     if isinstance(value, str):
         return parse_time(value, field, zone=zone)
@@ -61,7 +61,7 @@ def stored(value: object, field: str, *, zone: tzinfo | None = UTC) -> str:
 
 
 def _moment(text: str, now: datetime, zone: tzinfo | None) -> datetime | None:
-    """Return the moment of a text that is not RFC 3339."""
+    """Return the time that a text such as `2h`, `today`, `02:00` or `2026-11-24` names; None for any other text."""
     if ago := _AGO.match(text):
         return now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
     today = now.astimezone(zone).date()
@@ -78,7 +78,7 @@ def _moment(text: str, now: datetime, zone: tzinfo | None) -> datetime | None:
 
 
 def _in(zone: tzinfo | None, moment: datetime) -> datetime:
-    """Return a date and time of a zone as an aware one."""
+    """Return a naive datetime as an aware one in a zone; None is the machine's own zone."""
     return moment.astimezone() if zone is None else moment.replace(tzinfo=zone)
 
 
@@ -86,7 +86,7 @@ ALL = "all"
 TEXTS = ("agent", "version", "session", "task", "status", "error", "signature", "mark", "grep", "git_commit")
 TIMES = ("since", "until")
 MANY = ("tag", "score", "meta")
-"""Names that may be given more than once."""
+"""Names of the grammar that may occur more than once in a filter."""
 FAILED = "failed"
 NAMES = (*TEXTS, *TIMES, *MANY, FAILED)
 _IS_QUOTED_OR_PAIR = re.compile(r"""[='"\\]""")
@@ -95,9 +95,9 @@ Given = Mapping[str, object]
 
 
 class RunKeywords(TypedDict, total=False):
-    """The keywords of `Reading` that select runs, but for times (see RunFilter).
+    """The keywords of `Reading` methods that select runs, without `since` and `until`; see RunFilter for each.
 
-    `agent` may be `AGENT@VERSION`. `meta` is a dict of keys and values of the run's metadata.
+    `agent` may be `AGENT@VERSION`. `meta` maps keys of the run's metadata to values.
     """
 
     agent: str | None
@@ -117,23 +117,26 @@ class RunKeywords(TypedDict, total=False):
 
 
 class TimedRunKeywords(RunKeywords, total=False):
-    """The same, with the time in which runs began: an aware datetime, or text such as `7d`, `yesterday`, RFC 3339."""
+    """The keywords of RunKeywords, and the time range in which runs started.
+
+    `since` and `until` are aware datetimes, or text such as `7d`, `yesterday` or RFC 3339.
+    """
 
     since: datetime | str | None
     until: datetime | str | None
 
 
 def filter_of(values: Given, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:
-    """Return the filter for values by the names of the grammar; None, False, and no values match everything.
+    """Return the filter for values by the names of the grammar. A value that is None, False or empty matches all runs.
 
     Args:
-        values: of each name its text; of `failed` a bool; of times also a datetime; of `tag` and `score` one text or
-            several; of `meta` texts such as `KEY=VALUE`, or a dict. Other names are ignored.
-        field: what an error names before the name of the value.
-        zone: of times without an offset; None for the machine's own.
+        values: the text for each name; a bool for `failed`; text or datetime for times; one text or several for `tag`
+            and `score`; texts such as `KEY=VALUE`, or a dict, for `meta`. Other names are ignored.
+        field: a prefix of the name of the value in an error.
+        zone: the zone of times without an offset; None for the machine's own zone.
 
     Raises:
-        InvalidValue: a time, a status, a rule over a score, or a pair is none.
+        InvalidValue: a time, a status, a rule over a score, or a KEY=VALUE pair is invalid.
     """
     within = f"{field} " if field else ""
     texts: dict[str, Any] = {name: value for name in TEXTS if isinstance(value := values.get(name), str)}
@@ -155,16 +158,16 @@ def filter_of(values: Given, *, field: str = "", zone: tzinfo | None = UTC) -> R
 
 
 def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> RunFilter:
-    """Return the filter of one text: `agent=NAME failed since=7d`, `AGENT@VERSION session=S`, or `all`.
+    """Parse a filter in one text: `agent=NAME failed since=7d`, `AGENT@VERSION session=S`, or `all`.
 
-    Names with blanks need quotes in it, unless the text is an `AGENT@VERSION` and nothing else.
+    A name with blanks needs quotes, unless the whole text is an `AGENT@VERSION`.
 
     Args:
-        field: what an error names.
-        zone: see filter_of.
+        field: the name of the filter in an error.
+        zone: the zone of times without an offset; None for the machine's own zone.
 
     Raises:
-        InvalidValue: it is no such filter.
+        InvalidValue: the text is not a filter.
     """
     try:
         words = shlex.split(text)
@@ -196,13 +199,13 @@ def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> Run
 
 
 def _meant(name: str, word: str) -> str:
-    """Return the word that was meant by one with an unknown name: a name like it, else a member of the metadata."""
+    """Return a correction for a `NAME=VALUE` with an unknown name: the closest known name, else `meta=NAME=VALUE`."""
     close = get_close_matches(name, (*TEXTS, *TIMES, *MANY), 1, 0.75)
     return f"{close[0]}{word[word.index('=') :]}" if close else f"meta={word}"
 
 
 def words_of(values: Given) -> str:
-    """Return the values of the grammar as a filter in one text."""
+    """Return values by the names of the grammar as a filter in one text, which `parse` reads back."""
     words = []
     for name in NAMES:
         value = values.get(name)

@@ -1,13 +1,13 @@
-"""Finds what goes with failure: features of runs whose failures differ by more than chance, within the same task.
+"""Finds features of runs that are associated with failure by more than chance, within the same task.
 
-Tasks differ in what they need and in how hard they are, so a feature of hard tasks would pass for a cause. Where too
-few runs share a task, they are compared within the same agent, and the answer says that they are pooled. The share of
-false findings among all is controlled (Benjamini and Hochberg); a feature that these numbers of runs cannot decide is
-not tested (Tarone).
+Tasks differ in what they need and in how hard they are, so a feature of hard tasks could be mistaken for a cause. If
+too few runs share a task, runs are compared within the same agent, and the result is marked as pooled. The false
+discovery rate is controlled (Benjamini and Hochberg). A feature is not tested if the numbers of runs cannot give a
+small enough p (Tarone).
 
-A feature is a yes or no of each run, such as whether a tool was used. The runs that are compared, and of those the ones
-whose payloads are read, are bounded in number, so some are drawn: whole tasks, those with failed and passed runs first,
-because only they can tell a cause from a hard task.
+A feature is true or false for each run, such as whether a tool was used. The number of compared runs is limited, and
+so is the number of runs whose payloads are read, so runs are sampled: whole tasks, first those with failed and passed
+runs, because only they can distinguish a cause from a hard task.
 """
 
 import random
@@ -21,17 +21,22 @@ from agentspan.analysis.statistics import Strata, Table, benjamini_hochberg
 from agentspan.storage.answers import RunBrief
 
 COMPARED_RUNS = 2000
-"""Runs that are compared, at most."""
+"""The largest number of runs that are compared."""
 READ_SPANS = 5000
-"""Spans whose payloads are read: a tenth of a second."""
+"""The largest number of spans whose payloads are read; so many take 0.1 s."""
 FEWEST_TASKS = 5
-"""Tasks with several runs, at least, for runs to be compared within them. It is the rule of `drift`."""
+"""The least number of tasks with several runs for runs to be compared within tasks, as in `drift`."""
 PAIRED_SHARE = 0.5
-"""The share of the runs that must be of these tasks: else most runs would not be looked at."""
+"""The least share of runs that must be of tasks with several runs; else comparing within tasks ignores most runs."""
 
 
 def is_stratified(tasks: Iterable[Hashable], runs: int) -> bool:
-    """Return whether so many runs are compared within tasks, from the task of each run that has one."""
+    """Return whether runs are compared within tasks.
+
+    Args:
+        tasks: the task of each run that has one.
+        runs: the number of all runs.
+    """
     repeated = [number for number in Counter(tasks).values() if number > 1]
     return len(repeated) >= FEWEST_TASKS and sum(repeated) >= PAIRED_SHARE * runs
 
@@ -39,14 +44,16 @@ def is_stratified(tasks: Iterable[Hashable], runs: int) -> bool:
 def drawn(
     runs: Sequence[RunBrief], failed: Collection[str], *, compared: int = COMPARED_RUNS, read: int = READ_SPANS
 ) -> tuple[list[RunBrief], list[RunBrief]]:
-    """Return the runs that are compared, and those of them whose spans are read.
+    """Sample runs; return those to compare, and those of them whose spans are read.
+
+    Without tasks, the latest runs are compared, and the runs to read are a random sample of both outcomes: if the
+    failed runs covered a longer period than the passed ones, every change in that period would look like a cause.
 
     Args:
-        runs: the latest first. Without tasks the latest are compared, and read is a random part of both outcomes: with
-            failed runs from a longer time than the passed ones, each change in that time would pass for a cause.
-        failed: the ids of those that failed.
-        compared: how many runs at most.
-        read: how many spans at most.
+        runs: all runs, the latest first.
+        failed: the ids of the failed runs.
+        compared: the largest number of runs to compare.
+        read: the largest number of spans to read.
     """
     if is_stratified([(run.agent_id, run.task) for run in runs if run.task is not None], len(runs)):
         groups = _by_task(runs, failed)
@@ -60,7 +67,7 @@ def drawn(
 
 
 def _by_task(runs: Sequence[RunBrief], failed: Collection[str]) -> list[list[RunBrief]]:
-    """Return the runs by task, those with both outcomes first, then by the latest run of each."""
+    """Group runs by task: first the tasks with failed and passed runs, then the others, each by their latest run."""
     tasks: dict[Hashable, list[RunBrief]] = defaultdict(list)
     for run in runs:
         tasks[run.id if run.task is None else (run.agent_id, run.task)].append(run)
@@ -68,7 +75,7 @@ def _by_task(runs: Sequence[RunBrief], failed: Collection[str]) -> list[list[Run
 
 
 def _mixed_by_run(runs: Sequence[RunBrief], failed: Collection[str]) -> list[RunBrief]:
-    """Return runs in a random order in which each beginning has as many of both outcomes, as long as there are some."""
+    """Shuffle runs so that failed and passed runs alternate, until runs of one outcome are used up."""
     dice = random.Random(0)
     order = dice.sample(runs, len(runs))
     places: Counter[bool] = Counter()
@@ -93,17 +100,17 @@ def _fitting(
 
 
 FEWEST = 3
-"""Runs that have a feature, and that lack it, at least."""
+"""The least number of runs with a feature, and of runs without it, for the feature to be tested."""
 
 
 class Feature(NamedTuple):
     """A property that some runs have and others lack.
 
     Attributes:
-        text: what it is, such as `Tool book_reservation used`.
-        runs: the ids of the runs that have it.
-        known: the ids of the runs of which it is known; None for all.
-        lacking: what the other runs have in common, such as `Tool book_reservation not used`; "" for `no` and the text.
+        text: the name of the feature, such as `Tool book_reservation used`.
+        runs: the ids of the runs that have the feature.
+        known: the ids of the runs for which the feature is known; None for all runs.
+        lacking: the name of the opposite, such as `Tool book_reservation not used`; "" for `no ` and the text.
     """
 
     text: str
@@ -113,37 +120,40 @@ class Feature(NamedTuple):
 
     @property
     def opposite(self) -> str:
-        """The words for the runs without it."""
+        """The name of the opposite feature, which the other runs have."""
         return self.lacking or f"no {self.text}"
 
 
 FDR = 0.10
-"""The share of false findings among all that is accepted."""
+"""The accepted share of false findings among all findings."""
 FALSE_ALARMS = 0.05
-"""The share of sets of runs without any cause in which something may be found: the clearest finding needs this q (R. J.
-Simes, Biometrika 73, 1986). By FDR alone it would be 10 %, as any finding in them is false."""
+"""The accepted share of false alarms: sets of runs without any cause in which something is found nevertheless.
+
+The clearest finding needs at most this q (R. J. Simes, Biometrika 73, 1986). FDR alone would allow 10 %, because any
+finding in such a set is false.
+"""
 POWER = 0.8
 DECIDABLE = 0.05
-"""The smallest p that the numbers of runs must allow for a feature to be tested."""
+"""A feature is tested only if the numbers of runs allow a p of at most this value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A feature that goes with failure. One that goes with passing is turned around: that runs lack it.
+    """A feature that is associated with failure. A feature associated with passing is replaced by its opposite.
 
     Attributes:
-        feature: what it is, such as `Tool book_reservation not used`.
-        failed_with, failed: of how many failed runs how many have it. Only runs of which it is known count, in the
-            tasks (or else agents) that the odds come from: those that both failed and passed, with and without it.
-        passed_with, passed: the same of runs that passed.
-        tasks: how many tasks (or else agents) these are.
-        odds_ratio: how many times greater the odds of failing are with it, more than 1, within a task (or else agent).
-            Infinite where in none of them a run with it passed and one without it failed. It may be more than 1 though
-            the counts, which add up all tasks, give less: tasks are not equally hard.
-        low, high: its interval at 95 %, exact where no run contradicts; of this feature alone.
-        q: the share of false findings among those that are at least as clear as this one, corrected for all features
-            that were tested.
-        stratified: whether runs were compared within the same task.
+        feature: the name of the feature, such as `Tool book_reservation not used`.
+        failed_with: the number of failed runs with the feature.
+        failed: the number of failed runs. Only runs for which the feature is known count, in informative tasks (or
+            agents): those with failed and passed runs, and with runs with and without the feature.
+        passed_with, passed: the numbers of passed runs with the feature, and of all passed runs, counted likewise.
+        odds_ratio: the factor, above 1, by which the odds of failing are greater with the feature, within a task (or
+            agent). Infinite if in no task a run with the feature passed and one without it failed. It can contradict
+            the counts, which are sums over all tasks, because tasks are not equally hard.
+        low, high: the 95 % interval of the odds ratio of this feature alone; exact if no run contradicts.
+        q: the share of false findings among the findings that are at least as clear, corrected for all tested features.
+        stratified: True if runs were compared within tasks; False if within agents.
+        tasks: the number of informative tasks (or agents).
     """
 
     feature: str
@@ -160,26 +170,25 @@ class Finding:
 
     @property
     def is_turned(self) -> bool:
-        """Return whether the counts, which add up all tasks, point the other way than the odds within a task."""
+        """True if the counts, which are sums over all tasks, contradict the odds ratio within tasks."""
         return self.failed_with * (self.passed - self.passed_with) < self.passed_with * (self.failed - self.failed_with)
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that goes with failure, the clearest first.
+    """All findings about a set of runs, the clearest first.
 
     Attributes:
-        findings: those with a q of at most FDR; within the same task, where there are tasks.
-        pooled: those of all runs together that are none within the same task: the tasks themselves may cause them.
-        runs: how many runs were compared.
-        tasks: how many tasks have both failed and passed runs.
-        tested: how many features could be decided.
-        stratified: whether runs were compared within the same task.
-        tested_pooled: how many features could be decided over all runs together: the q of each of `pooled` is corrected
-            for so many, the interval of its odds ratio is not.
-        detectable: if nothing was found: the least odds ratio that would have been found in four of five sets of such
-            runs, as a feature of that number of runs which tells most; infinite if none would. None where nothing was
-            tested, or something was found.
+        findings: the findings with a q of at most FDR; within tasks if enough runs share tasks, else pooled.
+        pooled: further findings over all runs together that were not found within tasks: the tasks may cause them.
+        runs: the number of compared runs.
+        tasks: the number of tasks with both failed and passed runs.
+        tested: the number of tested features.
+        stratified: whether runs were compared within tasks.
+        tested_pooled: the number of features tested over all runs together. The q of each pooled finding is corrected
+            for this number; the interval of its odds ratio is not.
+        detectable: if nothing was found: the least odds ratio of the most informative feature that would be found in
+            four of five such sets of runs; infinite if none would. None if nothing was tested, or something was found.
     """
 
     findings: tuple[Finding, ...]
@@ -195,12 +204,12 @@ class Findings:
 def find(
     features: Sequence[Feature], failed: Mapping[str, bool], strata: Mapping[str, tuple[str, str | None]]
 ) -> Findings:
-    """Return what goes with failure.
+    """Return the features that are associated with failure.
 
     Args:
-        features: of the runs.
-        failed: whether each run failed, by its id.
-        strata: the agent and the task of each run; None where it has no task.
+        features: the features of the runs to test.
+        failed: whether each run failed, by run id.
+        strata: the agent and the task of each run, by run id; the task is None for a run without one.
     """
     agents: dict[str, Hashable] = {id: strata[id][0] for id in failed}
     tasks: dict[str, Hashable] = {id: strata[id] for id in failed if strata[id][1] is not None}
@@ -217,7 +226,7 @@ def find(
 
 
 def _mixed(failed: Mapping[str, bool], tasks: Mapping[str, Hashable]) -> int:
-    """Return how many tasks have both outcomes."""
+    """Return the number of tasks with both failed and passed runs."""
     seen: dict[Hashable, set[bool]] = defaultdict(set)
     for id, task in tasks.items():
         seen[task].add(failed[id])
@@ -227,13 +236,13 @@ def _mixed(failed: Mapping[str, bool], tasks: Mapping[str, Hashable]) -> int:
 def _tested(
     features: Sequence[Feature], failed: Mapping[str, bool], strata: Mapping[str, Hashable], *, stratified: bool
 ) -> tuple[tuple[Finding, ...], int, float | None]:
-    """Return the findings, the clearest first; how many features were tested; and what could have been found."""
+    """Return the findings, the clearest first; the number of tested features; and the detectable odds ratio."""
     tested: list[tuple[float, Feature, Strata]] = []
     for feature in features:
         found = Strata(_tables(feature, failed, strata))
         if found.smallest_p() <= DECIDABLE:
             tested.append((found.p(), feature, found))
-    tested.sort(key=lambda each: each[0])  # stable: equal ones stay in the order of the features
+    tested.sort(key=lambda each: each[0])  # stable: features with equal p keep their order
     q_values = benjamini_hochberg([p for p, _, _ in tested])
     is_alarm = bool(q_values) and q_values[0] <= FALSE_ALARMS
     clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if is_alarm and q <= FDR]

@@ -1,4 +1,4 @@
-"""Follows runs while they are recorded, in any process: returns the changes since the last look, by time."""
+"""Follows runs while any process records them: polls a storage, and returns the status changes since the last poll."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,12 +16,13 @@ from agentspan.storage.scanning import scan
 
 
 class Transition(NamedTuple):
-    """A run or a span that reached a status.
+    """A change of the status of a run or a span.
 
     Attributes:
-        at: when, as stored text.
-        status: the status that it reached; the row may have a later one.
-        depth: how deep a span lies in its run; 0 for a run and for what has no parent.
+        at: the time of the change, as stored text.
+        status: the new status; `row` may already have a later one.
+        row: the run or span.
+        depth: the number of spans around a span; 0 for a run and for a root span.
     """
 
     at: str
@@ -31,12 +32,12 @@ class Transition(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """The transitions of a run that a reader is shown first.
+    """The transitions of a run to print when following it begins.
 
     Attributes:
-        run: the start of the run, if it lies before the others; at most one.
-        passed: how many transitions between it and the others are not shown.
-        shown: the last ones.
+        run: the start of the run, if it is earlier than `shown`; at most one transition.
+        passed: the number of transitions between `run` and `shown`, which are not printed.
+        shown: the latest transitions.
     """
 
     run: list[Transition]
@@ -45,12 +46,12 @@ class Recent(NamedTuple):
 
 
 def recent(found: list[Transition], at: str, context: int) -> Recent:
-    """Split the transitions of a run: those from a time on are shown, and so many before it.
+    """Select the transitions of a run from a time on, with some earlier ones as context.
 
     Args:
         found: all transitions of the run so far, by time.
         at: the time, as stored text.
-        context: how many earlier ones are shown; with 0 the start of the run is not, either.
+        context: the number of earlier transitions to include; with 0, the start of the run is left out, too.
     """
     before = sum(transition.at < at for transition in found)
     first = max(0, before - context)
@@ -62,7 +63,7 @@ def recent(found: list[Transition], at: str, context: int) -> Recent:
 
 
 def title_before(span: AgentSpanRow, types: Registry, limit: int) -> str:
-    """Return the title that a span had before it ended: the summary of its payload, without an outcome."""
+    """Return the title of a span without its outcome, as it was before the span ended."""
     if span.status in OPEN:
         return title_of(span, limit)
     payload = sensitive.read(span.payload)[0]
@@ -73,11 +74,11 @@ def title_before(span: AgentSpanRow, types: Registry, limit: int) -> str:
 
 
 class Follower:
-    """Follows a run from its start, and then later runs, one at a time.
+    """Follows one run from its start, then the next runs, one at a time.
 
     Args:
-        run: the run to begin with; None for the first one after `after`.
-        after: the id of a run that is passed over, like all before it.
+        run: the first run to follow; None for the first run after `after`.
+        after: the id of a run; this run and all earlier ones are skipped.
     """
 
     def __init__(self, storage: Storage, run: AgentInstanceRow | None = None, *, after: str = "") -> None:
@@ -90,18 +91,18 @@ class Follower:
         self._depths: dict[str, int] = {}
 
     def look(self) -> list[Transition]:
-        """Return the transitions since the last look. Rows that are written meanwhile are returned by the next look."""
+        """Return the transitions since the previous call. Rows written during a call are returned by the next one."""
         if self.run is None and not self._begin_next():
             return []
         assert self.run is not None
-        run_id = self.run.id  # found before its spans: those of a finished run are then all there
+        run_id = self.run.id  # read the run before its spans, so that a finished run has all its spans
         located = self._storage.ask(Find(run_id, instance_id=run_id)).rows.get(run_id)
         if located is None or not isinstance(located[1], AgentInstanceRow):
             self.leave()
             return []
         self.run = run = located[1]
         found = [*self._of_run(run), *self._of_spans(run)]
-        # By time; where that is the same, a run begins before its spans and ends after them.
+        # At equal times, the start of a run sorts before its spans, and the end of a run after them.
         found.sort(key=lambda t: (t.at, _ends_run(t), not isinstance(t.row, AgentInstanceRow), t.depth))
         return found
 
@@ -117,7 +118,7 @@ class Follower:
         )
 
     def leave(self) -> None:
-        """Go on to the next run."""
+        """Stop following the current run; the next call of `look` starts with the next run."""
         if self.run is not None:
             self._after = self.run.id
         self.run = self._run_status = self._counts = None
@@ -133,7 +134,7 @@ class Follower:
         yield from (Transition(at, status, run, 0) for at, status in _since(run, before))
 
     def _of_spans(self, run: AgentInstanceRow) -> Iterator[Transition]:
-        # Statuses only move forward, so equal counts mean that nothing moved: then no span needs to be read.
+        # Statuses only move forward, so equal counts mean that no status changed, and no span needs to be read.
         counts = self._storage.ask(Counts([run.id]))[run.id]
         if counts == self._counts:
             return
@@ -153,7 +154,7 @@ def _ends_run(transition: Transition) -> bool:
 
 
 def _since(row: AgentInstanceRow | AgentSpanRow, before: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the statuses that a row reached after an earlier one."""
+    """Yield the time and status of each change of a row since the status `before`; of all changes if it is None."""
     if row.status == "pending" and before is None:
         yield row.inserted_at, "pending"
     if row.started_at is not None and before in (None, "pending") and row.status != "cancelled":

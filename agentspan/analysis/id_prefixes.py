@@ -1,6 +1,6 @@
-"""Finds runs and spans by what a person types: an id, a unique prefix, `-` for the latest run; and shortens ids.
+"""Finds a run or span by an id, a unique prefix, `-` (the latest run) or `AGENT@VERSION`; and shortens ids.
 
-`AGENT@VERSION` is the latest run of a version.
+`AGENT@VERSION` is the latest run of the version.
 """
 
 from collections.abc import Iterable
@@ -17,22 +17,23 @@ LATEST = "-"
 BETWEEN = "…"
 """Replaces the middle of an id, as in `013xrzp12g…hn3t`."""
 SHORTEST_ID = 10
-"""Characters of an id that hold its time: fewer are the same for all runs of a long while."""
+"""The least number of characters of a short id: they encode the time; fewer are equal for all runs of a long period."""
 LONGEST_ID = 15
-"""Characters of a beginning; where runs have more in common, the end of the id tells them apart."""
+"""The largest length of a prefix as a short id; ids with a longer common prefix are distinguished by their ends."""
 MAX_CANDIDATES = 1000
 NOTHING = "nothing has been recorded here yet; `agentspan demo` records a run to look at"
 NAMED = 3
-"""Ids that an error names, at most."""
+"""The largest number of ids that an error names."""
 R = TypeVar("R", bound=Row)
 
 
 def find_run(storage: Storage, what: str) -> AgentInstanceRow:
-    """Return the run that `what` names.
+    """Return the run that `what` names: by id, unique prefix, `-` for the latest run, or `AGENT@VERSION`.
 
     Raises:
-        NotFound: there is none.
-        InvalidValue: several ids begin like that.
+        NotFound: no such run exists.
+        InvalidValue: several ids begin with the prefix.
+        UnexpectedRefType: `what` is the id of something else.
     """
     if what == LATEST:
         rows = storage.ask(Query("agent_instance", descending=True, limit=1)).rows
@@ -45,16 +46,22 @@ def find_run(storage: Storage, what: str) -> AgentInstanceRow:
 
 
 def find_span(storage: Storage, what: str) -> AgentSpanRow:
-    """Return the span that `what` names (see find_run)."""
+    """Return the span whose id, or unique prefix of an id, is `what`.
+
+    Raises:
+        NotFound: no such span exists.
+        InvalidValue: several ids begin with the prefix.
+        UnexpectedRefType: `what` is the id of something else.
+    """
     return _as(AgentSpanRow, _by_prefix(storage, "agent_span", what), what)
 
 
 def find_run_or_span(storage: Storage, what: str) -> AgentInstanceRow | AgentSpanRow:
-    """Return the run that `what` names (see find_run), else the span.
+    """Return the run that `what` names, else the span; a run wins over a span.
 
     Raises:
-        NotFound: there is neither.
-        InvalidValue: several ids begin like that.
+        NotFound: no such run or span exists.
+        InvalidValue: several ids begin with the prefix.
     """
     try:
         return find_run(storage, what)
@@ -70,10 +77,10 @@ def find_run_or_span(storage: Storage, what: str) -> AgentInstanceRow | AgentSpa
 
 
 def short_ids(storage: Storage, ids: Iterable[str], type_: ResourceType = "agent_instance") -> dict[str, str]:
-    """Return short forms of ids, all of one length, by which `find_run` or `find_span` finds each.
+    """Return short forms of ids, all of the same length, which `find_run` and `find_span` accept.
 
-    They are beginnings, or `beginning…end` where other rows began in the same millisecond. No other row of the storage
-    has such an id, whether it is one of `ids` or not.
+    A short form is a prefix, or `prefix…end` if other rows started in the same millisecond. It is unique in the whole
+    storage, not only among `ids`.
     """
     same_time = {id: _same_time(storage, type_, id) for id in ids}
     for length in range(SHORTEST_ID, LONGEST_ID + 1):
@@ -89,7 +96,7 @@ def short_ids(storage: Storage, ids: Iterable[str], type_: ResourceType = "agent
 
 
 def short_id(storage: Storage, id: str) -> str:
-    """Return the short form of the id of a run (see short_ids)."""
+    """Return the short form of a run's id, unique in the storage."""
     return short_ids(storage, [id])[id]
 
 
@@ -107,7 +114,7 @@ def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
         return found[what][1]
     head, between, tail = what.partition(BETWEEN)
     query = Query(type_, prefix=head, limit=MAX_CANDIDATES if between else NAMED + 1)
-    rows = storage.ask(query).rows if head.isascii() else []  # a shell's odd bytes are no text for SQLite
+    rows = storage.ask(query).rows if head.isascii() else []  # undecodable bytes from the shell: no text for SQLite
     rows = [row for row in rows if row.id.endswith(tail)]
     if not rows:
         raise NotFound(f"no {noun}'s id begins with {what[:40]!r}")

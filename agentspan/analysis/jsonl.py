@@ -1,9 +1,9 @@
-"""Runs as lines of JSON, for another file or another program; `agentspan import` reads them back as they are.
+"""Exports runs as lines of JSON, for another file or another program; `agentspan import` restores them unchanged.
 
-The first line identifies the format. Then one line per row, after the rows that it refers to: the columns of its table
-and its `type`; JSON columns as JSON, a span's violations beside its columns. After a run come its tags and all its
-scores, then its spans. In the compact form (see maintenance.compact_lines) the payloads of spans are pieces, and what
-they repeat is there once in a run.
+The first line identifies the format. Each further line is one row: the columns of its table and its `type`. A row comes
+after all rows that it refers to. JSON columns are JSON; the violations of a span are a further member. A run is
+followed by its tags, all its scores, and its spans. In the compact form (see maintenance.compact_lines) payloads are
+split into pieces, so that repeated text is written once per run.
 """
 
 import json
@@ -21,12 +21,16 @@ from agentspan.storage.row_by_row import history
 from agentspan.storage.scanning import scan
 
 BATCH = 500
-"""Spans in memory at a time. Their violations are read together."""
+"""The number of spans in memory at a time, whose violations are read together."""
 FIRST = {"type": "agentspan_export", "version": 1}
 
 
 def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) -> Iterator[str]:
-    """Yield the lines of these runs, in ASCII, without line ends."""
+    """Yield the lines of an export of runs, in ASCII, without line ends.
+
+    Args:
+        compact: write repeated text of payloads once per run.
+    """
     yield json.dumps({**FIRST, "version": compact_lines.VERSION} if compact else FIRST)
     written: set[str] = set()
     for run_id in run_ids:

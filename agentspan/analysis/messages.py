@@ -1,8 +1,8 @@
-"""Chat messages in the forms that model clients use, as one form: OpenAI's (chat, responses), Anthropic's, Google's.
+"""Normalizes chat messages of model clients to one form: OpenAI's (chat, responses), Anthropic's, Google's.
 
-Also which of them a span holds: what a model was sent and answered, and when two messages are equal.
+Also extracts the messages that a span sent to a model and the model's answer, and compares messages.
 
-Nothing is dropped: what is in no known form is shown as JSON text, and unknown members of a message as parts of it.
+Nothing is dropped: a value in an unknown form becomes JSON text, and unknown members of a message become its parts.
 """
 
 import json
@@ -14,24 +14,24 @@ from agentspan.model.rows import AgentSpanRow
 
 ROLES = {"model": "assistant", "ai": "assistant", "human": "user", "developer": "system", "function": "tool"}
 MAX_PART = 20_000
-"""Characters of a part that are shown; the span has all of it."""
+"""The number of characters of a part that are shown; the span holds the whole part."""
 SYSTEM = ("system", "instructions", "system_prompt", "system_instruction", "systemInstruction")
 """Members of an llm span's payload that are its system prompt."""
 SENT = ("messages", "input", "prompt", "contents")
-"""Members with what a model was sent."""
+"""Members of an llm span's payload that hold the messages sent to the model."""
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "thinking", "reasoning", "refusal"})
 _TEXTS = ("text", "thinking", "refusal")
 _ARGUMENTS = ("arguments", "input", "args")
 _CALL_TYPES = ("function", "function_call", "tool_use", "tool_call")
-# Members that say nothing to a reader; only where they are short texts or numbers.
+# Members without information for a reader, if they are short texts or numbers.
 _MARKS = ("id", "index", "status", "object", "created")
 _MAX_MARK = 100
 
 
 class Part(TypedDict):
-    """A part that is not the text of a message: another member of it, or a part such as `image_url`; as JSON text.
+    """A part of a message that is not its text, as JSON text: an unknown member, or a content part like `image_url`.
 
-    `length` counts the characters of the whole text, of which `text` has at most MAX_PART.
+    `text` has at most MAX_PART characters; `length` is the length of the whole text.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Part(TypedDict):
 
 
 class Call(TypedDict):
-    """A tool that a model wants called; arguments as JSON text."""
+    """A tool call that a model requests, with the arguments as JSON text."""
 
     id: str | None
     name: str
@@ -49,9 +49,10 @@ class Call(TypedDict):
 
 
 class Message(TypedDict):
-    """One message.
+    """A chat message in the normalized form.
 
-    `name` is that of its author or tool; `call_id` is what a tool's message answers; `others` is what is no text.
+    `name` is the name of the author or tool; `call_id` is the id of the call that a tool message answers; `others` are
+    all parts that are not text.
     """
 
     role: str
@@ -67,7 +68,7 @@ Known = dict[tuple[str, str], list[Keyed]]
 
 
 def read(value: Any, role: str = "user") -> list[Message]:
-    """Return the messages that a value holds: a list of them, one of them, or a text of `role`."""
+    """Return the messages in a value, which is a list of messages, one message, or a text of the role `role`."""
     if value is None or value == "" or value == []:
         return []
     items = value if isinstance(value, list) else [value]
@@ -75,23 +76,23 @@ def read(value: Any, role: str = "user") -> list[Message]:
 
 
 def calls(value: Any) -> list[Call]:
-    """Return the tool calls in a list of them, or in one."""
+    """Return the tool calls in a value, which is a list of calls, one call, or None."""
     if value is None:
         return []
     return [_call(item) for item in (value if isinstance(value, list) else [value])]
 
 
 def spoken(span: AgentSpanRow) -> list[Message]:
-    """Return the messages of a message span."""
+    """Return the messages in the payload of a message span."""
     return read(value_of(span.payload))
 
 
 def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
-    """Return the messages that a model was sent, its system prompt first, each with its key (see key_of).
+    """Return the messages that were sent to a model, the system prompt first, each with its key (see key_of).
 
     Args:
-        payload: the span's, decoded.
-        known: messages that were read before, by their JSON; a history that is sent again is not read again.
+        payload: the decoded payload of an llm span.
+        known: a cache of messages by role and JSON text, so that a history that is sent again is not parsed again.
     """
     if not isinstance(payload, dict):
         return []
@@ -118,7 +119,10 @@ def _read(value: Any, role: str, known: Known) -> list[Keyed]:
 
 
 def answered(result: Any) -> list[Message]:
-    """Return a model's answer: its text and its calls, and the messages in its result where they are not equal."""
+    """Return the messages of a model's answer from a decoded result: its text and calls, and its output messages.
+
+    Output messages that repeat the text or the calls are left out.
+    """
     if not isinstance(result, dict):
         return read(result, "assistant")
     made = calls(result.get("tool_calls"))
@@ -135,14 +139,17 @@ def answered(result: Any) -> list[Message]:
 
 
 def key_of(message: Message) -> tuple[str, ...]:
-    """Return a key that is equal for equal messages; ids of calls do not count."""
+    """Return a key that is equal for equal messages. Ids of calls are ignored."""
     called = (part for call in message["calls"] for part in ("\0call", call["name"], exact(call["arguments"])))
     others = (part for one in message["others"] for part in ("\0part", one["name"], one["text"]))
     return (message["role"], message["name"] or "", message["text"], *called, *others)
 
 
 def exact(text: str) -> str:
-    """Return JSON text in a form that is equal for equal values: numbers as written, members of one name all kept."""
+    """Return JSON text in a canonical form, or the text itself if it is not JSON.
+
+    Numbers keep their digits, and duplicate members are all kept, so that only exactly equal values are equal.
+    """
     try:
         return _form(json.loads(text, object_pairs_hook=_Members, parse_int=_Number, parse_float=_Number))
     except (ValueError, RecursionError):
@@ -150,7 +157,7 @@ def exact(text: str) -> str:
 
 
 def text_of(value: Any) -> tuple[str, list[Part]]:
-    """Return any value as text: a text as it is, chat parts as their text and the rest, anything else as JSON."""
+    """Return any value as text and further parts: a text unchanged, chat parts as their text, anything else as JSON."""
     if isinstance(value, str):
         return value, []
     items = value if isinstance(value, list) else [value]
@@ -160,7 +167,7 @@ def text_of(value: Any) -> tuple[str, list[Part]]:
 
 
 def rest(value: Mapping[str, Any], known: Collection[str]) -> list[Part]:
-    """Return the members of an object that are not known, and not empty."""
+    """Return the members of an object as parts, without the `known` names and without empty members."""
     return [
         part(name, item)
         for name, item in value.items()
@@ -169,7 +176,7 @@ def rest(value: Mapping[str, Any], known: Collection[str]) -> list[Part]:
 
 
 def part(name: str, value: Any) -> Part:
-    """Return a value as a part."""
+    """Return a decoded JSON value as a part: as JSON text, truncated to MAX_PART characters."""
     text = json_of(value)
     return {"name": name, "text": text[:MAX_PART], "length": len(text)}
 
@@ -179,7 +186,7 @@ def _messages(item: Any, role: str) -> Iterator[Message]:
         yield _message(role, item if isinstance(item, str) else json_of(item))
         return
     kind = item.get("type")
-    if kind == "function_call":  # OpenAI's responses have calls and answers beside the messages
+    if kind == "function_call":  # OpenAI's responses API lists calls and their outputs beside the messages
         yield {**_message("assistant", ""), "calls": [_call(item)]}
     elif kind == "function_call_output":
         text, others = text_of(item.get("output"))
@@ -199,7 +206,7 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Message]:
     field = "content" if "content" in item else "parts"
     content = item.get(field)
     parts = content if isinstance(content, list) else []
-    for each in parts:  # Anthropic's answers of tools are parts of a user's message
+    for each in parts:  # Anthropic puts tool results into a user message as parts
         if _is_type(each, "tool_result"):
             text, others = text_of(each.get("content"))
             others += rest(each, _known(each, "type", "content", "tool_use_id"))
@@ -220,7 +227,7 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Message]:
 
 
 def answer_of(text: str, name: str | None, call_id: str | None) -> Message:
-    """Return the answer of a tool as a message."""
+    """Return a message of the role `tool`, made of the output text of a tool."""
     return {**_message("tool", text), "name": name, "call_id": call_id}
 
 
@@ -229,7 +236,7 @@ def _message(role: str, text: str, others: list[Part] | None = None) -> Message:
 
 
 def _content(value: Any) -> tuple[str, list[Part]]:
-    """Return the text of a message's content, and what in it is no text."""
+    """Return the text of a message's content, and all other parts of it."""
     if value is None:
         return "", []
     if isinstance(value, str):
@@ -250,7 +257,7 @@ def _content(value: Any) -> tuple[str, list[Part]]:
 
 
 def _text_name(item: dict[str, Any]) -> str | None:
-    """Return the name of the member that is the text of a part; None for a part that is no text."""
+    """Return the name of the member that holds the text of a content part; None if the part is not text."""
     kind = item.get("type", "text")
     if not isinstance(kind, str) or kind not in _TEXT_PARTS:
         return None
@@ -281,32 +288,32 @@ def _call(item: Any) -> Call:
 
 
 def _known(item: dict[str, Any], *names: str) -> set[str]:
-    """Return names of members, and of those that only mark an object."""
+    """Return the names of members that need not be shown: `names`, and short ids, statuses and the like."""
     marks = {name for name in _MARKS if isinstance(mark := item.get(name), int | str) and len(str(mark)) <= _MAX_MARK}
     return {*names, *marks}
 
 
 def json_of(value: Any) -> str:
-    """Return any decoded JSON as text again."""
+    """Return a decoded JSON value as compact JSON text."""
     try:
         return jsontext.encode(value)[0]
-    except ValueError:  # 1e400 in a row made by hand is infinite for Python
+    except ValueError:  # 1e400 in a row made by hand becomes infinity in Python
         return json.dumps(value, separators=(",", ":"))
 
 
 def value_of(text: str | None) -> Any:
-    """Return the value of JSON text; None without one."""
+    """Decode JSON text; return None for None."""
     return None if text is None else jsontext.decode(text)
 
 
 class _Number(str):
-    """The digits of a number."""
+    """A JSON number as it is written, so that 1 and 1.0 stay different."""
 
     __slots__ = ()
 
 
 class _Members(list[tuple[str, Any]]):
-    """The members of an object."""
+    """The members of a JSON object as pairs, so that duplicate names are kept."""
 
 
 def _form(value: Any) -> str:
@@ -319,7 +326,7 @@ def _form(value: Any) -> str:
 
 
 def _joined(messages: list[Message]) -> tuple[str, list[tuple[str, str]]]:
-    """Return all text and all calls of messages: in some forms they are one message, in others several."""
+    """Return the concatenated text and all calls of messages, because providers split an answer differently."""
     calls = [(call["name"], exact(call["arguments"])) for message in messages for call in message["calls"]]
     return "".join(message["text"] for message in messages), calls
 

@@ -1,6 +1,6 @@
 """Outcomes of runs: passed, failed or unknown, by a rule over a score such as `reward>=1`, else by the status.
 
-Nothing is stored. The newest score of the rule's name decides, of any judge; scores of spans do not count.
+Outcomes are not stored. The newest score with the rule's name decides, whoever judged; scores of spans do not count.
 """
 
 import math
@@ -21,7 +21,7 @@ from agentspan.storage.scanning import scan
 from agentspan.text import one_line
 
 LOOKED_AT = 2000
-"""Runs whose scores are looked at for a rule that they miss, the latest ones."""
+"""The number of latest runs whose scores are examined to find a rule that runs missed."""
 
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -34,26 +34,26 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 _RULE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<op>>=|<=|==|!=|>|<)\s*(?P<wanted>[^<>=!].*?)\s*", re.DOTALL)
 _BY_STATUS = {"complete": True, "failed": False}
 _TRUTHS = {"true": 1.0, "false": 0.0}
-"""The numbers as which scores are stored that were given as true and false."""
+"""The numbers that scores of true and false are stored as."""
 MOST_NAMED = 4
-"""Values of a score that an error names."""
+"""The largest number of values of a score that an error names."""
 STATUS = "status"
-"""The text in the place of a rule with which the status decides."""
+"""The text of a rule that lets the status of a run decide."""
 
 
 Run = AgentInstanceRow | RunBrief
-"""A run, as its row or in brief."""
+"""A run: its full row, or the brief form for many runs."""
 
 
 class OutcomeRule(NamedTuple):
-    """A condition for a run to have passed.
+    """A condition on the newest score of a run: the run passed if the score fulfills it.
 
     Attributes:
-        name: of the score.
-        source: the only source whose scores count: human, model or code; None for all of them.
+        name: the name of the score.
+        source: the only source whose scores count: human, model or code; None for any source.
         op: one of >= <= == != > <.
-        wanted: a number that the value is compared with, or a text that the label is; `true` and `false` are also the
-            values 1 and 0 of a score without a label.
+        wanted: a number to compare the value with, or a text to compare the label with. `true` and `false` also match
+            the values 1 and 0 of a score without a label.
     """
 
     name: str
@@ -67,7 +67,7 @@ class OutcomeRule(NamedTuple):
         return f"{self.name}{source}{self.op}{wanted}"
 
     def holds(self, score: LatestScore) -> bool | None:
-        """Return whether a score fulfils the condition; None if it has no value, or no label, to compare."""
+        """Return whether a score fulfills the condition; None if the score lacks the value or label to compare."""
         judged: float | str | None = score.label if isinstance(self.wanted, str) else score.value
         if judged is None and isinstance(self.wanted, str) and score.value in _TRUTHS.values():
             truth = _TRUTHS.get(self.wanted.lower())
@@ -76,12 +76,12 @@ class OutcomeRule(NamedTuple):
 
 
 def parse(text: str) -> OutcomeRule:
-    """Return the rule that a text such as `reward>=1`, `reward@human<0.5` or `label==good` stands for.
+    """Parse a rule such as `reward>=1`, `reward@human<0.5` or `label==good`.
 
-    What is compared is the value of a score where the right side is a number, else its label (by == and != only).
+    If the right side is a number, the rule compares the value of a score; else its label (only by == and !=).
 
     Raises:
-        InvalidValue: it is no rule.
+        InvalidValue: the text is not a rule.
     """
     found = _RULE.fullmatch(text)
     if found is None:
@@ -101,23 +101,23 @@ def parse(text: str) -> OutcomeRule:
 
 
 def rule_of(text: str | None) -> OutcomeRule | None:
-    """Return the rule of a text; None, the rule by the status, for `status` and for None.
+    """Parse a rule; return None, which lets the status of a run decide, for `status` and for None.
 
     Raises:
-        InvalidValue: it is no rule.
+        InvalidValue: the text is not a rule.
     """
     return None if text in (None, STATUS) else parse(text)
 
 
 def check_known(storage: Storage, rule: OutcomeRule | None, *, of: str = "") -> None:
-    """Refuse a rule over a score that no run has, or that has nothing to compare in any run.
+    """Refuse a rule over a score that no run has, or that lacks the value or label to compare in every run.
 
     Args:
-        of: what the error calls the storage, where a command reads more than one.
+        of: the name of the storage in the error, for a command that reads several storages.
 
     Raises:
-        InvalidValue: no run of the storage has such a score, and the error names the scores that there are; or each is
-            a number and the rule has a label, or the other way round.
+        InvalidValue: no run of the storage has the score (the error names the existing scores); or the rule compares
+            a label and all scores are numbers, or a number and all scores are labels.
     """
     if rule is None:
         return
@@ -136,10 +136,10 @@ def check_known(storage: Storage, rule: OutcomeRule | None, *, of: str = "") -> 
 
 
 def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore], *, of: str = "") -> None:
-    """Refuse a rule with a label over scores that are numbers only, and one with a number over labels only.
+    """Refuse a rule that compares a label if all scores are numbers, or a number if all scores are labels.
 
     Raises:
-        InvalidValue: it is one; the error names values of the score, and a rule that it can have.
+        InvalidValue: the rule fits no score; the error names values of the score, and a rule that fits.
     """
     if any(rule.holds(score) is not None for score in scores.values()):
         return
@@ -147,7 +147,7 @@ def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore], *, of: str 
     labels = sorted({score.label for score in scores.values() if score.label is not None})
     kind, texts = ("a number", [f"{each:.15g}" for each in numbers]) if numbers else ("a label", labels)
     if not texts:
-        return  # comments only: no rule holds
+        return  # scores with only an explanation: no rule can fit
     wanted = texts[-1]
     shown = ", ".join([*texts[:MOST_NAMED], "…"] if len(texts) > MOST_NAMED else texts)
     score = str(rule._replace(op="==", wanted=wanted))
@@ -158,11 +158,11 @@ def check_kind(rule: OutcomeRule, scores: Mapping[str, LatestScore], *, of: str 
 
 
 def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = None) -> dict[str, bool | None]:
-    """Return for each of these runs, by its id, whether it passed; None where that is unknown.
+    """Return the outcome of each run by its id: True if it passed, False if it failed, None if unknown.
 
     Args:
-        rule: a run without a score of this name is unknown. Without a rule the status decides: complete and failed
-            runs are known, all others are not.
+        rule: decides by the newest score; the outcome of a run without the score is unknown. Without a rule the
+            status decides: complete runs passed, failed runs failed, and all others are unknown.
     """
     if rule is None:
         return {run.id: _BY_STATUS.get(run.status) for run in runs}
@@ -171,7 +171,7 @@ def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = N
 
 
 def unmet(storage: Storage, rule: OutcomeRule | None, runs: Sequence[Run]) -> str:
-    """Return the words for runs of which none passed: `passed reward>1 (the highest reward is 1)`."""
+    """Return the rule that no run fulfilled, for a sentence: `passed reward>1 (the highest reward is 1)`."""
     if rule is None:
         return "passed by its status"
     scores = storage.ask(LatestScores(rule.name, rule.source))
@@ -183,12 +183,12 @@ def unmet(storage: Storage, rule: OutcomeRule | None, runs: Sequence[Run]) -> st
 
 
 class Missed(NamedTuple):
-    """A rule that runs missed, though none of them failed by its status.
+    """A rule over a score that some runs missed, although no run failed by its status.
 
     Attributes:
-        rule: what says so.
-        missed: how many missed it.
-        runs: how many have the score.
+        rule: the rule that the runs missed.
+        missed: the number of runs that missed the rule.
+        runs: the number of runs that have the score.
     """
 
     rule: OutcomeRule
@@ -201,10 +201,10 @@ class Missed(NamedTuple):
 
 
 def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
-    """Return what a score with two values, such as 0 and 1, says of runs: those with the lower one missed it.
+    """Return a rule that runs missed, from a score with exactly two values, such as 0 and 1; None if there is none.
 
-    Of several such scores, the one that most of the latest runs have; None if there is none. Where all of these runs
-    have one value, as those that match a filter may, the other one is of any run.
+    Runs with the lower value missed the rule. Of several such scores, the one that most of the latest runs have wins.
+    If all these runs have the same value, as runs that match a filter may, the other value may be of any run.
     """
     values: dict[str, set[float]] = defaultdict(set)
     counts: Counter[str] = Counter()
@@ -216,7 +216,7 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
         own = known = values[name]
         if len(own) == 1:
             known = {score.value for score in storage.ask(LatestScores(name)).values() if score.value is not None}
-            known = own if max(known) in own else known  # all of them reached it
+            known = own if max(known) in own else known  # all runs have the highest value
         rule = OutcomeRule(name, None, ">=", max(known))
         if len(known) == 2 and _is_written(rule):
             passed = [found for found in outcomes(storage, runs, rule).values() if found is not None]
@@ -225,7 +225,7 @@ def missed_rule(storage: Storage, runs: Sequence[Run]) -> Missed | None:
 
 
 def _is_written(rule: OutcomeRule) -> bool:
-    """Return whether the text of a rule stands for it: a score's name may have any characters."""
+    """Return whether the text of a rule parses back to the rule. A score's name with special characters may not."""
     try:
         return parse(str(rule)) == rule
     except InvalidValue:

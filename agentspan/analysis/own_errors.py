@@ -1,9 +1,9 @@
-"""Tells errors that a run raised itself from those of its steps, and failures that stayed from recovered ones.
+"""Distinguishes a run's own errors from errors of its steps, and lasting failures from recovered ones.
 
-For that, spans of runs are read, of at most READ_SPANS. A run beyond that counts like the first one that has the same
-error and the same failed steps, or as if its steps had raised its error.
+It reads the spans of runs, at most READ_SPANS of them. A run beyond this limit is judged like the first run with the
+same error and the same failed steps; without such a run, its error counts as raised by a step.
 
-How a run ended comes from the steps that it used.
+Also computes the signature of how a run ended, from the steps that the run used.
 """
 
 import re
@@ -25,8 +25,8 @@ def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
     """Return the signature of how a run ended.
 
     Args:
-        status: the run's.
-        uses: the steps that it used.
+        status: the status of the run.
+        uses: the steps that the run used.
     """
     in_time = sorted(uses, key=lambda use: (use.last_at, use.schema_name, use.label or ""), reverse=True)
     step = in_time[0] if in_time else None
@@ -41,16 +41,16 @@ def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
 
 
 READ_SPANS = 20_000
-"""Spans that are read for one answer, at most."""
+"""The largest number of spans that one OwnErrors reads."""
 
 _ID = re.compile("[0-9a-f]{1,12}")
 
 
 class OwnErrors:
-    """Reads the spans of runs with failed steps, those of each run once.
+    """Decides whether errors are a run's own, and whether a run recovered. Reads the spans of each run at most once.
 
     Args:
-        sums: the failures of all runs that are asked for.
+        sums: the failures of all runs that will be examined.
     """
 
     def __init__(self, storage: Storage, sums: Iterable[FailureSum]) -> None:
@@ -63,7 +63,7 @@ class OwnErrors:
         self._room = READ_SPANS
 
     def is_own(self, run: Run) -> bool:
-        """Return whether a run has an error that none of its steps raised, or only steps that it recovered from."""
+        """Return whether a run has an error of its own, which no unrecovered step raised."""
         own = run_signature(run.error)
         if own is None:
             return False
@@ -77,7 +77,7 @@ class OwnErrors:
         return read[0]
 
     def recovered_in_all(self, signature_id: str, runs: Iterable[Run]) -> bool:
-        """Return whether each of these runs recovered from a failure; False where one of them is not read."""
+        """Return whether every run recovered from all failures with a signature; False if a run could not be read."""
         for run in runs:
             read = self._read(run)
             if read is None or signature_id in read[1]:
@@ -85,7 +85,7 @@ class OwnErrors:
         return True
 
     def _read(self, run: Run) -> tuple[bool, frozenset[str]] | None:
-        """Return whether a run's error is its own, and the signatures of the failures that it did not recover from."""
+        """Return whether a run's error is its own, and its unrecovered failures' signatures; None over the limit."""
         if run.id not in self._lasting:
             if self._room <= 0:
                 return None
@@ -99,13 +99,13 @@ class OwnErrors:
 
 
 def with_signature(storage: Storage, beginning: str) -> frozenset[str]:
-    """Return the ids of the runs with this failure; if no step failed like that, of those that ended like that.
+    """Return the ids of the runs with a signature: of a failed step, else of their own error or of how they ended.
 
     Args:
-        beginning: of the signature's id.
+        beginning: the first characters of the signature's id.
 
     Raises:
-        InvalidValue: it is no beginning of one.
+        InvalidValue: `beginning` is not 1 to 12 hexadecimal digits.
     """
     beginning = beginning.lower()
     if _ID.fullmatch(beginning) is None:

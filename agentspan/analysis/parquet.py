@@ -14,16 +14,17 @@ from agentspan.storage.questions import Find, SpansOf, Tags
 from agentspan.storage.row_by_row import history, names_of
 
 BATCH = 1000
-"""Rows of a row group, and runs that are read together."""
+"""The number of rows in a row group, and of runs that are read together."""
 EXTRA = "pip install 'agentspan-sqlite[parquet]'"
 Values = dict[str, Any]
 
 
 def write(storage: Storage, run_ids: Sequence[str], folder: Path) -> dict[str, int]:
-    """Write `runs.parquet`, `spans.parquet` and `scores.parquet` into a folder, which is made; return their rows.
+    """Write `runs.parquet`, `spans.parquet` and `scores.parquet` into a folder; return the number of rows of each.
 
-    Files that exist are replaced when the new ones are whole. Columns are those of the tables, times in UTC, JSON as
-    text; runs also have `agent`, `version` and `tags`. Scores are all of them, also those that a newer one replaced.
+    The folder is created if it is missing. Existing files are replaced atomically. Columns are those of the tables,
+    with times in UTC and JSON as text; runs also have `agent`, `version` and `tags`. Scores include those that a newer
+    score replaced.
 
     Raises:
         InvalidValue: pyarrow is not installed, or the files cannot be written.
@@ -45,10 +46,10 @@ def write(storage: Storage, run_ids: Sequence[str], folder: Path) -> dict[str, i
 
 
 def modules() -> tuple[Any, Any]:
-    """Return pyarrow, and its module for Parquet.
+    """Import pyarrow; return it and its module for Parquet.
 
     Raises:
-        InvalidValue: it is not installed.
+        InvalidValue: pyarrow is not installed.
     """
     try:
         import pyarrow as arrow
@@ -71,7 +72,7 @@ def write_file(arrow: Any, parquet: Any, path: Path, schema: Any, rows: Iterable
 
 _GONE = ("agent_instance", None)
 _TEXTS: Values = {"agent": None, "version": None}
-"""Columns of runs that are no columns of their table: texts."""
+"""Text columns of runs.parquet that are not columns of the runs' table."""
 
 
 def _write(arrow: Any, parquet: Any, path: Path, type_: ResourceType, more: Values, rows: Iterable[Values]) -> int:
@@ -92,7 +93,7 @@ def _runs(storage: Storage, run_ids: Sequence[str]) -> Iterator[Values]:
 
 
 def _values(row: Row) -> Values:
-    """Return the values of a row: times as datetimes, flags as booleans."""
+    """Return the values of a row by column, with times as datetimes and flags as booleans."""
     values = row._asdict()
     for column in columns_of(TYPE_OF[type(row)]):
         value = values[column.name]

@@ -1,7 +1,7 @@
-"""A run as Markdown that can be reviewed in git: the same run gives the same text, in any file.
+"""A report of runs in Markdown for reviews in git: the same run gives the same text, whichever file holds it.
 
-Ids become ordinals (`span 3` is the third of the tree), times become offsets from the run's beginning. What came from
-a payload can neither end a fence nor become markup.
+Ids become ordinals (`span 3` is the third span of the tree), and times become offsets from the start of the run. Text
+from payloads is escaped: it can neither close a code fence nor become markup.
 """
 
 import json
@@ -26,13 +26,13 @@ from agentspan.text import one_line, printable
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 TITLE = 200
 DEEPEST = 20
-"""Levels that a step is indented by, at most; below that its depth is a number. Else a chain of 5,000 takes 28 MB."""
+"""The largest indentation of a step, in levels; deeper steps show a number. Else a chain of 5,000 takes 28 MB."""
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~&])")
 _TICKS = re.compile(r"`+")
 
 
 def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a report on these runs, without line ends."""
+    """Yield the lines of a report on runs, without line ends."""
     found = (storage.ask(Find(id, instance_id=id)).rows[id][1] for id in run_ids)
     rows = (row for row in found if isinstance(row, AgentInstanceRow))
     runs = (run for row in rows for run in summaries_of(storage, (row,)))
@@ -53,7 +53,7 @@ class _Report:
         self._begin = min([run.run.started_at or run.run.inserted_at, *(s.started_at for s in spans if s.started_at)])
 
     def lines(self) -> Iterator[str]:
-        """Yield the whole report."""
+        """Yield the lines of the report on one run: facts, tree of steps, then each step with its payloads."""
         run = self._run
         name = run.agent if run.version == "default" else f"{run.agent} {run.version}"
         yield f"# {_escaped(self._text(name, TITLE))} · {run.run.status}"
@@ -150,7 +150,7 @@ class _Report:
 
 
 def _without_stacktrace(value: Any) -> Any:
-    """Remove the stack trace: it changes with each line that is added to the program."""
+    """Return a decoded payload without stack traces, which change whenever a line is added to the program."""
     if not isinstance(value, dict):
         return value
     if isinstance(value.get("error"), dict):

@@ -1,10 +1,9 @@
-"""Features of runs, each a yes or no: a tool used or not, called often, with a value, more steps or tokens than
-half.
+"""Computes the features of runs that `findings` tests: each is true or false for a run.
 
-They are what `findings` tests. What a run used comes from the index; values of arguments are read from the payloads of
-some of the runs (see findings). A feature is known only of the runs that were read for it.
-
-Metadata of the run, repeats, the order of steps, slow steps and empty results are among them.
+Features are, for example: a tool was used, was called often, with a certain value, repeatedly, in a certain order,
+slowly, or with an empty result; the run has a certain member in its metadata, or more steps or tokens than half of the
+runs. The tools that a run used come from the index. Values of arguments are read from the payloads of some runs only
+(see findings), so such a feature is known only for these runs.
 """
 
 from collections import Counter, defaultdict
@@ -25,17 +24,16 @@ from agentspan.storage.questions import FailureSums, Find, SpansOf, StepUses
 from agentspan.text import one_line
 
 MAX_VALUES = 200
-"""Values of arguments and metadata that are tested, those in the most runs: each further test makes the others weaker.
-"""
+"""The number of values of arguments and metadata that are tested: the most frequent. More tests weaken all others."""
 MAX_PAIRS = 20
-"""Pairs of tools whose order is tested, those in the most runs in their rarer order."""
+"""The number of pairs of tools whose order is tested: those whose rarer order occurs in the most runs."""
 MAX_VALUE = 40
-"""Characters of a value, at most; longer ones are texts, which are seldom the same in two runs."""
+"""The largest number of characters of a value that is a feature; longer texts are seldom equal in two runs."""
 _EMPTY = frozenset({"", "[]", "{}", "null", "None"})
 
 
 def span_features(storage: Storage, run_ids: Sequence[str]) -> Iterator[Feature]:
-    """Yield the features of these runs, which are the only ones of which they are known."""
+    """Yield the features that come from the spans and metadata of runs; they are known only for these runs."""
     reader = _Reader()
     for id in run_ids:
         reader.read(
@@ -61,7 +59,7 @@ class _Reader:
         self._slowest: dict[str, dict[str, float]] = defaultdict(dict)
 
     def read(self, run: str, spans: Iterable[AgentSpanRow]) -> None:
-        """Read the spans of a run, in their order."""
+        """Collect the features in the spans of a run, which must be in order of start."""
         calls: Counter[tuple[str, str]] = Counter()
         first: dict[str, int] = {}
         for place, span in enumerate(spans):
@@ -86,33 +84,33 @@ class _Reader:
                 self._repeats[step].add(run)
 
     def read_metadata(self, run: str, text: str | None) -> None:
-        """Read the short values in the metadata of a run."""
+        """Collect the short values in the metadata of a run."""
         metadata = None if text is None else _decoded(text)
         for name, value in _short(metadata) if type(metadata) is dict else ():
             self._values[f"metadata {name}={value}"].add(run)
 
     def values(self, known: frozenset[str]) -> Iterator[Feature]:
-        """Yield the values that some runs have and others lack."""
+        """Yield a feature for each value of an argument or of metadata that some runs have and others lack."""
         most = sorted(self._values.items(), key=lambda item: (-len(item[1]), item[0]))
         fitting = [(text, runs) for text, runs in most if FEWEST <= len(runs) <= len(known) - FEWEST]
         for text, runs in fitting[:MAX_VALUES]:
             yield Feature(text, frozenset(runs), known)
 
     def repeats(self, known: frozenset[str]) -> Iterator[Feature]:
-        """Yield which tools were called again with the same arguments."""
+        """Yield a feature for each tool that a run called again with the same arguments."""
         for step, runs in sorted(self._repeats.items()):
             yield Feature(f"{step} repeated with the same arguments", frozenset(runs), known)
 
     def empty_results(self, known: frozenset[str]) -> Iterator[Feature]:
-        """Yield which tools returned nothing."""
+        """Yield a feature for each tool that returned an empty result."""
         for step, runs in sorted(self._empty.items()):
             yield Feature(f"{step} with an empty result", frozenset(runs), known)
 
     def orders(self) -> Iterator[Feature]:
-        """Yield which of two tools was called first, of the runs that called both."""
+        """Yield a feature for each pair of tools: which was called first, in runs that called both."""
         before: dict[tuple[str, str], set[str]] = defaultdict(set)
         for run, first in self._first.items():
-            for one, other in combinations(first, 2):  # in the order of their first calls
+            for one, other in combinations(first, 2):  # the keys of `first` are in the order of the first calls
                 before[one, other].add(run)
         pairs = [pair for pair in before if pair[0] < pair[1] and pair[::-1] in before]
         rarer = {pair: min(len(before[pair]), len(before[pair[::-1]])) for pair in pairs}
@@ -122,7 +120,7 @@ class _Reader:
             yield Feature(f"{one} before {other}", runs, known, f"{other} before {one}")
 
     def slow_steps(self) -> Iterator[Feature]:
-        """Yield in which runs the slowest call of a step is in the upper quarter of those of all runs."""
+        """Yield a feature for each tool or model: the run's slowest call is in the slowest quarter of all runs."""
         for step, slowest in sorted(self._slowest.items()):
             ordered = sorted(slowest.values())
             limit = ordered[3 * len(ordered) // 4 - 1] if len(ordered) > FEWEST else 0.0
@@ -132,7 +130,7 @@ class _Reader:
 
 
 def _parameters(label: str, payload: Any, kind: str) -> Iterator[tuple[str, str]]:
-    """Yield the short values that a tool was called with, or that a model was set to."""
+    """Yield the names and short values of a tool's arguments or a model's settings."""
     parameters = payload.get("arguments") if type(payload) is dict and kind == "tool" else payload
     for name, value in _short(parameters) if type(parameters) is dict else ():
         if value != label:
@@ -147,7 +145,7 @@ def _short(members: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _arguments_text(payload: Any, text: str) -> str:
-    """Return what a call was made with as one text; the id of the call is no part of it."""
+    """Return the arguments of a call as one canonical text, without the call id."""
     return jsontext.canonical(payload.get("arguments", payload)) if type(payload) is dict else text
 
 
@@ -157,7 +155,7 @@ def _output(result: str | None) -> Any:
 
 
 def _is_empty(output: Any) -> bool:
-    """Return whether a tool returned nothing: no text, no elements, or only members without any, and counts of 0."""
+    """Return whether the output of a tool is empty: no text, no elements, or only empty members and counts of 0."""
     if type(output) is str:
         return output.strip() in _EMPTY
     if type(output) is dict:
@@ -182,13 +180,14 @@ def run_features(
     read: Sequence[RunBrief] | None = None,
     progress: Progress | None = None,
 ) -> list[Feature]:
-    """Return the features that some of these runs have and others lack.
+    """Return the features that some runs have and others lack.
 
     Args:
-        runs: the latest first.
-        tags: those of each run, by its id.
-        failures: of the runs, and maybe of others; read when left out.
-        read: those of the runs whose payloads are read; all when left out.
+        runs: the runs, the latest first.
+        tags: the tags of each run, by run id.
+        failures: the failures of at least these runs; read from the storage when left out.
+        read: the runs whose payloads are read; all when left out.
+        progress: called with (done, total) while an index is built.
     """
     ids = frozenset(run.id for run in runs)
     uses = storage.ask(StepUses(ids, progress=progress))
@@ -207,15 +206,15 @@ def run_features(
 
 
 def distinct(features: Iterable[Feature], ids: frozenset[str]) -> list[Feature]:
-    """Return the features without those that tell nothing new.
+    """Return features without redundant ones: features of exactly the same runs, or of exactly all other runs.
 
-    Of several features that the same runs have, or all others, the first one stays: a tool that was used says more than
-    its error, that more than that it failed, and that more than a number of steps. One that all others have names what
-    lacks the first one: `currency=EUR` instead of no `currency=USD`. Only features that are known of the same runs are
-    compared.
+    The first of redundant features stays, so the order of `features` matters: the use of a tool tells more than its
+    error, its error more than its failure, and a failure more than a number of steps. A feature of exactly all other
+    runs names the opposite of the first one: `currency=EUR` instead of `no currency=USD`. Only features that are known
+    for the same runs are compared.
 
     Args:
-        ids: of all runs.
+        ids: the ids of all runs.
     """
     telling: dict[tuple[frozenset[str], frozenset[str]], Feature] = {}
     for feature in features:

@@ -1,6 +1,6 @@
-"""Lists runs with the sums over their spans, and the sums over all runs that match.
+"""Lists the runs that match a filter, with the sums over their spans, and the sums over all matching runs.
 
-Conditions of a filter that are about scores or failures become the ids of the runs that fulfil them.
+Conditions on scores, marks and signatures are evaluated first: they are replaced by the ids of the matching runs.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from agentspan.text import one_line
 
 
 def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
-    """Return a sentence about a late end; None where the end was not late, or there was no close."""
+    """Return a sentence about a run or span that ended after it had been closed; None if it did not end late."""
     if not row.ended_late:
         return None
     what = "the termination" if row.closed_by == "terminated" else "doctor closed it"
@@ -28,7 +28,7 @@ def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
 
 
 def closed_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
-    """Return by what a row was closed, and that its own end came after that; None if it was not closed."""
+    """Return how a run or span was closed from outside, and whether it ended later; None if it was not closed."""
     if row.closed_by is None:
         return None
     late = late_text(row)
@@ -39,10 +39,10 @@ ANY_MARK = "*"
 
 
 def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
-    """Return the same filter with `ids` in the place of `scores`, `mark` and `signature`.
+    """Return a filter in which `ids` replaces the conditions `scores`, `mark` and `signature`.
 
     Raises:
-        InvalidValue: a score is no rule; the signature is none.
+        InvalidValue: a condition on a score is not a rule, or the signature is not one.
     """
     ids = filter.ids
     for each in _sets(storage, filter):
@@ -75,14 +75,14 @@ def find_runs(
     sort: RunSort = "started",
     progress: Progress | None = None,
 ) -> RunList:
-    """Return a page of the runs that match, the latest first, and the sums over all of them.
+    """Return a page of the runs that match a filter, the latest first, and the sums over all matching runs.
 
     Args:
-        filter: see RunFilter; all runs when left out.
-        limit: how many at most; None for all.
-        offset: how many to pass over.
-        sort: the order, where it is not by creation: the longest first, the most expensive …
-        progress: called with how much is done, and of how much, while there is an index to be built.
+        filter: selects the runs; all runs when left out.
+        limit: the largest number of runs on the page; None for all.
+        offset: the number of runs to skip.
+        sort: the order, if not by creation: the longest first, the most expensive first …
+        progress: called with (done, total) while an index is built.
     """
     return storage.ask(RunsWhere(by_ids(storage, filter or RunFilter()), limit, offset, sort, progress))
 
@@ -90,17 +90,17 @@ def find_runs(
 def run_briefs(
     storage: Storage, filter: RunFilter | None = None, *, progress: Progress | None = None
 ) -> list[RunBrief]:
-    """Return all runs that match, the latest first, without what only a list of them shows."""
+    """Return all runs that match a filter in brief form, without metadata and results, the latest first."""
     return storage.ask(BriefsWhere(by_ids(storage, filter or RunFilter()), progress))
 
 
 def ids_of(storage: Storage, filter: RunFilter, *, progress: Progress | None = None) -> list[str]:
-    """Return the ids of all runs that match, the latest first."""
+    """Return the ids of all runs that match a filter, the latest first."""
     return [run.id for run in run_briefs(storage, filter, progress=progress)]
 
 
 def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: RunFilter) -> set[str]:
-    """Return the ids of those of these runs that match. Spans are counted by the storage; `error` alone reads some."""
+    """Return the ids of the given runs that match a filter. Only the condition `error` reads spans."""
     rows, filter = list(rows), by_ids(storage, filter)
     names = names_of(storage, rows)
     counts = storage.ask(Counts([row.id for row in rows]))
@@ -115,11 +115,11 @@ def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: R
 
 
 MAX_REASON = 300
-"""Characters of a reason, at most."""
+"""The largest number of characters of a failure reason."""
 
 
 def failure_reason(storage: Storage, run: RunSummary) -> str | None:
-    """Return why a run failed, or was terminated, or what failed in it; None if nothing did."""
+    """Return the reason of a termination, else the run's error, else its latest failed step; None without a failure."""
     row = run.run
     if row.termination_reason:
         return one_line(f"terminated: {row.termination_reason}", MAX_REASON)
@@ -133,7 +133,7 @@ def failure_reason(storage: Storage, run: RunSummary) -> str | None:
 
 
 def _of_step(span: AgentSpanRow) -> str:
-    """Return what failed and its error, without what it was given: a long summary would leave no room for the error."""
+    """Return a failed step and its error, without the step's input, which could leave no room for the error."""
     error = error_text(None if span.result_payload is None else jsontext.decode(span.result_payload))
     name = " ".join(text for text in (span.schema_title, span.label) if text)
     return title_of(span, MAX_REASON) if error is None else f"{name}: {error}"

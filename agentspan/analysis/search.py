@@ -1,6 +1,6 @@
 """Full-text search over the summaries, payloads and results of spans. Matches are positions, never markup.
 
-A text that spans of a run repeat is found in the one that said it first (see storage.first_said).
+A text that several spans of a run repeat is found only in the first of them (see storage.first_said).
 """
 
 from collections import deque
@@ -18,25 +18,26 @@ from agentspan.text import one_line
 
 PAGE = 50
 SNIPPET = 160
-"""Characters of a snippet, at most."""
+"""The largest number of characters of a snippet."""
 LEAD = 40
-"""Characters of a snippet before its first match."""
+"""The number of characters of a snippet before its first match."""
 MOST_STEPS = 5000
-"""Spans of a run whose steps are counted, at most: they take 31 ms."""
+"""The largest number of spans of a run whose steps are numbered in the hits: numbering so many takes 31 ms."""
 FIELDS = ("summary", "payload", "result_payload")
 
 
 class Hit(NamedTuple):
-    """A span that says all words of a search first in its run.
+    """A span that contains all words of a search, as the first span of its run.
 
     Attributes:
-        summary: the span's, else its type's title.
-        field: where the snippet is from: `summary`, `payload` or `result_payload`.
+        summary: the summary of the span, or the title of its type.
+        field: the column that the snippet is from: `summary`, `payload` or `result_payload`.
         snippet: text around the first match, on one line, without control characters.
         matches: (start, end) of each matched word in `snippet`, in code points.
-        repeats: how many later spans of the run repeat it.
-        agent, version: the names of the run's agent; "" until analysis.search.located adds them, as the step.
-        step: the number of the span among its run's steps, as `show` lists them; None in a run of very many.
+        repeats: the number of later spans of the run that repeat the text.
+        agent, version: the names of the run's agent and version; "" until `located` fills them in.
+        step: the number of the step in its run, as `show` lists it; None until `located` fills it in, and in a run
+            with more than MOST_STEPS spans.
     """
 
     span_id: str
@@ -71,33 +72,33 @@ def search(
     runs: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> Hits:
-    """Return the spans that say all of these words first in their run, the latest first.
+    """Return the spans that contain all words, the latest first; of spans of a run that repeat a text, the first.
 
-    Case and accents do not matter.
+    Case and accents are ignored.
 
     Args:
-        words: one text, in which double quotes hold words together, or several texts, each held together. `*` at the
-            end of a word is any ending. Nothing else is syntax, and nothing is an error.
-        run: only in this run (its id).
-        limit: how many hits at most.
-        offset: how many to pass over.
-        runs: ids of the only runs that are searched; all when left out.
-        progress: called with how much is done, and of how much, while there is an index to be built.
+        words: one text, in which double quotes mark a phrase, or several texts, each of which is a phrase. `*` at the
+            end of a word matches any ending. There is no other syntax, and no text is an error.
+        run: the id of the only run to search.
+        limit: the largest number of hits.
+        offset: the number of hits to skip.
+        runs: the ids of the only runs to search; all runs when left out. `run` wins over `runs`.
+        progress: called with (done, total) while an index is built.
     """
     asked = tokenizing.terms(words)
     if not asked:
         return Hits([], 0)
     question = Search(asked, limit, offset, runs if run is None else [run], progress)
-    # The spans of one run are read sooner than an index of all is made.
+    # Reading the spans of one run is faster than building an index of all spans.
     found, total = storage.ask(question) if run is None else row_by_row.answer(storage, question)
     return Hits([hit(span, asked)._replace(repeats=repeats) for span, repeats in found], total)
 
 
 def located(storage: Storage, hits: Hits, *, most_steps: int = MOST_STEPS) -> Hits:
-    """Return hits with the agent and version of their runs, and the number of their step.
+    """Return hits with the agent and version of their runs, and the number of their step, filled in.
 
     Args:
-        most_steps: spans of a run whose steps are counted, at most: that reads the outlines of all of them.
+        most_steps: steps are numbered only in runs with at most this many spans, because it reads all their outlines.
     """
     ids = [*{hit.run_id for hit in hits.hits}]
     runs = [row for _, row in storage.ask(Find(*ids)).rows.values() if isinstance(row, AgentInstanceRow)]
@@ -115,7 +116,7 @@ def located(storage: Storage, hits: Hits, *, most_steps: int = MOST_STEPS) -> Hi
 
 
 def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:
-    """Return a span as a hit of a search for these terms."""
+    """Return a matching span as a hit, with a snippet of the field that contains the most terms."""
     best: tuple[int, str, str, list[tuple[int, int]]] | None = None
     for name in FIELDS:
         text = getattr(span, name)
@@ -143,9 +144,9 @@ def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:
 
 
 def _places(text: str, asked: Iterable[str]) -> tuple[list[tuple[int, int]], int]:
-    """Return the first positions of the terms in a text, as many as a snippet shows, and how many terms were found.
+    """Return the positions of terms in a text, as far as a snippet reaches, and the number of terms found.
 
-    A text may have millions of words, of which only the latest are kept.
+    A text may have millions of words, so only the latest few words are kept in memory.
     """
     terms = [(term.removesuffix(tokenizing.PREFIX).split(" "), term.endswith(tokenizing.PREFIX)) for term in asked]
     latest: deque[tuple[str, int]] = deque(maxlen=max((len(words) for words, _ in terms), default=1))
@@ -167,7 +168,7 @@ def _places(text: str, asked: Iterable[str]) -> tuple[list[tuple[int, int]], int
 
 
 def _around(text: str, places: list[tuple[int, int]]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Cut a text around the first position; return it with the positions that are in it."""
+    """Cut a snippet around the first position; return it with the positions inside it, relative to its start."""
     first = places[0][0] if places else 0
     begin = 0 if len(text) <= SNIPPET or first <= LEAD else first - LEAD
     end = min(len(text), begin + SNIPPET - 2)

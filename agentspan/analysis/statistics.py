@@ -13,14 +13,14 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 RELATIVE = 1 + 1e-7
-"""Two probabilities count as equal up to this factor: the same one, computed in another order, differs by less."""
+"""The factor up to which two probabilities count as equal; rounding in another order of computation differs less."""
 Q_MEANS = "q = the share of false findings among those at least as clear"
-"""The words for a q of benjamini_hochberg, which every command uses."""
+"""The explanation of a q of benjamini_hochberg in the output of all commands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The bounds of an estimate."""
+    """The lower and upper bound of a confidence interval."""
 
     low: float
     high: float
@@ -54,10 +54,10 @@ def exact_interval(successes: int, trials: int, *, confidence: float = 0.95) -> 
 
 
 def binomial_p(successes: int, trials: int, share: float = 0.5) -> float:
-    """Return the exact two-sided p of so many successes if each has a probability of `share`.
+    """Return the two-sided p of the exact binomial test: `successes` of `trials`, each with the probability `share`.
 
-    It is the sum of the probabilities of all numbers that are as improbable as this one, or more. With a share of 0.5,
-    and only the pairs that differ, it is McNemar's exact test.
+    It is the sum of the probabilities of all numbers of successes that are at most as probable as the observed one.
+    With a share of 0.5 and only discordant pairs as trials it is McNemar's exact test.
 
     Raises:
         ValueError: there are more successes than trials, or `share` is no probability.
@@ -70,7 +70,10 @@ def binomial_p(successes: int, trials: int, share: float = 0.5) -> float:
 
 
 def fisher_p(successes_a: int, trials_a: int, successes_b: int, trials_b: int, *, one_sided: bool = False) -> float:
-    """Return Fisher's exact two-sided p of two shares being the same; or the one of so few successes in A, or fewer.
+    """Return the p of Fisher's exact test that two groups have the same share of successes.
+
+    Args:
+        one_sided: return the p of at most so many successes in A instead of the two-sided p.
 
     Raises:
         ValueError: there are more successes than trials.
@@ -92,12 +95,12 @@ def fisher_p(successes_a: int, trials_a: int, successes_b: int, trials_b: int, *
 def permutation_p(
     a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], *, rounds: int = 1000, seed: int = 0
 ) -> float:
-    """Return the two-sided p of two means being the same, clustered by run: whole runs change sides, not spans.
+    """Return the two-sided p that two means are the same, by a permutation of whole runs (not of single values).
 
     Args:
-        a, b: the values of each run; a run without values counts for nothing.
-        rounds: how many random assignments; p is never less than 1 / (rounds + 1).
-        seed: the same seed gives the same p.
+        a, b: the values of each run; runs without values are ignored.
+        rounds: the number of random assignments; p is never less than 1 / (rounds + 1).
+        seed: the seed of the random assignments; the same seed gives the same p.
 
     Raises:
         ValueError: a side has no values.
@@ -116,11 +119,13 @@ def permutation_p(
 
 
 def paired_permutation_p(differences: Sequence[float], *, rounds: int = 1000, seed: int = 0) -> float:
-    """Return the two-sided p of a mean difference of pairs being 0: pairs change their sign at random.
+    """Return the two-sided p that the mean difference of pairs is 0, by random signs of the differences.
 
     Args:
-        differences: of each pair, such as two runs of one task. Up to 12 of them all signs are tried: p is exact then.
-        rounds, seed: see permutation_p.
+        differences: the difference of each pair, such as two runs of one task. For up to 12 pairs all combinations of
+            signs are tried, so p is exact.
+        rounds: the number of random combinations of signs; p is never less than 1 / (rounds + 1).
+        seed: the seed of the random signs; the same seed gives the same p.
 
     Raises:
         ValueError: there are no pairs.
@@ -145,7 +150,7 @@ def paired_permutation_p(differences: Sequence[float], *, rounds: int = 1000, se
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p adjusted for many tests, so that one false finding is as seldom as with one (S. Holm, 1979)."""
+    """Return p-values adjusted for multiple tests; they control the family-wise error rate (S. Holm, 1979)."""
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(_by_size(p_values)):
         largest = max(largest, (len(p_values) - rank) * p_values[place])
@@ -154,7 +159,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Return q of each p: the share of false findings among all with this q or less (Benjamini, Hochberg, 1995)."""
+    """Return the q of each p: the false discovery rate of all tests up to this q (Benjamini, Hochberg, 1995)."""
     adjusted, smallest = [0.0] * len(p_values), 1.0
     number = len(p_values)
     for rank, place in zip(range(number, 0, -1), reversed(_by_size(p_values)), strict=True):
@@ -168,7 +173,7 @@ def _by_size(p_values: Sequence[float]) -> list[int]:
 
 
 def _difference(runs: Sequence[tuple[float, int]], in_a: int) -> float:
-    """Return how far the means of the first runs and of the others are from each other."""
+    """Return the absolute difference of the means of the first `in_a` runs and of the other runs."""
     means = []
     for side in (runs[:in_a], runs[in_a:]):
         means.append(fsum(total for total, _ in side) / sum(number for _, number in side))
@@ -202,7 +207,7 @@ def _choose(number: int, chosen: int) -> float:
 
 
 def _bisected(rising: Callable[[float], float]) -> float:
-    """Return where a rising function of a share is 0."""
+    """Return the root of a rising function of a share, by bisection between 0 and 1."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -211,12 +216,12 @@ def _bisected(rising: Callable[[float], float]) -> float:
 
 
 ENOUGH = 5.0
-"""How far the expected number is from both ends of its range, at least, for the approximation (N. Mantel, J. Fleiss,
-American Journal of Epidemiology 112, 1980)."""
+"""The least distance of the expected number from both ends of its range that allows the normal approximation
+(N. Mantel, J. Fleiss, American Journal of Epidemiology 112, 1980)."""
 
 
 class Table(NamedTuple):
-    """A stratum's table: of those with a feature and those without it, how many failed and how many passed."""
+    """The 2×2 table of a stratum: failed and passed runs, with and without a feature."""
 
     failed_with: int
     passed_with: int
@@ -225,24 +230,24 @@ class Table(NamedTuple):
 
     @property
     def range(self) -> tuple[int, int]:
-        """The least and the greatest possible number of failures with the feature, given the margins."""
+        """The least and the greatest number of failed runs with the feature that the margins of the table allow."""
         with_, failed = self.failed_with + self.passed_with, self.failed_with + self.failed_without
         return max(0, failed - self.failed_without - self.passed_without), min(with_, failed)
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The common odds ratio of the strata, and its interval; infinite where nothing bounds it."""
+    """The common odds ratio of strata and its interval; the upper bound is infinite if nothing limits the ratio."""
 
     odds_ratio: float
     interval: Interval
 
 
 class Strata:
-    """The informative ones of the strata: those in which the margins leave something open.
+    """Tests and effect sizes over stratified 2×2 tables. Strata whose margins determine the table are dropped.
 
     Args:
-        tables: a table for each stratum.
+        tables: the table of each stratum.
     """
 
     def __init__(self, tables: Iterable[Table]) -> None:
@@ -257,16 +262,16 @@ class Strata:
         self._chances = _sum_of(self.tables) if self.is_exact else []
 
     def p(self) -> float:
-        """Return the two-sided p of the feature and failure being independent within each stratum."""
+        """Return the two-sided p that the feature and failure are independent within each stratum."""
         if not self.tables:
             return 1.0
         if self.is_exact:
             return self._as_improbable(self._chances, self._chances[self._seen - self._least])
-        distance = max(0.0, abs(self._seen - self._expected) - 0.5)  # continuity
+        distance = max(0.0, abs(self._seen - self._expected) - 0.5)  # continuity correction
         return 2 * NormalDist().cdf(-distance / sqrt(self._variance))
 
     def smallest_p(self) -> float:
-        """Return the least p that these margins allow, whatever failed (R. E. Tarone, Biometrics 46, 1990)."""
+        """Return the least p that is possible with the margins of the tables (R. E. Tarone, Biometrics 46, 1990)."""
         if not self.tables:
             return 1.0
         if not self.is_exact:
@@ -275,11 +280,14 @@ class Strata:
 
     @property
     def variance(self) -> float:
-        """The variance of the number of failures with the feature: how much these margins can tell."""
+        """The variance of the number of failed runs with the feature: the larger, the more informative the tables."""
         return self._variance
 
     def detectable(self, alpha: float, power: float) -> float:
-        """Return the least odds ratio above 1 whose p is at most alpha with this probability; infinite if none is."""
+        """Return the least odds ratio above 1 that a test at level `alpha` detects with probability `power`.
+
+        Infinite if no odds ratio is detected.
+        """
         chances = self._all_chances()
         tail = 0.0
         place = len(chances)
@@ -291,9 +299,10 @@ class Strata:
         return exp(_root(lambda odds: fsum(_at(chances, odds)[place:]) - power))
 
     def effect(self, *, confidence: float = 0.95) -> Effect:
-        """Return the common odds ratio: conditional and exact, or that of Mantel and Haenszel.
+        """Return the common odds ratio with its interval: conditional and exact, or Mantel-Haenszel for large numbers.
 
-        Where no run contradicts, the exact one is computed for large numbers, too: the other has no interval then.
+        If no run contradicts the association, the exact one is used for large numbers, too, because the
+        Mantel-Haenszel estimate then has no interval.
         """
         if not self.tables:
             return Effect(1.0, Interval(0.0, inf))
@@ -307,7 +316,7 @@ class Strata:
         return self._chances if self.is_exact else _sum_of(self.tables)
 
     def _exact_effect(self, confidence: float) -> Effect:
-        """Find the odds ratios at which the number is the mean, and at which each of its tails has what is left."""
+        """Return the odds ratio at which the expected number is the observed one, with an exact interval."""
         chances = self._all_chances()
         place, last = self._seen - self._least, len(chances) - 1
         tail = (1 - confidence) / 2
@@ -321,7 +330,7 @@ class Strata:
         return Effect(estimate, Interval(low, high))
 
     def _approximate_effect(self, confidence: float) -> Effect:
-        """J. Robins, N. Breslow and S. Greenland, Biometrics 42, 1986."""
+        """Return the Mantel-Haenszel odds ratio (J. Robins, N. Breslow and S. Greenland, Biometrics 42, 1986)."""
         for_, against, same, crossed, mixed = 0.0, 0.0, 0.0, 0.0, 0.0
         for a, b, c, d in self.tables:
             total = a + b + c + d
@@ -337,7 +346,7 @@ class Strata:
 
 
 def _moments(table: Table) -> tuple[float, float]:
-    """Return mean and variance of a hypergeometric number."""
+    """Return the mean and variance of the number of failed runs with the feature (hypergeometric distribution)."""
     a, b, c, d = table
     total, with_, failed = a + b + c + d, a + b, a + c
     variance = with_ * (total - with_) * failed * (total - failed) / (total**2 * (total - 1))
@@ -345,7 +354,7 @@ def _moments(table: Table) -> tuple[float, float]:
 
 
 def _sum_of(tables: Sequence[Table]) -> list[float]:
-    """Return the chances of each sum of the numbers of failures with the feature, from the least on."""
+    """Return the probability of each total number of failed runs with the feature, over all tables, rising."""
     chances = [1.0]
     for table in tables:
         own = _chances(table)
@@ -358,7 +367,7 @@ def _sum_of(tables: Sequence[Table]) -> list[float]:
 
 
 def _chances(table: Table) -> list[float]:
-    """Return the chances of a hypergeometric number, each from the one before: no binomial coefficient is computed."""
+    """Return the hypergeometric probabilities of a table, each from its predecessor: no large binomials are needed."""
     least, most = table.range
     with_, failed = table.failed_with + table.passed_with, table.failed_with + table.failed_without
     rest = sum(table) - with_ - failed
@@ -373,7 +382,7 @@ def _chances(table: Table) -> list[float]:
 
 
 def _at(chances: Sequence[float], odds: float) -> list[float]:
-    """Return the chances at the logarithm of an odds ratio, from those at 0."""
+    """Return probabilities reweighted to an odds ratio, whose logarithm is `odds`, from those at an odds ratio of 1."""
     logs = [log(chance) + k * odds if chance else -inf for k, chance in enumerate(chances)]
     largest = max(logs)
     weights = [exp(each - largest) for each in logs]
@@ -382,7 +391,7 @@ def _at(chances: Sequence[float], odds: float) -> list[float]:
 
 
 def _root(rising: Callable[[float], float]) -> float:
-    """Return where a rising function of the logarithm of an odds ratio is 0."""
+    """Return the root of a rising function of the logarithm of an odds ratio, by bisection between -30 and 30."""
     low, high = -30.0, 30.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -391,36 +400,44 @@ def _root(rising: Callable[[float], float]) -> float:
 
 
 MOST_PERMUTED = 1000
-"""Runs up to which they are permuted: 1,000 rounds of 40 ratios take 1.5 s there. Above, the normal approximation."""
+"""The largest number of runs that are permuted: 1,000 rounds of 40 ratios take 1.5 s for so many.
+
+More runs are tested with the normal approximation.
+"""
 ROUNDS = 1000
 MORE_ROUNDS = 4000
-"""Rounds that are added for the ratios whose p is below CLOSE, so that it can be small enough among many ratios."""
+"""Further rounds for ratios whose p is below CLOSE: with more rounds p can be small enough among many ratios."""
 CLOSE = 0.01
 FEW_PAIRS = 12
-"""Pairs up to which all signs are tried (see paired_permutation_p): p is exact then."""
+"""The number of pairs up to which all combinations of signs are tried, so that p is exact."""
 AS_LARGE = 50
-"""Rounds with as large a difference after which a ratio needs no more (J. Besag, P. Clifford, Biometrika 78, 1991): its
-p is within a seventh then, and most ratios need a fifth of the rounds."""
+"""The number of rounds with a difference as large as the observed one after which the rounds of a ratio stop.
+
+Then p is within a seventh, and most ratios need a fifth of the rounds (J. Besag, P. Clifford, Biometrika 78, 1991).
+"""
 TAIL = 20
-"""Divisor of the least p that so many rounds can give. If no round has as large a difference, p is that of the normal
-distribution with the variance of the rounds, and at least this quotient. Else one ratio of 100 could not be found."""
+"""The factor by which p may fall below the least p that a permutation can give.
+
+If no round reaches the observed difference, p is that of a normal distribution with the variance of the rounds, but at
+least the least p divided by TAIL. Without it, a single different ratio among 100 could not be found.
+"""
 
 
 class Ratio(NamedTuple):
-    """A numerator and a denominator for each run, in the order of the runs: first those of A, then those of B."""
+    """The numerator and the denominator of a ratio for each run: first the runs of A, then those of B."""
 
     above: Sequence[float]
     below: Sequence[float]
 
 
 def permutation_ps(ratios: Sequence[Ratio], in_a: int, *, seed: int = 0) -> list[float]:
-    """Return the two-sided p of each ratio being the same in A and B, by permutation of the runs.
+    """Return for each ratio the two-sided p that it is the same in A and B, by permutation of the runs.
+
+    A ratio whose denominators are all 0 on one side has a p of 1.
 
     Args:
-        in_a: how many of the runs are in A.
-        seed: the same seed gives the same p.
-
-    A ratio that a side lacks, as all of its denominators are 0, has the p 1.
+        in_a: the number of runs in A, which come first.
+        seed: the seed of the permutations; the same seed gives the same p.
     """
     number = len(ratios[0].above) if ratios else 0
     smaller = min(in_a, number - in_a)
@@ -444,11 +461,12 @@ def permutation_ps(ratios: Sequence[Ratio], in_a: int, *, seed: int = 0) -> list
 
 
 def sign_ps(groups: Sequence[Sequence[float]], *, seed: int = 0) -> list[float]:
-    """Return the two-sided p of the mean of each group of differences being 0: pairs change their sign at random.
+    """Return for each group of differences the two-sided p that their mean is 0, by random signs of the differences.
 
     Args:
-        groups: the differences of pairs; none of them is empty. Up to FEW_PAIRS of them all signs are tried.
-        seed: the same seed gives the same p.
+        groups: the differences of the pairs of each group, not empty. For up to FEW_PAIRS pairs all combinations of
+            signs are tried.
+        seed: the seed of the random signs; the same seed gives the same p.
     """
     most = max(map(len, groups), default=0)
     totals = [fsum(group) for group in groups]
@@ -466,12 +484,24 @@ def sign_ps(groups: Sequence[Sequence[float]], *, seed: int = 0) -> list[float]:
 
 
 def tail_p(p: float, difference: float, error: float) -> float:
-    """Return the p of a difference that no round of a permutation reached, whose least p is given (see TAIL)."""
+    """Return the p of a difference that no round of a permutation reached (see TAIL).
+
+    Args:
+        p: the least p that the permutation can give.
+        error: the standard error of the difference.
+    """
     return min(p, max(p / TAIL, two_sided(difference, error)))
 
 
 class _Count(NamedTuple):
-    """The rounds of a ratio: how many, in how many the difference was as large, and the sum of the squares of all."""
+    """The result of the permutation rounds of one ratio.
+
+    Attributes:
+        rounds: the number of rounds.
+        as_large: the number of rounds with a difference as large as the observed one.
+        squares: the sum of the squared differences of all rounds.
+        observed: the observed difference.
+    """
 
     rounds: int
     as_large: int
@@ -479,27 +509,27 @@ class _Count(NamedTuple):
     observed: float
 
     def plus(self, other: "_Count") -> "_Count":
-        """Return both together."""
+        """Return the sums of this count and another one of the same ratio."""
         return _Count(
             self.rounds + other.rounds, self.as_large + other.as_large, self.squares + other.squares, self.observed
         )
 
     @property
     def p(self) -> float:
-        """The probability of so large a difference."""
-        if self.as_large == AS_LARGE:  # it stopped there
+        """The probability of a difference at least as large as the observed one by chance."""
+        if self.as_large == AS_LARGE:  # the rounds stopped early
             return self.as_large / self.rounds
         p = (self.as_large + 1) / (self.rounds + 1)
         return p if self.as_large else tail_p(p, self.observed, sqrt(self.squares / self.rounds))
 
 
 _Difference = Callable[[int, Sequence[int]], float | None]
-"""The absolute difference of a ratio, by its place, in a round; None where a side lacks it."""
+"""Returns the absolute difference of a ratio, given by its index, in a round; None if a side lacks the ratio."""
 _Draw = Callable[[random.Random], Sequence[int]]
 
 
 def _ps(observed: Sequence[float | None], difference: _Difference, draw: _Draw, seed: int) -> list[float]:
-    """Return the p of each difference: of ROUNDS, and of MORE_ROUNDS beside them for those that are small."""
+    """Return the p of each observed difference, from ROUNDS rounds, and MORE_ROUNDS further ones if p is small."""
     counts = _counted(range(len(observed)), observed, difference, draw, ROUNDS, random.Random(seed))
     close = [place for place, count in counts.items() if count.p < CLOSE]
     more = _counted(close, observed, difference, draw, MORE_ROUNDS, random.Random(seed + 1))
@@ -514,7 +544,7 @@ def _counted(
     rounds: int,
     dice: random.Random,
 ) -> dict[int, _Count]:
-    """Return for each place in how many rounds its difference is as large as the observed one."""
+    """Count for each ratio, by its index, the rounds whose difference is as large as the observed one."""
     as_large, used = (dict.fromkeys(places, 0) for _ in range(2))
     squares = dict.fromkeys(places, 0.0)
     going = [*places]
@@ -522,7 +552,7 @@ def _counted(
         drawn = draw(dice)
         for place in going:
             limit, found = observed[place], difference(place, drawn)
-            # A round that leaves a side without the ratio says nothing against chance.
+            # A round in which a side lacks the ratio is no evidence against chance, so it counts as large.
             as_large[place] += limit is None or found is None or found * RELATIVE + 1e-12 >= limit
             squares[place] += found * found if found is not None else 0.0
             used[place] += 1
@@ -533,7 +563,7 @@ def _counted(
 
 
 def normal_p(ratio: Ratio, in_a: int) -> float:
-    """Return the two-sided p of a ratio being the same, clustered by run: the normal approximation (delta method)."""
+    """Return the two-sided p that a ratio is the same in A and B, by the normal approximation (delta method)."""
     a, b = (_estimate(ratio.above[part], ratio.below[part]) for part in (slice(in_a), slice(in_a, None)))
     if a is None or b is None:
         return 1.0
@@ -541,20 +571,20 @@ def normal_p(ratio: Ratio, in_a: int) -> float:
 
 
 def two_sided(difference: float, error: float) -> float:
-    """Return the two-sided p of a normally distributed difference with this standard error."""
+    """Return the two-sided p of a normally distributed difference with the standard error `error`."""
     if error == 0:
         return 1.0 if difference == 0 else 0.0
     return 2 * NormalDist().cdf(-abs(difference) / error)
 
 
 def variance_of(above: Sequence[float], below: Sequence[float]) -> float | None:
-    """Return the variance of the estimate of a ratio, clustered by run; None for less than two runs."""
+    """Return the variance of the estimate of a ratio, clustered by run; None for fewer than two runs."""
     found = _estimate(above, below)
     return None if found is None else found[1]
 
 
 def _estimate(above: Sequence[float], below: Sequence[float]) -> tuple[float, float] | None:
-    """Return a ratio, and the variance of its estimate."""
+    """Return a ratio and the variance of its estimate; None for fewer than two runs, or if all denominators are 0."""
     number, total = len(above), fsum(below)
     if number < 2 or total <= 0:
         return None

@@ -1,7 +1,4 @@
-"""Statistics of the spans of each type, and of each model and tool: counts, durations, tokens, cost.
-
-By the version of the agent, too: a model or a tool is compared across versions.
-"""
+"""Statistics of spans per type, model and tool: counts, durations, tokens, cost; also per version of the agent."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,35 +23,35 @@ def stats(
     """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
 
     Args:
-        run: only the spans of this run (its id).
-        since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
-        until: the first time that no longer counts.
-        runs: ids of the only runs whose spans count; all when left out.
-        progress: called with how much is done, and of how much, while there is an index to be built.
+        run: the id of the only run whose spans count; all runs when left out.
+        since: the earliest started_at (else inserted_at) of a span that counts, as stored text (see clock).
+        until: the end of the time range, exclusive, as stored text.
+        runs: the ids of the only runs whose spans count; all when left out. `run` wins over `runs`.
+        progress: called with (done, total) while an index is built.
     """
     asked = SpanStats(since, until, runs if run is None else [run], progress)
-    # The spans of one run are read sooner than an index of all is made.
+    # Reading the spans of one run is faster than building an index of all spans.
     return in_order(storage.ask(asked) if run is None else row_by_row.answer(storage, asked))
 
 
 def in_order(found: Iterable[Stat]) -> list[Stat]:
-    """Sort types by their total time, each followed by its labels in the same order."""
+    """Sort statistics: types by total time, the longest first, each followed by its labels by total time."""
     found = list(found)
     types = {stat.schema_name: (-stat.total_ms, stat.schema_name) for stat in found if stat.label is None}
     return sorted(found, key=lambda s: (types[s.schema_name], s.label is not None, -s.total_ms, s.label or ""))
 
 
 class Rest(NamedTuple):
-    """The number of what `shorten` left out at this place: labels of a span type, or types where that is None."""
+    """The number of rows that `shorten` left out: labels of the type `schema_name`, or types if that is None."""
 
     schema_name: str | None
     number: int
 
 
 def shorten(found: list[Stat], rows: int) -> list[Stat | Rest]:
-    """Leave out types and labels until so many rows are left; a Rest stands where some were left out.
+    """Shorten statistics to about `rows` types and labels; a Rest replaces the rows that are left out.
 
-    At least half of the rows are for types, if there are so many. The labels with the longest total time stay.
+    At least half of the rows are types, if there are enough types. The labels with the longest total time stay.
 
     Args:
         found: statistics in the order of `stats`.
@@ -79,9 +76,9 @@ def shorten(found: list[Stat], rows: int) -> list[Stat | Rest]:
 
 
 MOST_VERSIONS = 20
-"""Versions with statistics of their own, those of the latest runs: each takes 0.2 s among a million spans."""
+"""The largest number of versions with their own statistics; the latest ones. Each takes 0.2 s per million spans."""
 MOST_LABELS = 2000
-"""Types and labels that are broken down, those with the longest total time."""
+"""The largest number of types and labels that are broken down by version: those with the longest total time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +87,9 @@ class VersionStats:
 
     Attributes:
         agent: the agent's name.
-        version: `default` if runs were recorded without one.
-        runs: how many there are.
-        stats: per span type and label, in the order of `stats`.
+        version: the version; `default` for runs that were recorded without a version.
+        runs: the number of runs of the version.
+        stats: statistics per span type and label, the longest total time first.
     """
 
     agent: str
@@ -102,19 +99,19 @@ class VersionStats:
 
     @property
     def name(self) -> str:
-        """The version as commands take it: `AGENT@VERSION`."""
+        """The name of the version as an argument of commands: `AGENT@VERSION`."""
         return f"{self.agent}@{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class StatsByVersion:
-    """Statistics of spans, of all versions together and of each.
+    """Statistics of spans: of all versions together, and of each version.
 
     Attributes:
-        stats: of all versions, also of those that are left out.
-        versions: the one with the latest run first.
-        left_out_versions, left_out_labels: how many versions have no statistics of their own, because there are more
-            than 20; how many types and labels have none, because there are more than 2,000.
+        stats: the statistics of all versions together, left-out versions included.
+        versions: the statistics of each version, the version with the latest run first.
+        left_out_versions: the number of versions without their own statistics, because there are more than 20.
+        left_out_labels: the number of types and labels without statistics, because there are more than 2,000.
     """
 
     stats: tuple[Stat, ...]
@@ -133,12 +130,14 @@ def stats_by_version(
     most_versions: int = MOST_VERSIONS,
     most_labels: int = MOST_LABELS,
 ) -> StatsByVersion:
-    """Return the statistics of the spans of runs that match, by version.
+    """Return the statistics of spans by version of the agent.
 
     Args:
-        filter: of the runs; all when left out.
-        since, until, progress: see stats.
-        most_versions, most_labels: how many versions, and types and labels, are broken down.
+        filter: selects the runs; all runs when left out.
+        since, until: the time range of the spans, as stored text; the end is exclusive.
+        progress: called with (done, total) while an index is built.
+        most_versions: the largest number of versions with their own statistics.
+        most_labels: the largest number of types and labels.
     """
     filter = filter or RunFilter()
     ids: dict[tuple[str, str], list[str]] = {}

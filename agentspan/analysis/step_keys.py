@@ -1,7 +1,8 @@
-"""Keys of steps: equal ones are the same step in two runs. Aligns two sequences of keys. Times are no part of a key.
+"""Keys of steps, which identify the same step in two runs; and the alignment of two sequences of keys.
 
-Payloads are compared in canonical form: the order of members, ids of calls, stack traces and addresses of objects do
-not matter. What models and people say in their own words is apart from the rest: it differs from run to run.
+Times are not part of a key. Payloads are compared in canonical form: the order of members, ids of calls, stack traces
+and addresses of objects do not matter. Free text of models and people has a digest of its own, because it differs from
+run to run.
 """
 
 import re
@@ -15,17 +16,17 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
 
 CALL_IDS = frozenset({"call_id", "tool_call_id", "tool_use_id", "toolCallId", "response_id", "request_id", "run_id"})
-"""Members that name one call; they differ in each run."""
+"""Payload members that identify one call, and so differ in each run."""
 PROMPTS = frozenset({"messages", "prompt", "input", "contents", "history"})
-"""Members of an llm step's payload with what was said so far."""
+"""Payload members of an llm step that hold the conversation so far."""
 INSTRUCTIONS = frozenset({"system", "developer"})
-"""Roles of messages that the program writes, not a person or a model."""
+"""Roles of messages that the program writes; people and models write all others."""
 SAYING = frozenset({"llm", "message"})
-"""Span types in which a model or a person says something."""
+"""Span types that hold free text of a model or a person."""
 BY_MODEL = frozenset({"llm", "embedding", "rerank"})
 """Span types whose label is the model's name."""
 SHORTEST_PROSE = 8
-"""Words of a text that counts as prose, at least."""
+"""The least number of words of a text that counts as prose."""
 
 _CALL_ID = re.compile(r"(?:call|toolu|chatcmpl|resp|msg|fc|rs|run|req|lc)[_-]|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-")
 _TO_CLEAN = re.compile(rf'"(?:id|stacktrace|{"|".join(sorted(CALL_IDS))})"\s*:|"arguments"\s*:\s*"')
@@ -40,8 +41,9 @@ class Key(NamedTuple):
 
     Attributes:
         exact: type, label and arguments.
-        course: the same without the words; of an llm step the calls that it made, whatever was said.
-        sort: type and label, of a model's step the type alone.
+        course: type, label and arguments without free text; for an llm step, the calls that it made instead of the
+            arguments.
+        sort: type and label; for a step of a model, only the type.
     """
 
     exact: tuple[str, str | None, bytes]
@@ -55,11 +57,12 @@ class Step(NamedTuple):
     A named tuple: creating 20,000 frozen dataclasses takes 30 ms longer.
 
     Attributes:
-        node: of the last attempt.
-        attempts: how many there were.
-        type: the built-in span type, without a prefix of its package.
-        arguments, fixed, result, calls: digests of the payload, of the payload without words, of the result, and of the
-            calls that a model made in it.
+        node: the tree node of the last attempt.
+        key: the keys by which the step is compared.
+        type: the built-in span type, without the prefix of its package.
+        arguments, fixed, result, calls: digests of the payload, of the payload without free text, of the result, and
+            of the tool calls in the result of a model.
+        attempts: the number of attempts.
     """
 
     node: Node
@@ -73,7 +76,7 @@ class Step(NamedTuple):
 
     @property
     def says(self) -> bool:
-        """True if a model or a person says something in it."""
+        """True if the step holds free text of a model or a person."""
         return self.type in SAYING
 
     @property
@@ -89,13 +92,13 @@ class _Digests(NamedTuple):
 
 
 class StepKeys:
-    """Makes the keys of steps. Payloads that come again are digested once: most of two runs is equal."""
+    """Computes the keys of steps. Caches digests of payloads, because most payloads of two runs are equal."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, str], _Digests] = {}
 
     def step(self, node: Node) -> Step:
-        """Return a span with its keys."""
+        """Return the step of a tree node: its span and the keys."""
         span = node.span
         type_ = built_in_part(span.schema_name)
         payload = self._digests(type_, "payload", span.payload)
@@ -135,7 +138,7 @@ def _digests(type_: str, side: str, text: str) -> _Digests:
         has_words = side == "payload" and (type_ in SAYING or _MAY_BE_PROSE.search(text) is not None)
         fixed = _canonical(_without_words(type_, value)) if has_words else whole
         calls = _canonical(list(_calls(value))) if side == "result" and type_ == "llm" else b""
-    except RecursionError:  # a value nested too deep is compared as it is
+    except RecursionError:  # nested too deep to normalize: compare the raw text
         whole = fixed = _digest(text)
         calls = b""
     return _Digests(whole, fixed, calls)
@@ -147,10 +150,10 @@ def _canonical(value: Any) -> bytes:
 
 
 def cleaned(text: str) -> Any:
-    """Return a payload as JSON without what differs in each run: ids of calls, stack traces.
+    """Decode a payload, and remove what differs in each run: ids of calls and stack traces.
 
     Raises:
-        RecursionError: it is nested too deep.
+        RecursionError: the payload is nested too deep.
     """
     value = jsontext.decode(text)
     return _cleaned(value) if _TO_CLEAN.search(text) else value
@@ -167,12 +170,12 @@ def _cleaned(value: Any) -> Any:
 def _member(key: str, value: Any) -> Any:
     if key != "arguments":
         return _cleaned(value)
-    if type(value) is str and value[:1] == "{":  # as chat completions have it: JSON as a text
+    if type(value) is str and value[:1] == "{":  # chat completions encode arguments as JSON text
         try:
             return jsontext.decode(value)
         except ValueError:
             return value
-    return value  # an id among the arguments is what the agent chose
+    return value  # the agent chose an id among the arguments, so it is kept
 
 
 def _is_volatile(key: str, value: Any) -> bool:
@@ -182,7 +185,7 @@ def _is_volatile(key: str, value: Any) -> bool:
 
 
 def _without_words(type_: str, value: Any) -> Any:
-    """Remove from a payload what models and people said in their own words."""
+    """Return a decoded payload without the free text of models and people."""
     if type(value) is not dict:
         return value
     if type_ == "llm":
@@ -208,7 +211,7 @@ def _without_prose(value: Any) -> Any:
 
 
 def is_prose(text: str) -> bool:
-    """Return whether a text is sentences, such as a model's thought or a mail, and no query, code or data."""
+    """Return whether a text consists of sentences, such as a thought or a mail, rather than a query, code or data."""
     return (
         len(text) > 4 * SHORTEST_PROSE
         and len(text.split(None, SHORTEST_PROSE)) > SHORTEST_PROSE
@@ -218,7 +221,7 @@ def is_prose(text: str) -> bool:
 
 
 def tools_of(step: Step) -> tuple[str, ...]:
-    """Return the tool that a step is, or those that a model calls in it, by name; empty for other steps."""
+    """Return the names of the tools of a step: its own for a tool step, the called ones for an llm step, else none."""
     span = step.span
     if step.type == "tool":
         return (span.label,) if span.label else ()
@@ -231,7 +234,7 @@ def tools_of(step: Step) -> tuple[str, ...]:
 
 
 def _calls(value: Any) -> Iterator[Any]:
-    """Yield name and arguments of each call in a model's result, in whatever form its provider has them."""
+    """Yield the name and arguments of each tool call in a model's result, in the form of any provider."""
     if type(value) is list:
         for item in value:
             yield from _calls(item)
@@ -246,18 +249,24 @@ def _calls(value: Any) -> Iterator[Any]:
 
 
 MAX_EDITS = 2000
-"""Edits up to which an alignment is the shortest one. Time and memory grow with their square: 1 s and 16 MB here."""
+"""The number of edits up to which an alignment is the shortest one.
+
+Time and memory grow with the square of the edits: 1 s and 16 MB at this limit.
+"""
 FEW_EDITS = 250
-"""Edits of each further piece, where the whole takes more than MAX_EDITS: time grows with their number then."""
+"""The number of edits of each further piece, if two sequences need more than MAX_EDITS.
+
+The time then grows with the number of pieces, no longer with the square of the edits.
+"""
 
 
 class Matches(NamedTuple):
     """The common elements of two sequences.
 
     Attributes:
-        pairs: the places of each in both, in order.
-        is_shortest: whether no alignment has fewer edits; False where the bound was reached.
-        steps: how many steps the algorithm took, for tests of its cost.
+        pairs: the indexes of each common element in both sequences, in order.
+        is_shortest: True if no alignment has fewer edits; False if the limit of edits was reached.
+        steps: the number of steps of the algorithm, for tests of its cost.
     """
 
     pairs: list[tuple[int, int]]
@@ -266,9 +275,9 @@ class Matches(NamedTuple):
 
 
 def match(before: Sequence[Hashable], after: Sequence[Hashable], *, max_edits: int = MAX_EDITS) -> Matches:
-    """Return the common elements of two sequences.
+    """Return the common elements of two sequences, by Myers' algorithm.
 
-    After `max_edits` edits the furthest place that was reached is kept, and the rest is aligned from there, in pieces.
+    After `max_edits` edits the alignment is kept up to the furthest point, and the rest is aligned in pieces.
     """
     start = _common(before, after)
     end = _common(before[start:][::-1], after[start:][::-1])
@@ -285,7 +294,7 @@ def match(before: Sequence[Hashable], after: Sequence[Hashable], *, max_edits: i
 
 
 def _common(before: Sequence[Hashable], after: Sequence[Hashable]) -> int:
-    """Return how many elements two sequences have in common, from their start."""
+    """Return the length of the common prefix of two sequences."""
     both = enumerate(zip(before, after, strict=False))
     return next((place for place, (one, other) in both if one != other), min(len(before), len(after)))
 
@@ -311,10 +320,10 @@ class _Piece(NamedTuple):
 
 
 def _myers(before: list[int], after: list[int], max_edits: int) -> _Piece:
-    """Return a longest common subsequence of two sequences, or of as much of them as `max_edits` edits reach."""
+    """Return a longest common subsequence of two sequences, or of the prefixes that `max_edits` edits reach."""
     n, m = len(before), len(after)
-    rounds: list[list[int]] = []  # how far each diagonal was reached, for the way back
-    furthest = [-1, 0]  # the diagonals around each of the next round are side by side
+    rounds: list[list[int]] = []  # the furthest point on each diagonal per round, for backtracking
+    furthest = [-1, 0]  # the two neighbours of each diagonal of the next round are adjacent
     steps = 0
     for edits in range(max_edits + 1):
         reached: list[int] = []
@@ -339,7 +348,7 @@ def _myers(before: list[int], after: list[int], max_edits: int) -> _Piece:
 
 
 def _way_back(rounds: list[list[int]], place: int) -> list[tuple[int, int]]:
-    """Return the matched places on the way to a diagonal of the last round."""
+    """Backtrack from a diagonal of the last round; return the pairs of matched indexes, in order."""
     pairs: list[tuple[int, int]] = []
     x = rounds[-1][place]
     for edits in range(len(rounds) - 1, -1, -1):

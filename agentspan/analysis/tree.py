@@ -1,4 +1,4 @@
-"""A run's spans as a tree, in the order in which they began, with its sums; folds siblings that are alike."""
+"""The tree of a run's spans, siblings in order of start; with sums over spans, and folding of similar siblings."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from agentspan.text import cut
 
 @dataclass(slots=True)
 class Node:
-    """A span and its children. `alike` are the siblings after it that are folded into it (see tree_folding)."""
+    """A span and its children. `alike` are the following siblings that `fold` merged into this node."""
 
     span: AgentSpanRow
     children: list["Node"] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Node:
 
 
 class Sums(NamedTuple):
-    """The sums over a run's spans; None if no span has a value."""
+    """The sums over a run's spans. `tokens` or `cost_usd` is None if no span has a value."""
 
     spans: int
     failed: int
@@ -34,7 +34,7 @@ class Sums(NamedTuple):
 
 
 def build(spans: Iterable[AgentSpanRow]) -> list[Node]:
-    """Return the roots; a span whose parent is not among the spans is a root too."""
+    """Build the tree of spans; return its roots. A span whose parent is not among the spans is a root, too."""
     nodes = {node.span.id: node for node in sorted(map(Node, spans), key=_order)}
     roots: list[Node] = []
     for node in nodes.values():
@@ -45,13 +45,13 @@ def build(spans: Iterable[AgentSpanRow]) -> list[Node]:
 
 
 def _cut_circles(nodes: dict[str, Node], roots: list[Node]) -> None:
-    """Make a root of the first span of each circle: spans that are their own ancestors, as only hand-made rows are."""
+    """Make the first span of each cycle a root. Only rows made by hand can be their own ancestors."""
     reached = {node.span.id for node in every(roots)}
     for node in nodes.values():
         if node.span.id in reached:
             continue
         above: set[str] = set()
-        while node.span.id not in above:  # a span below a circle leads up into it
+        while node.span.id not in above:  # from a span below a cycle, go up into the cycle
             above.add(node.span.id)
             node = _parent(node, nodes)
         circle = [node]
@@ -69,7 +69,7 @@ def _parent(node: Node, nodes: dict[str, Node]) -> Node:
 
 
 def every(roots: list[Node]) -> Iterator[Node]:
-    """Yield each node, parents first. Unlike walk, it takes no longer for a deeper tree."""
+    """Yield each node, parents first. Unlike `walk`, it is not slower for a deeper tree."""
     stack = roots[::-1]
     while stack:
         node = stack.pop()
@@ -78,12 +78,12 @@ def every(roots: list[Node]) -> Iterator[Node]:
 
 
 def numbers(roots: list[Node]) -> dict[str, int]:
-    """Return the number of each span among the steps of its run, from 1 on, parents first."""
+    """Return the number of each span in its run, by span id: from 1 on, parents first."""
     return {node.span.id: number for number, node in enumerate(every(roots), start=1)}
 
 
 def walk(roots: list[Node]) -> Iterator[tuple[Node, tuple[bool, ...]]]:
-    """Yield each node, parents first, with whether each of its ancestors, and itself, is the last of its siblings."""
+    """Yield each node, parents first, with one flag per ancestor and for itself: whether it is the last sibling."""
     stack = _level(roots, ())
     while stack:
         node, lasts = stack.pop()
@@ -92,12 +92,12 @@ def walk(roots: list[Node]) -> Iterator[tuple[Node, tuple[bool, ...]]]:
 
 
 def _level(nodes: list[Node], above: tuple[bool, ...]) -> list[tuple[Node, tuple[bool, ...]]]:
-    """Return siblings, the last one first."""
+    """Return siblings in reverse order for a stack, each with the flags of `walk`."""
     return [(node, (*above, index == 0)) for index, node in enumerate(reversed(nodes))]
 
 
 def sums(spans: Iterable[AgentSpanRow]) -> Sums:
-    """Add up a run. Tokens and cost of aggregates do not count (see schemas.aggregates)."""
+    """Return the sums over a run's spans. Tokens and cost of aggregates are ignored (see schemas.aggregates)."""
     total = failed = tokens = 0
     cost = 0.0
     has_tokens = has_cost = False
@@ -116,20 +116,20 @@ def sums(spans: Iterable[AgentSpanRow]) -> Sums:
 
 
 _OF_OTEL = frozenset({"attributes", "events", "links", "dropped", "otel"})
-"""The members in which a payload has what no field of its type is for (see otel.mapping)."""
+"""The payload members for OpenTelemetry data without a field in the span type (see otel.mapping)."""
 
 
 def title_of(span: AgentSpanRow, limit: int) -> str:
-    """Return a span's summary; for a type without a template, its title, its label, and the beginning of its payload.
+    """Return a span's summary; without one, the title of its type, its label, and the beginning of its payload.
 
-    The label comes first: payloads of other packages begin with ids.
+    The label stands before the payload, because payloads of other packages begin with ids.
     """
     if span.summary:
         return span.summary
     decoded = jsontext.decode(described(span.payload))
-    if type(decoded) is dict and "duplicate_of" in decoded:  # of OpenTelemetry: the rest of it repeats that span
+    if type(decoded) is dict and "duplicate_of" in decoded:  # from OpenTelemetry: the payload repeats another span
         return f"{span.schema_title} (duplicate)"
-    if type(decoded) is dict and _OF_OTEL.issuperset(decoded):  # a span of no family: all of it is beside its name
+    if type(decoded) is dict and _OF_OTEL.issuperset(decoded):  # no known kind: only OpenTelemetry data
         payload = cut(arguments_text(decoded.get("attributes")) or "", limit)
     else:
         payload = inline(decoded, limit)
@@ -141,18 +141,18 @@ def _order(node: Node) -> tuple[str, str]:
 
 
 FOLD_FROM = 4
-"""The least number of equal siblings in a row that are shown as one."""
+"""The least number of consecutive equal siblings that are folded."""
 
 
 def fold(roots: list[Node]) -> list[Node]:
-    """Fold equal siblings in a row into the first one. Its `alike` then holds the others.
+    """Fold consecutive equal siblings into the first one, whose `alike` then holds the others; return the roots.
 
-    Equal are spans of the same type, label, status and failure (by its signature) with equal children; calls over MCP
-    also have one summary. A span is never folded if it, or a span in it, is open, was terminated, or ended late.
+    Spans are equal if type, label, status, failure signature and children are equal; calls over MCP also need the same
+    target in their summaries. A span is never folded if it, or a span inside it, is open, terminated, or ended late.
     """
     shapes: dict[object, int] = {}
     shape_of: dict[int, int | None] = {}
-    for node in reversed(list(every(roots))):  # children first
+    for node in reversed(list(every(roots))):  # children before parents
         below = tuple(shape_of[id(child)] for child in node.children)
         span = node.span
         may = span.status in ("complete", "cancelled", "failed") and not span.ended_late and None not in below
@@ -163,19 +163,22 @@ def fold(roots: list[Node]) -> list[Node]:
 
 
 def failure_of(span: AgentSpanRow) -> str | None:
-    """Return the id of the signature of a span that failed, or returned an error; None for others."""
+    """Return the id of the failure signature of a span; None if the span neither failed nor returned an error."""
     return signature(span).id if has_failed(span) else None
 
 
 def error_of(span: AgentSpanRow) -> str | None:
-    """Return the error of a failed span as one text."""
+    """Return the error of a failed span as text; None if the span did not fail, or has no error."""
     if span.status != "failed" or span.result_payload is None:
         return None
     return error_text(jsontext.decode(span.result_payload))
 
 
 def error_of_all(node: Node) -> str | None:
-    """Return the error of a node and those folded into it: without its values where they differ, or were returned."""
+    """Return the error of a node and the nodes folded into it; None without an error.
+
+    If their errors differ, or were returned by calls that completed, it is the error without its variable values.
+    """
     errors = {error_of(each.span) for each in (node, *node.alike)}
     if not node.alike or not has_failed(node.span) or (len(errors) == 1 and None not in errors):
         return error_of(node.span)
@@ -183,7 +186,7 @@ def error_of_all(node: Node) -> str | None:
 
 
 def _target(span: AgentSpanRow) -> str | None:
-    """Return what a call over MCP is about, whose label is only the method; lists of spans have the summary of it."""
+    """Return the target of a call over MCP, from its summary, because the label is only the method; else None."""
     return span.summary.partition(" → ")[0] if span.summary and span.schema_name.rpartition(":")[2] == "mcp" else None
 
 
@@ -204,7 +207,7 @@ def _fold(nodes: list[Node], shape_of: dict[int, int | None]) -> list[Node]:
 
 
 def keep(roots: list[Node], wanted: Callable[[Node], bool]) -> list[Node]:
-    """Keep the wanted nodes, and those that lead to them."""
+    """Prune a tree to the wanted nodes and their ancestors; return the roots."""
     kept: set[int] = set()
     for node in reversed(list(every(roots))):
         node.children = [child for child in node.children if id(child) in kept]
@@ -214,17 +217,17 @@ def keep(roots: list[Node], wanted: Callable[[Node], bool]) -> list[Node]:
 
 
 def slowest(roots: list[Node], number: int) -> set[str]:
-    """Return the ids of the spans with the longest own time (see own_ms)."""
+    """Return the ids of the `number` spans with the longest own time (see own_ms)."""
     own = {node.span.id: own_ms(node.span, (child.span for child in node.children)) for node in every(roots)}
     return set(sorted((id for id in own if own[id] > 0), key=lambda id: (-own[id], id))[:number])
 
 
 def own_ms(span: AgentSpanRow, children: Iterable[AgentSpanRow]) -> float:
-    """Return the milliseconds of a span in which none of its children ran; 0 while it is open."""
+    """Return the own time of a span in ms, during which none of its children ran; 0 for an open span."""
     if span.duration_ms is None or span.started_at is None:
         return 0.0
     covered, reached = 0.0, 0.0
-    for child in children:  # in the order in which they began
+    for child in children:  # children are in order of start
         if child.started_at is None or child.duration_ms is None:
             continue
         begin = max(reached, millis_between(span.started_at, child.started_at))

@@ -1,4 +1,4 @@
-"""Groups failed runs by what failed in them, or by how they ended; explains why one run failed."""
+"""Groups failed runs by the failure of a step, their own error, or how they ended; explains why one run failed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,24 +28,23 @@ Kind = Literal["step", "run", "ending"]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Failed runs in which the same went wrong. A run with several failures is in several groups.
+    """Failed runs with the same failure. A run with several different failures is in several groups.
 
     Attributes:
-        signature: the group's id, which depends on nothing but what failed.
-        kind: `step`: a span failed; `run`: the run has an error of its own, which no failed step raised that it did not
-            recover from; `ending`: neither, so these are runs that ended alike.
-        text: what it is about, in one line.
-        runs: how many there are.
-        spans: how many spans failed like that in them; 0 where none did.
+        signature: the id of the group. The same failure has the same id in every file.
+        kind: `step`: a span failed; `run`: the run has an error of its own, which no unrecovered step raised;
+            `ending`: no failed step and no error of its own, so the runs are grouped by how they ended.
+        text: the failure in one line.
+        runs: the number of failed runs in the group.
+        spans: the number of spans in these runs with this failure; 0 for the kinds `run` and `ending`.
         share: `runs` divided by all failed runs.
-        passed: how many runs that passed have the same failure, or ended alike; None where none of those was looked at.
-        first_at, last_at: when the first and the last of the spans, or of the runs, started, as stored text.
-        versions: how many of the runs are of each version; `default` where they have none.
-        run_id: the latest of the runs, as an example.
-        span_id: the last such span in it; None where none failed.
-        recovered: whether each of the runs recovered from all such failures (see failed_step); False where that is not
-            known.
-        agents: how many of the runs are of each agent.
+        passed: the number of passed runs with the same failure or ending; None if passed runs were not examined.
+        first_at, last_at: when the first and the last of these spans, or else of these runs, started, as stored text.
+        versions: the number of the runs of each version; `default` for runs without a version.
+        run_id: the id of the latest of the runs, as an example.
+        span_id: the id of the last span with this failure in that run; None if no span failed.
+        recovered: whether every run recovered from every such failure (see failed_step); False if unknown.
+        agents: the number of the runs of each agent.
     """
 
     signature: str
@@ -69,21 +68,21 @@ class Why:
     """The reasons for which runs failed.
 
     Attributes:
-        outcome: the rule of what failed means; None where the status decides.
-        runs: how many have an outcome.
-        failed: how many of them failed.
-        interval: of the share of failed runs at 95 %; None where no run has an outcome.
-        unknown: how many runs have no outcome. They count nowhere else, but for the groups where no run failed.
-        silent: how many failed without a failed step.
-        groups: the failed runs grouped: by failures, then by endings, those first that failed and passed runs differ
-            in most. If no run failed by its status: the runs with a failed step, those with most runs first.
-        findings: what goes with failure.
-        compared: how many runs were drawn for that (see drawing).
-        read: of how many of those the arguments were read.
-        missed: if no run failed by its status: the rule over a score that some of them missed; None if there is none.
-        with_step: where no run failed: how many of the runs with an outcome, and of those without one, have a failed
-            step.
-        open: how many of the runs without an outcome have not ended.
+        outcome: the rule that decides whether a run failed; None if the status decides.
+        runs: the number of runs with an outcome.
+        failed: the number of failed runs.
+        interval: the 95 % interval of the share of failed runs; None if no run has an outcome.
+        unknown: the number of runs without an outcome. They count only here, and in `groups` if no run failed.
+        silent: the number of runs that failed without a failed step.
+        groups: the failed runs in groups: failures first, then endings; in each, the groups in which failed and
+            passed runs differ most come first. If no run failed by its status: the runs with a failed step, the
+            largest group first.
+        findings: the features that are associated with failure.
+        compared: the number of runs that were sampled for `findings` (see findings.drawn).
+        read: the number of sampled runs whose arguments were read.
+        missed: if no run failed by its status: a rule over a score that some runs missed; None if there is no rule.
+        with_step: if no run failed: the number of runs with a failed step, with an outcome and without one.
+        open: the number of runs without an outcome that have not ended.
     """
 
     outcome: str | None
@@ -108,11 +107,11 @@ def why(
     *,
     progress: Progress | None = None,
 ) -> Why:
-    """Return why the runs that match failed.
+    """Return why the runs that match a filter failed.
 
     Args:
-        rule: what failed means; the status decides when left out.
-        progress: called with how much is done, and of how much, while there is an index to be built.
+        rule: the rule that decides whether a run failed; the status decides when left out.
+        progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: the rule is over a score that no run has.
@@ -173,7 +172,7 @@ def _with_step(runs: Sequence[RunBrief], passed: Mapping[str, bool | None]) -> t
 
 
 def _contrast(failed_with: int, failed: int, passed_with: int, passed: int) -> float:
-    """Return by how many standard errors two shares differ: the score test without correction."""
+    """Return the difference of two shares in standard errors: the score test without continuity correction."""
     if not failed or not passed or not 0 < failed_with + passed_with < failed + passed:
         return 0.0
     share = (failed_with + passed_with) / (failed + passed)
@@ -216,11 +215,13 @@ def _by_ending(
 ) -> Iterator[Group]:
     """Group failed runs by their own error, else by how they ended.
 
-    If more than COMPARED_RUNS passed without a failed step, their endings are not read.
+    If more than COMPARED_RUNS runs passed without a failed step, the endings of passed runs are not read.
 
     Args:
-        own, quiet: the failed and the passed runs without a failed step, or with an error that is their own.
+        own: the failed runs without a failed step, or with an error that no step raised.
+        quiet: the passed runs without a failed step, or with an error that no step raised.
         others: all passed runs.
+        failed: the number of all failed runs.
     """
     groups = _endings(storage, own)
     is_compared = bool(others) and len(quiet) <= COMPARED_RUNS
@@ -257,14 +258,14 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
 
 
 CANDIDATES = 20
-"""Passing runs that the failed one is compared with, the latest of its task."""
+"""The largest number of passing runs that a failed run is compared with: the latest ones of its task."""
 COMPARED_SPANS = 20_000
-"""Spans of those runs that are read, at most."""
+"""The largest number of spans of passing runs that are read for the comparison with a failed run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """The same failure in other runs of the agent."""
+    """Counts and times of one failure in the other runs of the agent."""
 
     spans: int
     runs: int
@@ -274,14 +275,14 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The passing run that took the same way for longest.
+    """The passing run that has the longest sequence of same steps as the failed run, from the start on.
 
     Attributes:
-        run_id: its id.
-        same_task: whether it is of the same task; else it is of the same agent.
-        compared: how many passing runs were compared, the latest.
-        passing: how many there are.
-        divergence: where the two part, the passing run as A; None if they have the same steps.
+        run_id: the id of the passing run.
+        same_task: True if the passing run is of the same task; False if it is only of the same agent.
+        compared: the number of passing runs that were compared: the latest ones.
+        passing: the number of all passing runs of the task, or of the agent.
+        divergence: where the two runs part, the passing run as A; None if both have the same steps.
     """
 
     run_id: str
@@ -293,11 +294,11 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class StillOpen:
-    """The place that a run which has not ended has reached.
+    """The current step of a run that has not ended.
 
     Attributes:
-        step: the number of its innermost open step, the latest; of its last step if none is open; 0 without any.
-        title: of the open step; None if none is open.
+        step: the number of the latest, innermost open step; of the last step if no step is open; 0 without steps.
+        title: the title of the open step; None if no step is open.
     """
 
     step: int
@@ -309,18 +310,18 @@ class RunWhy:
     """The reason for which a run failed.
 
     Attributes:
-        run_id, agent, version, status, task: the run's.
-        outcome: the rule of what failed means; None where the status decides.
-        passed: whether the run passed; None where that is unknown.
-        spans, failed: how many steps it has, and how many of them failed.
-        signature: of the failure, or of how the run ended (see schemas.signatures).
-        step: the step that failed; None if none did.
-        error: the run's own error, unless it passes on that of the step.
+        run_id, agent, version, status, task: the id, agent, version, status and task of the run.
+        outcome: the rule that decides whether a run failed; None if the status decides.
+        passed: whether the run passed; None if unknown.
+        spans, failed: the number of steps, and of failed steps.
+        signature: the signature of the failure, or of how the run ended (see schemas.signatures).
+        step: the step that made the run fail; None if no step failed.
+        error: the error of the run; None if the run only passes on the error of the step.
         elsewhere: the same failure in other runs; None if no step failed.
-        nearest: the passing run to compare with; None if there is none, or the run itself passed.
-        missed: if the status decides and the run passed: the rule over a score that this run missed, with the numbers
-            of all runs of the agent; None if there is none.
-        still_open: where the run is; None if it has ended.
+        nearest: the passing run to compare with; None if no run passed, or this run itself passed.
+        missed: if the status decides and the run passed: a rule over a score that this run missed, with the numbers
+            of all runs of the agent; None if there is no rule.
+        still_open: the current step of the run; None if the run has ended.
     """
 
     run_id: str
@@ -347,8 +348,8 @@ def why_run(
     """Return why a run failed.
 
     Args:
-        rule: what failed means; the status decides when left out.
-        progress: called with how much is done, and of how much, while there is an index to be built.
+        rule: the rule that decides whether a run failed; the status decides when left out.
+        progress: called with (done, total) while an index is built.
 
     Raises:
         InvalidValue: the rule is over a score that no run has.
@@ -421,7 +422,7 @@ def _nearest(
     others: Sequence[RunSummary],
     rule: OutcomeRule | None,
 ) -> Nearest | None:
-    """Compare with the latest passing runs, and return the one with most same steps before the two part."""
+    """Return the latest passing run that shares the most steps with a failed run before the two part."""
     same_task = [each for each in others if run.task is not None and each.run.task == run.task]
     passed = outcomes(storage, [each.run for each in same_task or others], rule)
     best: tuple[tuple[int, int], str, Divergence | None] | None = None

@@ -1,4 +1,4 @@
-"""Differences of values and texts: which members of two payloads differ, and which words of them; a score as a line."""
+"""Differences of two payloads, member by member, and of two texts, word by word; also a score as one line."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from agentspan.analysis.step_keys import match
 from agentspan.model.rows import ScoreRow
 
 MAX_FIELDS = 20
-"""Members that are listed of one difference, at most."""
+"""The largest number of differing members that one difference lists."""
 MAX_TEXT = 20_000
-"""Characters of each text that are compared word by word, from the place on where they differ."""
+"""The number of characters of each text that are compared word by word, from the first difference on."""
 MAX_WORD_EDITS = 400
 DEEPEST = 40
-"""Levels of a payload that are taken apart, at most."""
+"""The largest number of levels of a payload that are compared member by member."""
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 
 
@@ -30,12 +30,13 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """A member that differs.
+    """A member in which two JSON values differ.
 
     Attributes:
-        path: its place, such as `arguments.city` or `messages.2.content`; of a step preceded by `payload` or `result`.
-        a, b: its text, or its JSON if it is none; None where it is missing.
-        words: the parts of both texts in order, if both are texts.
+        path: the place of the member, such as `arguments.city` or `messages.2.content`; for a member of a step's
+            payload or result it starts with `payload` or `result`.
+        a, b: the value of the member in A and in B: a text, or JSON text of another value; None if it is missing.
+        words: if both values are texts, the parts of both in order.
     """
 
     path: str
@@ -45,7 +46,11 @@ class FieldChange:
 
 
 def field_changes(path: str, a: Any, b: Any) -> Iterator[FieldChange]:
-    """Yield the members in which two JSON values differ. Missing ones are `...`, which no JSON value is."""
+    """Yield the members in which two JSON values differ.
+
+    Args:
+        a, b: the values; `...`, which is not a JSON value, for a missing one.
+    """
     if type(a) is dict and type(b) is dict and path.count(".") < DEEPEST:
         for key in [*a, *(key for key in b if key not in a)]:
             yield from field_changes(f"{path}.{key}", a.get(key, ...), b.get(key, ...))
@@ -70,7 +75,7 @@ def _of_lists(path: str, a: list[Any], b: list[Any]) -> Iterator[FieldChange]:
 
 
 def words(a: str, b: str) -> Iterator[Words]:
-    """Yield the parts of two texts; what only one has comes between what both have, that of A first."""
+    """Yield the word-by-word difference of two texts in order: same, removed (only in A) and added (only in B)."""
     start = _common_start(a, b)
     head, a, b = a[:start], a[start : start + MAX_TEXT], b[start : start + MAX_TEXT]
     of_a, of_b = _WORD.findall(a), _WORD.findall(b)
@@ -83,7 +88,7 @@ def words(a: str, b: str) -> Iterator[Words]:
 
 
 def _common_start(a: str, b: str) -> int:
-    """Return how many characters two texts have in common, up to the end of a word."""
+    """Return the length of the common prefix of two texts, without a partial word at its end."""
     both = enumerate(zip(a, b, strict=False))
     start = next((place for place, (one, other) in both if one != other), min(len(a), len(b)))
     while start and (a[start - 1].isalnum() or a[start - 1] == "_"):
@@ -96,7 +101,7 @@ def _part(op: Literal["same", "removed", "added"], tokens: Sequence[str]) -> lis
 
 
 def _joined(parts: Sequence[Words]) -> Iterator[Words]:
-    """Join parts side by side; blanks between two changed parts belong to both, so that phrases stay together."""
+    """Merge adjacent parts of one kind; blanks between changed parts count as changed, so phrases stay whole."""
     waiting: dict[str, str] = {"removed": "", "added": ""}
     same = ""
     for number, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""The `agentspan` command. `app.py` lists all commands, and the file of each, which has its options and its work."""
+"""The `agentspan` command. `app.py` lists all commands; the module of a command has its options and its function."""
 
 from agentspan.cli.app import main
 

@@ -1,8 +1,8 @@
-"""The list of all commands, their group, the options `--db` and `--json`, and opening the storage of a command.
+"""Lists all commands, defines their group and the options `--db` and `--json`, and opens the storage of a command.
 
-A command is one function in one module, which is imported when the command is called.
+A command is a function whose module is imported only when the command is called.
 
-Before a command reads a file, the journals of killed programs are recovered, with a progress bar.
+Before a command reads a file, the journals of dead programs are recovered, with a progress bar.
 """
 
 import os
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 LARGE = 4 * 2**20
-"""Bytes of segments from which on a person may want to know what takes so long: a third of a second."""
+"""The size of journals, in bytes, from which their recovery shows a progress bar: it takes a third of a second."""
 
 
 def recover(path: Path) -> None:
@@ -43,7 +43,7 @@ def recover(path: Path) -> None:
     with closing(SQLiteStorage(path)) as storage, bar("reading journals") as progress:
         try:
             records = Adoption(lambda: nullcontext(storage), folder_of(path)).adopt(progress)
-        except StorageError:  # busy: what is in the file can be read all the same
+        except StorageError:  # busy: the file can be read without the journals
             return
     if records:
         click.echo(f"{records:,} transitions of programs that were killed are in the file now", err=True)
@@ -52,7 +52,7 @@ def recover(path: Path) -> None:
 def _size_of(folder: Path) -> int:
     try:
         return sum(each.stat().st_size for each in folder.iterdir())
-    except OSError:  # there is none, or another process removes it
+    except OSError:  # the folder is missing, or another process is removing it
         return 0
 
 
@@ -61,7 +61,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @contextmanager
 def _printable() -> Iterator[None]:
-    """Replace the control characters in click's own errors: they repeat arguments, which may be names of files."""
+    """Replace control characters in click's own errors, which repeat arguments such as file names."""
     try:
         yield
     except click.ClickException as error:
@@ -125,23 +125,23 @@ COMMANDS = {
         "runs.",
     },
 }
-"""All commands by what they are for, with their help. `agentspan --help` lists its first sentences; it imports none."""
+"""All commands in groups by purpose, with their help texts, so that `agentspan --help` imports no command."""
 _HELP = {name: help for section in COMMANDS.values() for name, help in section.items()}
 _FILES = {
     "stats": "runs", "sql": "search", "terminate": "score", "demo": "record", "import": "export", "backup": "copy",
     "init": "keep", "doctor": "keep", "prune": "keep", "rederive": "keep",
 }  # fmt: skip
-"""The modules of commands that share one. All others have one of their own name."""
+"""The modules of commands that share a module. All other commands have a module of the same name."""
 
 
 class _Group(click.Group):
-    """The commands. Their errors become one line on stderr and exit code 1, or 2 for a rule that cannot be answered."""
+    """The group of all commands. Turns errors into one line on stderr and exit code 1 (2: invalid outcome rule)."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*_HELP]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command: `NAME_command` of its module, which is imported now."""
+        """Import the module of a command; return its function `NAME_command`; None for an unknown command."""
         if cmd_name not in _HELP:
             return None
         module = import_module(f"agentspan.cli.{_FILES.get(cmd_name, cmd_name)}")
@@ -164,12 +164,12 @@ class _Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(0) from None
         except (AgentspanError, OSError) as error:
-            # A wrong rule for outcomes leaves the question without an answer: that is not the answer "failed".
+            # Exit code 2 for an invalid outcome rule: 1 would mean that runs were checked and failed.
             is_rule = isinstance(error, InvalidValue) and error.field == "outcome"
             raise (Unanswered if is_rule else Failed)(_message(error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by what they are for, with the first sentence of their help, however long that is."""
+        """Write the list of commands in groups by purpose, each with the whole first sentence of its help."""
         for title, helps in COMMANDS.items():
             with formatter.section(title):
                 rows = [(name, help.partition("\n\n")[0].split(". ")[0]) for name, help in helps.items()]
@@ -188,7 +188,7 @@ def main(ctx: click.Context, db: str | None) -> None:
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Make the command of a name from a function whose options stand below, with the help that COMMANDS has."""
+    """Return a decorator that makes a function a click command, with its help text from COMMANDS."""
     return click.command(name, help=_HELP[name], **settings)
 
 
@@ -203,7 +203,7 @@ def options(function: F) -> F:
 
 
 def reads(function: Callable[..., None]) -> Callable[..., None]:
-    """Add `--db` and `--json` to a command that only reads. Its function gets the opened Database first."""
+    """Add `--db` and `--json` to a command that only reads. Its first argument becomes the opened Database."""
 
     @options
     @click.pass_context
@@ -216,7 +216,10 @@ def reads(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def changes(function: Callable[..., None]) -> Callable[..., None]:
-    """Add `--db` and `--json` to a command that changes a file which exists; with `dry_run` it only reads."""
+    """Add `--db` and `--json` to a command that changes an existing file; with `dry_run` the file is opened read-only.
+
+    The first argument of the command's function becomes the opened Database.
+    """
 
     @options
     @click.pass_context
@@ -230,7 +233,7 @@ def changes(function: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
-    """Open the storage of a command. A missing file is made, unless `read_only`."""
+    """Open the storage of a command. A missing file is created, unless `read_only` is set."""
     from agentspan.database import open
 
     location = location_in(ctx, db)
@@ -247,7 +250,7 @@ def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Ite
 
 
 def _explain(error: Exception, location: Location, database: "Database") -> None:
-    """Raise an error that names the damage if the file is damaged; else return: the error is a bug of agentspan."""
+    """Raise an error that names the damage if the storage is damaged; else return: the error has another cause."""
     from agentspan.storage.sqlite.driver_errors import damaged
 
     storage = database.storage
@@ -262,7 +265,7 @@ def _explain(error: Exception, location: Location, database: "Database") -> None
 def opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = False) -> Iterator["Database"]:
     """Open the storage of a command that changes a file which must exist."""
     path = location_in(ctx, db).path
-    if path is not None and not path.exists():  # opening for writing would make it
+    if path is not None and not path.exists():  # opening for writing would create the file
         raise Failed(f"{path} does not exist; nothing has been recorded there yet")
     with opened(ctx, db, read_only=read_only) as database:
         yield database
@@ -270,7 +273,7 @@ def opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = Fal
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Let the errors of a command end it with exit code 2, because 1 is one of its answers."""
+    """Turn errors of a command into exit code 2, for commands whose exit code 1 is a result."""
     try:
         yield
     except BrokenPipeError:
@@ -284,11 +287,11 @@ def answering() -> Iterator[None]:
 def _message(error: AgentspanError | OSError) -> str:
     if isinstance(error, OSError):  # `agentspan show - > /dev/full`
         return f"cannot write the answer: {error.strerror}"
-    return str(error)  # it may name a file, whose name may hold control characters
+    return str(error)  # `Failed` escapes control characters in names of files
 
 
 def location_in(ctx: click.Context, db: str | None) -> Location:
-    """Return where the storage of a command is. Commands that it prints name it, too, if `--db` does."""
+    """Return the location of a command's storage. If `--db` is set, it is stored for the commands that it prints."""
     location = location_of(db or ctx.obj or None)
     if db or ctx.obj:
         ctx.meta[GIVEN_DB] = str(location)

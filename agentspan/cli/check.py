@@ -1,6 +1,6 @@
-"""`agentspan check`: checks runs in CI. Exit code 0 if they pass, 1 if they fail, 3 if there are too few to say.
+"""`agentspan check`: checks runs in CI. Exit code 0: passed; 1: failed; 3: inconclusive, too few runs.
 
-Whatever cannot be checked, a configuration that is wrong or a file that is missing, has the exit code 2.
+Exit code 2 means that nothing was checked, because the configuration is invalid or a file is missing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,9 +33,9 @@ from agentspan.storage.questions import RunFilter
 from agentspan.text import one_line, printable
 
 NAMED = 5
-"""Runs that broke a budget or a call which are named, the worst ones."""
+"""The largest number of runs that a finding names: those that violate the budget or call most."""
 NAMED_AGENTS = 2
-"""Agents of either side that are named."""
+"""The largest number of agents of each side that a warning names."""
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 _STATUS = {"pass": "complete", "fail": "failed", "inconclusive": "active"}
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -61,7 +61,7 @@ def check_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Check the runs that match, print what was found, and exit with the code of the verdict."""
+    """Check the runs that match a filter, print the findings, and exit with the code of the verdict."""
     storage = database.storage
     options = words_of(filters)
     if text is not None and options:
@@ -101,7 +101,7 @@ def check_command(
 
 
 def _configuration(config: str | None) -> Path:
-    """Return the file of the configuration: the given one, else the project's pyproject.toml."""
+    """Return the path of the configuration: that of `--config`, else the project's pyproject.toml."""
     found = pyproject() if config is None else Path(config)
     if found is None:
         raise Failed(
@@ -123,10 +123,10 @@ def _compared(
     folder: Path,
     known: Sequence[Stat],
 ) -> Check:
-    """Return the verdict on runs that are compared with a baseline.
+    """Check runs, and compare them with the baseline of the configuration.
 
     Args:
-        folder: the one in which the baseline's file lies, if it has one.
+        folder: the folder that the path of the baseline's file is relative to.
     """
     text = wanted.baseline or ALL
     with ExitStack() as opened:
@@ -166,7 +166,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _differ(checked: Sequence[str], baseline: Sequence[str]) -> str:
-    """Return a warning where the runs are not of the same agents; "" where they are, or the baseline has no run."""
+    """Return a warning if checked runs and baseline are of different agents; "" if not, or if the baseline is empty."""
     if not baseline or checked == baseline:
         return ""
     return f"these are different agents: {_some(checked)} was checked against {_some(baseline)}"
@@ -177,7 +177,7 @@ def _head(found: Check) -> str:
 
 
 def _named(storage: Storage, found: Check) -> Mapping[str, str]:
-    """Return the short ids of the runs that are named."""
+    """Return the short ids of the runs that the findings name, by id."""
     return short_ids(storage, [id for finding in found.findings for id in finding.runs[:NAMED]])
 
 
@@ -206,7 +206,7 @@ def _markdown(storage: Storage, found: Check) -> Iterator[str]:
 
 
 def _junit(found: Check) -> bytes:
-    """Return the findings as JUnit XML: one test case each; what is inconclusive is skipped."""
+    """Return the findings as JUnit XML, one test case per finding; inconclusive findings are skipped tests."""
     failures = sum(finding.verdict == "fail" for finding in found.findings)
     skipped = sum(finding.verdict == "inconclusive" for finding in found.findings)
     counts = {"tests": str(len(found.findings)), "failures": str(failures), "skipped": str(skipped)}

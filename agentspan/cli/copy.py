@@ -29,7 +29,7 @@ from agentspan.storage.registry import location_of
 @options
 @click.pass_context
 def copy_command(ctx: click.Context, /, places: tuple[str, ...], db: str | None, since: str | None, **how: Any) -> None:
-    """Choose the kind of copy by DST."""
+    """Copy runs to a database, or send them as OpenTelemetry if DST is an HTTP URL."""
     if len(places) > 2:
         raise click.UsageError("a copy has one SRC and one DST")
     source, target = location_in(ctx, db if len(places) == 1 else places[0]), places[-1]
@@ -44,7 +44,7 @@ def copy_command(ctx: click.Context, /, places: tuple[str, ...], db: str | None,
 
 
 def _to_database(source: Location, dst: str, *, since: str | None, follow: bool, as_json: bool) -> None:
-    """Copy, and print how many rows are new. Exit code 1 if rows are left out."""
+    """Copy runs to another database, and print the number of new rows; exit with code 1 if rows were left out."""
     target = location_of(dst)
     at = None if since is None else filter_words.parse_time(since, zone=zone())
     if source == target:
@@ -79,7 +79,7 @@ def _print(done: Copied, target: str) -> None:
 def _to_backend(
     source: Location, url: str, *, headers: Sequence[str], follow: bool, state: str | None, as_json: bool
 ) -> None:
-    """Send all that has finished since the last time as OpenTelemetry, and print how much that was."""
+    """Send all spans and runs finished since the previous call as OpenTelemetry; print the number of spans and runs."""
     from agentspan.otel.forwarding import forward
     from agentspan.otel.sending import ForwardingFailed
 
@@ -112,7 +112,7 @@ def _parsed(headers: Sequence[str]) -> dict[str, str]:
 
 
 def _on(*signals: signal.Signals) -> Callable[[], bool]:
-    """Return whether one of these signals has come; from now on none of them ends the process."""
+    """Handle signals so that they no longer end the process; return a function: has one of them arrived?"""
     came: list[int] = []
     for number in signals:
         signal.signal(number, lambda number, _: came.append(number))

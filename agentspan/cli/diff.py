@@ -40,15 +40,15 @@ from agentspan.database import Database
 from agentspan.text import printable
 
 MAX_CHANGES = 20
-"""Changes after the divergence that are shown without `--full`."""
+"""The number of changes after the divergence that are shown without `--full`."""
 MAX_FIELDS = 8
-"""Members of the divergence that are shown without `--full`."""
+"""The number of differing members of the divergence that are shown without `--full`."""
 FIELD_LINES = 6
-"""Lines of a member, at most."""
+"""The largest number of lines of a differing member without `--full`."""
 WIDE = 110
-"""Columns from which groups show intervals, and percentiles: over runs, or over calls where a row is about a call."""
+"""The terminal width from which the comparison of groups shows intervals and percentiles."""
 CONTEXT = 60
-"""Characters of a text that are shown around a change."""
+"""The number of unchanged characters of a text that are shown before and after a change."""
 COLORS = {
     "removed": "red", "added": "green", "figures": "bright_black", "words": "bright_black", "same": "bright_black",
     "moved": "yellow",
@@ -185,7 +185,7 @@ def _fields(fields: tuple[FieldChange, ...], columns: int, *, full: bool) -> Ite
 
 
 def _shortened(words: tuple[Words, ...]) -> Iterator[Words]:
-    """Cut the middle of long parts that are the same."""
+    """Shorten the long unchanged parts of a text difference to CONTEXT characters around changes."""
     for number, part in enumerate(words):
         text = part.text
         if part.op == "same" and len(text) > 2 * CONTEXT:
@@ -196,7 +196,7 @@ def _shortened(words: tuple[Words, ...]) -> Iterator[Words]:
 
 
 def _wrapped(words: list[Words], columns: int, *, full: bool) -> Iterator[str]:
-    """Put the parts of a text on lines, which break at blanks."""
+    """Wrap the parts of a text difference to lines of at most `columns` columns, broken at blanks."""
     lines: list[list[tuple[str, str]]] = [[]]
     used = 0
     for part in words:
@@ -218,7 +218,7 @@ def _wrapped(words: list[Words], columns: int, *, full: bool) -> Iterator[str]:
 
 
 def _runs(line: list[tuple[str, str]]) -> Iterator[str]:
-    """Yield the words of a line, those of one kind together."""
+    """Yield the words of a line with their marks, consecutive words of one kind joined."""
     start = 0
     while line and line[-1][0] == " ":
         line = line[:-1]
@@ -229,7 +229,7 @@ def _runs(line: list[tuple[str, str]]) -> Iterator[str]:
 
 
 def _styled(text: str, op: str) -> str:
-    """Mark a text as removed or added: by colour where there are colours."""
+    """Mark a text as removed or added: by colour, or by brackets without colours."""
     colored = style(text, fg=COLORS[op]) if op != "same" else text
     opening, closing = PLAIN[op]
     return colored if colored != text else f"{opening}{text}{closing}"
@@ -304,7 +304,7 @@ def _numbers(words: Sequence[str]) -> dict[str, float]:
 
 
 def _plain(found: Drift, base: str, head: str) -> dict[str, Any]:
-    """Return a comparison for the document of `--json`."""
+    """Return the document of `--json` for the comparison of two groups."""
     rows = [
         {
             **asdict(row),

@@ -1,7 +1,7 @@
-"""`agentspan export` writes runs as a file for elsewhere; `agentspan import` reads one, or spans of OpenTelemetry.
+"""`agentspan export` writes runs to a file; `agentspan import` reads such a file, or spans of OpenTelemetry.
 
-Images, audio and other bytes of runs go into a folder: a file each, named by its hash. Nothing in a file's path comes
-from a payload: the ending is one of a fixed list.
+Blobs of runs, such as images and audio, are written to a folder, one file per blob, named by its hash. No part of a
+path comes from a payload: the file extension is one of a fixed list.
 """
 
 import gzip
@@ -79,7 +79,7 @@ def export_command(
         document({"format": form, "content": "".join(_text(storage, ids, form)), "total": len(ids), **files})
     else:
         for part in _text(storage, ids, form):
-            # A file for elsewhere is UTF-8, whatever the encoding of this terminal is.
+            # An exported file is always UTF-8, whatever the encoding of the terminal.
             click.echo(part if sys.stdout.isatty() else part.encode("utf-8", "replace"), nl=False)
     if blobs is not None and not as_json:
         click.echo(f"{noun(files['blobs'], 'blob')} in {safe(blobs)}", err=True)
@@ -101,7 +101,7 @@ def _runs(storage: Storage, what: Sequence[str], filter: RunFilter) -> list[str]
     if not what:
         raise click.UsageError(f"a RUN is missing, or a filter; {ALL} is every run")
     if ALL in what:
-        return [row.id for row in scan(storage, AgentInstanceRow)]  # ids only: 90 MB for a million runs
+        return [row.id for row in scan(storage, AgentInstanceRow)]  # keep only ids: 90 MB for a million runs
     found: dict[str, None] = {}
     for one in what:
         of_version = resolved(storage, RunFilter(agent=one)) if AT in one else None
@@ -156,7 +156,7 @@ def _check(storage: Storage, path: Path) -> None:
 
 
 def _write_blobs(storage: Storage, runs: Iterable[str], folder: Path) -> int:
-    """Write each blob of these runs to a file of mode 0600, if there is none of its name; return how many there are.
+    """Write each blob of runs to a file of mode 0600, unless the file exists; return the number of different blobs.
 
     Raises:
         Failed: the folder or a file cannot be written.
@@ -188,7 +188,7 @@ def _write_blob(target: Path, data: bytes) -> None:
     try:
         with os.fdopen(number, "wb") as file:
             file.write(data)
-        os.link(name, target)  # unlike a rename it fails where there is a file
+        os.link(name, target)  # unlike a rename, a link does not replace an existing file
     except FileExistsError:
         pass
     finally:
@@ -199,20 +199,20 @@ _AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline":
 
 
 def _write_text(path: Path, parts: Iterable[str]) -> int:
-    """Write a text as UTF-8; return its bytes. A new file has mode 0600; an existing one keeps its mode.
+    """Write a text as UTF-8; return its size in bytes. A new file has mode 0600; an existing one keeps its mode.
 
-    A regular file is replaced when the new one is whole; of a link, its target. Pipes, terminals and devices are
-    written to: `/dev/null` would become a file.
+    A regular file, or the target of a link, is replaced atomically. Pipes, terminals and devices are opened for writing
+    instead, because replacing `/dev/null` would make it a regular file.
 
     Raises:
         Failed: the file cannot be written.
     """
     try:
-        if is_stdout(path):  # it may be a file that is appended to
+        if is_stdout(path):  # the shell may append stdout to a file, so do not replace it
             size = sum(sys.stdout.buffer.write(part.encode("utf-8", "replace")) for part in parts)
             sys.stdout.buffer.flush()
             return size
-        if path.exists() and not path.is_file():  # asked of the path itself: that of a pipe resolves to no path
+        if path.exists() and not path.is_file():  # check before realpath: the path of a pipe does not resolve
             with path.open("wb") as file:
                 return sum(file.write(part.encode("utf-8", "replace")) for part in parts)
         return _replace(Path(os.path.realpath(path)), parts)
@@ -230,7 +230,7 @@ def _replace(target: Path, parts: Iterable[str]) -> int:
 
 
 GZIP = b"\x1f\x8b"
-"""The first bytes of a file of gzip."""
+"""The first bytes of a gzip file."""
 
 
 @command("import")
@@ -246,7 +246,7 @@ GZIP = b"\x1f\x8b"
 @options
 @click.pass_context
 def import_command(ctx: click.Context, files: tuple[str, ...], form: str, db: str | None, as_json: bool) -> None:
-    """Open the files, then the database: a file that cannot be read makes none."""
+    """Open the files before the database, so that an unreadable file does not create a database."""
     if form == "export" and len(files) > 1:
         raise click.UsageError("one FILE at a time, unless it is --from otlp")
     with ExitStack() as sources:
@@ -259,7 +259,7 @@ def import_command(ctx: click.Context, files: tuple[str, ...], form: str, db: st
 
 
 def _import(database: Database, source: IO[bytes], *, as_json: bool) -> None:
-    """Import a file that `export` wrote, compressed with gzip or not, and print how many runs and spans are new."""
+    """Import a file that `export` wrote, gzipped or not, and print the number of new runs and spans."""
     with _opened_lines(database.storage, source) as read:
         done = import_lines(Context(database.storage), read)
     if as_json:
@@ -274,7 +274,7 @@ def _import(database: Database, source: IO[bytes], *, as_json: bool) -> None:
 
 @contextmanager
 def _opened_lines(storage: Storage, source: IO[bytes]) -> Iterator[Callable[[], Iterable[bytes]]]:
-    """Return a function that reads the lines of an export from the first on: of a file, of gzip, or of a dataset."""
+    """Yield a function that returns the lines of an export from the start; the source may be gzipped, or a dataset."""
     is_packed = source.read(len(GZIP)) == GZIP
     plain = cast(IO[bytes], gzip.GzipFile(fileobj=source)) if is_packed else source
 
@@ -291,10 +291,10 @@ def _opened_lines(storage: Storage, source: IO[bytes]) -> Iterator[Callable[[], 
 
 
 def _import_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *, as_json: bool) -> None:
-    """Import files of OTLP requests, and print how many runs and spans are new.
+    """Import files of OTLP requests, and print the number of new runs and spans.
 
     Args:
-        sources: the names of the files, and the files.
+        sources: the name of each file, and the open file.
     """
     from agentspan.errors import InvalidValue
     from agentspan.otel.otlp.decoded import Decoded
@@ -329,7 +329,7 @@ def _import_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *
 
 @contextmanager
 def _seekable(file: str) -> Iterator[IO[bytes]]:
-    """Open a file so that it can be read twice; a pipe is copied to a temporary file first."""
+    """Open a file, or stdin for `-`, as a seekable file; a pipe is copied to a temporary file first."""
     try:
         if file != "-":
             with open(file, "rb") as source:

@@ -1,7 +1,7 @@
-"""The options of commands about many runs: filters, pages, and the rule of what passed means.
+"""The options of commands about many runs: filters, pages, and the rule that decides whether a run passed.
 
-The names and words of filters are those of analysis.filter_words. The rule is given, or that of the project:
-`outcome` below `[tool.agentspan]` in its pyproject.toml.
+The names of filters are those of analysis.filter_words. Without the option, the rule is that of the project: `outcome`
+below `[tool.agentspan]` in its pyproject.toml.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Option(NamedTuple):
-    """An option, and what click is told of it."""
+    """A filter option of a command, with the keyword arguments of click.option."""
 
     name: str
     help: str
@@ -52,7 +52,7 @@ _OPTIONS = (
 
 
 def filter_options(command: F) -> F:
-    """Add the options that select runs, and `--utc`, to a command, whose function passes them to `filter_in`."""
+    """Add the options that select runs, and `--utc`, to a command. Its function must pass them to `filter_in`."""
     command = utc_option(command)
     for name, help, how in reversed(_OPTIONS):
         command = click.option(f"--{name.replace('_', '-')}", name, help=help, **how)(command)
@@ -60,7 +60,11 @@ def filter_options(command: F) -> F:
 
 
 def page_options(limit: int | None, *, sort: bool = False) -> Callable[[F], F]:
-    """Add `-n`, `--offset` and, where asked for, `--sort` to a command that lists."""
+    """Add the options `-n` and `--offset` to a command that lists; with `sort`, also `--sort`.
+
+    Args:
+        limit: the default of `-n`.
+    """
 
     def add(command: F) -> F:
         command = click.option(
@@ -86,7 +90,7 @@ def page_options(limit: int | None, *, sort: bool = False) -> Callable[[F], F]:
 
 
 def asked_for(filters: Mapping[str, Any]) -> str:
-    """Return the options that select runs as a text to be shown, such as `task=15 failed`; "" if there are none."""
+    """Return the filter options of a command as text for a message, such as `task=15 failed`; "" without any."""
     words = []
     for name in NAMES:
         value = filters.get(name)
@@ -96,7 +100,7 @@ def asked_for(filters: Mapping[str, Any]) -> str:
 
 
 def options_of(filters: Mapping[str, Any]) -> list[str]:
-    """Return the options that select runs as words of a command."""
+    """Return the filter options of a command as command-line words, such as `--task 15 --failed`, to copy."""
     words: list[str] = []
     for name in NAMES:
         option, value = f"--{name.replace('_', '-')}", filters.get(name)
@@ -108,30 +112,30 @@ def options_of(filters: Mapping[str, Any]) -> list[str]:
 
 
 def no_run(asked: str) -> str:
-    """Return the sentence for a filter that no run matches, or for a file without runs."""
+    """Return the message that no run matches a filter; if `asked` is "", the message for a file without runs."""
     return f"no run matches {asked}" if asked else NOTHING
 
 
 def filter_in(storage: Storage, filters: dict[str, Any]) -> RunFilter:
-    """Return the filter that the options of a command make.
+    """Convert the filter options of a command to a filter.
 
     Args:
-        filters: the parameters of the command by name; those of the filter are taken out of it.
+        filters: the parameters of the command by name; the filter options are removed from it.
 
     Raises:
-        InvalidValue: a time or a pair is none.
-        NotFound: there is no such agent.
+        InvalidValue: a time, a rule, or a KEY=VALUE pair is invalid.
+        NotFound: the agent does not exist.
     """
     names = [name for name in NAMES if name in filters]
     return resolved(storage, filter_of({name: filters.pop(name) for name in names}, zone=zone()))
 
 
 def outcome_rule(text: str | None) -> OutcomeRule | None:
-    """Return the rule of what passed means: as given, else the project's; None if the status decides.
+    """Return the rule that decides whether a run passed: `text`, else the project's; None if the status decides.
 
     Raises:
-        InvalidValue: `given` is no rule.
-        Failed: the project's is none, or its file cannot be read.
+        InvalidValue: `text` is not a rule.
+        Failed: the project's rule is invalid, or its file cannot be read.
     """
     if text is not None:
         return rule_of(text)
@@ -155,7 +159,7 @@ def outcome_rule(text: str | None) -> OutcomeRule | None:
 
 
 def pyproject() -> Path | None:
-    """Return the pyproject.toml of the working folder, or of the nearest one above it."""
+    """Return the path of the pyproject.toml in the working folder, else in the nearest parent; None without one."""
     folder = Path.cwd()
     files = (each / "pyproject.toml" for each in (folder, *folder.parents))
     return next((file for file in files if file.is_file()), None)

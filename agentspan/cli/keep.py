@@ -1,4 +1,4 @@
-"""The commands that keep a storage in order: `agentspan init`, `doctor`, `prune` and `rederive`."""
+"""The commands that maintain a storage: `agentspan init`, `doctor`, `prune` and `rederive`."""
 
 import re
 import sys
@@ -54,7 +54,7 @@ from agentspan.storage.registry import open_direct
 from agentspan.storage.scanning import count, scan
 
 WAIT_S = 60.0
-"""Seconds to wait, for each partition, for those who use the default one."""
+"""The seconds to wait, per new partition, for transactions that use the default partition."""
 
 
 @command("init")
@@ -81,7 +81,7 @@ def init_command(
     db: str | None,
     as_json: bool,
 ) -> None:
-    """Open a database by a program that may write, which makes its tables; and make the partitions that are missing."""
+    """Create the tables of a database, by opening it for writing; create the missing partitions, too."""
     location = location_in(ctx, url or db)
     begin = None if since is None else filter_words.parse_time(since, "since", zone=zone())
     storage = open_direct(location, wait_s=WAIT_S)
@@ -133,7 +133,7 @@ def doctor_command(
     tables: bool,
     **how: Any,
 ) -> None:
-    """Examine the file, or only list its span types or tables."""
+    """Check a storage, and close the runs that dead programs left open; or only list its span types or tables."""
     if ((schemas or tables) and ((schemas and tables) or any(how.values()))) or (all_types and not schemas):
         raise click.UsageError("--schemas (with --all) and --tables only list; each stands alone")
     if tables:
@@ -149,7 +149,7 @@ def doctor_command(
 def _examine(
     database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool, idle: str | None = None
 ) -> None:
-    """Examine a file and print the report; exit code 1 if the file is damaged."""
+    """Check a storage, close what dead programs left open, and print a report; exit with code 1 if it is damaged."""
     since = None if idle is None else filter_words.parse_time(idle, "idle")
     report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts, idle_since=since)
     if as_json:
@@ -176,7 +176,7 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
             yield "    " + fit(f"left open by {_who(run)}", columns - 4)
         if run.left_open or not closed:
             yield fit(f"left alone {_left(run)}", columns)
-            yield from ("    " + safe(line) for line in _why(run))  # not cut: there is a name in it to be used
+            yield from ("    " + safe(line) for line in _why(run))  # not cut: it contains a name to copy
     if not report.runs:
         yield status_style("✓", "complete") + " nothing is open"
     yield from _partitions(report.partitions)
@@ -242,7 +242,7 @@ def _why(run: RunReport) -> Iterator[str]:
         yield "they are of other programs, which may be alive, or were made by id"
     for writer, why in run.not_judged:
         cannot = f"{_name(writer)} {why}, and cannot be judged from here; to"
-        if why == "is in another time namespace":  # of this host, which is not dead
+        if why == "is in another time namespace":  # the writer is of this host, so --dead-host cannot apply
             yield from (f"{cannot} judge it:", f"nsenter --time --target {writer.pid} {to_copy('doctor')}")
         else:
             yield from (f"{cannot} say that it is dead:", f"--dead-host {writer.host}")
@@ -271,7 +271,7 @@ def _plain(report: Report) -> dict[str, Any]:
 
 
 def _tables(location: Location, *, as_json: bool) -> None:
-    """Print the version, the partitions, and how far the index is. Exit code 1 if partitions are missing."""
+    """Print the version, the partitions, and the progress of the index; exit with code 1 if partitions are missing."""
     storage = open_direct(location, read_only=True)
     try:
         if Partitions not in storage.capabilities().answers:
@@ -316,11 +316,11 @@ def _partition_line(part: Partition) -> list[str]:
 
 
 def _schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
-    """List the span types that agents were registered with, and the parts of them that cannot be used."""
+    """List the span types that agents registered, and their parts that agentspan cannot use."""
     storage = database.storage
     versions = list(scan(storage, AgentSchemaVersionRow))
     if as_json:
-        from agentspan.api import from_rows  # it imports Pydantic: 80 ms
+        from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
 
         account = storage.ask(Account())
         document(
@@ -345,7 +345,7 @@ def _schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
             for part in unusable_parts(item):
                 click.echo(f"    {fit(_note(part), width() - 4)}")
         for part in _unusable_quality(row):
-            named = fit(f"quality {part.name}".rstrip(), 40)  # the one without a name has none
+            named = fit(f"quality {part.name}".rstrip(), 40)  # a quality without a name has no suffix
             click.echo(f"  {named}: {fit(_note(part), max(20, width() - len(named) - 4))}")
         if len(own) < len(items):
             click.echo(f"  and {len(items) - len(own)} built-in span types (--all shows them)")
@@ -394,7 +394,7 @@ def prune_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Remove old runs and keys, and print how many."""
+    """Remove old runs and idempotency keys, and print their number."""
     storage = database.storage
     filter = filter_in(storage, filters)
     done = database.prune(
@@ -418,10 +418,10 @@ def prune_command(
 
 
 def _size(text: str) -> int:
-    """Return the bytes of `500MB`, `2 GiB`, `1048576`; k, M, G, T are powers of 1024.
+    """Parse a size such as `500MB`, `2 GiB` or `1048576`; return bytes. k, M, G and T are powers of 1024.
 
     Raises:
-        InvalidValue: it is no size.
+        InvalidValue: the text is not a size.
     """
     match = _SIZE.match(text.strip())
     if match is None:
@@ -435,7 +435,7 @@ def _size(text: str) -> int:
 @click.option("--prices", is_flag=True, help="Compute only costs, by today's prices. Costs that clients gave stay.")
 @changes
 def rederive_command(database: Database, *, run: str | None, summaries: bool, prices: bool, as_json: bool) -> None:
-    """Set summaries by the newest templates, then costs by today's prices, with a progress bar on a terminal."""
+    """Recompute summaries with the newest templates, then costs with the current prices; by default both."""
     storage = database.storage
     only = None if run is None else id_prefixes.find_run(storage, run)
     total = count(storage, "agent_span") if only is None else storage.ask(Counts([only.id]))[only.id].total
@@ -453,7 +453,7 @@ def rederive_command(database: Database, *, run: str | None, summaries: bool, pr
                     seen += progress.seen
                     changed[name] += progress.changed
                     bar.update(progress.seen)
-        except InvalidValue as error:  # the file of one's own prices
+        except InvalidValue as error:  # the user's own file of prices is invalid
             raise Failed(str(error)) from None
     if as_json:
         document({"spans": seen, "changed": changed})

@@ -1,8 +1,8 @@
-"""Output of the commands: width, colours, text without control characters, tables, one JSON document.
+"""Output of the commands: width, colours, text without control characters, tables, JSON documents, progress bars.
 
-Times are shown as people read them: in the machine's zone, with its name, or in UTC with `--utc`; documents keep UTC. A
-progress bar is on stderr, only on a terminal, and only if the work reports progress. On a terminal or pipe that is not
-UTF-8, marks and lines are in ASCII, other characters are `?`.
+Text shows times in the machine's zone, with its name, or in UTC with `--utc`; JSON documents always use UTC. A progress
+bar is drawn on stderr, only on a terminal, and only if the work reports progress. If the output's encoding is not
+UTF-8, marks and lines are written in ASCII, and other characters as `?`.
 """
 
 import codecs
@@ -39,7 +39,7 @@ class Failed(click.ClickException):
 
 
 class Unanswered(Failed):
-    """Ends a command with exit code 2, whose exit code 1 is one of its answers."""
+    """Ends a command with exit code 2, for commands whose exit code 1 is a result, such as a failed check."""
 
     exit_code = 2
 
@@ -55,33 +55,33 @@ def colored() -> bool:
 
 
 def style(text: str, **how: Any) -> str:
-    """Colour a text, if colours are used."""
+    """Return a text with colours and the like, if the output uses colours; else unchanged."""
     return click.style(text, **how) if colored() else text
 
 
 def status_style(text: str, status: str) -> str:
-    """Colour a text as its status."""
+    """Return a text in the colour of a status."""
     return style(text, fg=COLORS.get(status))
 
 
 def safe(text: str) -> str:
-    """Replace control characters in a payload's text, which may have several lines."""
+    """Return a text with control characters replaced; line breaks are kept, and tabs become blanks."""
     return printable(text.replace("\t", "    "), keep="\n")
 
 
 def argument(value: object) -> str:
-    """Write a path as an argument of a command to be copied: in quotes if it needs them, without control characters."""
+    """Return a value as a shell argument for a command to copy: quoted if necessary, without control characters."""
     return printable(shlex.quote(str(value)))
 
 
 def to_copy(*words: str, db: object = None) -> str:
-    """Write a command of agentspan to be copied, which reads the same storage as the one that prints it.
+    """Return an agentspan command for users to copy, which reads the same storage as the running command.
 
-    It may be wider than the terminal, because half of it is of no use.
+    It is never cut to the width of the terminal, because a part of a command is useless.
 
     Args:
         words: the name of the command, its arguments and options.
-        db: the storage; what `--db` of the printing command named, when left out.
+        db: the storage for `--db`; when left out, the one that `--db` of the running command names.
     """
     context = click.get_current_context(silent=True)
     named = db if db is not None or context is None else context.meta.get(GIVEN_DB)
@@ -89,18 +89,18 @@ def to_copy(*words: str, db: object = None) -> str:
 
 
 def _word(word: str) -> str:
-    """Write a word of a command as `argument` does. A shortened id needs no quotes: `…` means nothing to a shell."""
+    """Return a word of a command, quoted if necessary. A short id with `…` needs no quotes in a shell."""
     return word if "…" in word and word.replace("…", "").isalnum() else argument(word)
 
 
 def hint(lead: str, command: str, columns: int) -> list[str]:
-    """Return a sentence that ends in a command, which has a line of its own where both do not fit on one."""
+    """Return the lines of a sentence with a command; the command has its own line if both do not fit on one line."""
     text = f"{lead}: {command}"
     return [text] if columns_of(text) <= columns else [*wrap(f"{lead}:", columns, 2), f"  {command}"]
 
 
 def document(value: Any, *, err: bool = False) -> None:
-    """Print the one JSON document that `--json` promises; on stderr if stdout has something else."""
+    """Print the JSON document of `--json`; with `err` on stderr, for commands that write other data to stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=True), err=err)
 
 
@@ -108,7 +108,7 @@ BATCH_LINES = 500
 
 
 def echo_lines(lines: Iterable[str]) -> None:
-    """Print many lines, not each by itself: that takes 20 µs."""
+    """Print many lines in batches, because each call of click.echo takes 20 µs."""
     waiting: list[str] = []
     for line in lines:
         waiting.append(line)
@@ -120,7 +120,7 @@ def echo_lines(lines: Iterable[str]) -> None:
 
 
 def page(lines: Iterator[str]) -> None:
-    """Print lines; on a terminal that they do not fit, through PAGER, or less."""
+    """Print lines; if they do not fit on the terminal, through the program in PAGER, or less."""
     if not sys.stdout.isatty():
         echo_lines(lines)
         return
@@ -129,19 +129,19 @@ def page(lines: Iterator[str]) -> None:
     if len(first) < height:
         click.echo("\n".join(first))
         return
-    os.environ.setdefault("LESS", "-R")  # else less shows the codes of colours as text
+    os.environ.setdefault("LESS", "-R")  # without -R, less shows colour codes as text
     click.echo_via_pager((f"{line}\n" for part in (first, lines) for line in part), color=colored())
 
 
 def columns_of(text: str) -> int:
-    """Count the columns that a printable text takes: wide characters take two, combining ones none."""
+    """Return the width of a printable text in columns: wide characters take two columns, combining ones none."""
     if text.isascii():
         return len(text)
     return sum(map(_columns, text))
 
 
 class _Columns(dict[str, int]):
-    """Columns of a character, looked up once each: the tree's own marks are in every line of it."""
+    """A cache of the width of each character: the marks of a tree are in every line."""
 
     def __missing__(self, character: str) -> int:
         if unicodedata.combining(character) or unicodedata.category(character) == "Cf":
@@ -156,7 +156,7 @@ _columns = _Columns().__getitem__
 
 
 def fit(text: str, columns: int) -> str:
-    """Put a text on one line of at most so many columns, cut with `…`."""
+    """Return a text on one line of at most `columns` columns; a longer text is cut and ends in `…`."""
     text = one_line(text, 4 * columns)
     if columns_of(text) <= columns:
         return text
@@ -169,38 +169,38 @@ def fit(text: str, columns: int) -> str:
 
 
 def wrap(text: str, columns: int, lines: int) -> list[str]:
-    """Put a text on at most so many lines, each of at most so many columns; what is longer ends in `…`."""
+    """Wrap a text to at most `lines` lines of at most `columns` columns; a longer text is cut and ends in `…`."""
     shown: list[str] = []
     rest = one_line(text, 4 * columns * lines)
     while len(shown) < lines - 1 and columns_of(rest) > columns:
         head = fit_end(rest, columns + 1)[:-1]
         blank = head.rfind(" ") + 1
-        head = head[:blank] if blank > len(head) // 2 else head  # a long word goes on the next line in its middle
+        head = head[:blank] if blank > len(head) // 2 else head  # a long word is broken
         shown.append(head.rstrip())
         rest = rest[len(head) :].lstrip()
     return [*shown, fit(rest, columns)]
 
 
 def pad(text: str, columns: int, *, right: bool = False) -> str:
-    """Fill a text up to so many columns."""
+    """Pad a text with blanks to `columns` columns: at its end, or with `right` at its start."""
     blanks = " " * max(0, columns - columns_of(text))
     return blanks + text if right else text + blanks
 
 
 def noun(number: int, word: str, many: str | None = None) -> str:
-    """Write a count with its noun: `1 run`, `1,200 runs`."""
+    """Return a number with its noun in singular or plural: `1 run`, `1,200 runs`."""
     return f"{number:,} {word if number == 1 else many or word + 's'}"
 
 
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str] | str], *, right: Collection[int] = (), shrink: int = 0
 ) -> None:
-    """Print a table that fits the terminal: columns as wide as their texts, one of them cut where that is too much.
+    """Print a table whose columns are as wide as their texts; one column is cut if the table exceeds the terminal.
 
     Args:
-        rows: the cells of each; a text is a line over all columns.
-        right: the numbers of the columns that are flush right.
-        shrink: the number of the column that is cut.
+        rows: the cells of each row; a text instead of cells is a line across all columns.
+        right: the indexes of the columns that are aligned right.
+        shrink: the index of the column that is cut.
     """
     cells = [row if isinstance(row, str) else [_indented(cell, 1000) for cell in row] for row in (header, *rows)]
     widths = [max(columns_of(row[n]) for row in cells if not isinstance(row, str)) for n in range(len(header))]
@@ -216,13 +216,13 @@ def table(
 
 
 def _indented(cell: str, columns: int) -> str:
-    """Fit a text, but keep the blanks before it."""
+    """Cut a cell to `columns` columns, and keep its leading blanks."""
     indent = cell[: len(cell) - len(cell.lstrip(" "))]
     return indent + fit(cell, max(1, columns - len(indent)))
 
 
 def fit_end(line: str, columns: int) -> str:
-    """Cut a line that is laid out already at its end."""
+    """Cut a line at its end to `columns` columns, without changing its blanks."""
     if columns_of(line) <= columns:
         return line
     used = 0
@@ -238,7 +238,7 @@ _IS_UTC = "agentspan.cli.output.is_utc"
 
 
 def utc_option(command: F) -> F:
-    """Add the option `--utc` to a command. Its function gets no parameter for it."""
+    """Add the option `--utc` to a command; `zone` reads it, so the command's function has no parameter for it."""
 
     def keep(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.meta[_IS_UTC] = value
@@ -250,25 +250,25 @@ def utc_option(command: F) -> F:
 
 
 def zone() -> tzinfo | None:
-    """Return the zone of the command that is running: UTC with `--utc`, else None, the machine's own."""
+    """Return the zone of times of the running command: UTC with `--utc`, else None for the machine's own zone."""
     context = click.get_current_context(silent=True)
     return UTC if context is not None and context.meta.get(_IS_UTC) else None
 
 
 def local(text: str) -> datetime:
-    """Return a stored time in the zone of the command."""
+    """Return a stored time as a datetime in the zone of the running command."""
     return clock.to_datetime(text).astimezone(zone())
 
 
 def zone_name(texts: Iterable[str] = ()) -> str:
-    """Return the name of the zone at these stored times, or now; `local` where summer and winter time are mixed."""
+    """Return the name of the zone at some stored times, or now; `local` if they mix summer and winter time."""
     names = {local(text).tzname() or "" for text in [*texts] or [clock.now()]}
     return names.pop() if len(names) == 1 else "local"
 
 
 @contextmanager
 def bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function `update(done, total)` that draws the bar, or None if stderr is no terminal."""
+    """Yield a function `update(done, total)` that draws a progress bar; None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -289,10 +289,10 @@ def bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
 
 @contextmanager
 def indexing() -> Iterator[Callable[[int, int], None] | None]:
-    """Yield the bar for one question about many runs, and pause Python's cyclic garbage collector meanwhile.
+    """Yield the progress bar for a query of many runs, with Python's cyclic garbage collector paused.
 
-    The collector looks through all rows again and again while they are read, and finds nothing: a fifth of the time.
-    Whatever nothing refers to is freed as always.
+    While rows are read, the collector scans them again and again without finding garbage, which takes a fifth of the
+    time. Reference counting still frees all objects without cycles.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -305,7 +305,7 @@ def indexing() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def is_stdout(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path names the standard output, as /dev/stdout does: messages then go to stderr."""
+    """Return whether a path names the standard output, as /dev/stdout does; if so, messages must go to stderr."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
     except (OSError, ValueError):  # ValueError: a stdout without a file, as in tests
@@ -326,7 +326,7 @@ def _as_ascii(error: UnicodeError) -> tuple[str, int]:
     for character in error.object[error.start : error.end]:
         if character in _ASCII:
             shown.append(_ASCII[character])
-        else:  # é is written as e where there is no é
+        else:  # é becomes e if the encoding has no é
             shown.append(unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?")
     return "".join(shown), error.end
 
@@ -335,7 +335,7 @@ codecs.register_error(_NAME, _as_ascii)
 
 
 def adapt_output() -> None:
-    """Let stdout and stderr write characters that their encoding does not have in another form, instead of raising."""
+    """Make stdout and stderr replace characters that their encoding lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors=_NAME)

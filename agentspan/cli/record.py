@@ -1,6 +1,6 @@
 """`agentspan record` runs a program, and records it; `agentspan demo` records a small agent of its own.
 
-The exit code, the signals, stdin and the terminal of `record` are the program's.
+`record` is transparent: the program has its stdin, terminal and signals, and `record` exits with the program's code.
 """
 
 import os
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 SITE = Path(__file__).parent.parent / "otel" / "site"
 _PASSED_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT")
-"""Signals that are for this process alone, and are passed on; so is SIGINT, unless a terminal sends it to both."""
+"""Signals that are forwarded to the program. So is SIGINT, unless a terminal sends it to both processes."""
 LOOK_S = 1.0
-"""How often to look whether the program has ended: SIGCHLD may be blocked, by whoever started this process."""
+"""The seconds between two checks whether the program has ended, because the parent process may have blocked SIGCHLD."""
 MOST = 200
 _PYTHON = re.compile(r"python(3(\.\d+)?)?\Z")
 
 
 class Noted(NamedTuple):
-    """The notes of the programs that were recorded.
+    """The notes that recorded Python processes left in a file.
 
     Attributes:
-        pythons: how many began with agentspan in them.
-        without: why others cannot record, each once.
+        pythons: the number of Python processes that loaded agentspan.
+        without: the reasons why other processes cannot record, each once.
         recorded: the frameworks that were imported and instrumented.
-        missing: those that were imported and are not, with the package to install; "" where only the extra is missing.
+        missing: the frameworks that were imported but not instrumented, with the package to install; "" for none.
     """
 
     pythons: int
@@ -58,7 +58,7 @@ class Noted(NamedTuple):
 
     @classmethod
     def of(cls, notes: Iterable[str]) -> "Noted":
-        """Return what the lines of a file of notes say."""
+        """Parse the lines of a file of notes."""
         found: dict[str, list[str]] = {}
         for line in notes:
             kind, _, text = line.rstrip("\n").partition(" ")
@@ -68,7 +68,7 @@ class Noted(NamedTuple):
         return cls(len(found.get("python", ())), once[0], once[1], missing)
 
     def advice(self) -> str:
-        """Return one line that says what was not recorded and what to install; "" where nothing is missing."""
+        """Return one line with the frameworks that were not recorded, and the packages to install; "" without any."""
         if not self.missing:
             return ""
         names, packages = sorted(self.missing), sorted({package for package in self.missing.values() if package})
@@ -110,7 +110,7 @@ def record_command(
 
 
 def _record(location: Location, arguments: Sequence[str], *, module: str | None) -> None:
-    """Run a program; end as it ended."""
+    """Run a program and record it; exit with its exit code, or with the signal that killed it."""
     began = clock.now()
     with tempfile.NamedTemporaryFile("r", prefix="agentspan-record-") as notes:
         code = _run(command_line(arguments, module), _environment(location, notes.name))
@@ -118,9 +118,9 @@ def _record(location: Location, arguments: Sequence[str], *, module: str | None)
     try:
         for line in _said(location, began, noted):
             click.echo(f"agentspan: {line}", err=True)
-    except OSError:  # nobody reads stderr, or it is full: the program's exit code says more than that
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # else Python writes it again when it ends, and exits with 120
-    if code < 0:  # killed by a signal: end by the same, which is what a shell expects
+    except OSError:  # stderr is closed or full: the exit code of the program matters more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # else Python flushes stderr at exit, and exits with 120
+    if code < 0:  # a shell expects the same signal that killed the program
         with suppress(OSError):  # SIGKILL has no handler
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
@@ -128,7 +128,7 @@ def _record(location: Location, arguments: Sequence[str], *, module: str | None)
 
 
 def command_line(arguments: Sequence[str], module: str | None) -> list[str]:
-    """Return the command that runs a program: a script with this Python, `python` with the one beside `agentspan`."""
+    """Return the command line of a program: a script runs with this Python, `python` is the one beside `agentspan`."""
     if module is not None:
         return [sys.executable, "-m", module, *arguments]
     if arguments and _PYTHON.match(arguments[0]):
@@ -139,7 +139,7 @@ def command_line(arguments: Sequence[str], module: str | None) -> list[str]:
 
 
 def _python(name: str) -> str:
-    """Return the Python beside `agentspan`, which is that of its environment; else the name, which PATH resolves."""
+    """Return the Python of the environment in which `agentspan` is installed; else the name, to be found in PATH."""
     command = Path(sys.argv[0])
     beside = (command if command.stem == "agentspan" else Path(sys.executable)).parent / name
     return str(beside) if os.access(beside, os.X_OK) else name
@@ -165,7 +165,7 @@ def _run(command_line: Sequence[str], environment: dict[str, str]) -> int:
         signal.Signals[name]: pass_on for name in _PASSED_ON if hasattr(signal, name)
     }
     handlers[signal.SIGINT] = _do_nothing if _is_in_front() else pass_on
-    # What is ignored stays so, in the program too, as `nohup` and shells want it.
+    # Ignored signals stay ignored, also in the program: `nohup` and shells rely on it.
     ours = [number for number in handlers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handlers[number]) for number in ours}
     try:
@@ -186,9 +186,9 @@ def _run(command_line: Sequence[str], environment: dict[str, str]) -> int:
 
 @contextmanager
 def _signals() -> Iterator[int | None]:
-    """Yield a pipe to read, which gets a byte for each signal, also for the end of a child; None on Windows.
+    """Yield the reading end of a pipe that gets a byte for each signal, SIGCHLD included; None on Windows.
 
-    A signal that comes just before a system call begins does not interrupt it: Python would call its handler when the
+    A signal just before a system call does not interrupt the call, so Python would run the handler only after the
     program has ended. A byte in a pipe cannot be missed.
     """
     if not hasattr(signal, "SIGCHLD"):
@@ -212,7 +212,7 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
 
 
 def _is_in_front() -> bool:
-    """Return whether a terminal sends its signals to this process and to the program both."""
+    """Return whether this process is in the terminal's foreground, which then sends signals to the program, too."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:
@@ -226,8 +226,8 @@ def _is_in_front() -> bool:
 
 
 def _said(location: Location, began: str, noted: Noted) -> list[str]:
-    """Return lines: what is missing, what was recorded since a time, and how to look at it."""
-    if location.path is not None and not location.path.exists():  # nothing is imported to read it
+    """Return the lines to print after a program: missing packages, new runs since `began`, and a command to try."""
+    if location.path is not None and not location.path.exists():  # fast exit, before the database module is imported
         return [f"nothing was recorded: {safe(noted.why_nothing())}"]
     from agentspan.database import open
 
@@ -292,7 +292,7 @@ WORD = re.compile(r"[A-Za-z]{4,}")
 
 
 class FolderAgent:
-    """The agent of `demo`: finds out what a folder is about, with real steps, but without a model or a network."""
+    """The agent of `demo`, which summarizes a folder: its steps are real, but use neither a model nor a network."""
 
     def __init__(self, tracer: "Tracer", folder: Path) -> None:
         self.folder = folder
@@ -306,7 +306,7 @@ class FolderAgent:
         return ["list the files", f"grep for {', '.join(PATTERNS)}", "read what explains the folder", "answer"]
 
     def list_files(self, limit: int) -> list[str]:
-        """Return the text files of the folder, hidden ones and generated folders left out."""
+        """Return the paths of up to `limit` text files in the folder, without hidden files and generated folders."""
         found: list[str] = []
         for root, folders, files in os.walk(self.folder):
             folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED)
@@ -339,7 +339,7 @@ class FolderAgent:
         return hits
 
     def run(self) -> str:
-        """Do all of it, as one recorded run; return the answer."""
+        """Run all steps of the agent as one recorded run; return the answer."""
         goal = f"say what the folder {self.folder.name or self.folder} is about"
         with self.tracer.run("folder-agent", version="1.0", metadata={"folder": self.folder.name}) as run:
             with self.tracer.span("agent", {"name": "folder-agent", "goal": goal}) as span:
@@ -358,7 +358,7 @@ class FolderAgent:
         return answer
 
     def answer(self, files: list[str], hits: int) -> str:
-        """Read a few files, one of which is not there, and put what they say in a sentence."""
+        """Read a few files, one of which does not exist, and summarize them in a sentence."""
         guess = next(name for name in USUAL_FILES if not (self.folder / name).exists())
         try:
             self.read_file(guess)  # agents guess; this one is wrong
@@ -384,7 +384,7 @@ def _explains(path: str) -> tuple[bool, int, str]:
 @options
 @click.pass_context
 def demo_command(ctx: click.Context, /, db: str | None, *, as_json: bool) -> None:
-    """Record the agent, show its run, and say what to try next."""
+    """Record a run of the demo agent, show the run, and print commands to try next."""
     from agentspan.cli.show import show_command
     from agentspan.database import open
     from agentspan.recording.tracer import Tracer

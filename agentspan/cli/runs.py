@@ -1,4 +1,4 @@
-"""`agentspan runs` lists runs, with sums over all that match; `agentspan stats` sums up their spans."""
+"""`agentspan runs` lists runs with the sums over all matching ones; `agentspan stats` prints statistics of spans."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -43,9 +43,9 @@ from agentspan.storage.row_by_row import Name, said_of, tokens_of
 
 LATEST_RUNS = 50
 DATED = 76
-"""From so many columns on, runs are shown with when they began."""
+"""The terminal width from which the list shows the start of each run."""
 WIDE = 100
-"""From so many columns on, with tokens and cost."""
+"""The terminal width from which the list shows the tokens and cost of each run."""
 
 
 @command("runs")
@@ -61,7 +61,7 @@ def runs_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """List runs, and print how many match in all."""
+    """List a page of runs, and print the number of all matching runs."""
     storage = database.storage
     asked = asked_for(filters)
     filter = filter_in(storage, filters)
@@ -82,18 +82,18 @@ def runs_command(
 
 
 def left_open(storage: Storage, runs: Sequence[AgentInstanceRow]) -> set[str]:
-    """Return the ids of those runs that are open although their programs have died."""
+    """Return the ids of the runs that are still open although their programs have died."""
     lives = Lives(storage)
     return {run.id for run in runs if run.status in OPEN and lives.of(run.writer_id) == "dead"}
 
 
 def name_of(run: RunSummary | Name) -> str:
-    """Return the agent and its version, if it has one."""
+    """Return the name of the agent, followed by the version if there is one."""
     return run.agent if run.version == "default" else f"{run.agent} {run.version}"
 
 
 def _plain_runs(database: Database, found: RunList, stale: set[str]) -> dict[str, Any]:
-    from agentspan.api import from_rows  # it imports Pydantic: 80 ms
+    from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
 
     account = database.storage.ask(Account())
     ids = [run.run.id for run in found.runs]
@@ -166,11 +166,11 @@ def _runs_total(found: RunList, offset: int) -> str:
 
 HEADER = ("span type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost")
 SPARED = (5, 6, 8, 3, 7, 4)
-"""Columns of the table that are left out where the terminal is too narrow, the first one first: cost stays."""
+"""The columns that are left out, in this order, if the terminal is too narrow; the cost always stays."""
 NAME_COLUMNS = 24
-"""Columns of the terminal that a name has before columns are left out for it."""
+"""The width that names get at least; if there is less room, columns of the table are left out."""
 ROWS = 40
-"""Rows of types and labels that are printed, unless more are asked for."""
+"""The number of rows of types and labels that are printed by default."""
 
 
 @command("stats")
@@ -190,7 +190,7 @@ def stats_command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Print the statistics of all runs, of those that match, or of one; with `by`, of each version, too."""
+    """Print the statistics of all runs, of the runs that match a filter, or of one run; with `by` also per version."""
     storage = database.storage
     if run is not None and AT in run and filters["agent"] is None:
         run, filters["agent"] = None, run
@@ -231,7 +231,7 @@ def stats_command(
 
 
 def _rows(shown: Sequence[Stat | Rest], parted: StatsByVersion | None) -> Iterator[list[str] | str]:
-    """Yield the rows of the table: after each type and label those of its versions."""
+    """Yield the rows of the table: each type or label, followed by its rows per version."""
     versions = () if parted is None else parted.versions
     of_version = [{(each.schema_name, each.label): each for each in version.stats} for version in versions]
     for stat in shown:
@@ -245,7 +245,7 @@ def _rows(shown: Sequence[Stat | Rest], parted: StatsByVersion | None) -> Iterat
 
 
 def _plain_versions(parted: StatsByVersion, shown: Sequence[Stat | Rest]) -> dict[str, Any]:
-    """Return the members of the document about versions: the same types and labels as for all of them."""
+    """Return the members about versions for the document of `--json`, limited to the shown types and labels."""
     kept = {(stat.schema_name, stat.label) for stat in shown if isinstance(stat, Stat)}
     versions = [
         {
@@ -261,7 +261,7 @@ def _plain_versions(parted: StatsByVersion, shown: Sequence[Stat | Rest]) -> dic
 
 
 def _columns(rows: list[list[str]]) -> list[int]:
-    """Return the numbers of the columns that fit beside the names."""
+    """Return the indexes of the columns that fit on the terminal beside the names."""
     widths = [max(columns_of(row[n]) for row in (HEADER, *rows)) for n in range(len(HEADER))]
     columns = [n for n in range(len(HEADER)) if n not in (8, 9) or any(row[n] for row in rows)]
     for spared in SPARED:

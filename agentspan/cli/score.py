@@ -1,4 +1,4 @@
-"""`agentspan score` judges a run or a span, or takes that back; `agentspan terminate` stops a run from outside."""
+"""`agentspan score` adds or removes scores of a run or span; `agentspan terminate` stops a run from outside."""
 
 import click
 
@@ -36,7 +36,7 @@ def score_command(
     remove: bool,
     as_json: bool,
 ) -> None:
-    """Add a score, or with `remove` take back those of this name and identifier; without a name a mark or a note."""
+    """Add a score; without a name, a mark or a note. With `remove`, remove the scores of the name and identifier."""
     for each in (name, value):
         if each is not None and each.startswith("-") and not isinstance(_value(each), float):
             raise click.NoSuchOption(each)
@@ -75,7 +75,7 @@ def score_command(
 
 
 def _answer(database: Database, target: AgentInstanceRow | AgentSpanRow, done: str, *, as_json: bool) -> None:
-    """Print what was done to the scores of a run or a span, or the document of all that count."""
+    """Print a line about the change to the scores of a run or span; with `as_json`, all its current scores."""
     if as_json:
         scores = [score.model_dump(mode="json") for score in database.scores.list(target.id)]
         document({"target_id": target.id, "scores": scores, "total": len(scores)})
@@ -84,7 +84,7 @@ def _answer(database: Database, target: AgentInstanceRow | AgentSpanRow, done: s
 
 
 def _value(text: str) -> float | bool | str:
-    """Return what a person typed: a number, true or false, else a word."""
+    """Parse the value of a score from the command line: true or false, else a number, else a word."""
     truth = TRUTHS.get(text.lower())
     if truth is not None:
         return truth

@@ -1,6 +1,6 @@
 """`agentspan search` lists the spans that contain words, each with a snippet; `agentspan sql` answers a SELECT.
 
-SQLite itself refuses writes.
+`sql` needs no parser of its own to refuse writes: SQLite refuses them.
 """
 
 import csv
@@ -43,7 +43,7 @@ from agentspan.storage.row_by_row import Name
 
 FOUND_SPANS = 20
 ZONED = 72
-"""From so many columns on, times have the name of their zone."""
+"""The terminal width from which times show the name of their zone."""
 
 
 @command("search")
@@ -100,13 +100,13 @@ def search_command(
 
 
 def _place(hit: Hit) -> str:
-    """Return where a hit is: its run, the number of its step, and the agent."""
+    """Return the place of a hit in words: its run, the number of its step, and the agent."""
     step = "" if hit.step is None else f"step {hit.step:,}"
     return " · ".join(part for part in (f"run {hit.run_id}", step, name_of(Name(hit.agent, hit.version))) if part)
 
 
 def _snippet(hit: Hit, columns: int) -> str:
-    """Put a snippet on one line, the matches in it marked by colour where there are colours."""
+    """Return a snippet of at most `columns` columns, with the matches coloured if the output uses colours."""
     begin = 0
     first = hit.matches[0][0] if hit.matches else 0
     if first > columns // 2:
@@ -124,9 +124,9 @@ def _snippet(hit: Hit, columns: int) -> str:
 
 
 MAX_CELL = 800
-"""Characters of a value that are looked at to show it in a table."""
+"""The number of characters of a value that a table uses."""
 LEAST_CELL = 16
-"""Columns that the widest of the columns needs, or rows are printed in lines."""
+"""The least width of the widest column of a table; with less room, rows are printed as lines."""
 
 
 @command("sql")
@@ -171,7 +171,7 @@ def _print_rows(answer: Answer) -> None:
 
 
 def _print_in_lines(columns: list[str], rows: list[list[str]]) -> None:
-    """Print each row as lines of `column  value`, where there are too many for a table."""
+    """Print each row as lines of `column  value`, for results with too many columns for a table."""
     names = max(columns_of(fit(column, 40)) for column in columns)
     for row in rows:
         for column, value in zip(columns, row, strict=True):
@@ -191,4 +191,4 @@ def _cell(value: Any) -> str:
 def _json(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
-    return str(value) if isinstance(value, float) and value - value != 0 else value  # infinity is no JSON
+    return str(value) if isinstance(value, float) and value - value != 0 else value  # JSON has no infinity or NaN

@@ -17,9 +17,9 @@ from agentspan.interrupts import Thread
 from agentspan.recording.capture.redaction import card_numbers
 
 END_S = 2
-"""How long requests in flight may take once the server is asked to end."""
+"""The seconds that running requests get to finish after a signal to end the server."""
 LAST_S = 2.5
-"""Seconds from the signal to the end of the process at the latest."""
+"""The seconds after a signal within which the process ends in any case."""
 LONGEST_TOKEN = 4096
 
 
@@ -66,7 +66,7 @@ def serve_command(
     max_body: int,
     create: bool,
 ) -> None:
-    """Serve a file until a signal ends it; then exit code 0."""
+    """Serve a storage over HTTP until a signal ends the server; then exit with code 0."""
     location = location_in(ctx, db)
     token = _token(token_file)
     if token is None and not _is_loopback(host):
@@ -86,7 +86,7 @@ def serve_command(
         check(token)
     if location.path is not None and not create and not location.path.exists():
         raise Failed(f"{location.path} does not exist; --create makes an empty file")
-    # A page in a browser of this machine could reach the server by a name of its own (DNS rebinding), and guess.
+    # Check the Host header: a web page in a local browser could reach the server under its own name (DNS rebinding).
     has_hosts = token is None or bool(allowed_hosts) or _is_loopback(host)
     hosts = {*LOOPBACK, host, *allowed_hosts} if has_hosts else None
     app = create_app(
@@ -106,18 +106,18 @@ def serve_command(
         host=host,
         port=port,
         http=limited(limits),
-        ws="none",  # else a connection could leave our protocol
+        ws="none",  # no upgrade to WebSocket: it would bypass our protocol's limits
         backlog=limits.backlog,
         timeout_keep_alive=limits.idle_s,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=END_S,
         server_header=False,
-        proxy_headers=False,  # no code reads a request's address
+        proxy_headers=False,  # no code uses the client's address
     )
     server = uvicorn.Server(config)
-    # uvicorn raises the signal again once it has ended, and without these handlers it would then kill the process; and
-    # a signal that comes before uvicorn listens for it must end it too.
+    # uvicorn raises the signal again after its end, which would kill the process without these handlers. A signal that
+    # arrives before uvicorn has installed its own handlers must end the server, too.
     end_soon, handle_exit = _end_soon(), server.handle_exit
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -136,8 +136,8 @@ def serve_command(
     guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
     address = f"http://{name}:{socket.getsockname()[1]}"
     click.echo(f"agentspan serves {safe(str(db))} on {address} ({guarded}); Ctrl-C ends it")
-    # What is there now stays: the collector need not look through it again, 24 times in 10 s of load, 40 to 90 ms each.
-    # And a request leaves few circles behind: looking for them after every 700 objects took 6 % of the time.
+    # Objects that exist now live until the end. Frozen, they save 24 full collections in 10 s of load, 40 to 90 ms
+    # each. Requests leave few reference cycles: collecting after every 700 objects took 6 % of the time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
@@ -145,11 +145,11 @@ def serve_command(
 
 
 def _end_soon() -> Callable[[], object]:
-    """Return what a signal's handler calls so that the process ends LAST_S later, whatever its threads do.
+    """Return a function for signal handlers that ends the process LAST_S seconds later, whatever its threads do.
 
-    Nobody can end a thread that works at a request, and the interpreter waits for it. A request that is ended so is
-    rolled back as one of a program that crashes, and its client sends it again. Through a pipe, since a handler may
-    interrupt any code: what takes a lock could wait for itself.
+    A thread that handles a request cannot be stopped, and the interpreter waits for it at exit. An interrupted request
+    is rolled back as after a crash, and its client retries it. The function writes to a pipe, because a signal handler
+    may interrupt any code: a lock could deadlock.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -165,7 +165,7 @@ def _end_soon() -> Callable[[], object]:
 
 
 def _token(token_file: str | None) -> str | None:
-    """Return the token, from a file or the environment: never from the command line, which everybody can read."""
+    """Return the token from a file or AGENTSPAN_TOKEN; never from the command line, which all users can read."""
     if token_file is None:
         token = os.environ.get("AGENTSPAN_TOKEN", "")
         return _checked(token, "AGENTSPAN_TOKEN") if token else None
@@ -177,7 +177,11 @@ def _token(token_file: str | None) -> str | None:
 
 
 def _checked(token: str, where: str) -> str:
-    """Return a token that a client can send in a header."""
+    """Return a token if a client can send it in a header, else raise Failed.
+
+    Args:
+        where: the source of the token, for the error.
+    """
     if not token or len(token) > LONGEST_TOKEN or any(character.isspace() for character in token):
         raise Failed(f"{where} must hold one token: a line without blanks")
     return token

@@ -45,7 +45,7 @@ from agentspan.storage.row_by_row import names_of, said_of
 from agentspan.text import one_line
 
 AROUND = 5
-"""Steps before and after a span that are shown with it."""
+"""The number of steps before, and after, a span that `--around` shows."""
 SCORE_CHARACTERS = 500
 
 
@@ -69,7 +69,7 @@ def show_command(
     failed: bool = False,
     around: bool = False,
 ) -> None:
-    """Show a run, a span in full, or the run around a span; a run through the pager if the terminal is too small."""
+    """Show a run, one span in full, or the steps around a span; use a pager if a run does not fit on the terminal."""
     storage = database.storage
     found = id_prefixes.find_run_or_span(storage, id)
     at = found if isinstance(found, AgentSpanRow) else None
@@ -93,7 +93,7 @@ def show_command(
         return
     shown = roots if wanted is None else tree.keep(roots, lambda node: node.span.id in wanted)
     kept = sum(1 for _ in every(shown))
-    if not full and slow is None and at is None:  # each of the slow ones was asked for
+    if not full and slow is None and at is None:  # spans that --slow selects are not folded
         shown = tree.fold(shown)
     lives = Lives(storage)
     writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
@@ -118,12 +118,12 @@ def _run_of(storage: Storage, span: AgentSpanRow) -> AgentInstanceRow:
 
 
 def _around(steps: Mapping[str, int], span: AgentSpanRow) -> set[str]:
-    """Return the ids of the steps around a span, and its own."""
+    """Return the ids of a span and of the AROUND steps before and after it."""
     return {id for id, number in steps.items() if abs(number - steps[span.id]) <= AROUND}
 
 
 def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | None:
-    """Return the ids of the spans that were asked for; None for all."""
+    """Return the ids of the spans that `--slow` and `--failed` select; None if neither is set."""
     wanted = None
     if slow is not None:
         wanted = tree.slowest(roots, slow)
@@ -164,7 +164,7 @@ def _lines(
 def _document(
     database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
 ) -> None:
-    from agentspan.api import from_rows  # it imports Pydantic: 80 ms
+    from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
 
     storage = database.storage
     account = storage.ask(Account())
@@ -187,7 +187,7 @@ def _document(
 
 
 def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
-    """Print one span in full; of images and other bytes only type and size."""
+    """Print one span in full; images and other blobs are shown by type and size only."""
     scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
     violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
     if as_json:

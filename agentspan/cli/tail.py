@@ -35,11 +35,11 @@ from agentspan.storage.row_by_row import names_of, said_of
 
 EVERY_S = 0.2
 SHARE = 5
-"""How many times as long as a look takes is waited until the next one: a large run must not keep a core busy."""
+"""The pause between two polls, as a multiple of the time of a poll, so that a large run does not keep a core busy."""
 LOOKED_AT = 200
-"""Runs that are read at a time to find the first one since a time."""
+"""The number of runs per query in the search for the first run since a time."""
 CONTEXT = 10
-"""Transitions of a run from before the command began that are printed, at most."""
+"""The largest number of transitions from before the start of the command that are printed for a run."""
 
 
 @command("tail")
@@ -85,11 +85,12 @@ def tail_command(
 
 
 class _Tail:
-    """Prints the transitions of runs, or keeps them for one document.
+    """Prints the transitions of runs as they happen, or collects them for the document of `--json`.
 
     Args:
-        at: the time from which on transitions are printed, as stored text; "" for all.
-        context: how many earlier ones of a run are printed.
+        at: the time from which on all transitions are printed, as stored text; "" for all.
+        context: the number of earlier transitions of a run that are printed, too.
+        is_quiet: collect the transitions without printing them.
     """
 
     def __init__(self, database: Database, at: str, *, context: int, is_quiet: bool) -> None:
@@ -102,7 +103,7 @@ class _Tail:
         self._run: AgentInstanceRow | None = None
 
     def follow(self, follower: Follower, *, one: bool) -> None:
-        """Print what happens in a run, and then in the runs after it; only in one if `one`."""
+        """Print the transitions of a run, then those of later runs, until Ctrl-C; with `one`, only of one run."""
         asked = follower.run
         known: str | None = None
         while True:
@@ -112,7 +113,7 @@ class _Tail:
             if run is not None and run.id != known:
                 known = run.id
                 is_past = run.status not in OPEN and all(transition.at < self._at for transition in found)
-                if asked is None or run.id == asked.id or not is_past:  # later runs that are over are history, too
+                if asked is None or run.id == asked.id or not is_past:  # skip later runs that ended before `at`
                     self._show(recent(found, self._at, self._context))
             else:
                 self._show(Recent([], 0, found))
@@ -140,7 +141,7 @@ class _Tail:
             click.echo(self._line(transition))
 
     def _line(self, transition: Transition) -> str:
-        """Write a transition on a line: when, what, and how it ended. The start of a span shows no outcome."""
+        """Return a transition as one line: time, title and result. The line for the start of a span has no result."""
         at, status, row, depth = transition
         columns = width()
         if isinstance(row, AgentInstanceRow):
@@ -167,13 +168,13 @@ class _Tail:
         return line
 
     def _title(self, span: AgentSpanRow, status: str) -> str:
-        """Return the title that a span had in a status; it may have ended since."""
+        """Return the title of a span for the line of a transition: without an outcome if the status is open."""
         if status not in OPEN:
             return title(span)
         return title_before(span, self._types.of(self._database.storage, span.agent_instance_id), TITLE)
 
     def _plain_run(self, run: AgentInstanceRow, account: AccountRow) -> dict[str, object]:
-        from agentspan.api import from_rows  # it imports Pydantic: 80 ms
+        from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
 
         storage = self._database.storage
         counts, labels = storage.ask(Counts([run.id]))[run.id]._asdict(), said_of(storage, [run.id])[run.id]
@@ -201,7 +202,7 @@ class _Tail:
 
 
 def _first_since(database: Database, at: str) -> AgentInstanceRow | None:
-    """Return the first of the latest runs that began since a time."""
+    """Return the first run that started at a time or later; None without one. Runs are read from the latest back."""
     first: AgentInstanceRow | None = None
     while True:
         query = Query("agent_instance", descending=True, limit=LOOKED_AT, after="" if first is None else first.id)

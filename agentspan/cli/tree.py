@@ -1,6 +1,6 @@
-"""The picture of a run: a line a span, with its mark, summary, duration and bar, and the error of what failed.
+"""Draws a run as a tree in the terminal: one line per span with mark, summary, duration and bar, and errors below.
 
-Bars show when a span happened, aligned to the time line of its run.
+A bar shows the time of a span, aligned to the time line of the run.
 """
 
 import json
@@ -33,16 +33,18 @@ from agentspan.storage.row_by_row import Said
 from agentspan.text import cut, one_line
 
 FROM = 70
-"""From so many columns on there is room for bars."""
+"""The least width of a terminal, in columns, for bars."""
 MOST = 40
 FULL, THIN, STILL_OPEN, MANY = "█", "▏", "░", "▒"
 
 
 class Timeline:
-    """The time from a run's beginning to its end, as columns of a terminal.
+    """The time from the start to the end of a run, mapped to columns of a terminal.
 
     Attributes:
-        columns: how many; 0 where there is no room, or no time to show.
+        begin: the start of the run or of its first span, as stored text.
+        length: the duration in ms.
+        columns: the number of columns for bars; 0 if the terminal is too narrow, or the run has no duration.
     """
 
     def __init__(self, run: AgentInstanceRow, spans: Iterable[AgentSpanRow], width: int) -> None:
@@ -50,19 +52,19 @@ class Timeline:
         begins = [span.started_at for span in spans if span.started_at is not None]
         ends = [span.finished_at or span.updated_at for span in spans]
         self.begin = min([run.started_at or run.inserted_at, *begins])
-        end = run.finished_at or clock.now()  # what is open goes on
+        end = run.finished_at or clock.now()  # an open run lasts until now
         self.length = clock.millis_between(self.begin, max([end, *ends]))
         self.columns = min(MOST, (width - 50) // 3) if width >= FROM and self.length > 0 else 0
 
     def bar(self, span: AgentSpanRow, alike: Sequence[AgentSpanRow] = ()) -> str:
-        """Return the bar of a span, or of several, as wide as the time line."""
+        """Return the bar of a span, or of a folded group of spans, padded to the width of the time line."""
         if span.started_at is None or span.status == "cancelled":
             return " " * self.columns
         begin, end = self._column(span.started_at), float(self.columns)
         mark = STILL_OPEN
         spans = (span, *alike)
         if all(other.duration_ms is not None for other in spans):
-            # By its duration, not by finished_at: the recorder's own work is between the two.
+            # The end is start plus duration: finished_at includes the recorder's own work.
             end = max(self._column(other.started_at, other.duration_ms) for other in spans)
             mark = MANY if alike else FULL
         cells = round(end - begin)
@@ -71,35 +73,35 @@ class Timeline:
         return (" " * first + drawn).ljust(self.columns)
 
     def _column(self, at: str | None, after_ms: float | None = 0.0) -> float:
-        """Return the column of a time."""
+        """Return the column, as a fraction, of a time on the time line, or of `after_ms` milliseconds after it."""
         offset = clock.millis_between(self.begin, at or self.begin) + (after_ms or 0.0)
         return min(offset / self.length, 1.0) * self.columns
 
 
 DURATION_COLUMNS = 9
 TITLE = 80
-"""Characters of a payload in a title without a summary."""
+"""The largest number of characters of a payload in the title of a span without a summary."""
 ERROR_LINES = 4
-"""Lines of an error that a picture shows, at most."""
+"""The largest number of lines of an error in a picture."""
 TOLD_LINES = 3
-"""Lines of what a run says of itself, at most."""
+"""The largest number of lines for commit, task, session, user and tags of a run."""
 SCORE_LINES = 2
-"""Lines of a score that a picture shows, at most."""
+"""The largest number of lines of a score in a picture."""
 PAYLOAD_LINES = 12
-"""Lines of a payload that a picture shows, at most."""
+"""The largest number of lines of a payload in a picture."""
 SHORT_COMMIT = 10
-"""Characters of a commit that a picture shows: enough for git to find it in a large repository."""
+"""The number of characters of a commit in a picture: enough to be unique in a large git repository."""
 
 
 class Picture:
-    """Draws a run, no line wider than `width`.
+    """Draws a run as lines that are at most `width` columns wide.
 
     Args:
-        dead: the writers among the run's whose program has died.
-        payloads: draw what went in and came out, too.
-        with_ids: the spans whose id is drawn, too.
-        selected: the span that is drawn bold, with its id and payloads.
-        numbers: of the spans by their ids, drawn at errors: `agentspan why` names the step by it.
+        dead: the ids of the run's writers whose program has died.
+        payloads: draw the payload and result of each span, too.
+        with_ids: the ids of the spans whose id is drawn, too.
+        selected: the id of the span that is drawn bold, with its id and payloads.
+        numbers: the number of each span by its id; drawn at errors, because `agentspan why` names steps by number.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class Picture:
         self.numbers = numbers or {}
 
     def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], labels: Said) -> Iterator[str]:
-        """Yield the lines about the run itself."""
+        """Yield the lines above the tree: id, commit, task, tags, sums and the like of the run."""
         width = self.width
         facts = [*_told(run, labels.tags)]
         line = " · ".join((f"run {run.id}", *facts))
@@ -154,7 +156,7 @@ class Picture:
         is_selected = span.id == self.selected
         is_left = span.writer_id in self.dead and span.status in OPEN
         bar_columns = self.timeline.columns + 3 if self.timeline.columns else 0
-        deepest = max(8, self.width - bar_columns - 45)  # deep trees keep their text
+        deepest = max(8, self.width - bar_columns - 45)  # limit the indentation, so that deep trees keep room for text
         above = "".join("  " if last else "│ " for last in lasts[:-1])[-deepest:]
         branch = above + ("└─" if lasts[-1] else "├─")
         room = self.width - columns_of(branch) - 2 - DURATION_COLUMNS - 1 - bar_columns
@@ -174,7 +176,7 @@ class Picture:
         below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
         if error is not None and all(
             _one_line(error_of(child.span)) != error for child in node.children
-        ):  # shown where it arose
+        ):  # the error is drawn at the innermost span only
             room = self.width - columns_of(below) - 1
             for line in self._numbered(node, wrap(error, room, ERROR_LINES), room):
                 yield style(below, fg="bright_black") + " " + status_style(line, "failed")
@@ -212,7 +214,7 @@ class Picture:
 
 
 def _json_lines(value: object, columns: int) -> list[str]:
-    """Write JSON over lines of at most so many columns: a long text goes on below itself."""
+    """Return a value as indented JSON, in lines of at most `columns` columns; longer lines are wrapped."""
     shown: list[str] = []
     for line in safe(json.dumps(value, indent=2, ensure_ascii=False)).split("\n"):
         indent = min(len(line) - len(line.lstrip(" ")), columns // 2)
@@ -226,7 +228,7 @@ def _json_lines(value: object, columns: int) -> list[str]:
 
 
 def _told(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
-    """Yield what a run says of itself beside its agent."""
+    """Yield commit, task, session, user and tags of a run, as far as recorded."""
     if run.git_commit:
         yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
     for name, text in (("task", run.task), ("session", run.session), ("user", run.user)):
@@ -252,7 +254,7 @@ def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int, *, is_left
 
 
 def _title(node: Node, columns: int) -> str:
-    """Return the title of a group of similar spans. What is cut is their name, not their number."""
+    """Return the title of a folded group of spans; if it is too long, the name is cut, not the number of spans."""
     span, number = node.span, len(node.alike) + 1
     below = _below(node)
     each = f" · {noun(below, 'span')} in each" if below else ""
@@ -263,7 +265,7 @@ def _title(node: Node, columns: int) -> str:
 
 
 def _below(node: Node) -> int:
-    """Count the descendants of one span of a group; similar spans have equally many."""
+    """Return the number of descendants of one span of a folded group; all spans of a group have the same number."""
     total, stack = 0, [(child, 1) for child in node.children]
     while stack:
         child, times = stack.pop()
@@ -274,12 +276,12 @@ def _below(node: Node) -> int:
 
 
 def _without_error(text: str, error: str | None) -> str:
-    """Remove the outcome from the summary of a built-in type: the error has a line of its own."""
+    """Remove the error from a summary, because the error has its own line."""
     return text if error is None else text.removesuffix(f" → {inline(error, MAX_INLINE)}")
 
 
 def title(span: AgentSpanRow) -> str:
-    """Return a span's title (see analysis.tree)."""
+    """Return the title of a span: its summary, else its type, label and the beginning of its payload."""
     return title_of(span, TITLE)
 
 

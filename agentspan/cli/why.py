@@ -1,4 +1,4 @@
-"""`agentspan why`: prints the failed runs in groups, and what goes with failure; with a run, why it failed."""
+"""`agentspan why`: prints the failed runs in groups, and the causes that go with failure; or why one run failed."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,15 +43,15 @@ from agentspan.storage.protocol import Storage
 
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
-"""Findings of all runs together that are shown where none within a task was found."""
+"""The number of findings over all runs together that are shown if nothing was found within tasks."""
 Q_EXPLAINED = f"{Q_MEANS}, adjusted for the things tested"
 COUNTS = ("outcome", "runs", "failed", "unknown", "open", "silent", "with_step")
-"""The first members of the document."""
+"""The first members of the document of `--json`: fields of Why that are copied unchanged."""
 PAYLOAD_LINES = 5
 MAX_COUNTED = 3
-"""Versions, or agents, of a group that are shown."""
+"""The largest number of versions, or agents, of a group that are shown."""
 FIELDS = 2
-"""Members of the divergence that are shown."""
+"""The largest number of differing members that are shown of a divergence, or of a later call of the failed tool."""
 
 
 @command("why")
@@ -98,7 +98,7 @@ def why_command(
 
 
 def plain(found: Why) -> dict[str, Any]:
-    """Return the answer as JSON values; infinite bounds are null."""
+    """Return the document of `--json` for many runs; infinite bounds are null."""
     findings = found.findings
     return {
         **{name: getattr(found, name) for name in COUNTS},
@@ -162,13 +162,13 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequen
 
 
 def _overlap(groups: Sequence[Group], found: Why) -> bool:
-    """Return whether a run is in several of these groups of failures."""
+    """Return whether some run is in several of the groups, so that their numbers add up to more than all runs."""
     endings = sum(group.runs for group in found.groups if group.kind == "ending")
     return sum(group.runs for group in groups) > (found.failed - endings if found.failed else _of(groups))
 
 
 def _of(groups: Sequence[Group]) -> int:
-    """Return of how many runs these groups are."""
+    """Return the number of runs that the shares of the groups refer to; 0 without groups."""
     return round(groups[0].runs / groups[0].share) if groups else 0
 
 
@@ -190,7 +190,7 @@ def _head(found: Why) -> str:
 
 
 def _unknown(found: Why) -> str:
-    """Return how many runs are not among those with an outcome."""
+    """Return the number of runs without an outcome, in words; "" if all runs have one."""
     if not found.unknown:
         return ""
     more = " more" if found.runs else ""
@@ -251,7 +251,7 @@ def _agents(group: Group) -> str:
 
 
 def _counted(word: str, counts: Mapping[str, int]) -> str:
-    """Return of how many runs each of these is, the most first: `versions 2.0: 13, 1.0: 8, none: 7`."""
+    """Return the runs per version or agent in words, the largest number first: `versions 2.0: 13, 1.0: 8, none: 7`."""
     most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     if len(most) == 1:
         return f"{word} {most[0][0]}"
@@ -262,14 +262,14 @@ def _counted(word: str, counts: Mapping[str, int]) -> str:
 
 
 def _seen(first_at: str, last_at: str) -> str:
-    """Return two times to the minute, or the one that both are, with their zone."""
+    """Return a period of time to the minute, with its zone; a single time if both ends are equal."""
     first, last = (f"{local(text):%m-%d %H:%M}" for text in (first_at, last_at))
     zone = zone_name((first_at, last_at))
     return f"{last} {zone}" if first == last else f"{first} – {last} {zone}"
 
 
 def _compared(answer: Why) -> str:
-    """Return the sentence about what was tested, and how."""
+    """Return the sentence about the number of tested features, and whether runs were compared within tasks."""
     found = answer.findings
     if not found.tested:
         return f"what goes with failure: not tested; {_untested(answer)}"
@@ -283,7 +283,7 @@ def _compared(answer: Why) -> str:
 
 
 def _untested(answer: Why) -> str:
-    """Return why nothing could be tested."""
+    """Return the reason why no feature could be tested."""
     found = answer.findings
     if found.stratified and not found.tasks:
         return "no task both passed and failed"
@@ -313,7 +313,7 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
 
 
 def _blindness(detectable: float) -> str:
-    """Return which causes may be there though nothing was found."""
+    """Return the sentence about causes that may exist although nothing was found."""
     if detectable == inf:
         return "these runs are too few: nothing would have been found"
     return (
@@ -347,7 +347,7 @@ def _q(value: float) -> str:
 
 
 def _short(ids: list[str]) -> dict[str, str]:
-    """Return the shortest beginnings that tell these ids apart."""
+    """Return the shortest prefixes of ids, all of the same length, that are all different; by id."""
     for length in range(SHORTEST_SIGNATURE, 12):
         if len({id[:length] for id in ids}) == len(set(ids)):
             return {id: id[:length] for id in ids}
@@ -360,7 +360,7 @@ def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[st
     yield style(fit(f"run {found.run_id} {name}", columns), bold=True)
     verdict = {True: "passed", False: "failed", None: "has no outcome"}[found.passed]
     by = "" if found.outcome is None else f" {found.outcome}"
-    judged = f" · {verdict}{by}" if by or found.passed is None else ""  # else the status says it
+    judged = f" · {verdict}{by}" if by or found.passed is None else ""  # without a rule, the status shows the outcome
     task = "" if found.task is None else f" · task {found.task}"
     steps = f"{noun(found.spans, 'step')}, {found.failed:,} failed"
     yield fit(f"{MARKS[found.status]} {found.status}{'?' if is_dead else ''}{judged}{task} · {steps}", columns)
@@ -462,7 +462,7 @@ def _recovery(step: FailedStep, failed: int) -> str:
 
 
 def _spaced(text: str) -> str:
-    """Return JSON text with blanks, at which lines break."""
+    """Return JSON text with blanks after commas and colons, so that lines can break at them."""
     try:
         return json.dumps(jsontext.decode(text), ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -511,7 +511,7 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
 
 
 def _is_no_name(field: FieldChange) -> bool:
-    """Return whether a member is anything but the name of a tool, which comes first."""
+    """Return whether a member is not the name of a tool; as a sort key it puts the names of tools first."""
     return field.path.rpartition(".")[2] != "name"
 
 

@@ -1,1 +1,1 @@
-"""The content of the viewer's pages: data, conversation, list, files. No web framework: that is in `serve`."""
+"""The content of the viewer's pages: data, conversation, list, files. The web server is in `agentspan.serve`."""

@@ -1,7 +1,7 @@
-"""The style sheet and the script of the pages. The script is joined from modules.
+"""The style sheet and the script of the viewer's pages. The script is bundled from JavaScript modules.
 
-The modules import each other by name. Joined in order, with the import and export words left out, they are one module:
-a single request for a server's page, and all that an exported file can hold, which cannot load modules.
+The modules import each other by name. They are concatenated in order, without import and export statements. So a page
+of a server needs one request, and an exported file, which cannot load modules, can embed the script.
 """
 
 import base64
@@ -46,7 +46,7 @@ MODULES = (
     "runs",
     "main",
 )
-"""In an order in which each comes after those that it imports."""
+"""The JavaScript modules in dependency order: each module comes after the modules that it imports."""
 
 _IMPORT = re.compile(r"^import (?:\* as (\w+)|\{[^}]*\}) from \"\./(\w+)\.js\";\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
@@ -55,18 +55,18 @@ _NAMES = re.compile(r"^export (?:async )?(?:function|const|class) (\w+)", re.MUL
 
 @cache
 def text(name: str) -> str:
-    """Return a file of the page."""
+    """Return the text of a static file of the viewer."""
     return (files("agentspan.viewer") / "static" / name).read_text(encoding="utf-8")
 
 
 @cache
 def script() -> str:
-    """Return the whole script."""
+    """Return the bundled script of the pages."""
     return "".join(_joined(name) for name in MODULES)
 
 
 def style() -> str:
-    """Return the whole style sheet."""
+    """Return the style sheet of the pages."""
     return text("viewer.css") + text("media.css")
 
 
@@ -77,7 +77,7 @@ def shell() -> str:
 
 @cache
 def version() -> str:
-    """Return a text that changes with the files, for their addresses."""
+    """Return a version of script and style sheet for their URLs: it changes whenever one of them changes."""
     return hashlib.sha256((script() + style()).encode()).hexdigest()[:12]
 
 
@@ -87,13 +87,13 @@ def source_hash(content: str) -> str:
 
 
 def embedded(value: Any) -> str:
-    """Return JSON for a script element: nothing in it can end the element, or be taken for markup."""
+    """Return a value as JSON text for a script element, escaped so that it cannot end the element or become markup."""
     dumped = json.dumps(value, separators=(",", ":"))  # ASCII: lone surrogates and line separators are escaped
     return dumped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _joined(name: str) -> str:
-    """Return a module as a block of its own, so that only what it exports is seen by the others."""
+    """Return a module wrapped in a function, so that other modules can only access the names that it exports."""
     source = text(f"{name}.js")
     exported = _NAMES.findall(source)
     wholes = [f"const {alias} = module_{of};\n" for alias, of in _IMPORT.findall(source) if alias]
@@ -105,7 +105,7 @@ def _joined(name: str) -> str:
 
 
 def linked(span: AgentSpanRow) -> AgentSpanRow:
-    """Return a span with `[image/png, 3.0 MB, SHA-256]` in the place of the base64 in its payloads."""
+    """Return a span whose base64 data is replaced by texts such as `[image/png, 3.0 MB, SHA-256]`."""
     payload = _linked(span.payload)
     result = None if span.result_payload is None else _linked(span.result_payload)
     if payload is span.payload and result is span.result_payload:
@@ -114,7 +114,7 @@ def linked(span: AgentSpanRow) -> AgentSpanRow:
 
 
 def blobs_of(span: AgentSpanRow) -> Iterator[tuple[str, Blob]]:
-    """Yield the blobs of a span, each with the SHA-256 of its bytes in hexadecimal digits."""
+    """Yield the blobs in a span's payload and result, each with the hexadecimal SHA-256 of its bytes."""
     for text in (span.payload, span.result_payload or ""):
         for blob in blobs_in(text):
             yield sha256(blob.data).hexdigest(), blob

@@ -1,8 +1,8 @@
 """The conversation of a run: the messages of its llm, tool and message spans, thread by thread, in order of time.
 
-A model is sent the whole conversation again with every call. What is equal to a turn of its thread is not shown again,
-but named by the numbers of those turns; what differs is shown, and marked. The same holds for what a model asked a tool
-for and was told by it, beside the tool's own step.
+Every call sends the whole conversation to the model again. A message that equals a turn of the thread is not shown
+again: the call only lists the numbers of such turns. A message that differs is shown and marked. Likewise the tool
+calls of a model, and the answers sent to it, are compared with the steps of the tools.
 """
 
 from bisect import bisect_right
@@ -23,7 +23,7 @@ from agentspan.viewer.turns import MAX_TEXT, Opening, Step, Thread, Threads, Tur
 
 
 def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
-    """Return the messages that went into a span and came out of it, for the types that have any."""
+    """Return the messages of a span: of an llm span those sent and answered, of a message span its own; else none."""
     kind = fallback(span.schema_name).name
     if kind == "message":
         return [dict(message) for message in messages.spoken(span)]
@@ -40,15 +40,15 @@ _SHOWN = frozenset({"llm", "message", "tool"})
 
 
 MOST_BYTES = 96 * 2**20
-"""Characters of payloads that a conversation is made of."""
+"""The number of characters of payloads after which no further span is read for a conversation."""
 MOST_TURNS = 30_000
-"""Turns after which no further payload is read. A turn takes 1 to 2 kB of memory."""
+"""The number of turns after which no further payload is read. A turn takes 1 to 2 kB of memory."""
 
 
 def of_run(spans: Iterable[AgentSpanRow], *, most_bytes: int = MOST_BYTES, most_turns: int = MOST_TURNS) -> list[Turn]:
-    """Return the turns of a run. Payloads of spans that have none are not kept in memory.
+    """Return the turns of a run. Payloads of span types without turns are not kept in memory.
 
-    Of a run with too much, those of its first spans; the last turn then says how many spans are not shown.
+    If a run exceeds the limits, only its first spans are read, and the last turn contains the number of the others.
     """
     kept: list[AgentSpanRow] = []
     missing = 0
@@ -68,7 +68,7 @@ def of_run(spans: Iterable[AgentSpanRow], *, most_bytes: int = MOST_BYTES, most_
 
 
 def _end(last: Turn, missing: int) -> Turn:
-    """Return a turn that says what is not shown."""
+    """Return the last turn of a truncated conversation, with the number of steps that are not shown."""
     noun = "step is" if missing == 1 else "steps are"
     text = f"The conversation is too large to be shown whole: {missing:,} more {noun} in the tree."
     plain: Turn = {**last, "side": "", "role": "agentspan", "text": text, "length": len(text), "name": None}
@@ -77,14 +77,14 @@ def _end(last: Turn, missing: int) -> Turn:
 
 @dataclass(slots=True)
 class _Said:
-    """The part of a thread that was shown so far.
+    """The turns of a thread so far, with indexes to find repeated messages.
 
     Attributes:
-        turns: its turns.
-        shown: of each message the turns that show it.
-        system: the system prompt of the latest call, by message.
-        settings: what models were given besides messages.
-        spoken: of each message of message spans its turn.
+        turns: the turns of the thread.
+        shown: the turns that show a message, by the key of the message.
+        system: the turns that show the system prompt of the latest call, by message key.
+        settings: the latest settings of models, such as tools, by name.
+        spoken: the turns of message spans, by message key.
     """
 
     turns: list[Turn] = field(default_factory=list)
@@ -95,7 +95,7 @@ class _Said:
 
 
 class _Call(NamedTuple):
-    """A call as a turn shows it, the turn of the step that did it, and whether both are equal."""
+    """A tool call in a turn, the turn of the tool step that executed it, and whether both are equal."""
 
     shown: TurnCall
     turn: Turn | None
@@ -103,10 +103,10 @@ class _Call(NamedTuple):
 
 
 class _Reader:
-    """Reads spans in order, and remembers what was shown.
+    """Converts spans, which must be read in order, to turns.
 
     Attributes:
-        missing: how many spans were not read, because there were too many turns.
+        missing: the number of spans that were not read, or only in part, because there were too many turns.
     """
 
     def __init__(self, spans: list[AgentSpanRow], most_turns: int) -> None:
@@ -122,7 +122,7 @@ class _Reader:
         self._claimed: set[str] = set()
         self._known: messages.Known = {}
         self._names: dict[tuple[Thread, str], str] = {}
-        # What is a number at the end is a turn until then.
+        # References between turns: turns get their numbers only at the end.
         self._again: list[tuple[Turn, list[Turn]]] = []
         self._differing: list[tuple[Turn, Turn]] = []
         self._done_by: list[tuple[TurnCall, Literal["same", "differs"], Turn]] = []
@@ -143,7 +143,7 @@ class _Reader:
                     self._add(self._tools[span.id], self._threads.of(span))
 
     def ordered(self) -> list[Turn]:
-        """Return all turns in their order, which gives them their numbers."""
+        """Return all turns in order, with references to other turns replaced by their numbers."""
         items: dict[Thread, list[tuple[str, int]]] = {}
         for thread, so_far in self._said.items():
             if so_far.turns:
@@ -159,7 +159,7 @@ class _Reader:
         return ordered
 
     def _prepare(self, span: AgentSpanRow) -> None:
-        """Make the turn of a tool span before any is read: calls and answers are compared with it."""
+        """Create the turn of a tool span before any span is read, because calls and answers are compared with it."""
         step = turns.step_of(span)
         turn = self._turn(span, "tool", step.text, _start(span), name=step.name, error=step.error)
         if returned_error(span):
@@ -192,7 +192,7 @@ class _Reader:
         for message in messages.answered(result):
             calls = [self._done(call, span, thread) for call in message["calls"]]
             if calls and all(call.is_equal for call in calls) and not (message["text"] or message["others"]):
-                quiet += calls  # each of them is a turn
+                quiet += calls  # each call has a turn of its tool's step
                 so_far.shown[messages.key_of(message)] += [call.turn for call in calls[:1] if call.turn is not None]
             else:
                 answers.append(self._say(span, message, ended, "out", calls))
@@ -215,9 +215,9 @@ class _Reader:
     def _read_sent(
         self, span: AgentSpanRow, sent: list[messages.Keyed], thread: Thread, so_far: _Said
     ) -> Iterator[Turn]:
-        """Show what a model was sent and no turn shows; yield the turns that show the rest."""
+        """Add turns for the sent messages that no turn shows yet; yield the existing turns of all other messages."""
         seen: Counter[tuple[str, ...]] = Counter()
-        left = Counter(message["call_id"] for message, _ in sent)  # of each call, its answers that follow
+        left = Counter(message["call_id"] for message, _ in sent)  # call id → number of its answers still to come
         system: dict[tuple[str, ...], Turn] = {}
         for place, (message, key) in enumerate(sent):
             if self._number > self._most:
@@ -250,7 +250,7 @@ class _Reader:
     def _shown(
         self, message: Message, key: tuple[str, ...], seen: int, so_far: _Said, thread: Thread, *, is_last: bool
     ) -> Turn | None:
-        """Return the turn that shows a message which a model was sent; None if it must be shown."""
+        """Return the existing turn that shows a message sent to a model; None if the message needs a new turn."""
         if message["role"] == "system":
             return so_far.system.get(key)
         if seen > len(so_far.shown[key]):
@@ -261,13 +261,13 @@ class _Reader:
                     return found
                 outer = outer.parent
             return None
-        # A program that sends only the latest messages says the same "yes" again without the one before.
+        # A program that sends only the latest messages may repeat a text such as "yes": that is a new turn.
         last = so_far.turns[-1] if so_far.turns else None
         is_new = last is not None and last["role"] == "assistant" and last["error"] is None and not last["calls"]
         return None if is_last and message["role"] == "user" and is_new else so_far.shown[key][seen - 1]
 
     def _steps_of(self, call_id: str, thread: Thread) -> list[Step]:
-        """Return the steps of a call: those in its thread, else in threads around it or within it."""
+        """Return the tool steps with a call id: those in the thread, else those in enclosing or nested threads."""
         known = self._steps_in.get((call_id, thread))
         if known is None:
             found = [(step, self._threads.of(step.span)) for step in self._of_call.get(call_id, ())]
@@ -278,12 +278,15 @@ class _Reader:
         return known
 
     def _answered_by(self, message: Message, left: int, until: str, thread: Thread) -> Step | None:
-        """Return the step whose answer a tool's message is. Some models count their calls from 0 again and again.
+        """Return the tool step whose answer a tool message is; None if unknown.
+
+        Some models restart their call ids, so several steps can have the same id. Then the steps are counted back from
+        the latest one.
 
         Args:
-            message: the tool's.
-            left: how many messages of this call follow in what the model was sent, this one included.
-            until: when the model was called.
+            message: the tool message.
+            left: the number of messages with this call id from this message on, in the messages sent to the model.
+            until: the time of the model call, as stored text.
         """
         call_id = message["call_id"] or ""
         steps = self._steps_of(call_id, thread)
@@ -294,7 +297,13 @@ class _Reader:
         return step if turns.is_answer(message, step) else self._by_answer.get((call_id, thread, message["text"]), step)
 
     def _done(self, asked: Call, span: AgentSpanRow, thread: Thread, *, is_sent: bool = False) -> "_Call":
-        """Return a call that a model asked for, or that it was sent, with the step that did it."""
+        """Return a tool call with the turn of the step that executed it.
+
+        Args:
+            asked: the call in a message of the model.
+            span: the llm span of the message.
+            is_sent: whether the message was sent to the model, as history, instead of answered by it.
+        """
         arguments = turns.arguments_of(asked["arguments"])
         call = _Call({**asked, "arguments": arguments, "same": None, "differs": None}, None, None)
         if asked["id"] is None:
@@ -377,7 +386,7 @@ class _Reader:
 
 
 def _opening(span: AgentSpanRow) -> Opening | None:
-    """Return how an llm span's conversation begins (see threads)."""
+    """Return how the conversation of an llm span begins, to find its thread; None without a message."""
     sent = messages.sent(messages.value_of(span.payload))
     system = tuple(key for message, key in sent if message["role"] == "system")
     rest = [key for message, key in sent if message["role"] != "system"]
@@ -385,7 +394,7 @@ def _opening(span: AgentSpanRow) -> Opening | None:
 
 
 def _is_related(one: Thread, other: Thread) -> bool:
-    """Return whether one of two threads began within the other."""
+    """Return whether two threads are the same, or one is nested in the other."""
     for low, high in ((one, other), (other, one)):
         at: Thread | None = low
         while at is not None:
@@ -396,7 +405,7 @@ def _is_related(one: Thread, other: Thread) -> bool:
 
 
 def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Return numbers as ranges: 1, 2, 3, 7 as 1 to 3 and 7 to 7."""
+    """Return numbers as ranges of first and last number: 1, 2, 3, 7 as (1, 3) and (7, 7)."""
     found: list[tuple[int, int]] = []
     for number in sorted(numbers):
         if found and found[-1][1] == number - 1:

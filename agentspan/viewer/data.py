@@ -1,7 +1,7 @@
-"""The data of a run's page: facts about the run, its spans as columns, one span in full. Plain JSON values.
+"""The data of a run's page as JSON values: facts about the run, its spans as columns, one span in full.
 
-Columns, because 10,000 spans as objects would say every name 10,000 times; what repeats (span types, labels, statuses)
-is listed once and meant by its position. Payloads come with one span at a time.
+Spans are sent as columns, because 10,000 objects would repeat every name 10,000 times. Repeated values (span types,
+labels, statuses) are listed once and referenced by index. Payloads are sent for one span at a time.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,9 +33,9 @@ from agentspan.viewer import conversation
 from agentspan.viewer.assets import linked
 
 CHUNK = 20_000
-"""Spans in one answer; a run with more comes in several."""
+"""The largest number of spans in one response; a larger run takes several responses."""
 FIRST_CHUNK = 2000
-"""Spans in the first answer, so that what is seen first need not wait for the rest."""
+"""The number of spans in the first response; it is small so that the page can show them early."""
 MAX_ERROR = 300
 MAX_INLINE = 160
 
@@ -81,7 +81,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
 
 
 def origin_of(run: AgentInstanceRow) -> str:
-    """Return the time from which a run's page counts."""
+    """Return the time that all times on a run's page are relative to."""
     return run.started_at or run.inserted_at
 
 
@@ -97,18 +97,19 @@ def columns(
     """Return spans of a run as columns, in the order of their creation.
 
     Args:
-        after: only spans whose id is greater: the `next` of the answer before.
-        limit: how many spans at most; None for all.
+        after: only spans with a greater id: the `next` of the previous response.
+        limit: the largest number of spans; None for all.
         since: only spans that changed at this time or later: the greatest `latest` so far, minus some seconds.
-        cursor: only spans that were committed after an answer with this cursor; "" for all, None for no cursor.
-            Storages without an answer to ChangedSpans do not look at it.
+        cursor: only spans that were committed after the response with this cursor; "" for all spans, None for no
+            cursor. Storages that do not support ChangedSpans ignore it.
 
     Returns:
-        `columns` by name, each a list, or None where no span has a value; `types`, `labels`, `statuses` and `failures`
-        (signatures, with the error without its values), which the columns `type`, `label`, `status` and `failure` point
-        into; `errors`, `left_open`, `abandoned` (closed because their programs died) and `aggregates` (spans that sum
-        up others), by position; `origin`, the time from which `start_ms` counts; `next`, None when no more follow;
-        `latest`, the last change among them; `cursor`, None where there is none, and `stalled_s` (see Changed).
+        `columns`: lists by name, None for a column without values. `types`, `labels`, `statuses` and `failures`
+        (signatures with the error, without variable values): lists that the columns `type`, `label`, `status` and
+        `failure` index. `errors`, `left_open`, `abandoned` (closed because their programs died) and `aggregates` (spans
+        that sum up others): by index of the span. `origin`: the time that `start_ms` is relative to. `next`: the id to
+        continue after; None at the end. `latest`: the time of the last change. `cursor` (None if unsupported) and
+        `stalled_s`: see Changed.
     """
     if cursor is None or ChangedSpans not in storage.capabilities().answers:
         rows, cursor, stalled_s = _outlines(storage, run.id, after, limit, since), None, 0.0
@@ -152,29 +153,29 @@ def columns(
 
 
 def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
-    """Return the statistics of a run (see analysis.stats), and where the buckets of their histograms begin."""
+    """Return the statistics of a run per span type and label, with the lower bounds of the histogram buckets."""
     rows = [{"kind": fallback(stat.schema_name).name, **asdict(stat)} for stat in stats(storage, run=run_id)]
     return {"bounds_ms": BOUNDS_MS, "stats": rows}
 
 
 def matches(storage: Storage, run_id: str, text: str) -> list[str]:
-    """Return the ids of the spans of a run in which all words of a text stand (see analysis.search), by id."""
+    """Return the ids of the spans of a run that contain all words of a text (see analysis.search), sorted by id."""
     asked = tokenizing.terms(text)
     matcher = tokenizing.Matcher(asked)
     return [span.id for span in storage.ask(SpansOf(run_id)) if matcher.matches(span)] if asked else []
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
-    """Return one span in full, but for the bytes of blobs (see blobs).
+    """Return one span in full, with base64 data replaced by short texts (see assets.linked).
 
-    Payloads stay text: a browser's numbers would round large integers.
+    Payloads stay JSON text, because numbers in a browser would round large integers.
     """
     (found,) = details(storage, [span], Lives(storage))
     return found
 
 
 def details(storage: Storage, spans: Sequence[AgentSpanRow], lives: Lives) -> Iterator[dict[str, Any]]:
-    """Yield spans of one run in full."""
+    """Yield spans of one run in full, with their violations and scores."""
     run_id = spans[0].agent_instance_id
     violations = storage.ask(Violations([span.id for span in spans], instance_id=run_id))
     scores: dict[str, list[str]] = {}
@@ -210,7 +211,10 @@ def _outlines(storage: Storage, run_id: str, after: str, limit: int | None, sinc
 
 
 def _titled(storage: Storage, run_id: str, since: str | None, page_rows: int) -> Iterator[AgentSpanRow]:
-    """Yield all spans with their titles as summaries: where there is none, it is made of the payload, however large."""
+    """Yield all spans of a run with a title as summary, derived from the payload if a span has no summary.
+
+    Spans are read in pages, because payloads can be large.
+    """
     read = lambda after, wanted: storage.ask(Outlines(run_id, after, wanted, since))  # noqa: E731
     for rows in span_pages(read, page_rows):
         for row in rows:

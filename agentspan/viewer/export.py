@@ -1,4 +1,4 @@
-"""Runs as one HTML file that needs nothing else: the viewer's page with its data in it, for a mail or an archive."""
+"""Exports runs as one self-contained HTML file: the viewer's page with embedded data, for a mail or an archive."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -20,17 +20,17 @@ def html(storage: Storage, run_ids: Sequence[str]) -> str:
     """Return runs as one self-contained HTML document.
 
     Args:
-        run_ids: ids, unique beginnings of ids, or `-` for the latest run; at least one.
+        run_ids: ids, unique prefixes of ids, or `-` for the latest run; at least one.
 
     Raises:
-        NotFound: there is no such run.
-        InvalidValue: no id, or one that could mean several runs.
+        NotFound: a run does not exist.
+        InvalidValue: `run_ids` is empty, or a prefix is not unique.
     """
     return "".join(parts(storage, run_ids))
 
 
 def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the document piece by piece (see html)."""
+    """Yield the self-contained HTML document of runs in pieces, so that it need not fit in memory."""
     if not run_ids:
         raise InvalidValue("run_ids", "must name at least one run")
     runs = [id_prefixes.find_run(storage, run_id) for run_id in run_ids]
@@ -49,7 +49,7 @@ def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield _block(f"conversation-{run.id}", conversation.of_run(storage.ask(SpansOf(run.id))))
     yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
     yield f'<script id="details-{run.id}" type="application/json">['
-    # Payloads are most of it: few at a time, and no read transaction that lasts as long as the reader of this takes.
+    # Payloads are most of the document: read few at a time, without a read transaction that a slow client keeps open.
     comma, lives = "", Lives(storage)
     for spans in whole_spans_of(storage, run.id):
         for detail in data.details(storage, spans, lives):
@@ -60,7 +60,7 @@ def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
 
 
 def _images(storage: Storage, run_id: str) -> Iterator[str]:
-    """Yield the images of a run as data URLs, each once, by the hash of its bytes."""
+    """Yield a script element with the images of a run as data URLs, each once, by the SHA-256 of its bytes."""
     yield f'<script id="blobs-{run_id}" type="application/json">{{'
     seen: set[str] = set()
     for spans in whole_spans_of(storage, run_id):
@@ -73,7 +73,7 @@ def _images(storage: Storage, run_id: str) -> Iterator[str]:
 
 
 def _head(name: str) -> str:
-    # The file loads nothing and sends nothing; only these two texts are its script and its style.
+    # The policy lets the file load and send nothing; only the viewer's own script and style may run.
     policy = (
         f"default-src 'none'; script-src {assets.source_hash(assets.script())}; "
         f"style-src {assets.source_hash(assets.style())}; img-src data:; base-uri 'none'; form-action 'none'"

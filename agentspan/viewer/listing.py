@@ -1,6 +1,6 @@
-"""The list of runs as text, one cell for each column; for the page, and for the JSON that updates it.
+"""The list of runs as text cells, for the page and for the JSON that updates it.
 
-Below it stand the steps that contain the text of the filter: a search of all spans of the file.
+The page also lists the steps that contain the text of the filter, from a search of all spans of the file.
 """
 
 from collections.abc import Iterable
@@ -32,10 +32,10 @@ PREPARING = "Adding up the spans of this file for the first time…"
 
 
 class Asked(NamedTuple):
-    """The filter of the list, from the query of the page's address.
+    """The filter of the list of runs, from the query of the page's URL.
 
     Attributes:
-        more: the values of the grammar that have no field in the form, as pairs of name and value.
+        more: (name, value) pairs of the filter grammar without a field in the page's form.
     """
 
     agent: str = ""
@@ -49,11 +49,11 @@ class Asked(NamedTuple):
 
     @property
     def is_filtered(self) -> bool:
-        """Return whether not all runs are asked for."""
+        """Return whether any filter is set; the offset is ignored."""
         return self._replace(offset=0) != Asked()
 
     def filter(self) -> RunFilter:
-        """Return the filter for a storage; values that are none, such as an unknown status, are ignored."""
+        """Return the filter of the runs. Invalid values, such as an unknown status, are ignored."""
         words: dict[str, object] = {name: [] for name in MANY}
         for name, value in (*self.more, *((name, getattr(self, name)) for name in FORM)):
             value = value.strip() if isinstance(value, str) else value
@@ -63,11 +63,11 @@ class Asked(NamedTuple):
 
 
 FORM = ("agent", "status", "since", "failed", "grep", "git_commit")
-"""The names of the grammar of filters that are fields of the form."""
+"""The names of the filter grammar that have a field in the page's form."""
 
 
 def asked_for(pairs: Iterable[tuple[str, str]]) -> Asked:
-    """Return the filter of an address: the last value of each name that is a field of the form, and all others."""
+    """Parse the query of a URL: of a form field's name the last value counts, of other names all values."""
     parameters = dict(pairs := [*pairs])
     offset = parameters.get("offset", "")
     return Asked(
@@ -91,9 +91,11 @@ def _is_valid(name: str, value: object) -> bool:
 
 
 def listing(storage: Storage, asked: Asked) -> dict[str, Any]:
-    """Return a page of runs: `runs`, each with its `cells`; `count`, which says how many of how many; and `total`.
+    """Return a page of runs as JSON values.
 
-    `preparing` tells whether the sums are still to come (see unsummed).
+    Returns:
+        `runs`, each with its `cells`; `count`, a text with the numbers of shown and of all runs; `total`, the number of
+        all matching runs; `preparing`, False because the sums over spans are complete (see unsummed).
     """
     found = find_runs(storage, asked.filter(), limit=PAGE, offset=asked.offset)
     lives = Lives(storage)
@@ -106,7 +108,7 @@ def listing(storage: Storage, asked: Asked) -> dict[str, Any]:
 
 
 def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
-    """Return a page of runs while their spans are still being added up; none where only some runs are asked for."""
+    """Return a page of runs without sums, while the spans are still being summed; without runs if a filter is set."""
     query = Query("agent_instance", descending=True, limit=PAGE, offset=asked.offset, with_total=True)
     page = storage.ask(query) if asked == Asked(offset=asked.offset) else Rows([], 0)
     rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
@@ -124,7 +126,7 @@ def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
 
 
 def agent_names(storage: Storage) -> list[str]:
-    """Return the names that can be chosen from."""
+    """Return the names of up to MAX_AGENTS agents, sorted, for the choices of the form."""
     rows = storage.ask(Query("agent", limit=MAX_AGENTS)).rows
     return sorted({row.name for row in rows if isinstance(row, AgentRow)}, key=str.casefold)
 
@@ -153,7 +155,7 @@ def _run(summary: RunSummary, lives: Lives) -> dict[str, Any]:
 
 
 def _took(summary: RunSummary, *, is_under_way: bool) -> str:
-    """Return how long a run took, or has been taking."""
+    """Return the duration of a run, or the time since its start if it is under way; "" if unknown."""
     if summary.duration_ms is not None:
         return duration_text(summary.duration_ms)
     started = summary.run.started_at
@@ -180,7 +182,7 @@ def _value(value: Any) -> str:
 
 
 def _line(text: str) -> str:
-    """Return a text on one line, in which nothing is invisible."""
+    """Return a text on one line, truncated, with invisible characters made visible."""
     return one_line(visible(text[: 4 * MAX_ABOUT]), MAX_ABOUT)
 
 
@@ -210,18 +212,18 @@ def _cost(usd: float | None) -> str:
 
 SHOWN = 30
 EXAMINED = 200
-"""Hits whose runs are compared with the other filters: the search itself knows no filters of runs."""
+"""The number of hits whose runs are checked against the other filters, because the search has no filters of runs."""
 
 
 def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
-    """Return the spans with the text of a filter, the latest first, of runs that match its other fields.
+    """Return the spans that contain the text of a filter, the latest first, of runs that match its other fields.
 
-    The text is searched as words, the last of them by its beginning, as `agentspan search` does.
+    All words of the text must occur; the last word also matches as a prefix.
 
     Returns:
-        `steps`, at most SHOWN: of each its `run`, its `span`, the `agent`, the `status`, the `summary`, when it
-        `started`, `parts`, a snippet cut into pieces, of which every second one is a match, and `repeats`, how many
-        later spans of the run repeat it. `count` says how many there are.
+        `steps`, at most SHOWN, each with `run`, `span`, `agent`, `status`, `summary`, `started`, `parts` (a snippet in
+        pieces, of which every second one is a match) and `repeats` (the number of later spans of the run that repeat
+        the text); and `count`, a text with the number of all hits.
     """
     others = asked._replace(grep="", offset=0)
     is_filtered = others != Asked()
@@ -238,7 +240,7 @@ def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
 
 
 def query_of(text: str) -> str:
-    """Return a search for a text whose last word may be the beginning of one."""
+    """Return the search words for a text that is being typed: the last word matches as a prefix."""
     text = text.strip()
     return text if not text or text[-1] in f'"{tokenizing.PREFIX}' else text + tokenizing.PREFIX
 
@@ -257,7 +259,7 @@ def _step(hit: Hit, agent: str) -> dict[str, Any]:
 
 
 def _parts(hit: Hit) -> list[str]:
-    """Cut a snippet at its matches: text, match, text, …"""
+    """Split a snippet at its matches into alternating pieces: text, match, text, …"""
     parts, done = [], 0
     for start, end in hit.matches:
         parts += [hit.snippet[done:start], hit.snippet[start:end]]

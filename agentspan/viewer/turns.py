@@ -1,9 +1,8 @@
-"""The words of agents, as turns: the contents of the spans of a conversation, in threads.
+"""Turns of a conversation, extracted from spans, and the threads that keep concurrent agents apart.
 
-When agents run at the same time, what they say is not mixed. A span is in the thread of its nearest agent span. Below
-an agent, or outside any, branches with conversations of their own that overlap in time have a thread each. Spans of an
-agent that follow each other and continue one conversation, as in a program that makes an agent span for each question,
-are one thread.
+A span belongs to the thread of its nearest agent span. Below an agent, or outside any agent, branches with separate
+conversations that overlap in time have a thread each. Consecutive spans of an agent that continue one conversation
+share a thread, as in a program that creates an agent span for each question.
 """
 
 import heapq
@@ -20,9 +19,9 @@ from agentspan.schemas.meaning import error_of, error_text
 from agentspan.schemas.span_types import fallback
 
 MAX_TEXT = 20_000
-"""Characters of a text that a turn shows; the span has all of it."""
+"""The largest number of characters of a text in a turn; the span holds the whole text."""
 MAX_ARGUMENTS = 200_000
-"""Characters of arguments that are shown as JSON; of longer ones the beginning is shown, as text."""
+"""The largest number of characters of arguments that are shown as JSON; longer ones are truncated and shown as text."""
 _ANSWERED = ("text", "tool_calls", "output_messages", "output")
 _FIGURES = frozenset(
     {
@@ -35,12 +34,15 @@ _FIGURES = frozenset(
         "time_to_first_token_ms",
     }
 )
-# Why a model ended, where that is as usual; a limit or a filter is shown.
+# Usual reasons for which a model ended, which are not shown; unusual ones, such as a limit or a filter, are.
 _USUAL_ENDS = frozenset({"stop", "end_turn", "tool_calls", "tool_use", "function_call", "STOP", "completed"})
 
 
 class TurnCall(Call):
-    """A call that a model asked for. `same` is the turn of the tool's step if that is equal, else `differs` is."""
+    """A tool call of a model. `same` is the number of the tool step's turn if the step has the same name and arguments.
+
+    If the step has other ones, `differs` is the number of its turn instead.
+    """
 
     same: int | None
     differs: int | None
@@ -50,23 +52,23 @@ class Turn(TypedDict):
     """A turn of the conversation: one message, or a step of a tool. Turns have numbers from 1, in their order.
 
     Attributes:
-        span: the span that it is from.
-        thread: the thread that it is in: the id of the span that began it, or "" outside any agent.
-        agent: the thread's name; None outside any agent.
-        side: "in" what a model was sent, "out" what it answered, "" of other spans.
-        role: system, user, assistant, tool, or what the program calls it.
-        text: the message; of a tool, its output.
-        length: characters of the whole text, of which `text` has at most MAX_TEXT.
-        name: the tool's, model's or author's.
-        arguments: a tool's, as JSON text.
-        calls: tools that the model asked for.
-        asked_by: the span of the model that called the tool.
-        others: what else the message, or the span's payload and result, hold.
-        again: what the model was sent besides new turns: equal to these turns, each range by its first and last number.
-        differs: turns of the same call that say something else.
-        error: what a failed span died of.
-        at: when.
-        status: the span's; `failed` of a tool that returned an error, too.
+        span: the id of the span that the turn is from.
+        thread: the id of the thread: the id of the span that began the thread, or "" outside any agent.
+        agent: the name of the thread; None outside any agent.
+        side: "in" for a message sent to a model, "out" for a model's answer, "" for other spans.
+        role: system, user, assistant, tool, or another role of the program.
+        text: the text of the message, or the output of the tool, with at most MAX_TEXT characters.
+        length: the number of characters of the whole text.
+        name: the name of the tool, model or author.
+        arguments: the arguments of a tool as JSON text.
+        calls: the tool calls of a model.
+        asked_by: the id of the llm span that called the tool.
+        others: all other members of the message, or of the span's payload and result.
+        again: the turns that equal the other messages sent to the model, as ranges of first and last number.
+        differs: the numbers of turns of the same tool call with a different text.
+        error: the error of a failed span.
+        at: the time of the turn, as stored text.
+        status: the status of the span; `failed` also for a tool that returned an error.
     """
 
     span: str
@@ -89,9 +91,9 @@ class Turn(TypedDict):
 
 
 class Step(NamedTuple):
-    """A tool span: what it was given and what it returned. `arguments` is None where they were not recorded.
+    """A tool span, decoded: its arguments and its output. `arguments` is None if they were not recorded.
 
-    `said` are the texts of its error: its message, with and without the type.
+    `said` holds the texts of its error: the message, with and without the error's type.
     """
 
     span: AgentSpanRow
@@ -106,7 +108,7 @@ class Step(NamedTuple):
 
 
 def step_of(span: AgentSpanRow) -> Step:
-    """Return a tool span as a step."""
+    """Decode a tool span; return its arguments, output and error."""
     asked, result = value_of(span.payload), value_of(span.result_payload)
     payload = asked if isinstance(asked, dict) else {}
     call_id, arguments = payload.get("call_id"), payload.get("arguments")
@@ -136,14 +138,17 @@ def _messages_of(error: Any) -> list[str]:
 
 
 def settings(payload: Any) -> list[Part]:
-    """Return what a model was given besides messages, such as its tools."""
+    """Return the settings of a model call, such as its tools: all payload members except messages and model name."""
     if not isinstance(payload, dict):
         return _strange(payload)
     return messages.rest(payload, {*SYSTEM, *SENT, *_if_text(payload, "model")})
 
 
 def outcome(result: Any) -> list[Part]:
-    """Return what a model's result holds besides its answer, its figures, which the tree has, and an end as usual."""
+    """Return the members of a model's result to show beside its answer.
+
+    Figures are left out, because the tree shows them; so are errors, and the usual reasons for which a model ended.
+    """
     if not isinstance(result, dict) or error_of(result) is result:
         return []
     known = {name for name in (_FIGURES | USAGE_MEMBERS) & result.keys() if _is_figures(result[name])}
@@ -153,14 +158,14 @@ def outcome(result: Any) -> list[Part]:
 
 
 def _is_figures(value: Any) -> bool:
-    """Return whether a value is a number, or an object of such."""
+    """Return whether a value is a number, or an object that contains only numbers."""
     if isinstance(value, dict):
         return all(item is None or _is_figures(item) for item in value.values())
     return isinstance(value, int | float)
 
 
 def error_parts(result: Any, status: str) -> tuple[str | None, list[Part]]:
-    """Return the error in a result as a text, and as a part where the text has not all of it."""
+    """Return the error in a result as text; also as a part if the text does not contain the whole error."""
     error = error_of(result)
     if not error and status != "failed":
         return None, [] if error is None else [messages.part("error", error)]
@@ -169,7 +174,7 @@ def error_parts(result: Any, status: str) -> tuple[str | None, list[Part]]:
 
 
 def _is_said(error: Any) -> bool:
-    """Return whether `Type: message` is all of an error."""
+    """Return whether the text `Type: message` contains the whole error."""
     if not isinstance(error, dict):
         return isinstance(error, str)
     is_text = error.keys() <= {"type", "message"} and all(isinstance(value, str) for value in error.values())
@@ -177,7 +182,7 @@ def _is_said(error: Any) -> bool:
 
 
 def is_answer(message: Message, step: Step) -> bool:
-    """Return whether a tool's message says what the tool's step returned, as text or as its JSON."""
+    """Return whether a tool message equals the output of a tool step, as text or as JSON."""
     if message["others"]:
         return False
     if step.error is not None:
@@ -188,7 +193,7 @@ def is_answer(message: Message, step: Step) -> bool:
 
 
 def is_call(call: Call, step: Step) -> bool | None:
-    """Return whether a step did what a model asked for; None where that was not recorded."""
+    """Return whether a tool step has the name and arguments of a call; None if its arguments were not recorded."""
     if step.arguments is None:
         return None
     if call["name"] != step.name or call["others"]:
@@ -197,14 +202,14 @@ def is_call(call: Call, step: Step) -> bool | None:
 
 
 def arguments_of(text: str) -> str:
-    """Return arguments as a turn shows them."""
+    """Return the arguments of a call for display: unchanged, or truncated if longer than MAX_ARGUMENTS."""
     if len(text) <= MAX_ARGUMENTS:
         return text
     return f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT:,} more characters in the span)"
 
 
 def _strange(payload: Any) -> list[Part]:
-    """Return a payload that is no object: all of it was marked as sensitive, or it was written by hand."""
+    """Return a payload that is not an object as a part; it was wholly marked as sensitive, or written by hand."""
     return [] if isinstance(payload, dict) or payload is None else [messages.part("payload", payload)]
 
 
@@ -213,17 +218,17 @@ def _if_text(payload: dict[str, Any], name: str) -> set[str]:
 
 
 Opening = tuple[Hashable, Hashable, int]
-"""The beginning of an llm span's conversation: its system prompt, the message after it, and how many follow."""
+"""How an llm span's conversation begins: system prompt, first other message, and number of non-system messages."""
 
 
 @dataclass(eq=False, slots=True)
 class Thread:
-    """A thread.
+    """A conversation of one agent, or of one of several concurrent branches.
 
     Attributes:
-        id: that of the span that it began with; "" for what is outside any agent.
-        name: the agent's, or of a branch the label or title of its span; None outside any agent.
-        parent: the thread in which it began; None for the outermost.
+        id: the id of the first span of the thread; "" for spans outside any agent.
+        name: the name of the agent, or the label or title of the branch's span; None outside any agent.
+        parent: the thread in which this thread began; None for the outermost one.
     """
 
     id: str
@@ -241,11 +246,11 @@ class _Branch(NamedTuple):
 
 
 class Threads:
-    """The threads of a run.
+    """Assigns the spans of a run to threads.
 
     Args:
-        spans: all of the run, in order of time.
-        opening: returns how an llm span's conversation begins. It is called for few spans.
+        spans: all spans of the run, in order of time.
+        opening: returns how the conversation of an llm span begins. It is called for few spans.
     """
 
     def __init__(self, spans: list[AgentSpanRow], opening: Callable[[AgentSpanRow], Opening | None]) -> None:
@@ -273,17 +278,17 @@ class Threads:
         self._number(spans)
 
     def of(self, span: AgentSpanRow) -> Thread:
-        """Return the thread of a span that is no agent span."""
+        """Return the thread of a span; not for agent spans."""
         found = self._of_branch.get(self._tops[span.id])
         return self._of_scope[self._scopes[span.id]] if found is None else found
 
     def _place(self, span: AgentSpanRow) -> None:
-        """Find a span's nearest agent span, and its highest ancestor below that; remember both for all on the way."""
+        """Find the nearest agent span of a span, and the topmost ancestor below it; store both, for ancestors too."""
         way: list[str] = []
         at: str | None = span.id
         seen: set[str] = set()
         while at is not None and at in self._spans and at not in self._tops and at not in seen:
-            seen.add(at)  # rows made by hand may be their own ancestors
+            seen.add(at)  # rows made by hand can form a cycle
             way.append(at)
             at = self._spans[at].parent_span_id
         above = at if at in self._tops else None
@@ -297,7 +302,7 @@ class Threads:
             above = id
 
     def _latest(self, spans: Iterable[AgentSpanRow]) -> dict[str, str]:
-        """Return when each agent span ended; while it is open, the last time that is known of a span in it."""
+        """Return the end of each agent span; for an open one, the latest known time of a span inside it."""
         ends: dict[str, str] = {}
         for span in spans:
             end = span.finished_at or _start(span)
@@ -319,7 +324,7 @@ class Threads:
         return {scope: list(branches.values()) for scope, branches in found.items()}
 
     def _of_agent(self, id: str) -> None:
-        """Find the thread of an agent span, and of the agents around it."""
+        """Determine the threads of an agent span and of the agents around it."""
         way = []
         while id not in self._of_scope:
             way.append(id)
@@ -328,7 +333,7 @@ class Threads:
             self._of_scope[id] = self._begin(self._spans[id], self._of_scope[self._scopes[id]])
 
     def _begin(self, span: AgentSpanRow, parent: Thread) -> Thread:
-        """Return the thread that an agent span continues, if one of its name began in the same way; else a new one."""
+        """Return the thread that an agent span continues (same name, same first message, ended); else a new thread."""
         first = self._first.get(span.id)
         opening = None if first is None else self._opening(first)
         if opening is None:
@@ -342,13 +347,13 @@ class Threads:
         return thread
 
     def _separate(self, scope: str) -> None:
-        """Give branches of an agent that overlap others a thread each; those that continue another join it."""
+        """Assign a thread to each branch of an agent that overlaps another; branches that continue a thread join it."""
         branches = self._branches[scope]
         overlapping = _overlapping(branches)
         if not overlapping:
             return
         lanes: list[list[_Branch]] = []
-        free: dict[Hashable, list[tuple[str, int]]] = defaultdict(list)  # of lanes that began alike, when each ended
+        free: dict[Hashable, list[tuple[str, int]]] = defaultdict(list)  # opening → (end, number) of its lanes
         for branch in branches:
             opening = self._opening(branch.first)
             alike = free[opening[:2] if opening is not None else branch.top.id]
@@ -360,7 +365,7 @@ class Threads:
                 lanes.append([branch])
             heapq.heappush(alike, (branch.end, number))
         apart = [lane for lane in lanes if any(one.top.id in overlapping for one in lane)]
-        # Of calls beside each other without a span around them, the longest conversation is the agent's own.
+        # Among concurrent model calls without a span around them, the longest conversation is the agent's own.
         own = [lane for lane in apart if len(lane) > 1 and all(_kind(one.top) == "llm" for one in lane)]
         kept = max(own, key=len, default=None)
         for lane in apart:
@@ -370,7 +375,7 @@ class Threads:
                 self._of_branch.update({one.top.id: thread for one in lane})
 
     def _number(self, spans: Iterable[AgentSpanRow]) -> None:
-        """Make the names of threads different: worker, worker (2)."""
+        """Number threads of equal names: worker, worker (2)."""
         threads = dict.fromkeys(self.of(span) for span in spans if _kind(span) in ("llm", "message", "tool"))
         named: dict[str, int] = defaultdict(int)
         for thread in threads:
@@ -381,7 +386,7 @@ class Threads:
 
 
 def _overlapping(branches: list[_Branch]) -> set[str]:
-    """Return the branches that ran at the same time as another."""
+    """Return the ids of the top spans of branches that overlap another branch in time."""
     found: set[str] = set()
     latest: _Branch | None = None
     for branch in sorted(branches, key=lambda one: (one.start, one.end)):
@@ -393,10 +398,10 @@ def _overlapping(branches: list[_Branch]) -> set[str]:
 
 
 def in_order(threads: Mapping[Thread, list[tuple[str, int]]]) -> list[tuple[Thread, int]]:
-    """Return what threads hold as one list: a thread is a block in the one in which it began, at its own beginning.
+    """Return the items of all threads in one list: a nested thread is a block in its parent, at its start time.
 
     Args:
-        threads: of each thread its items, as a time and a number; a thread without items may be missing.
+        threads: the items of each thread, as (time, number); threads without items may be missing.
     """
     below: dict[Thread, list[Thread]] = defaultdict(list)
     starts: dict[Thread, str] = {}
