@@ -1,4 +1,7 @@
-"""Hides faults, and leaves signals to the program: handlers' exceptions go on, threads of agentspan block signals."""
+"""Hides faults of agentspan from the program, but no exceptions of its signal handlers.
+
+Threads of agentspan block all signals, so that a thread of the program handles them.
+"""
 
 import signal
 import threading
@@ -8,10 +11,10 @@ from functools import wraps
 from types import CodeType
 from typing import Any, ParamSpec, TypeVar
 
-_get = getattr(signal, "_signal", signal).getsignal  # without making an enum of each: 5 µs for all of them, not 30
+_get = getattr(signal, "_signal", signal).getsignal  # `_signal` makes no enums: 5 µs for all signals instead of 30
 _NUMBERS = tuple(sorted(map(int, signal.valid_signals()))) if hasattr(signal, "valid_signals") else ()
 _FAULTS = {signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, getattr(signal, "SIGBUS", signal.SIGSEGV)}
-"""Signals that a thread that crashes sends to itself; `faulthandler` has handlers for them."""
+"""Signals that a crashing thread sends to itself; `faulthandler` has handlers for them."""
 _BLOCKED = {*_NUMBERS} - _FAULTS
 
 
@@ -22,8 +25,9 @@ T = TypeVar("T")
 class Thread(threading.Thread):
     """A thread that blocks all signals, so that each signal reaches a thread of the program.
 
-    A program may block a signal in its threads, and wait for it with `sigwait`. In a thread that does not block it, it
-    would end the program. With gevent or eventlet, this is a greenlet in the thread that starts it: it blocks none.
+    A program may block a signal in its own threads, and wait for the signal with `sigwait`. In a thread that does not
+    block the signal, the signal would end the program. With gevent or eventlet, a Thread is a greenlet in the thread
+    that starts it, and blocks no signal.
     """
 
     def start(self) -> None:
@@ -34,23 +38,23 @@ class Thread(threading.Thread):
     def run(self) -> None:
         """Block the signals, and call the target."""
         if threading.get_native_id() != self._started_by:
-            with suppress(AttributeError, MemoryError):  # Windows has no masks; and without memory, the work goes on
+            with suppress(AttributeError, MemoryError):  # Windows has no masks; without memory, go on
                 signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         super().run()
 
 
-class guard:  # reads as a statement, as `suppress` does
+class guard:  # lower case, because it reads like a statement, as `suppress` does
     """Hide the faults of a with-block, or of a function that it decorates, so that the program goes on.
 
         with guard(faults.add):
             ...
 
-    An exception of a signal handler, and one that is no `Exception`, such as KeyboardInterrupt, is never hidden: it
-    goes on as the same object. A decorated function returns None where a fault was hidden. Threads may share a guard,
-    and enter it again while they are in it.
+    Two kinds are never hidden, and reach the caller as the same object: exceptions of signal handlers, and those that
+    are no `Exception`, such as KeyboardInterrupt. A decorated function returns None after a hidden fault. Threads may
+    share a guard, and may nest it.
 
     Args:
-        report: is called with each hidden exception; what it raises reaches the caller. None where nobody wants it.
+        report: called with each hidden exception; an exception that it raises reaches the caller. None reports nothing.
     """
 
     __slots__ = ("_report",)
@@ -69,7 +73,7 @@ class guard:  # reads as a statement, as `suppress` does
         return True
 
     def hide(self, error: Exception) -> None:
-        """Hide a fault in an `except Exception`, which costs nothing where there is none: a with-block costs 0.2 µs."""
+        """Hide a fault inside an `except Exception`. Without a fault that costs nothing; a with-block costs 0.2 µs."""
         if is_interrupt(error):
             raise error
         if self._report is not None:
@@ -118,7 +122,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def start(thread: Thread) -> None:
-    """Start a thread. If a signal handler's exception becomes a KeyError in threading's bookkeeping, raise the former.
+    """Start a thread. If threading's bookkeeping turns a signal handler's exception into a KeyError, raise the former.
 
     Raises:
         RuntimeError: no thread can be started now.
