@@ -63,7 +63,7 @@ class _Numbers:
         self._new: list[str] = []
 
     def number(self, text: str, previous: int) -> int:
-        """Return the number of a text: the number after `previous` if the text has it, else its latest, else a new one."""
+        """Return a number of a text: the one after `previous` if the text has it, else its latest, else a new one."""
         known = self._known.setdefault(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(), [])
         if previous + 1 in known:
             return previous + 1

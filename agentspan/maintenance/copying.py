@@ -66,7 +66,7 @@ class _Noted:
 
 
 class _InFile:
-    """A cursor in the JSON file `NAME-copies` beside the target's file, replaced whole. Without a file it does nothing."""
+    """A cursor in a JSON file `NAME-copies` beside the target's file, replaced whole. Without a file, does nothing."""
 
     def __init__(self, beside: Path | None, name: str) -> None:
         self._path = None if beside is None else beside.with_name(beside.name + _SUFFIX)
@@ -272,7 +272,7 @@ class _Copying:
             time.sleep(min(left_s, 0.1))
 
     def recent(self, at: str) -> None:
-        """Send the runs that were open when last sent or have changed since a time, and the rows that belong to them."""
+        """Send the runs that were open when last sent or changed since a time, and the rows that belong to them."""
         for type_ in _FIRST[:-1]:
             for rows in self._since_time(type_, "updated_at", at):
                 self._sender.send(rows)

@@ -31,7 +31,7 @@ from agentspan.storage.scanning import whole_spans_of
 from agentspan.tuning import STANDARD
 
 _SHARED: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version")
-"""Types that are identified by name, under another id in each storage. In the order in which they refer to each other."""
+"""Types that are identified by name, under another id in each storage. In the order of their references."""
 _RUN_REFERENCES = tuple(REFERENCES["agent_instance"])
 Found = Sequence[Violation]
 
@@ -94,7 +94,7 @@ class Sender:
             self._sent |= wanted
 
     def apply(self, units: list[Unit]) -> None:
-        """Apply units to the target, and count their outcomes. A faulty row is left out alone; all other rows are stored."""
+        """Apply units to the target, and count their outcomes. A faulty row is left out; all other rows are stored."""
         while units:
             try:
                 outcomes: Sequence[Outcome | Exception] = self.target.apply(units, wait_s=self._wait_s)

@@ -83,9 +83,9 @@ def examine(
 ) -> Report:
     """Check the file, and close the runs and spans that dead programs left open.
 
-    Active ones become failed, pending ones cancelled, with `closed_by` abandoned. Runs and spans of operations by id, of
-    live programs, and of programs that cannot be judged (on other hosts, in other containers or time namespaces) stay
-    open. But all open spans of a terminated run are closed.
+    Active ones become failed, pending ones cancelled, with `closed_by` abandoned. Runs and spans stay open if they are
+    of operations by id, of live programs, or of programs that cannot be judged (on other hosts, in other containers or
+    time namespaces). But all open spans of a terminated run are closed.
 
     Args:
         dry_run: report what would be done, and change nothing.

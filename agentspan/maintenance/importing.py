@@ -89,8 +89,8 @@ def import_lines(
         most_characters: the most characters of a payload in a compact export.
 
     Raises:
-        InvalidValue: a line does not have the form of an export; the message has its number. Nothing is stored then. But
-            if only the storage can find the fault (a reference to a missing row), the lines before it are stored.
+        InvalidValue: a line does not have the form of an export; the message has its number. Nothing is stored then.
+            But if only the storage can find the fault (a reference to a missing row), the lines before it are stored.
     """
     for _ in _entries(read(), most_characters):
         pass
@@ -104,7 +104,7 @@ class _Import:
         self._runs = self._spans = self._finished = self._known = 0
 
     def run(self, entries: Iterator[_Entry]) -> Imported:
-        """Store all rows: spans, tags and scores in batches, and other rows one by one, because their ids may change."""
+        """Store all rows: spans, tags and scores in batches, other rows one by one, because their ids may change."""
         batch: list[_Entry] = []
         for entry in entries:
             is_one_of_many = isinstance(entry.row, _MANY)

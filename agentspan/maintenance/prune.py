@@ -79,8 +79,8 @@ class Pruned(NamedTuple):
     Attributes:
         runs, spans, keys: how many runs, spans and idempotency keys.
         freed_bytes: by how many bytes the file shrank; None for a storage without a file, and for a dry run.
-        partitions: how many partitions were removed as a whole; `runs` and `spans` count their content, too. None if the
-            storage has no partitions, the user may not remove them, or runs are chosen one by one.
+        partitions: how many partitions were removed as a whole; `runs` and `spans` count their content, too. None if
+            the storage has no partitions, the user may not remove them, or runs are chosen one by one.
     """
 
     runs: int
@@ -102,15 +102,15 @@ def prune(
 ) -> Pruned:
     """Remove finished runs, the oldest first, and old idempotency keys. A run with an open span stays.
 
-    A run that was closed for its program also stays, unless the program is known to be dead: a live one may continue it.
+    A run that was closed for its program also stays, unless the program is known to be dead: it may continue the run.
     With `older_than` alone, whole partitions that are old enough are removed first, and then other runs row by row.
 
     Args:
         older_than: remove runs that finished before this time, as stored text.
         keep_failed: keep runs that failed or contain a failed span.
         max_bytes: remove runs until at most this many bytes of the file are in use.
-        only: runs that this function does not return stay. Without `older_than` and `max_bytes`, every finished run that
-            it returns is removed.
+        only: runs that this function does not return stay. Without `older_than` and `max_bytes`, every finished run
+            that it returns is removed.
         dry_run: report what would be removed. With `max_bytes`, an estimate from the average size of a span.
         whole_partitions: remove only whole partitions that are old enough, and old keys.
 
@@ -217,7 +217,7 @@ def _batches(
     is_any_old = only is not None and older_than is None and not left.is_limited
     newest = ctx.storage.ask(Query("agent_instance", descending=True, limit=1)).rows
     for chunk in pages(ctx.storage, AgentInstanceRow):
-        if not newest or chunk[0].id > newest[0].id:  # stop at new runs: programs may begin them faster than this loop reads
+        if not newest or chunk[0].id > newest[0].id:  # programs may begin runs faster than this reads them
             break
         wanted = None if only is None else only(chunk)
         counts = ctx.storage.ask(Counts([row.id for row in chunk]))
