@@ -17,7 +17,7 @@ LEAST = 1024
 """The fewest characters of base64 that count as a blob."""
 ANY_TYPE = "application/octet-stream"
 IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""Types of images that a browser may show: none of them can hold a script."""
+"""Types of images that a browser may show, because they cannot hold a script."""
 AUDIO = frozenset({"audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/mp4", "audio/webm"})
 """Types of sound that a browser may play."""
 

@@ -116,7 +116,7 @@ class Database:
 
         Args:
             dry_run: report the changes without making them.
-            dead_hosts: hosts whose programs are known to be dead. Runs of programs on any other host stay open.
+            dead_hosts: hosts whose programs are known to be dead. Without it, only programs of this host are judged.
             idle_since: also close runs that were made by id, with their spans, if they have not changed since this
                 time: an aware datetime, or RFC 3339 text with an offset. The program of such a run is not known.
 

@@ -15,7 +15,7 @@
         ├── DatabaseBusy            unknown                        worth trying again
         ├── DatabaseUnusable            the file cannot be used as it is; the message says what to do
         ├── InDoubt                     the connection broke while changes were committed
-        └── NotStorable                 a value or a statement that the backend never takes
+        └── NotStorable                 a value or a statement that the backend never accepts
 
 A StorageError is no OSError: a backend that handles files would catch it with its own `except OSError`.
 

@@ -150,7 +150,7 @@ def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
 
     Raises:
         DatabaseBusy, StorageError: nothing is stored.
-        NotPermitted: the database was opened read-only, and an item would write. It is no answer to the item.
+        NotPermitted: the database was opened read-only, and an item would write.
     """
     storage = ctx.storage
     # Only several writes need a group. Reads need no lock and no writable file; a single item commits itself, and needs

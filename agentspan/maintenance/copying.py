@@ -1,4 +1,4 @@
-"""Copies all rows of one storage to another, of any two backends, and follows later changes if asked to.
+"""Copies all rows of one storage to another, of any two backends, and can follow later changes of the source.
 
 Rows are copied unchanged. A copy sends only rows that the target lacks or has in an earlier state, so it can be stopped
 at any moment and repeated. It removes nothing from the target. The target keeps its own account, which identifies it.

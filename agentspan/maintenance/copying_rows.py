@@ -290,7 +290,7 @@ class _Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what was gathered."""
+        """Commit the gathered runs and spans, and empty the batch."""
         units = [Unit((Put(self._sender.renamed(run), minted=True),)) for run in self._runs]
         if self._spans:
             rows = [row for span in self._spans if isinstance(row := self._sender.renamed(span), AgentSpanRow)]
