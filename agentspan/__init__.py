@@ -8,8 +8,8 @@
     with agentspan.run("researcher"):
         search("cheap flights")
 
-`agentspan show -` prints the run. Each name is imported when it is used first: a library may import agentspan for
-next to nothing.
+`agentspan show -` prints the run. Each name is imported at its first use, so `import agentspan` costs a library next
+to nothing.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -155,7 +155,7 @@ _MODULES = {
     "storage.memory": ("MemoryStorage",),
     "storage.sqlite": ("SQLiteStorage",),
 }
-"""The names of each module, but for errors."""
+"""The public names by the module that defines them. A name that is not listed is an error of `agentspan.errors`."""
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 

@@ -1,8 +1,8 @@
-"""Finds base64 of images, audio and other bytes in texts, and names it: how providers' clients send them. Pure.
+"""Finds images, audio and other bytes that are base64 in texts, and names their types. Pure functions.
 
-A blob is a long text in quotes that is base64, and nothing but that except for the start of a data URL. Text that
-another encoder would write differently (spaces, missing or wrong padding) is no blob, so that the bytes, encoded
-again, are the same text.
+Clients of model providers send bytes in this form. A blob is a long text in quotes that is base64 as a whole, or a
+data URL. A text that encoding would write differently (spaces, missing or wrong padding) is no blob, so that the bytes,
+encoded again, give the same text.
 """
 
 import re
@@ -14,14 +14,14 @@ from typing import NamedTuple
 from agentspan.figures import size_text
 
 LEAST = 1024
-"""Characters of the shortest base64 that is a blob."""
+"""The fewest characters of base64 that count as a blob."""
 ANY_TYPE = "application/octet-stream"
 IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""Types of images that a browser may show: none of them can hold a script."""
+"""Types of images that a browser may show, because they cannot hold a script."""
 AUDIO = frozenset({"audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/mp4", "audio/webm"})
 """Types of sound that a browser may play."""
 
-_STEP = LEAST // 2  # each run that is long enough has a window of this length, at a multiple of it
+_STEP = LEAST // 2  # LEAST characters of base64 contain a window of this length at a multiple of it
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _ALPHABETS = (_ALPHABET[:-2].encode(), (_ALPHABET[:-4] + "-_").encode())
 _WINDOW = re.compile(rf"[A-Za-z0-9+/_-]{{{_STEP}}}")
@@ -29,7 +29,7 @@ _TO_WINDOW = re.compile(rf"(?s:.{{{_STEP}}})*?(?={_WINDOW.pattern})")
 _RUN = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 _URL = re.compile(r"data:([A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60})(?:;[A-Za-z0-9.=+_-]*)*;base64,\Z")
 _NEAR = 200
-"""Characters before and after a blob in which a member says its type."""
+"""How many characters before and after a blob are searched for a JSON member that names its type."""
 _TYPE = re.compile(
     r'"(?:media_?type|mime_?type|content_?type)\\?":\s?\\?"([a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60})', re.IGNORECASE
 )
@@ -53,7 +53,7 @@ _MAGIC = (
     (b"fLaC", "audio/flac"),
     (b"ID3", "audio/mpeg"),
 )
-"""The first bytes of a type."""
+"""The bytes that files of a type begin with, and the type."""
 _RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 _ENDINGS = {
     "image/png": "png",
@@ -75,11 +75,11 @@ class Blob(NamedTuple):
     """The place of base64 in a text.
 
     Attributes:
-        start, end: of the base64, without what a data URL has before it.
-        media_type: what the text beside it says, or what the bytes begin with; `application/octet-stream` if unknown.
-            In lower case, of letters, digits and `.+-/`.
-        is_for_urls: whether its alphabet has `-_` in the place of `+/`.
-        data: the bytes.
+        start, end: where the base64 begins and ends in the text, without the prefix of a data URL.
+        media_type: the type that the text beside the blob names, else the one that its first bytes show, else
+            `application/octet-stream`. In lower case, of letters, digits and `.+-/`.
+        is_for_urls: True if the base64 has `-_` in the place of `+/`.
+        data: the decoded bytes.
     """
 
     start: int
@@ -90,12 +90,12 @@ class Blob(NamedTuple):
 
     @property
     def description(self) -> str:
-        """Type and size for people: `image/png, 3.0 MB`."""
+        """The type and the size for people: `image/png, 3.0 MB`."""
         return f"{self.media_type}, {size_text(len(self.data))}"
 
 
 def blobs_in(text: str) -> Iterator[Blob]:
-    """Yield the blobs of a text, or of JSON text, in order (0.1 ns for a character that is in none)."""
+    """Yield the blobs in a text, or in JSON text, in order. A character outside blobs costs 0.1 ns."""
     at, done, quote = 0, 0, -1
     if len(text) < LEAST:
         return
@@ -104,10 +104,10 @@ def blobs_in(text: str) -> Iterator[Blob]:
         start = at - _STEP if at - _STEP > done else done
         start += len(text[start:at].rstrip(_ALPHABET))
         blob, end = None, -1
-        if at > quote:  # else the text up to that quote is known to be something else, too
-            quote = text.find('"', at) % (len(text) + 1)  # the end of the text where there is none
+        if at > quote:  # up to `quote`, an earlier round found no blob
+            quote = text.find('"', at) % (len(text) + 1)  # -1, for no quote, becomes the end of the text
             end = quote - (text[quote - 1] == "\\")
-            blob = _blob(text, start, end)  # without looking at each character: 8 ns
+            blob = _blob(text, start, end)  # the quote gives the end: a regular expression takes 8 ns a character
         if blob is None:
             end = _RUN.match(text, at).end()  # type: ignore[union-attr]
             blob = _blob(text, start, end)
@@ -118,12 +118,12 @@ def blobs_in(text: str) -> Iterator[Blob]:
 
 
 def has_blobs(text: str) -> bool:
-    """Return whether there is a blob in a text, or in JSON text."""
+    """Return whether a text, or JSON text, contains a blob."""
     return next(blobs_in(text), None) is not None
 
 
 def begins_like_blob(text: str) -> bool:
-    """Return whether a text may be a blob, by its length and its beginning (1 µs for a text of any length)."""
+    """Return whether a text may be a blob, judged by its length and its beginning (1 µs for any length)."""
     start = text.find(",", 0, _NEAR) + 1
     length = len(text) - start
     if length < LEAST or length % 4 or _WINDOW.match(text, start) is None:
@@ -151,12 +151,12 @@ def encoded(data: bytes, *, is_for_urls: bool = False) -> str:
 
 
 def described(text: str) -> str:
-    """Return a text with the type and size of each blob in its place: `[image/png, 3.0 MB]`."""
+    """Return a text in which each blob is replaced by its type and size: `[image/png, 3.0 MB]`."""
     return replaced(text, lambda blob: f"[{blob.description}]")
 
 
 def replaced(text: str, of: Callable[[Blob], str]) -> str:
-    """Return a text with what `of` returns in the place of each blob; the same object if there is none."""
+    """Return a text in which `of(blob)` replaces each blob; the same object if the text has no blob."""
     pieces: list[str] = []
     copied = 0
     for blob in blobs_in(text):
@@ -166,7 +166,7 @@ def replaced(text: str, of: Callable[[Blob], str]) -> str:
 
 
 def ending_of(media_type: str) -> str:
-    """Return the ending of a file's name for a type, without the dot; `bin` for one that is not known."""
+    """Return the file name extension of a media type, without the dot; `bin` for an unknown type."""
     return _ENDINGS.get(media_type, "bin")
 
 
@@ -189,7 +189,7 @@ def _blob(text: str, start: int, end: int) -> Blob | None:
 
 
 def _is_base64(text: str) -> bool:
-    """Return whether a text has the characters of base64 only (2 ns for each; a regular expression takes 8)."""
+    """Return whether all characters are base64 (2 ns a character; a regular expression takes 8)."""
     if not text.isascii():
         return False
     data = text.encode()
@@ -198,19 +198,19 @@ def _is_base64(text: str) -> bool:
 
 
 def _is_exact(quantum: str) -> bool:
-    """Return whether the last four characters of base64 are those that encoding gives."""
+    """Return whether the last four characters of base64 stay the same if they are decoded and encoded again."""
     standard = quantum.replace("-", "+").replace("_", "/")
     return encoded(a2b_base64(standard)) == standard
 
 
 def _looks_like_base64(text: str, start: int) -> bool:
-    """Return False for xxxxxxxx, and for hexadecimal digits."""
+    """Return whether base64 begins with upper case, lower case and digits, unlike `xxxx…` and hexadecimal text."""
     head = text[start : start + _STEP]
     return all(look(head) for look in _LOOKS)
 
 
 def _is_quoted(text: str, start: int, end: int) -> bool:
-    """Return whether base64 is a text of its own, in quotes (perhaps of JSON within a text), or a data URL."""
+    """Return whether base64 stands alone in quotes (escaped ones within JSON text, too), or ends a data URL."""
     begins = not start or text[start - 1] == '"' or text.endswith(";base64,", 0, start)
     return begins and (end == len(text) or text[end] == '"' or text.startswith(('\\"', ")"), end))
 
@@ -234,7 +234,7 @@ def _type_by_start(text: str, start: int) -> str | None:
 
 
 def _type_of(head: bytes) -> str | None:
-    """Return the type of bytes by their first twelve."""
+    """Return the media type of data by its first twelve bytes; None for an unknown type."""
     for begin, media_type in _MAGIC:
         if head.startswith(begin):
             return media_type

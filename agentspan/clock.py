@@ -16,7 +16,7 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d
 # The last whole second and its text: formatting a second costs 1.5 µs, and a burst of spans shares it.
 _second: tuple[int, str] = (0, "1970-01-01T00:00:00.")
 _written: tuple[str, str] = ("0", "1970-01-01T00:00:00.")
-"""The same cache for `text_of`: the digits of nanoseconds without the last nine, and their text."""
+"""The last second that `text_of` formatted: the digits of the nanoseconds without the last nine, and the text."""
 
 
 def now() -> str:
@@ -61,10 +61,10 @@ def text_of(digits: str) -> str:
 
 
 def parse(value: object) -> str:
-    """Return an aware `datetime`, or RFC 3339 text with an offset, as the text that is stored.
+    """Convert an aware `datetime`, or RFC 3339 text with an offset, to the text form in which times are stored.
 
     Raises:
-        ValueError: not a time, or a time without an offset, which would mean another moment on another machine.
+        ValueError: the value is no time, or it has no offset, and so would mean another moment on another machine.
     """
     if isinstance(value, str):
         if not _RFC3339.match(value):
@@ -81,7 +81,7 @@ def parse(value: object) -> str:
 
 
 def _moment(text: str) -> datetime:
-    """Return the moment of RFC 3339 text. A leap second, 23:59:60 UTC, is the first of the next day."""
+    """Parse RFC 3339 text. A leap second, 23:59:60 UTC, becomes the first second of the next day."""
     is_leap = text[17:19] == "60"
     try:
         moment = datetime.fromisoformat(f"{text[:17]}59{text[19:]}" if is_leap else text)
@@ -110,7 +110,7 @@ def millis_between(earlier: str, later: str) -> float:
 
 @contextmanager
 def replaced(read_wall_ns: Callable[[], int], read_monotonic_ns: Callable[[], int]) -> Iterator[None]:
-    """Read the time by these functions for the length of a block, in all threads; for tests."""
+    """Replace the wall clock and the monotonic clock within a with-block, in all threads. For tests."""
     global now, wall_ns, monotonic_ns
     before = now, wall_ns, monotonic_ns
     now, wall_ns, monotonic_ns = lambda: to_text(read_wall_ns()), read_wall_ns, read_monotonic_ns

@@ -62,8 +62,8 @@ class Database:
         self._closes = closes
         self._tuning = tuning
 
-    # Each is imported where it is first needed: their resources are pydantic models, a tenth of a second to import,
-    # and most commands only read.
+    # The operations are imported at their first use: their resources are pydantic models, which take a tenth of a
+    # second to import, and most commands only read.
 
     @cached_property
     def agents(self) -> "Agents":
@@ -110,16 +110,19 @@ class Database:
     def doctor(
         self, *, dry_run: bool = False, dead_hosts: Collection[str] = (), idle_since: datetime | str | None = None
     ) -> "Report":
-        """Check the file, and close what programs that have died left open: failed (pending: cancelled), abandoned.
+        """Check the file, and close the runs and spans that dead programs left open.
+
+        Active ones become failed, pending ones cancelled, with `closed_by` abandoned.
 
         Args:
-            dry_run: only say what would be done.
-            dead_hosts: hosts whose programs are known to be dead; else those of other hosts are left alone.
-            idle_since: close also the runs that were made by id and have not changed since this time, an aware datetime
-                or RFC 3339 text with an offset, with their spans. Their programs are not known.
+            dry_run: report the changes without making them.
+            dead_hosts: hosts whose programs are known to be dead. Without it, only programs of this host are judged.
+            idle_since: also close runs that were made by id, with their spans, if they have not changed since this
+                time: an aware datetime, or RFC 3339 text with an offset. The program of such a run is not known.
 
         Raises:
             InvalidValue: `idle_since` is no time.
+            DatabaseBusy: others kept a lock.
         """
         with forks.importing:
             from agentspan.maintenance.doctor import examine
@@ -137,23 +140,24 @@ class Database:
         only: "Only | None" = None,
         whole_partitions: bool = False,
     ) -> "Pruned":
-        """Remove runs that have finished, the oldest first, and idempotency keys older than 7 days; shrink the file.
+        """Remove finished runs, the oldest first, and idempotency keys older than 7 days. Shrink the file.
 
-        A run stays while anything in it is open. With `older_than` alone, partitions that are old as a whole are
-        removed first, and then other runs by their rows.
+        A run stays while the run or one of its spans is open. With `older_than` alone, whole partitions that are old
+        enough are removed first, and then other runs row by row.
 
         Args:
-            older_than: remove what finished before this time, an aware datetime or RFC 3339 text with an offset.
-            keep_failed: keep runs that failed, or in which a span did.
-            max_bytes: remove until no more than this is in use in the file.
-            dry_run: only say what would be done.
-            only: called with rows of runs, returns the ids of those that may be removed; without `older_than` and
-                `max_bytes` all of them are.
-            whole_partitions: with `older_than` alone: leave the runs of other partitions.
+            older_than: remove runs that finished before this time, an aware datetime or RFC 3339 text with an offset.
+            keep_failed: keep runs that failed or contain a failed span.
+            max_bytes: remove runs until at most this many bytes of the file are in use.
+            dry_run: report what would be removed, and remove nothing.
+            only: called with rows of runs; returns the ids of the runs that may be removed. Without `older_than` and
+                `max_bytes`, every finished run that it returns is removed.
+            whole_partitions: remove whole partitions only; requires `older_than`, and no other choice of runs.
 
         Raises:
-            InvalidValue: `older_than` is no time; or `max_bytes`, where there is no file, or `whole_partitions`, where
-                there are no partitions.
+            InvalidValue: `older_than` is no time; `max_bytes` is passed, and the storage has no file; or
+                `whole_partitions` is passed, and the storage has no partitions or runs are also chosen otherwise.
+            StorageError: the storage cannot remove runs.
         """
         with forks.importing:
             from agentspan.maintenance.prune import prune
@@ -170,7 +174,7 @@ class Database:
         )
 
     def pfids(self, count: int = 1) -> list[str]:
-        """Return fresh ids for resources of one's own, at most 1,000.
+        """Return up to 1,000 fresh ids, for resources that the caller creates with an id of its own.
 
         Raises:
             InvalidValue: the count is no whole number from 1 to 1,000.
@@ -178,17 +182,17 @@ class Database:
         return [self._context.ids.new() for _ in range(count_of("count", count, 1, MAX_PFIDS))]
 
     def bulk(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Run several operations in order, each whole or not at all; the first that is refused is the last.
+        """Run several operations in order, each completely or not at all. Stop after the first refused operation.
 
         Args:
-            items: at least one; each has `_type` (such as "agent_spans/create"), an `idempotency_key` of 8 to 64
-                characters, unique among them, and the operation's own fields, flat or in `details`.
+            items: at least one mapping. Each has a `_type` (such as "agent_spans/create"), an `idempotency_key` of 8
+                to 64 characters that is unique in this call, and the operation's fields, flat or in `details`.
 
         Returns:
-            The outputs by idempotency key, as the HTTP API writes them; those after a refusal are absent.
+            The outputs by idempotency key, in the form of the HTTP API. Operations that did not run have none.
 
         Raises:
-            InvalidValue, RequiredValue: an item has no usable type or key; nothing is done then.
+            InvalidValue, RequiredValue: an item has no usable type or key. No operation has run.
         """
         with forks.importing:
             from agentspan.api.bulk import plan, run
@@ -196,9 +200,9 @@ class Database:
         return run(self._context, plan(items))
 
     def close(self) -> None:
-        """Close the storage; operations afterwards raise StorageError.
+        """Close the storage. Later operations raise StorageError.
 
-        One that `open` found by itself because this process records into it stays open.
+        A storage object of `agentspan.configure`, which `open` uses if `db` is left out, stays open for recording.
         """
         if self._closes:
             self.storage.close()
@@ -223,15 +227,15 @@ def open(
 
     Args:
         db: a file, made when it does not exist; `":memory:"`; `NAME://…` for another backend; or a Storage.
-            When left out, what `agentspan.configure` was given, also a storage in memory; else AGENTSPAN_DB, else
-            ./agentspan.db.
-        read_only: never write; operations that would raise NotPermitted.
+            When left out: the storage of `agentspan.configure`, also one in memory; else the file that AGENTSPAN_DB
+            names; else ./agentspan.db.
+        read_only: never write. Operations that would write raise NotPermitted.
         strict_schemas: refuse payloads that do not match their schema.
         sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
-        DatabaseUnusable: the file is no database, or a newer version's, its folder does not exist …
+        DatabaseUnusable: the file is no database or belongs to a newer version, its folder does not exist …
     """
     db, closes = chosen(db)
     storage = open_storage(db, read_only=read_only, tuning=tuning)

@@ -15,9 +15,9 @@
         ├── DatabaseBusy            unknown                        worth trying again
         ├── DatabaseUnusable            the file cannot be used as it is; the message says what to do
         ├── InDoubt                     the connection broke while changes were committed
-        └── NotStorable                 a value or a statement that the backend never takes
+        └── NotStorable                 a value or a statement that the backend never accepts
 
-What a storage raises is no OSError: a backend that handles files would catch it with its own `except OSError`.
+A StorageError is no OSError: a backend that handles files would catch it with its own `except OSError`.
 
 Outside the tree, because `except Exception` must not catch it:
 
@@ -132,7 +132,7 @@ class StorageError(AgentspanError):
 
 
 class DatabaseBusy(StorageError):
-    """Other connections held the write lock longer than this call may wait. The call may be tried again."""
+    """Other connections held the write lock longer than the call may wait. The caller may retry."""
 
     code = "unknown"
 
@@ -142,25 +142,25 @@ class DatabaseUnusable(StorageError):
 
 
 class InDoubt(StorageError):
-    """The connection broke while changes were committed, and the storage cannot be asked: they are stored, or not.
+    """The connection broke during a commit, so it is not known whether the changes are stored.
 
-    With an idempotency key the same request again has one effect. Recorders commit the same again by themselves.
+    A retry with the same idempotency key has no second effect. Recorders retry by themselves.
     """
 
 
 class NotStorable(StorageError):
-    """The backend never takes this value or statement: trying again fails again, and other changes are not affected."""
+    """The backend never accepts this value or statement. A retry fails again; other changes are not affected."""
 
 
 NOT_NOW = (StorageError, MemoryError, OSError)
-"""Exceptions that say nothing about what is to be stored: it is tried again. OSError comes where a module is to be
-imported and too many files are open."""
+"""Exceptions that are not the fault of the data to be stored, so storing is retried. An import raises OSError if too
+many files are open."""
 
 
 class AgentTerminated(BaseException):
     """The run was terminated. Raised by each later span of a run with `on_terminate="raise"`.
 
-    Like KeyboardInterrupt it is not an Exception, so that an agent that tries again after every error stops too.
+    Like KeyboardInterrupt, it is not an Exception, so that an agent that retries after every error stops, too.
 
     Attributes:
         run_id: the id of the agent instance.

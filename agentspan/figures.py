@@ -1,15 +1,16 @@
 """Figures as text for people: durations, US dollars, counts, sizes, shares.
 
-The viewer's `format.js` writes the same text for the same number, and a test compares both. So both round by `floor`:
-`format` rounds ties to the even digit, and JavaScript's `toFixed` rounds them up. What is below a tie by less than a
-millionth of the last digit counts as one: sums of the same costs in another order differ by less.
+The viewer's `format.js` writes the same text for the same number, and a test compares both. Both round by `floor`,
+because Python's `format` rounds ties to the even digit, and JavaScript's `toFixed` rounds them up. A number that lies
+less than a millionth of the last digit below a tie is rounded up, too: sums of the same costs in another order differ
+by less.
 """
 
 from math import ceil, floor
 
 _HALF = 0.500001
 _UNITS = ((999_950, 1_000_000, "M"), (1000, 1000, "k"))
-"""From which number on, the size of the unit, and its letter: 999,950 would be `1,000.0k`."""
+"""The least number, the size and the letter of each unit of counts. With `k`, 999,950 would become `1,000.0k`."""
 
 
 def duration_text(duration_ms: float) -> str:
@@ -61,7 +62,7 @@ def size_text(size_bytes: int) -> str:
 
 
 def share_text(part: float, whole: float) -> str:
-    """Format a share as a percentage: `25%`, `2.5%`, `<0.1%`. Only nothing is empty, and only all is `100%`."""
+    """Format a share as a percentage: `25%`, `2.5%`, `<0.1%`. Only zero is empty text, only the whole is `100%`."""
     share = part / whole if whole else 0.0
     if share <= 0:
         return ""
@@ -73,12 +74,12 @@ def share_text(part: float, whole: float) -> str:
 
 
 def points(drop: float) -> int:
-    """Return a drop of a share in whole points, rounded up."""
+    """Return the drop of a share in whole percentage points, rounded up: 7 for 0.07."""
     return ceil(100 * drop - 1e-9)  # 0.07 * 100 is a little more than 7
 
 
 def p_text(p: float) -> str:
-    """Format a p or q: `0.012`, and `<0.001` for a smaller one, which is never 0."""
+    """Format a p-value or q-value: `0.012`. A value below 0.001 is `<0.001`, since it is never 0."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -87,7 +88,7 @@ def _rounded(number: float) -> int:
 
 
 def _decimals(number: float, digits: int) -> str:
-    """Round a positive number to so many digits after the point."""
+    """Round a positive number to `digits` digits after the point, and format it with commas for thousands."""
     scaled = _rounded(number * 10**digits)
     if digits == 0:
         return f"{scaled:,}"

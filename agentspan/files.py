@@ -40,15 +40,15 @@ def ensure(path: Path) -> None:
     """
     if not path.exists():
         try:
-            os.close(create(os.path.realpath(path)))  # a link may name a file that is still to be made
+            os.close(create(os.path.realpath(path)))  # the path may be a link to a file that does not exist yet
         except FileExistsError:
             pass
 
 
 def ensure_own_folder(folder: Path) -> None:
-    """Create a folder that is named `.agentspan`, if it does not exist; git ignores all that is in it.
+    """Create a missing folder with the name `.agentspan`, and a `.gitignore` in it that ignores all its files.
 
-    Any other folder is the user's to create: a path with a wrong letter must not become one.
+    The user creates folders with other names: a typing error in a path must not create one.
 
     Raises:
         OSError: permission is missing, or the folder above it does not exist.
@@ -64,10 +64,10 @@ def ensure_own_folder(folder: Path) -> None:
 
 
 def aside(target: Path) -> tuple[int, str]:
-    """Create a temporary file beside `target`, which it will replace when it is complete.
+    """Create a temporary file in the folder of `target`. The caller renames it to `target` when it is complete.
 
     Returns:
-        Its descriptor and its path.
+        The descriptor and the path of the temporary file.
 
     Raises:
         OSError: the disk is full, permission is missing, or the folder does not exist.
@@ -77,10 +77,10 @@ def aside(target: Path) -> tuple[int, str]:
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Have on the disk what is in a file, or which files are in a folder.
+    """Flush the content of a file, or the names in a folder, to the disk (fsync).
 
     Raises:
-        OSError: the disk does not take it; or there is nothing at the path.
+        OSError: the disk does not accept the data, or the path does not exist.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
@@ -131,7 +131,7 @@ def replacing(path: Path, mode: str = "w", *, keeps_mode: bool = False, **as_tex
 def owners_of(path: str | os.PathLike[str]) -> frozenset[int]:
     """Return the users that may own the files beside a file: this process's user, and the owner of the file.
 
-    They differ where root works on the file of a user.
+    The two users differ if root works on the file of a user.
     """
     owners = {os.geteuid()} if hasattr(os, "geteuid") else set()
     found = stat_of(path)
@@ -142,8 +142,8 @@ def why_others(found: os.stat_result, owners: frozenset[int]) -> str | None:
     """Return why a file or folder may belong to another user; None if it is ours.
 
     Args:
-        found: its result of lstat or fstat.
-        owners: the ids of the users that may own it.
+        found: the result of `lstat` or `fstat` for the file or folder.
+        owners: the ids of the users that may own the file or folder.
     """
     if stat.S_ISLNK(found.st_mode):
         return "it is a symbolic link"

@@ -1,21 +1,21 @@
-"""Fork handlers: modules register their steps before and after a fork here. Only this calls `os.register_at_fork`.
+"""Fork handlers: modules register functions that run before and after a fork. No other module registers with `os`.
 
 1. Before a fork: the thread that forks acquires all registered holds, in the order of `Hold`. One thread at a time.
-2. In the parent, after the fork: it releases them, in the reverse order.
-3. In the child, at once: it drops the parent's files and connections without closing them.
-4. In the child, at its first use of agentspan (`renew`): it makes new locks, ids, sinks and threads, in the order of
-   `Renewal`. Not earlier, because a worker of gevent replaces Python's locks and threads after it was forked.
+2. In the parent, after the fork: the thread releases the holds, in the reverse order.
+3. In the child, at once: the child drops the parent's files and connections without closing them.
+4. In the child, at its first use of agentspan (`renew`): the child makes new locks, ids, sinks and threads, in the
+   order of `Renewal`. Not earlier, because a worker of gevent replaces Python's locks and threads after it was forked.
 
-`page[0]` is 0 while step 4 has not been done. The kernel clears that page in every child, also if a C library forks and
-Python does not notice (uWSGI does that). In that case step 1 did not happen, and step 3 happens with step 4. So every
-function that records, reads or writes begins with
+`page[0]` is 0 until step 4 is done. The kernel clears `page` in every child, also if a C library forks and Python does
+not notice (as uWSGI does). After such a fork, step 1 did not run, and step 3 runs with step 4. So every function that
+records, reads or writes begins with
 
     if not page[0]:
         forks.renew()
 
-which costs 20 ns. If a signal handler raises an exception in step 4, it is raised to the caller, and the next use does
-all of step 4 again. In steps 1 to 3 the interpreter prints and drops the exception, so the step is repeated: see
-`_surely`.
+which costs 20 ns. If a signal handler raises an exception in step 4, the exception reaches the caller, and the next use
+repeats all of step 4. In steps 1 to 3 the interpreter would print and drop the exception, so `_surely` repeats the
+interrupted function.
 
 If the kernel cannot clear a page (Linux before 4.14, other systems), `SEES_ALL` is False. Then agentspan does not
 notice a fork that Python does not notice.
@@ -37,12 +37,12 @@ from agentspan.interrupts import is_interrupt, let_through
 from agentspan.locks import is_mine
 
 TURN_WAIT_S = 30.0
-"""The longest wait of a fork for a fork of another thread, in seconds: longer than the waits within such a fork."""
+"""How long a fork waits for a fork of another thread, in seconds: longer than all waits within one fork."""
 IMPORT_WAIT_S = 5.0
-"""The longest wait of a fork for an import of another thread, and of such an import for a fork, in seconds."""
+"""How long a fork waits for a late import of another thread, and a late import for a fork, in seconds."""
 RENEW_WAIT_S = 5.0
 _PAUSE_S = 0.0005
-_WIPE_ON_FORK = 18  # of madvise, Linux; Python has no name for it
+_WIPE_ON_FORK = 18  # MADV_WIPEONFORK of Linux, for which Python has no name
 
 log = logging.getLogger("agentspan")
 
@@ -51,23 +51,23 @@ T = TypeVar("T")
 
 
 class Hold(IntEnum):
-    """The stages before a fork, in this order: a thread that a stage waits for may need a resource of a later stage."""
+    """The stages before a fork, in order: a thread that one stage waits for may need a resource of a later stage."""
 
     THREADS = 0
-    """Our threads have ended; a sink is drained, and its locks are held."""
+    """Agentspan's threads have ended; each sink is drained, and its locks are held."""
     SQLITE = 1
     """No other thread is inside SQLite, and no connection is open."""
     DESCRIPTORS = 2
     """No other thread opens or closes a segment."""
     IMPORTS = 3
-    """No other thread is in one of our late imports: the child would wait for that module's lock for ever."""
+    """No other thread is inside a late import of agentspan: the child would wait for the module's lock for ever."""
 
 
 class Renewal(IntEnum):
-    """The stages of step 4 in a child, in this order."""
+    """The stages in which a child makes new resources at its first use of agentspan, in order."""
 
     LOCKS = 0
-    """Locks and ids, which need nothing else."""
+    """Locks and sources of ids, which need no other resource."""
     RECORDERS = 1
     """Recorders, which mint ids and have a sink."""
 
@@ -93,27 +93,27 @@ _holds: list[tuple[Hold, Step, Step]] = []
 _forgets: list[Step] = []
 _renewals: list[tuple[Renewal, Step]] = []
 
-_turn = threading.RLock()  # its owner is known, also where an exception comes right after it was acquired
-_turn_of = 0  # the thread that has it
-_depths: dict[int, int] = {}  # of the threads that fork: a signal handler may fork while its thread does
+_turn = threading.RLock()  # an RLock knows its owner, even if an exception comes right after `acquire`
+_turn_of = 0  # the thread that holds `_turn`, or 0
+_depths: dict[int, int] = {}  # nested forks by thread: a signal handler may fork while its thread forks
 _to_let_go: list[Step] = []
 _TRIES = 3
 
 _importing: list[int] = []
-_importing_is_for = 0  # the thread that forks: no other one begins an import
+_importing_is_for = 0  # the thread that forks, or 0: meanwhile no other thread begins a late import
 
-_forgot_in = 0  # the process
+_forgot_in = 0  # the process in which `_forget` ran last
 _renews_in = 0
-_renewing: dict[int, threading.RLock] = {}  # by process: a lock of the parent's may be held
+_renewing: dict[int, threading.RLock] = {}  # by process, because the parent's lock may be held at the fork
 
 
 def hold(stage: Hold, hold: Step, let_go: Step) -> None:
-    """Register a hold for each fork. It must not wait for ever.
+    """Register a function that runs before each fork, and one that runs after it. Neither may wait for ever.
 
-    If an exception of a signal handler ends one of the two functions, it is called again.
+    If an exception of a signal handler interrupts one of the two functions, the function is called again.
 
     Args:
-        stage: its place in the order.
+        stage: when `hold` is called, relative to the holds of other modules.
         hold: called before the fork, in the thread that forks.
         let_go: called in the parent after the fork, also if `hold` raised.
     """
@@ -122,18 +122,18 @@ def hold(stage: Hold, hold: Step, let_go: Step) -> None:
 
 
 def forget(step: Step) -> None:
-    """Register a step that a child does at once: drop files and connections of its parent without closing them."""
+    """Register a function with which a new child drops files and connections of its parent without closing them."""
     _forgets.append(step)
 
 
 def renewal(stage: Renewal, step: Step) -> None:
-    """Register a step that a child does at its first use of agentspan."""
+    """Register a function that makes new resources in a child, at the child's first use of agentspan."""
     _renewals.append((stage, step))
     _renewals.sort(key=lambda each: each[0])
 
 
 def members(enrolled: "weakref.WeakSet[T]") -> list[T]:
-    """Return the members of a set. Other threads may add to it meanwhile, for which a WeakSet raises RuntimeError."""
+    """Return the members of a WeakSet. Retry on RuntimeError, which means that another thread has changed the set."""
     while True:
         try:
             return list(enrolled)
@@ -148,13 +148,13 @@ def cut_off() -> None:
 
 
 def renew() -> None:
-    """Do step 4 in a child. If several threads call it, one does the step, and the others wait."""
+    """Make new locks, ids, sinks and threads in a child (step 4). One thread does it, and other threads wait."""
     global _renews_in
     process = os.getpid()
     lock = _renewing.setdefault(process, threading.RLock())
     is_acquired = lock.acquire(timeout=RENEW_WAIT_S)
     try:
-        if page[0] or _renews_in == process:  # a signal handler, or a step, in the middle of it
+        if page[0] or _renews_in == process:  # another thread did it; or a step or signal handler calls this
             return
         try:
             _renews_in = process
@@ -163,7 +163,7 @@ def renew() -> None:
             _take(step for _, step in _renewals)
             page[0] = 1
         finally:
-            _renews_in = 0  # also after an exception from a signal handler: then the next use does all of it
+            _renews_in = 0  # after an exception of a signal handler, the next use repeats all of step 4
     finally:
         if is_acquired:
             lock.release()
@@ -183,13 +183,13 @@ class _Importing:
             _importing.append(thread)
 
     def __exit__(self, *exc_info: object) -> None:
-        if (thread := threading.get_ident()) in _importing:  # else this is a child that was forked in the middle
+        if (thread := threading.get_ident()) in _importing:  # it is missing in a child that was forked inside the block
             _importing.remove(thread)
 
 
 importing = _Importing()
-"""Write `with forks.importing:` around each import inside a function that a recording program may call, and around what
-a library does once in a process under a lock of its own."""
+"""The with-block of late imports. Write `with forks.importing:` around each import inside a function that a recording
+program may call, and around each call that makes a library initialise itself under a lock of its own."""
 
 
 def _hold_imports() -> None:
@@ -214,7 +214,7 @@ def _before() -> None:
     thread = threading.get_ident()
     depth = _depths.get(thread, 0)
     _depths[thread] = depth + 1
-    if depth or not page[0]:  # in the middle of a fork of this thread; or nothing of ours is in use here
+    if depth or not page[0]:  # a nested fork of this thread; or a child that has not used agentspan yet
         return
     if not _turn.acquire(timeout=TURN_WAIT_S):
         return
@@ -231,7 +231,7 @@ def _let_go() -> None:
     if depth:
         _depths[thread] = depth
         return
-    # No thread has the turn: a signal handler forked in the middle of this function, and this is the child.
+    # `_turn_of` is 0 in a child that a signal handler forked during this function: the child holds no turn.
     if is_mine(_turn) or not _turn_of:
         while _to_let_go:
             _surely(_to_let_go[-1])
@@ -242,7 +242,7 @@ def _let_go() -> None:
 
 
 def _after_in_child() -> None:
-    page[0] = 0  # the kernel may not have done it
+    page[0] = 0  # some kernels cannot clear the page
     _forget()
 
 
@@ -269,16 +269,16 @@ def _take(steps: Iterable[Step]) -> None:
     for step in steps:
         try:
             step()
-        except Exception as error:  # the other steps must run all the same; the fault is not the program's
+        except Exception as error:  # the remaining steps must run, and the fault is not the program's
             let_through(error)
             log.warning("a fork: %s failed", step.__qualname__, exc_info=True)
 
 
 def _surely(step: Step) -> None:
-    """Run a step around a fork. If an exception of a signal handler ends the step, run it again.
+    """Run a step around a fork. Run it again if an exception of a signal handler interrupts it.
 
-    The interpreter prints and drops an exception that leaves such a step, and the rest of the step would not run. Then
-    a thread that waits for a hold would wait for ever.
+    The interpreter would print and drop the exception. The rest of the step would not run, and a thread that waits for
+    a hold would wait for ever.
     """
     for _ in range(_TRIES):
         try:
@@ -290,10 +290,10 @@ def _surely(step: Step) -> None:
 
 
 def _heard() -> None:
-    """Do nothing. If a signal arrived during the fork, its handler's exception is raised at the start of this."""
+    """Do nothing. Python calls the handler of a signal that arrived during the fork here, not inside a step."""
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_parent=_heard)
     os.register_at_fork(before=_before, after_in_parent=partial(_surely, _let_go), after_in_child=_after_in_child)
-    os.register_at_fork(before=_heard)  # the last one is called first
+    os.register_at_fork(before=_heard)  # `before` functions run in the reverse order of registration

@@ -70,9 +70,9 @@ class _Minting(NamedTuple):
 
     Attributes:
         head: the first 30 characters of the ids.
-        pairs: yields the last two characters of each id. Each pair once, also with many threads and signal handlers.
-        until_ns: the end of its millisecond, in nanoseconds since the epoch.
-        prefix: the first 24 characters.
+        pairs: yields the last two characters of each id, each pair once, also with many threads and signal handlers.
+        until_ns: the end of the batch's millisecond, in nanoseconds since the epoch.
+        prefix: the first 24 characters of the ids.
         number: the number that characters 25 to 30 encode.
     """
 
@@ -87,7 +87,7 @@ class IdSource:
     """Mints the ids of one partition, from any thread. Each id is greater than the one before.
 
     Within a millisecond the low 40 of the 80 random bits count up from a random start of 39 bits; the high 40
-    stay. If the clock goes backwards, the last millisecond is used on. A forked child draws new random bits;
+    stay. If the clock goes backwards, new ids keep the last millisecond. A forked child draws new random bits;
     otherwise it would mint its parent's next ids.
     """
 
@@ -124,25 +124,25 @@ class IdSource:
                     following = _counting(minting.prefix, minting.number + 1, minting.until_ns, 0)
                 else:
                     following = self._drawn(millis)
-                # At a call a signal handler may have replaced it. There is no call between these two lines.
+                # A signal handler may replace `_minting` during a call. The next two lines contain no call.
                 if self._minting is minting:
                     self._minting = following
 
     def _drawn(self, millis: int) -> _Minting:
-        # Many bits at a time: os.urandom releases the GIL. A thread that waits for the GIL restarts its 5 ms each time
-        # another thread releases it; with one release a millisecond it would wait for ever.
+        # Bits are drawn for many batches at once, because os.urandom releases the GIL. A thread that waits for the GIL
+        # restarts its 5 ms each time another thread releases it; with one release a millisecond it would wait for ever.
         bits = next(self._bits, b"")
         while not bits:
             lock, drawn = self._lock, os.urandom(10 * _DRAWN)
             rest = iter([drawn[start : start + 10] for start in range(10, 10 * _DRAWN, 10)])
-            if self._lock is lock:  # else a signal handler forked here: in its child these are the parent's bits
+            if self._lock is lock:  # a new lock means that a signal handler forked: these are the parent's bits
                 self._bits, bits = rest, drawn[:10]
         prefix = _digits(millis, 10) + self._partition + _digits(int.from_bytes(bits[:5]), 8)
         start = int.from_bytes(bits[5:]) >> 1
         return _counting(prefix, start >> 10, (millis + 1) * 1_000_000, start & 1023)
 
     def _reseed(self, millis: int) -> None:
-        self._lock = threading.RLock()  # a signal handler may record while its thread is in here
+        self._lock = threading.RLock()  # an RLock: a signal handler may mint while its thread holds the lock
         self._bits = iter(())
         self._minting = self._drawn(millis)
 
@@ -176,9 +176,9 @@ forks.renewal(Renewal.LOCKS, _reseed_all)
 
 @contextmanager
 def counted(millis: int, partition: int) -> Iterator[None]:
-    """Mint ids that count up from 1, all of one time and partition, for the length of a block; for tests.
+    """Mint ids that count up from 1, with one time and one partition, within a with-block. For tests.
 
-    Sources that were made before do so, too. A block in another block goes on counting.
+    Existing sources mint such ids, too. A nested block continues the count.
     """
     global random_partition
     before = IdSource.new, random_partition

@@ -1,4 +1,7 @@
-"""Hides faults, and leaves signals to the program: handlers' exceptions go on, threads of agentspan block signals."""
+"""Hides faults of agentspan from the program, but no exceptions of its signal handlers.
+
+Threads of agentspan block all signals, so that a thread of the program handles them.
+"""
 
 import signal
 import threading
@@ -8,10 +11,10 @@ from functools import wraps
 from types import CodeType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
-_get = getattr(signal, "_signal", signal).getsignal  # without making an enum of each: 5 µs for all of them, not 30
+_get = getattr(signal, "_signal", signal).getsignal  # `_signal` makes no enums: 5 µs for all signals instead of 30
 _NUMBERS = tuple(sorted(map(int, signal.valid_signals()))) if hasattr(signal, "valid_signals") else ()
 _FAULTS = {signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, getattr(signal, "SIGBUS", signal.SIGSEGV)}
-"""Signals that a thread that crashes sends to itself; `faulthandler` has handlers for them."""
+"""Signals that a crashing thread sends to itself; `faulthandler` has handlers for them."""
 _BLOCKED = {*_NUMBERS} - _FAULTS
 
 
@@ -24,8 +27,9 @@ Report = Callable[[Exception], object]
 class Thread(threading.Thread):
     """A thread that blocks all signals, so that each signal reaches a thread of the program.
 
-    A program may block a signal in its threads, and wait for it with `sigwait`. In a thread that does not block it, it
-    would end the program. With gevent or eventlet, this is a greenlet in the thread that starts it: it blocks none.
+    A program may block a signal in its own threads, and wait for the signal with `sigwait`. In a thread that does not
+    block the signal, the signal would end the program. With gevent or eventlet, a Thread is a greenlet in the thread
+    that starts it, and blocks no signal.
     """
 
     def start(self) -> None:
@@ -36,7 +40,7 @@ class Thread(threading.Thread):
     def run(self) -> None:
         """Block the signals, and call the target."""
         if threading.get_native_id() != self._started_by:
-            with suppress(AttributeError, MemoryError):  # Windows has no masks; and without memory, the work goes on
+            with suppress(AttributeError, MemoryError):  # Windows has no masks; without memory, go on
                 signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         super().run()
 
@@ -127,7 +131,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def start(thread: Thread) -> None:
-    """Start a thread. If a signal handler's exception becomes a KeyError in threading's bookkeeping, raise the former.
+    """Start a thread. If threading's bookkeeping turns a signal handler's exception into a KeyError, raise the former.
 
     Raises:
         RuntimeError: no thread can be started now.

@@ -8,7 +8,7 @@ from typing import Any, AnyStr
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-# Where json has its encoder in C, one is made here: `encode` makes another at each call, a third of its time.
+# json's C encoder is made once: JSONEncoder.encode makes one at each call, which takes a third of its time.
 _in_c = getattr(json.encoder, "c_make_encoder", None)
 _canonical_parts: Callable[[Any, int], Iterable[str]] | None = _in_c and _in_c(
     None, _CANONICAL.default, json.encoder.encode_basestring_ascii, None, ":", ",", True, False, True
@@ -21,15 +21,15 @@ def encode(value: Any) -> tuple[str, Any]:
     Accepts every value that pydantic serialises: dicts, lists, tuples, models, dataclasses, datetimes …
 
     Raises:
-        ValueError: a value in it has no JSON form. The message contains no value.
+        ValueError: a value has no JSON form. The message contains no value.
     """
     try:
         data = to_json(value, inf_nan_mode="constants", bytes_mode="base64")
         return data.decode(), from_json(data, allow_inf_nan=False)
     except (PydanticSerializationError, ValueError, RecursionError):
-        pass  # lone surrogates and depth over 200 are JSON too: the slower encoder takes those
+        pass  # lone surrogates and depth over 200 are JSON, too: the slower encoder accepts them
     try:
-        # Without json's check for circles they end in a RecursionError, like depth.
+        # Without json's check for cycles, a cycle ends in a RecursionError, as depth does.
         text = json.dumps(value, allow_nan=False, check_circular=False, separators=(",", ":"))
         return text, json.loads(text)
     except RecursionError:
@@ -39,12 +39,12 @@ def encode(value: Any) -> tuple[str, Any]:
 
 
 def text_of(plain: Any) -> str:
-    """Return plain JSON, as a parser or a mapping makes it, as JSON text (half the time of `encode`).
+    """Encode plain JSON (dicts, lists, texts, numbers …) as JSON text, in half the time of `encode`.
 
-    Infinity and NaN, which a parser makes of a number such as `1e400`, become texts.
+    Infinity and NaN become texts: a parser makes infinity of a number such as `1e400`.
 
     Raises:
-        ValueError: as `encode`.
+        ValueError: a value has no JSON form. The message contains no value.
     """
     try:
         return to_json(plain, inf_nan_mode="strings").decode()
@@ -61,16 +61,16 @@ def decode(text: str) -> Any:
 
 
 LIST = "\ue000list\ue000"
-"""Stands for a list of a payload in parts."""
+"""The text that replaces each list in `TextInParts.rest`."""
 LIST_TEXT = f'"{LIST}"'
 
 
 class TextInParts(str):
-    """The JSON text of a payload, with the elements of its lists: they were probably sent before.
+    """The JSON text of a payload, and its lists element by element, because elements were probably sent before.
 
     Attributes:
-        rest: the text with LIST in the place of each of the lists. It is nowhere else in it.
-        lists: the JSON texts of each list's elements, in order.
+        rest: the text with LIST in the place of each list. LIST occurs nowhere else in it.
+        lists: for each list in order, the JSON texts of its elements.
     """
 
     rest = ""
@@ -78,7 +78,7 @@ class TextInParts(str):
 
 
 def joined(around: Sequence[str], lists: Sequence[Sequence[str]]) -> str:
-    """Return a JSON text of the texts around its lists, one more than there are lists, and the elements of each."""
+    """Join the texts around lists (one more than there are lists) and the elements of each list to one JSON text."""
     pieces = [around[0]]
     for elements, after in zip(lists, around[1:], strict=True):
         pieces[-1] += f"[{elements[0]}" if elements else "["
@@ -88,7 +88,7 @@ def joined(around: Sequence[str], lists: Sequence[Sequence[str]]) -> str:
 
 
 def common_start(before: Sequence[str], after: Sequence[str]) -> int:
-    """Return how many texts two sequences have in common, from their start."""
+    """Return how many texts at the start of two sequences are equal."""
     if after[: len(before)] == before:
         return len(before)
     both = enumerate(zip(before, after, strict=False))
@@ -96,16 +96,16 @@ def common_start(before: Sequence[str], after: Sequence[str]) -> int:
 
 
 PORTION = 128 * 2**10
-"""Characters of a text that are looked at in one go: another thread runs in between."""
+"""How many characters of a text are scanned at once. Other threads can run between two portions."""
 
 
 def structure(text: AnyStr) -> Iterator[tuple[int, AnyStr]]:
-    """Yield of each portion of a JSON text how many texts are in it, about, and what is not within a text."""
+    """Yield, for each portion of a JSON text, about how many strings it has, and the characters outside strings."""
     signs: Any = ('"', "\\") if isinstance(text, str) else (b'"', b"\\")
     quote, back = signs
     nothing: AnyStr = text[:0]
     plain = text.replace(back + back, nothing).replace(back + quote, nothing)
-    is_inside = 0  # a text
+    is_inside = 0  # 1 if the portion begins inside a string
     for at in range(0, len(plain), PORTION):
         pieces = plain[at : at + PORTION].split(quote)
         yield len(pieces) // 2, nothing.join(pieces[is_inside::2])
@@ -122,17 +122,17 @@ def canonical(value: Any) -> str:
 
 
 def common_elements(before: AnyStr, ends: Sequence[int], after: AnyStr, start: int = 0) -> int:
-    """Return how many elements two JSON lists have in common, from their start.
+    """Return how many elements at the start of two JSON lists are equal.
 
     Args:
         before: the text of one list.
-        ends: where each of its elements ends.
+        ends: the position in `before` at which each element ends.
         after: a text in which the other list begins at `start`.
     """
     if not ends or after.startswith(before[: ends[-1]], start):
         return len(ends)
     low, high = 0, len(ends) - 1  # the first `low` are common, the first `high + 1` are not
-    step = 0  # few are common, mostly; each look copies a part of the text
+    step = 0  # starts small: mostly few elements are common, and each comparison copies a part of the text
     while low < high:
         step = 2 * step + 1
         middle = min(low + step, (low + high + 1) // 2)

@@ -1,4 +1,4 @@
-"""A with-block that holds a lock, and releases it also after an exception of a signal handler; and a bell for a thread.
+"""A with-block whose lock is released even if a signal handler raises an exception; and a bell that wakes a thread.
 
 CPython runs signal handlers at the start of a function, after a call, and at a jump back. A handler's exception (Ctrl-C
 raises one) is raised there. So `lock.acquire(timeout=1)` before a `try` leaks the lock if the exception arrives after
@@ -17,17 +17,17 @@ class Occupied(Exception):
 class within:
     """A with-block that holds an RLock. It waits for the lock for at most `wait_s` seconds. It does not nest.
 
-    An RLock, because its owner is known: an exception at any point of `__enter__` releases what this thread has. Only
-    the lock itself knows: a field of ours would need a reset in Python at the block's end, where an exception from a
-    signal handler can come first. `_is_owned` is what threading.Condition calls; the public way, `notify(0)` of a
-    Condition, raises where the lock is free, which is nearly always (2 µs instead of 0.1).
+    The lock is an RLock, because an RLock knows its owner: after an exception at any point of `__enter__`, a thread
+    releases the lock only if it holds it. A field for the owner would have to be reset in Python at the block's end,
+    where an exception of a signal handler can come first. threading.Condition calls `_is_owned`, too. The public way,
+    `notify(0)` of a Condition, raises if the lock is free, which it nearly always is (2 µs instead of 0.1).
 
     Args:
         lock: from threading.RLock.
-        wait_s: 0 for one try.
+        wait_s: how long to wait, in seconds; 0 for one try.
 
     Raises:
-        Occupied: another thread holds it; or this thread does, because a signal handler or finalizer interrupted it.
+        Occupied: another thread holds the lock; or this thread does, and a signal handler or finalizer interrupted it.
     """
 
     __slots__ = ("__exit__", "_lock", "wait_s")
@@ -39,37 +39,37 @@ class within:
 
     def __enter__(self) -> None:
         lock = self._lock
-        if lock._is_owned():  # is_mine, without the call: 0.1 µs
+        if lock._is_owned():  # `is_mine` without its call, which costs 0.1 µs
             raise self._refusal(True)
         try:
-            # First without a timeout: that is enough when no other thread has the lock, and twice as fast.
+            # First without a timeout: this is enough if no other thread has the lock, and twice as fast.
             if lock.acquire(False) or (self.wait_s > 0 and lock.acquire(True, self.wait_s)):
                 return
         except BaseException:
             try:
                 lock.release()
-            except RuntimeError:  # the exception came first
+            except RuntimeError:  # the exception came before the lock was acquired
                 pass
             raise
         raise self._refusal(False)
 
     def _refusal(self, is_mine: bool) -> Exception:
-        """Return what to raise; a subclass says more."""
+        """Return the exception to raise. A subclass returns one with a longer message."""
         return Occupied("this thread holds the lock already" if is_mine else "another thread kept the lock too long")
 
 
 def is_mine(lock: Any) -> bool:
     """Return whether this thread holds an RLock."""
-    return lock._is_owned()  # type: ignore[no-any-return]  # as threading.Condition asks it
+    return lock._is_owned()  # type: ignore[no-any-return]  # threading.Condition calls it, too
 
 
 class Bell:
     """Wakes one thread that waits for it.
 
-    No Event: one that a signal handler sets while it is being set waits for ever.
+    It is no Event, because `Event.set` waits for ever if a signal handler calls it during another `set` of its thread.
 
     Attributes:
-        is_last: whether the thread is to end.
+        is_last: True if the thread shall end.
     """
 
     def __init__(self) -> None:
@@ -78,12 +78,12 @@ class Bell:
         self._silent.acquire()
 
     def ring(self) -> None:
-        """Wake the thread, now or when it waits next."""
+        """Wake the waiting thread. If no thread waits, its next wait ends at once."""
         try:
             self._silent.release()
-        except RuntimeError:  # it rings
+        except RuntimeError:  # the bell was rung already
             pass
 
     def wait(self, wait_s: float) -> bool:
-        """Wait for it; return whether it rang."""
+        """Wait until the bell rings, for at most `wait_s` seconds. Return whether it rang."""
         return self._silent.acquire(timeout=wait_s)

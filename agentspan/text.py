@@ -9,7 +9,7 @@ _CLINGING = frozenset(map(chr, (0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _REPLACEMENT = "\ufffd"
 _BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-# The two rules of `visible`. viewer/static/visible.js has the same; a test compares them for each code point.
+# The two rules of `visible`. viewer/static/visible.js has the same rules; a test compares both for each code point.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
@@ -19,7 +19,7 @@ _EMOJI = (
     "[\xa9\xae\u203c\u2049\u2122\u2139\u2194-\u21aa\u231a-\u23ff\u24c2\u25aa-\u25fe\u2600-\u27bf\u2934\u2935\u2b05-\u2b55"
     "\u3030\u303d\u3297\u3299\U0001f000-\U0001faff][\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]?"
 )
-# Where those have a visible effect: in emoji, in three flags, in a keycap, between letters of cursive scripts.
+# Where characters of `_UNSEEN` are visible: in emoji, three flags and keycaps, and between letters of cursive scripts.
 _SEEN = (
     f"{_EMOJI}(?:\u200d{_EMOJI})*"
     "|(?<=\U0001f3f4)\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067|\U000e0073\U000e0063\U000e0074|\U000e0077\U000e006c\U000e0073)\U000e007f"
@@ -31,7 +31,7 @@ _SEEN_OR_UNSEEN = re.compile(f"{_SEEN}|({_UNSEEN.pattern})")
 
 def one_line(text: str, limit: int) -> str:
     """Collapse white space, replace characters that cannot be printed, and cut to `limit` characters with `…`."""
-    head = text[: limit + 2]  # one space may be taken from each end
+    head = text[: limit + 2]  # strip() may remove one space at each end
     if head.isprintable() and "  " not in head:
         # The common case, in a quarter of the time.
         line = head.strip()
@@ -39,7 +39,7 @@ def one_line(text: str, limit: int) -> str:
             return line[: limit - 1].rstrip() + "…" if line.isascii() else cut(line, limit)
         if len(text) <= limit + 2:
             return line
-    head = cut(text, 4 * limit)  # what is cut anyway need not be cleaned first
+    head = cut(text, 4 * limit)  # text that is cut off need not be cleaned
     return cut(" ".join(printable(head.replace("\t", " "), keep=_BREAKS).split()), limit)
 
 
@@ -60,8 +60,8 @@ def printable(text: str, *, keep: str = "") -> str:
 def visible(text: str) -> str:
     r"""Spell out each character that would hide, reorder or corrupt text on a screen, as `\u202e` or `\u{e0041}`.
 
-    That is control characters other than tab and line feed, direction overrides, characters without a width, tags,
-    variation selectors, and halves of surrogate pairs. Emoji, and joiners between letters of cursive scripts, stay.
+    Such characters are control characters except tab and line feed, direction overrides, characters without a width,
+    tags, variation selectors, and halves of surrogate pairs. Emoji, and joiners between cursive letters, stay.
     """
     if _UNSEEN.search(text) is None:
         return text
@@ -94,9 +94,9 @@ def _clings(character: str) -> bool:
 
 
 def is_near(one: str, other: str) -> bool:
-    """Return whether two names differ, but only by their case, or by one letter: another, missing, or exchanged."""
+    """Return whether two different names differ only in case, or by one letter that is wrong, missing or swapped."""
     one, other, same = one.lower(), other.lower(), one == other
-    if abs(len(one) - len(other)) > 1 or same or max(len(one), len(other)) < 3:  # `a` and `b` are just names
+    if abs(len(one) - len(other)) > 1 or same or max(len(one), len(other)) < 3:  # `a` and `b` differ on purpose
         return False
     at = next(
         (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))

@@ -1,7 +1,7 @@
-"""The sizes and times that agentspan works with: one frozen value, which recorders, storages and servers take.
+"""The sizes and times that agentspan works with, in one frozen value for recorders, storages and servers.
 
-Users need none of them: each was measured, and its reason stands beside it. Tests pass smaller ones, so that a limit is
-reached with a few spans: `SQLiteStorage(path, tuning=STANDARD._replace(page_rows=2))`.
+Users need not change them: each was measured, and its reason stands beside it. Tests pass smaller values, so that a few
+spans reach a limit: `SQLiteStorage(path, tuning=STANDARD._replace(page_rows=2))`.
 """
 
 from typing import NamedTuple
@@ -15,132 +15,140 @@ class Tuning(NamedTuple):
 
     # Recording: capture, sinks, the journal, recovery, spans of OpenTelemetry.
     captured_values: int = 100_000
-    """Values looked at in one payload."""
+    """The most values that are captured of one payload."""
     hashed_bytes: int = 64 * 2**20
-    """Bytes of one payload that are hashed for marks (50 ms); the marks of what comes on top have no `sha256`."""
+    """The most bytes of one payload that are hashed for marks (50 ms). Marks for later bytes have no `sha256`."""
     repeated_elements_bytes: int = 32 * 2**20
-    """Bytes of list elements that are known in a run. Beyond it only those of the latest list are."""
+    """Bytes of list elements that a run remembers. Beyond this size it remembers those of the latest list only."""
 
     recording_wait_s: float = 0.25
     """The longest that a recording call waits for the storage."""
     backlog_units: int = 10_000
-    """Units that wait in memory because the storage did not take them. Those on top are lost, and counted."""
+    """The most units that wait in memory because the storage did not accept them. More are lost, and counted."""
     backlog_characters: int = 64 * 2**20
-    """Characters of their texts; the same."""
+    """The most characters of the units that wait in memory. Further units are lost, and counted."""
 
     journal_segment_bytes: int = 2**20
-    """Bytes of a first segment: 1,000 spans with 300 bytes in and out."""
+    """The size of a journal's first segment: 1,000 spans with 300 bytes in and out."""
     journal_segment_growth: int = 8
-    """The largest segment, in sizes of the first one. A program that records little needs little space and waits
-    less."""
+    """The size of the largest segment, as a multiple of the first one. So a program that records little needs little
+    space and waits less."""
     journal_calls_drain_bytes: int = 256 * 2**20
-    """Bytes of full segments from which on the calls that record drain, too."""
+    """The bytes of full segments above which recording calls drain, too, besides the drain thread."""
     journal_limit_bytes: int = 512 * 2**20
-    """Bytes of full segments, those of other programs in the folder included, from which on none is added: the storage
-    takes nothing. Later transitions wait in memory, as where the disk is full; those that memory has no room for are
-    lost, and counted."""
+    """The bytes of full segments, including those of other programs in the folder, above which no segment is added:
+    the storage accepts nothing. Later transitions wait in memory, as if the disk were full. Transitions for which
+    memory has no room are lost, and counted."""
     drain_tick_s: float = 0.02
-    """The time from one tick of the thread that drains to the next, while records come."""
+    """The time between two ticks of the drain thread while records arrive."""
     drain_quiet_ticks: int = 50
-    """Ticks without a record after which the thread ends."""
+    """The number of ticks without a record after which the drain thread ends."""
     drain_portion_bytes: int = 640 * 1024
-    """Bytes of a journal that are committed at once, at most."""
+    """The most bytes of a journal that are committed at once."""
     read_drains_s: float = 1.0
-    """How long a read waits for a round of draining of its process's journal. It goes on while there is progress."""
+    """How long a read waits for progress while its process's journal is drained. After progress it waits again."""
     derived_spans: int = 50
     """Batch size for deriving spans. Small enough that the decoded records stay in the CPU cache and are freed before
     the garbage collector runs. With 700, it takes a tenth longer until they are in the file."""
     derived_ahead_records: int = 100
-    """Records that are derived in one step while a server works: about as many spans as `derived_spans`, which takes a
-    millisecond."""
+    """Records that are derived in one step while a database server commits the records before them. A step takes a
+    millisecond, and derives about as many spans as `derived_spans`."""
     batch_histories_characters: int = 8 * 2**20
-    """Characters of payloads that were put together from parts, after which a batch is full: their records are
-    small."""
+    """The characters of payloads assembled from parts after which a batch is full. Records of such payloads are small,
+    so the size of the records does not limit the batch."""
     termination_look_s: float = 0.1
-    """How often the storage is asked whether runs were terminated."""
+    """The seconds between two queries whether runs were terminated."""
 
     server_answer_s: float = 30.0
-    """Seconds after which the answer of a server is not waited for any more."""
+    """How long a program waits for an answer of a server."""
     server_away_s: float = 7 * 24 * 3600.0
-    """Seconds that a server may be away. After that, new records are dropped and counted: the program was forgotten."""
+    """Seconds that a server may be unreachable. After that, new records are dropped and counted: the server has
+    forgotten the program."""
     lease_s: float = 30 * 60.0
-    """Seconds that a program may be cut off from its server until its open spans may be closed. An end that comes later
-    replaces that. It renews its lease after a third of them."""
+    """Seconds that a program may be cut off from its server before its open spans may be closed. An end that arrives
+    later replaces the close. A program renews its lease after a third of this time."""
 
     recovery_batch_records: int = 500
     """Records of a dead program that are committed at once."""
     recovery_batch_bytes: int = 2**20
-    """Bytes of such records that are committed at once, or one record with more. Others write, and take the interpreter
-    lock, in between: a batch of 87 MB held it for 0.6 s in one call that decodes JSON."""
+    """Bytes of a dead program's records that are committed at once; a larger record is committed alone. Between two
+    batches, others can write and take the interpreter lock. One call that decodes JSON held the lock for 0.6 s in a
+    batch of 87 MB."""
     cached_runs: int = 1000
-    """Stored runs, and schema versions, whose span types are cached."""
+    """The number of stored runs, and of schema versions, whose span types are cached."""
 
     otel_grace_s: float = 1.0
-    """Seconds after the root of its trace when an open span is closed as abandoned. LangSmith's take 0.4 s."""
+    """Seconds after the end of a trace's root until its open spans are closed as abandoned. LangSmith's last spans
+    take 0.4 s."""
     otel_portion_bytes: int = 48 * 2**20
-    """Bytes that spans of a request may be mapped to until those are stored, about. A text may become 60 times as
-    large."""
+    """The approximate bytes of mapped spans of one request after which they are stored. Mapping may make a text 60
+    times as large."""
     otel_traces: int = 10_000
-    """Traces that are remembered while their spans arrive; of older ones the storage is asked."""
+    """Traces that are remembered while their spans arrive. Older traces are looked up in the storage."""
 
     # Storage: SQLite, PostgreSQL, the index, maintenance.
 
     page_rows: int = 500
-    """Rows that a reader of all rows asks a storage for at once: 50 MB if payloads have 100 kB each."""
+    """Rows in one query of a reader that reads a whole table: 50 MB if payloads have 100 kB each."""
     checkpoint_commits: int = 1000
-    """Commits between two checkpoints of a file's write-ahead log; one of many rows counts as several."""
+    """Commits between two checkpoints of a file's write-ahead log. A commit of many rows counts as several."""
     checkpoint_restart_pages: int = 8_000
-    """Pages of the log (32 MB) after which writers wait for a moment, so that the log can restart: it cannot while they
-    write without a pause."""
+    """Pages of the write-ahead log (32 MB) after which writers wait for a moment, so that the log can restart. It
+    cannot restart while writers write without a pause."""
     sync_every_s: float | None = 1.0
-    """Seconds between two times that a thread has what was recorded on the disk: a power failure loses at most twice as
-    much. None: the operating system writes it when it likes."""
+    """Seconds between two syncs of recorded data to the disk, by a thread. A power failure loses at most twice this
+    time. None: the operating system decides when to write."""
     sqlite_fork_wait_s: float = 5.0
-    """How long a fork waits for threads inside SQLite. A child that inherits SQLite's mutexes locked would hang."""
+    """How long a fork waits for threads inside SQLite. A child that inherits a locked mutex of SQLite would hang."""
     file_look_s: float = 0.25
-    """Time between two checks that the writer's file still exists, where it looks seldom. A check costs 1.5 µs."""
+    """Seconds between two checks that a writer's file still exists, if it does not check after each commit. A check
+    costs 1.5 µs."""
     reported_migration_bytes: int = 200 * 2**20
-    """Size of a file whose migration is logged. It may take seconds: SQLite reads all of a table that gets a column."""
+    """The size of a file above which its migration is logged. A migration may take seconds, because SQLite reads the
+    whole table that gets a column."""
     known_content_runs: int = 32
-    """Runs whose contents a writer knows without asking the file."""
+    """Runs whose contents a writer remembers, so that it need not query the file."""
     known_content_parts: int = 200_000
-    """Parts that are known, of all those runs but the latest: 40 MB."""
+    """Parts of contents that a writer remembers (40 MB), not counting those of the latest run."""
     index_pause_s: float = 0.02
-    """Time between two batches of the index beside a file, in which others can lock it."""
+    """Seconds between two batches of the index beside a file, in which other processes can lock the index."""
     index_numbers_batch_spans: int = 100_000
-    """Spans whose numbers one transaction adds to that index."""
+    """Spans whose numbers one transaction adds to the index beside a file."""
     index_words_batch_spans: int = 5000
-    """Spans whose words one transaction adds to it."""
+    """Spans whose words one transaction adds to the index beside a file."""
     postgres_write_s: float = 30.0
-    """How long the answer to one statement of a write may take, besides waiting for locks."""
+    """How long PostgreSQL may take to answer one statement of a write, besides waiting for locks."""
     postgres_lock_s: float = 10.0
-    """How long a read may wait for a lock, which only a migration holds against it."""
+    """How long a read may wait for a lock in PostgreSQL. Only a migration holds a lock that blocks reads."""
     postgres_statement_s: float = 300.0
-    """Time after which the server ends a statement, or a transaction in which nothing happens."""
+    """Seconds after which PostgreSQL ends a statement, or an idle transaction."""
     postgres_answer_s: float = 20.0
-    """Time that an answer may take beyond that. Else a server that is there, but stopped, would be awaited for ever."""
+    """Seconds that an answer may take beyond `postgres_statement_s`. Without this limit, a program would wait for ever
+    for a stopped server that is still connected."""
     postgres_migration_wait_s: float = 10.0
-    """How long to wait, at least, for another program that migrates the tables."""
+    """The least time to wait for another program that migrates the tables in PostgreSQL."""
     postgres_numbers_batch_spans: int = 50_000
     """Spans whose numbers one transaction adds to the index in PostgreSQL."""
     postgres_numbers_late_spans: int = 1000
-    """Spans that a reader of the numbers reads beside the index, instead of adding them to it."""
+    """The most spans missing in the index of numbers that a reader reads from the table instead of indexing them."""
     postgres_words_batch_spans: int = 5000
     """Spans whose words one transaction adds to the index in PostgreSQL."""
     postgres_words_late_spans: int = 20
-    """Spans that a search reads beside the index, instead of adding them to it."""
+    """The most spans missing in the index of words that a search reads from the table instead of indexing them."""
     postgres_rare_word_spans: int = 20_000
-    """Spans that a search looks at one by one (10 ms), and spans that the index finds sooner than that."""
+    """The most likely hits for which a search in PostgreSQL uses the index. For more hits it first looks at this many
+    of the latest spans one by one (10 ms)."""
     postgres_sorted_ids: int = 1_000_000
-    """Ids that a search may have in the memory of a server process: 70 MB."""
+    """The most ids that a search may hold in the memory of a PostgreSQL process: 70 MB."""
     copy_commit_rows: int = 1000
-    """Runs and spans that a copy commits together. A copy that is killed in between repeats one such batch."""
+    """Runs and spans that a copy commits together. A copy that is killed repeats at most one such batch."""
     copy_cursor_s: float = 1.0
-    """Time between two notes of the place that a copy has come to."""
+    """Seconds between two notes of the position that a copy has reached."""
     copy_look_s: float = 1.0
-    """Least time between two looks of a copy that follows its source."""
+    """The least seconds between two polls of a copy that follows its source."""
     copy_compare_s: float = 300.0
-    """Least time until such a copy compares all runs again, which finds also what was stored late with old times."""
+    """The least seconds until a copy that follows its source compares all runs again. The comparison also finds rows
+    that were stored late with old times."""
     doctor_adopt_wait_s: float = 10.0
     """How long `doctor` waits, in all, for other processes that adopt the journals of dead programs."""
 
@@ -149,29 +157,30 @@ class Tuning(NamedTuple):
     waiting_requests: int = 1000
     """Requests that may wait for other writers at once; further ones are answered with 503 right away."""
     loop_slice_s: float = 0.004
-    """How long a group of writes on the event loop may grow: after that it takes no further operation."""
+    """How long a group of writes on the event loop accepts further operations."""
     idle_thread_s: float = 10.0
-    """Time after which a thread of the server without work ends."""
+    """Seconds after which a server's thread without work ends."""
     adoption_answer_s: float = 0.1
-    """How long the request that found a dead program's journal waits for it. Most journals are small; then the answer
-    has what is in them."""
+    """How long a request that found a dead program's journal waits for its recovery. Most journals are small, so that
+    the answer then includes their records."""
     piece_bytes: int = 2**20
-    """Characters of a span, or of a page, from which it is sent in pieces, with its payloads as they are stored."""
+    """The characters of a span, or of a page, above which it is sent in pieces, with its payloads as stored."""
     bulk_answer_bytes: int = 128 * 2**20
-    """Bytes of the answers to a bulk request that writes after which none of its items runs: they are made while the
+    """Bytes of answers after which a bulk request that writes runs no further item: the answers are made while the
     write lock is held."""
     body_pause_s: float = 10.0
     """How long a client may pause while it sends a body."""
     run_list_sums_s: float = 0.5
-    """How long the list of runs waits for sums: those of a million spans that were never asked for take seconds."""
+    """How long the list of runs waits for sums. The first sums over a million spans take seconds."""
     kept_logouts: int = 10_000
-    """Logouts that a server keeps. One more ends all sessions: only who has the token can log in and out so often."""
+    """Logouts that a server remembers. One more ends all sessions, since only a holder of the token can log out so
+    often."""
 
     @property
     def sync_after_s(self) -> float | None:
-        """The time after a sync at which the next one begins: early, as it takes time and the machine may be busy."""
+        """Seconds from one sync to the next: less than `sync_every_s`, because a sync takes time on a busy machine."""
         return None if self.sync_every_s is None else 0.75 * self.sync_every_s
 
 
 STANDARD = Tuning()
-"""The values that are used where nothing else is passed."""
+"""The default sizes and times."""

@@ -1,4 +1,4 @@
-"""The API's operations by id: one function each, find → model → apply. They return rows.
+"""The API's operations by id, one class each: find rows, decide by the model, apply.
 
-`spans_and_runs_by_id` and `agents_by_id` call these functions and return the API's models.
+`facade` runs them for Python and returns resources. `serve` and `bulk` run them and return the API's envelopes.
 """

@@ -1,6 +1,6 @@
 """Operations on the account of a file: the file itself, one environment, one deployment; no alerts, tokens or users.
 
-Readers of the API ask for these before they read runs.
+Clients that read runs call these operations first.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from agentspan.errors import NotFound, RequiredValue
 from agentspan.model.rows import AgentRow
 
 LOCAL = "local"
-"""The name of the account and of its environment: a file has no other."""
+"""The name of the account and of its environment: a file has one of each."""
 
 
 class OfAccount(Operation):
@@ -136,7 +136,7 @@ class CountAlerts(Operation):
     severity: str | None = None
 
     def __call__(self, ctx: Context) -> Envelope:
-        """Return the envelope of none."""
+        """Return the envelope of a count of 0: a file has no alerts."""
         return {"status": "success", "count": 0}
 
 
@@ -150,11 +150,11 @@ class ShortList(Operation):
 
     @classmethod
     def of_json(cls, sent: Mapping[str, Any]) -> Self:
-        """Return the operation of a request, which has its page in `pagination`."""
+        """Return the operation of a request. The page of the list comes in `pagination`."""
         return super().of_json({**sent, **sent.get("pagination", {})})
 
     def items(self, ctx: Context) -> list[Envelope]:
-        """Return the whole list: nothing, unless a class has something."""
+        """Return the whole list, which is empty unless a subclass overrides this method."""
         _check_account(ctx, getattr(self, "account_id", None))
         return []
 

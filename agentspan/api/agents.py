@@ -182,10 +182,10 @@ class DeleteAgent(Operation):
     agent_id: str
 
     def deleted(self, ctx: Context) -> AgentRow:
-        """Delete it, and return its last row.
+        """Delete the agent, and return its last row.
 
         Raises:
-            InvalidAction: it has instances.
+            InvalidAction: the agent has instances.
         """
         ctx.check_writable()
         for _ in range(ATTEMPTS):
@@ -202,7 +202,7 @@ class DeleteAgent(Operation):
         raise DatabaseBusy(f"other writers used agent {self.agent_id} in between; try again")
 
     def __call__(self, ctx: Context) -> Envelope:
-        """Delete it, and return the envelope of what it was."""
+        """Delete the agent, and return the envelope of its last row."""
         return envelopes.of_one(from_rows.plain(from_rows.agent(self.deleted(ctx), ctx.account)))
 
 
@@ -231,11 +231,11 @@ class ShowAgent(Operation):
     include_risk_rollup: bool = False
 
     def row(self, ctx: Context) -> AgentRow:
-        """Return its row.
+        """Return the row of the agent.
 
         Raises:
-            RequiredValue: neither name is given, or both.
-            NotFound: no agent has it.
+            RequiredValue: neither the id nor the external_identifier is passed, or both are.
+            NotFound: no agent has the id or the external_identifier.
         """
         ctx.check_environment(self.environment_id)
         if (self.agent_id is None) == (self.external_identifier is None):

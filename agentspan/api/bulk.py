@@ -1,4 +1,4 @@
-"""Several operations in one request: in order, each whole or not at all, and one commit for all of them."""
+"""Several operations in one request: in order, each completely or not at all, and one commit for all of them."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -69,13 +69,13 @@ class RunBulk(Operation):
 
 
 class Item(NamedTuple):
-    """An item of a bulk request, of a known type and with a key of its own.
+    """A checked item of a bulk request: its type is known, and no other item has its key.
 
     Attributes:
-        key: its idempotency key, which labels its answer too.
-        operation: the type of its operation.
-        fields: those of the operation.
-        details: the names of those that came in `details`.
+        key: the idempotency key of the item, which also labels its answer.
+        operation: the class of its operation.
+        fields: the fields of the operation.
+        details: the names of the fields that came in `details`.
     """
 
     key: str
@@ -85,14 +85,14 @@ class Item(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The items of a bulk request."""
+    """The checked items of a bulk request."""
 
     items: list[Item]
 
     @property
     def writes(self) -> bool:
         """True if any item may change something."""
-        # No generator: what a signal handler raises while one is dropped is lost.
+        # A list, no generator: an exception of a signal handler is lost while a generator is closed.
         return True in [item.operation.writes for item in self.items]
 
 
@@ -110,23 +110,23 @@ def plan(items: Any) -> Plan:
 
 
 class Outputs(Protocol):
-    """Takes the answers to the items of a bulk request, in their order."""
+    """Receives the answers to the items of a bulk request, in the order of the items."""
 
     def add(self, key: str, answer: Envelope | None) -> bool:
-        """Take the answer to an item, None if it did not run; return whether the next one may run."""
+        """Add the answer to an item, or None if the item did not run. Return whether the next item may run."""
         ...
 
     def is_full(self) -> bool:
-        """Return whether no further item may run, because of the size of the answers."""
+        """Return whether the answers are so large that no further item may run."""
         ...
 
 
 class OutputsInMemory(dict[str, Envelope]):
-    """All answers by the keys of their items."""
+    """The answers to a bulk request in a dict, by the keys of the items."""
 
     def add(self, key: str, answer: Envelope | None) -> bool:
-        """Keep the answer."""
-        assert answer is not None  # it is never full
+        """Store an answer. Return False after an error, so that no further item runs."""
+        assert answer is not None  # `is_full` is always False, so every item runs
         self[key] = answer
         return bool(answer["status"] != "error")
 
@@ -145,15 +145,16 @@ def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
 def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
     """Run the items of a bulk request.
 
-    Each item is a unit of its own: a refused one stores nothing, and those before it stay. They share a commit, so none
-    is durable before all are. If the file is only read, no answer is given for the items: the error is raised.
+    Each item is a unit of its own: a refused item stores nothing, and the items before it stay. All items share one
+    commit, so no item is durable before all are.
 
     Raises:
         DatabaseBusy, StorageError: nothing is stored.
-        NotPermitted: the file is only read, and an item would write.
+        NotPermitted: the database was opened read-only, and an item would write.
     """
     storage = ctx.storage
-    # Reading needs no lock, and no writable file. One item commits itself, and needs the lock in its last step only.
+    # Only several writes need a group. Reads need no lock and no writable file; a single item commits itself, and needs
+    # the lock in its last step only.
 
     def work(lent: Storage) -> None:
         within = ctx.within(lent)
@@ -169,7 +170,7 @@ def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
 
 
 def answers(ctx: Context, planned: Plan) -> Iterator[tuple[str, Envelope]]:
-    """Run items that only read, and yield the key and the answer of each; one that is refused is the last."""
+    """Run items that only read, and yield the key and the answer of each. Stop after the first refused item."""
     for item in planned.items:
         made = [_answer(ctx, item)]
         is_refused = made[0]["status"] == "error"
@@ -182,7 +183,7 @@ def _answer(ctx: Context, item: Item) -> Envelope:
     try:
         return item.operation.of_json(item.fields)(ctx)
     except (StorageError, NotPermitted):
-        raise  # the transaction is lost, and with it what came before; or nothing may be written
+        raise  # the transaction is lost with all items before; or nothing may be written
     except AgentspanError as error:
         return envelopes.of_error(as_sent(error, item.details))
     except Exception as raised:

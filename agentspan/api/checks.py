@@ -15,19 +15,19 @@ from agentspan.storage.questions import Query
 MAX_KEY = 64
 MAX_TEXT = 10_000
 MAX_DEPTH = 500
-"""Levels of a JSON object. The depth that Python can parse depends on its version and on its stack at the time (945 to
-9,970 levels): an object that was stored at one limit could not be read at another."""
+"""The most levels of a JSON object. The depth that Python can parse depends on its version and on the stack in use (945
+to 9,970 levels): without this limit, an object could be stored by one program and not be read by another."""
 MAX_PAGE = 100
 MAX_OFFSET = 2**53
 MAX_PFIDS = 1000
 
 
 class Json(NamedTuple):
-    """A JSON value in both forms.
+    """A JSON value as text and parsed.
 
     Attributes:
-        text: as it is stored.
-        plain: parsed.
+        text: the JSON text that is stored.
+        plain: the parsed value.
     """
 
     text: str
@@ -54,7 +54,7 @@ def json_value(field: str, value: Any) -> Json:
 
 
 def flag(field: str, value: Any) -> bool:
-    """Return a yes or no, which may be text, since a client of bulk may send what it read from a form; None is no."""
+    """Return a boolean; None is False. The texts `true` and `false` are accepted: bulk clients copy them from forms."""
     if value is None or isinstance(value, bool):
         return bool(value)
     if value in ("true", "false"):
@@ -63,12 +63,12 @@ def flag(field: str, value: Any) -> bool:
 
 
 def mark(field: str, value: Any) -> bool | None:
-    """Return True for a yes; None for a no, which is the same as a field that is left out."""
+    """Return True or None: False becomes None, so that it is equal to a field that is left out."""
     return flag(field, value) or None
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Return whether plain JSON has more levels. Works level by level, because recursion would reach Python's limit."""
+    """Return whether plain JSON has more than `levels` levels. No recursion, which would reach Python's limit."""
     level = [value] if type(value) is dict or type(value) is list else []
     while level and levels >= 0:
         levels -= 1
@@ -82,7 +82,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def timestamp(field: str, value: Any) -> str | None:
-    """Return a time as stored text; None stays None."""
+    """Convert a time to the text that is stored; None stays None."""
     if value is None:
         return None
     try:
@@ -92,7 +92,7 @@ def timestamp(field: str, value: Any) -> str | None:
 
 
 def text(field: str, value: Any) -> str | None:
-    """Return text that can be stored; None stays None."""
+    """Return a text of at most MAX_TEXT characters that can be stored; None stays None."""
     if value is None:
         return None
     if not isinstance(value, str) or len(value) > MAX_TEXT:
@@ -143,10 +143,10 @@ def check_key(field: str, value: Any) -> str:
 
 
 def key_of(operation: str, key: Any, request: Mapping[str, Any]) -> Key | None:
-    """Return an idempotency key with the hash of its request: canonical JSON, nulls dropped; None without a key.
+    """Return an idempotency key with the hash of its request (as canonical JSON without nulls); None without a key.
 
     Args:
-        request: the client's values: path id included, defaults applied, never a generated id or time.
+        request: the client's values, with the id of the path and with defaults, without generated ids and times.
     """
     if key is None:
         return None
@@ -170,10 +170,10 @@ def one_of(field: str, value: Any, allowed: Sequence[str]) -> str | None:
 
 
 def sorting(value: Any) -> str | None:
-    """Return how a list is sorted, as `column` or `-column`; None stays None.
+    """Return the order of a list as `column`, or `-column` for descending; None stays None.
 
     Args:
-        value: that text, or an object with `field` and `direction` (`asc`, which is also the default, or `desc`).
+        value: such a text, or an object with `field` and `direction` (`asc`, the default, or `desc`).
     """
     if not isinstance(value, Mapping):
         return None if value is None else str(value)
@@ -195,7 +195,7 @@ def page(
     columns: frozenset[str],
     most_bytes: int | None = None,
 ) -> Query:
-    """Add sorting (`column` or `-column`) and a page to a query."""
+    """Return a query with an order (`column` or `-column`) and a page added."""
     order, descending = "id", False
     sorted_by = sorting(sorted_by)
     if sorted_by is not None:
@@ -214,7 +214,7 @@ def page(
 
 
 def as_sent(error: AgentspanError, details: Collection[str]) -> AgentspanError:
-    """Return an error with `details.` before its fields that came in there.
+    """Return an error that names its fields as the client sent them: `details.FIELD` for a field in `details`.
 
     Args:
         details: the names of the fields in the `details` of the request.
@@ -229,7 +229,7 @@ def as_sent(error: AgentspanError, details: Collection[str]) -> AgentspanError:
 
 @contextmanager
 def inside(parent: str) -> Iterator[None]:
-    """Name the fields of errors below a parent, such as `agent_version.name`."""
+    """A with-block that puts a parent before the field names of errors, such as `agent_version.name`."""
     try:
         yield
     except (RequiredValue, InvalidValue) as error:

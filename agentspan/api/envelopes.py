@@ -20,13 +20,13 @@ Envelope = dict[str, Any]
 
 
 class JsonText(str):
-    """A value as the JSON text that is stored: it is sent without being decoded."""
+    """The stored JSON text of a value, which is sent without being decoded."""
 
 
 class InPieces(Envelope):
     """An object that is too large to be made at once. A member may be JsonText, or an iterator instead of a list.
 
-    Whoever sends it (see serve.responses) keeps one item in memory at a time.
+    serve.responses sends it, and keeps one item in memory at a time.
     """
 
 
@@ -38,7 +38,7 @@ def of_row(ctx: Context, row: Row, *, terminated: str | None = None, **beside: A
 
 
 def of_one(details: Envelope) -> Envelope:
-    """Return the envelope of a resource that is made already."""
+    """Return the envelope of a resource that is a dict already."""
     return {"status": "success", "details": details}
 
 
@@ -71,9 +71,9 @@ def of_page(
 
 
 def _one_by_one(ctx: Context, ids: Sequence[str], *, summaries: bool) -> Iterator[Envelope]:
-    """Read the items of a page one by one, each as it is then, and yield them. What was removed since is left out.
+    """Read and yield the items of a page one by one, each in its current state. Items removed since are left out.
 
-    Those that were read already are read again: many answers may wait for their clients at the same time.
+    Items that were read already are read again, because many answers may wait for their clients at the same time.
     """
     for id in ids:
         found = _resources(ctx, [row for _, row in ctx.storage.ask(Find(id)).rows.values()], summaries=summaries)
@@ -120,17 +120,17 @@ _SPAN: Envelope = dict.fromkeys(
         "risk_score",
     )
 )
-"""The members of a span, in their order. A copy has room for all of them; a dict that grows takes twice as long."""
+"""The members of a span in an answer, in order. A copy has room for all of them; a growing dict takes twice as long."""
 _SPAN["type"] = "agent_span"
 
 
 def span(
     row: AgentSpanRow, account_id: str, purpose: str, *, summary: bool = True, piece_bytes: int | None = None
 ) -> Envelope:
-    """Return a span as the API writes it, straight from its row: a model in between costs 15 µs.
+    """Return a span in the form of the API, straight from its row: a model in between costs 15 µs.
 
     Args:
-        piece_bytes: bytes of payloads from which they stay text.
+        piece_bytes: the bytes of a span's payloads above which the payloads stay JSON text; None for never.
     """
     size = from_rows.byte_size(row)
     if piece_bytes is not None and size > piece_bytes:

@@ -1,6 +1,6 @@
-"""The operations by id, as `agentspan.open` gives them: methods written out for editors, which return the API's models.
+"""The operations by id of `agentspan.open`: methods with written-out parameters, for editors, that return resources.
 
-A method passes its `locals()` to its operation, which takes the values of its fields.
+A method passes its `locals()` to its operation, which keeps the values of its fields and ignores others.
 """
 
 import builtins
@@ -91,24 +91,25 @@ class AgentSpans(ResourceOperations[AgentSpan]):
         """Create a span in any status.
 
         Args:
-            agent_instance_id: the run that it belongs to, whatever its status.
-            schema_name: the span type; one that was not registered falls back as `prefix:type` says, else to `custom`.
-            status: the status to begin in.
-            payload: what went in, a JSON object; `{}` when left out.
-            result_payload: what came out, any JSON; None for no result; only with a terminal status.
-            id: a PFID of one's own; minted when left out.
+            agent_instance_id: the run of the span; it may have any status.
+            schema_name: the span type. An unregistered `prefix:type` falls back to the built-in `type`, else to
+                `custom`.
+            status: the first status of the span.
+            payload: the input, a JSON object; `{}` when left out.
+            result_payload: the output, any JSON; None for no output; only with a terminal status.
+            id: a PFID of the caller's own; minted when left out.
             parent_span_id: an existing span.
-            started_at: now when left out; of a pending span it is not kept.
+            started_at: now when left out; ignored for a pending span.
             finished_at: only with a terminal status; now when left out.
             sensitive_encoding: whether values are marked as sensitive, `{"$sensitive": "string", "labels": ["email"],
-                "value": …}`. The value of such a mark is not stored in any case, unless the database was opened with
-                `sensitive="keep"`.
+                "value": …}`. Marked values are never stored, with or without this flag, unless the database was opened
+                with `sensitive="keep"`.
             idempotency_key: at most 64 characters; the same request again returns the span as it is now.
 
         Raises:
             InvalidValue, RequiredValue: a value is wrong or missing.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
-            ValidationErrors: strict_schemas, and a payload does not match.
+            ValidationErrors: with strict_schemas, a payload does not match its schema.
         """
         return self._done(spans.CreateSpan(locals()))
 
@@ -116,7 +117,7 @@ class AgentSpans(ResourceOperations[AgentSpan]):
         """Start a pending span, now or at `timestamp`.
 
         Raises:
-            InvalidAction: it is not pending.
+            InvalidAction: the span is not pending.
         """
         return self._done(spans.StartSpan(locals()))
 
@@ -130,22 +131,22 @@ class AgentSpans(ResourceOperations[AgentSpan]):
         *,
         sensitive_encoding: bool | None = None,
     ) -> AgentSpan:
-        """Finish a span. Of several that try at the same moment, in any process, exactly one succeeds.
+        """Finish a span. Of several concurrent calls for one span, in any processes, exactly one succeeds.
 
         Args:
             agent_span_id: the span.
             status: `complete` (when left out) or `failed`, of an active span; `cancelled`, of a pending one.
-            result_payload: what came out, any JSON; None for no result.
-            timestamp: now when left out; up to 60 s before started_at counts as started_at. A cancelled span's
-                started_at and finished_at are both set to it.
+            result_payload: the output, any JSON; None for no output.
+            timestamp: the time of the finish; now when left out. A time up to 60 s before started_at counts as
+                started_at. A cancelled span gets it as both started_at and finished_at.
             idempotency_key: at most 64 characters; the same request again succeeds again.
-            sensitive_encoding: as in `create`.
+            sensitive_encoding: whether values of the result are marked as sensitive (see `create`).
 
         Raises:
-            InvalidAction: the span is not in a status that this one follows; it is untouched.
+            InvalidAction: the status of the span does not allow this finish; the span is unchanged.
             InvalidValue: a value is wrong, such as a timestamp too early.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
-            ValidationErrors: strict_schemas, and the result does not match.
+            ValidationErrors: with strict_schemas, the result does not match its schema.
         """
         return self._done(spans.FinishSpan(locals()))
 
@@ -167,22 +168,22 @@ class AgentSpans(ResourceOperations[AgentSpan]):
         offset: int = 0,
         page_size: int = 50,
     ) -> Page[AgentSpan]:
-        """Return a page of the spans of a run or of an agent, in order of creation unless `sorting` says otherwise.
+        """Return a page of the spans of a run or of an agent, in order of creation unless `sorting` is passed.
 
         Args:
             agent_instance_id: the run. It or `agent_id` is required.
             agent_id: the agent.
             status: only spans with this status.
             schema_name: only spans of this type.
-            start_time: the first started_at (else inserted_at) that counts.
-            end_time: the first one that no longer counts.
-            include_summaries: fill `summary` in, as the API does only when asked.
+            start_time: only spans with a started_at (else inserted_at) at this time or later.
+            end_time: only spans with a started_at (else inserted_at) before this time.
+            include_summaries: True to fill in `summary`, which the API leaves out by default.
             sorting: a field such as `started_at`, or `-started_at` for descending.
-            offset: how many spans to pass over.
+            offset: how many spans to skip.
             page_size: 1 to 100.
 
         Raises:
-            RequiredValue: neither a run nor an agent is given.
+            RequiredValue: neither a run nor an agent is passed.
         """
         return self._page(spans.ListSpans(locals()))
 
@@ -215,24 +216,24 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         """Register an instance, pending; its agent, version and schema version are made when they are new.
 
         Args:
-            agent_id: an agent's PFID, or a name of one's own (its external_identifier), made when missing.
-            environment_id: taken for the clients' sake; a file has one environment.
+            agent_id: the PFID of an agent, or the caller's own name for it (its external_identifier). An agent with a
+                new name is created.
+            environment_id: accepted for the sake of clients, and ignored: a file has one environment.
             agent_version: `external_identifier`, `name`, `description`, `runtime_environment`.
             agent_schema_version: `span_type_schemas`, a list of objects with name, title, params_schema,
                 result_schema and template; or `span_schemas` and `span_result_schemas`, JSON Schemas by name; and
                 `quality_schemas`, a list of objects with name, schema, title and template, and `quality_schema`, the
-                one without a name. The built-in and
-                registered span types of this process when left out.
-            id: a PFID of one's own; minted when left out.
+                one without a name. When left out: the built-in and registered span types of this process.
+            id: a PFID of the caller's own; minted when left out.
             idempotency_key: at most 64 characters; the same request again returns the instance as it is now.
-            update_current_version: give a known version its new name and description.
+            update_current_version: True to set the name and description of a version that exists already.
             purpose: `live` when left out, `smoke_test` or `eval`.
-            metadata: what the run is given, a JSON object.
-            external_identifier: a name of one's own for the instance, unique among its agent's.
-            session: the conversation that the run belongs to: a name of one's own.
-            user: the person that it runs for: a name of one's own.
-            task: what it has to do: a name of one's own. Session, user, task and tags that are left out are taken from
-                metadata, where members with these names are texts, or a list of texts.
+            metadata: the input of the run, or other facts about it; a JSON object.
+            external_identifier: the caller's own name for the instance, unique among the instances of its agent.
+            session: the caller's own name for the conversation that the run belongs to.
+            user: the caller's own name for the person that the run is for.
+            task: the caller's own name for the task of the run. If session, user, task or tags are left out, members of
+                metadata with these names take their place, if they are texts (or, for tags, a list of texts).
             tags: words by which runs are found, at most 100.
 
         Raises:
@@ -249,7 +250,7 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         """Start a pending instance, now or at `timestamp`.
 
         Raises:
-            InvalidAction: it is not pending.
+            InvalidAction: the instance is not pending.
         """
         return self._done(runs.StartInstance(locals()))
 
@@ -263,7 +264,7 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         """Finish an instance by the rules of a span's finish. Its spans do not change.
 
         Raises:
-            InvalidAction: the instance is not in a status that this one follows; it is untouched.
+            InvalidAction: the status of the instance does not allow this finish; the instance is unchanged.
             InvalidValue: a value is wrong, such as a timestamp too early.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
@@ -274,11 +275,11 @@ class AgentInstances(ResourceOperations[AgentInstance]):
 
         Args:
             agent_instance_id: the run.
-            reason: why, for people; it stands on the instance and in the errors of the spans.
+            reason: why, for people; it is stored in the instance and in the errors of its closed spans.
             idempotency_key: at most 64 characters; the same request again succeeds again.
 
         Raises:
-            InvalidAction: the instance is not active; nothing is touched.
+            InvalidAction: the instance is not active; nothing is changed.
         """
         done = runs.TerminateInstance(locals()).run(self._ctx)
         spool.terminated(done.row.id, reason)
@@ -291,36 +292,37 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         payload: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> AgentInstance:
-        """Record an evaluation of a run in any status: set one named quality payload; others stay. It adds scores, too.
+        """Record an evaluation of a run in any status: set one named quality payload, and add the scores it holds.
 
         Args:
             agent_instance_id: the run.
-            name: of the evaluation; a quality schema of this name that the run was registered with checks the payload.
-            payload: the evaluation, a JSON object; None removes the one of this name.
+            name: the name of the evaluation. If the run was registered with a quality schema of this name, the payload
+                is checked against it.
+            payload: the evaluation, a JSON object; None removes the evaluation with this name.
             idempotency_key: at most 64 characters; the same request again succeeds again.
 
         Raises:
-            ValidationErrors: strict_schemas, and the payload does not match.
+            ValidationErrors: with strict_schemas, the payload does not match its schema.
         """
         return self._done(runs.RecordAnyQuality(locals()))
 
     def update(
         self, agent_instance_id: str, *, idempotency_key: str | None = None, **fields: Unpack[InstanceFields]
     ) -> AgentInstance:
-        """Change what a run says of itself, or replace its evaluation without a name, in any status of the run.
+        """Change the description of a run, or replace its evaluation without a name. The run may have any status.
 
         Args:
             agent_instance_id: the run.
             idempotency_key: at most 64 characters; the same request again succeeds again.
-            fields: what is left out stays, None removes it. `session`, `user`, `task`; `tags`, all of them; `metadata`,
-                as a whole: its members with the names of the others are those, where they are left out.
-                `quality_payload`, as a whole, needs no schema; with the `quality_schema` that the run was registered
-                with it is summed up in `quality_summary`.
+            fields: the fields to change. A field that is left out stays; None removes its value. `tags`, `metadata` and
+                `quality_payload` are replaced as a whole. If `session`, `user`, `task` or `tags` are left out, members
+                of `metadata` with these names take their place. `quality_payload` needs no schema; if the run was
+                registered with a `quality_schema`, its template makes the `quality_summary`.
 
         Raises:
-            RequiredValue: nothing is to be changed.
+            RequiredValue: no field is passed.
             InvalidValue: a value is wrong.
-            ValidationErrors: strict_schemas, and the evaluation does not match.
+            ValidationErrors: with strict_schemas, the evaluation does not match its schema.
         """
         return self._done(runs.UpdateInstance({**fields, **locals()}))
 
@@ -380,7 +382,7 @@ class Agents(ResourceOperations[Agent]):
         """Return an agent by its id or by its external_identifier.
 
         Raises:
-            RequiredValue: neither is given, or both.
+            RequiredValue: neither the id nor the external_identifier is passed, or both are.
         """
         return self._of(agents.ShowAgent(locals()))
 
@@ -395,22 +397,22 @@ class Agents(ResourceOperations[Agent]):
         risk_profile_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Agent:
-        """Change what an agent was created with; a field that is left out stays."""
+        """Change fields of an agent; a field that is left out stays."""
         return self._done(agents.UpdateAgent(locals()))
 
     def retire(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
-        """Retire an agent: it and its runs stay.
+        """Retire an agent. The agent and its runs stay stored.
 
         Raises:
-            InvalidAction: it is retired already.
+            InvalidAction: the agent is retired already.
         """
         return self._done(agents.RetireAgent(locals()))
 
     def reinstate(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
-        """Undo a retirement.
+        """Undo the retirement of an agent.
 
         Raises:
-            InvalidAction: it is not retired.
+            InvalidAction: the agent is not retired.
         """
         return self._done(agents.ReinstateAgent(locals()))
 
@@ -418,7 +420,7 @@ class Agents(ResourceOperations[Agent]):
         """Delete an agent that has no instances, with its versions and schema versions; return it as it was before.
 
         Raises:
-            InvalidAction: it has instances; retire it instead.
+            InvalidAction: the agent has instances; retire it instead.
         """
         row = agents.DeleteAgent(locals()).deleted(self._ctx)
         return from_rows.agent(row, self._ctx.account)
@@ -450,7 +452,7 @@ class AgentVersions(ResourceOperations[AgentVersion]):
 
 
 class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
-    """Operations on schema versions. Their id follows their content: the same span types are the same version."""
+    """Operations on schema versions. For one agent, the same span types are always the same version, with one id."""
 
     def create(
         self,
@@ -502,17 +504,18 @@ class Scores(ResourceOperations[Score]):
 
         Args:
             target_id: the run or the span.
-            name: what is judged, such as `reward`; at most 200 characters, as label and identifier.
+            name: what is judged, such as `reward`; at most 200 characters, like label and identifier.
             value: a finite number, or True or False.
             label: a word, such as `good`.
             explanation: why; at most 10,000 characters.
             by: who judged: "code", "human" or "model".
-            identifier: the judge, where several judge the same: of each the newest score counts.
-            withdraw: take back the scores of this name and identifier; without value, label and explanation.
+            identifier: the name of the judge, if several judge the same target: the newest score of each judge counts.
+            withdraw: True to withdraw the earlier scores of this name and identifier; without value, label and
+                explanation.
             idempotency_key: at most 64 characters; the same request again returns the same score.
 
         Raises:
-            RequiredValue: there is no name; or no value, label or explanation, unless it withdraws.
+            RequiredValue: there is no name; or there is no value, label or explanation, and `withdraw` is False.
             InvalidValue: a value is wrong.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
@@ -523,7 +526,7 @@ class Scores(ResourceOperations[Score]):
 
         Args:
             target_id: the run or the span.
-            history: all of them; else those that count.
+            history: True for all scores, False for the scores that count.
         """
         wanted = scores.ListTargetScores({"target_id": target_id, "include_history": history})
         return [score(row) for row in wanted.rows(self._ctx)]

@@ -1,4 +1,4 @@
-"""The API's resources made from rows, with what is read beside them: counts, costs, tags, scores, a run's purpose."""
+"""Makes the API's resources from rows, and reads what else they need: counts, costs, tags, scores, a run's purpose."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,10 +58,10 @@ def resource_of(ctx: Context, row: Row) -> Any:
 
 
 def resources_of(ctx: Context, rows: Sequence[Row], *, summaries: bool = True) -> list[Any]:
-    """Return the resources of rows of one type, without what lists leave out.
+    """Return the resources of rows of one type, without the fields that lists leave out.
 
     Args:
-        summaries: fill the summaries of spans in.
+        summaries: True to fill in the summaries of spans.
     """
     account = ctx.account
     if isinstance(next(iter(rows), None), AgentInstanceRow):
@@ -143,10 +143,12 @@ def instance(
     types: Mapping[str, int] | None = None,
     costs: Mapping[str, float] | None = None,
 ) -> AgentInstance:
-    """Make an instance from its row, its tags, its scores and the counts of its spans by status, where asked by type.
+    """Make an instance from its row, its tags, its scores, and the counts and costs of its spans.
 
     Args:
-        costs: by model, in US dollars.
+        counts: the number of spans by status.
+        types: the number of spans by type; None in lists.
+        costs: the costs by model, in US dollars; None in lists.
     """
     values = values_of(row)
     values["git_dirty"] = None if row.git_dirty is None else bool(row.git_dirty)
@@ -175,7 +177,7 @@ def agent(
     actions: Mapping[str, bool] | None = None,
     counts: Mapping[str, int] | None = None,
 ) -> Agent:
-    """Make an agent from its row, with what may be done with it and its instances by status where those were asked."""
+    """Make an agent from its row; with its available actions and the counts of its instances, if they are passed."""
     return Agent(
         account_id=account.id,
         available_actions=None if actions is None else AvailableActions(**actions),
@@ -205,7 +207,7 @@ def score(row: ScoreRow) -> Score:
 
 
 def plain(model: BaseModel) -> dict[str, Any]:
-    """Return a resource as plain JSON; payloads as they are, since pydantic refuses their lone surrogates."""
+    """Return a resource as plain JSON. pydantic does not convert payloads, because it refuses lone surrogates."""
     kept = {name: value for name, value in model if isinstance(value, dict | list) or name == "result_payload"}
     dumped = model.model_dump(mode="json", exclude=set(kept))
     if isinstance(model, AgentInstance):

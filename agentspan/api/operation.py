@@ -1,7 +1,7 @@
 """The base of the API's operations. Each is declared once, as a class: its route, its fields, their docs and checks.
 
 The router, the models of bodies, the OpenAPI document, bulk requests, the hash of an idempotency key and the facade are
-made from these classes. A class does not know HTTP: `Route` is data for `serve`.
+made from these classes. They do not depend on HTTP: a `Route` is only data for `serve`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,12 +26,12 @@ CHANGES_NOTHING = "changes nothing"
 
 
 class Check(NamedTuple):
-    """The check of a field. It stands in the field's annotation.
+    """The check of a field, in the field's annotation.
 
     Attributes:
-        check: returns the value as the operation uses it, or raises the API's error; it receives the field's name and
-            what was sent. None where the operation checks the value itself.
-        limits: what the model of a body checks besides the type, as pydantic's Field names it.
+        check: receives the field's name and the value sent, and returns the value as the operation uses it, or raises
+            the API's error. None if the operation checks the value itself.
+        limits: arguments of pydantic's Field for the model of a body, which checks them besides the type.
     """
 
     check: Callable[[str, Any], Any] | None = None
@@ -49,12 +49,12 @@ IdempotencyKey = Annotated[str | None, Check(None, {"max_length": checks.MAX_KEY
 
 
 class Route(NamedTuple):
-    """The place of an operation over HTTP.
+    """The method and path of an operation over HTTP.
 
     Attributes:
-        method: of HTTP.
-        path: below the API's prefix, with the names of fields that are ids in braces.
-        tag: the group in the OpenAPI document.
+        method: the HTTP method.
+        path: the path below the API's prefix, with the names of id fields in braces.
+        tag: the group of the operation in the OpenAPI document.
         answers: the model of the resource in the answer.
     """
 
@@ -84,7 +84,7 @@ class Fields:
             for name, annotation in get_annotations(base).items():
                 origin: Any = get_origin(annotation)
                 if origin is not ClassVar:
-                    found.pop(name, None)  # declared again, it takes its new place
+                    found.pop(name, None)  # a field that is declared again moves to its new place
                     found[name] = annotation
         if KEY in found and KEY not in get_annotations(cls):
             found[KEY] = found.pop(KEY)
@@ -157,7 +157,7 @@ class Operation(Fields):
         cls._checks = tuple((name, _check(cls.fields[name])) for name in names if name != KEY)
 
     def __init__(self, sent: Mapping[str, Any]) -> None:
-        """Take the known fields of a request; others are ignored, as the API does.
+        """Keep the known fields of a request, and ignore others, as the API does.
 
         Args:
             sent: values by name. A method may pass its `locals()`.
@@ -170,7 +170,7 @@ class Operation(Fields):
         """Return the operation of a request over HTTP, or of an item of a bulk request.
 
         Raises:
-            RequiredValue: an id is missing that is in the path over HTTP.
+            RequiredValue: an id is missing that the path over HTTP has.
         """
         for name in cls.ids:
             if sent.get(name) is None:
@@ -178,10 +178,10 @@ class Operation(Fields):
         return cls(sent)
 
     def checked(self) -> dict[str, Any]:
-        """Return the fields that are given, but the key, as their checks return them, over the defaults.
+        """Return the checked values of the fields that were sent, without the key, merged over the defaults.
 
         Raises:
-            RequiredValue: a required one is missing.
+            RequiredValue: a required field is missing.
             InvalidValue: a value is wrong.
         """
         fields = self.__dict__
@@ -196,7 +196,7 @@ class Operation(Fields):
         return values
 
     def __call__(self, ctx: Context) -> Envelope:
-        """Carry it out, and return the API's envelope."""
+        """Carry out the operation, and return the API's envelope."""
         raise NotImplementedError
 
 
@@ -216,24 +216,24 @@ class Write(Keyable, Operation):
     shares: ClassVar[bool] = False
 
     def plan(self, ctx: Context) -> Plan:
-        """Check the fields, and return what is to be found and decided."""
+        """Check the fields, and return the plan: the ids to find, and the function that decides."""
         raise NotImplementedError
 
     def key(self, request: Mapping[str, Any]) -> Key | None:
-        """Return the key with the hash of the request; None without a key.
+        """Return the idempotency key with the hash of the request; None without a key.
 
         Args:
-            request: the client's values, with those of defaults, and without generated ids and times.
+            request: the client's values with defaults, and without generated ids and times.
         """
         key = self.idempotency_key
         return None if key is None else checks.key_of(self.action, key, request)
 
     def run(self, ctx: Context) -> Done:
-        """Carry it out alone."""
+        """Carry out the operation in a commit of its own."""
         return ctx.carry_out(self.plan(ctx))
 
     def __call__(self, ctx: Context) -> Envelope:
-        """Carry it out alone, and return the API's envelope."""
+        """Carry out the operation in a commit of its own, and return the API's envelope."""
         return envelopes.of_done(ctx, self.run(ctx))
 
 
@@ -255,7 +255,7 @@ class ChangeRow(Write):
         raise NotImplementedError
 
     def plan(self, ctx: Context) -> Plan:
-        """Check the fields, and plan to find the row and to decide."""
+        """Check the fields, and return the plan to find the row and to decide its changes."""
         sent = self.checked()
         key = self.key(sent)
         id = getattr(self, self.ids[0])
@@ -306,7 +306,7 @@ class Listing(Operation):
 
     @property
     def shows_summaries(self) -> bool:
-        """Return whether the items have their summaries: a field of lists of spans."""
+        """True if the items have their summaries. Lists of spans have a field to choose."""
         return bool(getattr(self, "include_summaries", True))
 
     @classmethod
@@ -329,7 +329,7 @@ class Listing(Operation):
         return cls({**sent, "offset": offset, "page_size": size, "sorting": checks.sorting(sent.get("sorting"))})
 
     def query(self, ctx: Context) -> Query:
-        """Return which rows are asked for, without their order."""
+        """Return the query for the rows of the list, without order and page."""
         raise NotImplementedError
 
     def rows(self, ctx: Context) -> Rows:

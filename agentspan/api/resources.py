@@ -1,4 +1,4 @@
-"""The API's resources as pydantic models: what operations by id return. Importing this costs 60 ms."""
+"""The API's resources as pydantic models, which operations by id return. Importing this module costs 60 ms."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -272,7 +272,7 @@ class AgentInstance(Answered):
 
 
 def controlled(resource: A, reason: str | None) -> A:
-    """Add the request to stop to the answer of a write, if its instance was terminated for this reason."""
+    """Add the request to stop to the answer of a write, with the reason; None adds no request."""
     if reason is not None:
         resource._control = Control(reason=reason)
     return resource
@@ -471,7 +471,7 @@ def pagination(total: int, offset: int, page_size: int) -> Pagination:
     )
 
 
-# Only in answers over HTTP
+# The models below occur only in answers over HTTP.
 
 
 class Violation(BaseModel):

@@ -1,4 +1,4 @@
-"""Operations on agent instances (runs). Registering finds or makes the agent, its version and its schema version."""
+"""Operations on agent instances (runs). Registering a run creates its agent, version and schema version if missing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -55,15 +55,15 @@ from agentspan.text import one_line
 
 TEXTS = ("session", "user", "task")
 MAX_TAG = 200
-"""Characters of one tag."""
+"""The most characters of one tag."""
 
 
 class About(NamedTuple):
     """The fields of a request that describe a run: session, user, task and tags, as fields or as members of metadata.
 
     Attributes:
-        texts: those of TEXTS that it says.
-        tags: all tags of the run, each once; None where the request says nothing of them.
+        texts: the fields of TEXTS that the request has, by name.
+        tags: all tags of the run, each once; None if the request has no tags.
     """
 
     texts: Mapping[str, str]
@@ -71,22 +71,22 @@ class About(NamedTuple):
 
     @property
     def said(self) -> dict[str, Any]:
-        """The values that an idempotency key guards."""
+        """The values for the hash of an idempotency key."""
         return {**self.texts, **({} if self.tags is None else {"tags": [*self.tags]})}
 
     def admitted(self, ctx: Context) -> dict[str, Any]:
-        """Return the same without credentials, as arguments of a Registration."""
+        """Return the fields without credentials, as arguments of a Registration."""
         texts: dict[str, Any] = {name: ctx.admit_text(text) for name, text in self.texts.items()}
         return {**texts, "tags": tuple(dict.fromkeys(map(ctx.admit_text, self.tags or ())))}
 
 
 def about_in(fields: Mapping[str, Any], tags: Any, metadata: Mapping[str, Any] | None) -> About:
-    """Check what a request says about a run.
+    """Check the fields of a request that describe a run, and return them.
 
     Args:
-        fields: TEXTS, None for what is left out.
-        tags: a list of texts, or None.
-        metadata: the run's. A member with the name of a field that is left out is that field, if it has its type.
+        fields: the fields of TEXTS by name; None for a field that is left out.
+        tags: a list of texts; None if it is left out.
+        metadata: the metadata of the run. If a field is left out, a member with its name and its type takes its place.
 
     Raises:
         InvalidValue: a field is no text, or tags are not a list of up to MAX_TAGS texts of up to MAX_TAG characters.
@@ -112,7 +112,7 @@ def _text_in(metadata: Mapping[str, Any] | None, name: str) -> str | None:
     member = None if metadata is None else metadata.get(name)
     try:
         return checks.text(name, member) or None
-    except InvalidValue:  # it means something else there
+    except InvalidValue:  # in metadata, the member has another meaning
         return None
 
 
@@ -204,7 +204,7 @@ class RegisterInstance(Write):
             "external_identifier": checks.text("external_identifier", self.external_identifier),
         }
         about = about_in({each: getattr(self, each) for each in TEXTS}, self.tags, metadata and metadata.plain)
-        key = self.key({**request, **about.said})  # keys of before stay what they were
+        key = self.key({**request, **about.said})  # keys from before these fields keep their hashes
         name = name if ids.is_pfid(name) else ctx.admit_text(name)
         version = version._replace(
             external_identifier=ctx.admit_text(version.external_identifier),
@@ -242,7 +242,7 @@ class RegisterInstance(Write):
         return Plan((id, name if is_id else None), key, decide)
 
     def __call__(self, ctx: Context) -> Envelope:
-        """Register it, and return its envelope with its schema version."""
+        """Register the instance, and return its envelope with its schema version."""
         row = self.run(ctx).row
         assert isinstance(row, AgentInstanceRow)
         schema = envelopes.details(ctx, ctx.row(AgentSchemaVersionRow, row.agent_schema_version_id))
@@ -298,7 +298,7 @@ class FinishInstance(ChangeRow):
     timestamp: Time = None
 
     def decide(self, ctx: Context, row: AgentInstanceRow, sent: Mapping[str, Any], now: str) -> Sequence[Change]:
-        """Finish an instance; of a terminated one, close the spans that are open still."""
+        """Finish an instance. If it is terminated, also close its open spans."""
         changes: list[Change] = [instances.finish(row, sent["status"], sent.get("timestamp"), now)]
         if row.status == "terminated":
             changes += _closed(ctx, row, row.termination_reason or "", now)
@@ -403,10 +403,10 @@ class UpdateInstance(InstanceForUpdate, Write):
     agent_instance_id: str
 
     def plan(self, ctx: Context) -> Plan:
-        """Plan to change the fields that the request has; None removes what is there.
+        """Plan to change the fields that the request has; None removes the value of a field.
 
         Raises:
-            RequiredValue: it has none of them.
+            RequiredValue: the request has no field to change.
         """
         sent_fields = {name: self.__dict__[name] for name in InstanceForUpdate.fields if name in self.__dict__}
         if not sent_fields:
@@ -425,7 +425,7 @@ class UpdateInstance(InstanceForUpdate, Write):
         request: dict[str, Any] = {"agent_instance_id": self.agent_instance_id, **about.said, **sent}
         if removed and [*sent_fields] != [
             "quality_payload"
-        ]:  # keys of before there were other fields stay what they were
+        ]:  # keys from before there were other fields keep their hashes
             request["removed"] = removed
         key = self.key(request)
         admitted = {name: None if each is None else ctx.admit(*each) for name, each in sent.items()}
@@ -456,7 +456,7 @@ def _quality_changes(
     """Return the changes that set, or with None remove, a quality payload, and add the scores that it holds.
 
     Raises:
-        ValidationErrors: schemas are strict, and the payload does not match its own.
+        ValidationErrors: with strict_schemas, the payload does not match its schema.
     """
     payloads = jsontext.decode(instance.quality_payloads or "{}")
     summaries = jsontext.decode(instance.quality_summaries or "{}")
@@ -535,7 +535,7 @@ class GetAgentContext(Operation):
     agent_instance_id: str
 
     def parts(self, ctx: Context) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
-        """Return what is not a span, and the spans, a few of which are in memory at a time."""
+        """Return the parts other than spans, and an iterator of the spans that keeps a few in memory at a time."""
         instance = ctx.row(AgentInstanceRow, self.agent_instance_id)
         agent = ctx.row(AgentRow, instance.agent_id)
         schema = ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id)

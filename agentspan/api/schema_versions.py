@@ -24,13 +24,14 @@ from agentspan.storage.questions import Query
 
 MAX_TYPES = 500
 LISTED = 20
-"""Span types named in one line of the log."""
+"""The most span types that one line of the log names."""
 
 
 def fields(ctx: Context, value: Any) -> SchemaFields:
-    """Read an `agent_schema_version`: `span_type_schemas`, or the flat maps `span_schemas` and `span_result_schemas`.
+    """Check an `agent_schema_version`, and return its fields.
 
-    None means the span types of this process: the built-in ones and those of `agentspan.span_type`.
+    It has `span_type_schemas`, or the flat maps `span_schemas` and `span_result_schemas`. None means the span types of
+    this process: the built-in ones and those of `agentspan.span_type`.
     """
     if value is None:
         return schema_versions.fields_of(REGISTRY.items())
@@ -49,7 +50,7 @@ def fields(ctx: Context, value: Any) -> SchemaFields:
 
 
 def _warn(unusable: list[Unusable], content_hash: str) -> None:
-    """Log once what of a schema version is stored, but cannot be used."""
+    """Log, once for a schema version, its templates and schemas that are stored but cannot be used."""
     if not unusable or content_hash in _warned:
         return
     _warned.add(content_hash)
@@ -67,7 +68,7 @@ _warned: set[str] = set()
 
 
 def _unnamed(schema: Any) -> tuple[dict[str, Any], list[Unusable]]:
-    """Check the one quality schema without a name; return it with the name that it is stored under."""
+    """Check the one quality schema without a name. Return it with the name under which it is stored."""
     if not isinstance(schema, Mapping):
         raise InvalidValue("quality_schema", "must be an object with a schema")
     named = {**_plain([schema], "quality_schema")[0], "name": "quality_schema"}
@@ -184,7 +185,7 @@ class QualitySchema(UnnamedQualitySchema):
 
 
 FIRST_ONLY = Check(None, {"fail_fast": True})
-"""Of the wrong items of a list only the first is named. To name three million took 5 GB and 17 s."""
+"""A check that reports only the first wrong item of a list. To report three million took 5 GB and 17 s."""
 
 
 class SchemaVersion(Fields):

@@ -1,4 +1,4 @@
-"""Operations on scores: judge a run or a span by id, and read how it was judged."""
+"""Operations on scores: judge a run or a span by id, and read its scores."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -44,7 +44,7 @@ class RecordScore(Write):
     target_type: ClassVar[type[Target] | None] = None
     """The type that the id must name; None for either."""
     target: ClassVar[str]
-    """The field with the id of what is judged."""
+    """The name of the field with the id of the judged run or span."""
 
     name: Annotated[str, Check(None, {"max_length": MAX_NAME})]
     value: bool | float | None = None
@@ -56,9 +56,12 @@ class RecordScore(Write):
 
     @classmethod
     def of_json(cls, sent: Mapping[str, Any]) -> Self:
-        """Return the operation of a request, which has no other fields.
+        """Return the operation of a request. Refuse unknown fields.
 
-        A score without a judge that was named, such as by `by`, would be another score.
+        If a judge in a wrong field, such as `by`, were ignored, the score would be one of another judge.
+
+        Raises:
+            InvalidValue: the request has an unknown field.
         """
         unknown = sent.keys() - {*cls.fields, "_type", "details"}
         if unknown:
@@ -94,7 +97,7 @@ class RecordScore(Write):
         return Plan((target_id,), key, decide)
 
     def __call__(self, ctx: Context) -> Envelope:
-        """Add it, and return its envelope."""
+        """Add the score, and return its envelope."""
         row = self.run(ctx).row
         assert isinstance(row, ScoreRow)
         return envelopes.of_one(from_rows.plain(score(row)))
@@ -137,7 +140,7 @@ class ListScores(Operation):
     include_history: bool = False
 
     def rows(self, ctx: Context) -> list[ScoreRow]:
-        """Return the rows of those that count, or of all."""
+        """Return the rows of the scores that count; with `include_history`, of all scores."""
         target_id = getattr(self, self.target)
         found = ctx.storage.ask(Find(*([target_id] if isinstance(target_id, str) else [])))
         target = _target(found, self.target_type, target_id)
@@ -181,7 +184,7 @@ def _target(found: Found, target_type: type[Target] | None, id: Any) -> Target:
 
     Raises:
         NotFound: nothing has this id.
-        UnexpectedRefType: it names something else.
+        UnexpectedRefType: the id names a resource of another type.
     """
     if target_type is not None:
         return expect(found, target_type, id)

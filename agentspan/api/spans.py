@@ -1,4 +1,4 @@
-"""Operations on agent spans, by id. Every rule of the state machine lies in model.spans."""
+"""Operations on agent spans, by id. All rules of the state machine are in model.spans."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self, cast
@@ -146,9 +146,9 @@ def _admitted(ctx: Context, sent: Mapping[str, Any]) -> Admitted | tuple[None, N
 
 
 def _error_in(payload: str) -> tuple[str | None, Any]:
-    """Return the error that a failed span has in its payload as a result, in both forms; None where there is none.
+    """Return the error in a failed span's payload as a result, as JSON text and parsed; None, None without an error.
 
-    The API's TypeScript SDK sends it there, and no result. All that reads errors looks for them in results.
+    The API's TypeScript SDK sends errors in the payload, and no result. All readers look for errors in results.
     """
     if '"error"' not in payload:
         return None, None
@@ -281,7 +281,7 @@ class ListSpans(Listing):
 
     @classmethod
     def of_json(cls, sent: Mapping[str, Any]) -> Self:
-        """Return the operation, whose `include_summaries` may be text."""
+        """Return the operation of a request. `include_summaries` may be the text `true` or `false`."""
         summaries = checks.flag("include_summaries", sent.get("include_summaries"))
         made = super().of_json(sent)
         made.include_summaries = summaries

@@ -12,7 +12,7 @@ from agentspan.storage.questions import BackUp
 
 
 def backup(storage: Storage, path: str | os.PathLike[str]) -> int:
-    """Copy everything that is committed to a new file. A pipe or device at the path is written to, never replaced.
+    """Copy all committed data to a new file. A pipe or device at the path is written to, never replaced.
 
     Returns:
         The size of the copy, in bytes.
@@ -25,7 +25,7 @@ def backup(storage: Storage, path: str | os.PathLike[str]) -> int:
     if target.is_dir():
         raise InvalidValue("path", f"{target} is a folder; name a file in it")
     if not target.exists() or target.is_file():
-        # A link to a file that does not exist names the file to be made.
+        # A link may point to a file that does not exist yet: the copy is made there.
         return _backup(storage, Path(os.path.realpath(target)) if target.is_symlink() else target)
     try:
         with target.open("wb") as file:
@@ -35,7 +35,7 @@ def backup(storage: Storage, path: str | os.PathLike[str]) -> int:
 
 
 def pour(storage: Storage, file: IO[bytes]) -> int:
-    """Copy everything that is committed into an open file, which may be a pipe; return the size in bytes.
+    """Copy all committed data into an open file, which may be a pipe; return the size in bytes.
 
     Raises:
         StorageError: the storage cannot make a backup.

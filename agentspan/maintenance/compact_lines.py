@@ -1,9 +1,9 @@
-"""The compact form of an export: what the payloads of a run repeat is in the file once. Cuts and joins texts only.
+"""The compact form of an export: parts that payloads of a run repeat are written once. Cuts and joins texts only.
 
-A payload is a list of pieces, which put together are its JSON text: texts as they are; numbers, for a part; and pairs
-`[1, 25]`, for the parts from 1 to 25 with commas between. Elements of lists are numbered within a run from 1 on, long
-texts from -1 down: between elements they would end the ranges. Those that are new are in a line before their span,
-`{"type": "parts", "elements": [...], "texts": [...]}`.
+A payload is a list of pieces that join to its JSON text. A piece is a text, the number of a part, or a pair such as
+`[1, 25]` for the parts from 1 to 25 with commas between them. Within a run, list elements are numbered from 1 up, and
+long texts from -1 down: with common numbers, a text between elements would end a range. A line before a span has its
+new parts, `{"type": "parts", "elements": [...], "texts": [...]}`.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ from typing import Any
 from agentspan.storage.first_said import parts_of
 
 VERSION = 2
-"""The version of a file in this form; 1 is that of a file with whole payloads."""
+"""The version of an export in the compact form; an export with whole payloads has version 1."""
 TYPE = "parts"
 SHORT = 200
-"""Characters of a part that is written again if it is said after the latest one, rather than ending a range."""
+"""The most characters of a known part that is written again to continue a range: naming the old part would end it."""
 MOST = 2**28
-"""Characters of a payload that is put together, at most: a small file could name a large part a million times."""
+"""The most characters of a joined payload: a small file could name a large part a million times."""
 
 
 class Cutter:
-    """The parts of one run that were written so far."""
+    """Cuts the payloads of one run into pieces, and remembers the parts written so far."""
 
     def __init__(self) -> None:
         self._elements, self._texts = _Numbers(), _Numbers()
 
     def pieces(self, text: str) -> list[Any]:
-        """Return the pieces of a payload. The parts that it is the first to have are new."""
+        """Return the pieces of a payload. Parts that no earlier payload has are added to the next `line`."""
         pieces: list[Any] = []
         copied = previous = 0
         for part in parts_of(text):
@@ -49,13 +49,13 @@ class Cutter:
         return [one[0] if isinstance(one, list) and one[0] == one[1] else one for one in pieces]
 
     def line(self) -> dict[str, Any] | None:
-        """Return the line of the parts that are new since the last one; None if there are none."""
+        """Return the line of the parts that are new since the last line; None if no part is new."""
         elements, texts = self._elements.taken(), self._texts.taken()
         return {"type": TYPE, "elements": elements, "texts": texts} if elements or texts else None
 
 
 class _Numbers:
-    """The numbers of texts, which are known by their hashes, and the texts that are not written yet."""
+    """The numbers of texts, found by the hash of a text, and the texts that are not written yet."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, list[int]] = {}
@@ -63,7 +63,7 @@ class _Numbers:
         self._new: list[str] = []
 
     def number(self, text: str, previous: int) -> int:
-        """Return the number of a text, if possible the next one after another."""
+        """Return a number of a text: the one after `previous` if the text has it, else its latest, else a new one."""
         known = self._known.setdefault(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(), [])
         if previous + 1 in known:
             return previous + 1
@@ -75,16 +75,16 @@ class _Numbers:
         return self._last
 
     def taken(self) -> list[str]:
-        """Return the texts that are not written yet, which are then."""
+        """Return the texts that are not written yet, and forget them: the caller writes them."""
         new, self._new = self._new, []
         return new
 
 
 class Joiner:
-    """The parts of one run that were read so far.
+    """Joins pieces to the payloads of one run, and remembers the parts read so far.
 
     Args:
-        most: characters of a payload that is put together, at most.
+        most: the most characters of a joined payload.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -96,7 +96,7 @@ class Joiner:
         """Add the parts of a line.
 
         Raises:
-            ValueError: it has no lists of texts.
+            ValueError: the line has no lists of texts.
         """
         for name, texts in (("elements", self._elements), ("texts", self._texts)):
             new = line.get(name)
@@ -105,10 +105,10 @@ class Joiner:
             texts += new
 
     def text(self, pieces: Any) -> str:
-        """Return the text of a payload.
+        """Join the pieces of a payload to its JSON text.
 
         Raises:
-            ValueError: these are no pieces, they name a part that no line before has, or the text is too large.
+            ValueError: `pieces` is no list of pieces, names a part that no earlier line has, or makes too large a text.
         """
         if not isinstance(pieces, list):
             raise ValueError("must be a list of pieces")

@@ -1,10 +1,10 @@
-"""Copies everything of one storage to another one, of whatever backends, and follows it from then on.
+"""Copies all rows of one storage to another, of any two backends, and can follow later changes of the source.
 
-Rows are copied as they are. The target is asked first what it has, so a copy can be repeated, broken off at any moment,
-and go on. Nothing is removed there. The account stays the target's own: it names that storage.
+Rows are copied unchanged. A copy sends only rows that the target lacks or has in an earlier state, so it can be stopped
+at any moment and repeated. It removes nothing from the target. The target keeps its own account, which identifies it.
 
-How far a copy has come is noted in the target if it keeps notes, else in a file beside it. That only saves time:
-without it, a copy that goes on compares the runs from the beginning.
+The position of a copy is noted in the target if the target keeps notes, else in a file beside it. The note only saves
+time: without it, a repeated copy compares the runs from the beginning.
 """
 
 import json
@@ -29,10 +29,10 @@ _SUFFIX = "-copies"
 
 
 class Place(NamedTuple):
-    """The place that a copy has come to.
+    """The position that a copy has reached.
 
     Attributes:
-        began: when it began, as stored text.
+        began: when the copy began, as stored text.
         after: the id of the last run that was sent.
     """
 
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 def cursor_of(source: Storage, target: Storage, since: str | None) -> "Cursor":
-    """Return the cursor of the copy of a source to a target, of the runs since a time."""
+    """Return the cursor of a copy from a source to a target. Copies with different `since` have different cursors."""
     name = f"copy/{source.ask(Account()).id}/{target.ask(Account()).id}/{since or ''}"
     can = target.capabilities()
     if Notes in can.answers:
@@ -64,7 +64,7 @@ class _Noted:
 
 
 class _InFile:
-    """A JSON file `NAME-copies` beside the target's file, replaced whole; nothing where the target has no file."""
+    """A cursor in a JSON file `NAME-copies` beside the target's file, replaced whole. Without a file, does nothing."""
 
     def __init__(self, beside: Path | None, name: str) -> None:
         self._path = None if beside is None else beside.with_name(beside.name + _SUFFIX)
@@ -94,7 +94,7 @@ class _InFile:
 
 
 Cursor = _Noted | _InFile
-"""The place of one copy, which is noted when it has moved, and is None when the copy is done."""
+"""Reads and writes the position of one copy; None means that no copy is under way."""
 
 
 def _place(text: str | None) -> Place | None:
@@ -106,15 +106,15 @@ def _place(text: str | None) -> Place | None:
 
 
 SHARE = 4
-"""The pause between two looks at what is new, in times of what a look takes."""
+"""The pause between two polls for new rows, as a multiple of the time that a poll takes."""
 SHARE_OF_WHOLE = 20
-"""The same for comparing all runs again."""
+"""The pause between two comparisons of all runs, as a multiple of the time that a comparison takes."""
 OVERLAP = timedelta(minutes=2)
-"""The time that a look goes back behind the last one: a row has the time at which it was recorded, not stored."""
+"""How far a poll goes back before the last poll: a row has the time at which it was recorded, not stored."""
 PAGE = 500
 PATIENCE_S = 60.0
 SHOWN = 5
-"""Rows that cannot be copied whose ids are named."""
+"""How many of the rows that could not be copied are reported with id and reason."""
 _FIRST: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version", "writer")
 _LAST: tuple[ResourceType, ...] = ("tag", "score", "refused_change", "otel_trace", "otel_log")
 Progress = Callable[[int, int], None]
@@ -134,7 +134,7 @@ class Copied(NamedTuple):
         runs, spans: how many are new in the target.
         others: how many other rows and keys are new: agents, versions, tags, scores …
         changed: how many rows the target had in an earlier state.
-        left_out: how many rows cannot be in the target; `examples` has the first ones.
+        left_out: how many rows could not be copied; `examples` has the first of them.
     """
 
     runs: int
@@ -156,19 +156,19 @@ def copy(
     wait_s: float = PATIENCE_S,
     tuning: Tuning = STANDARD,
 ) -> Copied:
-    """Copy what the target lacks, or has in an earlier state.
+    """Copy the rows that the target lacks, or has in an earlier state.
 
     Args:
-        since: only runs that began at this time or later, as stored text, and what belongs to them.
-        follow: go on with what is stored later, until `stop` returns True.
-        stop: called between batches.
-        progress: called with how many runs were looked at, and of how many.
+        since: copy only runs that began at this time or later, as stored text, and the rows that belong to them.
+        follow: go on with rows that are stored later, until `stop` returns True.
+        stop: called between batches; the copy ends when it returns True.
+        progress: called with the number of runs compared so far, and of all runs.
         wait_s: how long each commit may wait for other writers of the target.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
         InvalidValue: both are the same storage.
-        DatabaseBusy: other writers of the target did not let go; what was copied so far is there.
+        DatabaseBusy: other writers of the target kept a lock; the rows copied so far stay in the target.
     """
     where = source.capabilities().location
     if source is target or (where is not None and where == target.capabilities().location):
@@ -207,7 +207,7 @@ class _Copying:
         return Copied(runs, spans, others, sender.changed, len(sender.left_out), examples)
 
     def whole(self, progress: Progress | None) -> None:
-        """Compare all runs, and send what differs. One that was broken off goes on where it ended."""
+        """Compare all runs, and send the differences. A copy that was stopped goes on at its noted position."""
         cursor = cursor_of(self._source, self._target, self._since)
         place = cursor.read()
         began = clock.now()
@@ -237,12 +237,12 @@ class _Copying:
             for some in pages(self._source, ROWS[type_]):
                 self._send_last(type_, some)
         self._send_keys(self._since or "")
-        # What was recorded before the place since the copy began, perhaps long ago, was not looked at.
+        # Runs before the noted position may have changed since the copy began, perhaps long ago.
         self.recent(_before(place.began if is_resumed else began))
         cursor.write(None)
 
     def follow(self) -> None:
-        """Send what is new, again and again, and compare all runs from time to time."""
+        """Send new rows again and again, until `stop` returns True, and compare all runs from time to time."""
         looked, compared, took_s = clock.now(), time.monotonic(), 0.0
         while not self._stop():
             began, at = time.monotonic(), clock.now()
@@ -255,7 +255,7 @@ class _Copying:
                     self.recent(_before(looked))
                 looked = at
             except DatabaseBusy:
-                pass  # the next look sends it
+                pass  # the next poll sends the rows
             self._sleep(max(self._tuning.copy_look_s, SHARE * (time.monotonic() - began)))
 
     def _sleep(self, rest_s: float) -> None:
@@ -264,7 +264,7 @@ class _Copying:
             time.sleep(min(left_s, 0.1))
 
     def recent(self, at: str) -> None:
-        """Send the runs that were open at the last look, or have changed since a time, and what belongs to them."""
+        """Send the runs that were open when last sent or changed since a time, and the rows that belong to them."""
         for type_ in _FIRST[:-1]:
             for rows in self._since_time(type_, "updated_at", at):
                 self._sender.send(rows)
@@ -288,7 +288,7 @@ class _Copying:
         self._runs.send([run for run in runs if self._is_wanted(run)], is_thorough=False)
 
     def _since_time(self, type_: ResourceType, column: str, at: str) -> Iterator[list[Row]]:
-        """Yield the rows whose column is not before a time, the latest first, in pages."""
+        """Yield the rows whose `column` has a time of `at` or later, the latest first, in pages."""
         query = Query(type_, order=column, descending=True, limit=PAGE)
         while True:
             rows = self._source.ask(query).rows
@@ -300,7 +300,7 @@ class _Copying:
             query = query.changed(offset=query.offset + PAGE)
 
     def _send_last(self, type_: ResourceType, rows: Sequence[Row]) -> None:
-        """Send rows that belong to runs; those of runs that the target does not have stay."""
+        """Send rows that belong to runs, such as scores. Rows whose run the target does not have are not sent."""
         runs = {run for row in rows if (run := getattr(row, "agent_instance_id", None)) is not None}
         there = self._target.ask(Find(*runs)).rows if runs else {}
         wanted = [row for row in rows if self._has_place(row, there)]
@@ -327,5 +327,5 @@ class _Copying:
 
 
 def _before(at: str) -> str:
-    """Return a time with the overlap before it."""
+    """Return the time that lies OVERLAP before a time."""
     return clock.parse(clock.to_datetime(at) - OVERLAP)

@@ -1,7 +1,7 @@
-"""Sends rows, and runs with their spans, to the target of a copy: those that it lacks, and what differs in others.
+"""Sends rows, and runs with their spans, to the target of a copy: missing rows, and changes of rows that it has.
 
-The target may have made the same agent, version or schema version under another id. Then rows that are sent refer to
-that one.
+The target may have the same agent, version or schema version under another id. Then the rows that are sent refer to the
+target's id.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ from agentspan.storage.scanning import whole_spans_of
 from agentspan.tuning import STANDARD
 
 _SHARED: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version")
-"""Types that storages make by name, each under an id of its own, in the order in which they refer to each other."""
+"""Types that are identified by name, under another id in each storage. In the order of their references."""
 _RUN_REFERENCES = tuple(REFERENCES["agent_instance"])
 Found = Sequence[Violation]
 
@@ -44,7 +44,7 @@ class Sender:
 
     Attributes:
         new: how many rows the target lacked, by type.
-        changed: how many rows were different there.
+        changed: how many rows of the target were changed.
         left_out: the ids of rows that could not be copied, and the reasons.
     """
 
@@ -58,7 +58,7 @@ class Sender:
         self._sent: set[str] = set()
 
     def renamed(self, row: Row) -> Row:
-        """Return a row whose references are those of the target."""
+        """Return a row of the source with the target's ids in its references."""
         if not self._ids:
             return row
         columns = (*_RUN_REFERENCES, "agent_instance_id")
@@ -71,7 +71,7 @@ class Sender:
         return self._ids.get(id, id)
 
     def send(self, rows: Sequence[Row]) -> None:
-        """Send rows of any type but spans: those that the target lacks, and what is newer in those that it has."""
+        """Send rows of any type but spans: missing rows, and newer values of rows that the target has."""
         units: list[Unit] = []
         stored = self.target.ask(Find(*(row.id for row in rows))).rows
         for row in map(self.renamed, rows):
@@ -85,7 +85,7 @@ class Sender:
         self.apply(units)
 
     def send_shared(self, runs: Iterable[AgentInstanceRow]) -> None:
-        """Send the agents, versions and schema versions of runs that were not sent before."""
+        """Send the agents, versions and schema versions of runs, unless this sender has sent them before."""
         wanted = {id for run in runs for name in _RUN_REFERENCES if (id := getattr(run, name)) not in self._sent}
         if wanted:
             rows = [row for _, row in self.source.ask(Find(*wanted)).rows.values()]
@@ -94,7 +94,7 @@ class Sender:
             self._sent |= wanted
 
     def apply(self, units: list[Unit]) -> None:
-        """Apply units, and count what became of them. A faulty row is the only one that is left out."""
+        """Apply units to the target, and count their outcomes. A faulty row is left out; all other rows are stored."""
         while units:
             try:
                 outcomes: Sequence[Outcome | Exception] = self.target.apply(units, wait_s=self._wait_s)
@@ -115,7 +115,7 @@ class Sender:
     def _count(self, unit: Unit, outcome: Outcome | Exception) -> None:
         change = unit.changes[0]
         if isinstance(change, PutSpans):
-            assert isinstance(outcome, Applied)  # else it is parted
+            assert isinstance(outcome, Applied)  # `parted` retries a refused one
             self.new["agent_span"] += len(change.rows)
         elif isinstance(change, Put):
             if isinstance(outcome, Applied):
@@ -126,7 +126,7 @@ class Sender:
             self.changed += 1
         elif isinstance(outcome, Exception):
             self.leave_out(cast(Move, change).id, str(outcome))
-        # Else the target's row has changed meanwhile: another program writes there, and its row is the later one.
+        # Else a Move was refused, because another program has changed the target's row meanwhile: its row is later.
 
     def _refused(self, row: Row, outcome: Outcome | Exception) -> None:
         stored = outcome.stored if isinstance(outcome, Refused) else None
@@ -134,7 +134,7 @@ class Sender:
             if isinstance(row, AgentRow | AgentVersionRow | AgentSchemaVersionRow):
                 self._ids[row.id] = stored.id
                 return
-            if not isinstance(row, AgentInstanceRow):  # the tag, which the run has already
+            if not isinstance(row, AgentInstanceRow):  # a tag that the run has already
                 return
             self.leave_out(row.id, "another run of its agent has its external_identifier there")
         elif isinstance(outcome, Refused) and outcome.why == "id_used":
@@ -147,15 +147,15 @@ class Sender:
 
 
 def _put(row: Row) -> Unit:
-    # Minted: `send` has looked for its id among all types.
+    # minted=True, because `send` has looked for the id among all types.
     return Unit((Put(row, minted=True),))
 
 
 def moved_to(stored: Row, row: Row, before: Found | None = None, after: Found | None = None) -> Move | None:
-    """Return the move that makes a stored row as a row of the source; None if it is, or is the later one of the two.
+    """Return the move that makes a stored row equal to the source's row; None if it is equal already, or later.
 
     Args:
-        before, after: the violations of a span, stored and in the source.
+        before, after: the violations of a span: stored in the target, and in the source.
     """
     is_span = isinstance(row, AgentSpanRow)
     values = {name: value for name, value in row._asdict().items() if value != getattr(stored, name)}
@@ -163,7 +163,7 @@ def moved_to(stored: Row, row: Row, before: Found | None = None, after: Found | 
     if (not values and not more) or _is_later(stored, row):
         return None
     if is_span and any(violation.side == "payload" for violation in (*more, *_beyond(before or (), after or ()))):
-        values["payload"] = cast(AgentSpanRow, row).payload  # replaces the violations of the payload
+        values["payload"] = cast(AgentSpanRow, row).payload  # a Move with a payload replaces the payload's violations
     if is_span and "payload" in values:
         more = (*(v for v in after or () if v.side == "payload"), *(v for v in more if v.side != "payload"))
     if not values:
@@ -176,12 +176,12 @@ def moved_to(stored: Row, row: Row, before: Found | None = None, after: Found | 
 
 
 def _beyond(some: Found, others: Found) -> tuple[Violation, ...]:
-    """Return what is in one list of violations more often than in another."""
+    """Return the violations that one list has more often than another."""
     return tuple((Counter(some) - Counter(others)).elements())
 
 
 def _is_later(stored: Row, row: Row) -> bool:
-    """Return whether a stored row is later than a row of the source: a status only moves forward, then times count."""
+    """Return whether a stored row is later than the source's: by status, which only moves forward, then by time."""
     has_ended, has_ended_too = (getattr(each, "status", None) not in OPEN for each in (stored, row))
     if has_ended != has_ended_too:
         return has_ended
@@ -192,15 +192,15 @@ def _is_later(stored: Row, row: Row) -> bool:
 
 
 MOST_BYTES = 2 * 2**20
-"""Bytes of the payloads of spans that are committed together."""
+"""The bytes of payloads from which on a batch of spans is committed."""
 Marks = Mapping[str, frozenset[SpanMark]]
 
 
 class RunSender:
-    """Sends runs of a source, each as it is at that moment.
+    """Sends runs of a source with their spans, each in its current state.
 
     Args:
-        sender: what applies rows to the target.
+        sender: applies rows to the target.
         most_rows: how many runs and spans are committed together.
     """
 
@@ -214,13 +214,13 @@ class RunSender:
         """Send runs. When this returns, they are committed.
 
         Args:
-            is_thorough: whether to compare the spans of runs with open spans one by one. Their payloads may change
-                without a difference in marks.
+            is_thorough: True to compare the spans of open runs, and of runs with open spans, one by one. Payloads of
+                open spans may change while the SpanMarks of the run stay equal.
         """
         sender = self._sender
         sender.send_shared(runs)
         ids = [run.id for run in runs]
-        # The target first: what is committed in the source in between is sent again, never missed.
+        # The target is read first: a commit in the source between the two reads is sent again, never missed.
         there = sender.target.ask(Find(*ids)).rows
         known = [id for id in ids if id in there]
         target_marks = sender.target.ask(SpanMarks(known))
@@ -236,7 +236,7 @@ class RunSender:
                 self._batch.flush()
                 self._send_difference(run.id)
         self._batch.flush()
-        # Last: a reader of the target should not find a run finished whose spans are still to come.
+        # Changes of runs go last: a reader of the target should not find a finished run whose spans are missing.
         if known:
             sender.send([run for run in runs if run.id in there])
 
@@ -255,7 +255,7 @@ class RunSender:
 
 
 def _stored(target: Storage, spans: Sequence[AgentSpanRow]) -> dict[str, AgentSpanRow]:
-    """Return the spans of a run that the target has, by id."""
+    """Return the target's rows of these spans, which are of one run, by id."""
     found = target.ask(Find(*(span.id for span in spans), instance_id=spans[0].agent_instance_id)).rows
     return {id: row for id, (_, row) in found.items() if isinstance(row, AgentSpanRow)}
 
@@ -290,7 +290,7 @@ class _Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what was gathered."""
+        """Commit the gathered runs and spans, and empty the batch."""
         units = [Unit((Put(self._sender.renamed(run), minted=True),)) for run in self._runs]
         if self._spans:
             rows = [row for span in self._spans if isinstance(row := self._sender.renamed(span), AgentSpanRow)]

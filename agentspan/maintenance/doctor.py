@@ -22,7 +22,7 @@ from agentspan.storage.scanning import scan
 from agentspan.tuning import STANDARD, Tuning
 
 UNREAD = ("damaged", "unreadable")
-"""The `why` of a row of refused_changes that describes damage in a journal, not a change."""
+"""The values of `why` in refused_changes for rows that describe damage in a journal instead of a refused change."""
 
 
 @dataclass
@@ -30,14 +30,14 @@ class RunReport:
     """A run that is open, or has open spans.
 
     Attributes:
-        run: its row, as it was found.
-        writer: the program that began the run, or None for one that was registered by id.
-        life: whether that program still runs: alive, dead or unknown.
-        closed_run: whether the run itself was closed.
-        closed_spans: how many of its spans were.
-        left_open: how many of its spans were not, because their programs are alive or may be.
-        not_judged: the programs with something open in it of which it cannot be seen whether they still run, each
-            with the reason: `is on another host`.
+        run: the row of the run, before the doctor's changes.
+        writer: the program that began the run; None for a run that was registered by id.
+        life: whether the program still runs: alive, dead or unknown.
+        closed_run: whether the doctor closed the run itself.
+        closed_spans: how many spans of the run the doctor closed.
+        left_open: how many spans of the run stay open, because their programs are alive or may be.
+        not_judged: the programs of the run, or of its open spans, whose life is unknown, each with the reason, such as
+            `is on another host`.
     """
 
     run: AgentInstanceRow
@@ -54,13 +54,13 @@ class Report:
     """The findings of the doctor, and the changes that it made.
 
     Attributes:
-        problems: damage of the file itself; empty if there is none, or the storage has no check.
-        runs: those with something open in them.
-        refused: changes that came too late, or whose run is not stored, the latest first.
-        refused_total: how many of those there are.
-        damage: parts of the journals of killed programs that could not be read, the latest first.
-        damage_total: how many such places there are.
-        partitions: the partitions that were made, and those that are missing.
+        problems: damage of the file itself; empty if there is none, or if the storage has no check.
+        runs: the runs that were open or had open spans.
+        refused: the latest changes that arrived too late, or whose run is not stored, the latest first.
+        refused_total: the number of all refused changes.
+        damage: the latest parts of killed programs' journals that could not be read, the latest first.
+        damage_total: the number of all parts that could not be read.
+        partitions: the partitions that were made, and how many are missing.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -81,16 +81,21 @@ def examine(
     latest_refused: int = 20,
     tuning: Tuning = STANDARD,
 ) -> Report:
-    """Check the file, and close what dead programs left open: failed (pending: cancelled), `closed_by` abandoned.
+    """Check the file, and close the runs and spans that dead programs left open.
 
-    Runs and spans of live programs, of those that cannot be judged (of other hosts, containers or time namespaces), and
-    of operations by id stay open. But everything that is open in a terminated run is closed.
+    Active ones become failed, pending ones cancelled, with `closed_by` abandoned. Runs and spans stay open if they are
+    of operations by id, of live programs, or of programs that cannot be judged (on other hosts, in other containers or
+    time namespaces). But all open spans of a terminated run are closed.
 
     Args:
         dry_run: report what would be done, and change nothing.
         dead_hosts: hosts whose programs are known to be dead.
-        idle_since: close also the runs that were made by id, and have not changed since this time.
+        idle_since: also close runs that were made by id, and have not changed since this time.
+        latest_refused: how many refused changes, and how many damaged parts of each kind, are reported.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
+
+    Raises:
+        DatabaseBusy: others kept locks of some runs, and all other runs were examined; or they locked the storage.
     """
     report = Report()
     if Damage in ctx.storage.capabilities().answers:
@@ -135,7 +140,7 @@ class _Closing:
         self._closer = Closer(ctx.storage, ctx.stored_span_types)
 
     def close_all(self, instance_ids: Collection[str], *, dry_run: bool) -> tuple[list[RunReport], list[str]]:
-        """Close what dead programs left open in each of these runs; return also the ids of runs that others lock.
+        """Close runs and spans that dead programs left open. Return reports, and the ids of runs that others lock.
 
         Raises:
             DatabaseBusy: others lock the whole storage.
@@ -158,14 +163,14 @@ class _Closing:
         return reports, locked
 
     def _close(self, instance_id: str, *, dry_run: bool) -> RunReport | None:
-        """Close the spans that dead programs left open in a run, and the run; None if nothing in it is open."""
+        """Close a run and its spans if dead programs left them open. Return None if nothing in the run is open."""
         self._dead_writers.lives.look_again()
         instance = self._ctx.row(AgentInstanceRow, instance_id)
         open_spans, _ = _open_spans(self._ctx, instance)
         writers = {instance.writer_id, *(span.writer_id for span in open_spans)}
         for each in writers:
             self._dead_writers.has(each)
-        instance = self._ctx.row(AgentInstanceRow, instance_id)  # its end may have been in a journal
+        instance = self._ctx.row(AgentInstanceRow, instance_id)  # a recovered journal may have had the run's end
         writer_id = instance.writer_id
         lives = self._dead_writers.lives
         run = RunReport(instance, lives.writer(writer_id), lives.of(writer_id))
@@ -193,7 +198,7 @@ class _Closing:
             elif is_idle and span.writer_id is None:
                 moves.append(self._closer.close(span, "abandoned", _idle(last), last, now))
         run.closed_spans, run.left_open = len(moves), len(open_spans) - len(moves)
-        # A run goes on while anybody records into it.
+        # A run stays open as long as one of its spans does: a program may still record into it.
         is_over = is_idle or self._dead_writers.has(instance.writer_id)
         run.closed_run = instance.status in OPEN and is_over and not run.left_open
         if run.closed_run:

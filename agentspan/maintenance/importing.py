@@ -1,7 +1,7 @@
-"""Imports a file that `export` wrote. Rows are stored unchanged; rows that are stored already stay as they are.
+"""Imports a file of `agentspan export`. New rows are stored unchanged. Stored rows stay, but open ones may be finished.
 
-The other file may have made the same agent, version or schema version under another id. Then the imported rows refer
-to the stored one.
+The storage may have the same agent, version or schema version under another id. Then the imported rows refer to the
+stored id.
 """
 
 import json
@@ -39,21 +39,21 @@ T = TypeVar("T")
 BATCH = 500
 FIRST_TYPE, VERSION = "agentspan_export", 1
 MOST_NAMES = 5
-"""Members of a foreign line that an error names."""
+"""How many members of the first line an error names if the file is no export."""
 _PIECES = ("payload", "result_payload")
 """The columns of a span that are pieces in the compact form."""
 _TYPES: frozenset[ResourceType] = frozenset(
     {"agent", "agent_version", "agent_schema_version", "writer", "agent_instance", "agent_span", "tag", "score"}
 )
 _FOLLOWS = "is_aggregate"
-"""The column that is not read: it follows from `schema_name`."""
+"""The column that an import derives instead of reading it: it follows from `schema_name` and the payload."""
 _STATUSES: dict[type[Row], tuple[str, ...]] = {AgentInstanceRow: INSTANCE_STATUSES, AgentSpanRow: SPAN_STATUSES}
 _MANY = (AgentSpanRow, ScoreRow, TagRow)
-"""Rows that no other row refers to."""
+"""The types whose rows no other row refers to by id, so that they are stored in batches."""
 _CLOSED_SETS: dict[type[Row], dict[str, Sequence[str]]] = {
     ScoreRow: {"source": SOURCES, "target_type": ("agent_instance", "agent_span")}
 }
-"""Columns of a type whose texts are few."""
+"""The columns, by type, that allow a few texts only, and these texts."""
 _REFERENCES = ("agent_id", "agent_version_id", "agent_schema_version_id", "agent_instance_id")
 
 
@@ -61,8 +61,8 @@ class Imported(NamedTuple):
     """The counts of an import.
 
     Attributes:
-        runs, spans: how many are new.
-        finished: how many were stored as open and are finished in the import.
+        runs, spans: how many runs and spans are new.
+        finished: how many runs and spans were stored as pending or active, and have a later status in the import.
         known: how many rows were stored already, and did not change.
     """
 
@@ -84,12 +84,13 @@ def import_lines(
     """Import the lines of an export. Idempotent: importing twice stores each row once.
 
     Args:
-        read: gives the lines, from the first on, at each call: all of them are checked before anything is stored.
-        most_characters: those of a payload in a compact export, at most.
+        read: returns the lines from the first on at each call. It is called twice, because all lines are checked
+            before one is stored.
+        most_characters: the most characters of a payload in a compact export.
 
     Raises:
-        InvalidValue: a line is not as an export writes it; the message has its number. Nothing is stored then. But if
-            only the storage can find the fault (a reference to a missing row), the lines before it are stored.
+        InvalidValue: a line does not have the form of an export; the message has its number. Nothing is stored then.
+            But if only the storage can find the fault (a reference to a missing row), the lines before it are stored.
     """
     for _ in _entries(read(), most_characters):
         pass
@@ -103,7 +104,7 @@ class _Import:
         self._runs = self._spans = self._finished = self._known = 0
 
     def run(self, entries: Iterator[_Entry]) -> Imported:
-        """Apply all rows: those that others refer to one by one (their ids may change), spans and scores in batches."""
+        """Store all rows: spans, tags and scores in batches, other rows one by one, because their ids may change."""
         batch: list[_Entry] = []
         for entry in entries:
             is_one_of_many = isinstance(entry.row, _MANY)
@@ -220,13 +221,13 @@ def _of(number: int, name: str, call: Callable[[Any], T], value: Any) -> T:
 
 
 def _foreign(first: str) -> str:
-    """Return what is wrong with a file of something else: the names of its members, and never their values."""
+    """Return the error message for a file that is no export. `first` describes its first line, without values."""
     begin = f'{{"type": "{FIRST_TYPE}"}}'
     return f"is {first}: this is no agentspan export, which begins with {begin}; spans of OTLP need --from otlp"
 
 
 def _check_first(data: dict[str, Any] | None) -> int:
-    """Return the version of the file."""
+    """Check the first line of an export, and return the version of its form."""
     if data is None or data.get("type") != FIRST_TYPE:
         names = ", ".join(one_line(name, 20) for name in sorted(data or ())[:MOST_NAMES])
         raise _wrong(1, _foreign(f"an object with {names}" if names else "an empty object"))
@@ -263,7 +264,7 @@ def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:
 
 
 def _object_text(number: int, name: str, text: str) -> str:
-    """Return the JSON text of an object as it is, after a check."""
+    """Check that a text is the JSON of an object, and return it unchanged."""
     try:
         text.encode()
         is_object = isinstance(json.loads(text, parse_constant=_no_constant), dict)
@@ -279,7 +280,7 @@ def _no_constant(name: str) -> None:
 
 
 def _value(number: int, column: Column, value: Any) -> Any:
-    """Return the stored value of a column."""
+    """Check the value of a column in an export, and return it in the form in which it is stored."""
     name, holds = column.name, column.holds
     if value is None:
         if column.nullable:

@@ -1,4 +1,4 @@
-"""Removes old finished runs and old idempotency keys; makes and drops partitions in time."""
+"""Removes old finished runs and old idempotency keys. Makes partitions before they are needed, and drops old ones."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,12 +32,12 @@ from agentspan.storage.scanning import count, pages
 
 
 class Upkeep(NamedTuple):
-    """The outcome of making the partitions that were missing.
+    """The partitions that were made, and how many are still missing.
 
     Attributes:
-        made: those that were made.
-        missing: how many are missing, for now and for times to come.
-        problem: what kept them from being made; None if nothing did.
+        made: the partitions that were made.
+        missing: how many partitions are missing, for the current and coming periods.
+        problem: the error that prevented making the partitions; None if there was no error.
     """
 
     made: Made = Made()
@@ -46,10 +46,10 @@ class Upkeep(NamedTuple):
 
 
 def keep_partitions(storage: Storage, wait_s: float, *, dry_run: bool = False) -> Upkeep:
-    """Make the partitions that are missing, unless others are in the way, or the user may not.
+    """Make the missing partitions. Return the error if others hold a lock or the user lacks the permission.
 
     Args:
-        dry_run: only count them.
+        dry_run: only count the missing partitions.
     """
     if MakePartitions not in storage.capabilities().answers:
         return Upkeep()
@@ -64,7 +64,7 @@ def keep_partitions(storage: Storage, wait_s: float, *, dry_run: bool = False) -
 log = logging.getLogger("agentspan")
 
 Only = Callable[[Sequence[AgentInstanceRow]], Collection[str]]
-"""Returns the ids of those of these runs that may be removed."""
+"""A function that receives runs, and returns the ids of the runs that may be removed."""
 
 KEY_DAYS = 7
 """Days for which an idempotency key is kept."""
@@ -77,10 +77,10 @@ class Pruned(NamedTuple):
     """The counts of removed rows; with `dry_run`, of rows that would be removed.
 
     Attributes:
-        runs, spans, keys: how many.
-        freed_bytes: by how much the file is smaller; None for a storage without a file, and when nothing was done.
-        partitions: how many partitions were removed as a whole, with runs and spans that are counted, too; None for a
-            storage that has none or whose user may not remove them, and where these runs are chosen one by one.
+        runs, spans, keys: how many runs, spans and idempotency keys.
+        freed_bytes: by how many bytes the file shrank; None for a storage without a file, and for a dry run.
+        partitions: how many partitions were removed as a whole; `runs` and `spans` count their content, too. None if
+            the storage has no partitions, the user may not remove them, or runs are chosen one by one.
     """
 
     runs: int
@@ -100,23 +100,24 @@ def prune(
     only: Only | None = None,
     whole_partitions: bool = False,
 ) -> Pruned:
-    """Remove finished runs, the oldest first, and old keys; a run with anything open in it stays.
+    """Remove finished runs, the oldest first, and old idempotency keys. A run with an open span stays.
 
-    A run that was closed for its program also stays, unless the program is known to be dead: it may go on.
-    With `older_than` alone, partitions that are old as a whole are removed first; then the other runs, by their rows.
+    A run that was closed for its program also stays, unless the program is known to be dead: it may continue the run.
+    With `older_than` alone, whole partitions that are old enough are removed first, and then other runs row by row.
 
     Args:
-        older_than: those that finished before this time, as stored text.
-        keep_failed: keep runs that failed, or in which a span did.
-        max_bytes: remove runs until at most so many bytes of the file are in use.
-        only: runs that it does not return stay. Without `older_than` and `max_bytes`, all that it returns may go.
-        dry_run: report what would be done. With `max_bytes` that is an estimate, from the average size of a span.
-        whole_partitions: remove nothing but partitions that are old as a whole, and old keys.
+        older_than: remove runs that finished before this time, as stored text.
+        keep_failed: keep runs that failed or contain a failed span.
+        max_bytes: remove runs until at most this many bytes of the file are in use.
+        only: runs that this function does not return stay. Without `older_than` and `max_bytes`, every finished run
+            that it returns is removed.
+        dry_run: report what would be removed. With `max_bytes`, an estimate from the average size of a span.
+        whole_partitions: remove only whole partitions that are old enough, and old keys.
 
     Raises:
-        InvalidValue: `max_bytes` is given, and the storage has no file; or `whole_partitions`, and it has no
-            partitions, or runs are chosen by more than `older_than`, or it is a dry run.
-        StorageError: the storage cannot remove.
+        InvalidValue: `max_bytes` is passed, and the storage has no file; or `whole_partitions` is passed, and the
+            storage has no partitions, runs are not chosen by `older_than` alone, or it is a dry run.
+        StorageError: the storage cannot remove runs.
     """
     storage = ctx.storage
     can = storage.capabilities()
@@ -157,7 +158,7 @@ def prune(
 
 
 def _tell_programs(can: Capabilities) -> None:
-    """Let programs that run leave no byte of what was removed in their journals."""
+    """Notify running programs to delete the segments of their journals that may still hold removed data."""
     if can.spool is not None:
         tell_of_removal(can.spool.folder)
     elif can.journals is not None:
@@ -165,10 +166,10 @@ def _tell_programs(can: Capabilities) -> None:
 
 
 def _dropped(ctx: Context, older_than: str, *, must: bool) -> Dropped | None:
-    """Remove the partitions that are old as a whole; None where this user may not, and rows are to be removed instead.
+    """Remove whole old partitions. Return None if the storage refuses, so that rows must be removed instead.
 
     Args:
-        must: raise what keeps it from that.
+        must: raise the storage's error instead of returning None.
     """
     try:
         return ctx.storage.ask(DropPartitions(older_than, DeadWriters(ctx.storage).has, ctx.wait_s))
@@ -198,11 +199,11 @@ class _Left:
 
     @property
     def is_limited(self) -> bool:
-        """Return whether there is a limit."""
+        """True if `max_bytes` was passed."""
         return self._max is not None
 
     def is_too_much(self, without: int) -> bool:
-        """Return whether more than `max_bytes` is in use without this many spans; False if there is no limit."""
+        """Return whether removing this many spans still leaves more than `max_bytes` in use; False without a limit."""
         return self._max is not None and self._used - without * self._per_span > self._max
 
 
@@ -216,7 +217,7 @@ def _batches(
     is_any_old = only is not None and older_than is None and not left.is_limited
     newest = ctx.storage.ask(Query("agent_instance", descending=True, limit=1)).rows
     for chunk in pages(ctx.storage, AgentInstanceRow):
-        if not newest or chunk[0].id > newest[0].id:  # programs may begin runs faster than they are looked at
+        if not newest or chunk[0].id > newest[0].id:  # programs may begin runs faster than this reads them
             break
         wanted = None if only is None else only(chunk)
         counts = ctx.storage.ask(Counts([row.id for row in chunk]))
@@ -229,7 +230,7 @@ def _batches(
             if not is_old and not left.is_too_much(spans):
                 continue
             if is_guess(row) and row.writer_id is not None and not dead_writers.has(row.writer_id):
-                continue  # it was closed for its program, which may go on in it
+                continue  # closed for a program that may be alive, and may continue the run
             batch.append((row, counts[row.id]))
             spans += counts[row.id].total
             if spans >= BATCH_SPANS or len(batch) >= BATCH_RUNS:

@@ -1,4 +1,4 @@
-"""Derives summaries and costs of stored spans again: after a template or prices have changed."""
+"""Derives summaries and costs of stored spans again, after templates or prices have changed."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -18,29 +18,29 @@ BATCH = 500
 
 
 class Progress(NamedTuple):
-    """Counts since the previous Progress: spans that were derived, and those of them that changed."""
+    """The counts of one batch: `seen` spans were derived again, and `changed` of them were changed."""
 
     seen: int
     changed: int
 
 
 def summaries(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator[Progress]:
-    """Render the spans of these instances by the newest span types of each one's agent; yield after each batch.
+    """Derive the spans of instances again by the newest span types of each instance's agent; yield after each batch.
 
-    Summary, label, tokens, cost and `is_aggregate` are set; nothing else of a span is touched, and one that is the same
-    is not written.
+    Summary, label, tokens, cost and `is_aggregate` are set, and no other column. A span without a difference is not
+    written.
     """
     newest = cache(lambda agent_id: _newest(ctx, agent_id))
     return _moved(ctx, instances, lambda instance, span: _summary(newest(instance.agent_id), span))
 
 
 def costs(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator[Progress]:
-    """Set the costs of the finished spans of these instances by today's prices; yield after each batch.
+    """Derive the costs of finished spans again by today's prices; yield after each batch.
 
-    A cost that a payload has stays; a model without known prices has none, never zero.
+    A cost in a payload stays. A model without known prices gets no cost, never zero.
 
     Raises:
-        InvalidValue: the file of prices of one's own cannot be read.
+        InvalidValue: the user's own file of prices cannot be read.
     """
     own_prices()
     return _moved(ctx, instances, lambda _, span: _cost(ctx, span))
@@ -67,7 +67,7 @@ def _write(ctx: Context, derived: list[tuple[AgentSpanRow, dict[str, Any]]]) -> 
     units = []
     for span, fresh in derived:
         if any(getattr(span, name) != value for name, value in fresh.items()):
-            # Guarded by the status it was derived for: a span that finishes meanwhile has newer columns than these.
+            # The guard is the status for which the columns were derived: a span that finishes meanwhile has newer ones.
             values, run_id = {**fresh, "updated_at": clock.now()}, span.agent_instance_id
             units.append(Unit((Move("agent_span", span.id, frozenset({span.status}), values, instance_id=run_id),)))
     outcomes = ctx.storage.apply(units, wait_s=ctx.wait_s) if units else []

@@ -1,4 +1,4 @@
-"""The columns of each table, read from its row class: name, type, whether null is allowed, and what its values hold."""
+"""The columns of each table, read from its row class: name, type, whether null is allowed, and the form of values."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -8,7 +8,7 @@ from agentspan import jsontext
 from agentspan.model.rows import DERIVED, ROWS, TYPE_OF, AgentSpanRow, ResourceType, Row, Value
 
 Holds = Literal["time", "object", "list", "json", "flag"]
-"""The names in rows.Time, JsonObject, JsonList, Json and Flag."""
+"""The forms of values: the names in the annotations Time, JsonObject, JsonList, Json and Flag of model.rows."""
 NoneType = type(None)
 
 
@@ -17,9 +17,9 @@ class Column(NamedTuple):
 
     Attributes:
         type: str, int or float; in SQL TEXT, INTEGER or REAL.
-        nullable: whether it may be None.
-        holds: the meaning of its values beyond their type (Time, JsonObject …); None if nothing more is known.
-        default: the value if a row leaves it out; None also if there is no default.
+        nullable: True if the value may be None.
+        holds: the form of the values beyond their type (a time, a JSON object …); None if they have no special form.
+        default: the value in a row that leaves the column out; also None if there is no default.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Column(NamedTuple):
 
 @cache
 def columns_of(type_: ResourceType) -> tuple[Column, ...]:
-    """Return the columns of the table of a type, in their order; cached, since reading them takes 50 µs."""
+    """Return the columns of a resource type's table, in order. Cached, because reading them takes 50 µs."""
     row = ROWS[type_]
     return tuple(_column(name, hint, row._field_defaults.get(name)) for name, hint in row.__annotations__.items())
 
@@ -50,7 +50,7 @@ def _column(name: str, hint: Any, default: Value) -> Column:
 
 @cache
 def json_columns(type_: ResourceType) -> tuple[str, ...]:
-    """Return the names of the columns whose text is JSON."""
+    """Return the names of a table's columns whose text is JSON."""
     return tuple(column.name for column in columns_of(type_) if column.is_json)
 
 
@@ -68,7 +68,7 @@ SHOWN_OF_SPANS: Mapping[str, str] = {
     for name in dict.fromkeys((*_FIRST, *DERIVED, *AgentSpanRow._fields))
     if name not in _HIDDEN
 }
-"""The columns of a span that people look at besides its payloads, in this order, with their names in the view `spans`
+"""The columns of a span that are shown to people besides its payloads, in order, with their names in the view `spans`
 and in data frames."""
 
 
@@ -77,20 +77,20 @@ _NAMED += ("input_tokens", "output_tokens", "cost_usd")
 
 
 def other_facts(span: AgentSpanRow) -> dict[str, Value]:
-    """Return what is set of the columns for which the pages of one span have no words of their own."""
+    """Return a span's values, except None and 0, of the columns that pages of one span do not show in another way."""
     values = ((name, getattr(span, name)) for name in SHOWN_OF_SPANS if name not in _NAMED)
     return {name: value for name, value in values if value not in (None, 0)}
 
 
 def values_of(row: Row) -> dict[str, Any]:
-    """Return the values of a row as the API has them, by column: JSON decoded, flags as booleans."""
+    """Return the values of a row by column in the form of the API: JSON decoded, flags as booleans."""
     values: dict[str, Any] = {}
     put_values(row, values)
     return values
 
 
 def put_values(row: Row, into: dict[str, Any]) -> None:
-    """Set the values of a row in a dict, as `values_of` returns them."""
+    """Write the values of a row by column into a dict, in the form of the API: JSON decoded, flags as booleans."""
     into.update(zip(row._fields, row, strict=True))
     type_ = TYPE_OF[type(row)]
     for name in json_columns(type_):

@@ -34,7 +34,7 @@ def registered(
     git_dirty: bool | None = None,
     minted: bool,
 ) -> Put:
-    """Return the row of a new instance: active if `started_at` is given, else pending."""
+    """Return the Put of a new instance: active if `started_at` is passed, else pending."""
     row = AgentInstanceRow(
         id=id,
         agent_id=agent.id,
@@ -66,7 +66,7 @@ def registered(
 
 
 def start(instance: AgentInstanceRow, agent: AgentRow, timestamp: str | None, now: str) -> tuple[Move, ...]:
-    """Start a pending instance. The first start of an agent makes the agent active too.
+    """Return the moves that start a pending instance, and that make its agent active at the first start.
 
     Raises:
         InvalidAction: the instance is not pending.
@@ -78,17 +78,19 @@ def start(instance: AgentInstanceRow, agent: AgentRow, timestamp: str | None, no
 
 
 def activate(agent: AgentRow, now: str) -> tuple[Move, ...]:
-    """Return the change that makes a pending agent active; nothing if it is active."""
+    """Return the move that makes a pending agent active; none for an agent in another status."""
     if agent.status != "pending":
         return ()
     return (Move("agent", agent.id, frozenset({"pending"}), {"status": "active", "updated_at": now}),)
 
 
 def finish(instance: AgentInstanceRow, status: str, timestamp: str | None, now: str) -> Move:
-    """Finish an instance by id. Its spans do not change. A terminated instance keeps its status and gets the times.
+    """Return the move that finishes an instance by id. A terminated instance keeps its status, and gets the times.
+
+    The spans of the instance do not change.
 
     Raises:
-        InvalidAction: the instance is not in a status that this one follows.
+        InvalidAction: the status of the instance does not allow this finish.
         InvalidValue: the status is not terminal, or the timestamp lies more than 60 s before started_at.
     """
     check_finish("agent instance", instance.id, instance.status, status, closed=is_guess(instance))
@@ -97,7 +99,7 @@ def finish(instance: AgentInstanceRow, status: str, timestamp: str | None, now: 
 
 
 def terminate(instance: AgentInstanceRow, reason: str, now: str) -> Move:
-    """Terminate an active instance, for good. Its open spans are closed with it (see recovery.closing_spans).
+    """Return the move that terminates an active instance for good. The caller closes its open spans in the same unit.
 
     Raises:
         InvalidAction: the instance is not active.
@@ -118,7 +120,7 @@ def terminate(instance: AgentInstanceRow, reason: str, now: str) -> Move:
 
 
 def abandoned(instance: AgentInstanceRow, error: str, at: str, now: str) -> Move:
-    """Close an open instance whose program died: an active one failed, a pending one cancelled."""
+    """Return the move that closes an open instance of a dead program: an active one failed, a pending one cancelled."""
     status = "failed" if instance.status == "active" else "cancelled"
     times = finish_times(instance.started_at, status, None, at)
     move = finished(instance.id, status=status, times=times, now=now, error=error)
@@ -126,9 +128,9 @@ def abandoned(instance: AgentInstanceRow, error: str, at: str, now: str) -> Move
 
 
 def renamed(id: str, agent_id: str, agent_version_id: str, agent_schema_version_id: str) -> Move:
-    """Return the move of a run to another agent or version, which was learnt after its begin. Its spans go with it.
+    """Return the move of a run, with its spans, to an agent or version that became known after the run began.
 
-    Only recording does this. It sets no `updated_at`: read again from a journal, it would set back a later one.
+    Only recording does this. The move sets no `updated_at`: read again from a journal, it would reset a later time.
     """
     values: dict[str, Value] = {
         "agent_id": agent_id,
@@ -139,7 +141,7 @@ def renamed(id: str, agent_id: str, agent_version_id: str, agent_schema_version_
 
 
 def quality_recorded(instance: AgentInstanceRow, payloads: str, summaries: str, now: str) -> Move:
-    """Set the quality payloads of an instance in any status. Guard: they have not changed since they were read."""
+    """Return the move that sets the quality payloads of an instance, if they have not changed since they were read."""
     values: dict[str, Value] = {"quality_payloads": payloads, "quality_summaries": summaries, "updated_at": now}
     unchanged: dict[str, Value] = {"quality_payloads": instance.quality_payloads}
     return Move("agent_instance", instance.id, frozenset(), values, unchanged=unchanged)
@@ -148,7 +150,7 @@ def quality_recorded(instance: AgentInstanceRow, payloads: str, summaries: str, 
 def finished(
     id: str, *, status: str, times: Times, now: str, result: str | None = None, error: str | None = None
 ) -> Move:
-    """Return the move to a terminal status."""
+    """Return the move of an instance to a terminal status. It also replaces a close of the instance."""
     values: dict[str, Value] = {
         "status": status,
         "finished_at": times.finished_at,

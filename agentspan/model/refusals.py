@@ -1,4 +1,4 @@
-"""Refusals: the row that keeps a recorder's change which the storage refused, and the error for violations."""
+"""Refusals: the row that keeps a refused change of a recorder, and the error for violations of a schema."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRo
 
 
 def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None, now: str) -> Put:
-    """Return the row of refused_changes for a unit of one change."""
+    """Return the Put of a row in the table refused_changes, which keeps the change of a refused unit."""
     change = unit.changes[-1]
-    assert not isinstance(change, PutSpans)  # nothing is refused before it stands alone
+    assert not isinstance(change, PutSpans)  # its spans were retried one by one
     if isinstance(change, Put):
         wanted = {name: value for name, value in change.row._asdict().items() if value is not None}
         subject = change.row.id
@@ -31,7 +31,7 @@ def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None,
 
 
 def _run_of(change: Put | Move | Remove, stored: Row | None) -> str | None:
-    """Return the run that a change is about. The row that it changes may be missing, but the change names its run."""
+    """Return the id of the run of a change: from the change if it names the run, else from the stored row."""
     if isinstance(change, Move) and change.type == "agent_instance":
         return change.id
     if isinstance(change, Move) and change.instance_id is not None:
@@ -41,7 +41,7 @@ def _run_of(change: Put | Move | Remove, stored: Row | None) -> str | None:
 
 
 def refuse_violations(violations: Sequence[Violation], schema_name: str) -> None:
-    """Refuse payloads that do not match their schema, as `strict_schemas=True` asks.
+    """Raise an error for payloads that do not match their schema. Called with `strict_schemas=True` only.
 
     Raises:
         ValidationErrors: there are violations.
@@ -55,7 +55,7 @@ def refuse_violations(violations: Sequence[Violation], schema_name: str) -> None
 
 
 def termination_behind(refused: Refused) -> str | None:
-    """Return the id of the instance whose termination caused a refusal; None if something else did."""
+    """Return the id of the instance whose termination caused a refusal; None if the refusal has another cause."""
     stored = refused.stored
     if isinstance(stored, AgentSpanRow) and stored.closed_by == "terminated":
         return stored.agent_instance_id

@@ -1,4 +1,4 @@
-"""Registers a run: the changes that put its instance, and the agent and versions that are missing; rows of agents."""
+"""Registers a run: returns the changes that put its instance, and its missing agent and versions. Changes agents."""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -12,15 +12,15 @@ from agentspan.model.status import PURPOSES
 
 
 def updated(agent: AgentRow, values: dict[str, Value], now: str) -> Move:
-    """Return the change that sets columns of an agent."""
+    """Return the move that sets columns of an agent."""
     return Move("agent", agent.id, frozenset(), {**values, "updated_at": now})
 
 
 def retire(agent: AgentRow, now: str) -> Move:
-    """Retire an agent. It and its runs stay stored.
+    """Return the move that retires an agent. The agent and its runs stay stored.
 
     Raises:
-        InvalidAction: it is retired already.
+        InvalidAction: the agent is retired already.
     """
     if agent.status == "retired":
         raise InvalidAction(f"agent {agent.id} is retired already")
@@ -28,10 +28,13 @@ def retire(agent: AgentRow, now: str) -> Move:
 
 
 def reinstate(agent: AgentRow, *, was_used: bool, now: str) -> Move:
-    """Undo a retirement: the agent is active, or pending if no instance of it has started.
+    """Return the move that undoes a retirement: the agent becomes active, or pending if it was not `was_used`.
+
+    Args:
+        was_used: True if an instance of the agent has started.
 
     Raises:
-        InvalidAction: it is not retired.
+        InvalidAction: the agent is not retired.
     """
     if agent.status != "retired":
         raise InvalidAction(f"agent {agent.id} is {agent.status}: only a retired one can be reinstated")
@@ -48,7 +51,7 @@ def available_actions(agent: AgentRow, *, has_instances: bool) -> dict[str, bool
 DEFAULT = "default"
 """The external_identifier of an agent or a version without a name."""
 MAX_TAGS = 100
-"""Tags of one run."""
+"""The most tags of one run."""
 
 
 class VersionFields(NamedTuple):
@@ -61,7 +64,7 @@ class VersionFields(NamedTuple):
 
 
 class Registration(NamedTuple):
-    """A run to be registered.
+    """A run that is to be registered.
 
     Attributes:
         id: the instance's PFID.
@@ -69,16 +72,16 @@ class Registration(NamedTuple):
         version, schema: the agent version and the schema version.
         purpose: one of PURPOSES.
         metadata: JSON text of an object.
-        external_identifier: of the instance.
-        started_at: if given, the run is active at once; else it is pending.
+        external_identifier: the client's own name for the instance.
+        started_at: the time of the start: the run is active at once. None: the run is pending.
         writer_id: the process that records the run; None for a run by id.
         minted: True if the id is certainly new, so that no lookup is needed.
-        update_version: give a stored version the name and description of `version`.
-        git_commit: of the checkout in which the program runs; None for a run by id.
+        update_version: True to set the name and description of a stored version to those of `version`.
+        git_commit: the commit of the checkout in which the program runs; None for a run by id.
         session, user: the conversation that the run belongs to, and the person that it runs for.
-        task: the name of what the run has to do.
+        task: the name of the run's task.
         tags: words that group runs, each once.
-        git_dirty: whether files of the checkout differ from the commit; None where that is not known.
+        git_dirty: whether files of the checkout differ from the commit; None if that is not known.
     """
 
     id: str
@@ -119,7 +122,7 @@ def check_purpose(purpose: str) -> None:
 
 
 class Referred(NamedTuple):
-    """The rows that a run refers to."""
+    """The rows that a run refers to, stored or yet to be put."""
 
     agent: AgentRow
     version: AgentVersionRow
@@ -129,7 +132,7 @@ class Referred(NamedTuple):
 def references(
     wanted: Registration, stored: References, new_id: Callable[[], str], now: str
 ) -> tuple[list[Change], Referred]:
-    """Return the changes that put what a run refers to and is not stored yet, and all that it refers to."""
+    """Return the changes that put a run's missing agent, version and schema version, and all three of these rows."""
     changes: list[Change] = []
     agent, version, schema = stored
     if agent is None:
@@ -152,21 +155,21 @@ def references(
 
 
 def register(wanted: Registration, stored: References, new_id: Callable[[], str], now: str) -> tuple[Change, ...]:
-    """Return the changes that register a run: last the instance, and its tags after it.
+    """Return the changes that register a run, in order: its missing agent and versions, the instance, its tags.
 
     Args:
-        new_id: returns the PFID of each row that is made beside the instance.
-        now: stored text.
+        new_id: returns a new PFID for each row that is put besides the instance.
+        now: the current time as stored text.
     """
     changes, referred = references(wanted, stored, new_id, now)
     return (*changes, *instance_changes(wanted, referred, new_id, now))
 
 
 def registration(wanted: Registration, referred: Referred, new_id: Callable[[], str], now: str) -> tuple[Change, ...]:
-    """Return the changes that register a run where nothing was read: all that it refers to is put.
+    """Return the changes that register a run without a read of the storage: they put all rows that the run refers to.
 
-    Before they are applied, `recovery.names` finds out which of these rows are stored, under which ids. Until then the
-    run has no `agent_id`, and neither have its spans.
+    Before they are applied, `journal.names` finds the rows that are stored already, and their ids. Until then, the run
+    and its spans have no `agent_id`.
     """
     instance, *tags = instance_changes(wanted, referred, new_id, now)
     row = cast(AgentInstanceRow, instance.row)._replace(agent_id="")
@@ -174,7 +177,7 @@ def registration(wanted: Registration, referred: Referred, new_id: Callable[[], 
 
 
 def renaming(id: str, referred: Referred) -> tuple[Change, ...]:
-    """Return the changes that give a run another agent or version where nothing was read (see registration)."""
+    """Return the changes that move a run to another agent or version without a read of the storage."""
     agent, version, schema = referred
     return (*_put(referred), instances.renamed(id, agent.id, version.id, schema.id))
 
@@ -184,7 +187,7 @@ def _put(referred: Referred) -> list[Put]:
 
 
 def instance_changes(wanted: Registration, referred: Referred, new_id: Callable[[], str], now: str) -> list[Put]:
-    """Return the changes that put an instance, and its tags."""
+    """Return the changes that put an instance and its tags, the instance first."""
     agent, version, schema = referred
     changes = [
         instances.registered(

@@ -1,10 +1,10 @@
 """The rows that are stored, one class a table. Each column is listed here, once: its name, place, type and default.
 
-SQL, views, data frames and what `span` prints are made from these fields, and `model.columns` reads them. Migrations
-alone write their columns out, since they are never edited; a test compares what they make with these classes.
+SQL, views, data frames and the output of `agentspan span` are made from these fields, which `model.columns` reads. Only
+migrations write their columns out, since they are never edited; a test compares their tables with these classes.
 
-Values are what a file holds: text, numbers, None. Named tuples, because a row is created for every span and bound to
-SQL as it is: 0.5 µs against 2.3 for a frozen dataclass and its conversion.
+Values have the types of a file: text, numbers, None. Rows are named tuples, because a row is created for every span and
+bound to SQL unchanged: 0.5 µs against 2.3 for a frozen dataclass and its conversion.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 Value = str | int | float | None
 Time = Annotated[str, "time"]
-"""Text that sorts: ISO 8601, UTC, six digits and `Z` (see clock)."""
+"""A time as text that sorts: ISO 8601, UTC, with six digits and `Z` (made by `clock`)."""
 JsonObject = Annotated[str, "object"]
 JsonList = Annotated[str, "list"]
 Json = Annotated[str, "json"]
@@ -37,7 +37,7 @@ ResourceType = Literal[
 
 
 class AccountRow(NamedTuple):
-    """The file itself: the fixed local ids that the API has on its resources, and the partition of all ids."""
+    """The file itself: its ids of account, environment and deployment for the API, and the partition of its ids."""
 
     id: str
     environment_id: str
@@ -66,7 +66,7 @@ class AgentRow(NamedTuple):
 
 
 class AgentVersionRow(NamedTuple):
-    """A version of an agent, known by the agent and its external_identifier."""
+    """A version of an agent, identified by the agent and the external_identifier."""
 
     id: str
     agent_id: str
@@ -79,7 +79,7 @@ class AgentVersionRow(NamedTuple):
 
 
 class AgentSchemaVersionRow(NamedTuple):
-    """A set of span types and quality schemas, known by the agent and the hash of its content."""
+    """A set of span types and quality schemas, identified by the agent and the hash of its content."""
 
     id: str
     agent_id: str
@@ -94,12 +94,12 @@ class AgentSchemaVersionRow(NamedTuple):
 class AgentInstanceRow(NamedTuple):
     """One run of an agent.
 
-    If it was closed for its program, `closed_by` is `terminated` or `abandoned`, and `closed_at` is the time of that.
-    `ended_late` is 1 where its own end came later and replaced the status (but not `terminated`), result and times.
-    `git_commit` is the commit of the git checkout in which its program ran, 40 or 64 hexadecimal digits. `session` is
-    the conversation that it belongs to, `user` the person it ran for. `task` names what it had to do: runs of the same
-    task can be compared. `git_dirty` is 1 if tracked files of the checkout differed from the commit, 0 if they did not,
-    None if that is not known.
+    If the run was closed for its program, `closed_by` is `terminated` or `abandoned`, and `closed_at` is the time of
+    the close. `ended_late` is 1 if the run's own end arrived after the close, and replaced the status (except
+    `terminated`), result and times. `git_commit` is the commit of the git checkout in which the program ran, 40 or 64
+    hexadecimal digits. `git_dirty` is 1 if tracked files of the checkout differed from the commit, 0 if they did not,
+    None if that is not known. `session` is the conversation that the run belongs to, `user` the person that it ran for.
+    `task` is the name of its task: runs of the same task can be compared.
     """
 
     id: str
@@ -141,12 +141,12 @@ class Violation(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """What a span's payloads and type mean: the last columns of its row, and the violations, which are no column.
+    """The values derived from a span's payloads and type: the last columns of its row, and the violations (no column).
 
-    It is derived once, when the span is written (see schemas.meaning), and goes as one value to the row and the change.
-    A new column comes before `violations`, and at the end of AgentSpanRow; a test compares both.
+    schemas.meaning derives them once, when the span is written. A new column comes before `violations` here, and at the
+    end of AgentSpanRow; a test compares both.
 
-    `is_aggregate` is 1 where the span sums up others: it repeats their tokens and cost, which sums leave out (see
+    `is_aggregate` is 1 if the span sums up other spans. It repeats their tokens and cost, so sums leave it out (see
     schemas.aggregates). `response_id` is the provider's id of a model's answer; `cache_write_tokens` is how many of
     the input tokens were written to the provider's cache; `finish_reason` is why the model stopped, in its provider's
     word.
@@ -164,20 +164,21 @@ class Meaning(NamedTuple):
     violations: tuple[Violation, ...] = ()
 
     def by_column(self) -> dict[str, Any]:
-        """Return the values of the columns, by name."""
+        """Return the derived values by column, without the violations."""
         return dict(zip(DERIVED, self, strict=False))
 
 
 DERIVED = Meaning._fields[:-1]
 """The columns of a span that are derived from its payloads and its type."""
 OF_PAYLOAD, AT_END = DERIVED[:2], DERIVED[2:]
-"""Those that follow from the payload and the type alone; those that an end sets."""
+"""The derived columns that follow from the payload and the type alone, and those that the end of a span sets."""
 
 
 class AgentSpanRow(NamedTuple):
-    """One step of a run; closed_by, closed_at and ended_late as in AgentInstanceRow, from `label` on as in Meaning.
+    """One step of a run.
 
-    `sensitive_encoding` is 1 where its client says that values are marked as sensitive, or one is (see
+    AgentInstanceRow describes closed_by, closed_at and ended_late; Meaning describes the columns from `label` on.
+    `sensitive_encoding` is 1 if the client declared that values are marked as sensitive, or if a value is marked (see
     model.sensitive).
     """
 
@@ -214,9 +215,9 @@ class AgentSpanRow(NamedTuple):
 class WriterRow(NamedTuple):
     """A process that recorded, with the fields that later decide whether it is still alive.
 
-    `boot_id` is of the machine's start, followed by the namespace of its pids, and by that of its times where it is not
-    the host's; `process_start` is what the system says of when the process began, in its own unit (Linux: ticks since
-    boot, which differ between namespaces of times).
+    `boot_id` identifies the machine's boot, followed by the pid namespace of the process, and by its time namespace if
+    that is not the host's. `process_start` is the start of the process in the unit of the system (Linux: ticks since
+    boot, which differ between time namespaces).
     """
 
     id: str
@@ -231,7 +232,8 @@ class WriterRow(NamedTuple):
 class RefusedChangeRow(NamedTuple):
     """A change of a recorder that the storage refused: the span was finished before, or its run was removed.
 
-    `subject` is the id that it was about, `wanted` a JSON object of columns and values, `why` is of changes.Refused.
+    `subject` is the id of the row to change, `wanted` a JSON object of columns and values. `why` is the reason of
+    changes.Refused, or `damaged` or `unreadable` for a part of a journal that could not be recovered.
     """
 
     id: str
@@ -245,9 +247,10 @@ class RefusedChangeRow(NamedTuple):
 
 
 class OtelTraceRow(NamedTuple):
-    """The run of a trace of OpenTelemetry, decided when the first of its spans was stored.
+    """The run that a trace of OpenTelemetry belongs to, decided when the first span of the trace was stored.
 
-    `id` is the trace's, 32 hexadecimal digits. A run that is a process has many traces. They go with their run.
+    `id` is the trace id, 32 hexadecimal digits. A run that is a whole process has many traces. Rows are removed with
+    their run.
     """
 
     id: str
@@ -256,9 +259,9 @@ class OtelTraceRow(NamedTuple):
 
 
 class OtelLogRow(NamedTuple):
-    """A log record of OpenTelemetry with a message of a span. It may come before its span, or after it.
+    """A log record of OpenTelemetry that holds a message of a span. It may arrive before or after the span.
 
-    `record` has its name, attributes and body; it is kept for some minutes only.
+    `record` has the name, attributes and body of the log record. A row is kept for some minutes only.
     """
 
     id: str
@@ -279,13 +282,13 @@ class TagRow(NamedTuple):
 
 
 class ScoreRow(NamedTuple):
-    """A judgement of a run or of a span. Rows are only added: a judgement changes by a newer row.
+    """A judgement of a run or of a span. Rows are never changed: a newer row replaces a judgement.
 
-    `target_id` is the run or span, of the type `target_type`; `agent_instance_id` the run that it is or belongs to.
+    `target_id` is the judged run or span, `target_type` its type, and `agent_instance_id` the run or the span's run.
     `value` is a number, `label` a word such as `good`; a mark has no value. `source` is who judged: human, model or
-    code. `identifier` names the judge where several judge the same thing. Of the rows with the same target, name and
-    identifier the newest counts: the one with the greatest inserted_at, then id. One without value, label and
-    explanation withdraws those before it.
+    code. `identifier` names the judge if several judge the same target. Of the rows with the same target, name and
+    identifier, the newest counts: the row with the greatest inserted_at, then id. A row without value, label and
+    explanation withdraws the earlier rows.
     """
 
     id: str
@@ -318,7 +321,7 @@ Row = (
 
 
 def instance_of(row: Row) -> str:
-    """Return the id of the instance that a span belongs to, or that a row itself has."""
+    """Return the id of a span's instance; for any other row, its own id."""
     return row.agent_instance_id if isinstance(row, AgentSpanRow) else row.id
 
 
@@ -345,7 +348,7 @@ UNIQUE: Mapping[ResourceType, tuple[str, ...]] = {
     "agent_instance": ("agent_id", "external_identifier"),
     "tag": ("agent_instance_id", "tag"),
 }
-"""Columns that no two rows of a type share, besides the id; a None among them is never a clash."""
+"""Columns whose values together are unique in a table, besides the id. Values with a None never clash."""
 
 REFERENCES: Mapping[ResourceType, Mapping[str, ResourceType]] = {
     "agent_version": {"agent_id": "agent"},
@@ -360,5 +363,5 @@ REFERENCES: Mapping[ResourceType, Mapping[str, ResourceType]] = {
     "tag": {"agent_instance_id": "agent_instance"},
     "score": {"agent_instance_id": "agent_instance"},
 }
-"""Columns that name an existing row. Not parent_span_id, and not the target of a score: between processes a child, or a
-score, can arrive before its span."""
+"""Columns that must name an existing row. parent_span_id and the target of a score need not: between processes, a child
+or a score can arrive before its span."""

@@ -1,5 +1,4 @@
-"""Schema versions are known by their content: the same span types and quality schemas are the same version, whoever
-registers them."""
+"""Schema versions, identified by content: the same span types and quality schemas are one version of an agent."""
 
 import hashlib
 import json
@@ -7,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 SpanTypeSchema = Mapping[str, Any]
-"""A span type as the API writes it: name, title, description, params_schema, result_schema, template."""
+"""A span type in the form of the API: a mapping with the keys of FIELDS."""
 
 FIELDS = (
     "name",
@@ -22,7 +21,7 @@ FIELDS = (
 
 
 class SchemaFields(NamedTuple):
-    """The fields of a schema version before it is stored, in the order of its row; the texts are canonical JSON."""
+    """The fields of a schema version before it is stored, in the order of its row. Schemas are canonical JSON text."""
 
     external_identifier: str | None
     content_hash: str
@@ -56,9 +55,10 @@ _FOR_CHECKS = frozenset({"const", "enum", "pattern", "template", "result_templat
 
 
 def admitted(schemas: Sequence[SpanTypeSchema], admit: Callable[[str], str]) -> list[SpanTypeSchema]:
-    """Return span types or quality schemas whose texts for people are as `admit` returns them.
+    """Return span types or quality schemas in which `admit` has replaced each text for people.
 
-    These are names, titles, descriptions, comments, defaults and examples. What a check or a template needs stays.
+    Texts for people are names, titles, descriptions, comments, defaults and examples. Texts that a check or a template
+    needs stay.
     """
     return [_admitted(each, admit, is_for_people=False) for each in schemas]
 
@@ -77,10 +77,10 @@ def _admitted(value: Any, admit: Callable[[str], str], *, is_for_people: bool) -
 
 
 QualitySchema = Mapping[str, Any]
-"""A quality schema as the API writes it: name, title, description, schema, template."""
+"""A quality schema in the form of the API: a mapping with the keys of QUALITY_FIELDS."""
 
 UNNAMED = ""
-"""The name under which the one quality schema without a name is stored, and its payload; no other schema has it."""
+"""The name under which the one unnamed quality schema and its payload are stored. No other schema has this name."""
 QUALITY_FIELDS = ("name", "title", "description", "schema", "template", "data_risk")
 
 

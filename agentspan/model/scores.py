@@ -1,8 +1,8 @@
-"""Scores: judgements of runs and spans, which are only added. Which of them count.
+"""Scores: judgements of runs and spans, and the rule which of them count. Scores are added, never changed.
 
-Of the scores with the same target, name and identifier the newest counts; if it withdraws, none does.
+Of the scores with the same target, name and identifier, the newest counts. If the newest withdraws, none counts.
 
-A JSON object of an evaluation, a quality payload, holds judgements that become scores.
+A quality payload, the JSON object of an evaluation, holds judgements that become scores.
 """
 
 import math
@@ -20,12 +20,12 @@ SOURCES: tuple[Source, ...] = ("human", "model", "code")
 MARK, NOTE = "mark", "note"
 """The names of scores without a number: a mark has a label, such as `bad`; a note has only an explanation."""
 MAX_NAME = 200
-"""Characters of a name, a label and an identifier."""
+"""The most characters of a name, a label or an identifier."""
 MAX_EXPLANATION = 10_000
 
 
 class Judgement(NamedTuple):
-    """The judgement that a score makes of its target; see ScoreRow."""
+    """The content of a score, without its ids, target and time."""
 
     name: str
     value: float | None
@@ -45,16 +45,17 @@ def judgement(
     identifier: Any = None,
     withdraw: bool = False,
 ) -> Judgement:
-    """Check what a score says.
+    """Check the content of a score, and return it.
 
     Args:
-        value: a finite number, or True (1) or False (0); numpy's are numbers, too.
+        value: a finite number, also one of numpy; True counts as 1, False as 0.
         source: one of SOURCES.
-        withdraw: withdraw the scores before it. It has no value, label or explanation then.
+        withdraw: True to withdraw earlier scores. The score then has no value, label or explanation.
 
     Raises:
-        RequiredValue: there is no name; or no value, label or explanation, unless it withdraws.
-        InvalidValue: one of them has the wrong type, or is too long; `source` is unknown.
+        RequiredValue: there is no name; or there is no value, label or explanation, and the score does not withdraw.
+        InvalidValue: an argument has the wrong type or is too long; `source` is unknown; or a score that withdraws has
+            a value, label or explanation.
     """
     if source not in SOURCES:
         raise InvalidValue("source", f"must be one of {', '.join(SOURCES)}")
@@ -83,13 +84,13 @@ def scored(id: str, target: AgentInstanceRow | AgentSpanRow, judged: Judgement, 
 
 
 def score_row(id: str, run_id: str, target_type: str, target_id: str, judged: Judgement, now: str) -> ScoreRow:
-    """Return the row of a score."""
+    """Return the row of a score whose run and target are known by id."""
     name, value, label, explanation, source, identifier = judged
     return ScoreRow(id, run_id, target_type, target_id, name, value, label, source, identifier, now, explanation)
 
 
 def counting(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """Return those of these scores that count, by time and id."""
+    """Return the scores that count, in the order of time and id: the newest of each target, name and identifier."""
     newest: dict[tuple[str, str, str | None], ScoreRow] = {}
     for row in rows:
         judged = row.target_id, row.name, row.identifier
@@ -100,12 +101,12 @@ def counting(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
 
 
 def withdraws(row: ScoreRow) -> bool:
-    """Return whether a score withdraws those before it: it has no value, no label and no explanation."""
+    """Return whether a score withdraws earlier ones: it has no value, no label and no explanation."""
     return row.value is None and row.label is None and row.explanation is None
 
 
 def age(row: ScoreRow) -> tuple[str, str]:
-    """Return the value by which scores are ordered, the oldest first."""
+    """Return the key that sorts scores from the oldest to the newest."""
     return row.inserted_at, row.id
 
 
@@ -136,19 +137,20 @@ def _text(field: str, value: Any, most: int = MAX_NAME) -> str | None:
 
 
 UNNAMED_SCORE = "quality"
-"""The name of the score of the payload without a name."""
+"""The name of the score that the quality payload without a name becomes."""
 MAX_SCORES = 100
-"""Scores of one payload."""
+"""The most scores that one quality payload becomes."""
 _VALUES, _LABELS = ("score", "value", "rating"), ("label", "verdict")
 _EXPLANATIONS = ("explanation", "reason", "comment", "report")
 
 
 def judgements(name: str, payload: Mapping[str, Any]) -> dict[str, Judgement]:
-    """Return the scores that a quality payload holds, by their names.
+    """Return the judgements that a quality payload holds, by the names of their scores.
 
-    The score of the payload's name has its members `score` (or `value`, `rating`), `label` (or `verdict`) and
+    The score with the payload's name takes the members `score` (or `value`, `rating`), `label` (or `verdict`) and
     `explanation` (or `reason`, `comment`, `report`). Each other member that is a number, or an object with such
-    members, is a score `NAME.MEMBER`. A payload with none of them is one score, whose explanation is the payload.
+    members, becomes a score `NAME.MEMBER`. A payload without such members becomes one score, whose explanation is the
+    payload.
     """
     own = (name if name != UNNAMED else UNNAMED_SCORE)[:MAX_NAME]
     found: dict[str, Judgement] = {}
@@ -162,12 +164,12 @@ def judgements(name: str, payload: Mapping[str, Any]) -> dict[str, Judgement]:
 
 
 def withdrawn(name: str) -> Judgement:
-    """Return the judgement that takes a score of a quality payload back."""
+    """Return the judgement that withdraws a score of a quality payload."""
     return Judgement(name, None, None, None, "code", None)
 
 
 def _add(found: dict[str, Judgement], name: str, members: Mapping[str, Any]) -> set[str]:
-    """Add the score that some members are, if they are one; return the names of the members it is made of."""
+    """Add the judgement that an object's members make, if there is one. Return the names of the members used."""
     value = next((member for member in _VALUES if _is_number(members.get(member))), None)
     label = next((member for member in _LABELS if _is_text(members.get(member), MAX_NAME)), None)
     why = next((member for member in _EXPLANATIONS if _is_text(members.get(member), MAX_EXPLANATION)), None)

@@ -2,7 +2,7 @@
 
 The form is the API's `sensitive_encoding`: `$sensitive` is the value's type, `labels` says what kind of value it is.
 Such a *wrapper* is stored with its type and labels, and with REDACTED in the place of its value. Schemas and templates
-describe the value and not the wrapper, so they are given payloads without wrappers.
+describe the value and not the wrapper, so they receive payloads without wrappers.
 """
 
 from typing import Any
@@ -12,27 +12,27 @@ from agentspan import jsontext
 REDACTED = "[redacted]"
 """The text that stands for a value that was kept out of the storage."""
 IN_TEXT = '"$sensitive"'
-"""A part of each JSON text in which there is a wrapper. It can also be there for another reason."""
+"""A text that each JSON text with a wrapper contains. A JSON text without a wrapper may contain it, too."""
 
 
 _UNKNOWN = REDACTED.encode().decode()
-"""Stands for the value of a wrapper that was replaced. No other text is this object, so `is` tells it from them."""
+"""The text that replaces a redacted value. It is an object of its own, so `is` distinguishes it from equal texts."""
 _OF_MEMBERS = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "const", "enum", "contains", "uniqueItems", None})
 """Keywords that a list or object can fail because of a value in it."""
 
 
 def masked(value: Any) -> Any:
-    """Return plain JSON with REDACTED in each wrapper; the same object if there is none in it."""
+    """Return plain JSON with REDACTED as the value of each wrapper; the same object if it has no wrapper."""
     return _replaced(value, lambda wrapper: {**wrapper, "value": REDACTED})
 
 
 def unwrapped(value: Any) -> Any:
-    """Return plain JSON with the value of each wrapper in its place; the same object if there is none in it."""
+    """Return plain JSON with each wrapper replaced by its value; the same object if it has no wrapper."""
     return _replaced(value, lambda wrapper: _UNKNOWN if wrapper["value"] == REDACTED else wrapper["value"])
 
 
 def read(text: str) -> tuple[Any, int]:
-    """Return stored JSON text as plain JSON without wrappers, and 1 if there was one in it, else 0."""
+    """Decode stored JSON text to plain JSON without wrappers. Return also 1 if the text has a wrapper, else 0."""
     plain = jsontext.decode(text)
     if IN_TEXT not in text:
         return plain, 0
@@ -46,11 +46,11 @@ def is_wrapper(value: dict[str, Any]) -> bool:
 
 
 def is_unknown(instance: Any, keyword: str | None) -> bool:
-    """Return whether a violation is about a value that is not there.
+    """Return whether a violation may be due to a redacted value, which cannot be checked.
 
     Args:
-        instance: the part of a payload from `unwrapped` that does not conform.
-        keyword: the keyword of the schema that it does not satisfy; None for the schema `false`.
+        instance: the part of a payload, from `unwrapped`, that does not match the schema.
+        keyword: the keyword of the schema that the part does not satisfy; None for the schema `false`.
     """
     if instance is _UNKNOWN:
         return True
@@ -69,7 +69,7 @@ def _has_unknown(value: Any) -> bool:
 
 
 def _replaced(value: Any, replace: Any) -> Any:
-    """Return a value with each wrapper replaced. One call for each level: Python's stack has room for 500 of them."""
+    """Return a value with each wrapper replaced. Recursive: Python's stack has room for the 500 levels of a payload."""
     if type(value) is dict:
         if is_wrapper(value):
             return replace(value)

@@ -1,8 +1,8 @@
 """Transitions of a span: each operation becomes a Put or a Move, or is refused with the API's error.
 
-Both ways in build on `created`, `started` and `finished`, which only assemble (new spans out of a journal are assembled
-where they are read, in journal.deriving); the rules for what comes by id (timestamps, allowed transitions) are in
-`create_times`, `start`, and `finish`.
+Recording and operations by id both use `created`, `started` and `finished`, which only assemble. (journal.deriving
+assembles new spans of a journal.) The rules for operations by id (timestamps, allowed transitions) are in
+`create_times`, `start` and `finish`.
 """
 
 from typing import Any, NamedTuple
@@ -13,19 +13,20 @@ from agentspan.model.changes import Move, Over, Put, Ref
 from agentspan.model.rows import AT_END, OF_PAYLOAD, AgentInstanceRow, AgentSpanRow, Meaning, Value
 from agentspan.model.status import CLOSERS, FINISH_STATUSES, LEAVES, OPEN, REPLACED, SPAN_STATUSES
 
-# A named tuple's own constructor is a Python function around this one: 0.25 µs instead of 0.1, nine times a span.
+# A named tuple's own constructor wraps this one in a Python function: 0.25 µs instead of 0.1, nine times a span.
 _new = tuple.__new__
 _NOTHING: dict[str, Value] = {}
 LEAVES_CANCELLED = frozenset({"cancelled"})
 _LATE = {status: (Over(leaves, {"ended_late": 1}, adds=True),) for status, leaves in REPLACED.items()}
-"""The values that an end sets over a close; made once, since most ends are not late (0.4 µs)."""
+"""The values that a late end sets over a close, by the status of the end. Made once, since most ends are not late
+(0.4 µs)."""
 
 CLOCK_SKEW_MS = 60_000
-"""The most seconds that a client's finish may be before the start. It is then stored as the start."""
+"""The most milliseconds that a client's finish may be before the start. Such a finish is stored as the start."""
 
 
 FINISHED = ("status", "result_payload", "finished_at", "duration_ms", "updated_at", *AT_END)
-"""The columns that an end sets."""
+"""The columns that the end of a span sets."""
 _AT_END = len(OF_PAYLOAD)
 
 
@@ -55,7 +56,7 @@ def created(
     refs: tuple[Ref, ...] = (),
     sensitive_encoding: int = 0,
 ) -> Put:
-    """Return the row of a new span. The caller has checked its values. Positional: keywords cost 0.6 µs here."""
+    """Return the Put of a new span, whose values the caller has checked. Positional, because keywords cost 0.6 µs."""
     started_at, finished_at, duration_ms = times
     head = (
         id,
@@ -90,11 +91,11 @@ def started(
     also_closed: bool = False,
     instance_id: str | None = None,
 ) -> Move:
-    """Return the move from pending to active.
+    """Return the move of a span from pending to active.
 
     Args:
-        also_closed: whether a span that was closed as cancelled fails instead, since it did start (a recorder's do; by
-            id, such a start is refused).
+        also_closed: True if a span that was closed as cancelled becomes failed, because it did start. Recorders pass
+            True; by id, such a start is refused.
     """
     values: dict[str, Value] = {
         "status": "active",
@@ -102,7 +103,7 @@ def started(
         "summary": meaning.summary,
         "updated_at": now,
     }
-    at = started_at  # later than the close, which cannot have been its end
+    at = started_at  # the start is later than the close, so the close was not the end
     late: dict[str, Value] = {"status": "failed", "started_at": at, "finished_at": at, "updated_at": now}
     over = (Over(LEAVES_CANCELLED, late),) if also_closed else ()
     return Move("agent_span", id, LEAVES["active"], values, over=over, instance_id=instance_id)
@@ -117,7 +118,7 @@ def finished(
     now: str,
     instance_id: str | None = None,
 ) -> Move:
-    """Return the move to a terminal status. Positional: see created."""
+    """Return the move of a span to a terminal status. Positional, because keywords are slower."""
     started_at, finished_at, duration_ms = times
     known: tuple[Any, ...] = (status, result_payload, finished_at, duration_ms, now)
     values: dict[str, Value] = dict(zip(FINISHED, known + meaning[_AT_END:-1]))  # noqa: B905  # strict=True: 0.1 µs
@@ -138,7 +139,7 @@ def finished_as(
     now: str,
     instance_id: str | None = None,
 ) -> Move:
-    """Return the move to a terminal status that also sets the type and the payload, which were learnt at the end.
+    """Return the move to a terminal status of a span whose type and payload became known at its end, and are set, too.
 
     Only recording does this; operations by id change neither.
     """
@@ -153,17 +154,17 @@ def finished_as(
 
 
 FINISHED_AS = tuple(finished_as("", "", "", "", "complete", None, Times(None), Meaning(), "").set)
-"""The columns that an end sets which also tells the type and the payload."""
+"""The columns that an end sets if it also sets the type and the payload."""
 
 
 def also_started(move: Move, started_at: str | None) -> Move:
-    """Add the start to the end of a span that was closed as cancelled before its start was stored."""
+    """Return a finish that also sets the start, for a span that was closed as cancelled before its start was stored."""
     over = move.over[0]
     return move._replace(over=(over._replace(set={**over.set, "started_at": started_at}),))
 
 
 def with_sensitive(move: Move) -> Move:
-    """Return a move that also sets `sensitive_encoding`, whatever becomes of the rest of it."""
+    """Return a move that also sets `sensitive_encoding`, on an open span as well as over a close."""
     over = tuple(each._replace(set={**each.set, **_SENSITIVE}) for each in move.over)
     return move._replace(set={**move.set, **_SENSITIVE}, over=over)
 
@@ -172,12 +173,12 @@ _SENSITIVE: dict[str, Value] = {"sensitive_encoding": 1}
 
 
 def closed(span: AgentSpanRow, by: str, *, result_payload: str, meaning: Meaning, at: str, now: str) -> Move:
-    """Close an open span for its program: an active one failed, a pending one cancelled.
+    """Return the move that closes an open span for its program: an active one failed, a pending one cancelled.
 
     Args:
-        by: `terminated` (its run was) or `abandoned` (its program died).
-        at: when it ended, as far as is known.
-        now: when it is closed.
+        by: `terminated` (its run was terminated) or `abandoned` (its program died).
+        at: when the span ended, as far as is known.
+        now: the time of the close.
     """
     status = "failed" if span.status == "active" else "cancelled"
     times = finish_times(span.started_at, status, None, at)
@@ -187,11 +188,13 @@ def closed(span: AgentSpanRow, by: str, *, result_payload: str, meaning: Meaning
 
 
 def abandoned(id: str, result_payload: str, started_at: str, at: str, now: str, instance_id: str | None = None) -> Move:
-    """Close an active span whose instrumentor never ended it. Its summary stays: the caller does not have its payload.
+    """Return the move that closes an active span whose instrumentor never ended it.
+
+    The summary stays, because the caller does not have the payload to render it.
 
     Args:
-        at: when it ended, as far as is known.
-        now: when it is closed.
+        at: when the span ended, as far as is known.
+        now: the time of the close.
     """
     times = finish_times(started_at, "failed", None, at)
     values: dict[str, Value] = {
@@ -209,12 +212,12 @@ def abandoned(id: str, result_payload: str, started_at: str, at: str, now: str, 
 def retold(
     id: str, schema_name: str, schema_title: str, payload: str, result_payload: str | None, meaning: Meaning, at: str
 ) -> Move:
-    """Return the move that sets type and payloads of a finished span: another instrumentor told the same call.
+    """Return the move that sets type and payloads of a finished span after another instrumentor reported its call, too.
 
     Only recording does this.
 
     Args:
-        at: when the call ended, not now: read again from a journal, it changes nothing.
+        at: when the call ended, for `updated_at`. Not the current time: a move that is read again changes nothing.
     """
     move = finished_as(id, schema_name, schema_title, payload, "complete", result_payload, Times(None), meaning, at)
     values = {name: value for name, value in move.set.items() if name not in ("status", "finished_at", "duration_ms")}
@@ -234,11 +237,11 @@ def updated(id: str, *, payload: str, meaning: Meaning, now: str, instance_id: s
 
 
 UPDATED = tuple(updated("", payload="", meaning=Meaning(), now="").set)
-"""The columns that a changed payload sets."""
+"""The columns that a change of the payload sets."""
 
 
 def create_times(status: str, started_at: str | None, finished_at: str | None, *, has_result: bool, now: str) -> Times:
-    """Apply the rules of `create` to its status and timestamps.
+    """Check the status and the timestamps of a span that is created by id, and return its times.
 
     Raises:
         InvalidValue: an unknown status; a finished_at or result_payload on a span that is not finished; a
@@ -263,7 +266,7 @@ def start(span: AgentSpanRow, timestamp: str | None, now: str) -> Times:
     """Check that a span may start. Return the time of the start.
 
     Raises:
-        InvalidAction: it is not pending.
+        InvalidAction: the span is not pending.
     """
     if span.status not in LEAVES["active"]:
         raise InvalidAction(f"agent span {span.id} is {span.status}: only a pending span can be started")
@@ -271,10 +274,10 @@ def start(span: AgentSpanRow, timestamp: str | None, now: str) -> Times:
 
 
 def finish(span: AgentSpanRow, status: str, timestamp: str | None, now: str) -> Times:
-    """Check that a span may finish with this status. Return its times. A close does not count: see `is_guess`.
+    """Check that a span may finish with this status, and return its times. A span closed for its program may, too.
 
     Raises:
-        InvalidAction: the span is not in a status that this one follows.
+        InvalidAction: the status of the span does not allow this finish.
         InvalidValue: the status is not terminal, or the timestamp lies more than 60 s before started_at.
     """
     check_finish("agent span", span.id, span.status, status, closed=is_guess(span))
@@ -288,10 +291,14 @@ def is_guess(row: AgentSpanRow | AgentInstanceRow) -> bool:
 
 
 def check_finish(noun: str, id: str, stored: str, status: str, *, closed: bool = False) -> None:
-    """Check a finish against the transition table; instances share the rule.
+    """Check that a span or an instance may finish with this status.
 
     Args:
-        closed: whether the stored status is a close, which an own end replaces.
+        closed: True if the stored status comes from a close, which an own end replaces.
+
+    Raises:
+        InvalidAction: the stored status does not allow this finish.
+        InvalidValue: the status is not terminal.
     """
     if status not in FINISH_STATUSES:
         raise InvalidValue("status", f"must be one of {', '.join(FINISH_STATUSES)}")
@@ -305,7 +312,11 @@ def check_finish(noun: str, id: str, stored: str, status: str, *, closed: bool =
 
 
 def finish_times(started_at: str | None, status: str, timestamp: str | None, now: str) -> Times:
-    """Return the times of a finish: cancelled sets both timestamps, else the finish is not before the start."""
+    """Return the times of a finish. Cancelled: start and finish are equal. Else the finish is not before the start.
+
+    Raises:
+        InvalidValue: the timestamp lies more than 60 s before started_at.
+    """
     if status == "cancelled" or started_at is None:
         at = timestamp or now
         return Times(at, at, 0.0)

@@ -6,7 +6,7 @@
 Spans that a program left open are closed for it: `terminate` closes the open spans of a run, `doctor` those of a
 dead program (active → failed, pending → cancelled, `closed_by` says which). Such a close is a guess. The span's own
 first end, whenever it arrives, replaces status, result and times; `closed_by` and `closed_at` stay. A run that was
-closed as abandoned follows the same rule; a terminated run stays terminated, and takes result, error and times.
+closed as abandoned follows the same rule. A terminated run stays terminated, but gets result, error and times.
 
 Source: the page "Finish an agent span" of the Prefactor API; `terminated` from its official clients.
 """
@@ -48,19 +48,20 @@ REPLACED: Mapping[str, frozenset[str]] = {
     "failed": frozenset({"failed", "cancelled", "terminated"}),
     "cancelled": frozenset({"cancelled"}),
 }
-"""The statuses of a close that an own end with the status of the key replaces.
+"""The statuses of a close that an own end replaces, by the status of the end.
 
-What was closed as cancelled may have been started since, unseen; what was closed as failed was not pending."""
+A span closed as cancelled may have started before the close, unseen, so every end replaces the close. A span closed as
+failed was active, so an end as cancelled does not."""
 
 
 NUL = "\x00"
 
 
 def check_text(field: str, text: str) -> str:
-    """Return a text that every backend can store.
+    """Return a text if every backend can store it.
 
     Raises:
-        InvalidValue: it holds a NUL.
+        InvalidValue: the text holds a NUL.
     """
     if NUL in text:
         raise InvalidValue(field, "has a NUL character (U+0000), which not every database can store; remove it")
@@ -68,5 +69,5 @@ def check_text(field: str, text: str) -> str:
 
 
 def without_nul(text: str) -> str:
-    """Return a text with U+FFFD in the place of each NUL. For recording, which refuses no text."""
+    """Replace each NUL of a text by U+FFFD. For recording, which refuses no text."""
     return text.replace(NUL, "\ufffd")
