@@ -60,7 +60,7 @@ def begin_call(
     kwargs: Mapping[str, Any],
     payload: Mapping[str, Any] | None,
 ) -> SpanState:
-    """Create the span of a decorated call. Its payload has the name and arguments if the span type has fields for them."""
+    """Create the span of a decorated call. Its payload has the name and arguments if its type has fields for them."""
     fields = recorder.registry.resolve(schema_name).fields
     captured: str | Parts = "{}"
     try:

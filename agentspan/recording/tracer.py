@@ -1,4 +1,4 @@
-"""Tracer: records into one storage. It is the public facade of a Recorder. Also receives the outcomes of its changes."""
+"""Tracer: records into one storage. It is the public facade of a Recorder, and receives its outcomes."""
 
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -42,7 +42,7 @@ class Outcomes(RunListener):
         self._recorder.faults.storage_recovered()
 
     def terminated(self, unit: Unit, reason: str) -> None:
-        """Notify the terminated run of a unit. For a unit with spans of several runs, look up which runs are terminated."""
+        """Notify the terminated run of a unit. Of a unit with spans of several runs, look up which are terminated."""
         change = unit.changes[0]
         try:
             if isinstance(change, PutSpans):
