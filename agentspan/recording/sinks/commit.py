@@ -205,7 +205,7 @@ class Backlog:
             time.sleep(LOOK_S)
 
     def put_unreported(self, unit: Unit, wait_s: float) -> None:
-        """Keep a unit, as `put` does, that was not sent to the storage yet. If that fails, the thread reports the fault."""
+        """Keep a unit that was not sent to the storage yet, as `put` does. The thread reports a fault, if there is one."""
         self._is_unreported = True
         self.put(unit, wait_s)
 
@@ -530,7 +530,7 @@ class CommitSink:
         self._listener.fault(error)
 
     def _in_time(self) -> AbstractContextManager[None]:
-        """Return a with-block that limits the wait for all answers of a server together; one without effect for a file."""
+        """Return a with-block that limits the wait for all answers of a server together; without effect for a file."""
         return in_a_call(self._answers_s) if self._is_server else nullcontext()
 
     def _apply_in_time(self, unit: Unit) -> Outcome:

@@ -262,7 +262,7 @@ class JournalSink:
         self.work.flush_at_end(wait_s)
 
     def release(self, *, for_good: bool = False) -> None:
-        """Close the files. Segments with needed records stay on the disk; without `for_good`, appending continues later."""
+        """Close the files. Segments with needed records stay on disk. Without `for_good`, appending may go on later."""
         self.work.release(for_good=for_good)
 
     def leave(self) -> None:
@@ -334,7 +334,7 @@ class JournalSink:
         return True
 
     def _drops(self) -> bool:
-        """Count a transition as failed if it must be dropped, because earlier ones wait for too long. Return whether."""
+        """Return whether a transition must be dropped, because earlier ones wait for too long. Count it as failed."""
         if self._overflow.is_too_old:
             with self.commits.progress.lock:
                 self.commits.progress.failed += 1
