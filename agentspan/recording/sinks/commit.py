@@ -205,7 +205,7 @@ class Backlog:
             time.sleep(LOOK_S)
 
     def put_unreported(self, unit: Unit, wait_s: float) -> None:
-        """Keep a unit that was not sent to the storage yet, as `put` does. The thread reports a fault, if there is one."""
+        """Keep a unit that was not sent to the storage yet, as `put` does. The thread reports the fault, if any."""
         self._is_unreported = True
         self.put(unit, wait_s)
 

@@ -306,7 +306,7 @@ class JournalWork:
         return False
 
     def _settle(self) -> None:
-        """Remove the records that are safe in the storage from the journal, if it is time, and flush the others to disk."""
+        """Remove records that are safe in the storage from the journal, and flush the others to disk, if it is time."""
         now = time.monotonic()
         if now >= self._next_settle_s:
             self._next_settle_s = now + self._settle_every_s
