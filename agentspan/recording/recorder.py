@@ -82,7 +82,7 @@ class Unread:
 def _of_one_agent(
     agent: AgentRow | None, version: AgentVersionRow | None, schema: AgentSchemaVersionRow | None
 ) -> References:
-    """Return the known rows that belong to one agent: another thread may have minted a second id between two look-ups."""
+    """Return the known rows of one agent only: another thread may have minted a second id between two look-ups."""
     id = None if agent is None else agent.id
     own_version = version if version is not None and version.agent_id == id else None
     return References(agent, own_version, schema if schema is not None and schema.agent_id == id else None)

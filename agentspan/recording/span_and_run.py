@@ -122,7 +122,7 @@ OnTerminate = Literal["raise"] | Callable[["Run"], object]
 
 
 class Span(Scored):
-    """One step of a run, from `agentspan.span` or `Run.create_span`. Spans that begin in its with-block are children."""
+    """One step of a run, from `agentspan.span` or `Run.create_span`. Spans begun in its with-block are children."""
 
     _state: SpanState
 
