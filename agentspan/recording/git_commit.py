@@ -253,7 +253,7 @@ def _packed(common: bytes, ref: bytes) -> bytes | None:
 
 
 def _read(path: bytes, limit: int = MAX_TEXT, *, is_cut: bool = False) -> bytes | None:
-    """Return the bytes of a regular file; None if it is missing, no regular file, or over the limit without `is_cut`."""
+    """Return the bytes of a regular file; None if there is none, or it is over the limit and `is_cut` is False."""
     try:
         if not stat.S_ISREG(_mode(path)):
             return None

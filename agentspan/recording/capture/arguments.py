@@ -1,4 +1,4 @@
-"""Binds the arguments of a decorated function to names: analyzed at decoration, bound without `inspect` (0.5 not 4 µs)."""
+"""Binds the arguments of a decorated function to names: analyzed once, bound without `inspect` (0.5 µs against 4)."""
 
 import functools
 import inspect

@@ -30,9 +30,9 @@ class Limits(NamedTuple):
             stay.
         depth: nested containers, at most 190. A deeper one becomes `{"$truncated": {"depth": n}}`.
         items: members of one list or object. The others are counted: `{"$truncated": {"items": n}}`.
-        blob: bytes of one image, of audio, or of other bytes, also as base64 of at least 1,024 characters. A blob within
-            this limit does not count for `value` and `payload`. A larger base64 text is an ordinary text; larger bytes
-            become a mark with `bytes` and `sha256`.
+        blob: bytes of one image, of audio, or of other bytes, also as base64 of at least 1,024 characters. A blob
+            within this limit does not count for `value` and `payload`. A larger base64 text is an ordinary text; larger
+            bytes become a mark with `bytes` and `sha256`.
     """
 
     value: int = 256 * 1024
@@ -177,7 +177,7 @@ class _Shrinking:
 
 
 def _more(value: Any) -> int:
-    """Return the number of left-out members from the mark in an object, or from an object that is the mark of a list."""
+    """Return the number of members left out already, from the mark in an object; 0 if it has no mark."""
     mark = value.get(TRUNCATED) if type(value) is dict else None
     more = mark.get("items") if type(mark) is dict else None
     return more if type(more) is int else 0

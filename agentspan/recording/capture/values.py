@@ -34,7 +34,7 @@ _AT_ONCE: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.va
 
 
 def is_fault(error: BaseException) -> bool:
-    """Return whether an error is a fault of a value. Any other one (Ctrl-C, SystemExit) ends the program: re-raise it."""
+    """Return whether an error is a fault of a value. Others (Ctrl-C, SystemExit) end the program: re-raise them."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"  # what a crash in Rust becomes
 
 
@@ -180,7 +180,7 @@ def is_small(value: Any, room: list[int], depth: int) -> bool:
 MAX_BLOBS = 4
 """The bytes of blobs in one payload, as a multiple of the limit of one blob. Further blobs are ordinary texts."""
 MAX_COPIED = 4
-"""The characters copied for one payload, as a multiple of its limit. Further texts become marks unless they are short."""
+"""The characters copied for one payload, as a multiple of its limit. Further texts become marks unless short."""
 JOINED_AS_BYTES = 4
 """The cost of joining the surrogates of a text, in hashed bytes per character (10 ns); so at most 0.2 s."""
 
