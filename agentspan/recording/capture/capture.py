@@ -30,13 +30,13 @@ MAX_MESSAGE = 16_384
 MAX_LINE = 4096
 MAX_FRAMES = 64
 MAX_MEMBERS = 20
-"""The number of listed exceptions of one group. Also the limit of nested groups; five times as many are listed in all."""
+"""The number of listed exceptions of one group, and of nested groups. Five times as many are listed in all."""
 MAX_TRACED = 200
 """The number of exceptions, with their causes and the members of groups, up to which all stack traces are written."""
 
 GLANCE = 32 * 1024
-"""The number of characters of plain JSON that are checked without noting the checked containers: a note takes as long as
-a check. Nested shared lists can have any number of values; without notes, they are checked up to this size."""
+"""The number of characters of plain JSON that are checked without noting the checked containers: a note takes as long
+as a check. Nested shared lists can have any number of values; without notes, they are checked up to this size."""
 LONG = 4096
 """The size of a payload, in characters, above which its lists are compared with lists that were captured before."""
 MANY = 24

@@ -79,7 +79,7 @@ FOREIGN: Mapping[str, Callable[[Any, int], Any]] = {"numpy": _numpy, "pandas": _
 MAX_DEPTH = 190  # the encoder's own limit is 200
 MAX_REPR = 1000
 MANY = 1000
-"""The number of values in one walk above which converted values are cached: nested shared lists may repeat without end."""
+"""The number of values of one conversion above which converted values are cached: nested shared lists multiply."""
 _RESERVE = 256  # the number of values reserved for later members: token counts often come last
 
 _SCALARS = (str, int, float, bool, type(None))

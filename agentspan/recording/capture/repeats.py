@@ -23,7 +23,7 @@ LONGEST = 64 * 2**20
 LARGE = 64 * 2**10
 """The size in bytes above which an element, such as an image, is recognized only in its place in the latest list."""
 _VERSION = 2
-"""The version of marshal's format: the newest whose bytes depend on the value only. Later ones refer to earlier bytes."""
+"""The version of marshal's format: the newest whose bytes depend only on the value. Later ones have back references."""
 _HEAD = 5
 """The number of bytes before the first element of a list: its type and its length."""
 
@@ -36,7 +36,7 @@ class Captured(NamedTuple):
 
 
 Fresh = Callable[[Sequence[Any], str], Sequence[Captured] | None]
-"""A function that captures elements. Its arguments are the elements and the name of the list; None if one is no object."""
+"""A function of elements and the name of their list that captures the elements. Returns None if one is no object."""
 
 
 class _Before(NamedTuple):
@@ -279,7 +279,7 @@ class _Walk:
 def _about(kind: type) -> tuple[tuple[int], tuple[str, ...]] | None:
     """Return an identifier of a class, and its attributes outside `__dict__`; None if its objects are not plain.
 
-    The identifier is a number, because two classes may have the same name. It is in a tuple, which plain JSON never has.
+    The identifier is a number, because two classes may have the same name; in a tuple, which plain JSON never has.
     """
     if hasattr(kind, "__pydantic_fields__"):
         return (next(_numbers),), ("__pydantic_extra__", "__pydantic_private__")
