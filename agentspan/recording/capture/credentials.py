@@ -121,8 +121,8 @@ class _Kind(NamedTuple):
     """One kind of credential: a fast pattern that detects it, and an exact pattern that cuts it out of a text.
 
     Attributes:
-        detect: the fast pattern, for an engine without look-around. It finds all that `cut` finds, in JSON text with any
-            escaping and in plain text, within 500 characters unless the kind is in WHOLE.
+        detect: the fast pattern, for an engine without look-around. It finds all that `cut` finds, in plain text and in
+            JSON text with any escaping, within 500 characters unless the kind is in WHOLE.
         cut: the exact pattern. If it skips any text, it stops where the pattern could begin again; otherwise each begin
             would search through the same text.
         judge: returns the name of the group to cut out of a match of `cut`, `secret` by default; None for no group.
@@ -440,7 +440,7 @@ def _mixed(match: re.Match[str]) -> str | None:
 
 
 def _in_a_query(match: re.Match[str]) -> str | None:
-    """Judge a query parameter: a key is a secret, a searched word is not; nor a code of six digits (often a product)."""
+    """Judge a query parameter: a key is a secret; a searched word, or a code of six digits (often a product), is not."""
     looks = _NO_SIZE if match["name"].lower() in ("pw", "psk") else _OPAQUE
     return "secret" if looks.fullmatch(match["secret"].replace("%", "")) else None
 
