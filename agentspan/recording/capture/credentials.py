@@ -440,7 +440,7 @@ def _mixed(match: re.Match[str]) -> str | None:
 
 
 def _in_a_query(match: re.Match[str]) -> str | None:
-    """Judge a query parameter: a key is a secret; a searched word, or a code of six digits (often a product), is not."""
+    """Judge a query parameter: a key is a secret; a searched word or a six-digit code (often a product) is not."""
     looks = _NO_SIZE if match["name"].lower() in ("pw", "psk") else _OPAQUE
     return "secret" if looks.fullmatch(match["secret"].replace("%", "")) else None
 

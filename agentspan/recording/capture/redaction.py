@@ -151,7 +151,7 @@ def _every_beyond_ascii() -> Found:
 
 
 def _repeats(text: str | bytes) -> bool:
-    """Return whether the middle of a text repeats few words. If a pattern begins with one, each costs 60 ns."""
+    """Return whether the middle of a text repeats few words: each that begins a pattern costs a fast search 60 ns."""
     middle = len(text) // 2
     part: Any = text[middle : middle + 2048]
     return bool(part.count(part[:16]) > 20)

@@ -200,7 +200,7 @@ class Backlog:
         number, until_ns = self._kept, time.monotonic_ns() + int(min(wait_s, left_s()) * 1e9)
         while self._written < number and not self._is_slow and self._progress.last_error is None and self._thread:
             if time.monotonic_ns() > until_ns:
-                self._is_slow = True  # until the backlog is empty, so that the next calls do not wait, too
+                self._is_slow = True  # until the backlog is empty, so that the next calls do not wait
                 return
             time.sleep(LOOK_S)
 
