@@ -1,7 +1,7 @@
-"""Adopts the journals of dead programs: when a file is opened, before it is read, and while others record.
+"""Adopts the journals of dead programs: before a storage is read, and while other programs record into it.
 
-A run whose registration was damaged in a journal is registered anew, so that the damage costs its name and not its
-spans.
+A run whose registration was damaged in a journal is registered again, so that the damage loses the name of the run and
+not its spans.
 """
 
 import logging
@@ -40,14 +40,14 @@ ATTEMPTS = 20
 
 
 class LostRegistrations(Listener):
-    """Registers the runs of one writer anew, named after its program.
+    """Registers the runs of one writer again, under the name of its program, if their registrations were damaged.
 
     Args:
-        writer_id: of the writer whose journal is recovered.
+        writer_id: the writer whose journal is recovered.
         ids: mints the ids of an agent and its versions.
 
     Attributes:
-        is_damaged: whether a part of the journal was damaged. Otherwise a run that is missing was removed.
+        is_damaged: whether a part of the journal was damaged. If not, a missing run was removed from the storage.
     """
 
     def __init__(self, storage: Storage, writer_id: str, ids: IdSource) -> None:
@@ -57,7 +57,7 @@ class LostRegistrations(Listener):
         self._ids = ids
 
     def missing(self, unit: Unit) -> Unit | None:
-        """Return the unit that registers a run whose registration was damaged."""
+        """Register the run of a unit again if its registration was damaged, and return the unit; else None."""
         run_id = run_of(unit) if self.is_damaged else None
         if run_id is None or not ids.is_pfid(run_id):
             return None
@@ -67,13 +67,13 @@ class LostRegistrations(Listener):
         return None
 
     def restore_writer(self) -> None:
-        """Store a row for the writer if its own was damaged: it is a process of this host, and dead.
+        """Store a row for the writer if the record of its row was damaged: a dead process of this host.
 
         Raises:
-            StorageError: the storage cannot take it now.
+            StorageError: the storage cannot store the row now.
         """
         if self.is_damaged and self._writer_id not in self._storage.ask(Find(self._writer_id)).rows:
-            # A boot that is none of this host's: a program of an earlier one is dead.
+            # A boot id that is not the current one: a process of an earlier boot counts as dead.
             row = WriterRow(self._writer_id, platform.node(), "damaged", 0, "", "unknown", clock.now())
             self._storage.apply([unit_of(Put(row, minted=True))])
 
@@ -102,19 +102,19 @@ LOOK_EVERY_S = 1.0
 _HISTORY = HISTORY.encode()
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes read so far, and the bytes in all."""
+"""A function that is called with the number of bytes read so far, and the number of all bytes."""
 
 
 class Adoption:
     """Adopts the journals that dead programs left in front of one storage.
 
     The segments of a writer are read in order, by one process at a time: the process that has locked the first segment.
-    Others skip this writer, or wait.
+    Other processes skip this writer, or wait.
 
     Args:
-        lend: returns a with-block that gives the storage, for writing.
-        folder: in which the journals are.
-        tuning: sizes.
+        lend: returns a context manager with the storage, for writing.
+        folder: the folder of the journals.
+        tuning: sizes of batches and caches.
     """
 
     def __init__(
@@ -129,11 +129,11 @@ class Adoption:
         self._said = ""
 
     def look(self, *, at_once: bool = False, most_s: float | None = None) -> None:
-        """Adopt the journals that exist, at most once a second. A fault is logged, and tried again at the next look.
+        """Adopt the journals of dead programs, at most once a second. A fault is logged, and retried at the next look.
 
         Args:
-            at_once: also if the last look was less than a second ago.
-            most_s: seconds after which to leave the rest for others.
+            at_once: adopt also if the last look was less than a second ago.
+            most_s: seconds after which to stop; other processes adopt the rest.
         """
         now = time.monotonic()
         if (now < self._next_s and not at_once) or self._busy or self._stopped:
@@ -149,7 +149,7 @@ class Adoption:
             log.warning("a journal in %s could not be read now: %s", self._folder, error)
 
     def stop(self) -> None:
-        """Stop looking. A look under way in another thread ends after its batch, without a log line."""
+        """Turn later looks off. A look in another thread ends after its current batch, without a log line."""
         self._stopped = True
 
     def adopt(
@@ -160,15 +160,15 @@ class Adoption:
         most_s: float | None = None,
         wait_s: float = 0.0,
     ) -> int:
-        """Commit all records that dead programs have left; return how many there were.
+        """Commit all records in the journals of dead programs; return the number of records.
 
         Args:
-            writer_id: only what this writer left.
-            most_s: seconds after which to leave the rest for others.
-            wait_s: for how long to wait for another process that adopts the same writer's journal.
+            writer_id: adopt only the journal of this writer.
+            most_s: seconds after which to stop; other processes adopt the rest.
+            wait_s: seconds to wait for another process that adopts the journal of the same writer.
 
         Raises:
-            StorageError: the storage cannot take it now; nothing is lost.
+            StorageError: the storage cannot commit now; no record is lost.
         """
         paths = [path for path in segments(self._folder) if writer_id is None or writer_of(path) == writer_id]
         if self._busy:
@@ -176,7 +176,7 @@ class Adoption:
         if not paths:
             tidy(self._folder)
             return 0
-        self._busy = True  # what is read on the way must not come here again
+        self._busy = True  # a read during the adoption must not begin another adoption
         try:
             with ExitStack() as stack:
                 records = self._adopt(paths, stack, progress or _unheard, most_s, wait_s)
@@ -206,7 +206,7 @@ class Adoption:
             for path in own:
                 left = _taken(path, wait_s)
                 if left is None and path.exists():
-                    break  # its owner lives, or another process adopts it: what follows must not come first
+                    break  # the owner is alive, or another process adopts the segment: later segments must wait
                 if left is None:
                     continue
                 with left:
@@ -250,7 +250,7 @@ class Adoption:
 
 
 def _taken(path: Path, wait_s: float) -> Left | None:
-    """Lock a segment; wait for another process that has it."""
+    """Lock a segment of a dead writer, and wait up to `wait_s` for its lock; None if it cannot be locked."""
     left, slept = take_over(path), 0.0
     while left is None and slept < wait_s and path.exists():
         time.sleep(0.01)
@@ -264,12 +264,12 @@ class _Taking:
 
     Args:
         lost: registers runs whose registration was damaged.
-        is_over: returns whether to leave the rest for others.
-        journals: the file that takes the records; None where what is committed is on the disk.
-        tuning: sizes.
+        is_over: returns whether to stop; other processes adopt the rest.
+        journals: the file that receives the records; None if each commit is on the disk at once.
+        tuning: sizes of batches.
 
     Attributes:
-        records: how many were committed, or kept in refused_changes.
+        records: the number of records that were committed, or stored in refused_changes.
     """
 
     def __init__(
@@ -291,7 +291,7 @@ class _Taking:
         self._tuning = tuning
 
     def take(self, progress: Callable[[int], None]) -> bool:
-        """Commit a segment, and delete it; return whether there was time for all of it."""
+        """Commit the records of the segment, and delete it; return False if the time was over before the end."""
         left = self._left
         found = [] if left.is_blank else list(read(left.data, left.start, after=left.after))
         self._report([each for each in found if isinstance(each, Gap)])
@@ -316,10 +316,10 @@ class _Taking:
         return True
 
     def _settle(self) -> None:
-        """Have on the disk what was committed, before it leaves the journal.
+        """Flush the committed records to the disk before they are removed from the journal.
 
         Raises:
-            StorageError: that is not so, or the path has another file now: all is committed again.
+            StorageError: the flush failed, or the path has another file now. All records are committed again later.
         """
         journals = self._journals
         if journals is None:
@@ -337,7 +337,7 @@ class _Taking:
             raise FileReplaced("the file was deleted or replaced while a journal was recovered; it is recovered again")
 
     def _batches(self, records: Sequence[Record]) -> Iterator[tuple[int, Sequence[Record]]]:
-        """Yield what to commit at once, each with the number of its first record."""
+        """Yield the records in batches for one commit each, with the index of the batch's first record."""
         most, most_bytes = self._tuning.recovery_batch_records, self._tuning.recovery_batch_bytes
         start = size = 0
         for number, record in enumerate(records):
@@ -350,7 +350,7 @@ class _Taking:
             yield start, records[start:]
 
     def _elements_before(self, *, are_needed: bool) -> Elements:
-        """Return the elements of the records that are in the storage already: later ones refer to them."""
+        """Return the list elements in records that are in the storage already, because later records refer to them."""
         elements, left = self._committer.new_elements(), self._left
         if are_needed and left.start > START:
             before = takewhile(lambda each: each.end <= left.start, read(left.data, START))

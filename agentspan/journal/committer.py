@@ -1,10 +1,10 @@
-"""Commits journal records: together, else in parts, else one by one, so that a bad record loses only itself.
+"""Commits journal records: all in one commit, else in parts, else one by one, so that a bad record loses only itself.
 
-Draining one's own journal and adopting a dead program's differ only in where the records come from. Idempotent: records
-that are committed twice are stored once.
+Used for draining the own journal and for adopting the journal of a dead program. Idempotent: records that are committed
+twice are stored once.
 
-A refused unit is compared with the stored row: a record may be read again after it was committed. The stored row is
-never older than a record that is read again, so of an open span the later state counts.
+A record may be read again after it was committed; the storage then refuses its unit. So a refused unit is compared with
+the stored row. Of an open span, the later of the two states counts.
 """
 
 import logging
@@ -33,7 +33,8 @@ from agentspan.storage.questions import Find, Query
 from agentspan.tuning import STANDARD, Tuning
 
 MAX_RUNS = 1000
-"""Runs that are remembered. An older one goes on in another file only as long as the program holds it."""
+"""The number of runs that are remembered. If the file is replaced, an older run is registered again only while the
+program still holds it."""
 
 
 _Runs = dict[str, tuple[Identity | None, list[Unit]]]
@@ -41,10 +42,12 @@ _Runs = dict[str, tuple[Identity | None, list[Unit]]]
 
 
 class OpenRuns:
-    """Remembers the units that register and rename runs: of those that are open, and of the last ones that ended.
+    """Remembers the units that register and rename runs, for open runs and for runs that ended recently.
+
+    If the file is replaced while a run records, these units register the run again in the new file.
 
     Args:
-        storage: into which they are committed.
+        storage: the storage that the units are committed to.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -56,10 +59,10 @@ class OpenRuns:
         self._newest: Sequence[Unit] = ()
 
     def begin(self, registrations: Sequence[Unit]) -> None:
-        """Note the units of a batch that are to be committed first: those that register runs have the run as subject.
+        """Note the units that register the new runs of a batch. Such a unit has the id of its run as subject.
 
-        Called before they are committed: where the file is replaced in the middle, they count as of the one before, and
-        are looked for in the other one.
+        Called before the units are committed: if the file is replaced during the commit, they count as units of the old
+        file, and are looked up in the new one.
 
         Raises:
             StorageError: the storage cannot be read.
@@ -72,7 +75,7 @@ class OpenRuns:
             self._place = place
 
     def _look_for_them(self, place: Identity) -> None:
-        """Note which of the runs another file has, too: one that is missing there later was removed."""
+        """Note which of the remembered runs the new file has. Such a run, if missing later, was removed by somebody."""
         ids = {*self._units, *self._ended}
         for id in self._storage.ask(Find(*ids)).rows if ids else ():
             for runs in (self._units, self._ended):
@@ -80,8 +83,8 @@ class OpenRuns:
                     runs[id] = place, runs[id][1]
 
     def end(self, units: Sequence[Unit]) -> None:
-        """Note the others of the batch, which are committed, too: some rename and end runs."""
-        # Most runs begin and end in one batch. They cost nothing but this look at them.
+        """Note the units of a committed batch that rename and end runs."""
+        # Most runs begin and end in one batch. Such a run is never stored here.
         moves: list[tuple[Move, Unit]] = []
         for unit in units:
             change = unit.changes[-1]
@@ -95,15 +98,15 @@ class OpenRuns:
         for move, unit in moves:
             if move.id in ended:
                 kept = self._units.pop(move.id, None)
-                if kept is not None:  # its records may be committed again, without that of its begin
+                if kept is not None:  # the later records of the run may be committed again without its registration
                     _add(self._ended, move.id, kept)
             elif move.id in self._units:
                 self._units[move.id][1].append(unit)
 
     def take(self, unit: Unit) -> list[Unit] | None:
-        """Return what registers the run that a unit needs, for another file than the one that had it.
+        """Return and forget the units that register the run of a unit, to apply them to the file that replaced another.
 
-        It is forgotten until it is kept again. None of a run that is unknown here; empty of one that was there.
+        None if the run is not remembered. An empty list if the current file had the run: somebody removed it.
 
         Raises:
             StorageError: the storage cannot be read.
@@ -113,7 +116,7 @@ class OpenRuns:
         return kept and ([] if kept[0] == self._identities.now() else kept[1])
 
     def keep(self, units: list[Unit]) -> None:
-        """Remember the units that register and rename one run, which were committed after `begin`."""
+        """Remember the units that register and rename one run. They were committed after the latest `begin`."""
         _add(self._units, units[0].subject or "", (self._place, units))
 
 
@@ -128,13 +131,13 @@ def is_stored(unit: Unit, refused: Refused) -> bool:
     change, stored = unit.changes[-1], refused.stored
     if stored is None:
         return False
-    if refused.why in ("id_used", "not_unique") and len(unit.changes) > 1:  # a unit is whole or not at all
-        return stored.id == unit.subject  # not its agent, which another unit may have put
+    if refused.why in ("id_used", "not_unique") and len(unit.changes) > 1:  # a unit is stored whole or not at all
+        return stored.id == unit.subject  # the run, because another unit may have put the agent
     if isinstance(change, Put):
         return refused.why == "id_used" and _has(stored, change.row)
     if not isinstance(change, Move):
         return False
-    # No `any` of a generator: one that is left before its end drops the exception of a signal handler.
+    # Not `any` with a generator: a generator that is closed early drops an exception raised by a signal handler.
     shown = [_shows(stored, values) for values in (change.set, *[over.set for over in overs(change)])]
     return True in shown
 
@@ -145,17 +148,17 @@ def _shows(stored: Row, values: Mapping[str, Value]) -> bool:
 
 
 def _telling(values: Mapping[str, Value]) -> tuple[str, ...]:
-    """Return the columns that show whether a span was moved: those that nothing changes afterwards."""
+    """Return the columns that show whether a span was moved. No later change touches them."""
     if "finished_at" in values:
         return ("status", "finished_at")
     return ("started_at",) if "started_at" in values else ("payload",)
 
 
 def _has(stored: Row, wanted: Row) -> bool:
-    """Return whether a row has the wanted values, or a later state."""
+    """Return whether a stored row has the wanted values, or a later state of the same span."""
     if type(stored) is not type(wanted) or stored.id != wanted.id:
         return False
-    if isinstance(stored, OtelTraceRow):  # the run of a trace is decided once
+    if isinstance(stored, OtelTraceRow):  # the run of a trace never changes once it is stored
         return True
     if not isinstance(stored, AgentSpanRow) or not isinstance(wanted, AgentSpanRow):
         return isinstance(stored, AgentInstanceRow) or stored == wanted
@@ -178,7 +181,7 @@ def remainder(unit: Unit, refused: Refused) -> Unit | None:
         leaves, later = frozenset({stored.status}), _later(stored, row)
         return unit_of(Move("agent_span", row.id, leaves, later, change.violations, instance_id=run_id))
     if row.status in OPEN:
-        started_at = row.started_at  # after the close, so that is no end that it can have had
+        started_at = row.started_at  # the start came after the close, so the time of the close cannot be the end
         values: dict[str, Value] = {"status": "failed", "started_at": started_at, "finished_at": started_at}
         values["updated_at"] = row.updated_at
         over = Over(frozenset({"cancelled"}), values)
@@ -204,11 +207,11 @@ def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:
 log = logging.getLogger("agentspan")
 
 MAX_KEPT = 10_000
-"""The number of refused changes that are remembered. A remembered one is not stored twice when it is read again."""
+"""The number of refused changes that are remembered. If its record is read again, such a change is not stored twice."""
 MAX_AGENTS = 10_000
 """The number of runs whose agent is remembered."""
 ATTEMPTS = 20
-"""Attempts at a registration while other programs register the same agent, or its version."""
+"""The number of attempts to register a run while other programs register the same agent or version."""
 TAKEN = Applied()
 """The outcome of a unit that was applied without a change."""
 
@@ -251,14 +254,14 @@ class Committer:
         writer_id: returns the writer's id.
         ids: mints the ids of rows of refused_changes.
         resolve: finds span types.
-        stored_span_types: finds those of stored runs.
+        stored_span_types: finds the span types of stored runs.
         listener: receives the outcomes.
-        wait_s: how long a commit may wait for other writers.
+        wait_s: how many seconds a commit may wait for other writers.
         knows_types: whether `resolve` needs no storage.
-        tuning: sizes.
+        tuning: sizes of batches and caches.
 
     Attributes:
-        newest: the id of the span or the run that was written last; empty where none was.
+        newest: a tuple with the id of the span or run that was written last; empty before the first one.
     """
 
     def __init__(
@@ -286,19 +289,19 @@ class Committer:
         self._names = Names(storage)
         self._open_runs = OpenRuns(storage)
         self._agents: dict[str, str] = {}
-        self._moved: set[str] = set()  # runs of which journals have spans with another agent
+        self._moved: set[str] = set()  # runs whose agent changed: spans in journals may still have the old agent
         self._kept: set[tuple[str, str]] | None = None
         self.newest: Sequence[str] = ()
 
     def new_elements(self) -> Elements:
-        """Return what holds the elements of a segment's records, for `commit`."""
+        """Return an empty collection for the list elements in the records of one segment, for `begin`."""
         return Elements(in_parts=self._storage.capabilities().keeps_contents)
 
     def begin(self, bodies: Sequence[bytes], elements: Elements) -> BatchInSteps:
         """Begin a batch of the bodies of records, for `commit`.
 
         Args:
-            elements: those that the records before in the same segment hold.
+            elements: the list elements in the earlier records of the same segment.
         """
 
         def new_batch() -> Batch:
@@ -318,12 +321,12 @@ class Committer:
         """Commit the bodies of records, in order.
 
         Args:
-            are_repeated: whether some may be committed already.
-            following: the records that follow. A batch of them is made while the storage works.
+            are_repeated: whether some of the records may be committed already.
+            following: the next records of the journal. Their batch is derived while the storage commits this one.
 
         Raises:
-            StorageError: the storage cannot take them now. Some may be stored; commit the same again.
-            MemoryError, OSError: the same, for want of memory or of file descriptors.
+            StorageError: the storage cannot commit now. Some records may be stored; commit the same records again.
+            MemoryError, OSError: there is no memory or file descriptor now; commit the same records again.
         """
         wait_s = self._wait_s if wait_s is None else wait_s
         count = len(begun.bodies)
@@ -334,7 +337,7 @@ class Committer:
         while begun.bodies:
             begun.finish()
             batch, begun = begun.batch, begun.rest()
-            # Elements are noted in the order of records: nothing of those that follow comes before the last of these.
+            # List elements must be noted in the order of records, so `following` waits for the last batch of `begun`.
             with nullcontext() if following is None or begun.bodies else patience.doing(following.step):
                 self._open_runs.begin(batch.first)
                 first, units = self.apply(batch.first, wait_s), batch.units()
@@ -347,10 +350,10 @@ class Committer:
         return Tally(count - refused - failed, refused, failed)
 
     def apply(self, units: Sequence[Unit], wait_s: float) -> Tally:
-        """Apply units in one commit, then settle each that was not applied as it is. `recorded` counts units.
+        """Apply units in one commit, then settle each unit that was refused or failed. The tally counts units.
 
         Raises:
-            StorageError: the storage cannot take them now. Some may be stored; apply the same again.
+            StorageError: the storage cannot commit now. Some units may be stored; apply the same units again.
         """
         if not units:
             return Tally()
@@ -374,20 +377,20 @@ class Committer:
                 continue
             one = self.settle(named.get(id(unit), unit), outcome)
             recorded, refused, failed = recorded + one.recorded, refused + one.refused, failed + one.failed
-        self._forget_agents_of_renamed(named.values())  # a run may have been settled with the agent it had before
+        self._forget_agents_of_renamed(named.values())  # settling may have noted the old agent of a run again
         return Tally(recorded, refused, failed)
 
     def settle(self, unit: Unit, outcome: Outcome | Exception) -> Tally:
-        """Settle the outcome of one unit.
+        """Act on the outcome of one unit: retry it in another form, store it in refused_changes, or report its fault.
 
         Raises:
-            StorageError: a change that this needs cannot be stored now; settle it again.
+            StorageError: the storage cannot commit a change for it now; settle the unit again.
         """
         if isinstance(outcome, Exception):
             self._unreadable(Unreadable(_wanted(unit), outcome))
             return Tally(failed=1)
         if isinstance(outcome, Refused):
-            # A renaming, too, where another program has put the agent: not where its run is missing.
+            # A unit that renames a run counts only if another program has put the agent, not if the run is missing.
             is_named_anew = names_rows(unit) and (instance_in(unit) is not None or outcome.why == "not_unique")
             return (self._settle_registration if is_named_anew else self._settle_refused)(unit, outcome)
         reason = outcome.terminated  # type: ignore[union-attr]  # without a key, it is Applied
@@ -428,7 +431,7 @@ class Committer:
         return Tally(refused=1)
 
     def _settle_repeated(self, unit: Unit, refused: Refused) -> Tally:
-        """Settle a unit that is stored already. Its consequences may be missing."""
+        """Count a unit that is stored already as recorded. Repeat its follow-up changes, which may be missing."""
         stored = refused.stored
         if (
             isinstance(stored, AgentInstanceRow)
@@ -441,7 +444,7 @@ class Committer:
         return Tally(recorded=1)
 
     def _settle_registration(self, unit: Unit, refused: Refused) -> Tally:
-        """Register or rename a run although another program put its agent, or its version, at the same time."""
+        """Register or rename a run again: another program put the same agent or version at the same time."""
         for _ in range(ATTEMPTS):
             if is_stored(unit, refused):
                 return self._settle_repeated(unit, refused)
@@ -462,7 +465,7 @@ class Committer:
         self._listener.registered(instance)
 
     def _forget_agents_of_renamed(self, units: Iterable[Unit]) -> None:
-        """Let spans that are put after a renaming, though recorded before it, get the agent that their run has then."""
+        """Forget the agents of renamed runs, so that the spans put from now on get the new agent of their run."""
         for unit in units:
             if isinstance(unit.changes[-1], Move):
                 if len(self._moved) >= MAX_AGENTS:
@@ -471,7 +474,7 @@ class Committer:
                 self._agents.pop(unit.changes[-1].id, None)
 
     def _fitted(self, units: Sequence[Unit]) -> Sequence[Unit]:
-        """Return units as they fit the storage: names are resolved, and spans have the agent of their run."""
+        """Return the units with the ids of stored agents and versions, and with the agent of its run in each span."""
         if True in [len(unit.changes) > 1 for unit in units]:
             units = [self._resolved(unit) if names_rows(unit) else unit for unit in units]
         runs = {row.agent_instance_id for unit in units for row in spans_of(unit) if not row.agent_id}
@@ -489,7 +492,7 @@ class Committer:
         resolved, wanted = self._names.resolved(unit), instance_in(unit)
         instance = instance_in(resolved)
         if wanted is not None and instance is not None:
-            self._agents[instance.id] = instance.agent_id  # its spans may come in the same commit
+            self._agents[instance.id] = instance.agent_id  # spans of the run may be in the same commit
             if wanted.agent_id not in ("", instance.agent_id):
                 self._moved.add(instance.id)
         return resolved
@@ -502,14 +505,14 @@ class Committer:
             return None
         self._names.forget()
         for span in spans_of(unit):
-            self._agents.pop(span.agent_instance_id, None)  # its file was replaced
+            self._agents.pop(span.agent_instance_id, None)  # the new file may have the agent under another id
         if isinstance(unit.changes[-1], Move):
             self._agents.pop(unit.changes[-1].id, None)
         registrations = self._open_runs.take(unit)
         if registrations is None:
             fitting = self._listener.missing(unit)
             return None if fitting is None else self._fitted((fitting,))[0]
-        if not registrations:  # it was there; perhaps it was registered again for another unit of the same commit
+        if not registrations:  # perhaps the run was registered again for another unit of the same commit
             id = run_of(unit) or ""
             return self._fitted((unit,))[0] if id in self._storage.ask(Find(id, instance_id=id)).rows else None
         try:
@@ -563,7 +566,7 @@ def _wanted(unit: Unit) -> bytes:
 
 
 def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[Outcome | Exception]:
-    """Apply units together, or one by one if one is faulty. Returns fewer outcomes if the storage fails midway."""
+    """Apply units in one commit, or one by one if a unit is faulty. Return fewer outcomes if the storage fails."""
     try:
         return [*storage.apply(units, wait_s=wait_s)]
     except Exception as error:

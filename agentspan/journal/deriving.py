@@ -1,8 +1,8 @@
-"""Turns records into units for the storage. Summaries, labels and violations are derived here, once for each span.
+"""Derives units for the storage from records, with summaries, labels and violations, once for each span.
 
-A span that started and finished in one batch becomes one row that is finished already.
+A span that started and finished in one batch becomes one finished row.
 
-A batch may be made in steps, while the storage takes the records before.
+A batch may be derived in steps, while the storage commits the batch before it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -42,7 +42,7 @@ from agentspan.schemas.span_types import SpanType, title_of
 from agentspan.tuning import STANDARD, Tuning
 
 Resolve = Callable[[str, str], SpanType]
-"""Returns the span type of a schema_name in an instance."""
+"""A function of an instance id and a schema_name that returns the span type."""
 
 _new = tuple.__new__  # see model.spans
 _id = itemgetter(0)
@@ -53,7 +53,7 @@ _decode = jsontext.decode
 
 
 class Unreadable(NamedTuple):
-    """A whole record whose body this version cannot decode."""
+    """An undamaged record whose body this version cannot decode."""
 
     body: bytes
     error: Exception
@@ -64,7 +64,7 @@ _PAYLOAD, _RESULT, _SCHEMA_NAME = _CREATED_FIELDS - 1, _FINISHED_FIELDS - 1, 5
 
 
 def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
-    """Return the indexes of payload updates that a later record in the batch replaces. Only the last one is stored."""
+    """Return the indexes of payload updates that a later record replaces: only the last payload of a span is stored."""
     ids = [tuple(body.split(_SEPARATOR, 2)[1:2]) if body[:1] in _WITH_PAYLOAD else None for body in bodies]
     last = {id: number for number, id in enumerate(ids)}
     replaced = [number for number, id in enumerate(ids) if id is not None and last[id] != number]
@@ -72,10 +72,12 @@ def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
 
 
 def _decoded(spans: Sequence[tuple[list[Any], list[Any]]], known: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
-    """Decode the payloads and results of spans in one call (0.4 µs less each); None for those that need their own.
+    """Decode the payloads and results of spans in one call (0.4 µs less each).
+
+    If one text is not valid JSON, None is returned for all, and the caller decodes each by itself.
 
     Args:
-        known: payloads that are decoded already, by the id of the span: None is returned for them.
+        known: payloads that are decoded already, by the id of the span; None is returned for them.
     """
     texts = [
         f"{'null' if known and created[1] in known else created[_PAYLOAD]},{(ended and ended[_RESULT]) or 'null'}"
@@ -91,20 +93,20 @@ def _decoded(spans: Sequence[tuple[list[Any], list[Any]]], known: Mapping[str, A
 
 
 class Batch:
-    """Turns the bodies of one batch of records into units, in an order that the storage can take.
+    """Turns the bodies of one batch of records into units, in an order in which the storage can apply them.
 
     Args:
         writer_id: the writer of the records.
         resolve: finds span types.
-        find: returns the stored spans with some ids. Needed for records about spans of earlier batches.
-        elements: those that the records before in the same segment hold.
-        agents: the ids of agents, by the instance's, as far as they are known. They change while batches are made.
+        find: returns the stored spans with these ids, for records about spans of earlier batches.
+        elements: the list elements in the earlier records of the same segment.
+        agents: the known agent ids by instance id. The mapping may change while a batch is derived.
         knows_types: whether `resolve` needs no storage.
-        tuning: sizes.
+        tuning: sizes of batches.
 
     Attributes:
-        first: units that must be committed before `units` makes the others, and before those are applied.
-        unreadable: records that cannot be decoded. The others are not affected.
+        first: units that must be committed before `units` is called.
+        unreadable: the records that cannot be decoded. The other records of the batch are not affected.
     """
 
     def __init__(
@@ -141,13 +143,13 @@ class Batch:
     def add(self, bodies: Sequence[bytes]) -> int:
         """Add the bodies of records, and derive the spans that no later record can change.
 
-        A body that cannot be read is added to `unreadable`.
+        A body that cannot be decoded is added to `unreadable`.
 
         Raises:
-            StorageError, MemoryError, OSError: this cannot be done now; make another batch of all of them.
+            StorageError, MemoryError, OSError: the bodies cannot be added now; add all of them to a new batch.
 
         Returns:
-            how many were added. The others need another batch, because this one is full.
+            the number of bodies that were added. The others need a new batch, because this one is full.
         """
         created, finished = self._open, self._finished
         at_once, most_in_parts = self._tuning.derived_spans, self._tuning.batch_histories_characters
@@ -188,7 +190,7 @@ class Batch:
                 self._later.append([UNIT, body[2:].decode()])
         elif kind == REGISTRATION:
             unit = decode_unit(body[2:].decode())
-            if isinstance(unit.changes[-1], Move):  # a run gets another name: what was recorded before comes first
+            if isinstance(unit.changes[-1], Move):  # it renames a run: earlier records of the run must come first
                 self._later.append([UNIT, body[2:].decode()])
             else:
                 self.first.append(unit)
@@ -196,13 +198,13 @@ class Batch:
             self._changes.setdefault(fields[1], []).append(fields)
         elif kind == FINISHED and fields[1] in self._open:
             self._finished.append((self._open.pop(fields[1]), fields))
-        elif kind in (STARTED, UPDATED, FINISHED):  # also what another thread did too late: the storage refuses that
+        elif kind in (STARTED, UPDATED, FINISHED):  # also a change after the end of its span, which is refused later
             self._later.append(fields)
         else:
             raise ValueError("a record of a kind that this version does not know")
 
     def _add_told(self, kind: str, fields: list[str]) -> None:
-        """Add a begin that is not read yet, or an end that also tells the type and the payload."""
+        """Add a raw begin, which is parsed later, or an end that also has the type and the payload."""
         if kind == RAW_BEGIN:
             self._unread[fields[1]] = fields
             return
@@ -226,13 +228,13 @@ class Batch:
             self._add_unreadable(error, fields)
 
     def units(self) -> list[Unit]:
-        """Return the units of what was added, except those in `first`: new spans together, then moves."""
+        """Return the units of all added records, except the units in `first`: one of all new spans, then the moves."""
         for id in [*self._unread]:
             self._read_begin(id)
         self._finished += [(created, []) for created in self._open.values()]
         self._open = {}
         self._derive()
-        self._rows.sort(key=_id)  # so that they are stored in the order of creation
+        self._rows.sort(key=_id)  # ids grow with time, so the rows are stored in the order of creation
         units = [unit_of(PutSpans(self._rows, self._violations))] if self._rows else []
         ids = {fields[1] for fields in self._later if fields[0] != UNIT}
         stored = dict(self._find(ids)) if ids else {}
@@ -244,7 +246,7 @@ class Batch:
         return units
 
     def _derive(self) -> None:
-        """Make the rows of the spans that no later record of this batch can change."""
+        """Make the rows of the finished spans of this batch: no later record can change them."""
         finished = self._finished.copy()
         self._finished.clear()
         for (created, ended), (payload, result) in zip(finished, _decoded(finished, self._payloads), strict=True):
@@ -304,7 +306,7 @@ class Batch:
         violations = meaning[-1]
         if violations:
             self._violations += [(id, violation) for violation in violations]
-        head = (  # as spans.created does, without its Times and a Put for each
+        head = (  # not by spans.created, which also makes a Times and a Put for each row
             id,
             agent_id or self._agents.get(instance_id, ""),
             instance_id,
@@ -328,7 +330,11 @@ class Batch:
         return _new(AgentSpanRow, head + meaning[:-1])
 
     def _move(self, fields: list[str], stored: dict[str, AgentSpanRow]) -> Unit:
-        """Return the move of a span that an earlier batch created. The stored row is looked up."""
+        """Return the move for a record about a span that an earlier batch created.
+
+        Args:
+            stored: the stored spans by id. The row of the span is updated, for later records of the batch.
+        """
         kind, id = fields[0], fields[1]
         row = stored.get(id)
         payload = {} if row is None else sensitive.read(row.payload)[0]
@@ -344,7 +350,7 @@ class Batch:
         if kind == UPDATED:
             _, _, at_ns, text = fields
             at = _text_of(at_ns)
-            # The later time: it may be read again after the span went on.
+            # The later of two times, because the record may be read again after later changes were stored.
             status, at = ("active", at) if row is None else (row.status, max(at, row.updated_at))
             payload, is_marked = sensitive.read(text)
             meaning = describe(span_type, schema_name, status, payload, None, None, (True, False))
@@ -376,28 +382,28 @@ class Batch:
 
 
 def _read_end(fields: list[str]) -> list[str]:
-    """Return the fields of a raw end as those of one that was read."""
+    """Parse a raw end; return its fields in the form of a FINISHED_AS record."""
     _, id, at_ns, elapsed_ns, reader, text = fields
     end = records.read_end(reader, text)
     return [FINISHED_AS, id, end.status, at_ns, elapsed_ns, end.result or "", end.schema_name, end.payload]
 
 
 def _created(fields: list[str], schema_name: str, payload: str) -> list[Any]:
-    """Return the fields of a raw begin as those of one that was read."""
+    """Return the fields of a raw begin in the form of a CREATED record, with this parsed type and payload."""
     _, id, instance_id, agent_id, parent_span_id, at_ns, _, _ = fields
     return [CREATED, id, instance_id, agent_id, parent_span_id, schema_name, "active", at_ns, payload]
 
 
 class BatchInSteps:
-    """The bodies of records, in order, and the batch that is made of the first of them.
+    """A batch that is derived step by step from the bodies of records.
 
     Args:
-        bodies: of which the elements are noted in this order, after those of all records before.
+        bodies: the bodies, in the order of the records.
         new_batch: returns an empty batch.
-        at_once: bodies of one step.
+        at_once: the number of bodies that one step adds.
 
     Attributes:
-        batch: has the bodies that had room in it, as soon as it is finished.
+        batch: the batch. After `finish` it has the first bodies, as many as it has room for.
     """
 
     def __init__(
@@ -417,9 +423,9 @@ class BatchInSteps:
         self._is_full = self._is_broken = False
 
     def step(self) -> bool:
-        """Add some bodies; return whether there are more to add.
+        """Add the bodies of one step; return whether there are more to add. Never raises a fault.
 
-        What fails here is done again by `finish`: with less of the stack in use, or after an interrupt.
+        If a step fails, `finish` derives the batch again: with less of the stack in use, or after an interrupt.
         """
         with guard():
             is_left = self._go_on(self._at_once)
@@ -428,10 +434,10 @@ class BatchInSteps:
         return False
 
     def finish(self) -> None:
-        """Add all bodies that have room in the batch.
+        """Add bodies until the batch is full or has all of them.
 
         Raises:
-            StorageError: a span type cannot be looked up now; begin again.
+            StorageError: a span type cannot be looked up now; begin a new batch.
         """
         if self._is_broken:
             self._begin()
@@ -439,11 +445,11 @@ class BatchInSteps:
             pass
 
     def rest(self) -> "BatchInSteps":
-        """Return the bodies that had no room in the finished batch."""
+        """Return a new batch in steps of the bodies that the finished batch had no room for."""
         return BatchInSteps(self.bodies[self._added :], self._new_batch, self._at_once)
 
     def without(self, numbers: Collection[int]) -> "BatchInSteps":
-        """Return the bodies except those with these indexes."""
+        """Return a new batch in steps without the bodies at these indexes."""
         left = [body for number, body in enumerate(self.bodies) if number not in numbers]
         return BatchInSteps(left, self._new_batch, self._at_once)
 
@@ -451,7 +457,7 @@ class BatchInSteps:
         if self._is_full or self._is_broken:
             return False
         some = self.bodies[self._added : self._added + most]
-        self._is_broken = True  # an exception may come at any line until this is taken back
+        self._is_broken = True  # an exception may come at any line until this is set to False again
         added = self.batch.add(some)
         self._added += added
         self._is_full = added < len(some)

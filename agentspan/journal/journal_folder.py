@@ -1,9 +1,10 @@
-"""The folder of a storage's journal: its path, whether it may be used, and the account that it keeps.
+"""The folder of a storage's journal: its path, checks whether it may be used, and a cached account row beside it.
 
-Imports nothing that only Linux has.
+Imports no module that only Linux has.
 
-The folder of `runs.db` is `runs.db.spool` beside it. The name `runs.db-journal` is SQLite's, which deletes what has it.
-That of a server is a folder of this user's state: `$XDG_STATE_HOME/agentspan/`, and a hash of the location.
+The folder of `runs.db` is `runs.db.spool` beside it. It cannot be `runs.db-journal`: SQLite uses this name, and deletes
+a file that has it. The folder of a server is in this user's state folder: `$XDG_STATE_HOME/agentspan/`, and a hash of
+the server's location.
 """
 
 import errno
@@ -25,8 +26,9 @@ _SUFFIX = ".spool"
 _UNSHARED = frozenset({"ext2", "ext3", "ext4", "tmpfs"})
 """File systems on which allocated space stays allocated, and all readers of a file share its mapped pages."""
 _SOUND = _UNSHARED | {"xfs", "overlay"}
-"""`_UNSHARED`, and file systems on which files may share blocks. Of the others, some always copy on write (btrfs, zfs):
-there, SQLite's own mapping can end a process on a full disk too. The rest are network file systems."""
+"""All file systems on which a journal may lie: `_UNSHARED`, and those on which files may share blocks. Excluded are
+network file systems, and file systems that always copy on write (btrfs, zfs), on which even SQLite's own mapping can
+end a process if the disk is full."""
 _FICLONE = 0x40049409
 
 
@@ -37,7 +39,7 @@ def folder_of(path: Path) -> Path:
 
 
 def spool_of(location: Location) -> Path | None:
-    """Return the journal folder of a storage; None where it can have none: it is in the memory of one process."""
+    """Return the journal folder of a storage; None for a storage in the memory of one process."""
     if location.path is not None:
         return folder_of(location.path)
     return None if location == memory() else state_folder() / location.key
@@ -51,10 +53,10 @@ def state_folder() -> Path:
 
 
 def make_state_folder() -> None:
-    """Create that folder.
+    """Create the folder in which the journals of servers are.
 
     Raises:
-        OSError: no permission, or no room.
+        OSError: there is no permission, or no space.
     """
     os.makedirs(state_folder(), 0o700, exist_ok=True)
 
@@ -75,12 +77,12 @@ def why_not(folder: Path) -> str | None:
 
 
 def shares_blocks(folder: Path) -> bool:
-    """Return whether files in a folder may share blocks: on XFS and btrfs, `cp` makes a copy that does.
+    """Return whether files in a folder may share blocks, as a file and its copy by `cp` do on XFS and btrfs.
 
     A write to a shared block allocates a new block. On a full disk, a write through a mapping then ends the process
-    (SIGBUS), although the space of the segment was allocated. The function tries it on two files, because the name of
-    the file system does not decide: XFS is formatted with or without shared blocks, and overlay does as the file system
-    under it.
+    (SIGBUS), although the space of the segment was allocated. The function tests this with two files, because the name
+    of the file system does not decide: XFS is formatted with or without shared blocks, and overlay depends on the file
+    system under it.
     """
     beside = folder.parent
     if _file_system(beside) in _UNSHARED:
@@ -104,7 +106,7 @@ def shares_blocks(folder: Path) -> bool:
 def owners(folder: str | os.PathLike[str]) -> frozenset[int]:
     """Return the ids of the users who may own a journal folder and the files in it."""
     file = str(folder).removesuffix(_SUFFIX)
-    return files.owners_of(file if file != str(folder) else "")  # that of a server has no file beside it
+    return files.owners_of(file if file != str(folder) else "")  # the folder of a server has no file beside it
 
 
 def refusal(folder: str | os.PathLike[str]) -> str | None:
@@ -123,10 +125,10 @@ def refusal(folder: str | os.PathLike[str]) -> str | None:
 
 
 def check(folder: str) -> None:
-    """Raise if a folder must not be used.
+    """Raise if a journal folder must not be used.
 
     Raises:
-        PermissionError: with the reason as its `strerror`.
+        PermissionError: the folder must not be used; `strerror` has the reason.
     """
     why = refusal(folder)
     if why is not None:
@@ -135,7 +137,7 @@ def check(folder: str) -> None:
 
 @cache
 def warn(said: str) -> None:
-    """Log a refusal once in a process: each look at the folder finds it again."""
+    """Log the reason why a folder is not used, once in a process: each look at the folder finds it again."""
     log.warning("%s", said)
 
 
@@ -155,7 +157,7 @@ SUFFIX = ".account"
 
 
 def read(folder: Path) -> AccountRow | None:
-    """Return the account that was kept for a journal folder; None if there is none, or it may be another user's."""
+    """Return the account row cached beside a journal folder; None if it is missing, or may be of another user."""
     path = folder.with_name(folder.name + SUFFIX)
     with guard(OSError, ValueError, TypeError):
         files.check(path, owners(folder))
@@ -164,7 +166,7 @@ def read(folder: Path) -> AccountRow | None:
 
 
 def write(folder: Path, account: AccountRow) -> None:
-    """Keep an account. That it cannot be kept is no fault: it is read again."""
+    """Cache an account row beside a journal folder. A failure is ignored: the storage is read again."""
     path = folder.with_name(folder.name + SUFFIX)
     if read(folder) == account:
         return

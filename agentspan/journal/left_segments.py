@@ -1,4 +1,4 @@
-"""One file of a journal whose owner has died: the process that has locked it reads it, and then deletes it."""
+"""Segments of dead processes: a process locks such a file, reads its records, and then deletes it."""
 
 import errno
 import fcntl
@@ -13,22 +13,22 @@ from agentspan.journal.segments import FORM, MARK, START, Changing, Locked, held
 
 
 class Left(Locked):
-    """A segment of a dead owner, locked by this process; a context manager that unlocks it at the end.
+    """A segment of a dead process, locked by this process; a context manager that unlocks the file at the end.
 
     Attributes:
-        data: all of it.
-        start: where the first record begins that is not in the storage yet.
-        after: the number of the record before that; None where it is not known.
-        damaged: what is wrong with its own start, or None.
-        is_blank: whether nothing is in it.
+        data: the bytes of the whole file.
+        start: the position of the first record that is not in the storage yet.
+        after: the number of the record before `start`; None if it is not known.
+        damaged: a description of damage in the first bytes of the file, or None.
+        is_blank: whether the file holds nothing but zeros.
 
     Raises:
-        OSError: its owner is alive, or the file does not exist any more.
+        OSError: the owner is alive, or the file does not exist any more.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Its own from here on: nobody else closes it.
+        # This object owns the descriptor from here on.
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             held.add(self)
@@ -46,7 +46,7 @@ class Left(Locked):
             raise
 
     def _look(self) -> None:
-        """Read from its first bytes how much is in the storage already."""
+        """Read the mark in the first bytes: up to which position the records are in the storage already."""
         mark, check = self.data[MARK : START - 4], self.data[START - 4 : START]
         self.start, after = mark_form.unpack(mark) if len(mark) == mark_form.size else (0, 0)
         known = crc32(mark).to_bytes(4, "little") == check and START <= self.start <= len(self.data)
@@ -55,7 +55,7 @@ class Left(Locked):
             self.start = START
         self.after = after - 1 if known else None
         self.damaged: str | None = None
-        if self.is_blank:  # a power failure came before anything of it was on the disk
+        if self.is_blank:  # a power failure came before any page of the file was on the disk
             return
         if not known:
             self.damaged = "where it is drained up to is damaged; all of it was read again"
@@ -63,11 +63,11 @@ class Left(Locked):
             self.damaged = "its first bytes are damaged"
 
     def trim(self, drained: int, sequence: int) -> None:
-        """Store in the file that everything before a position is in the storage, so that it is not read again."""
+        """Store in the file that all records before a position are in the storage, so that they are not read again."""
         os.pwrite(self._file, marked(drained, sequence), MARK)
 
     def remove(self) -> None:
-        """Delete the file, unless its name is another file's now."""
+        """Delete the file, unless another file has its name now."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with Changing():
@@ -86,7 +86,7 @@ class Left(Locked):
                 os.close(folder)
 
     def __del__(self) -> None:
-        if self._file >= 0:  # an exception from a signal handler came before the end of the block
+        if self._file >= 0:  # an exception from a signal handler kept the with-block from closing the file
             self.let_go()
 
     def __enter__(self) -> "Left":
@@ -97,9 +97,9 @@ class Left(Locked):
 
 
 def take_over(path: Path) -> Left | None:
-    """Lock a segment whose owner has died; None if the owner is alive, or another process was faster.
+    """Lock a segment whose owner has died. None if the owner is alive, or another process has locked the segment.
 
-    Also None for a file that another user may have put there (see journal_folder), and the log says why.
+    Also None for a file that another user may have made (see journal_folder); the reason is logged.
     """
     with Changing():
         return _taken_over(path)

@@ -1,8 +1,8 @@
 """The segments that this process appends to. Records are appended at one end and drained from the other.
 
-A lock serializes all work but appending. Appending needs none: the interpreter turns to another thread, or to a signal
-handler, at calls and at the ends of loops only, so whatever must not be seen half done is done without one in between.
-Where that does not hold, appending takes the lock, too: see Guarded.
+A lock serializes all work except appending. Appending needs no lock: the interpreter switches to another thread or to a
+signal handler only at calls and at the ends of loops, and the lines that must run together contain neither. Where the
+interpreter may switch between any two lines, appending takes the lock, too (class Guarded).
 """
 
 import sys
@@ -26,10 +26,10 @@ _END = len(END)
 
 
 class Portion(NamedTuple):
-    """Bytes of a segment that were not drained before. They begin with a record; the last record may be cut off.
+    """Undrained bytes of a segment. They begin with a record; the last record may be cut off.
 
     Attributes:
-        epoch: records of the same epoch may refer to each other.
+        epoch: the epoch of the segment. A record may refer only to records of its own epoch.
     """
 
     segment: Segment
@@ -39,10 +39,10 @@ class Portion(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A place in a journal: all records before it were given to the storage.
+    """A position in a segment. All records before it were drained to the storage.
 
     Attributes:
-        sequence: the number of the last one of them.
+        sequence: the number of the last record before the position.
     """
 
     segment: Segment
@@ -54,22 +54,22 @@ class Place(NamedTuple):
 class Log:
     """The journal of one process in one folder.
 
-    What was given to the storage stays until `keep` says that it will not be needed any more.
+    Drained records stay in their segment until `keep` notes that they are on the disk of the storage.
 
     Args:
-        folder: where segments lie.
-        writer_id: the id of this process's writer.
-        size: bytes of the first segment. Those that are made when one is full are larger and larger.
-        growth: the largest segment, in sizes of the first one.
-        is_mapped: whether records are written through a mapping; when left out, wherever that is safe.
+        folder: the folder of the segments.
+        writer_id: returns the id of this process's writer.
+        size: bytes of the first segment. Each later segment has twice the size of the one before, up to the largest.
+        growth: the size of the largest segment, as a multiple of `size`.
+        is_mapped: whether records are written through a memory mapping; if None, wherever a mapping is safe.
 
     Attributes:
-        sequence: the number of the latest record, which is how many there were.
+        sequence: the number of the latest record. Numbers begin at 1, so it is also the count of records.
         writer_id: returns the id of this process's writer.
-        full_bytes: size of the segments that are full, and of which something may be needed.
-        begun: number of segments that were appended to.
-        alert: True if the next append must look around first: a segment was begun, or the owner set it.
-        error: why the latest segment could not be made, while there is none.
+        full_bytes: total size of the full segments with records that may still be needed.
+        begun: number of segments that were begun.
+        alert: True if the owner must do its checks before the next append. Set when a segment begins, or by the owner.
+        error: the reason why the latest segment could not be created; None once one was created.
     """
 
     def __init__(
@@ -99,10 +99,11 @@ class Log:
         self._guard()
 
     def append(self, body: bytes, epoch: int = 0) -> bool:
-        """Append a record; return whether that was possible (0.6 µs: without the lock, and in one method).
+        """Append a record; return False if no segment has room for it (0.6 µs: without the lock, and in one method).
 
         Args:
-            epoch: append it only to a segment of this epoch, whose records it refers to; 0 if it refers to none.
+            epoch: the epoch of the records that this record refers to; 0 if it refers to no other record. If the
+                current segment has another epoch, nothing is appended and the method returns False.
         """
         length = len(body)
         while True:
@@ -110,7 +111,7 @@ class Log:
             head = pack(MAGIC, length, sequence, crc32(body, length ^ sequence % PRIME))
             if COLLECTS_ANYWHERE:
                 body[:0]
-            # No call from here to the return: other threads, signal handlers and Ctrl-C come at calls.
+            # No call may stand from here to the return: other threads, signal handlers and Ctrl-C run at calls.
             if self.sequence + 1 == sequence:
                 segment = self._segment
                 if segment is not None:
@@ -127,7 +128,7 @@ class Log:
                         segment.end = end
                         self.sequence = sequence
                         return True
-            segment = None  # else what is dropped meanwhile is freed, which runs code, where the next one is taken
+            segment = None  # else a dropped segment is freed at the next assignment, and freeing runs code there
             with self.lock:
                 if not self._has_room(length) and self._next_segment(length) is None:
                     return False
@@ -138,9 +139,9 @@ class Log:
         return segment is not None and segment.end + HEADER + length + _END <= segment.size
 
     def take(self, size: int) -> Portion | None:
-        """Return the next bytes, oldest first, at least one record; None where there are none.
+        """Return the oldest undrained bytes: up to `size`, but at least one record. None if all records are drained.
 
-        The same again, until trim says that they are in the storage.
+        Repeated calls return the same bytes until `trim` notes that they are in the storage.
         """
         with self.lock:
             segment = self.next_segment()
@@ -151,16 +152,16 @@ class Log:
             return Portion(segment, start, segment.read(start, min(segment.end - start, size)), segment.epoch)
 
     def next_segment(self) -> Segment | None:
-        """Return the segment that is taken from next; None where there is none."""
+        """Return the oldest segment with undrained records, else the current segment. None if there is no segment."""
         for segment in self._full:
             if segment.drained < segment.end:
                 return segment
         return self._segment
 
     def behind(self, portion: Portion, length: int, size: int) -> Portion | None:
-        """Return the bytes behind the first `length` ones of a portion that is not trimmed yet, at least one record.
+        """Return `size` bytes that follow the first `length` bytes of an untrimmed portion; at least one record.
 
-        They are of the same epoch; None where its segment does not have so many.
+        None if the segment of the portion ends before, or has a new epoch.
         """
         segment, start = portion.segment, portion.start + length
         with self.lock:
@@ -172,21 +173,21 @@ class Log:
             return Portion(segment, start, segment.read(start, size), segment.epoch)
 
     def is_next(self, portion: Portion) -> bool:
-        """Return whether a portion begins with what is drained next."""
+        """Return whether a portion begins at the first undrained record."""
         with self.lock:
             first = self.next_segment()
             segment = portion.segment
             return segment is first and segment.epoch == portion.epoch and segment.drained == portion.start
 
     def trim(self, segment: Segment, drained: int) -> None:
-        """Note that a segment was given to the storage up to a place."""
+        """Note that a segment is drained up to the position `drained`."""
         segment.drained = drained
 
     def place(self, sequence: int) -> Place | None:
-        """Return the place up to which all was given to the storage; None where nothing was that is still here.
+        """Return the place of the first undrained record; None if the segments hold no drained record.
 
         Args:
-            sequence: the number of the last record before it.
+            sequence: the number of the last drained record.
         """
         with self.lock:
             found: Place | None = None
@@ -199,12 +200,12 @@ class Log:
             return found
 
     def keep(self, place: Place) -> None:
-        """Note that what comes before a place will not be needed any more: it is in the storage, and on its disk."""
+        """Release the records before a place, which are on the disk of the storage. Remove or recycle full segments."""
         while True:
-            with self.lock:  # else another thread may fill a segment, and unmap it, in the middle of this
+            with self.lock:  # else another thread may fill the segment and unmap it between these lines
                 segment = self._full[0] if self._full else self._segment
                 if segment is None or all(each is not place.segment for each in (*self._full, self._segment)):
-                    return  # another thread has noted more
+                    return  # another thread released records beyond this place
                 is_place = segment is place.segment
                 if is_place and segment.epoch != place.epoch:
                     return
@@ -225,7 +226,7 @@ class Log:
                 return
 
     def rewind(self) -> dict[Segment, int]:
-        """Give all that may be needed to the storage again, which is another one now; return up to where it had it."""
+        """Mark all kept records as undrained, because the storage was replaced. Return each old drained position."""
         with self.lock:
             found = {each: each.drained for each in (*self._full, self._segment) if each is not None}
             for segment in found:
@@ -234,17 +235,17 @@ class Log:
 
     @property
     def has_given(self) -> bool:
-        """True if something was given to the storage that may still be needed."""
+        """True if the segments keep drained records that may not be on the disk of the storage yet."""
         with self.lock:
             return any(
                 segment is not None and segment.drained > segment.kept for segment in (*self._full, self._segment)
             )
 
     def sync(self) -> None:
-        """Have on the disk what was appended, and the names of the segments.
+        """Flush all segments, and their names in the folder, to the disk.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the flush failed.
         """
         with self.lock:
             segments = [segment for segment in (*self._full, self._segment) if segment is not None]
@@ -254,11 +255,11 @@ class Log:
         if made != self._synced_made and segments:
             with suppress(FileNotFoundError):  # somebody has deleted it: the next segment makes another one
                 files.sync(self._folder)
-                files.sync(self._folder.parent)  # which tells that the folder is there
+                files.sync(self._folder.parent)  # it holds the name of the folder
                 self._synced_made = made
 
     def rest(self) -> None:
-        """Have no segment of which nothing is needed, until the next record: nobody appends, or refers to records."""
+        """Drop the current segment if none of its records is needed. For idle times; the next append creates one."""
         with self.lock:
             current = self._segment
             if current is None or current.end == START or current.kept < current.end:
@@ -271,7 +272,7 @@ class Log:
         self._done_with(current)
 
     def begin_anew(self) -> None:
-        """Append to another segment from now on: what this one has is wanted no more, once it is in the storage."""
+        """Append to a new segment from now on, so that the current one can be deleted as soon as it is drained."""
         with self.lock:
             current = self._segment
             if current is not None and current.end > START:
@@ -279,15 +280,12 @@ class Log:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the segment that is appended to; 0 where there is none."""
+        """The epoch of the current segment; 0 if there is no segment."""
         segment = self._segment
         return 0 if segment is None else segment.epoch
 
     def begin(self, room: int) -> int:
-        """Make a segment if there is none in which a body of so many bytes has room; return the epoch.
-
-        0 if that is impossible.
-        """
+        """Create a segment unless the current one has room for a body of `room` bytes. Return the epoch, or 0."""
         with self.lock:
             if not self._has_room(room):
                 self._next_segment(room)
@@ -302,9 +300,10 @@ class Log:
             return sum(segment.end - segment.drained for segment in segments)
 
     def prepare(self) -> None:
-        """Make the next segment, in another thread, before those who append need it.
+        """Create the next segment in a background thread, before an append needs it.
 
-        While others append, each step of making it waits for a turn, so it is begun early, and is of the largest.
+        Each step of the creation waits for its turn of the GIL while other threads append. So the creation begins when
+        a sixteenth of the first segment's size is undrained, and the segment has the largest size.
         """
         segment = self._segment
         if self._spare is None and segment is not None and segment.end - segment.drained > self._size // 16:
@@ -318,21 +317,21 @@ class Log:
                 if self._spare is None and self._segment is not None:
                     self._spare = spare
                     return
-            spare.remove()  # all was released meanwhile, or another one has become free
+            spare.remove()  # meanwhile the log was released, or a recycled segment became the spare one
 
     def look_after_files(self) -> None:
-        """Begin a new segment if the file of the current one was deleted. The records in it can still be read."""
+        """Stop appending to the current segment if its file was deleted. Its records can still be drained."""
         with self.lock:
             gone = self._segment
             if gone is not None and not gone.is_there():
                 self._put_behind(gone)
 
     def release(self, *, for_good: bool = False) -> None:
-        """Delete empty segments. With `for_good`, close the others too. Those that stay take no more than they need."""
+        """Delete the segments that are not needed and shrink the others. With `for_good`, also close the others."""
         with self.lock:
             current = self._segment
             if current is not None:
-                self._segment = None  # at once: others append to it
+                self._segment = None  # first, because other threads append to it without the lock
                 self._full.append(current)
             for segment in self._full:
                 if segment.kept == segment.end:
@@ -383,12 +382,12 @@ class Log:
             self._segment = made
             self.begun += 1
             self.alert = True
-        else:  # a signal handler came in between, and has made one
+        else:  # a signal handler interrupted this method and created a segment
             made.remove()
         return self._segment
 
     def _put_behind(self, segment: Segment) -> None:
-        if self._segment is not segment:  # a signal handler has done it
+        if self._segment is not segment:  # a signal handler has put the segment behind already
             return
         self._segment = None
         self.full_bytes += segment.size
@@ -413,7 +412,7 @@ class Log:
             with guard(OSError):
                 segment.recycle()
                 with self.lock:
-                    if self._spare is None:  # else another thread has prepared one meanwhile
+                    if self._spare is None:  # else another thread has created a spare segment meanwhile
                         self._spare = segment
                         return
         segment.remove()
@@ -426,26 +425,26 @@ class Log:
 
 
 class Guarded(Log):
-    """A journal where code runs between any two lines: without a GIL, under a debugger, while lines are traced."""
+    """A log that locks for each append: other code may run between any two lines (no GIL, a debugger, a tracer)."""
 
     def append(self, body: bytes, epoch: int = 0) -> bool:
-        """Append a record with the lock held."""
+        """Append a record with the lock held. Return False if no segment has room for it."""
         with self.lock:
             return super().append(body, epoch)
 
 
 class Written(Log):
-    """A journal on a file system where a write through a mapping can end the process (journal_folder.shares_blocks).
+    """A log that uses no mapping, for file systems where a mapped write can end the process (see shares_blocks).
 
-    A record is written by one call of the system, or two, with the lock held, which takes four times as long. A signal
-    handler or a finalizer may record in between: its record comes after the place that is taken already. Segments are
-    used once, so that zeros end what was appended.
+    A record is written by one or two system calls with the lock held, which takes four times as long. A signal handler
+    or a finalizer may record during the write: its record follows the space that the interrupted record has reserved.
+    Segments are never reused, so that zeros follow the last record.
     """
 
     _is_appending = False
 
     def append(self, body: bytes, epoch: int = 0) -> bool:
-        """Append a record by writing it, with the lock held."""
+        """Append a record by a write to the file, with the lock held. Return False if that is not possible."""
         with self.lock:
             is_first, self._is_appending = not self._is_appending, True
             try:
@@ -460,7 +459,7 @@ class Written(Log):
             sequence = self.sequence + 1
             head = pack(MAGIC, length, sequence, crc32(body, length ^ sequence % PRIME))
             segment = self._segment
-            if self.sequence + 1 == sequence and segment is not None:  # no call from here until the place is taken
+            if self.sequence + 1 == sequence and segment is not None:  # no call from here until the space is reserved
                 if epoch and segment.epoch != epoch:
                     return False
                 start = segment.end
@@ -485,16 +484,16 @@ class Written(Log):
             return False
 
     def take(self, size: int) -> Portion | None:
-        """Take a portion; none where a signal handler asks in the middle of a record."""
+        """Return the oldest undrained bytes; None if a signal handler calls this while a record is being appended."""
         return None if self._is_in_the_middle() else super().take(size)
 
     def release(self, *, for_good: bool = False) -> None:
-        """Close the files, unless a signal handler asks in the middle of a record."""
+        """Delete or shrink the segments. Do nothing if a signal handler calls this while a record is being appended."""
         if not self._is_in_the_middle():
             super().release(for_good=for_good)
 
     def _is_in_the_middle(self) -> bool:
-        """Return whether this thread is appending. If another thread is, this call waits until that has ended."""
+        """Return whether this thread is appending a record. Wait until no other thread is appending."""
         with self.lock:
             return self._is_appending
 

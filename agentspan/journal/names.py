@@ -1,7 +1,7 @@
-"""Resolves the names of a registration when it is committed: of its agent, its version and its schema version.
+"""Resolves the agent, the version and the schema version of a run when its registration is committed.
 
-A recorder registers a run without reading the storage. So its unit puts rows that may be stored already under other
-ids: by an earlier program, or by one that runs at the same time.
+A recorder registers a run without reading the storage. So its unit puts rows that another program may have stored
+already, under other ids.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ _NAMED = (AgentRow, AgentVersionRow, AgentSchemaVersionRow)
 
 
 def names_rows(unit: Unit) -> bool:
-    """Return whether a unit registers or renames a run, and so names rows that may be stored under other ids."""
+    """Return whether a unit registers or renames a run: it puts an agent that may be stored under another id."""
     if len(unit.changes) < 2:
         return False
     change = unit.changes[0]
@@ -46,7 +46,7 @@ def instance_in(unit: Unit) -> AgentInstanceRow | None:
 
 
 def run_of(unit: Unit) -> str | None:
-    """Return the run that a unit needs; None if it needs something else."""
+    """Return the id of the run that the last change of a unit needs in the storage; None if it needs no run."""
     change = unit.changes[-1]
     if isinstance(change, Move):
         return change.id if change.type == "agent_instance" else None
@@ -54,7 +54,7 @@ def run_of(unit: Unit) -> str | None:
 
 
 class Names:
-    """The named rows of one storage, as far as they were looked up."""
+    """A cache of the agents, versions and schema versions of one storage, by their names."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -62,13 +62,13 @@ class Names:
         self._contents: dict[str, AgentSchemaVersionRow] = {}
 
     def forget(self) -> None:
-        """Look up everything again: a unit was not applied, so rows that it was to put are not there."""
+        """Empty the cache after a unit was not applied, because it may hold rows that were not stored."""
         self._known.clear()
 
     def resolved(self, unit: Unit) -> Unit:
-        """Return a registration that refers to rows that are stored, and puts the others. The run keeps its id.
+        """Return a registration with the ids of stored rows in place of Puts of them. The id of the run never changes.
 
-        It is to be applied before the next one is resolved, or together with that in order.
+        Apply the returned unit before the units that are resolved later, or in one commit with them in this order.
         """
         ids_now: dict[str, str] = {}
         changes: list[Change] = []
@@ -80,7 +80,7 @@ class Names:
             else:
                 row = cast(Any, change.row)._replace(**_links(change.row._asdict(), ids_now))
                 if isinstance(row, AgentVersionRow | AgentSchemaVersionRow) and "" in ids_now:
-                    # Threads that began their first runs at the same moment once minted two ids for their agent.
+                    # Two threads that begin their first runs at the same moment may mint two ids for one agent.
                     row = row._replace(agent_id=ids_now[""])
                 if isinstance(row, AgentSchemaVersionRow):
                     row = self._whole(row)
@@ -92,19 +92,19 @@ class Names:
                     continue
                 ids_now[row.id] = stored.id
                 if isinstance(stored, AgentRow) and isinstance(row, AgentRow):
-                    ids_now[""] = stored.id  # what a run has that was registered without reading
+                    ids_now[""] = stored.id  # a run that is registered without reading has "" as its agent_id
                     changes.extend(instances.activate(stored, row.updated_at))
         return Unit(tuple(changes), unit.subject, unit.key)
 
     def _stored(self, row: AgentRow | AgentVersionRow | AgentSchemaVersionRow) -> Row | None:
-        """Return the stored row of this name; None if there is none, as from now on there is."""
+        """Return the stored row with the name of this row. None if there is none; then this row is cached as stored."""
         type_ = TYPE_OF[type(row)]
         where = {column: cast(Value, getattr(row, column)) for column in UNIQUE[type_]}
         key = (type_, *where.values())
         stored = self._known.get(key)
         if stored is None and None not in where.values():
             stored = next(iter(self._storage.ask(Query(type_, where, limit=1)).rows), None)
-        if stored is None and isinstance(row, AgentRow):  # it was put by an earlier record, and renamed by id since
+        if stored is None and isinstance(row, AgentRow):  # perhaps the agent is stored, and was renamed by id
             located = self._storage.ask(Find(row.id)).rows.get(row.id)
             stored = None if located is None else located[1]
         if len(self._known) >= MAX_KNOWN:
@@ -116,7 +116,7 @@ class Names:
     def _whole(self, row: AgentSchemaVersionRow) -> AgentSchemaVersionRow:
         """Return a schema version with its content; a version without span types if the content is lost.
 
-        It is lost where the record that had it was damaged, or its file was deleted.
+        The content is lost if the record that had it was damaged, or the file of that record was deleted.
         """
         if row.span_type_schemas:
             if len(self._contents) >= MAX_KNOWN:
@@ -128,7 +128,7 @@ class Names:
             return row._replace(span_type_schemas=known.span_type_schemas, quality_schemas=known.quality_schemas)
         if self._stored_schema(row):
             return row
-        # Of another agent: the segment that had the content is in the storage, and this record began the next one.
+        # Another agent may have the content: the segment with it is drained, and this record began the next segment.
         other = self._page({"content_hash": row.content_hash})
         if isinstance(other, AgentSchemaVersionRow):
             return row._replace(span_type_schemas=other.span_type_schemas, quality_schemas=other.quality_schemas)
@@ -141,12 +141,12 @@ class Names:
         return key in self._known or self._page(where) is not None
 
     def _page(self, where: Mapping[str, Value]) -> Row | None:
-        """Return the first schema version with these values."""
+        """Return the first stored schema version with these values, or None."""
         return next(iter(self._storage.ask(Query("agent_schema_version", cast(Any, where), limit=1)).rows), None)
 
 
 def without_name(unit: Unit) -> Unit:
-    """Return a registration whose run has no name of its own: another run of its agent has it."""
+    """Return a registration without the name of its run, because another run of the agent has this name."""
     changes = [
         change._replace(row=change.row._replace(external_identifier=None))
         if isinstance(change, Put) and isinstance(change.row, AgentInstanceRow)
@@ -165,10 +165,10 @@ def spans_of(unit: Unit) -> Sequence[AgentSpanRow]:
 
 
 def with_agents(unit: Unit, agents: Mapping[str, str]) -> Unit:
-    """Return a unit whose spans have the agent with which their run is stored.
+    """Return a unit whose spans have the stored agent of their run.
 
     Args:
-        agents: their ids, by the instance's.
+        agents: the ids of agents, by the id of the run.
     """
     change = unit.changes[0] if unit.changes else None
     if isinstance(change, PutSpans):

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Spooled(Looking[Storage]):
-    """A storage that is no file, whose reads include the journals on this host in front of it.
+    """A storage on a server whose reads include the journals on this host in front of it.
 
     Args:
-        location: opens the storage, in any process.
-        folder: of the journals.
+        location: opens the storage in any process.
+        folder: the folder of the journals.
     """
 
     def __init__(self, direct: Storage, location: Location, folder: Path, look: Look) -> None:
@@ -33,26 +33,26 @@ class Spooled(Looking[Storage]):
         self.folder = folder
 
     def seeing(self, look: Look) -> "Spooled":
-        """Return the same with another `look`."""
+        """Return this storage with another `look`, the function that runs before each read."""
         return Spooled(self.direct, self.location, self.folder, look)
 
     def capabilities(self) -> Capabilities:
-        """Return those of the plain storage, with journals on this host."""
+        """Return the capabilities of the plain storage, with this object as `spool`: journals on this host."""
         return self.direct.capabilities()._replace(spool=self)
 
 
 class SeesJournals(Storage, Protocol):
     """A storage whose reads include records in journals; any storage if there can be no journals.
 
-    For all readers. Recording and recovery commit what journals hold, so they take the plain storage:
-    `capabilities().journals.direct`. A type of its own, so that a type checker tells the two apart.
+    All readers use it. Recording and recovery write the records of journals, so they use the plain storage,
+    `capabilities().journals.direct`. A separate type, so that a type checker finds a mix-up of the two.
     """
 
     if TYPE_CHECKING:
 
         @property
         def sees_journals(self) -> Literal[True]:
-            """No storage has it: only this module returns this type, by a cast (NewType takes no protocol)."""
+            """Always absent at run time: only this module returns this type, by a cast (NewType takes no protocol)."""
 
 
 def open_storage(
@@ -63,7 +63,7 @@ def open_storage(
     later: bool = False,
     tuning: Tuning = STANDARD,
 ) -> SeesJournals:
-    """Open the storage that `db` names (see open_direct), for reading. Closing it closes the plain one, too."""
+    """Open the storage that `db` names (see open_direct), for readers. Closing it also closes the plain storage."""
     if db is None or isinstance(db, (str, os.PathLike)):
         db = location_of(db)
     folder = spool_of(db) if isinstance(db, Location) and db.path is None else None
@@ -82,21 +82,21 @@ def _open_server(
     """Return the storage of a server whose reads include the journals on this host."""
     if read_only:
         look = _seen(folder, partial(_writable, location, tuning), tuning)
-        look()  # before it is opened, which would fail where only the journals have a first row for it
+        look()  # first: opening read-only would fail on a storage whose first rows are still in the journals
         storage = open_direct(location, read_only=True, wait_s=wait_s, tuning=tuning)
     else:
         storage = open_direct(location, wait_s=wait_s, later=later, tuning=tuning)
         look = _seen(folder, lambda: nullcontext(storage), tuning)
     if not isinstance(storage, OpenedLater) and storage.capabilities().location is None:
-        return cast(SeesJournals, storage)  # no other process could recover what this one leaves
+        return cast(SeesJournals, storage)  # no other process could recover the journals of this one
     return cast(SeesJournals, Spooled(storage, location, folder, look))
 
 
 def see_journals(storage: BesideJournals, *, read_only: bool, tuning: Tuning = STANDARD) -> SeesJournals:
     """Return a storage whose reads include records in journals.
 
-    A read-only storage also adopts the journals of dead programs, if its file is writable: they are a part of the
-    recording that is not in the file yet.
+    A read-only storage also adopts the journals of dead programs if its file is writable: their records are a part of
+    the recording that is not in the file yet.
     """
     lend: Callable[[], AbstractContextManager[Storage]] = partial(_writable, file(storage.path), tuning)
     look = _seen(folder_of(storage.path), lend if read_only else lambda: nullcontext(storage.direct), tuning)
@@ -106,7 +106,8 @@ def see_journals(storage: BesideJournals, *, read_only: bool, tuning: Tuning = S
 def without_adoption(storage: Storage) -> Storage:
     """Return a storage whose reads drain the journals of this process only.
 
-    For a program that adopts those of dead programs in a thread (see adoption_beside), because that may take seconds.
+    For a program that adopts the journals of dead programs in a thread (see adoption_beside), because adopting may take
+    seconds.
     """
     can = storage.capabilities()
     if can.spool is not None:
@@ -117,7 +118,7 @@ def without_adoption(storage: Storage) -> Storage:
 
 
 def adoption_beside(storage: Storage, tuning: Tuning = STANDARD) -> "Adoption | None":
-    """Return the Adoption for the journals in front of a storage; None if there can be none."""
+    """Return the Adoption for the journals in front of a storage; None if it can have no journals."""
     can = storage.capabilities()
     if can.spool is not None:
         folder, location = can.spool.folder, can.spool.location

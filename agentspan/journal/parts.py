@@ -1,11 +1,11 @@
-"""Payloads in parts: a record refers to the elements of lists that earlier records of the same segment hold.
+"""Payloads in parts: a record refers by number to list elements that earlier records of the same segment hold.
 
-An agent sends its whole history with every call. A record of kind H holds what is new of it, and numbers for the rest.
-It refers to its own segment only, from the segment's beginning on, so that each file of a journal is whole in itself:
-what begins anew, a segment or the use of its space, has a new epoch, in which nothing is known.
+An agent sends its whole history with every call. A record of kind H holds only the new elements of the history, and
+numbers for the rest. A record refers only to its own segment, so that each file of a journal can be read alone. A new
+or reused segment has a new epoch, in which no element is known.
 
-The fields of H are those of C up to the time, then: the numbers of each list's elements (`1-24,30;7-9`), the numbers of
-the elements that this record holds, the texts around the lists, and the texts of those elements.
+The fields of H are the fields of C up to the time, then: the numbers of each list's elements (`1-24,30-30;7-9`), the
+numbers of the elements that this record holds, the texts around the lists, and the texts of the held elements.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,23 +18,23 @@ from agentspan.jsontext import LIST, LIST_TEXT, TextInParts, joined
 from agentspan.model.sensitive import IN_TEXT
 
 FIELDS = 8
-"""Fields before the numbers."""
+"""The number of fields of a record before the numbers of elements."""
 LOST = '{"$not_json":{"type":"dict","reason":"lost with a damaged record of the journal"}}'
-"""Stands for an element whose record cannot be read."""
+"""The JSON text in place of an element whose record cannot be read."""
 MOST_DECODED = 16 * 2**20
-"""Characters of elements that are kept decoded. Beyond it all are decoded once more."""
+"""The number of characters of decoded elements in the cache; beyond it the cache is emptied."""
 
 _SEPARATOR = SEPARATOR.encode()
 _new_numbers = count(1)
-"""Of this process: several objects may stand for one run."""
+"""The numbers of elements, unique in this process: several objects may represent one run."""
 
 
 class Element:
-    """An element of a list as it is recorded.
+    """An element of a recorded list.
 
     Attributes:
-        text: its JSON text.
-        place: the epoch of the segment that holds it, and its number; epoch 0 if none does.
+        text: the JSON text of the element.
+        place: the epoch of the segment that holds the element, and the element's number; epoch 0 if no segment does.
     """
 
     __slots__ = ("place", "text")
@@ -48,8 +48,8 @@ class Parts(NamedTuple):
     """A payload in parts: the JSON text around its lists, and the elements of each list.
 
     Attributes:
-        around: one text more than there are lists.
-        lists: in the order of the payload, none of them empty.
+        around: the texts before, between and behind the lists: one more than there are lists.
+        lists: the lists in the order of the payload. No list is empty.
     """
 
     around: Sequence[bytes]
@@ -57,7 +57,7 @@ class Parts(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The number of bytes of its texts."""
+        """The size of the payload's texts, in bytes."""
         return sum(map(len, self.around)) + sum([len(element.text) for each in self.lists for element in each])
 
     def text(self) -> str:
@@ -72,23 +72,23 @@ def whole(payload: str | Parts) -> str:
 
 
 class Encoded(NamedTuple):
-    """The body of a record, and the elements that it holds, with their places once the record is appended."""
+    """The body of a record, and its new elements, each with the place that it has once the record is appended."""
 
     body: bytes
     new: Sequence[tuple[Element, tuple[int, int]]]
 
     def note(self) -> None:
-        """Note where the elements are: the record is appended. Until then other threads record them, too."""
+        """Set the places of the new elements, after the record was appended. Before, other threads record them, too."""
         for element, place in self.new:
             element.place = place
 
 
 def encode(head: str, parts: Parts, epoch: int) -> Encoded:
-    """Return the record of a new span whose payload is in parts.
+    """Encode the record of a new span whose payload is in parts.
 
     Args:
         head: the fields of the record up to the time, with their separators.
-        epoch: that of the segment to which the record will be appended.
+        epoch: the epoch of the segment that the record will be appended to.
     """
     new: list[tuple[Element, tuple[int, int]]] = []
     numbered: list[str] = []
@@ -111,9 +111,9 @@ class Payload(NamedTuple):
     """The payload of a record.
 
     Attributes:
-        text: its JSON text.
-        value: the same, decoded. Others share its elements: they must not be changed.
-        is_suspect: whether a wrapper may be in it (see model.sensitive).
+        text: the payload as JSON text.
+        value: the decoded payload. Its list elements are shared with other payloads and must not be changed.
+        is_suspect: whether the payload may hold a value marked as sensitive (see model.sensitive).
     """
 
     text: str
@@ -139,7 +139,7 @@ class Elements:
         self._is_suspect = False
 
     def note_stored(self, bodies: Iterable[bytes]) -> None:
-        """Note the elements of those of some records that hold some: they are in the storage already."""
+        """Note the list elements in records that are in the storage already: later records may refer to them."""
         for body in bodies:
             if body[:1] == _HISTORY:
                 try:
@@ -148,7 +148,7 @@ class Elements:
                     pass
 
     def payload(self, fields: Sequence[str]) -> Payload:
-        """Return the payload of a record with these fields. Its elements are noted.
+        """Return the payload of a record of kind H, and note the elements that the record holds.
 
         Raises:
             ValueError, IndexError: the record cannot be read.
@@ -195,7 +195,7 @@ class Elements:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Return numbers as ranges: `1-25,31`."""
+    """Return numbers as a text of ranges, such as `1-25,31-31`."""
     if not numbers:
         return ""
     first = numbers[0]
@@ -212,6 +212,6 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _numbers(ranges: str) -> Sequence[int]:
-    """Return the numbers of ranges."""
+    """Return the numbers in a text of ranges, such as `1-25,31-31`."""
     found = [(int(first), int(last) + 1) for first, _, last in (each.partition("-") for each in ranges.split(","))]
     return range(*found[0]) if len(found) == 1 else [number for each in found for number in range(*each)]

@@ -1,17 +1,17 @@
 """The format of a record in a segment, and a reader that continues after damage.
 
-A record is a header of 20 bytes (magic, length of the body, sequence number, CRC), then the body. The CRC is that of
-the body, begun with length and number, so that it stands for the header as well: one of the header's own would tell
-nothing more, and cost 0.3 µs. Sequence numbers grow by one from record to record, so that old records behind the end
-are known as such, and missing ones are counted.
+A record is a header of 20 bytes (magic, length of the body, sequence number, CRC), then the body. The CRC covers the
+body and starts from the length and the number, so it protects the header, too. A second CRC for the header would detect
+nothing more, and cost 0.3 µs. Sequence numbers grow by one from record to record. So old records behind the end are
+recognized, and missing records are counted.
 
-Zeros end what was appended: they stand where the next header will. It is copied there last, by two instructions of the
-processor, and only the second one copies its CRC. A program that is killed between the two leaves a header without a
-CRC. Its record was not acknowledged: the call that appended it had not returned.
+Zeros in place of the next header mark the end of the segment. A header is copied last, by two instructions of the
+processor, and only the second one copies its CRC. A program that is killed between the two instructions leaves a header
+without a CRC. Its record was never acknowledged: the call that appended it had not returned.
 
-Begins and ends that a foreign instrumentor told are kept as it told them, and read when their record is drained:
-reading one costs more than all the rest of a span (0.1 ms, where a recorded call costs 7 µs). A begin whose end comes
-in the same batch is not read at all.
+The begin and the end of a span from a foreign instrumentor are stored as raw text, and parsed when their record is
+drained. Parsing costs more than the rest of a span (0.1 ms, where a recorded call costs 7 µs). A begin whose end is in
+the same batch is not parsed at all.
 """
 
 import struct
@@ -28,21 +28,23 @@ from agentspan.schemas.aggregates import stored_aggregate
 
 SEPARATOR = "\x1f"
 CREATED, HISTORY, STARTED, UPDATED, FINISHED, UNIT = "C", "H", "S", "U", "F", "X"
-"""C id instance_id agent_id parent_span_id schema_name status at_ns payload; H the same with a payload in parts (see
-parts); S id at_ns; U id at_ns payload; F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
+"""The fields of each kind of record.
+
+C id instance_id agent_id parent_span_id schema_name status at_ns payload; H has the fields of C with a payload in parts
+(see parts); S id at_ns; U id at_ns payload; F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
 FINISHED_AS, RAW_BEGIN, RAW_END = "T", "N", "W"
-"""T id status at_ns elapsed_ns result_payload schema_name payload: an end that tells the type and the payload, too.
-N id instance_id agent_id parent_span_id at_ns reader text, and W id at_ns elapsed_ns reader text: a begin and an end
-that are read when they are drained (see raw_records). `agent_id` is empty where the storage has not said yet which
-agent the run has."""
+"""T id status at_ns elapsed_ns result_payload schema_name payload: an end that also has the type and the payload.
+N id instance_id agent_id parent_span_id at_ns reader text, and W id at_ns elapsed_ns reader text: a raw begin and a raw
+end, whose `text` is parsed by `reader` when the record is drained. `agent_id` is empty until the storage has confirmed
+the agent of the run."""
 REGISTRATION = "R"
-"""R and a unit as JSON, which registers or renames a run. It puts the agent, the version and the schema version that it
-names, which may be stored already, under other ids. The content of the schema version is empty if an earlier record of
-the segment has it."""
+"""R and a unit as JSON, which registers or renames a run. The unit puts an agent, a version and a schema version, which
+may be stored already under other ids. The content of the schema version is empty if an earlier record of the segment
+has it."""
 
 
 def encode_unit(unit: Unit) -> str:
-    """Encode a unit as the body of a record. Recorders make units without a key.
+    """Encode a unit, without its key, as the body of a record.
 
     Raises:
         ValueError: a change is neither a Put nor a Move without `unchanged`.
@@ -54,7 +56,7 @@ def encode_registration(unit: Unit, *, with_content: bool) -> str:
     """Encode a unit that registers or renames a run.
 
     Args:
-        with_content: write the content of the schema version (8 kB, of which most is the built-in types).
+        with_content: write the content of the schema version (8 kB, mostly the built-in types).
     """
     if not with_content:
         changes = [
@@ -81,7 +83,7 @@ def _encoded(unit: Unit) -> str:
 
 
 def decode_unit(text: str) -> Unit:
-    """Decode a unit."""
+    """Decode the JSON text of a unit."""
     subject, changes = jsontext.decode(text)
     return Unit(tuple(_change(*change) for change in changes), subject)
 
@@ -89,7 +91,7 @@ def decode_unit(text: str) -> Unit:
 def _change(kind: str, type_: Any, *fields: Any) -> Change:
     if kind == "put":
         values, violations, minted = fields
-        # Not _make: an older version's row ends before the columns that were added since, which have defaults.
+        # Not _make, which needs all columns: a row by an older version lacks new columns, which have defaults.
         row = ROWS[type_](*values)
         if isinstance(row, AgentSpanRow):
             row = row._replace(is_aggregate=stored_aggregate(row.schema_name, row.payload))
@@ -107,7 +109,7 @@ _FIELDS = struct.Struct("<4sIQI")
 pack = _FIELDS.pack
 _unpack = _FIELDS.unpack_from
 PRIME = 4294967291
-"""Folds a number of 64 bits into the 32 that a CRC can begin with; no bit of it goes by unseen."""
+"""Folds a sequence number of 64 bits into the 32 bits that a CRC can start from. Each of the 64 bits counts."""
 
 
 class Record(NamedTuple):
@@ -119,12 +121,12 @@ class Record(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A place where something cannot be read.
+    """A damaged range of a segment, in which no record can be read.
 
     Attributes:
-        start: where that begins.
-        end: where reading goes on; the end of the segment when nothing comes after it.
-        missing: how many records that were, as far as the numbers tell; None at the end.
+        start: the position of its first byte.
+        end: the position of the next readable record, or the end of the segment.
+        missing: how many records are lost, by the sequence numbers around the gap; None if the number is not known.
     """
 
     start: int
@@ -138,12 +140,12 @@ def header(body: bytes, sequence: int) -> bytes:
 
 
 def read(data: bytes, start: int, *, after: int | None = None) -> Iterator[Record | Gap]:
-    """Yield the records of a segment from a place on, in order, and the gaps between them.
+    """Yield the records of a segment from a position on, in order, and the gaps between them.
 
     Args:
         data: the whole segment.
-        start: where the first record begins.
-        after: the number of the record before that, where it is known.
+        start: the position of the first record to read.
+        after: the number of the record before `start`; None if it is not known.
     """
     position, last = start, after
     while True:
@@ -163,7 +165,7 @@ def read(data: bytes, start: int, *, after: int | None = None) -> Iterator[Recor
 
 
 class Bodies(NamedTuple):
-    """The bodies in a part of a segment, the position of the first record that is not among them, the last number."""
+    """The record bodies in a part of a segment, the position behind them, and the number of the last record."""
 
     bodies: list[bytes]
     end: int
@@ -171,10 +173,10 @@ class Bodies(NamedTuple):
 
 
 def bodies(data: bytes) -> Bodies:
-    """Read the records of a process's own segment, from the start of one on; the last one may be cut off.
+    """Return the bodies in bytes of this process's own segment, which start with a record. Skip a cut-off last record.
 
-    Checksums are not verified (0.7 µs each): it is this process's own memory. A hole, where the program was interrupted
-    in the middle of a record, is skipped.
+    Checksums are not verified (0.7 µs each), because the bytes come from this process's own memory. A hole is skipped:
+    it stays where a signal handler interrupted an append.
     """
     found: list[bytes] = []
     position, last, size = 0, 0, len(data)
@@ -182,7 +184,7 @@ def bodies(data: bytes) -> Bodies:
         magic, length, sequence, _ = _unpack(data, position)
         if magic != MAGIC:
             following = _next(data, position, None)
-            if following is None:  # the last record may be cut off here, too
+            if following is None:  # a cut-off record may follow the hole
                 return Bodies(found, _cut_off(data, position), last)
             position = following[0]
             continue
@@ -195,7 +197,7 @@ def bodies(data: bytes) -> Bodies:
 
 
 def _cut_off(data: bytes, position: int) -> int:
-    """Return where a record begins, behind a place, whose end the data does not have; the end of the data if none."""
+    """Return the position of a cut-off record behind `position`; the end of the data if there is no such record."""
     size, place = len(data), position
     while (place := data.find(MAGIC, place + 1)) >= 0:
         if place + HEADER > size or place + length_of(data[place : place + HEADER]) > size:
@@ -205,13 +207,13 @@ def _cut_off(data: bytes, position: int) -> int:
 
 
 def length_of(head: bytes) -> int:
-    """Return the size of the record with this header, in bytes; 0 if it is no header."""
+    """Return the size in bytes of the record with this header, header included; 0 if the bytes are no header."""
     magic, length, _, _ = _unpack(head)
     return HEADER + int(length) if magic == MAGIC else 0
 
 
 def _record(data: bytes, position: int) -> Record | None:
-    """Return the record at a place, or None if none begins there, or it is damaged."""
+    """Return the record at a position; None if no record begins at it, or the record is damaged."""
     start = position + HEADER
     if start > len(data) or data[position : position + 4] != MAGIC:
         return None
@@ -223,9 +225,9 @@ def _record(data: bytes, position: int) -> Record | None:
 
 
 def _ends(data: bytes, position: int) -> bool:
-    """Return whether nothing was appended at a place, or a record that was never whole.
+    """Return whether a position is the end of a segment: it has zeros, or a record that was never completed.
 
-    After a power failure, zeros stand from the begin of a page on that did not come to the disk any more.
+    After a power failure, a page that did not reach the disk is all zeros.
     """
     magic, crc = data[position : position + 4], data[position + 16 : position + HEADER]
     if not any(magic) or (magic == MAGIC and len(crc) == 4 and not any(crc)):
@@ -237,7 +239,7 @@ def _ends(data: bytes, position: int) -> bool:
 
 
 def _next(data: bytes, position: int, last: int | None) -> tuple[int, Record] | None:
-    """Find the next whole record that is newer than the last one."""
+    """Return the next undamaged record with a number above `last`, and its position; None if there is none."""
     place = position + 1
     while (place := data.find(MAGIC, place)) >= 0:
         record = _record(data, place)
@@ -248,22 +250,24 @@ def _next(data: bytes, position: int, last: int | None) -> tuple[int, Record] | 
 
 
 _READERS = {"otel": "agentspan.otel.sdk"}
-"""The module of each reader, by its name in records. It has the functions `begin` and `end`. It is imported when it is
-needed: a process that recovers the journal of another one may never have recorded such spans."""
+"""The module of each parser of raw begins and ends, by the reader name in records.
+
+Each module has the functions `begin` and `end`. It is imported at the first raw record: a process that recovers the
+journal of another process may never have imported it."""
 
 
 class Begin(NamedTuple):
-    """The begin of a span: its type, which may be a guess, and its payload as JSON text."""
+    """The begin of a span: its type, which the end may correct, and its payload as JSON text."""
 
     schema_name: str
     payload: str
 
 
 class End(NamedTuple):
-    """The end of a span, with the type and the payload that were learnt by then.
+    """The end of a span, with its final type and payload.
 
     Attributes:
-        payload, result: as JSON text; `result` is None if nothing came out.
+        payload, result: JSON texts; `result` is None if the span has no result.
     """
 
     schema_name: str
@@ -273,20 +277,20 @@ class End(NamedTuple):
 
 
 def read_begin(reader: str, text: str) -> Begin:
-    """Return the begin that a text tells.
+    """Parse the raw text of a begin with the reader of this name.
 
     Raises:
-        LookupError: a reader that this version does not have.
+        LookupError: this version has no such reader.
     """
     found: Begin = _module(reader).begin(text)
     return found
 
 
 def read_end(reader: str, text: str) -> End:
-    """Return the end that a text tells.
+    """Parse the raw text of an end with the reader of this name.
 
     Raises:
-        LookupError: a reader that this version does not have.
+        LookupError: this version has no such reader.
     """
     found: End = _module(reader).end(text)
     return found

@@ -1,10 +1,10 @@
-"""A file of the journal of this process, which maps it and appends records. For those of dead ones see left_segments.
+"""Segments: the files of this process's journal, mapped for appending. Segments of dead processes: left_segments.
 
-What is copied into a shared mapping is in the page cache, which outlives the process: a SIGKILL loses nothing. The
-file's room is allocated before it is mapped, because writing to a hole on a full disk ends the process with SIGBUS.
+Bytes copied into a shared mapping are in the page cache, which outlives the process: a SIGKILL loses nothing. The space
+of the file is allocated before the file is mapped, because a write to a hole on a full disk ends the process (SIGBUS).
 
-Who owns a segment holds its lock (`flock`), which ends with the process. A forked child shares it with its parent, so
-it closes its descriptors of such files; unlocking them would unlock the parent's.
+The process that owns a segment holds its lock (`flock`), which ends with the process. A forked child shares the lock
+with its parent, so the child closes its descriptors of segments; to unlock them would unlock the parent's.
 """
 
 import errno
@@ -28,12 +28,13 @@ from agentspan.journal.records import END, HEADER
 
 FORK_WAIT_S = 0.5
 _changing: list[int] = []
-"""The threads that open or close a descriptor now: a fork waits for them, or the child would have descriptors that it
-knows nothing of, and keep a lock with them. Nobody waits for a fork: who is interrupted here may do anything."""
+"""The ids of the threads that open or close a descriptor at this moment. A fork waits for them; otherwise the child
+would inherit descriptors that are not registered yet, and hold their locks. No thread waits for a fork, because a
+signal handler that interrupts this code may do anything."""
 
 
 class Changing:
-    """A block in which a descriptor is opened or closed."""
+    """A with-block in which a descriptor is opened or closed. A fork waits for its end."""
 
     def __enter__(self) -> None:
         _changing.append(threading.get_ident())
@@ -43,29 +44,29 @@ class Changing:
 
 
 class Locked:
-    """A file whose lock this process holds, as long as it has it open."""
+    """A file whose lock this process holds as long as the file is open."""
 
     _file = -1
 
     def let_go(self) -> None:
-        """Close it, which releases the lock unless another process has it open as well."""
+        """Close the file, which releases the lock unless another process shares the descriptor."""
         with Changing():
-            # At once: a fork may come all the same, and the number be somebody else's.
+            # Cleared first: a fork may still interrupt, and the number may then belong to another file.
             file, self._file = self._file, -1
             if file >= 0:
                 os.close(file)
 
     def leave(self) -> None:
-        """Close what belongs to it. Twice is fine."""
+        """Close all resources of the file. A second call does nothing."""
         self.let_go()
 
 
 held: "weakref.WeakSet[Locked]" = weakref.WeakSet()
-"""The files that this process has locked, unless they were closed."""
+"""The files that this process has locked. Closed files may still be in the set."""
 
 
 def _wait_for_changes() -> None:
-    """Wait for other threads that open or close a descriptor."""
+    """Wait up to FORK_WAIT_S until no other thread opens or closes a descriptor."""
     own, slept = threading.get_ident(), 0.0
     while slept < FORK_WAIT_S and any(thread != own for thread in list(_changing)):
         time.sleep(0.0005)
@@ -73,11 +74,11 @@ def _wait_for_changes() -> None:
 
 
 def _stop_waiting() -> None:
-    """Do nothing: no thread was made to wait."""
+    """Do nothing after a fork, because no thread was blocked before it."""
 
 
 def _leave_all() -> None:
-    """In a forked child: close the files that the parent has locked. Else the lock would outlive the parent."""
+    """In a forked child: close the files that the parent has locked. Otherwise the locks would outlive the parent."""
     _changing.clear()
     for each in list(held):
         each.leave()
@@ -88,41 +89,44 @@ forks.forget(_leave_all)
 
 
 FORM = b"agentspan journal 3\n"
-"""The first bytes of a segment, for people. Programs check the format in the file name, where no bit can flip."""
+"""The first bytes of a segment, for people. Programs read the format from the file name, where no bit can flip."""
 SUFFIX = ".v3.segment"
-"""Another format has another suffix. Such files are left for the version that can read them; 1 and 2 were before the
-first release."""
+"""The suffix of segments of this format. Files of another format stay for a version that can read them. Formats 1 and 2
+were never released."""
 NEW = ".new"
 START = 48
 """Position of the first record."""
 
 MARK = 32
-"""Position of the mark: where the first record begins that is not in the storage yet, its number, and their CRC."""
+"""The position of the mark, which holds the position and the number of the first needed record, and a CRC of both."""
 mark_form = struct.Struct("<IQ")
 _WIPED = 64 * 1024
 COLLECTS_ANYWHERE = sys.version_info < (3, 12)
-"""Python 3.11: to make a slice may run the garbage collector, and so other code, unless one was made just before."""
+"""True on Python 3.11, where making a slice may run the garbage collector, and so other code. A slice made just before
+prevents that."""
 
 _epochs = itertools.count(1)
 
 
 class Segment(Locked):
-    """A segment of this process's own: a spare one at first, which is not read until it begins.
+    """A segment of this process. A new one is a spare, which no process reads, until `begin` moves it to its path.
 
     Args:
-        is_mapped: append through a mapping; else by writing, which fails on a full disk where a mapping ends the
-            process (see journal_folder.shares_blocks).
+        is_mapped: append through a mapping. Otherwise by writes: on a full disk a write fails, where a mapping may end
+            the process (see journal_folder.shares_blocks).
 
     Attributes:
-        path: where it lies; no Path, which cannot be made any more while the interpreter ends.
-        end: where the next record will begin.
-        drained: where the first record begins that was not given to the storage yet.
-        kept: where the first record begins that may not be on the disk there. What comes before is not needed any more.
-        epoch: a new number whenever records begin at its start. A record may refer to those of its epoch.
-        is_referred_to: whether a record refers to others.
+        path: the path of the file, as a text: a Path cannot be created while the interpreter ends.
+        end: the position of the next record.
+        drained: the position of the first record that is not in the storage yet.
+        kept: the position of the first record that may not be on the disk of the storage. Earlier records are not
+            needed any more.
+        epoch: a number that changes whenever records begin at the start again. A record may refer only to records of
+            its own epoch.
+        is_referred_to: whether a record refers to other records of the segment.
 
     Raises:
-        OSError: no room for it, or no permission; nothing is left behind.
+        OSError: there is no space, or no permission; no file is left behind.
     """
 
     _is_mapped = False
@@ -147,20 +151,23 @@ class Segment(Locked):
             raise
 
     def fill(self) -> None:
-        """Load its pages into memory: 1 ms for 8 MB, or 20 ms if the machine must first free memory.
+        """Load the pages of the file into memory: 1 ms for 8 MB, or 20 ms if the machine must first free memory.
 
-        Else those who append wait for each page. In one call: who works while others append waits 5 ms after each.
+        Otherwise an append waits for each page. One system call for all pages, because this thread may wait 5 ms for
+        its turn after each call while other threads append.
         """
         zeros = bytes(max(64 * 1024, self.size // 1000))
         whole, rest = divmod(self.size, len(zeros))
-        with suppress(OSError):  # whoever touches them needs them, not this
+        with suppress(OSError):  # the append that touches a page allocates it
             os.pwritev(self._file, [zeros] * whole + [zeros[:rest]], 0)
 
     def begin(self, path: str, sequence: int) -> None:
-        """Move the spare to its path, ready for appending from the start.
+        """Move the spare segment to its path, ready for appending from the start.
+
+        The file is locked before the move: another process would take over an unlocked segment.
 
         Args:
-            path: where it belongs. It gets there only when locked: another process would take over an unlocked segment.
+            path: the path of the segment in the journal.
             sequence: the number of the first record.
         """
         self._put(0, FORM)
@@ -172,7 +179,7 @@ class Segment(Locked):
         self.path = path
 
     def recycle(self) -> None:
-        """Turn it into a spare again when nothing of it is needed: its space is allocated, its pages are in memory."""
+        """Turn a segment without needed records into a spare one. Its space is allocated, its pages are in memory."""
         os.rename(self.path, self.path + NEW)
         self.path += NEW
         self._wipe()
@@ -192,15 +199,15 @@ class Segment(Locked):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write(self, start: int, head: bytes, body: bytes) -> None:
-        """Write a record in a place that the caller has taken, where nothing is mapped.
+        """Write a record, without a mapping, at a position that the caller has reserved.
 
         Raises:
-            OSError: no room for it.
+            OSError: there is no space.
         """
         record = head + body
         try:
             if start // mmap.PAGESIZE != (start + len(record) - 1) // mmap.PAGESIZE:
-                # The header last: a process that is killed between two pages leaves the end where it was.
+                # The header comes last: if the process is killed between two pages, the old end stays valid.
                 self._put(start + HEADER, body)
                 record = head
             self._put(start, record)
@@ -217,18 +224,18 @@ class Segment(Locked):
 
     @property
     def is_mine(self) -> bool:
-        """True until the segment is left or removed."""
+        """True while this process has the file open."""
         return self._file >= 0
 
     def read(self, start: int, size: int) -> bytes:
-        """Return bytes of it."""
+        """Return `size` bytes of the segment from position `start` on."""
         return self.map[start : start + size] if self._is_mapped else os.pread(self._file, size, start)
 
     def sync(self) -> None:
-        """Have on the disk what was appended.
+        """Flush the appended records to the disk.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the flush failed.
         """
         end, file = self.end, self._file
         if file >= 0 and self.synced != end:
@@ -236,68 +243,68 @@ class Segment(Locked):
             self.synced = end
 
     def keep(self, kept: int, sequence: int) -> None:
-        """Store in the file that what comes before a position is not needed, and the number of the record there."""
+        """Store the position and the number of the first needed record in the file, as its mark."""
         self.kept = kept
         with guard(OSError):  # no room for a copy of a shared block: it is read again, which changes nothing
             self._put(MARK, marked(kept, sequence))
 
     @property
     def keeps_records(self) -> bool:
-        """True if the records stay although none is needed, because later ones can refer to them."""
+        """True if the records must stay although they are drained, because later records may refer to them."""
         return self.is_referred_to and self.end < self.size * 3 // 4
 
     def unmap(self) -> None:
-        """Remove the mapping, which counts as the program's memory. The records can still be read."""
+        """Remove the mapping, which counts as memory of the program. Records can still be read from the file."""
         with Changing():
             if self._is_mapped:
-                self._is_mapped = False  # first: Ctrl-C comes at calls, and what cannot be read stops all draining
+                self._is_mapped = False  # first: Ctrl-C may interrupt the call, and reads of a closed mapping fail
                 self.map.close()
 
     def shrink(self) -> None:
-        """Give back the room after the last record: none is appended any more. It must not be mapped."""
+        """Truncate the file after the last record. No record may be appended later, and the file must not be mapped."""
         with suppress(OSError):
             os.ftruncate(self._file, self.end + len(END))
             self.size = self.end + len(END)
 
     def reset(self, sequence: int) -> None:
-        """Begin again at the start, if nothing in it is needed: existing pages cost less than new ones.
+        """Reuse the segment from its start if none of its records is needed: existing pages cost less than new ones.
 
-        What was in it is overwritten: it may be of runs that were removed from the storage.
+        Old records are overwritten with zeros, because they may belong to runs that were removed from the storage.
 
         Args:
             sequence: the number of the next record.
         """
         mark, epoch, end = marked(START, sequence), next(_epochs), self.end
-        if not self._maps:  # it goes on: what was written after its end must be zeros
+        if not self._maps:  # an unmapped segment is never reused: the bytes after its end must be zeros
             return
         zeros = bytes(max(end - START, len(END)))
         stop = START + len(zeros)
         if COLLECTS_ANYWHERE:
             END[:0]
-        if self.kept == self.end == end:  # no call from here: as soon as the end is the start, others append there
+        if self.kept == self.end == end:  # no call from here: once the end is the start, other threads append
             self.map[MARK:START] = mark
             self.map[START:stop] = zeros
             self.epoch, self.is_referred_to = epoch, False
             self.kept = self.drained = self.synced = self.end = START
 
     def _wipe(self) -> None:
-        """Overwrite what is not needed."""
+        """Overwrite all records with zeros."""
         size = self.kept - START
         with suppress(OSError):
             while size > 0:
                 size -= os.pwrite(self._file, bytes(min(size, _WIPED)), self.kept - size)
 
     def __del__(self) -> None:
-        if self._file >= 0:  # its tracer was dropped: others may read what is in it
+        if self._file >= 0:  # the tracer was dropped: another process may recover the records
             self.leave()
 
     def leave(self) -> None:
-        """Close the mapping and the file, as a forked child does. The file stays on disk."""
-        self.unmap()  # a mapping has a descriptor of its own
+        """Close the mapping and the file without deleting the file, for example in a forked child."""
+        self.unmap()  # a mapping holds its own descriptor
         self.let_go()
 
     def remove(self) -> None:
-        """Delete the file, and close it. If it cannot be deleted, it stays: all that was in it is in the storage."""
+        """Delete and close the file. If it cannot be deleted, it stays: all its records are in the storage."""
         if self._file >= 0:
             with guard(OSError):  # it was deleted, or its folder may not be written to, or is none any more
                 os.unlink(self.path)
@@ -305,11 +312,11 @@ class Segment(Locked):
 
 
 def marked(drained: int, sequence: int) -> bytes:
-    """Return the bytes of a mark."""
+    """Return the bytes of a mark: a position, the number of the record at it, and a CRC."""
     mark = mark_form.pack(drained, sequence)
     return mark + crc32(mark).to_bytes(4, "little")
 
 
 def room_for(length: int) -> int:
-    """Return the least size of a segment for a body of so many bytes."""
+    """Return the smallest size of a segment that has room for a body of `length` bytes."""
     return START + HEADER + length + len(END)

@@ -1,4 +1,4 @@
-"""Creates, finds and deletes the segments of a file; drains the journals of this process."""
+"""Creates, finds and deletes the segments in a journal folder; drains the journals of this process."""
 
 import os
 import weakref
@@ -21,7 +21,7 @@ class Journal(Protocol):
     folder: Path
 
     def drain_now(self) -> None:
-        """Move its records to the storage."""
+        """Move the records of the journal to the storage."""
         ...
 
     def types_changed(self) -> None:
@@ -37,7 +37,7 @@ _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
 def register(journal: Journal) -> None:
-    """Add a journal. From now on it is drained before its file is read."""
+    """Add a journal of this process. From now on it is drained before its storage is read."""
     _journals.add(journal)
 
 
@@ -56,7 +56,7 @@ def drain(folder: Path) -> None:
 
 
 def types_changed() -> None:
-    """Notify all journals that a span type was registered: runs that began before do not have it."""
+    """Notify all journals that a span type was registered, which runs that began earlier do not have."""
     for journal in forks.members(_journals):
         journal.types_changed()
 
@@ -74,17 +74,17 @@ _REMOVED = "removed.v1.mark"
 def create(
     folder: Path, writer_id: str, number: int, sequence: int, length: int, size: int, *, is_mapped: bool = True
 ) -> Segment:
-    """Make a segment in which a body of so many bytes has room.
+    """Create a segment that has room for a body of `length` bytes.
 
     Args:
-        number: of the writer's segments; they are read in that order.
-        sequence: the number of the first record in it.
+        number: the number of the segment; the segments of a writer are read in the order of their numbers.
+        sequence: the number of the first record in the segment.
         length: bytes of the body.
-        size: bytes that it has where that is enough.
-        is_mapped: see Segment.
+        size: bytes of the segment, unless the body needs more.
+        is_mapped: append through a mapping (see Segment).
 
     Raises:
-        OSError: no room for it, or no permission.
+        OSError: there is no space, or no permission.
     """
     path = place(folder, writer_id, number)
     for _ in range(10):
@@ -98,12 +98,12 @@ def create(
 
 
 def place(folder: Path, writer_id: str, number: int) -> str:
-    """Return the path of a writer's segment with a number."""
+    """Return the path of the writer's segment with this number."""
     return f"{folder}/{writer_id}-{number:08d}{SUFFIX}"
 
 
 def make(folder: Path) -> None:
-    """Create the journal folder, but not the folder of the file: if that was deleted, it stays deleted."""
+    """Create the journal folder, but not the folder of the storage's file: if a user deleted that, it stays deleted."""
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
@@ -116,7 +116,7 @@ def make(folder: Path) -> None:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Return the segments of a folder, whichever process owns them, each writer's in order.
+    """Return the segments of all writers in a folder, sorted by writer and number.
 
     Empty for a folder that must not be used (see journal_folder); the reason is logged.
     """
@@ -130,7 +130,7 @@ def segments(folder: Path) -> list[Path]:
 
 
 def bytes_of_others(folder: Path, writer_id: str) -> int:
-    """Return how much of the disk the segments of other writers take, in bytes."""
+    """Return the total size of the segments of other writers, in bytes."""
     size = 0
     with guard(OSError), os.scandir(folder) as found:  # another process may drain one now: the next look counts anew
         for each in found:
@@ -140,21 +140,21 @@ def bytes_of_others(folder: Path, writer_id: str) -> int:
 
 
 def writer_of(path: Path) -> str:
-    """Return the id of the writer of a segment: its name begins with it."""
+    """Return the id of the writer of a segment, with which the file name begins."""
     return path.name.partition("-")[0]
 
 
 def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
-    """Store a writer's span types beside its segments. If it is killed, the process that recovers them needs the types.
+    """Store a writer's span types beside its segments, for the process that recovers the segments of a killed writer.
 
     Raises:
-        OSError: no room for it, or no permission.
+        OSError: there is no space, or no permission.
     """
     make(folder)
     check(str(folder))
     path = f"{folder}/{writer_id}{_TYPES}"
     new = f"{path}.{get_ident()}{NEW}"
-    if os.path.lexists(new):  # a thread that ended in the middle left it
+    if os.path.lexists(new):  # the file of an earlier thread with this id, which ended during the write
         os.unlink(new)
     with os.fdopen(files.create(new), "w", encoding="utf-8") as kept:
         kept.write(span_type_schemas)
@@ -186,8 +186,8 @@ def types_of(folder: Path, writer_id: str) -> str | None:
 def tidy(folder: Path) -> None:
     """Delete files that no process needs any more, and the folder if it is empty.
 
-    Those are unfinished segments, and span types without segments: a live writer stores them again with its next
-    segment.
+    Such files are unfinished segments, and the span types of a writer without segments. A live writer stores its span
+    types again with its next segment.
     """
     if refusal(folder) is not None:
         return

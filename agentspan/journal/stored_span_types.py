@@ -1,4 +1,4 @@
-"""Finds the span types that a stored run was registered with, and closes the open spans of a run by them."""
+"""Finds the span types that a stored run was registered with, and makes the changes that close its open spans."""
 
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ class StoredSpanTypes:
     """The span types of stored runs, cached: a run's schema version and its content never change.
 
     Args:
-        most: runs, and schema versions, that are cached.
+        most: the number of runs, and of schema versions, that are cached.
     """
 
     def __init__(self, most: int = STANDARD.cached_runs) -> None:
@@ -45,7 +45,7 @@ class StoredSpanTypes:
         registry = self._registries.get(version_id)
         if registry is None:
             version = storage.ask(Find(version_id)).rows[version_id][1]
-            assert isinstance(version, AgentSchemaVersionRow)  # a foreign key says so
+            assert isinstance(version, AgentSchemaVersionRow)  # guaranteed by a foreign key
             registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas), self._most)
         return registry
 
@@ -54,7 +54,7 @@ class StoredSpanTypes:
         return _keep(self._instances, instance.id, instance, self._most)
 
     def kept(self, instance_id: str) -> AgentInstanceRow | None:
-        """Return a cached run, or None. Its unchanging columns are correct unless the file was replaced."""
+        """Return a cached run, or None. Its columns that never change are correct unless the file was replaced."""
         return self._instances.get(instance_id)
 
 
@@ -68,7 +68,7 @@ def _keep(cache: dict[str, V], key: str, value: V, most: int) -> V:
 
 
 class Closer:
-    """Makes the changes that close spans; the caller commits them."""
+    """Makes the changes that close open spans; the caller commits them."""
 
     def __init__(self, storage: Storage, stored_span_types: StoredSpanTypes) -> None:
         self._storage = storage

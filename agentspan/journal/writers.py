@@ -1,8 +1,8 @@
-"""Writers: identifies a process that records, and tells whether it still lives.
+"""Writers: identifies the processes that record, and checks whether a process is still alive.
 
-Of a program on another host that records into a server, its lease tells that, by the server's clock: it renews the
-lease while it has runs. On this host its pid and its journal's lock say more, and are asked first. Which spans of a
-dead writer did not finish is only known when its journals are adopted.
+On this host, the pid decides. A program on another host that records into a server has a lease: it renews the lease
+while it has runs, and the lease ends by the server's clock. Which spans of a dead writer did not finish is known only
+after its journal was adopted.
 """
 
 import logging
@@ -24,9 +24,10 @@ from agentspan.storage.questions import Find, Notes, PutNote
 from agentspan.tuning import STANDARD, Tuning
 
 RENEWALS = 3
-"""How often a program renews its lease in the time for which one lasts."""
+"""The number of times that a program renews its lease within the duration of one lease."""
 KEPT_S = 90 * 24 * 3600.0
-"""Seconds for which the server knows that a program had a lease. Older versions have none, and are never judged."""
+"""Seconds for which the server keeps the note that a program had a lease. Without this note a program is never judged
+as dead: programs of older versions have no lease."""
 _LEASE, _LEASED = "lease/", "leased/"
 
 
@@ -34,14 +35,14 @@ def renew(storage: Storage, writer_id: str, lasts_s: float = STANDARD.lease_s) -
     """Renew the lease of a program.
 
     Raises:
-        StorageError: the storage cannot take it now.
+        StorageError: the storage cannot store it now.
     """
     storage.ask(PutNote(_LEASED + writer_id, "", lasts_s=KEPT_S))
     storage.ask(PutNote(_LEASE + writer_id, "", lasts_s=lasts_s))
 
 
 def is_over(storage: Storage, writer_id: str) -> bool:
-    """Return whether a program had a lease that is over; False where that cannot be known."""
+    """Return whether the lease of a program is over; False if it never had one, or the notes cannot be read."""
     try:
         found = storage.ask(Notes(_LEASED + writer_id, _LEASE + writer_id))
     except AgentspanError:  # a role that may not read notes
@@ -50,7 +51,7 @@ def is_over(storage: Storage, writer_id: str) -> bool:
 
 
 def this_process(id: str) -> WriterRow:
-    """Describe the running process."""
+    """Return the writer row of the running process."""
     return WriterRow(
         id=id,
         host=platform.node(),
@@ -78,14 +79,14 @@ Unseen = Literal[
     "is in another time namespace",
     "has a process id that may be another program's by now",
 ]
-"""The reasons why it cannot be seen whether a program still runs."""
+"""The reasons why this process cannot find out whether a writer is alive."""
 
 
 def life_of(writer: WriterRow, dead_hosts: Collection[str] = ()) -> Life:
-    """Return whether the process of a row still runs: alive or dead; unknown where that cannot be seen from here.
+    """Return whether the process of a writer row is alive or dead; "unknown" if this process cannot find out.
 
     Args:
-        dead_hosts: hosts whose processes are known to be dead, where that cannot be seen from here.
+        dead_hosts: hosts whose processes count as dead instead of unknown.
     """
     life = _seen(writer)
     if life == "alive" or life == "dead":
@@ -94,12 +95,12 @@ def life_of(writer: WriterRow, dead_hosts: Collection[str] = ()) -> Life:
 
 
 def why_unknown(writer: WriterRow) -> str:
-    """Return why it cannot be seen from here whether a process still runs."""
+    """Return the reason why this process cannot find out whether a writer of unknown life is alive."""
     return _seen(writer)
 
 
 class Lives:
-    """Checks which writers are alive, each once, or once more after look_again.
+    """Checks which writers are alive, and caches the answers.
 
     Args:
         dead_hosts: hosts whose programs are known to be dead.
@@ -109,12 +110,12 @@ class Lives:
         self._storage = storage
         self._dead_hosts = dead_hosts
         self._known: dict[str, tuple[WriterRow | None, Life]] = {}
-        self._leased: set[str] = set()  # those whose life the lease says
+        self._leased: set[str] = set()  # the writers whose life was decided by their lease
         can = storage.capabilities()
         self._has_leases = can.journals is None and Notes in can.answers  # programs that record into a file have none
 
     def writer(self, id: str | None) -> WriterRow | None:
-        """Return the row of a writer; None if it is unknown, or the id is None (written by id)."""
+        """Return the row of a writer; None if no row is stored. The id is None for spans written by id."""
         return self._look_up(id)[0]
 
     def of(self, id: str | None) -> Life:
@@ -122,7 +123,7 @@ class Lives:
         return self._look_up(id)[1]
 
     def look_again(self) -> None:
-        """Forget what leases said: a program that was cut off, or stopped, renews its lease when it goes on."""
+        """Forget the answers by leases: a program that was offline or stopped renews its lease when it continues."""
         for id in self._leased:
             self._known.pop(id, None)
         self._leased.clear()
@@ -145,7 +146,7 @@ class Lives:
 
 
 def _seen(writer: WriterRow) -> Literal["alive", "dead"] | Unseen:
-    """Return `alive` or `dead`; where neither is certain, why."""
+    """Return "alive" or "dead"; if neither is certain, the reason."""
     if writer.host != platform.node():
         return "is on another host"
     boot, pids, times = _parts(writer.boot_id)
@@ -167,8 +168,8 @@ def _seen(writer: WriterRow) -> Literal["alive", "dead"] | Unseen:
 
 _TIMES = " time:["
 _TIME_OF_THE_HOST = "time:[4026531834]"
-"""The time namespace of the host, which Linux numbers like this everywhere (PROC_TIME_INIT_INO). It is not stored: most
-rows have it."""
+"""The time namespace of the host. Linux gives it this number everywhere (PROC_TIME_INIT_INO). It is not stored, because
+most rows would have it."""
 
 
 def _boot_id() -> str:
@@ -179,7 +180,7 @@ def _boot_id() -> str:
 
 
 def _parts(boot_id: str) -> tuple[str, str, str]:
-    """Return the boot, the namespace of pids and that of times; empty where there is none."""
+    """Split a stored boot id into the boot, the pid namespace and the time namespace; a missing part is empty."""
     place, separator, times = boot_id.partition(_TIMES)
     boot, _, pids = place.partition(" ")
     return boot, pids, separator + times
@@ -225,17 +226,17 @@ log = logging.getLogger("agentspan")
 
 
 class DeadWriters:
-    """Checks whether a writer is dead, and then adopts its journal; once for each writer.
+    """Checks whether a writer is dead, and adopts the journal of a dead writer, once for each writer.
 
-    A dead program records nothing more. So once its journal is adopted, the storage has everything that it did.
+    A dead program records nothing more. So once its journal is adopted, the storage has everything that it recorded.
 
     Args:
         dead_hosts: hosts whose programs are known to be dead.
-        wait_s: for how long to wait, in all, for other processes that adopt the journals of dead writers.
-        tuning: sizes.
+        wait_s: seconds to wait, in all, for other processes that adopt the journals of dead writers.
+        tuning: sizes of batches and caches.
 
     Attributes:
-        lives: which writers are alive.
+        lives: checks which writers are alive.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Recording in someone else's process: decorators and with-blocks that never raise, wait long, or keep what is done."""
+"""Recording inside the user's program: decorators and with-blocks that never raise, wait long or keep objects alive."""

@@ -1,4 +1,4 @@
-"""Begins spans: under the node that is active here, or in a run of their own."""
+"""Begins spans: under the active span or run of the context, or in a run of their own."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from agentspan.recording.run_state import RunState
 from agentspan.recording.span_state import SpanState
 
 DEFAULT_TYPE = "tool"
-"""What a bare `@span` records a function as: its name, its arguments, its output."""
+"""The span type of a bare `@span`: it records a function's name, arguments and output."""
 
 
 def begin(
@@ -23,8 +23,8 @@ def begin(
     """Create an active span under the active node, and make it the active one.
 
     Args:
-        payload: what goes in; None where it is captured already.
-        captured: the payload as JSON text, or in parts.
+        payload: the payload as the program passed it; None if `captured` has it.
+        captured: the captured payload, as JSON text or in parts.
     """
     if not page[0]:
         forks.renew()
@@ -60,7 +60,7 @@ def begin_call(
     kwargs: Mapping[str, Any],
     payload: Mapping[str, Any] | None,
 ) -> SpanState:
-    """Create the span of a decorated call; its payload has those facts of the call that its type has fields for."""
+    """Create the span of a decorated call. Its payload has the name and arguments if its type has fields for them."""
     fields = recorder.registry.resolve(schema_name).fields
     captured: str | Parts = "{}"
     try:
@@ -86,7 +86,7 @@ _program: str | None = None
 
 @contextmanager
 def program_called(name: str) -> Iterator[None]:
-    """Give runs that nobody named this name instead of the program's, for the length of a block; for tests."""
+    """Name runs of a single span `name`, instead of after the program, for the length of a with-block; for tests."""
     global _program
     before, _program = _program, name
     try:
@@ -96,7 +96,7 @@ def program_called(name: str) -> Iterator[None]:
 
 
 def _run_of_one_span(recorder: Recorder) -> RunState:
-    """Begin the run of a span that is outside any: named after the program, it ends with that span."""
+    """Begin a run for a span that is outside any run. It is named after the program, and ends with the span."""
     run = RunState(recorder, program_name() if _program is None else _program)
     run.begin()
     return run

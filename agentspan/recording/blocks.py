@@ -1,8 +1,8 @@
-"""Blocks: `agentspan.span(...)` and `agentspan.run(...)` return one; a with-block, and a decorator for functions.
+"""Blocks, which `agentspan.span(...)` and `agentspan.run(...)` return: with-blocks that also decorate functions.
 
 Each entry of a block makes a new Span or Run, so several tasks or threads may share a block.
 
-Spans and runs of a program whose recording is disabled have a status, and keep nothing.
+While recording is disabled, spans and runs have a status and keep nothing else.
 """
 
 import functools
@@ -33,7 +33,7 @@ _new = object.__new__
 
 
 class Block(Generic[N, S]):
-    """A with-block (also `async with`). Subclasses make the state that an entry begins, and its face.
+    """A with-block (also `async with`). Each entry of a subclass begins a span or a run, and returns its face.
 
     Args:
         resolve: returns the recorder to use, at each entry.
@@ -56,7 +56,7 @@ class Block(Generic[N, S]):
             node = nodes.last_entered(entered)
         else:
             node = entered[0]
-            del entered[0]  # no call up to here: an exception from a signal handler comes at calls
+            del entered[0]  # no call up to here: exceptions from signal handlers come only at calls
         try:
             node.leave(exception)
         except BaseException as error:
@@ -74,7 +74,7 @@ class Block(Generic[N, S]):
 
 
 class SpanBlock(Block[Span, SpanState]):
-    """Each entry, and each call of a function that it decorates, makes a span."""
+    """A block that makes a span at each entry, and at each call of a function that it decorates."""
 
     __slots__ = ("_payload", "_reduce", "_schema_name")
 
@@ -108,7 +108,7 @@ class SpanBlock(Block[Span, SpanState]):
         """Decorate a function, coroutine function, generator function or async generator function.
 
         Raises:
-            TypeError: it is nothing that can be called, or has `reduce` and is no generator function.
+            TypeError: `fn` cannot be called, or the block has `reduce` and `fn` is no generator function.
         """
         if issubclass(type(fn), classmethod | staticmethod):  # `__class__` may be anything, or raise
             method = cast(Any, fn)
@@ -177,9 +177,9 @@ class SpanBlock(Block[Span, SpanState]):
 
 
 class RunBlock(Block[Run, RunState]):
-    """Each entry, and each call of a function that it decorates, makes a run.
+    """A block that makes a run at each entry, and at each call of a function that it decorates.
 
-    Args: see agentspan.run.
+    Its arguments are those of agentspan.run.
     """
 
     __slots__ = ("_arguments", "_name")
@@ -239,7 +239,7 @@ class RunBlock(Block[Run, RunState]):
         return run
 
     def _again(self) -> "RunBlock":
-        """Return a block for one call: of calls in one context, none may end the run of another one."""
+        """Return a copy of the block for one call, so that no call can end the run of another call."""
         again = copy(self)
         again._entered = []
         return again
@@ -248,7 +248,7 @@ class RunBlock(Block[Run, RunState]):
         """Decorate a function or coroutine function: each call is a run; a dict that it returns is the run's result.
 
         Raises:
-            TypeError: it is a generator function.
+            TypeError: `fn` is a generator function.
         """
         kind = kind_of(fn)
         if kind in ("generator", "async generator"):
@@ -290,10 +290,11 @@ def span_block(
     reduce: Reduce | None,
     members: dict[str, Any],
 ) -> Any:
-    """Return a SpanBlock, or the decorated function where `what` is a function (a bare `@span`).
+    """Return a SpanBlock; if `what` is a function (a bare `@span`), the decorated function.
 
     Args:
-        members: more members of the payload, which were given as keywords.
+        what: the name of a span type, or a function to decorate.
+        members: more members of the payload, which were passed as keywords.
     """
     if members:
         payload = _with_members(payload, members)

@@ -1,4 +1,4 @@
-"""The functions of the package: one tracer for the whole process, configured once, or by itself at the first span."""
+"""The functions of the package: one tracer for the whole process, configured by `configure` or at the first span."""
 
 import os
 import threading
@@ -33,8 +33,8 @@ R = TypeVar("R")
 
 RETRY_NS = 1_000_000_000
 CONFIGURE_WAIT_S = 10.0
-"""How long `configure` may wait for a file that others hold; the first span of a program that did not configure waits
-as long as any other."""
+"""Seconds that `configure` may wait for a file that another process has locked. The first span of a program that does
+not call `configure` waits only as long as any recording call."""
 
 Database = str | os.PathLike[str] | Location | Storage
 
@@ -43,7 +43,7 @@ class Configuration(NamedTuple):
     """The storage and the settings with which this process records.
 
     Attributes:
-        db: None where nothing was said: then it is looked up each time.
+        db: the storage. None if `configure` got none: then the default is looked up each time.
     """
 
     db: Database | None
@@ -52,19 +52,19 @@ class Configuration(NamedTuple):
 
 _lock = threading.RLock()
 _tracer: Tracer | None = None
-_recorder: Recorder | None = None  # the tracer's; read by each recorded call
-_told: Configuration | None = None  # what `configure` was called with
-_used: Configuration | None = None  # what the tracer was made with
+_recorder: Recorder | None = None  # the recorder of _tracer; read by each recorded call
+_told: Configuration | None = None  # the arguments of `configure`
+_used: Configuration | None = None  # the configuration of _tracer, with defaults filled in
 _retry_at_ns = 0
 _unreachable: StorageError | None = None
-"""Why this process, which was not configured, records nothing: it works for one whose storage it cannot open."""
+"""The reason why this unconfigured process records nothing: it cannot open the storage of the process it works for."""
 _captured: Storage | None = None
-"""The storage that is recorded into instead of any other; see `captured`."""
+"""The storage of a `captured` block, which replaces any other storage; None outside such a block."""
 
 
 @with_settings
 def configure(db: Database | None = None, **settings: Unpack[SettingsArguments]) -> Tracer:
-    """Say where this process records. Optional; the same call again changes nothing, another one switches over.
+    """Configure the storage and the settings of this process. Optional. A later call with other arguments wins.
 
     Args:
         db: a file, `":memory:"`, `NAME://…` for another backend, or a Storage; AGENTSPAN_DB, else
@@ -83,7 +83,12 @@ def configure(db: Database | None = None, **settings: Unpack[SettingsArguments])
 
 
 def _configure(told: Configuration | None, wait_s: float) -> Tracer:
-    """Make the tracer anew, if that changes anything; None: `configure` was not called."""
+    """Return a tracer for this configuration, a new one only if the current one differs or is unusable.
+
+    Args:
+        told: the arguments of `configure`; None if it was not called.
+        wait_s: seconds to wait for a file that another process has locked.
+    """
     global _tracer, _recorder, _told, _used
     if not page[0]:
         forks.renew()
@@ -99,28 +104,28 @@ def _configure(told: Configuration | None, wait_s: float) -> Tracer:
 
 
 def _completed(told: Configuration) -> Configuration:
-    """Return what to use: defaults are looked up, and a capture overrules."""
+    """Return the configuration to use, with defaults looked up. In a `captured` block, the captured storage wins."""
     if _captured is not None:
         is_enabled = told.settings.enabled is not False  # AGENTSPAN_DISABLED is for programs, not for tests
         return Configuration(_captured, replace(told.settings, raise_errors=True, enabled=is_enabled))
     if told.db is None and _unreachable is not None and not os.environ.get(ENVIRONMENT):
-        raise _unreachable.with_traceback(None)  # else it grows with each attempt
+        raise _unreachable.with_traceback(None)  # else the traceback grows with each attempt
     db = location_of(None).absolute() if told.db is None else told.db
     return Configuration(db, replace(told.settings, enabled=told.settings.is_enabled))
 
 
 def get_tracer() -> Tracer:
-    """Return this process's tracer; one that was never configured, or was shut down, is configured now.
+    """Return this process's tracer. If it was never configured, or was shut down, configure it now.
 
-    Never raises: where the file cannot be used, the tracer that is returned counts what it cannot record, and the
-    file is tried again every second.
+    Never raises. If the file cannot be used, the returned tracer counts what it cannot record, and the file is tried
+    again every second.
     """
     recorder, tracer = get_recorder(), _tracer
     return tracer if tracer is not None and tracer.recorder is recorder else tracer_of(recorder)
 
 
 def get_recorder() -> Recorder:
-    """Return the recorder of `get_tracer`."""
+    """Return the recorder of this process's tracer, configured now if needed. Never raises."""
     global _tracer, _recorder, _retry_at_ns
     recorder = _recorder
     if recorder is not None and not recorder.is_closed and (not recorder.broken or clock.monotonic_ns() < _retry_at_ns):
@@ -143,9 +148,9 @@ def get_recorder() -> Recorder:
 
 @contextmanager
 def captured(storage: Storage) -> Iterator[None]:
-    """Record into this storage for the length of a block, whatever `configure` is called with; faults are raised.
+    """Record into `storage` for the length of a with-block, even if `configure` is called in it; faults are raised.
 
-    What was configured before is untouched, and in use again afterwards.
+    The earlier configuration is unchanged, and in use again after the block.
     """
     global _tracer, _recorder, _told, _used, _retry_at_ns, _captured
     before = _tracer, _recorder, _told, _used, _retry_at_ns, _captured
@@ -161,7 +166,7 @@ def captured(storage: Storage) -> Iterator[None]:
 
 
 def forget() -> None:
-    """Shut down, and forget what `configure` was called with."""
+    """Shut the tracer down, and reset the configuration of this process."""
     global _told, _unreachable
     shutdown()
     _told = _unreachable = None
@@ -180,22 +185,22 @@ def span(
 def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None, **members: Any) -> Any:
     """Record a step of an agent: `with span("llm", {…}) as s:`, `async with`, `@span("tool")`, or a bare `@span`.
 
-    On return the span completes; on an exception it fails, with `result_payload.error`, and the exception goes on
-    unchanged. Its parent is the span, or the run, that is active here; outside any run it opens one of its own.
+    On return the span completes. On an exception it fails, with `result_payload.error`, and the exception is re-raised
+    unchanged. The parent is the active span or run of the thread or task; outside any run, the span begins a run.
 
-    A decorator records each call: a type with `name` and `arguments` in its schema (a bare `@span` is a `tool`) gets
-    those, others get the bound arguments as the payload. A dict that is returned is the result, anything else its
-    `output`. Generators are recorded from their first item to their last.
+    A decorator records each call. The payload of a span type with `name` and `arguments` in its schema (a bare `@span`
+    is a `tool`) gets the function's name and arguments; the payload of other types is the bound arguments. A returned
+    dict is the result, any other value its `output`. Generators are recorded from their first item to their last.
 
     Args:
-        schema_name: the span type: a built-in one, one of `span_type`, or any other name.
-        payload: what goes in, for a decorator added to what the call says.
+        schema_name: the span type: a built-in one, one registered with `span_type`, or any other name.
+        payload: the input of the step. For a decorator, its members are added to those of the call.
         reduce: for a decorated generator: turns the list of its items into the result, such as `"".join`. Without it
             the items are the `output`, as many as the limits allow.
         members: more members of the payload: `span("llm", model="gpt-4.1")` is `span("llm", {"model": "gpt-4.1"})`.
 
     Raises:
-        TypeError: what is decorated cannot be called, or has `reduce` and is no generator function.
+        TypeError: the decorated object cannot be called, or `reduce` is set and it is no generator function.
     """
     return span_block(get_recorder, schema_name, payload, reduce, members)
 
@@ -214,20 +219,20 @@ def run(
 ) -> RunBlock:
     """Record a run of an agent: `with run("researcher") as r:`, `async with`, or `@run("researcher")`.
 
-    It completes at the end of the block, and fails, keeping the error, on an exception.
+    The run completes at the end of the block. On an exception it fails, and keeps the error.
 
     Args:
-        name: the agent's name; its runs are found under it.
+        name: the agent's name, under which its runs are listed.
         version: the agent's version.
-        metadata: what the run is given, a JSON object.
+        metadata: the input of the run or other facts about it, a JSON object.
         purpose: `live`, `smoke_test` or `eval`.
-        session: the conversation that the run belongs to: a name of one's own.
-        user: the person that it runs for: a name of one's own.
-        task: what it has to do: a name of one's own. Runs with the same task can be compared.
+        session: the name of the conversation that the run belongs to. You choose it.
+        user: the name of the person that the agent runs for. You choose it.
+        task: the name of the task to do. You choose it. Runs with the same task can be compared.
         tags: words by which runs are found, such as `["nightly"]`.
-        on_terminate: what happens when somebody terminates the run, which it learns at its next span: "raise" raises
-            AgentTerminated there and at every later one; a function is called once, with the run. Either way
-            `run.terminated` tells.
+        on_terminate: the reaction to a termination from outside, at the next span of the run. "raise": raise
+            AgentTerminated at this span and at each later one. A function: call it once, with the run. In all cases
+            `run.terminated` is True.
     """
     return RunBlock(
         get_recorder,
@@ -251,20 +256,21 @@ def span_type(
     title: str | None = None,
     template: str | None = None,
 ) -> None:
-    """Register a span type of one's own; the same name again replaces it.
+    """Register a span type of your own. A second call with the same name replaces it.
 
-    Spans use it at once. The schema version that a run is stored with has the types that were there when it began.
+    Spans use the type at once. The schema version of a run has the types that were registered when the run began.
 
     Args:
-        name: its schema_name.
-        payload: a JSON Schema (2020-12), or a pydantic model, for what goes in.
-        result: the same for what comes out.
-        title: for people; the payload schema's title, else the name, when left out.
-        template: Mustache for its summaries, over payload and result_payload: `Charge {{amount}} → {{receipt}}`.
+        name: the schema_name of the type.
+        payload: a JSON Schema (2020-12), or a pydantic model, for the input of a span.
+        result: a JSON Schema (2020-12), or a pydantic model, for the output of a span.
+        title: a name for people. If None: the title of the payload schema, else `name`.
+        template: a Mustache template for summaries, over payload and result_payload, such as
+            `Charge {{amount}} → {{receipt}}`.
 
     Raises:
-        SchemaError: a schema is not valid, too large, or points outside itself.
-        TemplateError: the template is not Mustache, too large, or asks for what templates may not do.
+        SchemaError: a schema is not valid, too large, or refers to something outside of itself.
+        TemplateError: the template is not Mustache, too large, or uses a feature that is not allowed.
         InvalidValue: the name or title is not usable.
     """
     span_types.REGISTRY.register(span_types.make(name, payload=payload, result=result, title=title, template=template))
@@ -272,28 +278,30 @@ def span_type(
 
 
 def propagate(fn: Callable[P, R]) -> Callable[P, R]:
-    """Carry the run and span that are active here to where `fn` will be called: another thread, or process.
+    """Wrap `fn` so that calls in another thread or process record under the run and span that are active now.
 
         pool.submit(agentspan.propagate(fetch), url)
 
-    Give the result to ThreadPoolExecutor, threading.Thread, ProcessPoolExecutor: each call nests in what was active
-    when `propagate` was called, in a copy of the context of its own. It can be pickled as far as `fn` can; the other
-    process then records into the same file. asyncio tasks and `asyncio.to_thread` need none of this.
+    Pass the result to ThreadPoolExecutor, threading.Thread or ProcessPoolExecutor. Each call runs in its own copy of
+    the context. The result can be pickled if `fn` can; the other process then records into the same file. asyncio tasks
+    and `asyncio.to_thread` do not need `propagate`.
     """
     return propagation.Propagated(fn, get_recorder())
 
 
 def arrive(location: Location, settings: Settings | None) -> Recorder | None:
-    """Return this process's recorder, to record as the process does that a callable comes from.
+    """Return a recorder of this process for a propagated function from another process.
 
-    A process that was configured stays as it is: None if it records elsewhere. One that was not is configured now.
+    If this process is not configured, configure it with the location and the settings of the other process. If it is,
+    keep its configuration, and return None if it records into another storage.
 
     Args:
-        settings: None where they did not arrive.
+        location: the storage of the other process.
+        settings: the settings of the other process; None if they could not be pickled or unpickled.
     """
     try:
         if _told is None:
-            if settings is None:  # a rule for redaction that cannot be imported here: what it would hide is not kept
+            if settings is None:  # the redaction rule is missing in this process, so all values are redacted
                 settings = Settings(redact=_everything)
             if _recorder is None or _recorder.location != location:
                 wait_s = settings.tuning.recording_wait_s if location.path is None else CONFIGURE_WAIT_S
@@ -306,10 +314,10 @@ def arrive(location: Location, settings: Settings | None) -> Recorder | None:
 
 
 def arrive_unreachable(why: str) -> None:
-    """Record nothing in this process, and count and log that, unless it has a storage that others can open, too.
+    """Disable recording in this process, with a fault, for a propagated function whose storage it cannot open.
 
-    A callable comes from a process whose storage no other process can open. A file that is made here instead, because
-    none was named, would hold half of a run where nobody looks for it.
+    Otherwise this process would create a default file, with a part of a run, where nobody looks for it. A process with
+    a storage of its own that other processes can open keeps recording.
     """
     global _tracer, _recorder, _told, _unreachable
     with _lock:
@@ -324,7 +332,7 @@ def arrive_unreachable(why: str) -> None:
 
 
 def arrive_disabled() -> None:
-    """Record nothing in this process, unless it was configured: the process that a callable comes from does not."""
+    """Disable recording in this process, unless it is configured, for a function from a process with it disabled."""
     if _tracer is None and _told is None:
         configure(enabled=False)
 
@@ -334,25 +342,25 @@ def _everything(name: str, value: Any) -> str:
 
 
 def current_span() -> Span | None:
-    """Return the innermost span that is active here, in this thread or task, or None."""
+    """Return the innermost active span of the current thread or task, or None."""
     tracer = _tracer
     return None if tracer is None else tracer.current_span()
 
 
 def current_run() -> Run | None:
-    """Return the run that is active here, in this thread or task, or None."""
+    """Return the active run of the current thread or task, or None."""
     tracer = _tracer
     return None if tracer is None else tracer.current_run()
 
 
 def flush(wait_s: float = 5.0) -> bool:
-    """Write what could not be written yet, for at most `wait_s` seconds; tell whether everything is in the file."""
+    """Write waiting records for at most `wait_s` seconds. Return True if everything is in the storage."""
     tracer = _tracer
     return tracer is None or tracer.flush(wait_s)
 
 
 def shutdown(wait_s: float = 5.0) -> None:
-    """Flush and close the file. Recording again, or `configure`, opens it again."""
+    """Flush and close the storage. The next span, or `configure`, opens it again."""
     global _tracer, _recorder
     if not page[0]:
         forks.renew()
@@ -371,13 +379,13 @@ forks.renewal(Renewal.LOCKS, _renew_lock)
 
 
 def health() -> Health:
-    """Count the transitions that were recorded, that failed, and that wait to be written."""
+    """Return the counts of transitions that were recorded, failed, and wait to be written."""
     tracer = _tracer
     return Health() if tracer is None else tracer.health()
 
 
 def _configured() -> Location | Storage | None:
-    """See storage.configured."""
+    """Return the storage of this process's configuration, for modules of `storage`; None if none was configured."""
     db = None if _told is None or _captured is not None else _told.db
     if db is None or isinstance(db, (str, os.PathLike)):
         return None if db is None else location_of(db)

@@ -35,17 +35,17 @@ class RunTypes:
     """The span types that runs are registered with.
 
     Args:
-        admit: returns a text without credentials; None where they are kept.
+        admit: returns a text without credentials; None if nothing is redacted.
     """
 
     def __init__(self, admit: Callable[[str], str] | None = None) -> None:
         self.registry = span_types.REGISTRY
         self._admit = admit
         self._content: tuple[int, SchemaFields | None] = (0, None)
-        self._first_version: int | None = None  # of those that a run was registered with
+        self._first_version: int | None = None  # the registry's version at the first registered run
 
     def content(self) -> SchemaFields:
-        """Return them as a schema version has them (kept until another one is registered: 0.3 ms)."""
+        """Return the span types in the form of a schema version (0.3 ms; cached until a type is registered)."""
         version, content = self._content
         if self._first_version is None:
             self._first_version = self.registry.version
@@ -57,12 +57,12 @@ class RunTypes:
         return content
 
     def late(self) -> str | None:
-        """Return them as JSON text if some run was registered before one of them was."""
+        """Return the span types as JSON text if some run was registered before one of them; else None."""
         is_late = self._first_version not in (None, self.registry.version)
         return self.content().span_type_schemas if is_late else None
 
     def resolve(self, instance_id: str, schema_name: str) -> SpanType:
-        """Return the span type that a name means in a run of this process."""
+        """Return the span type of a schema_name in any run of this process."""
         return self.registry.resolve(schema_name)
 
 
@@ -70,21 +70,21 @@ class Destination:
     """The opened storage of a recorder.
 
     Args:
-        db: what to record into; see Tracer.
-        wants_journal: put a journal in front of it, if one can be there.
-        open_wait_s: how long to wait for a file that others hold. With a journal it is not waited for: records stay
-            in the journal until the file can be used.
-        tuning: sizes and times; a storage that is opened here gets them, too.
+        db: the storage to record into, as in Tracer.
+        wants_journal: put a journal in front of the storage, if the storage can have one.
+        open_wait_s: seconds to wait for a file that another process has locked. With a journal there is no wait:
+            records stay in the journal until the file can be used.
+        tuning: sizes and times, also for a storage that is opened by this class.
 
     Attributes:
-        storage: for readers: what is in `store` and in its journals.
+        storage: the storage for readers, which includes the records in journals.
         store: the plain storage, for recording.
-        ids: mints ids for it.
-        is_journaled: whether a journal lies in front of it.
-        is_server: whether it is no storage of this host: with a journal, calls that record never wait for it.
-        is_file: whether it is a file.
-        is_remote: whether it answers over a connection, also where no journal could lie in front of it.
-        location: opens it again; None where no other process can.
+        ids: mints ids for the rows.
+        is_journaled: whether a journal is in front of the storage.
+        is_server: whether the storage is a server that may have a journal. With one, recording calls never wait for it.
+        is_file: whether the storage is a file.
+        is_remote: whether the storage is used over a connection, also if it cannot have a journal.
+        location: the location to open the storage again; None if no other process can open it.
 
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
@@ -107,15 +107,15 @@ class Destination:
         if self.is_server and wants_journal:
             _check_state_folder()
         later = wants_journal and self._folder is not None and journal_folder.why_not(self._folder) is None
-        # A call that records does not wait for a server: what it records waits in memory.
+        # A recording call does not wait for a server to be opened: its record waits in memory.
         later = later or (self.is_server and open_wait_s <= tuning.recording_wait_s)
         wait_s = tuning.recording_wait_s if later else open_wait_s
         self.storage = open_storage(db, wait_s=wait_s, later=later, tuning=tuning)
         self._account: AccountRow | None = None
         self._journals: BesideJournals | None = None
-        self._is_account_read = False  # else it is unknown, or as a program before has kept it
+        self._is_account_read = False  # until then, _account is None or the row cached by an earlier program
         self._stored_span_types = StoredSpanTypes(tuning.cached_runs)
-        self.is_server = isinstance(self.storage, Spooled)  # of other backends, only those that others can open, too
+        self.is_server = isinstance(self.storage, Spooled)  # a server that other processes can open, too
         if not self.is_server and location is not None and location.path is None:
             self._folder = None
         if self.is_server:
@@ -128,7 +128,7 @@ class Destination:
                 self.learn()
         else:
             self._open_here(wants_journal=wants_journal)
-        # Once: a path cannot be made any more while the interpreter ends.
+        # Computed once: a Path cannot be created while the interpreter ends.
         self.is_remote = self.location is not None and self.location.path is None and self.location != memory()
         self.ids = ids.IdSource(self.account.partition)
 
@@ -141,24 +141,24 @@ class Destination:
             self._folder = journal_folder.folder_of(can.journals.path)
         self.is_journaled = wants_journal and self._may_journal()
         if can.journals is not None and not self.is_journaled:
-            can.journals.look_seldom()  # calls that record wait for each commit: 5 % less
+            can.journals.look_seldom()  # recording calls wait for each commit, which takes 5 % less time so
         waits = WaitAtMost in self.store.capabilities().answers
         if waits:
-            self.store.ask(WaitAtMost(0.0))  # where the file could not be opened, it was waited for already
+            self.store.ask(WaitAtMost(0.0))  # no second wait, if opening the file has waited already
         self.learn()
         if waits:
             self.store.ask(WaitAtMost(self._tuning.recording_wait_s))
 
     @property
     def account(self) -> AccountRow:
-        """The row of its account; one without ids, in partition 0, as long as it could not be read."""
+        """The account row of the storage; until it could be read, a row without ids in partition 0."""
         return self._account or _UNKNOWN
 
     def learn(self) -> None:
-        """Read the account, once; also where it was kept: another database may have taken the place of that one.
+        """Read the account row of the storage, once. A cached row is replaced, because the database may be a new one.
 
         Raises:
-            StorageError: it cannot be read, and there is no journal that could wait for it.
+            StorageError: the row cannot be read, and there is no journal in which records can wait.
         """
         if not self._is_account_read:
             try:
@@ -173,24 +173,24 @@ class Destination:
                     raise
 
     def identity(self) -> Identity:
-        """Return which storage is at its place: another one where a file is deleted or replaced. No server is asked."""
+        """Return the identity of the storage, which changes if its file is replaced. A server is not queried."""
         return (0, self.account.id) if self._journals is None else (self._journals.files, "")
 
     def identity_now(self) -> Identity:
-        """Return which storage is at its place; a server is asked.
+        """Return the current identity of the storage, read from it, also from a server.
 
         Raises:
-            StorageError: it cannot be read.
+            StorageError: the storage cannot be read.
         """
         self.learn()
         return Identities(self.store).now()
 
     def new_sink(self, outcomes: RunListener, writer_id: Callable[[], str], types: RunTypes) -> Sink:
-        """Return a sink of this process.
+        """Return a new sink of this process.
 
         Args:
-            outcomes: receives what becomes of its changes.
-            writer_id: returns the id of this process.
+            outcomes: receives the outcomes of the changes.
+            writer_id: returns the writer id of this process.
         """
 
         store = self.store
@@ -235,8 +235,8 @@ class Destination:
             writers.renew(self.store, writer_id, self._tuning.lease_s)
 
     def renew(self) -> None:
-        """In a forked child: keep away from the database if the fork came in the middle of SQLite."""
-        if forks.is_cut_off and self.is_file:  # other processes recover what is in the journal
+        """In a forked child: do not use the database any more if the fork happened during a call of SQLite."""
+        if forks.is_cut_off and self.is_file:  # other processes recover the records in the journal
             with forks.importing:
                 from agentspan.storage.memory import CutOff
             self.store = CutOff()
@@ -255,10 +255,10 @@ class Destination:
 
 
 def _check_state_folder() -> None:
-    """Make the folder for the journals of servers.
+    """Create the folder for the journals of servers.
 
     Raises:
-        DatabaseUnusable: that is impossible, and so for good.
+        DatabaseUnusable: the folder cannot be created, so no later attempt would succeed.
     """
     try:
         if journal_folder.is_possible():

@@ -1,7 +1,7 @@
-"""Decorated generators: the span is active while the generator runs, and not while its consumer does.
+"""Decorated generators: the span is active while the generator runs, and not while its consumer runs.
 
-No context token is held across a `yield`: around each step the generator's own context is set and the consumer's
-restored, so that what happens between two items is not recorded as the generator's child.
+No context token is held across a `yield`. Around each step, the generator's active span is set and the consumer's is
+restored, so that spans of the consumer between two items do not become children of the generator's span.
 """
 
 import functools
@@ -18,11 +18,11 @@ Reduce = Callable[[list[Any]], Any]
 
 
 class Steps:
-    """Steps into what is active within a generator or coroutine, and out of it again; does nothing else by itself.
+    """A with-block around each step of a generator or coroutine, in which its own span or run is active.
 
     Args:
-        var: where the recorder keeps what is active.
-        inner: what is active within at first.
+        var: the recorder's variable of the active span or run.
+        inner: the span or run that is active in the first step.
     """
 
     __slots__ = ("_inner", "_token", "_var")
@@ -44,20 +44,24 @@ class Steps:
         self._inner = inner
 
     def keep(self, item: Any) -> None:
-        """Take an item that is yielded next."""
+        """Receive an item before it is yielded. Does nothing in this class."""
 
     def returned(self, value: Any = None, *, closed: bool = False) -> None:
-        """Take note that there are no more; closed: because the consumer wants none."""
+        """Receive the return value at the end of the generator. Does nothing in this class.
+
+        Args:
+            closed: whether the consumer closed the generator before its end.
+        """
 
     def raised(self, exception: BaseException) -> None:
-        """Take note that it failed."""
+        """Receive the exception that ended the generator. Does nothing in this class."""
 
 
 class Stream(Steps):
-    """The span of one generator: keeps the items, ends once.
+    """The span of one generator, with its items. It ends once.
 
-    Without `reduce` an item is captured when it is yielded, since its consumer may change it: as text, up to the limits
-    of one payload. With it, the items themselves are kept.
+    Without `reduce`, each item is captured as text before it is yielded, because the consumer may change it; up to the
+    limits of one payload. With `reduce`, the items themselves are kept.
     """
 
     __slots__ = ("_ended", "_items", "_more", "_reduce", "_room", "_span")
@@ -73,7 +77,7 @@ class Stream(Steps):
         self._var.set(span.outer)
 
     def keep(self, item: Any) -> None:
-        """Capture an item that is yielded next."""
+        """Keep an item before it is yielded: as captured text, or itself for `reduce`."""
         if self._reduce is not None:
             self._items.append(item)
             return
@@ -89,17 +93,16 @@ class Stream(Steps):
             recorder.faults.lose(error)
 
     def __del__(self) -> None:
-        # An async generator that is dropped outside any event loop is not told. Whatever happens to be going on now,
-        # the span must not stay open.
+        # An async generator that is dropped outside an event loop is never closed. Its span must not stay open.
         if not self._ended:
             self.returned(closed=True)
 
     def returned(self, value: Any = None, *, closed: bool = False) -> None:
-        """End the span: there are no more items."""
+        """End the span after the last item, or because the consumer closed the generator."""
         self._end(None, {**({} if value is None else {"returned": value}), **({"stopped": "closed"} if closed else {})})
 
     def raised(self, exception: BaseException) -> None:
-        """End the span as failed."""
+        """End the span as failed with this exception."""
         self._end(exception, {})
 
     def _end(self, exception: BaseException | None, result: dict[str, Any]) -> None:
@@ -108,7 +111,7 @@ class Stream(Steps):
             self._span.merge({**self._result(exception), **result})
         finally:
             self._span.leave(exception)
-            self._span.outer = None  # a span that is kept must not keep those around it
+            self._span.outer = None  # a span that the program keeps must not keep its outer spans alive
 
     def _result(self, exception: BaseException | None) -> dict[str, Any]:
         if self._reduce is None:
@@ -123,7 +126,7 @@ class Stream(Steps):
 
 
 class _NoSteps(Steps):
-    """Those of a generator that is not recorded."""
+    """The steps of a generator that is not recorded: without effect."""
 
     __slots__ = ()
 
@@ -143,7 +146,7 @@ Start = Callable[[tuple[Any, ...], Mapping[str, Any]], Steps]
 
 
 def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
-    """Return a generator function that takes these steps; it starts with the first item that is asked for."""
+    """Wrap a generator function: `start` begins its steps when the consumer requests the first item."""
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -161,7 +164,7 @@ def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
                     sent, thrown = (yield item), None
                 except BaseException as exception:
                     sent, thrown = None, exception
-                # No longer in the handler: what is raised in here has not happened while handling that.
+                # Outside the `except` block, so that an exception of the generator does not get this one as context.
                 if isinstance(thrown, GeneratorExit):
                     item = copy_context().run(_close, generator, stream, thrown)
                     continue
@@ -183,17 +186,17 @@ def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
 
 
 def _close(generator: Generator[Any, Any, Any], stream: Steps, thrown: BaseException) -> Any:
-    """Take the last step, in a context of its own.
+    """Run the last step of a closed generator, in a copy of the context.
 
-    It may be the collection of garbage that closes a generator, in the middle of a `ContextVar.set`. Python 3.11 frees
-    what that works on if the same context is changed meanwhile, and crashes.
+    The garbage collector may close a generator in the middle of a `ContextVar.set`. If the same context changes
+    meanwhile, Python 3.11 frees memory that this call still uses, and crashes.
     """
     with stream:
         return generator.throw(thrown)
 
 
 def wrap_async_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
-    """Return an async generator function that does the same."""
+    """Wrap an async generator function: `start` begins its steps when the consumer requests the first item."""
 
     @functools.wraps(fn)
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
@@ -226,9 +229,10 @@ def wrap_async_generator(fn: Callable[..., Any], start: Start) -> Callable[..., 
 
 
 def _first(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
-    """Ask for the first item, without the event loop's notice, which would close both generators at once at its end.
+    """Request the first item of the inner generator, without registering the generator in the event loop.
 
-    It knows of the decorated one, which closes this one.
+    At its end, the loop would close the inner and the decorated generator at the same time. It knows the decorated one,
+    which closes the inner one.
     """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, lambda generator: None)

@@ -1,14 +1,13 @@
 """The commit of the git checkout in which the program runs, and whether tracked files differ from it.
 
-`git rev-parse HEAD` is a process of 2 ms that may wait, and git may be missing. A repository whose refs are a reftable
-has no commit here: that format would need a parser of its own.
+The commit is read from git's files. `git rev-parse HEAD` would be a process of 2 ms that may wait, and git may be
+missing. For a repository with refs in the reftable format, no commit is found: the format would need its own parser.
 
-The commit is read from git's files, without waiting for git. Whether files differ is what one `git status` beside the
-program says. The rules of git (filters, line ends, sparse checkouts) cannot be repeated here in few lines, and git
-takes 5 ms to seconds. So it is started when the first run of the process begins (0.3 ms), and nothing waits for it: a
-run that begins before the answer gets it when it ends. No thread: before a fork, it would have to be ended.
-AGENTSPAN_GIT_STATUS=0 starts no git, for programs that wait for any child process (`os.wait`) and must not see another
-one.
+Whether files differ is the answer of one `git status` process. The rules of git (filters, line ends, sparse checkouts)
+are too long to repeat, and git takes 5 ms to seconds. So git is started when the first run of the process begins
+(0.3 ms), and nothing waits for it: a run that begins before the answer gets the answer when it ends. No thread is used,
+because it would have to be ended before a fork. AGENTSPAN_GIT_STATUS=0 starts no git, for programs that wait for any
+child process (`os.wait`) and must not have another child.
 """
 
 import os
@@ -24,7 +23,7 @@ from agentspan.interrupts import guard
 
 SWITCH = "AGENTSPAN_GIT_STATUS"
 STATUS = (
-    *("-c", "core.fsmonitor=false", "status"),  # no program that the checkout's configuration names
+    *("-c", "core.fsmonitor=false", "status"),  # never starts a program from the checkout's configuration
     *("--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"),
 )
 OTHERS = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"})
@@ -32,13 +31,13 @@ OTHERS = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DI
 
 
 class _Question(NamedTuple):
-    """A git that was started.
+    """A started `git status` process.
 
     Attributes:
-        pid: its own.
-        output: the end of a pipe from which its output is read.
-        parent: the process that started it.
-        has_output: whether it listed a file that differs; None until it did, or closed its output.
+        pid: the id of the git process.
+        output: the read end of the pipe with git's output.
+        parent: the id of the process that started git.
+        has_output: whether git listed a file that differs; None until it wrote something or closed its output.
     """
 
     pid: int
@@ -53,7 +52,7 @@ _answer: bool | None = None
 
 @contextmanager
 def answer_replaced(answer: bool | None) -> Iterator[None]:
-    """Give this answer, for the length of a block; for tests."""
+    """Replace the answer of `git_dirty` for the length of a with-block; for tests."""
     global _answer, _questions
     before = _answer, _questions
     _answer, _questions = answer, []
@@ -65,14 +64,14 @@ def answer_replaced(answer: bool | None) -> Iterator[None]:
 
 @guard()  # there may be no git, or no further process may be started
 def ask(folder: str) -> None:
-    """Start `git status` in the checkout around a folder. Never raises but for signal handlers."""
+    """Start `git status` in the checkout around a folder. Raises only exceptions of signal handlers."""
     if os.environ.get(SWITCH) == "0" or not hasattr(os, "posix_spawnp"):
         return
     _questions.append(_started(folder))
 
 
 def git_dirty() -> bool | None:
-    """Return whether tracked files differ from the commit; None where git has not answered (yet). Waits for nothing."""
+    """Return whether tracked files differ from the commit; None if git has no answer yet. Does not wait."""
     global _answer
     if not _questions:
         return _answer
@@ -124,13 +123,13 @@ def _started(folder: str) -> _Question:
 
 
 MAX_FOLDERS = 64
-"""Folders that are searched, from the program's folder up."""
+"""The number of folders that are searched for `.git`, from the program's folder upwards."""
 MAX_LINKS = 5
-"""Symbolic refs that are followed from HEAD, as in git."""
+"""The number of symbolic refs that are followed from HEAD, as in git."""
 MAX_TEXT = 4096
-"""Bytes of HEAD, of a ref and of the other files of one line; a longer one is not git's."""
+"""The largest size of HEAD, of a ref and of other one-line files, in bytes; a longer file is not git's."""
 MAX_PACKED = 4 << 20
-"""Bytes of `packed-refs` that are searched: some 60,000 refs, 3 ms. Branches come first in it."""
+"""The number of bytes of `packed-refs` that are searched: some 60,000 refs, 3 ms. Branches come first in the file."""
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
@@ -143,11 +142,11 @@ _is_known = False
 def git_commit() -> str | None:
     """Return the commit of the checkout around the program's script, else around the working directory, else None.
 
-    A script that an installer wrote, such as pytest's, is no script of the program: it lies in an environment.
+    A script that an installer wrote into an environment, such as pytest's, does not count as the program's script.
 
-    The first call of the process searches (0.3 ms), all others return what it found: the program goes on running the
-    code that it has loaded, whatever is checked out meanwhile. A forked child has what its parent found. Two threads
-    may both search, and find the same. Never raises but for signal handlers, and waits for no pipe or device.
+    The first call of the process searches (0.3 ms), and later calls return its result: the program keeps running the
+    loaded code, even if another commit is checked out meanwhile. A forked child inherits the result. Raises only
+    exceptions of signal handlers, and waits for no pipe or device.
     """
     global _commit, _is_known
     if not _is_known:
@@ -161,7 +160,7 @@ def git_commit() -> str | None:
 
 @contextmanager
 def commit_replaced(commit: str | None, *, is_dirty: bool | None = None) -> Iterator[None]:
-    """Record this commit, for the length of a block; for tests."""
+    """Replace the commit, and whether files differ from it, for the length of a with-block; for tests."""
     global _commit, _is_known
     before = _commit, _is_known
     _commit, _is_known = commit, True
@@ -173,7 +172,7 @@ def commit_replaced(commit: str | None, *, is_dirty: bool | None = None) -> Iter
 
 
 def commit_around(folders: Iterable[str]) -> str | None:
-    """Return the commit of the checkout that the first of these folders is in that is in one; None if there is none."""
+    """Return the commit of the checkout around the first of these folders that is in a checkout; else None."""
     found = _found(folders)
     return None if found is None else found[1]
 
@@ -189,7 +188,7 @@ def _found(folders: Iterable[str]) -> tuple[str, str | None] | None:
 
 
 def _folders() -> Iterator[str]:
-    # Not sys.argv, as for the program's name: its path is relative to the folder in which the program began.
+    # Not sys.argv: its path is relative to the folder in which the program began, which may have changed since.
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if isinstance(script, str) and script:
         folder = os.path.dirname(os.path.realpath(script))
@@ -199,7 +198,7 @@ def _folders() -> Iterator[str]:
 
 
 def _is_installed(folder: str) -> bool:
-    """Return whether a folder holds packages or their commands, or is of Python itself."""
+    """Return whether a folder belongs to Python itself, or to installed packages or their commands."""
     python = os.path.dirname(os.path.realpath(os.__file__))
     return (
         not _INSTALLED.isdisjoint(folder.split(os.sep))
@@ -209,9 +208,9 @@ def _is_installed(folder: str) -> bool:
 
 
 def _git_dir(folder: bytes) -> bytes | None:
-    """Return the git directory of the checkout that a folder belongs to. As git does, stay in one file system.
+    """Return the git directory of the checkout that a folder belongs to. The search stays in one file system, as git's.
 
-    That also keeps an automounter from being asked for `.git` beside the folders that it mounts.
+    So an automounter gets no request for `.git` beside the folders that it mounts.
     """
     device = _device(folder)
     for _ in range(MAX_FOLDERS):

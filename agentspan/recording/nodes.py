@@ -1,4 +1,4 @@
-"""Nodes of the context: the spans and runs that are active, each inside another one, in each thread and task."""
+"""The nodes of a context: the nested active spans and runs of each thread and task."""
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ N = TypeVar("N", "SpanState", "RunState")
 
 
 def enter(current: ContextVar[Any], node: "SpanState | RunState") -> None:
-    """Make a node the active one; the one that is active now is around it."""
+    """Make a node the active one, inside the node that was active before."""
     node.outer = node.recorder.innermost()
     try:
         current.set(node)
@@ -22,20 +22,20 @@ def enter(current: ContextVar[Any], node: "SpanState | RunState") -> None:
 
 
 def leave(current: ContextVar[Any], node: "SpanState | RunState") -> None:
-    """Give the context back to the node around this one: blocks may end in another order than they began.
+    """Make the nearest outer node that is still open the active one: blocks may end in another order than they began.
 
-    Not by ContextVar.reset: it raises where a block straddles a `yield` and ends in another context.
+    Not by ContextVar.reset, which raises if a block contains a `yield` and ends in another context.
     """
     if current.get() is node:
         outer = node.outer
         while outer is not None and not outer.goes_on():
             outer = outer.outer
         current.set(outer)
-        node.outer = None  # a span that is kept must not keep those around it
+        node.outer = None  # a span that the program keeps must not keep its outer nodes alive
 
 
 def last_entered(entered: list[N]) -> N:
-    """Remove the node to leave: the active one, of several that tasks or threads entered with one block."""
+    """Remove and return the node to leave, of the nodes that several tasks or threads entered with one block."""
     if len(entered) > 1:
         for current in {each.recorder.current for each in entered}:
             node: Any = current.get()

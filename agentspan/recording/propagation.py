@@ -1,4 +1,4 @@
-"""Propagation: a callable that records, in any thread or process, under the span that is active where it is made."""
+"""Propagation: wraps a function so that its calls in another thread or process record under the current span."""
 
 import contextvars
 import functools
@@ -25,18 +25,18 @@ R = TypeVar("R")
 
 
 class Luggage(NamedTuple):
-    """The facts that another process needs to record below a span of this one. All of them can be pickled.
+    """The facts that another process needs to record below a span of this process. All of them can be pickled.
 
     Attributes:
-        location: the location of the storage; the other process records there, too.
-        settings: the settings of the recorder, pickled by themselves, since a rule for redaction may not arrive. None
-            if they cannot be pickled.
+        location: the location of the storage, which the other process records into, too.
+        settings: the settings of the recorder, pickled separately, because the other process may be unable to unpickle
+            a redaction rule. None if they cannot be pickled.
         name: the agent's name.
         instance: the run's row.
         span: the active span's id and schema_name; None in a run without one.
         raises: whether the run raises when it is terminated.
-        registration: the unit that registers the run, as long as it may not be stored: the other process journals it,
-            too, since its journal may be drained first.
+        registration: the unit that registers the run, until the run is known to be stored. The other process journals
+            it, too, because its journal may be drained first.
     """
 
     location: Location
@@ -49,15 +49,15 @@ class Luggage(NamedTuple):
 
 
 def _of_process() -> Any:
-    """Return the module that configures this process; it imports this one."""
+    """Return the module `default`, which configures this process. Imported late, because it imports this module."""
     with forks.importing:
         return import_module("agentspan.recording.default")
 
 
 class Propagated(Generic[P, R]):
-    """A function, and the run and span in which it is to be called, from any thread or process.
+    """A function, and the run and span under which its calls record, in any thread or process.
 
-    Each call has a copy of the context of its own, so any number of them may run at once.
+    Each call runs in its own copy of the context, so any number of calls may run at the same time.
     """
 
     def __init__(self, fn: Callable[P, R], recorder: Recorder) -> None:
@@ -69,7 +69,7 @@ class Propagated(Generic[P, R]):
         self._kind = kind_of(fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function where it belongs; a coroutine or generator function gives one that runs there."""
+        """Call the function under its span. For a coroutine or generator function: return one that runs under it."""
         match self._kind:
             case "function":
                 return self._context.copy().run(self._fn, *args, **kwargs)
@@ -101,12 +101,12 @@ class Propagated(Generic[P, R]):
 
 
 def _pack(recorder: Recorder, node: SpanState | RunState | None, location: Location | None) -> Luggage | None:
-    """Return the facts to carry; None where no span or run is active, or nothing is recorded."""
+    """Return the facts for another process; None if no span or run is active, or nothing is recorded."""
     run = node.run if isinstance(node, SpanState) else node
     if node is None or run is None or run.registered_row is None or location is None:
         return None
     parent = node if isinstance(node, SpanState) else None
-    while parent is not None and not parent.id:  # one that could not be recorded
+    while parent is not None and not parent.id:  # a span without an id was not recorded
         parent = parent.outer if isinstance(parent.outer, SpanState) else None
     return Luggage(
         location,
@@ -130,13 +130,13 @@ def _unpickled(settings: bytes | None) -> Settings | None:
 
 
 def _arrive_disabled(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Unpack what comes from a process that records nothing."""
+    """Unpickle a function from a process that records nothing; this process records nothing, too, unless configured."""
     _of_process().arrive_disabled()
     return fn
 
 
 def _arrive_unreachable(fn: Callable[..., Any], pid: int, backend: str) -> Callable[..., Any]:
-    """Unpack what comes from a process whose storage no other can open."""
+    """Unpickle a function from a process whose storage no other process can open."""
     if pid != os.getpid():
         _of_process().arrive_unreachable(
             f"this process works for process {pid}, which records into a storage ({backend}) that no other process can "
@@ -146,11 +146,11 @@ def _arrive_unreachable(fn: Callable[..., Any], pid: int, backend: str) -> Calla
 
 
 def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., Any]":
-    """Unpack in another process: the function under a span that stands for the one that is active over there."""
+    """Unpickle a function in another process, under a stand-in for the active span of the sending process."""
     recorder = None if luggage is None else _of_process().arrive(luggage.location, _unpickled(luggage.settings))
     if recorder is None or luggage is None:
-        return fn  # it opens runs of its own, if it records
-    run = recorder.runs.get(luggage.instance.id)  # one of this process, or of the parent that it was forked from
+        return fn  # if this process records, the function's spans begin runs of their own
+    run = recorder.runs.get(luggage.instance.id)  # a run of this process, or of the parent that forked it
     if not isinstance(run, RunState):
         run = RunState(recorder, luggage.name, on_terminate="raise" if luggage.raises else None)
         run.take_over(luggage.instance)

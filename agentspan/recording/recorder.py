@@ -1,7 +1,7 @@
-"""Recorder: what a span and a run need while they live. It knows neither: they are nodes of its context to it.
+"""Recorder: the storage, capture, sink and context that spans and runs use. It imports neither Span nor Run.
 
-It counts and logs faults, of which none reaches the program that is recorded, and knows the runs that the program still
-holds.
+It counts and logs faults, which never reach the recorded program, and has weak references to the runs that the program
+still holds.
 """
 
 import atexit
@@ -44,14 +44,14 @@ ATTEMPTS = 20
 
 
 MAX_KEPT = 1000
-"""Agents, versions and schema versions of which a process keeps the rows."""
+"""The number of rows of versions and schema versions that a process keeps in memory."""
 
 
 class Unread:
     """Makes the units that register and rename runs, without reading the storage.
 
-    The first one of an agent mints an id for it, which later ones repeat. `recovery.names` replaces it where the agent
-    is stored under another id.
+    The first unit of an agent mints an id for the agent, which later units repeat. If the agent is stored under another
+    id, `journal.names` replaces the minted id.
     """
 
     def __init__(self) -> None:
@@ -60,13 +60,13 @@ class Unread:
         self._schemas: dict[tuple[str, str], AgentSchemaVersionRow] = {}
 
     def registration(self, wanted: Registration, new_id: Callable[[], str]) -> tuple[Unit, AgentInstanceRow]:
-        """Return the unit that registers a run, and its row, which has no agent_id yet."""
+        """Return the unit that registers a run, and the row of the run, which has no agent_id yet."""
         now = clock.now()
         unit = Unit(registration.registration(wanted, self._referred(wanted, new_id, now), new_id, now), wanted.id)
         return unit, _instance(unit)
 
     def renaming(self, wanted: Registration, new_id: Callable[[], str]) -> Unit:
-        """Return the unit that gives a registered run the agent and the version of `wanted`."""
+        """Return the unit that changes the agent and the version of a registered run to those of `wanted`."""
         return Unit(registration.renaming(wanted.id, self._referred(wanted, new_id, clock.now())))
 
     def _referred(self, wanted: Registration, new_id: Callable[[], str], now: str) -> Referred:
@@ -83,14 +83,14 @@ class Unread:
 def _of_one_agent(
     agent: AgentRow | None, version: AgentVersionRow | None, schema: AgentSchemaVersionRow | None
 ) -> References:
-    """Return what is known without the rows of another agent: between two looks, another thread may have minted one."""
+    """Return the known rows of one agent only: another thread may have minted a second id between two look-ups."""
     id = None if agent is None else agent.id
     own_version = version if version is not None and version.agent_id == id else None
     return References(agent, own_version, schema if schema is not None and schema.agent_id == id else None)
 
 
 class Registered(NamedTuple):
-    """The instance of a run, and whether it is in the storage; else its unit was put aside."""
+    """The row of a registered run, and whether it is stored. If not, its unit is kept and written later."""
 
     instance: AgentInstanceRow
     is_stored: bool
@@ -107,13 +107,13 @@ def register(
     """Register a run, with its agent, version and schema version if they are new.
 
     Args:
-        new_id: returns the PFID of each row that is made beside the instance.
+        new_id: mints the PFID of each new row besides the instance.
         put_aside: receives the unit if the storage fails to apply it, to write it later.
-        wait_s: how long to wait for other writers, in seconds.
+        wait_s: seconds to wait for other writers.
 
     Raises:
-        InvalidValue: a row has the instance's id already.
-        NotFound, UnexpectedRefType: the agent's name is a PFID, and not an agent's.
+        InvalidValue: another row has the id of the instance already.
+        NotFound, UnexpectedRefType: the agent's name is a PFID, and no agent has this PFID.
         StorageError: the storage cannot be read.
     """
     for _ in range(ATTEMPTS):
@@ -137,7 +137,7 @@ def register(
 
 
 def stored_run(storage: Storage, agent: str, id: str, key: str) -> AgentInstanceRow | None:
-    """Return the run with an id, else the agent's with an external identifier; None where neither is stored."""
+    """Return the stored run with this id, else the agent's run with `key` as external_identifier, else None."""
     stored = unique(storage, AgentInstanceRow, id=id)
     if stored is not None:
         return stored
@@ -167,10 +167,10 @@ def _instance(unit: Unit) -> AgentInstanceRow:
 
 
 class LiveRuns:
-    """Weak references to runs.
+    """Weak references to the runs of this process, by id.
 
-    No WeakValueDictionary: it calls a function in Python whenever a run is gone, and the interpreter drops what a
-    signal handler raises in there.
+    No WeakValueDictionary: it calls a Python function whenever a run is freed, and the interpreter drops an exception
+    that a signal handler raises in such a call.
 
     Attributes:
         unconfirmed: the units that register runs which may not be stored yet, by the id of the run.
@@ -187,11 +187,11 @@ class LiveRuns:
         if len(self._runs) > self._most:
             for gone in [id for id, each in list(self._runs.items()) if each() is None]:
                 self._runs.pop(gone, None)
-                self.unconfirmed.pop(gone, None)  # a storage that is away for long confirms none
+                self.unconfirmed.pop(gone, None)  # else the dict would grow while the storage is offline
             self._most = 2 * len(self._runs) + 100
 
     def get(self, id: str) -> "RunState | None":
-        """Return a run, or None if it is gone, or of another process."""
+        """Return the run with this id; None if the program has dropped it, or it is a run of another process."""
         found = self._runs.get(id)
         return None if found is None else found()
 
@@ -206,12 +206,12 @@ class LiveRuns:
 
 
 QUIET_NS = 60_000_000_000
-"""How long a storage that fails and recovers again and again is not logged anew."""
+"""The shortest time between two logged recoveries of the storage, in ns, if it fails again and again."""
 _STORAGE_FAULTS = {StorageError.__name__, DatabaseUnusable.__name__}
 
 
 class Faults:
-    """The faults of one recorder. Each kind is logged once.
+    """Counts and logs the faults of one recorder. Each kind of fault is logged once.
 
     Args:
         capture: makes the text of an exception, without secrets.
@@ -237,7 +237,7 @@ class Faults:
             self.lost += self._are_counted
 
     def lose(self, error: Exception, *, reraise: bool = True) -> None:
-        """Count a transition that a fault, or a misuse, kept from being recorded."""
+        """Count a transition that was not recorded because of a fault or a misuse, and log the error."""
         let_through(error)
         self.count_lost()
         self.add(error, reraise=reraise)
@@ -246,7 +246,7 @@ class Faults:
         """Log a fault once per kind; raise it only for tests.
 
         Args:
-            reraise: False where the caller could not bear an exception.
+            reraise: whether the fault may be raised; False if an exception would harm the caller.
         """
         let_through(error)
         if not self._are_counted:
@@ -256,7 +256,7 @@ class Faults:
         kind = type(error).__name__
         if kind not in self._logged:
             self._logged.add(kind)
-            message = self._capture.error(error)["message"]  # it may be somebody else's: with secrets, or unreadable
+            message = self._capture.error(error)["message"]  # redacted: a foreign exception may hold secrets
             log.warning("recording: %s: %s (more of this kind are only counted, see agentspan.health())", kind, message)
 
     def losing(self, *, reraise: bool = True) -> "guard[None]":
@@ -268,52 +268,52 @@ class Faults:
         return guard(report=partial(self.add, reraise=reraise))
 
     def storage_recovered(self) -> None:
-        """Log that the storage takes records again, and log its next fault: once a minute."""
+        """Log that the storage accepts records again, at most once a minute, and enable the log of its next fault."""
         if self._logged & _STORAGE_FAULTS and time.monotonic_ns() >= self._quiet_until_ns:
             self._quiet_until_ns = time.monotonic_ns() + QUIET_NS
             self._logged -= _STORAGE_FAULTS
             log.warning("recording: the storage takes records again (see agentspan.health())")
 
     def renew(self) -> None:
-        """In a forked child: make the lock anew."""
+        """In a forked child: make a new lock, because a thread of the parent may have held the old one."""
         self._lock = threading.Lock()
 
 
 log = logging.getLogger("agentspan")
 
 PATIENCE_S = 5.0
-"""Seconds that records may wait until the server counts as one that does not answer. In a burst they wait for 3 s."""
+"""The age of waiting records, in seconds, above which the server counts as offline. In a burst they wait for 3 s."""
 
 
 class Recorder:
     """Records into one storage.
 
     Args:
-        db: what to record into; see Tracer.
+        db: the storage to record into, as in Tracer.
         outcomes: makes the receiver of outcomes.
-        broken: why nothing can be recorded: no storage is opened then.
-        open_wait_s: how long to wait for a file that others hold.
+        broken: the reason why nothing can be recorded. If it is set, no storage is opened.
+        open_wait_s: seconds to wait for a file that another process has locked.
 
     Attributes:
-        settings: as they were given.
+        settings: the settings that were passed.
         tuning: sizes and times.
-        enabled: whether it records.
+        enabled: whether the recorder records.
         current: the innermost span or run that a block of agentspan made active, in each thread and task.
-        innermost: returns the node that what begins here is inside of: the current one, or one that is active in the
+        innermost: returns the node under which a new span begins: the current one, or one that is active in the
             context of another tracing library (see otel.processor_traces).
-        capture: makes JSON text of payloads.
+        capture: turns payloads into JSON text.
         types: the span types that runs are registered with.
         registry: finds a span type by its name.
         ids: mints ids.
         writer_id: the id of this process.
-        writer: the unit that stores its row.
-        out: where transitions go.
-        sink: the sink behind `out`; None where there is no storage.
+        writer: the unit that stores the writer row of this process.
+        out: the sink that spans and runs call: at first one that stores the writer row, then `sink`.
+        sink: the sink of the storage; None if there is no storage.
         runs: the runs that the program holds.
-        unread: makes these units, where nothing is read.
-        faults: counts and logs what goes wrong.
+        unread: makes the units that register and rename runs, without reading the storage.
+        faults: counts and logs faults.
         is_strict: whether payloads must match their schemas.
-        is_closed: whether it was shut down.
+        is_closed: whether the recorder was shut down.
 
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
@@ -344,7 +344,7 @@ class Recorder:
         self.broken = broken
         self.is_closed = self._is_released = False
         self.unread = Unread()
-        self._inherited: list[Unit] = []  # the same of the parent, whose journal may be read after this one's
+        self._inherited: list[Unit] = []  # registrations by the parent, whose journal may be read after this one's
         self._unknown_writer: Unit | None = None
         self._outcomes = outcomes(self)
         self.ids = ids.IdSource(0)
@@ -368,7 +368,7 @@ class Recorder:
         """The opened storage.
 
         Raises:
-            Exception: why nothing could be opened.
+            Exception: no storage is open; the exception is the reason.
         """
         if self._destination is None:
             raise self._why_closed()
@@ -376,27 +376,27 @@ class Recorder:
 
     @property
     def store(self) -> Storage:
-        """The storage, for recording."""
+        """The plain storage, for recording."""
         return self.destination.store
 
     @property
     def answering(self) -> Storage:
-        """The storage, for a read in a thread of the program.
+        """The plain storage, for a read in a thread of the program.
 
         Raises:
-            StorageError: it is a server that does not answer at present, and is not waited for.
+            StorageError: the storage is a server that does not answer at present, so the read would wait too long.
         """
         if self.destination.is_server and self.sink is not None:
             counts = self.sink.counts()
             if counts.last_error is not None or counts.oldest_s > PATIENCE_S:
                 raise StorageError(f"{self.location} does not answer at present, so nothing was looked up there")
             if not self.destination.is_journaled:
-                self.make_writer_known()  # a thread connects, if nothing was recorded yet
+                self.make_writer_known()  # if nothing was recorded yet, this has the backlog's thread connect
         return self.store
 
     @property
     def location(self) -> Location | None:
-        """The location by which another process can open the storage; None where there is none."""
+        """The location with which another process can open the storage; None if no other process can."""
         return None if self._destination is None else self._destination.location
 
     @property
@@ -406,24 +406,24 @@ class Recorder:
 
     @property
     def is_usable(self) -> bool:
-        """True unless a fault or a shutdown keeps it from recording."""
+        """True unless a fault or a shutdown prevents recording."""
         return self.broken is None and not self.is_closed
 
     @property
     def is_waiting(self) -> bool:
-        """True while the storage, which has no journal in front of it, does not take what is recorded."""
+        """True while units wait in memory for a storage without a journal."""
         return self.sink is not None and not self.destination.is_journaled and self.sink.counts().waiting > 0
 
     def in_time(self) -> AbstractContextManager[None]:
-        """Return a block in which this thread waits for a server, in all, as long as a call that records may."""
+        """Return a with-block that limits this thread's total wait for a server to the limit of one recording call."""
         waits = self.destination.is_remote and not self.destination.is_journaled
         return in_a_call(self.tuning.recording_wait_s) if waits else nullcontext()
 
     def check(self, span: SpanFacts, payload: str | None, result: str | None) -> None:
-        """Refuse a payload, or a result, that does not match its schema, if that was asked for.
+        """With `strict_schemas`, refuse a payload or a result that does not match its schema.
 
         Raises:
-            ValidationErrors: it does not.
+            ValidationErrors: the payload or the result does not match its schema.
         """
         if self.is_strict:
             decoded = {} if payload is None else sensitive.read(payload)[0]
@@ -433,7 +433,7 @@ class Recorder:
             refuse_violations(meaning.violations, span.schema_name)
 
     def flush(self, wait_s: float) -> bool:
-        """Write what waits; return whether everything is in the storage."""
+        """Write waiting records for at most `wait_s` seconds. Return True if everything is in the storage."""
         if not page[0]:
             forks.renew()
         with self.faults.adding():
@@ -441,7 +441,7 @@ class Recorder:
         return False
 
     def shutdown(self, wait_s: float) -> None:
-        """Flush, and close the storage. Twice is fine."""
+        """Flush, and close the storage. A second call does nothing."""
         if self._is_released:
             return
         self.flush(wait_s)
@@ -450,10 +450,10 @@ class Recorder:
         if self.sink is not None:
             self.sink.release(for_good=True)
             self.destination.storage.close()
-        self._is_released = True  # last: a call that a signal handler interrupted in here may be repeated
+        self._is_released = True  # last, so that a call interrupted by a signal handler can be repeated
 
     def release(self) -> None:
-        """Flush, and close files until the next transition: the program ends."""
+        """At the end of the program: flush, and close the files until the next transition."""
         if self.sink is None:
             return
         if not self._is_released:
@@ -462,12 +462,12 @@ class Recorder:
         self.sink.release()
 
     def renew(self) -> None:
-        """In a forked child: go on as a writer of its own."""
+        """In a forked child: record as a new writer, with a new sink."""
         self.faults.renew()
         if self.sink is not None:
             runs = self.runs.inherited()
-            # The parent may be killed before it is known: then nobody could tell that its runs have ended. Its journal
-            # begins with it. `_inherited` is not empty where the parent is a child that recorded nothing itself.
+            # The parent may be killed before its writer row is stored; without the row, its runs could never be closed.
+            # A journal begins with the row. `_inherited` may hold units of an earlier parent that are not recorded yet.
             is_known = self._unknown_writer is None and self.destination.is_journaled
             self._inherited += runs if is_known or not runs else [self.writer, *runs]
             self.sink.leave()
@@ -479,21 +479,21 @@ class Recorder:
         return self.writer_id
 
     def put_aside(self, unit: Unit, error: StorageError) -> None:
-        """Keep the unit of a run's registration that the storage could not take, and write it later."""
+        """Keep the unit of a run's registration that the storage failed to apply, and write it later."""
         assert self.sink is not None
         if unit.subject is not None:
             self.runs.unconfirmed[unit.subject] = unit
         self.sink.put_aside(unit, error)
 
     def restate(self, registration: Unit) -> None:
-        """Register a run that another process began, in case its journal is drained later than this one's."""
+        """Register a run that another process began, because the journal of that process may be drained later."""
         self.make_writer_known()
         if self.sink is not None and registration.subject is not None:
             self.runs.unconfirmed[registration.subject] = registration  # for this process's forked children
             self.sink.restate(registration)
 
     def make_stored(self, run_id: str) -> None:
-        """Have a run in the storage before another process hears of it; wait only for a storage that is there."""
+        """Drain the registration of a run before another process gets its id, if that takes only a moment."""
         if run_id in self.runs.unconfirmed and self.sink is not None:
             self.sink.hurry()
 
@@ -510,29 +510,29 @@ class Recorder:
         return self.sink
 
     def make_writer_known(self) -> None:
-        """Store the row of this process; of two threads that come here at once, one is refused, which is fine.
+        """Store the writer row of this process before its first transition. Two threads may do it; it is stored once.
 
-        Where the storage does not take it now, it waits in memory, and what is recorded from now on waits behind it. A
-        run that is stored without its process could never be closed: nobody could tell whether the process has ended.
+        If the storage fails now, the row waits in memory, and all later transitions wait behind it. A run without the
+        row of its process could never be closed, because nobody could find out whether the process has ended.
 
         Raises:
-            Exception: nothing is recorded: there is no storage, or not any more.
+            Exception: the recorder has no storage, or was shut down.
         """
         if self.is_closed:
             raise StorageError("this tracer was shut down; it records nothing any more")
-        writer = self._unknown_writer  # another thread may come by and take it
+        writer = self._unknown_writer  # read once: another thread may set it to None
         if writer is not None:
             if self.sink is None:
                 raise self._why_closed()
-            for unit in (writer, *self._inherited):  # perhaps twice, by two threads or after a signal: stored once
+            for unit in (writer, *self._inherited):  # written twice by two threads or after a signal, stored once
                 self.sink.restate(unit)
             self._inherited = []
             self._unknown_writer = None
             if not self.is_closed:
-                self.out = self.sink  # the common case, without a look at any of the others
+                self.out = self.sink  # later transitions skip these checks
 
     def follow_file(self) -> None:
-        """Store the row of this process again where another file has taken the place of the one that has it."""
+        """Store the writer row of this process again if the file was replaced by a new one."""
         if not self.destination.is_file or self.sink is None:
             return
         try:
@@ -545,7 +545,7 @@ class Recorder:
 
     def _why_closed(self) -> Exception:
         reason = self.broken or StorageError("recording is disabled: there is no storage")
-        return reason.with_traceback(None)  # else it grows with each run that is lost
+        return reason.with_traceback(None)  # else the traceback grows with each lost run
 
 
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
@@ -553,7 +553,7 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 def _release_all() -> None:
     if not page[0]:
-        return  # a child that has recorded nothing
+        return  # a forked child that has recorded nothing
     for recorder in forks.members(_recorders):
         with guard(report=_warn_of_the_end):  # raise_errors: the others are due all the same
             recorder.release()

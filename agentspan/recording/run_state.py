@@ -1,8 +1,8 @@
 """The life of a run in the recorded program: registered, terminated from outside, finished.
 
-What a program says of a run and cannot be read costs a fault, and not the run. The runs that this process began last
-are kept, by which a tool for tests finds those of one test. That is always on, because a test may import agentspan only
-while it runs: then a tool could not subscribe before.
+An argument of a run that cannot be read causes a fault and does not stop the run. The module remembers the latest runs
+of this process, so that a test tool can find the runs of one test. Remembering is always on, because a test may import
+agentspan only while it runs, when it is too late for a tool to subscribe.
 """
 
 import itertools
@@ -33,16 +33,16 @@ from agentspan.storage.questions import Find
 from agentspan.text import one_line
 
 origin: ContextVar[Mapping[str, str] | None] = ContextVar("agentspan_origin", default=None)
-"""The `origin` in the metadata of runs that begin here; None where nothing is known."""
+"""The `origin` for the metadata of runs that begin in this context, or None."""
 
 
 def with_origin(metadata: Mapping[str, Any] | None, said: Mapping[str, str] | None) -> Mapping[str, Any] | None:
-    """Return a run's metadata with its origin, unless the program gave one itself."""
+    """Return the metadata of a run with `said` as its origin, unless the program has set an `origin` itself."""
     return metadata if said is None else {"origin": dict(said), **(metadata or {})}
 
 
 MOST = 1000
-"""Runs that are remembered: 150 bytes each."""
+"""The number of runs that are remembered: 150 bytes each."""
 
 
 class Began(NamedTuple):
@@ -50,7 +50,7 @@ class Began(NamedTuple):
 
     Attributes:
         number: counts the runs of this process, from 0.
-        recorder: returns the recorder; None if the program dropped it.
+        recorder: a weak reference to the recorder of the run.
         run_id: the agent instance's PFID.
     """
 
@@ -64,17 +64,17 @@ _numbers = itertools.count()
 
 
 def note(recorder: Recorder, run_id: str) -> None:
-    """Remember a run that began."""
+    """Remember a run that has begun."""
     _latest.append(Began(next(_numbers), weakref.ref(recorder), run_id))
 
 
 def last_number() -> int:
-    """Return the number of the latest run; -1 if none began."""
+    """Return the number of the latest run of this process; -1 if no run began."""
     return _latest[-1].number if _latest else -1
 
 
 def began_after(number: int) -> list[Began]:
-    """Return the runs with higher numbers, the earliest first; the latest 1,000 if there are more."""
+    """Return the runs with a higher number than `number`, the earliest first; at most the latest 1,000."""
     return [each for each in list(_latest) if each.number > number]
 
 
@@ -87,7 +87,7 @@ def text_of(recorder: Recorder, value: Any) -> str | None:
 
 
 def tags_of(recorder: Recorder, tags: Any) -> tuple[str, ...]:
-    """Return the texts of tags, each once; those that can be had, of an object that cannot be iterated."""
+    """Return the texts of tags without duplicates. If the iteration fails, count a fault and return no tags."""
     if tags is None:
         return ()
     found: list[str | None] = []
@@ -97,7 +97,7 @@ def tags_of(recorder: Recorder, tags: Any) -> tuple[str, ...]:
 
 
 def purpose_of(recorder: Recorder, purpose: Any) -> Purpose:
-    """Return the purpose; `live`, with a fault, where it is an unknown one."""
+    """Return the purpose. For an unknown one, count a fault and return `live`."""
     if type(purpose) is not str:
         return "live"
     try:
@@ -109,12 +109,12 @@ def purpose_of(recorder: Recorder, purpose: Any) -> Purpose:
 
 
 class Known(NamedTuple):
-    """The facts of a run before it begins, where another tracing library began it.
+    """The facts of a run that another tracing library began.
 
     Attributes:
-        id: the agent instance's PFID, which follows from `key`.
-        key: its external_identifier.
-        started_ns: when it began, in ns since the epoch.
+        id: the agent instance's PFID, derived from `key`.
+        key: the agent instance's external_identifier.
+        started_ns: the time of the begin, in ns since the epoch.
     """
 
     id: str
@@ -123,19 +123,19 @@ class Known(NamedTuple):
 
 
 class RunState:
-    """The state of one run, and its transitions. A program holds a face of it, `Run`; the context holds the state.
+    """The state of one run, and its transitions. The program holds a `Run`, its face; the context holds the state.
 
     Args:
-        on_terminate: see agentspan.run.
+        on_terminate: "raise", or a function called when the run is terminated (see agentspan.run).
 
     Attributes:
-        registered_row: the row that it is registered with; None where it could not be recorded.
-        outer: the node around it in the context.
+        registered_row: the row that the run is registered with; None if the run could not be recorded.
+        outer: the span or run around this run in the context.
         face: the Run that the program holds, until its block is left.
-        result_members, error_members: what was set or recorded so far, as JSON members.
-        on_terminate: see agentspan.run.
-        is_taken_over: whether it was stored already when it began here.
-        repeats: what was captured of its spans' payloads.
+        result_members, error_members: the members of the result, or of the error, that were set so far.
+        on_terminate: as the argument of this name.
+        is_taken_over: whether the run was stored already when it began in this process.
+        repeats: the lists that were captured in the payloads of the run's spans.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class RunState:
         self._writer_id = ""
         self._is_told = False
         self._key: str | None = None
-        self._named: tuple[str, str] | None = None  # as registered: agent, version
+        self._named: tuple[str, str] | None = None  # the registered names: agent, version
         self._is_renamed = False
         self.is_taken_over = False
         self._is_left = False
@@ -181,11 +181,11 @@ class RunState:
         self.repeats = Repeats(recorder.tuning.repeated_elements_bytes)
 
     def goes_on(self) -> bool:
-        """Return whether what begins now may be in this run; in a terminated one, as long as its block lasts."""
+        """Return whether a new span may begin in this run: it is open, or terminated and its block has not ended."""
         return self.status in OPEN or (self.status == "terminated" and not self._is_left)
 
     def begin(self, known: Known | None = None) -> None:
-        """Register the run, as active; one that is known may be stored already, and is taken over then."""
+        """Register the run as active. A run that another library began is taken over if it is stored already."""
         if not page[0]:
             forks.renew()
         recorder = self.recorder
@@ -207,7 +207,7 @@ class RunState:
     def _begin(self, known: Known | None) -> None:
         recorder = self.recorder
         recorder.make_writer_known()
-        self.stored_in = recorder.destination.identity()  # or in a later one, where it is looked for all the same
+        self.stored_in = recorder.destination.identity()  # if the file is replaced later, the run is looked up there
         if known is not None:
             self._begin_known(known)
         elif recorder.destination.is_journaled or recorder.is_waiting:
@@ -216,7 +216,7 @@ class RunState:
             self._register_now()
 
     def _register_now(self) -> None:
-        """Register the run in the storage; behind what waits in memory where it cannot be read."""
+        """Register the run in the storage; if the storage cannot be read, behind the units that wait in memory."""
         try:
             done = self._register(self.recorder.store, None, clock.now())
         except StorageError:
@@ -224,12 +224,12 @@ class RunState:
         self._registered(done)
 
     def _append_registration(self, id: str | None, started_at: str) -> None:
-        """Register the run by a record of the journal, or behind what waits in memory; nothing is read."""
+        """Register the run by a journal record, or behind the units that wait in memory. The storage is not read."""
         recorder = self.recorder
         wanted = self._wanted(id, started_at)
         unit, row = recorder.unread.registration(wanted, recorder.ids.new)
         self._named = (wanted.agent, wanted.version.external_identifier)
-        # All of this before the record: the drain thread may register it at once.
+        # Set before the record is appended, because the drain thread may register the run at once.
         self.registered_row, self.id = row, row.id
         recorder.runs.add(self)
         recorder.runs.unconfirmed[row.id] = unit
@@ -243,7 +243,7 @@ class RunState:
             self.recorder.follow_file()
 
     def _begin_known(self, known: Known) -> None:
-        """Register a run that other ways may have stored already, unless the storage cannot say so now."""
+        """Register a run that another program may have stored already. If the storage cannot be read, append it."""
         recorder, started_at = self.recorder, clock.to_text(known.started_ns)
         destination = recorder.destination
         try:
@@ -293,18 +293,18 @@ class RunState:
         )
 
     def take_over(self, instance: AgentInstanceRow) -> None:
-        """Stand for a run that another process began, and will finish."""
+        """Become the stand-in for a run that another process began and will finish."""
         self.registered_row = instance
         self.id, self.status = instance.id, "active"
         self.stored_in = self.recorder.destination.identity()
         self.recorder.runs.add(self)
 
     def confirm(self, stored: AgentInstanceRow) -> None:
-        """Take the row with which the run is stored."""
+        """Set the row that the run is stored with; without agent_id if a renaming may not be stored yet."""
         self.registered_row = stored._replace(agent_id="") if self._is_renamed else stored
 
     def register_again(self) -> None:
-        """Register the run in the storage that is there now."""
+        """Register the run in the current storage, if the storage does not have it."""
         instance, storage = self.registered_row, self.recorder.store
         if instance is not None and self.id not in storage.ask(Find(self.id, instance_id=self.id)).rows:
             place = self.recorder.destination.identity()
@@ -313,7 +313,7 @@ class RunState:
             self.stored_in = place if done.is_stored else None
 
     def rename(self, name: str, version: str | None) -> None:
-        """Take another agent's name, or another version: they were learnt after the begin."""
+        """Change the agent's name and the version of the run, which became known after its begin."""
         instance, recorder = self.registered_row, self.recorder
         self.name, self._version = name, version
         if instance is None:
@@ -341,21 +341,21 @@ class RunState:
             recorder.out.register(unit)
 
     def leave(self, exception: BaseException | None) -> None:
-        """End the block: give the context back, and finish what is still active."""
+        """End the block of the run: make the outer node the active one, and finish the run if it is active."""
         if not page[0]:
             forks.renew()
         self._is_left = True
         self.face = None
         nodes.leave(self.recorder.current, self)
         if self._writer_id != self.recorder.writer_id:
-            return  # a forked child leaves a block of its parent's, which goes on
+            return  # a forked child leaves a block of its parent, and the parent's run goes on
         if exception is not None:
             self.keep_error(exception)
         if self.status in ("active", "terminated"):
             self.store_end("complete" if self.error_members is None else "failed", reraise=exception is None)
 
     def leave_interrupted(self, error: BaseException) -> None:
-        """Do what a signal handler's exception kept `leave` from doing."""
+        """Restore the context after an exception from a signal handler interrupted `leave`."""
         nodes.leave(self.recorder.current, self)
 
     def merge(self, result: Mapping[str, Any]) -> None:
@@ -369,7 +369,7 @@ class RunState:
             self.error_members = self.recorder.capture.error(exception) if self.recorder.enabled else {}
 
     def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
-        """Finish the run before its block ends: complete when `status` is None, failed when an error was kept."""
+        """Finish the run before its block ends. If `status` is None: failed if an error was kept, else complete."""
         if not page[0]:
             forks.renew()
         if result is not None:
@@ -385,20 +385,24 @@ class RunState:
             self.store_end(wanted)
 
     def returned(self, value: Any) -> None:
-        """Set the result of a decorated call that returned: a dict as it is, anything else as `output`."""
+        """Set the result of a decorated call that returned: a dict is the result, any other value its `output`."""
         if value is not None:
             self.merge(value if issubclass(type(value), dict) else {"output": value})
 
     def store_end_as(self, status: str, error: dict[str, Any] | None) -> None:
-        """End the run of a single span as that span ended: with its error, as JSON members."""
+        """End the run of a single span with the status and the error of that span.
+
+        Args:
+            error: the members of the error, or None.
+        """
         self.error_members = error
         self.store_end("failed" if status == "failed" else "complete")
 
     def store_end(self, status: FinishStatus, *, reraise: bool = True) -> None:
-        """Store how the run ended.
+        """Record the end of the run.
 
         Args:
-            reraise: False where the program's own exception is on its way.
+            reraise: whether a fault may be raised; False while an exception of the program is being raised.
         """
         ended_ns = clock.monotonic_ns()
         if self.termination_reason is None:
@@ -436,12 +440,12 @@ class RunState:
         session: str | None = None,
         user: str | None = None,
     ) -> None:
-        """Store the end that another tracing library told.
+        """Record the end of a run that another tracing library reported.
 
         Args:
-            ended_ns: when it ended, in ns since the epoch.
-            result, error, metadata: objects; `metadata` is that of the run from now on.
-            session, user: those of the run from now on; as they are, when left out.
+            ended_ns: the time of the end, in ns since the epoch.
+            result, error, metadata: objects, or None. `metadata` replaces the metadata of the run.
+            session, user: replace the session and the user of the run; if None, they stay.
         """
         row, recorder = self.registered_row, self.recorder
         self.status = status if self.termination_reason is None else self.status
@@ -459,15 +463,15 @@ class RunState:
             recorder.out.write(unit_of(move._replace(set={**move.set, **known})))
 
     def learn(self, reason: str) -> None:
-        """Note that the run was terminated, and why."""
+        """Set the run to terminated, with the reason of the first termination."""
         if self.termination_reason is None:
             self.termination_reason = reason
             self.status = "terminated"
 
     def tell(self) -> None:
-        """Call the program's `on_terminate`, once."""
+        """Call the program's `on_terminate` function, once in a run."""
         on_terminate = self.on_terminate
-        if callable(on_terminate) and not self._is_told:  # no call in between: another thread may come here
+        if callable(on_terminate) and not self._is_told:  # no call between check and set: another thread may be here
             self._is_told = True
             with self.recorder.faults.adding():
                 on_terminate(self)

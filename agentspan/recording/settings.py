@@ -1,7 +1,7 @@
 """The settings of a recorder: listed and described once, checked once.
 
-A setting is a line of SettingsArguments, for type checkers, and a line of Settings, with its default and its
-description. `configure` and `Tracer` have it from there: its keyword, its place in the signature, and in `help`.
+A setting is one line of SettingsArguments, for type checkers, and one line of Settings, with its default and its
+description. `configure` and `Tracer` get their keywords, their signatures and their `help` texts from Settings.
 """
 
 import os
@@ -23,7 +23,7 @@ Sensitive = Literal["redact", "keep"]
 
 _NO = frozenset({"", "0", "false", "no", "off"})
 MAX_SYNC_S = 1e9
-"""A thread cannot wait for ten times as long."""
+"""The longest `sync_every_s`, in seconds. A thread cannot wait ten times as long."""
 
 
 class SettingsArguments(TypedDict, total=False):
@@ -46,24 +46,24 @@ class Settings:
 
     Attributes:
         raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
-        strict_schemas: do not record a payload that does not match its schema; a result that does not makes its
-            span fail.
-        redact: what is kept out of the file. "credentials": passwords, API keys, tokens, private keys, by the name of
-            a member and by their look. A function adds a rule of one's own: it takes the name of a member and its
-            text, number, boolean or None, and returns what to record instead, or the same. None: nothing.
-        limits: how much of a payload is kept; `Limits()` where None.
-        durability: "journal": every transition is on disk before the call returns, in a journal beside the file (of a
-            server: in this user's state), and in the file a moment later; "commit": it is in the file itself. A
-            database in memory, or one that lies where no journal can be, has the latter.
+        strict_schemas: do not record a payload that does not match its schema, and set a span to failed if its result
+            does not match.
+        redact: the secrets to keep out of the file. "credentials": passwords, API keys, tokens, private keys, found by
+            the name of a member and by their form. A function: "credentials" and a rule of your own. It receives the
+            name of a member and its text, number, boolean or None, and returns the value to record. None: no redaction.
+        limits: how much of a payload is kept; `Limits()` if None.
+        durability: "journal": each transition is on disk before the call returns, in a journal beside the file (of a
+            server: in this user's state folder), and in the file a moment later. "commit": each transition is in the
+            file before the call returns; used also for a database in memory, or where no journal can be.
         sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
         enabled: False: record nothing, make no file, and cost a decorated call 0.2 µs, until `configure` is called
-            again. True: record, whatever the environment says. None: record, but where AGENTSPAN_DISABLED is set.
-        sync_every_s: a power failure loses at most what was recorded in twice that time, in seconds: a thread has it on
-            the disk so often. None: the operating system writes it when it likes, which may take half a minute.
+            again. True: record, even if AGENTSPAN_DISABLED is set. None: record unless AGENTSPAN_DISABLED is set.
+        sync_every_s: how often a thread flushes recorded data to the disk, in seconds. A power failure loses at most
+            the data of twice this time. None: the operating system decides when to write, which may take half a minute.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
-        InvalidValue: a value is none of these.
+        InvalidValue: a value is not allowed for its setting.
     """
 
     raise_errors: bool = False
@@ -91,27 +91,30 @@ class Settings:
 
     @property
     def is_enabled(self) -> bool:
-        """True if recording is wanted now: by these settings, or else by the environment."""
+        """True if recording is enabled by `enabled`, or if it is None, by the environment now."""
         return self.enabled if self.enabled is not None else not is_disabled_by_environment()
 
     def new_capture(self) -> Capture:
-        """Return a Capture that redacts and limits as these settings say."""
+        """Return a Capture with the redaction and the limits of these settings."""
         redact = self.redact
         redaction = None if redact is None else Redaction(redact if callable(redact) else None)
         keeps = self.sensitive == "keep"
         return Capture(self.limits or Limits(), redaction, keep_sensitive=keeps, tuning=self.tuning)
 
     def new_sent_redaction(self) -> SentRedaction | None:
-        """Return what redacts JSON that clients send as these settings say; None for nothing."""
+        """Return the redaction of these settings for JSON sent by clients; None if nothing is redacted."""
         redact = self.redact
         return None if redact is None else SentRedaction(redact if callable(redact) else None)
 
 
 def settings_from(function: str, given: SettingsArguments) -> Settings:
-    """Return the settings that a function was called with.
+    """Return the Settings of the keyword arguments that `function` was called with.
+
+    Args:
+        function: the name of the function, for messages.
 
     Raises:
-        TypeError: there is no setting of a name.
+        TypeError: a keyword is not the name of a setting.
         InvalidValue: a value is not usable.
     """
     known = [each.name for each in fields(Settings)]
@@ -122,12 +125,12 @@ def settings_from(function: str, given: SettingsArguments) -> Settings:
 
 
 def is_disabled_by_environment() -> bool:
-    """Return whether AGENTSPAN_DISABLED says that nothing is to be recorded."""
+    """Return whether the environment variable AGENTSPAN_DISABLED disables recording."""
     return os.environ.get("AGENTSPAN_DISABLED", "").strip().lower() not in _NO
 
 
 def with_settings(function: F) -> F:
-    """Show the settings one by one in the signature of a function that takes them as `**settings`, and in its help."""
+    """Decorate a function that takes `**settings`: list each setting in its signature and its help text."""
     given = signature(function)  # type: ignore[arg-type]
     kept = [each for each in given.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
     listed = [

@@ -1,7 +1,7 @@
-"""Span and Run: the faces of a span's and a run's state that a recorded program holds; and their scores.
+"""Span and Run, the objects that a recorded program holds. Each is the face of a SpanState or RunState.
 
-In one module, because each of them names the other. Their methods never raise, and never wait longer than the sink.
-While it is active, a state has one face; other faces of it are equal. A score is a record in the journal.
+In one module, because Span and Run refer to each other. Their methods never raise, and never wait longer than the sink.
+An active state has one face; all faces of one state are equal.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from agentspan.text import cut, one_line
 
 
 class Target(NamedTuple):
-    """The target of a score: a run, or a span of a run; ids are "" where it was not recorded."""
+    """The target of a score: a run, or a span of a run. The ids are "" if it was not recorded."""
 
     run_id: str
     type: ResourceType
@@ -31,7 +31,7 @@ class Target(NamedTuple):
 
 
 class Scored:
-    """A run or a span that can be judged."""
+    """The base class of Span and Run, which can be scored."""
 
     _state: Any
 
@@ -52,19 +52,19 @@ class Scored:
         identifier: str | None = None,
         withdraw: bool = False,
     ) -> None:
-        """Judge it, at any time, also after its end; as durable as its spans.
+        """Record a score of this run or span, also after its end. A score is as durable as a span.
 
-        The newest score of a name counts; those before it are kept. Texts are redacted, and cut where they are too
-        long. Never raises, and reads nothing.
+        The newest score of a name counts; older scores are kept. Texts are redacted, and cut if they are too long.
+        Never raises, and does not read the storage.
 
         Args:
-            name: what is judged, such as `reward`.
+            name: the name of the judged quality, such as `reward`.
             value: a number, or True or False.
             label: a word, such as `good`.
-            explanation: why.
-            by: who judged: "code", "human" or "model".
-            identifier: the judge, where several judge the same: of each the newest score counts.
-            withdraw: take back the scores of this name and identifier; without value, label and explanation.
+            explanation: the reason for the score.
+            by: the kind of judge: "code", "human" or "model".
+            identifier: the name of the judge, if several judges score the same name. The newest score of each counts.
+            withdraw: withdraw the scores of this name and identifier. Pass no value, label and explanation with it.
         """
         if not page[0]:
             forks.renew()
@@ -93,7 +93,7 @@ class Scored:
 
 
 def active_face(state: SpanState | RunState) -> Any:
-    """Return the face of an active span or run: the same one as long as it is active."""
+    """Return the face of an active span or run: the same object as long as the state is active."""
     if state.face is None:
         state.face = Span(state) if isinstance(state, SpanState) else Run(state)
     return state.face
@@ -104,7 +104,7 @@ def state_of(face: "Span") -> SpanState: ...
 @overload
 def state_of(face: "Run") -> RunState: ...
 def state_of(face: "Span | Run") -> SpanState | RunState:
-    """Return the state of a span or run, for agentspan's own modules."""
+    """Return the state behind a Span or Run, for agentspan's own modules."""
     return face._state
 
 
@@ -120,7 +120,7 @@ OnTerminate = Literal["raise"] | Callable[["Run"], object]
 
 
 class Span(Scored):
-    """One step of a run, from `agentspan.span` or `Run.create_span`; the parent of what begins in its with-block."""
+    """One step of a run, from `agentspan.span` or `Run.create_span`. Spans begun in its with-block are children."""
 
     _state: SpanState
 
@@ -132,18 +132,18 @@ class Span(Scored):
 
     @property
     def id(self) -> str:
-        """The span's PFID; "" when it could not be recorded."""
+        """The span's PFID; "" if the span could not be recorded."""
         return self._state.id
 
     @property
     def run(self) -> "Run":
-        """The run that it belongs to."""
+        """The run that the span belongs to."""
         run = self._state.run
         return run.face or Run(run)
 
     @property
     def parent_span_id(self) -> str | None:
-        """The id of the span in which it happens, or None."""
+        """The id of the parent span, or None."""
         return self._state.parent_span_id
 
     @property
@@ -160,7 +160,7 @@ class Span(Scored):
         return Target(self._state.run.id, "agent_span", self._state.id)
 
     def set_result(self, result: Mapping[str, Any]) -> None:
-        """Merge into the result_payload, which is stored when the span finishes."""
+        """Merge these members into the span's result_payload, which is stored when the span finishes."""
         state = self._state
         try:
             if state.result_members is None:
@@ -171,7 +171,7 @@ class Span(Scored):
             state.recorder.faults.lose(error)
 
     def update_payload(self, payload: Mapping[str, Any]) -> None:
-        """Merge into the payload of an open span; stored at once."""
+        """Merge these members into the payload of an open span. The new payload is stored at once."""
         self._state.update_payload(payload)
 
     def record_error(self, exception: BaseException) -> None:
@@ -183,7 +183,7 @@ class Span(Scored):
         self._state.start()
 
     def finish(self, status: FinishStatus | None = None, result_payload: Mapping[str, Any] | None = None) -> None:
-        """Finish the span: complete when `status` is left out, failed when an error was recorded."""
+        """Finish the span. If `status` is None: failed if an error was recorded, else complete."""
         self._state.finish(status, result_payload)
 
     def cancel(self) -> None:
@@ -214,7 +214,7 @@ class Span(Scored):
 class Run(Scored):
     """One run of an agent, from `agentspan.run`.
 
-    It completes at the end of the block, and fails, keeping the error, on an exception.
+    The run completes at the end of its block. On an exception it fails, and keeps the error.
     """
 
     _state: RunState
@@ -227,7 +227,7 @@ class Run(Scored):
 
     @property
     def id(self) -> str:
-        """The agent instance's PFID; "" when it could not be recorded."""
+        """The agent instance's PFID; "" if the run could not be recorded."""
         return self._state.id
 
     @property
@@ -242,19 +242,19 @@ class Run(Scored):
 
     @property
     def terminated(self) -> bool:
-        """True if somebody terminated the run. It learns that when a span of it begins, or ends too late."""
+        """True if a user terminated the run. The process finds that out when a span begins, or ends too late."""
         return self._state.termination_reason is not None
 
     @property
     def termination_reason(self) -> str | None:
-        """Why somebody terminated it, as far as it has learned; None if nobody has."""
+        """The reason of the termination; None if the process has not found a termination."""
         return self._state.termination_reason
 
     def _target(self) -> Target:
         return Target(self._state.id, "agent_instance", self._state.id)
 
     def set_result(self, result: Mapping[str, Any]) -> None:
-        """Merge into the result of the run, which is stored when it finishes."""
+        """Merge these members into the result of the run, which is stored when the run finishes."""
         self._state.merge(result)
 
     def record_error(self, exception: BaseException) -> None:
@@ -269,7 +269,7 @@ class Run(Scored):
         status: Literal["pending", "active"] = "pending",
         parent: Span | None = None,
     ) -> Span:
-        """Create a span that its methods finish; its parent is `parent`, else this run's span that is active here."""
+        """Create a span, to be finished by its methods. Its parent is `parent`, else the active span of this run."""
         if not page[0]:
             forks.renew()
         run, name = self._state, usable_name(schema_name, "custom")
@@ -295,5 +295,5 @@ class Run(Scored):
         return Span(span)
 
     def finish(self, status: FinishStatus | None = None, result: Mapping[str, Any] | None = None) -> None:
-        """Finish the run before its block ends."""
+        """Finish the run before its block ends. If `status` is None: failed if an error was recorded, else complete."""
         self._state.finish(status, result)

@@ -22,15 +22,15 @@ _NOTHING = object()
 
 
 class SpanState:
-    """The state of one span, and its transitions. A program holds a face of it, `Span`; the context holds the state.
+    """The state of one span, and its transitions. The program holds a `Span`, its face; the context holds the state.
 
     Attributes:
-        outer: the node around it in the context.
-        face: the Span that the program holds, until the span is left: an object that is kept must form no circle.
-        owns_run: whether its run was begun for it alone, and ends with it.
-        result_members, error_members: what was set or recorded so far, as JSON members.
-        began_ns: the monotonic time when it started, in ns.
-        told: the begin of a span of OpenTelemetry as it was written (by otel.sdk).
+        outer: the span or run around this span in the context.
+        face: the Span that the program holds, until the span is left. Cleared then, so that no reference cycle stays.
+        owns_run: whether the run was begun for this span alone, and ends with it.
+        result_members, error_members: the members of the result, or of the error, that were set so far.
+        began_ns: the monotonic time of the start, in ns.
+        told: the raw begin of an OpenTelemetry span as it was written (used by otel.sdk).
         payload, started_ns, writer_id, decoded: see SpanFacts.
     """
 
@@ -41,7 +41,7 @@ class SpanState:
     outer: Any = None
     face: Any = None
     owns_run = False
-    payload: str | Parts = "{}"  # as text: the program may change what it passed
+    payload: str | Parts = "{}"  # a text, because the program may change the object that it passed
     started_ns = 0
     decoded: tuple[str, Any, int, str] | None = None
     result_members: dict[str, Any] | None = None
@@ -58,11 +58,11 @@ class SpanState:
 
     @property
     def span_type(self) -> SpanType:
-        """The span type that the name means now."""
+        """The span type that is registered under this schema_name now."""
         return self.recorder.registry.resolve(self.schema_name)
 
     def goes_on(self) -> bool:
-        """Return whether what begins now may be inside this span."""
+        """Return whether the span is open, so that a new span may begin inside it."""
         return self.status in OPEN
 
     def payload_text(self) -> str:
@@ -72,10 +72,10 @@ class SpanState:
         return self.payload
 
     def create(self, payload: str | Parts, status: SpanStatus) -> None:
-        """Store the new span; called once.
+        """Record the new span; called once.
 
         Args:
-            payload: see SpanFacts.
+            payload: the payload as JSON text, or in parts (see SpanFacts).
         """
         recorder = self.recorder
         self.status = status
@@ -85,16 +85,16 @@ class SpanState:
         self.payload = payload
         if recorder.is_strict:
             recorder.check(self, self.payload_text(), None)
-        self.started_ns = at_ns = clock.wall_ns()  # of a pending span, until it is started
+        self.started_ns = at_ns = clock.wall_ns()  # the time of creation, until a pending span is started
         self.id = recorder.ids.new(at_ns)
         recorder.out.created(self, at_ns)
         self.began_ns = clock.monotonic_ns()
 
     def create_as(self, id: str, begin: Begin, at_ns: int) -> None:
-        """Store a new active span that has its id and its start already; called once.
+        """Record a new active span that has an id and a start time already; called once.
 
         Args:
-            at_ns: when it started, in ns since the epoch.
+            at_ns: the time of the start, in ns since the epoch.
         """
         self.learn(begin)
         self.status = "active"
@@ -105,7 +105,7 @@ class SpanState:
         self.recorder.out.created(self, at_ns)
 
     def create_raw(self, id: str, reader: str, text: str, at_ns: int) -> None:
-        """Store the same from a text that is read later (see journal.raw_records)."""
+        """Record a new active span from a raw text, which `reader` parses when the record is drained."""
         self.status = "active"
         if self.run.registered_row is None:
             self.recorder.faults.count_lost()
@@ -114,16 +114,16 @@ class SpanState:
         self.recorder.out.created_raw(self, reader, text, at_ns)
 
     def learn(self, told: Begin | End) -> None:
-        """Take the type, the payload and, at the end, the status that a foreign instrumentor told."""
+        """Set the type and the payload, and from an End also the status, that a foreign instrumentor reported."""
         self.schema_name, self.payload = told.schema_name, told.payload
         if isinstance(told, End):
             self.status = told.status
 
     def end_as(self, end: End, at_ns: int) -> None:
-        """Store an end that also tells the type and the payload.
+        """Record an end that also has the type and the payload.
 
         Args:
-            at_ns: when it ended, in ns since the epoch.
+            at_ns: the time of the end, in ns since the epoch.
         """
         self.learn(end)
         if not self.id:
@@ -133,7 +133,7 @@ class SpanState:
         self.recorder.out.finished_as(self, end.result, at_ns, at_ns - self.started_ns)
 
     def end_raw(self, status: FinishStatus, reader: str, text: str, at_ns: int) -> None:
-        """Store an end as a text tells it, which is read later"""
+        """Record an end from a raw text, which `reader` parses when the record is drained."""
         self.status = status
         if not self.id:
             self.recorder.faults.count_lost()
@@ -144,25 +144,25 @@ class SpanState:
         self.recorder.out.finished_raw(self, reader, text, at_ns, elapsed_ns)
 
     def not_created(self, status: SpanStatus, error: Exception) -> None:
-        """Go on without a record: a fault kept the span from being created."""
+        """Set the status of a span that a fault kept from being recorded, and count the fault."""
         self.status = status
         self.recorder.faults.lose(error)
 
     def leave(self, exception: BaseException | None, output: Any = _NOTHING) -> None:
-        """End the block: finish what is still active, and give the context back."""
+        """End the block of the span: finish the span if it is active, and make the outer node the active one."""
         if not page[0]:
             forks.renew()
         ended_ns = clock.monotonic_ns()
         recorder, outer = self.recorder, self.outer
         if self.face is not None:
             self.face = None
-        if (outer is None or outer.status == "active") and recorder.current.get() is self:  # as nodes.leave does it
+        if (outer is None or outer.status == "active") and recorder.current.get() is self:  # nodes.leave inlined
             recorder.current.set(outer)
             self.outer = None
         else:
             nodes.leave(recorder.current, self)
         if self.writer_id != recorder.writer_id:
-            return  # a forked child leaves a block of its parent's, which goes on
+            return  # a forked child leaves a block of its parent, and the parent's span goes on
         try:
             if exception is not None and self.status in OPEN:
                 self.error_members = recorder.capture.error(exception)
@@ -172,7 +172,7 @@ class SpanState:
             recorder.faults.lose(error, reraise=exception is None)
 
     def leave_interrupted(self, error: BaseException) -> None:
-        """Do what a signal handler's exception kept `leave` from doing."""
+        """Leave the span again after an exception from a signal handler interrupted `leave`."""
         self.leave(error)
 
     def merge(self, result: Mapping[str, Any]) -> None:
@@ -186,7 +186,7 @@ class SpanState:
             self.error_members = self.recorder.capture.error(exception)
 
     def update_payload(self, payload: Mapping[str, Any]) -> None:
-        """Merge into the payload of an open span, and store it."""
+        """Merge these members into the payload of an open span, and record the new payload."""
         if not page[0]:
             forks.renew()
         recorder = self.recorder
@@ -224,7 +224,7 @@ class SpanState:
         nodes.enter(self.recorder.current, self)
 
     def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
-        """Finish an open span: complete when `status` is None, failed when an error was kept."""
+        """Finish an open span. If `status` is None: failed if an error was kept, else complete."""
         if not page[0]:
             forks.renew()
         ended_ns = clock.monotonic_ns()
@@ -236,7 +236,7 @@ class SpanState:
             self.store_end(wanted, ended_ns)
 
     def returned(self, value: Any) -> None:
-        """End a decorated call that returned: a dict is the result, anything else its `output`."""
+        """End the span of a decorated call that returned. A dict is the result; any other value is its `output`."""
         if self.result_members is None and self.error_members is None:
             self.leave(None, value)
             return
@@ -247,7 +247,7 @@ class SpanState:
         self.leave(None)
 
     def stop(self) -> None:
-        """Do what a terminated run asked for when another of its spans begins: call the program, or raise.
+        """Apply the `on_terminate` of the terminated run, because a new span of it begins: call it, or raise.
 
         Raises:
             AgentTerminated: the run has `on_terminate="raise"`.
@@ -266,7 +266,7 @@ class SpanState:
             self.store_end("failed" if self.status == "active" else "cancelled", clock.monotonic_ns())
 
     def store_end(self, status: FinishStatus, ended_ns: int, output: Any = _NOTHING) -> None:
-        """Store how the span ended; its result is what was set, or what a function returned, its `output`."""
+        """Record the end of the span. Of error, `output` and the members that were set, the first that exists wins."""
         recorder = self.recorder
         try:
             if self.id:
@@ -291,7 +291,7 @@ class SpanState:
         except BaseException as error:
             if self.owns_run and (self.status != "active" or not is_interrupt(error)):
                 self.run.store_end_as(self.status, self.error_members)
-            raise  # else a signal handler came first: nothing is stored yet, and `leave` is called again
+            raise  # after an interrupt, nothing is recorded yet: the run stays open, and `leave` is called again
         if self.owns_run:
             self.run.store_end_as(self.status, self.error_members)
 
@@ -309,10 +309,13 @@ class SpanState:
             return "failed", self.recorder.capture.failure(self.error_members)
 
     def need(self, statuses: frozenset[str], what: str) -> None:
-        """Refuse what this status does not allow.
+        """Check that the status of the span is one of `statuses`.
+
+        Args:
+            what: the action, for the message.
 
         Raises:
-            InvalidAction: the status is none of these.
+            InvalidAction: the span has another status.
         """
         if self.status not in statuses:
             raise InvalidAction(
@@ -321,14 +324,14 @@ class SpanState:
 
 
 class DisabledSpanState(SpanState):
-    """The state of a span that checks nothing, keeps nothing, and is the parent of no span.
+    """The state of a span while recording is disabled: it has a status, records nothing, and is no span's parent.
 
     Args:
-        run: the run that is active where the span begins; None where there is none.
+        run: the run that is active when the span begins, or None.
     """
 
     parent_span_id = None
-    result_members = {}  # noqa: RUF012  # nothing is added to it: `Span.set_result` calls `merge` then
+    result_members = {}  # noqa: RUF012  # never changed: because it is not None, `Span.set_result` calls `merge`
 
     def __init__(self, recorder: Recorder, run: RunState | None, schema_name: str, status: SpanStatus) -> None:
         self.recorder = recorder
@@ -337,8 +340,8 @@ class DisabledSpanState(SpanState):
         self._run = run
 
     @property
-    def run(self) -> RunState:  # type: ignore[override]  # made when it is asked for: 2 µs
-        """The run that is active where the span began, or one that stands for it."""
+    def run(self) -> RunState:  # type: ignore[override]  # made at the first access: 2 µs
+        """The run that was active when the span began, or a stand-in that is not recorded."""
         if self._run is None:
             self._run = disabled_run(self.recorder)
         return self._run
@@ -350,37 +353,37 @@ class DisabledSpanState(SpanState):
         """Do nothing."""
 
     def keep_error(self, exception: BaseException) -> None:
-        """Note that the span will finish as failed."""
+        """Mark the span as failed; the exception is not kept."""
         self.error_members = {}
 
     def start(self) -> None:
-        """Become active."""
+        """Set the status to active."""
         self.status = "active"
 
     def enter(self) -> None:
-        """Become active, if the span is pending."""
+        """Set the status of a pending span to active."""
         if self.status == "pending":
             self.status = "active"
 
     def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
-        """Take the status that the span would have."""
+        """Set the status that the span would have if it were recorded."""
         self.status = status or ("complete" if self.error_members is None else "failed")
 
     def leave(self, exception: BaseException | None, output: Any = None) -> None:
-        """Finish, if the span is active."""
+        """Finish the span if it is active."""
         self.face = None
         if self.status == "active":
             self.finish("failed" if exception is not None else None)
 
 
 def disabled_span(recorder: Recorder, schema_name: str) -> DisabledSpanState:
-    """Return the state that stands for an active span where nothing is recorded."""
-    node = recorder.current.get()  # blocks of runs are entered all the same
+    """Return the state of an active span while recording is disabled."""
+    node = recorder.current.get()  # a disabled run block still enters the context
     return DisabledSpanState(recorder, node if type(node) is RunState else None, schema_name, "active")
 
 
 def disabled_run(recorder: Recorder) -> RunState:
-    """Return a run where none is active: decorated calls leave no trace, not even in the context."""
+    """Return a run that is not recorded, while recording is disabled: decorated calls do not enter the context."""
     run = RunState(recorder, program_name())
     run.status = "active"
     return run

@@ -1,4 +1,4 @@
-"""Tracer: records into one storage. The public facade of a Recorder, and of the outcomes of its changes."""
+"""Tracer: records into one storage. It is the public facade of a Recorder, and receives its outcomes."""
 
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -27,7 +27,7 @@ from agentspan.storage.questions import Find
 
 
 class Outcomes(RunListener):
-    """The outcomes of one recorder's changes."""
+    """Receives the outcomes of one recorder's changes, and passes terminations on to its runs."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -41,7 +41,7 @@ class Outcomes(RunListener):
         self._recorder.faults.storage_recovered()
 
     def terminated(self, unit: Unit, reason: str) -> None:
-        """Notify the run of this process that was terminated; of several, find out which."""
+        """Notify the terminated run of a unit. Of a unit with spans of several runs, look up which are terminated."""
         change = unit.changes[0]
         try:
             if isinstance(change, PutSpans):
@@ -68,7 +68,7 @@ class Outcomes(RunListener):
         return bool(self._recorder.runs.active())
 
     def learn(self, terminations: Mapping[str, str]) -> None:
-        """Tell runs that they were terminated."""
+        """Notify runs of this process that they were terminated. Their `on_terminate` is called at their next span."""
         for id, reason in terminations.items():
             run = self._recorder.runs.get(id)
             if run is not None:
@@ -78,7 +78,7 @@ class Outcomes(RunListener):
         self.learn(dict(self._recorder.store.ask(Find(*ids)).terminated))
 
     def _tell(self, terminations: Mapping[str, str]) -> None:
-        """Let runs learn of it that have no further span that would."""
+        """Notify terminated runs, and call their `on_terminate` at once: a run may have no further span to do it."""
         for id, reason in terminations.items():
             run = self._recorder.runs.get(id)
             if run is not None:
@@ -86,9 +86,9 @@ class Outcomes(RunListener):
                 run.tell()
 
     def refused(self, unit: Unit, refused: Refused) -> None:
-        """Log a change that came too late."""
+        """Log a refused change; if it was refused because its run is terminated, notify the run instead."""
         terminated_id = termination_behind(refused)
-        if terminated_id is None:  # else it was to be expected
+        if terminated_id is None:  # a refusal by a termination is no fault
             self._recorder.faults.add(_refusal(unit, refused))
         elif self._recorder.runs.get(terminated_id) is not None:
             found = self._recorder.store.ask(Find(terminated_id, instance_id=terminated_id))
@@ -96,10 +96,10 @@ class Outcomes(RunListener):
             self._tell({terminated_id: reason})
 
     def missing(self, unit: Unit) -> Unit | None:
-        """Return a unit as it fits what is stored now, or None if it does not.
+        """Return a unit that can be applied now in place of one whose run was not stored; None if there is none.
 
-        A run whose file was deleted or replaced is registered once more, in the new one, if it has no row there. What
-        belongs to a run that could not be registered at first was refused only because it came with it.
+        If the file was deleted or replaced, the run is registered again in the new file. A unit may also have been
+        refused only because the registration of its run was refused in the same commit.
         """
         try:
             return self._fitting(unit)
@@ -119,19 +119,19 @@ class Outcomes(RunListener):
         run = recorder.runs.get(instance_id)
         is_stored = instance_id not in recorder.runs.unconfirmed
         if run is not None and is_stored and run.stored_in == recorder.destination.identity_now():
-            run = None  # somebody has removed it
+            run = None  # the run was removed from the storage
         if run is not None:
             recorder.store.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
             run.register_again()
         located = recorder.store.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):
-            if run is not None and instance_id in recorder.runs.unconfirmed:  # it waits, so what follows it waits too
+            if run is not None and instance_id in recorder.runs.unconfirmed:  # its changes must wait for the run
                 raise DatabaseBusy(f"the run {instance_id} is not stored yet; it is tried again")
             return None
         return with_agents(unit, {instance_id: located[1].agent_id})
 
     def registered(self, instance: AgentInstanceRow) -> None:
-        """Let a run know the agent that it is registered with."""
+        """Set the stored row of a run, with the agent that the run was registered with."""
         self._recorder.destination.learn()
         self._recorder.follow_file()
         self._recorder.runs.unconfirmed.pop(instance.id, None)
@@ -142,7 +142,7 @@ class Outcomes(RunListener):
 
 def _refusal(unit: Unit, refused: Refused) -> Exception:
     change = unit.changes[-1]
-    assert not isinstance(change, PutSpans)  # nothing is refused before it stands alone
+    assert not isinstance(change, PutSpans)  # a refused unit of several spans is parted into units of one span
     id = change.row.id if isinstance(change, Put) else change.id
     if refused.why == "status":
         status = getattr(refused.stored, "status", "finished")
@@ -159,13 +159,16 @@ R = TypeVar("R")
 class Health(NamedTuple):
     """The state of recording, counted in transitions since the tracer was made.
 
-    `recorded` are on disk, in the storage or in the journal before it (`flush` tells whether all are in the storage);
-    `waiting` could not be written yet and are tried again; `failed` are lost.
-    `redacted` counts the texts and values that were kept out of the file, `refused` the transitions that came too late:
-    they are in the table `refused_changes`.
-    `spooled_bytes` of records are in the journal and not in the storage yet. `oldest_s` is for how many seconds, at
-    least, the oldest of what is not in the storage has waited. `last_error` says why the storage took nothing when it
-    was tried last; it is None where the storage took something.
+    Attributes:
+        recorded: transitions on disk, in the storage or in the journal in front of it. `flush` returns whether all are
+            in the storage.
+        failed: transitions that are lost.
+        waiting: transitions that could not be written yet. They are retried.
+        redacted: texts and values that were kept out of the file.
+        refused: transitions that came too late. They are in the table `refused_changes`.
+        spooled_bytes: size of the records in the journal that are not in the storage yet.
+        oldest_s: seconds that the oldest transition outside the storage has waited, at least.
+        last_error: the error of the latest attempt to write to the storage; None if that attempt succeeded.
     """
 
     recorded: int = 0
@@ -179,16 +182,16 @@ class Health(NamedTuple):
 
 
 class Tracer:
-    """Records into one storage. The functions of the package use one; make more for those who want two.
+    """Records into one storage. The functions of the package share one Tracer; make another for a second storage.
 
     Args:
         db: a file, `":memory:"` or a Storage; AGENTSPAN_DB, else ./agentspan.db, when left out.
-        settings: those of `agentspan.configure`, by keyword.
+        settings: the settings of `agentspan.configure`, by keyword.
 
     Attributes:
-        enabled: whether it records.
-        storage: where it records; `agentspan.open(tracer.storage)` reads it back. A disabled one has none.
-        recorder: what records, for modules of agentspan.
+        enabled: whether the tracer records.
+        storage: the storage that it records into; `agentspan.open(tracer.storage)` reads it. Absent if disabled.
+        recorder: the internal Recorder, for modules of agentspan.
 
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
@@ -258,18 +261,18 @@ class Tracer:
         )
 
     def propagate(self, fn: Callable[P, R]) -> Callable[P, R]:
-        """Carry what is active here to where `fn` will be called (see agentspan.propagate)."""
+        """Wrap `fn` so that each call records under the span that is active now (see agentspan.propagate)."""
         return Propagated(fn, self.recorder)
 
     def current_span(self) -> Span | None:
-        """Return the innermost span that is active here, in this thread or task."""
+        """Return the innermost active span of the current thread or task, or None."""
         if not self.enabled:
             return Span(disabled_span(self.recorder, DEFAULT_TYPE))
         node = self.recorder.innermost()
         return active_face(node) if type(node) is SpanState else None
 
     def current_run(self) -> Run | None:
-        """Return the run that is active here, in this thread or task."""
+        """Return the active run of the current thread or task, or None."""
         node = self.recorder.innermost()
         run = node.run if isinstance(node, SpanState) else node
         if run is None:
@@ -278,7 +281,7 @@ class Tracer:
         return found
 
     def health(self) -> Health:
-        """Count what was recorded, what waits, and what is lost."""
+        """Return the counts of transitions that were recorded, wait, and are lost."""
         if not page[0]:
             forks.renew()
         recorder = self.recorder
@@ -299,11 +302,11 @@ class Tracer:
         )
 
     def flush(self, wait_s: float = 5.0) -> bool:
-        """Write what waits, for at most `wait_s` seconds; tell whether everything is in the storage."""
+        """Write waiting records for at most `wait_s` seconds. Return True if everything is in the storage."""
         return self.recorder.flush(wait_s)
 
     def shutdown(self, wait_s: float = 5.0) -> None:
-        """Flush and close the storage; what is recorded afterwards is counted as failed. Twice is fine."""
+        """Flush and close the storage. Later transitions are counted as failed. A second call does nothing."""
         self.recorder.shutdown(wait_s)
 
 
@@ -314,12 +317,12 @@ def new_recorder(
     broken: Exception | None = None,
     open_wait_s: float = 10.0,
 ) -> Recorder:
-    """Return a recorder for spans and runs; see Recorder."""
+    """Return a Recorder whose outcomes go to its runs. Args as in Recorder."""
     return Recorder(db, settings, Outcomes, broken=broken, open_wait_s=open_wait_s)
 
 
 def tracer_of(recorder: Recorder) -> Tracer:
-    """Return the facade of a recorder."""
+    """Return a new Tracer for an existing recorder."""
     tracer = Tracer.__new__(Tracer)
     tracer._show(recorder)
     return tracer

@@ -1,1 +1,1 @@
-"""Turns what a program passes in into JSON text, redacted and within limits. Imports nothing else of recording."""
+"""Turns values of the program into JSON text, redacted and within limits. Imports no other module of recording."""

@@ -1,4 +1,4 @@
-"""A decorated function's arguments by name: worked out at decoration, bound without `inspect` (0.5 µs against 4)."""
+"""Binds the arguments of a decorated function to names: analyzed once, bound without `inspect` (0.5 µs against 4)."""
 
 import functools
 import inspect
@@ -14,9 +14,9 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def kind_of(fn: Any) -> Kind:
-    """Return what a call of the function returns: a result, an awaitable, or a generator of either kind.
+    """Return the kind of a function, which decides what a call returns: a value, an awaitable or a generator.
 
-    Of a partial that is what its function gives, of an object what its `__call__` does.
+    The kind of a partial is that of its function; the kind of an object is that of its `__call__`.
     """
     while issubclass(type(fn), functools.partial):  # `__class__` may be anything, or raise
         fn = fn.func
@@ -41,7 +41,7 @@ def name_of(fn: Any) -> str:
 
 
 def wrapper_of(fn: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Do what functools.wraps does; an object that raises when it is asked for its name is wrapped all the same."""
+    """Return a decorator like functools.wraps that works also for an object whose attributes raise."""
 
     def wrap(wrapper: Callable[..., Any]) -> Any:
         with unharmed:
@@ -53,7 +53,7 @@ def wrapper_of(fn: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _is_awaited(fn: Any) -> bool:
-    """Return whether `types.coroutine` made this generator function awaitable: it yields to the event loop."""
+    """Return whether `types.coroutine` has made a generator function awaitable; its yields go to the event loop."""
     code = getattr(fn, "__code__", None)
     return inspect.iscode(code) and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
@@ -62,8 +62,8 @@ class Arguments:
     """The parameters of one function.
 
     Attributes:
-        name: what the function is called.
-        head: the JSON text of a call, up to the arguments.
+        name: the name of the function.
+        head: the JSON text of a call's payload, up to the arguments.
     """
 
     __slots__ = ("_count", "_defaults", "_partial", "_positional", "_signature", "_skip", "head", "name")
@@ -77,7 +77,7 @@ class Arguments:
         with unharmed:  # some builtins have none, and an object may raise anything
             signature = inspect.signature(fn)
         parameters = list(signature.parameters.values())
-        # A method's own object says nothing about the call, and its repr may be anything.
+        # `self` and `cls` are skipped: they tell little about the call, and their repr may be anything.
         self._skip = 1 if parameters and parameters[0].name in ("self", "cls") else 0
         parameters = parameters[self._skip :]
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -87,7 +87,7 @@ class Arguments:
         self._signature = signature if variadic or self._partial is not None else None
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the call's arguments by parameter name, defaults included; a call that will fail gives what it has."""
+        """Return the arguments of a call by parameter name, with defaults. A call that will fail may have fewer."""
         if self._signature is not None:
             return self._bind_slowly(args, kwargs)
         bound = dict(zip(self._positional, args[self._skip :] if self._skip else args))  # noqa: B905 (0.1 µs)

@@ -1,7 +1,7 @@
-"""Turning what a program hands over into JSON, once, in the caller, before anything is stored. It never raises.
+"""Turns values of the program into JSON: once, in the calling thread, before anything is stored. Never raises.
 
-Everything that is recorded comes through here: payloads, results, errors, metadata. This is the one place where
-credentials are redacted and where limits hold.
+All payloads, results, errors and metadata are captured by this module. Only here are credentials redacted and limits
+applied.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,24 +23,24 @@ from agentspan.recording.capture.repeats import Captured, Repeats, snapshot
 from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text, unharmed
 from agentspan.tuning import STANDARD, Tuning
 
-to_json({})  # its first call takes a lock: a signal handler that records in the middle of it would wait for ever
+to_json({})  # the first call takes a lock; a signal handler that records during it would wait for ever
 
 MAX_STACKTRACE = 16_384
 MAX_MESSAGE = 16_384
 MAX_LINE = 4096
 MAX_FRAMES = 64
 MAX_MEMBERS = 20
-"""Exceptions of a group that are listed, at most so deep as well, and at most five times so many in all."""
+"""The number of listed exceptions of one group, and of nested groups. Five times as many are listed in all."""
 MAX_TRACED = 200
-"""Exceptions, with those that caused them and the members of groups, whose stack traces are written together."""
+"""The number of exceptions, with their causes and the members of groups, up to which all stack traces are written."""
 
 GLANCE = 32 * 1024
-"""Characters of plain JSON that are looked at without noting what was looked at: a note takes as long as a look. Lists
-that share lists may stand for any number of values, and are looked at for as long as these are less than a limit."""
+"""The number of characters of plain JSON that are checked without noting the checked containers: a note takes as long
+as a check. Nested shared lists can have any number of values; without notes, they are checked up to this size."""
 LONG = 4096
-"""Characters of a payload from which on its lists are looked up among those that were captured before."""
+"""The size of a payload, in characters, above which its lists are compared with lists that were captured before."""
 MANY = 24
-"""Elements of a list that is looked at with notes at once: it is a history, which mostly is more than a glance."""
+"""The length above which a list is checked with notes at once: it is probably a history, longer than GLANCE."""
 _LIST_TEXT = LIST_TEXT.encode()
 NOT_JSON = -(2**60)
 _NO_NOTES: dict[tuple[int, int], int] = {}
@@ -55,7 +55,7 @@ class Capture:
 
     Args:
         limits: how much of a payload is kept.
-        redaction: what is kept out of the file; None for nothing.
+        redaction: replaces credentials; None if nothing is redacted.
         keep_sensitive: store the values that are marked as sensitive (see model.sensitive).
         tuning: sizes, for tests; see agentspan/tuning.py.
     """
@@ -85,7 +85,7 @@ class Capture:
     ) -> None:
         self.limits = limits
         self.redaction = redaction
-        # What the common case looks up: 0.2 µs less than from those two.
+        # Copies for the common case: 0.2 µs faster than access through `limits` and `redaction`.
         self._value, self._payload, self._depth, self._items = limits[:4]
         self._depth = min(limits.depth, MAX_DEPTH)
         wraps = self._depth >= 2 and self._items >= 2 and self._value >= _LONGEST_NAME
@@ -102,10 +102,10 @@ class Capture:
     @overload
     def object(self, value: Mapping[str, Any], repeats: Repeats | None) -> str | Parts: ...
     def object(self, value: Mapping[str, Any], repeats: Repeats | None = None) -> str | Parts:
-        """Return a mapping as JSON text (1 µs for 300 bytes); what is no mapping is put under `input`.
+        """Return a mapping as JSON text (1 µs for 300 bytes). Any other value becomes the member `input`.
 
         Args:
-            repeats: what was captured before in the same run: a mapping with long lists is returned in parts.
+            repeats: the lists captured before in the same run. With it, a mapping with long lists is returned in parts.
         """
         try:
             if type(value) is dict:
@@ -115,10 +115,10 @@ class Capture:
                     room, parts = self._long(value, room, repeats)
                     if parts is not None:
                         return parts
-                # The common case: JSON already, not too much of it, and nothing to redact. In pieces of 64 kB, 1 MB
-                # had 45 page faults instead of 240, and took 5 % less time for ASCII, but 8 % more for other texts.
+                # The common case: plain JSON within the limits, and nothing to redact. In pieces of 64 kB, 1 MB had 45
+                # page faults instead of 240, and took 5 % less time for ASCII, but 8 % more for other texts.
                 if room >= 0:
-                    data = to_json(value, inf_nan_mode="strings")  # what another thread puts in now is JSON, too
+                    data = to_json(value, inf_nan_mode="strings")  # values added by another thread become JSON, too
                     text = data.decode()
                     if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text, data)):
                         return text
@@ -133,7 +133,7 @@ class Capture:
             return _NOT_WRITTEN
 
     def _long(self, value: dict[str, Any], room: int, repeats: Repeats | None) -> tuple[int, Parts | None]:
-        """Look at a dict that is more than a glance; return the room that it leaves, and its parts if it has any."""
+        """Check a dict longer than GLANCE. Return the room that it leaves (see _room), and its parts or None."""
         most = self._glance
         if NOT_JSON < room < 0 and (most < self._payload or repeats is not None):
             most = self._payload
@@ -146,8 +146,8 @@ class Capture:
         """Return plain JSON as text if it is within the limits and nothing in it may need redaction; else None.
 
         Args:
-            before: the text of the members of the same object that were written earlier.
-            members: how many those are.
+            before: the text of members of the same object that were written earlier.
+            members: the number of members in `before`.
         """
         items = self._items
         if self._left(value, self._payload - len(before)) < 0:
@@ -176,7 +176,7 @@ class Capture:
         return self.object({"name": name, "arguments": arguments})
 
     def output(self, value: Any) -> str:
-        """Return what a function returned as JSON text: a dict is all of it, anything else its `output`."""
+        """Return the return value of a function as the JSON text of a result: a dict itself, any other as `output`."""
         try:
             kind = type(value)
             if (
@@ -193,14 +193,14 @@ class Capture:
         return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything
 
     def failure(self, error: dict[str, Any]) -> str:
-        """Return what `error` described as the JSON text of a result."""
+        """Return the description of an exception, from the method `error`, as the JSON text of a result."""
         text = self._redacted_error(error) or self.object({"error": error})
         if text is _NOT_WRITTEN and error["type"] in ("RecursionError", "MemoryError"):  # so it was to be expected
             return f'{{"error":{{"type":"{error["type"]}","message":"{_UNREADABLE}","stacktrace":""}}}}'
         return text
 
     def _redacted_error(self, error: dict[str, Any]) -> str | None:
-        """Return what `error` described, whose texts are redacted; None where a limit, or a rule, asks for more."""
+        """Return the JSON text of a description from `error`, whose texts are redacted; None if more must be done."""
         try:
             is_redacted = self.redaction is None or (not self.redaction.has_rule and _has_plain_types(error))
             if is_redacted and _room({"error": error}, self._payload, self._items, self._value, self._depth) >= 0:
@@ -212,14 +212,14 @@ class Capture:
         return None
 
     def text(self, text: str) -> str:
-        """Return a text for a column of its own, redacted."""
+        """Return a text redacted, for a column of a table."""
         text = exact_text(text)
         return text if self.redaction is None else self.redaction.text(text)
 
     def error(self, exception: BaseException) -> dict[str, Any]:
-        """Describe an exception: `type` as its module and name, `message`, `stacktrace` (bounded, its end is kept).
+        """Describe an exception by `type` (module and name), `message` and `stacktrace` (if too long, its end).
 
-        The members of a group are listed in `exceptions`, each with its type and message.
+        The members of an exception group are listed in `exceptions`, each with its type and message.
         """
         try:
             described = self._exception(exception, 0, [5 * MAX_MEMBERS])
@@ -231,12 +231,12 @@ class Capture:
             return {"type": _name(type(exception)), "message": _UNREADABLE, "stacktrace": ""}
 
     def _in_parts(self, value: dict[str, Any], repeats: Repeats, *, is_plain: bool) -> Parts | None:
-        """Return a dict whose lists of objects may have been captured before; None where it has none.
+        """Return a dict in parts: its lists of objects are compared with earlier captures. None if it has no such list.
 
-        The limit of a payload is one of what is new: a long history is no reason to cut.
+        Only new elements count for the limit of a payload, so that a long history is not cut.
 
         Args:
-            is_plain: whether all of it is known to be plain JSON within the limits.
+            is_plain: whether the dict is known to be plain JSON within the limits.
         """
         rest: dict[str, Any] = {}
         lists: list[list[Element]] = []
@@ -256,7 +256,7 @@ class Capture:
             return None
         data = self._redacted(to_json(rest, inf_nan_mode="strings"), rest, "")
         around = data.split(_LIST_TEXT)
-        if len(around) != len(lists) + 1:  # the program's own rule has replaced one
+        if len(around) != len(lists) + 1:  # the user's rule has replaced the placeholder of a list
             return None
         if new + len(data) > self._payload:
             repeats.forget()
@@ -264,11 +264,11 @@ class Capture:
         return Parts(around, lists)
 
     def _objects(self, items: Sequence[Any], name: str, *, is_plain: bool) -> list[Captured] | None:
-        """Capture elements of a list; None if one is no object. Those that are plain JSON are searched together.
+        """Capture elements of a list; None if an element is no object. One search for credentials covers all elements.
 
         Args:
-            name: the member that the list is in.
-            is_plain: whether all of it is known to be plain JSON within the limits.
+            name: the name of the member that the list is in.
+            is_plain: whether the elements are known to be plain JSON within the limits.
         """
         texts = [to_json(item, inf_nan_mode="strings") if is_plain or self._is_plain(item) else b"" for item in items]
         is_clean = self._suspicious is None or not self._suspicious(b"\n".join(texts))
@@ -287,7 +287,7 @@ class Capture:
         return found
 
     def _left(self, value: dict[str, Any], room: int) -> int:
-        """Return what `_room` returns; a long value is looked at once more, each container in it once."""
+        """Return the result of `_room`. A long value is checked a second time with notes, so each container once."""
         glance = min(room, GLANCE)
         left = _room(value, glance, self._items, self._value, self._depth)
         if left >= 0 or left <= NOT_JSON or glance == room:
@@ -295,14 +295,14 @@ class Capture:
         return _room(value, room, self._items, self._value, self._depth, {})
 
     def _is_short(self, value: list[Any]) -> bool:
-        """Return whether a value, put into an object, is plain JSON within the limits that one glance sees."""
+        """Return whether a list, as a member of an object, is plain JSON within the limits and not above GLANCE."""
         return _room(value, self._wrapped_payload, self._items, self._value, self._depth - 1) >= 0
 
     def _is_plain(self, item: Any) -> bool:
         return type(item) is dict and self._left(item, self._payload) >= 0
 
     def _redacted(self, data: bytes, item: Any, name: str) -> bytes:
-        """Return the JSON text of plain JSON, redacted."""
+        """Return the JSON text `data` of the plain JSON `item`, redacted."""
         if self._suspicious is None or not self._suspicious(data):
             return data
         return encode(self._walk().of(item, name)).encode()
@@ -354,21 +354,21 @@ class Capture:
                 lines.append(f"{described['type']}: {described['message']}")
             if self.redaction is None:
                 return _text("".join(map(self._line, lines))[-MAX_STACKTRACE:])
-            # In parts, each of which is redacted once: the frames, and what is between them.
+            # In parts (each frame, and the lines between frames), so that each part is redacted once.
             kinds = groupby(lines, key=lambda line: id(line) if type(line) is stacktraces.FrameText else 0)
             parts = ["".join(map(self._line, each)) for _, each in kinds]
             return _text(self.redaction.end(parts, MAX_STACKTRACE))
         return ""
 
     def _line(self, line: str) -> str:
-        """Return a line of a stack trace; one is the message, which must not drown the others."""
+        """Return a line of a stack trace, cut at MAX_LINE: a long message must not displace the other lines."""
         if len(line) <= MAX_LINE:
             return line
         return (line[:MAX_LINE] if self.redaction is None else self.redaction.start(line, MAX_LINE)) + "…\n"
 
 
 _UNREADABLE = "(its message could not be read)"
-_name = type.__dict__["__name__"].__get__  # whatever its class makes of the attribute
+_name = type.__dict__["__name__"].__get__  # works also if a metaclass overrides the attribute
 
 
 def _type_name(exception: BaseException) -> str:
@@ -378,13 +378,13 @@ def _type_name(exception: BaseException) -> str:
 
 
 def _members(exception: BaseExceptionGroup[Any]) -> tuple[BaseException, ...]:
-    """Return the members of a group, whatever its class makes of the attribute."""
+    """Return the members of an exception group, also if its class overrides the attribute."""
     members: tuple[BaseException, ...] = BaseExceptionGroup.__dict__["exceptions"].__get__(exception)
     return members
 
 
 def _are_few(exception: BaseException) -> bool:
-    """Return whether an exception, with its causes and members, may be formatted. It takes 50 µs for each way to it."""
+    """Return whether an exception has at most MAX_TRACED causes and members. Formatting takes 50 µs for each."""
     found, waiting, seen = 0, [exception], {id(exception)}
     while waiting:
         found += 1
@@ -396,7 +396,7 @@ def _are_few(exception: BaseException) -> bool:
                 seen.add(id(other))
                 waiting.append(other)
         if isinstance(one, BaseExceptionGroup):
-            waiting += _members(one)[:MAX_TRACED]  # traceback goes to a member as often as it is one
+            waiting += _members(one)[:MAX_TRACED]  # traceback formats a member once for each group that has it
     return True
 
 
@@ -406,7 +406,7 @@ def _has_plain_types(error: dict[str, Any]) -> bool:
 
 
 def head_of_call(name: str) -> str:
-    """Return the JSON text of a call up to its arguments, or "" for a name that is not to be written like that."""
+    """Return the JSON text of a call up to its arguments; "" if the name is long or not a plain identifier."""
     short = len(name) <= _LONGEST_NAME and name.isidentifier() and name.isascii()
     return f'{{"name":"{name}","arguments":' if short else ""
 
@@ -414,18 +414,18 @@ def head_of_call(name: str) -> str:
 def _room(
     value: Any, room: int, items: int, longest: int, depth: int, sizes: dict[tuple[int, int], int] | None = None
 ) -> int:
-    """Return how many characters a dict or list leaves, about, or less than 0 for what is not JSON within the limits.
+    """Return about how many of `room` characters a dict or list leaves. Negative if it is too long or not plain JSON.
 
     Plain JSON is dicts with texts as keys, lists, texts, finite numbers, booleans and None, of exactly these types:
-    the encoder cannot change those, nor does reading the text give anything else (0.5 µs for 300 bytes). What is left
-    is handed on, so that a list that is in it a thousand times is not looked at a thousand times.
+    encoding and decoding give the same value (0.5 µs for 300 bytes). The check stops as soon as no room is left, so a
+    list that is in a value a thousand times is not checked a thousand times.
 
     Args:
-        sizes: notes the characters of each container in it, by its id and its depth: it is not looked at again. With
-            _NO_NOTES nothing is noted, and what is left of a value that has a list of MANY is -1.
+        sizes: notes of the characters of each checked container, by its id and depth, so that no container is checked
+            twice. With _NO_NOTES nothing is noted, and the result for a value with a list above MANY is -1.
 
     Returns:
-        NOT_JSON for what is not, or not within other limits than `room`.
+        the remaining room; NOT_JSON if the value is not plain JSON, or beyond another limit than `room`.
     """
     length = len(value)
     room -= length + 2  # brackets, and the least that a member takes
@@ -470,7 +470,7 @@ def _room(
 
 
 def _flat_room(value: Any, room: int, items: int, longest: int, depth: int) -> int | None:
-    """Return what `_room` returns for a dict of texts only, which is looked at as quickly as it is found in a note."""
+    """Return the result of `_room` for a small dict of texts, else None. The check is as fast as looking up a note."""
     length = len(value)
     if type(value) is not dict or length > 4 or length > items or depth <= 0:
         return None

@@ -1,6 +1,7 @@
 """Recognises credentials: by the names of the members that hold them, and by their form in a text.
 
-Nearly every payload has none, which credential_search tells first. Only what that finds is looked at closely.
+Nearly every payload has no credential, which the fast searches in `redaction` find first. Only if they find something
+are the exact patterns of this module used.
 """
 
 import re
@@ -13,11 +14,11 @@ from pydantic_core import SchemaValidator, core_schema
 from agentspan import forks
 
 SEPARATOR = "[_ .-]?"
-"""Stands between the words of a name."""
+"""The pattern of the separator between two words of a name."""
 
 
 def _names(*names: str) -> str:
-    """Return the pattern of names: a blank is SEPARATOR, and a letter beyond ASCII may be escaped as in JSON."""
+    """Return the pattern of names. A blank becomes SEPARATOR; a letter beyond ASCII may also be escaped as in JSON."""
     return "|".join("".join(_LETTERS.get(letter) or _letter(letter) for letter in name) for name in names)
 
 
@@ -40,14 +41,14 @@ NAMES = (
     f"|(?:access|auth|refresh|session|bearer|api|[cx]srf|security|oauth|secret|private|bot|user|deploy|git(?:hub|lab)"
     f"|slack|vault|hf){SEPARATOR}token"
 )
-"""How the names of members end that hold credentials. `input_tokens` is none."""
+"""The endings of names whose members hold credentials. `input_tokens` is not one."""
 AS_WORDS = f"id{SEPARATOR}token|psk|senhas?|heslo|haslo"
-"""The same, as words of their own: `invalid_token` and `desenha` are none."""
+"""Names of credentials that count only as whole words: `invalid_token` and `desenha` do not match."""
 IN_ASCII = _names(
     "mot de passe", "contrasena", "kennwort", "wachtwoord", "kata sandi", "mat khau", "parola d['_]?ordine",
     "(?:clave|chave) (?:secreta|privada|(?:de )?api|de acceso)",
 )  # fmt: skip
-"""The same in languages whose names have ASCII only."""
+"""The endings of names of credentials in other languages, as far as they are ASCII."""
 BEYOND_ASCII = _names(
     "contraseña", "hasło", "şifre", "mật khẩu", "clé (?:secrète|privée|(?:d[e'])? ?api)",
     "(?:api|geheimer|privater) schlüssel", "пароль", "секретный ключ", "ключ api", "api ключ", "κωδικός πρόσβασης",
@@ -55,16 +56,16 @@ BEYOND_ASCII = _names(
     "পাসওয়ার্ড", "ਪਾਸਵਰਡ", "પાસવર્ડ", "கடவுச்சொல்", "รหัสผ่าน", "パスワード", "暗証番号", "apiキー", "秘密鍵", "密码", "密碼",
     "口令", "密钥", "密鑰", "秘钥", "私钥", "비밀번호", "암호", "비밀키",
 )  # fmt: skip
-"""The same in other alphabets, and with accents."""
+"""The endings of names of credentials in other alphabets, or with accents."""
 _UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
-"""Characters without a width. Between the letters of a name they change it for programs, not for eyes."""
+"""Characters of zero width. Between the letters of a name, they change it for programs but not for readers."""
 ODD = (
     "[\u00ad\u0300-\u036f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u249c-\u24e9\ufb00-\ufb06\ufe00-\ufe0f"
     "\ufeff\uff01-\uff9f\U0001d400-\U0001d7ff]"
 )
-"""Characters that NFKC changes or that have no width, as far as they would make up a name."""
+"""Characters that NFKC normalizes or that have no width, and that could disguise a name."""
 
-# Names that hold credentials if that is what their value looks like: a `token` is also a word that a model said.
+# Names that hold credentials only if the value looks like one: a `token` may also be a word of a model's output.
 _TOKEN = re.compile(f"(.*?){SEPARATOR}token", re.IGNORECASE | re.ASCII | re.DOTALL)
 _CURSOR = re.compile(
     ".*(?:page|next|prev|previous|continuation|continue|sync|cursor|resume|start|starting|pagination|skip|change|delta"
@@ -72,7 +73,7 @@ _CURSOR = re.compile(
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
 _REFERENCE = re.compile(".*(?:existing|pull)[_ .-]?secrets?", re.IGNORECASE | re.ASCII | re.DOTALL)
-"""Names, in Kubernetes, of what names a secret."""
+"""Names of members in Kubernetes whose value is the name of a secret, and not the secret."""
 ANY = re.compile(r".+", re.DOTALL)
 _OPAQUE = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[!#-&*-;=?-Z^-z|~]{16,}")
 _NO_WORD = re.compile(r"(?=[^0-9!@#$%^&*+=]*[0-9!@#$%^&*+=])\S{6,}")
@@ -84,9 +85,9 @@ PIN = re.compile(r"[0-9]{4,8}")  # a number of three digits is an output of a ci
 _SHORT_PIN = re.compile(r"[0-9]{4}")  # one of six is also the code of a post office
 _CARD_CODE = re.compile(r"[0-9]{3,4}")
 NUMBERS = (PIN, _SHORT_PIN, _CARD_CODE)
-"""The looks that numbers have, too."""
+"""The patterns of credentials that may also be numbers instead of texts."""
 LARGEST = 10**8
-"""No number from here on has one of these looks."""
+"""The upper bound of numbers that match a pattern in NUMBERS."""
 
 _MAY = {
     "pw|psw|mdp": _NO_SIZE,
@@ -103,7 +104,7 @@ _MAY = {
     f"pin{SEPARATOR}code": _SHORT_PIN,
     "cvv2?|cvc2?": _CARD_CODE,
 }
-"""Names of a doubtful kind, as words of their own, and what values look like that are credentials."""
+"""Doubtful names, which count only as whole words, and the pattern of the values that are credentials."""
 CODES = "|".join(names for names, looks in _MAY.items() if looks in NUMBERS)
 _NO_CODES = [names for names, looks in _MAY.items() if looks not in NUMBERS]
 DOUBTFUL = "|".join(names for names in _NO_CODES if names.isascii())
@@ -117,12 +118,15 @@ _SCHEMA_WORD = re.compile(
 
 
 class _Kind(NamedTuple):
-    """One kind of credential: where to look closely, in JSON text as well as in plain text; what to cut out of text.
+    """One kind of credential: a fast pattern that detects it, and an exact pattern that cuts it out of a text.
 
-    `detect` is for an engine without look-around, and finds whatever `cut` does, however JSON escapes it, in less than
-    500 characters, unless the kind is one of WHOLE. Of a match of `cut`, the group `secret` is cut out, or the one that
-    `judge` says: None for nothing. `matches` yields all matches of `cut`, as its own `finditer` does. Where `cut` skips
-    text that may be anything, it stops where it could begin anew: else each beginning would look through the same text.
+    Attributes:
+        detect: the fast pattern, for an engine without look-around. It finds all that `cut` finds, in plain text and in
+            JSON text with any escaping, within 500 characters unless the kind is in WHOLE.
+        cut: the exact pattern. If it skips any text, it stops where the pattern could begin again; otherwise each begin
+            would search through the same text.
+        judge: returns the name of the group to cut out of a match of `cut`, `secret` by default; None for no group.
+        matches: yields all matches of `cut`, as `finditer` does.
     """
 
     detect: str
@@ -131,7 +135,7 @@ class _Kind(NamedTuple):
     matches: Callable[[re.Pattern[str], str], Iterator[re.Match[str]]] = re.Pattern.finditer
 
 
-# --- Keys that are known by how they begin
+# --- Keys with a known begin
 
 _C = "[A-Za-z0-9_-]"
 _W = "[A-Za-z0-9]"
@@ -269,10 +273,10 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         (f"\\+A(?:{_AZURE}){_B}{{6}}=", f"{_B}{{32}}(?:{_B}{{44}})?\\+A(?:{_AZURE}){_B}{{6}}={{1,2}}"),
     ),
 )
-"""Keys that are known by how they begin, or by what they have inside: then what a search finds, and the whole key.
+"""The patterns of keys with a known begin; for keys with a known part inside, a pair: the part, and the whole key.
 
-The prefixes and lengths are those that their makers say, and else those that the rules of gitleaks name. Each group is
-one of the fast searches of a long text, in an order that makes it fast: see credential_search.
+The prefixes and lengths are those documented by the makers of the keys, or else those in the rules of gitleaks. Each
+group is one of the fast searches of a long text; the order within a group makes it fast (see `redaction`).
 """
 _KEYS = [key for keys in KEY_GROUPS for key in keys]
 _BEGINNINGS = [key for key in _KEYS if isinstance(key, str)]
@@ -285,7 +289,7 @@ _LIKE_WORDS = ("sk-", "sk_", "rk_", "xai-", "pplx-", "tvly-", "csk-", "test_", "
 
 
 def _key(match: re.Match[str]) -> str | None:
-    """Distinguish a key from a part of a longer word, and from words with dashes (`sk-learn-compatible-…`)."""
+    """Judge: a part of a longer word is no key, and words with dashes (`sk-learn-compatible-…`) are none."""
     secret, text, start = match["secret"], match.string, match.start()
     before = text[start - 1 : start]
     if (
@@ -304,23 +308,23 @@ def _key(match: re.Match[str]) -> str | None:
 # --- Assignments within a text: JSON, reprs, YAML, .env files, query strings, code, the source lines of a traceback
 
 _QUOTE = r"(?P<q>\\*[\"'`])"
-_UNTIL = r"(?:(?!(?<!\\)(?P=q))[^\r\n]){1,4096}"  # the same quote, but for escaped ones, or the end of the line
+_UNTIL = r"(?:(?!(?<!\\)(?P=q))[^\r\n]){1,4096}"  # up to the unescaped closing quote, or the end of the line
 _TOLD = f"passw(?:or[dt]|d)|pass{SEPARATOR}(?:phrase|code)|pin"
 THEN = r"[\\\"'`\]t\t ]*"
 
 
 _NOT_OF_DIGITS = f"{NAMES}|{AS_WORDS}|{IN_ASCII}|{DOUBTFUL}|token|pass"
 ASSIGNED = f"{_NOT_OF_DIGITS}|{CODES}"
-"""The names of ASCII to which credentials are assigned."""
+"""The ASCII names to which credentials are assigned."""
 LONGEST = 16
-"""Characters of a name before its end, at most."""
+"""The largest number of characters of a name before its last word."""
 ENDS = (
     "key|keys|phrase|code|passw(?:or[dt]|d)(?:s|[0-9])?|pwd|pswd|secrets?|string|value|base|confirm(?:ation)?|plain(?:text)?"
     "|credentials?|authorization|cookies?|token|pass"
     "|psk|senhas?|heslo|haslo|passe|sena|wort|woord|sandi|khau|ordine|secreta|privada|api|acceso"
     "|psw|pw|mdp|parola?|parol|sifre|clave|chave|jwt|auth|mnemonic|pin|otp|cv[vc]2?"
 )
-"""How the names of assignments end. `re` searches for so few in 8 ns a character, for all names in 160."""
+"""The last words of the names in assignments. `re` searches for these in 8 ns a character, for all names in 160 ns."""
 
 
 def _assignment(names: str) -> str:
@@ -347,20 +351,20 @@ PLACEHOLDER = re.compile(
 
 
 MASK = re.compile(r"[*•]+|x{3,}|\[(?:redacted|masked|hidden|filtered)\]", re.IGNORECASE | re.ASCII)
-"""Stands where somebody has taken out a credential."""
+"""Texts in place of a credential that was masked before."""
 _BEHIND = re.compile(r"[ \t),;]|\.\w+\(", re.ASCII)
-"""What is behind a text that ends in a name and a colon: `input("Password: ").strip()`."""
+"""Code behind a quoted prompt that ends in a name and a colon: `input("Password: ").strip()`."""
 _EXPRESSION = re.compile(r"\[[^\]]{0,40}[A-Za-z0-9]-[A-Za-z0-9]", re.ASCII)
-"""Is in a regular expression that finds credentials: `[A-Za-z0-9]`."""
+"""A part of a regular expression that finds credentials, such as `[A-Za-z0-9]`."""
 COOKIES = re.compile(".*cookies?", re.IGNORECASE | re.ASCII | re.DOTALL)
-"""Names of what may be counted: 24 cookies. A cookie is no number."""
+"""Names of members in which a number is a count (24 cookies), because a cookie is never a number."""
 _ESCAPE_OF_LETTER = re.compile(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
 
 
 def _assignments(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Yield the assignments in a text: from the end of a name, and its sign, back to the name's start."""
+    """Yield the assignments in a text. The search finds the last word of a name and its sign, then the name's begin."""
     lower, at = text.lower(), 0
-    if len(lower) != len(text):  # of one letter, İ, there are two small ones
+    if len(lower) != len(text):  # the letter İ becomes two characters in lower case
         yield from pattern.finditer(text)
         return
     ends, names = _signs()
@@ -374,21 +378,21 @@ def _assignments(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]
 
 @cache
 def _signs() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return what finds the ends of names, and names, each with the sign behind it."""
+    """Return the pattern of the last words of names, and the pattern of names, each with the sign behind it."""
     rest = r"""[\\"'`\]\t ]*[:=>]"""
     return re.compile(f"(?:{ENDS}){rest}"), re.compile(f"(?:{ASSIGNED}){rest}")
 
 
 def _assigned(match: re.Match[str]) -> str | None:
-    """Say which group of an assignment holds a credential: a placeholder, a type or an expression is none."""
+    """Judge an assignment: return the group with the credential; None for a placeholder, a type or an expression."""
     group = "quoted" if match["quoted"] else "xml" if match["xml"] else "bare"
     value, text, start, name = match[group], match.string, match.start(), match["name"].lower()
     head = text[max(0, start - 64) : start]
     prefix = head[len(head.rstrip(_OF_NAMES)) :]
     before = text[max(0, start - len(prefix) - 1) : start - len(prefix)]
-    if before == "\\" and prefix[:1] in ("n", "r", "t"):  # a new line in JSON that is a text here
+    if before == "\\" and prefix[:1] in ("n", "r", "t"):  # an escaped new line in a JSON text
         before, prefix = "\n", prefix[1:]
-    # In a URL, on a command line, in an environment: not in code, where names are assigned to names.
+    # True in a URL, on a command line or in an environment; in code, a value may be the name of a variable.
     outside = before in ("?", "&", ";", "#") or prefix[:1] == "-" or (prefix + match["name"]).isupper()
     looks = _looks(prefix + _ESCAPE_OF_LETTER.sub(lambda found: chr(int(found[1], 16)), match["name"]))
     if looks is _OPAQUE and outside:
@@ -415,7 +419,7 @@ def _assigned(match: re.Match[str]) -> str | None:
 
 
 def _said(match: re.Match[str]) -> str | None:
-    """Distinguish a password that a sentence tells from what it says about passwords."""
+    """Judge a sentence: a password in it is a secret, a statement about passwords is not."""
     secret = match["secret"].rstrip(".!?")
     if match["name"].lower() == "pin":
         is_word = re.search(r"(?:^|[^A-Za-z]|\\[nrt])\Z", match.string[max(0, match.start() - 2) : match.start()])
@@ -430,13 +434,13 @@ _ABOUT = re.compile(
 
 
 def _mixed(match: re.Match[str]) -> str | None:
-    """Distinguish base64 from a path or a word."""
+    """Judge: base64 is a secret, a path or a word is not."""
     secret = match["secret"]
     return None if secret.islower() or secret.isupper() or (secret.isalpha() and secret.istitle()) else "secret"
 
 
 def _in_a_query(match: re.Match[str]) -> str | None:
-    """Distinguish a key from a search for a word; a code of six digits is a product's as well as a login's."""
+    """Judge a query parameter: a key is a secret; a searched word or a six-digit code (often a product) is not."""
     looks = _NO_SIZE if match["name"].lower() in ("pw", "psk") else _OPAQUE
     return "secret" if looks.fullmatch(match["secret"].replace("%", "")) else None
 
@@ -577,7 +581,7 @@ OTHERS = {
     ),
 }
 WHOLE = ("private key", "JSON web token")
-"""What may be long: it is looked for in a text as a whole, and before all others."""
+"""Kinds that may be long: they are searched in the whole text, before all other kinds."""
 BEYOND = {
     "assignment in another alphabet": _Kind(
         f"(?i:{BEYOND_ASCII}|{DOUBTFUL_BEYOND_ASCII}){THEN}[:=>：是为為]|(?i-u:{ASSIGNED}){THEN}[：是为為]",
@@ -585,23 +589,23 @@ BEYOND = {
         _assigned,
     ),
 }
-"""Kinds that need letters beyond ASCII, or escapes. They are apart: their bytes would double the search's table."""
+"""Kinds that need letters beyond ASCII, or escapes. Kept separate: they would double the table of the search."""
 ESCAPED = r"""\\u[0-9A-Fa-f]{4}[A-Za-z _.-]*\\*["'][ \t]*[:=]"""
-"""A name with a letter that is escaped."""
+"""The pattern of a name with an escaped letter."""
 _KEY_KINDS = [
     [_Kind(key, f"(?P<secret>{key})", _key) for key in (each if isinstance(each, str) else each[1] for each in keys)]
     for keys in KEY_GROUPS
 ]
 KINDS = (*OTHERS.values(), *(kind for kinds in _KEY_KINDS for kind in kinds))
-"""The kinds that a text of ASCII may have; beside them there are those of BEYOND."""
+"""All kinds that a text of ASCII may have. The other kinds are in BEYOND."""
 _BEFORE = f"(?:^|[^A-Za-z0-9_-]|{_ESCAPE})"
 MAY_BE_KEY = re.sub(
     r"\{([0-9]{2,})(?:,[0-9]*)?\}",
     lambda count: f"{{{min(int(count[1]), 16)},}}",
     f"{_BEFORE}(?:{'|'.join(_BEGINNINGS)})|{'|'.join(found for found, _ in _INSIDES)}",
 )
-"""Finds what may be a key: of each part 16 characters, or more. If it counted them, its states would not fit into the
-engine's memory, and base64 would take 300 times as long."""
+"""The pattern of possible keys. It requires at most 16 characters of each part: with exact counts, its states would not
+fit into the engine's memory, and base64 would take 300 times as long."""
 
 
 def of_group(number: int) -> str:
@@ -610,7 +614,7 @@ def of_group(number: int) -> str:
 
 
 def detects(*kinds: str) -> str:
-    """Return the pattern that finds these kinds of OTHERS."""
+    """Return the pattern that detects any of these kinds of OTHERS."""
     return _any(OTHERS[kind] for kind in kinds)
 
 
@@ -619,11 +623,11 @@ def _any(kinds: Iterable[_Kind]) -> str:
 
 
 Found = Callable[[Any], bool]
-"""Tells whether a text has a match."""
+"""A function that returns whether a text has a match."""
 
 
 class Ready(NamedTuple):
-    """A kind, compiled: whether it is in a text, perhaps; its matches there; and what to cut out of one."""
+    """A compiled kind: `found` detects it, `matches` yields exact matches, `judge` names the group to cut out."""
 
     found: Found
     matches: Callable[[str], Iterator[re.Match[str]]]
@@ -631,7 +635,7 @@ class Ready(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Kinds, and groups of kinds, with a search that tells whether any of them is in a text."""
+    """Kinds and groups of kinds, with one search that detects whether any of them is in a text."""
 
     found: Found
     kinds: tuple[Ready, ...] = ()
@@ -640,7 +644,7 @@ class Group(NamedTuple):
 
 @cache
 def ready() -> tuple[Group, ...]:
-    """Return the kinds, compiled, in groups; the first has what is looked for in a text as a whole."""
+    """Return the compiled kinds in groups. The first group has the kinds that are searched in the whole text."""
     beyond, has_escape = _group(BEYOND.values()), search(r"\\u")
     keys = tuple(_group(kinds, of_group(number)) for number, kinds in enumerate(_KEY_KINDS))[::-1]
     return (
@@ -661,21 +665,21 @@ def _ready(kind: _Kind) -> Ready:
 
 
 def search(pattern: str) -> Found:
-    """Return a function that tells whether a text has a match; pydantic has Rust's regex engine."""
+    """Return a function that returns whether a text has a match, by Rust's regex engine, which pydantic has."""
     schema = core_schema.str_schema(pattern=pattern, regex_engine="rust-regex")
     with forks.importing:  # the first validator of a process is made under a lock, which a child would inherit held
         return SchemaValidator(schema).isinstance_python
 
 
 def names_credential(name: str) -> bool:
-    """Return whether a member of this name holds a credential, whatever that looks like."""
+    """Return whether any value of a member with this name is a credential."""
     return looks_of(name) is ANY
 
 
 @lru_cache(maxsize=4096)
 def looks_of(name: str) -> re.Pattern[str] | None:
-    """Return what texts look like that are credentials in a member of this name, or None if none are."""
-    if name in ("PWD", "OLDPWD"):  # those are folders
+    """Return the pattern of texts that are credentials in a member with this name; None if no text is."""
+    if name in ("PWD", "OLDPWD"):  # environment variables with a folder
         return None
     if not name.isascii():
         name = _as_read(name)
@@ -694,7 +698,7 @@ def _ends_beyond_ascii() -> Found:
 
 
 def _may_end_as_name(tail: str) -> bool:
-    """Return whether a name that was read may hold credentials: a request may have 300,000 such names."""
+    """Return whether a normalized name may hold credentials. A fast check: a request may have 300,000 such names."""
     if tail.isascii():
         return _ends_as_name()(tail)
     try:
@@ -712,13 +716,13 @@ def _normalize() -> Callable[[str], str]:
 
 
 def _as_read(name: str) -> str:
-    """Return a name as people read it: full-width letters are letters, what has no width is nothing."""
+    """Return a name as people read it: with full-width letters normalized, and without zero-width characters."""
     return _normalize()(_UNSEEN.sub("", name[-256:]))
 
 
 @cache
 def _compiled() -> tuple[re.Pattern[str], tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]]:
-    """Return what matches names that hold credentials, and those of a doubtful kind: 5 ms, when first needed."""
+    """Return the pattern of names of credentials, and the patterns of doubtful names with their values (once, 5 ms)."""
     flags = re.IGNORECASE | re.ASCII | re.DOTALL
     name = re.compile(f".*?(?:{NAMES}|{IN_ASCII}|{BEYOND_ASCII}|(?P<whole>{AS_WORDS}))", flags)
     return name, tuple((re.compile(f".*?(?P<whole>{names})", flags), looks) for names, looks in _MAY.items())
@@ -744,13 +748,13 @@ def _looks(name: str) -> re.Pattern[str] | None:
 
 
 def _is_word(name: str, start: int) -> bool:
-    """Return whether a word begins there: in `cardPin` and `card_pin` a `pin`, in `spin` none."""
+    """Return whether a word begins at `start`: `pin` does in `cardPin` and `card_pin`, but not in `spin`."""
     before = name[start - 1 : start]
     return before.lower() == before.upper() or (before.islower() and name[start].isupper())
 
 
 def is_schema(keys: Iterable[Any]) -> bool:
-    """Return whether an object with these keys is a JSON Schema, in which `password` is no password."""
+    """Return whether an object with these keys is a JSON Schema, which describes a `password` and has none."""
     found = False
     for key in keys:
         if type(key) is not str or not _SCHEMA_WORD.fullmatch(key):

@@ -1,4 +1,4 @@
-"""Limits of payloads, and the marks that replace what is cut: nothing is cut without a trace."""
+"""Limits of payloads, and the marks that replace cut values: nothing is cut without a visible mark."""
 
 import hashlib
 import json
@@ -8,29 +8,31 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 
 TRUNCATED = "$truncated"
-"""The key of the mark that stands for what was too much: `{"$truncated": {"bytes": n, "sha256": …, "start": …}}`."""
+"""The key of the mark in place of a cut value: `{"$truncated": {"bytes": n, "sha256": …, "start": …}}`."""
 
 START = 200
-"""Characters of a cut text that its mark repeats."""
+"""The number of characters of a cut text that its mark repeats."""
 
 BLOB = 150
-"""Characters of a payload's limit that a blob takes."""
+"""The number of characters that a blob counts for the limit of a payload."""
 _CHUNK = 1024 * 1024
-_SMALL = 300  # what takes no more is kept whole or left out: its mark would take nearly as much
+_SMALL = 300  # a value up to this size is kept whole or left out, because its mark would be nearly as large
 _MORE = len('"$truncated":{"items":1000000},')
 _CONTAINERS = frozenset({dict, list})
 
 
 class Limits(NamedTuple):
-    """The limits of one payload, or result. A mark says how much there was beyond them.
+    """The limits of one payload or result. A mark with the original size replaces a value beyond a limit.
 
     Attributes:
-        value: characters of one text. Of a longer one: `bytes`, `sha256` and `start`.
-        payload: characters of the whole JSON. More: the biggest members become marks, small ones (token counts) stay.
-        depth: containers within each other, at most 190. Deeper ones: `{"$truncated": {"depth": n}}`.
-        items: members of one list or object. The rest are counted: `{"$truncated": {"items": n}}`.
-        blob: bytes of one image, of audio, or of other bytes, also as base64 of 1,024 characters and more. Up to it,
-            neither `value` nor `payload` counts them. Beyond it base64 is text; of bytes: `bytes` and `sha256`.
+        value: characters of one text. The mark of a longer text has `bytes`, `sha256` and `start`.
+        payload: characters of the whole JSON. Beyond it, the largest members become marks; small ones (token counts)
+            stay.
+        depth: nested containers, at most 190. A deeper one becomes `{"$truncated": {"depth": n}}`.
+        items: members of one list or object. The others are counted: `{"$truncated": {"items": n}}`.
+        blob: bytes of one image, of audio, or of other bytes, also as base64 of at least 1,024 characters. A blob
+            within this limit does not count for `value` and `payload`. A larger base64 text is an ordinary text; larger
+            bytes become a mark with `bytes` and `sha256`.
     """
 
     value: int = 256 * 1024
@@ -44,9 +46,9 @@ def text_mark(text: str, start: str, *, hashed: bool = True, chunk: int = _CHUNK
     """Return the mark of a text that is too long.
 
     Args:
-        start: what may be shown of it.
-        hashed: whether it has the hash of the text.
-        chunk: characters that are encoded and hashed at once. All at once would take the memory of the text again.
+        start: the redacted start of the text, for the mark.
+        hashed: whether the mark has the hash of the text.
+        chunk: characters that are encoded and hashed at once. The whole text at once would need its memory twice.
     """
     if not hashed:
         return {TRUNCATED: {"characters": len(text), "start": start}}
@@ -65,7 +67,7 @@ def bytes_mark(data: bytes | memoryview, *, hashed: bool = True) -> dict[str, An
 
 
 def encode(plain: Any) -> str:
-    """Return plain JSON as text; lone surrogates, which no text of a database may hold, as escapes."""
+    """Return plain JSON as text. Lone surrogates, which a database cannot store, are escaped."""
     try:
         return to_json(plain).decode()
     except ValueError:
@@ -74,23 +76,23 @@ def encode(plain: Any) -> str:
 
 
 def shrink(value: Any, room: int, blobs: Collection[int] = ()) -> Any:
-    """Return plain JSON that takes at most `room` characters as text, or is one mark of at most 150.
+    """Shrink plain JSON to at most `room` characters of text, or to one mark of at most 150 characters.
+
+    The smallest members stay whole, and the largest ones become marks. Linear except for the sorting: each value is
+    measured once. Called only for payloads over their limit.
 
     Args:
-        blobs: the ids of texts that stay, and count as `BLOB` characters.
-
-    The smallest members stay as they are and leave the big ones what they do not need; those become marks. Linear but
-    for the sorting: each value is measured once. Only payloads over their limit come here.
+        blobs: the ids of texts that stay whole, and count as `BLOB` characters each.
     """
     return _Shrinking(blobs).to(value, room)
 
 
 class _Shrinking:
-    """One value, which is a tree: measured from below, cut from above."""
+    """The shrinking of one value: its containers are measured bottom-up, and cut top-down."""
 
     def __init__(self, blobs: Collection[int]) -> None:
         self._blobs = blobs
-        self._sizes: dict[int, tuple[Any, int]] = {}  # of dicts and lists, which are kept so that no id comes twice
+        self._sizes: dict[int, tuple[Any, int]] = {}  # by id; holds the containers, so that no id is reused
 
     def to(self, value: Any, room: int) -> Any:
         if self._size(value) <= room:
@@ -121,8 +123,8 @@ class _Shrinking:
         members = value[:-1] if more else value
         room -= 2 + _MORE + 2
         count = least = 0
-        for item in members:  # as many from the start as can have their marks at least
-            # A text of this length takes more than its mark; it is measured once it is known to be among them.
+        for item in members:  # counts the members from the start that have room for at least their marks
+            # A longer text has a mark of this size; the text itself is measured only if it is among these members.
             least += (_SMALL if type(item) is str and len(item) > _SMALL else min(self._size(item), _SMALL)) + 1
             if least > room:
                 break
@@ -133,10 +135,10 @@ class _Shrinking:
         return [*shown, {TRUNCATED: {"items": more}}] if more else shown
 
     def _share(self, members: dict[Any, Any], labels: dict[Any, int], room: int) -> dict[Any, Any]:
-        """Return what is kept of the members, from the smallest on.
+        """Return the kept members, shrunk if needed; the smallest get room first.
 
-        A text is kept whole if the bigger ones can still have their marks. A container, of which a part says something,
-        gets an equal share of what is left.
+        A text is kept whole if the larger members then still have room for their marks. A container, of which also a
+        part is useful, gets an equal share of the remaining room.
         """
         sizes = {key: self._size(item) for key, item in members.items()}
         order = sorted(sizes, key=sizes.__getitem__)
@@ -156,7 +158,7 @@ class _Shrinking:
         return kept
 
     def _size(self, value: Any) -> int:
-        """Return how many characters a value takes as JSON."""
+        """Return the number of characters of a value as JSON text."""
         kind = type(value)
         if kind is not dict and kind is not list:
             return BLOB if id(value) in self._blobs else len(encode(value))
@@ -175,7 +177,7 @@ class _Shrinking:
 
 
 def _more(value: Any) -> int:
-    """Return how many members the walk has left out already, as the mark in an object, or one in a list, says."""
+    """Return the number of members left out already, from the mark in an object; 0 if it has no mark."""
     mark = value.get(TRUNCATED) if type(value) is dict else None
     more = mark.get("items") if type(mark) is dict else None
     return more if type(more) is int else 0

@@ -1,10 +1,9 @@
-"""Any value as plain JSON: in bounded time, never raising, using up nothing, and redacted on the way.
+"""Converts any value to plain JSON: in bounded time, redacted, without raising and without consuming iterators.
 
-Texts, numbers, lists and objects are copied up to the limits. What an object of another kind says of itself is asked
-once; its iterators, files and generators are left alone. An interrupt (Ctrl-C, SystemExit) that comes meanwhile is the
-program's, and goes through.
+Texts, numbers, lists and objects are copied up to the limits. Of other objects, the fields or the repr are read once;
+iterators, files and generators are never read. An interrupt (Ctrl-C, SystemExit) during the conversion is re-raised.
 
-Values of numpy and pandas become simpler ones, by what they can do: neither is imported.
+Values of numpy and pandas are recognized by their attributes and simplified, without importing either package.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +36,7 @@ from agentspan.tuning import STANDARD, Tuning
 
 
 class Table(NamedTuple):
-    """The first rows of a table, or the first values of a series."""
+    """The first rows of a pandas table, or the first values of a series (`flat`)."""
 
     columns: list[str]
     rows: list[Any]
@@ -51,7 +50,7 @@ def _numpy(value: Any, limit: int) -> Any:
         return None
     if value.ndim == 0:
         item = value.item()
-        return item if type(item) is not type(value) else None  # a long double is its own
+        return item if type(item) is not type(value) else None  # `item` of a long double returns a long double
     if value.size <= limit:
         names = value.dtype.names if value.ndim == 1 else None
         return value.tolist() if names is None else [dict(zip(names, row, strict=True)) for row in value.tolist()]
@@ -75,27 +74,27 @@ def _pandas(value: Any, limit: int) -> Any:
 
 
 FOREIGN: Mapping[str, Callable[[Any, int], Any]] = {"numpy": _numpy, "pandas": _pandas}
-"""By package, so that none of them is imported: an object as simpler values, a table, or None."""
+"""Converters by package name, so that no package is imported. They return simpler values, a Table, or None."""
 
 
 MAX_DEPTH = 190  # the encoder's own limit is 200
 MAX_REPR = 1000
 MANY = 1000
-"""Values from which on those that were converted are kept: lists that share lists may stand for any number."""
-_RESERVE = 256  # values that no member may take from those after it: token counts often come last
+"""The number of values of one conversion above which converted values are cached: nested shared lists multiply."""
+_RESERVE = 256  # the number of values reserved for later members: token counts often come last
 
 _SCALARS = (str, int, float, bool, type(None))
 BASIC_AUTH = frozenset({"auth", "basic_auth", "proxy_auth", "http_auth"})
-"""Names of members whose value may be a user's name and password."""
+"""The names of members whose value may be a pair of user name and password."""
 
 
 class _Shared(NamedTuple):
-    """A value that was converted whole, and may be in more places: then it is not looked at again, but counted.
+    """A value that was converted completely. In further places it is only counted for the limits, not converted again.
 
     Attributes:
-        value: keeps it, so that its id is not another's.
-        level: how deep it was.
-        values, characters, redacted: what it took of the limits, and how much was redacted in it.
+        value: the value, held so that its id is not reused.
+        level: the depth at which it was converted.
+        values, characters, redacted: how much of the limits it used, and the number of redactions in it.
     """
 
     value: Any
@@ -107,7 +106,7 @@ class _Shared(NamedTuple):
 
 
 class Plain(Leaves):
-    """One walk through one value."""
+    """The conversion of one value to plain JSON."""
 
     def __init__(
         self,
@@ -122,7 +121,7 @@ class Plain(Leaves):
         self._depth = min(limits.depth, MAX_DEPTH)
         self._values = self._room = tuning.captured_values
         self._few = self._values - MANY
-        self._looks = self._values  # how many values may be looked at for whether their own serializer may have them
+        self._looks = self._values  # the number of values that may still be checked for their own serializer
         self._above: list[int] = []
         self._shared: dict[tuple[int, str], _Shared] = {}
         self._raised: Exception | None = None
@@ -131,7 +130,7 @@ class Plain(Leaves):
         """Return a value as plain JSON.
 
         Args:
-            name: the member that it is in: what is in a member called `password` is redacted, whatever it is.
+            name: the name of the member that the value is in. Everything in a member `password` is redacted.
         """
         self._room -= 1
         kind = type(value)
@@ -159,9 +158,9 @@ class Plain(Leaves):
             self._room += reserve
 
     def _convert_once(self, value: Any, name: str) -> Any:
-        """Convert a value, or count one that was converted before, where it is in several places."""
+        """Convert a value, or reuse its earlier conversion if the value is in several places."""
         redaction, level = self.redaction, len(self._above)
-        if redaction is not None and redaction.has_rule:  # which is asked about each place
+        if redaction is not None and redaction.has_rule:  # a user's rule must be called for each place
             return self._convert(value, name)
         shared = self._shared.get((id(value), name))
         count = 0 if redaction is None else redaction.count
@@ -241,7 +240,7 @@ class Plain(Leaves):
         return kept
 
     def _pair(self, pair: tuple[Any, Any], name: str) -> list[Any]:
-        """Take a tuple of two: a header's name and value, or a user's name and password."""
+        """Convert a tuple of two, which may be a header's name and value, or a user's name and password."""
         first, second = pair
         if names_credential(name):
             return [self.of(first, name), self.of(second, name)]
@@ -258,7 +257,7 @@ class Plain(Leaves):
         return self._object(pairs, length, name)
 
     def _object(self, pairs: Sequence[tuple[Any, Any]], length: int | None, name: str) -> dict[str, Any]:
-        # Everything in `credentials: {…}` is one; but not what a tool's JSON Schema says of a member `password`.
+        # All values in `credentials: {…}` are credentials, but not a JSON Schema that describes a member `password`.
         secret = bool(name) and names_credential(name) and not is_schema(key for key, _ in pairs)
         described = "" if secret else described_by(pairs)
         is_hidden = not self._keep_sensitive and any(type(key) is str and key == "$sensitive" for key, _ in pairs)
@@ -289,7 +288,7 @@ class Plain(Leaves):
         return out
 
     def _table(self, table: Table, name: str) -> dict[str, Any]:
-        """Take a table: each cell is in a member of its column's name."""
+        """Convert a table. Each cell is redacted like a member with its column's name."""
         out: dict[str, Any] = {key: self.of(item, name) for key, item in table.about.items()}
         names = [name if names_credential(name) else column for column in table.columns]
         rows: list[Any] = []
@@ -304,7 +303,7 @@ class Plain(Leaves):
         return out
 
     def _record(self, value: Any, fields: Mapping[str, Any], name: str) -> Any:
-        """Take a dataclass, a pydantic model and the like: by its own serializer, where that is sure to be harmless."""
+        """Convert an object with fields. A small pydantic model is converted by its own serializer."""
         if hasattr(type(value), "__pydantic_serializer__") and self._is_small(fields):
             try:
                 return self.of(from_json(to_json(value, inf_nan_mode="strings", fallback=self._said)), name)
@@ -322,14 +321,14 @@ class Plain(Leaves):
             self._looks -= given - max(room[0], 0)
 
     def _leaf(self, value: Any, name: str) -> Any:
-        """Take dates, paths, ids and the like as the encoder writes them, everything else as its repr."""
+        """Convert dates, paths, ids and similar objects by the JSON encoder, all other objects by their repr."""
         if not hasattr(type(value), "__next__"):
             with unharmed:
                 return self.of(from_json(to_json(value)), name)
         return self.text(self._said(value), name)
 
     def _said(self, value: Any) -> str:
-        """Return the start of an object's repr, cut where no half of a credential is left."""
+        """Return the redacted start of an object's repr, cut so that no part of a credential is left."""
         try:
             text = exact_text(repr(value))
         except Exception as raised:
@@ -342,10 +341,11 @@ class Plain(Leaves):
 
 
 def another_key(shown: str, out: dict[str, Any], taken: dict[str, int]) -> str:
-    """Return another key for one that is there already.
+    """Return a key with a number for a key that the object has already, such as `name'2`.
 
     Args:
-        taken: the last numbers of the keys before, which begin anew with an empty dict.
+        out: the object.
+        taken: the last number of each key in this object; empty at first.
     """
     number = taken.get(shown, 1)
     another = shown
@@ -357,7 +357,7 @@ def another_key(shown: str, out: dict[str, Any], taken: dict[str, int]) -> str:
 
 
 def described_by(pairs: Sequence[tuple[Any, Any]]) -> str:
-    """Return the name of a credential that an object like `{"name": "Authorization", "value": …}` is about, or ""."""
+    """Return the credential's name in an object like `{"name": "Authorization", "value": …}`; "" if there is none."""
     if 2 <= len(pairs) <= 12:
         for key, item in pairs:
             if type(key) is str and key.lower() in ("name", "key") and type(item) is str and looks_of(item) is not None:
@@ -365,7 +365,7 @@ def described_by(pairs: Sequence[tuple[Any, Any]]) -> str:
     return ""
 
 
-# Subclasses of JSON's own types, whose methods may be anything, and what makes them exact.
+# Base types of JSON, each with a function that makes an exact value: methods of subclasses may do anything.
 _ATOMS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, exact_text),
     (int, int.__int__),
@@ -375,17 +375,17 @@ _ATOMS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 _NUMBERS = frozenset({int, float, bool, type(None)})
 LONGEST_NAME = 200
-"""Characters of a text that is looked up among those looked at before."""
+"""The length of a text up to which the result of its check is cached."""
 
 
 class SentRedaction:
-    """Redacts what clients send, by the same rules as what is recorded in process.
+    """Redacts JSON that clients send, by the rules for payloads that are recorded in process.
 
     Args:
-        rule: one's own, asked after the rules for credentials.
+        rule: a user's rule, called after the rules for credentials.
 
     Attributes:
-        suspicious: tells of a JSON text whether something in it may need redaction, or is marked as sensitive.
+        suspicious: returns whether something in a JSON text may need redaction, or is marked as sensitive.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
@@ -394,7 +394,7 @@ class SentRedaction:
 
     @property
     def count(self) -> int:
-        """Number of texts and values that were replaced or cut."""
+        """The number of texts and values that were replaced or cut."""
         return self._redaction.count
 
     def text(self, text: str) -> str:
@@ -406,7 +406,7 @@ class SentRedaction:
 
         Args:
             text: the JSON text.
-            plain: the same, parsed.
+            plain: the decoded JSON text.
         """
         if not self.suspicious(text):
             return text, plain
@@ -414,7 +414,7 @@ class SentRedaction:
         return encode(cleaned), cleaned
 
     def _clean(self, value: Any, name: str) -> Any:
-        """Return a value of plain JSON, redacted. One call for each level: there may be 500."""
+        """Return a value of plain JSON, redacted. Uses one stack frame for each level: there may be 500."""
         redaction = self._redaction
         if type(value) is dict:
             is_secret = bool(name) and names_credential(name) and not is_schema(value)
@@ -423,7 +423,7 @@ class SentRedaction:
             taken: dict[str, int] = {}
             for key, item in value.items():
                 shown = key if len(key) <= 64 and is_harmless_name(key) else redaction.text(key)
-                if shown in out:  # two keys of which the same is left
+                if shown in out:  # two keys with the same redacted form
                     shown = another_key(shown, out, taken)
                 member = name if is_secret else described if described and key.lower() == "value" else key
                 out[shown] = self._clean(item, member)

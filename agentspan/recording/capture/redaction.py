@@ -1,4 +1,4 @@
-"""Keeps credentials, card numbers and what one's own rule says out of the record. Their patterns are in credentials."""
+"""Redacts credentials, card numbers, and values found by a user's rule. The patterns are in `credentials`."""
 
 import hashlib
 import re
@@ -40,22 +40,22 @@ from agentspan.recording.capture.credentials import (
 )
 
 LONG = 3072
-"""Characters of a text from which on several fast searches take less time than one for everything."""
+"""The length of a text above which several fast searches take less time than one search for everything."""
 
 BLOCK = 1024
-"""Characters of a long text that are searched at once."""
+"""The size of the blocks in which a long text is searched, in characters."""
 AROUND = 512
-"""Characters within which a credential begins that is found at a place: before it, or after it."""
+"""The largest distance, in characters, between a detected place and the begin of its credential, in both directions."""
 LONGEST_SECRET = 4096
-"""Characters of a secret, unless it has no blanks."""
+"""The longest secret with blanks, in characters. A secret without blanks may be longer."""
 SAMPLE, LONG_SAMPLE, SAMPLES = 90, 117, (0, 131, 307, 463, 661, 907)
-"""Characters of a sample of a block, and where its samples begin, which tell whether it is crowded. At even distances
-they would all meet the same columns of a table. Names beyond ASCII are longer, if they are escaped."""
+"""The lengths and the starts of the samples of a block, which decide whether it is crowded. At even distances, all
+samples would meet the same columns of a table. LONG_SAMPLE is for escaped names beyond ASCII, which are longer."""
 
 _MARK = IN_TEXT.encode()
 _BLANK = re.compile(r"[ \t\n\r]")
 
-# What is assigned to a name, or follows it in a list or an object, or in SQL.
+# The characters between a name and its value: in an assignment, a list, an object, or SQL.
 _THEN = r"""(?:[\\"'`\]t\t ]*[:=>]|[\\"']+[,}\]]|[ \t]+')"""
 _NAMES = (
     rf"(?:\Bkeys?|[ .-]keys?|key{SEPARATOR}base"
@@ -75,12 +75,12 @@ _NAMES = (
     r"|hook\.[a-z0-9]+\.make\.com/|infura\.io/v3/|alchemy\.com/v2/"
     rf"|(?:auth|mnemonic|seed{SEPARATOR}phrase){_THEN}",
 )
-"""The same for what may be written in capitals or not: they search the text in small letters.
+"""Fast searches for names of credentials in any case. They search the text converted to lower case.
 
-To make that takes 0.24 ns a character. To search for each letter in both forms takes more, for eight groups of three.
-Of a word it is the rarest part that begins a pattern (`irepass`, since `req` begins `request`, too): the engine looks
-closely wherever three characters, or four if all patterns of a group have four, are those of a beginning. What that
-takes shows only in texts that are new to the processor: one that is searched again and again is learnt.
+The conversion takes 0.24 ns a character; a search for both cases of each letter takes more. Each pattern begins with
+the rarest part of a word (`irepass`, because `req` also begins `request`): the engine checks a place closely if its
+first three characters begin a pattern, or four if all patterns of a group have four. Measure with texts that are new
+to the processor: after repeated searches of one text, its branch prediction hides the cost.
 """
 _GLANCES = (
     "|".join([of_group(0), detects("private key", "JSON web token", "password in a URL"), re.escape(IN_TEXT)]),
@@ -88,26 +88,26 @@ _GLANCES = (
     detects("signed URL", "key in a URL"),
     ESCAPED,
 )
-"""Searches of which one finds something in each text that is suspicious: together they are faster than one.
+"""Fast searches for keys and other forms. Every suspicious text is found by one of these or of `_NAMES`.
 
-The search for everything takes 2.2 ns a character, since each lookup in its table waits for the one before. For a
-pattern that begins with one of a few dozen texts the engine compares 16 or more characters at once: 0.05 to 0.15 ns.
-It takes least for up to 32 texts of three or four characters of which one is no small letter. These groups, of kinds
-that stand side by side, took least in conversations, prose, code, tables and hexadecimal ids; one kind more in a group
-can make it ten times as slow.
+The search for everything takes 2.2 ns a character, because each lookup in its table waits for the lookup before. For a
+pattern that begins with one of a few dozen texts, the engine compares 16 or more characters at once: 0.05 to 0.15 ns.
+It is fastest for up to 32 texts of three or four characters, one of which is not a lower-case letter. These groups were
+the fastest in conversations, prose, code, tables and hexadecimal ids; one more kind in a group can make it ten times as
+slow.
 """
 
 
 Suspicious = Callable[..., bool]
-"""Tells of a text whether something in it may need redaction. Whoever has its bytes as well gives them second: a text
-that is not ASCII would be encoded again."""
+"""A function that returns whether something in a text may need redaction. The optional second argument is the text as
+bytes, which saves encoding a text that is not ASCII."""
 
 
 @cache
 def suspicious() -> Suspicious:
-    """Return the search that tells of a text, JSON or plain, whether there may be a credential in it.
+    """Return the search that finds whether a text, JSON or plain, may have a credential in it.
 
-    It finds values that are marked as sensitive, too (see model.sensitive): one search costs less than two.
+    It also finds values that are marked as sensitive (see model.sensitive), because one search costs less than two.
     """
     every, of_any_alphabet = _every(), _closely()
 
@@ -137,21 +137,21 @@ def _of_ascii() -> str:
 
 @cache
 def _closely() -> Found:
-    """Return the search for everything."""
+    """Return the search for everything in a text of any alphabet."""
     every = _every()
     return lambda text: every(text) if text.isascii() else _every_beyond_ascii()(text)
 
 
 @cache
 def _every_beyond_ascii() -> Found:
-    """Return the search that finds names in other alphabets, too, and those with letters that only look like ASCII."""
+    """Return the search that also finds names in other alphabets, and names with letters that only look like ASCII."""
     named = rf'(?i:{BEYOND_ASCII})"[,}}]'
     odd = rf'{ODD}[^"\\]*":'  # {"p\u200bassword": …}
     return search("|".join([_of_ascii(), *(kind.detect for kind in BEYOND.values()), named, odd]))
 
 
 def _repeats(text: str | bytes) -> bool:
-    """Return whether the middle of a text repeats few words: a glance that begins with one takes 60 ns for each."""
+    """Return whether the middle of a text repeats few words: each that begins a pattern costs a fast search 60 ns."""
     middle = len(text) // 2
     part: Any = text[middle : middle + 2048]
     return bool(part.count(part[:16]) > 20)
@@ -165,11 +165,11 @@ def _glances() -> tuple[tuple[Found, ...], tuple[Found, ...]]:
 
 @cache
 def _crowded() -> tuple[Found, tuple[Found, ...]]:
-    """Return the searches that tell of a sample whether it has a place to look at, and whether it is full of them.
+    """Return a search that finds a suspicious place in a sample, and the searches that find too many of them.
 
-    Two in 90 characters; of names of a doubtful kind, which are also words, four or five: a list has fewer. Only how
-    each kind begins, and a few kinds in a search: the engine makes its automaton while it searches, and needs fifty
-    times as long for a text of many kinds if the states do not fit into its memory.
+    Too many are two places in 90 characters; of doubtful names, which are also words, four or five: a list has fewer.
+    The patterns have only the begin of each kind, and each search has few kinds: the engine builds its automaton while
+    it searches, and needs fifty times as long if the states do not fit into its memory.
     """
     apart = ("assignment", "password in a URL")
     begins = [kind.detect.partition("(?s:.*)")[0] for name, kind in OTHERS.items() if name not in apart]
@@ -202,9 +202,9 @@ def _is_crowded(sample: str) -> bool:
 
 
 def crowded(text: str) -> list[tuple[int, int]]:
-    """Return the stretches of a text that are crowded with places to look at, each with all that they may be about.
+    """Return the stretches of a text that are crowded with suspicious places, extended to the end of their secrets.
 
-    Nobody writes such texts but to make the search slow: a word of the rules, over and over. 4 ns a character.
+    Such texts, with one word of the rules over and over, are written only to make the search slow. 4 ns a character.
     """
     found = list[tuple[int, int]]()
     for start in (*range(0, len(text) - BLOCK, BLOCK), len(text) - BLOCK):  # the last one overlaps
@@ -217,7 +217,7 @@ def crowded(text: str) -> list[tuple[int, int]]:
 
 
 def stretches(text: str) -> list[tuple[int, int]]:
-    """Return the stretches of a text in which credentials may be, each with all that they may be about; not WHOLE."""
+    """Return the stretches of a text that may have credentials, extended to their ends; not for kinds in WHOLE."""
     found, search_in = list[tuple[int, int]](), _closely()
     for start in range(0, len(text), BLOCK):
         if found and found[-1][1] == len(text):
@@ -228,7 +228,7 @@ def stretches(text: str) -> list[tuple[int, int]]:
 
 
 def _add(found: list[tuple[int, int]], text: str, block: int, *, before: int = 0) -> None:
-    """Add a block to the stretches of a text, or to the last of them."""
+    """Add a block to the stretches of a text. A block that touches the last stretch extends it."""
     start, last = _word(text, max(0, block - before)), found[-1][1] if found else 0
     end = _reach(text, block + BLOCK, last)
     if found and start <= last:
@@ -237,43 +237,43 @@ def _add(found: list[tuple[int, int]], text: str, block: int, *, before: int = 0
 
 
 def _word(text: str, at: int) -> int:
-    """Return where the word begins that is at a place, if that is near."""
+    """Return the begin of the word at a position, at most AROUND characters before it."""
     least = max(0, at - AROUND)
     return max(text.rfind(" ", least, at), text.rfind("\n", least, at), least - 1) + 1
 
 
 def _closed(text: str, at: int, end: int) -> int:
-    """Return where the last secret ends that a place before `end` may be about; those before `at` end there."""
+    """Return the end of the last secret of places from `at` on, extending `end` while it covers further places."""
     while end < len(text) and _closely()(text[at : end + AROUND]):
         at, end = end, _reach(text, end, end)
     return end
 
 
 def _reach(text: str, at: int, last: int) -> int:
-    """Return where the last secret ends that a place before `at` may be about.
+    """Return the farthest end of a secret that belongs to a suspicious place before `at`.
 
     Args:
-        last: the same of an earlier place.
+        last: the result of this function for an earlier place.
     """
     least, most = at + AROUND, at + AROUND + LONGEST_SECRET
     ends = [end for character in "\n\r" if (end := text.find(character, least, most)) >= 0]
     if ends:
         return min(ends)
     if most < last:
-        return last  # it was the first blank behind an earlier place
-    blank = _BLANK.search(text, most)  # a search for each of them would look through the whole text for a missing one
+        return last  # the first blank behind the earlier place is also the first behind this one
+    blank = _BLANK.search(text, most)  # one search for all kinds of blanks: a missing kind would cost the whole text
     return len(text) if blank is None else blank.start()
 
 
 @cache
 def marked_sensitive() -> Suspicious:
-    """Return the search that tells of a JSON text whether there may be a value in it that is marked as sensitive."""
+    """Return the search that finds whether a JSON text may have a value that is marked as sensitive."""
     return lambda text, data=None: (IN_TEXT if type(text) is str else _MARK) in text
 
 
 @lru_cache(maxsize=4096)
 def is_harmless_name(name: str) -> bool:
-    """Return whether a name, of a member or of a span, is plain: no credential in it, and nothing odd."""
+    """Return whether the name of a member or a span type is ASCII without a credential in it."""
     return name.isascii() and not suspicious()(name)
 
 
@@ -281,18 +281,18 @@ _NUMBER = re.compile(
     r"(?<![\w./-])(?:2[2-7]|3[04-9]|4[0-9]|5[0-9]|6[0-9])(?:[ -]?[0-9]){11,17}(?![\w/-]|\.[0-9])", re.ASCII
 )
 _LENGTHS = {"2": (16,), "3": (14, 15, 16), "4": (13, 16, 19), "5": (16,), "6": (16, 17, 18, 19)}
-"""How many digits a number has, by its first one: Mastercard; Diners, Amex, JCB; Visa; Mastercard; UnionPay."""
+"""The possible numbers of digits, by the first digit: Mastercard; Diners, Amex, JCB; Visa; Mastercard; UnionPay."""
 
 
 def card_numbers(name: str, value: Any) -> Any:
     """Replace the numbers of payment cards: a rule for `configure(redact=agentspan.card_numbers)`.
 
-    A number counts if it has the first digits and the length of a card, and its last digit checks the others (Luhn). So
-    does one in ten of the ids that look like one. Therefore the rule is off unless a program asks for it.
+    A number is replaced if it has the first digits and the length of a card number, and a valid check digit (Luhn). One
+    in ten ids of this form has one by chance, so the rule is off unless a program enables it.
 
     Args:
-        name: of the member; it does not matter.
-        value: a text, in which only the numbers are replaced, or a number.
+        name: the name of the member, which is ignored.
+        value: a text, in which only card numbers are replaced, or a number.
     """
     if type(value) is str:
         return _NUMBER.sub(_replaced, value) if len(value) >= 13 else value
@@ -303,7 +303,7 @@ def card_numbers(name: str, value: Any) -> Any:
 
 @cache
 def has_card_number() -> Found:
-    """Return the search that tells of a JSON text whether there may be such a number in it."""
+    """Return the search that finds whether a JSON text may have a card number in it."""
     return search(r"[2-6](?:[ -]?[0-9]){12}")
 
 
@@ -319,32 +319,32 @@ def _is_card(digits: str) -> bool:
 
 
 Rule = Callable[[str, Any], Any]
-"""One's own rule: takes the name of a member (of the nearest one, for what is in a list; "" where there is none) and
-its text, number, boolean or None; returns what to record instead, or the same."""
+"""A user's rule: a function of the name of a member and its text, number, boolean or None. It returns the value to
+record, perhaps the same one. For a value in a list, the name is that of the nearest member; "" if there is none."""
 
 MARGIN = 512
-"""Characters beyond a cut that are looked at: what a cut leaves of a credential may not look like one any more."""
+"""The number of characters beyond a cut that are searched, too: the rest of a cut credential may be unrecognizable."""
 
 
 LONGEST_PART = 32_768
-"""Characters of one part of a stack trace that are looked at; of a longer one, so many at its end."""
+"""The number of characters that are searched in one part of a stack trace, counted from its end."""
 MOST_KNOWN = 64
-"""Texts whose redacted forms are kept; one more empties them."""
+"""The number of texts whose redacted forms are cached; one more empties the cache."""
 LONGEST_ARGUMENTS = 4096
-"""Characters of an option and its value together; longer ones are texts of another kind."""
+"""The longest option with its value, in characters. Longer texts are not searched as arguments of a program."""
 _BLANKS = re.compile(r"\s")
 
 
 class Redaction:
-    """Replaces credentials, and whatever a rule of the program finds, before anything is stored.
+    """Replaces credentials, and the values found by a user's rule, before anything is stored.
 
     Args:
-        rule: one's own, asked after the rules for credentials.
+        rule: a user's rule, called after the rules for credentials.
 
     Attributes:
-        count: how many texts or values were replaced or cut.
-        has_rule: whether there is a rule of the program.
-        suspicious: tells of a payload's JSON text, or its bytes, whether something in it may need redaction.
+        count: the number of texts and values that were replaced or cut.
+        has_rule: whether there is a user's rule.
+        suspicious: returns whether something in a payload's JSON text, or its bytes, may need redaction.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
@@ -361,7 +361,7 @@ class Redaction:
             self.suspicious = lambda text, data=None: True
 
     def text(self, text: str) -> str:
-        """Cut out of a text what looks like a credential."""
+        """Return a text with the redaction mark in place of each credential."""
         readable = _readable(text)
         if not self._suspicious(readable):
             return text
@@ -381,7 +381,7 @@ class Redaction:
         return "".join([*pieces, text[end:]])
 
     def _uncrowded(self, text: str, readable: str) -> str:
-        """Return a text without the stretches that are crowded with places to look at."""
+        """Return a text with the redaction mark in place of stretches that are crowded with suspicious places."""
         pieces: list[str] = []
         end = 0
         for start, stop in crowded(readable):
@@ -405,7 +405,7 @@ class Redaction:
         return text
 
     def _without(self, kind: Ready, text: str) -> str:
-        """Return a text without the credentials of a kind; the same one, if there are none."""
+        """Return a text without the credentials of one kind; the same object if there are none."""
         pieces: list[str] = []
         end = 0
         for match in kind.matches(text):
@@ -418,10 +418,10 @@ class Redaction:
         return "".join([*pieces, text[end:]]) if pieces else text
 
     def argument(self, before: Sequence[Any], value: Any) -> Any:
-        """Return one of a program's arguments, redacted if it is a credential by the option in it or before it.
+        """Return one command-line argument, redacted if an option in it or before it shows that it is a credential.
 
         Args:
-            before: the arguments before it, perhaps with the program's name first; values of any type.
+            before: the earlier arguments, perhaps with the program's name first; values of any type.
         """
         option = before[-1] if before else None
         if type(value) is not str or type(option) is not str or not value or value[:1] != "-" != option[:1]:
@@ -434,14 +434,14 @@ class Redaction:
             if names_credential(option.lstrip("-")):
                 return self._redacted()
             line += f"{option} "
-        # One word, as it is one argument. What separates words in other alphabets separates none in these rules.
+        # Blanks become no-break spaces, which do not separate words in these rules: one argument is one word.
         cut = self.text(line + _BLANKS.sub("\xa0", value))
         if not cut.startswith(line) or REDACTED not in cut:
             return value
         return cut[len(line) :].replace("\xa0", " ")
 
     def start(self, text: str, length: int) -> str:
-        """Return the start of a text, redacted, without what the cut may have made unrecognisable."""
+        """Return the redacted start of a text, without a partial credential at the cut."""
         if len(text) <= length + MARGIN:
             return self._repeated(text)[:length]
         return self._repeated(text[: length + MARGIN])[:-MARGIN][:length]
@@ -450,8 +450,8 @@ class Redaction:
         """Return the end of a text, redacted.
 
         Args:
-            parts: of the text. No credential goes on from one to the next. Each is redacted once, however often it
-                comes: an exception that passes n recorded calls has n stack traces.
+            parts: the parts of the text. No credential continues from one part to the next. Equal parts are redacted
+                only once: an exception that passes n recorded calls has n stack traces.
         """
         kept: list[str] = []
         size = 0
@@ -467,14 +467,14 @@ class Redaction:
         return text[-length:]
 
     def _end(self, text: str) -> str:
-        """Return a text, or of a long one the end, redacted, without what the cut may have made unrecognisable."""
+        """Return a text redacted; of a long text only the end, without a partial credential at the cut."""
         if len(text) <= LONGEST_PART:
             return self._repeated(text)
         tail = _HEADLESS.sub(REDACTED, text[-LONGEST_PART:])
         return self.text(tail)[MARGIN:]
 
     def _repeated(self, text: str) -> str:
-        """Cut out of a text what looks like a credential; the redacted form is kept, since the text may come again."""
+        """Return a text redacted, and cache the result, because the text may come again."""
         if not self._suspicious(text if text.isascii() else _readable(text)):
             return text
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -491,10 +491,11 @@ class Redaction:
         return known[0]
 
     def value(self, name: str, value: Any, *, is_blob: bool = False) -> Any:
-        """Return what to record of a text, number, boolean or None in a member of this name.
+        """Return a text, number, boolean or None of a member with this name, redacted.
 
         Args:
-            is_blob: whether it is base64 of bytes, in which credentials would not be seen (8 MB take 30 ms to search).
+            is_blob: whether the text is base64 of bytes, which is not searched: it would hide credentials, and 8 MB
+                take 30 ms.
         """
         looks = looks_of(name)
         if type(value) is str:
@@ -538,7 +539,7 @@ _HEADLESS = re.compile(r"\A(?:(?!-----BEGIN )(?s:.)){0,16384}?-----END [A-Z ]{0,
 
 
 def _readable(text: str) -> str:
-    """Return a text that the other engine can read: in the place of each lone surrogate, something that it can."""
+    """Return a text with replacements for lone surrogates, which Rust's regex engine cannot read."""
     if text.isascii():
         return text
     try:

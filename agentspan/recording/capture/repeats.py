@@ -1,10 +1,10 @@
-"""The elements of lists that were captured before in a run: an agent sends its whole history with every call.
+"""Recognizes list elements that were captured before in a run: an agent sends its whole history with every call.
 
-What is known is found by what it is, never by identity, because programs change lists and messages in place. A list is
-compared with the one before as bytes of `marshal`, which takes exact built-in types only, runs no code of the program,
-and takes 0.3 µs a kilobyte, where JSON takes 0.7. After the common start, elements may have been left out, as by a
-window that slides, and then the list goes on as it was. What comes after that is looked up element by element, and only
-what is new is redacted and encoded.
+Elements are compared by value, never by identity, because programs change lists and messages in place. A list is
+compared with its previous version as bytes of `marshal`, which accepts only exact built-in types, runs no code of the
+program, and takes 0.3 µs a kilobyte (JSON: 0.7). After the common start, elements may be missing, because a window
+slides over the history; then the list continues as before. The remaining elements are looked up one by one, and only
+new elements are redacted and encoded.
 """
 
 import marshal
@@ -19,33 +19,33 @@ from agentspan.jsontext import common_elements
 from agentspan.tuning import STANDARD
 
 LONGEST = 64 * 2**20
-"""Bytes of all lists that are compared with the next one."""
+"""The total size of the lists that are kept for comparison, in bytes."""
 LARGE = 64 * 2**10
-"""Bytes of an element, such as an image, that is known in its place in the latest list only."""
+"""The size in bytes above which an element, such as an image, is recognized only in its place in the latest list."""
 _VERSION = 2
-"""Of marshal's format: the newest whose bytes depend on the value only. Later ones refer to what was written before."""
+"""The version of marshal's format: the newest whose bytes depend only on the value. Later ones have back references."""
 _HEAD = 5
-"""Bytes before the first element of a list: its type and its length."""
+"""The number of bytes before the first element of a list: its type and its length."""
 
 
 class Captured(NamedTuple):
-    """The JSON text of an element as it is recorded, and how many bytes of it count for the limit of a payload."""
+    """The recorded JSON text of an element, and the number of its bytes that count for the limit of a payload."""
 
     text: bytes
     counted: int
 
 
 Fresh = Callable[[Sequence[Any], str], Sequence[Captured] | None]
-"""Captures elements: receives them and the name of the list. Returns None if one is no object."""
+"""A function of elements and the name of their list that captures the elements. Returns None if one is no object."""
 
 
 class _Before(NamedTuple):
-    """A list as it was the last time.
+    """The previous version of a list.
 
     Attributes:
-        data: its elements, by marshal.
-        ends: where each element ends in them.
-        elements: what was recorded.
+        data: the bytes of all elements, by marshal.
+        ends: the position in `data` where each element ends.
+        elements: the recorded elements.
     """
 
     data: bytes
@@ -54,10 +54,11 @@ class _Before(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """The elements that a list has in common with the one before, without a gap.
+    """The first elements of a list, as far as its previous version had them, too.
 
     Attributes:
-        ends, elements: see _Before.
+        ends: the position where each element ends, in the bytes of the new list.
+        elements: the recorded elements.
     """
 
     ends: list[int]
@@ -65,7 +66,7 @@ class _Kept(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes by marshal."""
+        """The size of the elements in bytes, by marshal."""
         return self.ends[-1] if self.ends else 0
 
 
@@ -73,19 +74,19 @@ _NOTHING = _Kept([], [])
 
 
 class Taken(NamedTuple):
-    """The elements of a list, and how many bytes of their JSON text are new, and count."""
+    """The recorded elements of a list, and the number of new bytes, which count for the limit of a payload."""
 
     elements: list[Element]
     new: int
 
 
 class Repeats:
-    """The lists of one run as they were captured, by the member that they are in. Any thread may use it.
+    """The captured lists of one run, by the name of their member. Any thread may use it.
 
-    The name counts, because redaction goes by it.
+    Lists are kept by name, because redaction depends on the name.
 
     Args:
-        most: bytes of elements that are known. Beyond it only those of the latest list are.
+        most: the size in bytes of all known elements. Beyond it, all are forgotten except those of the latest list.
     """
 
     __slots__ = ("_before", "_known", "_most", "_size")
@@ -97,11 +98,14 @@ class Repeats:
         self._size = 0
 
     def take(self, name: str, items: list[Any], held: list[Any], fresh: Fresh) -> Taken | None:
-        """Return a list as it is recorded; None if it has something else than objects, or another thread changes it.
+        """Return the recorded elements of a list; None if an element is no object, or another thread changes the list.
 
         Args:
-            held: the same list as plain JSON, by which it is compared. What is in it a thousand times is written a
-                thousand times: the caller knows its size.
+            name: the name of the member that the list is in.
+            items: the list.
+            held: the list as plain JSON, for the comparison. The caller has limited its size: a value that is in it a
+                thousand times is written a thousand times.
+            fresh: captures the new elements.
         """
         before, kept = self._before.get(name), _NOTHING
         known = self._known.setdefault(name, {})
@@ -138,15 +142,16 @@ class Repeats:
         return Taken(elements, sum([one.counted for one in captured]))
 
     def forget(self) -> None:
-        """Forget all: what was taken is not recorded."""
+        """Forget all elements, because the latest list is not recorded after all."""
         self._size, self._known, self._before = 0, {}, {}
 
 
 def _in_common(before: _Before, data: bytes, held: list[Any]) -> _Kept:
-    """Return the elements that a list shares with the one before: at its start, and after a gap in the one before.
+    """Return the first elements of a list that its previous version has, too, possibly with one gap in that version.
 
     Args:
-        data: the elements of the list, by marshal.
+        data: the bytes of the list's elements, by marshal.
+        held: the list as plain JSON.
     """
     ends = before.ends
     common = common_elements(before.data, ends, data)
@@ -154,7 +159,7 @@ def _in_common(before: _Before, data: bytes, held: list[Any]) -> _Kept:
     if common == len(held) or common == len(ends):
         return start
     found = before.data.find(marshal.dumps(held[common], _VERSION), start.size)
-    first = bisect_left(ends, found) + 1  # it begins where another one ends
+    first = bisect_left(ends, found) + 1  # an element begins where the one before ends
     if found < 0 or first > len(ends) or ends[first - 1] != found:
         return start
     later = [each - found for each in ends[first:]]
@@ -164,11 +169,11 @@ def _in_common(before: _Before, data: bytes, held: list[Any]) -> _Kept:
 
 
 MOST_VALUES = 200_000
-"""Values in a list, at most."""
+"""The largest number of values in a list."""
 MANY = 10_000
-"""Values from which on one that is in several places is looked at once: it may stand for any number of them."""
+"""The number of values above which the copy of a value in several places is reused: nested shared lists multiply."""
 MOST_CHARACTERS = 64 * 2**20
-"""Characters of texts in a list, at most."""
+"""The largest number of characters of texts in a list."""
 
 _get = object.__getattribute__
 _numbers = count(1)
@@ -176,16 +181,16 @@ _SCALARS = frozenset({int, float, bool, type(None)})
 
 
 class _NotPlain(Exception):
-    """Something in a list is neither plain JSON nor an object with plain attributes."""
+    """A value in a list is neither plain JSON nor an object with plain attributes, or the list is too large."""
 
 
 def snapshot(items: list[Any], depth: int) -> list[Any] | None:
-    """Return a list in which an object of pydantic, or of a dataclass, is a dict of its class and its attributes.
+    """Return a copy of a list in which each pydantic or dataclass object is a dict of its class and its attributes.
 
-    None if there is anything else than those and plain JSON in it, or too much.
+    None if the list has any other values than such objects and plain JSON, or is too large.
 
     Args:
-        depth: levels of values in an element, at most.
+        depth: the largest number of nested levels in an element.
     """
     walk = _Walk()
     try:
@@ -195,7 +200,7 @@ def snapshot(items: list[Any], depth: int) -> list[Any] | None:
 
 
 class _Walk:
-    """One walk through one list."""
+    """The copying of one list, for `snapshot`."""
 
     def __init__(self) -> None:
         self._values = MOST_VALUES
@@ -272,9 +277,9 @@ class _Walk:
 
 @lru_cache(256)
 def _about(kind: type) -> tuple[tuple[int], tuple[str, ...]] | None:
-    """Return what stands for a class, and the attributes beside those in `__dict__`; None if its objects are not plain.
+    """Return an identifier of a class, and its attributes outside `__dict__`; None if its objects are not plain.
 
-    A number, because two classes may have the same name; in a tuple, which is in no plain JSON.
+    The identifier is a number, because two classes may have the same name; in a tuple, which plain JSON never has.
     """
     if hasattr(kind, "__pydantic_fields__"):
         return (next(_numbers),), ("__pydantic_extra__", "__pydantic_private__")

@@ -1,8 +1,8 @@
-"""Stack traces as `traceback` writes them. Each line of code is formatted once, however often it is in one.
+"""Stack traces in the format of `traceback`, with a cache: the text of each line of code is formatted once.
 
-An exception that passes n recorded calls has n stack traces, each with the frames of the one before. Formatting one
-frame takes 20 to 200 µs, mostly for the carets under its line. So its text is kept by its code and its place in that,
-never by the frame or the exception: those would keep the program's values alive.
+An exception that passes n recorded calls has n stack traces, each with all frames of the earlier ones. Formatting one
+frame takes 20 to 200 µs, mostly for the carets under its line. The cache key is the code object and the position in it,
+never the frame or the exception, which would keep values of the program alive.
 """
 
 import traceback
@@ -12,7 +12,7 @@ from types import CodeType, TracebackType
 from typing import Any, NamedTuple
 
 MAX_KEPT = 1024
-"""Places in code whose texts are kept, with that code; one more empties the cache."""
+"""The number of texts in the cache, each with its code object; one more empties the cache."""
 _CUTOFF = 3  # of traceback: more repetitions of a line are counted
 _HEAD = ("Traceback (most recent call last):\n",)
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -24,14 +24,14 @@ class FrameText(str):
 
 
 class _Frame(NamedTuple):
-    """The text of a frame, and what it has in common with a repetition of it."""
+    """The text of a frame, and its file, line and function, by which repetitions are found."""
 
     same: tuple[str, int | None, str]
     text: FrameText | None
 
 
 class _Lines(traceback.StackSummary):
-    """The lines of a stack that is formatted."""
+    """A stack of texts that are formatted already."""
 
     def format(self, **_: Any) -> list[str]:
         return [*map(str, self)]  # texts, not frames
@@ -41,10 +41,10 @@ _kept: dict[tuple[int, int, int], tuple[CodeType, _Frame]] = {}
 
 
 def of_exception(exception: BaseException, frames: int) -> list[str]:
-    """Return what `traceback.format_exception` returns for an exception; frames as FrameText, unless it is a group.
+    """Return the lines of `traceback.format_exception`; the lines of frames are FrameText, except for a group.
 
     Args:
-        frames: of each stack, the last ones.
+        frames: the number of frames of each stack, counted from its end.
     """
     trace = exception.__traceback__
     written = traceback.TracebackException(type(exception), exception, trace, limit=0, compact=True)
@@ -81,7 +81,11 @@ def _of_group(written: traceback.TracebackException, exception: BaseException, f
 
 
 def of_frames(trace: TracebackType | None, frames: int) -> list[str]:
-    """Return what `traceback.format_tb` returns for the last frames of a traceback."""
+    """Return the lines of `traceback.format_tb` for the last frames of a traceback.
+
+    Args:
+        frames: the number of frames.
+    """
     lines: list[str] = []
     last: object = None
     count = 0
@@ -116,5 +120,5 @@ def _frame(trace: TracebackType) -> _Frame:
     made = _Frame(same, FrameText(text) if text else None)
     if len(_kept) >= MAX_KEPT:
         _kept.clear()
-    _kept[key] = code, made  # the code, so that its id is not another's
+    _kept[key] = code, made  # holds the code object, so that its id is not reused
     return made

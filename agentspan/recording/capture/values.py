@@ -1,6 +1,6 @@
-"""Reads values whose classes may be anything: their text, class, members and fields, without using anything up.
+"""Reads the text, class, members and fields of values of any class, without consuming iterators.
 
-Texts, numbers and bytes become JSON here: redacted, and marked where they are longer than the limits.
+Also turns texts, numbers and bytes into JSON: redacted, and replaced by marks if they are longer than the limits.
 """
 
 import base64
@@ -23,7 +23,7 @@ from agentspan.recording.capture.redaction import Redaction
 from agentspan.tuning import STANDARD, Tuning
 
 NOT_JSON = "$not_json"
-"""The key of the mark that stands for a value which could not be written as JSON."""
+"""The key of the mark in place of a value that could not be written as JSON."""
 
 MAX_NAME = 1000
 MAX_INT_BITS = 14_000  # 4,200 digits: Python refuses to write more than 4,300
@@ -34,7 +34,7 @@ _AT_ONCE: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.va
 
 
 def is_fault(error: BaseException) -> bool:
-    """Return whether a value raised this error. Else it was raised to end the program, and must go through."""
+    """Return whether an error is a fault of a value. Others (Ctrl-C, SystemExit) end the program: re-raise them."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"  # what a crash in Rust becomes
 
 
@@ -43,12 +43,12 @@ unharmed = guard()
 
 
 def exact_text(text: str) -> str:
-    """Return a text as an exact `str`: the methods of a subclass may be anything."""
+    """Return a text as an exact `str`, because the methods of a subclass may do anything."""
     return text if type(text) is str else str.__getitem__(text, slice(None))
 
 
 def class_name(value: Any) -> str:
-    """Return the name of an object's class, whatever a metaclass makes of it."""
+    """Return the name of an object's class, also if a metaclass overrides it."""
     name = type.__dict__["__qualname__"].__get__(type(value))
     return exact_text(name)[:MAX_NAME] if isinstance(name, str) else "object"
 
@@ -60,7 +60,7 @@ def not_json(value: Any, reason: str | None = None) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """Return a number that JSON can say, or what stands for it."""
+    """Return a number, or a text or mark in its place if JSON cannot represent it."""
     if type(value) is float and value - value != 0:
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     if type(value) is int and value.bit_length() > MAX_INT_BITS:
@@ -69,7 +69,7 @@ def finite(value: Any) -> Any:
 
 
 def joined(text: str) -> str:
-    """Join surrogates that are the halves of one character, as whoever reads the JSON will."""
+    """Join pairs of surrogates to one character each, as a JSON decoder does."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -78,14 +78,14 @@ def joined(text: str) -> str:
 
 
 def first(values: Iterable[Any], limit: int) -> list[Any]:
-    """Return the first members of a container."""
+    """Return the first `limit` members of a container."""
     if type(values) in _AT_ONCE and len(values) <= limit:  # type: ignore[arg-type]
-        return list(values)  # in one step: another thread may be changing it
+        return list(values)  # in one step, because another thread may change the container
     return list(islice(values, limit))
 
 
 def pairs_of(value: Mapping[Any, Any], limit: int) -> tuple[list[tuple[Any, Any]], int | None]:
-    """Return the first members of a mapping, and its length, or None if it has none."""
+    """Return the first `limit` pairs of a mapping, and its length; None if it has no length."""
     try:
         items, length = value.items(), length_of(value)
         return [(key, item) for key, item in first(items, limit)], length
@@ -107,13 +107,13 @@ def key_name(key: Any) -> str:
         if isinstance(key, bytes):
             return bytes.decode(key, "utf-8", "replace")
         if isinstance(key, tuple | frozenset) and not (len(key) < 100 and all(type(p) in _SCALARS for p in key)):
-            return short_repr(key)  # whose time does not grow with what is nested in it
+            return short_repr(key)  # its time does not grow with the nesting
         return joined(exact_text(str(key)))
     return f"(a key of type {class_name(key)})"
 
 
 def contents_of(value: Any) -> list[Any] | None:
-    """Return what an object of a subclass of list or tuple holds, whatever its class makes of it."""
+    """Return the members of an object of a subclass of list or tuple, bypassing overridden methods; else None."""
     for base in (list, tuple):
         if isinstance(value, base) and type(value) is not base:
             return [*base.__getitem__(value, slice(None))]  # type: ignore[index]
@@ -130,7 +130,7 @@ def length_of(value: Any) -> int | None:
 
 
 def fields_of(value: Any) -> Mapping[str, Any] | None:
-    """Return the fields of a dataclass, a pydantic or attrs object, or a msgspec struct; None of anything else."""
+    """Return the fields of a dataclass, a pydantic or attrs object, or a msgspec struct; None for other objects."""
     kind = type(value)
     if hasattr(kind, "__dataclass_fields__"):
         names: Iterable[str] = [field.name for field in dataclasses.fields(kind)]
@@ -158,7 +158,11 @@ def fields_of(value: Any) -> Mapping[str, Any] | None:
 
 
 def is_small(value: Any, room: list[int], depth: int) -> bool:
-    """Return whether the encoder may have a value: not much, not deep, and nothing in it that iterating uses up."""
+    """Return whether a value may be passed to the JSON encoder: small, not deep, and without iterators.
+
+    Args:
+        room: a list with the number of values that may still be visited; it is reduced.
+    """
     room[0] -= 1
     if room[0] < 0 or depth > 50:
         return False
@@ -176,22 +180,22 @@ def is_small(value: Any, room: list[int], depth: int) -> bool:
 
 
 MAX_BLOBS = 4
-"""How often the limit of a blob is kept in one payload; those on top of that are texts like others."""
+"""The bytes of blobs in one payload, as a multiple of the limit of one blob. Further blobs are ordinary texts."""
 MAX_COPIED = 4
-"""How often a payload's limit of characters is copied; texts on top of that become marks, if they are not short."""
+"""The characters copied for one payload, as a multiple of its limit. Further texts become marks unless short."""
 JOINED_AS_BYTES = 4
-"""Bytes that could be hashed while one character of a text with surrogates is looked at. 10 ns; so at most 0.2 s."""
+"""The cost of joining the surrogates of a text, in hashed bytes per character (10 ns); so at most 0.2 s."""
 
 
 class Leaves:
-    """The leaves of one value.
+    """Captures the leaves of one value: texts, numbers and bytes.
 
     Attributes:
-        limits, redaction: of the capture; redaction is None where nothing is redacted.
-        characters: how many more may be copied.
-        blobs: the texts of images and the like that were kept, by their ids; they have a limit of their own.
-        blob_characters: of all places that have one.
-        cuts: how often something was left out that would have been kept elsewhere in the same value.
+        limits, redaction: those of the capture; redaction is None if nothing is redacted.
+        characters: the number of characters that may still be copied.
+        blobs: the kept texts of images and other blobs, by id; they have their own limit.
+        blob_characters: the number of characters of all kept blobs, counted once for each place.
+        cuts: the number of results that depend on the remaining limits, so that they cannot be reused elsewhere.
     """
 
     def __init__(self, limits: Limits, redaction: Redaction | None, *, tuning: Tuning = STANDARD) -> None:
@@ -207,16 +211,16 @@ class Leaves:
         self._marks: dict[tuple[int, str], tuple[Any, dict[str, Any]]] = {}
 
     def text(self, text: str, name: str) -> Any:
-        """Return a text, or what stands for it.
+        """Return a text redacted, or a mark in its place if it is too long.
 
         Args:
-            name: the member that it is in.
+            name: the name of the member that the text is in.
         """
         length, redaction = len(text), self.redaction
         if length >= LEAST and self._has_room(length * 3 // 4) and begins_like_blob(text):
             if is_blob(text):
                 return self._blob(text, name)
-            self._blob_bytes -= length * 3 // 4  # which bounds what is looked at
+            self._blob_bytes -= length * 3 // 4  # bounds the time of these checks
         is_long = length > self.limits.value or (length > self.characters and length > START)
         if not text.isascii():
             text = self._joined(text, is_long=is_long)
@@ -232,7 +236,7 @@ class Leaves:
         return kept if kept is text else self._kept(kept)
 
     def _joined(self, text: str, *, is_long: bool) -> str:
-        """Join the surrogates of a text, once; of a text that is replaced by a mark, as long as it can be hashed."""
+        """Join the surrogates of a text, once per text; for a long text only within the limit of hashed bytes."""
         known = self._texts.get(id(text))
         if known is not None:
             return known[1]
@@ -240,20 +244,20 @@ class Leaves:
             return text  # its mark says its length, and its start
         whole = joined(text)
         if whole is not text:
-            self._texts[id(text)] = text, whole  # the text, so that its id is not another's
+            self._texts[id(text)] = text, whole  # holds the text, so that its id is not reused
             self._hashable -= min(JOINED_AS_BYTES * len(text), self._hashable) if is_long else 0
         return whole
 
     def _has_room(self, size: int) -> bool:
-        """Return whether bytes may be kept as a blob."""
+        """Return whether `size` bytes are within the limits of blobs."""
         return size <= self.limits.blob and size <= self._blob_bytes
 
     def _blob(self, text: str, name: str) -> Any:
         kept = text if self.redaction is None else self.redaction.value(name, text, is_blob=True)
         if kept is not text:
             return self._kept(kept)
-        self.cuts += 1  # the next one may be too much
-        self.blobs[id(text)] = text  # which keeps it, so that its id is not another's
+        self.cuts += 1  # the same blob elsewhere may be beyond the limit
+        self.blobs[id(text)] = text  # holds the text, so that its id is not reused
         self.blob_characters += len(text)
         self._blob_bytes -= len(text) * 3 // 4
         return text
@@ -263,7 +267,7 @@ class Leaves:
         return self._mark(text, len(text), start, lambda hashed: text_mark(text, start, hashed=hashed))
 
     def _mark(self, value: Any, size: int, start: str, make: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
-        """Return the mark of a value, made once for the same one, and without a hash when much was hashed already."""
+        """Return the mark of a value, made once per value; without a hash if the limit of hashed bytes is used up."""
         self.cuts += 1
         known = self._marks.get((id(value), start))
         if known is not None:
@@ -272,24 +276,24 @@ class Leaves:
         if hashed:
             self._hashable -= size
         mark = make(hashed)
-        self._marks[id(value), start] = (value, mark)  # which keeps the value, so that its id is not another's
+        self._marks[id(value), start] = (value, mark)  # holds the value, so that its id is not reused
         return mark
 
     def _kept(self, kept: Any) -> Any:
-        """Return what redaction has put in the place of a value: a rule of one's own may return anything."""
+        """Return a redacted value as valid JSON within the limits, because a user's rule may return anything."""
         if type(kept) is not str:
             return finite(kept)
         kept = joined(kept)
         return kept if len(kept) <= self.limits.value else self._text_mark(kept, kept)
 
     def hidden(self) -> str:
-        """Return what stands for a value that is marked as sensitive (see model.sensitive)."""
+        """Return the redaction mark for a value that is marked as sensitive (see model.sensitive), and count it."""
         if self.redaction is not None:
             self.redaction.count += 1
         return REDACTED
 
     def number(self, value: Any, name: str) -> Any:
-        """Return a number, boolean or None, or what stands for it."""
+        """Return a number, boolean or None, redacted, or a mark if JSON cannot represent it."""
         value = finite(value)
         if self.redaction is None or type(value) is dict:
             return value
@@ -297,7 +301,7 @@ class Leaves:
         return kept if kept is value else self._kept(kept)
 
     def binary(self, value: bytes | bytearray | memoryview, name: str) -> Any:
-        """Return bytes as base64, or what stands for them."""
+        """Return bytes as base64, redacted, or a mark in their place if they are too many."""
         view, redaction = memoryview(value), self.redaction
         if redaction is not None and names_credential(name):
             return redaction.value(name, "bytes")
@@ -308,7 +312,7 @@ class Leaves:
         data = view.tobytes()
         if redaction is not None and not is_image_or_audio(data):
             text = data.decode("latin-1")
-            cut = redaction.text(text)  # a header, the body of a request: base64 would hide what is in it
+            cut = redaction.text(text)  # bytes of a header or a request: in base64 a credential would not be found
             data = data if cut is text else cut.encode("latin-1")
         encoded = base64.b64encode(data).decode()
         return self._blob(encoded, name) if is_kept else self.text(encoded, name)

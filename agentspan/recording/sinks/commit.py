@@ -1,6 +1,7 @@
 """A sink that commits each unit to the storage before it returns.
 
-A call waits at most `recording_wait_s`. What the storage has not taken by then waits in memory: a thread writes it.
+A call waits at most `recording_wait_s`. A unit that the storage has not committed by then waits in memory, and a thread
+commits it.
 """
 
 import sys
@@ -40,7 +41,7 @@ def created(span: SpanFacts, at_ns: int) -> Unit:
     """Return the unit that puts a new span."""
     span_type, now, text = span.span_type, clock.to_text(at_ns), span.payload_text()
     payload, is_marked = sensitive.read(text)
-    span.decoded = (text, payload, at_ns, now)  # its end needs them, too: 1.3 µs
+    span.decoded = (text, payload, at_ns, now)  # kept for the end of the span, which saves 1.3 µs
     meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
     instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]  # the run is recorded
     put = spans.created(
@@ -64,7 +65,7 @@ def created(span: SpanFacts, at_ns: int) -> Unit:
 
 
 def created_raw(span: SpanFacts, reader: str, text: str, at_ns: int) -> Unit:
-    """Return the unit that puts a new active span as a text tells it (see journal.raw_records)."""
+    """Return the unit that puts a new active span, parsed from a raw text by `reader`."""
     span.learn(records.read_begin(reader, text))
     return created(span, at_ns)
 
@@ -108,7 +109,7 @@ def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -
 
 
 def finished_as(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> Unit:
-    """Return the unit that ends a span, and sets the type and the payload that were learnt at the end."""
+    """Return the unit that ends a span, and sets its type and its payload, which became known at the end."""
     now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
     span.decoded = None
     span_type, schema_name, text = span.span_type, span.schema_name, span.payload_text()
@@ -123,20 +124,20 @@ def finished_as(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int
 
 
 def finished_raw(span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> Unit:
-    """Return the unit that ends a span as a text tells (see raw_records)."""
+    """Return the unit that ends a span, parsed from a raw text by `reader`."""
     end = records.read_end(reader, text)
     span.learn(end)
     return finished_as(span, end.result, at_ns, elapsed_ns)
 
 
 BATCH = 500
-"""Waiting units that are written in one transaction."""
+"""The number of waiting units that are written in one transaction."""
 PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
-"""Seconds until the thread tries again, at first and at most."""
+"""The pause before the thread tries the storage again, in seconds, at first and at most."""
 LOOK_S = 0.001
-"""Seconds between two looks whether the thread has written a unit."""
+"""The time between two checks whether the thread has written a unit, in seconds."""
 STOP_S = 0.25
-"""Seconds that a fork waits for the thread. It may be waiting for a server."""
+"""Seconds that a fork waits for the end of the thread, which may be waiting for a server."""
 
 
 def _nothing() -> None:
@@ -144,17 +145,17 @@ def _nothing() -> None:
 
 
 class Backlog:
-    """Units that wait for the storage.
+    """Units that wait in memory for the storage.
 
     Args:
-        committer: writes them.
+        committer: commits the units.
         progress: the counts of the sink.
         before_keep: called before a unit is kept.
-        has_thread: whether a thread of this backlog writes them; else others call `flush`.
+        has_thread: whether the backlog has a thread that commits the units. If not, the owner calls `flush`.
         tuning: sizes and times.
 
     Attributes:
-        units: what waits, oldest first. Empty nearly always.
+        units: the waiting units, oldest first. Nearly always empty.
     """
 
     def __init__(
@@ -182,14 +183,14 @@ class Backlog:
 
     @property
     def oldest_s(self) -> float:
-        """Seconds since the backlog was empty; 0.0 where it is."""
+        """Seconds since the backlog was last empty; 0.0 if it is empty now."""
         return (time.monotonic_ns() - self._waits_since_ns) / 1e9 if self.units else 0.0
 
     def put(self, unit: Unit, wait_s: float) -> None:
-        """Keep a unit behind those that wait, and let the thread write it.
+        """Keep a unit behind the waiting units, for the thread to commit.
 
         Args:
-            wait_s: how long to wait until it is written, unless the storage took nothing at the last attempt.
+            wait_s: seconds to wait until the unit is committed; no wait if the latest attempt failed.
         """
         self.keep(unit)
         if self._has_thread and not self._is_started():
@@ -199,17 +200,17 @@ class Backlog:
         number, until_ns = self._kept, time.monotonic_ns() + int(min(wait_s, left_s()) * 1e9)
         while self._written < number and not self._is_slow and self._progress.last_error is None and self._thread:
             if time.monotonic_ns() > until_ns:
-                self._is_slow = True  # until nothing waits: the next calls do not wait as well
+                self._is_slow = True  # until the backlog is empty, so that the next calls do not wait
                 return
             time.sleep(LOOK_S)
 
     def put_unreported(self, unit: Unit, wait_s: float) -> None:
-        """Do the same with a unit that the storage was not even asked to take: the thread reports the fault."""
+        """Keep a unit that was not sent to the storage yet, as `put` does. The thread reports the fault, if any."""
         self._is_unreported = True
         self.put(unit, wait_s)
 
     def keep(self, unit: Unit) -> None:
-        """Keep a unit. One that there is no room for is counted as failed."""
+        """Append a unit to the backlog. If the backlog is full, drop the unit and count it as failed."""
         with self._progress.lock:
             self._before_keep()
             size = _characters(unit)
@@ -218,18 +219,18 @@ class Backlog:
                 self._progress.failed += 1
                 return
             if not self.units:
-                self._waits_since_ns = time.monotonic_ns()  # not by `clock`, whose readings a test may count
+                self._waits_since_ns = time.monotonic_ns()  # not by `clock`, because a test may count its readings
             self._characters += size
             self._kept += 1
             self.units.append(unit)
 
     def flush(self, wait_s: float, within_s: float | None = None) -> bool:
-        """Write what waits; return whether nothing waits any more. One thread at a time; others wait for it.
+        """Commit the waiting units. Return True if nothing waits any more. Only one thread at a time commits.
 
         Args:
-            wait_s: how long an attempt may wait for the storage.
-            within_s: seconds after which no further attempt is made, and another thread is not waited for; as long as
-                a recording call may wait, when left out.
+            wait_s: seconds that one attempt may wait for the storage.
+            within_s: seconds after which to stop, both waiting for another thread and further attempts. If None, as
+                long as a recording call may wait.
         """
         within_s = self._tuning.recording_wait_s if within_s is None else within_s
         deadline_ns = clock.monotonic_ns() + int(within_s * 1e9)
@@ -259,17 +260,17 @@ class Backlog:
         return True
 
     def _remove(self, units: tuple[Unit, ...], tally: Tally) -> None:
-        """Remove units that were written, and count them.
+        """Remove committed units, and count their outcomes.
 
-        Where the exception of a signal handler comes before, they stay: they are applied again, and recognised as
-        stored.
+        If an exception from a signal handler comes before the removal, the units stay. They are applied again later,
+        and recognised as stored.
         """
-        writers = sum(map(_is_writer, units))  # they are not counted as transitions
+        writers = sum(map(_is_writer, units))  # rows of writers do not count as transitions
         size = sum(map(_characters, units))
         progress = self._progress
         with progress.lock:
             rest = deque(islice(self.units, len(units), None))
-            self.units = rest  # from here no call: an exception comes before all of it, or after
+            self.units = rest  # no call from here on: an exception comes before all of these lines, or after
             self._written += len(units)
             self._characters -= size
             progress.recorded += tally.recorded - writers
@@ -280,7 +281,7 @@ class Backlog:
         progress.deferred.raise_kept()
 
     def stop(self, wait_s: float) -> None:
-        """End the thread, and wait for that; the next unit that waits starts another one."""
+        """End the thread, and wait for its end up to `wait_s`. The next waiting unit starts a new thread."""
         with self._progress.lock:
             thread, self._thread = self._thread, None
             bell, self._bell = self._bell, Bell()
@@ -295,7 +296,7 @@ class Backlog:
             self._is_started()
 
     def _is_started(self) -> bool:
-        """Start the thread, unless it runs; return whether it does."""
+        """Start the thread unless it runs. Return False if it cannot be started."""
         if self._thread is not None and self._thread.is_alive():
             return True
         if sys.is_finalizing():
@@ -317,7 +318,7 @@ class Backlog:
         return True
 
     def tick(self, bell: Bell) -> bool:
-        """Write what waits, in the thread; return whether it ends."""
+        """Commit the waiting units; called in the thread. Return True if the thread may end."""
         try:
             with within(self._flushing, self._tuning.recording_wait_s), answers_within(self._tuning.server_answer_s):
                 self._flush(self._tuning.recording_wait_s, None)
@@ -334,7 +335,7 @@ class Backlog:
 
 
 def _run(backlog: Backlog, bell: Bell) -> None:
-    """Write what waits until nothing does. Like the thread of a journal, it keeps a tracer alive that was dropped."""
+    """Commit until the backlog is empty. While the thread runs, it keeps a tracer alive that the program dropped."""
     pause_s = PAUSE_S
     while not bell.is_last and not backlog.tick(bell):
         bell.wait(pause_s)
@@ -345,7 +346,7 @@ _running: weakref.WeakSet[Backlog] = weakref.WeakSet()
 
 
 def _stop_all() -> None:
-    """End the threads before a fork: Python 3.12 warns of one."""
+    """End the threads before a fork: Python 3.12 warns if a process with threads forks."""
     for backlog in forks.members(_running):
         backlog.stop(STOP_S)
 
@@ -373,18 +374,18 @@ def _characters(unit: Unit) -> int:
 
 
 class CommitSink:
-    """Commits each unit. What the storage cannot take (locked, disk full, away) waits in a backlog, and goes first.
+    """Commits each unit. If the storage fails (locked, disk full, offline), units wait in order in a backlog.
 
     Args:
-        storage: takes the units.
-        committer: makes a Committer whose outcomes a listener receives. It settles what was refused.
+        storage: the storage that the units are committed to.
+        committer: makes a Committer, which settles refused units, from a listener for its outcomes.
         listener: receives faults and outcomes.
         before_keep: called before a unit is kept in the backlog.
-        put_aside: keeps a unit that the storage could not take; in the backlog, when left out.
-        journals: the file that takes the units; None where a flush has nothing to look at.
-        is_server: the storage answers over a connection. A call waits for no answer longer than in all, and a thread
-            connects.
-        has_thread: whether the backlog has a thread of its own.
+        put_aside: keeps a unit that the storage failed to apply; if None, in the backlog.
+        journals: the file that receives the units; None if a flush has no file to check.
+        is_server: whether the storage is used over a connection. Then a recording call waits for all answers together
+            at most `recording_wait_s`, and a thread makes the connection.
+        has_thread: whether the backlog has its own thread.
         tuning: sizes and times.
     """
 
@@ -406,7 +407,7 @@ class CommitSink:
         keeping = [] if before_keep is None else [before_keep]
         self.backlog = Backlog(self.committer, self.progress, *keeping, has_thread=has_thread, tuning=tuning)
         self._call_s = tuning.recording_wait_s
-        # A server's answer that a lock was not free takes a moment; so does giving up a connection.
+        # Below the time of a call: a server needs time to answer that a lock was not free, and a disconnect takes time.
         self._wait_s, self._answers_s = self._call_s, self._call_s * 0.9
         if is_server:
             self._wait_s *= 0.7
@@ -431,7 +432,7 @@ class CommitSink:
         )
 
     def count_recorded(self) -> None:
-        """Count a transition that the caller has committed itself."""
+        """Count a transition that the caller has committed to the storage itself."""
         self.progress.recorded += 1
 
     def created(self, span: SpanFacts, at_ns: int) -> None:
@@ -439,7 +440,7 @@ class CommitSink:
         self.write(created(span, at_ns))
 
     def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
-        """Read a new span from a text, and commit it."""
+        """Commit a new span, parsed from a raw text by `reader`."""
         self.write(created_raw(span, reader, text, at_ns))
 
     def started(self, span: SpanFacts) -> None:
@@ -455,11 +456,11 @@ class CommitSink:
         self.write(finished(span, result, at_ns, elapsed_ns))
 
     def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
-        """Commit the end of a span, with the type and the payload that were learnt then."""
+        """Commit the end of a span whose type and payload became known at its end."""
         self.write(finished_as(span, result, at_ns, elapsed_ns))
 
     def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
-        """Read the end of a span from a text, and commit it."""
+        """Commit the end of a span, parsed from a raw text by `reader`."""
         self.write(finished_raw(span, reader, text, at_ns, elapsed_ns))
 
     def register(self, unit: Unit) -> None:
@@ -467,11 +468,11 @@ class CommitSink:
         self._apply(unit, is_counted=True)
 
     def restate(self, unit: Unit) -> None:
-        """Commit a unit that is no transition of this process."""
+        """Commit a unit that is no transition of this process, without counting it."""
         self._apply(unit, is_counted=False)
 
     def _apply(self, unit: Unit, *, is_counted: bool) -> None:
-        """Write a unit whose names are resolved first; after what waits."""
+        """Commit a unit after its agent and version are resolved; behind the backlog if units wait."""
         if self.backlog.units:
             self.backlog.put(unit, self._call_s)
             return
@@ -486,7 +487,7 @@ class CommitSink:
         self.progress.deferred.raise_kept()
 
     def write(self, unit: Unit) -> None:
-        """Commit a unit that concerns something else than a span."""
+        """Commit a unit whose ids need no resolving; behind the backlog if units wait."""
         progress, backlog = self.progress, self.backlog
         if backlog.units:
             backlog.put(unit, self._call_s)
@@ -505,7 +506,7 @@ class CommitSink:
             self._listener.fault(error)
             return
         if outcome == TAKEN:
-            progress.recorded += 1  # no lock (0.2 µs): CPython switches threads at calls and jumps, and here is neither
+            progress.recorded += 1  # without the lock (0.2 µs): CPython switches threads only at calls and jumps
             return
         try:
             with self._in_time():
@@ -521,7 +522,7 @@ class CommitSink:
         self._put_aside(unit, error)
 
     def put_aside(self, unit: Unit, error: Exception) -> None:
-        """Keep a unit that the storage could not take, and commit it later."""
+        """Keep a unit that the storage failed to apply, and commit it later."""
         if isinstance(error, Unconnected):
             self.backlog.put_unreported(unit, self._call_s)
             return
@@ -530,7 +531,7 @@ class CommitSink:
         self._listener.fault(error)
 
     def _in_time(self) -> AbstractContextManager[None]:
-        """Return a block in which all answers together are waited for as long as a call may wait."""
+        """Return a with-block that limits the wait for all answers of a server together; without effect for a file."""
         return in_a_call(self._answers_s) if self._is_server else nullcontext()
 
     def _apply_in_time(self, unit: Unit) -> Outcome:
@@ -538,9 +539,9 @@ class CommitSink:
             return self._storage.apply((unit,), wait_s=self._wait_s)[0]
 
     def flush(self, wait_s: float) -> bool:
-        """Commit what waits; return whether nothing waits any more.
+        """Commit all waiting units. Return True if nothing waits any more.
 
-        Also False where the file is not as it was left, which may have cost what was committed.
+        Also return False if the file was changed from outside in a way that may have lost committed units.
         """
         self.progress.deferred.raise_kept()
         with answers_within(max(wait_s, self._call_s)):
@@ -556,17 +557,17 @@ class CommitSink:
             return False
 
     def flush_at_end(self, wait_s: float) -> None:
-        """Commit what waits while the program ends."""
+        """Commit all waiting units at the end of the program."""
         self.flush(wait_s)
 
     def hurry(self) -> None:
         """Do nothing: there is no journal."""
 
     def watch(self) -> None:
-        """Do nothing: each commit returns whether its run is terminated."""
+        """Do nothing: the outcome of each commit has the termination of its run."""
 
     def release(self, *, for_good: bool = False) -> None:
-        """End the thread. The owner closes the storage."""
+        """End the thread of the backlog. The owner closes the storage."""
         self.backlog.stop(self._call_s)
 
     def leave(self) -> None:

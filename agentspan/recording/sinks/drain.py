@@ -1,10 +1,10 @@
-"""Drains a journal of this process: derives what was appended and commits it, batch by batch, oldest first.
+"""Drains a journal of this process: derives units from the records and commits them, in batches, oldest first.
 
-What is committed to a file leaves the journal only when it is on the disk there, and a new connection finds it
-(`settle`). Where the path has another file, all that has not left the journal is drained again, into that one.
+A committed record leaves the journal only when it is on the disk of the file, and a new connection finds it (`settle`).
+If the path has a new file, all records that are still in the journal are drained again, into the new file.
 
-In one thread: to derive one batch in a thread while another is committed took longer, because each statement waits 5 ms
-for a thread that computes. In front of a server, this thread derives the next batch while it waits for answers.
+All in one thread: deriving one batch in a second thread while another is committed took longer, because each statement
+waits 5 ms for a computing thread. In front of a server, the thread derives the next batch while it waits for answers.
 """
 
 import sys
@@ -34,17 +34,19 @@ if TYPE_CHECKING:
 
 LEAST = 16 * 1024
 KEEPS_S = 1.0
-"""Seconds for which what was found in the file stays in the journal, where the log of the file is not synced."""
+"""Seconds that records stay in the journal after they were found in the file, if the log of the file is not synced."""
 PORTION_S = 0.1
-"""Seconds that a portion is to take, since a fork waits for the one under way. Usually the largest takes half of that.
-While other threads compute, each statement waits 5 ms for them, and each run that begins takes more statements."""
+"""The target time of one portion, in seconds, because a fork waits for the current portion. Usually the largest portion
+takes half of it. While other threads compute, each statement waits 5 ms, and each run that begins needs more
+statements."""
 SERVER_PORTION_S, SERVER_LEAST = 1.0, 128 * 1024
-"""The same in front of a server, for which a fork does not wait so long. Each portion takes about ten round trips, so
-small ones take many times as long: runs of 20 spans, drained on a busy machine, took three times the processor."""
+"""The target time and the smallest size of a portion in front of a server, for which a fork does not wait so long. Each
+portion takes about ten round trips, so small portions are slow: runs of 20 spans, drained on a busy machine, took three
+times the processor."""
 
 
 class _Taken(NamedTuple):
-    """A portion of the log that is not trimmed yet, and the batch that is made of it."""
+    """A portion of the log that is not committed yet, and the batch derived from it."""
 
     portion: Portion
     read: Bodies
@@ -53,14 +55,14 @@ class _Taken(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """The records that were committed up to a moment, and are still in the journal.
+    """The committed records that are still in the journal at one moment.
 
     Attributes:
-        place: the end of the last one.
-        drained: the number of the last one.
-        counted: the outcomes of all records of the journal up to that one.
+        place: the end of the last committed record.
+        drained: the number of the last committed record.
+        counted: the outcomes of all records of the journal up to the last committed one.
         newest: the ids of the rows that were written last.
-        files: the number of the file that has them.
+        files: the number of the file that the records were committed to.
     """
 
     place: Place
@@ -77,14 +79,14 @@ class Drain:
         log: the log to drain.
         committer: commits the records.
         progress: the counts of the sink.
-        is_server: whether a server takes them.
-        journals: the file that takes them; None where what is committed is on the disk.
+        is_server: whether the storage is a server.
+        journals: the file that receives the records; None if each commit is on the disk at once.
         tuning: sizes and times.
 
     Attributes:
         lock: held by the thread that drains.
-        makes_way: stop after the batch under way: a fork waits.
-        derives_ahead: whether to derive the next portion while the storage takes one.
+        makes_way: whether to stop after the current batch, because a fork waits.
+        derives_ahead: whether to derive the next portion while the storage commits the current one.
     """
 
     def __init__(
@@ -107,14 +109,14 @@ class Drain:
         self._tried: tuple[Segment, int, int] | None = None
         self._ahead: _Taken | None = None
         self._epoch = 0
-        self._elements: Elements | None = None  # whether they are in parts, the storage says
+        self._elements: Elements | None = None  # made late: the capabilities of the storage decide about parts
         self._drained = self._kept = 0
         self._journals = journals
         self._files = 0 if journals is None else journals.files
-        self._counted = self._counted_kept = Tally()  # of all records that were drained, and that have left the journal
-        self._again: dict[Segment, tuple[int, int]] = {}  # the epoch, and up to where it was drained before
+        self._counted = self._counted_kept = Tally()  # of all drained records; of those that have left the journal
+        self._again: dict[Segment, tuple[int, int]] = {}  # epoch, and the position drained into the replaced file
         self._knows_writer = False
-        self._latest: list[tuple[float, _Given]] = []  # what was found of late, and when
+        self._latest: list[tuple[float, _Given]] = []  # records found in the file recently, with the time of the check
         self._keeps_s = KEEPS_S if tuning.sync_every_s is None else tuning.sync_every_s
         self._syncs = tuning.sync_every_s is not None
         self._chunk = self._largest = tuning.drain_portion_bytes
@@ -133,19 +135,19 @@ class Drain:
 
     @property
     def oldest_s(self) -> float:
-        """Seconds since the log was drained last, in part or to its end; 0.0 where nothing is in it."""
+        """Seconds since the latest commit of records, or since the log was empty; 0.0 if no record waits."""
         return (time.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0
 
     def note_empty(self) -> None:
-        """Note that nothing waits in the log at this moment, or nothing has for longer."""
+        """Set the age of the waiting records to zero: the log is empty, or no thread was draining it until now."""
         self._moved_ns = time.monotonic_ns()
 
     def run(self, wait_s: float, *, most: int | None = None) -> bool:
-        """Move records to the storage; return whether all were moved.
+        """Move records to the storage. Return True if all were moved.
 
         Args:
-            wait_s: how long to wait for another thread that drains, and for the storage.
-            most: bytes after which to stop.
+            wait_s: seconds to wait for another thread that drains, and for the storage.
+            most: move one portion of about this many bytes; if None, move portions until the log is empty.
         """
         try:
             with within(self.lock, wait_s):
@@ -175,7 +177,7 @@ class Drain:
             if taken is None:
                 return True
             portion, read, _, begun = taken
-            # The same again where an exception came before it was trimmed: all of it, to know what is outdated.
+            # After an exception between commit and trim, all of the portion is committed again, to skip old updates.
             before, self._tried = self._tried, (portion.segment, portion.start, len(portion.data))
             is_repeated = before is not None and before[:2] == self._tried[:2]
             is_repeated = is_repeated or portion.start < self._drained_before(portion.segment)
@@ -187,7 +189,7 @@ class Drain:
                 self._tried = None
                 continue
             self._moved_ns = time.monotonic_ns()
-            # No call in between: where an exception comes before, the portion is committed again, and counted then.
+            # Without a call in between, an exception comes before the counts, and they are made at the next commit.
             if read.last > self._drained:
                 recorded = read.last - self._drained - tally.refused - tally.failed
                 progress.recorded += recorded
@@ -211,7 +213,7 @@ class Drain:
 
     def _take(self, most: int | None) -> _Taken | None:
         least = 0 if self._tried is None else self._tried[2]
-        if self._again:  # all of it at once, to know what is outdated
+        if self._again:  # all of the earlier drained bytes at once, so that outdated updates are found and skipped
             segment = self.log.next_segment()
             least = least if segment is None else max(least, self._drained_before(segment) - segment.drained)
         portion = self.log.take(max(min(self._chunk, most or self._largest), least))
@@ -228,7 +230,7 @@ class Drain:
         return None if portion is None else self._taken(portion, taken.elements)
 
     def _taken_ahead(self, most: int | None) -> _Taken | None:
-        """Return what was taken ahead, if it is what comes next."""
+        """Return the portion that was derived ahead, if it is the next one to commit; else None."""
         ahead, self._ahead = self._ahead, None
         if ahead is None or most is not None or self._tried is not None or ahead.elements is not self._elements:
             return None
@@ -239,12 +241,16 @@ class Drain:
         return _Taken(portion, read, elements, self._committer.begin(read.bodies, elements))
 
     def settle(self, wait_s: float, *, keeps_latest: bool = False) -> bool:
-        """Let go of what was committed, when it is on the disk and found; return whether the storage has all of that.
+        """Remove committed records from the journal once they are on the disk of the file and found there.
 
         Args:
-            wait_s: how long to wait for another thread that drains; without `keeps_latest` also for a file that is not
+            wait_s: seconds to wait for another thread that drains; without `keeps_latest` also for a file that is not
                 trusted yet.
-            keeps_latest: do not let go of what was found less than a second ago: the file may be gone at any moment.
+            keeps_latest: keep the records that were found less than a second ago, because the file may be deleted at
+                any moment.
+
+        Returns:
+            whether the file has all committed records.
         """
         try:
             look = partial(self._settle, wait_s, keeps_latest=keeps_latest)
@@ -271,7 +277,7 @@ class Drain:
                 self._follow_file()
                 if given.files != self._files or not self._is_found(journals, given):
                     return False
-                self._follow_file()  # to look for it may have found that the path has another one
+                self._follow_file()  # the check may have found a new file at the path
                 if given.files != self._files:
                     return False
                 self._latest = [*self._latest, (time.monotonic(), given)]
@@ -292,7 +298,7 @@ class Drain:
 
     @property
     def has_given(self) -> bool:
-        """True if something was committed that has not left the journal."""
+        """True if committed records are still in the journal."""
         return self._journals is not None and self.log.has_given
 
     def _given(self) -> _Given | None:
@@ -300,7 +306,7 @@ class Drain:
         return place and _Given(place, self._drained, self._counted, tuple(self._committer.newest), self._files)
 
     def _is_found(self, journals: BesideJournals, given: _Given) -> bool:
-        """Return whether what was committed is found, or somebody has removed it; else drain it again."""
+        """Return True if the committed records are in the file, or were removed by a user. If they are lost, rewind."""
         writer = (self.log.writer_id(),)
         is_known = journals.has(writer)
         if self._knows_writer and not is_known and not journals.has(given.newest):
@@ -316,7 +322,7 @@ class Drain:
                 self._kept, self._counted_kept = given.drained, given.counted
 
     def _follow_file(self) -> None:
-        """Drain again what has not left the journal if the path has another file now."""
+        """If the path has another file now, mark all records in the journal as undrained."""
         if self._journals is not None and self._journals.files != self._files:
             self._files = self._journals.files
             self._rewind()
@@ -343,24 +349,24 @@ def _unsynced(error: Exception) -> str:
 
 
 QUIET_TICK_S = 0.1
-"""The time from one tick to the next while nothing is recorded."""
+"""The time between two ticks while nothing is recorded, in seconds."""
 MAX_CALLS = 2
-"""How often in a row a call may replace a tick: of large records, each few begin a segment."""
+"""How many wake-ups in a row may replace a tick. With large records, every few records begin a segment, and wake it."""
 RESTART_S = 0.05
 MAX_RESTART_S = 5.0
-"""When a thread that could not be started is tried again: later and later."""
+"""Seconds until a thread that could not be started is tried again: RESTART_S at first, then doubled up to this."""
 
 
 class Ticks:
     """The state that the thread keeps from one tick to the next.
 
     Args:
-        most_quiet: ticks without a record after which it is quiet.
+        most_quiet: the number of ticks without a record after which the thread is quiet.
 
     Attributes:
-        seen: the number of the last record that a tick has seen.
-        quiet: ticks without a record, in a row.
-        burst: ticks with many records, in a row.
+        seen: the number of the last record at the latest tick.
+        quiet: the number of consecutive ticks without a record.
+        burst: the number of consecutive ticks with many records.
     """
 
     def __init__(self, most_quiet: int) -> None:
@@ -369,24 +375,24 @@ class Ticks:
 
     @property
     def is_quiet(self) -> bool:
-        """True if nothing was recorded for a second."""
+        """True if nothing was recorded for `most_quiet` ticks, about a second."""
         return self.quiet >= self._most_quiet
 
 
 class DrainThread:
-    """Starts, wakes and ends the thread of one sink.
+    """Starts, wakes and ends the thread that drains the journal of one sink.
 
     Args:
-        work: the sink. The thread keeps it alive while records wait, and else not.
-        log: the sink's log. Its `alert` makes the next record call the sink, which starts the thread again.
+        work: the work of the sink. The thread keeps it alive only while it has records or runs.
+        log: the log of the sink. Its `alert` makes the next record call the sink, which starts the thread again.
         progress: the counts of the sink.
-        name: of the journal, for messages.
-        before_start: called before a thread is started: what is in the log has waited for no thread until now.
+        name: the name of the storage, for messages.
+        before_start: called before a thread is started.
         tuning: times.
 
     Attributes:
         running: the thread, or None.
-        bell: wakes it. Each thread has a bell of its own: two threads never wait for one.
+        bell: wakes the thread. Each thread has its own bell, so that two threads never wait for the same one.
     """
 
     def __init__(
@@ -414,7 +420,7 @@ class DrainThread:
         self.bell.ring()
 
     def start(self) -> None:
-        """Start the thread, unless that failed a moment ago: then the next calls try again."""
+        """Start the thread. If a start failed a moment ago, do nothing now; a later call tries again."""
         if time.monotonic() < self._start_s:
             self._log.alert = True
             return
@@ -453,7 +459,7 @@ class DrainThread:
             self._progress.deferred.raised = fault
 
     def stop(self, wait_s: float) -> None:
-        """End the thread, and wait for that; the next record starts it again."""
+        """End the thread, and wait for its end up to `wait_s`. The next record starts a new thread."""
         with self._log.lock:
             thread, self.running = self.running, None
             self._log.alert = True
@@ -464,12 +470,12 @@ class DrainThread:
             thread.join(wait_s)
 
     def ended(self, bell: Bell) -> None:
-        """Note that the thread with this bell has ended; start another one if a record came meanwhile."""
+        """Note that the thread with this bell has ended, and start a new one if a record was appended meanwhile."""
         work = self._work()
         if work is not None and self.bell is bell:
             self.running = None
             self._log.alert = True
-            if work.has_records():  # the call that appended them saw the thread while it was about to end
+            if work.has_records():  # the call that appended a record found the thread still running
                 self.start()
 
     def raised(self, error: Exception) -> None:
@@ -478,7 +484,7 @@ class DrainThread:
 
 
 def _run(reference: "weakref.ref[JournalWork]", bell: Bell, tuning: Tuning) -> None:
-    """Tick while there is something to do; the sink may be dropped at any moment in between."""
+    """The loop of the thread: tick while there is work. Between ticks, the program may drop the sink."""
     ticks, is_over, kept, calls = Ticks(tuning.drain_quiet_ticks), False, reference(), 0
     tick_s = tuning.drain_tick_s
     while not is_over:
@@ -496,7 +502,7 @@ def _run(reference: "weakref.ref[JournalWork]", bell: Bell, tuning: Tuning) -> N
                 work.prepare()
             else:
                 is_over = work.tick(ticks)
-            # A tracer that was dropped leaves nothing undone; one with a run that goes on is about to record.
+            # A strong reference while there is work, so that a dropped tracer still drains its records.
             kept = work if work.is_needed() else None
         del work
     work = reference()

@@ -1,9 +1,9 @@
 """A sink that appends to a journal: a call costs 2 µs, and its record outlives the process.
 
-A thread, which starts with the first record and ends when there are none, drains the journal every 20 ms. It lets a
-burst pass, for up to three seconds: two threads that compute take turns of 5 ms. Where it falls behind, the disk grows;
-from a bound on, the calls that record do a part of its work. Where no segment can be made, because the disk is full,
-the sink commits instead.
+A thread drains the journal every 20 ms. It starts with the first record, and ends when no record is left. It waits
+until a burst is over, for up to three seconds, because two computing threads take turns of 5 ms. If the thread falls
+behind, the journal grows; above a limit, recording calls drain a part of it. If no segment can be created, because the
+disk is full, the sink commits to the storage instead.
 """
 
 from collections.abc import Callable
@@ -30,25 +30,26 @@ if TYPE_CHECKING:
     from agentspan.journal.adopting import Adoption
 
 PORTION = 64 * 1024
-"""Bytes that a call which records drains where the journal has grown too long: 1.5 ms."""
+"""The number of bytes that a recording call drains if the journal is too long: 1.5 ms."""
 MOST_BEFORE_A_RUN = 2000
-"""Records that may wait when a run begins; else its call drains a portion. Threads that only begin runs append faster
-than is drained: without this, forks and reads, which wait for the drain, took a second each."""
+"""The number of records that may wait when a run begins; above it, the call that begins the run drains a portion.
+Threads that only begin runs append faster than the drain thread drains. Without this limit, forks and reads, which wait
+for the drain, took a second each."""
 
 
 class Surroundings(NamedTuple):
     """The parts of a recorder that its journal needs.
 
     Attributes:
-        name: of the storage, for messages.
-        folder: of the journal.
-        writer_id: returns the id of this process.
+        name: the name of the storage, for messages.
+        folder: the folder of the journal.
+        writer_id: returns the writer id of this process.
         committer: makes a Committer for records.
-        adoption: adopts the journals that dead programs have left.
-        late_types: returns all span types, as a schema version has them, if some run of this process is registered
-            without one of them.
-        renew_lease: renews the lease of this process (see recovery.leases). None where the storage is a file of this
-            host; else no call that records waits for it.
+        adoption: adopts the journals of dead programs.
+        late_types: returns all span types as JSON text if a run of this process was registered before one of the types
+            was; else None.
+        renew_lease: renews the lease of this process (see journal.writers); None for a file on this host. If it is not
+            None, the storage is a server, and no recording call waits for it.
     """
 
     name: str
@@ -61,16 +62,16 @@ class Surroundings(NamedTuple):
 
 
 class JournalSink:
-    """Appends each transition to a journal; see Sink.
+    """A Sink that appends each transition to a journal.
 
     Args:
-        storage: what the journal is drained to.
-        listener: receives faults and outcomes, and looks after the runs of this process.
+        storage: the storage that the journal is drained to.
+        listener: receives faults and outcomes, and finds the terminated runs of this process.
         tuning: sizes and times.
 
     Attributes:
-        log: what records are appended to.
-        commits: writes to the storage directly, where no record can be appended.
+        log: the log that records are appended to.
+        commits: commits to the storage directly while no record can be appended.
         work: drains the log.
     """
 
@@ -99,7 +100,7 @@ class JournalSink:
         self._drain = self.work.drain
         self._overflow = self.work.overflow
         self._begun = 0
-        self._contents: set[tuple[int, str]] = set()  # of schema versions that a segment has, with its epoch
+        self._contents: set[tuple[int, str]] = set()  # epochs of segments, with the schema contents in them
 
     def counts(self) -> Counts:
         """Return the state of the journal and of the storage behind it."""
@@ -112,7 +113,7 @@ class JournalSink:
         )
 
     def count_recorded(self) -> None:
-        """Count a transition that the caller has committed itself."""
+        """Count a transition that the caller has committed to the storage itself."""
         self.commits.count_recorded()
 
     def created(self, span: SpanFacts, at_ns: int) -> None:
@@ -125,7 +126,7 @@ class JournalSink:
             if self._append_in_parts(span, payload, at_ns):
                 return
             payload = span.payload_text()
-        # Records are written out here (see events), and appended without a method between: 0.3 µs less.
+        # The record is formatted inline (fields: see journal.records), and appended without a helper: 0.3 µs less.
         body = (
             f"C\x1f{span.id}\x1f{instance.id}\x1f{instance.agent_id}\x1f{span.parent_span_id or ''}"
             f"\x1f{span.schema_name}\x1f{span.status}\x1f{at_ns}\x1f{payload}"
@@ -134,11 +135,11 @@ class JournalSink:
         if log.alert or not log.append(body):
             if not self._append(body):
                 self._commit(commit.created(span, at_ns))
-        elif log.alert:  # perhaps the thread ended, and did not see this one
+        elif log.alert:  # perhaps the thread has ended before it saw this record
             self._is_ready()
 
     def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
-        """Append the text of a new span, which is read when it is drained."""
+        """Append a new span as a raw text, which `reader` parses when the record is drained."""
         if self._terminations.found:
             self._terminations.pass_on()
         instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]  # the run is recorded
@@ -174,13 +175,13 @@ class JournalSink:
             self._is_ready()
 
     def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
-        """Append the end of a span, with the type and the payload that were learnt then."""
+        """Append the end of a span whose type and payload became known at its end."""
         end = f"{span.status}\x1f{at_ns}\x1f{elapsed_ns}\x1f{result or ''}"
         if not self._append(f"T\x1f{span.id}\x1f{end}\x1f{span.schema_name}\x1f{span.payload_text()}".encode()):
             self._commit(commit.finished_as(span, result, at_ns, elapsed_ns))
 
     def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
-        """Append the text of the end of a span, which is read when it is drained."""
+        """Append the end of a span as a raw text, which `reader` parses when the record is drained."""
         body = f"W\x1f{span.id}\x1f{at_ns}\x1f{elapsed_ns}\x1f{reader}\x1f{text}".encode()
         log = self.log
         if log.alert or not log.append(body):
@@ -192,7 +193,7 @@ class JournalSink:
     def register(self, unit: Unit) -> None:
         """Append a unit that registers or renames a run.
 
-        The first registration in a segment has the content of its schema version, which is long.
+        Only the first registration in a segment has the content of its schema version, which is long.
         """
         (content,) = [
             change.row.content_hash
@@ -211,8 +212,8 @@ class JournalSink:
             self._drain.run(self._wait_s, most=PORTION)
 
     def _register_without_record(self, unit: Unit) -> None:
-        """Register a run whose record cannot be appended."""
-        if self._drops():  # else a run whose end is dropped would stay open; one that goes on is registered again
+        """Register a run whose record cannot be appended, through the backlog or a commit."""
+        if self._drops():  # a run whose end is dropped would stay open; a run that goes on is registered again
             return
         if self._is_server or self._drain.journaled:
             self.commits.backlog.keep(unit)
@@ -220,7 +221,7 @@ class JournalSink:
             self.commits.register(unit)
 
     def restate(self, unit: Unit) -> None:
-        """Append a unit that is no transition of this process."""
+        """Append a unit that is no transition of this process, without counting it."""
         encode = partial(encode_registration, with_content=True) if names_rows(unit) else encode_unit
         if self._append(encode(unit).encode()):
             with self.commits.progress.lock:
@@ -231,12 +232,12 @@ class JournalSink:
             self.commits.restate(unit)
 
     def write(self, unit: Unit) -> None:
-        """Append a unit that concerns something else than a span."""
+        """Append any other unit: not of a span, and not the registration of a run."""
         if not self._append(encode_unit(unit).encode()):
             self._commit(unit)
 
     def put_aside(self, unit: Unit, error: Exception) -> None:
-        """Append a unit that the storage could not take."""
+        """Append a unit that the storage failed to apply."""
         if self._append(encode_unit(unit).encode()):
             self.commits.progress.storage_failed(error)
             self._listener.fault(error)
@@ -244,24 +245,24 @@ class JournalSink:
             self.commits.put_aside(unit, error)
 
     def hurry(self) -> None:
-        """Drain the journal, if that takes but a moment."""
+        """Drain the journal, if that takes only a moment."""
         self.work.hurry()
 
     def watch(self) -> None:
-        """Have the thread look for terminations, so that no call that records touches the storage."""
+        """Start the drain thread, which checks for terminated runs, so that no recording call reads the storage."""
         if self._thread.running is None:
             self._thread.start()
 
     def flush(self, wait_s: float) -> bool:
-        """Drain the journal; return whether nothing waits any more."""
+        """Drain the journal. Return True if nothing waits any more."""
         return self.work.flush(wait_s)
 
     def flush_at_end(self, wait_s: float) -> None:
-        """Drain the journal while the program ends."""
+        """Drain the journal at the end of the program."""
         self.work.flush_at_end(wait_s)
 
     def release(self, *, for_good: bool = False) -> None:
-        """Close the files. A segment that has records stays, for good or until more are appended."""
+        """Close the files. Segments with needed records stay on disk. Without `for_good`, appending may go on later."""
         self.work.release(for_good=for_good)
 
     def leave(self) -> None:
@@ -269,18 +270,18 @@ class JournalSink:
         self.work.leave()
 
     def _append(self, body: bytes) -> bool:
-        """Append a record; return whether that was possible, in order."""
+        """Append a record behind all earlier transitions. Return False if that is not possible."""
         if self.log.alert and not self._is_ready():
             return False
         if self.log.append(body):
-            if self._thread.running is None:  # it ended meanwhile, and did not see this one
+            if self._thread.running is None:  # the thread has ended before it saw this record
                 self._thread.start()
             return True
         self._overflow.begin(getattr(self.log.error, "strerror", None))
         return False
 
     def _append_in_parts(self, span: SpanFacts, payload: Parts, at_ns: int) -> bool:
-        """Append the record of a new span that refers to what the segment has; return whether that was possible."""
+        """Append the record of a new span that refers to list elements in the segment. Return False if not possible."""
         instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]
         log = self.log
         head = (
@@ -297,20 +298,20 @@ class JournalSink:
                 if log.alert or self._thread.running is None:
                     self._is_ready()
                 return True
-            epoch = log.begin(2 * payload.size)  # a new segment has no elements yet, and gets room for what follows
+            epoch = log.begin(2 * payload.size)  # a new segment has no elements yet, and needs space for later records
         return False
 
     def _is_ready(self) -> bool:
-        """Do what is due before a record is appended; return whether one may be appended, in order."""
-        self.log.alert = False  # first: what happens meanwhile is seen by the next one
+        """Do the due checks before a record is appended. Return False if earlier transitions are not in the log."""
+        self.log.alert = False  # first: the next record then finds an alert that is set meanwhile
         if self._thread.running is None:
             self._thread.start()
         else:
-            self._thread.wake()  # it may wait for longer than a tick
+            self._thread.wake()  # a quiet thread waits longer than a tick
         if self._begun != self.log.begun:
             self._begun = self.log.begun
             self._thread.wake()
-            self._types.is_due = True  # it was not needed before, and may have been deleted
+            self._types.is_due = True  # without a segment the file is not needed, and may have been deleted
         if self._types.is_due:
             self._types.write()
         if self.work.is_full and not self._overflow.is_on:
@@ -324,14 +325,14 @@ class JournalSink:
             with guard(report=self._thread.raised):  # about what was recorded before; this record comes first
                 if elsewhere and not self._overflow.try_to_end():
                     return False
-                if self.commits.progress.may_try():  # do a part of the thread's work: it does not keep up
+                if self.commits.progress.may_try():  # the thread does not keep up, so the call drains a portion
                     self._drain.run(self._wait_s, most=PORTION)
                 return True
             return not self._overflow.keeps_order
         return True
 
     def _drops(self) -> bool:
-        """Return whether a transition is dropped, because those before it have waited for too long; count it then."""
+        """Return whether a transition must be dropped, because earlier ones wait for too long. Count it as failed."""
         if self._overflow.is_too_old:
             with self.commits.progress.lock:
                 self.commits.progress.failed += 1
@@ -340,11 +341,11 @@ class JournalSink:
     def _commit(self, unit: Unit) -> None:
         if self._drops():
             return
-        # What it follows is in the journal still, or its run's agent is not known yet.
+        # It must wait if earlier transitions are still in the journal, or the agent of its run is not known yet.
         if self._is_server or self._drain.journaled or "" in [span.agent_id for span in spans_of(unit)]:
             self.commits.backlog.keep(unit)
         else:
             self.commits.write(unit)
 
     def _before_keep(self) -> None:
-        self.log.alert = True  # later transitions must not overtake it
+        self.log.alert = True  # later transitions must not overtake the kept unit

@@ -1,8 +1,8 @@
 """The work on a journal besides appending: drain it, look for terminations, adopt journals of dead programs, fork.
 
-Runs that were terminated elsewhere are looked up in the drain thread, and told when they record next. The span types
-are kept beside the journal, for whoever recovers it: some runs were registered without one of them. A journal to which
-no record can be appended, because the disk is full or the storage takes nothing, is overflowing.
+The drain thread looks up runs that another process terminated; a run is notified when it records next. The span types
+are stored beside the journal, for the process that recovers it, if some run was registered before one of the types
+was. A journal overflows if no record can be appended, because the disk is full or the storage fails for too long.
 """
 
 import threading
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 
 class Overflow:
-    """The state in which transitions go to the storage, or the backlog, instead of the log.
+    """The state in which transitions go to the storage or the backlog, because the log accepts no records.
 
     Args:
-        name: of the storage, for messages.
+        name: the name of the storage, for messages.
 
     Attributes:
-        is_on: whether they do.
-        is_too_old: whether what is in the log has waited for so long that new transitions are dropped.
+        is_on: whether the log overflows now.
+        is_too_old: whether the records in the log have waited for so long that new transitions are dropped.
     """
 
     def __init__(self, name: str, log: Log, drain: Drain, commits: CommitSink) -> None:
@@ -56,13 +56,13 @@ class Overflow:
         return self.is_on or self.is_too_old or bool(self._commits.backlog.units)
 
     def begin(self, why: str | None) -> None:
-        """Begin, and report why."""
+        """Begin the overflow, and report the reason to the listener."""
         self.is_on = self._log.alert = True
         self._commits.progress.try_later()
         self._commits.progress.listener.fault(StorageError(f"there can be no journal for {self._name} now: {why}"))
 
     def try_to_end(self) -> bool:
-        """Write all that waits, in order; return whether records may be appended again."""
+        """Drain the log and then the backlog. Return True, and end the overflow, if records may be appended again."""
         progress = self._commits.progress
         if not progress.may_try():
             return False
@@ -74,12 +74,13 @@ class Overflow:
 
 
 class TypesFile:
-    """The file of one journal.
+    """The file of this process's span types beside its journal.
 
     Args:
-        folder: of the journal.
-        writer_id: returns the id of this process.
-        late_types: returns all span types as JSON text, if a run of this process is registered without one of them.
+        folder: the folder of the journal.
+        writer_id: returns the writer id of this process.
+        late_types: returns all span types as JSON text if a run of this process was registered before one of the types
+            was; else None.
 
     Attributes:
         is_due: whether the file has to be written before the next record.
@@ -92,7 +93,7 @@ class TypesFile:
         self._late_types = late_types
 
     def write(self) -> None:
-        """Write the file, if there is a late type."""
+        """Write the file, if a span type was registered after the first run."""
         self.is_due = False
         written: str | None = None
         with guard(OSError):  # a full disk: what a killed program leaves is read without them
@@ -102,18 +103,18 @@ class TypesFile:
 
 
 LOOK_SHARE = 0.01
-"""The share of the thread's time that this may take: with thousands of runs, it looks less often."""
+"""The share of the drain thread's time for looks for terminations. With thousands of runs, it looks less often."""
 
 
 class Terminations:
-    """Terminations that were found, and not passed on yet.
+    """The terminations that were found, and not passed on to their runs yet.
 
     Args:
-        runs: the runs of this process.
-        every_s: how often the storage is asked.
+        runs: finds and notifies the terminated runs of this process.
+        every_s: seconds between two looks in the storage.
 
     Attributes:
-        found: reasons by the ids of runs. Empty nearly always.
+        found: the reasons by the ids of the runs. Nearly always empty.
     """
 
     def __init__(self, runs: RunListener, every_s: float = STANDARD.termination_look_s) -> None:
@@ -123,7 +124,7 @@ class Terminations:
         self._next_look_s = 0.0
 
     def add(self, instance_id: str, reason: str) -> None:
-        """Add a termination by this process."""
+        """Add a termination of a run."""
         self.found = {**self.found, instance_id: reason}
 
     def look(self) -> None:
@@ -147,47 +148,48 @@ class Terminations:
 
 
 LOOK_EVERY_S = 1.0
-"""Seconds between two counts of the segments of other programs, while records wait."""
+"""Seconds between two measurements of the segments of other programs, while the storage fails."""
 BURST = 100
-"""Records within a tick that make a burst."""
+"""The number of records within one tick above which the tick belongs to a burst."""
 SETTLE_S = 1.0
-"""Seconds between two looks whether what was committed is found, where nothing is to be synced."""
+"""Seconds between two checks that committed records are in the file, if the file is not synced."""
 PATIENCE_S = 3.0
-"""How long the thread lets a burst pass: 300,000 spans, if there is room for them."""
+"""Seconds that the drain thread waits for the end of a burst: 300,000 spans, if the journal has room for them."""
 FORK_WAIT_S = 5.0
 SERVER_FORK_WAIT_S = 0.25
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
-"""Seconds until a server that is away is tried again, at first and at most."""
+"""The pause before a failing server is tried again, in seconds, at first and at most."""
 LEAST_ANSWER_S = 1.0
-"""Seconds that a flush with less time waits for an answer: to give up a connection each time would keep a slow server
-busy."""
+"""Seconds that a flush waits at least for an answer, even with a shorter limit: giving up a connection each time would
+keep a slow server busy."""
 SLOW_S = 0.5
-"""Seconds that records may wait until nobody waits for them: a connection is made, or the server does not answer."""
+"""The age of waiting records, in seconds, above which `hurry` does not wait: the thread is still connecting, or the
+server does not answer."""
 LEASE_RETRY_S = 30.0
 EXIT_S = 1.0
-"""How long the end of a program may take over the journals of dead programs."""
+"""Seconds that the end of a program may spend on adopting the journals of dead programs."""
 
 
 class JournalWork:
-    """The work on one journal. The thread of the journal, a reader in this process, or a fork calls it.
+    """The work on one journal. Called by the journal's thread, by readers in this process, and before and after forks.
 
     Args:
-        name: of the storage, for messages.
-        folder: of the journal.
-        log: what records are appended to.
-        commits: writes to the storage.
-        runs: looks after the runs of this process.
-        adoption: adopts the journals that dead programs have left.
-        types: the file of late span types.
-        journals: the file; None for a server.
+        name: the name of the storage, for messages.
+        folder: the folder of the journal.
+        log: the log that records are appended to.
+        commits: commits to the storage directly.
+        runs: finds and notifies the terminated runs of this process.
+        adoption: adopts the journals of dead programs.
+        types: the file of this process's span types.
+        journals: the file that the journal is drained to; None for a server.
         tuning: sizes and times.
 
     Attributes:
-        is_server: whether the storage is none of this host.
+        is_server: whether the storage is a server.
         drain: moves records to the storage.
-        thread: drains.
-        overflow: whether no record can be appended.
-        terminations: of runs that have not been told.
+        thread: the thread that drains.
+        overflow: the state in which no record can be appended.
+        terminations: the terminations that were not passed on to their runs yet.
     """
 
     is_server = False
@@ -237,7 +239,7 @@ class JournalWork:
     def drain_now(self) -> None:
         """Move the records of the journal to the storage."""
         target, drained, wait_s = self._log.sequence, -1, self._tuning.read_drains_s
-        while drained < self.drain.last_drained < target:  # however much there is, as long as it gets less
+        while drained < self.drain.last_drained < target:  # repeat as long as each round drains something
             drained = self.drain.last_drained
             if self.drain.run(wait_s):
                 break
@@ -246,17 +248,17 @@ class JournalWork:
 
     @property
     def bytes(self) -> int:
-        """The bytes of full segments in the folder: those of this process, and all of others."""
+        """The total size of the full segments of this process and of all segments of other processes, in bytes."""
         return self._log.full_bytes + self._bytes_of_others
 
     @property
     def is_full(self) -> bool:
-        """True if nothing more may be appended. Records of others count only where the storage takes nothing."""
+        """True if the journal has reached its size limit. Segments of others count only while the storage fails."""
         takes_nothing, limit = self._commits.progress.last_error is not None, self._tuning.journal_limit_bytes
         return self._log.full_bytes >= limit or (takes_nothing and self.bytes >= limit)
 
     def _look_at_others(self) -> None:
-        """Count what other programs have in the folder, if it is time."""
+        """Measure the segments of other programs in the folder, at most every LOOK_EVERY_S."""
         now = time.monotonic()
         if now >= self._next_look_s:
             self._next_look_s = now + LOOK_EVERY_S
@@ -264,19 +266,19 @@ class JournalWork:
             self._log.alert = self._log.alert or self.is_full
 
     def has_records(self) -> bool:
-        """Return whether records are in the journal that are not in the storage."""
+        """Return whether the journal has records that are not in the storage yet, or not yet for certain."""
         return bool(self.drain.journaled) or self.drain.has_given
 
     def is_needed(self) -> bool:
-        """Return whether there are such records, or runs that will add some."""
+        """Return whether the journal has records to move, or active runs that will append some."""
         return self.has_records() or self._runs.has_runs()
 
     def prepare(self) -> None:
-        """Make the next segment: one was begun."""
+        """Create the next segment in advance, because a segment was begun."""
         self._log.prepare()
 
     def tick(self, ticks: Ticks) -> bool:
-        """Do what is due; return whether the thread may end."""
+        """Drain, and do the other due work of the thread. Return True if the thread may end."""
         new, ticks.seen = self._log.sequence - ticks.seen, self._log.sequence
         if self._commits.progress.last_error is not None or self._bytes_of_others:
             self._look_at_others()
@@ -301,7 +303,7 @@ class JournalWork:
         return False
 
     def _settle(self) -> None:
-        """Let records go that are in the storage for good, if it is time; have the others on this disk."""
+        """Remove records that are safe in the storage from the journal, and flush the others to disk, if it is time."""
         now = time.monotonic()
         if now >= self._next_settle_s:
             self._next_settle_s = now + self._settle_every_s
@@ -312,7 +314,7 @@ class JournalWork:
                 self._log.begin_anew()
 
     def _rest(self) -> bool:
-        """Do what is due where nothing was recorded for a second; return whether the thread may end."""
+        """Do the due work after a second without records. Return True if the thread may end."""
         self._log.alert = True  # the next record wakes the thread
         self.terminations.look()
         if self.drain.has_given:
@@ -323,18 +325,18 @@ class JournalWork:
         return True
 
     def _lets_pass(self, ticks: Ticks) -> bool:
-        """Return whether to drain later: there is a burst, and room for it."""
+        """Return whether to drain later, because there is a burst and the journal has room for it."""
         tuning = self._tuning
         has_room = self._log.full_bytes < tuning.journal_calls_drain_bytes // 2
         return 0 < ticks.burst * tuning.drain_tick_s < PATIENCE_S and has_room
 
     def hurry(self) -> None:
-        """Move what is in the journal to the storage, if that takes but a moment and the storage took the last."""
+        """Drain the journal, unless the latest attempt failed."""
         if self._commits.progress.last_error is None:
             self.drain.run(self._wait_s)
 
     def flush(self, wait_s: float) -> bool:
-        """Move all records to the storage, and then what waits in memory; return whether that is all."""
+        """Move all records to the storage, then the units in memory. Return True if nothing waits any more."""
         deadline = time.monotonic() + wait_s
         is_drained = self.drain.run(wait_s)
         while not is_drained and self.drain.makes_way and time.monotonic() < deadline:  # it made way for a fork
@@ -343,15 +345,15 @@ class JournalWork:
         return is_drained and self._commits.flush(wait_s) and self.drain.settle(wait_s)
 
     def flush_at_end(self, wait_s: float) -> None:
-        """Do the same while the program ends."""
+        """Move everything to the storage at the end of the program."""
         self.flush(wait_s)
 
     def release(self, *, for_good: bool) -> None:
-        """End the thread, close files. A segment that has records stays, for good or until more are appended."""
+        """End the thread and close the files. Segments with needed records stay on disk."""
         self.thread.stop(self._wait_s)  # it may be making a segment; the next record starts it again
         with suppress(Occupied), within(self.drain.lock, self._wait_s):
             self._log.release(for_good=for_good)
-        # Forked children end without a flush. Others may have left many journals, which this program does not wait for.
+        # Forked children end without a flush, so their journals are adopted here. The limit is for folders with many.
         self._adoption.look(at_once=True, most_s=EXIT_S)
         if for_good:
             self._adoption.stop()
@@ -367,14 +369,14 @@ class JournalWork:
         self._hold(FORK_WAIT_S, self._wait_s)
 
     def _hold(self, most_s: float, drain_s: float | None = None) -> None:
-        self.drain.makes_way = True  # a fork waits for the batch under way, not for all that there is
+        self.drain.makes_way = True  # a fork waits for the current batch, not for all records
         self.thread.stop(most_s)
         if drain_s is not None:
             self.drain.run(drain_s)
-            if self.drain.has_given:  # so that no thread is needed after the fork
+            if self.drain.has_given:  # settled now, so that no thread is needed after the fork
                 self.drain.settle(drain_s)
         for lock in (self.drain.lock, self._log.lock):
-            if not is_mine(lock):  # else a signal handler forks in the middle of what its thread does
+            if not is_mine(lock):  # a signal handler may fork while its thread holds the lock
                 self._held.append(lock)  # first: an exception right after `acquire` leads to a release all the same
                 lock.acquire(timeout=most_s)
 
@@ -390,9 +392,9 @@ class JournalWork:
 
 
 class ServerWork(JournalWork):
-    """The work on a journal in front of a server. A fork, and the end of the program, wait for it as little as may be.
+    """The work on a journal in front of a server. A fork and the end of the program hardly wait for the server.
 
-    A connection that is in use while the process forks is left to the parent (see storage.opened_later).
+    A connection that is in use while the process forks stays with the parent.
 
     Args:
         renew_lease: renews the lease of this process.
@@ -412,7 +414,7 @@ class ServerWork(JournalWork):
             super().drain_now()
 
     def flush(self, wait_s: float) -> bool:
-        """Do it again until the time is over: a server that was away may be back, and has new connections then."""
+        """Move everything to the storage. Retry until the time is over: an offline server may come back meanwhile."""
         deadline, pause_s = time.monotonic() + wait_s, FIRST_PAUSE_S
         with answers_within(min(max(wait_s, LEAST_ANSWER_S), self._tuning.server_answer_s)):
             while not super().flush(max(deadline - time.monotonic(), 0.0)):
@@ -424,7 +426,7 @@ class ServerWork(JournalWork):
         return True
 
     def hurry(self) -> None:
-        """Let the thread move at once what is in the journal; wait for that a moment, unless the server is slow."""
+        """Have the thread drain the journal at once. Wait a moment for it, unless the server is slow."""
         target, deadline = self._log.sequence, time.monotonic() + self._wait_s
         self._is_hurried = True
         self.thread.wake()
@@ -434,7 +436,7 @@ class ServerWork(JournalWork):
             time.sleep(0.001)
 
     def prepare(self) -> None:
-        """Make the next segment: one was begun."""
+        """Create the next segment in advance, because a segment was begun. First drain if `hurry` was called."""
         self._drain_if_hurried()
         super().prepare()
 
@@ -445,12 +447,12 @@ class ServerWork(JournalWork):
                 self.drain.run(self._wait_s)
 
     def flush_at_end(self, wait_s: float) -> None:
-        """Do it once: the journal stays for others."""
+        """Try once to move everything to the storage. The journal stays, and another process can adopt it."""
         with answers_within(wait_s):
             super().flush(wait_s)
 
     def tick(self, ticks: Ticks) -> bool:
-        """Do what is due; return whether the thread may end. A server that is away is tried later and later."""
+        """Do the due work. Return True if the thread may end. The pauses between attempts at a failing server grow."""
         with answers_within(self._tuning.server_answer_s):
             return self._tick(ticks)
 
@@ -473,20 +475,20 @@ class ServerWork(JournalWork):
         return is_over
 
     def _note_age(self) -> None:
-        """Begin, or end, to drop what is new: the server has taken nothing for too long."""
+        """Begin to drop new transitions if the server has failed for too long; end it when it works again."""
         away_s = self._tuning.server_away_s
         was_too_old, self.overflow.is_too_old = self.overflow.is_too_old, self.drain.oldest_s > away_s
         if self.overflow.is_too_old and not was_too_old:
             self.overflow.begin(f"nothing could be moved to the storage for {away_s:,.0f} s")
 
     def release(self, *, for_good: bool) -> None:
-        """Close the files. The journals of dead programs are left to others where the server does not answer."""
+        """End the thread and close the files. If the server fails, do not adopt the journals of dead programs."""
         if self._commits.progress.last_error is not None:
             self._adoption.stop()
         super().release(for_good=for_good)
 
     def hold(self) -> None:
-        """Before a fork: end the thread, and take the locks if they are free soon."""
+        """Before a fork: end the thread, and take the locks, waiting only a moment for each."""
         self._hold(SERVER_FORK_WAIT_S)
 
 
@@ -497,7 +499,7 @@ _holding: list[JournalWork] = []
 def _hold_all() -> None:
     for interrupted in list(_holding):
         interrupted.hold()
-    while fresh := [each for each in forks.members(_works) if each not in _holding]:  # some may be made meanwhile
+    while fresh := [each for each in forks.members(_works) if each not in _holding]:  # a thread may add new ones
         for work in fresh:
             _holding.append(work)
             work.hold()

@@ -1,4 +1,4 @@
-"""Counts of one sink, and the state of its storage. The parts of a sink share one of these."""
+"""The counts of one sink and the state of its storage, in an object that all parts of the sink share."""
 
 import threading
 import time
@@ -14,11 +14,11 @@ from agentspan.storage.protocol import NotTrustedYet
 
 PAUSE_S = 0.05
 RETRY_NS = 50_000_000
-"""How long a storage that took nothing is not tried again."""
+"""The pause after a storage failed, in ns, before it is tried again."""
 
 
 class Deferred(Listener):
-    """Passes outcomes on to a listener, and keeps an exception of it until all outcomes of a batch are counted."""
+    """Passes outcomes on to a listener. Keeps its exception until all outcomes of a batch are counted."""
 
     def __init__(self, listener: Listener) -> None:
         self.raised: Exception | None = None
@@ -28,11 +28,11 @@ class Deferred(Listener):
         self.terminated = listener.terminated  # type: ignore[method-assign]
 
     def fault(self, error: Exception) -> None:
-        """Pass a fault on to the recorder."""
+        """Pass a fault on to the listener."""
         self._keeping(self._listener.fault, error)
 
     def refused(self, unit: Unit, refused: Refused) -> None:
-        """Count a change that came too late, and pass it on."""
+        """Pass a refused change on to the listener."""
         self._keeping(self._listener.refused, unit, refused)
 
     def _keeping(self, call: Callable[..., None], *args: Any) -> None:
@@ -44,7 +44,7 @@ class Deferred(Listener):
         self.raised = self.raised or error
 
     def raise_kept(self) -> None:
-        """Raise the exception that was kept, once."""
+        """Raise the kept exception of the listener, if there is one, and forget it."""
         raised, self.raised = self.raised, None
         if raised is not None:
             raise raised
@@ -60,8 +60,8 @@ class Progress:
         recorded, refused, failed: see Counts.
         last_error: see Counts.
         retry_ns: the monotonic time before which the storage is not tried again.
-        lock: held while the counts or the backlog change. It is reentrant: a signal handler, or a generator that is
-            collected, may record in the middle of that.
+        lock: held while the counts or the backlog change. Reentrant, because a signal handler or the collection of a
+            generator may record during such a change.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -76,7 +76,7 @@ class Progress:
         self._is_failing = False
 
     def count(self, tally: Tally) -> None:
-        """Add what became of records."""
+        """Add the outcomes of some records to the counts."""
         with self.lock:
             self.recorded += tally.recorded
             self.refused += tally.refused
@@ -92,26 +92,26 @@ class Progress:
         self._is_failing = self._is_failing or not isinstance(error, DatabaseBusy)
 
     def storage_took(self) -> None:
-        """Note that the storage took something."""
+        """Note that a write to the storage succeeded, and report the recovery from an earlier fault."""
         self.last_error = None
         if self._is_failing:
             self._is_failing = False
             self.listener.recovered()
 
     def try_later(self) -> None:
-        """Leave the storage alone for a moment."""
+        """Pause: do not try the storage again for RETRY_NS."""
         self.retry_ns = clock.monotonic_ns() + RETRY_NS
 
     def may_try(self) -> bool:
-        """Return whether that moment is over."""
+        """Return whether the storage may be tried now: no pause after a failure is under way."""
         return clock.monotonic_ns() >= self.retry_ns
 
 
 def until_trusted(look: Callable[[], bool], wait_s: float) -> bool:
-    """Return what a look for rows in a file says, again and again while the file is not trusted yet.
+    """Return the result of `look`, which looks for rows in a file. Repeat it while the file is not trusted yet.
 
     Raises:
-        NotTrustedYet: it is not after `wait_s` seconds.
+        NotTrustedYet: the file is still not trusted after `wait_s` seconds.
     """
     until = time.monotonic() + wait_s
     while True:

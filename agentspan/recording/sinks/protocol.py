@@ -1,4 +1,4 @@
-"""The protocol of a sink, and the facts that a sink reads of a span. A sink knows no Span, no Run and no Tracer."""
+"""The protocol of a sink, and the facts of spans and runs that a sink reads. Imports no Span, no Run and no Tracer."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -21,14 +21,14 @@ class RunFacts(Protocol):
 
     @property
     def registered_row(self) -> AgentInstanceRow | None:
-        """The row that the run is registered with; None where it could not be recorded."""
+        """The row that the run is registered with; None if the run could not be recorded."""
 
 
 class SpanFacts(Protocol):
     """The facts of a span that a sink reads."""
 
     decoded: tuple[str, Any, int, str] | None
-    """A sink keeps here, until the span ends: a payload text, that payload decoded, a time in ns, that time as text."""
+    """A cache of the sink until the span ends: a payload text, the decoded payload, a time in ns, the time as text."""
 
     @property
     def id(self) -> str:
@@ -40,7 +40,7 @@ class SpanFacts(Protocol):
 
     @property
     def parent_span_id(self) -> str | None:
-        """The id of the span around it."""
+        """The id of the parent span, or None."""
 
     @property
     def schema_name(self) -> str:
@@ -48,7 +48,7 @@ class SpanFacts(Protocol):
 
     @property
     def span_type(self) -> SpanType:
-        """The span type that the name means now."""
+        """The span type that is registered under `schema_name` now."""
 
     @property
     def status(self) -> SpanStatus:
@@ -56,7 +56,7 @@ class SpanFacts(Protocol):
 
     @property
     def payload(self) -> str | Parts:
-        """The payload as JSON text; in parts if it has lists, which may have been recorded before."""
+        """The payload as JSON text, or in parts if it has lists whose elements may have been recorded before."""
 
     def payload_text(self) -> str:
         """Return the payload as JSON text."""
@@ -64,24 +64,24 @@ class SpanFacts(Protocol):
 
     @property
     def started_ns(self) -> int:
-        """The wall clock's time when the span started, in ns; of a pending span, when it was created."""
+        """The wall-clock time of the start, in ns since the epoch; for a pending span, of its creation."""
 
     @property
     def writer_id(self) -> str:
         """The id of the process that created the span."""
 
     def learn(self, told: Begin | End) -> None:
-        """Take the type, the payload and, at the end, the status that a foreign instrumentor told."""
+        """Set the type and the payload, and from an End also the status, that a foreign instrumentor reported."""
 
 
 class SpanSink(Protocol):
-    """Takes the transitions of a recorder in order, from any thread. Faults go to a listener, never to the caller."""
+    """Receives the transitions of a recorder in order, from any thread. Reports faults to a listener; never raises."""
 
     def created(self, span: SpanFacts, at_ns: int) -> None:
         """Write a new span, pending or active."""
 
     def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
-        """Write a new active span from a text that is read later (see journal.raw_records)."""
+        """Write a new active span from a raw text, which `reader` parses later."""
 
     def started(self, span: SpanFacts) -> None:
         """Write that a pending span became active."""
@@ -90,33 +90,33 @@ class SpanSink(Protocol):
         """Write the changed payload of an open span."""
 
     def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
-        """Write the last status of a span, its result (JSON text) and its duration."""
+        """Write the end of a span: its status, its result (JSON text), the time and the duration."""
 
     def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
-        """Write the same, and the type and the payload, which were learnt at the end."""
+        """Write the end of a span whose type and payload became known at its end."""
 
     def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
-        """Write the same from a text that is read later."""
+        """Write the end of a span from a raw text, which `reader` parses later."""
 
     def register(self, unit: Unit) -> None:
-        """Write a unit that registers or renames a run, whose names are resolved later (see recovery.names)."""
+        """Write a unit that registers or renames a run. Its agent is resolved later (see journal.names)."""
 
     def write(self, unit: Unit) -> None:
-        """Write a unit that concerns something else than a span."""
+        """Write any other unit: not of a span, and not the registration of a run."""
 
 
 class Counts(NamedTuple):
-    """The state of a sink. Counts are transitions.
+    """The state of a sink, in transitions.
 
     Attributes:
-        recorded: durable, in the storage or in a journal.
-        waiting: not durable yet; they wait in memory.
-        refused: kept in the table refused_changes, because they came too late.
-        failed: lost.
-        journaled: of `recorded`, those in the journal that are not in the storage yet.
-        spooled_bytes: the size of those.
-        oldest_s: seconds that the oldest transition outside the storage has waited, at least; 0.0 where none waits.
-        last_error: why the storage took nothing at the last attempt; None where it took something.
+        recorded: durable transitions, in the storage or in a journal.
+        waiting: transitions that wait in memory and are not durable yet.
+        refused: transitions that came too late. They are in the table refused_changes.
+        failed: lost transitions.
+        journaled: the part of `recorded` that is in the journal and not in the storage yet.
+        spooled_bytes: the size of the `journaled` records.
+        oldest_s: seconds that the oldest transition outside the storage has waited, at least; 0.0 if none waits.
+        last_error: the error of the latest attempt to write to the storage; None if that attempt succeeded.
     """
 
     recorded: int
@@ -140,41 +140,41 @@ class Sink(SpanSink, Protocol):
         """Count a transition that the caller has written to the storage itself."""
 
     def restate(self, unit: Unit) -> None:
-        """Write a unit that is no transition of this process, and is not counted as one."""
+        """Write a unit that is no transition of this process, without counting it."""
 
     def put_aside(self, unit: Unit, error: Exception) -> None:
-        """Keep a unit that the storage could not take, and write it later."""
+        """Keep a unit that the storage failed to apply, and write it later."""
 
     def hurry(self) -> None:
-        """Move to the storage what is in the journal, if that takes but a moment."""
+        """Drain the journal to the storage, if that takes only a moment."""
 
     def watch(self) -> None:
-        """Look from now on whether the runs of this process are terminated: one has begun."""
+        """Check from now on whether runs of this process are terminated. Called when a run has begun."""
 
     def flush(self, wait_s: float) -> bool:
-        """Write to the storage what waits; return whether nothing waits any more."""
+        """Write all waiting transitions to the storage. Return True if nothing waits any more."""
         ...
 
     def flush_at_end(self, wait_s: float) -> None:
-        """Write what waits while the program ends, which waits for no server that is away."""
+        """Write all waiting transitions at the end of the program, without waiting for a server that is away."""
         ...
 
     def release(self, *, for_good: bool = False) -> None:
-        """Close files, after a flush. Unless it is for good, the next transition opens them again."""
+        """Close the files, after a flush. Without `for_good`, the next transition opens them again."""
 
     def leave(self) -> None:
         """In a forked child: drop the parent's files and threads without closing them."""
 
 
 class RunListener(Listener):
-    """Receives the outcomes of a recorder's changes, and looks after its runs; this one has no runs."""
+    """Receives the outcomes of a recorder's changes, and finds its terminated runs. This base class has no runs."""
 
     def terminations(self) -> Mapping[str, str]:
-        """Return the reason for each active run of this process that the storage has as terminated, by its id."""
+        """Return the terminated runs among the active runs of this process: the reason by the id of the run."""
         return {}
 
     def learn(self, terminations: Mapping[str, str]) -> None:
-        """Pass terminations on to the runs."""
+        """Notify the runs with these ids that they were terminated."""
 
     def has_runs(self) -> bool:
         """Return whether a run of this process is active."""
@@ -182,7 +182,7 @@ class RunListener(Listener):
 
 
 class First:
-    """Prepares the real sink at the first transition, and passes that on.
+    """Stands in for a sink until the first transition, prepares the sink then, and passes the transition on.
 
     It has each method of a SpanSink.
 
@@ -204,12 +204,12 @@ class NoStorage:
     It has each method of a SpanSink.
 
     Args:
-        count: called for each.
+        count: called once for each transition.
     """
 
     def __init__(self, count: Callable[[], None]) -> None:
         self._count = count
 
     def __getattr__(self, transition: str) -> Any:
-        """Return what takes a transition of any kind."""
+        """Return a method that counts a transition, for the method name of any kind of transition."""
         return lambda *_: self._count()
