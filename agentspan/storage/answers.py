@@ -1,5 +1,4 @@
-"""The types of the answers to questions (see storage.questions): plain values that hold no connection to the storage.
-"""
+"""The types of the answers to questions (see storage.questions). They are plain values without a connection."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence

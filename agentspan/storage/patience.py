@@ -109,8 +109,7 @@ def has_work() -> bool:
 
 
 def step() -> bool:
-    """Do a part of this thread's work; return whether more is left. Work that waits itself is not called recursively.
-    """
+    """Do a part of this thread's work, and return whether more is left. Work that waits is not called recursively."""
     work: Callable[[], bool] | None = getattr(_meanwhile_here, "work", None)
     if work is None:
         return False

@@ -136,8 +136,7 @@ class BesideJournals(Protocol):
         ...
 
     def look_seldom(self) -> None:
-        """Check only every 250 ms that the file is still at its path. Changes between a deletion and a check are lost.
-        """
+        """Check every 250 ms only that the file is at its path. Changes between a deletion and a check are lost."""
         ...
 
     def draining(self) -> Storage:

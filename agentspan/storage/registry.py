@@ -263,5 +263,4 @@ def _check_postgres(location: Location) -> None:
 
 
 _CHECKS: dict[str, Callable[[Location], None]] = dict.fromkeys(_REMOTE, _check_postgres)
-"""For each server backend, a check without a connection: raises InvalidValue or DatabaseUnusable for permanent errors.
-"""
+"""Checks of server locations that need no connection. They raise InvalidValue or DatabaseUnusable for fixed errors."""

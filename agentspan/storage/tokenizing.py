@@ -124,7 +124,6 @@ class Matcher:
 
 
 def _tokens(text: str) -> str:
-    """Return the tokens of a text, separated by blanks. It works by pieces: a list of the tokens of 10 MB takes 100 MB.
-    """
+    """Return the tokens of a text, separated by blanks. It works by pieces: one list for 10 MB would take 100 MB."""
     pieces = (" ".join(TOKEN.findall(piece[0])) for piece in _PIECE.finditer(text))
     return f" {' '.join(piece for piece in pieces if piece)} "

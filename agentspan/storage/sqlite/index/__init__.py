@@ -1,1 +1,1 @@
-"""The index beside a database file, for queries over many runs. `index_file` explains the design."""
+"""The index beside a database file, for questions about many runs. The module `index_file` explains the design."""
