@@ -89,7 +89,7 @@ class Matcher:
     """Checks whether a span contains all terms of a search.
 
     Args:
-        asked: the terms, as `terms` returns them.
+        asked: the terms of the search, from `terms`.
     """
 
     def __init__(self, asked: Iterable[str]) -> None:

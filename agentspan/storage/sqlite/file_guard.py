@@ -344,7 +344,7 @@ class FileGuard:
             self.follow()
         if self._wrong is not None:
             if self._wrong.try_at:
-                self._wrong = self._wrong._replace(try_at=1.0)  # the last chance to save what only they can read
+                self._wrong = self._wrong._replace(try_at=1.0)  # now: a last chance to save the rows of `own`
             with self.patience(), suppress(StorageError):
                 self.mend()
         self.abandon()

@@ -115,7 +115,7 @@ class Watch:
         """Return the kind of change by something other than SQLite, or None if there was no such change (3 µs)."""
         if self.file is None:
             return None
-        index = None if self._index is None else _read_index(self._index_path, self._index)  # first: see begin
+        index = None if self._index is None else _read_index(self._index_path, self._index)  # before the file
         try:
             found = os.stat(self._path)
         except OSError as raised:
