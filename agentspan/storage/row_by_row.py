@@ -359,7 +359,7 @@ def _own_texts(run: RunSummary) -> Iterator[str | None]:
 
 
 def span_stats(storage: Storage, asked: SpanStats) -> list[Stat]:
-    """Return statistics of the spans of all runs, or only of `asked.runs`, for each type and for each label of a type."""
+    """Return statistics of the spans of all runs, or only of `asked.runs`, by type, and by type and label."""
     runs = (row.id for row in scan(storage, AgentInstanceRow)) if asked.runs is None else asked.runs
     spans = chain.from_iterable(storage.ask(SpansOf(run)) for run in runs)
     return of_spans(span for span in spans if _within(span, asked.since, asked.until))
