@@ -11,7 +11,7 @@ from agentspan.schemas.signatures import Signature
 
 
 class StoredKey(NamedTuple):
-    """The stored part of an idempotency key: the hash of its request, and the id of the resource that it changed."""
+    """The values of a stored idempotency key: the hash of its request, and the id of the resource it was about."""
 
     request_hash: str
     subject: str
@@ -120,7 +120,7 @@ class RunSummary(NamedTuple):
 
     Attributes:
         agent: the agent's name.
-        version: the agent's version; `default` for an agent without versions.
+        version: the external_identifier of the agent's version; `default` for a run recorded without a version.
         spans: the number of spans.
         failed: the number of failed spans.
         open: the number of pending or active spans.
@@ -319,7 +319,7 @@ class StepUse(NamedTuple):
 
 
 class KeyRow(NamedTuple):
-    """A stored idempotency key, with the hash of its request and the id of the resource that the request changed."""
+    """A stored idempotency key, with the hash of its request and the id of the resource the request was about."""
 
     operation: str
     key: str

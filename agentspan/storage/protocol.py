@@ -51,8 +51,8 @@ class Storage(Protocol):
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """Commit units in order, in one transaction, and return one outcome per unit. They are durable on return.
 
-        Each unit is applied whole or not at all, and its guards include the changes of earlier units. The unit's
-        idempotency key is checked before its guards and stored with its changes. With `stop_at_refusal`, the first
+        Each unit is applied whole or not at all. Its guards are checked against the state after the earlier units. Its
+        idempotency key is checked before its guards, and stored with its changes. With `stop_at_refusal`, the first
         outcome that is KeyTaken or Refused ends the list: later units are not applied.
 
         Raises:

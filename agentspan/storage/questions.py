@@ -57,7 +57,7 @@ class RunFilter:
         grep: text, in any case, in the run's id, agent, version, external_identifier, metadata, result, error or
             termination reason. For text in spans, use `search`.
         git_commit: the beginning of the run's commit, in upper or lower case.
-        version: the external_identifier of the agent's version; `default` for an agent without versions.
+        version: the external_identifier of the agent's version; `default` for runs recorded without a version.
         session: the run's session.
         until: the first started_at (else inserted_at) that no longer matches, as stored text.
         error: text, in any case, in the run's error or termination reason, or in the result of a failed span.
@@ -146,8 +146,8 @@ class Account(Question[AccountRow]):
 class Find(Question[Found]):
     """The rows with these ids, of any type, and the stored idempotency key, in one snapshot.
 
-    If the key is stored, the row of its subject is included. `terminated` maps the id of each terminated run among the
-    rows, or of a span among the rows, to the reason.
+    If the key is stored, the row of its subject is included. `terminated` has the reason for each terminated run that
+    is among the rows, or that has a span among the rows.
 
     Attributes:
         instance_id: the run to which all these spans belong, or the only run among the ids; None if the caller does not

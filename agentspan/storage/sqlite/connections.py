@@ -362,7 +362,7 @@ class Connections:
         self._gate = Gate()
 
     def hold(self) -> None:
-        """Before a fork: wait at most `sqlite_fork_wait_s` until no thread uses SQLite, then close the connections.
+        """Before a fork: wait for a limited time until no other thread uses SQLite, and close the connections.
 
         SQLite remembers which files the process has locked. A child inherits that memory without the locks. So its
         connections would be unprotected, and another process that closes the file would delete the log under them.
