@@ -1,1 +1,1 @@
-"""Storage of rows: the protocol of backends, and two backends under the same contract, SQLite and memory."""
+"""Storage of rows: the contract of backends, and three backends: SQLite, PostgreSQL and memory."""

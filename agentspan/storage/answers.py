@@ -1,4 +1,4 @@
-"""The answers of storages to questions (see storage.questions): values, without any way back to the storage."""
+"""The types of the answers to questions (see storage.questions). They are plain values without a connection."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +11,19 @@ from agentspan.schemas.signatures import Signature
 
 
 class StoredKey(NamedTuple):
-    """An idempotency key that was used, and the id of the resource that its request was about."""
+    """The values of a stored idempotency key: the hash of its request, and the id of the resource it was about."""
 
     request_hash: str
     subject: str
 
 
 class Found(NamedTuple):
-    """Rows by id, from one snapshot; ids that name nothing are absent."""
+    """Rows by id, from one snapshot. Unknown ids are absent.
+
+    Attributes:
+        key: the stored idempotency key; None if it is not stored.
+        terminated: id of a terminated run → the reason of its termination.
+    """
 
     rows: Mapping[str, tuple[ResourceType, Row]]
     key: StoredKey | None = None
@@ -26,29 +31,29 @@ class Found(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A page of a query; `total`, None unless the query asks for it, is how many rows there are in all."""
+    """A page of a query. `total` is the number of all matching rows; None unless the query has `with_total`."""
 
     rows: list[Row]
     total: int | None = None
 
     def counted(self) -> int:
-        """Return `total` of a query that requested it."""
+        """Return `total`, for a query with `with_total`."""
         assert self.total is not None
         return self.total
 
 
 class CutRows(Rows):
-    """The first rows of a page (see Query.most_bytes).
+    """The first rows of a page that exceeds `Query.most_bytes`.
 
     Attributes:
-        rest: the ids of the page's other rows, which were not read; none if the last row was the one too many.
+        rest: the ids of the page's other rows, which were not read; empty if the page's last row exceeded the limit.
     """
 
     rest: Sequence[str]
 
 
 def with_rest(page: Rows, rest: Sequence[str]) -> Rows:
-    """Return a page as a cut one, with the ids of its rows that were not read."""
+    """Return a page as CutRows, with the ids of its rows that were not read."""
     cut = CutRows(*page)
     cut.rest = rest
     return cut
@@ -67,17 +72,17 @@ class SpanCounts(NamedTuple):
 
 
 def span_counts(by_status: Mapping[str, int]) -> SpanCounts:
-    """Add up the counts of each status; finished are the complete, failed and cancelled ones."""
+    """Return SpanCounts from counts by status. Complete, failed and cancelled spans are finished."""
     finished = sum(by_status.get(status, 0) for status in FINISH_STATUSES)
     return SpanCounts(sum(by_status.values()), finished=finished, **by_status)
 
 
 class SpanSum(NamedTuple):
-    """The spans of a run with the same status, type and label.
+    """The count and cost of the spans of a run with the same status, type and label.
 
     Attributes:
-        spans: how many there are.
-        cost_usd: what they cost, in US dollars; None if none of them has a cost. Spans that sum up others are left out.
+        spans: the number of spans.
+        cost_usd: their cost in US dollars, without aggregates; None if no span has a cost.
     """
 
     status: str
@@ -88,20 +93,20 @@ class SpanSum(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The rows that a SELECT returned."""
+    """The columns and rows that a user's SELECT returned (see questions.Select)."""
 
     columns: list[str]
     rows: list[tuple[Any, ...]]
 
 
 Progress = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
+"""A function that is called with the amount done and the total amount."""
 
 
 BOUNDS_MS: tuple[float, ...] = tuple(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5))
 """The lower bounds of the buckets of a duration histogram, in milliseconds: 0.1, 0.2, 0.5, 1, 2, 5 … up to 5,000,000.
 
-There is one bucket more than bounds, for shorter durations.
+Shorter durations have a bucket of their own, so there is one bucket more than there are bounds.
 """
 
 
@@ -111,16 +116,16 @@ def bucket_of(duration_ms: float) -> int:
 
 
 class RunSummary(NamedTuple):
-    """A run, and the sums over its spans; None if no span has a value.
+    """A run and the sums over its spans.
 
     Attributes:
         agent: the agent's name.
-        version: the agent's version, `default` when none was given.
-        spans: how many there are.
-        failed: how many of them failed.
-        open: how many of them are pending or active.
-        input_tokens, output_tokens, cost_usd: spans that sum up others (`is_aggregate`) left out.
-        duration_ms: of the run; None while it is open.
+        version: the external_identifier of the agent's version; `default` for a run recorded without a version.
+        spans: the number of spans.
+        failed: the number of failed spans.
+        open: the number of pending or active spans.
+        input_tokens, output_tokens, cost_usd: sums without aggregates (`is_aggregate`); None if no span has a value.
+        duration_ms: the duration of the run; None while it is open.
     """
 
     run: AgentInstanceRow
@@ -136,12 +141,12 @@ class RunSummary(NamedTuple):
 
 
 class RunBrief(NamedTuple):
-    """A run as far as comparisons of many runs need it: a third of what a summary costs to read.
+    """The values of a run that comparisons of many runs need. Reading it costs a third of reading a RunSummary.
 
     Attributes:
         agent, version, spans, failed, input_tokens, output_tokens: as in RunSummary.
-        began: started_at, else inserted_at, as stored text.
-        error: the run's own, as stored.
+        began: the run's started_at, else its inserted_at, as stored text.
+        error: the run's error as stored JSON; errors of its spans are not included.
     """
 
     id: str
@@ -168,7 +173,7 @@ def brief_of(summary: RunSummary) -> RunBrief:
 
 
 class RunTotals(NamedTuple):
-    """Sums over runs, as in RunSummary."""
+    """Sums over several runs. The fields mean the same as in RunSummary."""
 
     spans: int = 0
     failed: int = 0
@@ -180,7 +185,7 @@ class RunTotals(NamedTuple):
 
 
 class RunList(NamedTuple):
-    """A page of runs, the latest first unless sorted; how many match in all; and the sums over all of those."""
+    """A page of runs, the number of all matching runs, and the sums over all matching runs."""
 
     runs: list[RunSummary]
     total: int
@@ -194,15 +199,15 @@ class Stat:
     Attributes:
         schema_name: the span type.
         label: the model, the tool …; None for the type as a whole.
-        count: all spans, whatever their status.
-        failed, cancelled, open: how many of them are. A complete span whose result has `is_error` as true counts as
-            failed.
-        p50_ms, p95_ms, p99_ms: the shortest duration that so many hundredths of those that ran do not exceed (nearest
-            rank). Those that ran are the complete and the failed ones; None when there are none.
-        max_ms, total_ms: of those that ran.
-        histogram: the number of those that ran in each bucket of BOUNDS_MS.
-        input_tokens, output_tokens, cost_usd: sums, None if no span has a value.
-        is_aggregate: whether these spans sum up others: add up the other types only.
+        count: the number of spans of any status.
+        failed, cancelled, open: the numbers of failed, cancelled and open spans. A complete span whose result has
+            `is_error` as true counts as failed.
+        p50_ms, p95_ms, p99_ms: percentiles of the durations of the complete and failed spans (nearest rank); None if
+            there are no such spans.
+        max_ms, total_ms: the longest duration, and the sum of the durations, of the complete and failed spans.
+        histogram: the number of complete and failed spans in each bucket of BOUNDS_MS.
+        input_tokens, output_tokens, cost_usd: sums; None if no span has a value.
+        is_aggregate: whether these spans sum up others. Leave such types out when you add up several types.
     """
 
     schema_name: str
@@ -229,18 +234,18 @@ class Stat:
 
     @property
     def error_rate(self) -> float | None:
-        """Failed spans divided by those that ran, from 0 to 1; None if none ran."""
+        """The number of failed spans divided by `ran`, from 0 to 1; None if `ran` is 0."""
         return self.failed / self.ran if self.ran else None
 
 
 class RunSum(NamedTuple):
-    """The sums over those spans of a run that have the same type and label, and are complete or failed.
+    """The sums over the complete and failed spans of a run with the same type and label.
 
     Attributes:
-        label: None where they have none.
-        failed: how many of them failed, those included that returned an error.
-        total_ms: of their durations.
-        input_tokens, output_tokens, cost_usd: None if no span has a value.
+        label: the label; None for spans without one.
+        failed: the number of spans that failed or returned an error.
+        total_ms: the sum of their durations.
+        input_tokens, output_tokens, cost_usd: sums; None if no span has a value.
         is_aggregate: whether spans of the type sum up others.
     """
 
@@ -257,10 +262,10 @@ class RunSum(NamedTuple):
 
 
 class FoundSpan(NamedTuple):
-    """A span that says all words of a search first (see first_said), without what earlier ones have said.
+    """A span that a search found, without the parts that earlier spans of the run contain (see first_said).
 
     Attributes:
-        repeats: how many later spans repeat it: of its parts with a word, the number for the part that most spans have.
+        repeats: how many other spans repeat the part that was found; for several parts, the largest number.
     """
 
     span: AgentSpanRow
@@ -268,21 +273,21 @@ class FoundSpan(NamedTuple):
 
 
 class LatestScore(NamedTuple):
-    """The newest score of one name that a run has, as far as comparisons need it (see rows.ScoreRow)."""
+    """The value and label of a run's newest score of a name, which comparisons of runs need."""
 
     value: float | None
     label: str | None
 
 
 class FailureSum(NamedTuple):
-    """The failed spans of a run with the same signature, without those that only pass on a child's error.
+    """The failed spans of a run with the same signature, without spans that only pass on a child's error.
 
-    A complete span whose result has `is_error` as true has failed, too.
+    A complete span whose result has `is_error` as true counts as failed.
 
     Attributes:
-        spans: how many there are.
-        first_at, last_at: when the first and the last of them started (else inserted_at), as stored text.
-        span_id: the greatest of their ids.
+        spans: the number of spans.
+        first_at, last_at: the earliest and the latest started_at (else inserted_at), as stored text.
+        span_id: the greatest id of these spans.
     """
 
     run_id: str
@@ -294,14 +299,14 @@ class FailureSum(NamedTuple):
 
 
 class StepUse(NamedTuple):
-    """The use that a run made of a type of steps, or of one model or tool: its finished spans of that type and label.
+    """A run's use of a span type with a label (such as one model or tool): the counts of its finished spans.
 
     Attributes:
-        label: None for spans without one.
-        spans: how many there are.
-        failed: how many of them failed, those included that returned an error.
-        last_at: when the last of them started, in microseconds since 1970.
-        reason: why the model stopped in the last of them that says so (`finish_reason`).
+        label: the label; None for spans without one.
+        spans: the number of spans.
+        failed: the number of spans that failed or returned an error.
+        last_at: the latest started_at (else inserted_at), in microseconds since 1970.
+        reason: the `finish_reason` of the latest span that has one: why the model stopped.
     """
 
     run_id: str
@@ -314,7 +319,7 @@ class StepUse(NamedTuple):
 
 
 class KeyRow(NamedTuple):
-    """An idempotency key as it is stored, with the hash of its request and the id that the request was about."""
+    """A stored idempotency key, with the hash of its request and the id of the resource the request was about."""
 
     operation: str
     key: str
@@ -324,12 +329,12 @@ class KeyRow(NamedTuple):
 
 
 class SpanMark(NamedTuple):
-    """The spans of a run that have one status.
+    """The number and the latest change of a run's spans with one status. A reader compares marks to detect changes.
 
     Attributes:
-        spans: how many there are.
-        updated_at: the latest of theirs.
-        ended_late: how many have it set.
+        spans: the number of spans.
+        updated_at: the latest updated_at of these spans.
+        ended_late: the number of spans whose `ended_late` is set.
     """
 
     status: str
@@ -342,10 +347,10 @@ class Changed(NamedTuple):
     """The spans that were committed since a cursor.
 
     Attributes:
-        rows: by id, as outlines returns them.
-        cursor: to read on from: all that this answer may lack has been committed after it.
-        stalled_s: seconds for which the cursor has stayed the same because a transaction is under way, at least; 0.0
-            if it has not. Everything that was committed meanwhile is in each answer until that one ends.
+        rows: the spans by id, without most of their payloads (see questions.Outlines).
+        cursor: the cursor for the next read. Every span that this answer lacks will be committed after it.
+        stalled_s: for at least how many seconds an open transaction has kept the cursor from advancing; 0.0 if it
+            advanced. Until that transaction ends, each answer repeats everything that was committed meanwhile.
     """
 
     rows: list[AgentSpanRow]
@@ -360,19 +365,19 @@ WIDTHS: tuple[Width, ...] = get_args(Width)
 
 
 MOST_LATE = 100_000
-"""Spans up to which those that the index lacks are counted."""
+"""The limit up to which the spans that the index lacks are counted."""
 
 
 class Partition(NamedTuple):
     """A partition of the finished spans.
 
     Attributes:
-        name: of its table.
-        start, end: the times, as stored text, that the ids of its runs carry: from `start` on, before `end`. None where
-            there is no bound; both are None for the default partition.
-        is_default: whether it has the spans for which there is no other partition.
-        rows: how many spans it has, as the storage estimates, None if it cannot; of the default partition exactly.
-        bytes: its size, with its indexes.
+        name: the name of its table.
+        start, end: the range of the times in the ids of its runs, as stored text: from `start` on, before `end`. None
+            means no bound; both are None for the default partition.
+        is_default: whether it is the default partition, with the spans that belong to no other partition.
+        rows: the number of spans, estimated by the storage; exact for the default partition; None without an estimate.
+        bytes: the size of its table and indexes.
     """
 
     name: str
@@ -384,11 +389,11 @@ class Partition(NamedTuple):
 
 
 class State(NamedTuple):
-    """The state of the tables.
+    """The state of a storage's tables and index.
 
     Attributes:
-        version: of the tables.
-        late: for each part of the index that was filled, how many finished spans it lacks; MOST_LATE for more.
+        version: the version of the tables.
+        late: name of a part of the index that was filled → number of finished spans that it lacks, MOST_LATE at most.
     """
 
     version: int
@@ -396,11 +401,11 @@ class State(NamedTuple):
 
 
 class Made(NamedTuple):
-    """The partitions that were made.
+    """The partitions that were created.
 
     Attributes:
-        names: of their tables, by time.
-        moved: spans that were moved out of the default partition.
+        names: the names of their tables, by time.
+        moved: the number of spans that were moved out of the default partition.
     """
 
     names: Sequence[str] = ()
@@ -408,11 +413,12 @@ class Made(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """The partitions that were removed.
+    """The numbers of removed partitions, runs and spans.
 
     Attributes:
-        partitions: how many.
-        runs, spans: how many those had; of a partition of more than 10,000,000 spans as the storage estimates.
+        partitions: the number of partitions.
+        runs, spans: the numbers of their runs and spans. For a partition of more than 10,000,000 spans, both are
+            estimates of the storage.
     """
 
     partitions: int = 0

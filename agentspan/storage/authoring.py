@@ -1,22 +1,22 @@
 """Everything that the author of a storage backend needs, in one place; nothing is defined here.
 
-    the contract     Storage, its Capabilities, PROTOCOL
-    how it is opened Opener, Location, the group GROUP of entry points
-    what is written  Unit: changes (Put, PutSpans, Move, Remove) and a Key; each is answered by an Outcome
-    what is stored   the module `rows`: each type of rows, with ROWS, TYPE_OF, UNIQUE, REFERENCES
-    what is asked    the module `questions`: each a Question; the module `answers`: what is returned to them;
-                     the module `row_by_row`: answers for a storage that has none of its own
-    their rules      pure functions: moved, unique_of, references_of, page_of …, for a backend that decides in Python;
-                     MemoryStorage, the rows of a whole storage in dictionaries, with from_json and to_json
-    what may fail    StorageError and its subclasses, InvalidValue, NotPermitted
+    contract   Storage, its Capabilities, PROTOCOL
+    opening    Opener, Location, GROUP (the group of entry points)
+    writes     Unit: changes (Put, PutSpans, Move, Remove) and a Key; `apply` returns an Outcome for each unit
+    rows       the module `rows`: the types of rows, with ROWS, TYPE_OF, UNIQUE, REFERENCES
+    reads      the module `questions`: the types of Question; the module `answers`: the types of their answers;
+               the module `row_by_row`: answers for a storage that lacks its own
+    rules      pure functions: moved, unique_of, references_of, page_of …, for a backend that decides in Python;
+               MemoryStorage: the rows of a whole storage in dictionaries, with from_json and to_json
+    errors     StorageError and its subclasses, InvalidValue, NotPermitted
 
 `PROTOCOL` is the number of the contract's version. Until agentspan 1.0 the contract may change from one minor version
-to the next, and then the number grows. A backend that was written for one number refuses another one when it is opened:
+to the next, and then the number grows. A backend checks the number when it is opened, and refuses any other number:
 
     if PROTOCOL != 1:
         raise DatabaseUnusable(f"this backend is for version 1 of agentspan's storage protocol, not {PROTOCOL}")
 
-docs/backends.md shows a whole backend. `agentspan.testing.StorageContract` proves it.
+docs/backends.md shows a whole backend. `agentspan.testing.StorageContract` tests a backend.
 """
 
 from agentspan.errors import (

@@ -1,10 +1,11 @@
-"""The text that a span says first: its payload and result without what earlier spans of the run have said. Pure.
+"""Removes repeated parts from spans for a search, so that a text is found only in the first span that contains it.
 
-An agent sends its whole history with every call. A search finds a message in the span that said it first, and says how
-many others repeat it. Every storage answers by this module, so that all of them answer alike.
+An agent sends its whole history with every call. A search finds a message in the first span that contains it, and
+counts the later spans that repeat it. Every storage uses these pure functions, so that all have the same results.
 
-A part is a list element, or a long text, that is a direct member of a payload or result. Two parts are the same if
-their JSON texts are. Earlier is what has a lesser id. Open spans take nothing away from others: they may change.
+A part of a span is a long text that is a direct member of its payload or result, or an element of a list that is one.
+Two parts are equal if their JSON texts are equal. "Earlier" means a lower id. Parts of open spans still count as new in
+later spans, because open spans may change.
 """
 
 import json
@@ -21,20 +22,20 @@ from agentspan.storage.answers import FoundSpan
 from agentspan.storage.tokenizing import Matcher
 
 LONG_TEXT = 512
-"""Characters of the shortest text that is a part."""
+"""The shortest text that is a part, in characters of JSON."""
 ELEMENT = 32
-"""Characters of an element in the shortest list that has parts, on average. Else each tag and number would be one."""
+"""The least average length of list elements that are parts, so that tags and numbers are no parts."""
 
 DECODED = 2**20
-"""Characters of a text from which on its values are not decoded."""
+"""The number of remaining characters from which on a list or object is scanned and not decoded, to save memory."""
 
 _decode = json.JSONDecoder().raw_decode
 _MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}]')
-"""A text, or the begin or end of an object or a list."""
+"""Matches a JSON string, or the bracket at the beginning or end of an object or a list."""
 
 
 class Part(NamedTuple):
-    """A part: a hash of its JSON text, which is taken for the text, and where that is in the payload."""
+    """A part of a payload: a hash of its JSON text, and its place in the payload. Equal hashes count as equal texts."""
 
     key: int
     start: int
@@ -47,7 +48,7 @@ class SpanParts:
 
     Attributes:
         span: the span.
-        keys: of all parts.
+        keys: the keys of all parts.
     """
 
     def __init__(self, span: AgentSpanRow) -> None:
@@ -57,7 +58,7 @@ class SpanParts:
         self.keys = frozenset(part.key for part in (*self._payload, *self._result))
 
     def without(self, said: Collection[int]) -> AgentSpanRow:
-        """Return the span with payload and result without these parts: texts are empty, elements are gone."""
+        """Return the span without the parts in `said`: long texts become empty, and list elements are removed."""
         result = self.span.result_payload
         return self.span._replace(
             payload=_without(self.span.payload, self._payload, said),
@@ -65,7 +66,7 @@ class SpanParts:
         )
 
     def matched(self, matcher: Matcher, said: Collection[int]) -> set[int]:
-        """Return the keys of the parts, without these, that contain any of the terms."""
+        """Return the keys of the parts that contain any of the terms, except those in `said`."""
         texts = [(self.span.payload, self._payload), (self.span.result_payload or "", self._result)]
         return {
             part.key
@@ -76,11 +77,11 @@ class SpanParts:
 
 
 def search_run(spans: Iterable[AgentSpanRow], matcher: Matcher, most: int) -> tuple[list[FoundSpan], int]:
-    """Return the latest spans of a run that say all terms first, and the number of all.
+    """Return the latest spans of a run whose new parts contain all terms, and the number of all such spans.
 
     Args:
         spans: all spans of the run, by id.
-        most: how many to return.
+        most: the largest number of spans to return.
     """
     counts: dict[int, int] = {}
     latest: deque[tuple[AgentSpanRow, set[int]]] = deque(maxlen=most)
@@ -98,24 +99,24 @@ def search_run(spans: Iterable[AgentSpanRow], matcher: Matcher, most: int) -> tu
 
 
 def to_show(span: AgentSpanRow, matcher: Matcher) -> AgentSpanRow:
-    """Return a span with as much of its payloads as a snippet is made of: a page of hits is in memory."""
+    """Return a span with only the part of each payload that a snippet needs, because a page of spans is in memory."""
     result = span.result_payload
     shown = None if result is None else matcher.around(result)
     return span._replace(payload=matcher.around(span.payload), result_payload=shown)
 
 
 def repeats(span: AgentSpanRow, keys: Iterable[int], counts: Mapping[int, int]) -> int:
-    """Return how many other finished spans have the part that most of them have.
+    """Return how many other finished spans repeat the span: the number for its most frequent part.
 
     Args:
-        keys: the parts of the span that are asked about.
-        counts: how many finished spans of the run have a part.
+        keys: the keys of the parts of the span that are counted.
+        counts: key of a part → number of finished spans of the run that have it.
     """
     return max((counts.get(key, 0) for key in keys), default=0) - (span.status not in OPEN) if keys else 0
 
 
 def parts_of(text: str) -> list[Part]:
-    """Return the parts of a payload, in order. What is no JSON object without blanks has none."""
+    """Return the parts of a payload, in order. The payload must be a JSON object without blanks, else it has none."""
     if text[:1] != "{" or (len(text) < LONG_TEXT and '":[' not in text):
         return []
     try:
@@ -147,7 +148,7 @@ def _parts(text: str) -> list[Part]:
 
 
 def _element_ends(text: str, start: int) -> list[int]:
-    """Return where each element of a list ends; of an empty list, where that does."""
+    """Return the end position of each element of a JSON list; for an empty list, the position of its bracket."""
     if text[start + 1] == "]":
         return [start + 1]
     ends = []
@@ -159,7 +160,7 @@ def _element_ends(text: str, start: int) -> list[int]:
 
 
 def _end_of(text: str, start: int) -> int:
-    """Return where a value ends. One that may be long is not decoded, which takes 40 times the memory of the text."""
+    """Return the end position of a JSON value. Long values are not decoded: that takes 40 times the text's memory."""
     if len(text) - start < DECODED or text[start] not in "[{":
         return _decode(text, start)[1]
     depth = 0
@@ -183,7 +184,7 @@ def _without(text: str, parts: list[Part], said: Collection[int]) -> str:
         if not part.is_element:
             pieces += (text[copied : part.start], '""' if is_said else text[part.start : part.end])
         else:
-            if text[part.start - 1] == "[":  # else only a comma is between it and the one before
+            if text[part.start - 1] == "[":  # the first element: between later ones is only a comma
                 pieces.append(text[copied : part.start])
                 separator = ""
             if not is_said:

@@ -1,7 +1,7 @@
-"""Parses the location of a storage: `db` on the command line, in AGENTSPAN_DB and in Python; tells files apart.
+"""Parses the location of a storage: `db` on the command line, in AGENTSPAN_DB and in Python.
 
 `NAME://…` and `NAME:…` name a backend, unless a slash stands before the colon: `./x:y` is a file. `:memory:` is the
-memory backend, anything else the path of an SQLite file.
+memory backend. Anything else is the path of an SQLite file. The class Identities detects that a file was replaced.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ SQLITE = "sqlite"
 ENVIRONMENT = "AGENTSPAN_DB"
 DEFAULT = "agentspan.db"
 
-# Texts, not compiled ones: only a URL that is shown needs them, and compiling takes 1 ms of the import.
+# Patterns as text: only the display of a URL needs them, and compiling them would add 1 ms to the import.
 _USER = r"(?<=//)[^/?#]*@"
 _SECRET = r"(?i)(?<=[?&;])([^=&;#]*(?:pass|pwd|secret|token|key)[^=&;#]*)=[^&;#]*"
 _IN_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-.")
@@ -31,11 +31,11 @@ _IN_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-.")
 class Location:
     """The location of a storage.
 
-    `str()` and `repr()` are for people, logs and errors: they contain no password.
+    `str()` and `repr()` contain no password, and are safe in logs and errors.
 
     Attributes:
-        scheme: the backend's name: `sqlite`, `memory`, or another one's.
-        text: the whole text that a backend needs to open it: a path, or the URL with its password.
+        scheme: the backend's name, such as `sqlite` or `memory`.
+        text: the complete text that a backend needs to open the storage: a path, or a URL with its password.
     """
 
     scheme: str
@@ -43,7 +43,7 @@ class Location:
 
     @property
     def path(self) -> Path | None:
-        """The file, where the storage is an SQLite file."""
+        """The path of the SQLite file; None for other backends."""
         return Path(self.text) if self.scheme == SQLITE else None
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Location:
 
     @property
     def key(self) -> str:
-        """A name of this storage on this host, for files about it: a hash of the location without its passwords."""
+        """The name of this storage in names of files on this host: a hash of the location without its passwords."""
         text = str(self.absolute()).replace("postgres://", "postgresql://", 1)
         return hashlib.sha256(text.replace(":***@", "@").encode()).hexdigest()[:32]
 
@@ -77,10 +77,10 @@ class Location:
 
 
 def parse(text: "str | os.PathLike[str]") -> Location:
-    """Return the location that a text names; a path-like is always a file.
+    """Return the location that a text names. A path-like always names a file, except the path `:memory:`.
 
     Raises:
-        InvalidValue: it is empty.
+        InvalidValue: the text is empty.
     """
     if not isinstance(text, str):
         name = os.fspath(text)
@@ -98,7 +98,7 @@ def parse(text: "str | os.PathLike[str]") -> Location:
 
 
 def scheme_of(text: str) -> str | None:
-    """Return the name before the first colon, in lower case; None for a path."""
+    """Return the name of the backend before the first colon, in lower case; None if the text is a path."""
     name, colon, rest = text.partition(":")
     name = name.lower()
     if not colon or not name or not name[0].isascii() or not name[0].isalpha() or not _IN_SCHEME.issuperset(name):
@@ -113,12 +113,12 @@ def file(path: "str | os.PathLike[str]") -> Location:
 
 
 def memory() -> Location:
-    """Return the location that means a new storage in this process's memory."""
+    """Return the location of a storage in this process's memory. Each opening creates a new storage."""
     return Location("memory", MEMORY)
 
 
 def default() -> Location:
-    """Return the default location: AGENTSPAN_DB, else agentspan.db in the current folder."""
+    """Return the default location: the value of AGENTSPAN_DB, else agentspan.db in the current folder."""
     return parse(os.environ.get(ENVIRONMENT) or DEFAULT)
 
 
@@ -128,21 +128,21 @@ def _without_password(user: re.Match[str]) -> str:
 
 
 def _decoded(text: str) -> str:
-    """Return a part of a URL as a driver may show it: without percent signs."""
+    """Return a part of a URL with its percent-encoding decoded, because a driver's message may contain that form."""
     return re.sub(
         "(?:%[0-9a-fA-F]{2})+", lambda m: bytes.fromhex(m[0].replace("%", "")).decode("utf-8", "replace"), text
     )
 
 
 Identity = tuple[int, str]
-"""Of a file, how many files this process has seen at its path, and ""; of another storage, 0 and its account's id."""
+"""Identifies the storage at a location: (number of files seen at the path, "") for a file, else (0, account id)."""
 
 
 class Identities:
-    """Returns the identity of the storage at one place.
+    """Returns the identity of the storage at a location, so that a caller detects that it was replaced.
 
     Args:
-        storage: it is not used before it is needed, because it may be a server that does not answer.
+        storage: the storage. It is read at the first call only, because it may be a server that does not answer.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -150,7 +150,7 @@ class Identities:
         self._account = ""
 
     def known(self) -> Identity:
-        """Return the identity. A server is asked once: later calls return the same.
+        """Return the identity of the storage. A server is queried once; later calls return the cached identity.
 
         Raises:
             StorageError: the storage cannot be read.
@@ -162,7 +162,7 @@ class Identities:
         return 0, self._account
 
     def now(self) -> Identity:
-        """Return the identity as it is now. A server is asked each time.
+        """Return the current identity of the storage. A server is queried at each call.
 
         Raises:
             StorageError: the storage cannot be read.
@@ -172,7 +172,7 @@ class Identities:
 
 
 def new_account() -> AccountRow:
-    """Return a new account row: a random partition, and ids in it."""
+    """Return a new account row, with a random partition and new ids in this partition."""
     partition = ids.random_partition()
     source = ids.IdSource(partition)
     return AccountRow(source.new(), source.new(), source.new(), partition, clock.now())

@@ -1,4 +1,4 @@
-"""Rows in dictionaries, under the same contract as SQLite. For tests and for `agentspan.open(":memory:")`."""
+"""A storage that keeps its rows in dictionaries, for tests and for `agentspan.open(":memory:")`."""
 
 import json
 import threading
@@ -49,10 +49,10 @@ Undo = Callable[[], object]
 
 
 class MemoryStorage:
-    """All rows in this process's memory, under one lock. They are lost when the process ends, unless `to_json` is kept.
+    """A storage in this process's memory, under one lock. Save `to_json()` to keep the rows after the process ends.
 
     Args:
-        account: the account row; a new one when left out.
+        account: the account row; None creates a new one.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
     """
 
@@ -63,11 +63,11 @@ class MemoryStorage:
         self._types: dict[str, ResourceType] = {self._account.id: "account"}
         self._rows: dict[str, Row] = {self._account.id: self._account}
         self._unique: dict[tuple[ResourceType, tuple[object, ...]], str] = {}
-        self._by_instance: dict[str, dict[str, None]] = {}  # span ids by run; a dict as an ordered set
+        self._by_instance: dict[str, dict[str, None]] = {}  # run → ids of its spans; a dict is an ordered set
         self._keys: dict[tuple[str, str], StoredKey] = {}
         self._key_times: dict[tuple[str, str], str] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
-        self._undo: list[Undo] | None = None  # undoes the group that is under way
+        self._undo: list[Undo] | None = None  # steps that roll back the group under way
         self._closed = False
         _all.add(self)
 
@@ -92,14 +92,14 @@ class MemoryStorage:
         return stored
 
     def to_json(self) -> str:
-        """Return everything that is stored, as JSON: the rows (the account first), the keys and the violations."""
+        """Return the whole storage as JSON: the rows (the account first), the idempotency keys and the violations."""
         with self._open():
             rows = [(self._types[id], row) for id, row in self._rows.items()]
             keys = [(*used, *stored, self._key_times[used]) for used, stored in self._keys.items()]
             return json.dumps((rows, keys, self._violations))
 
     def capabilities(self) -> Capabilities:
-        """Return what it can do. It has no location: nothing else can open what is in this object."""
+        """Return the abilities of this storage. It has no location, because only this object can reach its rows."""
         return Capabilities(backend="memory", answers=frozenset(_ANSWERS), page_rows=self._tuning.page_rows)
 
     def ask(self, question: Question[T]) -> T:
@@ -112,7 +112,7 @@ class MemoryStorage:
         return cast(T, getattr(self, name)(question))
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Apply units one by one; only a group of another thread makes them wait."""
+        """Apply units in order. Only another thread that writes can make them wait."""
         outcomes: list[Outcome] = []
         with self._writing(wait_s):
             for unit in units:
@@ -123,7 +123,7 @@ class MemoryStorage:
         return outcomes
 
     def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
-        """Call `work` while other threads wait. A group within a group is part of the outer one."""
+        """Run `work` under the lock, and roll back its writes if it raises. An inner group joins the outer group."""
         with self._writing(wait_s):
             outer, self._undo = self._undo, []
             try:
@@ -137,7 +137,7 @@ class MemoryStorage:
             return done
 
     def close(self) -> None:
-        """Refuse all calls from now on."""
+        """Close the storage: later calls raise StorageError."""
         self._closed = True
 
     def _account_row(self, asked: Account) -> AccountRow:
@@ -222,7 +222,7 @@ class MemoryStorage:
         return self._lock
 
     def _writing(self, wait_s: float) -> "threading.RLock | within":
-        """Return a context manager that holds the lock; within a group of this thread, the lock itself."""
+        """Return a context manager that holds the lock. If this thread holds it already, there is no waiting."""
         lock = self._open()
         return lock if is_mine(lock) else _Writing(lock, wait_s)
 
@@ -234,7 +234,7 @@ class MemoryStorage:
                 if stored.request_hash != key.request_hash:
                     return KeyTaken()
                 found = self._rows.get(stored.subject)
-                if found is None:  # the row that the request created was deleted since
+                if found is None:  # the row that the request created has been deleted
                     return Refused("missing")
                 return Replayed(found, self._terminated(found))
         undo: list[Undo] = []
@@ -299,7 +299,7 @@ class MemoryStorage:
             del self._by_instance[row.agent_instance_id][row.id]
 
     def _rename(self, before: Row, after: Row) -> None:
-        """Note the unique columns of a row that changed."""
+        """Update the index of unique columns after a row changed."""
         type_ = TYPE_OF[type(before)]
         old, new = unique_of(before), unique_of(after)
         if old is not None:
@@ -369,7 +369,7 @@ class MemoryStorage:
 
 
 class _Writing(within):
-    """Waits for a group of another thread, at most `wait_s` seconds."""
+    """Holds the storage's lock in a with-block; waits at most `wait_s` seconds for another thread."""
 
     def _refusal(self, is_mine: bool) -> Exception:
         return DatabaseBusy("another thread keeps the storage in memory for a group; try again")
@@ -387,7 +387,7 @@ _ANSWERS: Mapping[type[Question[Any]], str] = {
     RemoveKeys: "_remove_keys",
     PutKeys: "_put_keys",
 }
-"""The method that answers a question."""
+"""Type of a question → name of the method that answers it."""
 
 _all: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
 
@@ -401,10 +401,10 @@ forks.renewal(Renewal.LOCKS, _renew_locks)
 
 
 class CutOff(MemoryStorage):
-    """A storage of a child that must not use the real one (see forks.is_cut_off): finds nothing, and takes nothing."""
+    """An empty storage for a forked child that must not use the real storage (see forks.is_cut_off)."""
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Take nothing."""
+        """Raise StorageError, because this storage stores nothing."""
         raise StorageError(
             "this process was forked while a thread was using SQLite, which could hang here; what it records stays in "
             "its journal until it has ended"

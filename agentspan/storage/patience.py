@@ -1,11 +1,11 @@
-"""Limits how long this thread waits for a server: for each answer, or for all answers to one recording call.
+"""Limits how long the current thread waits for a server: for each answer, or for all answers to one recording call.
 
-A storage waits minutes for a long statistic. A thread that moves records executes short statements only, and has the
-next records waiting: an answer that takes long will not come, because a proxy or a firewall has lost the connection. A
-call that records waits a fraction of a second, and makes no connection: looking up a host's name has no limit.
+A reader may wait minutes for a long statistic. A thread that drains a journal executes short statements only. If one of
+them takes long, no answer will come, because a proxy or a firewall has lost the connection. A recording call waits a
+fraction of a second and opens no connection, because looking up a host's name has no time limit.
 
-While a thread waits for a server, it may do other work: derive the next records while these are stored. A storage that
-waits calls `step` while there is work, until the answer is there. One that never waits ignores this.
+While a thread waits for a server, it may do other work: derive the next records while the last ones are stored. A
+storage calls `step` while it waits, as long as there is work. A storage that never waits ignores this module.
 """
 
 import threading
@@ -19,28 +19,28 @@ _here = threading.local()
 
 
 class Unconnected(DatabaseBusy):
-    """There is no connection, and this thread makes none. Nothing was sent."""
+    """There is no open connection, and this thread must not open one. Nothing was sent to the server."""
 
 
 @contextmanager
 def answers_within(seconds: float) -> Iterator[None]:
-    """Wait for no answer longer than this, in this thread, for the length of the block."""
+    """Within the block, let this thread wait at most `seconds` for each answer of a server."""
     with _set(min(_most_s(), seconds)):
         yield
 
 
 @contextmanager
 def as_long_as_it_takes() -> Iterator[None]:
-    """Wait as long as the storage would, in this thread, for the length of the block: it changes whole tables."""
+    """Within the block, let this thread wait for answers without a limit, for statements that change whole tables."""
     with _set(float("inf")):
         yield
 
 
 @contextmanager
 def in_a_call(seconds: float) -> Iterator[None]:
-    """Wait no longer than this for all answers together, in this thread, for the length of the block; do not connect.
+    """Within the block, let this thread wait at most `seconds` for all answers together, and open no connection.
 
-    A block in another one ends no later than that one.
+    An inner block cannot extend the limit of an outer block.
     """
     before = _until()
     _here.until = min(before, time.monotonic() + seconds)
@@ -61,18 +61,18 @@ def _set(seconds: float) -> Iterator[None]:
 
 
 def most_s() -> float:
-    """Return the seconds that this thread waits for the next answer at most; infinite outside of such blocks."""
+    """Return the most seconds that this thread may wait for the next answer; infinite outside of all blocks."""
     return min(_most_s(), left_s())
 
 
 def left_s() -> float:
-    """Return the seconds that this thread may wait for any answer in its recording call; infinite outside of one."""
+    """Return the seconds that are left for all answers of this thread's recording call; infinite outside of a call."""
     until = _until()
     return until if until == float("inf") else max(until - time.monotonic(), 0.0)
 
 
 def may_connect() -> bool:
-    """Return whether this thread may make a connection: it is in no recording call."""
+    """Return whether this thread may open a connection, which is forbidden within a recording call."""
     return _until() == float("inf")
 
 
@@ -91,10 +91,10 @@ _meanwhile_here = threading.local()
 
 @contextmanager
 def doing(work: Callable[[], bool]) -> Iterator[None]:
-    """Do some work whenever this thread waits for a server, for the length of the block.
+    """Within the block, call `work` whenever this thread waits for a server.
 
     Args:
-        work: does a part of it, which takes about a millisecond; returns whether there is more.
+        work: does a part of the work, about a millisecond long; returns whether more work is left.
     """
     _meanwhile_here.work = work
     try:
@@ -104,12 +104,12 @@ def doing(work: Callable[[], bool]) -> Iterator[None]:
 
 
 def has_work() -> bool:
-    """Return whether this thread has work to do."""
+    """Return whether this thread has work to do while it waits for a server (see doing)."""
     return getattr(_meanwhile_here, "work", None) is not None
 
 
 def step() -> bool:
-    """Do a part of the work; return whether there is more. What waits within the work itself has none to do."""
+    """Do a part of this thread's work, and return whether more is left. Work that waits is not called recursively."""
     work: Callable[[], bool] | None = getattr(_meanwhile_here, "work", None)
     if work is None:
         return False

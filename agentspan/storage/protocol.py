@@ -1,9 +1,10 @@
-"""The contract of a storage backend. A new one proves itself with `agentspan.testing.StorageContract`.
+"""The contract of a storage backend. The tests in `agentspan.testing.StorageContract` check a backend against it.
 
-Every backend implements `Storage`. Changes and questions (see storage.questions) are values, so a storage that wraps
-another one is short (see Wrapper). Code above storages never uses isinstance: it asks, or looks at `capabilities()`.
+Every backend implements `Storage`. Changes and questions (see storage.questions) are values, so that a storage can wrap
+another storage in a few lines (see Wrapper). Code that uses a storage never checks its class with isinstance: it reads
+`capabilities()`.
 
-Until agentspan 1.0 this may change from one minor version to the next; `PROTOCOL` counts the changes.
+Until agentspan 1.0 the contract may change from one minor version to the next; `PROTOCOL` counts the changes.
 """
 
 from __future__ import annotations
@@ -23,76 +24,77 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROTOCOL = 1
-"""The version of this contract."""
+"""The version of the storage contract."""
 
 
 class Storage(Protocol):
     """Commits guarded changes and answers questions.
 
-    Safe to call from any thread, and usable in a forked child. Ids, names and times are compared as they are written:
-    case, blanks, accents and microseconds count. Texts have no greatest length.
+    Safe to call from any thread, and usable in a forked child. Ids, names and times are compared character by
+    character: case, blanks, accents and microseconds count. Texts have no maximum length.
 
-    Faults of the storage itself, and all errors of its driver, raise a `StorageError`: `DatabaseBusy` if trying again
-    may help, `NotStorable` if it never does. All other outcomes are values.
+    Faults of the storage itself, and all errors of its driver, raise a `StorageError`: `DatabaseBusy` if a retry may
+    help, `NotStorable` if a retry never helps. All other outcomes are returned as values.
     """
 
     def capabilities(self) -> Capabilities:
-        """Return what this storage is and can do; the same each time, also after closing."""
+        """Return the abilities of this storage. Every call returns equal values, also after closing."""
         ...
 
     def ask(self, question: Question[T]) -> T:
         """Return the answer to a question (see storage.questions).
 
-        A storage that has none of its own returns `row_by_row.answer(self, question)`.
+        For a question that the storage cannot answer by itself, it returns `row_by_row.answer(self, question)`.
         """
         ...
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Commit units in order and return one outcome each; when it returns, they are durable.
+        """Commit units in order, in one transaction, and return one outcome per unit. They are durable on return.
 
-        All in one transaction; each unit is applied whole or not at all, and sees the ones before it. A key is looked
-        at before the unit's guards and stored with its changes. With `stop_at_refusal` the first outcome that is
-        KeyTaken or Refused is the last: later units are not tried, and the list is shorter.
+        Each unit is applied whole or not at all. Its guards are checked against the state after the earlier units. Its
+        idempotency key is checked before its guards, and stored with its changes. With `stop_at_refusal`, the first
+        outcome that is KeyTaken or Refused ends the list: later units are not applied.
 
         Raises:
             DatabaseBusy: other writers held the write lock for `wait_s` seconds; nothing is stored.
-            StorageError: nothing is stored either. After InDoubt it may be; it is safe to apply the same again.
+            StorageError: nothing is stored, except after InDoubt: then the units may be stored, and it is safe to
+                apply them again.
         """
         ...
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Let several operations, reads and writes in turn, share one commit.
+        """Run `work`, which may read and write several times, and commit all its writes at once.
 
-        Call `work` with a storage whose reads include its own writes, and return its result. All that it wrote is
-        durable then; nothing of it, if it raised, be it a KeyboardInterrupt. A function and no with-block: an exception
-        from a signal handler may come before the first line of an `__exit__`.
+        `work` is called with a storage whose reads include the writes of the group; its result is returned. All writes
+        are durable on return. If `work` raises, even a KeyboardInterrupt, all of them are rolled back. This is a
+        function and no with-block, because a signal handler may raise before the first line of an `__exit__` runs.
 
         Raises:
-            DatabaseBusy: other writers did not let go within `wait_s` seconds.
+            DatabaseBusy: other writers held the write lock for `wait_s` seconds.
         """
         ...
 
     def close(self) -> None:
         """Close files and connections. Closing twice is fine.
 
-        Afterwards every call but capabilities() raises StorageError.
+        After closing, every call except `close` and `capabilities` raises StorageError.
         """
         ...
 
 
 class Capabilities(NamedTuple):
-    """The nature and the abilities of a storage.
+    """The abilities of a storage: which questions it answers, where it lies, and whether it has journals.
 
     Attributes:
         backend: the backend's name, for messages.
-        answers: the types of questions that it answers by itself.
-        location: opens the same storage again, here or in another process; None if that is impossible.
-        journals: having journals beside the file; None if it has none.
-        spool: having journals in a folder of this host, in front of a server; None if it has none.
-        concurrency: how many threads of a process may write at the same time to good effect. A commit of a storage with
-            more than 1 waits for a server.
-        keeps_contents: whether it stores what is repeated in payloads once, and makes use of TextInParts.
-        page_rows: how many rows a reader of all rows asks it for at once.
+        answers: the types of questions that the storage answers by itself.
+        location: opens the same storage again, in this process or another; None if the storage cannot be opened again.
+        journals: the access to the journals beside the storage's file; None if it has no journals beside a file.
+        spool: the access to the journals on this host in front of a server; None if the storage has no spool.
+        concurrency: how many threads of a process can usefully write at the same time. More than 1 means that a commit
+            waits for a server.
+        keeps_contents: whether texts that payloads repeat are stored once, and TextInParts is used for that.
+        page_rows: how many rows `storage.scanning` reads at once.
     """
 
     backend: str
@@ -106,98 +108,98 @@ class Capabilities(NamedTuple):
 
 
 class NotTrustedYet(DatabaseBusy):
-    """The file was overwritten a moment ago, and is looked through again before it is trusted."""
+    """The file was overwritten a moment ago. It is used again after a check of the whole file."""
 
 
 class FileReplaced(DatabaseBusy):
-    """The file was deleted or replaced in the middle of this. Nothing of it is in the file that has the path now."""
+    """The file was deleted or replaced during an operation. The new file at the path has nothing of that operation."""
 
 
 class BesideJournals(Protocol):
-    """Keeps its rows in a file that may have journals beside it. They are drained before the file is read.
+    """A storage whose rows are in a file with journals beside it. The journals are drained before the file is read.
 
-    A file can be deleted or replaced. What is applied after that is in the file that has the path then.
+    If the file is deleted or replaced, later changes are stored in the new file at its path.
     """
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the storage's file."""
         ...
 
     @property
     def direct(self) -> Storage:
-        """The same storage, whose reads do not drain journals first."""
+        """The same storage without draining: its reads do not drain journals first."""
         ...
 
     def seeing(self, look: Callable[[], None]) -> Storage:
-        """Return this storage with `look` called before each read; itself if it does that already."""
+        """Return a view of this storage that calls `look` before each read; the storage itself if it already does."""
         ...
 
     def look_seldom(self) -> None:
-        """From now on, look for the file every 250 ms only: what is applied until then is lost with a deleted file."""
+        """Check every 250 ms only that the file is at its path. Changes between a deletion and a check are lost."""
         ...
 
     def draining(self) -> Storage:
-        """Return a view of this storage for moving a journal: all that it applies goes into one and the same file.
+        """Return a view of this storage for draining a journal, which notices when the file is replaced.
 
-        Its `apply` raises FileReplaced, once, if the path has another file than at the call before. From now on, the
-        caller has to call `sync`; nothing else does.
+        Its `apply` raises FileReplaced, once, if the path has another file than at the previous call. From now on, the
+        caller must call `sync`: the storage no longer flushes its log by itself.
         """
         ...
 
     @property
     def files(self) -> int:
-        """The number of files that this process has seen at the path. It grows when another file is there."""
+        """The number of files that this process has opened at the path. It grows when the file is replaced."""
         ...
 
     def has(self, ids: Sequence[str]) -> bool:
-        """Return whether a new connection, which has nothing in a cache, finds all these spans, runs and writers.
+        """Return whether all these spans, runs and writers are in the file, read by a new connection without a cache.
 
-        Without ids it only checks the file.
+        Without ids, only the file is checked.
 
         Raises:
-            StorageError: something else has written to the file, or it cannot be read.
+            StorageError: another program has overwritten the file, or the file cannot be read.
         """
         ...
 
     def sync(self) -> None:
-        """Have on the disk what was applied before.
+        """Flush all applied changes to the disk.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk cannot store them.
         """
         ...
 
 
 class Spool(Protocol):
-    """Keeps its rows elsewhere, behind journals on this host, which are drained before it is read."""
+    """A storage on a server, with journals on this host. The journals are drained before the server is read."""
 
     @property
     def folder(self) -> Path:
-        """The folder of the journals."""
+        """The folder of this host that contains the journals."""
         ...
 
     @property
     def location(self) -> Location:
-        """The location of the storage."""
+        """The location of the server's storage."""
         ...
 
     def seeing(self, look: Callable[[], None]) -> Storage:
-        """Return the same storage with another function called before each read."""
+        """Return a view of this storage that calls `look` before each read."""
         ...
 
 
 S = TypeVar("S", bound=Storage)
-"""The storage that a Wrapper has."""
+"""The type of the storage that a Wrapper wraps."""
 Look = Callable[[], None]
-"""Does the work that is due before a read: it drains and recovers journals."""
+"""A function that drains and recovers journals. It is called before a read."""
 
 
 class Wrapper(Generic[S]):
-    """A storage that passes all on to another one.
+    """A storage that passes every call on to another storage. Subclasses override single methods.
 
     Args:
-        direct: the other one.
+        direct: the storage that is wrapped.
     """
 
     def __init__(self, direct: S) -> None:
@@ -205,11 +207,11 @@ class Wrapper(Generic[S]):
 
     @property
     def direct(self) -> S:
-        """The other storage."""
+        """The storage that is wrapped."""
         return self._direct
 
     def capabilities(self) -> Capabilities:
-        """Return those of the other storage."""
+        """Return the capabilities of the wrapped storage."""
         return self.direct.capabilities()
 
     def ask(self, question: Question[T]) -> T:
@@ -230,10 +232,11 @@ class Wrapper(Generic[S]):
 
 
 class Looking(Wrapper[S]):
-    """A storage that looks before each question that journals may answer, and before a group.
+    """A storage that drains journals before each question whose answer may depend on them, and before each group.
 
     Args:
-        look: called first.
+        direct: the storage that is wrapped.
+        look: drains the journals; called before the question or group is passed on.
     """
 
     def __init__(self, direct: S, look: Look) -> None:
@@ -241,12 +244,12 @@ class Looking(Wrapper[S]):
         self._look = look
 
     def ask(self, question: Question[T]) -> T:
-        """Look, where journals may have a part of the answer, and pass the question on."""
+        """Drain the journals if the answer may depend on them, then pass the question on."""
         if question.in_journals:
             self._look()
         return self.direct.ask(question)
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Look, and pass the work on."""
+        """Drain the journals, then pass the work on."""
         self._look()
         return self.direct.group(work, wait_s)

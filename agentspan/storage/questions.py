@@ -1,8 +1,8 @@
-"""The questions that a storage can be asked. Each is a value; `Storage.ask` returns its answer.
+"""The questions that a storage can answer. Each question is a value; `Storage.ask` returns its answer.
 
-A question reads; a task, at the end of this file, does something beside changes of rows. Every storage answers the
-questions of BASIC. From these, storage.row_by_row answers more of them for a storage that has no answer of its own. The
-rest is answered only by a storage whose capabilities name it.
+A question only reads. A task, at the end of this file, also does something, such as removing runs. Every storage
+answers the questions in BASIC by itself. From those answers, storage.row_by_row computes the answers to more questions,
+for a storage that lacks its own. Any other question is answered only by a storage whose capabilities list it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from agentspan.storage.answers import (
 )
 
 RunSort = Literal["started", "duration", "cost", "tokens", "spans", "failed"]
-"""The orders of a list of runs: the latest, longest, most expensive … first; runs without a value come last."""
+"""The order of a list of runs: the latest, longest, most expensive … first. Runs without a value come last."""
 SORTS: tuple[RunSort, ...] = get_args(RunSort)
 
 
@@ -51,25 +51,26 @@ class RunFilter(NamedTuple):
 
     Attributes:
         agent: the agent's name, id or external_identifier.
-        status: the run's.
-        since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
-        failed: only runs that failed, or in which a span did.
+        status: the run's status.
+        since: the earliest started_at (else inserted_at) that matches, as stored text (see clock).
+        failed: only runs that failed, or that contain a failed span.
         grep: text, in any case, in the run's id, agent, version, external_identifier, metadata, result, error or
-            termination reason. To find text in its spans, use `search`.
+            termination reason. For text in spans, use `search`.
         git_commit: the beginning of the run's commit, in upper or lower case.
-        version: the external_identifier of the agent's version; `default` where none was given.
+        version: the external_identifier of the agent's version; `default` for runs recorded without a version.
         session: the run's session.
-        until: the first started_at (else inserted_at) that no longer counts, as stored text.
+        until: the first started_at (else inserted_at) that no longer matches, as stored text.
         error: text, in any case, in the run's error or termination reason, or in the result of a failed span.
-        meta: pairs of a key of the run's metadata and its value as text; all must match. A dot in a key goes into an
-            object.
+        meta: pairs of a key of the run's metadata and its value as text; all must match. The key `a.b` means the member
+            `b` of the object `a`, unless there is a key `a.b`.
         task: the run's task.
-        tags: all of which the run has.
-        scores: rules such as `reward>=1` (see analysis.outcomes), which the newest scores of the run fulfil.
+        tags: tags that the run must have, all of them.
+        scores: rules such as `reward>=1` (see analysis.outcomes); the newest scores of the run must fulfil all.
         mark: the label of the run's newest mark; `*` for any.
-        signature: the id of a failure, or of how a run ended, or the beginning of it (see schemas.signatures).
-        ids: the only runs that count. `analysis.runs` turns scores, mark and signature into it, so that a
-            storage that filters by itself finds them at None.
+        signature: the id of a failure in the run, or of the way the run ended, or the beginning of such an id (see
+            schemas.signatures).
+        ids: the only runs that match. `analysis.runs` replaces scores, mark and signature by ids, so that a storage
+            never has to evaluate those three.
     """
 
     agent: str | None = None
@@ -92,13 +93,13 @@ class RunFilter(NamedTuple):
 
 
 def is_said_in(needle: str, *texts: str | None) -> bool:
-    """Return whether one of these texts has the needle, in any case."""
+    """Return whether one of these texts contains the needle; upper and lower case are equal."""
     needle = needle.lower()
     return any(text is not None and needle in text.lower() for text in texts)
 
 
 def has_meta(metadata: str | None, meta: Sequence[tuple[str, str]]) -> bool:
-    """Return whether a run's metadata, a JSON text, has all of these values.
+    """Return whether a run's metadata, a JSON text, contains all pairs in `meta`.
 
     Args:
         meta: pairs of a key and a value as text: a JSON string without its quotes, or any other JSON value.
@@ -108,7 +109,7 @@ def has_meta(metadata: str | None, meta: Sequence[tuple[str, str]]) -> bool:
 
 
 def _as_text(value: object, key: str) -> str | None:
-    """Return a member as text; None if there is none. A key with dots is a member with that name first, then a path."""
+    """Return a member of an object as text, None if it is absent. A dotted key is tried as a name, then as a path."""
     if not isinstance(value, dict):
         return None
     if key in value:
@@ -121,7 +122,7 @@ def _as_text(value: object, key: str) -> str | None:
 T = TypeVar("T", covariant=True)
 
 AHEAD = 4
-"""Partitions that are made for times to come."""
+"""How many partitions are created in advance, for future times."""
 
 
 @dataclass_transform()
@@ -129,8 +130,8 @@ class Question(Generic[T]):
     """A question whose answer is a T.
 
     Attributes:
-        in_journals: whether the answer depends on records that may still be in a journal, so that a storage which sees
-            journals drains them first.
+        in_journals: whether the answer depends on records that may still be in a journal. A storage with journals
+            drains them first.
     """
 
     in_journals: ClassVar[bool] = True
@@ -175,18 +176,18 @@ def _initializer(cls: type[Question[Any]]) -> Callable[..., None]:
 
 
 class Account(Question[AccountRow]):
-    """The row that identifies the storage: created with it, never changed, and found like others."""
+    """The account row, which identifies the storage. It is created with the storage and never changes."""
 
 
 class Find(Question[Found]):
-    """The rows with these ids, of whatever type, and what is stored under a key, in one snapshot.
+    """The rows with these ids, of any type, and the stored idempotency key, in one snapshot.
 
-    For a stored key its subject's row is among the rows. `terminated` has the reason for each terminated instance among
-    these, or of these spans.
+    If the key is stored, the row of its subject is included. `terminated` has the reason for each terminated run that
+    is among the rows, or that has a span among the rows.
 
     Attributes:
-        instance_id: the run that all spans and runs among these ids belong to, or are; None where the caller does not
-            know it. A backend that is partitioned by run reads one partition then; others ignore it.
+        instance_id: the run to which all these spans belong, or the only run among the ids; None if the caller does not
+            know it. A backend that is partitioned by run then reads one partition; others ignore it.
     """
 
     ids: tuple[str, ...]
@@ -200,21 +201,21 @@ class Find(Question[Found]):
 
 
 class Query(Question[Rows]):
-    """Rows of one type that equal `where`, in the order of a column. (To read all of them, see storage.scanning.)
+    """A page of the rows of one type that match `where`, sorted by a column. To scan all rows, use storage.scanning.
 
     Attributes:
-        where: column → value that it must have.
-        start_time: spans only: the earliest started_at (else inserted_at) that counts, as stored text.
-        end_time: spans only: the first time that no longer counts.
-        prefix: what the id begins with.
-        order: the column to sort by; ties, and the default, go by id, which is the order of creation.
+        where: column → required value.
+        start_time: for spans: the earliest started_at (else inserted_at) that matches, as stored text.
+        end_time: for spans: the first started_at (else inserted_at) that no longer matches, as stored text.
+        prefix: the beginning of the id.
+        order: the column to sort by. Rows with equal values are sorted by id, which is the order of creation.
         offset: how many rows to skip.
-        limit: how many rows at most; None for all.
-        after: only rows whose id is greater than this one; with `descending`, less. Only in the order of ids.
-        with_total: return the number of all rows too, without regard to `after`, `offset` and
-            `limit`. Counting reads all of them: 77 ms among a million on PostgreSQL.
-        most_bytes: how many characters of JSON to read: the row that passes them is the last, and the ids of the
-            others are in `CutRows.rest`. A storage may ignore it.
+        limit: the largest number of rows; None for all.
+        after: only rows whose id is greater than this one; with `descending`, less. Requires the order `id`.
+        with_total: also return the number of all matching rows, regardless of `after`, `offset` and `limit`. Counting
+            reads all of them: 77 ms among a million on PostgreSQL.
+        most_bytes: the limit of characters of JSON to read. The row that exceeds it is the last one that is read, and
+            the ids of the remaining rows are in `CutRows.rest`. A storage may ignore the limit.
     """
 
     type: ResourceType
@@ -237,27 +238,27 @@ class Query(Question[Rows]):
 
 
 class SpansOf(Question[Iterator[AgentSpanRow]]):
-    """All spans of an instance by id, which is the order of creation, without holding them all in memory.
+    """An iterator over all spans of an instance by id, the order of creation; they are never all in memory.
 
-    All of one snapshot, which is taken when the first is read: the caller may write before it reads the last.
+    All spans are from one snapshot, taken when the first span is read. The caller may write while it iterates.
     """
 
     instance_id: str
 
 
 class Counts(Question[Mapping[str, SpanCounts]]):
-    """The numbers of spans of each of these instances in each status; one without spans, or unknown, has zeros."""
+    """The number of spans in each status, for each of these runs. Unknown ids and runs without spans have zeros."""
 
     instance_ids: Sequence[str]
 
 
 class Violations(Question[Mapping[str, list[Violation]]]):
-    """The places where payloads of these spans do not match their schema, for each span the oldest first.
+    """The violations of the schemas in the payloads of these spans, the oldest first for each span.
 
-    A span without violations, or an unknown one, has an empty list.
+    A span without violations, or with an unknown id, has an empty list.
 
     Attributes:
-        instance_id: the run that all these spans belong to, where the caller knows it (see Find).
+        instance_id: the run to which all these spans belong, if the caller knows it (see Find).
     """
 
     span_ids: Sequence[str]
@@ -269,15 +270,15 @@ BASIC: frozenset[type[Question[Any]]] = frozenset({Account, Find, Query, SpansOf
 
 
 class Outlines(Question[list[AgentSpanRow]]):
-    """Spans of an instance by id, without most of their payloads, which a list does not show.
+    """Spans of an instance by id, for a list: without most payloads, which a list does not show.
 
-    The payload is `{}` where there is a summary. The result is None where the span has not failed, unless its text has
-    `is_error` as true. A storage without an answer of its own returns whole spans.
+    The payload is `{}` if the span has a summary. The result is None unless the span failed or its result contains
+    `is_error` as true. A storage that lacks its own answer returns whole spans.
 
     Attributes:
-        after: only spans whose id is greater.
-        limit: how many at most.
-        since: only spans whose updated_at is not before this.
+        after: only spans whose id is greater than this one.
+        limit: the largest number of spans; None for all.
+        since: only spans whose updated_at is at this time or later, as stored text.
     """
 
     instance_id: str
@@ -287,26 +288,26 @@ class Outlines(Question[list[AgentSpanRow]]):
 
 
 class SpanSums(Question[list[SpanSum]]):
-    """The sums over the spans of an instance, in any order; an empty list for one without spans."""
+    """The counts and costs of an instance's spans by status, type and label, in any order; empty without spans."""
 
     instance_id: str
 
 
 class NewestScores(Question[list[ScoreRow]]):
-    """The scores that count (see model.scores), of these runs and their spans, by time and id.
+    """The valid scores (see model.scores.counting) of these runs and their spans, by time and id.
 
-    Where one score of a name is wanted and several judges, each with an identifier, gave one, the newest of theirs is
-    it.
+    Scores that were replaced or withdrawn are left out. Several judges, each with an identifier, may each have a score
+    of the same name. A caller that needs a single one takes the newest.
     """
 
     instance_ids: Sequence[str]
 
 
 class LatestScores(Question[Mapping[str, LatestScore]]):
-    """The newest score of a name for each run that has one, by the run's id. Scores of spans do not count.
+    """The newest score of a name for each run that has one, by the run's id. Scores of spans are left out.
 
     Attributes:
-        source: only scores from this source.
+        source: only scores from this source; None for all sources.
     """
 
     name: str
@@ -314,19 +315,19 @@ class LatestScores(Question[Mapping[str, LatestScore]]):
 
 
 class Tags(Question[Mapping[str, list[str]]]):
-    """The tags of these runs, in the order of the alphabet; one without tags, or unknown, has none."""
+    """The tags of each of these runs, in alphabetical order. Unknown runs and runs without tags have an empty list."""
 
     instance_ids: Sequence[str]
 
 
 class RunsWhere(Question[RunList]):
-    """A page of the runs that match. Ties of `sort` go by id, the latest first.
+    """A page of the runs that match a filter. Runs that are equal by `sort` are sorted by their ids, the latest first.
 
     Attributes:
-        filter: without scores, mark and signature: `analysis.runs` has turned these into ids.
-        limit: how many at most; None for all.
-        offset: how many to pass over.
-        progress: called with how much is done, and of how much, while there is an index to be built.
+        filter: without scores, mark and signature, which `analysis.runs` has replaced by ids.
+        limit: the largest number of runs; None for all.
+        offset: how many runs to skip.
+        progress: called with the amount done and the total amount, while an index is built.
     """
 
     filter: RunFilter
@@ -337,20 +338,20 @@ class RunsWhere(Question[RunList]):
 
 
 class BriefsWhere(Question[list[RunBrief]]):
-    """All runs that match, the latest first, as far as comparisons need them (see RunsWhere)."""
+    """All runs that match a filter, the latest first, with only the values that comparisons of runs need."""
 
     filter: RunFilter
     progress: Progress | None = None
 
 
 class SpanStats(Question[list[Stat]]):
-    """Statistics of the spans of all runs, in any order.
+    """Statistics of spans by type, and by type and label, in any order.
 
     Attributes:
-        since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
-        until: the first time that no longer counts.
-        runs: ids of the only runs whose spans count; None for all.
-        progress: see RunsWhere.
+        since: the earliest started_at (else inserted_at) of a span that is included, as stored text (see clock).
+        until: the first started_at (else inserted_at) that is no longer included, as stored text.
+        runs: the ids of the runs whose spans are included; None for all runs.
+        progress: called with the amount done and the total amount, while an index is built.
     """
 
     since: str | None = None
@@ -360,22 +361,24 @@ class SpanStats(Question[list[Stat]]):
 
 
 class RunSums(Question[list[RunSum]]):
-    """The sums of these runs by span type and label, in any order: what comparisons of many runs are made of."""
+    """The sums over the spans of these runs by run, type and label, in any order. Comparisons of many runs use them."""
 
     runs: Collection[str]
     progress: Progress | None = None
 
 
 class Search(Question[tuple[list[FoundSpan], int]]):
-    """A page of the spans that say all these words first in their run, the latest first; and the total.
+    """A page of the spans that contain all terms, the latest first; and the total number of such spans.
+
+    Text that an earlier span of the run contains already does not count for a later span (see storage.first_said).
 
     Attributes:
-        words: each the tokens that must stand side by side, separated by blanks; the last one of those may end in `*`,
-            for any ending.
-        limit: how many at most.
-        offset: how many to pass over.
-        runs: ids of the only runs that are searched; None for all.
-        progress: see RunsWhere.
+        words: the terms. Each is a sequence of adjacent tokens, separated by blanks; its last token may end in `*`, for
+            any ending.
+        limit: the largest number of spans.
+        offset: how many spans to skip.
+        runs: the ids of the runs that are searched; None for all runs.
+        progress: called with the amount done and the total amount, while spans are read or an index is built.
     """
 
     words: Sequence[str]
@@ -386,31 +389,34 @@ class Search(Question[tuple[list[FoundSpan], int]]):
 
 
 class FailureSums(Question[list[FailureSum]]):
-    """The failures of these runs by run and signature, in any order."""
+    """The failed spans of these runs, grouped by run and signature, in any order."""
 
     run_ids: Collection[str]
     progress: Progress | None = None
 
 
 class StepUses(Question[list[StepUse]]):
-    """The types and labels that these runs used, with their numbers, in any order."""
+    """The finished spans of these runs, counted by run, type and label, in any order."""
 
     run_ids: Collection[str]
     progress: Progress | None = None
 
 
 class SpanMarks(Question[Mapping[str, frozenset[SpanMark]]]):
-    """The marks of the spans of each of these runs; none for a run without spans, or an unknown one."""
+    """The number and latest change of the spans in each status, for each of these runs; a reader compares them.
+
+    Unknown runs and runs without spans have an empty set.
+    """
 
     instance_ids: Sequence[str]
 
 
 class StoredKeys(Question[list[KeyRow]]):
-    """Idempotency keys in the order of (operation, key). Only a copy of a whole storage needs them.
+    """A page of the idempotency keys, sorted by operation and key. Only a copy of a whole storage needs them.
 
     Attributes:
-        after: only keys after this one, an operation and a key; None for all.
-        limit: how many at most.
+        after: only keys after this pair of operation and key; None to begin with the first.
+        limit: the largest number of keys.
         since: only keys that were stored at this time or later, as stored text.
     """
 
@@ -420,15 +426,16 @@ class StoredKeys(Question[list[KeyRow]]):
 
 
 class ChangedSpans(Question[Changed]):
-    """The spans of a run that were committed since a cursor, and perhaps some that were committed before.
+    """The spans of a run that were committed since a cursor. Some that were committed before may be repeated.
 
-    Times cannot tell that: what a program recorded is committed later, and clocks of machines differ.
+    A time could not replace the cursor: spans are committed later than their times, and clocks of machines differ.
 
     Attributes:
-        cursor: of an earlier answer; "" for all spans. One of another database, or no cursor at all, is as "".
-        after: only spans whose id is greater.
-        limit: how many at most. A reader who goes on `after` the last row of a full answer keeps the cursor of the
-            first answer.
+        cursor: the cursor of an earlier answer; "" for all spans. An invalid cursor, or one of another database, has
+            the effect of "".
+        after: only spans whose id is greater than this one.
+        limit: the largest number of spans; None for all. To read the next page, pass the last id as `after` and the
+            same cursor as for the first page.
     """
 
     instance_id: str
@@ -438,15 +445,15 @@ class ChangedSpans(Question[Changed]):
 
 
 class Damage(Question[list[str]]):
-    """The damage that is found, a sentence each without stored values; empty if there is none."""
+    """A check of the storage for damage: one sentence per finding, without stored values; empty if undamaged."""
 
 
 class Select(Question[Answer]):
-    """The rows of a person's own SELECT over the documented tables and views. It can only read.
+    """The rows of a SELECT that a user wrote over the documented tables and views. It can only read.
 
     Raises:
-        InvalidValue: it is no SQL, or does more than read.
-        StorageError: what is stored is damaged.
+        InvalidValue: the text is no valid SQL, or would write.
+        StorageError: the storage is damaged.
     """
 
     query: str
@@ -454,17 +461,17 @@ class Select(Question[Answer]):
 
 
 class BackUp(Question[int]):
-    """A new file with everything, as of now, made while others read and write; the answer is its size in bytes.
+    """A backup of the whole storage into a new file, while others read and write; the answer is its size in bytes.
 
     Raises:
-        InvalidValue: there is a file at the path already, or no folder.
+        InvalidValue: the path has a file already, or its folder does not exist.
     """
 
     path: str | os.PathLike[str]
 
 
 class UsedBytes(Question[int]):
-    """The number of bytes of the storage's file that are in use."""
+    """The number of used bytes in the storage's file, without its free pages."""
 
     in_journals: ClassVar[bool] = False
 
@@ -476,9 +483,9 @@ class FileBytes(Question[int]):
 
 
 class Notes(Question[Mapping[str, str]]):
-    """Texts by name, kept for programs that share a storage; names without one, or whose time is over, are absent.
+    """The notes with these names: texts by which programs that share a storage coordinate. Expired notes are absent.
 
-    They belong to no run, and are not exported or copied.
+    Notes belong to no run, and are not exported or copied.
     """
 
     __slots__ = ("names",)
@@ -489,49 +496,49 @@ class Notes(Question[Mapping[str, str]]):
 
 
 class NotesCount(Question[int]):
-    """The number of names of notes that begin with a prefix."""
+    """The number of notes whose names begin with a prefix."""
 
     prefix: str
     in_journals: ClassVar[bool] = False
 
 
 class Partitions(Question[list[Partition]]):
-    """All partitions by time, the default one last; an empty list where the tables were made without any.
+    """All partitions by time, the default partition last; an empty list if the tables are not partitioned.
 
-    Finished spans are kept in partitions, each for a range of times, and whole runs in one of them, by the time that
-    the ids of runs carry. A span for which no partition was made lies in the default one, and is read like any other.
-    So partitions may be made late, and by few programs: by those that may change tables.
+    Each partition has the finished spans of the runs of a range of times. The time in a run's id decides, so that all
+    spans of a run are in the same partition. The default partition has the spans of all other times, and is read like
+    any other. So partitions may be created late, and only by programs that have the right to change tables.
     """
 
     in_journals: ClassVar[bool] = False
 
 
 class TablesState(Question[State]):
-    """The version of the tables, and how far the index is."""
+    """The version of the tables, and how many spans each part of the index lacks."""
 
     in_journals: ClassVar[bool] = False
 
 
 class MissingPartitions(Question[int]):
-    """The number of partitions that MakePartitions would make for now and the times to come."""
+    """The number of partitions that MakePartitions would create for the present and the next `ahead` ranges of time."""
 
     ahead: int = AHEAD
     in_journals: ClassVar[bool] = False
 
 
 class Task(Question[T]):
-    """Something that a storage does beside changes of rows; the answer is what came of it."""
+    """Work of a storage other than the changes that `apply` commits; the answer is its result."""
 
     in_journals: ClassVar[bool] = False
 
 
 class RemoveRuns(Task[tuple[int, int]]):
-    """Remove runs with all that belongs to them, in one commit; return how many, and how many spans.
+    """Remove finished runs and all their rows, in one commit; return the numbers of removed runs and spans.
 
-    Guard, for each: it has finished, and nothing in it is open. Others, and unknown ids, are passed over.
+    Runs that are open or contain an open span, and unknown ids, are skipped.
 
     Raises:
-        DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is removed.
+        DatabaseBusy: other writers held the write lock for `wait_s` seconds; nothing is removed.
     """
 
     ids: Sequence[str]
@@ -539,7 +546,7 @@ class RemoveRuns(Task[tuple[int, int]]):
 
 
 class RemoveKeys(Task[int]):
-    """Remove the idempotency keys that were stored before a time; return their number."""
+    """Remove the idempotency keys that were stored before a time; return their number. With `dry_run`, only count."""
 
     before: str
     wait_s: float
@@ -547,10 +554,10 @@ class RemoveKeys(Task[int]):
 
 
 class PutKeys(Task[int]):
-    """Store keys as they are, in one commit; return how many are new. A key that is stored already stays as it is.
+    """Store idempotency keys in one commit; return how many were new. A key that is stored already is not changed.
 
     Raises:
-        DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is stored.
+        DatabaseBusy: other writers held the write lock for `wait_s` seconds; nothing is stored.
     """
 
     keys: Sequence[KeyRow]
@@ -558,29 +565,27 @@ class PutKeys(Task[int]):
 
 
 class Compact(Task[None]):
-    """Return unused space of the storage's file to the system, in steps between which others can write."""
+    """Return unused space of the storage's file to the operating system. Others can write between its short steps."""
 
     wait_s: float
 
 
 class WaitAtMost(Task[None]):
-    """Change how long reading, and opening again, may wait for other processes."""
+    """Set how many seconds a read, or a reopening, may wait for other processes."""
 
     wait_s: float
 
 
 class PutNote(Task[str]):
-    """Store a text under a name, and return the text that is stored there now.
-
-    Texts whose time is over are removed at that occasion.
+    """Store a note, and return the text that is stored under its name afterwards. Expired notes are removed.
 
     Attributes:
-        lasts_s: seconds, by the storage's clock, after which it is gone; None for ever.
-        replace: replace another text that is stored there; else that one stays, and is returned. Of several programs at
-            the same moment, all are returned the same text.
+        lasts_s: seconds, by the storage's clock, after which the note expires; None for never.
+        replace: replace a text that is stored under the name already. If False, the stored text stays and is returned:
+            several programs that store at the same moment all get the same text.
 
     Raises:
-        NotPermitted: the storage is opened to be read only.
+        NotPermitted: the storage is read-only.
     """
 
     name: str
@@ -596,21 +601,21 @@ class ForgetNotes(Task[None]):
 
 
 class MakePartitions(Task[Made]):
-    """Make the partitions that are missing: for now, for times to come, and for many spans in the default one.
+    """Create the missing partitions: for the present, for future times, and for many spans in the default partition.
 
-    Each is made in a transaction, with its spans moved out of the default partition. It may be asked at any time, by
-    several programs at once, and again after it was interrupted.
+    Each partition is created in its own transaction, which moves its spans out of the default partition. The task is
+    safe to run at any time, by several programs at once, and again after an interruption.
 
     Attributes:
-        ahead: how many partitions there should be for times to come.
-        since: make also those for all times since this one, as stored text.
-        width: of new partitions; None for that of the latest one.
-        wait_s: how long it may wait for others that use the default partition.
+        ahead: how many partitions there should be for future times.
+        since: also create the partitions for all times since this one, as stored text.
+        width: the range of times of a new partition; None for the width of the latest partition.
+        wait_s: how many seconds to wait for others that use the default partition.
 
     Raises:
-        DatabaseBusy: others used the default partition for `wait_s` seconds; what was made so far stays.
-        DatabaseUnusable: the user may not change the tables.
-        NotPermitted: the storage was opened to be read only.
+        DatabaseBusy: others used the default partition for `wait_s` seconds; the partitions created so far stay.
+        DatabaseUnusable: the database user may not change the tables.
+        NotPermitted: the storage is read-only.
     """
 
     ahead: int = AHEAD
@@ -620,20 +625,20 @@ class MakePartitions(Task[Made]):
 
 
 class DropPartitions(Task[Dropped]):
-    """Remove the partitions that are old as a whole, the oldest first, with all that belongs to their runs.
+    """Remove the partitions all of whose runs are old, the oldest first, with all rows of these runs.
 
-    Each in one commit; only where a partition has very many violations, most of them are removed before. Guards, for
-    each: its times are over; all runs have finished before a time, and nothing in them is open; and of runs that were
-    closed for their programs, these are dead. One with another run stays, and so does the default one.
+    Each partition is removed in one commit; only if it has very many violations, most of them are removed earlier. A
+    partition is removed only if its range of times is over, all its runs finished before `before`, nothing in them is
+    open, and the programs of runs that were closed on their behalf are dead. The default partition always stays.
 
     Attributes:
-        before: the time, as stored text.
-        is_dead: called with the writers of runs that were closed for them.
+        before: the time before which all runs must have finished, as stored text.
+        is_dead: called with the id of a writer whose run was closed on its behalf; returns whether its process is dead.
 
     Raises:
-        DatabaseBusy: others used the partitions for `wait_s` seconds; what was removed so far is.
-        DatabaseUnusable: the user may not remove tables.
-        NotPermitted: the storage was opened to be read only.
+        DatabaseBusy: others used the partitions for `wait_s` seconds; the partitions removed so far stay removed.
+        DatabaseUnusable: the database user may not remove tables.
+        NotPermitted: the storage is read-only.
     """
 
     before: str

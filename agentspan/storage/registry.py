@@ -1,7 +1,8 @@
 """Opens a storage by the name of its backend, the text before the colon of a location.
 
-SQLite, memory and PostgreSQL come with agentspan. Other backends are entry points of the group `agentspan.storages`: a
-function of a Location, `read_only` and `wait_s`, which returns a Storage. It is looked up only when its name is used.
+SQLite, memory and PostgreSQL are part of agentspan. Other backends are entry points of the group `agentspan.storages`:
+a function of a Location, `read_only` and `wait_s` that returns a Storage. An entry point is loaded when its name is
+used.
 """
 
 import os
@@ -31,12 +32,14 @@ from agentspan.storage.protocol import Wrapper
 
 
 class OpenedLater(Wrapper[Storage]):
-    """A storage that its first use opens. Each call, capabilities() too, may wait for the server or raise StorageError.
+    """A storage that is opened at its first use. Any call, even capabilities(), may wait for the server.
+
+    Every call raises StorageError while the storage cannot be opened.
 
     Args:
-        location: of the storage, for messages.
-        open: opens it; called again as long as it raises.
-        wait_s: seconds to wait for another thread that opens it.
+        location: the location of the storage, for messages.
+        open: opens the storage; called again at each use until it succeeds.
+        wait_s: seconds to wait for another thread that is opening the storage.
     """
 
     def __init__(self, location: Location, open: Callable[[], Storage], *, wait_s: float) -> None:
@@ -50,10 +53,10 @@ class OpenedLater(Wrapper[Storage]):
 
     @property
     def direct(self) -> Storage:
-        """The storage, which is opened where it is not.
+        """The wrapped storage, opened now if it is not open yet.
 
         Raises:
-            StorageError: it cannot be opened now, or was closed.
+            StorageError: the storage cannot be opened now, or was closed.
         """
         if not page[0]:
             forks.renew()
@@ -66,18 +69,18 @@ class OpenedLater(Wrapper[Storage]):
                 with within(self._lock, self._wait_s):
                     if self._storage is None:
                         self._storage = self._open()
-                        if self._closed:  # meanwhile, by another thread, which had nothing to close
+                        if self._closed:  # another thread called close() during open(), and had nothing to close
                             self._storage.close()
             except Occupied:
                 raise DatabaseBusy(f"another thread is opening {self.location}; try again") from None
         return self._storage
 
     def renew(self) -> None:
-        """In a forked child: another thread of the parent may have held the lock."""
+        """In a forked child: replace the lock, which another thread of the parent may have held."""
         self._lock = threading.RLock()
 
     def close(self) -> None:
-        """Close the storage, if it was opened; it is not opened any more."""
+        """Close the storage if it was opened. It cannot be opened again."""
         self._closed = True
         if self._storage is not None:
             self._storage.close()
@@ -98,17 +101,20 @@ _tell: list[Callable[[], Location | Storage | None]] = []
 
 
 def set_configured(tell: Callable[[], Location | Storage | None]) -> None:
-    """Set what tells it; the module `recording.default` does so, which `import agentspan` imports."""
+    """Set the function that `configured` calls. `import agentspan` does this, in the module `recording.default`."""
     _tell[:] = [tell]
 
 
 def configured() -> Location | Storage | None:
-    """Return the location to open; the storage itself where only this process has it; None if nothing was given."""
+    """Return the location of the configured storage, the storage itself if it has no location, else None."""
     return _tell[0]() if _tell else None
 
 
 def chosen(db: str | os.PathLike[str] | Location | Storage | None) -> tuple[Any, bool]:
-    """Return what a reader opens, and whether it closes that: not a storage that this process records into."""
+    """Return the storage or location that a reader opens, and whether the reader must close it.
+
+    `db` wins over the configured storage. A reader never closes a storage that this process records into.
+    """
     if db is not None:
         return db, True
     own = configured()
@@ -119,13 +125,13 @@ GROUP = "agentspan.storages"
 
 
 class Opener(Protocol):
-    """The function that an entry point of the group names."""
+    """The type of a function that opens a storage; an entry point of GROUP must name one."""
 
     def __call__(self, location: Location, *, read_only: bool, wait_s: float) -> Storage:
         """Open the storage at a location. Create it if it does not exist and `read_only` is False.
 
         Raises:
-            DatabaseUnusable: it cannot be opened; the message says why and what to do, without a password.
+            DatabaseUnusable: the storage cannot be opened. The message contains the reason and a remedy, no password.
         """
         ...
 
@@ -138,15 +144,15 @@ def open_direct(
     later: bool = False,
     tuning: Tuning = STANDARD,
 ) -> Storage:
-    """Return the storage that `db` names. Its reads do not drain journals (recovery.opening returns those that do).
+    """Return the storage at `db`. Its reads do not drain journals; `recovery.opening` opens storages whose reads do.
 
     Args:
-        db: see location_of; a Storage is returned as it is.
+        db: a path, URL or Location; None for the default location (see location_of). A Storage is returned unchanged.
         read_only: never write.
-        wait_s: how long opening may wait for other processes.
-        later: where it cannot be opened now, but perhaps later (others lock it, its disk is full), return one that is
-            opened when it is used. A server is not even tried now.
-        tuning: sizes and times, for tests; see agentspan/tuning.py. Backends of others have their own.
+        wait_s: how many seconds opening may wait for other processes.
+        later: if a file cannot be opened now, but perhaps later (another process locks it, its disk is full), return a
+            storage that is opened at its first use. A server is always connected at the first use then.
+        tuning: sizes and times, for tests; see agentspan/tuning.py. Backends from entry points do not receive it.
 
     Raises:
         InvalidValue: `db` names no storage, or an unknown backend.
@@ -178,10 +184,10 @@ def open_direct(
 
 
 def location_of(db: str | os.PathLike[str] | Location | None) -> Location:
-    """Return the location that `db` names; for None, AGENTSPAN_DB, else ./agentspan.db.
+    """Return the location that `db` names. For None, it is the location in AGENTSPAN_DB, else ./agentspan.db.
 
     Raises:
-        InvalidValue: it is empty, or names an unknown backend.
+        InvalidValue: `db` is empty, or names an unknown backend.
     """
     location = locations.default() if db is None else db if isinstance(db, Location) else locations.parse(db)
     if location.scheme not in {*_LOCAL, *_REMOTE} and not _entries(location.scheme):
@@ -194,7 +200,7 @@ def location_of(db: str | os.PathLike[str] | Location | None) -> Location:
 
 
 def known() -> list[str]:
-    """Return the names of the backends that are installed."""
+    """Return the names of all installed backends, in alphabetical order."""
     return sorted({*_LOCAL, *_REMOTE, *(entry.name for entry in _installed())})
 
 
@@ -216,7 +222,7 @@ def _entries(name: str) -> "list[EntryPoint]":
 
 
 def _installed() -> "EntryPoints":
-    with forks.importing:  # 10 ms, which a path need not wait for
+    with forks.importing:  # imported late: it takes 10 ms, and the path of a file does not need it
         from importlib.metadata import entry_points
 
     return entry_points(group=GROUP)
@@ -257,4 +263,4 @@ def _check_postgres(location: Location) -> None:
 
 
 _CHECKS: dict[str, Callable[[Location], None]] = dict.fromkeys(_REMOTE, _check_postgres)
-"""Raise InvalidValue or DatabaseUnusable for what is wrong for good, without connecting."""
+"""Checks of server locations that need no connection. They raise InvalidValue or DatabaseUnusable for fixed errors."""

@@ -1,6 +1,6 @@
-"""Answers for a storage that has none of its own: from all spans of a run, or all rows of a type, one by one.
+"""Answers to questions for a storage that lacks its own: computed in Python from all spans of a run or rows of a type.
 
-They say what a storage's own answer must be; storages with an index are tested against them.
+These answers define the correct answers: the tests compare storages that have an index with them.
 """
 
 import heapq
@@ -73,14 +73,14 @@ from agentspan.storage.tokenizing import Matcher
 
 
 class Said(NamedTuple):
-    """The tags of a run, in the order of the alphabet, and its scores that count: both are stored beside its row."""
+    """The tags of a run, in alphabetical order, and its valid scores (see model.scores.counting)."""
 
     tags: list[str]
     scores: list[ScoreRow]
 
 
 def said_of(storage: Storage, instance_ids: Sequence[str]) -> dict[str, Said]:
-    """Return the tags and scores of these runs. Scores of spans are not among them."""
+    """Return the tags and the valid scores of each of these runs. Scores of spans are left out."""
     said = {id: Said(tags, []) for id, tags in storage.ask(Tags(instance_ids)).items()}
     for row in storage.ask(NewestScores(instance_ids)):
         if row.target_type == "agent_instance":
@@ -89,7 +89,7 @@ def said_of(storage: Storage, instance_ids: Sequence[str]) -> dict[str, Said]:
 
 
 def history(storage: Storage, instance_id: str) -> list[ScoreRow]:
-    """Return all scores of a run and its spans, also those that a newer one replaced or withdrew, by time and id."""
+    """Return all scores of a run and its spans, by time and id, including replaced and withdrawn scores."""
     return sorted(scan(storage, ScoreRow, {"agent_instance_id": instance_id}), key=age)
 
 
@@ -98,18 +98,18 @@ T = TypeVar("T")
 RAN = ("complete", "failed")
 """The statuses of spans that ran to an end."""
 AT_ONCE = 100
-"""Runs up to which the scores and tags of each are read; for more runs all of the storage are."""
+"""Up to this number of runs, scores and tags are read run by run. For more runs, all rows of the storage are read."""
 
 
 def outlines(storage: Storage, asked: Outlines) -> list[AgentSpanRow]:
-    """Return whole spans of a run."""
+    """Answer Outlines with whole spans of a run, which include their payloads."""
     spans = storage.ask(SpansOf(asked.instance_id))
     found = [span for span in spans if span.id > asked.after and span.updated_at >= (asked.since or "")]
     return found[: asked.limit]
 
 
 def added_up(spans: Iterable[AgentSpanRow]) -> list[SpanSum]:
-    """Return the sums over spans of one run by status, type and label."""
+    """Return the counts and costs of one run's spans by status, type and label."""
     sums: dict[tuple[str, str, str | None], tuple[int, float | None]] = {}
     for span in spans:
         group = span.status, span.schema_name, span.label
@@ -121,7 +121,7 @@ def added_up(spans: Iterable[AgentSpanRow]) -> list[SpanSum]:
 
 
 def summed(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[RunSum]:
-    """Yield the sums over the spans of one run by type and label."""
+    """Yield the sums over the complete and failed spans of one run, by type and label."""
     groups: dict[tuple[str, str | None], list[AgentSpanRow]] = {}
     for span in spans:
         if span.status in RAN:
@@ -147,7 +147,7 @@ def _sum(values: Iterable[N | None]) -> N | None:
 
 
 def marks_of(spans: Iterable[AgentSpanRow]) -> frozenset[SpanMark]:
-    """Return the marks of the spans of a run."""
+    """Return a SpanMark for each status that spans of a run have."""
     found: dict[str, SpanMark] = {}
     for span in spans:
         _, number, latest, late = found.get(span.status, ("", 0, "", 0))
@@ -157,19 +157,19 @@ def marks_of(spans: Iterable[AgentSpanRow]) -> frozenset[SpanMark]:
 
 
 def newest_scores(storage: Storage, asked: NewestScores) -> list[ScoreRow]:
-    """Return the scores of runs that count."""
+    """Return the valid scores of runs and of their spans, by time and id."""
     return counting(cast(Iterable[ScoreRow], _rows_of(storage, ScoreRow, asked.instance_ids)))
 
 
 def latest_scores(storage: Storage, asked: LatestScores) -> Mapping[str, LatestScore]:
-    """Return the newest score of a name for each run."""
+    """Return the newest score of a name for each run that has one, by the run's id."""
     where: dict[str, Value] = {"name": asked.name, "target_type": "agent_instance"}
     where |= {} if asked.source is None else {"source": asked.source}
     return {row.target_id: LatestScore(row.value, row.label) for row in counting(scan(storage, ScoreRow, where))}
 
 
 def tags(storage: Storage, asked: Tags) -> Mapping[str, list[str]]:
-    """Return the tags of runs."""
+    """Return the tags of each run, in alphabetical order."""
     found: dict[str, list[str]] = {id: [] for id in asked.instance_ids}
     for row in cast(Iterable[TagRow], _rows_of(storage, TagRow, asked.instance_ids)):
         found[row.agent_instance_id].append(row.tag)
@@ -186,7 +186,7 @@ def _rows_of(
 
 
 def runs_where(storage: Storage, asked: RunsWhere) -> RunList:
-    """Return a page of the runs that match, and the sums over all of them."""
+    """Return a page of the runs that match the filter, and the sums over all runs that match."""
     end = None if asked.limit is None else asked.offset + asked.limit
     if asked.sort == "started":
         page: list[RunSummary] = []
@@ -201,12 +201,12 @@ def runs_where(storage: Storage, asked: RunsWhere) -> RunList:
 
 
 def briefs_where(storage: Storage, asked: BriefsWhere) -> list[RunBrief]:
-    """Return all runs that match, the latest first."""
+    """Return all runs that match the filter, the latest first."""
     return [*map(brief_of, _all_that_match(storage, asked.filter))]
 
 
 def _all_that_match(storage: Storage, filter: RunFilter) -> Iterator[RunSummary]:
-    """Yield the runs that match, the latest first. Each run is read."""
+    """Yield the runs that match the filter, the latest first. It reads every run of the storage with the status."""
     where: dict[str, Value] = {} if filter.status is None else {"status": filter.status}
     for rows in pages(storage, AgentInstanceRow, where, descending=True):
         for run in summaries_of(storage, rows):
@@ -219,7 +219,7 @@ def _sortable(value: float | None) -> tuple[bool, float]:
 
 
 def tokens_of(sums: RunSummary | RunTotals) -> int | None:
-    """Return input and output tokens together; None if no span has any."""
+    """Return the sum of input and output tokens; None if both are None."""
     if sums.input_tokens is None and sums.output_tokens is None:
         return None
     return (sums.input_tokens or 0) + (sums.output_tokens or 0)
@@ -236,14 +236,14 @@ _SORTED: dict[RunSort, Callable[[RunSummary], tuple[object, ...]]] = {
 
 
 class Name(NamedTuple):
-    """The names of a run's agent and version."""
+    """The name of a run's agent, and the external_identifier of its agent version."""
 
     agent: str
     version: str
 
 
 def names_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> dict[str, Name]:
-    """Return the names of the agent and version of runs, by run id. One that is not stored has its id as name."""
+    """Return the names of the agent and version of each run, by run id. A missing agent or version gives its id."""
     rows = list(rows)
     found = storage.ask(Find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)})).rows
     names = {}
@@ -257,7 +257,7 @@ def names_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> dict[str, Na
 
 
 def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator[RunSummary]:
-    """Yield the sums over the spans of these runs. Spans are read one by one."""
+    """Yield a RunSummary for each of these runs, with sums over its spans. Spans are read one by one."""
     rows = list(rows)
     names = names_of(storage, rows)
     for run in rows:
@@ -285,7 +285,7 @@ def _add(sum_: N | None, value: N | None) -> N | None:
 
 
 def totals_of(runs: Iterable[RunSummary]) -> RunTotals:
-    """Add up runs."""
+    """Return the sums over several runs."""
     return reduce(_plus, runs, RunTotals())
 
 
@@ -302,7 +302,7 @@ def _plus(totals: RunTotals, run: RunSummary) -> RunTotals:
 
 
 def matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
-    """Return whether a run matches. Its spans are read only where all else matches and the filter is about them."""
+    """Return whether a run matches a filter. Its spans are read only for `filter.error`, after all else matches."""
     return (
         _matches_itself(run.run, filter)
         and not (filter.failed and run.run.status != "failed" and not run.failed)
@@ -315,7 +315,7 @@ def matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
 
 
 def _matches_itself(row: AgentInstanceRow, filter: RunFilter) -> bool:
-    """Return whether the row of a run matches, as far as nothing else has to be read."""
+    """Return whether a run's row matches the conditions of a filter that need no other rows."""
     began = row.started_at or row.inserted_at
     commit = filter.git_commit
     return (
@@ -338,7 +338,7 @@ def _is_agent(storage: Storage, run: RunSummary, name: str) -> bool:
 
 
 def _failed_of(storage: Storage, run: RunSummary, text: str) -> bool:
-    """Return whether the run or one of its spans failed of an error with this text."""
+    """Return whether an error of the run, or of one of its failed spans, contains a text."""
     if is_said_in(text, run.run.error, run.run.termination_reason):
         return True
     return bool(run.failed) and any(
@@ -353,7 +353,7 @@ def _own_texts(run: RunSummary) -> Iterator[str | None]:
 
 
 def span_stats(storage: Storage, asked: SpanStats) -> list[Stat]:
-    """Return statistics of the spans of runs."""
+    """Return statistics of the spans of all runs, or only of `asked.runs`, by type, and by type and label."""
     runs = (row.id for row in scan(storage, AgentInstanceRow)) if asked.runs is None else asked.runs
     spans = chain.from_iterable(storage.ask(SpansOf(run)) for run in runs)
     return of_spans(span for span in spans if _within(span, asked.since, asked.until))
@@ -389,7 +389,7 @@ class _Group:
 
 
 def of_spans(spans: Iterable[AgentSpanRow]) -> list[Stat]:
-    """Return the statistics of these spans, in any order."""
+    """Return the statistics of these spans by type, and by type and label, in any order."""
     groups: dict[tuple[str, str | None], _Group] = {}
     for span in spans:
         groups.setdefault((span.schema_name, None), _Group()).add(span)
@@ -425,14 +425,14 @@ def _stat(schema_name: str, label: str | None, group: _Group) -> Stat:
 
 
 def rank(count: int, percent: int) -> int:
-    """Return the place, from zero, of a percentile among so many sorted values (nearest rank)."""
+    """Return the index, from zero, of a percentile in a sorted list of `count` values (nearest rank)."""
     return -(-count * percent // 100) - 1
 
 
 def leaves(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:
-    """Return the failed ones of a run's spans, by id, without those that only pass on a child's error.
+    """Return the failed spans of a run, by id, without spans that only pass on a child's error.
 
-    A call that returned its error has failed, too, whatever its status.
+    A complete span that returned an error as its result counts as failed.
     """
     failed = {span.id: span for span in spans if has_failed(span)}
     errors = {id: error_parts(span.result_payload) for id, span in failed.items()}
@@ -445,7 +445,7 @@ def leaves(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:
 
 
 def uses_of(run_id: str, spans: Iterable[AgentSpanRow]) -> list[StepUse]:
-    """Return how a run used its types and labels; spans that have not ended do not count."""
+    """Return the counts of a run's finished spans by type and label. Open spans are left out."""
     found: dict[tuple[str, str], StepUse] = {}
     reasons: dict[tuple[str, str], tuple[int, str]] = {}
     for span in spans:
@@ -466,7 +466,7 @@ def uses_of(run_id: str, spans: Iterable[AgentSpanRow]) -> list[StepUse]:
 
 
 def failures_of(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[FailureSum]:
-    """Yield the failed spans of a run by signature."""
+    """Yield the sums over the failed spans of a run, grouped by signature."""
     groups: dict[Signature, list[AgentSpanRow]] = {}
     for span in leaves(spans):
         groups.setdefault(signature(span), []).append(span)
@@ -476,7 +476,7 @@ def failures_of(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[FailureS
 
 
 def has_failed(span: AgentSpanRow) -> bool:
-    """Return whether a span failed, or returned an error."""
+    """Return whether a span failed, or is complete and returned an error as its result."""
     return span.status == "failed" or (span.status == "complete" and returned_error(span))
 
 
@@ -486,9 +486,9 @@ def _micros(text: str) -> int:
 
 
 def search(storage: Storage, asked: Search) -> tuple[list[FoundSpan], int]:
-    """Return the latest spans that say all words first in their run, and the number of all.
+    """Return a page of the spans whose new parts contain all terms, the latest first, and the number of all such spans.
 
-    Few more spans than those of the page are in memory.
+    Only the spans up to the end of the page, and those of one more run, are in memory.
     """
     latest: list[FoundSpan] = []
     total, most = 0, asked.offset + asked.limit
@@ -500,7 +500,7 @@ def search(storage: Storage, asked: Search) -> tuple[list[FoundSpan], int]:
 
 
 def _found_by_run(storage: Storage, asked: Search, most: int) -> Iterator[tuple[list[FoundSpan], int]]:
-    """Read every span; yield of each run the latest ones that say all words first, and the number of all."""
+    """Read every span; yield for each run its latest matching spans, and the number of all its matching spans."""
     matcher, ids, progress = Matcher(asked.words), asked.runs, asked.progress
     runs = len(ids) if ids is not None else 1 if progress is None else count(storage, "agent_instance")
     every = ids if ids is not None else (row.id for row in scan(storage, AgentInstanceRow))
@@ -517,10 +517,10 @@ def _of_each(
 
 
 def answer(storage: Storage, question: Question[T]) -> T:
-    """Return the answer to a question from simpler ones; for a storage that has no answer of its own.
+    """Compute the answer to a question from the answers to BASIC questions, for a storage that lacks its own answer.
 
     Raises:
-        StorageError: there is no such way.
+        StorageError: the question cannot be answered from BASIC questions.
     """
     read = ANSWERS.get(type(question))
     if read is None:
@@ -544,7 +544,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
     StepUses: lambda storage, asked: _of_each(uses_of, storage, asked.run_ids),
     SpanMarks: lambda storage, asked: {run: marks_of(storage.ask(SpansOf(run))) for run in asked.instance_ids},
 }
-"""For each question, what reads its answer."""
+"""Type of a question → function that computes its answer."""
 
 
 R = TypeVar("R", bound=Row)

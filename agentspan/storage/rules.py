@@ -1,4 +1,4 @@
-"""The rules of the contract as pure functions over rows, for backends that decide in Python and not in queries."""
+"""The rules of the storage contract as pure functions over rows, for backends that decide in Python, not in queries."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
@@ -10,7 +10,7 @@ from agentspan.storage.questions import Query
 
 
 def puts_of(change: PutSpans) -> list[Put]:
-    """Return the spans of a PutSpans as one Put each."""
+    """Return one Put for each span of a PutSpans, with the span's violations."""
     violations: dict[str, list[Violation]] = {}
     for id, violation in change.violations:
         violations.setdefault(id, []).append(violation)
@@ -18,29 +18,29 @@ def puts_of(change: PutSpans) -> list[Put]:
 
 
 def references_of(row: Row) -> list[Ref]:
-    """Return the rows that must exist for a row to be put."""
+    """Return references to the rows that must exist before this row may be stored."""
     return [Ref(to, getattr(row, column)) for column, to in REFERENCES.get(TYPE_OF[type(row)], {}).items()]
 
 
 def unique_of(row: Row) -> tuple[object, ...] | None:
-    """Return the values of a row that no other row of its type may have; None where nothing is unique."""
+    """Return the values of a row's unique columns; None if its type has no unique columns, or one of them is None."""
     columns = UNIQUE.get(TYPE_OF[type(row)])
     values = tuple(getattr(row, column) for column in columns or ())
     return None if columns is None or None in values else values
 
 
 class Moved(NamedTuple):
-    """A row as a Move sets it; `is_over` where its own end replaced a close (see Over)."""
+    """The row after a Move. `is_over`: the span's own end replaced an end that was set on its behalf (see Over)."""
 
     row: Row
     is_over: bool
 
 
 def moved(move: Move, stored: Row | None) -> Moved | Refused:
-    """Return the row as a move sets it, or the refusal.
+    """Return the row after a move, or the refusal if the move's guards do not hold.
 
     Args:
-        stored: the row with the move's id; None where there is none.
+        stored: the stored row with the move's id; None if no row has the id.
     """
     if stored is None or TYPE_OF[type(stored)] != move.type:
         return Refused("missing", stored)
@@ -57,7 +57,7 @@ def moved(move: Move, stored: Row | None) -> Moved | Refused:
 
 
 def violations_after(move: Move, before: Iterable[Violation]) -> tuple[Violation, ...]:
-    """Return the violations of a span after a move: a new payload replaces those of the payload."""
+    """Return the violations of a span after a move. A new payload drops the violations of the old payload."""
     kept = (violation for violation in before if "payload" not in move.set or violation.side != "payload")
     return (*kept, *move.violations)
 
@@ -69,7 +69,7 @@ def terminated(run: Row | None) -> str | None:
 
 
 def page_of(rows: Iterable[Row], query: Query) -> Rows:
-    """Return the page of a query, from rows of any types in any order."""
+    """Select and sort the rows of a query, and return its page. The rows may have any types and any order."""
     found = [row for row in rows if TYPE_OF[type(row)] == query.type and _matches(row, query)]
 
     def position(row: Row) -> tuple[bool, Any, str]:

@@ -1,7 +1,7 @@
-"""Reads all rows of a type, page by page. Each page begins after the last id of the one before, never at an offset.
+"""Reads all rows of a type, page by page. Each page begins after the last id of the previous page, never at an offset.
 
-One page is in memory at a time, and no row is read twice. The pages are no snapshot: a row that is stored meanwhile is
-among them if its id comes later, and a row that is removed meanwhile may be missing.
+One page is in memory at a time, and no row is read twice. The pages are no snapshot: a row that is stored during the
+scan is included if its id comes later, and a row that is removed during the scan may be missing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from agentspan.storage.questions import Query
 R = TypeVar("R", bound=Row)
 
 FEW_ROWS = 20
-"""Spans in a page at least, where a client reads them: it may take long, and a span may have 10 MB."""
+"""The smallest number of spans in a page. It is small because a client may read slowly, and a span may have 10 MB."""
 PAGE_BYTES = 2 * 2**20
-"""Bytes of payloads in such a page, if the next ones are like the last ones."""
+"""The bytes of payloads that a page of spans should have. The number of rows is estimated from the previous page."""
 
 
 def scan(
@@ -29,13 +29,13 @@ def scan(
     descending: bool = False,
     limit: int | None = None,
 ) -> Iterator[R]:
-    """Yield the rows of a type that equal `where`, by id.
+    """Yield the rows of a type that match `where`, in the order of their ids.
 
     Args:
-        where: column → value that it must have; all rows when left out.
-        after: the id to begin after.
-        descending: the latest first; `after` is then the id to begin before.
-        limit: how many rows at most; None for all.
+        where: column → required value; None matches all rows.
+        after: yield only rows whose id is greater; with `descending`, less.
+        descending: yield the latest rows first.
+        limit: the largest number of rows; None for all.
     """
     for page in pages(storage, row_type, where, after=after, descending=descending, limit=limit):
         yield from page
@@ -50,7 +50,7 @@ def pages(
     descending: bool = False,
     limit: int | None = None,
 ) -> Iterator[list[R]]:
-    """Yield the same rows in pages, none of them empty, of as many rows as the storage asks for at most."""
+    """Yield the rows of a type that match `where` in pages of at most `page_rows` of the storage. No page is empty."""
     most = storage.capabilities().page_rows
     query = Query(TYPE_OF[cast(type[Row], row_type)], where or {}, after=after, descending=descending)
     left = limit
@@ -66,16 +66,16 @@ def pages(
 
 
 def count(storage: Storage, type_: ResourceType, where: Mapping[str, Value] | None = None) -> int:
-    """Return how many rows of a type equal `where`, without reading them."""
+    """Return how many rows of a type match `where`, without reading the rows."""
     return storage.ask(Query(type_, where or {}, limit=0, with_total=True)).counted()
 
 
 def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]], most_rows: int) -> Iterator[Sequence[AgentSpanRow]]:
-    """Yield the spans of a run by id, in pages of few bytes, none of them empty.
+    """Yield the spans of a run by id, in pages of about PAGE_BYTES. No page is empty.
 
     Args:
-        read: returns the spans after an id, at most so many.
-        most_rows: the `page_rows` of their storage.
+        read: called with an id and a number; returns at most that number of spans whose ids come after it.
+        most_rows: the `page_rows` of the storage.
     """
     after, wanted = "", FEW_ROWS
     while True:
@@ -88,15 +88,15 @@ def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]], most_rows: in
 
 
 def _next_rows(rows: Sequence[AgentSpanRow], most_rows: int) -> int:
-    """Return how many rows have PAGE_BYTES, if they are like these."""
+    """Return how many rows fit in PAGE_BYTES, if they are as large on average as `rows`."""
     size = sum(len(row.payload) + len(row.result_payload or "") for row in rows) // len(rows)
     return max(FEW_ROWS, min(most_rows, PAGE_BYTES // max(size, 1)))
 
 
 def whole_spans_of(storage: Storage, instance_id: str) -> Iterator[list[AgentSpanRow]]:
-    """Yield whole spans of a run by id, in pages that end with the span that passes PAGE_BYTES; none is empty.
+    """Yield the spans of a run by id, in pages that end with the span that exceeds PAGE_BYTES. No page is empty.
 
-    No read transaction lasts as long as the caller takes.
+    No read transaction is open while the caller works on a page.
     """
     most = storage.capabilities().page_rows
     query = Query("agent_span", {"agent_instance_id": instance_id}, limit=FEW_ROWS, most_bytes=PAGE_BYTES)
@@ -113,7 +113,7 @@ def whole_spans_of(storage: Storage, instance_id: str) -> Iterator[list[AgentSpa
 
 
 def each_span_of(storage: Storage, instance_id: str) -> Iterator[AgentSpanRow]:
-    """Yield the same spans one by one. A span is in memory only as long as the caller keeps it."""
+    """Yield the spans of a run one by one, by id. A yielded span is freed as soon as the caller drops it."""
     for page in whole_spans_of(storage, instance_id):
         page.reverse()
         while page:

@@ -1,4 +1,4 @@
-"""Adds up buckets of durations to the statistics of a label or a type, for storages with an index of them."""
+"""Computes statistics of a span type or label from an index that has counts by bucket of duration."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from agentspan.storage.answers import Stat
 
 CANCELLED = -1
-"""The bucket of spans that never ran."""
+"""The number of the bucket for cancelled spans, which have no duration."""
 
 
 class SpanGroup:
-    """The sums of a label's spans, or of a type's: the finished ones by bucket, and the open ones.
+    """The sums over the spans of one type, or of one label of a type: finished spans by bucket, and open spans.
 
     Attributes:
-        ids: the groups of the index that were added.
-        ran: how many finished spans lie in each bucket, by its number; the higher, the longer they took.
+        ids: the ids of the groups of the index that were added.
+        ran: bucket → number of complete and failed spans in it. A higher number means longer durations.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class SpanGroup:
         self.is_aggregate = False
 
     def add_cell(self, id: int, bucket: int, spans: int, failed: int, ms: float, longest: float) -> None:
-        """Add the finished spans of a bucket of a group in the index."""
+        """Add the finished spans of one bucket of a group of the index."""
         self.ids.add(id)
         self.count += spans
         if bucket == CANCELLED:
@@ -39,7 +39,7 @@ class SpanGroup:
         self.longest = longest if self.longest is None else max(self.longest, longest)
 
     def add_sums(self, id: int, spans: int, cancelled: int, failed: int, ms: float, ran: dict[int, int]) -> None:
-        """Add the finished spans of a group in the index; the longest one is found in its bucket."""
+        """Add the finished spans of a group of the index. `longest` stays unknown: `percentile(100)` determines it."""
         self.ids.add(id)
         self.count += spans + cancelled
         self.cancelled += cancelled
@@ -50,16 +50,19 @@ class SpanGroup:
                 self.ran[bucket] = self.ran.get(bucket, 0) + number
 
     def add_open(self, spans: int) -> None:
-        """Add open spans."""
+        """Add a number of open spans."""
         self.count += spans
         self.open += spans
 
     def add_used(self, used: Sequence[Any]) -> None:
-        """Add tokens and cost."""
+        """Add input tokens, output tokens and cost. None means that no span has a value."""
         self.used = [b if a is None else a if b is None else a + b for a, b in zip(self.used, used, strict=True)]
 
     def place(self, percent: int) -> tuple[int, int] | None:
-        """Return the bucket in which a percentile lies, and its place within that, from zero (nearest rank)."""
+        """Return the bucket that contains a percentile, and its place in the bucket from zero; None without spans.
+
+        The percentile is of the kind "nearest rank".
+        """
         place = -(-sum(self.ran.values()) * percent // 100) - 1
         for bucket in sorted(self.ran):
             if place < self.ran[bucket]:
@@ -70,11 +73,11 @@ class SpanGroup:
     def stat(
         self, schema_name: str, label: str | None, percentile: Callable[[int], float | None], histogram: tuple[int, ...]
     ) -> Stat:
-        """Return the statistics.
+        """Return the statistics of the group.
 
         Args:
             percentile: returns the duration at a percentile, in ms; None if no span ran.
-            histogram: how many spans ran for how long (see Stat).
+            histogram: the number of spans in each bucket of BOUNDS_MS.
         """
         input_tokens, output_tokens, cost_usd = self.used
         return Stat(
@@ -98,10 +101,10 @@ class SpanGroup:
 
 
 Groups = dict[tuple[str, str | None], SpanGroup]
-"""Groups by the name of their type, and their label; None for the type as a whole."""
+"""Groups by (name of the type, label). The label None means the type as a whole."""
 
 
 def groups_of(groups: Groups, schema_name: str, label: str) -> list[SpanGroup]:
-    """Return the type's group, and the label's if there is a label. Missing ones are added."""
+    """Return the group of a type and, if the label is not empty, the group of the label. Missing groups are added."""
     keys = [(schema_name, None), (schema_name, label)] if label else [(schema_name, None)]
     return [groups.setdefault(key, SpanGroup()) for key in keys]

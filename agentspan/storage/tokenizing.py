@@ -1,6 +1,6 @@
-"""Splits texts and searches into words, in the same way for every storage.
+"""Splits texts and search queries into tokens, with the same rules for every storage.
 
-A token is a run of letters and digits, in lower case, without accents. A term is a sequence of adjacent tokens.
+A token is a sequence of letters and digits, in lower case, without accents. A term is a sequence of adjacent tokens.
 """
 
 import json
@@ -17,17 +17,17 @@ MAX_TERMS = 32
 MAX_TERM = 1000
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _PIECE = re.compile(r"[\s\S]{1,65536}[^\W_]*")
-"""A piece of a text that ends at the end of a token."""
+"""Matches a piece of a text, up to 65,536 characters and the rest of the last token. No token is split."""
 WINDOW = 2**16
-"""Characters of the longest text in which a snippet is looked for."""
+"""The number of characters of a text in which a snippet is searched at once."""
 _PARTS = re.compile(r'"([^"]*)"?|(\S+)')
 
 
 def terms(words: str | Sequence[str]) -> list[str]:
-    """Return the terms of a search: lower-case tokens with blanks between; `*` at the end is any ending.
+    """Return the terms of a search: lower-case tokens separated by blanks. A `*` at the end matches any ending.
 
     Args:
-        words: one text, in which double quotes hold words together; or several texts, each held together.
+        words: one text, in which double quotes make several words one term; or several texts, each of them one term.
 
     Nothing else is syntax, and nothing is an error: a text without letters and digits has no terms.
     """
@@ -41,7 +41,7 @@ def terms(words: str | Sequence[str]) -> list[str]:
 
 
 class _WithoutAccents(dict[int, int | None]):
-    """None for the code of an accent, looked up once each: a third of the time of a generator over a text."""
+    """A table for str.translate that removes accents. It caches each character: a third of the time of a generator."""
 
     def __missing__(self, code: int) -> int | None:
         self[code] = kept = None if unicodedata.combining(chr(code)) else code
@@ -56,14 +56,14 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     plain = unicodedata.normalize("NFD", text).translate(_WITHOUT_ACCENTS)
-    return plain.lower().encode("utf-8", "replace").decode()  # a lone surrogate is no text for SQLite
+    return plain.lower().encode("utf-8", "replace").decode()  # SQLite cannot store a lone surrogate
 
 
 def of_json(text: str, *, to_show: bool = False) -> str:
-    """Return JSON text without escapes, which would stick to words (`\\nOrder`), and with blobs as type and size.
+    """Return JSON text without escapes, which would become part of words (`\\nOrder`). Blobs become type and size.
 
     Args:
-        to_show: put the character there that an escape stands for, not just a blank.
+        to_show: replace the escapes of quotes, slashes and backslashes by these characters; else by a blank.
     """
     text = described(text)
     if "\\" not in text:
@@ -81,7 +81,7 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 
 def of_span(summary: str | None, payload: str, result_payload: str | None) -> str:
-    """Return the text of a span that is searched."""
+    """Return the searchable text of a span: its summary, payload and result, in lower case and without accents."""
     return fold(" ".join((summary or "", of_json(payload), of_json(result_payload or ""))))
 
 
@@ -89,7 +89,7 @@ class Matcher:
     """Checks whether a span contains all terms of a search.
 
     Args:
-        asked: see terms.
+        asked: the terms of the search, from `terms`.
     """
 
     def __init__(self, asked: Iterable[str]) -> None:
@@ -99,7 +99,7 @@ class Matcher:
     def matches(self, span: AgentSpanRow) -> bool:
         """Return whether the span contains all terms; False if there are no terms."""
         text = of_span(span.summary, span.payload, span.result_payload)
-        if not self._needles or not all(token in text for token in self._first):  # most end here
+        if not self._needles or not all(token in text for token in self._first):  # fast: most spans fail this check
             return False
         tokens = _tokens(text)
         return all(needle in tokens for needle in self._needles)
@@ -113,7 +113,7 @@ class Matcher:
         return any(needle in tokens for needle in self._needles)
 
     def around(self, json_text: str) -> str:
-        """Return the part of a long JSON text that contains one of the terms, for a snippet; a short text whole."""
+        """Return a part of a long JSON text that contains a term, for a snippet. Return a short text unchanged."""
         if len(json_text) <= WINDOW:
             return json_text
         for start in range(0, len(json_text), WINDOW // 2):
@@ -124,6 +124,6 @@ class Matcher:
 
 
 def _tokens(text: str) -> str:
-    """Return the tokens of a text, with blanks between. A list of all of 10 MB would take 100 MB."""
+    """Return the tokens of a text, separated by blanks. It works by pieces: one list for 10 MB would take 100 MB."""
     pieces = (" ".join(TOKEN.findall(piece[0])) for piece in _PIECE.finditer(text))
     return f" {' '.join(piece for piece in pieces if piece)} "

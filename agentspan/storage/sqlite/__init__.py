@@ -1,4 +1,4 @@
-"""SQLite: one file that anybody can open. The docstring of each module explains its design."""
+"""The SQLite backend: a storage in one file that any SQLite program can open. Each module explains its design."""
 
 from agentspan.storage.sqlite.storage import SQLiteStorage
 

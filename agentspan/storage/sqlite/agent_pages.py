@@ -1,13 +1,13 @@
-"""Pages of an agent's spans, without an index over agents: agent → its runs → their spans, by id or by started_at.
+"""Finds pages of an agent's spans, by id or by started_at, without an SQL index over agents.
 
-Every write would pay for an index on (agent_id, id). Instead, the extent of each run of an agent is kept in memory: its
-first and last id, and how many spans it has; if times were asked for, also its earliest and latest time. Reading the
+An index on (agent_id, id) would slow every write. Instead, the extent of each run of an agent is kept in memory: its
+first and last id and its number of spans; if a query needs times, also its earliest and latest time. Reading the
 extents of 330,000 spans among 1,000,000, in 9,000 runs, took 0.5 s on a busy machine, from the index on
-(agent_instance_id, id); with times, which no index has, 1.7 s. Later pages add the spans with higher rowids, as the
-index file does (see index/index_file.py).
+(agent_instance_id, id); with times, which no index has, 1.7 s. Later pages add only the spans with higher rowids, as
+the index file does (see index/index_file.py).
 
-A page is then found by counting: whole runs are skipped by their number of spans, and only those that the page cuts are
-read. It costs about what a page of one run costs, however many runs there are; `benchmarks/bench_scale.py` measures it.
+A page is then found by counting: whole runs are skipped by their number of spans, and only runs that the page cuts are
+read. It takes about as long as a page of one run, for any number of runs; `benchmarks/bench_scale.py` measures it.
 """
 
 import sqlite3
@@ -23,26 +23,26 @@ from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.reads import CHUNK, chunks, rows_within, up_to
 
 END = "\U0010ffff"
-"""Comes after every id and time."""
+"""A text that sorts after every id and time."""
 MAX_AGENTS = 16
-"""Agents whose extents are kept: 10 MB for an agent with 28,000 runs."""
+"""The largest number of agents whose extents are kept: 10 MB for an agent with 28,000 runs."""
 MAX_NEW = 50_000
-"""Spans that are added one by one; of more, all extents are read again."""
+"""The largest number of new rows that are added to kept extents. After more, all extents are read again."""
 AT = "coalesce(started_at, inserted_at)"
 STARTED = "ifnull(started_at, '')"
-"""SQL of the order by started_at: spans without one come first."""
+"""The SQL expression to sort by started_at. Spans without one come first."""
 TIMES = f"min({AT}), max({AT}), sum(started_at is null)"
 OF_AGENT = "agent_instance_id in (select id from agent_instances where agent_id = ?)"
 
 
 class Extent(NamedTuple):
-    """Bounds of the spans of one run.
+    """The bounds of the spans of one run.
 
     Attributes:
         first, last: the lowest and the highest id.
-        spans: how many there are.
-        since, until: no span has an earlier or a later time (started_at, else inserted_at); None where not read.
-        pending: how many have not started. Their time may still change.
+        spans: the number of spans.
+        since, until: the earliest and the latest started_at (else inserted_at); None if times were not read.
+        pending: the number of spans that have not started. Their time may still change.
     """
 
     run: str
@@ -54,7 +54,7 @@ class Extent(NamedTuple):
     pending: int = 0
 
     def plus(self, other: "Extent") -> "Extent":
-        """Return the bounds of the spans of both."""
+        """Return the bounds of the spans of both extents, which belong to the same run."""
         since = None if self.since is None or other.since is None else min(self.since, other.since)
         until = None if self.until is None or other.until is None else max(self.until, other.until)
         first, last = min(self.first, other.first), max(self.last, other.last)
@@ -62,7 +62,7 @@ class Extent(NamedTuple):
 
 
 class Position(NamedTuple):
-    """The part of the file that the extents have seen: its last row, that row's id, and the last note of a rewrite."""
+    """The state of the file that extents include: its last rowid, that row's id, and its last note of a rewrite."""
 
     row: int = 0
     id: str = ""
@@ -70,11 +70,12 @@ class Position(NamedTuple):
 
 
 class Extents:
-    """The extents of an agent's runs in the order of their first ids; never changed.
+    """The extents of an agent's runs, sorted by their first ids. Immutable.
 
     Attributes:
+        position: the state of the file that the extents include.
         has_times: whether `since` and `until` were read.
-        total: the number of spans.
+        total: the number of spans of all runs.
     """
 
     def __init__(self, extents: Iterable[Extent], position: Position, *, has_times: bool) -> None:
@@ -87,7 +88,7 @@ class Extents:
         self.total = self.before[-1]
 
     def across(self, id: str) -> list[Extent]:
-        """Return the runs that have spans both before an id and from it on."""
+        """Return the runs that have spans both before an id and at or after it."""
         number = bisect_left(self.firsts, id)
         found = []
         while number and self.reach[number - 1] >= id:
@@ -102,7 +103,7 @@ def _first(extent: Extent) -> str:
 
 
 class AgentPages:
-    """Answers queries for pages of agents' spans. Safe in any thread: what is kept is replaced, never changed."""
+    """Answers queries for pages of agents' spans. Safe in any thread, because cached values are immutable."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Extents] = {}
@@ -110,10 +111,12 @@ class AgentPages:
         self._timed: tuple[Extents, Extents] | None = None
 
     def page(self, connection: sqlite3.Connection, query: Query) -> Rows | None:
-        """Return the page of a query for which `answers` is True; None if it depends on when pending spans start.
+        """Return the page of a query for which `answers` is True.
+
+        None, if pending spans make a page by time uncertain: the caller then reads the page from the file.
 
         Args:
-            connection: sees one state in all its statements.
+            connection: a connection whose statements all read the same state.
         """
         agent = str(query.where["agent_id"])
         in_range, key, skipped = query.start_time is not None or query.end_time is not None, "id", 0
@@ -144,7 +147,7 @@ class AgentPages:
         return with_rest(page, found[len(rows) :]) if is_cut else page
 
     def _current(self, connection: sqlite3.Connection, agent: str, *, has_times: bool) -> Extents:
-        """Return the extents of an agent's runs in the state that the connection sees."""
+        """Return the extents of an agent's runs in the connection's state, from the cache as far as possible."""
         kept = self._kept.get(agent)
         position = _position(connection)
         found = (
@@ -159,7 +162,7 @@ class AgentPages:
         return found
 
     def _between(self, connection: sqlite3.Connection, query: Query, extents: Extents) -> "Cut":
-        """Return the extents of the spans in a query's time range; the last answer, if it is for the same extents."""
+        """Return the extents of the spans in a query's range of times. The last result is cached."""
         since, until = query.start_time or "", query.end_time or END
         last = self._cut
         if last is None or last[:2] != (extents, (since, until)):
@@ -167,7 +170,7 @@ class AgentPages:
         return last[2]
 
     def _by_time(self, extents: Extents) -> Extents:
-        """Return extents with their times as their bounds; the last answer, if it is for the same extents."""
+        """Return extents whose bounds are times in place of ids. The last result is cached."""
         last = self._timed
         if last is None or last[0] is not extents:
             bounds = ((e, "" if e.pending else e.since or "", e.until or END) for e in extents.runs)
@@ -177,11 +180,11 @@ class AgentPages:
 
 
 class Cut(NamedTuple):
-    """The spans in a time range.
+    """The spans of an agent in a range of times.
 
     Attributes:
-        extents: of the spans in the range.
-        lists: the ids of the spans in the range, for runs that are only partly in it.
+        extents: the extents of the spans in the range.
+        lists: run → ids of its spans in the range, for runs that are only partly in the range.
     """
 
     extents: Extents
@@ -212,7 +215,7 @@ def _cut(connection: sqlite3.Connection, extents: Extents, since: str, until: st
 
 
 def answers(query: Query) -> bool:
-    """Return whether a query is for a page of an agent's spans by id or by started_at, with no other condition."""
+    """Return whether AgentPages can answer a query: an agent's spans by id or started_at, without other conditions."""
     return (
         query.type == "agent_span"
         and query.where.keys() == {"agent_id"}
@@ -237,7 +240,7 @@ def _read(connection: sqlite3.Connection, where: str, value: object, has_times: 
 
 
 def _added(connection: sqlite3.Connection, agent: str, kept: Extents, now: Position) -> Extents | None:
-    """Return kept extents with the spans that were added since; None where they must be read again."""
+    """Return kept extents plus the spans that were added since; None if all extents must be read again."""
     was = kept.position
     if now == was and not any(extent.pending for extent in kept.runs if kept.has_times):
         return kept
@@ -275,13 +278,13 @@ def _window(
     """Return the ids of the spans with the ranks from `low` up to, but without, `high`.
 
     Args:
-        key: the SQL of what they are sorted by, which is what the bounds of the extents are of.
+        key: the SQL expression by which the spans are sorted; the bounds of the extents are values of it.
     """
 
     def rank(number: int) -> int:
         return _rank(connection, extents, lists, extents.firsts[number], key)
 
-    # Both are exact where no two runs are at the same time; else the rank is lower than the sum of the runs before.
+    # The sums in `before` equal the ranks unless runs overlap; for overlapping runs, ranks are lower.
     start, step = bisect_right(extents.before, low) - 1, 1
     while step:
         is_before = start + step < len(extents.runs) and rank(start + step) <= low
@@ -292,7 +295,7 @@ def _window(
         end, step = min(end + step, len(extents.runs)), step * 2
     first = extents.firsts[start]
     last = extents.firsts[end] if end < len(extents.runs) else END
-    start = bisect_left(extents.firsts, first)  # runs may begin at the same time
+    start = bisect_left(extents.firsts, first)  # several runs may have the same first key
     skip = low - rank(start)
     runs = [*extents.across(first), *extents.runs[start:end]]
     listed = [(id, id) for run in runs for id in lists.get(run.run, ()) if first <= id < last]
@@ -308,7 +311,7 @@ def _window(
 def _rank(
     connection: sqlite3.Connection, extents: Extents, lists: Mapping[str, list[str]], bound: str, key: str
 ) -> int:
-    """Return how many spans have a lower key."""
+    """Return how many spans have a lower key than `bound`."""
     before = extents.before[bisect_left(extents.firsts, bound)]
     return before - sum(_count_from(connection, lists, run, bound, key) for run in extents.across(bound))
 
@@ -316,7 +319,7 @@ def _rank(
 def _count_from(
     connection: sqlite3.Connection, lists: Mapping[str, list[str]], extent: Extent, bound: str, key: str
 ) -> int:
-    """Return how many spans of a run have this key or a higher one."""
+    """Return how many spans of a run have the key `bound` or a higher one."""
     ids = lists.get(extent.run)
     if ids is not None:
         return len(ids) - bisect_left(ids, bound)
@@ -329,7 +332,7 @@ def _count_from(
 def _found(
     connection: sqlite3.Connection, runs: Sequence[str], first: str, last: str, key: str, *, limit: int, offset: int
 ) -> list[tuple[str, str]]:
-    """Return keys and ids of spans of runs between two keys, in their order. Ids are read from the index alone."""
+    """Return (key, id) of the spans of these runs with first <= key < last, sorted. Ids are read from the SQL index."""
     order = "1" if key == "id" else "1, 2"
     return connection.execute(
         f"select {key}, id from agent_spans where agent_instance_id in ({_marks(runs)}) and {key} >= ? and {key} < ? "
@@ -339,7 +342,7 @@ def _found(
 
 
 def _rows(connection: sqlite3.Connection, ids: Sequence[str], most_bytes: int | None) -> tuple[list[Row], bool]:
-    """Return the spans with these ids, in their order, and whether the one that passes `most_bytes` is the last."""
+    """Return the spans in the order of `ids`, and whether they stop at a span that exceeded `most_bytes`."""
     select = f"{statements.SELECT['agent_span']} where id in ({_marks(ids)})"
     found, is_cut = rows_within(connection, select, ids, AgentSpanRow, most_bytes)
     if most_bytes is None or not is_cut:

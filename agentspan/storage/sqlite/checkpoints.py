@@ -1,11 +1,11 @@
-"""Moves the write-ahead log into the database (a checkpoint) in a thread of its own, so that no recording call has to.
+"""Copies the write-ahead log into the database (a checkpoint) in a thread, so that no recording call has to do it.
 
-SQLite does it by itself within a commit: every 4 MB, and with two fsyncs of everything since. That is 25 of the 65 µs
-that a span costs on average, 28 ms at once at 32 MB, and far more than a recorder may wait on a slow disk. So a thread
-does it, which lives no longer than that takes; SQLite's own comes only if the thread does not keep up.
+By default, SQLite does a checkpoint within a commit: every 4 MB, with two fsyncs. That is 25 of the 65 µs that a span
+takes on average, 28 ms at once at 32 MB, and on a slow disk far more than a recorder may wait. So a thread does it, and
+ends afterwards. SQLite does its own checkpoint only if the thread does not keep up.
 
-The thread also has the log on the disk about once a second: with `synchronous=NORMAL` a commit itself does not wait for
-that. It lives as long as there are commits then.
+The thread also flushes the log to the disk about once a second, because with `synchronous=NORMAL` a commit does not
+wait for the disk. For this, the thread lives as long as there are commits.
 """
 
 import os
@@ -22,23 +22,23 @@ from agentspan.storage.sqlite.mending import close_one
 from agentspan.tuning import Tuning
 
 MAX_FRAMES = 12_000
-"""Pages of the log (48 MB) after which SQLite checkpoints within a commit after all."""
+"""The number of pages in the log (48 MB) after which SQLite does a checkpoint within a commit after all."""
 
 
 class Checkpoints:
     """The checkpoints of one file.
 
     Args:
-        connect: opens a connection of the thread's own.
-        lock: what the writers of this process hold while they write.
-        is_as_it_was: returns whether nothing but SQLite has changed the file: else it is left alone.
+        connect: opens a connection for the thread.
+        lock: the lock that the writers of this process hold while they write.
+        is_as_it_was: returns whether only SQLite has changed the file. If not, there is no checkpoint.
         watch: returns the watch of the file.
-        tuning: sizes and times.
+        tuning: sizes and times; see agentspan/tuning.py.
 
     Attributes:
-        connection: that of a checkpoint under way.
-        syncs: whether to have the log on the disk now and then.
-        paused: whether to start no thread.
+        connection: the connection of the checkpoint under way; None at other times.
+        syncs: whether the thread flushes the log to the disk about once a second.
+        paused: whether no thread may be started.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Checkpoints:
         self.paused = False
 
     def committed(self, rows: int) -> None:
-        """Count a commit of the writer, whose lock the caller holds.
+        """Count a commit, and start the thread if a checkpoint or a flush is due. The caller holds the writers' lock.
 
-        A commit of a row adds 4 pages to the log, one of 40 rows 19, one of 200 rows 39.
+        A commit of one row adds 4 pages to the log, a commit of 40 rows 19 pages, of 200 rows 39 pages.
         """
         self._total += 1
         self._commits = commits = self._commits + 1 + rows // 8
@@ -80,7 +80,7 @@ class Checkpoints:
             self._start()
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """End the thread after what it does now, and wait for that. The caller must not hold the lock."""
+        """Stop the thread after its current step, and wait until it has ended. The caller must not hold the lock."""
         thread = self._thread
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             self._bell.is_last = True
@@ -88,10 +88,10 @@ class Checkpoints:
             thread.join(timeout_s)
 
     def sync(self) -> None:
-        """Have the log on the disk, and its name in the folder.
+        """Flush the log to the disk; for a new log, also its folder.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk cannot store it.
         """
         watch, total = self._watch(), self._total
         if watch.log is None:
@@ -110,7 +110,7 @@ class Checkpoints:
         if not self.paused and (self._thread is None or not self._thread.is_alive()):
             self._bell = bell = Bell()
             thread = Thread(target=self._run, args=(bell,), name="agentspan-checkpoint", daemon=True)
-            self._thread = thread  # before it runs: a fork waits for it
+            self._thread = thread  # before it starts: a fork must wait for the thread
             try:
                 start(thread)
             except RuntimeError:  # no thread can be started: the interpreter ends, or the system is at its limit
@@ -126,7 +126,7 @@ class Checkpoints:
                 if not self._is_due or bell.is_last:
                     self._sync_and_look()
             if bell.is_last or not self._has_work():
-                self._thread = None  # first: a commit after this starts another one
+                self._thread = None  # before the check: a later commit starts a new thread
                 if bell.is_last or not self._has_work() or self._thread is not None:
                     return
                 self._thread = threading.current_thread()
@@ -151,7 +151,7 @@ class Checkpoints:
             try:
                 frames = _checkpoint(connection, "passive")
                 if frames > self._restart_pages:
-                    _checkpoint(connection, "passive")  # what came meanwhile: the less there is, the shorter the wait
+                    _checkpoint(connection, "passive")  # again: fewer pages are left for the lock
                     with self._lock:
                         _checkpoint(connection, "restart")
             finally:

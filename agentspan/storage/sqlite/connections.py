@@ -1,4 +1,4 @@
-"""Connections to one file: a writer behind a lock, and a pool of readers. See opening.py, busy.py and file_guard.py."""
+"""The connections of a process to one file: a writer behind a lock, and a pool of readers."""
 
 import atexit
 import sqlite3
@@ -29,7 +29,7 @@ from agentspan.tuning import STANDARD, Tuning
 T = TypeVar("T")
 
 ATTEMPTS = 20
-"""Attempts to open a file that somebody deletes at that moment, each time."""
+"""The number of attempts to open a file that another program deletes each time it is opened."""
 _FIND = (
     "select 1 from agent_spans where id = :id union all select 1 from agent_instances where id = :id "
     "union all select 1 from writers where id = :id"
@@ -40,10 +40,15 @@ class Connections:
     """The connections of one process to one file.
 
     Args:
-        migrations, sqlite_version: see opening.prepare and opening.check.
+        path: the file.
+        read_only: never write.
+        wait_s: how many seconds reading, and opening, may wait for other processes.
+        tuning: sizes and times; see agentspan/tuning.py.
+        migrations: the migrations to the newest version; tests pass others.
+        sqlite_version: the version of this Python's SQLite; tests pass others.
 
     Attributes:
-        guard: looks after the file.
+        guard: detects that the file was replaced or changed.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class Connections:
         self.tuning = tuning
         self._migrations = migrations
         self._sqlite_version = sqlite_version
-        self.lock = threading.RLock()  # held by `writing`, which does not nest; its owner must be known
+        self.lock = threading.RLock()  # held by `writing`, which does not nest. An RLock knows its owner
         self._writer: FileConnection | None = None
         self.cursor: sqlite3.Cursor | None = None
         self._readers: list[sqlite3.Connection] = []
@@ -72,21 +77,21 @@ class Connections:
         self._look_at = self._look_every_s = 0.0
         self._held = False
         self._closed = False
-        self._writing: _Writing | None = None  # it has no state of its own, so one serves all: 0.3 µs
+        self._writing: _Writing | None = None  # stateless, so it is reused: 0.3 µs
         self._checkpoints = self._new_checkpoints()
         self._gate = Gate()
         file_guard.enrol(self)
         _all.add(self)
 
     def committed(self, rows: int = 1) -> None:
-        """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due."""
+        """Count a commit, which may start a checkpoint in a thread. The caller holds the writers' lock."""
         self._checkpoints.committed(rows)
 
     def _new_checkpoints(self) -> Checkpoints:
         return Checkpoints(self._connect, self.lock, self._is_as_it_was, lambda: self.guard.watch, self.tuning)
 
     def writer(self) -> FileConnection:
-        """Return the writer's connection, opening it first if need be; the caller holds the lock."""
+        """Return the writer's connection; open it if it is not open. The caller holds the writers' lock."""
         if self._writer is None:
             self.check_open()
             self.guard.mend()
@@ -95,16 +100,16 @@ class Connections:
             writer = self._open()
             self.cursor = writer.cursor()
             self._writer = writer
-        elif self._writer.in_transaction:  # nobody's: whoever begins one asks for the connection first
+        elif self._writer.in_transaction:  # left by an interrupted call
             self._writer.rollback()
         return self._writer
 
     def writing(self, wait_s: float) -> within:
-        """Hold the writers' lock in a with-block.
+        """Return a with-block that holds the writers' lock.
 
         Raises:
-            DatabaseBusy: another thread kept it for so long; or this one has it, and a signal handler or a finalizer
-                that interrupts it wants to write as well.
+            DatabaseBusy: another thread held the lock for `wait_s` seconds; or this thread holds it, and a signal
+                handler or a finalizer that interrupted it also writes.
         """
         if not page[0]:
             forks.renew()
@@ -114,14 +119,14 @@ class Connections:
         return writing
 
     def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float, *, once: bool = False) -> T:
-        """Do work in one transaction, and commit it; roll it back if the work raises.
+        """Run `work` in one transaction, commit it, and return its result. Roll back if `work` raises.
 
         Args:
-            once: `work` may be called once only. Else it is called again if the file was deleted or replaced meanwhile,
-                and is done in the file that has the path then.
+            once: whether `work` may be called only once. If False, it is called again when the file was deleted or
+                replaced meanwhile, and writes to the new file at the path.
 
         Raises:
-            DatabaseBusy: other writers did not let go within `wait_s` seconds.
+            DatabaseBusy: other writers held the write lock for `wait_s` seconds.
             FileReplaced: the path has another file now.
             StorageError: nothing is stored, perhaps because the file was deleted or replaced.
         """
@@ -141,9 +146,10 @@ class Connections:
             raise self.write_error(error) from error
 
     def write_error(self, error: Exception) -> StorageError:
-        """Turn a driver's error of a write into ours.
+        """Convert a driver's error of a write into a StorageError.
 
-        A connection that was opened while the disk was read-only stays so: the next write opens another one.
+        A connection that was opened on a read-only disk stays read-only. It is closed here, so that the next write
+        opens a new one.
         """
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY and not is_mine(self.lock):
             with self.lock:
@@ -152,8 +158,8 @@ class Connections:
         return storage_error(error, self.path)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float) -> T:
-        # The blocks end in C: the end of a with-block in Python can be kept from running by an exception of a signal
-        # handler, and would leave the file locked. The driver rolls back what is not committed.
+        # The driver's with-block ends in C, and rolls back without a commit. If it were Python code, an exception of a
+        # signal handler could prevent its end, and leave the file locked.
         with self.writer() as connection:
             waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
             before = connection.total_changes
@@ -165,23 +171,23 @@ class Connections:
             return done
 
     def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
-        """Lend a reader whose statements all see the same state; no lock is held and no writer waits."""
+        """Return a with-block with a reader whose statements all read the same state. Readers block no writers."""
         if not page[0]:
             forks.renew()
         return _Snapshot(self)
 
     def no_fork(self) -> AbstractContextManager[object]:
-        """Make a fork wait while the block has a connection of its own open."""
+        """Return a with-block that forks wait for. It is for code that opens its own connection to the file."""
         if not page[0]:
             forks.renew()
         opening.check_fork(self.path)
         return self._gate.inside()
 
     def check_open(self) -> None:
-        """Check that this was not closed; for what opens a connection of its own, or none.
+        """Check that `close` was not called. Calls that use no reader or writer of this object need this check.
 
         Raises:
-            StorageError: it was closed.
+            StorageError: `close` was called.
         """
         if self._closed:
             raise StorageError(f"{self.path} was closed here; open it again")
@@ -190,18 +196,18 @@ class Connections:
         """Reopen the database if its file was deleted or replaced: writes to a deleted file succeed, and are lost."""
         if not page[0]:
             forks.renew()
-        # Not where a signal handler reads in the middle of a write.
+        # Not if this thread holds the lock: then a signal handler reads during a write.
         if self.guard.watch.changed() is not None and not is_mine(self.lock):
             with self.lock:
                 self.guard.follow()
 
     def lost_its_file(self) -> bool:
-        """Return whether the writer's file was deleted or replaced. Then the next write opens the one at the path.
+        """Return whether the writer's file was deleted or replaced. If so, the next write opens the file at the path.
 
-        The caller holds the lock. A file that is looked for seldom may be gone all the same.
+        The caller holds the lock. After `look_seldom`, most calls return False without a check.
 
         Raises:
-            StorageError: something else than SQLite has written to the file, or deleted its log.
+            StorageError: something other than SQLite has written to the file, or deleted its log.
         """
         now = time.monotonic()
         if now < self._look_at:
@@ -211,7 +217,7 @@ class Connections:
 
     @contextmanager
     def only(self, files: int) -> Iterator[None]:
-        """Let this thread write to the file with a number only; see `files`."""
+        """Within the block, let this thread write only while `self.files` equals `files`: to the same file."""
         wanted = self._wanted
         wanted.files = files
         try:
@@ -220,35 +226,35 @@ class Connections:
             wanted.files = 0
 
     def check_wanted(self) -> None:
-        """Check that the path has the file that this thread may write to. The caller holds the lock.
+        """Check that the path has the file to which this thread may write (see only). The caller holds the lock.
 
         Raises:
-            FileReplaced: it has another one.
+            FileReplaced: the path has another file.
         """
         files = getattr(self._wanted, "files", 0)
         if files and (self.guard.follow() or files != self.files):
             raise replaced_meanwhile(self.path)
 
     def look_seldom(self) -> None:
-        """Look for the file from time to time, and no more after each commit; wait for nothing that takes long."""
+        """Check the file from time to time and not after each commit. Never wait while a file is checked or copied."""
         self._look_every_s = self.tuning.file_look_s
         self.guard.waits = False
 
     def look(self) -> None:
-        """Look at once whether the file, its log and its index are those that were opened.
+        """Check now that the file, its log and its index are the opened ones; repair the file if necessary.
 
         Raises:
-            StorageError: something else than SQLite has written to the file, or deleted its log.
+            StorageError: something other than SQLite has written to the file, or deleted its log.
         """
-        if is_mine(self.lock):  # a signal handler comes in the middle of a write
+        if is_mine(self.lock):  # a signal handler called this during a write
             return
         with self.lock, self.guard.patience():
             self.guard.follow()
             self.guard.mend()
-            self.guard.confirm()  # what is looked for leaves a journal then
+            self.guard.confirm()  # because the caller deletes journal records afterwards
 
     def has(self, ids: Sequence[str]) -> bool:
-        """Return whether a new connection finds all these spans, runs and writers in a sound file.
+        """Return whether all these spans, runs and writers are in the file, read by a new connection without a cache.
 
         Raises:
             StorageError: the file cannot be read, or is not sound.
@@ -259,9 +265,9 @@ class Connections:
         try:
             if not self.read_only:
                 with self.lock:
-                    self.writer()  # where the file was replaced, nothing is open yet
+                    self.writer()  # opens the file if it was replaced
             with self.no_fork(), self.guard.fresh() as fresh:
-                # Others may read the log anew, or begin it anew, at this moment.
+                # Busy at times: another process may be recovering or restarting the log.
                 found = [waiting(partial(_find, fresh, id), self.path, self.tuning.recording_wait_s) for id in ids]
         except (sqlite3.Error, UnicodeDecodeError) as error:
             if is_damage(error):
@@ -271,21 +277,22 @@ class Connections:
         return all(found)
 
     def sync(self) -> None:
-        """Have the log on the disk: what was committed survives a power failure then.
+        """Flush the log to the disk, so that all commits survive a power failure.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk cannot store it.
         """
         self._checkpoints.sync()
 
     def leave_sync_to_caller(self) -> None:
-        """From now on, the caller has the log on the disk when that is due."""
+        """Stop the periodic flush of the log to the disk. From now on, the caller must call `sync`."""
         self._checkpoints.syncs = False
 
     def _is_as_it_was(self) -> bool:
-        """Return whether the file may be used, and nothing but SQLite has changed it, which a checkpoint would hide.
+        """Return whether only SQLite has changed the file. A checkpoint would hide other changes.
 
-        What takes long is done here. A recording call that comes meanwhile waits as for another writer, 250 ms at most.
+        This may take long, because it checks and repairs a changed file. A recording call meanwhile waits as for
+        another writer, 250 ms at most.
         """
         with self.lock, self.guard.patience():
             try:
@@ -298,11 +305,11 @@ class Connections:
 
     @property
     def files(self) -> int:
-        """The number of files that this process has seen at the path."""
+        """The number of files that this process has opened at the path. It grows when the file is replaced."""
         return self.guard.files
 
     def close(self) -> None:
-        """Close all connections; nothing can be opened any more."""
+        """Close all connections. Later calls that need a connection raise StorageError."""
         if not page[0]:
             forks.renew()
         with self.lock:
@@ -312,24 +319,24 @@ class Connections:
             self.guard.leave()
 
     def drop_if_changed(self) -> None:
-        """Give up the connections if the path has another file, or this one is not as it was."""
+        """Drop the connections without a checkpoint if the file was replaced or changed."""
         has_changed = self.guard.is_wrong or self.guard.watch.changed() is not None
         if has_changed and not is_mine(self.lock):
             with self.lock:
                 self.guard.leave()
 
     def _taken_out(self) -> list[sqlite3.Connection]:
-        # The cursor, too: the thread that wrote last may hold it still, and would end its statement after the lock.
+        # The cursor, too: the thread that wrote last may still refer to it, and would finish its statement later.
         cursor, opened = self.cursor, [each for each in (self._writer, *self._readers) if each is not None]
         self._writer, self.cursor, self._readers = None, None, []
-        self._generation += 1  # a reader that is out now belongs to the file of before
+        self._generation += 1  # borrowed readers belong to the old generation
         if cursor is not None:
             with suppress(sqlite3.Error):
                 cursor.close()
         return opened
 
     def is_in_use(self) -> bool:
-        """In a forked child: return whether another thread was inside SQLite, or any thread in a commit."""
+        """In a forked child: return whether a thread of the parent was using SQLite at the fork."""
         is_locked = not self.lock.acquire(False)
         if not is_locked:
             self.lock.release()
@@ -337,7 +344,7 @@ class Connections:
         return is_locked or is_open or self._gate.has_others() or self._checkpoints.connection is not None
 
     def leave_behind(self) -> None:
-        """In a forked child: drop connections that are still open, without closing them: closing would drop locks."""
+        """In a forked child: drop the parent's open connections without closing them, because closing drops locks."""
         if self._writer is not None or self._readers or self._checkpoints.connection is not None:
             opened = (self._writer, self.cursor, self._readers, self._checkpoints.connection)
             file_guard.keep_open(self.path, self.guard.watch.file, opened)
@@ -347,7 +354,7 @@ class Connections:
         self._generation += 1
 
     def renew(self) -> None:
-        """In a forked child: make new locks, and start no thread yet."""
+        """In a forked child: replace the parent's locks, gate and checkpoint thread by new ones."""
         self._held = False
         self.lock = threading.RLock()
         self._writing = None
@@ -355,18 +362,18 @@ class Connections:
         self._gate = Gate()
 
     def hold(self) -> None:
-        """Before a fork: wait for a while until no thread is inside SQLite; close the connections.
+        """Before a fork: wait for a limited time until no other thread uses SQLite, and close the connections.
 
-        SQLite remembers which files the process has locked. A child inherits that memory without the locks: what it
-        opened would be unprotected, and who closes the file later would take its write-ahead log away.
+        SQLite remembers which files the process has locked. A child inherits that memory without the locks. So its
+        connections would be unprotected, and another process that closes the file would delete the log under them.
         """
         wait_s = self.tuning.sqlite_fork_wait_s
         self._checkpoints.paused = True
-        if is_mine(self.lock) and not self._held:  # a signal handler forks; the child leaves behind what is open
+        if is_mine(self.lock) and not self._held:  # a signal handler forks: see leave_behind
             self._gate.shut(wait_s)
             return
-        self._held = True  # first: who is interrupted right after it is acquired lets go of it all the same
-        if self.lock.acquire(timeout=wait_s):  # whoever was about to start one has
+        self._held = True  # first: after an interruption right after `acquire`, `let_go` still releases the lock
+        if self.lock.acquire(timeout=wait_s):  # now no writer is about to start a checkpoint thread
             self.lock.release()
         self._gate.shut(wait_s)
         self._checkpoints.wait(wait_s)
@@ -374,7 +381,7 @@ class Connections:
             self.guard.leave()
 
     def let_go(self) -> None:
-        """Undo `hold`, in the parent after the fork."""
+        """In the parent after a fork: release the lock, and allow readers and checkpoints again."""
         if self._held:
             if is_mine(self.lock):
                 self.lock.release()
@@ -383,8 +390,8 @@ class Connections:
         self._checkpoints.paused = False
 
     def _take_reader(self) -> tuple[sqlite3.Connection, int]:
-        """Return a reader, and the generation that it belongs to at least."""
-        generation = self._generation  # first: a thread that drops them all may come before the next line
+        """Return a reader from the pool, or a new one, and its generation."""
+        generation = self._generation  # first: another thread may drop all readers before the next line
         try:
             return self._readers.pop(), generation
         except IndexError:
@@ -393,7 +400,7 @@ class Connections:
         if self.guard.is_wrong:
             with self.lock:
                 self.guard.mend()
-        opened = self._open()  # perhaps after a look at the file, which another one had replaced
+        opened = self._open()  # may begin a new generation, if the file was replaced
         return opened, self._generation
 
     def _give_reader(self, connection: sqlite3.Connection, generation: int) -> None:
@@ -407,12 +414,15 @@ class Connections:
             self._readers.append(connection)
 
     def reader_closed(self) -> None:
-        """Note that a reader was closed. Where it was the last connection, SQLite has deleted the log."""
+        """Stop watching the file if there is no writer: the closed reader may have been the last connection.
+
+        SQLite deletes the log when the last connection is closed.
+        """
         if self._writer is None:
             self.guard.watch.end()
 
     def open_now(self) -> None:
-        """Open the file once, so that errors are raised now."""
+        """Open the file now, so that errors are raised now and not at the first use."""
         try:
             if self.read_only:
                 self._readers.append(self._open())
@@ -441,8 +451,8 @@ class Connections:
             or inode_of(self.path) != file
             or file_watch.is_of_another(self.path)
         ):
-            connection.close()  # nothing was read, and no log opened
-            if is_mine(self.lock) and self._writer is None:  # nothing is being written
+            connection.close()  # harmless: it has read nothing, and opened no log
+            if is_mine(self.lock) and self._writer is None:  # no write is under way
                 self.guard.follow()
             else:
                 self.check_file()
@@ -464,19 +474,19 @@ class Connections:
             else:
                 mending.abandon([connection])
             raise
-        if inode_of(self.path) != file:  # it may have read the log of one as that of the other
+        if inode_of(self.path) != file:  # it may have mixed one file with the other's log
             if not mending.abandon([connection]) and (now := inode_of(self.path)) is not None:
                 self.guard.distrust(now)
             raise FileNotFoundError(f"{self.path} was deleted or replaced while it was opened")
-        if watch.file is None:  # else it is compared with the file that was opened first
+        if watch.file is None:  # the first connection; later ones were compared with its file above
             self.guard.opened(file)
         return connection
 
     def _connect(self, file: Inode | None = None) -> FileConnection:
-        """Open a connection to a certain file, or another one to the file that is open already; nothing is read.
+        """Open another connection to the open file, or to the file with an inode. Nothing is read yet.
 
         Raises:
-            FileReplaced: none is open, or the path has another one. Read with the log of before, that would be damaged.
+            FileReplaced: no file is open, or the path has another file, which must not be read with the old log.
         """
         connection = opening.connect(self.path, read_only=self.read_only, tuning=self.tuning)
         file = file or self.guard.watch.file
@@ -486,7 +496,7 @@ class Connections:
         return connection
 
     def _migrate_by_another(self, version: int) -> None:
-        """Migrate an older file before it is opened read-only, with connections that may write."""
+        """Migrate an older file for a read-only connection, with temporary connections that can write."""
         if not version:
             raise DatabaseUnusable(f"{self.path} has no agentspan tables yet; record into it, or open it once to write")
         writing = Connections(
@@ -508,7 +518,7 @@ def _find(connection: sqlite3.Connection, id: str) -> bool:
 
 
 def replaced_meanwhile(path: Path) -> FileReplaced:
-    """Return the error for what must not be repeated in another file by itself."""
+    """Return the error for work that was interrupted by a replaced file, and must not be repeated automatically."""
     return FileReplaced(f"{path} was deleted or replaced in the middle of this; try again")
 
 
@@ -516,7 +526,7 @@ _all: weakref.WeakSet[Connections] = weakref.WeakSet()
 
 
 def _abandon_changed() -> None:
-    """At the end of the program, which frees and so closes what is open: not where the path has another file."""
+    """At exit: drop connections to replaced files, because a normal close could damage the new file's log."""
     for each in list(_all):
         each.drop_if_changed()
 
@@ -525,7 +535,7 @@ atexit.register(_abandon_changed)
 
 
 class _Writing(within):
-    """Holds the lock of all writers while a with-block writes (Connections.writing returns it)."""
+    """A with-block that holds the writers' lock. `Connections.writing` returns it."""
 
     __slots__ = ("_path",)
 
@@ -542,7 +552,7 @@ class _Writing(within):
 
 
 class _Snapshot:
-    """Lends a reader for a with-block, in one transaction (Connections.snapshot returns it)."""
+    """A with-block that borrows a reader and keeps it in one transaction. `Connections.snapshot` returns it."""
 
     __slots__ = ("_connection", "_connections", "_generation", "_inside")
 
@@ -577,7 +587,7 @@ class _Snapshot:
             raise storage_error(error, self._connections.path) from error
 
     def _end(self) -> None:
-        """End the transaction, and return the reader to the pool; after an exception from a signal handler, too."""
+        """End the transaction, and return the reader to the pool, even after an exception from a signal handler."""
         connection, self._connection = self._connection, None
         try:
             if connection is not None:

@@ -1,6 +1,6 @@
-"""The errors of the driver, turned into ours at the boundary, with what to do; and waiting for a write lock.
+"""Converts errors of the sqlite3 driver into agentspan's errors, and waits for SQLite's locks.
 
-SQLite's busy handler backs off to 100 ms and starves a waiting writer, so its timeout is 0 and waiting is done here.
+SQLite's own busy handler backs off to 100 ms and starves a waiting writer. So its timeout is 0, and `waiting` retries.
 """
 
 import random
@@ -13,7 +13,7 @@ from typing import TypeVar
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotStorable, StorageError
 
 DRIVER_ERRORS = (sqlite3.Error, UnicodeError, OverflowError)
-"""The exceptions of the driver: the last two for text that is not Unicode, and for integers of more than 64 bits."""
+"""The driver's exceptions: UnicodeError is for text that is not Unicode, OverflowError for too large integers."""
 
 
 def is_damage(error: Exception) -> bool:
@@ -36,14 +36,15 @@ def damaged(path: Path, why: str) -> DatabaseUnusable:
 
 
 def storage_error(error: Exception, path: Path) -> StorageError:
-    """Turn a driver's error into ours, with what to do; called once, at the boundary.
+    """Convert a driver's error into a StorageError whose message has the remedy.
 
-    A wrong statement or value becomes NotStorable, without the value; faults of the disk or the file become the others.
+    A wrong statement or value becomes NotStorable, without the value in its message. Faults of the disk or the file
+    become StorageError or DatabaseUnusable.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if "user-defined function" in str(error):  # ours raise an exception at a text that is no JSON
+    if "user-defined function" in str(error):  # agentspan's SQL functions raise for text that is no JSON
         return damaged(path, "a payload in it cannot be read")
-    if is_damage(error):  # the driver's words for a text that is none have the text in them
+    if is_damage(error):  # the driver's message for undecodable text contains the text
         return damaged(path, str(error) if code else "a text in it is not UTF-8")
     if isinstance(error, UnicodeError | OverflowError):
         return NotStorable(f"{path} cannot hold a value: text that is not Unicode, or a number of more than 64 bits")
@@ -68,17 +69,17 @@ _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Return whether a driver's error means that another connection holds the lock (extended codes included)."""
+    """Return whether a driver's error means that another connection holds a lock. Extended codes are included."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BUSY
 
 
 def waiting(attempt: Callable[[], T], path: Path, wait_s: float) -> T:
-    """Call `attempt` until the database is not busy, for about `wait_s` seconds.
+    """Call `attempt` again while the database is busy, for about `wait_s` seconds, and return its result.
 
-    Time is the sum of the sleeps, not read from a clock: with a frozen clock this would wait for ever.
+    The time is the sum of the sleeps: with a clock, a test that freezes time would wait for ever.
 
     Raises:
-        DatabaseBusy: it stayed busy.
+        DatabaseBusy: the database stayed busy.
     """
     slept, delay = 0.0, 0.0002
     while True:
@@ -89,7 +90,7 @@ def waiting(attempt: Callable[[], T], path: Path, wait_s: float) -> T:
                 raise
             if slept >= wait_s:
                 raise DatabaseBusy(f"{path} stayed locked by another process for {wait_s:g} s; try again") from error
-        # Short and uneven: eight processes polling in step would keep meeting each other.
+        # Short and random: eight processes that poll in step would collide again and again.
         pause = delay * random.uniform(0.5, 1.5)
         time.sleep(pause)
         slept += pause

@@ -1,4 +1,4 @@
-"""Goes on with the file that has the path, also after a fork; uses one that another program changed only if sound."""
+"""Guards an open file: follows the path to a new file, checks or repairs a changed file, and makes forks safe."""
 
 import logging
 import os
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Tracks the threads that read. A fork shuts it: it waits until none reads, and no thread enters meanwhile."""
+    """Tracks the threads that read. Before a fork the gate is shut: no thread enters, and the readers inside leave."""
 
     def __init__(self) -> None:
         self._entrance = threading.RLock()  # reentrant: a signal handler may read while its own thread is in here
         self._inside: dict[int, tuple[weakref.ref[Inside], int]] = {}
-        """Each block and its thread. An exception at the start of its __exit__ leaves it here: dead, it does not count.
-        A counter would stay too high; a __del__ would swallow what signal handlers raise in it."""
+        """Each with-block inside, with its thread. If a signal handler raises at the start of `__exit__`, the entry
+        stays, but its weak reference is dead and does not count. A counter would stay too high, and a `__del__` would
+        swallow exceptions of signal handlers."""
         self._shut = False
 
     def inside(self) -> "Inside":
@@ -39,9 +40,9 @@ class Gate:
         return Inside(self)
 
     def shut(self, wait_s: float) -> None:
-        """Block new readers, and wait for those of other threads to leave."""
+        """Block new readers, and wait at most `wait_s` seconds until the readers of other threads have left."""
         if not is_mine(self._entrance):
-            self._shut = True  # first: a thread interrupted right after acquiring it still opens it
+            self._shut = True  # first: a thread that is interrupted right after `acquire` still releases the lock
             self._entrance.acquire(timeout=wait_s)
         slept = 0.0
         while slept < wait_s and self.has_others():
@@ -49,12 +50,12 @@ class Gate:
             slept += 0.0005
 
     def has_others(self) -> bool:
-        """Return whether other threads are inside."""
+        """Return whether other threads are inside the gate."""
         own = threading.get_ident()
         return any(thread != own and block() is not None for block, thread in list(self._inside.values()))
 
     def open(self) -> None:
-        """Let readers in again."""
+        """Allow new readers again, after `shut`."""
         if self._shut:
             if is_mine(self._entrance):
                 self._entrance.release()
@@ -62,7 +63,7 @@ class Gate:
 
 
 class Inside:
-    """One block of one thread."""
+    """A with-block of one thread. A fork waits until the thread has left it."""
 
     __slots__ = ("__weakref__", "_gate")
 
@@ -81,29 +82,30 @@ class Inside:
         self.leave()
 
     def leave(self) -> None:
-        """Let forks go on. Twice is fine."""
+        """Leave the gate, so that forks no longer wait for this block. Leaving twice is fine."""
         self._gate._inside.pop(id(self), None)
 
 
 _SHARED_START, _SHARED_LENGTH, _SHM_IS_USED = 0x40000002, 510, 128
-"""The bytes of a file, and of the memory beside it, that SQLite locks while it has them open (os_unix.c)."""
+"""The bytes that SQLite locks in an open database file and in its `-shm` file (os_unix.c)."""
 
 
 _all: weakref.WeakSet["Connections"] = weakref.WeakSet()
 _inherited: list[object] = []
-"""Connections of the parent, kept so that nothing closes them."""
+"""Connections that a forked child inherited. This reference keeps them from being closed."""
 
 
 def enrol(connections: "Connections") -> None:
-    """Register connections, to be held before each fork for as long as they exist."""
+    """Register connections, so that each fork waits for them as long as they exist."""
     _all.add(connections)
 
 
 def keep_open(path: Path, file: tuple[int, int] | None, opened: object) -> None:
-    """Keep inherited connections from being closed, which would drop the locks of others on the file.
+    """Keep inherited connections open for ever, because closing them would drop locks on the file.
 
     Args:
-        file: device and inode of the file that was opened.
+        file: device and inode of the file that the connections had opened; None to take no lock.
+        opened: the inherited connections.
     """
     _inherited.append(opened)
     if file is not None:
@@ -111,17 +113,17 @@ def keep_open(path: Path, file: tuple[int, int] | None, opened: object) -> None:
 
 
 def _lock_again(path: Path, file: tuple[int, int]) -> None:
-    """Take the locks that SQLite believes to have on a file whose connections were inherited open.
+    """Take again the locks that SQLite in a forked child believes to have on a file with inherited connections.
 
-    It counts for the whole process, and a child has inherited its count without the locks: where nobody else has the
-    file open, the next one who does would begin the log anew under the child's connections.
+    SQLite counts its locks per process. The child inherits the count without the locks. Without them, another process
+    that opens the file would consider itself the only one, and restart the log that the child's connections use.
     """
-    import fcntl  # there are no forks where there is none
+    import fcntl  # a system without fcntl has no forks
 
     for name, start, length in ((path, _SHARED_START, _SHARED_LENGTH), (f"{path}-shm", _SHM_IS_USED, 1)):
         with suppress(OSError):
             if name == path and file != (os.stat(path).st_dev, os.stat(path).st_ino):
-                return  # another one has taken its place, of which SQLite knows nothing
+                return  # the path has another file now, on which SQLite has no locks
             # Never closed: a process that closes a file loses all the locks that it has on it.
             opened = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
@@ -131,10 +133,10 @@ _forking: list["Connections"] = []
 
 
 def _hold_all() -> None:
-    """Wait until no other thread is inside SQLite: the child would inherit its mutexes locked, and hang."""
+    """Before a fork: wait until no other thread is inside SQLite. A child that inherits a locked mutex would hang."""
     for interrupted in list(_forking):
         interrupted.hold()
-    while fresh := [each for each in forks.members(_all) if each not in _forking]:  # some may be made meanwhile
+    while fresh := [each for each in forks.members(_all) if each not in _forking]:  # new ones may appear
         for connections in fresh:
             _forking.append(connections)
             connections.hold()
@@ -167,20 +169,20 @@ forks.renewal(Renewal.LOCKS, _renew_all)
 log = logging.getLogger("agentspan")
 
 MEND_EVERY_S = 1.0
-"""Time between two attempts to put a sound file in the place of one that was changed."""
+"""The time between two attempts to repair a file that another program changed."""
 DOUBT_S = 0.75
-"""Time after which a file that was overwritten, and found sound, is looked through again. Meanwhile another program may
-have written to it what it had in its cache; a program looks for the file every 0.25 s."""
+"""The time after which a file that was overwritten and found sound is checked again. Until then, another program may
+still write pages from its cache to it, because a program checks the file every 0.25 s only."""
 
 
 class _Wrong(NamedTuple):
-    """A file that is used no more until it is found sound, or a sound one is at its path.
+    """A changed file, which is not used until it is found sound or a sound file is at its path.
 
     Attributes:
-        change: what was changed.
-        own: a connection that sees all of it, where its log was deleted.
-        watch: of the file.
-        try_at: when to try again to mend it.
+        change: the kind of the change.
+        own: if the log was deleted: a connection from before, which still reads all rows.
+        watch: the watch of the file.
+        try_at: the monotonic time of the next attempt to repair it.
     """
 
     change: Change
@@ -190,17 +192,17 @@ class _Wrong(NamedTuple):
 
 
 class FileGuard:
-    """Watches the file of some connections. Their owner holds its lock in each call.
+    """Watches the file of a Connections object, which must hold its lock during each call.
 
     Args:
-        connect: opens a connection to the file with an inode, or to the one that is open.
-        take_out: takes all connections from their owner; the writer is the first one, where there is one.
+        connect: opens a connection to the file with an inode; for None, to the file that is open.
+        take_out: removes all connections from their owner and returns them. The writer is the first, if there is one.
 
     Attributes:
-        watch: of the file that is open.
-        waits: whether callers wait while a file is looked through or copied, which may take seconds. Where they do not,
-            the checkpoints' thread does it.
-        files: the number of files that were seen at the path; see BesideJournals.
+        watch: the watch of the open file.
+        waits: whether callers wait while a file is checked or copied, which may take seconds. If False, the checkpoint
+            thread does this work.
+        files: the number of files that were opened at the path (see BesideJournals).
     """
 
     def __init__(
@@ -224,7 +226,7 @@ class FileGuard:
 
     @contextmanager
     def patience(self) -> Iterator[None]:
-        """Let this thread wait for what takes long, whatever others do."""
+        """Within the block, let this thread check and copy files, even if `waits` is False."""
         patient = self._patient
         patient.waits = True
         try:
@@ -234,15 +236,15 @@ class FileGuard:
 
     @property
     def is_wrong(self) -> bool:
-        """True if the file is not used at present."""
+        """Whether the file was changed by another program and is not used at present."""
         return self._wrong is not None
 
     def confirm(self) -> None:
-        """Look once more through a file that was overwritten and found sound, when it is time.
+        """Check a file for the second time, DOUBT_S after it was overwritten and found sound.
 
         Raises:
-            NotTrustedYet: it is too early.
-            StorageError: it is not sound any more.
+            NotTrustedYet: it is too early for the second check.
+            StorageError: the file is not sound any more.
         """
         if self._accepted_at is None:
             return
@@ -256,22 +258,22 @@ class FileGuard:
             raise StorageError(self._why())
 
     def opened(self, file: Inode) -> None:
-        """Watch the file that a first connection has opened; its log is marked as that of this file."""
+        """Watch the file that the first connection has opened, and mark its log as belonging to this file."""
         self.watch.begin(file)
         file_watch.mark(self.path, file, self.watch.log)
 
     def distrust(self, file: Inode) -> None:
-        """Use a file no more until it is mended: it may have been read with the log of another one."""
+        """Stop using a file until it is checked or repaired: it may have been read with the log of another file."""
         if self._wrong is None:
             watch = Watch(self.path)
             watch.begin(file)
             self._wrong = _Wrong("content", None, watch)
 
     def follow(self) -> bool:
-        """Go on with the file that has the path, if it is another one; return whether that is so.
+        """Drop all connections if the path has another file now, and return whether it has.
 
         Raises:
-            StorageError: something else than SQLite has changed the file.
+            StorageError: something other than SQLite has changed the file, and it is not known to be sound.
         """
         change = self.watch.changed()
         if change is None:
@@ -283,13 +285,13 @@ class FileGuard:
             change = "log"
         if change == "content" and self._may_wait and self._is_sound(self.watch):
             self._accept()
-            self.close()  # what they have in their caches may be of before
+            self.close()  # their caches may have pages of the old content
             return False
         self.break_with(change)
         raise StorageError(self._why())
 
     def break_with(self, change: Change) -> None:
-        """Use the file no more until it is found sound, or a sound one is at the path."""
+        """Stop using the file until it is found sound, or a sound file is at the path."""
         watch, opened = self.watch, self.end()
         own = opened.pop(0) if opened and change == "log" else None
         self._wrong = _Wrong(change, own, watch)
@@ -297,10 +299,10 @@ class FileGuard:
         mending.abandon(opened)
 
     def mend(self) -> None:
-        """Put a sound file at the path, where the one that is there is wrong.
+        """Repair the file if it is marked as wrong: check it again, or replace it by a sound copy.
 
         Raises:
-            StorageError: that is not possible now.
+            StorageError: the file cannot be repaired now.
         """
         wrong = self._wrong
         if wrong is None:
@@ -315,7 +317,7 @@ class FileGuard:
             log.warning("%s, after it was changed while it was open; recording goes on in it", done)
 
     def _mended(self, wrong: _Wrong) -> str | None:
-        """Return what was done, empty where nothing was to be done; None if it is wrong still."""
+        """Return a sentence about the repair, "" if none was needed, or None if the file is still wrong."""
         if wrong.watch.is_replaced():
             return f"{self.path} was replaced"
         now = time.monotonic()
@@ -332,7 +334,7 @@ class FileGuard:
         return None
 
     def leave(self) -> None:
-        """Close all connections; or give them up, if the file is not as it was, after a last attempt to mend it."""
+        """Close all connections. If the file was changed, try to repair it, and drop them without a checkpoint."""
         if self._wrong is None and self.watch.changed() is None:
             self.close()
             return
@@ -340,13 +342,13 @@ class FileGuard:
             self.follow()
         if self._wrong is not None:
             if self._wrong.try_at:
-                self._wrong = self._wrong._replace(try_at=1.0)  # perhaps the last chance to keep what only they see
+                self._wrong = self._wrong._replace(try_at=1.0)  # now: a last chance to save the rows of `own`
             with self.patience(), suppress(StorageError):
                 self.mend()
         self.abandon()
 
     def take_own(self) -> sqlite3.Connection | None:
-        """Return the connection that sees all of a file whose log was deleted, and forget it."""
+        """Return the connection that still reads all rows of a file whose log was deleted, and drop it here."""
         wrong = self._wrong
         if wrong is None:
             return None
@@ -354,26 +356,26 @@ class FileGuard:
         return wrong.own
 
     def end(self) -> list[sqlite3.Connection]:
-        """Watch nothing until a connection is opened; return those that were open."""
+        """Stop watching the file, and return the connections that were open. The next one that opens starts anew."""
         opened = self._take_out()
         self.watch = Watch(self.path)
         return opened
 
     def close(self) -> None:
-        """Close all connections: SQLite copies the log into the file, and deletes it, unless others have it open."""
+        """Close all connections. SQLite copies the log into the file, and deletes it unless another process uses it."""
         for each in self.end():
-            with suppress(sqlite3.Error):  # the disk is full: the log keeps what it has
+            with suppress(sqlite3.Error):  # a full disk: the commits stay in the log
                 each.close()
         close_deleted()
 
     def abandon(self) -> None:
-        """Give up all connections: the path has another file now, or this one is not as it was."""
+        """Drop all connections without a checkpoint, because the file was replaced or changed."""
         self.files += 1
         mending.abandon(self.end())
 
     @contextmanager
     def fresh(self, file: Inode | None = None) -> Iterator[sqlite3.Connection]:
-        """Lend a connection that has nothing in its cache, to the file that is open, or to one with an inode."""
+        """Lend a new connection with an empty cache, to the open file or to the file with an inode."""
         connection = self._connect(file)
         try:
             yield connection
@@ -393,7 +395,7 @@ class FileGuard:
 
     def _accept(self) -> None:
         self._accepted_at = time.monotonic()
-        self.files += 1  # perhaps it is the same file, but the latest commits may be missing in it
+        self.files += 1  # it counts as a new file: the latest commits may be missing in it
         log.info("something else has written to %s while it was open; it is sound, and used as it is", self.path)
 
     def _why(self) -> str:

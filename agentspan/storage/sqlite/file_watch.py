@@ -1,10 +1,10 @@
-"""Notices that something else than SQLite changed a file, its log or its index; sets the log of another file aside.
+"""Detects that something other than SQLite changed a file, its log or its index. Renames the log of another file.
 
-The log (`-wal`) has the latest commits, and the index (`-shm`) says where in it. SQLite asks nobody whether they still
-belong to the file that has the path: it goes on with what it has open.
+The log (`-wal`) has the latest commits, and the index (`-shm`) has their places in the log. SQLite does not check
+whether both still belong to the file at the path: it keeps using the files that it has open.
 
-A copy over an open file (`cp`) changes neither its inode nor what a connection has in its cache. But it changes the
-time of modification, which only a checkpoint may do; and the index tells of checkpoints.
+A copy over an open file (`cp`) changes neither its inode nor the caches of connections. But it changes the time of
+modification, which otherwise only a checkpoint does, and the index records checkpoints.
 """
 
 import os
@@ -20,22 +20,22 @@ from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.interrupts import guard, let_through
 
 Change = Literal["replaced", "log", "content"]
-"""`replaced`: the path has another file, or none. `log`: the log or the index was deleted or replaced. `content`: the
-file was written to, and not, or not only, by a checkpoint."""
+"""`replaced`: the path has another file, or none. `log`: the log or the index was deleted or replaced. `content`:
+something other than a checkpoint has written to the file."""
 Inode = tuple[int, int]
-"""Device and number of an inode."""
+"""The device and the number of an inode."""
 
 
 class _Index(NamedTuple):
-    """The state of the log, as the index has it: see "WAL-Index File Format" in SQLite's walformat.html.
+    """The state of the log according to the index: see "WAL-Index File Format" in SQLite's walformat.html.
 
     Attributes:
-        salt: of the log; another one each time it begins anew, when all of it was copied into the file.
-        copied: the frames that were copied.
-        to_copy: the same, and those that are being copied.
-        frames: those that were committed.
-        size: of the file with them, in bytes.
-        log_size: of the log with them, at least.
+        salt: the salt of the log. It changes when SQLite restarts the log, after all of it was copied into the file.
+        copied: the number of frames that checkpoints have copied into the file.
+        to_copy: the number of frames that are copied after the checkpoint under way.
+        frames: the number of committed frames.
+        size: the size of the file with all committed frames, in bytes.
+        log_size: the least size of the log with all committed frames, in bytes.
     """
 
     salt: bytes
@@ -47,10 +47,10 @@ class _Index(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """The properties of a file that change when it is written to.
+    """The properties of a file that change when something writes to it.
 
     Attributes:
-        blocks: how much of the disk it has; a file system may change that later.
+        blocks: the number of disk blocks of the file; a file system may change it later.
     """
 
     size: int
@@ -59,12 +59,12 @@ class _Content(NamedTuple):
 
 
 class Watch:
-    """The file, the log and the index that a connection has opened, to compare them with those at the paths.
+    """Remembers the file, log and index that a connection has opened, and compares them with those at their paths.
 
     Attributes:
-        file: the inode of the file; None while none is open.
-        log: that of its log; None where it has none.
-        log_path: where that is.
+        file: the inode of the file; None while no file is open.
+        log: the inode of the log; None if there is no log.
+        log_path: the path of the log.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +72,7 @@ class Watch:
         self.end()
 
     def end(self) -> None:
-        """Watch nothing, until the next begin."""
+        """Stop watching, until the next `begin`."""
         self.file: Inode | None = None
         self.log: Inode | None = None
         self._index: Inode | None = None
@@ -83,12 +83,12 @@ class Watch:
         """Watch a file that a connection has read.
 
         Args:
-            file: its inode, from before it was opened.
+            file: the inode that the file had before it was opened.
         """
-        real = os.path.realpath(self._path)  # SQLite follows links, too, before it names the others
+        real = os.path.realpath(self._path)  # SQLite resolves links before it names the log and the index
         self.log_path, self._index_path = f"{real}-wal", f"{real}-shm"
         log, index = inode_of(self.log_path), inode_of(self._index_path)
-        # The index first: what a checkpoint writes after this, it tells of later.
+        # The index is read before the file: then it shows a later checkpoint, if one changes the file in between.
         before = None if index is None else _read_index(self._index_path, index)
         found = files.stat_of(self._path)
         content = None if found is None else _content_of(found)
@@ -100,7 +100,7 @@ class Watch:
         return self.file is not None and inode_of(self._path) != self.file
 
     def is_whole(self) -> bool:
-        """Return whether the log and the index are still those that were opened, and the file is not empty."""
+        """Return whether the log and the index are still the opened ones, and the file is not empty."""
         same = inode_of(self.log_path) == self.log and inode_of(self._index_path) == self._index
         return same and not self.is_empty
 
@@ -111,7 +111,7 @@ class Watch:
         return found is not None and not found.st_size
 
     def changed(self) -> Change | None:
-        """Return what was changed by something else than SQLite; None where nothing was (3 µs)."""
+        """Return the kind of change by something other than SQLite, or None if there was no such change (3 µs)."""
         if self.file is None:
             return None
         index = None if self._index is None else _read_index(self._index_path, self._index)  # first: see begin
@@ -125,9 +125,9 @@ class Watch:
         return self._written(_content_of(found), index)
 
     def _has_another_log(self, index: _Index | None) -> bool:
-        """Return whether the log is not the one that was opened, or not the one that the index tells of.
+        """Return whether the log at its path is not the opened one, or does not match the index.
 
-        It may have been deleted right after a connection had opened it, and others may have made a new one.
+        The log may have been deleted right after a connection had opened it, and another program may have created one.
         """
         if self.log is None:
             return index is not None and index.frames > 0
@@ -136,11 +136,14 @@ class Watch:
             return True
         if index is None or self._index is None or found.st_size >= index.log_size:
             return False
-        again = _read_index(self._index_path, self._index)  # it may have begun anew in between, and is empty then
+        again = _read_index(self._index_path, self._index)  # SQLite may have restarted the log meanwhile
         return again is not None and again.salt == index.salt and again.frames >= index.frames
 
     def _written(self, content: _Content, index: _Index | None) -> Change | None:
-        """Return whether something else than a checkpoint has written to the file; it may have come with one."""
+        """Return "content" if something other than a checkpoint has written to the file, else None.
+
+        The write may have happened at the same time as a checkpoint.
+        """
         had, before = self._content, self._before
         if index is None or had is None or before is None:
             return None
@@ -148,7 +151,7 @@ class Watch:
             if self._index is None or _is_copying(index, self._index):
                 return None
             again = _read_index(self._index_path, self._index)
-            if again is None or again[:3] != index[:3]:  # a checkpoint came in between: the next look says what it was
+            if again is None or again[:3] != index[:3]:  # a checkpoint is under way: the next check decides
                 return None
             least = had.size if index.salt == before.salt else min(before.size, index.size)
             is_whole = 0 < index.frames == index.copied
@@ -174,27 +177,28 @@ def _content_of(found: os.stat_result) -> _Content:
 
 _LOCK = struct.Struct("hhqqi4x")
 _CHECKPOINT_LOCK = 121
-"""The byte of the index that whoever makes a checkpoint has locked."""
+"""The byte of the index that is locked during a checkpoint."""
 _SIZES = struct.Struct("=HII")
-"""At byte 14: the size of a page, the frames that were committed, and the pages that the file has with them."""
+"""The layout at byte 14: page size, number of committed frames, and number of pages of the file with these frames."""
 _NUMBER = struct.Struct("=I")
 _LOG_HEAD, _FRAME_HEAD = 32, 24
 _opened: dict[Inode, int] = {}
-"""Descriptors of indexes. A process that closes a file loses all the locks that it has on it, those of SQLite, too: so
-one is closed only when its index is deleted, which SQLite does when nobody uses it any more."""
+"""Inode of an index → descriptor. A process that closes a file loses all its locks on the file, even those of SQLite.
+So a descriptor is closed only after the index was deleted, which SQLite does when no connection uses it any more."""
 
 
 def close_deleted() -> None:
-    """Close the descriptors of indexes that nobody uses any more."""
+    """Close the descriptors of deleted indexes, which no connection uses any more."""
     for inode, each in list(_opened.items()):
         if not os.fstat(each).st_nlink and _opened.pop(inode, None) is not None:
             os.close(each)
 
 
 def _is_copying(index: _Index, inode: Inode) -> bool:
-    """Return whether a checkpoint is under way; where the locks do not tell, one that broke off counts, too.
+    """Return whether a checkpoint is under way, from the locks on the index.
 
-    The index alone does not tell one from a log that SQLite has read anew after a crash.
+    The index alone cannot distinguish this from a log that SQLite has recovered after a crash. If the system cannot
+    read the locks, both count as a checkpoint.
     """
     if index.copied == index.to_copy:
         return False
@@ -235,7 +239,10 @@ WAIT_S = 5.0
 
 
 def mark(path: Path, file: Inode, log: Inode | None) -> None:
-    """Mark the log of an open file, once, as that of this file. Where no attributes can be set, it stays unmarked."""
+    """Mark the log of an open file as belonging to this file, in an extended attribute, unless it has a mark.
+
+    If the file system has no extended attributes, the log stays unmarked.
+    """
     if log is None or not hasattr(os, "setxattr"):
         return
     path = Path(os.path.realpath(path))
@@ -250,7 +257,7 @@ def mark(path: Path, file: Inode, log: Inode | None) -> None:
 
 
 def is_of_another(path: Path) -> bool:
-    """Return whether the log beside a file is marked as that of another file (3 µs)."""
+    """Return whether the log beside a file is marked as belonging to another file (3 µs)."""
     path = Path(os.path.realpath(path))
     log_path = f"{path}-wal"
     said = _attribute(log_path)
@@ -263,11 +270,11 @@ def is_of_another(path: Path) -> bool:
 
 
 def set_aside_foreign(path: Path) -> str | None:
-    """Rename the log beside a file if it is another file's, and delete its index; return its name then.
+    """If the log beside a file belongs to another file, rename it and delete its index. Return its new name, or None.
 
     Raises:
-        DatabaseBusy: another process kept the lock.
-        DatabaseUnusable: it cannot be renamed.
+        DatabaseBusy: another process held the folder's lock.
+        DatabaseUnusable: the log cannot be renamed.
     """
     real = Path(os.path.realpath(path))
     if not is_of_another(real):
@@ -277,14 +284,16 @@ def set_aside_foreign(path: Path) -> str | None:
 
 
 def set_aside(path: Path) -> str | None:
-    """Rename the log beside a file, and delete its index; return its name then. The caller has locked the folder.
+    """Rename the log beside a file, and delete its index. Return the new name, or None if there is no log.
+
+    The caller has locked the folder.
 
     Raises:
-        DatabaseUnusable: that is not permitted.
+        DatabaseUnusable: the log cannot be renamed.
     """
     name = f"{path}-wal.old-{time.time_ns():x}"
     try:
-        with suppress(FileNotFoundError):  # first: whoever comes in between sees the log, and waits for the lock
+        with suppress(FileNotFoundError):  # first: a process that opens the file meanwhile finds the log and waits
             os.unlink(f"{path}-shm")
         os.rename(f"{path}-wal", name)
     except FileNotFoundError:
@@ -299,10 +308,10 @@ def set_aside(path: Path) -> str | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lock the folder of a file, so that of several processes one puts its files in order.
+    """Lock the folder of a file, so that only one process at a time repairs or renames its files.
 
     Raises:
-        DatabaseBusy: another process kept the lock for seconds.
+        DatabaseBusy: another process held the lock for WAIT_S seconds.
     """
     try:
         import fcntl

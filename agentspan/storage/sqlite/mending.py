@@ -1,8 +1,7 @@
-"""Puts a sound file in the place of one that was changed while it was open, so that recording can go on in it.
+"""Replaces a file that was changed while it was open by a sound copy, so that recording can go on.
 
-The new file is a copy, which is renamed over the path: it has another inode. Whoever has the other one open still, with
-its log, writes to what has no name any more, and does no harm to the new one. Nothing is deleted but the index: the log
-is renamed.
+The copy is renamed over the path, so it has another inode. A process that still has the old file and its log open
+writes to files without a name, and cannot damage the copy. Only the index is deleted; the log is renamed.
 """
 
 import os
@@ -19,27 +18,27 @@ from agentspan.storage.sqlite import file_watch, tables
 from agentspan.storage.sqlite.file_watch import Change, Watch
 
 QUIET_S = 0.5
-"""Seconds since the file was written to last: a copy over it may be under way."""
+"""The seconds for which the file must not have been written to: else a copy over it may be under way."""
 _keeping: list[object] = []
 
 
 def mend(
     path: Path, watch: Watch, change: Change, own: sqlite3.Connection | None, *, is_first: bool = False
 ) -> str | None:
-    """Put a sound copy at a path; return what was done, a sentence, or None where nothing sound is there yet.
+    """Put a sound copy at a path, and return a sentence about it; None if there is no sound content to copy yet.
 
-    Where its log or index was deleted, the copy has all that a connection of before sees. Where something was copied
-    over the file, it has that.
+    If the log or index was deleted, the copy has all rows that `own` can read. If something was copied over the file,
+    the repaired file has the copied content.
 
     Args:
-        watch: says whether somebody else was first.
-        own: a connection of before.
-        is_first: whether it is tried for the first time. Where the log was deleted, another process may see what is in
-            it, and is let go first.
+        watch: the watch of the file; it shows whether another process has replaced the file already.
+        own: a connection that was opened before the change.
+        is_first: whether this is the first attempt. After a deleted log, another process may be able to read the lost
+            rows; without a usable `own`, the first attempt gives up, so that the other process repairs the file.
 
     Raises:
-        DatabaseBusy: another process is doing it.
-        OSError: a file cannot be made or renamed.
+        DatabaseBusy: another process is repairing the file.
+        OSError: a file cannot be created or renamed.
     """
     real = Path(os.path.realpath(path))
     with file_watch.locked(real):
@@ -51,7 +50,7 @@ def mend(
             if not is_whole:
                 if change == "log" and is_first:
                     return None
-                if _is_sound_with_its_log(real):  # others may go on in it: a copy without the log has nothing of theirs
+                if _is_sound_with_its_log(real):  # others may use it: a copy would lack their log
                     return f"{path} is sound"
                 if 0 <= time.time() - before.st_mtime < QUIET_S:
                     return None
@@ -62,7 +61,7 @@ def mend(
             if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                 return None
             os.chmod(name, stat.S_IMODE(before.st_mode))
-            with suppress(OSError, AttributeError):  # of another user, whose file root has put in order
+            with suppress(OSError, AttributeError):  # if root repairs the file of another user
                 os.chown(name, before.st_uid, before.st_gid)
             log = file_watch.set_aside(real)
             os.rename(name, real)
@@ -71,7 +70,7 @@ def mend(
 
 
 def is_sound(connection: sqlite3.Connection) -> bool:
-    """Return whether SQLite finds no fault in what a connection sees."""
+    """Return whether SQLite's integrity check finds no fault in a connection's database."""
     try:
         return [*connection.execute("pragma integrity_check(1)")] == [("ok",)]
     except sqlite3.Error:
@@ -79,10 +78,11 @@ def is_sound(connection: sqlite3.Connection) -> bool:
 
 
 def abandon(connections: list[sqlite3.Connection]) -> bool:
-    """Give up connections to a file that is not at its path any more; return whether they could be closed.
+    """Drop connections to a file that is not at its path any more; return whether they could be closed.
 
-    The last one that is closed normally copies its log into the file, and deletes what has the log's path, which may
-    belong to another file. Before Python 3.12 that cannot be turned off, so they stay open until the process ends.
+    A normal close of the last connection copies the log into the file, and deletes the file at the log's path, which
+    may belong to another file. Before Python 3.12 this cannot be turned off, so the connections stay open until the
+    process ends.
     """
     forbid = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
     if forbid is None:
@@ -97,7 +97,8 @@ def abandon(connections: list[sqlite3.Connection]) -> bool:
 def close_one(connection: sqlite3.Connection) -> None:
     """Close a connection to a file that may not be at its path any more, without a checkpoint.
 
-    See abandon: where a checkpoint cannot be turned off, another connection is open still, and this is not the last.
+    Before Python 3.12 the checkpoint cannot be turned off. It does not happen then, because `abandon` keeps other
+    connections open, so that this is not the last one.
     """
     forbid = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
     with suppress(sqlite3.Error):
@@ -107,7 +108,7 @@ def close_one(connection: sqlite3.Connection) -> None:
 
 
 def _keep_for_ever(connection: sqlite3.Connection) -> None:
-    """Keep an object from being freed, also when the interpreter ends, which frees what modules refer to."""
+    """Keep a connection from being freed, even when the interpreter ends and frees the variables of modules."""
     _keeping.append(connection)
     with guard(ImportError, AttributeError):  # not CPython, or built without it
         import ctypes
@@ -116,16 +117,16 @@ def _keep_for_ever(connection: sqlite3.Connection) -> None:
 
 
 def _alone(path: Path) -> sqlite3.Connection:
-    """Return a connection to a file without its log."""
+    """Return a read-only connection to a file that ignores the log beside it."""
     return sqlite3.connect(path.as_uri() + "?mode=ro&immutable=1", uri=True, isolation_level=None)
 
 
 def _is_sound_with_its_log(path: Path) -> bool:
-    if not os.stat(path).st_size:  # to open it would delete its log
+    if not os.stat(path).st_size:  # SQLite deletes the log of an empty file
         return False
     try:
         with closing(sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None)) as connection:
-            return _is_ours(connection) and is_sound(connection)  # one that cannot write makes no checkpoint
+            return _is_ours(connection) and is_sound(connection)  # read-only: no checkpoint
     except sqlite3.Error:
         return False
 
@@ -135,7 +136,7 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
 
 
 def _copy(source: sqlite3.Connection, name: str) -> bool:
-    """Copy what a connection sees; return whether that is a sound file of agentspan, or an empty one."""
+    """Copy a connection's database to a file; return whether the copy is sound, and agentspan's or empty."""
     try:
         with closing(sqlite3.connect(name, isolation_level=None)) as target:
             source.backup(target)

@@ -1,13 +1,13 @@
 """The migrations of a file, in order; each leads to the next file version (`user_version`).
 
-The first one makes the tables of the first release. Files of before have the versions up to BEFORE, and are refused
-(see before_release). From then on a migration is never edited and never goes: files of every version are in use, and
-each version must mean the same tables for all of them. So a migration writes its SQL and its column names out, and
-takes nothing from model/rows.py, which describes the newest version only. New files run all migrations, too.
+The first migration creates the tables of the first release. Files from before the first release have the versions up to
+BEFORE, and are refused (see before_release). A migration is never edited or removed: files of every version are in use,
+and each version must mean the same tables everywhere. So a migration contains its SQL and column names in full, and
+uses nothing from model/rows.py, which describes the newest version only. New files run all migrations, too.
 
 To change the tables, add a function to the end of MIGRATIONS and change model/rows.py. A new column must be nullable
-or have a default: programs with an older agentspan that have the file open go on inserting rows without it. A view that
-changes needs a new version as well, with a migration that does nothing: the views are made again after the migrations
+or have a default, because a program with an older agentspan that has the file open inserts rows without it. A changed
+view also needs a new version, with a migration that does nothing: all views are created again after the migrations
 (see tables).
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Migration = Callable[["Database"], None]
 BEFORE = 9
-"""The newest version of a file of before the first release."""
+"""The last version of files from before the first release."""
 
 _TABLES = (
     """CREATE TABLE "accounts" (
@@ -230,7 +230,7 @@ _TABLES = (
     """CREATE INDEX "idx_scores_agent_instance_id"
     ON "scores" ("agent_instance_id")""",
 )
-"""STRICT tables, so that a column holds what its name says. The indexes on `(…, id)` append: ids grow."""
+"""The tables are STRICT, so that SQLite enforces column types. Ids grow, so indexes on `(…, id)` only append."""
 
 
 def _first(db: "Database") -> None:
@@ -240,7 +240,7 @@ def _first(db: "Database") -> None:
 
 
 def _view_of_spans_from_its_row(db: "Database") -> None:
-    """Make the views again: `spans` has all columns of a span that people look at."""
+    """Do nothing: the new version makes `tables.migrate` create the views again, because the view `spans` changed."""
 
 
 def _finish_reason(db: "Database") -> None:
@@ -248,9 +248,9 @@ def _finish_reason(db: "Database") -> None:
 
 
 MIGRATIONS: tuple[Migration, ...] = (_first, _view_of_spans_from_its_row, _finish_reason)
-"""Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""
+"""All migrations, in order. Each receives the file as an sqlite-utils Database; all run in the same transaction."""
 
 
 def newest(migrations: Sequence[Migration]) -> int:
-    """Return the version to which migrations lead."""
+    """Return the version of a file after these migrations."""
     return BEFORE + len(migrations)

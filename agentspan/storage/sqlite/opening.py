@@ -1,6 +1,7 @@
 """Opens one connection to a file: checks the file, configures the connection, and migrates the tables.
 
-Opened with the stdlib: WAL, synchronous=NORMAL, foreign keys on, new files readable by their owner only.
+It uses the standard library's sqlite3, with WAL, synchronous=NORMAL and foreign keys on. Only the owner can read a new
+file.
 """
 
 import errno
@@ -38,10 +39,10 @@ def _check_library(version: tuple[int, ...]) -> None:
 
 
 def check_fork(path: Path) -> None:
-    """Raise in a child that was forked while a thread was inside SQLite.
+    """Check that this process may use SQLite.
 
     Raises:
-        StorageError: it was.
+        StorageError: this process was forked while a thread was inside SQLite.
     """
     if forks.is_cut_off:
         raise StorageError(
@@ -65,9 +66,9 @@ def _check_path(path: Path, read_only: bool) -> None:
 
 
 def _check_logs(path: Path) -> None:
-    """Raise if another user put a log beside the file: SQLite would read it as a part of the file.
+    """Raise DatabaseUnusable if another user owns a log beside the file, which SQLite would read as part of the file.
 
-    Where others may write to the file, they may have left a log in good faith.
+    If the file's permissions let other users write to it, their logs are accepted.
     """
     file = files.stat_of(path)
     if file is None or file.st_mode & 0o022:
@@ -85,13 +86,13 @@ def _check_logs(path: Path) -> None:
 
 @cache
 def _uri(path: Path) -> str:
-    """Return the URI of a file; at first use that imports modules, which is impossible while the interpreter ends."""
+    """Return the URI of a file. Cached, because `as_uri` imports modules, which fails while the interpreter ends."""
     return path.as_uri()
 
 
 def connect(path: Path, *, read_only: bool, tuning: Tuning = STANDARD) -> FileConnection:
     """Return an unconfigured connection to an existing file."""
-    # Not "rwc": SQLite would make a file that others may read.
+    # Not "rwc": SQLite would create a file that other users can read.
     uri = _uri(path) + ("?mode=ro" if read_only else "?mode=rw")
     connection = sqlite3.connect(
         uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=FileConnection
@@ -102,14 +103,17 @@ def connect(path: Path, *, read_only: bool, tuning: Tuning = STANDARD) -> FileCo
 
 
 def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None:
-    """Raise if a path cannot be opened, with what to do. Create the file if it is missing and may be created.
+    """Check that the file at a path can be opened. Create it if it is missing, unless `read_only`.
+
+    A log beside it that belongs to another file is renamed.
 
     Args:
-        sqlite_version: that of this Python's SQLite.
+        sqlite_version: the version of this Python's SQLite.
 
     Raises:
-        DatabaseUnusable: of the path, its folder, the files beside it, or this Python's SQLite.
-        StorageError: in a child that was forked while a thread was inside SQLite.
+        DatabaseUnusable: the path, its folder, a file beside it, or this Python's SQLite cannot be used. The message
+            contains the remedy.
+        StorageError: the disk is full, or this process was forked while a thread was inside SQLite.
     """
     _check_library(sqlite_version)
     check_fork(path)
@@ -122,7 +126,7 @@ def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqli
             let_through(raised)
             if raised.errno in (errno.ENOSPC, errno.EDQUOT):  # of this it says only that there is no file
                 raise StorageError(f"the disk of {path} is full; make room, recording goes on by itself") from raised
-    name = file_watch.set_aside_foreign(path)  # last: beside no file, a log would be of none
+    name = file_watch.set_aside_foreign(path)  # last: the file must exist to be compared with its log
     if name is not None:
         log.warning("the log beside %s was of another file that had this path before; it is %s now", path, name)
 
@@ -141,23 +145,24 @@ def prepare(
     """Configure a new connection, and migrate the tables.
 
     Args:
-        is_checked: whether the tables of this file were checked by an earlier connection.
-        migrate_by_another: brings an older file up to date for a connection that only reads; receives its version.
-        migrations: those that lead to the newest version.
-        reported_bytes: the size of a file whose migration is logged.
+        is_checked: whether an earlier connection has checked the tables of this file.
+        migrate_by_another: called with the version of an older file if this connection is read-only; migrates the file.
+        migrations: the migrations to the newest version.
+        reported_bytes: the migration of a larger file is logged.
 
     Raises:
-        DatabaseUnusable: the file is another program's, newer, of before the first release, or lacks a table or column.
+        DatabaseUnusable: the file is from another program, a newer agentspan, or before the first release; or it lacks
+            a table or column.
     """
 
     def execute(sql: str) -> Any:
         return waiting(lambda: connection.execute(sql).fetchone(), path, wait_s)
 
     current = newest(migrations)
-    # The tables first: another process that makes them now sets the version in the same transaction.
+    # The tables are read before the version: another process that creates them sets both in one transaction.
     has_tables = execute("select 1 from sqlite_master limit 1")
     version: int = execute("pragma user_version")[0]
-    if not version and has_tables:  # said before any pragma that writes
+    if not version and has_tables:  # checked before any pragma that writes
         raise DatabaseUnusable(f"{path} has tables of another program; choose another path")
     if version > current:
         raise DatabaseUnusable(
@@ -169,9 +174,9 @@ def prepare(
     if 0 < version <= BEFORE:
         raise before_release.refused(str(path), "file", version)
     if not read_only:
-        if not has_tables:  # only before its first page is written can a file learn to give pages back in steps
+        if not has_tables:  # only an empty file can switch to this mode
             execute("pragma auto_vacuum = incremental")
-        # That pragma does not wait by itself: 32 of 100 rounds of eight first opens failed without a retry.
+        # `journal_mode` does not wait by itself: 32 of 100 rounds of eight first opens failed without a retry.
         execute("pragma journal_mode = wal")
         execute("pragma synchronous = normal")
         execute("pragma foreign_keys = on")
@@ -181,7 +186,7 @@ def prepare(
             migrate_by_another(version)
         else:
             _migrate(connection, path, wait_s, migrations, reported_bytes)
-    elif not is_checked:  # else this file was checked when it was opened first
+    elif not is_checked:  # else the first connection has checked the tables
         _check_tables(connection, path)
 
 
@@ -193,7 +198,7 @@ def _migrate(
 
     waiting(lambda: connection.execute("begin immediate"), path, wait_s)
     try:
-        version: int = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
+        version: int = connection.execute("pragma user_version").fetchone()[0]  # another process may have migrated
         if version < newest(migrations):
             _report(path, version, newest(migrations), reported_bytes)
             _migrate_from(connection, path, version, migrations)

@@ -1,4 +1,4 @@
-"""The answers of a file, over a connection that sees one state: a snapshot's, or that of a transaction under way."""
+"""Answers questions in SQL, over a connection whose statements all read one state: a snapshot or a transaction."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,15 +57,15 @@ T = TypeVar("T")
 def rows_within(
     connection: sqlite3.Connection, sql: str, values: Sequence[object], row_type: type[Row], most_bytes: int | None
 ) -> tuple[list[Row], bool]:
-    """Return the rows of a SELECT, and whether the one that passes `most_bytes` is the last of them."""
+    """Return the rows of a SELECT, and whether it stopped at a row that exceeded `most_bytes` of JSON."""
     rows = cast("Iterable[Row]", map(row_type._make, connection.execute(sql, tuple(values))))
     return ([*rows], False) if most_bytes is None else up_to(rows, row_type, most_bytes)
 
 
 def up_to(rows: Iterable[Row], row_type: type[Row], most_bytes: int) -> tuple[list[Row], bool]:
-    """Return rows as far as the one whose JSON passes a number of characters, and whether there was one.
+    """Return rows up to the first one that exceeds `most_bytes` characters of JSON, and whether one exceeded it.
 
-    Other texts are short.
+    Only columns with JSON are counted, because other texts are short.
     """
     found: list[Row] = []
     json = [row_type._fields.index(name) for name in json_columns(TYPE_OF[row_type])]
@@ -81,18 +81,18 @@ def up_to(rows: Iterable[Row], row_type: type[Row], most_bytes: int) -> tuple[li
 
 
 CHUNK = 500
-"""The most ids in one statement."""
+"""The largest number of ids in one statement."""
 
 Lend = Callable[[], AbstractContextManager[sqlite3.Connection]]
-"""Lends a connection whose statements all see the same state."""
+"""Returns a context manager with a connection whose statements all read the same state."""
 
 
 def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield ids, or what has one, in portions of which each fits into one statement."""
+    """Yield a sequence in slices of at most CHUNK elements, each small enough for one statement."""
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 
-# Where an id is looked for, the likeliest first.
+# An id is searched in the tables of these types, the most frequent type first.
 _TYPES: tuple[ResourceType, ...] = (
     "agent_span",
     "agent_instance",
@@ -110,17 +110,17 @@ _TYPES: tuple[ResourceType, ...] = (
 
 
 class Reads:
-    """Answers questions over connections that are lent.
+    """Answers questions over borrowed connections.
 
     Args:
-        reading: lends the connection of each answer.
+        reading: lends a connection for each answer.
     """
 
     def __init__(self, reading: Lend) -> None:
         self.reading = reading
 
     def ask(self, question: Question[T]) -> T:
-        """Answer a question; where SQL cannot, row by row."""
+        """Answer a question in SQL if it is in ANSWERS, else row by row in Python."""
         kind = type(question)
         if kind is SpansOf:
             return cast(T, self._spans(cast(SpansOf, question)))
@@ -131,7 +131,7 @@ class Reads:
             return cast(T, answer(connection, question))
 
     def read_row_by_row(self, question: Question[T]) -> T:
-        """Answer a question that SQL cannot."""
+        """Answer a question row by row in Python (see storage.row_by_row)."""
         from agentspan.storage import row_by_row
 
         return row_by_row.answer(cast(Storage, self), question)
@@ -163,7 +163,7 @@ def _found(connection: sqlite3.Connection, asked: Find) -> Found:
 
 
 def page_of(connection: sqlite3.Connection, query: Query) -> Rows:
-    """Return the rows of a query."""
+    """Return the page of a query."""
     rows, is_cut = rows_within(connection, *statements.page(query), ROWS[query.type], query.most_bytes)
     rest: list[str] = []
     if is_cut:
@@ -256,11 +256,11 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     SpanMarks: _span_marks,
     StoredKeys: _stored_keys,
 }
-"""The function that answers a question over one connection."""
+"""Type of a question → function that answers it over one connection."""
 
 
 def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:
-    """Return the row of an id, of any type."""
+    """Return the type and the row of an id; None if no row has the id."""
     for type_ in _TYPES:
         values = connection.execute(statements.BY_ID[type_], (id,)).fetchone()
         if values is not None:
@@ -269,7 +269,7 @@ def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] 
 
 
 def terminated_in(connection: sqlite3.Connection, row: Row) -> str | None:
-    """Return the reason why a row's instance (or the row itself) was terminated; None if it was not."""
+    """Return the termination reason of a run, or of a span's run; None if the run was not terminated."""
     if isinstance(row, AgentInstanceRow):
         return row.termination_reason or "" if row.status == "terminated" else None
     if not isinstance(row, AgentSpanRow):

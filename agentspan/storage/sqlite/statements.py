@@ -1,4 +1,4 @@
-"""Fixed SQL, made once from the fields of rows. SQL that depends on a change or a query is made once per shape."""
+"""The SQL statements for rows, built once from their fields. Statements that depend on a change are built per shape."""
 
 from functools import lru_cache
 
@@ -14,11 +14,14 @@ INSERT = {
 }
 STORED = (*AgentSpanRow._fields, "contents")
 INSERT_SPAN = f"insert into agent_spans ({', '.join(STORED)}) values ({', '.join('?' * len(STORED))})"
-"""Puts a span whose payload or result has references."""
+"""Inserts a span whose payload or result has references to contents or blobs."""
 
 
 def _unless_terminated(columns: tuple[str, ...]) -> str:
-    """Return the INSERT of a span in a run that is not terminated (0.8 µs more; a query before it would cost 4)."""
+    """Return an INSERT that inserts a span only if its run is not terminated.
+
+    The condition takes 0.8 µs; a separate query would take 4 µs.
+    """
     return (
         f"insert into agent_spans ({', '.join(columns)}) "
         f"select {', '.join(f'?{n}' for n in range(1, len(columns) + 1))} where not exists "
@@ -29,14 +32,14 @@ def _unless_terminated(columns: tuple[str, ...]) -> str:
 
 INSERT_UNLESS_TERMINATED = _unless_terminated(AgentSpanRow._fields)
 UNUSED = AgentSpanRow._fields.index("summary") + 1
-"""The first column of usage: nearly all spans have none as they begin. Python 3.11 takes 0.2 µs to bind a None."""
+"""The index of the first usage column. Usage is null in nearly all new spans, and binding a None takes 0.2 µs."""
 INSERT_UNUSED_UNLESS_TERMINATED = _unless_terminated(AgentSpanRow._fields[:UNUSED])
 INSERT_SPAN_UNLESS_TERMINATED = _unless_terminated(STORED)
 DELETE = {type_: f"delete from {table_of(type_)} where id = ?" for type_ in ROWS}
 
 
 def column_of(type_: ResourceType, column: str, table: str = "", schema: str = "") -> str:
-    """Return the SQL of a column's value: the column, or what puts a recorded payload together (see contents)."""
+    """Return the SQL of a column's value. For a span's payload and result, it joins the stored parts (see contents)."""
     table = table or table_of(type_)
     return with_blobs(column, table, schema) if type_ == "agent_span" and column in BIT else f"{table}.{column}"
 
@@ -55,7 +58,7 @@ RUN_OF_SPAN = "select agent_instance_id from agent_spans where id = ?"
 SET_AGENT_OF_SPANS = "update agent_spans set agent_id = ? where agent_instance_id = ?"
 TERMINATED = "select termination_reason from agent_instances where id = ? and status = 'terminated'"
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
-# 5,000 spans with 20 kB of payload each: 0.07 s, where whole rows take 0.15 to 0.35; with small payloads as long.
+# 5,000 spans with 20 kB of payload each take 0.07 s; whole rows take 0.15 to 0.35 s. Small payloads: no difference.
 _OUTLINE = {
     "payload": f"case when summary is null then {column_of('agent_span', 'payload')} else '{{}}' end",
     "result_payload": "case when status = 'failed' or instr(result_payload, '\"is_error\":true') "
@@ -68,7 +71,7 @@ OUTLINES = (
 INSERT_VIOLATION = "insert into schema_violations (agent_span_id, side, path, keyword, message) values (?, ?, ?, ?, ?)"
 FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = ? and side = 'payload'"
 KEY = "select request_hash, subject from idempotency_keys where operation = ? and key = ?"
-# No query before it: nearly every key is new, and a query over two indexes takes half as long as this.
+# A query before the INSERT would take half its time, and nearly every key is new.
 INSERT_KEY = (
     "insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) values (?, ?, ?, ?, ?) "
     "on conflict do nothing"
@@ -78,13 +81,18 @@ FORGET_KEY = "delete from idempotency_keys where operation = ? and key = ?"
 
 @lru_cache(maxsize=64)
 def insert_spans(number: int, columns: tuple[str, ...]) -> str:
-    """Return the INSERT of so many spans at once."""
+    """Return an INSERT of several spans.
+
+    Args:
+        number: the number of spans.
+        columns: the columns that are set; the others become null or their default.
+    """
     row = f"({', '.join('?' * len(columns))})"
     return f"insert into agent_spans ({', '.join(columns)}) values {', '.join([row] * number)}"
 
 
 def terminated(number: int) -> str:
-    """Return the SELECT of those that are terminated among so many instances, with the reason."""
+    """Return the SELECT of the terminated runs among `number` runs, with the reasons."""
     marks = ", ".join("?" * number)
     return (
         "select id, coalesce(termination_reason, '') from agent_instances "
@@ -101,17 +109,17 @@ def update(
     *,
     has_contents: bool = False,
 ) -> str:
-    """Return the UPDATE of a Move: its values in the order of the columns, the id, the values that must not change.
+    """Return the UPDATE of a Move. Its parameters: the values of the columns, the id, the values of `unchanged`.
 
     Args:
-        has_contents: whether the new payload or result of a span has references. The new bits of its column `contents`
-            are the first value then.
+        has_contents: whether the new payload or result of a span has references. Then the first parameter is the new
+            bits of the column `contents`.
     """
     values = ", ".join(f"{column} = ?" for column in columns)
     replaced = sum(bits for column, bits in BITS.items() if column in columns) if type_ == "agent_span" else 0
     if has_contents:
         values = f"contents = contents & {ALL_BITS - replaced} | ?, {values}"
-    elif replaced and not (leaves and leaves <= OPEN and "payload" not in columns):  # else it has no result yet
+    elif replaced and not (leaves and leaves <= OPEN and "payload" not in columns):  # an open span has no result
         values = f"contents = contents & ~{replaced}, {values}"
     statuses = ", ".join(f"'{status}'" for status in sorted(leaves))
     guard = f" and status in ({statuses})" if leaves else ""
@@ -120,7 +128,7 @@ def update(
 
 
 def counts(number: int) -> str:
-    """Return the SELECT that counts the spans of so many instances."""
+    """Return the SELECT that counts the spans of `number` runs by run and status."""
     marks = ", ".join("?" * number)
     return (
         "select agent_instance_id, status, count(*) from agent_spans "
@@ -135,7 +143,7 @@ SUMS = (
 
 
 def violations(number: int) -> str:
-    """Return the SELECT of the violations of so many spans, for each the oldest first."""
+    """Return the SELECT of the violations of `number` spans, the oldest first."""
     marks = ", ".join("?" * number)
     return (
         "select agent_span_id, side, path, keyword, message from schema_violations "
@@ -144,13 +152,13 @@ def violations(number: int) -> str:
 
 
 def scores(number: int) -> str:
-    """Return the SELECT of the scores of so many instances and their spans."""
+    """Return the SELECT of all scores of `number` runs and of their spans."""
     marks = ", ".join("?" * number)
     return f"select {', '.join(ScoreRow._fields)} from scores where agent_instance_id in ({marks})"
 
 
-# A bare column beside max() is from the row that has the maximum. Explanations stay unread: they may be long.
-# 100,000 scores of 10,000 runs: 0.11 s of CPU without an SQL index by name, 0.08 with one, which every write would pay.
+# In SQLite, a bare column beside max() is from the row with the maximum. Long explanations are not returned.
+# 100,000 scores of 10,000 runs: 0.11 s of CPU without an SQL index by name, 0.08 s with one, which slows every write.
 LATEST_SCORES = """
 select target_id, value, label, value is null and label is null and explanation is null, max(inserted_at || id)
 from scores where name = ? and target_type = 'agent_instance' and {source} group by target_id, identifier
@@ -158,12 +166,12 @@ from scores where name = ? and target_type = 'agent_instance' and {source} group
 
 
 def tags(number: int) -> str:
-    """Return the SELECT of the tags of so many instances."""
+    """Return the SELECT of the tags of `number` runs."""
     return f"select agent_instance_id, tag from tags where agent_instance_id in ({', '.join('?' * number)})"
 
 
 def marks(number: int) -> str:
-    """Return the SELECT of the marks of the spans of so many instances."""
+    """Return the SELECT of a SpanMark for each status of the spans of `number` runs."""
     return (
         "select agent_instance_id, status, count(*), max(updated_at), count(ended_late) from agent_spans "
         f"where agent_instance_id in ({', '.join('?' * number)}) group by agent_instance_id, status"
@@ -177,10 +185,10 @@ STORED_KEYS = (
 
 
 def page(query: Query, select: str = "") -> tuple[str, list[object]]:
-    """Return the SELECT of a page, and its values.
+    """Return the SELECT of a query's page, and its parameters.
 
     Args:
-        select: what to select and from where; all columns when left out.
+        select: the beginning of the statement, `select … from …`; "" selects all columns.
     """
     conditions, values = _conditions(query)
     if query.after:
@@ -193,13 +201,13 @@ def page(query: Query, select: str = "") -> tuple[str, list[object]]:
 
 
 def total(query: Query) -> tuple[str, list[object]]:
-    """Return the SELECT that counts all rows of a query, and its values."""
+    """Return the SELECT that counts all rows that match a query, and its parameters."""
     conditions, values = _conditions(query)
     return f"select count(*) from {table_of(query.type)}{_where(conditions)}", values
 
 
 def _conditions(query: Query) -> tuple[list[str], list[object]]:
-    """Return the conditions of a query, and their values.
+    """Return the SQL conditions of a query, and their parameters.
 
     Raises:
         ValueError: the query names a column that its type does not have.
@@ -210,7 +218,7 @@ def _conditions(query: Query) -> tuple[list[str], list[object]]:
         raise ValueError(f"{query.type} has no column {', '.join(unknown)}")
     conditions = [f"{column_of(query.type, column)} is ?" for column in query.where]
     if query.type == "agent_span" and "agent_id" in query.where and "agent_instance_id" not in query.where:
-        by_agent = "agent_instance_id in (select id from agent_instances where agent_id is ?)"  # which has an index
+        by_agent = "agent_instance_id in (select id from agent_instances where agent_id is ?)"  # indexed
         conditions[[*query.where].index("agent_id")] = by_agent
     values: list[object] = list(query.where.values())
     if query.type == "agent_span":

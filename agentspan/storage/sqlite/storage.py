@@ -1,4 +1,7 @@
-"""A storage in one SQLite file: connections from one module, reads and writes from others; and views of it."""
+"""The storage in one SQLite file, and its views for draining journals.
+
+The module `connections` opens and lends connections; `reads` and `writes` have the SQL.
+"""
 
 import os
 import sqlite3
@@ -46,19 +49,21 @@ T = TypeVar("T")
 
 
 class SQLiteStorage(Reads):
-    """One SQLite file (see Storage for the contract).
+    """A storage in one SQLite file (see Storage for the contract).
 
     Args:
-        path: the file; made, with its tables, when it does not exist. Its folder must.
-        read_only: never write, not even tables; writes raise NotPermitted.
-        wait_s: how long opening the file, and reading, may wait for other processes.
-        later: where others lock the file, or its disk is full, open it when it is used.
+        path: the file. If it does not exist, it is created with its tables. Its folder must exist, unless its name is
+            `.agentspan`.
+        read_only: never write, and create no file or tables. Writes raise NotPermitted.
+        wait_s: how many seconds opening the file, and reading, may wait for other processes.
+        later: if other processes lock the file, or its disk is full, open it at its first use.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
-        migrations: those that make the tables; others are for tests.
-        sqlite_version: that of this Python's SQLite; another one is for tests.
+        migrations: the migrations that create the tables; tests pass others.
+        sqlite_version: the version of this Python's SQLite; tests pass others.
 
     Raises:
-        DatabaseUnusable: no database, another program's, a newer version's, no such folder, SQLite too old.
+        DatabaseUnusable: the file is no database, or of another program, or of a newer agentspan; its folder cannot be
+            used; or this Python's SQLite is too old.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class SQLiteStorage(Reads):
         sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info,
     ) -> None:
         connections = Connections(
-            Path(path).absolute(),  # the same file after a change of folder
+            Path(path).absolute(),  # absolute: the program may change its current folder
             read_only=read_only,
             wait_s=wait_s,
             tuning=tuning,
@@ -109,7 +114,7 @@ class SQLiteStorage(Reads):
         return TASKS[type(question)](Upkeep(self._connections, self._index.parts), question)
 
     def capabilities(self) -> Capabilities:
-        """Return what it can do. It is made anew: a kept one would keep the storage, whose __del__ may close it."""
+        """Return the abilities of this storage. They refer to it, so a cached value would keep the storage alive."""
         return Capabilities(
             backend=SQLITE,
             answers=_ANSWERED,
@@ -120,7 +125,7 @@ class SQLiteStorage(Reads):
         )
 
     def ask(self, question: Question[T]) -> T:
-        """Answer a question: from the index, from what is kept of pages, from the file, else row by row."""
+        """Answer a question from the index beside the file, else from the file, else row by row in Python."""
         kind = type(question)
         own = _OWN.get(kind)
         if own is not None:
@@ -170,37 +175,37 @@ class SQLiteStorage(Reads):
 
     @property
     def direct(self) -> "SQLiteStorage":
-        """The storage itself, which does not look into journals."""
+        """The storage itself: its reads do not drain journals."""
         return self
 
     def seeing(self, look: Look) -> "Seeing":
-        """Return a view that calls `look` before reads."""
+        """Return a view of this storage that calls `look` before each read."""
         return Seeing(self, look)
 
     def draining(self) -> "Draining":
-        """Return a view for moving a journal, whose owner calls `sync`."""
+        """Return a view of this storage for draining a journal. From now on, the caller must call `sync`."""
         self._connections.leave_sync_to_caller()
         return Draining(self)
 
     def look_seldom(self) -> None:
-        """Look for the file every 250 ms only."""
+        """Check every 250 ms only that the file is still at its path."""
         self._connections.look_seldom()
 
     @property
     def files(self) -> int:
-        """The number of files that this process has seen at the path."""
+        """The number of files that this process has opened at the path. It grows when the file is replaced."""
         return self._connections.files
 
     def has(self, ids: Sequence[str]) -> bool:
-        """Return whether a new connection finds all these rows."""
+        """Return whether all these spans, runs and writers are in the file, read by a new connection."""
         return self._connections.has(ids)
 
     def sync(self) -> None:
-        """Have on the disk what was applied before."""
+        """Flush all applied changes to the disk."""
         self._connections.sync()
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Apply units. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
+        """Apply units in one transaction. A single simple change needs no BEGIN and COMMIT, which would take 6 µs."""
         if len(units) == 1:
             changes, subject, key = units[0]
             if subject is None and key is None and len(changes) == 1:
@@ -214,23 +219,23 @@ class SQLiteStorage(Reads):
             raise storage_error(error, self.path) from error
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Call `work` in one transaction; all of it is taken back where a unit of it broke."""
+        """Run `work` in one transaction. It is rolled back if `work` or any `apply` of the group raises."""
 
         def grouped(connection: sqlite3.Connection) -> T:
             group = _Group(connection, self.path)
             done = work(group)
-            if group.broken is not None:  # whoever caught it cannot know what of its unit is there
+            if group.broken is not None:  # even if `work` caught it: the unit may be half applied
                 raise group.broken
             return done
 
         return self._connections.transact(grouped, wait_s, once=True)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections. Later calls raise StorageError."""
         self._connections.close()
 
     def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
-        """Apply a change by its statement; None where that moved nothing, which takes a transaction to look into."""
+        """Apply a change by one statement. None: a move changed no row, and only a transaction can find out why."""
         connections = self._connections
         try:
             with connections.writing(wait_s):
@@ -277,53 +282,53 @@ _ANSWERED: frozenset[type[Question[Any]]] = frozenset({SpansOf, *_OWN, *ANSWERS,
 
 
 def _apart(connections: Connections) -> AbstractContextManager[object]:
-    """Let a fork wait while the index, which answers reads, has connections of its own."""
+    """Return a block in which no fork can happen, for the index, which opens its own connections."""
     connections.check_open()
     return connections.no_fork()
 
 
 class Seeing(Looking[SQLiteStorage]):
-    """A file whose reads include the journals beside it."""
+    """A view of a file that drains the journals beside it before each read."""
 
     def capabilities(self) -> Capabilities:
-        """Return those of the other storage, with this one as what has journals beside it."""
+        """Return the capabilities of the wrapped storage, with `journals` set to this view."""
         return self.direct.capabilities()._replace(journals=self)
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the storage's file."""
         return self.direct.path
 
     def seeing(self, look: Look) -> "Seeing":
-        """Return itself, which looks already."""
+        """Return this view, which drains journals already. `look` is ignored."""
         return self
 
     def draining(self) -> "Draining":
-        """Return a view of the other storage for moving a journal."""
+        """Return a view of the wrapped storage for draining a journal."""
         return self.direct.draining()
 
     def look_seldom(self) -> None:
-        """Have the other storage look for its file less often."""
+        """Check every 250 ms only that the file is still at its path."""
         self.direct.look_seldom()
 
     @property
     def files(self) -> int:
-        """The number of files that this process has seen at the path."""
+        """The number of files that this process has opened at the path. It grows when the file is replaced."""
         return self.direct.files
 
     def has(self, ids: Sequence[str]) -> bool:
-        """Return whether the other storage has these on its disk."""
+        """Return whether all these spans, runs and writers are in the file, read by a new connection."""
         return self.direct.has(ids)
 
     def sync(self) -> None:
-        """Have on the disk what was applied before."""
+        """Flush all applied changes to the disk."""
         self.direct.sync()
 
 
 class Draining(Wrapper[SQLiteStorage]):
-    """A storage for who applies in order what a journal holds: nothing is applied to another file than what was before.
+    """A view of a file for draining a journal. It notices, before units are applied, that the file was replaced.
 
-    BesideJournals.draining returns it.
+    `BesideJournals.draining` returns it.
     """
 
     def __init__(self, direct: SQLiteStorage) -> None:
@@ -331,10 +336,10 @@ class Draining(Wrapper[SQLiteStorage]):
         self._files = direct.files
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Apply units to the file of the last call.
+        """Apply units, but only to the same file as the previous call.
 
         Raises:
-            FileReplaced: the path has another file than at the last call. The next call applies to that.
+            FileReplaced: the path has another file than at the previous call. The next call applies to the new file.
         """
         try:
             with self.direct._connections.only(self._files):
@@ -344,11 +349,11 @@ class Draining(Wrapper[SQLiteStorage]):
             raise
 
     def close(self) -> None:
-        """Do nothing: the storage is not this one's to close."""
+        """Do nothing: the owner closes the storage."""
 
 
 class _Group(Reads):
-    """The storage within one transaction: sees what it has written, and commits nothing by itself."""
+    """The storage within the transaction of a group: its reads include its own writes, and it never commits."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         super().__init__(partial(_lent, connection, path))
@@ -357,11 +362,11 @@ class _Group(Reads):
         self.broken: Exception | None = None
 
     def capabilities(self) -> Capabilities:
-        """Return what can be asked within a transaction."""
+        """Return the abilities within a group: only questions that one connection can answer."""
         return Capabilities(backend=SQLITE, answers=frozenset({SpansOf, *ANSWERS}))
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Apply units; they are durable when the group is committed, which it is not after an error in here."""
+        """Apply units in the group's transaction. An error here rolls back the whole group, even if it is caught."""
         try:
             return apply_all(self._connection, units, stop_at_refusal)
         except DRIVER_ERRORS as error:
@@ -372,11 +377,11 @@ class _Group(Reads):
             raise
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Call `work` with this group, of which it is a part."""
+        """Run `work` as a part of this group."""
         return work(self)
 
     def close(self) -> None:
-        """Do nothing: the storage is not this one's to close."""
+        """Do nothing: the owner closes the storage."""
 
 
 @contextmanager

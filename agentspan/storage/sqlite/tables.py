@@ -1,8 +1,8 @@
 """The newest version of a file: its views, its required tables and columns, and the migration of older files.
 
-A file's version is its `user_version` (see migrations, which use sqlite-utils; an up-to-date file never imports it).
-Tables change by migrations only. Views hold nothing, so they
-are dropped before the migrations and made again after them, always as the code of today has them.
+A file's version is its `user_version`. Only a migration imports sqlite-utils; opening an up-to-date file does not.
+Tables change by migrations only. Views hold no data, so they are dropped before the migrations and created again after
+them, always in their newest form.
 """
 
 import sqlite3
@@ -13,10 +13,10 @@ from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
 from agentspan.storage.sqlite.contents.joining import error_text, whole
 from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration, newest
 
-APPLICATION_ID = 0x61677370  # "agsp": marks the file as ours for `file` and for us
+APPLICATION_ID = 0x61677370  # "agsp": identifies the file, also for the command `file`
 CURRENT = newest(MIGRATIONS)
 
-# A span that sums up others repeats what they used: counting both would double the run's tokens and cost.
+# An aggregate repeats the usage of other spans: counting both would double the run's tokens and cost.
 _USED = "filter (where not s.is_aggregate)"
 
 RUNS_VIEW = f"""
@@ -56,7 +56,7 @@ def migrate(
     migrations: Sequence[Migration] = MIGRATIONS,
     views: Mapping[str, str] = VIEWS,
 ) -> None:
-    """Migrate the tables from a version to the last one; from 0 for a new file. The caller holds the transaction."""
+    """Migrate the tables from a version (0 for a new file) to the newest one, in the caller's transaction."""
     from sqlite_utils import Database
 
     db = Database(connection, execute_plugins=False)
@@ -71,7 +71,7 @@ def migrate(
 
 
 def table_of(type_: ResourceType) -> str:
-    """Return the table of a type."""
+    """Return the name of the table for a type of rows."""
     return f"{type_}s"
 
 
@@ -91,7 +91,7 @@ where t.type = 'table' and t.name in ({", ".join(f"'{table}'" for table in _COLU
 
 
 def missing(connection: sqlite3.Connection) -> str | None:
-    """Return the first table or column that a file of the current version must have and this one lacks (0.1 ms)."""
+    """Return the first required table or column that a file lacks; None if it has all of them (0.1 ms)."""
     found: dict[str, set[str]] = {}
     for table, column in connection.execute(_FOUND):
         found.setdefault(table, set()).add(column)

@@ -1,4 +1,4 @@
-"""Maintenance of a file: removes runs and keys, returns unused space in steps, checks for damage."""
+"""Maintenance of a file: removes runs and keys, compacts, checks for damage, backs up, and runs a user's SELECT."""
 
 import os
 import sqlite3
@@ -28,9 +28,9 @@ from agentspan.storage.sqlite.statements import INSERT_KEY
 from agentspan.storage.sqlite.tables import table_of
 
 PAGES = 500
-"""Pages that are returned in one transaction: 2 MB, about 10 ms."""
+"""The number of pages that one transaction returns to the operating system: 2 MB, about 10 ms."""
 PAUSE_S = 0.01
-"""Seconds between two tries to empty the log, which others read or write."""
+"""The seconds between two attempts to truncate the log, which other connections may be using."""
 REMOVABLE = (
     f"select 1 from agent_instances i where id = ? and not {IS_OPEN} "
     f"and not exists (select 1 from agent_spans where agent_instance_id = i.id and {IS_OPEN})"
@@ -39,10 +39,11 @@ OLD_KEYS = "from idempotency_keys where inserted_at < ?"
 
 
 class Upkeep:
-    """Does the tasks of a file.
+    """Does the tasks of a file (see questions.Task).
 
     Args:
-        parts: those of the index beside the file.
+        connections: the connections to the file.
+        parts: the parts of the index beside the file.
     """
 
     def __init__(self, connections: Connections, parts: IndexParts) -> None:
@@ -51,11 +52,11 @@ class Upkeep:
         self._connections = connections
 
     def remove_runs(self, asked: RemoveRuns) -> tuple[int, int]:
-        """Remove runs whose guards hold in the transaction that removes them."""
+        """Remove finished runs, and return the numbers of removed runs and spans (see questions.RemoveRuns)."""
 
         def remove(connection: sqlite3.Connection) -> tuple[int, int]:
             gone = [id for id in asked.ids if connection.execute(REMOVABLE, (id,)).fetchone() is not None]
-            connection.execute("pragma secure_delete = on").fetchone()  # what is removed is overwritten, too
+            connection.execute("pragma secure_delete = on").fetchone()  # zeros removed rows
             try:
                 spans = sum(_remove(connection, id) for id in gone)
             finally:
@@ -67,7 +68,7 @@ class Upkeep:
         return self._connections.transact(remove, asked.wait_s)
 
     def remove_keys(self, asked: RemoveKeys) -> int:
-        """Remove old keys, or only count them."""
+        """Remove idempotency keys that were stored before a time, or only count them. Return their number."""
         values = (asked.before,)
         if asked.dry_run:
             with self._connections.snapshot() as connection:
@@ -77,24 +78,24 @@ class Upkeep:
         return self._connections.transact(lambda connection: connection.execute(delete, values).rowcount, asked.wait_s)
 
     def put_keys(self, asked: PutKeys) -> int:
-        """Store keys that are not stored yet."""
+        """Store the idempotency keys that are not stored yet, and return their number."""
         return self._connections.transact(
             lambda connection: connection.executemany(INSERT_KEY, asked.keys).rowcount, asked.wait_s
         )
 
     def used_bytes(self, asked: UsedBytes) -> int:
-        """Count the bytes of all pages that are not free."""
+        """Return the number of bytes of all pages that are not free."""
         with self._connections.snapshot() as connection:
             pages, free, size = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
         return (pages - free) * size
 
     def file_bytes(self, asked: FileBytes) -> int:
-        """Add up the file and its write-ahead log."""
+        """Return the size of the file plus its write-ahead log, in bytes."""
         self._connections.check_open()
         return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{self._path}{end}"))
 
     def compact(self, asked: Compact) -> None:
-        """Free pages in steps. A file that was created without `auto_vacuum` is rewritten once, in one step."""
+        """Return free pages to the system, in steps. A file without `auto_vacuum` is rewritten once, in one step."""
         connections, wait_s = self._connections, asked.wait_s
         try:
             with connections.writing(wait_s):
@@ -113,7 +114,7 @@ class Upkeep:
         self._compact_index()
 
     def _compact_index(self) -> None:
-        """Remove the words of removed spans from the index, if there is one."""
+        """Bring the existing parts of the index up to date, which removes the words and numbers of removed spans."""
         if not index_file.path_of(self._path).exists():
             return
         with (
@@ -141,9 +142,9 @@ def _remove(connection: sqlite3.Connection, run: str) -> int:
 
 
 def _empty_log(connection: sqlite3.Connection, wait_s: float) -> None:
-    """Move the log, which has what was removed, into the file, and empty it. Waits for readers and writers of others.
+    """Copy the log into the file and truncate it, because it still contains removed rows. Wait for other connections.
 
-    After `wait_s` seconds, the log stays as it is: the next program that comes to its end writes over it.
+    After `wait_s` seconds without success, the log keeps its size; later commits overwrite it.
     """
     slept = 0.0
     while connection.execute("pragma wal_checkpoint(truncate)").fetchone()[0] and slept < wait_s:
@@ -164,11 +165,11 @@ TASKS: Mapping[type[Question[Any]], Callable[[Upkeep, Any], Any]] = {
     FileBytes: Upkeep.file_bytes,
     Compact: Upkeep.compact,
 }
-"""The method that does a task."""
+"""Type of a task → method that does it."""
 
 
 MOST = 20
-"""The most problems of one kind that are returned."""
+"""The largest number of problems of one kind that are returned."""
 
 UNREADABLE_PARTS = "select count(*) from contents where not (is_text(cast(text as blob)) and json_valid(text))"
 _STATUSES = {"agent_instance": INSTANCE_STATUSES, "agent_span": SPAN_STATUSES}
@@ -177,9 +178,9 @@ _TIME = "{4}-{2}-{2}T{2}:{2}:{2}.{6}Z".format(*(_DIGIT * number for number in ra
 
 
 def problems(connection: sqlite3.Connection) -> list[str]:
-    """Return the problems found, a sentence each, without stored values.
+    """Check a file for damage, and return one sentence per problem, without stored values.
 
-    SQLite's own check does not see a bit that flipped within a text, so each text is checked, too.
+    SQLite's integrity check does not detect a flipped bit within a text, so each text is checked, too.
     """
     said = [row[0] for row in connection.execute(f"pragma integrity_check({MOST})")]
     found = [] if said == ["ok"] else said
@@ -209,7 +210,7 @@ def _is_text(value: bytes) -> bool:
 
 
 def _unreadable(type_: ResourceType) -> str:
-    """Return the SELECT that counts the rows with a value that no program could have written."""
+    """Return the SELECT that counts the rows with an invalid value: no UTF-8, JSON, time or status."""
     columns = columns_of(type_)
     whole = " || ',' || ".join(f"ifnull({column.name}, '')" for column in columns)
     conditions = [f"is_text(cast({whole} as blob))"]
@@ -222,10 +223,10 @@ def _unreadable(type_: ResourceType) -> str:
 
 
 def check_target(path: Path) -> None:
-    """Check that a copy may be made at a path.
+    """Check that a backup can be created at a path.
 
     Raises:
-        InvalidValue: there is a file already, or no folder.
+        InvalidValue: the path has a file already, or its folder does not exist.
     """
     if path.exists():
         raise _exists(path)
@@ -234,10 +235,10 @@ def check_target(path: Path) -> None:
 
 
 def copy(source: sqlite3.Connection, path: Path) -> None:
-    """Copy what a connection sees to a new file, by SQLite's own way.
+    """Copy a connection's database to a new file, with SQLite's backup function.
 
     Raises:
-        InvalidValue: a file has come there meanwhile, or the copy cannot be written.
+        InvalidValue: the path has a file now, or the copy cannot be written.
     """
     source.execute("select 1 from sqlite_master").fetchone()  # the snapshot begins here
     try:
@@ -249,7 +250,7 @@ def copy(source: sqlite3.Connection, path: Path) -> None:
                 source.backup(target)
             finally:
                 target.close()
-            os.link(name, path)  # unlike a rename it fails where a file has come meanwhile
+            os.link(name, path)  # unlike a rename, it never replaces a file
         finally:
             for end in ("", "-wal", "-shm", "-journal"):
                 if os.path.exists(name + end):
@@ -273,10 +274,10 @@ STEPS = 100_000
 
 
 def ask(path: Path, query: str, values: tuple[Any, ...] = ()) -> Answer:
-    """Run one SELECT over the file.
+    """Run a user's SELECT over the file, read-only, and return its columns and rows.
 
     Raises:
-        sqlite3.Error: it is no SQL, or does more than read.
+        sqlite3.Error: the text is no valid SQL, or would write.
     """
     connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, timeout=5)
     try:

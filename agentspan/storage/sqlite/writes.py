@@ -1,4 +1,4 @@
-"""Applies changes over a connection. Guards become WHERE clauses and constraints; refusals are values."""
+"""Applies changes over a connection. Guards become WHERE clauses and constraints; refusals are returned as values."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ _UNUSED = (None,) * len(AgentSpanRow._fields[statements.UNUSED :])
 
 
 def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
-    """Return the statement of a change that needs only one, else None."""
+    """Return the statement and parameters of a change that a single statement applies; None for other changes."""
     if type(change) is Put:
         row, refs, violations, minted = change
         if not minted or refs or violations or (type(row) is AgentSpanRow and are_large(row)):
@@ -44,7 +44,7 @@ def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
     if type(change) is not Move:
         return None
     type_, id, leaves, values, violations, unchanged, _, _ = change
-    if violations or unchanged or "payload" in values or "status" not in values:  # more to be noted than a statement
+    if violations or unchanged or "payload" in values or "status" not in values:  # these need several statements
         return None
     if len(cast(str, values.get("result_payload") or "")) >= LEAST:
         return None
@@ -61,12 +61,12 @@ def _insert(row: Row) -> tuple[str, Sequence[Any]]:
 
 
 def insert_late(cursor: sqlite3.Cursor | sqlite3.Connection, row: Row) -> None:
-    """Put a span although its instance is terminated, so that no recorded step is lost."""
+    """Insert a span although its run is terminated, so that no recorded step is lost."""
     cursor.execute(statements.INSERT[type(row)], tuple(row))
 
 
 def apply_all(connection: sqlite3.Connection, units: Sequence[Unit], stop_at_refusal: bool) -> list[Outcome]:
-    """Apply units in order, within the transaction that is under way."""
+    """Apply units in order, within the open transaction, and return one outcome per unit (see Storage.apply)."""
     outcomes: list[Outcome] = []
     for unit in units:
         outcome = apply_unit(connection, unit)
@@ -77,13 +77,13 @@ def apply_all(connection: sqlite3.Connection, units: Sequence[Unit], stop_at_ref
 
 
 def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
-    """Apply a unit, whole or not at all, within the transaction that is under way."""
+    """Apply a unit, whole or not at all, within the open transaction."""
     key = unit.key
     if key is not None:
         values = (key.operation, key.key, key.request_hash, unit.subject, key.inserted_at)
         if connection.execute(statements.INSERT_KEY, values).rowcount != 1:
             return _outcome_before(connection, key)
-    # One is whole or nothing by itself, and savepoints take a tenth of the time.
+    # A single change is atomic without a savepoint, which would take a tenth of the time.
     several = len(unit.changes) != 1 or isinstance(unit.changes[0], PutSpans)
     if several:
         connection.execute("savepoint unit")
@@ -109,23 +109,26 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
         return Applied(None, _first_reason(connection, late)) if late else APPLIED
     row = _subject(connection, unit)
     if not late and not several and isinstance(unit.changes[0], Put) and isinstance(row, AgentSpanRow):
-        return Applied(row)  # the statement that put it has looked
+        return Applied(row)  # the INSERT has checked that the run is not terminated
     return Applied(row, terminated_in(connection, row))
 
 
 def _outcome_before(connection: sqlite3.Connection, key: Key) -> Outcome:
-    """Return the outcome of a unit whose key was used before."""
+    """Return the outcome of a unit whose idempotency key is stored already."""
     request_hash, subject = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
     if request_hash != key.request_hash:
         return KeyTaken()
     located = locate(connection, subject)
-    if located is None:  # what the request made was deleted since
+    if located is None:  # the row of the first request has been deleted
         return Refused("missing")
     return Replayed(located[1], terminated_in(connection, located[1]))
 
 
 def _first_reason(connection: sqlite3.Connection, late: Sequence[Row]) -> str | None:
-    """Return why the run of one of these rows was terminated. A loop: a generator that is left drops interrupts."""
+    """Return the reason of the first terminated run of these rows.
+
+    This is a loop, because an unfinished generator swallows exceptions of signal handlers when it is freed.
+    """
     for row in late:
         reason = terminated_in(connection, row)
         if reason is not None:
@@ -134,7 +137,7 @@ def _first_reason(connection: sqlite3.Connection, late: Sequence[Row]) -> str | 
 
 
 def _subject(connection: sqlite3.Connection, unit: Unit) -> Row:
-    """Return the subject's row after the changes; the last of them that is about it tells where it lies."""
+    """Return the row of a unit's subject after the unit's changes."""
     for change in reversed(unit.changes):
         if isinstance(change, Put) and change.row.id == unit.subject:
             return change.row
@@ -186,18 +189,18 @@ def _insert_large(connection: sqlite3.Connection, row: AgentSpanRow) -> bool:
 
 
 TOGETHER = (500, 50, 5, 1)
-"""Numbers of spans in one INSERT, the largest that fits first (SQLite takes 32,766 values)."""
+"""The numbers of spans in one INSERT; the largest that fits is used first. SQLite allows 32,766 parameters."""
 _instance_id = itemgetter(AgentSpanRow._fields.index("agent_instance_id"))
 _RARE = ("closed_by", "closed_at", "ended_late", *(name for name in AT_END if name != "summary"))
-"""Columns that are null in most spans. Python 3.11 takes 0.2 µs to hand over a None, ten times a number."""
+"""Columns that are null in most spans. Python 3.11 takes 0.2 µs to bind a None, ten times as long as a number."""
 _of_rare = [(name, itemgetter(AgentSpanRow._fields.index(name))) for name in _RARE]
 
 
 def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -> Refused | None:
-    """Put spans by as few statements as possible.
+    """Insert spans with as few statements as possible.
 
-    The driver lets other threads run at each statement, and waits 5 ms for its turn if they are busy: where one thread
-    computes, a row takes 1,700 µs by a statement of its own, 34 among a hundred.
+    The driver releases the GIL at each statement, and waits 5 ms to get it back if another thread computes. Beside such
+    a thread, a row takes 1,700 µs in a statement of its own, and 34 µs in a statement of a hundred rows.
     """
     rows, start = put.rows, 0
     instances = set(map(_instance_id, rows))
@@ -230,14 +233,14 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
 
 
 def _with_values(rows: Sequence[AgentSpanRow]) -> tuple[str, ...]:
-    """Return the columns of spans, without those that are null in all of these (0.3 µs a span)."""
-    # No generator: one that is left drops interrupts.
+    """Return the columns of spans, without columns that are null in all of these rows (0.3 µs a span)."""
+    # No generator: an unfinished one swallows exceptions of signal handlers when it is freed.
     empty = {name for name, given in _of_rare if set(map(given, rows)) == {None}}
     return tuple([name for name in AgentSpanRow._fields if name not in empty])
 
 
 def _stored(connection: sqlite3.Connection, rows: Sequence[AgentSpanRow]) -> dict[str, tuple[Value, ...]]:
-    """Store the new parts of large payloads, and return how these rows are stored, by id; others stay as they are."""
+    """Store the new parts of large payloads. Return id → values to store, for the rows with large payloads only."""
     numberings: dict[str, Numbering] = {}
     stored: dict[str, tuple[Value, ...]] = {}
     for row in filter(are_large, rows):
@@ -252,14 +255,14 @@ def _stored(connection: sqlite3.Connection, rows: Sequence[AgentSpanRow]) -> dic
 
 
 def _updated(connection: sqlite3.Connection, move: Move, set: Mapping[str, Value], leaves: frozenset[str]) -> bool:
-    """Set columns of a row, with the new parts of its payloads; return whether a guard let it."""
+    """Update columns of a row, and store the new parts of its payloads. Return False if a guard does not hold."""
     large = {column: text for column in BIT if type(text := set.get(column)) is str and len(text) >= LEAST}
     stored, numbering = None, None
     if large and move.type == "agent_span":
         run = move.instance_id or connection.execute(statements.RUN_OF_SPAN, (move.id,)).fetchone()
         if run is not None:
             numbering = Numbering(connection, run if isinstance(run, str) else run[0])
-            # Of an open span's payload, each update would leave the long text of before.
+            # An open span's payload may be updated often: each update would leave its old long text in `contents`.
             stays_open = "payload" in large and "finished_at" not in set and leaves <= OPEN
             try:
                 stored = numbering.stored(large, with_texts=not stays_open)
@@ -292,13 +295,13 @@ def _move(connection: sqlite3.Connection, move: Move, late: list[Row]) -> Refuse
         rewritten(connection, move.id)
     if move.type == "agent_instance" and "agent_id" in move.set:
         connection.execute(statements.SET_AGENT_OF_SPANS, (move.set["agent_id"], move.id))
-        removed(connection, (move.id,))  # from its agent
+        removed(connection, (move.id,))  # the caches by agent must drop the run
     _add_violations(connection, move.id, move.violations)
     return None
 
 
 def _moved_over(connection: sqlite3.Connection, move: Move, stored: Row) -> Row | None:
-    """Set the values that a move has for a closed row, and return the new row; None if it has none."""
+    """Set a move's values for a row that was closed on its behalf (see Over). Return the new row, or None."""
     over = over_of(move, stored)
     if over is None:
         return None
@@ -329,7 +332,7 @@ def _add_violations(connection: sqlite3.Connection, id: str, violations: tuple[V
 
 
 def _refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
-    """Return the refusal of a move that changed nothing."""
+    """Return the refusal of a move whose UPDATE changed no row, with the guard that does not hold."""
     values = connection.execute(statements.BY_ID[move.type], (move.id,)).fetchone()
     if values is not None:
         row = ROWS[move.type]._make(values)
@@ -340,10 +343,10 @@ def _refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
 
 
 def refused_put(connection: sqlite3.Connection, put: Put, error: sqlite3.IntegrityError) -> Refused:
-    """Return the refusal of a row that was not put, from the constraint that it broke."""
+    """Return the refusal of an INSERT, from the constraint that it violated. Other errors are raised again."""
     row, type_ = put.row, TYPE_OF[type(put.row)]
     same = connection.execute(statements.BY_ID[type_], (row.id,)).fetchone()
-    if same is not None:  # whichever constraint SQLite names
+    if same is not None:  # wins over any constraint that SQLite reports
         return Refused("id_used", ROWS[type_]._make(same))
     if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
         return Refused("missing")

@@ -1,1 +1,1 @@
-"""Elements of lists, long texts and blobs, each stored once in a run: cut, numbered, and joined again when read."""
+"""Deduplicates payloads: list elements, long texts and blobs are stored once per run, and joined again when read."""

@@ -1,8 +1,9 @@
-"""Stores base64 in payloads as bytes, each once in a run. In its place stands a reference, which says what it is.
+"""Stores base64 in payloads as bytes, once per run, and replaces it in the payload by a reference.
 
-A reference is `$blob:7:image/png:3145728:SHA256;`: the number of the blob in its run, its media type, its bytes, and
-their SHA-256. `$blob-url` is base64 with `-_`. A payload cannot forge one: its own `$blob` is stored as `$blob=`.
-`agent_spans.contents` says which payloads have references; plain SQL shows them, and the backend reads the base64.
+A reference is `$blob:7:image/png:3145728:SHA256;`: the number of the blob in its run, its media type, its size, and the
+SHA-256 of its bytes. `$blob-url` means base64 with `-_`. A payload cannot forge a reference, because a recorded `$blob`
+is stored as `$blob=`. `agent_spans.contents` has a flag for payloads with references. Plain SQL returns the references;
+the backend replaces them by base64.
 """
 
 import re
@@ -25,18 +26,18 @@ REFERRING = (
         for column, bit in BLOB_BIT.items()
     )
 )
-"""Stored texts that may have references, and the row before the first blob of their run."""
+"""The SELECT of stored texts that may have references to blobs, with the rowid before the first blob of their run."""
 
 _REFERENCE = re.compile(r"\$blob(?:=|(-url)?:([0-9]{1,10}):[a-z0-9.+/-]{1,130}:[0-9]{1,19}:([0-9a-f]{64});)")
 
 
 class Blobs:
-    """The blobs of one run, as a transaction sees them. What is new is stored by `write`.
+    """The blobs of one run within a write transaction. `write` stores new blobs.
 
     Args:
-        connection: has a write transaction under way.
-        run: returns the number of the run, which it gives to a run without one.
-        is_known: whether the run has contents already.
+        connection: a connection with an open write transaction.
+        run: returns the number of the run; assigns one if the run has none.
+        is_known: whether the run has a number already, so that it may have stored blobs.
     """
 
     def __init__(self, connection: sqlite3.Connection, run: Callable[[], int], *, is_known: bool) -> None:
@@ -48,9 +49,9 @@ class Blobs:
         self._added: dict[str, int] = {}
 
     def taken(self, text: str) -> str:
-        """Return JSON text with references in the place of base64; the same object if there is none.
+        """Return JSON text with base64 replaced by references to blobs; the same object if there is no base64.
 
-        The result depends on what is in the text only, so that equal elements of lists stay equal.
+        The result depends only on the text, so that equal list elements stay equal.
         """
         pieces: list[str] = []
         copied = 0
@@ -66,7 +67,7 @@ class Blobs:
         return "".join((*pieces, text[copied:].replace(MARK, f"{MARK}=")))
 
     def write(self) -> None:
-        """Store the blobs that are new. The run's number must be stored."""
+        """Store the new blobs. The run's number must be stored already."""
         new, self._new = self._new, []
         self._connection.executemany(INSERT, new)
         self._added = {}
@@ -90,7 +91,7 @@ class Blobs:
 
 
 def damage(connection: sqlite3.Connection) -> list[str]:
-    """Return what is wrong with the blobs of a file, a sentence each."""
+    """Return one sentence for each kind of damage to the blobs of a file: changed bytes, missing blobs."""
     changed = missing = 0
     known: set[tuple[int, str]] = set()
     for id, hash, data in connection.execute("select id, sha256, data from blobs"):
@@ -104,11 +105,11 @@ def damage(connection: sqlite3.Connection) -> list[str]:
 
 
 def register(connection: sqlite3.Connection, schema: str = "") -> None:
-    """Make the function that puts base64 back available to a connection.
+    """Register the SQL function that replaces references to blobs by base64.
 
     Args:
-        connection: of a class that a weak reference can be made to: a function that kept it would keep it open.
-        schema: the attached database with the blobs.
+        connection: the connection. The function refers to it weakly, because a strong reference would keep it open.
+        schema: the attached database with the blobs; "" for the main database.
     """
     known = weakref.ref(connection)
     select = f"select data from {f'{schema}.' if schema else ''}blobs where id = ?"
@@ -122,7 +123,7 @@ def register(connection: sqlite3.Connection, schema: str = "") -> None:
             if not found[2]:
                 return MARK
             row = connection.execute(select, (first + int(found[2]),)).fetchone()
-            return found[0] if row is None else encoded(row[0], is_for_urls=bool(found[1]))  # doctor tells of it
+            return found[0] if row is None else encoded(row[0], is_for_urls=bool(found[1]))  # `doctor` reports it
 
         return _REFERENCE.sub(put_back, text)
 

@@ -1,4 +1,4 @@
-"""Splits payloads into parts, and stores each once in a run, numbered in order of appearance, within a transaction."""
+"""Splits payloads into parts, and stores each part once per run, with numbers in the order of appearance."""
 
 import json
 import re
@@ -25,34 +25,34 @@ from agentspan.storage.sqlite.contents.recent import (
 )
 
 LEAST = 512
-"""Characters of the shortest payload, list and text that is cut. What is shorter costs less where it is."""
+"""The least length of a payload that is split, and of a list or text that becomes parts. Splitting costs space, too."""
 LEAST_ELEMENT = 32
-"""Characters of an element in the shortest list that is cut, on average. A row for each number of an embedding would
-take six times the room of the list."""
+"""The least average length of the elements of a list that becomes parts. With one row per number, an embedding would
+take six times the space."""
 MOST_NESTED = 500
-"""Opening brackets in the text that stays. SQLite reads JSON that is nested up to 1,000 deep."""
+"""The largest number of opening brackets in the remaining text. SQLite reads JSON that is nested up to 1,000 deep."""
 REFERENCE = '{"$content'
 """The start of a reference: `{"$contents":"1-25,31"}` for a list, `{"$content":7}` for a member that is one part."""
 
 _WINDOW = (LEAST - 2) // 2
-"""Characters of a window: the shortest text that is cut has a whole one in it, wherever it begins."""
+"""The number of characters of a window. A text of LEAST characters always contains a whole window."""
 NO_LISTS: Mapping[str, Recent] = {}
 _KEY = re.compile(r'"([^"\\\x00-\x1f]*)":')
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _scan: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-"""Decodes the value at a place; returns it and where it ends (2 ns a character; regular expressions take 10)."""
+"""Decodes the JSON value at a position; returns it and its end (2 ns a character; regular expressions take 10 ns)."""
 _CUT = ("{", "[", '"')
 
 
 class Part(NamedTuple):
-    """A member that is stored apart.
+    """A member of a payload that is stored in `contents`: a list by its elements, or another value as one part.
 
     Attributes:
-        member: its name.
-        start: where its value begins in the payload.
-        texts: the texts of a list's elements without the known ones, or the one text of another value.
-        known: how many elements of the list, from its start, are those of the recent list; -1 if it is no list.
-        is_given: whether the elements were given apart from the text.
+        member: the name of the member.
+        start: the position of its value in the payload.
+        texts: for a list, the texts of its elements after the first `known` ones; else the one text of the value.
+        known: how many elements at the start of the list equal those of its last stored version; -1 if it is no list.
+        is_given: whether the elements were passed as separate texts (see TextInParts).
     """
 
     member: str
@@ -69,15 +69,16 @@ def split(
     with_texts: bool = True,
     given: Sequence[Sequence[str]] = (),
 ) -> list[str | Part] | None:
-    """Return the pieces of a payload in order, texts that stay and parts that go; None where all of it stays.
+    """Split a payload into pieces, in order: texts that stay in it, and parts. Return None if it stays whole.
 
-    A member that looks like a reference is a part, so that what is left has no other than ours. A text that SQLite's
-    JSON functions would not give back byte for byte stays whole: spaces between values, escapes in keys, a key twice.
+    A member that looks like a reference becomes a part, so that the remaining text has only real references. A text
+    that SQLite's JSON functions would not return byte for byte stays whole: blanks between values, escapes in keys, or
+    a repeated key.
 
     Args:
-        recent: lists of the same run, by `key_of`, with which lists are compared.
-        with_texts: whether long texts are parts, too.
-        given: the elements of the lists for which LIST stands in the text.
+        recent: the last stored lists of the run, by `key_of`, with which lists are compared.
+        with_texts: whether long texts become parts, too.
+        given: the elements of each list whose place in the text is marked by LIST_TEXT.
     """
     if (len(text) < LEAST and not given) or text[0] != "{" or not (given or _may_be_cut(text)):
         return None
@@ -94,9 +95,10 @@ def split(
 
 
 def _may_be_cut(text: str) -> bool:
-    """Return False of a text without a long list, a long text and a reference (a tenth of the time of `_pieces`).
+    """Return False if a payload surely has no long list, no long text and no reference. Takes a tenth of `_pieces`.
 
-    A list ends at the last bracket that closes one, at the latest. A long text has a whole window without a quote.
+    A list of LEAST characters must begin that far before the last closing bracket. A text of LEAST characters contains
+    a whole window without a quote.
     """
     closing = text.rfind("]")
     if closing >= LEAST and text.find(":[", 0, closing - LEAST + 2) >= 0:
@@ -149,7 +151,7 @@ def _pieces(
 
 
 def _given(member: str, start: int, texts: Sequence[str]) -> str | Part:
-    """Return the part of a list whose elements were given; its text if it is too short."""
+    """Return the part for a list whose elements were passed as separate texts; its JSON text if it is too short."""
     length = sum(map(len, texts))
     if length >= LEAST and length >= LEAST_ELEMENT * len(texts):
         return Part(member, start, texts, is_given=True)
@@ -157,10 +159,10 @@ def _given(member: str, start: int, texts: Sequence[str]) -> str | Part:
 
 
 def _elements(text: str, start: int, skip: int) -> tuple[list[str], int]:
-    """Return the texts of a list's elements, and where the list ends; no texts where it is a list of numbers.
+    """Return the texts of a list's elements, and the end of the list. For a list of numbers, the texts are empty.
 
     Args:
-        skip: the length of the elements at the start that are known; 0 if none is.
+        skip: the length of the list's start with known elements, which are left out; 0 if no element is known.
     """
     at = start + (skip or 1)
     texts: list[str] = []
@@ -179,8 +181,8 @@ def _elements(text: str, start: int, skip: int) -> tuple[list[str], int]:
 
 
 SHORT = 200
-"""Characters of a text that is stored again, if it is said after the latest part, rather than breaking the range.
-Else "continue" in every second message would give each history as many ranges as it has messages."""
+"""The longest text that is stored again if it follows the latest part, so that a list keeps one range of numbers.
+Without this, "continue" in every second message would give a history as many ranges as it has messages."""
 AT_ONCE = 500
 
 INSERT = "insert into contents (id, run, text) values (?, ?, ?)"
@@ -190,17 +192,20 @@ _NOTHING_SENT = Sent([], [], has_blobs=False)
 
 
 class Stored(NamedTuple):
-    """The texts of payloads as they are stored, and the value of `agent_spans.contents` for them."""
+    """The stored texts of a span's payloads, by column, and the value of `agent_spans.contents` for them."""
 
     texts: dict[str, str]
     contents: int
 
 
 class Numbering:
-    """The parts of one run, as a transaction sees them. What is new is stored by `write`, or dropped by `drop`.
+    """Assigns numbers to the parts of one run within a write transaction.
+
+    `write` stores the new parts. `drop` discards them.
 
     Args:
-        connection: has a write transaction under way, so that no other process numbers at the same time.
+        connection: a connection with an open write transaction, so that no other process assigns numbers.
+        instance_id: the id of the run.
     """
 
     def __init__(self, connection: sqlite3.Connection, instance_id: str) -> None:
@@ -213,11 +218,11 @@ class Numbering:
         self._blobs = Blobs(connection, self._run, is_known=self._parts.number > 0)
 
     def stored(self, payloads: dict[str, str], *, with_texts: bool = True) -> Stored | None:
-        """Return how payloads are stored, with references to parts and blobs; None where all of them stay whole.
+        """Return payloads with references to parts and blobs, as they are stored; None if all of them stay whole.
 
         Args:
-            payloads: by the name of the column.
-            with_texts: whether long texts are parts, too.
+            payloads: name of the column → JSON text.
+            with_texts: whether long texts become parts, too.
 
         Raises:
             sqlite3.IntegrityError: the run does not exist.
@@ -239,24 +244,24 @@ class Numbering:
         return Stored(texts, contents | self._run() * RUN) if contents else None
 
     def write(self) -> None:
-        """Store the parts that are new."""
+        """Store the new parts and blobs."""
         first, run = self._parts.first_row, self._parts.number
         self._connection.executemany(INSERT, [(first + number, run, text) for number, text in self._new.items()])
         self._blobs.write()
         self._new = {}
 
     def drop(self) -> None:
-        """Forget the parts that are new: what refers to them was refused."""
+        """Discard the new parts, because the change that refers to them was refused."""
         self._recent.drop(self._instance_id)
 
     def _taken(self, text: str) -> str:
-        """Return JSON text with references in the place of base64."""
+        """Return JSON text with base64 replaced by references to blobs."""
         taken = self._blobs.taken(text)
         self._has_blobs = self._has_blobs or taken is not text
         return taken
 
     def _run(self) -> int:
-        """Return the number of the run. It is given one with its first part."""
+        """Return the run's number in `content_runs`. The first call for a run inserts it."""
         parts = self._parts
         if not parts.number:
             parts.number = cast(int, self._connection.execute(INSERT_RUN, (self._instance_id,)).lastrowid)
@@ -283,7 +288,7 @@ class Numbering:
         return f'{{"$contents":"{ranges(numbers)}"}}'
 
     def _given(self, piece: Part) -> list[int]:
-        """Return the numbers of a list whose elements were given: the list before is their start, nearly always."""
+        """Return the part numbers of a list that was passed as elements. It nearly always extends its last version."""
         key = key_of_elements(piece.member, piece.texts)
         before = self._parts.sent.get(key, _NOTHING_SENT)
         common = common_start(before.elements, piece.texts)
@@ -295,14 +300,14 @@ class Numbering:
         return numbers
 
     def _numbers(self, texts: Sequence[str], numbers: list[int], *, apart: bool) -> list[int]:
-        """Return numbers of a list with those of more elements, which are added if they are new."""
+        """Append the part numbers of more elements to `numbers`, and return it. New parts get new numbers."""
         parts = self._parts
         known = self._known(texts, apart)
         previous = numbers[-1] if numbers else -1
         for text in texts:
             candidates = known.get(text, ())
             last = parts.last_apart if apart else parts.last
-            at = bisect_left(candidates, previous + 1)  # in a list of thousands that are equal, each has thousands
+            at = bisect_left(candidates, previous + 1)  # thousands of equal elements have thousands of candidates
             if at < len(candidates) and candidates[at] == previous + 1:
                 previous += 1
             elif candidates and not (previous == last and len(text) <= SHORT):
@@ -316,7 +321,7 @@ class Numbering:
         return numbers
 
     def _known(self, texts: Sequence[str], apart: bool) -> dict[str, list[int]]:
-        """Return the numbers of parts by their text, in ascending order; what has the hash of one is compared."""
+        """Return text → numbers of the stored parts with this text, ascending. Texts are compared, not only hashes."""
         known: dict[str, list[int]] = {}
         by_hash, first = self._parts.by_hash, self._parts.first_row
         hashes = {hash(text) for text in texts}
@@ -333,7 +338,7 @@ class Numbering:
 
 
 def stored_row(numbering: Numbering, row: AgentSpanRow) -> tuple[Value, ...]:
-    """Return the values of a span as they are stored, the last one for `contents`."""
+    """Return the stored values of a span's columns. The last value is for the column `contents`."""
     payloads = {"payload": row.payload}
     if row.result_payload is not None:
         payloads["result_payload"] = row.result_payload
@@ -346,7 +351,7 @@ def stored_row(numbering: Numbering, row: AgentSpanRow) -> tuple[Value, ...]:
 
 
 def are_large(row: AgentSpanRow) -> bool:
-    """Return whether the payloads of a span may have parts (0.1 µs)."""
+    """Return whether the payload or result of a span is long enough to have parts (0.1 µs)."""
     return len(row.payload) >= LEAST or (row.result_payload is not None and len(row.result_payload) >= LEAST)
 
 
@@ -362,7 +367,7 @@ def remove_contents(connection: sqlite3.Connection, instance_id: str) -> None:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Return numbers as ranges: `1-25,31`."""
+    """Return numbers as a text of ranges, such as `1-25,31`."""
     first = previous = numbers[0]
     if numbers == [*range(first, first + len(numbers))]:  # nearly always
         return f"{first}-{numbers[-1]}" if len(numbers) > 1 else str(first)

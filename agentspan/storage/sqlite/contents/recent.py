@@ -1,7 +1,7 @@
-"""The parts of the runs that this process wrote last: what is stored is found without asking the file.
+"""A cache of the parts of the runs that this process wrote last, so that repeated parts are found without SQL.
 
-Each statement lets other threads run, and waits 5 ms for its turn where one of them computes. So a batch of spans asks
-once for each run, whatever it repeats; a history that grew is recognised by one comparison of texts.
+Each SQL statement releases the GIL, and waits 5 ms to get it back if another thread computes. So a batch of spans needs
+few statements per run, however much it repeats. A grown history is recognised by one comparison of texts.
 """
 
 import sqlite3
@@ -13,13 +13,13 @@ from agentspan.storage.sqlite.contents.joining import ROOM
 from agentspan.tuning import STANDARD
 
 MOST = 16 * 2**20
-"""Characters of lists that are kept. Beyond it all lists are dropped, and their elements looked up once more."""
+"""The largest number of characters of lists that are kept. Beyond it, all lists are dropped from the cache."""
 KEY = 64
-"""Characters of a list's start that tell it from others of the same member: two agents in a run take turns."""
+"""The number of characters at a list's start that distinguish lists of a member, such as two agents' histories."""
 
 APART = 2**31
-"""The number before the first part that is no element of a payload's list: a long text, or an element in a result. With
-numbers between those of the messages, an answer after each of them would break the range of a history as often."""
+"""Long texts and elements of results have part numbers above this one; list elements of payloads have lower numbers. So
+the messages of a history keep one range of numbers, even if an answer is stored after each message."""
 
 RUN_NUMBER = "select id from content_runs where agent_instance_id = ?"
 INSERT_RUN = "insert into content_runs (agent_instance_id) values (?)"
@@ -28,12 +28,12 @@ TEXTS = "select id, text from contents where id between ? and ?"
 
 
 class Recent(NamedTuple):
-    """A list as it was stored the last time.
+    """The last stored version of a list, to compare the next version with.
 
     Attributes:
-        text: its JSON text without the closing bracket.
-        ends: where each element ends in it.
-        numbers: the number of each element.
+        text: the list's JSON text without the closing bracket.
+        ends: the end position of each element in `text`.
+        numbers: the part number of each element.
     """
 
     text: str
@@ -42,25 +42,26 @@ class Recent(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The number of characters of its text."""
+        """The number of characters of the list's text."""
         return len(self.text)
 
     def common(self, text: str, start: int) -> int:
-        """Return how many elements a list has in common with this one, from its start.
+        """Return how many elements at the start of another list equal the elements of this list.
 
         Args:
-            start: where the other list begins in `text`.
+            text: the payload with the other list.
+            start: the position of the other list in `text`.
         """
         return common_elements(self.text, self.ends, text, start)
 
 
 class Sent(NamedTuple):
-    """A list whose elements were given, as it was stored the last time.
+    """The last stored version of a list whose elements were passed as separate texts (see TextInParts).
 
     Attributes:
-        elements: their JSON texts.
-        numbers: the number of each.
-        has_blobs: whether the stored text of one refers to a blob.
+        elements: the JSON texts of the elements.
+        numbers: the part number of each element.
+        has_blobs: whether the stored text of an element refers to a blob.
     """
 
     elements: Sequence[str]
@@ -69,19 +70,19 @@ class Sent(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The number of characters of its elements."""
+        """The number of characters of all elements."""
         return sum(map(len, self.elements))
 
 
 class RunParts:
-    """The parts of one run.
+    """The cached parts of one run.
 
     Attributes:
-        number: the run's number; 0 while it has no parts.
-        last, last_apart: the number of the latest part below `APART`, and above.
-        by_hash: the numbers of the parts whose text has a hash, in ascending order.
-        lists: the lists that were stored last, by `key_of`.
-        sent: the same of lists whose elements were given, by `key_of_elements`.
+        number: the run's number in `content_runs`; 0 while the run has no parts.
+        last, last_apart: the number of the latest part below `APART`, and of the latest part above it.
+        by_hash: hash of a text → numbers of the parts with that hash, in ascending order.
+        lists: key of a list (see key_of) → its last stored version.
+        sent: key of a list (see key_of_elements) → its last stored version, for lists that were passed as elements.
     """
 
     def __init__(self, number: int) -> None:
@@ -95,11 +96,11 @@ class RunParts:
 
     @property
     def first_row(self) -> int:
-        """The row before that of the first part."""
+        """The rowid before the first part of the run in `contents`."""
         return self.number * ROOM
 
     def read(self, connection: sqlite3.Connection) -> None:
-        """Read the parts that came to the file since."""
+        """Read the parts of the run that other connections have stored since the last call."""
         first = self.first_row
         for known, end in ((self.last, APART), (self.last_apart, ROOM)):
             last = connection.execute(LAST, (first + known, first + end - 1)).fetchone()
@@ -108,7 +109,7 @@ class RunParts:
                     self.add(id - first, text)
 
     def add(self, number: int, text: str) -> None:
-        """Note a part, the latest one."""
+        """Add the latest part of the run to the cache."""
         self.by_hash.setdefault(hash(text), []).append(number)
         if number > APART:
             self.last_apart = number
@@ -117,11 +118,11 @@ class RunParts:
 
 
 class RecentRuns:
-    """The parts of the latest runs. Right only as long as the file is: what was rolled back is dropped.
+    """The cached parts of the runs that a connection wrote last. After a rollback, the cache is dropped.
 
     Args:
-        most_runs: how many are kept.
-        most_parts: how many parts are known, of all runs but the latest.
+        most_runs: the largest number of runs that are kept.
+        most_parts: the largest number of parts of all runs except the latest one.
     """
 
     def __init__(
@@ -135,16 +136,16 @@ class RecentRuns:
         self._is_settled = True
 
     def of(self, connection: "FileConnection", instance_id: str) -> RunParts:
-        """Return the parts of a run as the transaction under way sees them. What is added counts only after `settle`.
+        """Return the parts of a run in the state of the open transaction. Call `settle` after its commit.
 
-        The number of a run is never used again, and its parts never change: they are complete if the number is the
-        same, and the latest part too.
+        A run's number is never reused, and parts never change. So cached parts are complete if the number of the run
+        and the number of its latest part are the same as in the file.
         """
         if connection.transaction != self._transaction:
             if not self._is_settled:
                 self.clear()
             self._transaction = connection.transaction
-            (self._version,) = connection.execute("pragma data_version").fetchone()  # changes with others' commits
+            (self._version,) = connection.execute("pragma data_version").fetchone()  # changes if others commit
         self._is_settled = False
         parts = self._runs.pop(instance_id, None)
         if parts is None or parts.version != self._version:
@@ -159,11 +160,11 @@ class RecentRuns:
         return parts
 
     def settle(self) -> None:
-        """Keep what the transaction under way has added: it is committed."""
+        """Keep the parts that the last transaction added, because it was committed. Without this call, drop them."""
         self._is_settled = True
 
     def keep(self, parts: RunParts, key: str, recent: Recent | Sent) -> None:
-        """Keep a list in the place of the one before."""
+        """Cache the last stored version of a list, in place of the previous version."""
         lists: Any = parts.lists if isinstance(recent, Recent) else parts.sent
         before = lists.get(key)
         self._size += recent.size - (0 if before is None else before.size)
@@ -175,13 +176,13 @@ class RecentRuns:
             self._size = 0
 
     def drop(self, instance_id: str) -> None:
-        """Drop what is known of a run."""
+        """Drop a run from the cache."""
         parts = self._runs.pop(instance_id, None)
         if parts is not None:
             self._size -= sum(recent.size for lists in (parts.lists, parts.sent) for recent in lists.values())
 
     def clear(self) -> None:
-        """Drop all runs."""
+        """Drop all runs from the cache."""
         self._runs, self._size = {}, 0
 
     def _checked(self, connection: "FileConnection", instance_id: str, parts: RunParts | None) -> RunParts:
@@ -195,9 +196,10 @@ class RecentRuns:
 
 
 class FileConnection(sqlite3.Connection):
-    """A connection with the parts that it has stored.
+    """A connection with a cache of the parts that it has stored.
 
     Attributes:
+        recent: the cache.
         transaction: the number of the latest transaction that writes.
     """
 
@@ -208,16 +210,16 @@ class FileConnection(sqlite3.Connection):
 
 
 def key_of(member: str, text: str, start: int) -> str:
-    """Return the key of a list in `RunParts.lists`."""
+    """Return the key of a list in `RunParts.lists`: the member's name and the start of the list's text."""
     return f"{member}:{text[start : start + KEY]}"
 
 
 def key_of_elements(member: str, elements: Sequence[str]) -> str:
-    """Return the key of a list in `RunParts.sent`."""
+    """Return the key of a list in `RunParts.sent`: the member's name and the start of the first element."""
     return f"{member}:{elements[0][:KEY]}"
 
 
 def recent_of(connection: sqlite3.Connection) -> RecentRuns:
-    """Return what a connection that writes has stored."""
+    """Return the cache of a connection that writes."""
     assert isinstance(connection, FileConnection)
     return connection.recent

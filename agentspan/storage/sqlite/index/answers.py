@@ -1,6 +1,6 @@
-"""SQLite's own answers about many runs, in its SQL, from the index beside the file.
+"""Answers questions about many runs in SQL, from the index beside the file.
 
-Percentiles come from sums of buckets of durations, and from within the bucket in which each lies.
+A percentile is found by counting buckets of durations, and then reading a duration in its bucket.
 """
 
 import sqlite3
@@ -53,7 +53,7 @@ left join recorded.agent_versions v on v.id = i.agent_version_id
 
 
 def _both(column: str) -> str:
-    """Return the SQL of the sum over finished and open spans; null if neither has a value."""
+    """Return the SQL of the sum over a run's finished and open spans; null if neither has a value."""
     return f"case when o.{column} is null then r.{column} else ifnull(r.{column}, 0) + o.{column} end"
 
 
@@ -69,13 +69,13 @@ OWN_TEXTS = (
 NAMES = "ifnull(a.name, i.agent_id), ifnull(v.external_identifier, i.agent_version_id)"
 AGENTS = "select id, name from recorded.agents where name is not null"
 VERSIONS = "select id, external_identifier from recorded.agent_versions where external_identifier is not null"
-# Names are looked up in Python: SQLite leaves out a join of which no column is read.
+# Names of agents and versions are joined in Python: SQLite then skips the joins, because no column of them is read.
 BRIEFS = f"""
 select i.id, i.agent_id, i.agent_version_id, i.status, i.task, coalesce(i.started_at, i.inserted_at), i.error,
        ifnull(r.spans, 0) + ifnull(o.spans, 0), ifnull(r.failed, 0), {_both("input_tokens")}, {_both("output_tokens")}
 {RUNS}"""
 RESULT = column_of("agent_span", "result_payload", "s", "recorded")
-# The failed spans are found in the index: a file has few of them.
+# Only the failed spans of the index are read: there are few.
 ERROR = f"""
 (is_said_in(?, i.error, i.termination_reason) or i.id in (
   select distinct n.id from main.facts f cross join recorded.agent_spans s cross join main.runs n
@@ -97,17 +97,17 @@ SORTED: dict[RunSort, str] = {
 
 
 def runs_where(connection: sqlite3.Connection, asked: RunsWhere) -> RunList:
-    """Return a page of the runs that match, and the sums over all of them.
+    """Return a page of the runs that match the filter, and the sums over all runs that match.
 
     Args:
-        connection: to the index, which is current, with the recorded file attached.
+        connection: a connection to the updated index, with the recorded file attached.
     """
     limit = -1 if asked.limit is None else asked.limit
     where, values = _restricted(connection, asked.filter)
     page = f"select {COLUMNS}, {NAMES}, {SUMS} {RUNS}{where}"
     if asked.sort == "started":
         page += " order by i.id desc"
-    else:  # a sorted expression may not name the columns of the answer
+    else:  # SQLite allows no output columns within an expression of `order by`
         page = f"select * from ({page}) i order by {SORTED[asked.sort]}id desc"
     rows = connection.execute(f"{page} limit ? offset ?", (*values, limit, asked.offset)).fetchall()
     totals = (
@@ -121,7 +121,7 @@ def runs_where(connection: sqlite3.Connection, asked: RunsWhere) -> RunList:
 
 
 def briefs_where(connection: sqlite3.Connection, asked: BriefsWhere) -> list[RunBrief]:
-    """Return all runs that match, the latest first."""
+    """Return all runs that match the filter, the latest first."""
     where, values = _restricted(connection, asked.filter)
     agents, versions = (dict(connection.execute(names).fetchall()) for names in (AGENTS, VERSIONS))
     rows = connection.execute(f"{BRIEFS}{where} order by i.id desc", values)
@@ -145,7 +145,7 @@ def briefs_where(connection: sqlite3.Connection, asked: BriefsWhere) -> list[Run
 
 
 def _restricted(connection: sqlite3.Connection, filter: RunFilter) -> tuple[str, list[str]]:
-    """Make the functions and the table that the conditions of a filter need; return those, and their values."""
+    """Create the SQL functions and the table that a filter needs; return its WHERE clause and its parameters."""
     if filter.ids is not None:
         index_file.restrict(connection, filter.ids)
     connection.create_function("is_said_in", -1, is_said_in)
@@ -154,7 +154,7 @@ def _restricted(connection: sqlite3.Connection, filter: RunFilter) -> tuple[str,
 
 
 def _where(filter: RunFilter) -> tuple[str, list[str]]:
-    """Return the conditions in SQL, and their values."""
+    """Return the WHERE clause of a filter ("" without conditions), and its parameters."""
     found: list[tuple[str, tuple[str, ...]]] = []
     if filter.agent is not None:
         found.append(("? in (a.name, a.id, a.external_identifier)", (filter.agent,)))
@@ -183,7 +183,7 @@ def _where(filter: RunFilter) -> tuple[str, list[str]]:
         found.append(("i.id in (select id from temp.wanted)", ()))
     if filter.error is not None:
         found.append((ERROR, (filter.error, filter.error)))
-    # A shell's odd bytes are no text for SQLite.
+    # Invalid bytes from a shell become lone surrogates, which SQLite cannot store.
     values = [value.encode("utf-8", "replace").decode() for _, each in found for value in each]
     conditions = " and ".join(condition for condition, _ in found)
     return f" where {conditions}" if conditions else "", values
@@ -199,7 +199,7 @@ select u.grp, sum(u.spans), sum(u.cancelled), sum(u.failed), sum(u.ms), sum(u.in
        sum(u.cost), group_concat(u.histogram, '')
 from temp.wanted_numbers w cross join run_groups u where u.run = w.run group by u.grp
 """
-"""The sums of some runs, without a look at all facts: half of a million spans in 0.15 s instead of 0.7."""
+"""The sums over some runs by group. It reads no facts: half a million spans take 0.15 s, and from facts 0.7 s."""
 NEVER_RAN = f"""
 select sum(input_tokens), sum(output_tokens), sum(cost) from facts
 where grp = ? and bucket = {CANCELLED} and {index_file.OF_FACT}
@@ -214,7 +214,14 @@ IN_BUCKET = "select ms from facts where grp = ? and bucket = ?{0} order by ms"
 
 
 class Window(NamedTuple):
-    """A time, and some runs, as conditions on the index and on the recorded file, each with its values."""
+    """A range of times, and perhaps some runs, as SQL conditions with their parameters.
+
+    Attributes:
+        facts: the condition on a row of `facts` in the index.
+        micros: the parameters of `facts`.
+        spans: the condition on a recorded span `s`.
+        texts: the parameters of `spans`.
+    """
 
     facts: str
     micros: list[str]
@@ -223,7 +230,7 @@ class Window(NamedTuple):
 
 
 def span_stats(connection: sqlite3.Connection, asked: SpanStats) -> list[Stat]:
-    """Return the statistics of the spans that began in a time, in any order."""
+    """Return the statistics of the spans that began in a range of times, in any order."""
     runs = asked.runs
     window = _window(asked.since, asked.until)
     groups: Groups = {}
@@ -245,7 +252,7 @@ def _window(since: str | None, until: str | None) -> Window:
     bounds = [(sign, bound) for sign, bound in ((">=", since), ("<", until)) if bound is not None]
     return Window(
         "".join(f" and at {sign} {MICROS.format('?')}" for sign, _ in bounds),
-        [bound for _, bound in bounds for _ in range(2)],  # the expression has it twice
+        [bound for _, bound in bounds for _ in range(2)],  # MICROS has two placeholders
         "".join(f" and coalesce(s.started_at, s.inserted_at) {sign} ?" for sign, _ in bounds),
         [bound for _, bound in bounds],
     )
@@ -271,7 +278,7 @@ def _add_finished(connection: sqlite3.Connection, groups: Groups, window: Window
 
 
 def _add_finished_of_runs(connection: sqlite3.Connection, groups: Groups) -> None:
-    """Add the finished spans of the numbered runs (see wanted_runs): from their sums, not from all facts."""
+    """Add the finished spans of the runs in `wanted_numbers`, from the sums of each run and not from all facts."""
     names = _names(connection)
     for id, spans, cancelled, failed, ms, *used, letters in connection.execute(OF_RUNS).fetchall():
         name, label, is_aggregate = names[id]
@@ -294,12 +301,12 @@ def _add_open(connection: sqlite3.Connection, groups: Groups, window: Window) ->
 
 
 class Durations:
-    """The durations in a window, by their places in a bucket.
+    """Finds the duration at a place in a bucket, among the spans of a window.
 
     Args:
-        connection: to the index.
-        window: where it restricts nothing, one duration is stepped to. Else those of a bucket that are within are read
-            once, for the label, for its type and for each percentile.
+        connection: a connection to the index.
+        window: the spans that are included. If it includes all spans, SQL finds a single duration. Else all durations
+            of the window in the bucket are read once, and cached for the label, its type and other percentiles.
     """
 
     def __init__(self, connection: sqlite3.Connection, window: Window) -> None:
@@ -309,7 +316,7 @@ class Durations:
         self._merged: dict[tuple[frozenset[int], int], Sequence[float]] = {}
 
     def at(self, ids: Collection[int], bucket: int, place: int) -> float:
-        """Return the duration at a place, from zero, of those of these groups in a bucket."""
+        """Return the duration, in ms, at a place from zero among the sorted durations of some groups in a bucket."""
         if self._window.facts:
             return self._within(frozenset(ids), bucket)[place]
         sql = AT_PLACE.format(", ".join(map(str, ids)))
@@ -343,7 +350,7 @@ def _stat(schema_name: str, label: str | None, group: SpanGroup, durations: Dura
 
 T = TypeVar("T")
 
-# A general error, too: another program may have dropped a table of the index. After a rebuild it is agentspan's bug.
+# SQLITE_ERROR is included: another program may have dropped a table of the index. After a rebuild, it is a bug.
 _DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR})
 _SURROUNDINGS = frozenset(
     {
@@ -361,7 +368,7 @@ _SURROUNDINGS = frozenset(
 
 
 class IndexParts(NamedTuple):
-    """The parts of the index beside a file."""
+    """The parts of the index beside a file: the numbers and the texts."""
 
     sums: SpanSums
     texts: FullText
@@ -378,10 +385,10 @@ class Index:
 
     Args:
         path: the recorded file.
-        parts: those of its index.
-        no_fork: lets a fork wait while a connection is open that is closed soon. Raises StorageError where the
-            storage is closed, and is called before anything is opened.
-        pause_s: see index_file.current.
+        parts: the parts of its index.
+        no_fork: returns a with-block that forks wait for. It is called before a connection is opened, and raises
+            StorageError if the storage is closed.
+        pause_s: the seconds between two batches of an update, in which other connections can lock the index.
     """
 
     def __init__(
@@ -393,7 +400,10 @@ class Index:
         self._no_fork = no_fork
 
     def answer(self, question: Question[T]) -> T | None:
-        """Answer a question of ANSWERS. If the index cannot be written, use one in memory, or return None."""
+        """Return the answer to a question in ANSWERS.
+
+        If the index cannot be written, it is built in memory; for a search, None is returned.
+        """
         answer = ANSWERS[type(question)]
         or_in_memory = not isinstance(question, Search)
         part = self.parts.sums if or_in_memory else self.parts.texts
@@ -430,4 +440,4 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     StepUses: failures.step_uses,
     Search: full_text.search,
 }
-"""The function that answers a question over a connection to the current index, with the recorded file attached."""
+"""Type of a question → function that answers it over a connection to the updated index, with the file attached."""

@@ -1,7 +1,7 @@
-"""Failed spans by signature, and the steps that each run used: what the numbers of spans know besides durations.
+"""The tables of the index with failed spans by signature, and the answers to FailureSums and StepUses.
 
-A failure that only passes on that of a child is marked, whichever of both is stored first. A signature
-takes 20 µs, once, when the span is added.
+A failure that only passes on the failure of a child is marked, whichever of the two is indexed first. Computing a
+signature takes 20 µs, once per distinct failure of a batch.
 """
 
 import sqlite3
@@ -50,14 +50,14 @@ STATEMENTS = (*CREATE, FAILED, ADD_SIGNATURE, SIGNATURE, ADD_FAILURE, PAIRS, ERR
 
 
 def add(connection: sqlite3.Connection) -> None:
-    """Add the spans in `temp.fresh` (see span_sums)."""
+    """Add the failed spans of the table `temp.fresh`, which span_sums fills with the new finished spans."""
     errors: dict[int, ErrorParts] = {}
     known: dict[tuple[str, str | None, str | None], tuple[ErrorParts, int]] = {}
     numbers: dict[Key, int] = {}
     rows = []
     for row, run, span, parent, at, *rest in connection.execute(FAILED):
         failure = schema_name, label, result = tuple(rest)
-        if failure not in known:  # many failures are equal: their text is read once
+        if failure not in known:  # many failures are equal: their text is parsed once
             error = signatures.error_parts(result)
             key = signatures.key_of(schema_name, label, error)
             if key not in numbers:
@@ -77,7 +77,7 @@ def _number(connection: sqlite3.Connection, signature: Signature) -> int:
 
 
 def _mark_passed_on(connection: sqlite3.Connection, errors: dict[int, ErrorParts]) -> None:
-    """Mark the new failures that pass on a child's, and older ones that pass on a new one."""
+    """Mark new failures that pass on a child's failure, and older failures that pass on a new failure."""
 
     def error(row: int) -> ErrorParts:
         if row not in errors:
@@ -100,7 +100,7 @@ from temp.wanted_numbers w cross join run_groups u where u.run = w.run
 
 
 def failure_sums(connection: sqlite3.Connection, asked: FailureSums) -> list[FailureSum]:
-    """Return the failures of these runs by run and signature."""
+    """Return the sums over the failed spans of these runs, by run and signature."""
     runs = index_file.numbered(connection, asked.run_ids)
     names = {sig: Signature(id, text) for sig, id, text in connection.execute("select sig, id, text from signatures")}
     return [
@@ -110,7 +110,7 @@ def failure_sums(connection: sqlite3.Connection, asked: FailureSums) -> list[Fai
 
 
 def step_uses(connection: sqlite3.Connection, asked: StepUses) -> list[StepUse]:
-    """Return how often these runs used each type and label."""
+    """Return the counts of these runs' finished spans, by run, type and label."""
     runs = index_file.numbered(connection, asked.run_ids)
     found = connection.execute("select grp, schema_name, nullif(label, '') from groups")
     names = {group: (schema_name, label) for group, schema_name, label in found}

@@ -1,6 +1,7 @@
-"""The words that finished spans say first: an FTS5 index without a copy of the texts, which are in the recorded file.
+"""The part of the index for full-text search: an FTS5 index of the words in finished spans, without repeated parts.
 
-Triggers that keep such an index up to date would cost each write four times as much.
+It has no copy of the texts, which are in the recorded file. Triggers that keep it up to date would make each write take
+four times as long.
 """
 
 import sqlite3
@@ -20,7 +21,7 @@ from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 from agentspan.storage.sqlite.statements import column_of
 
 DELETES_FROM = (3, 43, 0)
-"""The first version of SQLite that can delete rows of an index without texts; else the index is rebuilt."""
+"""The first version of SQLite that can delete rows of an FTS5 index without texts. Before it, the index is rebuilt."""
 
 DELETES = ", contentless_delete = 1"
 CREATE = (
@@ -31,7 +32,8 @@ CREATE = (
     "create table main.text_open (row integer primary key)",
     "create table main.text_outdated (row integer primary key)",
 )
-"""`text_outdated` has rows of `texts` that are wrong and cannot be deleted; their spans are read at each search."""
+"""The statements that create the tables. `text_outdated` lists rows of `texts` that are outdated but cannot be deleted:
+a search reads their spans from the file."""
 SPAN = ", ".join(column_of("agent_span", column, "s", "recorded") for column in AgentSpanRow._fields)
 CLOSED = f"""
 select s.rowid, {SPAN} from text_open o cross join recorded.agent_spans s
@@ -63,11 +65,11 @@ or not exists (select 1 from recorded.agent_spans s where s.rowid = d.id))
 
 
 class FullText(Part):
-    """See the module.
+    """The part of the index for full-text search (see the module's docstring).
 
     Args:
-        batch: see Part.
-        sqlite_version: that of this Python's SQLite.
+        batch: how many spans are added in one transaction.
+        sqlite_version: the version of this Python's SQLite; tests pass others.
     """
 
     name = "texts"
@@ -77,21 +79,21 @@ class FullText(Part):
         *parts_table.STATEMENTS,
     )
     other = first_said.LONG_TEXT * 10_000 + first_said.ELEMENT * 10 + 2
-    """The last digit is of tokenizing.of_span, which computes what is indexed; raise it when that changes."""
+    """The last digit is the version of tokenizing.of_span, which computes the indexed text. Raise it after changes."""
 
     def __init__(self, batch: int, sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None:
         super().__init__(batch)
         self.can_delete = sqlite_version >= DELETES_FROM
 
     def create(self, connection: sqlite3.Connection) -> None:
-        """Create the tables of words, empty."""
+        """Create the empty tables of words and parts, and drop existing ones."""
         for statement in CREATE:
             connection.execute(statement.format(deletes=DELETES if self.can_delete else ""))
         for statement in parts_table.CREATE:
             connection.execute(statement)
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
-        """Add the words of spans that have finished."""
+        """Add the words of the finished spans with rowids in (after, until], and of listed spans that finished."""
         parts = Parts(connection)
         _add(connection, parts, CLOSED, ())
         connection.execute(FORGET_CLOSED)
@@ -107,7 +109,7 @@ class FullText(Part):
                 connection.execute(ADD, (row, _text(parts, of_span)))
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
-        """Take whole runs out, and list them to be read again."""
+        """Remove the words of rewritten runs, and list their spans to be added again; False if SQLite is too old."""
         if not self.can_delete:
             return False
         runs = list(rewrites.runs)
@@ -154,7 +156,7 @@ exists (select 1 from recorded.agent_spans s where s.rowid = texts.rowid and {in
 
 
 def search(connection: sqlite3.Connection, asked: Search) -> tuple[list[FoundSpan], int]:
-    """Return a page of the spans that say all terms first, the latest first, and the number of all."""
+    """Return a page of the spans whose new parts contain all terms, the latest first, and the number of all of them."""
     terms, runs, end = asked.words, asked.runs, asked.offset + asked.limit
     is_match, read_also = IS_MATCH, READ_AGAIN
     if runs is not None:

@@ -1,15 +1,15 @@
-"""The index beside a file (`NAME-index`): a small copy of the numbers of every span, and of the words of its texts.
+"""The index beside a file (`NAME-index`): a small copy of the numbers of every span, and the words of its texts.
 
-Created by the first read that needs it, and brought up to date by each later one. It may be deleted at any time.
-A file of its own, because indexing a million spans takes longer than a recorder may wait for the file's lock; and
-because an index on `agent_spans` would be paid for by every write. docs/reading.md has the figures.
+The first read that needs it creates it, and each later one updates it. It may be deleted at any time. It is a separate
+file, because indexing a million spans takes longer than a recorder may wait for the file's lock, and because an SQL
+index on `agent_spans` would slow every write. docs/reading.md has the figures.
 
-New spans are found by rowid, which SQLite gives in the order of commits: not by id, since spans of several processes,
-or from a journal, arrive in another order than they began. Open spans are not copied but listed, and read anew each
-time. A finished span never changes, except by changes that are noted in `rewritten_runs` (see rewrites).
+New spans are found by rowid, which SQLite assigns in the order of commits. Ids would not do: spans of several
+processes, or from a journal, are committed in another order than they began. Open spans are not copied; they are listed
+and read again each time. A finished span changes only together with a note in `rewritten_runs` (see rewrites).
 
-The runs that a question is restricted to are temporary tables of the connection: their ids, or numbers. The ids come as
-one JSON text: a statement for each of 27,586 runs takes 350 ms, a text of them all 30.
+If a question is restricted to some runs, temporary tables of the connection contain the ids or numbers of these runs.
+The ids are passed as one JSON text: for 27,586 runs this takes 30 ms, and one statement per run would take 350 ms.
 """
 
 import json
@@ -38,21 +38,21 @@ STATE = (
     "rewrite integer)"
 )
 WAIT_S = 10.0
-"""Seconds that a read waits for another one that is updating the index."""
+"""The seconds that a read waits for another process that updates the index."""
 CACHE_KIB = 64 * 1024
 TEMP_CACHE_KIB = 32 * 1024
-"""For the temporary tables: a batch with its names and numbers fits. In SQLite's 2 MB it goes through a file."""
+"""The cache for temporary tables, which fits a batch of spans. With SQLite's default of 2 MB, a file would be used."""
 
 
 class Part:
-    """A part of the index that is kept up to date by itself: the numbers, or the texts.
+    """A part of the index, such as the numbers or the texts, that is updated independently of the other parts.
 
     Attributes:
-        name: under which its state is kept.
-        statements: all SQL that decides the content of its tables. The part's version is derived from it: a part that
-            other SQL made is rebuilt.
-        other: what else decides that, raised by hand: 1 unless it is computed in Python.
-        batch: how many spans it takes in one transaction.
+        name: the name under which the state of the part is stored.
+        statements: all SQL that determines the content of its tables. The part's version is a hash of it, so that a
+            part is rebuilt after the SQL has changed.
+        other: the version of the Python code that determines the content; 1 if there is no such code. Raised by hand.
+        batch: how many spans are added in one transaction.
     """
 
     name: str
@@ -64,29 +64,32 @@ class Part:
 
     @property
     def version(self) -> int:
-        """The version of its tables and of their content."""
+        """The version of the part's tables and content. A part with another version is rebuilt."""
         return fingerprint(*self.statements, str(self.other))
 
     def create(self, connection: sqlite3.Connection) -> None:
-        """Create its tables, empty, and drop existing ones."""
+        """Create the empty tables of the part, and drop existing ones."""
         raise NotImplementedError
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
-        """Add the spans that were listed as open and are finished, and those with rowids in (after, until]."""
+        """Add the spans that were listed as open and have finished, and the spans with rowids in (after, until]."""
         raise NotImplementedError
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
-        """Remove spans that were rewritten or removed, and list those to read again as open; False if impossible."""
+        """Remove rewritten and removed spans, and list rewritten spans as open, to be added again.
+
+        Return False if the part cannot remove spans; then it is rebuilt.
+        """
         raise NotImplementedError
 
 
 def fingerprint(*statements: str) -> int:
-    """Return a 31-bit hash of the SQL, which fits into `pragma user_version`."""
+    """Return a 31-bit hash of SQL statements. It has 31 bits to fit into `pragma user_version`."""
     return zlib.crc32("\n".join(statements).encode()) & 0x7FFFFFFF
 
 
 def path_of(path: Path) -> Path:
-    """Return the path of a file's index."""
+    """Return the path of the index beside a file."""
     return path.with_name(path.name + SUFFIX)
 
 
@@ -102,25 +105,25 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
     """Open a connection to the index of a file, with the file attached read-only as `recorded`.
 
     Args:
-        in_memory: use a temporary index.
+        in_memory: use a temporary index in memory.
     """
     if in_memory:
         uri = ":memory:"
     else:
         beside = path_of(path)
         _check(path)
-        files.ensure(beside)  # the texts are as private as the file
-        os.close(os.open(beside, os.O_RDWR))  # where it cannot be written, this says so, and no statement later
+        files.ensure(beside)  # with the permissions of the file: the index has the same words
+        os.close(os.open(beside, os.O_RDWR))  # raises here if the index is not writable, and not in a statement
         uri = beside.as_uri()
     connection = sqlite3.connect(
         uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False, factory=FileConnection
     )
     try:
         if not in_memory:
-            _check(path)  # again: until SQLite had opened it, somebody may have put another one there
+            _check(path)  # again: it may have been replaced before SQLite opened it
         connection.execute(f"pragma cache_size = -{CACHE_KIB}")
         connection.execute(f"pragma temp.cache_size = -{TEMP_CACHE_KIB}")
-        waiting(lambda: connection.execute("pragma journal_mode = wal"), path, WAIT_S)  # that one does not by itself
+        waiting(lambda: connection.execute("pragma journal_mode = wal"), path, WAIT_S)  # the pragma does not wait
         connection.execute("pragma synchronous = normal")
         connection.execute("attach database ? as recorded", (path.as_uri() + "?mode=ro",))
         blobs.register(connection, "recorded")
@@ -130,10 +133,10 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
 
 
 def _check(path: Path) -> None:
-    """Raise if another user may have made the index, or its log: agentspan writes to both.
+    """Check that no other user owns the index or its log, because agentspan writes to both.
 
     Raises:
-        PermissionError: why, as its `strerror`; the log says so, too.
+        PermissionError: another user may own one of them. Its `strerror` has the reason, which is also logged.
     """
     owners = files.owners_of(path)
     try:
@@ -150,7 +153,7 @@ def _warn(said: str) -> None:
 
 
 def is_made(connection: sqlite3.Connection, part: Part) -> bool:
-    """Return whether a part exists: a read has needed it before."""
+    """Return whether a part of the index exists, because an earlier read needed it."""
     known = connection.execute("select 1 from main.sqlite_master where name = 'state'").fetchone()
     return known is not None and bool(connection.execute("select 1 from state where part = ?", (part.name,)).fetchone())
 
@@ -163,11 +166,11 @@ def current(
     *,
     pause_s: float = STANDARD.index_pause_s,
 ) -> Iterator[None]:
-    """Bring a part up to date. In the block, reads of it and of the recorded file are one snapshot.
+    """Update a part of the index. Within the block, reads of the part and of the recorded file are one snapshot.
 
     Args:
-        progress: see Analytics.
-        pause_s: seconds between two batches, in which others can lock the index.
+        progress: called with the amount done and the total amount, after each batch.
+        pause_s: the seconds between two batches, in which other connections can lock the index.
     """
     while True:
         with connection:  # the driver rolls back what is not committed
@@ -180,18 +183,18 @@ def current(
             connection.execute("commit")
         if progress is not None:
             progress(done, last)
-        time.sleep(pause_s)  # SQLite's waiting is a look now and then: without a gap others would wait for the end
+        time.sleep(pause_s)  # SQLite polls for the lock: without a gap, others would never get it
 
 
 def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:
-    """Add one batch; return the rowid up to which all spans are in, and the last rowid of the file."""
+    """Add one batch of spans to a part; return the rowid up to which it has all spans, and the file's last rowid."""
     row, row_id, seen = _state(connection, part)
     rewrites = unseen(connection, seen)
-    usable = rewrites.last >= seen  # else an older copy of the file is in its place
+    usable = rewrites.last >= seen  # else the file was replaced by an older copy
     if usable and rewrites.last > seen:
         row, row_id = _row_at_most(connection, min(row, rewrites.floor))
         usable = part.forget(connection, rewrites._replace(floor=row))
-    if not usable or (row and _row_at_most(connection, row) != (row, row_id)):  # rows have other numbers now
+    if not usable or (row and _row_at_most(connection, row) != (row, row_id)):  # rowids changed
         row, row_id, rewrites = _reset(connection, part)
     first, last = connection.execute(
         "select (select min(rowid) from recorded.agent_spans where rowid > ?), max(rowid) from recorded.agent_spans",
@@ -206,7 +209,7 @@ def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:
 
 
 def _state(connection: sqlite3.Connection, part: Part) -> tuple[int, str, int]:
-    """Return the last row of a part, that row's id, and its last rewrite; create the part if needed."""
+    """Return the last rowid of a part, the id of that row, and its last note of a rewrite. Create a missing part."""
     if connection.execute("pragma user_version").fetchone()[0] != fingerprint(STATE):
         connection.execute("drop table if exists state")
         connection.execute(STATE)
@@ -231,7 +234,7 @@ def _account(connection: sqlite3.Connection) -> str:
 
 
 def _row_at_most(connection: sqlite3.Connection, row: int) -> tuple[int, str]:
-    """Return the last row up to this one, and its id."""
+    """Return the last rowid that is not greater than `row`, and the id of that span."""
     found = connection.execute(
         "select rowid, id from recorded.agent_spans where rowid <= ? order by rowid desc limit 1", (row,)
     ).fetchone()
@@ -251,23 +254,26 @@ select r.run from json_each(?) j cross join main.runs r on r.id = j.value
 """
 IDS = "select r.run, r.id from temp.wanted_numbers w cross join main.runs r where r.run = w.run"
 OF_SPAN = "s.agent_instance_id in (select id from temp.wanted)"
-"""The condition for a recorded span, `s`, of one of them."""
+"""The SQL condition for a recorded span `s` that belongs to a run in `wanted`."""
 OF_FACT = "run in (select run from temp.wanted_numbers)"
-"""The same for a row of the index that has the number of its run."""
+"""The SQL condition for a row of the index that belongs to a run in `wanted_numbers`."""
 
 
 def restrict(connection: sqlite3.Connection, runs: Collection[str]) -> None:
-    """Fill the table of ids."""
+    """Fill the temporary table `wanted` with the ids of runs."""
     _fill(connection, EMPTY, ADD, runs)
 
 
 def number(connection: sqlite3.Connection, runs: Collection[str]) -> None:
-    """Fill the table of numbers. A run without finished spans has none."""
+    """Fill the temporary table `wanted_numbers` with the numbers of runs. Runs without finished spans have none."""
     _fill(connection, EMPTY_NUMBERS, ADD_NUMBERS, runs)
 
 
 def numbered(connection: sqlite3.Connection, runs: Collection[str]) -> dict[int, str]:
-    """Fill the table of numbers, and return the ids by number: a text for each row of an answer costs more."""
+    """Fill the temporary table `wanted_numbers`, and return number → id of a run.
+
+    The numbers are cheaper: reading the id as text in each row of an answer takes longer.
+    """
     number(connection, runs)
     return dict(connection.execute(IDS).fetchall())
 

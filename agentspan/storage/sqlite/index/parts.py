@@ -1,6 +1,6 @@
-"""The parts of finished spans (see storage.first_said): for each, the span that says it first, and how many have it.
+"""Stores, for each part of a run's finished spans, the first span with it and the number of spans that have it.
 
-A run has one row for each of its parts, however often spans repeat it.
+A part is a long text or a list element of a payload (see storage.first_said). A run has one row per distinct part.
 """
 
 import json
@@ -29,10 +29,10 @@ STATEMENTS = (*CREATE, RUN, ADD_RUN, OF_RUN, ADD, FORGET)
 
 
 class Parts:
-    """The parts of runs while spans are added to the index, and while hits are looked at.
+    """The parts of runs, read and changed over one connection to the index.
 
     Args:
-        connection: one to the index, with the file attached as `recorded`, whose reads are one snapshot.
+        connection: a connection to the index, with the file attached as `recorded`. Its reads are one snapshot.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -40,10 +40,11 @@ class Parts:
         self._runs: dict[str, dict[int, _Entry]] = {}
         self._changed: dict[str, set[int]] = {}
         self.outdated: set[int] = set()
-        """The rows of spans that no longer say first what they did when they were added: earlier ones came later."""
+        """The rows of indexed spans with a part whose first span is now another one: a span with a lower id was added
+        later. Their indexed words are outdated."""
 
     def add(self, row: int, parts: SpanParts) -> None:
-        """Count the parts of a finished span."""
+        """Add the parts of a finished span. `write` stores them."""
         span = parts.span
         entries, changed = self._of_run(span.agent_instance_id), self._changed.setdefault(span.agent_instance_id, set())
         for key in parts.keys:
@@ -58,18 +59,18 @@ class Parts:
             changed.add(key)
 
     def said_before(self, parts: SpanParts) -> Collection[int]:
-        """Return the parts of a span that an earlier one says."""
+        """Return the keys of a span's parts that an earlier span of the run contains."""
         entries = self._some_of_run(parts.span.agent_instance_id, parts.keys)
         id = parts.span.id
         return {key for key in parts.keys if (entry := entries.get(key)) is not None and entry.id < id}
 
     def counts(self, run: str, keys: Iterable[int]) -> Mapping[int, int]:
-        """Return how many finished spans have these parts."""
+        """Return key of a part → number of finished spans of the run that have it, for the stored keys."""
         entries = self._some_of_run(run, keys)
         return {key: entry.spans for key in keys if (entry := entries.get(key)) is not None}
 
     def write(self) -> None:
-        """Store what was added."""
+        """Store the parts that were added since the last call."""
         for id, keys in self._changed.items():
             if keys:
                 found = self._connection.execute(RUN, (id,)).fetchone()
@@ -81,7 +82,7 @@ class Parts:
         self._changed = {}
 
     def _some_of_run(self, id: str, keys: Iterable[int]) -> "Mapping[int, _Entry]":
-        """Return at least these parts of a run. They are read alone unless all are here: a run may have millions."""
+        """Return the entries of at least these parts. Not all parts of a run are read, because it may have millions."""
         found = None if id in self._runs else self._connection.execute(RUN, (id,)).fetchone()
         if found is None:
             return self._runs.get(id, {})
@@ -98,7 +99,7 @@ class Parts:
 
 
 class _Entry:
-    """The span that says a part first, its row and id, and how many have it."""
+    """A part's first span (rowid and id), and the number of spans that have the part."""
 
     __slots__ = ("id", "row", "spans")
 

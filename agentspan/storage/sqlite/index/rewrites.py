@@ -1,8 +1,8 @@
-"""Notes of changes and removals of finished spans, so that copies of them (see index_file) can follow.
+"""Logs changes and removals of finished spans in the recorded file, so that the index beside it can be updated.
 
-The table is created in the recorded file when it is first needed, so that a note is committed with its change.
-Recording writes to it only if a span's own end replaces a close. Else `rederive` changes finished spans, and
-`prune` removes them.
+The table `rewritten_runs` is created at its first use. It is in the recorded file, so that a note is committed with its
+change. Recording adds a note only if a span's own end replaces an end that was set on its behalf. Other notes are from
+the commands `rederive`, which changes finished spans, and `prune`, which removes them.
 """
 
 import sqlite3
@@ -18,13 +18,13 @@ NEVER = 2**63 - 1
 
 
 class Rewrites(NamedTuple):
-    """The changes since a note.
+    """The changes of finished spans since a note.
 
     Attributes:
-        last: the number of the last note; 0 where there never was one.
-        runs: ids of the runs in which finished spans have changed, and of those that were removed.
+        last: the number of the last note; 0 if there never was a note.
+        runs: the ids of runs whose finished spans changed, and of runs that were removed.
         removed: whether runs were removed.
-        floor: the last rowid that still belongs to the same span. SQLite reuses the ones above it.
+        floor: the last rowid that surely belongs to the same span as before. SQLite may have reused higher rowids.
     """
 
     last: int
@@ -34,7 +34,7 @@ class Rewrites(NamedTuple):
 
 
 def rewritten(connection: sqlite3.Connection, span_id: str) -> None:
-    """Note, within the transaction under way, that a span changed which may have finished."""
+    """Log, in the open transaction, that a span changed that may be finished."""
     (run,) = connection.execute("select agent_instance_id from agent_spans where id = ?", (span_id,)).fetchone()
     for statement in CREATE:
         connection.execute(statement)
@@ -43,7 +43,7 @@ def rewritten(connection: sqlite3.Connection, span_id: str) -> None:
 
 
 def removed(connection: sqlite3.Connection, runs: Sequence[str]) -> None:
-    """Note, within the transaction that has removed them, that runs were removed."""
+    """Log, in the transaction that removed them, that runs were removed."""
     for statement in CREATE:
         connection.execute(statement)
     (last_row,) = connection.execute("select ifnull(max(rowid), 0) from agent_spans").fetchone()
@@ -53,7 +53,7 @@ def removed(connection: sqlite3.Connection, runs: Sequence[str]) -> None:
 
 
 def unseen(connection: sqlite3.Connection, seen: int) -> Rewrites:
-    """Return the notes after note `seen` in the file that is attached as `recorded`."""
+    """Return the changes after the note with the number `seen`, from the file that is attached as `recorded`."""
     known = "select 1 from recorded.sqlite_master where name = 'rewritten_runs'"
     if connection.execute(known).fetchone() is None:
         return Rewrites(0, [], False, NEVER)

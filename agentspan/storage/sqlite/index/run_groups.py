@@ -1,9 +1,9 @@
-"""The sums of each run by group, a span type and a label: what comparisons of many runs are made of.
+"""The table of the index with the sums of each run by group (span type and label), for comparisons of many runs.
 
-Spans that never ran are counted apart, in `cancelled`. A run has few groups, so the table is a third of the spans.
-`last` is when the last of them began, `reason` that time and why the model stopped then (`finish_reason`).
-`histogram` has a letter for each span that ran, that of its bucket: four bytes a row, of which `statistics` of some
-runs are made without looking at all facts.
+A run has few groups, so the table has a third as many rows as there are spans. Cancelled spans are counted apart, in
+`cancelled`. `last` is the latest start of a span. `reason` is the start and the `finish_reason` of the latest span that
+has one. `histogram` has one letter per complete or failed span, for its bucket: four bytes a row. It gives the
+statistics of some runs without reading all facts.
 """
 
 import sqlite3
@@ -20,7 +20,7 @@ TABLE = {
 
 
 def plus(table: str, column: str) -> str:
-    """Return the assignment that adds to a sum in which null means that no span has a value."""
+    """Return the SQL assignment that adds `excluded` to a sum, in which null means that no span has a value."""
     return f"{column} = case when excluded.{column} is null then {table}.{column} else " + (
         f"ifnull({table}.{column}, 0) + excluded.{column} end"
     )
@@ -28,7 +28,7 @@ def plus(table: str, column: str) -> str:
 
 RAN = "filter (where bucket >= 0)"
 FIRST_LETTER = 65
-"""The letter of the first bucket, as its number in Unicode."""
+"""The code point of the letter for the first bucket in `histogram`."""
 ADD = f"""
 insert into run_groups
 select run, grp, count(*) {RAN}, count(*) filter (where bucket < 0), sum(failed), total(ms) {RAN},
@@ -53,7 +53,7 @@ from temp.wanted_numbers w cross join run_groups u where u.run = w.run and u.spa
 
 
 def run_sums(connection: sqlite3.Connection, asked: RunSums) -> list[RunSum]:
-    """Return the sums of these runs, in any order."""
+    """Return the sums over the spans of these runs by run, type and label, in any order."""
     ids = index_file.numbered(connection, asked.runs)
     names = {grp: (name, label, bool(is_aggregate)) for grp, name, label, is_aggregate in connection.execute(NAMES)}
     found = []

@@ -1,7 +1,8 @@
-"""The numbers of finished spans, in narrow rows: sums per run (and group), per group and bucket, each single duration.
+"""The part of the index with the numbers of finished spans: sums by run, by group and bucket, and single durations.
 
-A group is a span type and a label. `facts` are sorted by duration within their bucket, so that a percentile is found
-by counting buckets and stepping through one of them. `failures` adds what is known of failed spans and of runs' steps.
+A group is a span type and a label. Rows are narrow. The table `facts` is sorted by duration within each bucket, so that
+a percentile is found by counting buckets and stepping through one bucket. The modules `failures` and `run_groups` have
+more tables of this part.
 """
 
 import sqlite3
@@ -17,7 +18,8 @@ from agentspan.storage.sqlite.index.run_groups import plus
 IS_OPEN = "status in ('pending', 'active')"
 USED = "not is_aggregate"
 
-# SQLite has no subsecond function before 3.42. Without the fraction, which it would round: .9995 s is the next second.
+# SQLite has no subsecond function before 3.42. `unixepoch` gets the time without its fraction, because it would round
+# .9995 s up to the next second.
 MICROS = "unixepoch(substr({0}, 1, 19)) * 1000000 + cast(substr({0}, 21, 6) as integer)"
 AT = MICROS.format("coalesce(started_at, inserted_at)")
 BUCKET = (
@@ -30,9 +32,9 @@ RETURNED_ERROR = (
     "case when status = 'complete' and instr(result_payload, '\"is_error\"') "
     "then json_type(result_payload, '$.is_error') = 'true' end"
 )
-"""The condition for a call that returned an error as its result: groups count it as failed, runs do not.
+"""The SQL condition for a span that returned an error as its result. Groups count it as failed, runs do not.
 
-Of operands of `and` SQLite computes each one where a value is wanted, so that all results were parsed; `case` stops.
+It uses `case`, which does not parse results without the text. With `and`, SQLite would parse every result.
 """
 
 TABLES = {
@@ -61,7 +63,7 @@ FRESH = (
 
 
 def _taken(rows: str) -> str:
-    """Return the INSERT that fills `fresh` with the finished ones of these rows."""
+    """Return the INSERT that fills `fresh` with the finished spans of a FROM clause."""
     return (
         "insert into temp.fresh select s.rowid, agent_instance_id, schema_name, ifnull(label, ''), "
         f"{BUCKET}, ifnull(duration_ms, 0), {AT}, "
@@ -97,7 +99,7 @@ NUMBERED = (
     "at integer, failed integer, input_tokens integer, output_tokens integer, cost real, reason text, "
     "primary key (grp, bucket, ms, row)) without rowid"
 )
-"""`fresh` with numbers for names, in the order of `facts`: joined and sorted once, not by each table."""
+"""The table `fresh` with numbers of groups and runs, in the order of `facts`. It is joined and sorted only once."""
 NUMBER = """
 insert into temp.numbered
 select g.grp, f.bucket, f.ms, f.row, r.run, f.at, f.failed, f.input_tokens, f.output_tokens, f.cost, f.reason
@@ -137,7 +139,7 @@ FORGET = (
 
 
 class SpanSums(Part):
-    """See the module."""
+    """The part of the index with the numbers of finished spans (see the module's docstring)."""
 
     name = "numbers"
     statements = (
@@ -148,25 +150,25 @@ class SpanSums(Part):
     other = signatures.VERSION
 
     def create(self, connection: sqlite3.Connection) -> None:
-        """Create the tables of numbers, empty."""
+        """Create the empty tables of numbers, and drop existing ones."""
         for statement in (*CREATE, *failures.CREATE):
             connection.execute(statement)
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
-        """Add the numbers of spans that have finished."""
+        """Add the numbers of the finished spans with rowids in (after, until], and of listed spans that finished."""
         connection.execute(FRESH)
         connection.execute(EMPTY_FRESH)
         connection.execute(TAKE_CLOSED)
         connection.execute(FORGET_CLOSED)
         new = connection.execute(TAKE_NEW, (after, until)).rowcount
-        if new < until - after:  # else each of these rows is a finished span: no second look at them
+        if new < until - after:  # else all of these spans are finished
             connection.execute(LIST_OPEN, (after, until))
         for statement in TAKE:
             connection.execute(statement)
         failures.add(connection)
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
-        """Remove what was rewritten: whole runs are taken out, and the sums are computed again from the rest."""
+        """Remove the rewritten runs, list their spans to be added again, and compute the sums from the other runs."""
         connection.execute(GONE)
         connection.executemany(ADD_GONE, [(run,) for run in rewrites.runs])
         connection.execute(LIST_GONE, (rewrites.floor,))
