@@ -1,4 +1,4 @@
-"""Contract of a storage that claims groups or parts; they also show how long a writer waits for another one."""
+"""Contract tests of groups and partitions. They also check how long a writer waits for another writer."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -35,10 +35,10 @@ from agentspan.testing.contract.base import T0, T1, Base, finish, violation
 
 
 class Grouping(Base):
-    """Contract: groups."""
+    """Contract tests: groups of changes in one transaction."""
 
     long_s = 30.0
-    """Longer than anything here takes: what is not done then never will be."""
+    """Seconds that no step of these tests takes: a step that is not done by then hangs."""
 
     def test_a_group_sees_what_it_wrote_and_is_whole_or_nothing(self, storage: Storage) -> None:
         """A group returns, or raises, what its function returns or raises."""
@@ -196,7 +196,7 @@ def _in_thread(work: Callable[[], object]) -> _Thread:
 
 @contextmanager
 def _group_under_way(storage: Storage, long_s: float) -> Iterator[None]:
-    """Keep a group open in another thread."""
+    """Keep a group open in another thread while the with-block runs."""
     began, ends = threading.Event(), threading.Event()
 
     def work(group: Storage) -> None:
@@ -215,11 +215,11 @@ def _group_under_way(storage: Storage, long_s: float) -> Iterator[None]:
 
 
 DAYS = 400
-"""The age of the runs of an old partition."""
+"""The age in days of the runs in an old partition."""
 
 
 class Parting(Base):
-    """Contract: partitions."""
+    """Contract tests: partitions by time."""
 
     def test_partitions_are_made_ahead_once(self, storage: Storage) -> None:
         """Each covers a time, and the default one the rest; a second program makes none."""
