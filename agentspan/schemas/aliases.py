@@ -116,7 +116,7 @@ def tokens_of(context: Mapping[str, Any], field: str) -> int | None:
 
 
 def cost_of(context: Mapping[str, Any]) -> Any:
-    """Return the value of the first alias of `cost_usd` that is there, or None."""
+    """Return the value of the first alias of `cost_usd` that the payload has, or None."""
     return next((value for path in _PATHS["cost_usd"] if (value := _at(context, path)) is not None), None)
 
 
@@ -126,7 +126,7 @@ def label_of(payload: Mapping[str, Any], field: str) -> str | None:
 
 
 def count(value: Any) -> int | None:
-    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of them; else None."""
+    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of counts; else None."""
     if type(value) is int:
         return value if -_INT64 <= value < _INT64 else None
     if type(value) is dict:  # Vercel AI SDK 6: {"total": 812, "noCache": 700, "cacheRead": 112}

@@ -298,7 +298,7 @@ class Conformance:
 
 
 def problem_of(error: InvalidValue) -> str:
-    """Return what is wrong with a schema or a template: the error without the field's name."""
+    """Return the problem with a schema or a template: the message of an error, without the field's name."""
     return str(error).removeprefix(f"{error.field}: ")
 
 

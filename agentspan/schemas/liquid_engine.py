@@ -215,7 +215,7 @@ def _date(value: Any, wanted: Any = "") -> str:
         else:
             time = datetime.fromisoformat(shown)
     except (ValueError, OverflowError, OSError):
-        return shown  # as it is, also `now`: a summary is the same whenever it is rendered
+        return shown  # unchanged, also `now`: a summary must not depend on the time of rendering
     if not form or not _TIME_FORMAT.match(form):
         return shown
     return time.strftime(form)

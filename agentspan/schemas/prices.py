@@ -26,7 +26,7 @@ Prices = Mapping[str, Any]
 
 
 class Tokens(NamedTuple):
-    """The tokens of a call: `input` includes those read from and written to a cache, `output` those of reasoning."""
+    """The tokens of a call: `input` includes tokens read from and written to a cache, `output` those of reasoning."""
 
     input: int = 0
     output: int = 0
@@ -44,7 +44,7 @@ _DETAILS = frozenset(
 
 
 def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> float | None:
-    """Return what a call cost in US dollars; None for a model without known prices, or without tokens.
+    """Return the cost of a call in US dollars; None for a model without known prices, or without tokens.
 
     Args:
         fields: the members of the call's payload and result.

@@ -1,7 +1,7 @@
 """Signatures of failures: the stable name of a group of equal failures, from the data of one failed span alone.
 
-A signature is versioned. What a version computes never changes after its release: another rule is another version,
-beside this one. `tests/schemas/signature_vectors.json` has the frozen examples.
+A signature is versioned. A released version always computes the same signatures: a new rule becomes a new version,
+beside the old one. `tests/schemas/signature_vectors.json` has the frozen examples.
 """
 
 import re
@@ -16,7 +16,7 @@ from agentspan.schemas.span_types import fallback, title_of
 from agentspan.text import one_line
 
 VERSION = 1
-"""The version of new signatures. It is part of what is hashed, so ids of two versions never meet."""
+"""The version of new signatures. It is part of the hashed text, so ids of two versions never collide."""
 MAX_MESSAGE = 2000
 """The most characters of a message that are read."""
 MAX_TEXT = 200
@@ -67,7 +67,7 @@ class Signature(NamedTuple):
 
     Attributes:
         id: 12 hexadecimal digits.
-        text: what failed and how, in one line without values: `Tool fetch: TimeoutError: no answer in <n> s`.
+        text: the failed step and its error, in one line without values: `Tool fetch: TimeoutError: no answer in <n> s`.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Span types: a name, two schemas, a title and a template. A registry has the built-in ones and those of a program.
+"""Span types: a name, two schemas, a title and a template. A registry has the built-in types and those of a program.
 
 `agentspan.span_type` registers types in the registry of the process, and recording reads it. Operations by id make a
 registry from the schema version of a run.
@@ -30,7 +30,7 @@ class SpanType:
     Attributes:
         name: the schema_name under which it is registered.
         title: a name for people; without one the payload schema's title, else the name.
-        template: the source of its summaries, or None. Types of one's own are Mustache, those of clients also Liquid.
+        template: the source of its summaries, or None. Types of the program are Mustache, types of clients also Liquid.
         result_template: the source of the template that adds the result to a summary. Only clients send one; else None.
         fields: the names of the properties in its payload schema.
         ready: the compiled template; None until its first use.
@@ -183,7 +183,7 @@ class Registry:
 
     def resolve(self, schema_name: str) -> SpanType:
         """Return the type of a name; for an unregistered name see `fallback`."""
-        resolved = self._resolved  # a registration at the same time replaces it
+        resolved = self._resolved  # a registration in another thread replaces the attribute
         found = resolved.get(schema_name)
         if found is None:
             found = self._types.get(schema_name) or fallback(schema_name)

@@ -96,7 +96,7 @@ class _Program:
         self._lines = ["def render(c0, reserved=None):", " out = ''", " clean = constants_are_clean"]
         self._constants: dict[str, Any] = {}
         self._constants_are_clean = True
-        self._is_clean = [False]  # whether what each level is about is clean text
+        self._is_clean = [False]  # whether the value of each level is clean text
 
     def function(self) -> Render:
         self._lines.append(f" if clean and len(out) <= {MAX_SUMMARY} and '  ' not in out and out.strip() == out:")

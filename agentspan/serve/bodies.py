@@ -165,7 +165,7 @@ def attributes(documented: type) -> dict[str, str]:
 
 
 class Sent(NamedTuple):
-    """The fields of a request, and the names of those that came in `details`."""
+    """The fields of a request, and the names of the fields that the request had in `details`."""
 
     fields: dict[str, Any]
     details: Collection[str]

@@ -2,7 +2,7 @@
 
 A field of a single resource may have its example in `api/resources.py` instead.
 
-Those of fields that the page "Finish an agent span" has are that page's.
+Fields on the page "Finish an agent span" have the examples of that page.
 """
 
 from collections.abc import Mapping

@@ -290,7 +290,7 @@ def _secret_in(folder: Path, owners: frozenset[int]) -> bytes:
         found = _read(path)
         if len(found) == _BYTES:
             return found
-        path.unlink(missing_ok=True)  # whoever made it died before it was written
+        path.unlink(missing_ok=True)  # the process that made it died before writing the secret
     raise OSError(f"{path} is no secret")
 
 

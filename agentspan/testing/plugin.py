@@ -1,4 +1,4 @@
-"""The pytest plugin: keeps the runs of tests in one file, shows those of a failed test, checks budgets of marked tests.
+"""The pytest plugin: keeps the runs of tests in a file, shows the runs of a failed test, checks budgets of tests.
 
 If agentspan is installed, every run of pytest loads this as `_agentspan_pytest`, a copy outside the package, because
 importing the package takes 0.1 s. So the plugin imports agentspan only if a test records, has a marker, or uses the

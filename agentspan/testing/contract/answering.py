@@ -84,7 +84,7 @@ class Answering(Base):
     def test_answers_about_many_runs_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
         """Over random runs, while they grow, end and are removed."""
         self.answered(storage, RunsWhere)
-        for seed in (0, 5):  # in both, a failure passes on that of a child
+        for seed in (0, 5):  # with both seeds, a failure passes on a child's failure
             chance = random.Random(seed)
             runs = _history(self, storage, chance, steps=40)
             self._assert_same(storage, chance, runs)

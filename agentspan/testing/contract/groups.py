@@ -146,7 +146,7 @@ class Grouping(Base):
                 hasty = _in_thread(partial(write, 0.05))
                 hasty.join(self.long_s)
                 assert not hasty.is_alive(), f"{name} waits longer than wait_s"
-            patient["apply"].join(0.1)  # those that end at the same time as the hasty ones have ended
+            patient["apply"].join(0.1)  # writers that give up together with the hasty one have ended by then
             gave_up = [name for name, thread in patient.items() if isinstance(thread.result, Exception)]
             assert gave_up == [], "these do not wait for wait_s"
         for name, thread in patient.items():
@@ -288,7 +288,7 @@ class Parting(Base):
         assert storage.ask(Find(closed.id)).rows == {}
 
     def _old(self, storage: Storage, name: str, days: int, **values: Any) -> AgentInstanceRow:
-        """Put an active run whose id says that it began so many days ago."""
+        """Put an active run whose id has the time of some days ago."""
         version, schema, run = self.rows.family(agent := self.rows.agent())
         at = datetime.now(UTC) - timedelta(days=days)
         id = ids.encode(int(at.timestamp() * 1000), *ids.decode(run.id)[1:])

@@ -36,11 +36,11 @@ class Keeping(Base):
     """Contract tests: check, file, backup, journals."""
 
     def damage(self, storage: Storage) -> None:
-        """Override it: damage what is stored, so that `check` must find something."""
+        """Damage stored rows, so that `check` must find something. Override it for a backend."""
         pytest.skip("the test class does not override damage(), so check is not proved to find any")
 
     def copy_at(self, storage: Storage, path: Path) -> str | Location:
-        """Return what opens a backup at a path: the path for SQLite, NAME://PATH for another backend."""
+        """Return the address that opens a backup at a path: the path for SQLite, NAME://PATH for another backend."""
         backend = storage.capabilities().backend
         return str(path) if backend == "sqlite" else f"{backend}://{path}"
 
