@@ -1,10 +1,10 @@
 """The rule that decides which spans are aggregates. It is evaluated once, when a span is derived or created.
 
 An aggregate is a span that sums up others: it repeats the tokens and the cost of the spans in it, so sums leave it out.
-Where no call of a model is recorded inside of an agent, its payload has `own_tokens`: then its tokens count.
+If no model call is recorded inside an agent's span, its payload has `own_tokens`: then its tokens count.
 The result is stored in the column `is_aggregate`. SQL, Python and the viewer read that column, not the name.
 
-No operation by id changes the name of a stored span. `rederive` evaluates the rule again all the same. So does an
+Operations by id never change the name of a stored span. `rederive` evaluates the rule again all the same. So does an
 import, because it may change the name when it finishes an open span.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from agentspan import jsontext
 
 OWN_TOKENS = "own_tokens"
-"""The member of a payload that is true where the tokens of an agent are those of no other span."""
+"""The member of an agent's payload that is true if no other span has the agent's tokens."""
 AGGREGATES = frozenset({"agent"})
 """The built-in span types whose spans are aggregates."""
 
@@ -30,10 +30,10 @@ def is_aggregate(schema_name: str) -> bool:
 
 
 def has_own_tokens(payload: Any) -> bool:
-    """Return whether a payload says that its tokens count although the name is that of an aggregate."""
+    """Return whether the tokens of a payload count, although its span has the name of an aggregate."""
     return type(payload) is dict and payload.get(OWN_TOKENS) is True
 
 
 def stored_aggregate(schema_name: str, payload: str) -> int:
-    """Return the column `is_aggregate` of a row that was written without it, by its name and its payload as text."""
+    """Return `is_aggregate` for an old row that was written without it, from its schema_name and payload text."""
     return int(is_aggregate(schema_name) and not (OWN_TOKENS in payload and has_own_tokens(jsontext.decode(payload))))

@@ -1,7 +1,7 @@
-"""Other names of the fields that columns are filled from: the one table of them, each row with its source.
+"""The one table of other names for the fields that fill columns, such as tokens and model. Each has its source.
 
-The names of the built-in types come first: a payload that has them never reaches this table. OpenTelemetry's names are
-no part of it.
+The names of the built-in types take precedence: this table is read only for a payload without them. OpenTelemetry's
+names are not in this table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ class Alias(NamedTuple):
     Attributes:
         field: the field as the built-in types name it.
         path: the names of members that lead to the value, from the top of the payload merged with the result.
-        source: who sends it.
+        source: the client, library or API that uses this name.
     """
 
     field: str
@@ -34,8 +34,8 @@ _GOOGLE = "Gemini API: usageMetadata"
 _LIVEKIT_PY = "livekit-agents 1.8, LLMMetrics; prefactor-livekit 0.1.5, session.py"
 _LIVEKIT_JS = "@livekit/agents, LLMMetrics; @prefactor/livekit, session.ts"
 
-# Where, the names of tokens in and out there, and the source. Each is looked up at the top, then in `outputs` and
-# `response_metadata`, which the official packages put around what a model returned.
+# Each row: the member that holds the usage, its names for input and output tokens, and the source. The member is looked
+# up at the top, then in `outputs` and `response_metadata`, in which the official packages wrap a model's answer.
 _USAGES: tuple[tuple[str, str, str, str], ...] = (
     ("token_usage", "prompt_tokens", "completion_tokens", _CORE),
     ("token_usage", "input_tokens", "output_tokens", _LANGCHAIN),
@@ -116,7 +116,7 @@ def tokens_of(context: Mapping[str, Any], field: str) -> int | None:
 
 
 def cost_of(context: Mapping[str, Any]) -> Any:
-    """Return the value of the first alias of `cost_usd` that is there, or None."""
+    """Return the value of the first alias of `cost_usd` that the payload has, or None."""
     return next((value for path in _PATHS["cost_usd"] if (value := _at(context, path)) is not None), None)
 
 
@@ -126,7 +126,7 @@ def label_of(payload: Mapping[str, Any], field: str) -> str | None:
 
 
 def count(value: Any) -> int | None:
-    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of them; else None."""
+    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of counts; else None."""
     if type(value) is int:
         return value if -_INT64 <= value < _INT64 else None
     if type(value) is dict:  # Vercel AI SDK 6: {"total": 812, "noCache": 700, "cacheRead": 112}

@@ -1,7 +1,7 @@
 """The built-in span types, such as the one of `@agentspan.span("llm")`.
 
 Their JSON Schemas have only plain typed properties (`*` marks a required one), so that the compiled pre-check decides
-nearly every payload. Names follow the OpenTelemetry GenAI conventions if those have one.
+nearly every payload. Names follow the OpenTelemetry GenAI conventions, if these have a name.
 """
 
 from typing import Any, NamedTuple

@@ -3,7 +3,7 @@
 jsonschema does the check, by the draft of the schema (see dialects), within limits: references may only point inside
 the schema, patterns run on the regular expressions of pydantic-core (linear time; Python's `re` took 16 s for `^(a+)+$`
 on 28 characters), uniqueItems is linear, and a check stops after MAX_STEPS keywords and subschemas. A check never
-raises, whatever the payload: one that cannot be made is a violation of `$unchecked`, whose message says why.
+raises, whatever the payload: a check that fails to run gives a violation of `$unchecked`, whose message has the reason.
 
 A schema itself is checked before, by form, size, depth, references and patterns. Simple ones (types, required, plain
 properties) are compiled to a check that takes 0.1 µs, where jsonschema takes 11 to 50. It accepts plain JSON only, as a
@@ -74,7 +74,7 @@ def check_references(schema: Any, dialect: Dialect) -> None:
     """Check the references and patterns of a schema that the metaschema allows.
 
     Raises:
-        SchemaError: it refers to another document or to nothing, or has a pattern whose time has no bound, or too many.
+        SchemaError: it refers to another document or to nothing, has too many patterns, or one without a time bound.
     """
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -226,7 +226,7 @@ class Conformance:
 
     Args:
         schema: None accepts every payload.
-        side: the payload or the result payload; violations have it.
+        side: whether the schema is for payloads or for result payloads; each violation names it.
         trusted: skip the checks of the schema itself, and compile it at its first use.
 
     Attributes:
@@ -245,7 +245,7 @@ class Conformance:
         self.side: Side = side
         try:
             self._simple = simple(accepted)
-        except RecursionError:  # only a trusted one is as deep as that
+        except RecursionError:  # only a trusted schema can be that deep
             self._simple = None
         self.quick: Check = _doubt if self._simple is None else self._compile
         if self._simple is not None and not trusted:
@@ -278,7 +278,7 @@ class Conformance:
                 self._validator = made()  # a plain schema needs jsonschema (62 ms) at its first mismatch
             budget.steps = MAX_STEPS
             return tuple(islice(self._violations(payload), MAX_VIOLATIONS))
-        except SchemaError as error:  # a client's schema: it is stored and recorded with, not refused
+        except SchemaError as error:  # a client's schema is stored and used, not refused
             self._unusable = f"the schema {problem_of(error)}"
             return self._unchecked(self._unusable)
         except (RecursionError, OutOfSteps):
@@ -298,7 +298,7 @@ class Conformance:
 
 
 def problem_of(error: InvalidValue) -> str:
-    """Return what is wrong with a schema or a template: the error without the field's name."""
+    """Return the problem with a schema or a template: the message of an error, without the field's name."""
     return str(error).removeprefix(f"{error.field}: ")
 
 
@@ -336,7 +336,7 @@ def _validator(schema: JSONSchema) -> Any:
 
 
 def _check_schema(made: Any, schema: JSONSchema) -> None:
-    """Check a schema against the metaschema with the same limits: jsonschema's check_schema took 17 s for 64 kB."""
+    """Check a schema against its metaschema within limits: jsonschema's check_schema took 17 s for 64 kB."""
     budget.steps = MAX_SCHEMA_STEPS
     try:
         error = next(metaschema_of(made).iter_errors(schema), None)

@@ -1,7 +1,7 @@
-"""Dialects of JSON Schema: the draft that `$schema` names, else the one whose form a schema has; its bounded validator.
+"""Dialects of JSON Schema: finds a schema's draft, by `$schema` or else by its keywords, and its bounded validator.
 
 Drafts 04, 06, 07, 2019-09 and 2020-12 are checked, each by jsonschema's validator of that draft. Other values of
-`$schema` mean nothing, as in jsonschema, but draft-03 and older are refused: they share too few keywords.
+`$schema` are ignored, as in jsonschema, but draft-03 and older are refused: they share too few keywords.
 """
 
 import json
@@ -46,7 +46,7 @@ def size(value: Any) -> int:
 
 
 def bounded(keywords: Mapping[str, Keyword]) -> dict[str, Keyword]:
-    """Return the keywords of a validator class with bounds: each spends steps, and those below are replaced."""
+    """Return the keywords of a validator class with bounds: each spends steps, and slow ones are replaced."""
     replaced = {name: _REPLACED.get(name, keyword) for name, keyword in keywords.items()}
     return {name: _counted(name, keyword) for name, keyword in replaced.items()}
 
@@ -247,7 +247,7 @@ def _named(schema: Any) -> Dialect | None:
 
 
 def _of_form(schema: Any) -> Dialect:
-    """Return the dialect that the keywords of a schema tell: 2020-12 unless a form exists in older drafts only."""
+    """Return the dialect of a schema by its keywords: 2020-12, unless it uses a form of older drafts only."""
     words: set[str] = set()
     has_tuples = has_boolean_limits = False
     for each in _subschemas(schema):
@@ -324,9 +324,9 @@ def specification(dialect: Dialect) -> Any:
 def _evolve(outer: Any, *, schema: Any, _resolver: Any = None) -> Any:
     """Return the validator of a subschema, which may have a `$schema` of its own.
 
-    jsonschema's own `evolve` drops the limits there. `_resolver` is private to jsonschema, which passes it here by that
-    name; without it, `#/$defs/…` of the whole schema would not be found. `attrs.evolve` copies it in public, but makes
-    a check a third slower.
+    jsonschema's own `evolve` would drop the limits below such a `$schema`. `_resolver` is private to jsonschema, which
+    passes it by that name; without it, `#/$defs/…` of the whole schema would not be found. The public `attrs.evolve`
+    copies the resolver, too, but makes a check a third slower.
     """
     spend(size(schema))
     resolver = outer._resolver if _resolver is None else _resolver

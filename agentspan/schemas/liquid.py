@@ -1,7 +1,7 @@
 """Summary templates in Liquid, which clients of the API register: official TypeScript packages do.
 
-python-liquid is the engine (the extra `liquid`), fenced in by liquid_engine. It is imported for the first Liquid
-template only. Types of one's own are Mustache; see templates.
+python-liquid (the extra `liquid`) is the engine, in the sandbox of liquid_engine. It is imported for the first Liquid
+template only. Templates of a program's own span types are Mustache (see templates).
 """
 
 import re
@@ -63,7 +63,7 @@ def client_template(source: str) -> Template | LiquidTemplate:
     """Compile a template that a client registered, Mustache or Liquid.
 
     Raises:
-        TemplateError: it cannot be used; LiquidMissing if the extra would render it.
+        TemplateError: the template cannot be used; LiquidMissing if only the extra `liquid` is lacking.
     """
     if not isinstance(source, str):  # in a file that another program edited
         raise TemplateError("template", "must be a string")
@@ -71,9 +71,9 @@ def client_template(source: str) -> Template | LiquidTemplate:
 
 
 def _checked(source: str) -> str:
-    """Return a template whose tags are closed and few: the lexer's regular expressions take long for others.
+    """Return a template, after checking that its tags are closed and few: else python-liquid's lexer takes long.
 
-    Members called as a keyword (`input.offset`) are put into brackets, because python-liquid refuses them otherwise.
+    Members named like a keyword (`input.offset`) are put into brackets, because python-liquid refuses them otherwise.
     """
     if len(source) > MAX_TEMPLATE:
         raise TemplateError("template", f"has {len(source)} characters; at most {MAX_TEMPLATE} are allowed")

@@ -1,4 +1,4 @@
-"""python-liquid and its filters, fenced in: no file, no attribute of an object, bounded steps, loops and texts.
+"""A sandbox for python-liquid and its filters: no files, no attributes of objects, bounded steps, loops and texts.
 
 Importing this module imports python-liquid, an extra; only schemas.liquid does, when it compiles a template.
 """
@@ -42,7 +42,7 @@ _TIME_FORMAT = re.compile(r"(?:%[-_0^#]?[A-Za-z%]|[^%]){0,60}\Z")
 
 
 class OutOfSteps(Exception):
-    """A rendering is given up: it takes too long, or makes a text that is too long."""
+    """A rendering is stopped, because it takes too many steps or makes too long a text."""
 
 
 class Items(list[Any]):
@@ -55,7 +55,7 @@ class Items(list[Any]):
 
 
 class Members(dict[str, Any]):
-    """An object of a payload; for equality see Items."""
+    """An object of a payload. It equals an empty object only if it is empty: comparing contents could take long."""
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, dict) and not self and not other)
@@ -64,7 +64,7 @@ class Members(dict[str, Any]):
 
 
 def within(value: Any) -> tuple[Any, int]:
-    """Return a value as templates see it, and the steps that a look at it costs.
+    """Return a value in the form that templates use, and the steps that reading it costs.
 
     Raises:
         OutOfSteps: a number of more than 256 bits.
@@ -215,7 +215,7 @@ def _date(value: Any, wanted: Any = "") -> str:
         else:
             time = datetime.fromisoformat(shown)
     except (ValueError, OverflowError, OSError):
-        return shown  # as it is, also `now`: a summary is the same whenever it is rendered
+        return shown  # unchanged, also `now`: a summary must not depend on the time of rendering
     if not form or not _TIME_FORMAT.match(form):
         return shown
     return time.strftime(form)
@@ -246,7 +246,7 @@ def _size(value: Any) -> int:
 
 
 class _Plain:
-    """The environment that text filters of python-liquid ask: texts are no HTML."""
+    """The setting that python-liquid's text filters read: texts are no HTML, so filters need not escape them."""
 
     autoescape = False
 
@@ -361,7 +361,7 @@ class _Enough(Exception):
 
 
 class _Written:
-    """The output of a template: it stops the rendering when it has enough."""
+    """The output of a template. It stops the rendering once it is longer than any summary."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -374,7 +374,7 @@ class _Written:
 
 
 class _Captured(StringIO):
-    """The output of a `capture`, with a bound."""
+    """The output of a `capture` block, of at most MAX_TEXT characters."""
 
     def write(self, text: str) -> int:
         if self.tell() + len(text) > MAX_TEXT:

@@ -39,7 +39,7 @@ def describe(
         schema_name: the span's own name, for `{{_schema}}`.
         status: the span's status.
         payload: plain JSON, as a parser returns it.
-        result: the same, of any type, or None.
+        result: plain JSON of any type, or None.
         duration_ms: milliseconds, or None while it is open.
         check: whether the payload and the result are new. A new one is checked against its schema; the label is derived
             from a new payload only.
@@ -100,9 +100,9 @@ def describe(
 def _with_outcome(
     summary: str | None, span_type: SpanType, context: dict[str, Any], result: Any, status: str
 ) -> str | None:
-    """Append what a client's result_template makes of the result, or the error of a failed span: `exec: ls → exit 0`.
+    """Append the rendered result_template of a client, or the error of a failed span: `exec: ls → exit 0`.
 
-    The service does not render that template today. It stands where built-in types have their outcome.
+    The service does not render that template today. The text stands where summaries of built-in types have the outcome.
     """
     if status == "failed":
         outcome = error_text(result)
@@ -114,10 +114,10 @@ def _with_outcome(
 
 
 def _with_all_of(result: dict[str, Any], summary: str | None, status: str) -> str | None:
-    """Append the result of a function that returned a dict, which is all of the result: `Tool f() → a=1, b=2`."""
+    """Append the whole result of a function that returned a dict: `Tool f() → a=1, b=2`."""
     if summary is None or status != "complete":
         return summary
-    line = f"{summary} → {arguments_text(result)}"  # of two clean lines
+    line = f"{summary} → {arguments_text(result)}"  # both parts are clean lines
     return line if len(line) <= MAX_SUMMARY else one_line(line, MAX_SUMMARY)
 
 
@@ -134,7 +134,7 @@ def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
     """Return the label of a span, such as the model's or tool's name; None if its type has no label."""
     field = span_type.label_field or ""
     value = payload.get(field)
-    if field == "name" and not _no_other_name(payload):  # of a tool of another package it is the name of the span
+    if field == "name" and not _no_other_name(payload):  # other packages name the span `name`, not the tool
         value = aliases.label_of(payload, field) or value
     elif type(value) is not str and field == "model":
         value = aliases.label_of(payload, field)
@@ -163,7 +163,7 @@ def _is_error(result: dict[str, Any], status: str) -> bool:
 
 
 def returned_error(span: AgentSpanRow) -> bool:
-    """Return whether a call returned an error as its result (`is_error`). Its status is what the caller says."""
+    """Return whether a call returned an error as its result (`is_error`), whatever its status."""
     result = span.result_payload
     if result is None or '"is_error"' not in result:
         return False

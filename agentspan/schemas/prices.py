@@ -1,8 +1,8 @@
-"""The cost of a call of a model, by its tokens, where its client does not say.
+"""Computes the cost of a model call from its tokens, for calls whose client sends no cost.
 
 The table `prices.json` is made from the data of genai-prices (MIT licence: prices.LICENSE) by
-benchmarks/make_prices.py. Prices of one's own, from the file that AGENTSPAN_PRICES names, come first. The table is
-vendored (32 kB in the wheel): the package imports for 0.5 s, brings an HTTP client, and takes 185 µs a call.
+benchmarks/make_prices.py. The user's own prices, from the file that AGENTSPAN_PRICES names, take precedence. The table
+is vendored (32 kB in the wheel): importing genai-prices takes 0.5 s, brings an HTTP client, and a call takes 185 µs.
 """
 
 import json
@@ -26,7 +26,7 @@ Prices = Mapping[str, Any]
 
 
 class Tokens(NamedTuple):
-    """The tokens of a call: `input` includes those read from and written to a cache, `output` those of reasoning."""
+    """The tokens of a call: `input` includes tokens read from and written to a cache, `output` those of reasoning."""
 
     input: int = 0
     output: int = 0
@@ -40,14 +40,14 @@ class Tokens(NamedTuple):
 _DETAILS = frozenset(
     {"cached_tokens", "cache_write_tokens", "input_audio_tokens", "output_audio_tokens", "reasoning_tokens"}
 )
-"""Fields with tokens that are among those in or out, and may have prices of their own."""
+"""Fields that count a part of the input or output tokens. Such a part may have a price of its own."""
 
 
 def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> float | None:
-    """Return what a call cost in US dollars; None for a model without known prices, or without tokens.
+    """Return the cost of a call in US dollars; None for a model without known prices, or without tokens.
 
     Args:
-        fields: the members of its payload and result.
+        fields: the members of the call's payload and result.
     """
     if input_tokens is None and output_tokens is None:
         return None
@@ -70,7 +70,7 @@ def _tokens(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: 
         return max(0, count(fields.get(name)) or 0)
 
     read, write = number("cached_tokens"), number("cache_write_tokens")
-    # Anthropic's own numbers leave out what the cache had; the conventions include it.
+    # Anthropic's input tokens exclude those of the cache; OpenTelemetry's conventions include them.
     whole = sent if read + write <= sent else sent + read + write
     audio = number("input_audio_tokens"), number("output_audio_tokens")
     return Tokens(whole, made, read, write, *audio, number("reasoning_tokens"))
@@ -103,7 +103,7 @@ def _cost(prices: Prices, tokens: Tokens) -> float | None:
 
 
 def _at(price: Any, input_tokens: int) -> float:
-    """Return the price for a call of so many tokens: with more than a tier's start, all of them cost the tier's."""
+    """Return the price at a number of input tokens. Above the start of a tier, all tokens cost the tier's price."""
     if type(price) is not list:
         return float(price)
     found = price[0]
@@ -131,7 +131,7 @@ def prices_of(model: str, provider: str | None) -> Prices | None:
 
 
 def _providers(model: str, provider: str | None) -> list[Sequence[Any]]:
-    """Return the models of the providers that may be meant."""
+    """Return the models of the providers that match the provider's name or, without one, the model's name."""
     known = _table()
     if provider:
         exact = [models for id, _, _, models in known if id == provider]
@@ -166,7 +166,7 @@ def _table() -> list[Any]:
 
 @cache
 def _own() -> Mapping[str, Prices]:
-    """Return the prices of one's own. If they cannot be read, none, with a warning: spans are stored all the same."""
+    """Return the user's own prices. If they cannot be read, log a warning and return none: spans are stored anyway."""
     try:
         return own_prices()
     except InvalidValue as error:
@@ -178,7 +178,7 @@ def own_prices() -> Mapping[str, Prices]:
     """Return the prices of the file that AGENTSPAN_PRICES names.
 
     Raises:
-        InvalidValue: it cannot be read, or is not as the reference says.
+        InvalidValue: the file cannot be read, or is no JSON object of models with prices.
     """
     path = os.environ.get(OWN)
     if not path:
@@ -202,6 +202,6 @@ def _is_price(value: object) -> bool:
 
 
 def forget() -> None:
-    """Read the file of one's own prices again at the next call; for tests."""
+    """Drop the cached prices, so that the next call reads the user's file again; for tests."""
     _own.cache_clear()
     prices_of.cache_clear()

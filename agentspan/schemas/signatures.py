@@ -1,7 +1,7 @@
 """Signatures of failures: the stable name of a group of equal failures, from the data of one failed span alone.
 
-A signature is versioned. What a version computes never changes after its release: another rule is another version,
-beside this one. `tests/schemas/signature_vectors.json` has the frozen examples.
+A signature is versioned. A released version always computes the same signatures: a new rule becomes a new version,
+beside the old one. `tests/schemas/signature_vectors.json` has the frozen examples.
 """
 
 import re
@@ -16,17 +16,17 @@ from agentspan.schemas.span_types import fallback, title_of
 from agentspan.text import one_line
 
 VERSION = 1
-"""The version of new signatures. It is part of what is hashed, so ids of two versions never meet."""
+"""The version of new signatures. It is part of the hashed text, so ids of two versions never collide."""
 MAX_MESSAGE = 2000
-"""Characters of a message that are read."""
+"""The most characters of a message that are read."""
 MAX_TEXT = 200
-"""Characters of a message without its values that count."""
+"""The most characters of a message that count, after its values are removed."""
 MAX_FRAMES = 4
-"""Frames that count, the innermost ones: how the program came to the function that failed is another matter."""
+"""The number of innermost frames that count: equal failures may be reached in different ways."""
 MAX_TITLE = 60
-"""Characters of a span type's title in a text."""
+"""The most characters of a span type's title in a signature's text."""
 USUAL_REASONS = frozenset({"stop", "tool_calls", "end_turn", "tool_use", "STOP", "completed"})
-"""Reasons of a model to stop that no text names: nothing was cut."""
+"""Reasons of a model to stop that a signature's text omits, because nothing was cut."""
 RUN_TYPE = "run"
 """Stands for the span type in the signature of a run's own error."""
 
@@ -44,7 +44,7 @@ _VALUES = re.compile(
     re.VERBOSE,
 )
 """Quoted texts; words with digits, which may be a uuid; URLs; paths. Each branch begins with a character, so that the
-scanner passes over the others: 12 µs for a message of 100 characters, and 60 with named groups."""
+scanner skips all other characters: 12 µs for a message of 100 characters, and 60 with named groups."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}-")
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+|(?=[0-9]*[a-fA-F])[0-9a-fA-F]{8,}")
 _ID = re.compile(r"(?=.{6})(?:[A-Za-z]+[0-9]+[A-Za-z]|[0-9]+[A-Za-z]+[0-9])")
@@ -67,7 +67,7 @@ class Signature(NamedTuple):
 
     Attributes:
         id: 12 hexadecimal digits.
-        text: what failed and how, in one line without values: `Tool fetch: TimeoutError: no answer in <n> s`.
+        text: the failed step and its error, in one line without values: `Tool fetch: TimeoutError: no answer in <n> s`.
     """
 
     id: str
@@ -80,7 +80,7 @@ class ErrorParts(NamedTuple):
     Attributes:
         type: without its module; "" where none is known.
         message: "" where there is none.
-        stacktrace: the same.
+        stacktrace: "" where there is none.
     """
 
     type: str
@@ -112,13 +112,13 @@ def run_signature(error_text: str | None) -> Signature | None:
 
 
 def ending_signature(status: str, last_tool: str | None, last_step: str | None, reason: str | None) -> Signature:
-    """Return the signature of how a run ended in which no step failed.
+    """Return the signature of the ending of a run in which no step failed.
 
     Args:
-        status: the run's.
+        status: the run's status.
         last_tool: the label of the last tool that it called.
         last_step: the span type of its last step.
-        reason: why the model stopped, the last time that it says so.
+        reason: the last recorded reason of the model to stop; None without one.
     """
     parts = (str(VERSION), "ending", status, last_tool or "", last_step or "", reason or "")
     digest = blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=6)
@@ -146,14 +146,14 @@ def named(key: Key) -> Signature:
 
 @lru_cache(1000)
 def type_title(schema_name: str) -> str:
-    """Return the title of a span type as it is without its registered schema."""
+    """Return the title of a span type by its name alone, whatever title is registered."""
     return "Run" if schema_name == RUN_TYPE else one_line(title_of(fallback(schema_name), schema_name), MAX_TITLE)
 
 
 def error_parts(result: str | None) -> ErrorParts:
     """Return the error in the JSON text of a failed span's result, or of a run's error.
 
-    Of a call that returned its error (`is_error`), the message is what it returned.
+    If a call returned its error as its result (`is_error`), the message is the returned text.
     """
     try:
         decoded = None if result is None else jsontext.decode(result)
@@ -198,7 +198,7 @@ def own_frames(stacktrace: str) -> tuple[str, ...]:
 
 
 def passes_on(error: ErrorParts, of_child: ErrorParts) -> bool:
-    """Return whether an error only passes on that of a child: it is the same, it quotes it, or was raised for it."""
+    """Return whether an error only passes on a child's error: it is equal, quotes it, or was raised because of it."""
     if not error.type and not error.message:
         return True
     if (error.type, error.message) == (of_child.type, of_child.message):
@@ -229,7 +229,7 @@ def _own(stacktrace: str) -> list[str]:
     if python:
         return [_LAMBDA.sub("", function) for file, function in python if _is_own(file)]
     javascript = _JS_FRAME.findall(stacktrace)
-    return [function for function, file in reversed(javascript) if _is_own(file)]  # it has the innermost frame first
+    return [function for function, file in reversed(javascript) if _is_own(file)]  # the innermost frame is first
 
 
 @lru_cache(10_000)
@@ -238,7 +238,7 @@ def _is_own(file: str) -> bool:
 
 
 def _returned(result: dict[str, Any]) -> str:
-    """Return the text of an error that a call returned: of MCP, the texts of its content."""
+    """Return the text of an error that a call returned; for MCP, the texts of the result's content."""
     value = next((result[name] for name in ("output", "result", "content") if name in result), None)
     if type(value) is dict:
         value = value.get("content", value)

@@ -1,4 +1,4 @@
-"""Span types: a name, two schemas, a title and a template. A registry has the built-in ones and those of a program.
+"""Span types: a name, two schemas, a title and a template. A registry has the built-in types and those of a program.
 
 `agentspan.span_type` registers types in the registry of the process, and recording reads it. Operations by id make a
 registry from the schema version of a run.
@@ -30,8 +30,8 @@ class SpanType:
     Attributes:
         name: the schema_name under which it is registered.
         title: a name for people; without one the payload schema's title, else the name.
-        template: the source of its summaries, or None. Types of one's own are Mustache, those of clients also Liquid.
-        result_template: the source of what the result adds to a summary, which clients may send, or None.
+        template: the source of its summaries, or None. Types of the program are Mustache, types of clients also Liquid.
+        result_template: the source of the template that adds the result to a summary. Only clients send one; else None.
         fields: the names of the properties in its payload schema.
         ready: the compiled template; None until its first use.
         lacks_liquid: whether python-liquid is missing for the template or the result template.
@@ -84,7 +84,7 @@ class SpanType:
         return self.ready
 
     def result_compiled(self) -> Template | LiquidTemplate | None:
-        """Return the result template as `compiled` returns the template."""
+        """Return the result template, compiled at its first use; None without one, or if it is not usable."""
         if self._result_ready is None and self.result_template is not None:
             self._result_ready = self._client_template(self.result_template)
             if self._result_ready is None:
@@ -122,7 +122,7 @@ BUILT_IN_TYPES: Mapping[str, SpanType] = {b.name: _from_built_in(b) for b in BUI
 
 
 def fallback(name: str) -> SpanType:
-    """Return the built-in for an unregistered name: itself, the second part of `prefix:type…`, else `custom`."""
+    """Return the built-in type for an unregistered name, by the name or its part in `prefix:type…`; else `custom`."""
     return BUILT_IN_TYPES.get(built_in_part(name), BUILT_IN_TYPES["custom"])
 
 
@@ -181,7 +181,7 @@ class Registry:
 
     def resolve(self, schema_name: str) -> SpanType:
         """Return the type of a name; for an unregistered name see `fallback`."""
-        resolved = self._resolved  # a registration at the same time replaces it
+        resolved = self._resolved  # a registration in another thread replaces the attribute
         found = resolved.get(schema_name)
         if found is None:
             found = self._types.get(schema_name) or fallback(schema_name)
@@ -255,7 +255,7 @@ def make(
 
 
 def _label_field(name: str) -> str | None:
-    """Return the field of the label of a registered type: that of the built-in that its name would fall back to."""
+    """Return the label field of a registered type: the one of the built-in type that its name falls back to."""
     return fallback(name).label_field
 
 

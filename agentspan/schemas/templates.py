@@ -31,7 +31,7 @@ RESERVED = frozenset({"_status", "_schema", "_duration", "_error"})
 
 
 Render = Callable[..., str]
-"""The function that a template is compiled to, of a context and reserved names: one line of at most 200 characters."""
+"""A compiled template: a function from a context and reserved names to one line of at most 200 characters."""
 
 
 class Template:
@@ -96,7 +96,7 @@ class _Program:
         self._lines = ["def render(c0, reserved=None):", " out = ''", " clean = constants_are_clean"]
         self._constants: dict[str, Any] = {}
         self._constants_are_clean = True
-        self._is_clean = [False]  # whether what each level is about is clean text
+        self._is_clean = [False]  # whether the value of each level is clean text
 
     def function(self) -> Render:
         self._lines.append(f" if clean and len(out) <= {MAX_SUMMARY} and '  ' not in out and out.strip() == out:")
@@ -217,7 +217,7 @@ def _inline(value: Any) -> Any:
 
 
 def arguments_text(value: Any) -> Any:
-    """Return an object as `key=value, …` on one line, of about 80 characters at most; None of None (see `_args`)."""
+    """Return an object as `key=value, …` on one line of about 80 characters; any other value as `_inline` does."""
     if type(value) is not dict:
         return _inline(value)
     text = ""

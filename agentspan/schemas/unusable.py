@@ -1,4 +1,4 @@
-"""Parts of the span types that clients register which agentspan stores, but cannot use, each with the reason.
+"""Finds the parts of a client's span types that agentspan stores but cannot use, each with the reason.
 
 A client's schema or template never makes a registration fail: payloads are then unchecked, spans have no summary.
 """

@@ -1,6 +1,6 @@
-"""The operations by id over HTTP: `agentspan serve`, or `create_app` in an application of one's own.
+"""Serves the operations by id over HTTP: `agentspan serve`, or `create_app` in your own application.
 
-Needs the extra: `pip install "agentspan-sqlite[serve]"`. Not one rule of the state machine is in here.
+Needs the extra: `pip install "agentspan-sqlite[serve]"`. No rule of the state machine is in this package.
 """
 
 from typing import Any

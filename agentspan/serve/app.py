@@ -1,4 +1,4 @@
-"""The ASGI application: the router, the guard before it, and what runs beside them."""
+"""The ASGI application: the router, the guard middleware around it, and the background work of a server."""
 
 import os
 from collections.abc import AsyncIterator, Collection
@@ -34,9 +34,9 @@ MAX_BODY = 10 * 2**20
 
 
 class Application(Starlette):
-    """The application that `create_app` returns. Its middleware lies right around its router.
+    """The application that `create_app` returns. Its middleware wraps the router directly.
 
-    Starlette's own has nothing to do: the guard answers where something fails, and the router makes one form of errors.
+    Starlette's own middleware is left out: the guard answers failures, and the router gives all errors one form.
     """
 
     def __init__(self, routes: list[BaseRoute], lifespan: Any) -> None:
@@ -58,7 +58,7 @@ class Application(Starlette):
         return self._document
 
     async def _send_document(self, request: Request) -> Response:
-        """Answer with the document, which names the prefix of a mounted application."""
+        """Answer with the OpenAPI document, which includes the prefix of a mounted application."""
         prefix = request.scope.get("root_path", "").rstrip("/")
         found = self.openapi()
         return JSONResponse({**found, "servers": [{"url": prefix}]} if prefix else found)
@@ -81,16 +81,16 @@ def create_app(
     """Return an ASGI application that serves the API from one storage; mount it in one of your own, or run it.
 
     Args:
-        db: a file, `NAME://…`, a Storage or an opened Database; AGENTSPAN_DB, else ./agentspan.db, when left out. What
-            is opened here is closed with the application.
-        token: what clients must send as `Authorization: Bearer TOKEN`, at least 12 characters; None for nothing.
+        db: a file, `NAME://…`, a Storage or an opened Database; AGENTSPAN_DB, else ./agentspan.db, when left out. A
+            storage that `create_app` opens is closed with the application.
+        token: clients must send it as `Authorization: Bearer TOKEN`; at least 12 characters. None requires no token.
         read_only: refuse every write with `not_permitted`.
         strict_schemas: refuse payloads that do not match their schema.
-        redact: what is kept out of the storage of what clients send, as in `configure`: "credentials", a function that
-            adds a rule to that, or None.
+        redact: the values of clients that are not stored, as in `configure`: "credentials", a function that adds a rule
+            to that, or None.
         sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
-        allowed_hosts: names that the Host header may have; when left out those of this machine without a token, and any
-            with one.
+        allowed_hosts: names that the Host header may have. When left out: any name if there is a token, else only names
+            of this machine.
         cors_origins: origins whose pages may use the API from a browser.
         max_body: bytes of a request's body; more is answered with 413.
         wait_s: how long a request may wait for other writers before it is answered with 503.

@@ -1,7 +1,7 @@
-"""Reading what a request says: its body, its query string and its headers, as the fields of an operation.
+"""Reads the body, the query string and the headers of a request as the fields of an operation.
 
-The models are made from the operation's declaration. They check, and describe fields in the OpenAPI document; the
-operation receives the JSON as it was parsed.
+Pydantic models are made from the operation's declaration. They check a request, and describe its fields in the OpenAPI
+document. The operation receives the parsed JSON, not a model.
 """
 
 import json
@@ -26,14 +26,14 @@ from agentspan.jsontext import structure
 from agentspan.serve.responses import refuse
 
 MAX_PARTS = 300_000
-"""Texts (names of members, too), objects and lists of a body. Each takes some microseconds until it is stored, and 50
-bytes or more of memory, however short it is; the parser is one call, in which no other thread runs."""
+"""The most texts (names of members, too), objects and lists in a body. Each takes some microseconds until it is stored,
+and 50 bytes or more of memory, however short it is; the parser is one call, in which no other thread runs."""
 ABSENT: Mapping[str, str] = {
     "team_id": "a file has no teams",
     "owner_person_id": "a file has no people",
     "risk_profile_id": "a file has no risk profiles",
 }
-"""Filters of the API over what a file does not have, with the reason why each is refused."""
+"""Filters of the API that are refused, each with the reason: a file has nothing that they could match."""
 SORTING = {"sorting": "sorting", "sorting_field": "sorting[field]", "sorting_direction": "sorting[direction]"}
 PAGE: Mapping[str, Mapping[str, int]] = {
     "offset": {"ge": 0, "le": checks.MAX_OFFSET},
@@ -45,8 +45,8 @@ class Invalid(Exception):
     """A body or a query string whose form is wrong.
 
     Attributes:
-        problems: what is wrong, as pydantic says it.
-        body: the body as it was parsed; None for a query string, or where the body is no JSON.
+        problems: the errors that pydantic has found.
+        body: the parsed body; None for a query string, or if the body is no JSON.
     """
 
     def __init__(self, problems: Sequence[Any], body: Any = None, *, of_query: bool = False) -> None:
@@ -59,11 +59,11 @@ class Invalid(Exception):
 # Models
 
 MODELS: dict[str, type[BaseModel]] = {}
-"""Those that are made, by name."""
+"""The models that were made so far, by name."""
 
 
 def model_of(declared: type[Fields]) -> type[BaseModel]:
-    """Return the model of named values: of `details`, or of an object in a body."""
+    """Return the model of declared fields, such as `details` or another object in a body."""
     return _model(declared.__name__, declared, _declared(declared), _descriptions(declared))
 
 
@@ -109,12 +109,12 @@ def _model(
 
 
 def _member(name: str) -> str:
-    """Return the name of a field in its model: pydantic has some names itself, and allows no underscore before one."""
+    """Return the name of a field in its model: pydantic reserves some names, and refuses a leading underscore."""
     return f"{name.strip('_')}_" if name.startswith("_") or hasattr(BaseModel, name) else name
 
 
 def _made(name: str, annotation: Any, default: Any, **options: Any) -> tuple[Any, Any]:
-    """Return the type of a field of a model, and what pydantic is told of it."""
+    """Return the type of a model's field, and the pydantic field with its default, limits and alias."""
     options |= next((each.limits for each in get_args(annotation) if isinstance(each, Check)), {})
     if _member(name) != name:
         options["alias"] = name
@@ -123,7 +123,7 @@ def _made(name: str, annotation: Any, default: Any, **options: Any) -> tuple[Any
 
 
 def _type(annotation: Any) -> Any:
-    """Return the type of a field with models in the place of declared classes."""
+    """Return the type of a field, with a model instead of each declared class."""
     arguments = get_args(annotation)
     if get_origin(annotation) is Annotated:
         return _type(arguments[0])
@@ -156,7 +156,7 @@ def about(documented: type) -> str:
 
 
 def attributes(documented: type) -> dict[str, str]:
-    """Return what a docstring says of each attribute."""
+    """Return the descriptions in the Attributes of a docstring, by name."""
     _, _, text = cleandoc(documented.__doc__ or "").partition("Attributes:\n")
     return {name: " ".join(description.split()) for name, description in _ATTRIBUTE.findall(text)}
 
@@ -165,17 +165,17 @@ def attributes(documented: type) -> dict[str, str]:
 
 
 class Sent(NamedTuple):
-    """The fields of a request, and the names of those that came in `details`."""
+    """The fields of a request, and the names of the fields that the request had in `details`."""
 
     fields: dict[str, Any]
     details: Collection[str]
 
 
 class BodyReader:
-    """Reads the bodies of an operation. Of fields that are there twice, both values must be the same.
+    """Reads the bodies of an operation. If a field occurs twice, both values must be equal.
 
     Args:
-        operation: what they are for.
+        operation: the operation that the bodies are sent to.
     """
 
     def __init__(self, operation: type[Operation]) -> None:
@@ -188,10 +188,10 @@ class BodyReader:
         self._is_keyable = issubclass(operation, Keyable)
 
     def checked(self, body: bytes) -> Any:
-        """Return a small body as JSON of the right form.
+        """Parse and check a small body; return its JSON.
 
         Raises:
-            Invalid, HTTPException: it has another form, or is no JSON.
+            Invalid, HTTPException: the body has the wrong form, or is no JSON.
         """
         if not body and self._may_be_empty:
             return None
@@ -203,10 +203,10 @@ class BodyReader:
         return value
 
     def explained(self, body: bytes) -> Any:
-        """Return a body as JSON of the right form; the error says what is wrong with it.
+        """Parse and check a body of any size; return its JSON, or raise with all that is wrong in it.
 
         Raises:
-            Invalid, HTTPException: it has another form or too many parts, or is no JSON.
+            Invalid, HTTPException: the body has the wrong form or too many parts, or is no JSON.
         """
         if _has_too_many_parts(body):
             raise HTTPException(
@@ -222,7 +222,7 @@ class BodyReader:
             except (ValueError, RecursionError) as error:  # no UTF-8, or too deep
                 raise HTTPException(400) from error
         try:
-            self._adapter.validate_python(value, from_attributes=True)  # it is in the messages
+            self._adapter.validate_python(value, from_attributes=True)  # it changes the messages
         except ValidationError as error:
             raise Invalid(error.errors(include_url=False), value) from None
         return value
@@ -231,12 +231,12 @@ class BodyReader:
         """Return the fields of a request.
 
         Args:
-            value: its body, checked.
-            ids: those of the path.
-            keys: its headers Idempotency-Key.
+            value: the checked body.
+            ids: the ids in the path, by name.
+            keys: the values of the Idempotency-Key headers.
 
         Raises:
-            InvalidValue: it has a field twice, with values that differ, or two such idempotency keys.
+            InvalidValue: a field, or the idempotency key, occurs twice with different values.
         """
         body: Mapping[str, Any] = value or {}
         said = {name: each for name, each in body.items() if name in self._fields and name not in ids}
@@ -269,8 +269,8 @@ def _header(headers: Sequence[bytes], given: str | None) -> str:
 
 
 def _has_too_many_parts(body: bytes) -> bool:
-    """Return whether there are more than MAX_PARTS. It never counts more of them, a few milliseconds at a time."""
-    if body.count(b'"') // 2 + body.count(b"{") + body.count(b"[") <= MAX_PARTS:  # with those within texts
+    """Return whether a body has more than MAX_PARTS parts. Stops counting there; each step takes a few ms."""
+    if body.count(b'"') // 2 + body.count(b"{") + body.count(b"[") <= MAX_PARTS:  # with braces within texts
         return False
     count = 0
     for texts, outside in structure(body):
@@ -284,7 +284,7 @@ def _has_too_many_parts(body: bytes) -> bool:
 
 
 def query_model(operation: type[Operation]) -> type[BaseModel] | None:
-    """Return the model of an operation's query string, its page last; None if it has no parameters."""
+    """Return the model of an operation's query string, with the parameters of pages last; None without parameters."""
     fields = _declared(operation)
     members = {name: _made(name, *fields[name]) for name in fields if name not in PAGING}
     if issubclass(operation, Listing):
@@ -313,8 +313,8 @@ class QueryReader:
         """Return the fields of a request.
 
         Raises:
-            InvalidValue: a name is not known, or there twice; or the order is given in two forms.
-            Invalid: a value has not the form that its parameter needs.
+            InvalidValue: a parameter is unknown or occurs twice, or the order is given in two forms.
+            Invalid: a value does not have the form of its parameter.
         """
         try:
             values = dict(self._model.model_validate(self._parsed(query_string)))
@@ -369,7 +369,7 @@ def refuse_invalid(error: Invalid) -> Response:
 def _name(place: Sequence[int | str], body: Any) -> str:
     """Return the name of a field in a body, such as `details.items[0].name`.
 
-    pydantic's places go on with names of types where a field may have several: these are in no body.
+    If a field may have several types, pydantic's place continues with the name of a type, which is in no body.
     """
     name = ""
     for number, part in enumerate(place):

@@ -1,14 +1,14 @@
 """Limits on a server's connections: how many may be open, and how long one may take to send a request.
 
-A client that says nothing, or one byte a second, costs an open file as long as it likes: 260 of them once took all that
-a server may have, and nobody else was served. uvicorn has no limit for that: `timeout_keep_alive` begins after a
-response, and `limit_concurrency` counts silent connections too, so it refuses everybody. Here a connection *waits*
-until it has sent a whole request, and *works* until it is answered. A new connection above a limit ends the one that
-waits longest, and never one that works; if all work, it is refused itself.
+A client that sends nothing, or one byte a second, takes an open file as long as it likes: 260 of them once took all
+files that a server may open, and no other client was served. uvicorn has no limit for that: `timeout_keep_alive` begins
+after a response, and `limit_concurrency` counts silent connections too, so it refuses all clients. In this module, a
+connection *waits* until it has sent a whole request, and *works* until it is answered. A new connection above a limit
+ends the connection that waits longest, and never one that works; if all work, the new connection is refused.
 
 The limits are in a subclass of whichever of its two protocols uvicorn chooses. Of their state it reads `cycle`, which
-both have: the request under way, with `more_body` and `response_complete`. The other way, a protocol around uvicorn's
-that sees only bytes, would have to parse HTTP again to know when a request is whole.
+both have: the current request, with `more_body` and `response_complete`. The alternative, a protocol around uvicorn's
+that receives only bytes, would have to parse HTTP again to find the end of a request.
 """
 
 import asyncio
@@ -24,24 +24,24 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from agentspan.errors import InvalidValue
 
 MOST_FILES = 4096
-"""Open files that a server asks its system for."""
+"""The number of open files that a server requests from the operating system."""
 OTHER_FILES = 100
-"""Open files for anything but connections: SQLite's for each thread, the journal's, the program's."""
+"""Open files reserved for anything but connections: SQLite's for each thread, the journal's, the program's."""
 
 
 class Limits(NamedTuple):
     """The limits of connections.
 
     Attributes:
-        open: connections at once.
-        of_peer: of one address. Not of this machine: a proxy here has the connections of all its clients, and another
-            local program has better ways to do harm.
-        head_s: for the head of a request, from the opening of the connection or the response before.
-        body_s: beyond that for its body. The application answers late bodies itself, with 408, before that.
-        read_s: for a client to read what waits for it in a full buffer.
-        head_bytes: the size of a head.
-        idle_s: for the next request to begin. Clients keep a connection for less (httpx for 5 s): else one would send a
-            request as the server closes, and lose it.
+        open: the most connections at once.
+        of_peer: the most connections of one address. No limit for this machine: a proxy on it has the connections of
+            all its clients, and another local program has better ways to do harm.
+        head_s: seconds for the head of a request, from the opening of the connection or the previous response.
+        body_s: further seconds for the body. The application itself answers late bodies with 408 before that.
+        read_s: seconds for a client to read the data that waits for it in a full buffer.
+        head_bytes: the most bytes of a head.
+        idle_s: seconds for the next request to begin. Clients close an idle connection earlier (httpx after 5 s): else
+            a client could send a request while the server closes the connection, and lose the request.
     """
 
     open: int = 1000
@@ -64,7 +64,7 @@ class Limits(NamedTuple):
 
 
 class Connection(Protocol):
-    """One connection, as its protocol sees it."""
+    """The part of a connection's protocol that the limits need."""
 
     @property
     def address(self) -> str:
@@ -73,16 +73,16 @@ class Connection(Protocol):
 
     @property
     def has_head(self) -> bool:
-        """True once the head of the request that it sends has arrived."""
+        """True once the head of the current request has arrived."""
         ...
 
     def abort(self) -> None:
-        """Close it at once, without sending what is buffered."""
+        """Close the connection at once, without sending buffered data."""
         ...
 
 
 class Connections:
-    """The open connections of one server. For one thread: that of the event loop.
+    """The open connections of one server. Only the thread of the event loop may use it.
 
     Args:
         later: calls a function after seconds, as `loop.call_later` does.
@@ -93,7 +93,7 @@ class Connections:
         self._later = later
         self._of_peer: dict[str, int] = {}
         self._peers: dict[Connection, str] = {}
-        self._waiting: dict[Connection, float] = {}  # since when; who waits longest is first
+        self._waiting: dict[Connection, float] = {}  # since when each waits; the longest first
         self._full: dict[Connection, float] = {}
         self._sweeps = False
 
@@ -101,7 +101,7 @@ class Connections:
         return len(self._peers)
 
     def open(self, connection: Connection) -> None:
-        """Add a connection, and end another one if there are too many."""
+        """Add a connection. If there are too many, end the connection that waits longest."""
         peer = _peer(connection.address)
         self._peers[connection] = peer
         self._of_peer[peer] = self._of_peer.get(peer, 0) + 1
@@ -128,7 +128,7 @@ class Connections:
             del self._of_peer[peer]
 
     def wait(self, connection: Connection) -> None:
-        """Note that a connection was answered, and has not sent its next request."""
+        """Note that a connection's request was answered, and that its next request is not complete."""
         if connection in self._peers:
             self._waiting[connection] = time.monotonic()
 
@@ -146,7 +146,7 @@ class Connections:
         self._full.pop(connection, None)
 
     def _sweep(self) -> None:
-        """End what takes too long."""
+        """End the connections that take too long, and schedule the next sweep."""
         limits, now = self.limits, time.monotonic()
         late = [each for each, since in self._full.items() if now - since > limits.read_s]
         for each, since in self._waiting.items():
@@ -162,17 +162,17 @@ class Connections:
             self._later(self.limits.sweep_s, self._sweep)
 
     def _end(self, connection: Connection) -> None:
-        self.close(connection)  # now: the event loop reports it in its next turn only
+        self.close(connection)  # now: the event loop reports the end in its next turn only
         connection.abort()
 
 
 def limits_of_process() -> Limits:
-    """Return limits that fit how many files this process may open, after asking for more."""
+    """Raise this process's limit of open files, and return the limits of connections that fit it."""
     return limits_for(_open_files())
 
 
 def limits_for(files: int) -> Limits:
-    """Return limits for a number of open files. In one turn of the event loop as many may come as may be open."""
+    """Return limits for a number of open files: half of them, since one turn of the loop may accept as many again."""
     return Limits(open=max(16, min(Limits().open, (files - OTHER_FILES) // 2)))
 
 
@@ -194,7 +194,7 @@ def _open_files() -> int:
 
 
 def _peer(address: str) -> str:
-    """Return the address that connections are counted for; empty for this machine."""
+    """Return the address under which a connection counts; empty for this machine, which has no limit."""
     try:
         return "" if not address or ip_address(address.partition("%")[0]).is_loopback else address
     except ValueError:
@@ -202,12 +202,12 @@ def _peer(address: str) -> str:
 
 
 class JoinedWrites:
-    """A transport whose writes wait for the next one, or for the end of the event loop's turn.
+    """A transport that joins a write with the next one, or sends it at the end of the event loop's turn.
 
     uvicorn writes the head of a response and the first part of its body one after the other, and each write is a system
     call that wakes the client: 7 µs of the 230 µs that finishing a span takes.
 
-    At most one write waits. So a producer that writes a lot is still told when the client does not read.
+    At most one write waits, so a producer that writes a lot is still paused when the client does not read.
 
     Args:
         transport: the transport that the bytes are written to; everything but writing and closing is its own.
@@ -223,7 +223,7 @@ class JoinedWrites:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send bytes behind those that wait, or let them wait."""
+        """Send bytes together with waiting ones; if none wait, keep them for the next write or the end of the turn."""
         if self._waiting:
             waiting, self._waiting = self._waiting, b""
             self._transport.write(waiting + data)
@@ -237,7 +237,7 @@ class JoinedWrites:
         return closing
 
     def close(self) -> None:
-        """Send what waits, then close the connection."""
+        """Send the waiting bytes, then close the connection."""
         self._flush()
         self._transport.close()
 
@@ -248,7 +248,7 @@ class JoinedWrites:
 
 
 def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> type[asyncio.Protocol]:
-    """Return a class for `uvicorn.Config(http=…)` of a server that has these limits.
+    """Return a protocol class for `uvicorn.Config(http=…)` that enforces limits.
 
     Args:
         base: uvicorn's H11Protocol or HttpToolsProtocol.
@@ -257,7 +257,7 @@ def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> 
     is_httptools = hasattr(base, "on_body")
 
     class LimitedProtocol(base):  # type: ignore[valid-type,misc]
-        """One connection."""
+        """The protocol of one connection, with limits."""
 
         cycle: Any
         address = ""
@@ -293,18 +293,18 @@ def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> 
                     self.abort()
 
         def on_header(self, name: bytes, value: bytes) -> None:
-            """Take a header (httptools). One behind the body, a trailer, is none of the request's: it is dropped."""
+            """Receive a header (httptools). A header after the body, a trailer, is dropped."""
             if self.cycle is None or self.cycle.scope is not self.scope:
                 super().on_header(name, value)
 
         def on_body(self, body: bytes) -> None:
-            """Take a part of a body (httptools)."""
+            """Receive a part of a body (httptools)."""
             self._had_body = True
             super().on_body(body)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            cycle = self.cycle  # another one, if the client did not wait for the response
+            cycle = self.cycle  # the next request, if the client did not wait for the response
             if cycle.response_complete or cycle.more_body:
                 self._waits = True
                 self._connections.wait(self)
@@ -323,7 +323,7 @@ def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> 
 
         @property
         def has_head(self) -> bool:
-            """Return whether the head of a request is there that is not answered."""
+            """True once the head of a request has arrived that is not answered yet."""
             cycle = self.cycle
             return cycle is not None and not cycle.response_complete
 

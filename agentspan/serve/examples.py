@@ -2,7 +2,7 @@
 
 A field of a single resource may have its example in `api/resources.py` instead.
 
-Those of fields that the page "Finish an agent span" has are that page's.
+Fields on the page "Finish an agent span" have the examples of that page.
 """
 
 from collections.abc import Mapping
@@ -109,7 +109,7 @@ FIELDS: Mapping[str, Any] = {
     "external_id": "researcher-1",
     "field": "inserted_at",
 }
-"""By name, for every schema and parameter that has a field of this name and takes such a value."""
+"""Examples by field name, for every schema and parameter with a field of that name that takes such a value."""
 
 MODELS: Mapping[tuple[str, str], Any] = {
     ("AgentSpan", "status"): "active",
@@ -148,7 +148,7 @@ MODELS: Mapping[tuple[str, str], Any] = {
     ("ContextBody", "body"): {"instance": {"id": INSTANCE}, "agent": {"id": AGENT}, "schema": {}, "spans": []},
     ("BulkOutputs", "outputs"): {"finish-1": {"status": "success", "details": {"type": "agent_span", "id": SPAN}}},
 }
-"""By schema and field, where the field's name alone does not tell."""
+"""Examples by schema and field, for fields whose name alone does not determine the example."""
 
 WHOLE: Mapping[str, Mapping[str, Any]] = {
     "AgentSpan": {
@@ -235,7 +235,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
     "record_quality": {"evaluation": {"name": "helpfulness", "payload": {"score": 0.9}}},
     "generate_pfids": {"two": {"count": 2}},
 }
-"""By the name of the route."""
+"""Examples of requests, by the name of the operation."""
 
 ERRORS: Mapping[str, Mapping[str, Any]] = {
     "400": {"code": "bad_request", "message": "the body must be a JSON object"},
@@ -259,4 +259,4 @@ ERRORS: Mapping[str, Mapping[str, Any]] = {
     "500": {"code": "unexpected", "message": "an unexpected fault; the server's log has more under request 5a1f03c2"},
     "503": {"code": "unknown", "message": "the database is busy; try again"},
 }
-"""By HTTP status."""
+"""Examples of errors, by HTTP status."""

@@ -1,12 +1,12 @@
 """The token of a server, and login sessions of the viewer: a cookie, signed by a stored secret and that token.
 
-Only the viewer's own pages take the cookie. The API takes the token alone, so that no other site's page can use a
+Only the viewer's own pages accept the cookie. The API accepts the token alone, so that no other site's page can use a
 session that a browser holds.
 
-The secret that signs sessions, and which of them have ended by a logout, are stored beside a file or, for servers on
-several machines, as notes of the storage that they share. They are kept together, because deleting one without the
-other would make cookies valid again that were logged out. The file itself does not have them, because it is copied,
-exported and handed to others, who could then log in. A role that only reads rows may not read notes; and the secret
+The secret that signs sessions, and the list of sessions that a logout has ended, are stored beside a file or, for
+servers on several machines, as notes of the storage that they share. Both are kept together: deleting only the list
+would make cookies valid again that were logged out. They are not in the database file, because people copy it, export
+it and pass it to others, who could then log in. A role that only reads rows may not read notes; and the secret
 alone makes no cookie: the token is part of the key.
 """
 
@@ -38,15 +38,15 @@ from agentspan.storage.questions import ForgetNotes, Notes, NotesCount, PutNote
 from agentspan.tuning import STANDARD
 
 LEAST = 12
-"""Characters of a token. At most 28,800 guesses a day from an address then take longer than anybody waits."""
+"""The least characters of a token: at 28,800 guesses a day from an address, guessing it takes too long."""
 DIFFERENT = 5
-"""Different characters of a token."""
+"""The least number of different characters of a token."""
 REMEMBERED = 10_000
-"""Addresses, connections and wrong tokens that are remembered, each; the oldest are forgotten."""
+"""The most addresses, connections and wrong tokens, each, that are remembered. The oldest are dropped."""
 
 
 class Limit(NamedTuple):
-    """So many guesses at once, then one in so many seconds."""
+    """A rate limit: `at_once` guesses in a row, then one guess in `then_every_s` seconds."""
 
     at_once: int
     then_every_s: float
@@ -54,7 +54,7 @@ class Limit(NamedTuple):
 
 OF_AN_ADDRESS: Final = Limit(10, 3)
 OF_ALL: Final = Limit(100, 0.5)
-"""For all addresses together, except those that gave the right token before."""
+"""The limit for all addresses together, except those that sent the right token before."""
 
 
 def check(token: str) -> None:
@@ -72,10 +72,10 @@ def check(token: str) -> None:
 
 
 class AccessToken:
-    """The token of a server, and what was given in its place. For one thread: that of the event loop.
+    """The token of a server, with a rate limit for wrong guesses. Only the thread of the event loop may use it.
 
     Args:
-        token: see check.
+        token: the token, which must satisfy `check`.
 
     Raises:
         InvalidValue: the token can be guessed easily.
@@ -92,12 +92,12 @@ class AccessToken:
 
     @property
     def remembered(self) -> int:
-        """Number of entries that are remembered of clients."""
+        """The number of entries that are remembered about clients."""
         right = len(self._right_connections) + len(self._right_addresses)
         return right + len(self._wrong) + len(self._guesses.due)
 
     def wait_s(self, client: Sequence[Any] | None) -> int:
-        """Return the seconds after which a client may give a token again; 0 for at once.
+        """Return the seconds after which a client may send a token again; 0 for at once.
 
         Args:
             client: the address and the port of the connection's other end; None where it has none.
@@ -112,7 +112,7 @@ class AccessToken:
         return math.ceil(wait_s)
 
     def is_right(self, given: bytes, client: Sequence[Any] | None) -> bool:
-        """Return whether the token is right, in constant time, and count it if it is not. Call wait_s before."""
+        """Return whether a sent token is right, in constant time; count a wrong one. Call `wait_s` before."""
         connection = _connection(client)
         if hmac.compare_digest(given, self._token):
             if connection not in self._right_connections:
@@ -129,12 +129,12 @@ class AccessToken:
         return False
 
     def key(self, *, secret: bytes, purpose: bytes) -> bytes:
-        """Return a key that is another for another token, secret or purpose, and tells of none of them."""
+        """Return a key derived from the token, a secret and a purpose, from which none of them can be computed."""
         return hmac.digest(secret, purpose + b"\0" + self._token, "sha256")
 
 
 class _Guesses:
-    """The times at which each address would have made its guesses, had it made them at the rate of the limit."""
+    """Counts guesses by address: the time at which all would have been made, at the rate of the limit."""
 
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
@@ -163,7 +163,7 @@ def _connection(client: Sequence[Any] | None) -> tuple[Any, ...]:
 
 
 def _address(connection: tuple[Any, ...]) -> str:
-    """Return the address that guesses are counted for: of IPv6 the network, which one machine has whole."""
+    """Return the address under which guesses count; for IPv6 the /64 network, which one machine may have whole."""
     host = str(connection[0]) if connection else ""
     if ":" not in host:
         return host
@@ -184,18 +184,18 @@ _BYTES = 32
 class LoginStore:
     """The secret and the logouts of one file's servers, in the folder `NAME-logins` beside it.
 
-    A logout is an empty file, whose name has its session and expiry: several servers create and find it without locks.
-    Without the folder all sessions have ended.
+    A logout is an empty file whose name has the session and its expiry, so that several servers create and find it
+    without locks. Deleting the folder ends all sessions.
 
-    Without a file, or if its folder cannot be written, they are in memory: then sessions end with the process, and no
-    logout is forgotten.
+    Without a database file, or if the folder cannot be written, secret and logouts are in memory: then sessions end
+    with the process, and no logout is dropped.
 
     Args:
-        path: the file; None if the storage has none.
+        path: the database file; None if the storage has none.
         most: logouts that are kept; one more ends all sessions.
 
     Attributes:
-        secret: what signs sessions.
+        secret: the key that signs sessions.
         waits: whether checking a session waits for a server.
     """
 
@@ -219,7 +219,7 @@ class LoginStore:
         self._forget_expired()
 
     def refresh(self) -> bool:
-        """Return whether the secret is another one than before: it is not, until the process ends."""
+        """Return whether another server has changed the secret: never, since each server of a file keeps its secret."""
         return False
 
     def end(self, session: str, expires: int) -> None:
@@ -256,7 +256,7 @@ class LoginStore:
         return left
 
     def _end_all(self) -> None:
-        """Replace the secret; other servers of the file keep theirs, and the logouts, until they end."""
+        """End all sessions by a new secret. Other servers of the file keep the old one until they end."""
         assert self._folder is not None
         (self._folder / _SECRET).unlink(missing_ok=True)
         self.secret = _secret_in(self._folder, files.owners_of(self._folder))
@@ -288,7 +288,7 @@ def _secret_in(folder: Path, owners: frozenset[int]) -> bytes:
         found = _read(path)
         if len(found) == _BYTES:
             return found
-        path.unlink(missing_ok=True)  # whoever made it died before it was written
+        path.unlink(missing_ok=True)  # the process that made it died before writing the secret
     raise OSError(f"{path} is no secret")
 
 
@@ -320,7 +320,7 @@ class SharedLogins:
         most: logouts that are kept; one more ends all sessions.
 
     Attributes:
-        secret: what signs sessions; another one after `refresh` if a server has ended all sessions.
+        secret: the key that signs sessions; `refresh` replaces it if a server has ended all sessions.
         waits: whether checking a session waits for a server.
     """
 
@@ -340,7 +340,7 @@ class SharedLogins:
             self._storage = storage
 
     def refresh(self) -> bool:
-        """Read the secret again; return whether it is another one."""
+        """Read the secret from the storage again; return whether it has changed."""
         return self._storage is not None and self._adopt(self._storage.ask(Notes(_SECRET_NOTE)).get(_SECRET_NOTE))
 
     def end(self, session: str, expires: int) -> None:
@@ -359,7 +359,7 @@ class SharedLogins:
         """Return whether a session was ended, or all of them were, by any server.
 
         Raises:
-            StorageError: the storage does not answer; then nobody knows.
+            StorageError: the storage does not answer, so it is unknown whether the session has ended.
         """
         if session in self._ended or self._storage is None:
             return session in self._ended
@@ -367,7 +367,7 @@ class SharedLogins:
         return self._adopt(found.get(_SECRET_NOTE)) or _ENDED + session in found
 
     def _adopt(self, stored: str | None) -> bool:
-        """Take a stored secret as this server's; return whether it was another one. None if somebody has deleted it."""
+        """Use a stored secret, or store a new one if it is None (deleted); return whether the secret has changed."""
         if stored is None:
             assert self._storage is not None
             stored = self._storage.ask(PutNote(_SECRET_NOTE, os.urandom(_BYTES).hex(), replace=False))
@@ -384,14 +384,14 @@ DAYS = 30
 
 
 class LoginSessions:
-    """The login sessions of a server with a token; with None, every request is allowed.
+    """The login sessions of the viewer. If the server has no token, every request is allowed.
 
     A session and a logout outlive a restart of the server, if the storage is a file, or keeps notes. A session ends
     with the token.
 
     Args:
-        storage: what is served. The logins are notes of it, if it keeps notes, else in files beside its file.
-        most_logouts: how many are kept; one more ends all sessions.
+        storage: the served storage. The logins are its notes, if it keeps notes, else files beside its file.
+        most_logouts: the most logouts that are kept; one more ends all sessions.
     """
 
     def __init__(self, token: AccessToken | None, storage: Storage, most_logouts: int = STANDARD.kept_logouts) -> None:
@@ -429,11 +429,11 @@ class LoginSessions:
         return self._store.refresh() and self._session_of(request) is not None
 
     def wait_s(self, request: Request) -> int:
-        """Return the seconds after which the token may be given again; 0 for at once (see AccessToken)."""
+        """Return the seconds after which a client may send a token again; 0 for at once (see AccessToken)."""
         return 0 if self._token is None else self._token.wait_s(request.scope.get("client"))
 
     def is_token(self, given: object, request: Request) -> bool:
-        """Return whether a request gives the token, in constant time; always where there is none."""
+        """Return whether a sent token is the server's, in constant time; always True if the server has none."""
         if self._token is None:
             return True
         text = given if isinstance(given, str) else ""
@@ -486,7 +486,7 @@ def is_own_page(request: Request) -> bool:
 
 
 def _is_encrypted(request: Request) -> bool:
-    """Return whether the browser came by TLS; where a proxy ended that, only the page's Origin still says so."""
+    """Return whether the browser uses TLS. Behind a proxy that ends TLS, only the header Origin shows it."""
     return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
 
 
@@ -497,7 +497,7 @@ def _path(request: Request) -> str:
 def cookie(request: Request, name: str) -> str:
     """Return the value of a cookie as it was sent; empty if there is none. The last of several counts.
 
-    Starlette reads all cookies, and undoes quotes, which ours never have: Python before 3.12.6 takes 10 s for 60 kB.
+    Starlette's parser is not used: it unquotes all cookies, for which Python before 3.12.6 takes 10 s for 60 kB.
     """
     found = ""
     for header in request.headers.getlist("cookie"):

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Eager(Generic[T]):
-    """An awaitable that has run until it had to wait. Await it in the same task.
+    """Runs an awaitable at once, until it has to wait. Await the rest in the same task.
 
     A server has the whole body of a small request when it calls the application. Then `asyncio.timeout` around the
     first `receive` costs 5 µs for nothing.
@@ -66,12 +66,12 @@ class GuardMiddleware:
     """An ASGI middleware around the whole application.
 
     Args:
-        token: what `Authorization: Bearer` must say below /api; None for nothing.
+        token: the token that requests below /api must send as `Authorization: Bearer`; None requires none.
         allowed_hosts: names that the Host header may have; None for any. Without this check a page in a browser could
             reach a server on this machine by a name of its own (DNS rebinding).
-        max_body: bytes of a request's body.
-        adopting: what is done from time to time before a request.
-        body_pause_s: seconds that a client may pause while it sends a body.
+        max_body: the most bytes of a request's body.
+        adopting: adopts journals of dead programs, from time to time before a request.
+        body_pause_s: the most seconds that a client may pause while it sends a body.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class GuardMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if [name for name, _ in scope["headers"]].count(b"host") > 1:  # a proxy may have checked another one
+        if [name for name, _ in scope["headers"]].count(b"host") > 1:  # a proxy may have checked the other header
             await _in_form(scope, refuse("bad_request", "there is more than one Host header"))(scope, receive, send)
             return
         headers = dict(scope["headers"])
@@ -110,7 +110,7 @@ class GuardMiddleware:
         if b"content-length" in headers or b"transfer-encoding" in headers:
             body = await self._body(receive, max_body)
             if is_wrong_type and body and not isinstance(body, Response):
-                body = _wrong_type(is_otlp=is_otlp)  # it came in chunks, so that only now it is known not to be empty
+                body = _wrong_type(is_otlp=is_otlp)  # only now it is known that a chunked body is not empty
             if isinstance(body, Response):
                 await _in_form(scope, body)(scope, receive, send)
                 return
@@ -194,7 +194,7 @@ class GuardMiddleware:
 
 
 def replay(message: Message, receive: Receive) -> Receive:
-    """Return a `receive` that yields a message again that was received already, then the following ones."""
+    """Return a `receive` that first returns a message that was already received, then the following messages."""
     sent = False
 
     async def replayed() -> Message:
@@ -224,7 +224,7 @@ def _is_of_a_page(scope: Scope, headers: dict[bytes, bytes]) -> bool:
 
 
 def _in_form(scope: Scope, refused: Response) -> Response:
-    """Return an error in the form that the client reads."""
+    """Return an error in the form of its path: an OTLP Status on paths of OTLP, else the envelope of the API."""
     return otlp_routes.as_status(scope, refused) if is_otlp_path(scope) else refused
 
 

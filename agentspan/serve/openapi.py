@@ -67,13 +67,13 @@ NOT_IMPLEMENTED: Mapping[str, Mapping[str, str]] = {
     "/team": dict.fromkeys(("GET", "POST"), NO_PEOPLE),
     "/team/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), NO_PEOPLE),
 }
-"""By path and method, with the reason that the answer gives."""
+"""The operations that a file has no use for, by path and method, each with the reason in its answer."""
 
 
 def routes(prefix: str) -> list[Route]:
-    """Return a route for each of these operations. They come last: what is implemented is matched before.
+    """Return a route for each operation in NOT_IMPLEMENTED. They come last, so that implemented operations match first.
 
-    They are no routes of FastAPI, which takes 3 ms to make one.
+    They are routes of Starlette: FastAPI takes 3 ms to make a route.
     """
     return [
         _Route(prefix + path, _refusing(reason), methods=[method])
@@ -296,7 +296,7 @@ ACTIONS: Mapping[str, str] = {
     name: f"Whether {name} would succeed now." for name in ("update", "retire", "reinstate", "delete")
 }
 TIMES = frozenset({"timestamp", "started_at", "finished_at", "start_time", "end_time"})
-"""Fields whose form only operations check, so that requests describe it in words: RFC 3339."""
+"""Fields with times. Operations check their form, so the document names it in words: RFC 3339."""
 ONLY_WITH_BODY = ("409", "413", "415")
 """Statuses with which a request without a body is never answered."""
 
@@ -429,13 +429,13 @@ def _complete_schema(
         if "const" in property:
             property["examples"] = [property["const"]]
             if field not in schema.setdefault("required", []):
-                schema["required"].append(field)  # pydantic takes what has a default for optional
+                schema["required"].append(field)  # pydantic treats a field with a default as optional
         elif (example := _example(model, field, property, fields)) is not None:
             property["examples"] = [example]
 
 
 def _example(model: str, field: str, property: dict[str, Any], fields: Mapping[str, Any]) -> Any:
-    if "examples" in property:  # which its declaration has
+    if "examples" in property:  # from the declaration of the field
         return property.pop("examples")[0]
     example = examples.MODELS.get((model, field), fields.get(field))
     return example if example is not None and _fits(example, property) else None
@@ -517,7 +517,7 @@ def _parameter(
 
 
 def sample(schema: Mapping[str, Any], schemas: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
-    """Return an example of a schema, made of those of its fields."""
+    """Return an example of a schema, made of the examples of its fields."""
     if "$ref" in schema:
         name = schema["$ref"].removeprefix(_REF)
         return {**sample(schemas[name], schemas, fields), **examples.WHOLE.get(name, {})}
@@ -549,7 +549,7 @@ def _bulk() -> dict[str, Any]:
 
 
 def _fits(example: Any, schema: Mapping[str, Any]) -> bool:
-    """Return whether an example is of a type that the schema allows: a name can mean two things."""
+    """Return whether a schema allows the type of an example: fields of one name can have different types."""
     kinds = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
     options = schema.get("anyOf", [schema])
     kind = kinds[type(example)]

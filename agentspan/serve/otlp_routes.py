@@ -1,6 +1,6 @@
-"""The routes of OTLP: what OpenTelemetry exporters send becomes runs (see agentspan.otel.receiving).
+"""The routes of OTLP: stores the traces and logs of OpenTelemetry exporters as runs (see agentspan.otel.receiving).
 
-Decoding and storing run in one thread, so that the event loop answers others meanwhile; requests wait for each other.
+One thread decodes and stores one request after the other, so that the event loop can answer other requests meanwhile.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ from agentspan.tuning import STANDARD, Tuning
 log = logging.getLogger("agentspan")
 
 MAX_BODY = 20 * 2**20
-"""Bytes of a body, as it comes and without its compression."""
+"""The most bytes of a body, both as it is sent and decompressed."""
 MAX_WAITING = 64
-"""Requests that may wait for their turn; further ones are answered with 503. Each may hold a body of MAX_BODY."""
+"""The most requests that may wait for the thread; further ones get 503. Each may hold a body of MAX_BODY."""
 MAX_WAITING_BYTES = 128 * 2**20
-"""Bytes of their bodies, as they came."""
+"""The most bytes of the bodies of waiting requests, as they were sent."""
 IDLE_S = 60.0
-"""Seconds after its last span at which a run ends that no root ends."""
+"""Seconds after its last span until a run is ended that no root span has ended."""
 LOOK_S = 5.0
-"""Seconds between two looks for such runs."""
+"""Seconds between two searches for idle runs."""
 LOOK_RUNS = 100
-"""Runs that are ended at once, about 0.1 s: a request may have left 50,000, and others wait for this."""
+"""Idle runs that are ended at once, in about 0.1 s: a request may leave 50,000, and other requests wait."""
 
 
 def basic_password(authorization: bytes) -> bytes:
@@ -59,27 +59,27 @@ def is_known_type(content_type: str) -> bool:
 
 
 def as_status(scope: Scope, response: Response) -> Response:
-    """Return an error that is in the API's form as exporters read it."""
+    """Convert an error from the form of the API to the form that exporters read, an OTLP Status."""
     said = str(json.loads(bytes(response.body)).get("message", ""))
     headers = {name: response.headers[name] for name in ("retry-after", "connection") if name in response.headers}
     return refuse(scope, response.status_code, said, headers)
 
 
 def refuse(scope: Scope, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """Return an error as exporters read it: a Status in the content type of the request."""
+    """Return an error in the form that exporters read: an OTLP Status in the content type of the request."""
     said = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), None)
     form = encoding.content_type(said)
     return Response(encoding.refused(status, message, form), status, headers, media_type=form)
 
 
 class OtlpRoutes:
-    """The routes over one storage, and the look for runs that have ended.
+    """The OTLP routes over one storage. Also ends runs that have been idle for a while.
 
     Args:
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Attributes:
-        metrics: how many requests with metrics were dropped.
+        metrics: the number of requests with metrics, which were dropped.
     """
 
     def __init__(self, ctx: Context, tuning: Tuning = STANDARD) -> None:
@@ -91,7 +91,7 @@ class OtlpRoutes:
         self.metrics = 0
 
     def routes(self) -> list[Route]:
-        """Return the routes."""
+        """Return the routes for traces, logs and metrics."""
         return [
             Route("/v1/traces", self._receives("traces"), methods=["POST"]),
             Route("/v1/logs", self._receives("logs"), methods=["POST"]),
@@ -100,7 +100,7 @@ class OtlpRoutes:
 
     @asynccontextmanager
     async def ending_idle(self) -> AsyncIterator[None]:
-        """End runs without a root some time after their last span, for the length of a block."""
+        """End idle runs in the background while a with-block runs; stop receiving after the block."""
         task = asyncio.create_task(self._end_idle())
         try:
             yield
@@ -112,10 +112,10 @@ class OtlpRoutes:
             self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _look(self) -> bool:
-        """Look for runs that have ended, from time to time: an application that is mounted has no block around it.
+        """End idle runs, at most every LOOK_S seconds. Requests call it, too: a mounted application has no lifespan.
 
         Returns:
-            Whether there may be more of them.
+            Whether there may be more idle runs.
         """
         now_s = monotonic()
         if now_s - self._looked_s < LOOK_S:
@@ -134,7 +134,7 @@ class OtlpRoutes:
             await asyncio.sleep(LOOK_S)
             with suppress(AgentspanError):  # the next look may do better
                 while await loop.run_in_executor(self._thread, self._look):
-                    pass  # requests that wait come in between
+                    pass  # waiting requests run in between
 
     def _receives(self, signal: Signal) -> Callable[[Request], "asyncio.Future[Response]"]:
         async def receive(request: Request) -> Response:
@@ -177,7 +177,7 @@ class OtlpRoutes:
         return Response(encoding.done(signal, decoded, form), media_type=form)
 
     async def _drop_metrics(self, request: Request) -> Response:
-        """Accept metrics, which exporters with one endpoint for all send too, and drop them."""
+        """Accept metrics and drop them: exporters with one endpoint for all signals send them, too."""
         if not self.metrics:
             log.info("metrics are accepted at /v1/metrics and dropped; OTEL_METRICS_EXPORTER=none saves sending them")
         self.metrics += 1

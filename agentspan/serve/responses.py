@@ -1,4 +1,4 @@
-"""HTTP responses: an envelope as JSON, and the HTTP status of an error's code."""
+"""Makes HTTP responses: envelopes as JSON, and errors with the HTTP status of their code."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -49,7 +49,7 @@ def encoded(answer: Any) -> bytes:
 
 
 def pieces_of(answer: Any) -> Iterator[bytes]:
-    """Yield a value as JSON: the items of an iterator one by one, of which this keeps none in memory."""
+    """Yield a value as JSON in pieces. Items of an iterator are encoded one by one, and not kept in memory."""
     if isinstance(answer, InPieces):
         before = b"{"
         for name, value in answer.items():
@@ -108,7 +108,7 @@ def refuse_error(error: AgentspanError) -> Response:
 
 
 def refuse_guess(wait_s: int) -> Response:
-    """Return the response to a token that came after too many wrong ones; it was not looked at."""
+    """Return the response to a client after too many wrong tokens. Its new token was not checked."""
     said = f"too many wrong tokens; try again after {wait_s} s"
     return refuse("not_permitted", said, status=429, headers={"Retry-After": str(wait_s)})
 

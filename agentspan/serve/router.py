@@ -1,6 +1,6 @@
 """The one router: finds the operation of a request, reads its fields, runs it, and answers with its envelope.
 
-What is no operation of the API, such as a page of the viewer, is a route of Starlette's behind them.
+A request for anything else, such as a page of the viewer, goes on to a router of Starlette.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from agentspan.tuning import STANDARD, Tuning
 
 PREFIX = "/api/v1"
 OPERATIONS: tuple[type[Operation], ...] = (
-    # The spans first: operations are tried one after the other, and behind all the rest they took 90 of 380 µs.
+    # Spans come first: operations are tried in this order, and at the end those on spans took 90 of 380 µs.
     spans.FinishSpan,
     spans.CreateSpan,
     spans.StartSpan,
@@ -85,23 +85,23 @@ OPERATIONS: tuple[type[Operation], ...] = (
 """The operations of the API, in the order of the OpenAPI document."""
 KEY_HEADER = b"idempotency-key"
 AT_ONCE = 100
-"""Items of a bulk request that are run on the event loop (6 ms); more would hold up everybody else."""
+"""The most items of a bulk request that run on the event loop (6 ms); more would delay all other requests."""
 READERS = 2
-"""Threads for lists. Six took twice the time of processors for a list, most of it for the GIL."""
+"""Threads for lists. With six threads, a list took twice the processor time, most of it for the GIL."""
 LARGE_S = 1.0
-"""Seconds after a large span in which spans are read in threads: 50 of them, one after the other, took 0.6 s."""
+"""Seconds after a large span in which spans are read in threads: 50 large spans in a row took 0.6 s."""
 READERS_THAT_WAIT = 8
-"""Threads for all reads, where each waits for a server."""
+"""Threads for all reads of a storage whose reads wait for a server."""
 
 
 class Endpoint:
-    """An operation at its path, with what reads its requests.
+    """An operation at its path, with the readers of its requests.
 
     Attributes:
         operation: the operation.
         path: its path, with the names of ids in braces.
         body: reads bodies; None where the operation has none.
-        query: reads query strings; None where it has no parameters in one: any is ignored then.
+        query: reads query strings; None for an operation without parameters, which ignores any query string.
     """
 
     def __init__(self, operation: type[Operation]) -> None:
@@ -113,7 +113,7 @@ class Endpoint:
         self.query = None if model is None else QueryReader(operation, model)
 
     def ids_in(self, path: str) -> dict[str, str] | None:
-        """Return the ids in a path by their names; None if it is not this one's. `/agent/show` is no agent's path."""
+        """Return the ids in a path by name; None if the path does not match. The `show` in `/agent/show` is no id."""
         match = self._path.fullmatch(path)
         if match is None:
             return None
@@ -122,14 +122,14 @@ class Endpoint:
 
 
 class OperationRouter:
-    """An ASGI application that answers requests for operations, and hands other requests on.
+    """An ASGI application that answers requests for operations, and passes other requests to another router.
 
     It answers HEAD as GET without the body, OPTIONS with the methods of a path, and ignores a slash at a path's end.
 
     Args:
         ctx: the operations' context.
-        write_queue: runs what writes.
-        rest: the router of what is no operation.
+        write_queue: runs the operations that write.
+        rest: the router for all other requests.
     """
 
     def __init__(self, ctx: Context, write_queue: Writes, rest: Router, tuning: Tuning = STANDARD) -> None:
@@ -160,7 +160,7 @@ class OperationRouter:
             await self._rest(scope, receive, send)
             return
         if scope["path"].endswith("/") and is_api(scope):
-            # Starlette would redirect, and few clients send a POST again.
+            # Starlette would redirect, and few clients repeat a POST after a redirect.
             scope = {**scope, "path": scope["path"].rstrip("/")}
         method, path = scope["method"], route_path(scope)
         if method == "HEAD":
@@ -255,7 +255,7 @@ class OperationRouter:
         return await streamed(pieces_of(made), "application/json") if isinstance(made, InPieces) else made
 
     async def _get_span(self, operation: spans.GetSpan, **_: Any) -> Response:
-        """Answer with a span: a large one, and those soon after it, are read and encoded in a thread."""
+        """Answer with a span. A large span, and all spans soon after it, are read and encoded in a thread."""
         ctx, now_s = self._ctx, asyncio.get_running_loop().time()
         pieces = _span(ctx, operation)
         if self._waits or now_s < self._large_until_s:
@@ -263,7 +263,7 @@ class OperationRouter:
         row: AgentSpanRow = operation.row(ctx)
         if len(row.payload) + len(row.result_payload or "") > LARGE:
             self._large_until_s = now_s + LARGE_S
-            del row  # and read it again when it is sent: many may wait for that
+            del row  # read again when it is sent: many requests may wait for that
             return await streamed(pieces, "application/json")
         return respond(envelopes.of_row(ctx, row))
 
@@ -324,7 +324,7 @@ def _bulk(answers: Iterator[tuple[str, Envelope]]) -> Iterator[bytes]:
 
 
 def _span(ctx: Context, operation: spans.GetSpan) -> Iterator[bytes]:
-    """Yield the envelope of a span."""
+    """Yield the envelope of a span as one piece, made when it is sent."""
     yield encoded(operation(ctx))
 
 

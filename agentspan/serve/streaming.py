@@ -1,7 +1,7 @@
-"""Responses that are sent while they are made, and large requests that run in threads: no whole run is in memory.
+"""Responses that are sent while they are made, and threads for large requests, so that no whole run is in memory.
 
-A client may read slowly, and many may do so at once. So nothing large waits in memory for them: a large part is written
-to a file without a name, and sent from there.
+Many clients may read slowly at the same time. So nothing large waits in memory for a client: a large part is written to
+a file without a name, and sent from that file.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from agentspan.api.envelopes import Envelope, InPieces
 from agentspan.serve.responses import encoded, pieces_of
 
 READ_AT_ONCE = 256 * 2**10
-"""Bytes that are read at once."""
+"""Bytes that one read of the file returns."""
 
 
 class WaitingBytes:
     """Bytes that are written once, and read once.
 
     Args:
-        in_memory: bytes that stay in memory, at least 1; with one more, all of them are in a file.
+        in_memory: the most bytes that stay in memory, at least 1. More than that are all in a file.
 
     Attributes:
         size: how many bytes there are.
@@ -46,7 +46,7 @@ class WaitingBytes:
         self.size += len(piece)
 
     def cut(self, size: int) -> None:
-        """Remove all bytes behind the first."""
+        """Keep the first `size` bytes, and remove the rest."""
         self._file.seek(size)
         self._file.truncate()
         self.size = size
@@ -59,11 +59,11 @@ class WaitingBytes:
 
 
 CHUNK = 64 * 2**10
-"""Bytes that are sent at once, at least. Each costs a hop to a thread and back (0.1 ms)."""
+"""The least bytes that are sent at once. Each chunk costs a hop to a thread and back (0.1 ms)."""
 LARGE_PART = 256 * 2**10
-"""Bytes from which a part goes through a file."""
+"""The size in bytes above which a part goes through a file."""
 THREADS = 2
-"""Threads that make parts. Each has a span of at most 20 MB in memory, some times over; more would not be faster."""
+"""Threads that make parts. Each may hold several copies of a 20 MB span; more threads would not be faster."""
 
 
 async def streamed(
@@ -74,8 +74,8 @@ async def streamed(
 ) -> Response:
     """Return a response with pieces that a thread makes one after the other, as fast as the client reads.
 
-    What fits into one chunk is a response with its length. A fault before the second chunk is raised here. After that,
-    the connection is closed before the end of the response, so no client takes a part for the whole.
+    If all parts fit into one chunk, the response has a length. A fault before the second chunk is raised here. After
+    that, the connection is closed before the end of the response, so no client takes a part for the whole.
 
     Args:
         executor: makes the parts, instead of THREADS threads.
@@ -128,9 +128,9 @@ LARGE = 128 * 2**10
 """Bytes of a body, or characters of a span's payloads, above which a request runs in a thread. With fewer it takes the
 event loop at most 5 ms."""
 PART = 256 * 2**10
-"""Bytes of the items of a large bulk request that share a commit: others write in between, after 20 ms."""
+"""Bytes of the items of a large bulk request that share a commit (20 ms). Other writers commit in between."""
 LARGE_THREADS = 2
-"""More would wait for the interpreter lock only."""
+"""Threads for large requests. More threads would only wait for the interpreter lock."""
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ def _size(fields: dict[str, Any]) -> int:
 
 
 IN_MEMORY = 2**20
-"""Bytes of answers that stay in memory."""
+"""The most bytes of a bulk request's answers that stay in memory."""
 TOO_LARGE: Envelope = {
     "status": "error",
     "code": "bad_request",
@@ -178,10 +178,10 @@ TOO_LARGE: Envelope = {
 
 
 class BulkAnswers:
-    """Takes the answers to the items of a bulk request that writes: encoded as they run, kept until their commit.
+    """Collects the answers to the items of a bulk request that writes. Keeps them encoded until the commit.
 
-    Each is what its item answered at that moment, so it cannot be read again. Most are small; more than IN_MEMORY is in
-    a file without a name.
+    An answer shows the state at the moment when its item ran, so it cannot be read later. Most answers are small; more
+    than IN_MEMORY are in a file without a name.
 
     Args:
         room: bytes of answers after which no further item runs.

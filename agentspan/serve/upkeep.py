@@ -1,4 +1,4 @@
-"""The work of a server beside answering: it adopts the journals of dead programs, and makes partitions ahead."""
+"""The background work of a server: adopts the journals of dead programs, and makes partitions ahead of time."""
 
 import asyncio
 import logging
@@ -18,10 +18,10 @@ END_S = 1.0
 class Adopting:
     """Looks for journals, at most once a second, before a request is answered, and adopts them in a thread.
 
-    On the event loop, 87 MB left everybody unanswered for 1.7 s.
+    Adopting 87 MB on the event loop delayed all answers by 1.7 s.
 
     Args:
-        adoption: of the journals beside the file; None if there can be none.
+        adoption: adopts the journals beside the file; None if the storage has no journals.
         answer_s: how long the request that found a journal waits for it.
     """
 
@@ -32,16 +32,16 @@ class Adopting:
         self._thread: threading.Thread | None = None
 
     def is_due(self) -> bool:
-        """Return whether to look before this request."""
+        """Return whether to look for journals before this request."""
         return time.monotonic() >= self._next_s
 
     async def look(self) -> None:
-        """Look for journals, and wait for a moment while they are adopted."""
+        """Look for journals in a thread; wait at most `answer_s` seconds while they are adopted."""
         self._next_s = time.monotonic() + LOOK_EVERY_S
         if self._adoption is None or (self._thread is not None and self._thread.is_alive()):
             return
         loop, done = asyncio.get_running_loop(), asyncio.Event()
-        # Not of a pool: an interpreter that ends waits for those. What it left is adopted by the next program.
+        # Not a thread of a pool, for which an ending interpreter waits. The next program adopts the rest.
         self._thread = threading.Thread(target=self._adopt, args=(loop, done), name="agentspan-adopting", daemon=True)
         try:
             self._thread.start()
@@ -75,15 +75,15 @@ log = logging.getLogger("agentspan")
 
 PARTITIONS_EVERY_S = 86_400.0
 PARTITIONS_AGAIN_S = 3600.0
-"""Seconds until the next attempt where others were in the way."""
+"""Seconds until the next attempt if partitions are still missing."""
 PARTITION_WAIT_S = 5.0
 
 
 class PartitionMaking:
-    """A thread that makes the partitions of a storage ahead, when a server starts and once a day. Several may at once.
+    """A thread that makes partitions ahead, when a server starts and once a day. Several servers may share a storage.
 
     Args:
-        storage: one that writes.
+        storage: a storage that is not opened to be read only.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -92,12 +92,12 @@ class PartitionMaking:
         self._said: str | None = None
 
     def start(self) -> None:
-        """Start it. A daemon: an interpreter that ends does not wait for a lock on the server."""
+        """Start the thread. It is a daemon: an ending interpreter does not wait until it gets a lock on the server."""
         if MakePartitions in self._storage.capabilities().answers:
             threading.Thread(target=self._run, name="agentspan-partitions", daemon=True).start()
 
     def stop(self) -> None:
-        """End it, after the partition that it makes now."""
+        """Make the thread end after its current work."""
         self._ending.set()
 
     def _run(self) -> None:
@@ -106,7 +106,7 @@ class PartitionMaking:
             wait_s = PARTITIONS_EVERY_S if self._make() else PARTITIONS_AGAIN_S
 
     def _make(self) -> bool:
-        """Make what is missing; return whether nothing is missing then. What is wrong is logged once."""
+        """Make the missing partitions; return whether none is missing afterwards. A problem is logged once."""
         try:
             kept = keep_partitions(self._storage, PARTITION_WAIT_S)
             problem: AgentspanError | None = kept.problem if kept.missing else None

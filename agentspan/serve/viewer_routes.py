@@ -1,7 +1,7 @@
 """The viewer's routes: pages that show runs, and the JSON that these pages load.
 
-Addresses are relative, so that the application can be mounted anywhere. None of it is part of the API: scripts use
-/api, people use these.
+Addresses are relative, so that the application can be mounted anywhere. No route of the viewer is part of the API:
+programs use /api, people use the pages.
 """
 
 import asyncio
@@ -54,13 +54,13 @@ FOREVER = "public, max-age=31536000, immutable"
 LARGE = 100_000
 """Bytes from which an answer is compressed: 10,000 spans are 1.7 MB, and 0.24 MB after 6 ms."""
 TURNS = 500
-"""Turns of a conversation in one answer."""
+"""The most turns of a conversation in one answer."""
 MATCHES = 5000
-"""Spans that a search in a run marks."""
+"""The most spans that a search in a run marks."""
 LONGEST_FORM = 16 * 2**10
-"""Bytes of what a page sends: a token, or the reason of a termination."""
+"""The most bytes that a page sends: a token, or the reason of a termination."""
 _PAGE = re.compile(r"(?:runs(?:/[A-Za-z0-9_-]+)+)?")
-"""The path of a page. No dot is in it, as it is or as `%2e`, with which an address could leave the viewer."""
+"""The path of a page. It has no dot, neither plain nor as `%2e`: an address with dots could leave the viewer."""
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -95,7 +95,7 @@ def routes(
 
 
 class Viewer:
-    """The handlers."""
+    """The handlers of the viewer's routes, over one storage."""
 
     def __init__(
         self, ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool, tuning: Tuning
@@ -151,7 +151,7 @@ class Viewer:
         )
 
     async def run(self, request: Request) -> Response:
-        """Answer with a run's page; its spans follow as JSON."""
+        """Answer with a run's page. The page then loads its spans as JSON."""
         run = await self._found(request)
         if run.id != request.path_params["run_id"]:
             return RedirectResponse(run.id, 303)
@@ -180,7 +180,7 @@ class Viewer:
     async def runs_data(self, request: Request) -> Response:
         """Answer with the list of runs as JSON, to update the page."""
         found = await self._listing(_asked(request))
-        assert found is not None  # without a limit of time
+        assert found is not None  # None only with a time limit
         return respond(found)
 
     async def steps_data(self, request: Request) -> Response:
@@ -188,12 +188,12 @@ class Viewer:
         return respond(await self._alone(found_steps, self._storage, _asked(request)))
 
     async def facts(self, request: Request) -> Response:
-        """Answer with the head of a run's page (see data.run_facts)."""
+        """Answer with the facts at the head of a run's page, as JSON (see data.run_facts)."""
         run = await self._found(request)
         return respond(await asyncio.to_thread(data.run_facts, self._storage, run))
 
     async def spans(self, request: Request) -> Response:
-        """Answer with spans as columns (see data.columns); with those that changed, also with the run as it is now."""
+        """Answer with spans as columns (see data.columns). If only changed spans are asked for, the run is added."""
         run = await self._found(request)
         after, since = request.query_params.get("after", ""), request.query_params.get("since")
         cursor = request.query_params.get("cursor")
@@ -202,7 +202,7 @@ class Viewer:
             if since is None and cursor is None:
                 limit = data.CHUNK if after else data.FIRST_CHUNK
                 return data.columns(self._storage, run, after=after, limit=limit, cursor="")
-            facts = data.run_facts(self._storage, run)  # counted first, so that the page has at least so many
+            facts = data.run_facts(self._storage, run)  # read first, so that no counted span is missing
             from_all = "" if since == "" else None
             given = cursor or from_all
             return {**data.columns(self._storage, run, after=after, since=since, cursor=given), "run": facts}
@@ -220,7 +220,7 @@ class Viewer:
         return await streamed(self._detail(run_id, span_id), "application/json", executor=self._details)
 
     async def blob(self, request: Request) -> Response:
-        """Answer with the bytes of an image, of audio, or of others, in a span."""
+        """Answer with the bytes of an image, a sound or another blob in a span."""
         run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
 
         def read() -> Response:
@@ -229,7 +229,7 @@ class Viewer:
         return await asyncio.get_running_loop().run_in_executor(self._details, read)
 
     async def conversation(self, request: Request) -> Response:
-        """Answer with turns of the conversation, and how many there are."""
+        """Answer with a page of the conversation's turns, and the number of all turns."""
         run = await self._found(request)
         offset = _number(request.query_params.get("offset"))
 
@@ -245,7 +245,7 @@ class Viewer:
         return respond(await asyncio.to_thread(data.statistics, self._storage, run.id))
 
     async def search(self, request: Request) -> Response:
-        """Answer with the spans that contain the words, and how many there are."""
+        """Answer with the ids of the spans that contain the words, and the number of all such spans."""
         run = await self._found(request)
         words = request.query_params.get("q", "")
         found = await self._alone(data.matches, self._storage, run.id, words)
@@ -297,7 +297,7 @@ class Viewer:
         return self._sessions.allows(request)
 
     async def _listing(self, asked: Asked, patience_s: float | None = None) -> dict[str, Any] | None:
-        """Return the runs with their sums; None if adding them up takes longer: it goes on for the next request."""
+        """Return the runs with their sums; None after `patience_s`: adding them up goes on for the next request."""
         task = self._listings.get(asked)
         if task is None:
             task = self._listings[asked] = asyncio.create_task(asyncio.to_thread(listing, self._storage, asked))
@@ -306,14 +306,14 @@ class Viewer:
         return task.result() if task.done() else None
 
     async def _alone(self, read: Callable[..., T], *given: Any) -> T:
-        """Run a read that takes much memory: one at a time, however many are asked for."""
+        """Run a read that takes much memory. Such reads run one at a time, in a thread of their own."""
         return await asyncio.get_running_loop().run_in_executor(self._one_by_one, partial(read, *given))
 
     async def _found(self, request: Request) -> AgentInstanceRow:
         return await asyncio.to_thread(id_prefixes.find_run, self._storage, request.path_params["run_id"])
 
     def _detail(self, run_id: str, span_id: str) -> Iterator[bytes]:
-        """Yield a span in full, in one piece: 10 MB take 100 MB meanwhile, so one is made at a time."""
+        """Yield a full span as one piece. A span of 10 MB takes 100 MB meanwhile, so one is made at a time."""
         yield encoded(data.detail(self._storage, self._found_span(run_id, span_id)))
 
     def _found_span(self, run_id: str, span_id: str) -> AgentSpanRow:
@@ -346,7 +346,7 @@ class Viewer:
 
 
 async def static(request: Request) -> Response:
-    """Answer with the script or the style sheet; their addresses change with them."""
+    """Answer with the script or the style sheet. Their addresses have a version, which changes with the contents."""
     known: dict[str, tuple[Callable[[], str], str]] = {
         "viewer.js": (assets.script, "text/javascript"),
         "viewer.css": (assets.style, "text/css"),
@@ -421,7 +421,7 @@ async def _said(request: Request) -> dict[str, Any]:
 
 
 BLOB_POLICY = "default-src 'none'; sandbox"
-"""For bytes that somebody opens in a tab of their own."""
+"""The content security policy of a blob, for a browser that opens it in a tab of its own."""
 
 
 def blob_response(span: AgentSpanRow, sha256: str) -> Response:
@@ -442,7 +442,7 @@ def blob_response(span: AgentSpanRow, sha256: str) -> Response:
 
 @cache
 def templates() -> Environment:
-    """Return the templates; each expression in them is escaped, and shows characters that cannot be seen."""
+    """Return the templates. Each expression in them is escaped, and its invisible characters are made visible."""
     loader = PackageLoader("agentspan.serve")
     return Environment(
         loader=loader,
@@ -456,5 +456,5 @@ def templates() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """Return the value of an expression as it is written into a page; `{{ name|e }}` writes a form's value as it is."""
+    """Make invisible characters in a template's expression visible. `{{ name|e }}` keeps a form's value unchanged."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -1,16 +1,17 @@
 """Queues the writes: committed on the event loop while the database is free, else in one waiting thread.
 
-A commit costs as much as the operation in it, and a hop to a thread and back more than both under load. So what came in
-one turn of the loop is committed as one group there; and since a turn must not be long, or every connection waits for
-it, a group takes what a slice of time lets it take and leaves the rest to the next turn, after whoever came meanwhile.
-Waiting for other writers, and what takes long by itself, would stall the loop: then a thread commits the next group.
+A commit costs as much as the operation in it, and under load a hop to a thread and back costs more than both. So the
+writes that arrive in one turn of the loop are committed as one group, on the loop. All connections wait for a turn, so
+it must be short: a group takes the writes that fit into a slice of time. The rest waits for the next turn, behind
+events that arrived meanwhile. Waiting for other writers, or a write that takes long, would stall the loop: then a
+thread commits the next group.
 
-A storage whose commits wait for a server has its writes in threads instead: several transactions at the same time. On
-the event loop one commit after the other would wait for the network: 73 requests a second at a round trip of 1 ms. The
-writes of spans that wait at the same moment are carried out together: one reading, one commit. At a round trip of 5 ms,
-64 clients had 300 answers a second where each operation was a transaction of its own. Any other operation is one, since
-those that share one would hold each other's locks between their statements; so is each of a group that failed, and one
-that was refused.
+If the commits of a storage wait for a server, threads run the writes: several transactions at the same time. On the
+event loop, one commit after the other would wait for the network: 73 requests a second at a round trip of 1 ms. Writes
+of spans that wait at the same moment are carried out together: one read, one commit. With a transaction for each
+operation, 64 clients got 300 answers a second at a round trip of 5 ms. Each other operation is a transaction of its
+own, because operations in a shared one would hold each other's locks between their statements. After a failed or
+refused group write, the operation is run again in a transaction of its own.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ Work = Callable[[Context], Any]
 WAIT_S = 2.0
 """How long a request may wait for other writers before it is answered with 503."""
 THREAD_SLICE_S = 0.1
-"""How long a group in the thread may grow, which does not block the event loop."""
+"""Seconds for which operations are added to a group in the thread, which does not block the event loop."""
 
 
 class _Waiting(NamedTuple):
@@ -60,8 +61,8 @@ class WriteQueue:
         self._context = context
         self._wait_s = wait_s
         self._queue: deque[_Waiting] = deque()
-        self._busy = threading.Lock()  # from before the thread starts until it is done
-        self._next: asyncio.AbstractEventLoop | None = None  # the one whose next turn commits a group
+        self._busy = threading.Lock()  # held from before the thread starts until it is done
+        self._next: asyncio.AbstractEventLoop | None = None  # the loop whose next turn commits a group
 
     async def run(self, operation: Work, *, is_long: bool = False) -> Any:
         """Run an operation and return its answer, once it is committed.
@@ -77,7 +78,7 @@ class WriteQueue:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(operation, time.monotonic() + self._wait_s, loop, loop.create_future(), is_long)
         self._queue.append(waiting)
-        # Only now, behind the append: a thread that is done looks at the queue again.
+        # Checked after the append: a thread that ends reads the queue once more, so no write is missed.
         if self._next is not loop and not self._busy.locked():
             self._come_back(loop)
         return await waiting.future
@@ -89,7 +90,7 @@ class WriteQueue:
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Commit a group on the event loop if that is possible at once, else start the thread."""
         self._next = None
-        if not self._queue or self._busy.locked():  # the thread comes back when it is done
+        if not self._queue or self._busy.locked():  # when the thread is done, it schedules a turn
             return
         if self._queue[0].is_long or not self._commit(0.0, self._slice_s, loop):
             self._start()
@@ -106,7 +107,7 @@ class WriteQueue:
             self._refuse(len(self._queue), error)
 
     def _in_thread(self) -> None:
-        """Commit a group once other writers release the lock; later writes are the event loop's again."""
+        """Commit a group once other writers release the lock. Then the event loop commits again."""
         try:
             wait_s = max(0.0, self._queue[0].deadline - time.monotonic())
             if not self._commit(wait_s, THREAD_SLICE_S, None):
@@ -135,12 +136,12 @@ class WriteQueue:
         """Run operations from the head of the queue in one commit, and answer them.
 
         Args:
-            slice_s: after this time none is added.
-            here: the loop in which this runs, which takes no long ones; None in the thread.
-            alone: run one only, in a transaction of its own.
+            slice_s: seconds after which no operation is added.
+            here: the event loop that runs this, on which no long operation may run; None in the thread.
+            alone: run only one operation, in a transaction of its own.
 
         Returns:
-            Whether the database was free; else all of them wait in the queue still.
+            Whether the database was free. If it was not, all operations are still in the queue.
         """
         group: list[_Waiting] = []
         results: list[Any] = []
@@ -195,7 +196,7 @@ def _result(operation: Work, context: Context) -> Any:
 
 
 def deliver(future: "asyncio.Future[Any]", result: Any) -> None:
-    """Give a request its answer, on its event loop."""
+    """Set the result, or the error, of a request's future. Call it on the event loop of the request."""
     if future.cancelled():  # the client has gone
         return
     if isinstance(result, Exception):
@@ -205,17 +206,17 @@ def deliver(future: "asyncio.Future[Any]", result: Any) -> None:
 
 
 STEP_S = 0.5
-"""Waits are a multiple of this: a connection that is to wait for another time has to say so to the server."""
+"""Lock timeouts are multiples of this, in seconds: changing the timeout of a connection takes a statement."""
 GROUPS = 2
-"""Groups at the same time. With three, a group has fewer writes, and each took a quarter more of the processor."""
+"""The most groups at a time. With three, groups had fewer writes, and a write took a quarter more processor time."""
 MOST_TOGETHER = 100
-"""Writes of a group."""
+"""The most writes in a group."""
 GROUP_WAIT_S = 0.25
 """Seconds that a group may wait for a lock, before each of its writes waits alone."""
 
 
 class ConcurrentWrites:
-    """Runs the write operations of one storage, begun in the order in which they came (see Writes).
+    """Runs the write operations of a storage that waits for a server: several at a time, begun in order of arrival.
 
     Args:
         context: the operations' context.
@@ -274,7 +275,7 @@ class ConcurrentWrites:
         return waiting.operation(context)
 
     def _run_group(self) -> None:
-        """Run the operations that wait; those that were refused, or all of them where the commit failed, run alone."""
+        """Run waiting operations as a group. Refused ones, or all if the commit failed, run alone afterwards."""
         context = self._context.within(self._context.storage)
         context.wait_s = GROUP_WAIT_S
         group: list[_Waiting] = []
@@ -310,7 +311,7 @@ class ConcurrentWrites:
         """Return how long a request may wait now.
 
         Raises:
-            DatabaseBusy: no longer, or its client has gone.
+            DatabaseBusy: the request may wait no longer, or its client has gone.
         """
         left_s = waiting.deadline - time.monotonic()
         if left_s <= 0:
@@ -321,7 +322,7 @@ class ConcurrentWrites:
 
 
 def _carried_out(context: Context, plans: Sequence[Plan]) -> list[Done | Exception | None]:
-    """Return what became of plans that share a commit; None for those that have to run alone."""
+    """Return the outcomes of plans that share a commit; None for a plan that has to run alone."""
     try:
         return carry_out_together(context, plans)
     except InDoubt as error:
@@ -331,7 +332,7 @@ def _carried_out(context: Context, plans: Sequence[Plan]) -> list[Done | Excepti
 
 
 def _answer_all(answers: Sequence[tuple[_Waiting, Envelope | Exception]]) -> None:
-    """Give requests their answers, on the event loop of each."""
+    """Deliver the answers of requests, each on the event loop of its request."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Waiting, Envelope | Exception]]] = {}
     for waiting, answer in answers:
         by_loop.setdefault(waiting.loop, []).append((waiting, answer))
@@ -348,13 +349,13 @@ def _deliver(answers: Sequence[tuple[_Waiting, Envelope | Exception]]) -> None:
 
 
 class Crew:
-    """Calls a function in threads, in several of them at the same time.
+    """Calls a function in several threads at the same time.
 
-    Not those of a pool: an interpreter that ends would wait for them, and they perhaps for the network.
+    No thread pool: an ending interpreter would wait for its threads, and they perhaps for the network.
 
     Args:
         most: how many threads there are at most.
-        work: raises nothing.
+        work: the function, which must not raise.
         idle_s: seconds after which a thread without work ends.
     """
 
@@ -367,10 +368,10 @@ class Crew:
         self._threads = self._waiting = 0
 
     def call(self) -> None:
-        """Let a thread call the function, as soon as one is free.
+        """Let the next free thread call the function. If all are busy, start a thread, up to `most`.
 
         Raises:
-            RuntimeError: the system lets no thread start, and none is there.
+            RuntimeError: there is no thread, and the system cannot start one.
         """
         with self._lock:
             self._waiting += 1
@@ -406,4 +407,4 @@ class Crew:
 
 
 Writes = WriteQueue | ConcurrentWrites
-"""Runs the write operations of one storage, off the event loop where they wait."""
+"""Runs the write operations of one storage; those that wait do so off the event loop."""

@@ -31,7 +31,7 @@ __all__ = [
     "snapshot",
 ]
 
-# No module has the name of what is in it: importing one would put it in that name's place here.
+# No module may have a name from this table: importing the module would replace the object of that name here.
 _LAZY = {
     "CapturedRun": "agentspan.testing.run",
     "CapturedRuns": "agentspan.testing.runs",

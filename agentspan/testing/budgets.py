@@ -14,10 +14,10 @@ CALLS = KEYS["calls"] or frozenset()
 
 
 def config_of_marker(unnamed: tuple[Any, ...], named: Mapping[str, Any]) -> Config:
-    """Return what the arguments of a marker ask for.
+    """Return the checks that the arguments of a marker configure.
 
     Raises:
-        InvalidValue: there is an argument without a name, one that is unknown, or one of the wrong type; or none.
+        InvalidValue: an argument has no name, an unknown name or a wrong type; or there are no arguments.
     """
     known = ", ".join((*BUDGETS, *sorted(CALLS, reverse=True)))
     if unnamed or not named:
@@ -44,7 +44,7 @@ class Broken(NamedTuple):
 
     Attributes:
         reason: a line for each finding.
-        run_id: the run that broke the first of them most; None if the test recorded none.
+        run_id: the run of the first finding; None if the test recorded no run.
     """
 
     reason: str
@@ -57,7 +57,7 @@ def broken(after: int, config: Config) -> Broken | None:
     A run that is still open counts with what it has so far.
 
     Args:
-        after: the number of the latest run before the test (see recording.latest_runs).
+        after: the number of the latest run before the test, as `runs_after` takes it.
     """
     groups = runs_after(after)
     number = sum(len(group.rows) for group in groups)

@@ -38,7 +38,7 @@ def deterministic(*, start: datetime | str = START, step_ms: float = 1.0) -> Ite
         step_ms: milliseconds between two readings, 0 or more.
 
     Raises:
-        InvalidValue: `start` is not such a time or is before 1970, or `step_ms` is not such a number.
+        InvalidValue: `start` is no such time or is before 1970, or `step_ms` is negative or not finite.
     """
     start_ns = _epoch_ns(start)
     if not (math.isfinite(step_ms) and step_ms >= 0):

@@ -1,4 +1,4 @@
-"""The runs of a test, wherever its program recorded them: found, shown below its failure, removed when they are old."""
+"""Finds the runs of a test in any storage, shows them below its failure, and removes old runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +30,11 @@ FLUSH_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RunsOfStorage:
-    """Runs that are in the same storage.
+    """The runs of a test that are in the same storage.
 
     Attributes:
-        recorder: it recorded them.
-        rows: as they are now.
+        recorder: the recorder of the runs.
+        rows: the current rows of the runs.
     """
 
     recorder: Recorder
@@ -48,12 +48,12 @@ class RunsOfStorage:
 
 
 def runs_after(number: int) -> list[RunsOfStorage]:
-    """Return the runs that this process began after that one, by storage, the earliest first.
+    """Return the runs that this process began after run `number`, by storage, the earliest first.
 
     Runs of a tracer that the program dropped, and of a storage that cannot be read any more, are left out.
 
     Args:
-        number: see recording.latest_runs.
+        number: the number of a run of this process, in the order in which its runs began.
     """
     by_recorder: dict[int, tuple[Recorder, list[Began]]] = {}
     for began in began_after(number):
@@ -101,7 +101,7 @@ def section(after: int, run_id: str | None = None) -> list[str]:
     One run is drawn: its head, and the last 12 lines of its tree.
 
     Args:
-        after: the number of the latest run before the test (see recording.latest_runs).
+        after: the number of the latest run before the test, as `runs_after` takes it.
         run_id: the run to draw; when left out, the last one that failed, else the last one.
     """
     try:
@@ -137,7 +137,7 @@ def _drawn(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
 
 
 def _short(location: Location) -> str:
-    """Return a location as a person would type it here."""
+    """Return a location as text; a path below the current directory is relative."""
     path = location.path
     if path is None:
         return str(location)
@@ -148,9 +148,9 @@ def _short(location: Location) -> str:
 
 
 def rotate(path: Path, max_bytes: int) -> None:
-    """Remove the oldest runs of a file until no more than `max_bytes` are in use; what is open stays.
+    """Remove the oldest finished runs of a file until no more than `max_bytes` are in use.
 
-    What a killed process left open is closed first.
+    Runs that a killed process left open are closed first, so that they can be removed.
 
     Raises:
         StorageError: the file is in use, or cannot be used.

@@ -1,7 +1,8 @@
-"""The pytest plugin: keeps the runs of tests in one file, shows those of a failed test, checks budgets of marked tests.
+"""The pytest plugin: keeps the runs of tests in a file, shows the runs of a failed test, checks budgets of tests.
 
 If agentspan is installed, every run of pytest loads this as `_agentspan_pytest`, a copy outside the package, because
-importing the package takes 0.1 s. So it imports nothing before a test records, has a marker, or uses the fixture.
+importing the package takes 0.1 s. So the plugin imports agentspan only if a test records, has a marker, or uses the
+fixture.
 """
 
 import os
@@ -47,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Name the file for the runs of tests, unless AGENTSPAN_DB names one. Nothing is created before a test records.
 
-    Before any conftest.py, which may record already.
+    This hook runs before any conftest.py, which may record already.
     """
     setting = str(early_config.getini("agentspan_db")).strip()
     if setting.lower() in OFF or os.environ.get(ENVIRONMENT):  # in a worker of pytest-xdist its parent has set it
@@ -111,7 +112,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(wrong, pytrace=False)
 
 
-@pytest.hookimpl(trylast=True)  # after the test itself; not called if that failed
+@pytest.hookimpl(trylast=True)  # after the test itself; not called if the test failed
 def pytest_runtest_call(item: pytest.Item) -> None:
     """Fail a marked test whose runs break its budget."""
     wanted = _marked(item)
@@ -146,7 +147,7 @@ def _recorded() -> int:
 
 
 def _marked(item: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Return the arguments of the markers of a test, those of the closest ones; None without a marker."""
+    """Return the arguments of a test's markers, of which the closest marker wins; None without a marker."""
     marks = [*item.iter_markers("agentspan")]
     if not marks:
         return None

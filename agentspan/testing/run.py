@@ -1,8 +1,8 @@
-"""A recorded run as an object to make assertions on. Reads only.
+"""A recorded run as an object to make assertions on. It only reads the storage.
 
-Its spans as lines of `type name` are short enough to write by hand, and exact enough to compare. A run as text is equal
-for each recording of the same behaviour, also with real ids and times. The marks of that text are not those of the
-command line: a stored text must stay valid if those change.
+An outline has a line of `type name` for each span: short enough to write by hand, exact enough to compare. The text of
+a run is equal for each recording of the same behaviour, also with real ids and times. It has marks of its own, because
+a stored text must stay valid if the marks of the command line change.
 """
 
 import difflib
@@ -29,12 +29,12 @@ MAX_NAME = 80
 
 _ID_CHARACTER = "[0-9abcdefghjkmnpqrstvwxyz]"
 _ID = re.compile(rf"(?<![0-9a-z])[0-7]{_ID_CHARACTER}{{31}}(?![0-9a-z])")
-_CUT_ID = re.compile(rf"(?<![0-9a-z])([0-7]{_ID_CHARACTER}{{3,30}})…")  # shorter ones are the same for years
+_CUT_ID = re.compile(rf"(?<![0-9a-z])([0-7]{_ID_CHARACTER}{{3,30}})…")  # shorter prefixes are the same for years
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]*…?")
 
 
 def run_text(storage: Storage, row: AgentInstanceRow, title: str, *, payloads: bool) -> str:
-    """Return a run as text; see agentspan.testing.snapshot.
+    """Return a run as text, equal for each recording of the same behaviour (see agentspan.testing.snapshot).
 
     Args:
         title: the agent's name, and its version.
@@ -85,7 +85,7 @@ def _with_error(text: str, error: Any) -> str:
     if error is None:
         return text
     arrow = f" → {error_type(error) or 'error'}"
-    whole = f" → {inline(error_text({'error': error}) or '', MAX_INLINE)}"  # as the built-in types have it
+    whole = f" → {inline(error_text({'error': error}) or '', MAX_INLINE)}"  # as templates of built-in types append it
     if text.endswith(whole):
         return text.removesuffix(whole) + arrow
     return (text.rpartition(arrow)[0] or text) + arrow
@@ -117,7 +117,7 @@ def _registry(storage: Storage, run: AgentInstanceRow) -> Registry:
 
 
 def _without_ids(text: str, ids: dict[str, str], storage: Storage) -> str:
-    """Replace the ids of stored resources. Other text in the form of an id (half of all MD5 sums) stays."""
+    """Replace the ids of stored resources by names. Other text in the form of an id (half of all MD5 sums) stays."""
     names = dict(ids)
     found = dict.fromkeys(_ID.findall(text))  # each once, in the order of the text
     others = storage.ask(Find(*(id for id in found if id not in ids))).rows

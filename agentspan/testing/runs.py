@@ -1,4 +1,4 @@
-"""The runs of a storage, as a sequence to make assertions on; loads them from a file, and compares with a snapshot."""
+"""The runs of a storage as a sequence to make assertions on. Loads runs from a file; returns a run as text."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -73,7 +73,7 @@ class CapturedRuns(Sequence[CapturedRun]):
         return self.last
 
     def close(self) -> None:
-        """Close the storage, unless it is the one of `capture`, which stays open."""
+        """Close the storage. The storage of `capture` stays open."""
         self.storage.close()
 
     def __enter__(self) -> Self:
@@ -114,7 +114,7 @@ def snapshot(run: CapturedRun, *, payloads: bool = False) -> str:
 
 
 class _File(SQLiteStorage):
-    """Closes itself when its last reference is gone: Python 3.13 warns of connections that were not closed."""
+    """A file that closes when its last reference is gone: Python 3.13 warns of connections that were not closed."""
 
     def __del__(self) -> None:
         if hasattr(self, "_connections"):

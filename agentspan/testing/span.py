@@ -107,7 +107,7 @@ def _captured(row: AgentSpanRow, parent: CapturedSpan | None) -> CapturedSpan:
 
 
 def is_called(span: CapturedSpan, name: str) -> bool:
-    """Return whether this is a span's name or its type."""
+    """Return whether a span has this name or this type."""
     return name in (span.name, span.schema_name)
 
 
@@ -117,7 +117,7 @@ def has_begun(span: CapturedSpan) -> bool:
 
 
 def has(members: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-    """Return whether an object has these members; an expected value may be any object that can be recorded."""
+    """Return whether an object has the expected members; an expected value may be any object that can be recorded."""
     return all(name in members and _is(members[name], value) for name, value in expected.items())
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's own answers about many runs: the same as storage.row_by_row has."""
+"""Answers questions about many runs by SQL. The answers equal those of storage.row_by_row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -56,7 +56,7 @@ from {spans} group by 1
 
 
 def _both(column: str) -> str:
-    """Return the SQL of the sum of two sums, of which null means that no span has a value."""
+    """Return the SQL that adds a column of `x` and `l`. Null counts as 0, unless both are null."""
     return f"case when l.{column} is null then x.{column} else coalesce(x.{column}, 0) + l.{column} end as {column}"
 
 
@@ -73,10 +73,10 @@ from (
 
 
 def sums_of_runs(cursor: Cursor | None) -> tuple[str, list[object]]:
-    """Return the SELECT of the sums of runs that have spans, and its values.
+    """Return the SELECT that sums up the spans of each run, and its values.
 
     Args:
-        cursor: how far the numbers are in the snapshot in which it is executed; None to read all spans.
+        cursor: the position of the numbers index in the snapshot in which the SELECT is executed; None reads all spans.
     """
     if cursor is None:
         return _ALL, []
@@ -91,7 +91,7 @@ _FAILURES = f"""
 select agent_instance_id, id, parent_span_id, coalesce(started_at, inserted_at), schema_name, label, result_payload
 from agent_spans where agent_instance_id = any(%s) and {FAILED} order by agent_instance_id, id
 """
-# The reason of the latest span that has one.
+# A reason is the finish_reason of the latest span that has one.
 _USES = f"""
 select run, schema_name, label, count(*), count(*) filter (where failed), max(at),
        (array_agg(reason order by at desc, reason desc) filter (where reason is not null))[1]
@@ -105,18 +105,18 @@ from (
 
 
 def failure_sums(connection: Connection, asked: FailureSums) -> list[FailureSum]:
-    """Return the failures of these runs by run and signature."""
+    """Return the failures of the asked runs, summed up by run and signature."""
     rows = rows_of(connection, _FAILURES, (storable(list(asked.run_ids)),))
     return [found for run, failed in groupby(rows, key=lambda row: row[0]) for found in _sums(run, list(failed))]
 
 
 def step_uses(connection: Connection, asked: StepUses) -> list[StepUse]:
-    """Return how often these runs used each type and label."""
+    """Return how often the asked runs used each span type and label."""
     return [*map(StepUse._make, rows_of(connection, _USES, (storable(list(asked.run_ids)),)))]
 
 
 def _sums(run: str, failed: list[Any]) -> list[FailureSum]:
-    """Return the failures of one run by signature, without those that only pass on a child's error."""
+    """Return one run's failures, summed up by signature. Skips a failure that only passes on a child's error."""
     errors: dict[str, ErrorParts] = {id: signatures.error_parts(result) for _, id, *_, result in failed}
     passing = {
         parent for _, id, parent, *_ in failed if parent in errors and signatures.passes_on(errors[parent], errors[id])
@@ -165,18 +165,18 @@ _SORTED: dict[RunSort, str] = {
     "failed": "failed desc, ",
 }
 _TOTALS = 8
-"""The columns of the totals, which each row of _FOUND begins with."""
+"""The number of columns with totals, with which each row of _FOUND begins."""
 
 _RAN = "status in ('complete', 'failed')"
 _DURATION = "coalesce(duration_ms, 0)"
-# Narrow rows first: the sort for the percentiles would carry payloads to the disk.
+# Narrow rows are selected first: else the sort for the percentiles would write payloads to disk.
 _NARROW = f"""
 with s as materialized (
     select schema_name, label, status, {FAILED} as failed, {_DURATION} as ms, input_tokens, output_tokens, cost_usd,
            is_aggregate
     from agent_spans where true{{0}}
 )"""
-# Each span counts for its type and, if it has a label, for that too.
+# Each span counts in the group of its type and, if it has a label, in the group of its type and label.
 _STATS = f"""{_NARROW}
 select schema_name, case when grouping(label) = 0 then label end, count(*), count(*) filter (where failed),
        count(*) filter (where status = 'cancelled'), count(*) filter (where status in ('pending', 'active')),
@@ -206,7 +206,7 @@ class PostgresAnalytics:
     """Answers questions about many runs.
 
     Args:
-        connections: those of the storage.
+        connections: the connections of the storage.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -216,7 +216,7 @@ class PostgresAnalytics:
         self._words = Words(tuning.postgres_words_batch_spans, tuning.postgres_words_late_spans)
 
     def runs_where(self, asked: RunsWhere) -> RunList | None:
-        """Return a page of the runs that match, and the sums over all of them; None for some filters."""
+        """Return a page of the matching runs, and sums over all of them; None for a filter that SQL does not apply."""
         if any(getattr(asked.filter, name) != default for name, default in _FILTERED_ELSEWHERE.items()):
             return None
         where, values = _where(asked.filter)
@@ -226,12 +226,12 @@ class PostgresAnalytics:
             rows = rows_of(connection, sql, (*of_sums, *values, asked.limit, asked.offset))
         total, *sums = rows[0][:_TOTALS]
         width = _TOTALS + len(AgentInstanceRow._fields)
-        found = [row for row in rows if row[_TOTALS] is not None]  # totals without a run: a page beyond the last one
+        found = [row for row in rows if row[_TOTALS] is not None]  # beyond the last page, one row has totals only
         runs = [RunSummary(AgentInstanceRow._make(row[_TOTALS:width]), *row[width:]) for row in found]
         return RunList(runs, total, RunTotals(*sums))
 
     def briefs_where(self, asked: BriefsWhere) -> list[RunBrief] | None:
-        """Return all runs that match; None for some filters."""
+        """Return all matching runs in brief; None for a filter that SQL does not apply."""
         found = self.runs_where(RunsWhere(asked.filter, progress=asked.progress))
         return None if found is None else [*map(brief_of, found.runs)]
 
@@ -269,17 +269,17 @@ class PostgresAnalytics:
             return searching.search(connection, asked)
 
     def run_sums(self, asked: RunSums) -> list[RunSum]:
-        """Return the sums of runs by type and label."""
+        """Return the sums of the asked runs by run, span type and label."""
         with self._connections.reading() as connection:
             return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(asked.runs)),)))]
 
     def failure_sums(self, asked: FailureSums) -> list[FailureSum]:
-        """Return the failures of runs."""
+        """Return the failures of the asked runs, summed up by run and signature."""
         with self._connections.reading() as connection:
             return failure_sums(connection, asked)
 
     def step_uses(self, asked: StepUses) -> list[StepUse]:
-        """Return which steps runs used."""
+        """Return how often the asked runs used each span type and label."""
         with self._connections.reading() as connection:
             return step_uses(connection, asked)
 
@@ -293,7 +293,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[PostgresAnalytics, Any], Any]] =
     FailureSums: PostgresAnalytics.failure_sums,
     StepUses: PostgresAnalytics.step_uses,
 }
-"""The method that answers a question; it returns None where it cannot."""
+"""The method for each type of question. It returns None for a question that SQL cannot answer."""
 
 
 def _stat(row: Sequence[Any], histogram: list[int] | None) -> Stat:
@@ -321,7 +321,7 @@ def _stat(row: Sequence[Any], histogram: list[int] | None) -> Stat:
 
 
 def _where(filter: RunFilter) -> tuple[str, list[object]]:
-    """Return the conditions in SQL, and their values."""
+    """Return a filter as a WHERE clause, and its values."""
     found: list[tuple[str, tuple[str, ...]]] = []
     if filter.agent is not None:
         found.append(("%s in (a.name, a.id, a.external_identifier)", (filter.agent,)))
@@ -342,7 +342,7 @@ def _where(filter: RunFilter) -> tuple[str, list[object]]:
     if filter.git_commit is not None:
         found.append(("starts_with(i.git_commit, %s)", (filter.git_commit.lower(),)))
     found += [(_HAS_TAG, (tag,)) for tag in filter.tags]
-    # Odd bytes of a shell, and a NUL, are no text for PostgreSQL.
+    # PostgreSQL accepts neither undecodable bytes of a command line nor a NUL: both are replaced.
     given = (value.encode("utf-8", "replace").decode() for _, each in found for value in each)
     values: list[object] = [value.replace("\0", "\N{REPLACEMENT CHARACTER}") for value in given]
     conditions = [condition for condition, _ in found]

@@ -1,9 +1,9 @@
 """Distributes the finished spans over the workers of a Citus cluster, by run; all else stays on the coordinator.
 
-Finished spans are nearly all that is stored, and are only appended to. The other tables are small, and the guards of a
-change look at several of them under locks, in one statement: Citus does that only where all their rows are in one
-shard, and a key, a name and a run are not. So these stay ordinary tables. A run's spans lie on one worker; a commit
-that stores some has two phases.
+Finished spans are nearly all that is stored, and are only appended to. The other tables are small. The guards of a
+change read several of them under locks, in one statement. Citus allows that only if all their rows are in one shard,
+and a key, a name and a run are not. So the other tables stay ordinary tables. A run's spans lie on one worker; a commit
+that stores finished spans is a two-phase commit.
 """
 
 from agentspan.errors import DatabaseUnusable
@@ -12,7 +12,7 @@ from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated
 
 LONGEST_S = 86_400
-"""Seconds that distributing spans which are there may take."""
+"""The most seconds that distributing already stored spans may take."""
 _HAS_CITUS = "select exists (select 1 from pg_extension where extname = 'citus')"
 _IS_DISTRIBUTED = "select exists (select 1 from pg_dist_partition where logicalrelid = to_regclass('finished_spans'))"
 _DISTRIBUTE = "select create_distributed_table('finished_spans', 'agent_instance_id', shard_count => %s)"
@@ -28,7 +28,7 @@ def is_distributed(connections: Connections) -> bool:
 def distribute(location: Location, shards: int) -> bool:
     """Distribute the finished spans over the workers; return whether they were not distributed before.
 
-    Those that are there are moved; nobody writes meanwhile.
+    Already stored spans are moved. Citus blocks writers meanwhile.
 
     Raises:
         DatabaseUnusable: the database has no extension `citus`, or the cluster has no workers.

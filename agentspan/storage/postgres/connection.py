@@ -1,6 +1,6 @@
-"""One connection to a server: what its session is set to, how long it waits for an answer, and what is sent over it.
+"""One connection to a PostgreSQL server: its session settings, a time limit for each answer, and pipelines.
 
-Several statements may be sent at once, as a pipeline: they share one round trip.
+A pipeline sends several statements at once, so that they share one round trip.
 """
 
 import select
@@ -21,7 +21,7 @@ from agentspan.tuning import STANDARD
 RV = TypeVar("RV")
 
 LOOK_S = 0.1
-"""Seconds without an answer after which the clock is read: psycopg's own interval, in which it sees Ctrl-C."""
+"""Seconds without an answer after which the clock is read: psycopg's own interval for noticing Ctrl-C."""
 
 
 class Backend(NamedTuple):
@@ -37,17 +37,18 @@ class Backend(NamedTuple):
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection, with what its session is set to.
+    """A connection that limits how long it waits for an answer, and remembers the settings of its session.
 
     Attributes:
-        lock_ms: its lock_timeout; 0 before it is set.
-        process: the process that opened it. Another one must not touch it.
-        answer_s: how long each answer may take.
+        lock_ms: the session's lock_timeout; 0 before it is set.
+        process: the id of the process that opened the connection. A forked child must not use it.
+        answer_s: the most seconds that each answer may take.
         kept: rows that the transaction under way has locked against removal.
         is_distributed: whether the finished spans are on several servers (see citus).
-        backend: its process at the server.
-        life: when the server started, and when it last recovered from a crash of a process of its own.
-        raised: what a signal handler, or a step of this thread's work, raised in a wait, and its traceback.
+        backend: the server process that works for the connection.
+        life: when the server started, and when it last recovered from a crash of one of its processes.
+        raised: the exception that a signal handler, or a step of this thread's other work, raised during `wait`, and
+            its traceback.
     """
 
     lock_ms = 0
@@ -60,14 +61,14 @@ class Connection(psycopg.Connection[Any]):
     raised: tuple[Exception, TracebackType | None] | None = None
 
     def wait(self, gen: Generator[Any, Any, RV], *args: Any, **how: Any) -> RV:
-        """Wait for an answer, as psycopg does, but not for ever. Work of this thread is done meanwhile.
+        """Wait for an answer, but not for ever as psycopg does. This thread's other work continues meanwhile.
 
         Raises:
-            OperationalError: none came in `answer_s`, or as soon as this thread needs it (see storage.patience). The
-                connection is of no use then.
+            OperationalError: no answer came within `answer_s`, or within the shorter time that this thread may wait
+                (see storage.patience). The connection cannot be used any more.
         """
         look_s, within_s = LOOK_S, min(self.answer_s, patience.most_s())
-        if not patience.may_connect():  # a recording call looks at the clock more often: it waits little longer
+        if not patience.may_connect():  # a recording call waits only briefly, so it reads the clock more often
             look_s = max(min(LOOK_S, within_s / 10), 0.001)
             args, how = (look_s,), {}
         try:
@@ -79,11 +80,14 @@ class Connection(psycopg.Connection[Any]):
             raise
 
     def __del__(self, *_: object) -> None:
-        """Do nothing, where psycopg warns: libpq's part closes itself, and only in the process that opened it."""
+        """Do nothing, where psycopg warns: libpq closes the connection itself, only in the process that opened it."""
 
 
 def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float, look_s: float) -> Generator[Any, Any, RV]:
-    """Pass on what a generator of psycopg waits for, until a time. It is resumed after `look_s` without an answer."""
+    """Yield the waits of a psycopg generator; raise OperationalError after `within_s` seconds without an answer.
+
+    The caller must resume this generator after each `look_s` seconds without an answer.
+    """
     deadline = 0.0
     try:
         wanted = next(gen)
@@ -91,7 +95,7 @@ def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float, look_s:
             while patience.has_work() and not _is_ready(socket, wanted):
                 patience.step()
             ready = yield wanted
-            if ready == Ready.NONE:  # the clock is read only then
+            if ready == Ready.NONE:  # reading the clock at each answer would cost time
                 now = time.monotonic()
                 deadline = deadline or now + within_s - look_s
                 if now >= deadline:
@@ -109,7 +113,7 @@ def _is_ready(socket: int, wanted: int) -> bool:
 
 
 Lend = Callable[[], AbstractContextManager[Connection]]
-"""Lends a connection for a read."""
+"""A function that lends a connection for a read."""
 
 
 def rows_of(connection: Connection, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
@@ -118,7 +122,7 @@ def rows_of(connection: Connection, sql: str, values: Sequence[Any] | Mapping[st
 
 
 def storable(ids: Sequence[str]) -> list[str]:
-    """Return those ids that a row can have."""
+    """Return the ids that PostgreSQL can store as text; no row can have another id."""
     return [id for id in ids if is_storable(id)]
 
 
@@ -136,7 +140,7 @@ class Ahead:
     """Statements that are sent together with the BEGIN of a transaction, and the rows that each returned.
 
     Attributes:
-        rows: for each statement, in the attempt that is under way.
+        rows: the rows that each statement returned in the current attempt at the transaction.
     """
 
     def __init__(self, statements: Sequence[Statement]) -> None:
@@ -145,12 +149,12 @@ class Ahead:
 
 
 def rows_of_each(connection: Connection, statements: Sequence[Statement]) -> list[list[Any]]:
-    """Execute statements in their order, in one round trip; return the rows of each, none where it has no result.
+    """Execute statements in their order, in one round trip; return the rows of each.
 
-    In a pipeline that is under way, each returns rows. After the first that fails, no other is executed; its error is
-    raised.
+    A statement without a result has no rows. Within a pipeline that the caller has opened, each statement must return
+    rows. If a statement fails, its error is raised, and the statements after it are not executed.
     """
-    if connection.info.pipeline_status:  # to enter it again would wait for what was sent before
+    if connection.info.pipeline_status:  # a nested pipeline would wait for the answers to earlier statements
         sent = [connection.execute(sql, values, binary=True) for sql, values in statements]
         return [cursor.fetchall() for cursor in sent]
     with pipelined(connection):
@@ -160,21 +164,21 @@ def rows_of_each(connection: Connection, statements: Sequence[Statement]) -> lis
 
 @contextmanager
 def pipelined(connection: Connection) -> Iterator[None]:
-    """Let statements be sent without waiting for the answers to those before."""
+    """Send the statements of a with-block without waiting for the answers to earlier statements."""
     broken: psycopg.Error | None = None
     connection.raised = None
     try:
         with connection.pipeline():
             try:
                 yield
-            except psycopg.Error as error:  # not to the end of the pipeline, which would log that it fails as well
+            except psycopg.Error as error:  # kept from the end of the pipeline, which would log a failure of its own
                 broken = error
     except Exception:
         raised, connection.raised = connection.raised, None
         if raised is None:
             raise
-        # The end of a pipeline raises an error of its own instead, or takes the traceback away, by which an exception
-        # of the program's signal handler is told from a fault.
+        # The end of a pipeline replaces the exception by an error of its own, or drops its traceback. The traceback
+        # tells an exception of the program's signal handler from a fault.
         raise raised[0].with_traceback(raised[1]) from None
     if broken is not None:
         raise broken

@@ -1,7 +1,7 @@
-"""The connections of one process to one schema: lent to one thread at a time, and left behind in a forked child.
+"""The connections of one process to one schema. Each is lent to one thread at a time; a forked child opens its own.
 
-No psycopg_pool: it has threads of its own, which a fork would leave behind in the middle of their work, and which a
-recording program would see. What is needed here is a list of idle connections and a limit.
+psycopg_pool is not used: it has threads of its own, which a fork would stop in the middle of their work, and which
+would be visible in the recording program. A list of idle connections and a limit are enough.
 """
 
 import os
@@ -49,15 +49,15 @@ DRIVER_ERRORS = (psycopg.Error, UnicodeEncodeError, OverflowError)
 """The errors that psycopg raises. The last two: text that is no Unicode, and numbers that no column holds."""
 
 _AGAIN = frozenset({"40001", "40P01", "23505", "23514"})
-"""Worth doing again at once: serialization failure, deadlock, a key that another transaction stored first, and a
-partition that another one made for a row which was on its way to the default partition."""
+"""SQLSTATEs after which a transaction is retried at once: serialization failure, deadlock, a key that another
+transaction stored first, and a partition that another transaction made for a row on its way to the default one."""
 _BUSY = frozenset({"55P03", "57014", "53300", "57P03", "57P01", "57P02", "23514"})
-"""Lock and statement timeouts, too many connections, a server that starts or stops, a migration to partitions."""
+"""SQLSTATEs of a busy server: timeouts, too many connections, a start or stop, a migration to partitions."""
 _NO_TABLES = frozenset({"42P01", "3F000"})
 
 
 def is_worth_repeating(error: BaseException) -> bool:
-    """Return whether the same transaction may succeed at once, now that another one is done."""
+    """Return whether a transaction that failed with this error may succeed if it is retried at once."""
     return isinstance(error, psycopg.Error) and error.sqlstate in _AGAIN
 
 
@@ -100,9 +100,9 @@ def _one_line(error: BaseException) -> str:
 T = TypeVar("T")
 
 MOST = 16
-"""Connections of one storage at most; further threads wait for one."""
+"""The most connections of one storage. Further threads wait until one is free."""
 ATTEMPTS = 20
-"""Attempts at a transaction that others get in the way of."""
+"""The most attempts at a transaction that conflicts with other transactions."""
 SCHEMA = "agentspan"
 
 _BEGIN = (Statement("begin"), Statement("select pg_current_xact_id()::text"))
@@ -124,18 +124,18 @@ select set_config('search_path', %s, false), set_config('timezone', 'UTC', false
 
 
 class Connections:
-    """See the module.
+    """The connections of one process to one schema; each is lent to one thread at a time.
 
     Args:
         location: the URL; its parameter `schema` names the schema.
         read_only: whether the server should refuse to write.
-        wait_s: seconds that connecting may take, and waiting for a connection that others use.
+        wait_s: the most seconds to connect, and to wait for a connection that other threads use.
 
     Attributes:
         is_distributed: whether the finished spans are on several servers (see citus).
 
     Raises:
-        InvalidValue: the URL is none that libpq understands.
+        InvalidValue: libpq does not understand the URL, or its schema is no usable name.
     """
 
     def __init__(self, location: Location, *, read_only: bool, wait_s: float, tuning: Tuning = STANDARD) -> None:
@@ -151,7 +151,7 @@ class Connections:
         _all.add(self)
 
     def check_open(self) -> None:
-        """Raise StorageError where the storage is closed; in a forked child, make new locks first."""
+        """Raise StorageError if the storage is closed. In a forked child, replace the inherited locks first."""
         if not page[0]:
             forks.renew()
         if self._closed:
@@ -160,18 +160,21 @@ class Connections:
     def transact(
         self, work: Callable[[Connection], T], wait_s: float, *, once: bool = False, ahead: Ahead | None = None
     ) -> T:
-        """Return what `work` returns from within a transaction; it is committed then.
+        """Call `work` in a transaction, commit the transaction, and return the result of `work`.
 
-        The transaction is done again where another one got in its way (deadlock, same key at the same moment), and
-        where the connection broke before it was committed. If it broke while it was, the server is asked (see doubt).
+        The transaction is retried after a conflict with another one (deadlock, same key at the same moment), and if the
+        connection broke before the commit. If it breaks during the commit, a new connection asks the server whether the
+        transaction was committed (see unanswered).
 
         Args:
-            once: `work` must not be called twice.
-            ahead: has the rows of its statements when `work` is called.
+            once: whether `work` must not be called twice; then nothing is retried.
+            ahead: statements that are sent with the BEGIN. It has their rows when `work` is called.
 
         Raises:
-            DatabaseBusy: others held a lock for `wait_s` seconds, or kept getting in the way; nothing is stored.
-            Unanswered: the connection broke during the commit, and the server cannot be asked.
+            DatabaseBusy: other transactions held a lock for `wait_s` seconds, or conflicted each time. Nothing is
+                stored.
+            NotPermitted: the storage was opened to be read only.
+            Unanswered: the connection broke during the commit, and the server does not tell the outcome.
         """
         if self.read_only:
             self.check_open()
@@ -179,7 +182,7 @@ class Connections:
 
         def attempt() -> T:
             with self.lent(wait_s) as connection:
-                # First: it may have been lost while it was idle.
+                # Set before the first statement: the connection may have broken while it was idle.
                 connection.answer_s = wait_s + self.tuning.postgres_write_s
                 xid = _begin(connection, wait_s, ahead)
                 done = work(connection)
@@ -201,19 +204,19 @@ class Connections:
         return self._tried(attempt, 1 if once else ATTEMPTS)
 
     def alone(self, statements: Sequence[Statement], wait_s: float) -> list[Any] | None:
-        """Execute statements that are a transaction by themselves; return the rows of the last one.
+        """Execute statements as one transaction without BEGIN and COMMIT; return the rows of the last one.
 
         Returns:
-            None where it broke a unique key: nothing of it is stored.
+            None after a conflict with another transaction, such as for a unique key. Nothing is stored then.
 
         Raises:
-            Unanswered: the connection broke. It is stored, or not, or will be.
+            Unanswered: the connection broke. The change is stored, or not, or may still be stored later.
         """
         backend = None
         try:
             with self.lent(wait_s) as connection:
                 backend = connection.backend
-                # First: it may have been lost while it was idle.
+                # Set before the first statement: the connection may have broken while it was idle.
                 connection.answer_s = wait_s + self.tuning.postgres_write_s
                 if len(statements) == 1 and connection.lock_ms == _in_ms(wait_s):
                     return rows_of(connection, *statements[0])
@@ -228,10 +231,10 @@ class Connections:
             raise translated(error, self.location) from error
 
     def end(self, backend: Backend, wait_s: float) -> None:
-        """End a process of the server whose answer is not awaited any more. What it did is final then.
+        """Terminate a server process that never answered. Afterwards its work is committed or rolled back for good.
 
         Raises:
-            StorageError: the server does not answer, or the process is there still.
+            StorageError: the server does not answer, or the process still runs after `wait_s` seconds.
         """
         until = time.monotonic() + min(wait_s, patience.left_s())
         with self.reading() as connection:
@@ -242,7 +245,7 @@ class Connections:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Lend a connection for statements that each see their own state."""
+        """Lend a connection without a transaction: each statement sees all rows that are committed when it starts."""
         try:
             with self.lent(self.wait_s) as connection:
                 yield connection
@@ -251,7 +254,7 @@ class Connections:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Lend a connection whose statements all see the same state."""
+        """Lend a connection in a read-only transaction: all its statements see the same snapshot."""
         with self.reading() as connection:
             connection.execute(_BEGIN_SNAPSHOT)
             yield connection
@@ -259,7 +262,7 @@ class Connections:
 
     @contextmanager
     def glance(self) -> Iterator[Connection]:
-        """Lend a snapshot in pipeline mode: its BEGIN is sent with the first statement. For no COPY, no cursor."""
+        """Lend a snapshot in pipeline mode, whose BEGIN is sent with the first statement. Not for COPY or cursors."""
         with self.reading() as connection, pipelined(connection):
             connection.execute(_BEGIN_SNAPSHOT)
             yield connection
@@ -267,7 +270,7 @@ class Connections:
 
     @contextmanager
     def lent(self, wait_s: float) -> Iterator[Connection]:
-        """Lend a connection. One that is not idle afterwards, after an error or an interrupt, is closed."""
+        """Lend a connection. If it is not idle afterwards, as after an error or an interrupt, it is closed."""
         self.check_open()
         turns = self._turns
         if not turns.acquire(timeout=min(wait_s, patience.left_s())):
@@ -288,7 +291,7 @@ class Connections:
 
         Raises:
             DatabaseUnusable: the server cannot be reached, or refuses the user.
-            Unconnected: this thread may not wait for that.
+            Unconnected: this thread may not wait for a new connection (see storage.patience).
         """
         if not patience.may_connect():
             raise patience.Unconnected(f"there is no connection to {self.location} yet")
@@ -309,19 +312,19 @@ class Connections:
         return opened
 
     def close(self) -> None:
-        """Close all connections; those that are in use when they are given back."""
+        """Close all idle connections. A connection in use is closed when its thread returns it."""
         self._closed = True
         while self._idle:
             with suppress(IndexError):
                 _close(self._idle.pop())
 
     def leave_behind(self) -> None:
-        """In a forked child: keep the parent's connections, without closing them."""
+        """In a forked child: stop using the parent's connections. They stay referenced, so that nothing closes them."""
         _inherited.extend(self._idle)
         self._idle = []
 
     def renew(self) -> None:
-        """In a forked child: let all threads have a turn again."""
+        """In a forked child: replace the semaphore, which threads of the parent may have held."""
         self._turns = threading.BoundedSemaphore(MOST)
 
     def _tried(self, attempt: Callable[[], T], attempts: int) -> T:
@@ -329,7 +332,7 @@ class Connections:
         for number in range(attempts):
             try:
                 return attempt()
-            except patience.Unconnected:  # that says that nothing was sent
+            except patience.Unconnected:  # nothing was sent in this attempt
                 if lost is None:
                     raise
                 raise translated(lost, self.location) from lost
@@ -344,7 +347,7 @@ class Connections:
         while self._idle:
             with suppress(IndexError):
                 connection = self._idle.pop()
-                # A server that was restarted has said goodbye, or the socket would not be readable.
+                # An idle socket is readable only if the server has closed the connection, as in a restart.
                 poll = select.poll()  # select takes no descriptor above 1,023
                 poll.register(connection.fileno(), select.POLLIN)
                 if not poll.poll(0):
@@ -353,7 +356,7 @@ class Connections:
         return None
 
     def _take_back(self, connection: Connection) -> None:
-        if connection.process != os.getpid():  # this child was forked while its parent had it
+        if connection.process != os.getpid():  # the parent was using it when this child was forked
             _inherited.append(connection)
         elif self._closed or not _is_idle(connection):
             _close(connection)
@@ -375,17 +378,17 @@ def _begin(connection: Connection, wait_s: float, ahead: Ahead | None) -> str:
 
 
 def _rows_of_each(connection: Connection, wait_s: float, statements: Sequence[Statement]) -> list[list[Any]]:
-    """Execute statements in one round trip, which wait for locks of others for at most so many seconds."""
+    """Execute statements in one round trip. Each waits at most `wait_s` seconds for a lock."""
     wait_ms = _in_ms(wait_s)
     if connection.lock_ms == wait_ms:
         return rows_of_each(connection, statements)
     _, *rows = rows_of_each(connection, (Statement(_WAIT_AT_MOST, (str(wait_ms),)), *statements))
-    connection.lock_ms = wait_ms  # not before: with the statements that failed, it was taken back
+    connection.lock_ms = wait_ms  # only after success: a failure rolls the setting back, too
     return rows
 
 
 def wait_at_most(connection: Connection, wait_s: float) -> None:
-    """Let the statements of a connection wait for locks of others for at most so many seconds."""
+    """Let each statement of a connection wait at most `wait_s` seconds for a lock."""
     wait_ms = _in_ms(wait_s)
     if connection.lock_ms != wait_ms:
         connection.execute(f"set lock_timeout = {wait_ms}", prepare=False)
@@ -393,7 +396,7 @@ def wait_at_most(connection: Connection, wait_s: float) -> None:
 
 
 def _in_ms(wait_s: float) -> int:
-    return max(1, round(wait_s * 1000))  # 0 would mean for ever
+    return max(1, round(wait_s * 1000))  # PostgreSQL takes 0 for no limit
 
 
 def _is_idle(connection: Connection) -> bool:
@@ -412,7 +415,7 @@ def _parsed(location: Location) -> tuple[str, dict[str, Any]]:
     schema = SCHEMA if found is None else found[1]
     if not _NAME.match(schema):
         raise InvalidValue("db", "the schema in a URL of PostgreSQL is a name of small letters, digits and underscores")
-    # A black hole ends a connection after 20 s, also where a URL has no timeouts.
+    # A host that stops answering is noticed after 20 s, even if the URL has no timeouts.
     defaults = {"client_encoding": "UTF8", "application_name": "agentspan", "tcp_user_timeout": "20000"}
     defaults |= {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
     try:

@@ -1,12 +1,12 @@
 """The migrations of a schema of PostgreSQL, in order; each leads to the next version (table `storage_version`).
 
-The first one makes the tables of the first release. Schemas of before have the versions up to BEFORE, and are refused
-(see before_release). From then on a migration is never edited and never goes. It writes its columns out, as those of
-SQLite do; a test compares what they make with model/rows.py. Rules for all tables, so that they can be distributed and
-partitioned by run:
+The first migration makes the tables of the first release. Older schemas have the versions up to BEFORE, and are refused
+(see before_release). A released migration is never edited or removed. It lists all columns, as the migrations of SQLite
+do; a test compares the tables with model/rows.py. Rules for all tables, so that they can be distributed and partitioned
+by run:
 
-- What belongs to a run has `agent_instance_id` in each unique key, at the first place.
-- There are no foreign keys. Writers lock the rows that they refer to instead (see locks).
+- A table with rows of runs has `agent_instance_id` as the first column of each unique key.
+- There are no foreign keys. Writers lock the rows that they refer to instead (see writes.missing).
 - Payloads are text: jsonb refuses `\u0000` and lone surrogates, and changes the order of keys.
 - Text compares by code points (`collate "C"`), as in SQLite and in Python.
 - A finished span has the number of the transaction that stored it, by which the index (see index/state.py) finds it.
@@ -14,10 +14,10 @@ partitioned by run:
 - Spans that are open are in a small table of their own. A finish moves its span to `finished_spans`, which is only
   appended to, so it has no dead rows to be vacuumed.
 
-A migration is a transaction. What takes long in a large table is a step before it, outside any transaction, while
-others read and write: validating a constraint, or building an index CONCURRENTLY. A step finds out what an interrupted
-one has left. One program migrates at a time: one lock is held over all of it, by the session, so it is gone when the
-program or its connection dies.
+A migration is one transaction. Slow work on a large table, such as validating a constraint or building an index
+CONCURRENTLY, is a step before it, outside any transaction, while other programs read and write. A step must handle the
+remains of an interrupted attempt. One program migrates at a time. It holds a lock of its session throughout, which ends
+when the program or its connection dies.
 """
 
 import time
@@ -34,7 +34,7 @@ from agentspan.storage.postgres.partitions import DEFAULT, make_ahead
 from agentspan.storage.postgres.tables import FUNCTIONS, VERSION, VIEWS
 
 BEFORE = 5
-"""The newest version of a schema of before the first release."""
+"""The newest version that a schema had before the first release."""
 _SPAN_COLUMNS = """
     id text collate "C" not null,
     agent_id text collate "C" not null,
@@ -264,7 +264,7 @@ _INDEX = (
     output_tokens bigint,
     cost double precision
 )""",
-    # What has a fixed width first: it is read without looking at what stands before.
+    # Columns of fixed width come first: PostgreSQL finds them without decoding the columns before.
     """create table index_facts (
     at timestamptz not null,
     ms double precision not null,
@@ -278,7 +278,7 @@ _INDEX = (
 )""",
     "create index index_facts_agent_instance_id on index_facts (agent_instance_id)",
     "create index index_facts_grp_bucket_ms on index_facts (grp, bucket, ms)",
-    # Many words lie out of line: counting matches reads the narrow rest.
+    # Long `words` are stored out of line, so that counting matches reads narrow rows.
     """create table index_texts (
     agent_instance_id text collate "C" not null,
     id text collate "C" not null,
@@ -298,7 +298,7 @@ _INDEX = (
 )""",
 )
 
-# A role that only reads rows must not read what signs logins: what it was granted on all tables is taken back here.
+# A role that only reads must not read the secret that signs logins. Its grant on all tables is revoked for this table.
 _NOTES = (
     """create table notes (
     name text collate "C" primary key,
@@ -324,11 +324,10 @@ Statement = str | Callable[[Connection], None]
 
 
 class Migration(NamedTuple):
-    """The statements that lead to a version from the one before, in one transaction (see migrate).
+    """The statements that lead from one version to the next, in one transaction (see migrate).
 
     Attributes:
-        before: what is done before that transaction where the schema has rows: it takes long, and others write
-            meanwhile.
+        before: slow steps before the transaction, while other programs write. A new schema does not need them.
     """
 
     statements: tuple[Statement, ...]
@@ -336,7 +335,7 @@ class Migration(NamedTuple):
 
 
 _VIEW_OF_SPANS_FROM_ITS_ROW = ()
-"""Views are made again by each migration: `spans` has all columns of a span that people look at."""
+"""No statements: each migration makes the views anew, and this one adds columns to the view `spans`."""
 
 _FINISH_REASON = (
     'alter table finished_spans add column finish_reason text collate "C"',
@@ -356,9 +355,9 @@ def newest(migrations: Sequence[Migration]) -> int:
 
 
 LONGEST_S = 86_400
-"""Seconds that a statement of a migration may take."""
+"""The most seconds that a statement of a migration may take."""
 PAUSE_S = 0.05
-# Tried again and again: whoever waited in a statement would hold a snapshot, which building an index waits for.
+# Polled: a program that waits in a statement holds a snapshot, and building an index CONCURRENTLY waits for it.
 _LOCK = "select pg_try_advisory_lock(hashtextextended('agentspan:' || %s, 0))"
 _UNLOCK = "select pg_advisory_unlock(hashtextextended('agentspan:' || %s, 0))"
 _VIEWS = "select viewname, definition from pg_views where schemaname = current_schema() and viewname = any(%s)"
@@ -368,7 +367,7 @@ _IS_VALID = "select indisvalid from pg_index where indexrelid = to_regclass(%s)"
 def built(name: str, on: str) -> Callable[[Connection], None]:
     """Return a step that builds an index CONCURRENTLY: others write to its table meanwhile.
 
-    An invalid one, which a build that was killed has left, is dropped and built again.
+    An invalid index, which a killed build has left, is dropped and built again.
 
     Args:
         on: the table and its columns, as in `on runs (id)`.
@@ -388,8 +387,9 @@ def migrate(connections: Connections, wait_s: float, migrations: Sequence[Migrat
     """Create the schema, or migrate it to the version of the last migration.
 
     Raises:
-        DatabaseBusy: another program migrates it for longer than `wait_s` seconds.
-        DatabaseUnusable: it is of a newer agentspan or of before the first release, or the user lacks a privilege.
+        DatabaseBusy: another program migrates the schema for longer than `wait_s` seconds.
+        DatabaseUnusable: the tables are of a newer agentspan or older than the first release, or the user lacks a
+            privilege.
     """
     try:
         with connections.lent(wait_s) as connection:
@@ -400,7 +400,7 @@ def migrate(connections: Connections, wait_s: float, migrations: Sequence[Migrat
                 with _alone(connection, connections, wait_s):
                     _migrate(connection, connections, migrations)
             finally:
-                connection.close()  # with its settings
+                connection.close()  # no other work may have its settings
     except DRIVER_ERRORS as error:
         raise translated(error, connections.location) from error
 
@@ -426,7 +426,7 @@ def _migrate(connection: Connection, connections: Connections, migrations: Seque
     while rest:
         for step in () if is_new else rest[0].before:
             step(connection)
-        # As many versions in one transaction as there are without steps between.
+        # One transaction leads through all versions up to the next one that has steps before it.
         count = next((number for number in range(1, len(rest)) if not is_new and rest[number].before), len(rest))
         with connection.transaction():
             _lead_to(connection, rest[:count], newest(migrations) - len(rest) + count, is_last=count == len(rest))
@@ -434,13 +434,13 @@ def _migrate(connection: Connection, connections: Connections, migrations: Seque
 
 
 def check_version(connections: Connections, version: int, migrations: Sequence[Migration]) -> None:
-    """Raise for tables that this code does not know.
+    """Raise if the tables have a version that this code cannot use or migrate.
 
     Args:
-        version: that of the tables; 0 where there are none.
+        version: the version of the tables; 0 if there are none.
 
     Raises:
-        DatabaseUnusable: they are of a newer agentspan, or of before the first release.
+        DatabaseUnusable: the tables are of a newer agentspan, or older than the first release.
     """
     if version > newest(migrations):
         raise DatabaseUnusable(
@@ -451,9 +451,9 @@ def check_version(connections: Connections, version: int, migrations: Sequence[M
 
 
 def _lead_to(connection: Connection, migrations: Sequence[Migration], version: int, *, is_last: bool) -> None:
-    """Lead to a version by some migrations, in the transaction that is under way."""
+    """Apply migrations, and store the version that they lead to, within the caller's transaction."""
     views = dict(VIEWS)
-    if not is_last:  # those of the code before, for its programs
+    if not is_last:  # programs of an older agentspan may still use the stored views
         stored = dict(rows_of(connection, _VIEWS, (list(VIEWS),)))
         views = {name: stored[name] for name in VIEWS if name in stored}
     for view in reversed(VIEWS):

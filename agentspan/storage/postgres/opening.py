@@ -1,4 +1,4 @@
-"""Opens a schema of PostgreSQL: reads its version, and creates or migrates its tables where that is due."""
+"""Opens a schema of PostgreSQL: reads its version, and creates or migrates its tables if needed."""
 
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ def check(location: Location) -> None:
 
 
 def open_postgres(location: Location, *, read_only: bool, wait_s: float, tuning: Tuning = STANDARD) -> "Storage":
-    """Open the schema that a URL names; see registry.Opener.
+    """Open the schema that a URL names, and return its storage.
 
     Raises:
         DatabaseUnusable: psycopg is not installed, the server cannot be reached, or the tables are of a newer version.

@@ -1,11 +1,11 @@
-"""The partitions of `finished_spans`, each for a range of runs' ids: read, made where they are missing, dropped.
+"""Lists, makes and drops the partitions of `finished_spans`. Each holds the spans of a range of run ids.
 
-Ids carry time, so a run lies in one partition as a whole, and an old partition can be dropped. A span for which there
-is none lies in the default partition. The writer does not make one, though it notices first: a role that only records
-may not change tables, and attaching a partition waits for every reader of the default one.
+Ids carry time, so a run lies in one partition as a whole, and an old partition can be dropped. A span out of all ranges
+lies in the default partition. A writer does not make the missing partition, though it notices first: a role that only
+records may not change tables, and attaching a partition waits for every reader of the default one.
 
 The number of statements of a drop does not depend on the number of runs. (A partition cannot be detached CONCURRENTLY
-while there is a default one. Dropping it takes an exclusive lock on all spans, for a moment, and last.)
+while there is a default one. A drop takes an exclusive lock on all spans for a moment, so this is its last step.)
 """
 
 import re
@@ -36,7 +36,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DEFAULT_WIDTH: Width = "week"
 """Narrow enough that 30 days are dropped in five parts; wide enough that a year is 52 tables."""
 _DIGITS = 10
-"""Characters of an id that carry its time; an id of that time is greater than these alone."""
+"""The number of leading characters of an id that carry its time. Alone they sort before each id of that time."""
 _REST = "0" * 22
 
 
@@ -73,7 +73,7 @@ def floor(at: datetime, width: Width) -> datetime:
 
 
 def following(at: datetime, width: Width) -> datetime:
-    """Return the beginning of the next day, week or month."""
+    """Return the beginning of the day, week or month after the one that contains a time."""
     days = {"day": 1, "week": 7, "month": 31}[width]
     return floor(floor(at, width) + timedelta(days=days), width)
 
@@ -89,10 +89,10 @@ def width_of(ranges: Sequence[Range]) -> Width:
 
 
 def missing(ranges: Sequence[Range], width: Width, *, since: datetime, now: datetime, ahead: int) -> Iterator[Range]:
-    """Yield the ranges that no other covers: from the one of `since` to that number of them that begin after `now`.
+    """Yield the ranges without a partition, from the one of `since` to the `ahead` ranges that begin after `now`.
 
     Args:
-        ranges: those that there are, in order.
+        ranges: the ranges of the existing partitions, in order.
         since: not after `now`.
     """
     at = floor(since, width)
@@ -107,7 +107,7 @@ def missing(ranges: Sequence[Range], width: Width, *, since: datetime, now: date
             assert until is not None
         else:
             end = bound_at(following(at, width))
-            # One of another width may begin in the middle.
+            # An existing range of another width may begin in the middle.
             end = min([end, *(each.start for each in ranges if each.start is not None and bound < each.start)])
             yield Range(bound, end)
             until = time_of(end)
@@ -138,7 +138,7 @@ def _named(bound: str | None) -> str:
 TABLE = "finished_spans"
 DEFAULT = f"{TABLE}_default"
 MANY = 1000
-"""Spans of one range for which a partition is made. Fewer, as those of a clock that is wrong, stay in the default."""
+"""Spans in the default partition for which their range gets a partition. Fewer, as of a wrong clock, stay there."""
 LOCK = "select pg_advisory_xact_lock(hashtextextended('agentspan partitions:' || current_schema(), 0))"
 _NOW = "select extract(epoch from now())::float8"
 _PARTS = f"""
@@ -160,7 +160,7 @@ _FIRST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class _Part(NamedTuple):
-    """A partition as the catalog describes it; `range` is None of the default one."""
+    """A partition as the catalog describes it; `range` is None for the default partition."""
 
     name: str
     range: Range | None
@@ -169,14 +169,14 @@ class _Part(NamedTuple):
 
 
 def partitions(connections: Connections, asked: Partitions) -> list[Partition]:
-    """Return all partitions by time."""
+    """Return all partitions in the order of their times, the default one last."""
     with connections.snapshot() as connection:
         parts = parts_of(connection)
         return [_described(connection, part) for part in parts]
 
 
 def tables_state(connections: Connections, asked: TablesState) -> State:
-    """Return the version of the tables, and how far the index is."""
+    """Return the version of the tables, and the number of late spans of each part of the index."""
     with connections.snapshot() as connection:
         version: int = rows_of(connection, VERSION)[0][0]
         late = {
@@ -186,7 +186,7 @@ def tables_state(connections: Connections, asked: TablesState) -> State:
 
 
 def missing_partitions(connections: Connections, asked: MissingPartitions) -> int:
-    """Return how many partitions are missing."""
+    """Return how many partitions are missing for now and for the ranges ahead."""
     with connections.snapshot() as connection:
         ranges = _ranges(parts_of(connection))
         now = _now(connection)
@@ -197,7 +197,7 @@ def missing_partitions(connections: Connections, asked: MissingPartitions) -> in
 
 
 def make_partitions(connections: Connections, asked: MakePartitions) -> Made:
-    """Make those that are missing. Which one is, is found out under a lock, so that two programs make none twice."""
+    """Make the missing partitions. A lock keeps two programs from making the same partition."""
     begins = None if asked.since is None else clock.to_datetime(asked.since)
     names: list[str] = []
     moved = 0
@@ -212,7 +212,7 @@ def make_partitions(connections: Connections, asked: MakePartitions) -> Made:
 
 
 def drop_partitions(connections: Connections, asked: DropPartitions) -> Dropped:
-    """Remove those that are old as a whole, the oldest first."""
+    """Drop the partitions whose whole range is older than `asked.before`, the oldest first, if their runs allow it."""
     with connections.snapshot() as connection:
         parts, now = parts_of(connection), _now(connection)
     done = Dropped()
@@ -224,12 +224,12 @@ def drop_partitions(connections: Connections, asked: DropPartitions) -> Dropped:
 
 
 def parts_of(connection: Connection) -> list[_Part]:
-    """Return the partitions in the order of their ranges, the default one last; empty where there are no ranges."""
+    """Return the partitions in the order of their ranges, the default one last; empty if there are none."""
     found = []
     size = "citus_total_relation_size(c.oid)" if connection.is_distributed else "pg_total_relation_size(c.oid)"
     for name, bound, bytes_, live, analyzed in rows_of(connection, _PARTS.format(size)):
         match = _BOUND.match(bound)
-        # Where the rows are on other servers, nothing here counts them.
+        # On Citus the rows are on the workers, and the coordinator does not count them.
         rows = None if connection.is_distributed else max(live, analyzed)
         if match is not None:
             start, end = (None if each in ("MINVALUE", "MAXVALUE") else each[1:-1] for each in match.groups())
@@ -240,7 +240,7 @@ def parts_of(connection: Connection) -> list[_Part]:
 
 
 def make_ahead(connection: Connection, ahead: int = AHEAD) -> None:
-    """Make the partitions for now and for times to come, in the transaction that is under way."""
+    """Make the missing partitions for now and for the next `ahead` ranges, within the caller's transaction."""
     while _made_next(connection, ahead, None, None) is not None:
         pass
 
@@ -267,7 +267,7 @@ def _text_of(bound: str | None) -> str | None:
 def _made_next(
     connection: Connection, ahead: int, since: datetime | None, width: Width | None
 ) -> tuple[str, int] | None:
-    """Make the first partition that is missing; return its name, and how many spans were moved there."""
+    """Make the first missing partition; return its name and how many spans it got, or None if none is missing."""
     connection.execute(LOCK)
     parts = parts_of(connection)
     if not parts:  # the tables were made by hand, without ranges
@@ -280,7 +280,7 @@ def _made_next(
 
 
 def _crowded(connection: Connection, ranges: Sequence[Range], width: Width) -> Range | None:
-    """Return the first range of the default partition's spans that has many."""
+    """Return the first range of which the default partition holds MANY spans; None if there is none."""
     id = bound_at(_FIRST_TIME)
     while True:
         found = rows_of(connection, _IN_DEFAULT, (id,))
@@ -296,15 +296,15 @@ def _crowded(connection: Connection, ranges: Sequence[Range], width: Width) -> R
 
 
 def _make(connection: Connection, range: Range) -> tuple[str, int]:
-    """Make a partition, and move its spans out of the default one, where they are read until this is committed.
+    """Make a partition, and move its spans from the default one; return its name and how many spans were moved.
 
-    The constraint would do without the check of the whole default partition if it had one that says the same; that
-    partition is small.
+    Until the commit, readers find the spans in the default partition. Attaching checks all rows of the default
+    partition. A constraint there could avoid the check, but that partition is small.
     """
     name = name_of(TABLE, range)
     start, end = range
     connection.execute(f"create table {name} (like {TABLE} including all)")
-    connection.execute(f"lock table {DEFAULT} in access exclusive mode")  # a weaker one at first would be a deadlock
+    connection.execute(f"lock table {DEFAULT} in access exclusive mode")  # upgrading a weaker lock could deadlock
     within = f"agent_instance_id >= '{start}' and agent_instance_id < '{end}'"
     moved = connection.execute(
         f"with gone as (delete from {DEFAULT} where {within} returning *) insert into {name} select * from gone"
@@ -316,11 +316,11 @@ def _make(connection: Connection, range: Range) -> tuple[str, int]:
 T = TypeVar("T")
 
 LOCK_S = 1.0
-"""Seconds to wait for a lock at a time: all that come later wait behind."""
+"""Seconds of one wait for a lock: later transactions queue behind it."""
 PORTION = 10_000
-"""Violations that are removed by one statement."""
+"""The number of violations that one statement deletes."""
 EXACT = 10_000_000
-"""Spans up to which they are counted; counting more takes seconds."""
+"""The largest estimated number of spans that is counted exactly; counting more takes seconds."""
 _OPEN, _CLOSERS = (", ".join(f"'{each}'" for each in sorted(names)) for names in (OPEN, CLOSERS))
 _IS_GUESS = f"closed_by in ({_CLOSERS}) and coalesce(ended_late, 0) = 0 and writer_id is not null"
 _IS_OLD = f"status not in ({_OPEN}) and coalesce(finished_at, updated_at) < {TIME}"
@@ -337,7 +337,7 @@ delete from schema_violations where ctid = any(array(
     select ctid from schema_violations where {_IN} limit {PORTION}
 )) and (select count(*) from (select 1 from schema_violations where {_IN} limit {PORTION + 1}) many) > {PORTION}
 """
-# What the index has of these runs is noted as rewritten, as for any that are removed.
+# Removed runs are noted in `rewritten_runs`, so that the index forgets them.
 _REMOVE_RUNS = f"""
 with gone as (
     delete from agent_instances where {_IDS_IN}
@@ -352,16 +352,16 @@ _ESTIMATE = "select greatest(reltuples, 0)::bigint from pg_class where oid = to_
 
 
 class _Stays(Exception):
-    """A run of the partition may not be removed: the transaction is taken back."""
+    """A run of the partition may not be removed. Raised to roll the transaction back."""
 
 
 def drop(
     connections: Connections, name: str, range: Range, before: str, is_dead: Callable[[str], bool], wait_s: float
 ) -> Dropped:
-    """Drop a partition if all its runs may be removed; see Partitions.drop_old.
+    """Drop a partition with all its runs, if each of them may be removed; else keep it, and return zeros.
 
     Raises:
-        DatabaseUnusable: the user may not drop it.
+        DatabaseUnusable: the user does not own the partition.
     """
     ids = (range.start or "", range.end, range.end)
     with connections.snapshot() as connection:
@@ -387,7 +387,7 @@ def drop(
             connection.execute(f"delete from {table} where {_IN}", ids)
         spans = _counted(connection, name)
         connection.execute(f"drop table {name}")
-        if rows_of(connection, _NEW_RUNS, ids)[0][0]:  # one was imported at this moment, perhaps with spans
+        if rows_of(connection, _NEW_RUNS, ids)[0][0]:  # a run was imported at this moment, perhaps with spans
             raise _Stays
         return Dropped(1, runs, spans)
 
@@ -398,12 +398,14 @@ def drop(
 
 
 def added(one: Dropped, other: Dropped) -> Dropped:
-    """Return the sums of two."""
+    """Return the totals of two drops: partitions, runs and spans."""
     return Dropped(*(sum(pair) for pair in zip(one, other, strict=True)))
 
 
 def patiently(connections: Connections, work: Callable[[Connection], T], wait_s: float) -> T:
-    """Do it in a transaction. It waits for a lock for a second at a time, so that others are let by between.
+    """Call `work` in a transaction; retry until `wait_s` while other transactions hold a lock.
+
+    Each attempt waits for a second at most, so that transactions that queue behind it proceed in between.
 
     Raises:
         DatabaseBusy: others held a lock for `wait_s` seconds.

@@ -1,11 +1,11 @@
-"""The answers of a schema, over a connection that sees one state: a snapshot's, or that of a transaction under way.
+"""Answers questions about the rows of a schema, from a snapshot or within a transaction.
 
-What was committed since a cursor is told by transactions, not by times. Each row has the number of its transaction
-(`xmin`). A snapshot knows the lowest one that is still under way: all below it have ended. So whoever has read a
-snapshot misses only rows from that number on, in whatever order transactions commit. A sequence, or a time, would let a
-slow one slip through. Numbers have 32 bits and go around: a row that is 2 billion transactions old may be read again,
-but none is missed. (On Citus each node has numbers of its own, so a storage whose spans are distributed does not claim
-this.)
+Changes since a cursor are found by transaction numbers, not by times. Each row has the number of its transaction
+(`xmin`). A snapshot knows the lowest number of a transaction that is still under way: all transactions below it have
+ended. So a reader of the snapshot misses only rows from that number on, in whatever order transactions commit. With a
+sequence, or a time, it could miss the rows of a slow transaction. Numbers have 32 bits and wrap around: a row that is 2
+billion transactions old may be read again, but none is missed. (On Citus each node has its own numbers, so a storage
+whose spans are distributed does not answer ChangedSpans.)
 """
 
 import os
@@ -69,14 +69,15 @@ from agentspan.storage.questions import (
 T = TypeVar("T")
 
 FETCHED = 1000
-"""Spans that are fetched at a time of a run that is read whole."""
+"""The number of spans that a server cursor fetches at a time."""
 _LIKELY: tuple[ResourceType, ...] = ("agent_span", "agent_instance")
 _OTHERS: tuple[ResourceType, ...] = tuple(type_ for type_ in ROWS if type_ not in _LIKELY)
 
 
 _SCORES = f"{statements.SELECT['score']} where agent_instance_id = any(%s)"
 _TAGS = "select agent_instance_id, tag from tags where agent_instance_id = any(%s)"
-# Of each judge the newest; one that withdraws counts for nothing; of the judges of a run the newest.
+# The newest score of each judge (`identifier`) counts. If it is empty, the judge has withdrawn it. Of the scores of a
+# run's judges, the newest one is the result.
 _LATEST = """
 select distinct on (target_id) target_id, value, label from (
     select distinct on (target_id, identifier) target_id, value, label, explanation, inserted_at, id
@@ -91,7 +92,7 @@ _MARKS = (
     "select status, count(*), max(updated_at), count(ended_late) from agent_spans "
     "where agent_instance_id = asked.id group by status) mark"
 )
-# The same where the tables are on several servers: a statement for each, whose statuses the other has not.
+# _MARKS for tables on several servers: a statement per table. No status occurs in both tables.
 _MARKS_APART = tuple(
     f"select agent_instance_id, status, count(*), max(updated_at), count(ended_late) from {table} "
     "where agent_instance_id = any(%s) group by 1, 2"
@@ -110,7 +111,7 @@ class Lends(NamedTuple):
     Attributes:
         reading: for a read of one statement.
         snapshot: for a read of several statements, which all see the same state.
-        glance: the same for statements of which each returns some rows only; its BEGIN takes no round trip.
+        glance: like `snapshot`, for statements that return few rows each. Its BEGIN takes no round trip.
     """
 
     reading: Lend
@@ -119,20 +120,20 @@ class Lends(NamedTuple):
 
 
 class Reads:
-    """Answers questions over connections that are lent."""
+    """Answers questions by SQL, over a connection that is lent for each question."""
 
     def __init__(self, lends: Lends) -> None:
         self.lends = lends
 
     def ask(self, question: Question[T]) -> T:
-        """Answer a question; where SQL cannot, row by row."""
+        """Answer a question by SQL, or row by row if there is no SQL for it."""
         answer = ANSWERS.get(type(question))
         if answer is None:
             return self.read_row_by_row(question)
         return cast(T, answer(self.lends, question))
 
     def read_row_by_row(self, question: Question[T]) -> T:
-        """Answer a question that SQL cannot."""
+        """Answer a question in Python from single rows, which works for each backend."""
         from agentspan.storage import row_by_row
 
         return row_by_row.answer(cast(Storage, self), question)
@@ -181,7 +182,7 @@ def _page(lends: Lends, query: Query) -> Rows:
 def _spans(lends: Lends, asked: SpansOf) -> Iterator[AgentSpanRow]:
     with lends.reading() as connection:
         few = rows_of(connection, statements.FIRST_SPANS, (asked.instance_id, FETCHED + 1))
-    if len(few) <= FETCHED:  # as nearly all runs: one round trip instead of six
+    if len(few) <= FETCHED:  # nearly all runs: one round trip instead of six
         yield from map(AgentSpanRow._make, few)
         return
     process = os.getpid()
@@ -278,18 +279,18 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Lends, Any], Any]] = {
     SpanMarks: _span_marks,
     StoredKeys: _stored_keys,
 }
-"""The function that answers a question over lent connections."""
+"""The function for each type of question that needs a lent connection only."""
 
 
 def _by_ids(type_: ResourceType, ids: Sequence[str]) -> Statement:
-    """Return the statement that finds rows of a type, of spans with the reason why their run was terminated."""
+    """Return the statement that finds rows by id. A row of a span ends with its run's termination reason."""
     return Statement(statements.SPANS_BY_IDS if type_ == "agent_span" else statements.BY_IDS[type_], (storable(ids),))
 
 
 def _with_reasons(
     found: Sequence[Sequence[Any]], type_: ResourceType
 ) -> tuple[dict[str, tuple[ResourceType, Row]], dict[str, str]]:
-    """Return the rows by id that `_by_ids` has found, and the reasons by run."""
+    """Return the rows that `_by_ids` found, by id, and the termination reasons, by run."""
     rows: dict[str, tuple[ResourceType, Row]] = {}
     terminated: dict[str, str] = {}
     for values in found:
@@ -306,7 +307,7 @@ def _with_reasons(
 
 
 def _found(connection: Connection, ids: Sequence[str], key: Key | None) -> Found:
-    """Return rows of any type, and what is stored under a key."""
+    """Return the rows with these ids, of any type, and the stored idempotency key with the row of its subject."""
     if connection.is_distributed and ids:
         return _found_apart(connection, ids, key)
     likely = _LIKELY if ids else ()
@@ -331,11 +332,11 @@ def _found(connection: Connection, ids: Sequence[str], key: Key | None) -> Found
 
 
 def _found_apart(connection: Connection, ids: Sequence[str], key: Key | None) -> Found:
-    """Return the same where spans are distributed: looking for one by its id alone asks all workers."""
+    """Do the work of `_found` for distributed spans, which come last: a span's id alone does not tell its worker."""
     here = _located(connection, ids, ("agent_instance", *_OTHERS))
     runs = [row for _, row in here.values() if isinstance(row, AgentInstanceRow) and row.status == "terminated"]
     terminated = {run.id: run.termination_reason or "" for run in runs}
-    for table in reversed(statements.SPAN_TABLES):  # joined with others: 200 ms instead of 15
+    for table in reversed(statements.SPAN_TABLES):  # in one statement with other tables: 200 ms instead of 15
         rest = storable([id for id in ids if id not in here])
         for values in rows_of(connection, statements.SPANS_OF_TABLE[table], (rest,)) if rest else ():
             span = AgentSpanRow._make(values)
@@ -361,12 +362,12 @@ def _located(
 
 
 def locate(connection: Connection, id: str) -> tuple[ResourceType, Row] | None:
-    """Return the row of an id, of any type."""
+    """Return the type and the row of an id; None if no row has it."""
     return (_located(connection, (id,), _LIKELY) or _located(connection, (id,), _OTHERS)).get(id)
 
 
 def key_of(connection: Connection, key: Key) -> StoredKey | None:
-    """Return what is stored under a key."""
+    """Return a stored idempotency key: its request hash and subject; None if it is unused."""
     found = rows_of(connection, statements.KEY, (key.operation, key.key))
     return StoredKey(*found[0]) if found else None
 
@@ -399,8 +400,8 @@ _CURSOR = re.compile(r"(\d{1,20})\.(\d{1,10})\.(\d{1,15})\Z", re.ASCII)
 def changed_spans(connections: Connections, asked: ChangedSpans) -> Changed:
     """Return the spans that were committed since a cursor.
 
-    A cursor has the number of a transaction, the start of the server, and since when the number is the lowest. After a
-    restart everything is read once more: the server may be a copy, whose numbers mean others.
+    A cursor has the lowest transaction number under way, the start of the server, and the time since which the number
+    has been the lowest. After a restart all spans are read once more: the server may be a copy, which counts anew.
     """
     if not is_storable(asked.instance_id) or not is_storable(asked.after):
         return Changed([], "", 0.0)

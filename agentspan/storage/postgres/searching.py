@@ -1,7 +1,8 @@
-"""Searches the words that spans say first. PostgreSQL finds the spans that may have them, `first_said` reads those.
+"""Searches the new text of spans without an index: PostgreSQL finds candidates, and `first_said` checks them.
 
-There is no full-text index: filling one costs two thirds of the speed of loading. So a search is one pass over the
-texts, and a word that all spans have is read in all of them.
+Text is new if no earlier span of the run has it. A search is one pass over all texts, and a word that all spans have is
+read in all of them. Writers fill no full-text index, which would cost two thirds of the speed of loading; readers may
+fill one (see index.words).
 """
 
 import heapq
@@ -20,16 +21,16 @@ from agentspan.storage.questions import Search
 from agentspan.storage.tokenizing import PREFIX, Matcher
 
 _TEXT = "concat_ws(' ', summary, payload, result_payload)"
-# A text with other letters may have the word with an accent; with \\u, behind an escape. Those are read.
+# A text beyond ASCII may have the word with an accent. A text with \\u may have it escaped. Python checks both.
 _MAY_SAY = f"(({{0}}) or strpos({_TEXT}, '\\u') > 0 or octet_length({_TEXT}) <> length({_TEXT}))"
 _RUNS = "select distinct agent_instance_id from agent_spans where {0}"
 _SPANS = f"{SELECT['agent_span']} where {{0}} order by agent_instance_id, id"
 RUNS = 100
-"""Runs whose spans are read by one statement."""
+"""The number of runs whose spans one statement reads."""
 
 
 def search(connection: Connection, asked: Search) -> tuple[list[FoundSpan], int]:
-    """Return a page of the spans that say all terms first, the latest first, and the number of all.
+    """Return a page of the spans whose new text has all terms, the latest first, and the number of such spans.
 
     Args:
         connection: within a snapshot.
@@ -37,8 +38,8 @@ def search(connection: Connection, asked: Search) -> tuple[list[FoundSpan], int]
     words, runs, progress = asked.words, asked.runs, asked.progress
     matcher, most = Matcher(words), asked.offset + asked.limit
     said = [_says(word) for word in words]
-    # An earlier span that says the same part has the word, too, so spans without a word need not be read. Words that
-    # must be adjacent may become so where any part is taken out: for those, runs are read whole.
+    # An earlier span with the same part has the word, too, so spans without any of the words need not be read. Words
+    # that must be adjacent may become adjacent when a repeated part is removed: then runs are read whole.
     are_single = not any(" " in word for word in words)
     with_a_word = _MAY_SAY.format(" or ".join(said)) if are_single else "true"
     if runs is not None:
@@ -61,7 +62,7 @@ def search(connection: Connection, asked: Search) -> tuple[list[FoundSpan], int]
 def _without_what_was_said(
     connection: Connection, page: Sequence[FoundSpan], matcher: Matcher, most: int
 ) -> list[FoundSpan]:
-    """Return the same hits without the parts that spans without a word have said before; their runs are read whole."""
+    """Return the hits of a page without parts of earlier spans. Reads their runs whole, also spans without a word."""
     runs = sorted({found.span.agent_instance_id for found in page if SpanParts(found.span).keys})
     whole: dict[str, FoundSpan] = {}
     for spans in _of_runs(connection, runs, "true", None):
@@ -70,7 +71,7 @@ def _without_what_was_said(
 
 
 def _says(word: str) -> str:
-    """Return the condition that a text in ASCII, without \\u, has the tokens of a term."""
+    """Return the SQL condition that a text has the tokens of a term. It is right for ASCII texts without \\u."""
     tokens = word.removesuffix(PREFIX).split()
     conditions = ["true"]
     for number, token in enumerate(tokens, start=1):
@@ -78,7 +79,7 @@ def _says(word: str) -> str:
             return "false"
         is_whole = number < len(tokens) or not word.endswith(PREFIX)
         end = "([^a-z0-9]|$)" if is_whole else ""
-        # `strpos` first: the pattern takes four times as long. A letter before the word may be that of an escape.
+        # `strpos` comes first: the pattern takes four times as long. A letter before the word may belong to an escape.
         conditions.append(f"strpos(lower({_TEXT}), '{token}') > 0")
         conditions.append(f"lower({_TEXT}) ~ '(^|[^a-z0-9]|\\\\[bfnrt]){token}{end}'")
     return f"({' and '.join(conditions)})"
@@ -87,7 +88,7 @@ def _says(word: str) -> str:
 def _of_runs(
     connection: Connection, runs: Sequence[str], condition: str, progress: Progress | None
 ) -> Iterator[Iterator[AgentSpanRow]]:
-    """Yield the spans of each of these runs for which a condition holds."""
+    """Yield, for each of these runs, its spans for which a condition holds."""
     for start in range(0, len(runs), RUNS):
         yield from _by_run(connection, f"agent_instance_id = any(%s) and {condition}", runs[start : start + RUNS])
         if progress is not None:
@@ -95,7 +96,7 @@ def _of_runs(
 
 
 def _by_run(connection: Connection, condition: str, *values: Sequence[str]) -> Iterator[Iterator[AgentSpanRow]]:
-    """Yield the spans of each run for which a condition holds, by id, without holding more than some in memory."""
+    """Yield, for each run, its spans for which a condition holds, by id. Few spans are in memory at a time."""
     with psycopg.ServerCursor(connection, "searched") as cursor:
         cursor.execute(_SPANS.format(condition), [list(value) for value in values], binary=True)
         spans = map(AgentSpanRow._make, chain.from_iterable(iter(lambda: cursor.fetchmany(FETCHED), [])))

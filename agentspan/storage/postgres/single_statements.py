@@ -1,7 +1,7 @@
-"""Changes of spans that are one statement each: with its guards, its key, its violations and the row that it returns.
+"""Units that change one span by one statement, which includes guards, idempotency key, violations and returned row.
 
-Alone, such a unit is one round trip, without BEGIN and COMMIT. Several that do not depend on each other are sent
-together. A statement whose guard does not hold returns nothing and has changed nothing: `writes` finds the reason.
+A single such unit takes one round trip, without BEGIN and COMMIT. Several that do not depend on each other are sent
+together. A statement whose guard fails returns no row and changes nothing; then `writes` finds the reason.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ class Single(NamedTuple):
     """A unit that is one statement.
 
     Attributes:
-        before: a lock that another statement takes first: a statement does not see what is committed while it waits.
+        before: locks that another statement takes first: a statement does not see rows committed while it waits.
     """
 
     statement: Statement
@@ -30,7 +30,7 @@ class Single(NamedTuple):
 
 
 def single_of(unit: Unit) -> Single | None:
-    """Return a unit as one statement; None where it is not one."""
+    """Return a unit as one statement; None if the unit needs several."""
     if len(unit.changes) != 1:
         return None
     change = unit.changes[0]
@@ -38,20 +38,20 @@ def single_of(unit: Unit) -> Single | None:
         statement = moving(change, unit.key, wants_row=unit.subject is not None)
         return None if statement is None else Single(statement)
     if isinstance(change, Put) and isinstance(change.row, AgentSpanRow) and unit.subject in (None, change.row.id):
-        # An id that no program made is looked for in all tables.
+        # An id that a client chose is looked for in all tables, under a lock.
         before = () if change.minted else (Statement(statements.LOCK_ID, (change.row.id,)),)
         return Single(putting(change, change.row, unit.key), before)
     return None
 
 
 def moving(move: Move, key: Key | None = None, *, wants_row: bool = False) -> Statement | None:
-    """Return the statement of a move of an open span, None where it is not one; see statements.move_span."""
+    """Return the statement that moves an open span; None if the span may be finished already."""
     if not move.leaves or not move.leaves <= OPEN:
-        return None  # it may be in either table
+        return None  # the span may be in either table
     run = () if move.instance_id is None else (move.instance_id,)
     columns = frozenset(move.set)
     is_end = "status" in columns and move.set["status"] not in OPEN
-    # An UPDATE sets the columns that are given, a row that moves to the other table has all.
+    # The order of the table: `move_span` has the placeholders in that order, for an UPDATE and for an INSERT.
     values = (move.set[field] for field in AgentSpanRow._fields if field in columns)
     given = (value for value in move.unchanged.values() if value is not None)
     guard = (move.id, *run, *given, *(() if key is None else (key.operation, key.key)))
@@ -70,7 +70,7 @@ def moving(move: Move, key: Key | None = None, *, wants_row: bool = False) -> St
 
 
 def putting(put: Put, row: AgentSpanRow, key: Key | None = None) -> Statement:
-    """Return the statement that puts a span; see statements.put_span."""
+    """Return the statement that inserts a new span, with its values."""
     sql = statements.put_span(
         span_table(row.status),
         tuple(ref.type for ref in put.refs),
@@ -86,9 +86,9 @@ def putting(put: Put, row: AgentSpanRow, key: Key | None = None) -> Statement:
 
 
 def as_texts(values: Iterable[Value]) -> list[str | None]:
-    """Return values as texts, each of which has a cast in the statement.
+    """Return values as texts; the statement casts each of them.
 
-    psycopg prepares a statement for each combination of the types of its values: for 95 and 40000 tokens two.
+    psycopg prepares a statement anew for each combination of types: 95 tokens and 40000 tokens have different types.
     """
     return [
         value if value is None or value.__class__ is str else str(value + 0)  # type: ignore[operator]  # True is 1
@@ -106,12 +106,12 @@ def _stored_beside(key: Key | None, subject: str, violations: Sequence[Violation
 
 
 def outcome_of(unit: Unit, rows: Sequence[Sequence[Any]]) -> Outcome | None:
-    """Return the outcome of a unit whose statement returned these rows; None where it changed nothing."""
+    """Return the outcome of a unit whose statement returned these rows; None if it changed nothing."""
     if not rows:
         return None
     *row, reason = rows[0]
     if unit.subject is None:
-        # As from any storage: the end of a span tells of a termination only where its row is wanted.
+        # As in each storage: the end of a span reports a termination only if the caller wants the row.
         return Applied(None, reason) if reason is not None and isinstance(unit.changes[0], Put) else APPLIED
     return Applied(AgentSpanRow._make(row), reason)
 
@@ -120,10 +120,10 @@ class Together(NamedTuple):
     """Units whose statements are sent together.
 
     Attributes:
-        locks: are executed first, in the order in which `writes.lock_runs` has them: the runs, then new ids. The locks
-            on runs are shared: two groups of the same run do not wait for each other.
-        places: of the units that the statements are of.
-        statements: in the order in which they lock spans.
+        locks: the lock statements, executed first, in the order of `writes.lock_runs`: runs, then new ids. The locks on
+            runs are shared, so two groups of the same run do not wait for each other.
+        places: for each statement, the place of its unit in the call.
+        statements: the statements of the units, in the order of run and span id, in which all writers lock spans.
     """
 
     locks: list[Statement]
@@ -132,10 +132,10 @@ class Together(NamedTuple):
 
 
 def together(units: Sequence[Unit]) -> Together | None:
-    """Return units as they are sent together.
+    """Return the locks and statements of units that can be sent together.
 
     Returns:
-        None where a unit is not one statement, or where one depends on another: then they are applied in their order.
+        None if a unit is not one statement, or depends on another unit: then the units are applied in order.
     """
     found: list[tuple[str, str, int, Single]] = []
     used: set[object] = set()

@@ -15,27 +15,27 @@ TIME = "%s::timestamptz"
 
 
 def table_of(type_: ResourceType) -> str:
-    """Return the table of a type; of spans the view of both tables."""
+    """Return the table of a resource type; for spans, the view over both tables."""
     return f"{type_}s"
 
 
 def quoted(column: str) -> str:
-    """Return a column's name as SQL: `user` is a word of SQL."""
+    """Return a column's name in quotes, because `user` is a keyword of SQL."""
     return f'"{column}"'
 
 
 def listed(columns: Iterable[str]) -> str:
-    """Return columns with commas between them."""
+    """Return the quoted names of columns, with commas between them."""
     return ", ".join(map(quoted, columns))
 
 
 def span_table(status: object) -> str:
-    """Return the table of the spans with a status."""
+    """Return the table that holds the spans with a status."""
     return OPEN_ONES if status in OPEN else FINISHED
 
 
 def compared(time: str, sign: str, text: str) -> str:
-    """Return the condition that compares a time with a text, as texts compare, also one that is no time."""
+    """Return the SQL condition that compares a time with a text. A text that is no time is compared as text."""
     if is_time(text):
         return f"{time} {sign} {TIME}"
     return f"""to_char({time}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') collate "C" {sign} %s"""
@@ -48,7 +48,7 @@ _CASTS: Mapping[ResourceType, Mapping[str, str]] = {
     }
     for type_ in ROWS
 }
-"""For each column a parameter with its type: in a SELECT, PostgreSQL would take each text for a text."""
+"""The placeholder of each column, with a cast: in a SELECT, PostgreSQL would treat each value as text."""
 
 INSERT = {
     row: f"insert into {table_of(type_)} ({listed(row._fields)}) values ({', '.join('%s' for _ in row._fields)})"
@@ -69,7 +69,7 @@ SPANS_OF_TABLE = {
 RUN_OF_SPAN = "select agent_instance_id from agent_spans where id = %s limit 1"
 REFERRED = {type_: f"select 1 from {table_of(type_)} where id = %s for key share" for type_ in ROWS}
 REFERRED["agent_instance"] = "select 1 from agent_instances where id = %s for share"
-REFERRED["agent_span"] = "select 1 from agent_spans where id = %s"  # a view; removing its run locks the run
+REFERRED["agent_span"] = "select 1 from agent_spans where id = %s"  # a view: removing a run locks the run
 DELETE = {type_: f"delete from {table_of(type_)} where id = %s" for type_ in ROWS}
 TYPES_OF_ID = " union all ".join(f"select '{type_}' from {table_of(type_)} where id = %(id)s" for type_ in ROWS)
 BY_UNIQUE = {
@@ -93,20 +93,20 @@ LOCK_RUNS = (
 RUNS_OF_SPANS = "select distinct agent_instance_id from agent_spans where id = any(%s)"
 TERMINATED = "select termination_reason from agent_instances where id = %s and status = 'terminated'"
 SEPARATOR = "\x1f"
-# Two texts, because psycopg makes an array of 500 texts in Python, in a quarter of the time of their COPY. A subquery
-# for each id: of a table that was not analyzed yet, `= any` reads everything. With its run, it is looked for in one
-# partition: among 52 of them, that is a put of 0.2 ms instead of 0.5 ms.
+# Two texts instead of arrays: psycopg makes an array of 500 texts in Python, in a quarter of the time of their COPY. A
+# subquery for each id: if a table is not analyzed yet, `= any` reads all of it. The run limits the search for an id to
+# one partition: with 52 partitions, a put takes 0.2 ms instead of 0.5 ms.
 _ASKED = f"unnest(string_to_array(%s, '{SEPARATOR}'), string_to_array(%s, '{SEPARATOR}')) asked(run, id)"
 SPAN_IDS_USED = f"select 1 from {_ASKED} where " + " or ".join(
     f"(select 1 from {table} s where s.agent_instance_id = asked.run and s.id = asked.id limit 1) is not null"
     for table in SPAN_TABLES
 )
-"""The SELECT that tells whether a span has any of these ids in its run: two lists, with SEPARATOR between them."""
+"""The SELECT that finds a used span id. Its values: the runs and the ids, each joined by SEPARATOR."""
 SPAN_IDS_USED_APART = tuple(
     f"select 1 from {table} where agent_instance_id = any(%s) and id = any(%s) limit 1" for table in SPAN_TABLES
 )
-"""The same where the tables are on several servers, and no statement joins them: the values are two arrays."""
-# Spans of one writer lie between no others, mostly: 0.1 ms instead of 1.5 ms for 500 ids.
+"""SPAN_IDS_USED for tables on several servers, a statement per table. Its values: arrays of runs and ids."""
+# Checked first: mostly no stored span has an id in the range of a batch. 0.1 ms instead of 1.5 ms for 500 ids.
 SPANS_BETWEEN = "select 1 where " + " or ".join(
     f"exists (select 1 from {table} where agent_instance_id = any(%(runs)s) and id >= %(first)s and id <= %(last)s)"
     for table in SPAN_TABLES
@@ -139,9 +139,9 @@ _OUTLINE = {
     "result_payload": "case when status = 'failed' or result_payload ~ '\"is_error\": ?true' then result_payload end",
 }
 OUTLINE = ", ".join(_OUTLINE.get(field, quoted(field)) for field in AgentSpanRow._fields)
-"""The columns of a span without most of its payloads, to be formatted."""
+"""The columns of a span, without most of its payloads. A template for `str.format`: `{{}}` becomes `{}`."""
 OUTLINES = f"select {OUTLINE} from agent_spans where agent_instance_id = %s and id > %s{{0}} order by id limit %s"
-"""With `{0}` for a further condition."""
+"""The SELECT of a page of a run's spans without most payloads; `{0}` stands for a further condition."""
 _REASON = "(select coalesce(termination_reason, '') from {0} where status = 'terminated'{1})"
 SPANS_BY_IDS = (
     f"select {listed(AgentSpanRow._fields)}, {_REASON.format('agent_instances', ' and id = s.agent_instance_id')} "
@@ -154,7 +154,7 @@ COPY_RUNS = f"copy agent_instances ({listed(AgentInstanceRow._fields)}) from std
 
 
 def copy(table: str) -> str:
-    """Return the COPY into a table of spans."""
+    """Return the COPY statement that fills a table of spans."""
     return f"copy {table} ({listed(AgentSpanRow._fields)}) from stdin"
 
 
@@ -174,10 +174,10 @@ def update(
     leaves: frozenset[str],
     unchanged: tuple[tuple[str, bool], ...] = (),
 ) -> str:
-    """Return the UPDATE of a Move: its values in the order of the columns, the id, the values that must not change.
+    """Return the UPDATE of a Move. Its values: those of the columns, in order; the id; the values that must be stored.
 
     Args:
-        unchanged: the columns that must have a value, and whether that is null.
+        unchanged: the columns whose stored value the guard compares, and whether it must be null.
     """
     values = ", ".join(f"{quoted(column)} = {_CASTS[type_][column]}" for column in columns)
     return f"update {table} set {values} where id = %s{_guard(type_, leaves, unchanged)} returning *"
@@ -185,9 +185,9 @@ def update(
 
 @lru_cache(maxsize=64)
 def update_runs(columns: tuple[str, ...], leaves: frozenset[str]) -> str:
-    """Return the UPDATE of several Moves of runs, which returns the ids of those whose guard held.
+    """Return the UPDATE of several Moves of runs. It returns the ids of the runs whose guard held.
 
-    Its values are arrays of texts: of the ids, and of the values of each column in their order.
+    Its values are arrays of texts: the ids, then the values of each column, in the order of `columns`.
     """
     casts = (_CASTS["agent_instance"][column].removeprefix("%s") for column in columns)
     set_to = ", ".join(
@@ -203,7 +203,7 @@ def update_runs(columns: tuple[str, ...], leaves: frozenset[str]) -> str:
 
 
 _UNUSED_KEY = " and not exists (select 1 from idempotency_keys where operation = %s and key = %s)"
-# Beside a change, in the same statement: both come from the row that was changed. Without one, nothing is stored.
+# The statement of a change also stores its key and violations, from the changed row `put`: without one, it stores none.
 _STORE_KEY = (
     ", used as (insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) "
     "select %s, %s, %s, %s, %s::timestamptz from put)"
@@ -215,7 +215,7 @@ _STORE_VIOLATIONS = (
 )
 
 
-# It sees none of the violations that the same statement stores.
+# The delete does not see violations that the same statement inserts.
 _FORGET_VIOLATIONS = (
     ", forgotten as (delete from schema_violations where agent_span_id = (select id from put) and side = 'payload')"
 )
@@ -237,14 +237,14 @@ def move_span(
     has_violations: bool = False,
     wants_row: bool = False,
 ) -> str:
-    """Return the statement that sets columns of an open span, and with it stores a key and violations.
+    """Return the statement that sets columns of an open span, and stores its key and violations.
 
-    Violations of a payload that is replaced are removed. It returns the row, and why its run was terminated, if
-    `wants_row`, which takes 0.1 ms more, else the run and null; nothing where a guard does not hold.
+    If it replaces the payload, it removes the payload's old violations. With `wants_row` (0.1 ms more) it returns the
+    row and the reason why its run was terminated, else the run's id and null. If a guard fails, it returns no row.
 
-    Its values: those to set, in the order of the columns of the table; the id, the run if `has_run`, the values that
-    must not change, two of the key; the five of the key, the lists of sides, paths, keywords and messages. Where the
-    span has ended (`is_end`) it moves to the finished ones, and the values to set come after the guards.
+    Its values: the values to set, in the order of the table's columns; the guard: the id, the run if `has_run`, the
+    values that must not change, the key's operation and text; the five columns of the key; the lists of sides, paths,
+    keywords and messages. If the span ends (`is_end`), it moves to `finished_spans`, and the guard comes first.
     """
     casts = _CASTS["agent_span"]
     run = " and agent_instance_id = %s" if has_run else ""
@@ -267,7 +267,7 @@ def move_span(
 
 
 def types_of_used_ids(*, minted: bool) -> tuple[ResourceType, ...]:
-    """Return the types of the rows that must not have the id of a new span."""
+    """Return the resource types in which the id of a new span must be unused."""
     return ("agent_span",) if minted else tuple(ROWS)
 
 
@@ -275,18 +275,18 @@ def types_of_used_ids(*, minted: bool) -> tuple[ResourceType, ...]:
 def put_span(
     table: str, refs: tuple[ResourceType, ...], *, minted: bool, has_key: bool = False, has_violations: bool = False
 ) -> str:
-    """Return the statement that inserts a span, and with it stores a key and violations.
+    """Return the statement that inserts a span, and stores its key and violations.
 
-    It returns the row, and why its run was terminated; nothing where the id is used, or a row is missing that it refers
-    to. It locks the run's row: a batch of the same run, and a removal, wait.
+    It returns the row and the reason why its run was terminated. If the id is used, or a row that it refers to is
+    missing, it returns no row. It locks the run's row: a batch of the same run, and a removal of the run, wait.
 
-    Its values: the run; the row; the id once for each of `types_of_used_ids`, with the run where it is minted; those of
-    `refs`, two of the key; then as of `move_span`.
+    Its values: the run; the row; the id once for each of `types_of_used_ids`, followed by the run if `minted`; the ids
+    of `refs`; the key's operation and text; then the key's columns and the lists of violations, as for `move_span`.
     """
     casts = _CASTS["agent_span"]
     values = ", ".join(casts[field] for field in AgentSpanRow._fields)
     types = types_of_used_ids(minted=minted)
-    of_run = " and agent_instance_id = %s" if minted else ""  # so that it is looked for in one partition
+    of_run = " and agent_instance_id = %s" if minted else ""  # limits the search for the id to one partition
     unused = " and ".join(f"not exists (select 1 from {table_of(type_)} where id = %s{of_run})" for type_ in types)
     referred = "".join(f" and exists ({REFERRED[type_]})" for type_ in refs)
     key = _UNUSED_KEY if has_key else ""
@@ -311,9 +311,10 @@ def page(query: Query) -> tuple[str, list[object]]:
 
 
 def page_within(query: Query, most_bytes: int) -> tuple[str, list[object]]:
-    """Return the SELECT of a page, and its values. Two columns follow: the bytes of JSON before a row, and in it.
+    """Return the SELECT of a page with bounded JSON, and its values.
 
-    The JSON of rows after the one that passes `most_bytes` is null. A long text's length is known without reading it.
+    Two columns are added: the bytes of JSON in the rows before, and in the row. The JSON of a row is null if the rows
+    before have more than `most_bytes`. PostgreSQL knows the length of a long text without reading the text.
     """
     select, values = page(query)
     json = json_columns(query.type)
@@ -358,7 +359,7 @@ def _conditions(query: Query) -> tuple[list[str], list[object]]:
         equal = compared(quoted(column), "=", str(value)) if is_time else f"{quoted(column)} = %s"
         conditions.append(f"{quoted(column)} is null" if value is None else equal)
         if column == "agent_id" and query.type == "agent_span" and "agent_instance_id" not in query.where:
-            # Of spans, only runs have an index by agent.
+            # Spans have no index by agent, only runs have one.
             conditions[-1] = "agent_instance_id in (select id from agent_instances where agent_id = %s)"
         if value is not None:
             values.append(value)

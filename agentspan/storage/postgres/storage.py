@@ -1,4 +1,4 @@
-"""A storage in one schema of PostgreSQL: connections from one module, reads and writes from others; `agentspan sql`."""
+"""The storage in one schema of PostgreSQL. Also runs the queries of `agentspan sql`."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,10 +57,10 @@ _sql_shell_OWN = frozenset({"08", "57", "53", "58", "XX"})
 
 
 def ask(connections: Connections, query: str, given: Sequence[Any]) -> Answer:
-    """Run one SELECT.
+    """Run one statement that only reads, and return its columns and rows.
 
     Raises:
-        InvalidValue: it is no SQL, does more than read, or takes too long.
+        InvalidValue: the query is no SQL, does more than read, or takes too long.
         DatabaseUnusable: the server cannot be reached.
     """
     first = _FIRST.match(query)
@@ -89,7 +89,7 @@ def ask(connections: Connections, query: str, given: Sequence[Any]) -> Answer:
 
 
 def _with_marks(query: str) -> str:
-    """Return a query whose `?` stand for values as psycopg wants them."""
+    """Return a query with psycopg's `%s` for each `?`, except in quotes, and each `%` doubled."""
     return _MARKS.sub(lambda m: "%s" if m[0] == "?" else m[0].replace("%", "%%"), query)
 
 
@@ -99,7 +99,7 @@ BACKEND = "postgresql"
 
 
 class PostgresStorage(Reads):
-    """One schema of a database (see Storage for the contract).
+    """The storage in one schema of a PostgreSQL database (see Storage for the contract).
 
     Args:
         location: the URL; its parameter `schema` names the schema, which is made when it does not exist.
@@ -134,7 +134,7 @@ class PostgresStorage(Reads):
             raise
 
     def _prepare(self, wait_s: float, migrations: Sequence[Migration]) -> None:
-        """Make sure that the tables are those that this code needs."""
+        """Create or migrate the tables, unless they have the version of this code."""
         connections = self._connections
         try:
             with connections.lent(wait_s) as connection:
@@ -157,13 +157,13 @@ class PostgresStorage(Reads):
         connections.is_distributed = is_distributed(connections)
 
     def capabilities(self) -> Capabilities:
-        """Return what it can do. Where spans are distributed, transactions have no common numbers."""
+        """Return the capabilities. Distributed spans have no ChangedSpans: servers share no transaction numbers."""
         connections = self._connections
         return Capabilities(
             backend=BACKEND,
             answers=_ANSWERED - {ChangedSpans} if connections.is_distributed else _ANSWERED,
             location=connections.location,
-            concurrency=MOST - 4,  # of the connections, some are for reads
+            concurrency=MOST - 4,  # four connections are left for reads
             page_rows=connections.tuning.page_rows,
         )
 
@@ -193,10 +193,10 @@ class PostgresStorage(Reads):
         self._connections.wait_s = asked.wait_s
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Apply units.
+        """Apply units; try once more if the connection broke before the server answered.
 
-        A unit that is one statement is one round trip, without BEGIN and COMMIT. Several of those are two: BEGIN and
-        all statements, then COMMIT.
+        A single unit of one statement takes one round trip, without BEGIN and COMMIT. Several such units take two:
+        BEGIN with all statements, then COMMIT.
         """
         try:
             return self._looked_up_or_applied(units, stop_at_refusal, wait_s)
@@ -204,7 +204,7 @@ class PostgresStorage(Reads):
             return self._looked_up_or_applied(units, stop_at_refusal, wait_s)
 
     def _looked_up_or_applied(self, units: Sequence[Unit], stop_at_refusal: bool, wait_s: float) -> list[Outcome]:
-        """Apply units, but those that were sent before, without an answer, and are stored: they are not sent again."""
+        """Apply units, except those that an earlier attempt, which got no answer, has stored already."""
         known = self._looked_up(units, wait_s) if self._doubts else {}
         if known and not (stop_at_refusal and len(units) > 1):
             rest = [unit for place, unit in enumerate(units) if place not in known]
@@ -213,13 +213,13 @@ class PostgresStorage(Reads):
         return self._applied(units, stop_at_refusal, wait_s)
 
     def _looked_up(self, units: Sequence[Unit], wait_s: float) -> dict[int, Outcome]:
-        """Return the outcomes, by their places, of units that were sent before, without an answer, and are stored.
+        """Return the outcomes, by place, of units that an earlier attempt, which got no answer, has stored already.
 
-        What was sent and not answered may still be under way. It would be stored after what is sent now. So its process
-        at the server is ended first.
+        The earlier statement may still run at the server, and would then be stored after the new one. So its server
+        process is terminated first.
 
         Raises:
-            InDoubt: the server cannot be asked.
+            InDoubt: the server does not answer.
         """
         doubts = {id: self._doubts[id] for unit in units for id in subjects_of(unit) if id in self._doubts}
         if not doubts:
@@ -259,13 +259,13 @@ class PostgresStorage(Reads):
         return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
 
     def _applied_alone(self, unit: Unit, wait_s: float) -> Outcome | None:
-        """Apply a unit by its statement; None where there is none, or where that changed nothing."""
+        """Apply a unit by its one statement; return None if it needs several, or if nothing was changed."""
         single = single_of(unit)
         found = None if single is None else self._connections.alone((*single.before, single.statement), wait_s)
         return None if found is None else outcome_of(unit, found)
 
     def _applied_together(self, units: Sequence[Unit], sent: Together, wait_s: float) -> list[Outcome]:
-        """Apply units by their statements, and those one by one whose statements changed nothing."""
+        """Apply units by statements sent together. A unit whose statement changed nothing is then applied by itself."""
         ahead = Ahead([*sent.locks, *sent.statements])
 
         def rest(connection: Connection) -> list[Outcome]:
@@ -280,12 +280,12 @@ class PostgresStorage(Reads):
         return self._connections.transact(rest, wait_s, ahead=ahead)
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Call `work` in one transaction; all of it is taken back where a unit of it broke."""
+        """Call `work` in one transaction. If applying a unit raises in it, all of the transaction is rolled back."""
 
         def grouped(connection: Connection) -> T:
             group = _Group(connection, self._connections.location)
             done = work(group)
-            if group.broken is not None:  # the one that caught it cannot know what of its unit is there
+            if group.broken is not None:  # `work` caught it, but the unit may be half applied
                 raise group.broken
             return done
 
@@ -297,7 +297,7 @@ class PostgresStorage(Reads):
 
 
 _OWN: Mapping[type[Question[Any]], str] = {Damage: "_damage", Select: "_select", WaitAtMost: "_wait_at_most"}
-"""The method that answers a question."""
+"""The method of PostgresStorage for a type of question."""
 _OVER_CONNECTIONS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
     ChangedSpans: changed_spans,
     RemoveRuns: upkeep.remove_runs,
@@ -313,12 +313,12 @@ _OVER_CONNECTIONS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any
     MakePartitions: partitions.make_partitions,
     DropPartitions: partitions.drop_partitions,
 }
-"""The function that answers a question over connections of its own choice."""
+"""The function for a type of question that chooses a kind of connection itself."""
 _ANSWERED: frozenset[type[Question[Any]]] = frozenset({*ANSWERS, *ABOUT_RUNS, *_OWN, *_OVER_CONNECTIONS})
 
 
 class _Group(Reads):
-    """The storage within one transaction: sees what it has written, and commits nothing by itself."""
+    """The storage within one transaction: its reads see its writes, and the owner of the transaction commits."""
 
     def __init__(self, connection: Connection, location: Location) -> None:
         lend: Callable[[], AbstractContextManager[Connection]] = partial(_lent, connection, location)
@@ -328,11 +328,11 @@ class _Group(Reads):
         self.broken: Exception | None = None
 
     def capabilities(self) -> Capabilities:
-        """Return what can be asked within a transaction."""
+        """Return the questions that can be answered within a transaction."""
         return Capabilities(backend=BACKEND, answers=frozenset(ANSWERS))
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Apply units; they are durable when the group is committed, which it is not after an error in here."""
+        """Apply units within the transaction. After an error here, the transaction is never committed."""
         try:
             return apply_all(self._connection, units, stop_at_refusal)
         except DRIVER_ERRORS as error:
@@ -343,7 +343,7 @@ class _Group(Reads):
             raise
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Call `work` with this group, of which it is a part."""
+        """Call `work` within the transaction of this group."""
         return work(self)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The views of a schema, and the functions that they use. They are made again by each migration."""
+"""The views of a schema, and the SQL functions that the views use. Each migration makes them anew."""
 
 from agentspan.model.columns import SHOWN_OF_SPANS
 from agentspan.model.rows import AgentSpanRow
@@ -6,11 +6,11 @@ from agentspan.storage.postgres.statements import SPAN_TABLES, listed
 
 VERSION = "select version from storage_version"
 
-# One relation for a reader: conditions and orders reach the indexes of both tables.
+# One view over open and finished spans: conditions and orders still use the indexes of both tables.
 _ALL_SPANS = " union all ".join(f"select {listed(AgentSpanRow._fields)} from {table}" for table in SPAN_TABLES)
 
-# No PostgreSQL text has a NUL or half of a surrogate pair, whose escapes are JSON all the same: U+FFFD stands for them.
-# What is no JSON has no message. Neither must fail a whole SELECT.
+# JSON may have an escaped NUL, or half of a surrogate pair, which no text of PostgreSQL can hold: U+FFFD replaces them.
+# A text that is no JSON gives null. Neither may fail a whole SELECT.
 _TEXT_AT = r"""
 create or replace function json_text_at(text text, variadic path text[]) returns text language plpgsql immutable as $$
 begin

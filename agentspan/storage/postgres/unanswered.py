@@ -14,31 +14,31 @@ from agentspan.storage.location import Location
 from agentspan.storage.postgres.connection import Backend, Connection
 
 PAUSE_S = 0.05
-"""Seconds between two looks."""
+"""Seconds between two attempts to get the state of a transaction or process from the server."""
 _AS_PUT = ("id", "agent_instance_id", "parent_span_id", "inserted_at")
-"""Columns of a span that nothing changes."""
+"""Columns of a span that no later change sets, so they show whether a put was applied."""
 _STATUS = "select pg_xact_status(%s::xid8)"
-# Its server process may not know yet that nobody is there, and waits for a COMMIT that was lost, with its locks.
+# The old server process may not have noticed that the connection broke: it holds locks and waits for a lost COMMIT.
 _END = "select pg_terminate_backend(pid) from pg_stat_activity where backend_xid = %s::xid8::xid"
 
 
 def is_lost(error: BaseException) -> bool:
-    """Return whether an error may be that of a connection which broke: the server's answer is not known then."""
+    """Return whether an error may come from a broken connection, so that the server's answer is unknown."""
     state = getattr(error, "sqlstate", None)
     return isinstance(error, psycopg.OperationalError) and (state is None or state.startswith(("08", "57P")))
 
 
 def is_committed(connect: Callable[[], Connection], location: Location, xid: str, life: str, within_s: float) -> bool:
-    """Return whether a transaction was committed, else it was not and never will be.
+    """Return whether a transaction was committed; False means that it never will be.
 
-    A server that has crashed gives the number of a transaction that left no trace in its log to another one. So once it
-    was restarted, "committed" may be true of that one only.
+    After a crash, a server may give the number of a transaction that left no trace in its log to another transaction.
+    So after a restart, the answer "committed" may be about the other one, and is not trusted.
 
     Args:
         connect: opens a new connection.
         xid: the number of the transaction.
-        life: that of the server in which the transaction began (see Connection).
-        within_s: seconds after which no other attempt is made.
+        life: the `Connection.life` of the connection on which the transaction began.
+        within_s: seconds after which no further attempt is made.
 
     Raises:
         InDoubt: the server cannot be reached, was restarted, or does not know the transaction any more.
@@ -76,7 +76,7 @@ class Unanswered(InDoubt):
     """A statement was sent and not answered: it may still be applied, until its process at the server has ended.
 
     Attributes:
-        backend: the process.
+        backend: the server process that got the statement.
     """
 
     def __init__(self, location: Location, backend: Backend) -> None:
@@ -94,13 +94,13 @@ def subjects_of(unit: Unit) -> Iterator[str]:
 
 
 def applied_before(unit: Unit, stored: Row | None, terminated: Mapping[str, str]) -> Outcome | None:
-    """Return the outcome of a unit that was sent and not answered, by what is stored of its span; None if it was not.
+    """Return the outcome of an unanswered unit, if the stored row of its span shows that it was applied; else None.
 
     If the span has all values that the unit sets, the unit was applied: no other program makes the same id, or
     finishes a span in the same microsecond with the same result.
 
     Args:
-        terminated: the reason for each run that was terminated.
+        terminated: the termination reasons, by run id.
     """
     change = unit.changes[0]
     if not isinstance(stored, AgentSpanRow) or len(unit.changes) > 1:
@@ -116,4 +116,4 @@ def applied_before(unit: Unit, stored: Row | None, terminated: Mapping[str, str]
     reason = terminated.get(stored.agent_instance_id)
     if unit.subject is not None:
         return Applied(stored, reason)
-    return Applied(None, reason if isinstance(change, Put) else None)  # as from any storage (see outcome_of)
+    return Applied(None, reason if isinstance(change, Put) else None)  # as in each storage (see outcome_of)

@@ -1,4 +1,4 @@
-"""The tasks of a schema: removes runs and keys, stores keys, keeps notes, and finds damage."""
+"""Maintenance of a schema: removes runs and keys, stores keys, keeps notes, and finds damage."""
 
 from collections.abc import Mapping
 
@@ -32,7 +32,7 @@ _WAIT_S = 5.0
 
 
 def remove_runs(connections: Connections, asked: RemoveRuns) -> tuple[int, int]:
-    """Remove runs whose guards hold in the transaction that removes them."""
+    """Remove those of the runs that have ended and have no open span; return the numbers of runs and spans."""
 
     def remove(connection: Connection) -> tuple[int, int]:
         found = [id for (id,) in rows_of(connection, _LOCK, (storable(asked.ids),))]
@@ -49,7 +49,7 @@ def remove_runs(connections: Connections, asked: RemoveRuns) -> tuple[int, int]:
 
 
 def remove_keys(connections: Connections, asked: RemoveKeys) -> int:
-    """Remove old keys, or only count them."""
+    """Remove old idempotency keys, or only count them; return the number."""
     old, values = f"from idempotency_keys where {compared('inserted_at', '<', asked.before)}", (asked.before,)
     if asked.dry_run:
         with connections.reading() as connection:
@@ -59,7 +59,7 @@ def remove_keys(connections: Connections, asked: RemoveKeys) -> int:
 
 
 def put_keys(connections: Connections, asked: PutKeys) -> int:
-    """Store keys that are not stored yet."""
+    """Store idempotency keys that are not stored yet; return how many are new."""
     columns = [list(column) for column in zip(*asked.keys, strict=True)]
     return connections.transact(
         lambda connection: connection.execute(_PUT_KEYS, columns).rowcount if columns else 0, asked.wait_s
@@ -67,13 +67,13 @@ def put_keys(connections: Connections, asked: PutKeys) -> int:
 
 
 def notes(connections: Connections, asked: Notes) -> Mapping[str, str]:
-    """Return the texts of names."""
+    """Return the texts of notes by name, without expired notes."""
     with connections.reading() as connection:
         return dict(rows_of(connection, _OF_NAMES, ([*asked.names],)))
 
 
 def put_note(connections: Connections, asked: PutNote) -> str:
-    """Store a text under a name; return the one that is stored."""
+    """Store a note, and return its stored text: the old text, if the note exists and may not be replaced."""
 
     def store(connection: Connection) -> str:
         connection.execute(f"delete from notes where {_IS_OVER}")
@@ -85,7 +85,7 @@ def put_note(connections: Connections, asked: PutNote) -> str:
 
 
 def notes_count(connections: Connections, asked: NotesCount) -> int:
-    """Count the names that begin with a prefix."""
+    """Count the notes whose names begin with a prefix."""
     sql = "select count(*) from notes where starts_with(name, %s)"
     with connections.reading() as connection:
         number: int = rows_of(connection, sql, (asked.prefix,))[0][0]

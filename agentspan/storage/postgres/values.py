@@ -1,4 +1,4 @@
-"""Values at the boundary: times are text in agentspan and `timestamptz` in PostgreSQL; flags may be bool."""
+"""Converts values between Python and PostgreSQL: times are text in agentspan, and `timestamptz` in the database."""
 
 import re
 from datetime import datetime
@@ -12,13 +12,13 @@ from psycopg.pq import Format
 from agentspan import clock
 
 _EPOCH_NS = 946_684_800 * 1_000_000_000
-"""The year 2000, from which PostgreSQL counts microseconds."""
+"""The start of the year 2000, in nanoseconds of Unix time. PostgreSQL counts microseconds from it."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z", re.ASCII)
 _unpack = Struct("!q").unpack
 
 
 class _BinaryTime(Loader):
-    """Times, of which most rows have some twice: as started_at and inserted_at, as finished_at and updated_at."""
+    """Loads binary times, with a cache: most rows have a time twice, such as in started_at and inserted_at."""
 
     format = Format.BINARY
 
@@ -38,7 +38,7 @@ _days: dict[int, str] = {}
 
 
 def _text_of(micros: int) -> str:
-    """Return the text of a time. (clock.to_text remembers one second; starts and ends of spans take turns.)"""
+    """Return the text of a time. Caches the dates; the cache of clock.to_text has one second, too little here."""
     day, rest = divmod(micros, 86_400_000_000)
     date = _days.get(day)
     if date is None:
@@ -52,7 +52,7 @@ def _text_of(micros: int) -> str:
 
 
 class _TextTime(Loader):
-    """Times of a person's own SELECT: `2026-01-01 00:00:00.5+00`, in UTC as each connection is."""
+    """Loads text times of a person's own SELECT, such as `2026-01-01 00:00:00.5+00`. Each session is in UTC."""
 
     def load(self, data: Buffer) -> str:
         text = bytes(data).decode()
@@ -63,7 +63,7 @@ class _TextTime(Loader):
 
 
 class _TextNumber(Loader):
-    """`numeric`, the type of `sum(bigint)`: an int where it is whole."""
+    """Loads `numeric`, the type of `sum(bigint)`, as an int if the number is whole, else as a float."""
 
     def load(self, data: Buffer) -> int | float:
         number = Decimal(bytes(data).decode())
@@ -76,14 +76,14 @@ class _PlainText(Loader):
 
 
 class _Flag(Dumper):
-    """A bool is a flag, whose column is an integer."""
+    """Dumps a bool as 1 or 0, because the columns of flags are integers."""
 
     def dump(self, obj: Any) -> bytes:
         return b"1" if obj else b"0"
 
 
 def register(adapters: AdaptersMap) -> None:
-    """Register these forms of values with a connection."""
+    """Register the loaders and the dumper of this module with a connection."""
     adapters.register_loader("timestamptz", _BinaryTime)
     adapters.register_loader("timestamptz", _TextTime)
     adapters.register_loader("numeric", _TextNumber)
@@ -91,13 +91,13 @@ def register(adapters: AdaptersMap) -> None:
 
 
 def register_plain(adapters: AdaptersMap) -> None:
-    """Register texts for the types that no column of agentspan has, for a person's own SELECT."""
+    """Register loaders that return other types (dates, json, uuid …) as text, for a person's own SELECT."""
     for name in ("date", "time", "timetz", "timestamp", "interval", "json", "jsonb", "uuid", "inet", "cidr"):
         adapters.register_loader(name, _PlainText)
 
 
 def is_time(text: str) -> bool:
-    """Return whether a text is a time as agentspan stores it: those compare as texts do."""
+    """Return whether a text is a time in the form that agentspan stores, in which times sort as their texts do."""
     try:
         return _TIME.match(text) is not None and datetime.fromisoformat(text).year > 0
     except ValueError:
@@ -105,7 +105,7 @@ def is_time(text: str) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Return whether PostgreSQL can hold a text: not with a NUL, or half of a surrogate pair."""
+    """Return whether PostgreSQL can store a text. It cannot if there is a NUL or half of a surrogate pair in it."""
     if text.isascii():
         return "\0" not in text
     try:

@@ -1,12 +1,12 @@
-"""Applies changes within a transaction. Each guard is looked at under the locks that keep it true until the commit.
+"""Applies changes within a transaction. Each guard is checked under locks that keep it true until the commit.
 
-What two transactions do at the same moment and no lock prevents, such as the same name for two agents, breaks a unique
-key: the whole transaction is done again, and then finds the other one's row (see Connections.transact).
+A conflict that no lock prevents, such as one name for two agents at the same moment, breaks a unique key. The whole
+transaction is then retried, and finds the row of the other transaction (see Connections.transact).
 
-Spans are put by COPY, many at once; a refusal names a guard that failed then, not the row: `changes.parted` finds that.
-Units that follow each other and register runs, or change runs in the same way, are one statement, too: a drain has
-hundreds of both, and a round trip for each took more time than their spans. What a batch cannot apply is applied alone,
-which finds the reason.
+Spans are inserted by COPY, many at once. A refusal of such a batch names the guard that failed, not the row:
+`changes.parted` finds the row. Consecutive units that register runs, or change runs in the same way, are one statement,
+too: a drain has hundreds of both, and a round trip for each took more time than their spans. A unit that its batch
+cannot apply is applied alone, which finds the reason.
 """
 
 from collections.abc import Collection, Hashable, Iterable, Sequence
@@ -57,10 +57,10 @@ _VIOLATIONS = "copy schema_violations (agent_instance_id, agent_span_id, side, p
 
 
 def put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refused | None:
-    """Put new spans, all of them or none, within the transaction that is under way.
+    """Insert new spans, all of them or none, within the caller's transaction.
 
-    The rows of their runs are locked first, in the order of ids. So two batches of the same run wait for each other,
-    and no span is put as open and as finished at the same moment, which no unique key would see.
+    The rows of their runs are locked first, in the order of ids, so that two batches of the same run wait for each
+    other. Else one span could be stored as open and as finished at the same moment: no unique key spans both tables.
     """
     rows = put.rows
     runs = {row.agent_instance_id for row in rows}
@@ -96,7 +96,7 @@ def _are_used(connection: Connection, rows: Sequence[AgentSpanRow], runs: Collec
 
 
 def insert(connection: Connection, rows: Sequence[AgentSpanRow]) -> None:
-    """Insert spans into the tables that their statuses say, without looking at any guard."""
+    """Insert spans into the table of open or of finished spans, by their status. No guard is checked."""
     by_table: dict[str, list[AgentSpanRow]] = {}
     for row in rows:
         by_table.setdefault(span_table(row.status), []).append(row)
@@ -107,9 +107,9 @@ def insert(connection: Connection, rows: Sequence[AgentSpanRow]) -> None:
 
 
 def missing(connection: Connection, refs: Iterable[Ref]) -> Refused | None:
-    """Lock the rows that a row refers to, so that nothing removes them; return the refusal where one is not there."""
+    """Lock the rows that a row refers to, so that nothing removes them; return a refusal if one is missing."""
     for ref in refs:
-        if ref in connection.kept:  # a drain registers many runs of one agent
+        if ref in connection.kept:  # locked before: a drain registers many runs of one agent
             continue
         if not rows_of(connection, statements.REFERRED[ref.type], (ref.id,)):
             found = locate(connection, ref.id)
@@ -119,7 +119,7 @@ def missing(connection: Connection, refs: Iterable[Ref]) -> Refused | None:
 
 
 def apply_all(connection: Connection, units: Sequence[Unit], stop_at_refusal: bool) -> list[Outcome]:
-    """Apply units in order, within the transaction that is under way."""
+    """Apply units in order, within the caller's transaction."""
     if len(units) > 1:
         lock_runs(connection, units)
     outcomes: list[Outcome] = []
@@ -147,9 +147,9 @@ def _rows_of_single(connection: Connection, single: Single) -> list[Any]:
 
 
 def lock_runs(connection: Connection, units: Iterable[Unit]) -> None:
-    """Lock the runs that units are about in the order of their ids. In two orders, two writers wait for each other.
+    """Lock the runs that units change, in the order of their ids: in different orders, two writers would deadlock.
 
-    The locks on spans come after that of their run, so they are in the order of (run, id) where it matters.
+    Spans are locked after their run, so writers of different runs never wait for each other's spans.
     """
     runs: set[str] = set()
     spans: list[str] = []
@@ -173,7 +173,7 @@ def lock_runs(connection: Connection, units: Iterable[Unit]) -> None:
 
 
 def apply_unit(connection: Connection, unit: Unit) -> Outcome:
-    """Apply a unit, whole or not at all, within the transaction that is under way."""
+    """Apply a unit, whole or not at all, within the caller's transaction."""
     key = unit.key
     if key is not None:
         used = _used_key(connection, key)
@@ -187,10 +187,10 @@ def apply_unit(connection: Connection, unit: Unit) -> Outcome:
         refused = _apply(connection, change, late)
         if refused is not None:
             if several:
-                connection.kept = frozenset()  # its locks end with it
+                connection.kept = frozenset()  # the rollback releases the unit's locks
                 connection.execute("rollback to unit")
                 connection.execute("release unit")
-            # The one that was waited for may have used the same key, after it was looked at here.
+            # A transaction for which a lock waited may have used the key after the check above.
             used = None if key is None else _used_key(connection, key)
             return refused if used is None else used
     if several:
@@ -207,7 +207,7 @@ def apply_unit(connection: Connection, unit: Unit) -> Outcome:
 
 
 def _row_of(connection: Connection, unit: Unit) -> Row:
-    """Return the row that an applied unit is about; of a run that it has just put, without reading it."""
+    """Return the row that an applied unit is about. A run that the unit has just put is not read again."""
     id, last = cast(str, unit.subject), unit.changes[-1] if unit.changes else None
     if isinstance(last, Put) and isinstance(last.row, AgentInstanceRow) and last.row.id == id:
         return last.row
@@ -219,7 +219,7 @@ def _row_of(connection: Connection, unit: Unit) -> Row:
 
 
 def _used_key(connection: Connection, key: Key) -> Outcome | None:
-    """Return the outcome of a unit whose key was used; None where it was not."""
+    """Return the outcome of a unit whose idempotency key was used before; None if it is unused."""
     stored = key_of(connection, key)
     if stored is None:
         return None
@@ -276,7 +276,7 @@ def _put(connection: Connection, put: Put) -> Refused | None:
 
 
 def _used(connection: Connection, put: Put) -> Refused | None:
-    """Return the refusal of an id that a row has already; of a minted one, only a row of the same type."""
+    """Return a refusal if an id is used. A minted id is looked for among rows of the same type only."""
     row, type_ = put.row, TYPE_OF[type(put.row)]
     if put.minted:
         same = rows_of(connection, statements.BY_ID[type_], (row.id,))
@@ -289,7 +289,7 @@ def _used(connection: Connection, put: Put) -> Refused | None:
 
 
 def _rename(connection: Connection, before: AgentInstanceRow | None, after: AgentInstanceRow | None) -> None:
-    """Keep the external identifiers of runs, whose table has the unique key, as the runs have them."""
+    """Update the table `run_names`, which has the unique key of external identifiers, after a run has changed."""
     old, new = (None if row is None else unique_of(row) for row in (before, after))
     if old == new:
         return
@@ -335,7 +335,7 @@ def _is_moved_by_statement(connection: Connection, move: Move) -> bool:
 
 
 def _locked(connection: Connection, move: Move) -> Row | None:
-    """Return the row of a move, which no other transaction changes until the end of this one."""
+    """Lock the row of a move against other transactions, and return it; None if there is no such row."""
     if move.type != "agent_span":
         found = rows_of(connection, statements.LOCKED[move.type], (move.id,))
         return ROWS[move.type]._make(found[0]) if found else None
@@ -345,7 +345,7 @@ def _locked(connection: Connection, move: Move) -> Row | None:
         if not of_span:
             return None
         run = of_span[0][0]
-    for _ in range(2):  # between the looks, another transaction may have moved it to the first table
+    for _ in range(2):  # between both reads, another transaction may move the span to the table that was read first
         for table in reversed(statements.SPAN_TABLES):
             found = rows_of(connection, statements.LOCKED_SPAN[table], (move.id, run))
             if found:
@@ -354,7 +354,7 @@ def _locked(connection: Connection, move: Move) -> Row | None:
 
 
 def _write(connection: Connection, type_: ResourceType, before: Row, after: Row) -> None:
-    """Store a row as a move has set it."""
+    """Store the changed columns of a row after a move. A span whose status opens or ends it changes its table."""
     set = {name: value for name, value in zip(after._fields, after, strict=True) if value != getattr(before, name)}
     if isinstance(before, AgentSpanRow) and isinstance(after, AgentSpanRow):
         table = span_table(before.status)
@@ -377,7 +377,7 @@ def _write(connection: Connection, type_: ResourceType, before: Row, after: Row)
 
 
 def _remove(connection: Connection, remove: Remove) -> Refused | None:
-    connection.kept = frozenset()  # its own lock keeps it from nothing
+    connection.kept = frozenset()  # the transaction's own locks do not prevent its removals
     if remove.type == "agent_span":
         row = _locked(connection, Move("agent_span", remove.id, frozenset(), {}))
     else:
@@ -408,11 +408,11 @@ def _insert_violations(connection: Connection, run: str, found: Iterable[tuple[s
 
 _PUT = "put"
 _APART = frozenset({"agent_id", "external_identifier"})
-"""Columns of a run that other tables have too: such a move is more than one statement."""
+"""Columns of a run that other tables have, too, so that changing them takes more than one statement."""
 
 
 def batch_at(units: Sequence[Unit], place: int) -> Sequence[Unit]:
-    """Return the units from a place on that are applied by one statement; none where that would be one unit."""
+    """Return the units from a place on that one statement can apply; empty if that is a single unit."""
     kind = _kind(units[place])
     if kind is None:
         return ()
@@ -424,16 +424,16 @@ def batch_at(units: Sequence[Unit], place: int) -> Sequence[Unit]:
 
 
 def apply_batch(connection: Connection, units: Sequence[Unit]) -> list[Outcome | None]:
-    """Apply units of one batch, within the transaction that is under way.
+    """Apply units of one batch, within the caller's transaction.
 
     Returns:
-        the outcome of each; None for a change that its guard stopped, which has changed nothing.
+        The outcome of each unit; None for a unit whose guard failed, which has changed nothing.
     """
     return _put_run(connection, units) if isinstance(units[0].changes[0], Put) else _move_run(connection, units)
 
 
 def _kind(unit: Unit) -> Hashable:
-    """Return what units of one batch have in common; None for a unit that is applied alone."""
+    """Return a value that is equal for all units of one batch; None for a unit that is applied alone."""
     if len(unit.changes) != 1 or unit.key is not None:
         return None
     change = unit.changes[0]

@@ -7,7 +7,7 @@
         def storage(self):
             yield agentspan.open("mine://…").storage
 
-Each capability that the storage claims is proved. The tests of one that it does not claim are skipped, and say so.
+Each capability that the storage claims is tested. The tests of other capabilities are skipped, with that reason.
 """
 
 import pytest
@@ -48,7 +48,7 @@ class StorageContract(
     Transferring,
     Parting,
 ):
-    """Inherit it, and give it a fixture `storage` that yields an empty storage.
+    """The contract tests as one class to inherit. Add a fixture `storage` that yields an empty storage.
 
-    Override `copy_at` if `agentspan.open(path)` does not open a backup, and `damage` to prove `check`.
+    Override `copy_at` if `agentspan.open(path)` does not open a backup, and `damage` to test that `check` finds damage.
     """

@@ -1,4 +1,4 @@
-"""Contract of a storage: any units and any queries do the same as in the memory backend."""
+"""Contract tests: random units and queries have the same outcomes and answers as in the memory backend."""
 
 import random
 from typing import Any
@@ -12,11 +12,11 @@ from agentspan.storage.questions import Counts, Find, Query, RemoveRuns, SpansOf
 from agentspan.testing.contract.base import T0, T1, T2, Base, Rows, violation
 
 UNITS = 300
-"""Units of a test; few ids and keys, so that they meet."""
+"""The number of units in a test. Ids and keys are few, so that units conflict."""
 
 
 class Agreeing(Base):
-    """Contract: the same as the memory backend."""
+    """Contract tests: a storage does the same as the memory backend."""
 
     def test_random_units_have_the_outcomes_that_they_have_in_memory(self, storage: Storage) -> None:
         """And leave the same rows, violations, keys and counts behind."""
@@ -105,13 +105,13 @@ class Agreeing(Base):
 
 
 def _told(unit: Unit, outcome: Outcome) -> Outcome:
-    """Return what every storage must tell: of spans that are put together, not for which one a guard did not hold."""
+    """Return the part of an outcome that storages must agree on: for a batch of spans, only that it is refused."""
     are_together = any(isinstance(change, PutSpans) for change in unit.changes)
     return outcome._replace(why="missing", stored=None) if are_together and isinstance(outcome, Refused) else outcome
 
 
 class _Units:
-    """Makes random units over few rows."""
+    """Makes random units over few rows, so that units conflict."""
 
     def __init__(self, chance: random.Random, like: Storage) -> None:
         rows, self.like = Rows(), like
@@ -121,14 +121,14 @@ class _Units:
         self.agent, self.runs = agent, [run._replace(id=rows.ids.new(), external_identifier=name) for name in "xyz"]
         self.begin: list[Row] = [agent, version, schema, *self.runs]
         self.agents = [agent._replace(id=rows.ids.new(), external_identifier=name) for name in ("a", "b", "b")]
-        # Each id has its run: for one that was minted, a storage need not look at others.
+        # Each id has one run: a storage need not look for a minted id in other runs.
         self.spans = [rows.span(self.runs[number % 3]) for number in range(12)]
         self.ids = [row.id for row in (*self.begin, *self.agents, *self.spans)]
 
     def new(self) -> Unit:
         chance = self.chance
         changes: tuple[Change, ...] = tuple(self._change() for _ in range(chance.choice((1, 1, 1, 2, 3))))
-        # A run is terminated by itself: whether a span of the same unit was late then is for the backend to say.
+        # A run is terminated by a unit of its own: backends may differ on whether a span of the same unit is late.
         changes = next(((each,) for each in changes if _terminates(each)), changes)
         last = changes[-1]
         if isinstance(last, Move | Put) and chance.random() < 0.5:

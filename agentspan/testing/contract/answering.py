@@ -1,4 +1,4 @@
-"""Contract of a storage with answers of its own about runs, scores, or to SQL: they are those of reading row by row."""
+"""Contract tests: the own answers of a storage about runs, scores and SQL equal those of reading row by row."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ COMMITS = (None, "a1" * 20, "a2" * 20, "1a" * 32)
 
 
 class Answering(Base):
-    """Contract: outlines, sums, questions about many runs, SQL."""
+    """Contract tests: outlines, sums, questions about many runs, SQL."""
 
     def test_outlines_are_the_spans_without_most_of_their_payloads(self, storage: Storage) -> None:
         """In the order of ids; cut by id, time and number."""
@@ -84,7 +84,7 @@ class Answering(Base):
     def test_answers_about_many_runs_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
         """Over random runs, while they grow, end and are removed."""
         self.answered(storage, RunsWhere)
-        for seed in (0, 5):  # in both, a failure passes on that of a child
+        for seed in (0, 5):  # with both seeds, a failure passes on a child's failure
             chance = random.Random(seed)
             runs = _history(self, storage, chance, steps=40)
             self._assert_same(storage, chance, runs)
@@ -180,7 +180,7 @@ class Answering(Base):
 
 
 def outlined(span: AgentSpanRow) -> AgentSpanRow:
-    """Return a span as the answer to Outlines has it."""
+    """Return a span without the payloads that the answer to Outlines omits."""
     payload = span.payload if span.summary is None else "{}"
     return span._replace(payload=payload, result_payload=span.result_payload if span.status == "failed" else None)
 
@@ -259,7 +259,7 @@ NAMES = ("reward", "mark")
 
 
 class Scoring(Base):
-    """Contract: tags and scores."""
+    """Contract tests: tags and scores."""
 
     def test_tags_and_scores_belong_to_a_run_that_exists(self, storage: Storage) -> None:
         """A run has each tag once, and any number of scores, also of spans that are not stored yet."""

@@ -1,4 +1,4 @@
-"""Tools of all tests of the contract: rows, steps that must succeed, and skipping what a storage does not claim."""
+"""Helpers of the contract tests: rows, steps that must succeed, and skips for capabilities that a storage lacks."""
 
 import contextlib
 from collections.abc import Iterator
@@ -32,22 +32,22 @@ _OF_TYPES: dict[type, Value] = {int: 7, float: 0.25}
 
 
 def _example_of(column: Column) -> Value:
-    """A value that a column may hold; a text names the column."""
+    """Return a value that a column may hold. A text contains the name of the column."""
     return _EXAMPLES.get(column.holds or "", _OF_TYPES.get(column.type, f"a {column.name}"))
 
 
 class Rows:
-    """Makes rows that fit together, with ids of one source."""
+    """Makes rows that refer to each other, with new ids."""
 
     def __init__(self) -> None:
         self.ids = ids.IdSource(7)
 
     def agent(self, name: str | None = None) -> AgentRow:
-        """An agent."""
+        """Return a pending agent; without a name it has no external identifier."""
         return AgentRow(self.ids.new(), name, name or "nameless", None, "pending", T0, T0)
 
     def family(self, agent: AgentRow) -> tuple[AgentVersionRow, AgentSchemaVersionRow, AgentInstanceRow]:
-        """A version, a schema version and an instance of an agent."""
+        """Return a version, a schema version and an active instance of an agent."""
         version = AgentVersionRow(self.ids.new(), agent.id, self.ids.new(), None, None, None, T0, T0)
         schema = AgentSchemaVersionRow(self.ids.new(), agent.id, None, self.ids.new(), "[]", None, T0, T0)
         values: dict[str, Any] = dict.fromkeys(AgentInstanceRow._fields)
@@ -57,7 +57,7 @@ class Rows:
         return version, schema, AgentInstanceRow(**values)
 
     def span(self, instance: AgentInstanceRow, **changed: Any) -> AgentSpanRow:
-        """An active span of an instance."""
+        """Return an active span of an instance."""
         values: dict[str, Any] = dict.fromkeys(AgentSpanRow._fields)
         values.update(id=self.ids.new(), agent_id=instance.agent_id, agent_instance_id=instance.id, status="active")
         values.update(schema_name="tool", schema_title="Tool", payload="{}", started_at=T0)
@@ -66,7 +66,7 @@ class Rows:
         return AgentSpanRow(**values)
 
     def full_span(self, instance: AgentInstanceRow) -> AgentSpanRow:
-        """A span that was closed and ended late, with a value in each column."""
+        """Return a span with a value in each column, which was closed and ended late."""
         values: dict[str, Any] = {column.name: _example_of(column) for column in columns_of("agent_span")}
         values.update(id=self.ids.new(), agent_id=instance.agent_id, agent_instance_id=instance.id)
         values.update(parent_span_id=self.ids.new(), status="complete", closed_by="abandoned")
@@ -74,33 +74,33 @@ class Rows:
 
 
 def finish(span_id: str, status: str = "complete", **values: Any) -> Move:
-    """A guarded move to a terminal status."""
+    """Return a move of a span to a terminal status, with its guard."""
     return Move("agent_span", span_id, LEAVES[status], {"status": status, "updated_at": T1, **values})
 
 
 def why_refused(storage: Storage, unit: Unit) -> str | None:
-    """Apply a unit; return why it is refused, None where it is not."""
+    """Apply a unit; return the reason of its refusal, or None if it is applied."""
     (outcome,) = storage.apply([unit])
     return outcome.why if isinstance(outcome, Refused) else None
 
 
 def violation(side: Any = "payload", path: str = "$.a") -> Violation:
-    """A violation of a side of a payload."""
+    """Return a violation of a payload or a result payload."""
     return Violation(side, path, "type", "is not of type string")
 
 
 def spans_of(storage: Storage, query: Query) -> list[AgentSpanRow]:
-    """The spans on a page."""
+    """Return the spans on a page of a query."""
     return [row for row in storage.ask(query).rows if isinstance(row, AgentSpanRow)]
 
 
 class Base:
-    """Steps of the tests."""
+    """Steps that the contract tests share."""
 
     rows = Rows()
 
     def claimed(self, storage: Storage, name: str) -> Any:
-        """Return what provides a capability; skip the test where the storage does not claim it."""
+        """Return the provider of a capability; skip the test if the storage does not claim the capability."""
         can = storage.capabilities()
         provider = getattr(can, name)
         if provider is None or provider is False:
@@ -108,14 +108,14 @@ class Base:
         return provider
 
     def answered(self, storage: Storage, question: type[Question[Any]]) -> None:
-        """Skip the test where the storage has no answer of its own to a question."""
+        """Skip the test if the storage does not answer a question by itself, only row by row."""
         can = storage.capabilities()
         if question not in can.answers:
             pytest.skip(f"the storage {can.backend!r} does not answer {question.__name__}")
 
     @contextlib.contextmanager
     def opened_again(self, storage: Storage) -> Iterator[Storage]:
-        """Open what a storage claims as its location; skip the test where it claims none."""
+        """Open the location of a storage a second time; skip the test if the storage claims no location."""
         again = open_direct(self.claimed(storage, "location"))
         try:
             yield again
@@ -123,14 +123,14 @@ class Base:
             again.close()
 
     def instance(self, storage: Storage) -> AgentInstanceRow:
-        """Put an active instance, and what it refers to."""
+        """Put an active instance, with the agent and the versions that it refers to; return the instance."""
         agent = self.rows.agent()
         version, schema, instance = self.rows.family(agent)
         self.put(storage, agent, version, schema, instance)
         return instance
 
     def put(self, storage: Storage, *rows: Row) -> None:
-        """Put rows, a unit each."""
+        """Put rows, each in a unit of its own."""
         outcomes = storage.apply([Unit((Put(row),)) for row in rows])
         assert all(isinstance(outcome, Applied) for outcome in outcomes)
 
@@ -139,7 +139,7 @@ class Base:
         assert storage.apply([Unit((move,))]) == [Applied()]
 
     def end(self, storage: Storage, instance: AgentInstanceRow) -> AgentInstanceRow:
-        """Complete an instance; return its row as it is then."""
+        """Complete an instance; return its new row."""
         values = {"status": "complete", "finished_at": T1, "updated_at": T1}
         self.move(storage, Move("agent_instance", instance.id, LEAVES["complete"], values))
         return instance._replace(status="complete", finished_at=T1, updated_at=T1)
@@ -151,6 +151,6 @@ class Base:
         assert isinstance(outcomes[0], Applied)
 
     def stored(self, storage: Storage, id: str) -> Row | None:
-        """Return the row that is stored under an id; None where there is none."""
+        """Return the stored row of an id; None if there is none."""
         found = storage.ask(Find(id)).rows.get(id)
         return None if found is None else found[1]

@@ -1,4 +1,4 @@
-"""Contract of a storage: after closing, it answers nothing, and does no task; opened again, it has all rows."""
+"""Contract tests: a closed storage answers no question and does no task; opened again, it has all rows."""
 
 import json
 import os
@@ -106,11 +106,11 @@ ASKED: Sequence[Callable[[str, Path], Question[Any]]] = (
     lambda run, path: MakePartitions(),
     lambda run, path: DropPartitions("2", lambda writer: False, 1.0),
 )
-"""Each makes a question from the id of a run, and a path without a file."""
+"""Functions that make a question from the id of a run and a path at which no file exists."""
 
 
 class Closing(Base):
-    """Contract: each question, after closing."""
+    """Contract tests: a closed storage refuses each question."""
 
     def test_a_closed_storage_answers_no_question(self, storage: Storage) -> None:
         """Each raises StorageError, whose message says so; so does a group, and a backup leaves no file."""
@@ -131,7 +131,7 @@ def _read(storage: Storage, question: Question[Any]) -> None:
 
 
 def _said(call: Callable[[], object]) -> str:
-    """Return the message of the StorageError that a call raises; empty where it raises none."""
+    """Return the message of the StorageError that a call raises; empty if it raises none."""
     try:
         call()
     except StorageError as error:
@@ -155,7 +155,7 @@ print(json.dumps([storage.ask(Account()).id, spans, outcome]))
 
 
 class Reopening(Base):
-    """Contract: location."""
+    """Contract tests: a storage that is opened again at its location."""
 
     def test_what_was_applied_is_there_in_another_instance_and_after_reopening(self, storage: Storage) -> None:
         """Opened beside it, and after closing: the same rows in the same order, account, keys and violations."""

@@ -1,4 +1,4 @@
-"""Contract of a storage that claims groups or parts; they also show how long a writer waits for another one."""
+"""Contract tests of groups and partitions. They also check how long a writer waits for another writer."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -35,10 +35,10 @@ from agentspan.testing.contract.base import T0, T1, Base, finish, violation
 
 
 class Grouping(Base):
-    """Contract: groups."""
+    """Contract tests: groups of changes in one transaction."""
 
     long_s = 30.0
-    """Longer than anything here takes: what is not done then never will be."""
+    """Seconds that no step of these tests takes: a step that is not done by then hangs."""
 
     def test_a_group_sees_what_it_wrote_and_is_whole_or_nothing(self, storage: Storage) -> None:
         """A group returns, or raises, what its function returns or raises."""
@@ -146,7 +146,7 @@ class Grouping(Base):
                 hasty = _in_thread(partial(write, 0.05))
                 hasty.join(self.long_s)
                 assert not hasty.is_alive(), f"{name} waits longer than wait_s"
-            patient["apply"].join(0.1)  # those that end at the same time as the hasty ones have ended
+            patient["apply"].join(0.1)  # writers that give up together with the hasty one have ended by then
             gave_up = [name for name, thread in patient.items() if isinstance(thread.result, Exception)]
             assert gave_up == [], "these do not wait for wait_s"
         for name, thread in patient.items():
@@ -196,7 +196,7 @@ def _in_thread(work: Callable[[], object]) -> _Thread:
 
 @contextmanager
 def _group_under_way(storage: Storage, long_s: float) -> Iterator[None]:
-    """Keep a group open in another thread."""
+    """Keep a group open in another thread while the with-block runs."""
     began, ends = threading.Event(), threading.Event()
 
     def work(group: Storage) -> None:
@@ -215,11 +215,11 @@ def _group_under_way(storage: Storage, long_s: float) -> Iterator[None]:
 
 
 DAYS = 400
-"""The age of the runs of an old partition."""
+"""The age in days of the runs in an old partition."""
 
 
 class Parting(Base):
-    """Contract: partitions."""
+    """Contract tests: partitions by time."""
 
     def test_partitions_are_made_ahead_once(self, storage: Storage) -> None:
         """Each covers a time, and the default one the rest; a second program makes none."""
@@ -288,7 +288,7 @@ class Parting(Base):
         assert storage.ask(Find(closed.id)).rows == {}
 
     def _old(self, storage: Storage, name: str, days: int, **values: Any) -> AgentInstanceRow:
-        """Put an active run whose id says that it began so many days ago."""
+        """Put an active run whose id has the time of some days ago."""
         version, schema, run = self.rows.family(agent := self.rows.agent())
         at = datetime.now(UTC) - timedelta(days=days)
         id = ids.encode(int(at.timestamp() * 1000), *ids.decode(run.id)[1:])

@@ -1,4 +1,4 @@
-"""Contract of a storage that claims check, file, backup, removal or journals."""
+"""Contract tests of the capabilities check, file, backup, removal and journals."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -33,14 +33,14 @@ from agentspan.testing.contract.base import T0, T1, T2, Base, finish, violation
 
 
 class Keeping(Base):
-    """Contract: check, file, backup, journals."""
+    """Contract tests: check, file, backup, journals."""
 
     def damage(self, storage: Storage) -> None:
-        """Override it: damage what is stored, so that `check` must find something."""
+        """Damage stored rows, so that `check` must find something. Override it for a backend."""
         pytest.skip("the test class does not override damage(), so check is not proved to find any")
 
     def copy_at(self, storage: Storage, path: Path) -> str | Location:
-        """Return what opens a backup at a path: the path for SQLite, NAME://PATH for another backend."""
+        """Return the address that opens a backup at a path: the path for SQLite, NAME://PATH for another backend."""
         backend = storage.capabilities().backend
         return str(path) if backend == "sqlite" else f"{backend}://{path}"
 
@@ -187,14 +187,14 @@ class Keeping(Base):
 
 
 def _in_parts(text: str, *lists: Sequence[str]) -> TextInParts:
-    """Return a payload whose lists stand for `%s` in a text."""
+    """Return a payload made of a text, in which each `%s` is replaced by a list."""
     payload = TextInParts(joined(text.split("%s"), lists))
     payload.rest, payload.lists = text.replace("%s", LIST_TEXT), lists
     return payload
 
 
 class Removing(Base):
-    """Contract: removal."""
+    """Contract tests: removal of runs and keys."""
 
     def test_runs_are_removed_with_all_that_belongs_to_them(self, storage: Storage) -> None:
         """Spans, violations, refused changes, traces, tags, scores, unique values; a key of theirs answers nothing."""

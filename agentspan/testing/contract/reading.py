@@ -1,4 +1,4 @@
-"""Contract of a storage: what the reads return."""
+"""Contract tests: the answers of reads."""
 
 import json
 from typing import Any
@@ -22,11 +22,11 @@ from agentspan.storage.questions import (
 from agentspan.testing.contract.base import T0, T1, T2, Base, finish, spans_of, violation
 
 LONG = 2_345
-"""Spans of a long run: more than a backend reads at once."""
+"""The number of spans of a long run: more than a backend reads at once."""
 
 
 class Reading(Base):
-    """Contract: what the reads return."""
+    """Contract tests: the answers of reads to each kind of question."""
 
     def test_the_account_never_changes(self, storage: Storage) -> None:
         """Its ids are PFIDs of its partition."""

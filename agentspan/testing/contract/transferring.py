@@ -1,4 +1,4 @@
-"""Contract of a storage that claims transfer, notes or changes."""
+"""Contract tests of the capabilities transfer, notes and changes."""
 
 import threading
 
@@ -22,7 +22,7 @@ WAIT_S = 10.0
 
 
 class Transferring(Base):
-    """Contract: transfer, notes, changes."""
+    """Contract tests: transfer between storages, notes, changes since a cursor."""
 
     def test_marks_tell_of_every_change_of_a_runs_spans(self, storage: Storage) -> None:
         """Their number in each status, their latest change, and late ends; nothing of other runs."""
@@ -131,5 +131,5 @@ class Transferring(Base):
 
 
 def ids_of(changed: Changed) -> list[str]:
-    """Return the ids of the spans of an answer."""
+    """Return the ids of the spans in an answer."""
     return [row.id for row in changed.rows]

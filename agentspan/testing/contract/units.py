@@ -1,4 +1,4 @@
-"""Contract of a storage: several changes in one unit, and several units in one call; idempotency keys."""
+"""Contract tests: several changes in one unit, and several units in one call; idempotency keys."""
 
 from typing import Any, cast
 
@@ -24,11 +24,11 @@ from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.testing.contract.base import T0, T1, T2, Base, finish, violation, why_refused
 
 FIXED = ("id", "agent_id", "agent_instance_id", "parent_span_id", "inserted_at", "writer_id")
-"""The columns of a span that no change sets."""
+"""The columns of a span that no later change sets."""
 
 
 class Units(Base):
-    """Contract: several changes in one unit, and several units in one call; idempotency keys."""
+    """Contract tests: units of several changes, calls of several units, idempotency keys."""
 
     def test_a_unit_is_all_or_nothing(self, storage: Storage) -> None:
         """Also its violations and its key."""
@@ -256,7 +256,7 @@ class Units(Base):
 
 
 class Changing(Base):
-    """Contract: one change: its guards and what it stores."""
+    """Contract tests: the guards and the stored values of a single change."""
 
     def test_what_is_put_is_found_with_its_type(self, storage: Storage) -> None:
         """Rows of every type, by id, in one call."""
@@ -477,5 +477,5 @@ class Changing(Base):
 
 
 def _named(agent: AgentRow, name: str | None) -> Move:
-    """Return the move that gives an agent another unique name, or none."""
+    """Return the move that sets the unique name of an agent, or removes it."""
     return Move("agent", agent.id, frozenset(), {"external_identifier": name})

@@ -1,4 +1,4 @@
-"""Contract of a storage: many threads, a forked child, and closing."""
+"""Contract tests: many threads, a forked child, and closing."""
 
 import os
 import pickle
@@ -26,7 +26,7 @@ WAIT_S = 30.0
 
 
 def in_child(work: Callable[[], T]) -> T:
-    """Return what a function returns in a forked child; fail where it raises there, or takes longer than WAIT_S."""
+    """Return the result of a function in a forked child; fail if it raises, or takes longer than WAIT_S."""
     if not hasattr(os, "fork"):
         pytest.skip("this system has no fork")
     reading, writing = os.pipe()
@@ -60,7 +60,7 @@ def in_child(work: Callable[[], T]) -> T:
 
 
 class Using(Base):
-    """Contract: many threads, a forked child, and closing."""
+    """Contract tests: use by many threads and by a forked child, and closing."""
 
     def test_of_many_threads_one_wins(self, storage: Storage) -> None:
         """Eight threads finish the same 50 spans, each at the same moment."""

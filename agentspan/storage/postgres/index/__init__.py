@@ -1,1 +1,1 @@
-"""The index of a schema: a narrow copy of the numbers of finished spans, and of the words that they say first."""
+"""The read index of a schema: a narrow copy of the numbers of finished spans, and of the words new in each."""

@@ -3,9 +3,9 @@
 A group is a span type and a label; its number is a hash of both, so that it is known before the group is stored. A
 bucket is a range of durations, much smaller than those of a histogram, so that few spans share one with a percentile.
 
-Statistics are two passes over these rows, without a sort of all durations. The first one counts and adds up each bucket
-of each group, so that it is known in which bucket each percentile lies, and at which place in it; the second one reads
-these buckets only.
+Statistics take two passes over `index_facts`, without a sort of all durations. The first pass counts and adds up each
+bucket of each group. The counts tell the bucket of each percentile, and its place in the bucket. The second pass reads
+only the buckets with a percentile.
 """
 
 from bisect import bisect_right
@@ -19,13 +19,13 @@ from agentspan.storage.postgres.statements import FAILED, compared
 from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
 
 FINE = 16
-"""Buckets between two bounds of a histogram."""
+"""The number of index buckets in each bucket of a histogram."""
 BOUNDS: tuple[float, ...] = (
     *(BOUNDS_MS[0] * number / FINE for number in range(1, FINE)),
     *(low * (high / low) ** (number / FINE) for low, high in pairwise(BOUNDS_MS) for number in range(FINE)),
     BOUNDS_MS[-1],
 )
-"""The lower bounds of all buckets but the first, in milliseconds; those of histograms are among them."""
+"""The lower bounds of all buckets but the first, in milliseconds. The bounds of histograms are among them."""
 
 GROUP = "hashtextextended(s.schema_name || E'\\x1f' || coalesce(s.label, ''), 0)"
 AT = "coalesce(s.started_at, s.inserted_at)"
@@ -41,7 +41,7 @@ _USED = "filter (where is_aggregate = 0)"
 
 
 def _added(column: str) -> str:
-    """Return the assignment that adds to a sum in which null means that no span has a value."""
+    """Return the SQL assignment that adds to a sum. The sum stays null until a span has a value."""
     return (
         f"{column} = case when excluded.{column} is null then index_runs.{column} "
         f"else coalesce(index_runs.{column}, 0) + excluded.{column} end"
@@ -70,7 +70,7 @@ _TABLES = ("index_facts", "index_runs")
 
 
 class Numbers(Part):
-    """See the module."""
+    """The part of the index with the numbers of finished spans, for statistics and for sums of runs."""
 
     name = "numbers"
     of_runs = _TABLES
@@ -78,7 +78,7 @@ class Numbers(Part):
     statements = (_TAKE, *_TABLES)
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
-        """Add the numbers of the spans for which a condition holds."""
+        """Add the numbers of the finished spans for which a condition holds."""
         connection.execute(_TAKE.format(condition), values)
 
 
@@ -103,7 +103,7 @@ from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) w(number, gr
 join ({0}) f on f.grp = w.grp and f.bucket = w.bucket group by w.number, w.place
 """
 _HISTOGRAM = tuple(bisect_right(BOUNDS_MS, low) for low in (0.0, *BOUNDS))
-"""The bucket of a histogram that each bucket lies in."""
+"""For each index bucket, the histogram bucket that contains it."""
 
 
 _Source = tuple[str, Sequence[object]]
@@ -113,7 +113,7 @@ _Source = tuple[str, Sequence[object]]
 def statistics(
     connection: Connection, cursor: Cursor, since: str | None, until: str | None, runs: list[str] | None
 ) -> list[Stat]:
-    """Return the statistics of the spans that began in a time, in any order.
+    """Return the statistics of the spans that began from `since` on and before `until`, in any order.
 
     Args:
         connection: within the snapshot in which `cursor` was read.
@@ -153,7 +153,7 @@ def statistics(
 def _add_finished(
     connection: Connection, groups: Groups, names: Sequence[tuple[int, str, str, int]], source: _Source
 ) -> bool:
-    """Add the spans of a source; return whether it has any."""
+    """Add the spans of a source to the groups; return whether the source has any spans."""
     sql, values = source
     named = {id: (name, label) for id, name, label, _ in names}
     aggregates = {id for id, *_, is_aggregate in names if is_aggregate}
@@ -167,7 +167,7 @@ def _add_finished(
 
 
 def _percentiles(connection: Connection, groups: Groups, sources: Sequence[_Source]) -> dict[tuple[int, int], float]:
-    """Return each percentile of each group that ran."""
+    """Return the duration of each percentile, by group and percent, of the groups with complete or failed spans."""
     numbers: dict[tuple[int, int], int] = {}
     asked: list[tuple[int, int, int, int]] = []
     for group in groups.values():

@@ -1,21 +1,22 @@
 """The state of the index: the finished spans that it holds, and how a reader adds the others.
 
-Nothing of it is on the way of a write: the index is filled by the reader that needs it, in batches, each of which is a
-transaction. An answer is exact whatever the index holds: it is computed from the index for the spans that are in it,
-and from `finished_spans` for the others, the *late* ones, in one snapshot. So a reader that may not write, and one that
-finds few late spans, leaves the index as it is.
+Recording does not wait for the index: the reader that needs it fills it, in batches, each of which is a transaction. A
+span that is not in the index yet is *late*. An answer is exact whatever the index holds: it is computed from the index
+for indexed spans, and from `finished_spans` for late spans, in one snapshot. So a reader that may not write, or finds
+few late spans, leaves the index as it is.
 
-Spans are found by the number of the transaction that stored them (`xid`). A span is in the index if its number is below
-`taken`; or below `target`, if its run and id are not after `after_run` and `after_span`: a pass over new spans, by run
-and id, that is not done yet. All transactions below `target` had ended when the pass began, so none of them adds spans
-that the pass has gone by. A sequence could not promise that: its numbers are not committed in their order.
+Spans are found by the number of the transaction that stored them (`xid`). A pass adds new spans in the order of run and
+id. A span is in the index if its number is below `taken`. While a pass is under way, it is also in the index if its
+number is below `target`, and its run and id are not after `after_run` and `after_span`. All transactions below `target`
+had ended when the pass began, so none of them adds a span behind the pass. The numbers of a sequence would not do: they
+are not committed in their order.
 
-A finished span that changes keeps its number, and one that is removed leaves none. Their run is noted in
-`rewritten_runs`, and is late as a whole until a reader has taken it again (`noted` is the first number whose notes are
-not taken).
+A finished span that changes keeps its number, and a removed span leaves none. So the run is noted in `rewritten_runs`.
+All its spans are late until a reader has indexed the run again. `noted` is the first transaction number whose notes are
+not processed yet.
 
-Where the spans are distributed (see citus), there is no index: a transaction has ended on the coordinator before its
-rows can be seen on the workers, so a pass would go by them.
+If the spans are distributed (see citus), there is no index: a transaction has ended on the coordinator before its rows
+are visible on the workers, so a pass would miss them.
 """
 
 import logging
@@ -32,10 +33,11 @@ from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, t
 log = logging.getLogger("agentspan")
 
 WAIT_S = 10.0
-"""Seconds that a reader waits for another one that is adding a batch."""
+"""Seconds that a reader waits while another reader adds a batch."""
 _PENDING = "(s.xid >= '{0}' and (s.xid >= '{1}' or (s.agent_instance_id, s.id) > ({2}, {3})))"
-# Another cluster, as after pg_restore, counts its transactions anew: there the table was made by another one. (Not
-# every service lets its users call pg_control_system; a GRANT changes the row in pg_class, not that in pg_attribute.)
+# Identifies the cluster by the transaction that made the table: another cluster, as after pg_restore, counts its
+# transactions anew. (Not every service lets its users call pg_control_system. A GRANT changes the row in pg_class, but
+# not the row in pg_attribute.)
 _ORIGIN = """(
     select attrelid::oid || ':' || xmin from pg_attribute where attrelid = 'finished_spans'::regclass and attnum = 1
 )"""
@@ -68,10 +70,10 @@ _FEW = "select count(*) from (select 1 from finished_spans s where {0} order by 
 
 
 class Cursor(NamedTuple):
-    """The place that a part of the index has come to; see the module.
+    """The position of a part of the index: the module says which finished spans it holds.
 
     Attributes:
-        rewritten: runs that are noted and not taken again yet.
+        rewritten: runs with changed or removed spans, which are not indexed again yet.
     """
 
     taken: str
@@ -83,26 +85,26 @@ class Cursor(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """True if the index holds nothing."""
+        """True if the part of the index holds no span."""
         return self.taken == "0" and not self.after_run
 
     @property
     def pending(self) -> str:
-        """The condition for a finished span, `s`, that was not taken yet."""
+        """The SQL condition for a finished span, `s`, that is not in the index yet."""
         return _PENDING.format(self.taken, self.target, _literal(self.after_run), _literal(self.after_span))
 
 
 class Part:
-    """A part of the index that is filled by itself: the numbers, or the words.
+    """One of the two parts of the index, the numbers and the words, which are filled independently.
 
     Attributes:
-        name: under which its state is kept.
-        of_runs: its tables of which each row is of one run, in `agent_instance_id`.
+        name: the key of its row in `index_state`.
+        of_runs: its tables whose rows belong to one run each, in `agent_instance_id`.
         of_all: its other tables.
-        statements: all SQL that decides what its tables hold; a part that other SQL filled is filled again.
-        other: what else decides that.
+        statements: all SQL that decides the contents of its tables. After a change, the part is filled anew.
+        other: a number to raise if other code that decides the contents changes.
         batch: how many spans are added in one transaction.
-        few: how many late spans a reader leaves to the next one.
+        few: the most late spans, and rewritten runs, that a reader does not add to the index.
     """
 
     name: str
@@ -117,21 +119,21 @@ class Part:
 
     @property
     def version(self) -> int:
-        """The version of what its tables hold."""
+        """A checksum of `statements` and `other`. Contents with another stored version are replaced."""
         return zlib.crc32("\n".join((*self.statements, str(self.other))).encode())
 
     def empty(self, connection: Connection) -> None:
-        """Remove everything."""
+        """Delete all rows of the part's tables."""
         for table in (*self.of_runs, *self.of_all):
             connection.execute(f"delete from {table}")
 
     def forget(self, connection: Connection, runs: Sequence[str]) -> None:
-        """Remove the spans of these runs."""
+        """Delete the index rows of these runs."""
         for table in self.of_runs:
             connection.execute(f"delete from {table} where agent_instance_id = any(%s)", (list(runs),))
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
-        """Add the finished spans, `s`, for which a condition holds; none of them is there already."""
+        """Add the finished spans, `s`, for which a condition holds. None of them may be in the index already."""
         raise NotImplementedError
 
 
@@ -139,9 +141,10 @@ class Part:
 def current(
     connections: Connections, part: Part, progress: Progress | None
 ) -> Iterator[tuple[Connection, Cursor | None]]:
-    """Lend a snapshot, with how far a part is in it; None where it holds nothing of this code and this database.
+    """Lend a snapshot, with the position of a part of the index in it; None if the part cannot be used.
 
-    If there are more than few late spans, they are added before, as far as this user may.
+    It cannot be used if it is empty, was filled by other code or in another cluster, or if the spans are distributed.
+    More than `part.few` late spans are added to the index first, if this user may write.
     """
     with connections.snapshot() as connection:
         if connections.is_distributed:
@@ -168,7 +171,7 @@ def _pending(cursor: Cursor | None) -> str:
 
 
 def _fill(connections: Connections, part: Part, progress: Progress | None) -> None:
-    """Add all late spans to a part, if this user may; else leave it as it is."""
+    """Add all late spans to a part of the index. Do nothing if this user may not write."""
     try:
         total = 0
         if progress is not None:
@@ -180,17 +183,17 @@ def _fill(connections: Connections, part: Part, progress: Progress | None) -> No
             if progress is not None:
                 progress(min(done, total), total)
     except (DatabaseBusy, DatabaseUnusable, NotPermitted):
-        return  # others are at it, or this user only reads
+        return  # another reader fills the index, or this user may only read
     except StorageError as error:  # the answer needs no index
         log.warning("the index for reading cannot be filled: %s", error)
 
 
 def _add_batch(connections: Connections, part: Part) -> bool:
-    """Add one batch; return whether that was the last one."""
+    """Add one batch of late spans to a part of the index; return whether it was the last batch."""
     try:
         with connections.lent(WAIT_S) as connection:
             wait_at_most(connection, WAIT_S)
-            connection.execute("begin read write")  # also where the storage reads only: the index is no part of it
+            connection.execute("begin read write")  # also in a read-only storage: the index is no recorded data
             cursor = _locked(connection, part)
             is_done = True
             cursor = _take_notes(connection, part, cursor)
@@ -207,7 +210,10 @@ def _add_batch(connections: Connections, part: Part) -> bool:
 
 
 def _locked(connection: Connection, part: Part) -> Cursor:
-    """Lock the state of a part, so that one reader at a time adds to it; empty it where it is of something else."""
+    """Lock the state of a part of the index, so that one reader at a time adds to it; return the state.
+
+    A part that was filled by other code, or in another cluster, is emptied first.
+    """
     connection.execute(_FIRST, (part.name,))
     version, is_of_here = rows_of(connection, _LOCK, (part.name,))[0]
     if version != part.version or not is_of_here:
@@ -220,7 +226,7 @@ def _locked(connection: Connection, part: Part) -> Cursor:
 
 
 def _take_notes(connection: Connection, part: Part, cursor: Cursor) -> Cursor:
-    """Take the runs again that were rewritten: those of their spans that are in the index."""
+    """Index the spans of rewritten runs again, except their late spans; return the new position."""
     horizon = rows_of(connection, _HORIZON)[0][0]
     runs = [run for (run,) in rows_of(connection, _NOTED, (cursor.noted, horizon))]
     if runs:
@@ -230,10 +236,11 @@ def _take_notes(connection: Connection, part: Part, cursor: Cursor) -> Cursor:
 
 
 def _take(connection: Connection, part: Part, cursor: Cursor) -> tuple[Cursor, bool]:
-    """Take the next spans of a pass; return how far the part is then, and whether the pass is done."""
+    """Index the next batch of a pass; return the new position, and whether the pass is done."""
     new = f"s.xid < '{cursor.target}' and s.xid >= '{cursor.taken}'"
     if cursor.is_empty or cursor.after_run:
-        # Many: in the order of the primary key, not all of them by the index of `xid` for each batch.
+        # `is not false` hides the condition from the planner: it then reads many spans by the primary key, instead of
+        # all of them by the index on `xid` for each batch.
         new = f"({new}) is not false"
     if cursor.after_run:
         new += f" and (s.agent_instance_id, s.id) > ({_literal(cursor.after_run)}, {_literal(cursor.after_span)})"
@@ -248,6 +255,6 @@ def _take(connection: Connection, part: Part, cursor: Cursor) -> tuple[Cursor, b
 
 
 def _literal(id: str) -> str:
-    """Return a text as SQL, in a statement whose `%` are psycopg's."""
+    """Return a text as an SQL literal. Each `%` is doubled, because psycopg parses the statement."""
     doubled = id.replace("'", "''").replace("%", "%%")
     return f"'{doubled}'"

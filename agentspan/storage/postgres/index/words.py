@@ -1,11 +1,11 @@
-"""The words that finished spans say first, as a `tsvector` with positions, under a GIN index; and the search in it.
+"""The words that are new in each finished span, as a `tsvector` with positions under a GIN index, and their search.
 
-The words are Python's (see tokenizing), not those of a text search configuration, so that a search finds the same as in
-a file. What a `tsvector` cannot hold is read at the search: `depth` says which questions the words of a row cannot
-answer.
+A span often repeats parts of earlier spans of its run, such as messages: only parts that no earlier span has are new
+(see storage.first_said). For each part, `index_parts` holds the first span with it, and how many spans have it.
 
-Late spans are read at the search (see state). For each part of a span (see storage.first_said), the span that says it
-first is kept, and how many have it.
+Python splits texts into words (see tokenizing), not a text search configuration, so that a search finds the same spans
+as in a file. A search reads the spans whose words a `tsvector` cannot hold; `depth` says which questions the words of a
+row cannot answer. It also reads late spans (see state).
 """
 
 import heapq
@@ -33,10 +33,10 @@ on conflict (agent_instance_id, part) do update set id = excluded.id, spans = ex
 
 
 class Parts:
-    """The parts of runs while spans are added to the index, and while hits are looked at.
+    """The parts of spans of some runs, from `index_parts`: for each, the first span with it and a count.
 
     Args:
-        connection: one that sees the index and the spans in one state.
+        connection: a connection in a transaction, which sees the index and the spans in one state.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -44,17 +44,17 @@ class Parts:
         self._runs: dict[str, dict[int, tuple[str, int]]] = {}
         self._changed: set[tuple[str, int]] = set()
         self.outdated: set[tuple[str, str]] = set()
-        """(run, id) of spans that no longer say first what they did when they were added: earlier ones came later."""
+        """The (run, id) of indexed spans that are no longer the first with a part: an earlier span was added later."""
 
     def read(self, runs: Collection[str]) -> None:
-        """Read the parts of these runs, all at once."""
+        """Read the parts of these runs by one statement, unless they were read before."""
         new = [run for run in runs if run not in self._runs]
         self._runs |= {run: {} for run in new}
         for run, part, id, spans in rows_of(self._connection, _OF_RUNS, (new,)) if new else ():
             self._runs[run][part] = id, spans
 
     def add(self, parts: SpanParts) -> None:
-        """Count the parts of a finished span of a run that was read."""
+        """Count the parts of a finished span. Its run must have been read."""
         run, id = parts.span.agent_instance_id, parts.span.id
         entries = self._runs[run]
         for key in parts.keys:
@@ -66,18 +66,18 @@ class Parts:
             self._changed.add((run, key))
 
     def said_before(self, parts: SpanParts) -> Collection[int]:
-        """Return the parts of a span that an earlier one says."""
+        """Return the parts of a span that an earlier span of its run has already."""
         entries = self._runs[parts.span.agent_instance_id]
         id = parts.span.id
         return {key for key in parts.keys if key in entries and entries[key][0] < id}
 
     def counts(self, run: str, keys: Iterable[int]) -> Mapping[int, int]:
-        """Return how many finished spans have these parts."""
+        """Return, for each of these parts, how many finished spans of a run have it."""
         entries = self._runs[run]
         return {key: entries[key][1] for key in keys if key in entries}
 
     def write(self) -> None:
-        """Store what was added."""
+        """Store the counts that `add` has changed."""
         if self._changed:
             rows: Sequence[tuple[object, ...]] = [(run, key, *self._runs[run][key]) for run, key in self._changed]
             self._connection.execute(_COUNT, tuple(list(column) for column in zip(*rows, strict=True)))
@@ -85,11 +85,11 @@ class Parts:
 
 
 WHOLE, SCATTERED, UNREAD = 0, 1, 2
-"""Depths: all is known; which words there are, but not all their places or endings; nothing."""
+"""Values of `depth`: all words and positions are stored; words, perhaps cut, without positions; no words."""
 LONGEST = 500
-"""Letters of a word that are stored: a lexeme has 2,046 bytes at most."""
+"""The most letters of a word that are stored: a lexeme has 2,046 bytes at most."""
 MOST_BYTES = 500_000
-"""Bytes of the words of a row, at most: a `tsvector` holds 1 MB, places included."""
+"""The most bytes of the words of a row: a `tsvector` holds 1 MB, positions included."""
 LAST_PLACE = 16_383
 MOST_PLACES = 255
 _PLACES = tuple(map(str, range(1, LAST_PLACE + 1)))
@@ -121,16 +121,16 @@ def vector(text: str) -> tuple[int, str]:
 
 
 class Words(Part):
-    """See the module."""
+    """The part of the index with the words that are new in each finished span, for the search."""
 
     name = "words"
     of_runs = _TABLES
     statements = (_COPY,)
     other = first_said.LONG_TEXT * 10_000 + first_said.ELEMENT * 10 + 1
-    """The last digit is of `vector` and tokenizing.of_span; raise it when those change."""
+    """The last digit is the version of `vector` and tokenizing.of_span. Raise it when one of them changes."""
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
-        """Add the words of the spans for which a condition holds."""
+        """Add the words of the finished spans for which a condition holds."""
         sql = f"{_SPANS} {condition} order by s.agent_instance_id, s.id"
         found = [SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, sql, values)]
         parts = Parts(connection)
@@ -160,8 +160,8 @@ _OPEN = f"select {_COLUMNS} from open_spans s where true"
 _INDEXED = "from index_texts s where"
 _ESTIMATE = "explain (format json) select 1 from index_texts s where true{0}"
 _ALL = "explain (format json) select 1 from index_texts"
-# Each reads what matches once, for the page and the number. The first has the index for few spans. Those of the second
-# are counted by parallel processes, which may not share a WITH.
+# Both statements read the matching rows once, for the page and for their number. _FEW_HITS suits few spans, which the
+# GIN index finds. _SCATTERED_HITS has no WITH, because parallel processes, which count its rows, cannot share one.
 _FEW_HITS = """
 with hits as materialized (select s.agent_instance_id, s.id {0})
 select hits.number, page.* from (select count(*) as number from hits) hits
@@ -186,18 +186,18 @@ join finished_spans s on s.agent_instance_id = asked.run and s.id = asked.id
 
 
 class _Question(NamedTuple):
-    """Conditions on `words`: `has`, that all words are there; `says`, that the terms are, as WHOLE rows know."""
+    """SQL conditions on `words`: `has`: all words occur; `says`: all terms occur, which is right for WHOLE rows."""
 
     has: str
     says: str
 
 
 def search(connection: Connection, cursor: Cursor, asked: Search, *, tuning: Tuning) -> tuple[list[FoundSpan], int]:
-    """Return a page of the spans that say all terms first, the latest first, and the number of all.
+    """Return a page of the spans whose new text has all terms, the latest first, and the number of such spans.
 
     Args:
         connection: within the snapshot in which `cursor` was read.
-        asked: its runs are storable.
+        asked: the search. PostgreSQL must be able to store the ids of its runs.
     """
     terms, runs = asked.words, asked.runs
     most, matcher = asked.offset + asked.limit, tokenizing.Matcher(terms)
@@ -208,13 +208,13 @@ def search(connection: Connection, cursor: Cursor, asked: Search, *, tuning: Tun
         wanted, values = " and s.agent_instance_id = any(%s)", [list(runs)]
     latest: list[FoundSpan] = []
     total = 0
-    if late:  # what their spans say first depends on all of them: they are read whole
+    if late:  # which text is new depends on all spans of a run: late runs are read whole
         latest, total = searching.search(connection, Search(terms, most, runs=late, progress=asked.progress))
         wanted, values = f"{wanted} and s.agent_instance_id <> all(%s)", [*values, list(late)]
     parts = Parts(connection)
     read = [SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, f"{_OPEN}{wanted}", values)]
     question = _question(terms)
-    unclear = f"{_INDEXED} s.depth > {WHOLE} and (s.depth = {UNREAD} or {question.has}){wanted}"  # has a SQL index
+    unclear = f"{_INDEXED} s.depth > {WHOLE} and (s.depth = {UNREAD} or {question.has}){wanted}"  # has an index
     read += _by_ids(connection, rows_of(connection, f"select s.agent_instance_id, s.id {unclear}", values))
     parts.read({each.span.agent_instance_id for each in read})
     said = [each for each in read if matcher.matches(each.without(parts.said_before(each)))]
@@ -232,9 +232,9 @@ def search(connection: Connection, cursor: Cursor, asked: Search, *, tuning: Tun
 def _hits(
     connection: Connection, condition: str, values: Sequence[object], most: int, tuning: Tuning
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Return the number of the rows for which a condition holds, and the runs and ids of the latest of them.
+    """Return the number of the rows for which a condition holds, and the run and id of each of the latest rows.
 
-    Whether words are rare is asked of the planner, which has the most common words of a sample.
+    The planner's estimate decides whether words are rare: it knows the most common words of a sample.
     """
     of_those, of_all = rows_of_each(connection, [Statement(_ESTIMATE.format(condition), values), Statement(_ALL)])
     likely, all_ = (int(plan[0][0][0]["Plan"]["Plan Rows"]) for plan in (of_those, of_all))
@@ -242,8 +242,8 @@ def _hits(
     few = tuning.postgres_rare_word_spans
     if likely <= few:
         return _number_and_page(rows_of(connection, _FEW_HITS.format(indexed), (*values, most)))
-    # Of many the latest lie near the end, so only their number takes time: a look at each text. A bitmap of them would
-    # be made for nothing, and take 1.5 times as long for terms of several words, which it looks at as well.
+    # The latest of many hits lie near the end, so only counting takes time: it reads each text. A bitmap scan would
+    # gain nothing, and take 1.5 times as long for terms of several words, because it reads each text as well.
     latest = rows_of(connection, _LATEST_HITS.format(condition), (few + 2 * most, *values, most))
     are_scattered = len(latest) < most and likely <= tuning.postgres_sorted_ids
     if are_scattered:
