@@ -174,7 +174,7 @@ def _blob(text: str, start: int, end: int) -> Blob | None:
     length = end - start
     if length < LEAST or length % 4 or not _is_quoted(text, start, end):
         return None
-    media_type = _said_type(text, start, end) or _type_by_start(text, start)
+    media_type = _declared_type(text, start, end) or _type_by_start(text, start)
     if media_type is None and not _looks_like_base64(text, start):
         return None
     is_for_urls = text.find("-", start, end) >= 0 or text.find("_", start, end) >= 0
@@ -215,7 +215,7 @@ def _is_quoted(text: str, start: int, end: int) -> bool:
     return begins and (end == len(text) or text[end] == '"' or text.startswith(('\\"', ")"), end))
 
 
-def _said_type(text: str, start: int, end: int) -> str | None:
+def _declared_type(text: str, start: int, end: int) -> str | None:
     before = text[max(start - _NEAR, 0) : start]
     found = _URL.search(before)
     if found is None:
@@ -225,8 +225,8 @@ def _said_type(text: str, start: int, end: int) -> str | None:
         if found is None:
             format = _FORMAT.search(before) or _FORMAT.search(after)
             return None if format is None else _FORMATS.get(format[1])
-    said = found[1].lower()
-    return _OTHER_NAMES.get(said, said)
+    declared = found[1].lower()
+    return _OTHER_NAMES.get(declared, declared)
 
 
 def _type_by_start(text: str, start: int) -> str | None:

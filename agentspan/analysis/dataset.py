@@ -75,7 +75,7 @@ def conversation(spans: Sequence[AgentSpanRow]) -> list[ChatMessage]:
                 reader.read_llm(span)
             case "tool":
                 reader.read_tool(span)
-    return _with_ids([_chat(message) for message in (*reader.system, *reader.said)])
+    return _with_ids([_chat(message) for message in (*reader.system, *reader.messages)])
 
 
 def _outermost(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
@@ -107,7 +107,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.system: list[Message] = []
-        self.said: list[Message] = []
+        self.messages: list[Message] = []
         self._known: messages.Known = {}
         self._places: dict[tuple[str, ...], list[int]] = defaultdict(list)
         self._answers: list[int] = []  # answers of tool spans that were not sent to a model so far
@@ -116,7 +116,9 @@ class _Reader:
         for message in messages.spoken(span):
             if message["role"] == "system":
                 self.system += [] if self.system else [message]
-            elif not (message["role"] == "assistant" and self.said and self.said[-1]["text"] == message["text"]):
+            elif not (
+                message["role"] == "assistant" and self.messages and self.messages[-1]["text"] == message["text"]
+            ):
                 self._add(message)
 
     def read_llm(self, span: AgentSpanRow) -> None:
@@ -133,7 +135,7 @@ class _Reader:
             if seen[key] <= len(places) and not (message is sent[-1][0] and self._is_next(message)):
                 self._complete(places[seen[key] - 1], message)
             elif message["role"] == "tool" and (at := self._answer(message)) is not None:
-                self.said[at] = {**message, "name": message["name"] or self.said[at]["name"]}
+                self.messages[at] = {**message, "name": message["name"] or self.messages[at]["name"]}
                 places.append(at)
             else:
                 self._add(message)
@@ -149,22 +151,22 @@ class _Reader:
             text = "" if output is None or output == {} else messages.text_of(output)[0]
         call_id = payload.get("call_id") if isinstance(payload, dict) else None
         answer = messages.answer_of(text, span.label, call_id if isinstance(call_id, str) else None)
-        self._answers.append(len(self.said))
-        self.said.append(answer)
+        self._answers.append(len(self.messages))
+        self.messages.append(answer)
 
     def _add(self, message: Message) -> None:
-        self._places[messages.key_of(message)].append(len(self.said))
-        self.said.append(message)
+        self._places[messages.key_of(message)].append(len(self.messages))
+        self.messages.append(message)
 
     def _is_next(self, message: Message) -> bool:
         """Return whether a repeated user message is a new turn: some programs send only the latest message."""
-        last = self.said[-1] if self.said else None
+        last = self.messages[-1] if self.messages else None
         return message["role"] == "user" and last is not None and last["role"] == "assistant" and not last["calls"]
 
     def _complete(self, at: int, again: Message) -> None:
         """Add the ids of tool calls from a repeated message, if the collected message has calls without ids."""
-        if any(call["id"] is None for call in self.said[at]["calls"]):
-            self.said[at] = {**self.said[at], "calls": again["calls"]}
+        if any(call["id"] is None for call in self.messages[at]["calls"]):
+            self.messages[at] = {**self.messages[at], "calls": again["calls"]}
 
     def _answer(self, message: Message) -> int | None:
         """Return the index of the collected tool answer that a tool message repeats; None if no answer fits.
@@ -172,9 +174,9 @@ class _Reader:
         The same call id wins over the same text, and the same text over the first answer without a call id.
         """
         left, call_id = self._answers, message["call_id"]
-        of_call = [at for at in left if call_id is not None and self.said[at]["call_id"] == call_id]
-        of_text = [at for at in left if self.said[at]["text"] == message["text"]]
-        unnamed = [at for at in left if call_id is None or self.said[at]["call_id"] is None]
+        of_call = [at for at in left if call_id is not None and self.messages[at]["call_id"] == call_id]
+        of_text = [at for at in left if self.messages[at]["text"] == message["text"]]
+        unnamed = [at for at in left if call_id is None or self.messages[at]["call_id"] is None]
         found = next(iter([*of_call, *of_text, *unnamed]), None)
         if found is not None:
             left.remove(found)

@@ -288,10 +288,10 @@ class _Comparison:
         fields = tuple(islice(_step_fields(a, b), MAX_FIELDS))
         return Divergence(
             entry.kind, place, len(before), before.count("words"), entry.depth, self._step(a), self._step(b), fields,
-            before.count("figures"), self._user_said(entries[first - 1]) if first else None,
+            before.count("figures"), self._users_message(entries[first - 1]) if first else None,
         )  # fmt: skip
 
-    def _user_said(self, entry: _Entry) -> tuple[int, int] | None:
+    def _users_message(self, entry: _Entry) -> tuple[int, int] | None:
         a, b = entry.a, entry.b
         if entry.kind != "words" or a is None or b is None or not _is_of_user(a) or not _is_of_user(b):
             return None

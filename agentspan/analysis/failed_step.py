@@ -35,7 +35,7 @@ class FailedStep:
         error: the type and message of the error, as recorded.
         payload: the input of the step as JSON text; for a tool, its arguments.
         asked_by: the number of the model call that requested the step; None if unknown.
-        said: the text of that model call; None if it had no text.
+        model_text: the text of that model call; None if it had no text.
         failed_before: the number of earlier failed steps of the same type and label.
         same_before: the number of these earlier failed steps with the same payload.
         failed_after: the number of later failed steps of the same type and label.
@@ -55,7 +55,7 @@ class FailedStep:
     error: str
     payload: str
     asked_by: int | None
-    said: str | None
+    model_text: str | None
     failed_before: int
     same_before: int
     failed_after: int

@@ -34,7 +34,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, RunSort, SpansOf
 from agentspan.storage.registry import chosen
-from agentspan.storage.row_by_row import said_of, summaries_of, totals_of
+from agentspan.storage.row_by_row import labels_of, summaries_of, totals_of
 
 Engine = Literal["pandas", "polars"]
 ENGINES: tuple[Engine, ...] = ("pandas", "polars")
@@ -306,7 +306,7 @@ class Reading:
         summaries = iter(self._summaries(run).runs)
         scores: dict[str, dict[int, float | str]] = {}
         while batch := list(islice(summaries, BATCH)):
-            said = said_of(self.storage, [summary.run.id for summary in batch])
+            said = labels_of(self.storage, [summary.run.id for summary in batch])
             for summary in batch:
                 judged = {score.name: score for score in said[summary.run.id].scores}  # the newest score of a name wins
                 mark, note = judged.pop(MARK, None), judged.pop(NOTE, None)

@@ -1,6 +1,6 @@
 """Full-text search over the summaries, payloads and results of spans. Matches are positions, never markup.
 
-A text that several spans of a run repeat is found only in the first of them (see storage.first_said).
+A text that several spans of a run repeat is found only in the first of them (see storage.first_occurrence).
 """
 
 from collections import deque

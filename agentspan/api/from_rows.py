@@ -37,7 +37,7 @@ from agentspan.model.status import INSTANCE_STATUSES, OPEN, Purpose
 from agentspan.storage.answers import span_counts
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, SpanSums
-from agentspan.storage.row_by_row import said_of
+from agentspan.storage.row_by_row import labels_of
 from agentspan.storage.scanning import count
 
 NO_MODEL = "unknown"
@@ -66,7 +66,7 @@ def resources_of(ctx: Context, rows: Sequence[Row], *, summaries: bool = True) -
     account = ctx.account
     if isinstance(next(iter(rows), None), AgentInstanceRow):
         ids = [row.id for row in rows]
-        counts, labels = ctx.storage.ask(Counts(ids)), said_of(ctx.storage, ids)
+        counts, labels = ctx.storage.ask(Counts(ids)), labels_of(ctx.storage, ids)
         runs = cast("Iterable[AgentInstanceRow]", rows)
         return [instance(row, account, counts[row.id]._asdict(), **labels[row.id]._asdict()) for row in runs]
     purposes = ctx.purposes_of(row for row in rows if isinstance(row, AgentSpanRow))
@@ -97,7 +97,7 @@ def details_of(storage: Storage, row: AgentInstanceRow, account: AccountRow) -> 
             model = each.label or NO_MODEL
             costs[model] = costs.get(model, 0.0) + each.cost_usd
     counts = span_counts(statuses)._asdict()
-    tags, scores = said_of(storage, [row.id])[row.id]
+    tags, scores = labels_of(storage, [row.id])[row.id]
     by_type, by_model = dict(sorted(types.items())), dict(sorted(costs.items()))
     return instance(row, account, counts, tags=tags, scores=scores, types=by_type, costs=by_model)
 

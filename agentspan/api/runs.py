@@ -70,7 +70,7 @@ class About(NamedTuple):
     tags: tuple[str, ...] | None
 
     @property
-    def said(self) -> dict[str, Any]:
+    def hashed_fields(self) -> dict[str, Any]:
         """The values for the hash of an idempotency key."""
         return {**self.texts, **({} if self.tags is None else {"tags": [*self.tags]})}
 
@@ -204,7 +204,7 @@ class RegisterInstance(Write):
             "external_identifier": checks.text("external_identifier", self.external_identifier),
         }
         about = about_in({each: getattr(self, each) for each in TEXTS}, self.tags, metadata and metadata.plain)
-        key = self.key({**request, **about.said})  # keys from before these fields keep their hashes
+        key = self.key({**request, **about.hashed_fields})  # keys from before these fields keep their hashes
         name = name if ids.is_pfid(name) else ctx.admit_text(name)
         version = version._replace(
             external_identifier=ctx.admit_text(version.external_identifier),
@@ -422,7 +422,7 @@ class UpdateInstance(InstanceForUpdate, Write):
             {name: sent_fields.get(name) for name in TEXTS}, sent_fields.get("tags"), metadata and metadata.plain
         )
         removed = [name for name, value in sent_fields.items() if value is None]
-        request: dict[str, Any] = {"agent_instance_id": self.agent_instance_id, **about.said, **sent}
+        request: dict[str, Any] = {"agent_instance_id": self.agent_instance_id, **about.hashed_fields, **sent}
         if removed and [*sent_fields] != [
             "quality_payload"
         ]:  # keys from before there were other fields keep their hashes

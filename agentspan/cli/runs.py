@@ -39,7 +39,7 @@ from agentspan.model.status import OPEN
 from agentspan.storage.answers import BOUNDS_MS, RunList, RunSummary, Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Counts, RunFilter, RunSort
-from agentspan.storage.row_by_row import Name, said_of, tokens_of
+from agentspan.storage.row_by_row import Name, labels_of, tokens_of
 
 LATEST_RUNS = 50
 DATED = 76
@@ -74,7 +74,7 @@ def runs_command(
     if not found.total:
         click.echo(no_run(asked))
         return
-    labels = said_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
+    labels = labels_of(storage, [run.run.id for run in found.runs]) if filter.mark or filter.scores else {}
     _table(storage, found.runs, stale, {id: one.scores for id, one in labels.items()})
     click.echo(_runs_total(found, offset))
     if stale:
@@ -97,7 +97,7 @@ def _plain_runs(database: Database, found: RunList, stale: set[str]) -> dict[str
 
     account = database.storage.ask(Account())
     ids = [run.run.id for run in found.runs]
-    counts, labels = database.storage.ask(Counts(ids)), said_of(database.storage, ids)
+    counts, labels = database.storage.ask(Counts(ids)), labels_of(database.storage, ids)
     return {
         "runs": [
             {

@@ -41,7 +41,7 @@ from agentspan.schemas.meaning import error_of, returned_error
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find, NewestScores, Outlines, SpansOf, Violations
-from agentspan.storage.row_by_row import names_of, said_of
+from agentspan.storage.row_by_row import labels_of, names_of
 from agentspan.text import one_line
 
 AROUND = 5
@@ -144,7 +144,7 @@ def _lines(
     end: Sequence[str] | None = None,
     is_failed: bool = False,
 ) -> Iterator[str]:
-    labels = said_of(database.storage, [run.id])[run.id]
+    labels = labels_of(database.storage, [run.id])[run.id]
     yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, labels)
     drawn = 0
     for node, lasts in walk(shown):

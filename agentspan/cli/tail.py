@@ -31,7 +31,7 @@ from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.questions import Account, Counts, Query
-from agentspan.storage.row_by_row import names_of, said_of
+from agentspan.storage.row_by_row import labels_of, names_of
 
 EVERY_S = 0.2
 SHARE = 5
@@ -177,7 +177,7 @@ class _Tail:
         from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
 
         storage = self._database.storage
-        counts, labels = storage.ask(Counts([run.id]))[run.id]._asdict(), said_of(storage, [run.id])[run.id]
+        counts, labels = storage.ask(Counts([run.id]))[run.id]._asdict(), labels_of(storage, [run.id])[run.id]
         return from_rows.plain(from_rows.instance(run, account, counts, **labels._asdict()))
 
     def plain(self) -> dict[str, object]:

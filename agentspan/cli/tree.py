@@ -29,7 +29,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import error_text, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
-from agentspan.storage.row_by_row import Said
+from agentspan.storage.row_by_row import Labels
 from agentspan.text import cut, one_line
 
 FROM = 70
@@ -123,7 +123,7 @@ class Picture:
         self.selected = selected
         self.numbers = numbers or {}
 
-    def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], labels: Said) -> Iterator[str]:
+    def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], labels: Labels) -> Iterator[str]:
         """Yield the lines above the tree: id, commit, task, tags, sums and the like of the run."""
         width = self.width
         facts = [*_told(run, labels.tags)]

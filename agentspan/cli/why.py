@@ -413,8 +413,8 @@ def _step(found: RunWhy, columns: int) -> Iterator[str]:
     yield from _labelled("given", _spaced(step.payload), columns, PAYLOAD_LINES)
     if step.within:
         yield from _labelled("in", " › ".join(step.within), columns, 1)
-    if step.said is not None:
-        yield from _labelled("the model had said", step.said, columns, 2)
+    if step.model_text is not None:
+        yield from _labelled("the model had said", step.model_text, columns, 2)
     elif step.asked_by is not None:
         yield from _labelled("asked for by", f"step {step.asked_by:,}, a model call without words", columns, 1)
     before = _attempts(step.failed_before, step.same_before)

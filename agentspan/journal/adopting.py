@@ -362,9 +362,9 @@ class _Taking:
         damage = [] if self._left.damaged is None else [f"{name}: {self._left.damaged}"]
         damage += [f"{name}: {_described(gap)}" for gap in gaps]
         self._lost.is_damaged = self._lost.is_damaged or bool(damage)
-        for said in damage:
-            log.warning("journal: %s", said)
-            self._committer.note(name, "damaged", {"said": said})
+        for sentence in damage:
+            log.warning("journal: %s", sentence)
+            self._committer.note(name, "damaged", {"said": sentence})
 
 
 def _unheard(done: int, size: int) -> None:

@@ -357,8 +357,8 @@ class Committer:
         """
         if not units:
             return Tally()
-        given, units = units, self._fitted(units)
-        named = {id(fitted): unit for fitted, unit in zip(units, given, strict=True) if names_rows(unit)}
+        asked, units = units, self._fitted(units)
+        named = {id(fitted): unit for fitted, unit in zip(units, asked, strict=True) if names_rows(unit)}
         try:
             outcomes = outcomes_of(self._storage, units, wait_s)
         except NOT_NOW:
@@ -529,9 +529,9 @@ class Committer:
                 self._storage.apply([unit_of(move) for move in moves], wait_s=self._wait_s)
 
     def _unreadable(self, unreadable: Unreadable) -> None:
-        said = f"a record cannot be understood ({type(unreadable.error).__name__})"
+        sentence = f"a record cannot be understood ({type(unreadable.error).__name__})"
         record = unreadable.body.decode(errors="replace")
-        self.note(self._writer_id(), "unreadable", {"said": said, "record": record})
+        self.note(self._writer_id(), "unreadable", {"said": sentence, "record": record})
         self._listener.fault(unreadable.error)
 
     def _keep(self, put: Put) -> None:

@@ -173,7 +173,7 @@ class Batch:
 
     def _add_other(self, kind: str, fields: list[str], body: bytes) -> None:
         if kind in (RAW_BEGIN, RAW_END, FINISHED_AS):
-            self._add_told(kind, fields)
+            self._add_reported(kind, fields)
             return
         if self._unread and kind not in (UNIT, REGISTRATION) and fields[1] in self._unread:
             self._read_begin(fields[1])
@@ -203,7 +203,7 @@ class Batch:
         else:
             raise ValueError("a record of a kind that this version does not know")
 
-    def _add_told(self, kind: str, fields: list[str]) -> None:
+    def _add_reported(self, kind: str, fields: list[str]) -> None:
         """Add a raw begin, which is parsed later, or an end that also has the type and the payload."""
         if kind == RAW_BEGIN:
             self._unread[fields[1]] = fields

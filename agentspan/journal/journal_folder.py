@@ -47,8 +47,8 @@ def spool_of(location: Location) -> Path | None:
 
 def state_folder() -> Path:
     """Return the folder in which the journals of servers are; `~/.local/state/agentspan` by default."""
-    given = os.environ.get("XDG_STATE_HOME", "")
-    state = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
+    configured = os.environ.get("XDG_STATE_HOME", "")
+    state = Path(configured) if os.path.isabs(configured) else Path.home() / ".local" / "state"
     return state / "agentspan"
 
 
@@ -136,9 +136,9 @@ def check(folder: str) -> None:
 
 
 @cache
-def warn(said: str) -> None:
+def warn(sentence: str) -> None:
     """Log the reason why a folder is not used, once in a process: each look at the folder finds it again."""
-    log.warning("%s", said)
+    log.warning("%s", sentence)
 
 
 def _file_system(folder: Path) -> str:

@@ -234,7 +234,7 @@ class Log:
             return found
 
     @property
-    def has_given(self) -> bool:
+    def has_committed(self) -> bool:
         """True if the segments keep drained records that may not be on the disk of the storage yet."""
         with self.lock:
             return any(

@@ -162,7 +162,7 @@ def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
 
 
 @guard(OSError)
-def tell_of_removal(folder: Path) -> None:
+def mark_removal(folder: Path) -> None:
     """Tell living writers that runs were removed from the storage, so that they keep no segment with some of them."""
     if refusal(folder) is None and os.path.isdir(folder):
         path = folder / _REMOVED
@@ -171,7 +171,7 @@ def tell_of_removal(folder: Path) -> None:
         os.close(files.create(path))
 
 
-def removal_told(folder: Path) -> int:
+def removal_marked_ns(folder: Path) -> int:
     """Return when living writers were told of that last, in ns; 0 if never."""
     found = files.stat_of(folder / _REMOVED)
     return 0 if found is None else found.st_mtime_ns

@@ -9,7 +9,7 @@ from agentspan import clock
 from agentspan.api.context import Context
 from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, InvalidValue, NotPermitted, StorageError
 from agentspan.journal.journal_folder import folder_of
-from agentspan.journal.spool import tell_of_removal
+from agentspan.journal.spool import mark_removal
 from agentspan.journal.writers import DeadWriters
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
@@ -160,9 +160,9 @@ def prune(
 def _tell_programs(can: Capabilities) -> None:
     """Notify running programs to delete the segments of their journals that may still hold removed data."""
     if can.spool is not None:
-        tell_of_removal(can.spool.folder)
+        mark_removal(can.spool.folder)
     elif can.journals is not None:
-        tell_of_removal(folder_of(can.journals.path))
+        mark_removal(folder_of(can.journals.path))
 
 
 def _dropped(ctx: Context, older_than: str, *, must: bool) -> Dropped | None:

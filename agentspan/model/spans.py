@@ -209,7 +209,7 @@ def abandoned(id: str, result_payload: str, started_at: str, at: str, now: str, 
     return Move("agent_span", id, LEAVES["failed"], values, instance_id=instance_id)
 
 
-def retold(
+def reported_again(
     id: str, schema_name: str, schema_title: str, payload: str, result_payload: str | None, meaning: Meaning, at: str
 ) -> Move:
     """Return the move that sets type and payloads of a finished span after another instrumentor reported its call, too.

@@ -186,7 +186,7 @@ class LiveRecording:
         id = span_id_of_number(run.id, trace.id, key[1])
         written = self._writer.begin(start, attributes) if self._keeps_raw else None
         if written is not None:
-            text, node.told = written
+            text, node.raw_begin = written
             node.create_raw(id, READER, text, started_ns)
         else:
             node.create_as(id, self._begun(map_span(span_of(span)), run), started_ns)
@@ -198,7 +198,7 @@ class LiveRecording:
     def _end(self, node: SpanState, span: Any, end: AtEnd, attributes: dict[str, Any], *, may_be_judged: bool) -> None:
         end_ns, status = end[4], end[5]
         start_ns = node.started_ns or span.start_time or 0
-        written = self._writer.end(span, end, attributes, node.told, start_ns) if self._keeps_raw else None
+        written = self._writer.end(span, end, attributes, node.raw_begin, start_ns) if self._keeps_raw else None
         if written is None:
             plain = span_of(span)
             node.end_as(captured_end(self.recorder, node.run, map_span(plain)), end_ns)

@@ -201,7 +201,7 @@ def _rewritten(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
     elapsed_ms = (seen.span.end_time - node.started_ns) / 1_000_000
     meaning = describe(span_type, name, status, decoded, returned, elapsed_ms)
     at = clock.to_text(max(seen.span.end_time, node.started_ns))
-    move = spans.retold(node.id, name, title_of(span_type, name), payload, result, meaning, at)._replace(
+    move = spans.reported_again(node.id, name, title_of(span_type, name), payload, result, meaning, at)._replace(
         instance_id=node.run.id
     )
     return unit_of(spans.with_sensitive(move) if is_marked else move)

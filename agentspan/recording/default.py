@@ -82,36 +82,36 @@ def configure(db: Database | None = None, **settings: Unpack[SettingsArguments])
     return _configure(Configuration(db, settings_from("configure", settings)), CONFIGURE_WAIT_S)
 
 
-def _configure(told: Configuration | None, wait_s: float) -> Tracer:
+def _configure(wanted: Configuration | None, wait_s: float) -> Tracer:
     """Return a tracer for this configuration, a new one only if the current one differs or is unusable.
 
     Args:
-        told: the arguments of `configure`; None if it was not called.
+        wanted: the arguments of `configure`; None if it was not called.
         wait_s: seconds to wait for a file that another process has locked.
     """
     global _tracer, _recorder, _told, _used
     if not page[0]:
         forks.renew()
-    used = _completed(told or Configuration(None, Settings()))
+    used = _completed(wanted or Configuration(None, Settings()))
     with _lock:
         if _tracer is not None and _tracer.recorder.is_usable and used == _used:
             return _tracer
         recorder = new_recorder(used.db, used.settings, open_wait_s=wait_s)
         if _recorder is not None:
             _recorder.shutdown(5.0)
-        _recorder, _tracer, _told, _used = recorder, tracer_of(recorder), told, used
+        _recorder, _tracer, _told, _used = recorder, tracer_of(recorder), wanted, used
         return _tracer
 
 
-def _completed(told: Configuration) -> Configuration:
+def _completed(wanted: Configuration) -> Configuration:
     """Return the configuration to use, with defaults looked up. In a `captured` block, the captured storage wins."""
     if _captured is not None:
-        is_enabled = told.settings.enabled is not False  # AGENTSPAN_DISABLED is for programs, not for tests
-        return Configuration(_captured, replace(told.settings, raise_errors=True, enabled=is_enabled))
-    if told.db is None and _unreachable is not None and not os.environ.get(ENVIRONMENT):
+        is_enabled = wanted.settings.enabled is not False  # AGENTSPAN_DISABLED is for programs, not for tests
+        return Configuration(_captured, replace(wanted.settings, raise_errors=True, enabled=is_enabled))
+    if wanted.db is None and _unreachable is not None and not os.environ.get(ENVIRONMENT):
         raise _unreachable.with_traceback(None)  # else the traceback grows with each attempt
-    db = location_of(None).absolute() if told.db is None else told.db
-    return Configuration(db, replace(told.settings, enabled=told.settings.is_enabled))
+    db = location_of(None).absolute() if wanted.db is None else wanted.db
+    return Configuration(db, replace(wanted.settings, enabled=wanted.settings.is_enabled))
 
 
 def get_tracer() -> Tracer:

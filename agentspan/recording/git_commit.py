@@ -99,7 +99,7 @@ def git_dirty() -> bool | None:
 
 
 def _started(folder: str) -> _Question:
-    output, given = os.pipe()
+    output, written_to = os.pipe()
     try:
         os.set_blocking(output, False)
         environment = {name: value for name, value in os.environ.items() if name not in OTHERS}
@@ -109,7 +109,7 @@ def _started(folder: str) -> _Question:
             {**environment, "GIT_OPTIONAL_LOCKS": "0"},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, given, 1),
+                (os.POSIX_SPAWN_DUP2, written_to, 1),
                 (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
             ],
             setsigdef=[signal.SIGPIPE],
@@ -118,7 +118,7 @@ def _started(folder: str) -> _Question:
         os.close(output)
         raise
     finally:
-        os.close(given)
+        os.close(written_to)
     return _Question(pid, output, os.getpid())
 
 
@@ -217,8 +217,8 @@ def _git_dir(folder: bytes) -> bytes | None:
         path = os.path.join(folder, b".git")
         mode = _mode(path)
         if stat.S_ISREG(mode):
-            said = _read(path) or b""
-            return os.path.join(folder, said[7:].strip(b" \r\n")) if said.startswith(b"gitdir:") else path
+            content = _read(path) or b""
+            return os.path.join(folder, content[7:].strip(b" \r\n")) if content.startswith(b"gitdir:") else path
         if stat.S_ISDIR(mode) and stat.S_ISREG(_mode(os.path.join(path, b"HEAD"))):
             return path
         above = os.path.dirname(folder)

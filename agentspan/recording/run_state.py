@@ -36,9 +36,9 @@ origin: ContextVar[Mapping[str, str] | None] = ContextVar("agentspan_origin", de
 """The `origin` for the metadata of runs that begin in this context, or None."""
 
 
-def with_origin(metadata: Mapping[str, Any] | None, said: Mapping[str, str] | None) -> Mapping[str, Any] | None:
+def with_origin(metadata: Mapping[str, Any] | None, found: Mapping[str, str] | None) -> Mapping[str, Any] | None:
     """Return the metadata of a run with `said` as its origin, unless the program has set an `origin` itself."""
-    return metadata if said is None else {"origin": dict(said), **(metadata or {})}
+    return metadata if found is None else {"origin": dict(found), **(metadata or {})}
 
 
 MOST = 1000
@@ -169,7 +169,7 @@ class RunState:
         self._about = (session, user, task)
         self._tags = tags
         self._writer_id = ""
-        self._is_told = False
+        self._has_notified = False
         self._key: str | None = None
         self._named: tuple[str, str] | None = None  # the registered names: agent, version
         self._is_renamed = False
@@ -269,8 +269,8 @@ class RunState:
 
     def _wanted(self, id: str | None, started_at: str) -> Registration:
         recorder = self.recorder
-        said = with_origin(self._metadata, self._origin)
-        metadata = None if said is None else recorder.capture.object(said)
+        members = with_origin(self._metadata, self._origin)
+        metadata = None if members is None else recorder.capture.object(members)
         version = None if self._version is None else text_of(recorder, self._version)
         session, user, task = (None if each is None else text_of(recorder, each) for each in self._about)
         return Registration(
@@ -457,8 +457,8 @@ class RunState:
             times = finish_times(row.started_at or at, status, max(at, row.started_at or at), at)
             values = [None if value is None else recorder.capture.object(value) for value in (result, error, metadata)]
             move = instances.finished(self.id, status=status, times=times, now=at, result=values[0], error=values[1])
-            told = {"session": text_of(recorder, session), "user": text_of(recorder, user)}
-            about: dict[str, Value] = {"metadata": values[2], **{name: text or None for name, text in told.items()}}
+            texts = {"session": text_of(recorder, session), "user": text_of(recorder, user)}
+            about: dict[str, Value] = {"metadata": values[2], **{name: text or None for name, text in texts.items()}}
             known = {name: value for name, value in about.items() if value is not None}
             recorder.out.write(unit_of(move._replace(set={**move.set, **known})))
 
@@ -471,7 +471,7 @@ class RunState:
     def tell(self) -> None:
         """Call the program's `on_terminate` function, once in a run."""
         on_terminate = self.on_terminate
-        if callable(on_terminate) and not self._is_told:  # no call between check and set: another thread may be here
-            self._is_told = True
+        if callable(on_terminate) and not self._has_notified:  # no call up to the next line: threads
+            self._has_notified = True
             with self.recorder.faults.adding():
                 on_terminate(self)

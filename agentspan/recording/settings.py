@@ -107,7 +107,7 @@ class Settings:
         return None if redact is None else SentRedaction(redact if callable(redact) else None)
 
 
-def settings_from(function: str, given: SettingsArguments) -> Settings:
+def settings_from(function: str, arguments: SettingsArguments) -> Settings:
     """Return the Settings of the keyword arguments that `function` was called with.
 
     Args:
@@ -118,10 +118,10 @@ def settings_from(function: str, given: SettingsArguments) -> Settings:
         InvalidValue: a value is not usable.
     """
     known = [each.name for each in fields(Settings)]
-    for name in given:
+    for name in arguments:
         if name not in known:
             raise TypeError(f"{function}() has no setting {name!r}; there are {', '.join(known)}")
-    return Settings(**given)
+    return Settings(**arguments)
 
 
 def is_disabled_by_environment() -> bool:
@@ -131,13 +131,13 @@ def is_disabled_by_environment() -> bool:
 
 def with_settings(function: F) -> F:
     """Decorate a function that takes `**settings`: list each setting in its signature and its help text."""
-    given = signature(function)  # type: ignore[arg-type]
-    kept = [each for each in given.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    shown = signature(function)  # type: ignore[arg-type]
+    kept = [each for each in shown.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
     listed = [
         Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
         for each in fields(Settings)
     ]
-    function.__signature__ = Signature([*kept, *listed], return_annotation=given.return_annotation)  # type: ignore[attr-defined]
+    function.__signature__ = Signature([*kept, *listed], return_annotation=shown.return_annotation)  # type: ignore[attr-defined]
     described = (Settings.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     if function.__doc__ and described:
         function.__doc__ = function.__doc__.replace("        settings: see Settings.", described)

@@ -30,7 +30,7 @@ class SpanState:
         owns_run: whether the run was begun for this span alone, and ends with it.
         result_members, error_members: the members of the result, or of the error, that were set so far.
         began_ns: the monotonic time of the start, in ns.
-        told: the raw begin of an OpenTelemetry span as it was written (used by otel.sdk).
+        raw_begin: the raw begin of an OpenTelemetry span as it was written (used by otel.sdk).
         payload, started_ns, writer_id, decoded: see SpanFacts.
     """
 
@@ -47,7 +47,7 @@ class SpanState:
     result_members: dict[str, Any] | None = None
     error_members: dict[str, Any] | None = None
     began_ns = 0
-    told: Any = None
+    raw_begin: Any = None
 
     def __init__(self, recorder: Recorder, run: RunState, parent_span_id: str | None, schema_name: str) -> None:
         self.run = run
@@ -113,11 +113,11 @@ class SpanState:
         self.started_ns, self.id = at_ns, id
         self.recorder.out.created_raw(self, reader, text, at_ns)
 
-    def learn(self, told: Begin | End) -> None:
+    def learn(self, fact: Begin | End) -> None:
         """Set the type and the payload, and from an End also the status, that a foreign instrumentor reported."""
-        self.schema_name, self.payload = told.schema_name, told.payload
-        if isinstance(told, End):
-            self.status = told.status
+        self.schema_name, self.payload = fact.schema_name, fact.payload
+        if isinstance(fact, End):
+            self.status = fact.status
 
     def end_as(self, end: End, at_ns: int) -> None:
         """Record an end that also has the type and the payload.

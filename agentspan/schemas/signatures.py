@@ -140,8 +140,8 @@ def named(key: Key) -> Signature:
     parts = (str(VERSION), key.schema_name, key.label, key.error_type, "\x1e".join(key.frames), key.message)
     digest = blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=6)
     step = " ".join(text for text in (type_title(key.schema_name), key.label) if text)
-    said = ": ".join(text for text in (key.error_type, key.message) if text) or "failed without an error"
-    return Signature(digest.hexdigest(), one_line(f"{step}: {said}", MAX_TEXT + 100))
+    error_text = ": ".join(text for text in (key.error_type, key.message) if text) or "failed without an error"
+    return Signature(digest.hexdigest(), one_line(f"{step}: {error_text}", MAX_TEXT + 100))
 
 
 @lru_cache(1000)

@@ -239,31 +239,31 @@ class BodyReader:
             InvalidValue: a field, or the idempotency key, occurs twice with different values.
         """
         body: Mapping[str, Any] = value or {}
-        said = {name: each for name, each in body.items() if name in self._fields and name not in ids}
+        known = {name: each for name, each in body.items() if name in self._fields and name not in ids}
         details = (body.get("details") or {}) if self._has_details else {}
-        key, inner = said.pop(KEY, None), details.get(KEY)
+        key, inner = known.pop(KEY, None), details.get(KEY)
         if key is not None and inner is not None and key != inner:
             raise InvalidValue(KEY, f"differs from details.{KEY}")
-        for name in details.keys() & said.keys():
-            if details[name] != said[name]:
+        for name in details.keys() & known.keys():
+            if details[name] != known[name]:
                 raise InvalidValue(name, f"differs from details.{name}")
-        fields = {**details, **said, **ids}
+        fields = {**details, **known, **ids}
         if key is not None:
             fields[KEY] = key
         if keys and self._is_keyable:
             fields[KEY] = _header(keys, fields.get(KEY))
-        outer = said if key is None and not keys else {*said, KEY}
+        outer = known if key is None and not keys else {*known, KEY}
         return Sent(fields, details.keys() - outer)
 
 
-def _header(headers: Sequence[bytes], given: str | None) -> str:
+def _header(headers: Sequence[bytes], name: str | None) -> str:
     if len(set(headers)) > 1:
         raise InvalidValue("Idempotency-Key", "the request has several, and they differ")
     try:
         key = headers[0].decode()
     except UnicodeDecodeError:
         key = headers[0].decode("latin-1")
-    if given is not None and given != key:
+    if name is not None and name != key:
         raise InvalidValue("Idempotency-Key", f"differs from {KEY} in the body")
     return checks.check_key("Idempotency-Key", key)
 

@@ -111,17 +111,17 @@ class AccessToken:
             wait_s = max(wait_s, self._all.wait_s(""))
         return math.ceil(wait_s)
 
-    def is_right(self, given: bytes, client: Sequence[Any] | None) -> bool:
+    def is_right(self, token: bytes, client: Sequence[Any] | None) -> bool:
         """Return whether a sent token is right, in constant time; count a wrong one. Call `wait_s` before."""
         connection = _connection(client)
-        if hmac.compare_digest(given, self._token):
+        if hmac.compare_digest(token, self._token):
             if connection not in self._right_connections:
                 _remember(self._right_connections, connection)
                 _remember(self._right_addresses, _address(connection))
             return True
         self._right_connections.pop(connection, None)
         address = _address(connection)
-        guess = (address, sha256(given).digest())
+        guess = (address, sha256(token).digest())
         if guess not in self._wrong:
             _remember(self._wrong, guess)
             self._guesses.add(address)
@@ -432,20 +432,20 @@ class LoginSessions:
         """Return the seconds after which a client may send a token again; 0 for at once (see AccessToken)."""
         return 0 if self._token is None else self._token.wait_s(request.scope.get("client"))
 
-    def is_token(self, given: object, request: Request) -> bool:
+    def is_token(self, token: object, request: Request) -> bool:
         """Return whether a sent token is the server's, in constant time; always True if the server has none."""
         if self._token is None:
             return True
-        text = given if isinstance(given, str) else ""
+        text = token if isinstance(token, str) else ""
         return self._token.is_right(text.encode("utf-8", "surrogatepass"), request.scope.get("client"))
 
     def begin(self, request: Request, response: Response) -> None:
         """Set the cookie of a new session."""
         expires = int(time.time()) + DAYS * 86_400
-        said = f"{expires}.{secrets.token_hex(16)}"
+        signed = f"{expires}.{secrets.token_hex(16)}"
         response.set_cookie(
             self.cookie,
-            f"{said}.{self._sign(said)}",
+            f"{signed}.{self._sign(signed)}",
             max_age=DAYS * 86_400,
             path=_path(request),
             secure=_is_encrypted(request),
@@ -465,15 +465,15 @@ class LoginSessions:
 
     def _session(self, value: str) -> tuple[str, int] | None:
         """Return the name of a cookie's session and when it expires; None if it is not valid."""
-        said, _, signature = value.rpartition(".")
-        if not hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), self._sign(said).encode()):
+        signed, _, signature = value.rpartition(".")
+        if not hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), self._sign(signed).encode()):
             return None
-        expires, _, name = said.partition(".")
+        expires, _, name = signed.partition(".")
         session = name, int(expires)
         return None if int(expires) <= time.time() or self._store.has_ended(*session) else session
 
-    def _sign(self, said: str) -> str:
-        return hmac.new(self._key, said.encode("utf-8", "surrogatepass"), "sha256").hexdigest()
+    def _sign(self, signed: str) -> str:
+        return hmac.new(self._key, signed.encode("utf-8", "surrogatepass"), "sha256").hexdigest()
 
 
 def is_own_page(request: Request) -> bool:
@@ -502,7 +502,7 @@ def cookie(request: Request, name: str) -> str:
     found = ""
     for header in request.headers.getlist("cookie"):
         for each in header.split(";"):
-            said, _, value = each.partition("=")
-            if said.strip() == name:
+            key, _, value = each.partition("=")
+            if key.strip() == name:
                 found = value.strip()
     return found

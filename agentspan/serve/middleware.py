@@ -126,16 +126,16 @@ class GuardMiddleware:
             return refuse("not_permitted", "this server is not known by that Host; see --allowed-host")
         if self._token is not None and (is_otlp or is_api(scope)):
             authorization = headers.get(b"authorization", b"")
-            scheme, _, given = authorization.partition(b" ")
+            scheme, _, token = authorization.partition(b" ")
             if is_otlp and scheme.lower() == b"basic":
-                scheme, given = b"bearer", otlp_routes.basic_password(authorization)
-            if scheme.lower() != b"bearer" or not given:
+                scheme, token = b"bearer", otlp_routes.basic_password(authorization)
+            if scheme.lower() != b"bearer" or not token:
                 return refuse("not_authenticated", "send Authorization: Bearer TOKEN")
             client = scope.get("client")
             wait_s = self._token.wait_s(client)
             if wait_s:
                 return refuse_guess(wait_s)
-            if not self._token.is_right(given.strip(), client):
+            if not self._token.is_right(token.strip(), client):
                 return refuse("bad_authtoken", "the token is not this server's")
         length = headers.get(b"content-length", b"0")
         digits = length.lstrip(b"0") or b"0"  # Python reads no number of more than 4,300 digits
@@ -172,8 +172,8 @@ class GuardMiddleware:
                     pause.reschedule(min(asyncio.get_running_loop().time() + pause_s, end_s))
                     message = await receive()
         except TimeoutError:
-            said = f"the body did not arrive within {BODY_S:g} s, or paused for {pause_s:g} s"
-            return refuse("bad_request", said, status=408, headers={"Connection": "close"})
+            sentence = f"the body did not arrive within {BODY_S:g} s, or paused for {pause_s:g} s"
+            return refuse("bad_request", sentence, status=408, headers={"Connection": "close"})
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -233,8 +233,8 @@ def _is_otlp_type(headers: dict[bytes, bytes]) -> bool:
 
 
 def _wrong_type(*, is_otlp: bool) -> Response:
-    said = "send OTLP over HTTP: OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or http/json"
-    return refuse("bad_request", said if is_otlp else "send Content-Type: application/json", status=415)
+    sentence = "send OTLP over HTTP: OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or http/json"
+    return refuse("bad_request", sentence if is_otlp else "send Content-Type: application/json", status=415)
 
 
 def _too_large(max_body: int) -> Response:

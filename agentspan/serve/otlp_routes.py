@@ -44,11 +44,11 @@ LOOK_RUNS = 100
 
 def basic_password(authorization: bytes) -> bytes:
     """Return the password of a header `Authorization: Basic …`, in which some exporters send the token; else b""."""
-    scheme, _, given = authorization.partition(b" ")
+    scheme, _, encoded_pair = authorization.partition(b" ")
     if scheme.lower() != b"basic":
         return b""
     try:
-        return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+        return base64.b64decode(encoded_pair.strip(), validate=True).partition(b":")[2]
     except (binascii.Error, ValueError):
         return b""
 
@@ -60,15 +60,15 @@ def is_known_type(content_type: str) -> bool:
 
 def as_status(scope: Scope, response: Response) -> Response:
     """Convert an error from the form of the API to the form that exporters read, an OTLP Status."""
-    said = str(json.loads(bytes(response.body)).get("message", ""))
+    sentence = str(json.loads(bytes(response.body)).get("message", ""))
     headers = {name: response.headers[name] for name in ("retry-after", "connection") if name in response.headers}
-    return refuse(scope, response.status_code, said, headers)
+    return refuse(scope, response.status_code, sentence, headers)
 
 
 def refuse(scope: Scope, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     """Return an error in the form that exporters read: an OTLP Status in the content type of the request."""
-    said = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), None)
-    form = encoding.content_type(said)
+    header = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), None)
+    form = encoding.content_type(header)
     return Response(encoding.refused(status, message, form), status, headers, media_type=form)
 
 
@@ -155,9 +155,9 @@ class OtlpRoutes:
         return receive  # type: ignore[return-value]
 
     def _received(self, signal: Signal, request: Request, body: bytes) -> Response:
-        said, scope = request.headers.get("content-type"), request.scope
+        header, scope = request.headers.get("content-type"), request.scope
         try:
-            decoded: Decoded = decode(signal, body, said, request.headers.get("content-encoding"), MAX_BODY)
+            decoded: Decoded = decode(signal, body, header, request.headers.get("content-encoding"), MAX_BODY)
             if decoded.spans or decoded.logs:
                 self._ctx.check_writable()
                 self._receiver.store(decoded.spans, decoded.logs)
@@ -173,7 +173,7 @@ class OtlpRoutes:
         except StorageError as error:
             log.warning("%s %s: %s", request.method, request.url.path, error)
             return refuse(scope, 503, "the database cannot be used now; try again", {"Retry-After": "5"})
-        form = encoding.content_type(said)
+        form = encoding.content_type(header)
         return Response(encoding.done(signal, decoded, form), media_type=form)
 
     async def _drop_metrics(self, request: Request) -> Response:

@@ -98,8 +98,8 @@ def refuse_error(error: AgentspanError) -> Response:
     if isinstance(error, DatabaseBusy):
         return refuse("unknown", "the database is busy; try again", headers={"Retry-After": "1"})
     if isinstance(error, DatabaseUnusable):
-        said = "the database cannot be used now; the server's log has more"
-        return refuse("unknown", said, headers={"Retry-After": "5"})
+        sentence = "the database cannot be used now; the server's log has more"
+        return refuse("unknown", sentence, headers={"Retry-After": "5"})
     if isinstance(error, StorageError):
         return refuse("unexpected", "the database cannot be used now; the server's log has more")
     if isinstance(error, NotPermitted):
@@ -109,8 +109,8 @@ def refuse_error(error: AgentspanError) -> Response:
 
 def refuse_guess(wait_s: int) -> Response:
     """Return the response to a client after too many wrong tokens. Its new token was not checked."""
-    said = f"too many wrong tokens; try again after {wait_s} s"
-    return refuse("not_permitted", said, status=429, headers={"Retry-After": str(wait_s)})
+    sentence = f"too many wrong tokens; try again after {wait_s} s"
+    return refuse("not_permitted", sentence, status=429, headers={"Retry-After": str(wait_s)})
 
 
 def route_path(scope: Scope) -> str:

@@ -217,11 +217,11 @@ class OperationRouter:
                 return refuse("bad_request", f"this path has only {methods}", status=405, headers={"Allow": methods})
             return refuse("not_found", "there is no such path, or an id in it is no PFID")
         code = "bad_request" if error.status_code < 500 else "unexpected"
-        said = str(error.detail)
+        sentence = str(error.detail)
         if error.status_code == 400:
             is_deep = isinstance(error.__cause__, RecursionError)
-            said = "the body is nested too deep" if is_deep else "the body is no JSON"
-        return refuse(code, said, status=error.status_code)
+            sentence = "the body is nested too deep" if is_deep else "the body is no JSON"
+        return refuse(code, sentence, status=error.status_code)
 
     async def _answer(self, endpoint: Endpoint, ids: dict[str, str], scope: Scope, receive: Receive) -> Response:
         operation = endpoint.operation

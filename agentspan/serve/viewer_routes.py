@@ -122,9 +122,9 @@ class Viewer:
                 if response.status_code >= 500:
                     log.warning("%s %s: %s", request.method, request.url.path, error)
                 if _wants_page(request):
-                    said = json.loads(bytes(response.body))["message"]
+                    sentence = json.loads(bytes(response.body))["message"]
                     status = response.status_code
-                    response = self._page("problem.html", request, status=status, problem=status, message=said)
+                    response = self._page("problem.html", request, status=status, problem=status, message=sentence)
             return _with_headers(response)
 
         return guard
@@ -204,8 +204,8 @@ class Viewer:
                 return data.columns(self._storage, run, after=after, limit=limit, cursor="")
             facts = data.run_facts(self._storage, run)  # read first, so that no counted span is missing
             from_all = "" if since == "" else None
-            given = cursor or from_all
-            return {**data.columns(self._storage, run, after=after, since=since, cursor=given), "run": facts}
+            start = cursor or from_all
+            return {**data.columns(self._storage, run, after=after, since=since, cursor=start), "run": facts}
 
         answer = respond(await asyncio.to_thread(read))
         if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
@@ -259,8 +259,8 @@ class Viewer:
             return refuse("not_permitted", "this server only reads")
         if not is_own_page(request):
             return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
-        said = await _said(request)
-        fields = {"agent_instance_id": request.path_params["run_id"], "reason": said.get("reason")}
+        form = await _said(request)
+        fields = {"agent_instance_id": request.path_params["run_id"], "reason": form.get("reason")}
         await self._write_queue.run(TerminateInstance(fields))
         run = await self._found(request)
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
@@ -269,13 +269,13 @@ class Viewer:
         """Check the token, and begin a login session."""
         if not is_own_page(request):
             return _with_headers(refuse("not_permitted", "only this server's own page may log in"))
-        said = await _said(request)
+        form = await _said(request)
         wait_s = self._sessions.wait_s(request)
         if wait_s:
             return _with_headers(refuse_guess(wait_s))
-        if not self._sessions.is_token(said.get("token"), request):
+        if not self._sessions.is_token(form.get("token"), request):
             return _with_headers(refuse("bad_authtoken", "That is not this server's token.", status=403))
-        response = respond({"next": _onward(said.get("next"))})
+        response = respond({"next": _onward(form.get("next"))})
         if self._sessions.is_asked:
             self._sessions.begin(request, response)
         return _with_headers(response)
@@ -305,9 +305,9 @@ class Viewer:
         await asyncio.wait({task}, timeout=patience_s)
         return task.result() if task.done() else None
 
-    async def _alone(self, read: Callable[..., T], *given: Any) -> T:
+    async def _alone(self, read: Callable[..., T], *arguments: Any) -> T:
         """Run a read that takes much memory. Such reads run one at a time, in a thread of their own."""
-        return await asyncio.get_running_loop().run_in_executor(self._one_by_one, partial(read, *given))
+        return await asyncio.get_running_loop().run_in_executor(self._one_by_one, partial(read, *arguments))
 
     async def _found(self, request: Request) -> AgentInstanceRow:
         return await asyncio.to_thread(id_prefixes.find_run, self._storage, request.path_params["run_id"])
@@ -386,9 +386,9 @@ def _asked(request: Request) -> Asked:
 
 
 def _address(asked: Asked, offset: int) -> str:
-    said = {**asked._asdict(), "failed": "1" if asked.failed else "", "offset": offset or ""}
-    more = said.pop("more")
-    query = urlencode([*((name, value) for name, value in said.items() if value), *more])
+    parameters = {**asked._asdict(), "failed": "1" if asked.failed else "", "offset": offset or ""}
+    more = parameters.pop("more")
+    query = urlencode([*((name, value) for name, value in parameters.items() if value), *more])
     return f"?{query}" if query else "./"
 
 
@@ -412,12 +412,12 @@ def _onward(where: object) -> str:
 async def _said(request: Request) -> dict[str, Any]:
     try:
         body = await request.body()
-        said = json.loads(body) if len(body) <= LONGEST_FORM else None
+        form = json.loads(body) if len(body) <= LONGEST_FORM else None
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
+        form = None
+    if not isinstance(form, dict):
         raise InvalidValue("body", "must be a JSON object")
-    return said
+    return form
 
 
 BLOB_POLICY = "default-src 'none'; sandbox"

@@ -92,7 +92,7 @@ class RunFilter(NamedTuple):
     signature: str | None = None
 
 
-def is_said_in(needle: str, *texts: str | None) -> bool:
+def contains_text(needle: str, *texts: str | None) -> bool:
     """Return whether one of these texts contains the needle; upper and lower case are equal."""
     needle = needle.lower()
     return any(text is not None and needle in text.lower() for text in texts)
@@ -370,7 +370,7 @@ class RunSums(Question[list[RunSum]]):
 class Search(Question[tuple[list[FoundSpan], int]]):
     """A page of the spans that contain all terms, the latest first; and the total number of such spans.
 
-    Text that an earlier span of the run contains already does not count for a later span (see storage.first_said).
+    Text that an earlier span of the run contains does not count for a later span (see storage.first_occurrence).
 
     Attributes:
         words: the terms. Each is a sequence of adjacent tokens, separated by blanks; its last token may end in `*`, for

@@ -44,7 +44,7 @@ from agentspan.storage.answers import (
     brief_of,
     bucket_of,
 )
-from agentspan.storage.first_said import search_run
+from agentspan.storage.first_occurrence import search_run
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -65,27 +65,27 @@ from agentspan.storage.questions import (
     SpanSums,
     StepUses,
     Tags,
+    contains_text,
     has_meta,
-    is_said_in,
 )
 from agentspan.storage.scanning import count, pages, scan
 from agentspan.storage.tokenizing import Matcher
 
 
-class Said(NamedTuple):
+class Labels(NamedTuple):
     """The tags of a run, in alphabetical order, and its valid scores (see model.scores.counting)."""
 
     tags: list[str]
     scores: list[ScoreRow]
 
 
-def said_of(storage: Storage, instance_ids: Sequence[str]) -> dict[str, Said]:
+def labels_of(storage: Storage, instance_ids: Sequence[str]) -> dict[str, Labels]:
     """Return the tags and the valid scores of each of these runs. Scores of spans are left out."""
-    said = {id: Said(tags, []) for id, tags in storage.ask(Tags(instance_ids)).items()}
+    found = {id: Labels(tags, []) for id, tags in storage.ask(Tags(instance_ids)).items()}
     for row in storage.ask(NewestScores(instance_ids)):
         if row.target_type == "agent_instance":
-            said[row.target_id].scores.append(row)
-    return said
+            found[row.target_id].scores.append(row)
+    return found
 
 
 def history(storage: Storage, instance_id: str) -> list[ScoreRow]:
@@ -142,8 +142,8 @@ def summed(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[RunSum]:
 
 
 def _sum(values: Iterable[N | None]) -> N | None:
-    given = [value for value in values if value is not None]
-    return sum(given) if given else None
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def marks_of(spans: Iterable[AgentSpanRow]) -> frozenset[SpanMark]:
@@ -308,7 +308,7 @@ def matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
         and not (filter.failed and run.run.status != "failed" and not run.failed)
         and filter.version in (None, run.version)
         and (filter.agent is None or _is_agent(storage, run, filter.agent))
-        and (filter.grep is None or is_said_in(filter.grep, *_own_texts(run)))
+        and (filter.grep is None or contains_text(filter.grep, *_own_texts(run)))
         and (not filter.tags or {*filter.tags} <= {*storage.ask(Tags([run.run.id]))[run.run.id]})
         and (filter.error is None or _failed_of(storage, run, filter.error))
     )
@@ -339,10 +339,11 @@ def _is_agent(storage: Storage, run: RunSummary, name: str) -> bool:
 
 def _failed_of(storage: Storage, run: RunSummary, text: str) -> bool:
     """Return whether an error of the run, or of one of its failed spans, contains a text."""
-    if is_said_in(text, run.run.error, run.run.termination_reason):
+    if contains_text(text, run.run.error, run.run.termination_reason):
         return True
     return bool(run.failed) and any(
-        span.status == "failed" and is_said_in(text, span.result_payload) for span in storage.ask(SpansOf(run.run.id))
+        span.status == "failed" and contains_text(text, span.result_payload)
+        for span in storage.ask(SpansOf(run.run.id))
     )
 
 

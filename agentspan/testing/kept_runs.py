@@ -22,7 +22,7 @@ from agentspan.recording.run_state import Began, began_after
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
-from agentspan.storage.row_by_row import names_of, said_of
+from agentspan.storage.row_by_row import labels_of, names_of
 
 TREE_LINES = 12
 FLUSH_S = 2.0
@@ -129,7 +129,7 @@ def _section(after: int, run_id: str | None) -> Iterator[str]:
 def _drawn(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     spans = [*storage.ask(SpansOf(run.id))]
     picture = Picture(width(), Timeline(run, spans, width()))
-    yield from picture.head(run, name_of(names_of(storage, [run])[run.id]), spans, said_of(storage, [run.id])[run.id])
+    yield from picture.head(run, name_of(names_of(storage, [run])[run.id]), spans, labels_of(storage, [run.id])[run.id])
     lines = [line for node, lasts in walk(tree.fold(build(spans))) for line in picture.span(node, lasts)]
     if len(lines) > TREE_LINES:
         yield f"… {noun(len(lines) - TREE_LINES, 'line')} above"

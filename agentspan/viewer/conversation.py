@@ -76,7 +76,7 @@ def _end(last: Turn, missing: int) -> Turn:
 
 
 @dataclass(slots=True)
-class _Said:
+class _ThreadState:
     """The turns of a thread so far, with indexes to find repeated messages.
 
     Attributes:
@@ -113,7 +113,7 @@ class _Reader:
         self.missing = 0
         self._most = most_turns
         self._threads = Threads(spans, _opening)
-        self._said: dict[Thread, _Said] = defaultdict(_Said)
+        self._threads_so_far: dict[Thread, _ThreadState] = defaultdict(_ThreadState)
         self._number = 0
         self._tools: dict[str, Turn] = {}
         self._of_call: dict[str, list[Step]] = defaultdict(list)
@@ -145,10 +145,10 @@ class _Reader:
     def ordered(self) -> list[Turn]:
         """Return all turns in order, with references to other turns replaced by their numbers."""
         items: dict[Thread, list[tuple[str, int]]] = {}
-        for thread, so_far in self._said.items():
+        for thread, so_far in self._threads_so_far.items():
             if so_far.turns:
                 items[thread] = [(turn["at"], number) for number, turn in enumerate(so_far.turns)]
-        ordered = [self._said[thread].turns[number] for thread, number in in_order(items)]
+        ordered = [self._threads_so_far[thread].turns[number] for thread, number in in_order(items)]
         numbers = {id(turn): number for number, turn in enumerate(ordered, 1)}
         for turn, again in self._again:
             turn["again"] = _ranges({numbers[id(one)] for one in again})
@@ -171,7 +171,7 @@ class _Reader:
             self._of_call[step.call_id].append(step)
 
     def _read_message(self, span: AgentSpanRow) -> None:
-        so_far = self._said[self._threads.of(span)]
+        so_far = self._threads_so_far[self._threads.of(span)]
         result = messages.value_of(span.result_payload)
         for message in messages.spoken(span):
             turn = self._say(span, message, _start(span), "")
@@ -183,7 +183,7 @@ class _Reader:
 
     def _read_llm(self, span: AgentSpanRow) -> None:
         thread = self._threads.of(span)
-        so_far = self._said[thread]
+        so_far = self._threads_so_far[thread]
         payload, result = messages.value_of(span.payload), messages.value_of(span.result_payload)
         again = list(self._read_sent(span, messages.sent(payload, self._known), thread, so_far))
         ended = span.finished_at or span.updated_at
@@ -213,7 +213,7 @@ class _Reader:
             self._again.append((anchor, again))
 
     def _read_sent(
-        self, span: AgentSpanRow, sent: list[messages.Keyed], thread: Thread, so_far: _Said
+        self, span: AgentSpanRow, sent: list[messages.Keyed], thread: Thread, so_far: _ThreadState
     ) -> Iterator[Turn]:
         """Add turns for the sent messages that no turn shows yet; yield the existing turns of all other messages."""
         seen: Counter[tuple[str, ...]] = Counter()
@@ -248,7 +248,7 @@ class _Reader:
         so_far.system = system or so_far.system
 
     def _shown(
-        self, message: Message, key: tuple[str, ...], seen: int, so_far: _Said, thread: Thread, *, is_last: bool
+        self, message: Message, key: tuple[str, ...], seen: int, so_far: _ThreadState, thread: Thread, *, is_last: bool
     ) -> Turn | None:
         """Return the existing turn that shows a message sent to a model; None if the message needs a new turn."""
         if message["role"] == "system":
@@ -256,7 +256,7 @@ class _Reader:
         if seen > len(so_far.shown[key]):
             outer = thread.parent
             while outer is not None:
-                if (found := self._said[outer].spoken.get(key)) is not None:
+                if (found := self._threads_so_far[outer].spoken.get(key)) is not None:
                     so_far.shown[key].append(found)
                     return found
                 outer = outer.parent
@@ -344,11 +344,11 @@ class _Reader:
         self._differing += [(call.turn, turn) for call in calls if call.turn is not None and call.is_equal is False]
         if side == "out" and message["name"] is not None:
             turn["others"] = [*turn["others"], messages.part("name", message["name"])]
-        self._said[thread].shown[key or messages.key_of(message)].append(turn)
+        self._threads_so_far[thread].shown[key or messages.key_of(message)].append(turn)
         return self._add(turn, thread)
 
     def _add(self, turn: Turn, thread: Thread) -> Turn:
-        self._said[thread].turns.append(turn)
+        self._threads_so_far[thread].turns.append(turn)
         self._number += 1
         return turn
 

@@ -27,7 +27,7 @@ from agentspan.storage import tokenizing
 from agentspan.storage.answers import BOUNDS_MS
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansOf, Violations
-from agentspan.storage.row_by_row import said_of
+from agentspan.storage.row_by_row import labels_of
 from agentspan.storage.scanning import span_pages
 from agentspan.viewer import conversation
 from agentspan.viewer.assets import linked
@@ -50,7 +50,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
     agent = names[run.agent_id][1] if run.agent_id in names else None
     version = names[run.agent_version_id][1] if run.agent_version_id in names else None
     label = version.external_identifier if isinstance(version, AgentVersionRow) else ""
-    lives, labels = Lives(storage), said_of(storage, [run.id])[run.id]
+    lives, labels = Lives(storage), labels_of(storage, [run.id])[run.id]
     return {
         "id": run.id,
         "agent": agent.name if isinstance(agent, AgentRow) else run.agent_id,

@@ -104,7 +104,7 @@ class Step(NamedTuple):
     text: str
     others: list[Part]
     error: str | None
-    said: tuple[str, ...]
+    error_texts: tuple[str, ...]
 
 
 def step_of(span: AgentSpanRow) -> Step:
@@ -186,7 +186,7 @@ def is_answer(message: Message, step: Step) -> bool:
     if message["others"]:
         return False
     if step.error is not None:
-        return message["text"] in step.said and step.output is None
+        return message["text"] in step.error_texts and step.output is None
     if message["text"] == step.text:
         return True
     return step.output is not None and exact(message["text"]) == exact(messages.json_of(step.output))

@@ -8,7 +8,7 @@ import agentspan
 from agentspan.analysis.search import SNIPPET, search
 from agentspan.database import Database
 from agentspan.storage import tokenizing
-from agentspan.storage.first_said import search_run
+from agentspan.storage.first_occurrence import search_run
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import Find, SpansOf
 from tests.tiers import examples

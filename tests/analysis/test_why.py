@@ -199,7 +199,12 @@ def test_the_cause_of_one_failure(db: Database, recorded: Recorded) -> None:
     assert found.error is None
     step = found.step
     assert step is not None
-    assert (step.number, step.error, step.payload, step.said) == (6, "ToolFailed: 5 off", '{"amount":5}', "Now I pay")
+    assert (step.number, step.error, step.payload, step.model_text) == (
+        6,
+        "ToolFailed: 5 off",
+        '{"amount":5}',
+        "Now I pay",
+    )
     assert (step.failed_before, step.same_before, step.failed_after, step.same_after) == (1, 0, 1, 1)
     assert (len(step.within), step.recovered_by) == (1, None)
     assert found.signature.text == "Tool pay: ToolFailed: <n> off"
@@ -228,7 +233,7 @@ def test_one_run_without_a_failed_step(db: Database, recorded: Recorded) -> None
 def said_in(db: Database, run: str) -> str | None:
     step = why_run(db.storage, row(db, run)).step
     assert step is not None
-    return step.said
+    return step.model_text
 
 
 def test_the_words_are_of_the_call_that_asked_for_the_step(db: Database, recorded: Recorded) -> None:
@@ -266,7 +271,7 @@ def test_words_of_an_earlier_call_are_not_those_of_a_call_without_words(db: Data
     recorded.end(run)
     step = why_run(db.storage, row(db, run)).step
     assert step is not None
-    assert (step.asked_by, step.said) == (2, None)
+    assert (step.asked_by, step.model_text) == (2, None)
 
 
 def failing_step(db: Database, run: str) -> tuple[int, int | None]:

@@ -354,14 +354,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="new-texts-are-not-searchable",
-        file="agentspan/storage/first_said.py",
+        file="agentspan/storage/first_occurrence.py",
         before="pieces += (text[copied : part.start], '\"\"' if is_said else text[part.start : part.end])",
         after="pieces += (text[copied : part.start], '\"\"' if not is_said else text[part.start : part.end])",
         says=(
             "The full-text index has the texts that earlier spans of a run had already, and leaves out those that "
             "are new."
         ),
-        caught_by="tests/storage/test_first_said.py::test_a_payload_without_parts_is_json_without_their_values",
+        caught_by="tests/storage/test_first_occurrence.py::test_a_payload_without_parts_is_json_without_their_values",
     ),
     Fault(
         name="plain-spans-count-as-aggregates",

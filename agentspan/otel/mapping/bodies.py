@@ -168,7 +168,7 @@ def output(draft: Draft, value: Any, *names: str) -> None:
     """
     if "output_messages" in draft.result and not names:
         return
-    answer = messages.said(value)
+    answer = messages.answer_of(value)
     if not answer.messages:
         return
     draft.put("result.output_messages", answer.messages, *names)

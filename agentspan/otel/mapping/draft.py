@@ -61,16 +61,16 @@ class Shape:
     Attributes:
         names: the names of the attributes, in their order.
         families: the families of spans with this shape; None until the caller has set them.
-        told_as: the names of the families.
+        family_names: the names of the families.
         sources: the attributes that a mapping table reads, by the family's name and the span type.
     """
 
-    __slots__ = ("_spelt", "families", "names", "sources", "told_as")
+    __slots__ = ("_spelt", "families", "family_names", "names", "sources")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.families: Any = None
-        self.told_as: tuple[str, ...] = ()
+        self.family_names: tuple[str, ...] = ()
         self.sources: dict[tuple[str, str], tuple[Source, ...]] = {}
         self._spelt: dict[str, Spelt] = {}
 

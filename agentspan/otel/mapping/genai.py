@@ -252,7 +252,7 @@ def _agent(draft: Draft) -> None:
     if found:
         only = _only(found, "user")
         draft.put("payload.input", found if only is None else only["content"], INPUT)
-    answer = messages.said(draft.get(OUTPUT))
+    answer = messages.answer_of(draft.get(OUTPUT))
     if answer.messages:
         last = messages.final_text(answer.messages)
         draft.put("result.output", last or answer.messages)

@@ -134,7 +134,7 @@ def _mapped(span: OtelSpan, known: tuple[Family, ...] = FAMILIES) -> Mapped:
     shape = shape_of(span) if known is FAMILIES else Shape(tuple(span.attributes))
     if shape.families is None:
         shape.families = _families(span, known)
-        shape.told_as = tuple(family.name for family in shape.families)
+        shape.family_names = tuple(family.name for family in shape.families)
     families: tuple[Family, ...] = shape.families
     type_ = None
     for family in families:
@@ -161,7 +161,7 @@ def _mapped(span: OtelSpan, known: tuple[Family, ...] = FAMILIES) -> Mapped:
         draft.result or None,
         "complete" if error is None else "failed",
         _run_facts(draft),
-        shape.told_as,
+        shape.family_names,
         sdks.is_step(span.attributes),
     )
 
@@ -267,14 +267,14 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
     about: dict[str, Any] = (
         {} if is_plain else {"name": span.name, "scope": span.scope.name, "version": span.scope.version}
     )
-    about = {key: value for key, value in about.items() if value} | _said_seldom(span)
+    about = {key: value for key, value in about.items() if value} | _non_default_facts(span)
     if "system" in payload and genai.INPUT in span.attributes and genai.INSTRUCTIONS not in span.attributes:
         about["system"] = "message"
     if about:
         payload["otel"] = about
 
 
-def _said_seldom(span: OtelSpan) -> dict[str, Any]:
+def _non_default_facts(span: OtelSpan) -> dict[str, Any]:
     """Return the facts about a span that differ from their defaults, such as its kind; most spans have none."""
     found: dict[str, Any] = {}
     if span.kind != "INTERNAL":

@@ -28,7 +28,7 @@ _PARTS = '[{"type"'
 _LC_NOISE = ("type", "tool_calls", "content", "id", "name", "tool_call_id", "role")
 
 
-class Said(NamedTuple):
+class ModelAnswer(NamedTuple):
     """The answer of a model: its messages, the text of all messages, and the tool calls in them."""
 
     messages: list[Any]
@@ -60,18 +60,18 @@ def _plain(item: dict[str, Any]) -> dict[str, Any] | None:
 
     Most messages are simple: a role, a text and perhaps a name. This fast path takes 1 µs instead of 3.
     """
-    said_by, content = item.get("role"), item.get("content")
-    if type(said_by) is not str or type(content) is not str or not _PLAIN.issuperset(item):
+    speaker, content = item.get("role"), item.get("content")
+    if type(speaker) is not str or type(content) is not str or not _PLAIN.issuperset(item):
         return None
     if content.startswith(_PARTS):
         return None
-    found = {"role": ROLES.get(said_by, said_by), "content": content}
+    found = {"role": ROLES.get(speaker, speaker), "content": content}
     if len(item) > 2:
         found.update({name: item[name] for name in _ABOUT if item.get(name) is not None})
     return found
 
 
-def said(value: Any) -> Said:
+def answer_of(value: Any) -> ModelAnswer:
     """Return the answer of a model from its messages.
 
     Args:
@@ -80,7 +80,7 @@ def said(value: Any) -> Said:
     found = messages(value, "assistant")
     texts = [text for message in found if (text := text_of(message))]
     called = [call for message in found if type(message) is dict for call in message.get("tool_calls") or ()]
-    return Said(found, "\n".join(texts) or None, called)
+    return ModelAnswer(found, "\n".join(texts) or None, called)
 
 
 def split_system(found: list[Any]) -> tuple[Any, list[Any]]:
@@ -190,8 +190,8 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
     if "content" not in item and "tool_calls" not in item:
         yield item
         return
-    said_by = item.get("role", role)
-    found: dict[str, Any] = {"role": ROLES.get(said_by, said_by) if type(said_by) is str else said_by}
+    speaker = item.get("role", role)
+    found: dict[str, Any] = {"role": ROLES.get(speaker, speaker) if type(speaker) is str else speaker}
     calls = [tool_call(call) for call in item["tool_calls"]] if type(item.get("tool_calls")) is list else []
     kept: list[Any] = []
     for part in content if type(content) is list else ():
@@ -230,8 +230,8 @@ def _answer(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _langchain(data: Mapping[str, Any], type_: str) -> dict[str, Any]:
-    said_by = data.get("type") if type(data.get("type")) is str else type_
-    found: dict[str, Any] = {"role": ROLES.get(str(said_by), type_ or said_by)}
+    speaker = data.get("type") if type(data.get("type")) is str else type_
+    found: dict[str, Any] = {"role": ROLES.get(str(speaker), type_ or speaker)}
     content = data.get("content")
     kept = [part for part in content if not _is_call(part)] if type(content) is list else content
     found["content"] = _content([_part(part) for part in kept]) if type(kept) is list else kept
@@ -250,8 +250,8 @@ def _is_call(part: Any) -> bool:
 
 def _parts(item: Mapping[str, Any], role: str) -> Iterator[Any]:
     """Convert a message of OpenTelemetry's form, with `parts`. Each answer of a tool becomes a separate message."""
-    said_by = item.get("role", role)
-    found: dict[str, Any] = {"role": ROLES.get(said_by, said_by) if type(said_by) is str else said_by}
+    speaker = item.get("role", role)
+    found: dict[str, Any] = {"role": ROLES.get(speaker, speaker) if type(speaker) is str else speaker}
     kept, calls, answers = [], [], []
     for part in item["parts"]:
         kind = part.get("type") if type(part) is dict else None

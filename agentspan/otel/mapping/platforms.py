@@ -132,14 +132,14 @@ def _langfuse_cost(value: Any) -> int | float | None:
     return number(costs.get("total")) if "total" in costs else sum(known) if known else None
 
 
-def _langfuse_said(value: Any) -> str | None:
+def _langfuse_text(value: Any) -> str | None:
     return text(parsed(value))
 
 
 _LANGFUSE_MODEL = (
     row("payload.model", _LANGFUSE_O + "model.name", read=text),
-    row("payload.provider", _LANGFUSE_META + "ls_provider", _LANGFUSE_META + "provider", read=_langfuse_said),
-    row("result.finish_reason", _LANGFUSE_META + "finish_reason", _LANGFUSE_META + "stop_reason", read=_langfuse_said),
+    row("payload.provider", _LANGFUSE_META + "ls_provider", _LANGFUSE_META + "provider", read=_langfuse_text),
+    row("result.finish_reason", _LANGFUSE_META + "finish_reason", _LANGFUSE_META + "stop_reason", read=_langfuse_text),
     row("result.cost_usd", _LANGFUSE_O + "cost_details", read=_langfuse_cost),
 )
 _LANGFUSE_ROWS: dict[str, tuple[Row, ...]] = {

@@ -313,12 +313,12 @@ class Plain(Leaves):
 
     @guard(otherwise=False)
     def _is_small(self, fields: Mapping[str, Any]) -> bool:
-        given = min(self._looks, self._values // 10)
-        room = [given]
+        allowed = min(self._looks, self._values // 10)
+        room = [allowed]
         try:
             return is_small(fields, room, 0)
         finally:
-            self._looks -= given - max(room[0], 0)
+            self._looks -= allowed - max(room[0], 0)
 
     def _leaf(self, value: Any, name: str) -> Any:
         """Convert dates, paths, ids and similar objects by the JSON encoder, all other objects by their repr."""

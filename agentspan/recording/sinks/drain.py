@@ -264,23 +264,23 @@ class Drain:
         journals = self._journals
         try:
             with within(self.lock, wait_s):
-                given = self._given()
+                handed = self._given()
             if self._syncs:
                 self.log.sync()
             if journals is None:
                 return True
-            if given is None:
+            if handed is None:
                 return journals.has(())
             if self._syncs:
                 journals.sync()
             with within(self.lock, wait_s):
                 self._follow_file()
-                if given.files != self._files or not self._is_found(journals, given):
+                if handed.files != self._files or not self._is_found(journals, handed):
                     return False
                 self._follow_file()  # the check may have found a new file at the path
-                if given.files != self._files:
+                if handed.files != self._files:
                     return False
-                self._latest = [*self._latest, (time.monotonic(), given)]
+                self._latest = [*self._latest, (time.monotonic(), handed)]
                 before = time.monotonic() - self._keeps_s if keeps_latest else float("inf")
                 while self._latest and self._latest[0][0] <= before:
                     self._let_go(self._latest[0][1])
@@ -297,29 +297,29 @@ class Drain:
             return False
 
     @property
-    def has_given(self) -> bool:
+    def has_committed(self) -> bool:
         """True if committed records are still in the journal."""
-        return self._journals is not None and self.log.has_given
+        return self._journals is not None and self.log.has_committed
 
     def _given(self) -> _Given | None:
         place = self.log.place(self._drained)
         return place and _Given(place, self._drained, self._counted, tuple(self._committer.newest), self._files)
 
-    def _is_found(self, journals: BesideJournals, given: _Given) -> bool:
+    def _is_found(self, journals: BesideJournals, handed: _Given) -> bool:
         """Return True if the committed records are in the file, or were removed by a user. If they are lost, rewind."""
         writer = (self.log.writer_id(),)
         is_known = journals.has(writer)
-        if self._knows_writer and not is_known and not journals.has(given.newest):
+        if self._knows_writer and not is_known and not journals.has(handed.newest):
             self._rewind()
             return False
         self._knows_writer = is_known
         return True
 
-    def _let_go(self, given: _Given | None) -> None:
-        if given is not None:
-            self.log.keep(given.place)
-            if given.drained > self._kept:
-                self._kept, self._counted_kept = given.drained, given.counted
+    def _let_go(self, handed: _Given | None) -> None:
+        if handed is not None:
+            self.log.keep(handed.place)
+            if handed.drained > self._kept:
+                self._kept, self._counted_kept = handed.drained, handed.counted
 
     def _follow_file(self) -> None:
         """If the path has another file now, mark all records in the journal as undrained."""
@@ -432,8 +432,8 @@ class DrainThread:
                     return
                 self._before_start()
                 self.bell = bell = Bell()
-                given = self._work, bell, self._tuning
-                thread = Thread(target=_run, args=given, name="agentspan-journal", daemon=True)
+                arguments = self._work, bell, self._tuning
+                thread = Thread(target=_run, args=arguments, name="agentspan-journal", daemon=True)
                 self.running = thread
             start(thread)
             self._pause_s = 0.0

@@ -19,7 +19,7 @@ from agentspan.forks import Hold
 from agentspan.interrupts import guard
 from agentspan.journal import spool, writers
 from agentspan.journal.log import Log
-from agentspan.journal.spool import bytes_of_others, keep_types, removal_told
+from agentspan.journal.spool import bytes_of_others, keep_types, removal_marked_ns
 from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.drain import Drain, DrainThread, Ticks
@@ -224,7 +224,7 @@ class JournalWork:
         self._bytes_of_others = 0
         self._next_look_s = self._next_settle_s = 0.0
         self._settle_every_s = tuning.sync_after_s or SETTLE_S
-        self._removal_told = removal_told(folder)
+        self._removal_told = removal_marked_ns(folder)
         _works.add(self)
         spool.register(self)
 
@@ -267,7 +267,7 @@ class JournalWork:
 
     def has_records(self) -> bool:
         """Return whether the journal has records that are not in the storage yet, or not yet for certain."""
-        return bool(self.drain.journaled) or self.drain.has_given
+        return bool(self.drain.journaled) or self.drain.has_committed
 
     def is_needed(self) -> bool:
         """Return whether the journal has records to move, or active runs that will append some."""
@@ -308,18 +308,18 @@ class JournalWork:
         if now >= self._next_settle_s:
             self._next_settle_s = now + self._settle_every_s
             self.drain.settle(self._wait_s, keeps_latest=True)
-            told = removal_told(self.folder)
-            if told != self._removal_told:
-                self._removal_told = told
+            removed_ns = removal_marked_ns(self.folder)
+            if removed_ns != self._removal_told:
+                self._removal_told = removed_ns
                 self._log.begin_anew()
 
     def _rest(self) -> bool:
         """Do the due work after a second without records. Return True if the thread may end."""
         self._log.alert = True  # the next record wakes the thread
         self.terminations.look()
-        if self.drain.has_given:
+        if self.drain.has_committed:
             self.drain.settle(self._wait_s)
-        if self._runs.has_runs() or self.drain.has_given:
+        if self._runs.has_runs() or self.drain.has_committed:
             return False
         self._log.rest()
         return True
@@ -373,7 +373,7 @@ class JournalWork:
         self.thread.stop(most_s)
         if drain_s is not None:
             self.drain.run(drain_s)
-            if self.drain.has_given:  # settled now, so that no thread is needed after the fork
+            if self.drain.has_committed:  # settled now, so that no thread is needed after the fork
                 self.drain.settle(drain_s)
         for lock in (self.drain.lock, self._log.lock):
             if not is_mine(lock):  # a signal handler may fork while its thread holds the lock

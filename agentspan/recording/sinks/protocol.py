@@ -70,7 +70,7 @@ class SpanFacts(Protocol):
     def writer_id(self) -> str:
         """The id of the process that created the span."""
 
-    def learn(self, told: Begin | End) -> None:
+    def learn(self, fact: Begin | End) -> None:
         """Set the type and the payload, and from an End also the status, that a foreign instrumentor reported."""
 
 

@@ -337,14 +337,14 @@ def _where(filter: RunFilter) -> tuple[str, list[object]]:
         found.append(("(i.status = 'failed' or s.failed > 0)", ()))
     if filter.grep is not None:
         texts = _OWN_TEXTS.split(", ")
-        said = " or ".join(f'position(lower(%s) in lower({text} collate "unicode")) > 0' for text in texts)
-        found.append((f"({said})", (filter.grep,) * len(texts)))
+        has_text = " or ".join(f'position(lower(%s) in lower({text} collate "unicode")) > 0' for text in texts)
+        found.append((f"({has_text})", (filter.grep,) * len(texts)))
     if filter.git_commit is not None:
         found.append(("starts_with(i.git_commit, %s)", (filter.git_commit.lower(),)))
     found += [(_HAS_TAG, (tag,)) for tag in filter.tags]
     # PostgreSQL accepts neither undecodable bytes of a command line nor a NUL: both are replaced.
-    given = (value.encode("utf-8", "replace").decode() for _, each in found for value in each)
-    values: list[object] = [value.replace("\0", "\N{REPLACEMENT CHARACTER}") for value in given]
+    texts_of_words = (value.encode("utf-8", "replace").decode() for _, each in found for value in each)
+    values: list[object] = [value.replace("\0", "\N{REPLACEMENT CHARACTER}") for value in texts_of_words]
     conditions = [condition for condition, _ in found]
     if filter.ids is not None:
         conditions.append("i.id = any(%s)")

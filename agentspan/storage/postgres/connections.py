@@ -419,10 +419,10 @@ def _parsed(location: Location) -> tuple[str, dict[str, Any]]:
     defaults = {"client_encoding": "UTF8", "application_name": "agentspan", "tcp_user_timeout": "20000"}
     defaults |= {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
     try:
-        given = conninfo.conninfo_to_dict(_SCHEMA_IN_URL.sub("", location.text).rstrip("?&"))
+        parts = conninfo.conninfo_to_dict(_SCHEMA_IN_URL.sub("", location.text).rstrip("?&"))
     except psycopg.Error as error:
         raise InvalidValue("db", f"{location} is no URL of PostgreSQL: {location.hidden_in(str(error))}") from None
-    return schema, {**defaults, **given, "client_encoding": "UTF8"}
+    return schema, {**defaults, **parts, "client_encoding": "UTF8"}
 
 
 _all: weakref.WeakSet[Connections] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""Searches the new text of spans without an index: PostgreSQL finds candidates, and `first_said` checks them.
+"""Searches the new text of spans without an index: PostgreSQL finds candidates, and `first_occurrence` checks them.
 
 Text is new if no earlier span of the run has it. A search is one pass over all texts, and a word that all spans have is
 read in all of them. Writers fill no full-text index, which would cost two thirds of the speed of loading; readers may
@@ -13,7 +13,7 @@ import psycopg
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.answers import FoundSpan, Progress
-from agentspan.storage.first_said import SpanParts, search_run
+from agentspan.storage.first_occurrence import SpanParts, search_run
 from agentspan.storage.postgres.connection import Connection, rows_of, storable
 from agentspan.storage.postgres.reads import FETCHED
 from agentspan.storage.postgres.statements import SELECT
@@ -37,17 +37,17 @@ def search(connection: Connection, asked: Search) -> tuple[list[FoundSpan], int]
     """
     words, runs, progress = asked.words, asked.runs, asked.progress
     matcher, most = Matcher(words), asked.offset + asked.limit
-    said = [_says(word) for word in words]
+    conditions = [_says(word) for word in words]
     # An earlier span with the same part has the word, too, so spans without any of the words need not be read. Words
     # that must be adjacent may become adjacent when a repeated part is removed: then runs are read whole.
     are_single = not any(" " in word for word in words)
-    with_a_word = _MAY_SAY.format(" or ".join(said)) if are_single else "true"
+    with_a_word = _MAY_SAY.format(" or ".join(conditions)) if are_single else "true"
     if runs is not None:
         groups = _of_runs(connection, storable(sorted(runs)), with_a_word, progress)
     elif are_single and len(words) == 1:
         groups = _by_run(connection, with_a_word)  # one pass; it finds the runs, too
     else:
-        found_in = [run for (run,) in rows_of(connection, _RUNS.format(_MAY_SAY.format(" and ".join(said))))]
+        found_in = [run for (run,) in rows_of(connection, _RUNS.format(_MAY_SAY.format(" and ".join(conditions))))]
         groups = _of_runs(connection, found_in, with_a_word, progress)
     latest: list[FoundSpan] = []
     total = 0
@@ -56,12 +56,10 @@ def search(connection: Connection, asked: Search) -> tuple[list[FoundSpan], int]
         total += number
         latest = heapq.nlargest(most, [*latest, *found], key=lambda one: one.span.id) if found else latest
     page = latest[asked.offset :]
-    return (_without_what_was_said(connection, page, matcher, most) if are_single else page), total
+    return (_without_repeats(connection, page, matcher, most) if are_single else page), total
 
 
-def _without_what_was_said(
-    connection: Connection, page: Sequence[FoundSpan], matcher: Matcher, most: int
-) -> list[FoundSpan]:
+def _without_repeats(connection: Connection, page: Sequence[FoundSpan], matcher: Matcher, most: int) -> list[FoundSpan]:
     """Return the hits of a page without parts of earlier spans. Reads their runs whole, also spans without a word."""
     runs = sorted({found.span.agent_instance_id for found in page if SpanParts(found.span).keys})
     whole: dict[str, FoundSpan] = {}

@@ -53,8 +53,8 @@ def moving(move: Move, key: Key | None = None, *, wants_row: bool = False) -> St
     is_end = "status" in columns and move.set["status"] not in OPEN
     # The order of the table: `move_span` has the placeholders in that order, for an UPDATE and for an INSERT.
     values = (move.set[field] for field in AgentSpanRow._fields if field in columns)
-    given = (value for value in move.unchanged.values() if value is not None)
-    guard = (move.id, *run, *given, *(() if key is None else (key.operation, key.key)))
+    known = (value for value in move.unchanged.values() if value is not None)
+    guard = (move.id, *run, *known, *(() if key is None else (key.operation, key.key)))
     sql = statements.move_span(
         columns,
         move.leaves,

@@ -56,7 +56,7 @@ _sql_shell_OWN = frozenset({"08", "57", "53", "58", "XX"})
 """Classes of SQLSTATE that are no fault of the query."""
 
 
-def ask(connections: Connections, query: str, given: Sequence[Any]) -> Answer:
+def ask(connections: Connections, query: str, parameters: Sequence[Any]) -> Answer:
     """Run one statement that only reads, and return its columns and rows.
 
     Raises:
@@ -72,15 +72,17 @@ def ask(connections: Connections, query: str, given: Sequence[Any]) -> Answer:
         connection.execute("set default_transaction_read_only = on")
         connection.execute("begin read only")
         # Prepared: the server then refuses a second statement after the first, such as a COMMIT.
-        cursor = connection.execute(_with_marks(query) if given else query, tuple(given) or None, prepare=True)
+        cursor = connection.execute(
+            _with_marks(query) if parameters else query, tuple(parameters) or None, prepare=True
+        )
         return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
     except UnicodeEncodeError:
         raise InvalidValue("query", "is no Unicode text") from None
     except psycopg.Error as error:
         state = error.sqlstate
         if state is not None and (state[:2] not in _sql_shell_OWN or state == "57014"):
-            said = error.diag.message_primary or type(error).__name__
-            raise InvalidValue("query", f"PostgreSQL says: {said}") from None
+            sentence = error.diag.message_primary or type(error).__name__
+            raise InvalidValue("query", f"PostgreSQL says: {sentence}") from None
         if state is None and not isinstance(error, psycopg.OperationalError):
             raise InvalidValue("query", f"psycopg says: {error}") from None
         raise translated(error, connections.location) from error

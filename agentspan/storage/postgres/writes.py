@@ -328,10 +328,10 @@ def _is_moved_by_statement(connection: Connection, move: Move) -> bool:
         return statement is not None and bool(rows_of(connection, *statement))
     if move.type == "agent_instance" and not {"agent_id", "external_identifier"}.isdisjoint(move.set):
         return False  # its spans and its name change too
-    given = (value for value in move.unchanged.values() if value is not None)
+    values = (value for value in move.unchanged.values() if value is not None)
     shape = shape_of(move.unchanged)
     sql = statements.update(statements.table_of(move.type), move.type, tuple(move.set), move.leaves, shape)
-    return bool(connection.execute(sql, (*move.set.values(), move.id, *given)).fetchall())
+    return bool(connection.execute(sql, (*move.set.values(), move.id, *values)).fetchall())
 
 
 def _locked(connection: Connection, move: Move) -> Row | None:

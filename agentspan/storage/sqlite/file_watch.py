@@ -260,13 +260,13 @@ def is_of_another(path: Path) -> bool:
     """Return whether the log beside a file is marked as belonging to another file (3 µs)."""
     path = Path(os.path.realpath(path))
     log_path = f"{path}-wal"
-    said = _attribute(log_path)
-    if said is None:
+    attribute = _attribute(log_path)
+    if attribute is None:
         return False
     file, log = inode_of(path), inode_of(log_path)
-    if file is None or log is None or not said.endswith(f" {log[0]}:{log[1]}"):
+    if file is None or log is None or not attribute.endswith(f" {log[0]}:{log[1]}"):
         return False
-    return said != _said(file, _attribute(path) or "", log)
+    return attribute != _said(file, _attribute(path) or "", log)
 
 
 def set_aside_foreign(path: Path) -> str | None:

@@ -182,8 +182,8 @@ def problems(connection: sqlite3.Connection) -> list[str]:
 
     SQLite's integrity check does not detect a flipped bit within a text, so each text is checked, too.
     """
-    said = [row[0] for row in connection.execute(f"pragma integrity_check({MOST})")]
-    found = [] if said == ["ok"] else said
+    lines = [row[0] for row in connection.execute(f"pragma integrity_check({MOST})")]
+    found = [] if lines == ["ok"] else lines
     for table, _, parent, _ in connection.execute("pragma foreign_key_check").fetchmany(MOST):
         found.append(f"a row of {table} refers to a row of {parent} that is not there")
     connection.create_function("is_text", 1, _is_text, deterministic=True)

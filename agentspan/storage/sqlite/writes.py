@@ -208,7 +208,7 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
     try:
         large = _stored(connection, rows)
         columns = _with_values(rows)
-        given = itemgetter(*map(AgentSpanRow._fields.index, columns))
+        values_of = itemgetter(*map(AgentSpanRow._fields.index, columns))
         for number in TOGETHER:
             while len(rows) - start >= number:
                 some = rows[start : start + number]
@@ -216,7 +216,7 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
                     sql = statements.insert_spans(number, statements.STORED)
                     values = chain.from_iterable(large.get(row.id) or (*row, 0) for row in some)
                 else:
-                    sql, values = statements.insert_spans(number, columns), chain.from_iterable(map(given, some))
+                    sql, values = statements.insert_spans(number, columns), chain.from_iterable(map(values_of, some))
                 connection.execute(sql, list(values))
                 start += number
     except sqlite3.IntegrityError as error:
@@ -235,7 +235,7 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
 def _with_values(rows: Sequence[AgentSpanRow]) -> tuple[str, ...]:
     """Return the columns of spans, without columns that are null in all of these rows (0.3 µs a span)."""
     # No generator: an unfinished one swallows exceptions of signal handlers when it is freed.
-    empty = {name for name, given in _of_rare if set(map(given, rows)) == {None}}
+    empty = {name for name, value_of in _of_rare if set(map(value_of, rows)) == {None}}
     return tuple([name for name in AgentSpanRow._fields if name not in empty])
 
 

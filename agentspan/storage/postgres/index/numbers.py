@@ -182,7 +182,7 @@ def _percentiles(connection: Connection, groups: Groups, sources: Sequence[_Sour
     columns = [list(column) for column in zip(*asked, strict=True)]
     facts = " union all ".join(sql for sql, _ in sources)
     by_number = dict(
-        rows_of(connection, _PLACES.format(facts), (*columns, *(v for _, given in sources for v in given)))
+        rows_of(connection, _PLACES.format(facts), (*columns, *(v for _, parameters in sources for v in parameters)))
     )
     return {key: by_number[number] for key, number in numbers.items()}
 

@@ -1,7 +1,7 @@
 """The words that are new in each finished span, as a `tsvector` with positions under a GIN index, and their search.
 
 A span often repeats parts of earlier spans of its run, such as messages: only parts that no earlier span has are new
-(see storage.first_said). For each part, `index_parts` holds the first span with it, and how many spans have it.
+(see storage.first_occurrence). For each part, `index_parts` holds the first span with it, and how many spans have it.
 
 Python splits texts into words (see tokenizing), not a text search configuration, so that a search finds the same spans
 as in a file. A search reads the spans whose words a `tsvector` cannot hold; `depth` says which questions the words of a
@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage import first_said, tokenizing
+from agentspan.storage import first_occurrence, tokenizing
 from agentspan.storage.answers import FoundSpan
-from agentspan.storage.first_said import SpanParts
+from agentspan.storage.first_occurrence import SpanParts
 from agentspan.storage.postgres import searching
 from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each
 from agentspan.storage.postgres.index.state import Cursor, Part
@@ -65,7 +65,7 @@ class Parts:
             entries[key] = first, spans + 1
             self._changed.add((run, key))
 
-    def said_before(self, parts: SpanParts) -> Collection[int]:
+    def seen_before(self, parts: SpanParts) -> Collection[int]:
         """Return the parts of a span that an earlier span of its run has already."""
         entries = self._runs[parts.span.agent_instance_id]
         id = parts.span.id
@@ -126,7 +126,7 @@ class Words(Part):
     name = "words"
     of_runs = _TABLES
     statements = (_COPY,)
-    other = first_said.LONG_TEXT * 10_000 + first_said.ELEMENT * 10 + 1
+    other = first_occurrence.LONG_TEXT * 10_000 + first_occurrence.ELEMENT * 10 + 1
     """The last digit is the version of `vector` and tokenizing.of_span. Raise it when one of them changes."""
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
@@ -149,7 +149,7 @@ class Words(Part):
 def _add(connection: Connection, parts: Parts, spans: Iterable[SpanParts]) -> None:
     with connection.cursor().copy(_COPY) as copy:
         for each in spans:
-            span = each.without(parts.said_before(each))
+            span = each.without(parts.seen_before(each))
             text = tokenizing.of_span(span.summary, span.payload, span.result_payload)
             copy.write_row((span.agent_instance_id, span.id, *vector(text)))
 
@@ -217,12 +217,12 @@ def search(connection: Connection, cursor: Cursor, asked: Search, *, tuning: Tun
     unclear = f"{_INDEXED} s.depth > {WHOLE} and (s.depth = {UNREAD} or {question.has}){wanted}"  # has an index
     read += _by_ids(connection, rows_of(connection, f"select s.agent_instance_id, s.id {unclear}", values))
     parts.read({each.span.agent_instance_id for each in read})
-    said = [each for each in read if matcher.matches(each.without(parts.said_before(each)))]
-    total += len(said)
+    with_all = [each for each in read if matcher.matches(each.without(parts.seen_before(each)))]
+    total += len(with_all)
     number, hits = _hits(connection, f" and s.depth = {WHOLE} and {question.says}{wanted}", values, most, tuning)
     total += number
-    said += _by_ids(connection, hits)
-    found: list[tuple[str, FoundSpan | SpanParts]] = [(each.span.id, each) for each in said]
+    with_all += _by_ids(connection, hits)
+    found: list[tuple[str, FoundSpan | SpanParts]] = [(each.span.id, each) for each in with_all]
     found += ((one.span.id, one) for one in latest)
     shown = [one for _, one in heapq.nlargest(most, found, key=lambda pair: pair[0])[asked.offset :]]
     parts.read({one.span.agent_instance_id for one in shown if isinstance(one, SpanParts)})
@@ -265,11 +265,11 @@ def _number_and_page(rows: Sequence[tuple[int, str | None, str]]) -> tuple[int, 
 
 
 def _found(parts: Parts, of_span: SpanParts, matcher: tokenizing.Matcher) -> FoundSpan:
-    said = parts.said_before(of_span)
-    keys = of_span.matched(matcher, said)
+    earlier = parts.seen_before(of_span)
+    keys = of_span.matched(matcher, earlier)
     counts = parts.counts(of_span.span.agent_instance_id, keys)
-    shown = first_said.to_show(of_span.without(said), matcher)
-    return FoundSpan(shown, first_said.repeats(of_span.span, keys, counts))
+    shown = first_occurrence.to_show(of_span.without(earlier), matcher)
+    return FoundSpan(shown, first_occurrence.repeats(of_span.span, keys, counts))
 
 
 def _by_ids(connection: Connection, asked: Sequence[tuple[str, str]]) -> list[SpanParts]:

@@ -100,8 +100,8 @@ def damage(connection: sqlite3.Connection) -> list[str]:
     for text, first in connection.execute(REFERRING):
         for found in _REFERENCE.finditer(text.decode("utf-8", "replace")):
             missing += bool(found[2]) and (first + int(found[2]), found[3]) not in known
-    said = [f"{changed} row{'s' * (changed != 1)} of blobs cannot be read"] if changed else []
-    return said + ([f"{missing} reference{'s' * (missing != 1)} to blobs that are not there"] if missing else [])
+    sentences = [f"{changed} row{'s' * (changed != 1)} of blobs cannot be read"] if changed else []
+    return sentences + ([f"{missing} reference{'s' * (missing != 1)} to blobs that are not there"] if missing else [])
 
 
 def register(connection: sqlite3.Connection, schema: str = "") -> None:

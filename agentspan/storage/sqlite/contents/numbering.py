@@ -67,7 +67,7 @@ def split(
     recent: Mapping[str, Recent] = NO_LISTS,
     *,
     with_texts: bool = True,
-    given: Sequence[Sequence[str]] = (),
+    elements: Sequence[Sequence[str]] = (),
 ) -> list[str | Part] | None:
     """Split a payload into pieces, in order: texts that stay in it, and parts. Return None if it stays whole.
 
@@ -78,12 +78,12 @@ def split(
     Args:
         recent: the last stored lists of the run, by `key_of`, with which lists are compared.
         with_texts: whether long texts become parts, too.
-        given: the elements of each list whose place in the text is marked by LIST_TEXT.
+        elements: the elements of each list whose place in the text is marked by LIST_TEXT.
     """
-    if (len(text) < LEAST and not given) or text[0] != "{" or not (given or _may_be_cut(text)):
+    if (len(text) < LEAST and not elements) or text[0] != "{" or not (elements or _may_be_cut(text)):
         return None
     try:
-        pieces = _pieces(text, recent, with_texts, iter(given))
+        pieces = _pieces(text, recent, with_texts, iter(elements))
     except (ValueError, IndexError, StopIteration, RecursionError):  # no JSON, or nested too deep
         return None
     if len(pieces) == 1:
@@ -112,7 +112,7 @@ def _may_be_cut(text: str) -> bool:
 
 
 def _pieces(
-    text: str, recent: Mapping[str, Recent], with_texts: bool, given: Iterator[Sequence[str]]
+    text: str, recent: Mapping[str, Recent], with_texts: bool, elements: Iterator[Sequence[str]]
 ) -> list[str | Part]:
     pieces: list[str | Part] = []
     keys: set[str] = set()
@@ -134,7 +134,7 @@ def _pieces(
             end = _scan(text, start)[1]
         length, number = end - start, known + len(texts)
         if text.startswith(LIST_TEXT, start):
-            part = _given(key[1], start, next(given))
+            part = _given(key[1], start, next(elements))
         elif number and length >= LEAST and length >= LEAST_ELEMENT * number:
             part = Part(key[1], start, texts, known)
         elif (text[start] == '"' and length >= LEAST and with_texts) or text.startswith(REFERENCE, start):
@@ -228,14 +228,14 @@ class Numbering:
             sqlite3.IntegrityError: the run does not exist.
         """
         texts, contents = dict(payloads), 0
-        for column, given in payloads.items():
+        for column, payload in payloads.items():
             of_result = column == "result_payload"
             self._has_blobs, pieces = False, None
-            if isinstance(given, TextInParts):
-                text = self._taken(given.rest)
-                pieces = split(text, NO_LISTS, with_texts=with_texts, given=given.lists)
+            if isinstance(payload, TextInParts):
+                text = self._taken(payload.rest)
+                pieces = split(text, NO_LISTS, with_texts=with_texts, elements=payload.lists)
             if pieces is None:
-                text = texts[column] = self._taken(given)
+                text = texts[column] = self._taken(payload)
                 pieces = split(text, NO_LISTS if of_result else self._parts.lists, with_texts=with_texts)
             if pieces is not None:
                 texts[column] = "".join([self._text(piece, text, of_result=of_result) for piece in pieces])

@@ -26,8 +26,8 @@ from agentspan.storage.questions import (
     Search,
     SpanStats,
     StepUses,
+    contains_text,
     has_meta,
-    is_said_in,
 )
 from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
 from agentspan.storage.sqlite.driver_errors import is_damage, storage_error
@@ -77,9 +77,9 @@ select i.id, i.agent_id, i.agent_version_id, i.status, i.task, coalesce(i.starte
 RESULT = column_of("agent_span", "result_payload", "s", "recorded")
 # Only the failed spans of the index are read: there are few.
 ERROR = f"""
-(is_said_in(?, i.error, i.termination_reason) or i.id in (
+(contains_text(?, i.error, i.termination_reason) or i.id in (
   select distinct n.id from main.facts f cross join recorded.agent_spans s cross join main.runs n
-  where f.failed and s.rowid = f.row and is_said_in(?, {RESULT}) and n.run = f.run))
+  where f.failed and s.rowid = f.row and contains_text(?, {RESULT}) and n.run = f.run))
 """
 HAS_TAG = "exists (select 1 from recorded.tags t where t.agent_instance_id = i.id and t.tag = ?)"
 TOKENS = (
@@ -148,7 +148,7 @@ def _restricted(connection: sqlite3.Connection, filter: RunFilter) -> tuple[str,
     """Create the SQL functions and the table that a filter needs; return its WHERE clause and its parameters."""
     if filter.ids is not None:
         index_file.restrict(connection, filter.ids)
-    connection.create_function("is_said_in", -1, is_said_in)
+    connection.create_function("contains_text", -1, contains_text)
     connection.create_function("has_meta", 1, lambda metadata: has_meta(metadata, filter.meta))
     return _where(filter)
 
@@ -173,7 +173,7 @@ def _where(filter: RunFilter) -> tuple[str, list[str]]:
     if filter.git_commit is not None:
         found.append(("instr(i.git_commit, ?) = 1", (filter.git_commit.lower(),)))
     if filter.grep is not None:
-        found.append((f"is_said_in(?, {OWN_TEXTS})", (filter.grep,)))
+        found.append((f"contains_text(?, {OWN_TEXTS})", (filter.grep,)))
     if filter.meta:
         found.append(("has_meta(i.metadata)", ()))
     if filter.task is not None:

@@ -8,9 +8,9 @@ import sqlite3
 from collections.abc import Iterator
 
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage import first_said, tokenizing
+from agentspan.storage import first_occurrence, tokenizing
 from agentspan.storage.answers import FoundSpan
-from agentspan.storage.first_said import SpanParts
+from agentspan.storage.first_occurrence import SpanParts
 from agentspan.storage.questions import Search
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index import parts as parts_table
@@ -78,7 +78,7 @@ class FullText(Part):
         *(LIST_RUN, FORGET_RUN, FORGET_ABOVE, RUNS_ABOVE, FORGET_REMOVED),
         *parts_table.STATEMENTS,
     )
-    other = first_said.LONG_TEXT * 10_000 + first_said.ELEMENT * 10 + 2
+    other = first_occurrence.LONG_TEXT * 10_000 + first_occurrence.ELEMENT * 10 + 2
     """The last digit is the version of tokenizing.of_span, which computes the indexed text. Raise it after changes."""
 
     def __init__(self, batch: int, sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None:
@@ -139,7 +139,7 @@ def _spans(
 
 
 def _text(parts: Parts, of_span: SpanParts) -> str:
-    span = of_span.without(parts.said_before(of_span))
+    span = of_span.without(parts.seen_before(of_span))
     return tokenizing.of_span(span.summary, span.payload, span.result_payload)
 
 
@@ -168,7 +168,7 @@ def search(connection: sqlite3.Connection, asked: Search) -> tuple[list[FoundSpa
     read_again = {
         row: of_span
         for row, of_span in _spans(connection, read_also)
-        if matcher.matches(of_span.without(parts.said_before(of_span)))
+        if matcher.matches(of_span.without(parts.seen_before(of_span)))
     }
     (indexed,) = connection.execute(f"select count(*) from texts where {is_match}", (query,)).fetchone()
     found = connection.execute(f"select rowid from texts where {is_match} order by rowid desc limit ?", (query, end))
@@ -176,9 +176,9 @@ def search(connection: sqlite3.Connection, asked: Search) -> tuple[list[FoundSpa
     page = []
     for row in rows:
         ((_, of_span),) = [(row, read_again[row])] if row in read_again else _spans(connection, BY_ROW, (row,))
-        said = parts.said_before(of_span)
-        keys = of_span.matched(matcher, said)
+        earlier = parts.seen_before(of_span)
+        keys = of_span.matched(matcher, earlier)
         counts = parts.counts(of_span.span.agent_instance_id, keys)
-        shown = first_said.to_show(of_span.without(said), matcher)
-        page.append(FoundSpan(shown, first_said.repeats(of_span.span, keys, counts)))
+        shown = first_occurrence.to_show(of_span.without(earlier), matcher)
+        page.append(FoundSpan(shown, first_occurrence.repeats(of_span.span, keys, counts)))
     return page, indexed + len(read_again)

@@ -148,8 +148,8 @@ def _check(path: Path) -> None:
 
 
 @cache
-def _warn(said: str) -> None:
-    log.warning("%s", said)
+def _warn(sentence: str) -> None:
+    log.warning("%s", sentence)
 
 
 def is_made(connection: sqlite3.Connection, part: Part) -> bool:

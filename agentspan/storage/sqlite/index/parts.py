@@ -1,13 +1,13 @@
 """Stores, for each part of a run's finished spans, the first span with it and the number of spans that have it.
 
-A part is a long text or a list element of a payload (see storage.first_said). A run has one row per distinct part.
+A part is a long text or a list element of a payload (see storage.first_occurrence). A run has one row per part.
 """
 
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 
-from agentspan.storage.first_said import SpanParts
+from agentspan.storage.first_occurrence import SpanParts
 
 CREATE = (
     "drop table if exists main.text_runs",
@@ -58,7 +58,7 @@ class Parts:
                     entry.row, entry.id = row, span.id
             changed.add(key)
 
-    def said_before(self, parts: SpanParts) -> Collection[int]:
+    def seen_before(self, parts: SpanParts) -> Collection[int]:
         """Return the keys of a span's parts that an earlier span of the run contains."""
         entries = self._some_of_run(parts.span.agent_instance_id, parts.keys)
         id = parts.span.id

@@ -57,22 +57,22 @@ class SpanParts:
         self._result = [] if span.result_payload is None else parts_of(span.result_payload)
         self.keys = frozenset(part.key for part in (*self._payload, *self._result))
 
-    def without(self, said: Collection[int]) -> AgentSpanRow:
+    def without(self, keys: Collection[int]) -> AgentSpanRow:
         """Return the span without the parts in `said`: long texts become empty, and list elements are removed."""
         result = self.span.result_payload
         return self.span._replace(
-            payload=_without(self.span.payload, self._payload, said),
-            result_payload=None if result is None else _without(result, self._result, said),
+            payload=_without(self.span.payload, self._payload, keys),
+            result_payload=None if result is None else _without(result, self._result, keys),
         )
 
-    def matched(self, matcher: Matcher, said: Collection[int]) -> set[int]:
+    def matched(self, matcher: Matcher, earlier: Collection[int]) -> set[int]:
         """Return the keys of the parts that contain any of the terms, except those in `said`."""
         texts = [(self.span.payload, self._payload), (self.span.result_payload or "", self._result)]
         return {
             part.key
             for text, parts in texts
             for part in parts
-            if part.key not in said and matcher.matches_any(text[part.start : part.end])
+            if part.key not in earlier and matcher.matches_any(text[part.start : part.end])
         }
 
 
@@ -174,13 +174,13 @@ def _end_of(text: str, start: int) -> int:
     raise ValueError("an object or list has no end")
 
 
-def _without(text: str, parts: list[Part], said: Collection[int]) -> str:
-    if not any(part.key in said for part in parts):
+def _without(text: str, parts: list[Part], keys: Collection[int]) -> str:
+    if not any(part.key in keys for part in parts):
         return text
     pieces: list[str] = []
     copied, separator = 0, ""
     for part in parts:
-        is_said = part.key in said
+        is_said = part.key in keys
         if not part.is_element:
             pieces += (text[copied : part.start], '""' if is_said else text[part.start : part.end])
         else:
