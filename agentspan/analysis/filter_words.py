@@ -1,7 +1,7 @@
 """The one grammar of filters: makes a `RunFilter` of what a person types, an address has, or Python passes.
 
 Each name is an option of the command line (`--session S`), a parameter of the viewer's address (`session=S`), a
-keyword of `Reading.runs` (`session="S"`), and a word of a filter in one text (`session=S`).
+keyword of `Database.runs` (`session="S"`), and a word of a filter in one text (`session=S`).
 """
 
 import re
@@ -95,7 +95,7 @@ Given = Mapping[str, object]
 
 
 class RunKeywords(TypedDict, total=False):
-    """The keywords of `Reading` that select runs, but for times (see RunFilter).
+    """The keywords of `Database` that select runs, but for times (see RunFilter).
 
     `agent` may be `AGENT@VERSION`. `meta` is a dict of keys and values of the run's metadata.
     """

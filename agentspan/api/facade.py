@@ -46,7 +46,17 @@ class InstanceFields(TypedDict, total=False):
 
 
 class ResourceOperations(Generic[T]):
-    """Operations that return one type of resource."""
+    """Operations that return one type of resource.
+
+    An `idempotency_key` has at most 64 characters: the same request with the same key changes nothing more, and returns
+    the resource as it is now.
+
+    Raises:
+        NotFound, UnexpectedRefType: an id names nothing, or a resource of another type.
+        InvalidValue, RequiredValue: a value is wrong or missing.
+        IdempotencyKeyAlreadyUsed: the key was used for another request.
+        ValidationErrors: strict_schemas, and a payload does not match.
+    """
 
     def __init__(self, context: Context) -> None:
         self._ctx = context
@@ -71,7 +81,7 @@ class ResourceOperations(Generic[T]):
 
 
 class AgentSpans(ResourceOperations[AgentSpan]):
-    """Operations on spans. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+    """Operations on spans (see ResourceOperations for keys and errors)."""
 
     def create(
         self,
@@ -103,12 +113,6 @@ class AgentSpans(ResourceOperations[AgentSpan]):
             sensitive_encoding: whether values are marked as sensitive, `{"$sensitive": "string", "labels": ["email"],
                 "value": …}`. The value of such a mark is not stored in any case, unless the database was opened with
                 `sensitive="keep"`.
-            idempotency_key: at most 64 characters; the same request again returns the span as it is now.
-
-        Raises:
-            InvalidValue, RequiredValue: a value is wrong or missing.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
-            ValidationErrors: strict_schemas, and a payload does not match.
         """
         return self._done(spans.CreateSpan(locals()))
 
@@ -138,14 +142,11 @@ class AgentSpans(ResourceOperations[AgentSpan]):
             result_payload: what came out, any JSON; None for no result.
             timestamp: now when left out; up to 60 s before started_at counts as started_at. A cancelled span's
                 started_at and finished_at are both set to it.
-            idempotency_key: at most 64 characters; the same request again succeeds again.
             sensitive_encoding: as in `create`.
 
         Raises:
             InvalidAction: the span is not in a status that this one follows; it is untouched.
             InvalidValue: a value is wrong, such as a timestamp too early.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
-            ValidationErrors: strict_schemas, and the result does not match.
         """
         return self._done(spans.FinishSpan(locals()))
 
@@ -192,7 +193,7 @@ class AgentSpans(ResourceOperations[AgentSpan]):
 
 
 class AgentInstances(ResourceOperations[AgentInstance]):
-    """Operations on instances (runs). Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+    """Operations on instances, which are runs (see ResourceOperations for keys and errors)."""
 
     def register(
         self,
@@ -224,7 +225,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
                 one without a name. The built-in and
                 registered span types of this process when left out.
             id: a PFID of one's own; minted when left out.
-            idempotency_key: at most 64 characters; the same request again returns the instance as it is now.
             update_current_version: give a known version its new name and description.
             purpose: `live` when left out, `smoke_test` or `eval`.
             metadata: what the run is given, a JSON object.
@@ -234,10 +234,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
             task: what it has to do: a name of one's own. Session, user, task and tags that are left out are taken from
                 metadata, where members with these names are texts, or a list of texts.
             tags: words by which runs are found, at most 100.
-
-        Raises:
-            InvalidValue: a value is wrong.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
         done = runs.RegisterInstance(locals()).run(self._ctx)
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
@@ -265,7 +261,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         Raises:
             InvalidAction: the instance is not in a status that this one follows; it is untouched.
             InvalidValue: a value is wrong, such as a timestamp too early.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
         return self._done(runs.FinishInstance(locals()))
 
@@ -275,7 +270,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         Args:
             agent_instance_id: the run.
             reason: why, for people; it stands on the instance and in the errors of the spans.
-            idempotency_key: at most 64 characters; the same request again succeeds again.
 
         Raises:
             InvalidAction: the instance is not active; nothing is touched.
@@ -297,10 +291,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
             agent_instance_id: the run.
             name: of the evaluation; a quality schema of this name that the run was registered with checks the payload.
             payload: the evaluation, a JSON object; None removes the one of this name.
-            idempotency_key: at most 64 characters; the same request again succeeds again.
-
-        Raises:
-            ValidationErrors: strict_schemas, and the payload does not match.
         """
         return self._done(runs.RecordAnyQuality(locals()))
 
@@ -311,7 +301,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
 
         Args:
             agent_instance_id: the run.
-            idempotency_key: at most 64 characters; the same request again succeeds again.
             fields: what is left out stays, None removes it. `session`, `user`, `task`; `tags`, all of them; `metadata`,
                 as a whole: its members with the names of the others are those, where they are left out.
                 `quality_payload`, as a whole, needs no schema; with the `quality_schema` that the run was registered
@@ -319,8 +308,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
 
         Raises:
             RequiredValue: nothing is to be changed.
-            InvalidValue: a value is wrong.
-            ValidationErrors: strict_schemas, and the evaluation does not match.
         """
         return self._done(runs.UpdateInstance({**fields, **locals()}))
 
@@ -348,7 +335,7 @@ class AgentInstances(ResourceOperations[AgentInstance]):
 
 
 class Agents(ResourceOperations[Agent]):
-    """Operations on agents. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+    """Operations on agents (see ResourceOperations for keys and errors)."""
 
     def create(
         self,
@@ -464,11 +451,7 @@ class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
         quality_schema: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> AgentSchemaVersion:
-        """Create a schema version of an agent, or return the one with the same content.
-
-        Raises:
-            InvalidValue: an entry is wrong.
-        """
+        """Create a schema version of an agent, or return the one with the same content."""
         return self._done(schema_versions.CreateSchemaVersion(locals()))
 
     def get(self, agent_schema_version_id: str) -> AgentSchemaVersion:
@@ -483,7 +466,7 @@ class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
 
 
 class Scores(ResourceOperations[Score]):
-    """Operations on scores of runs and spans. Ids that name nothing raise NotFound; other ids, UnexpectedRefType."""
+    """Operations on scores of runs and spans (see ResourceOperations for keys and errors)."""
 
     def record(
         self,
@@ -509,12 +492,9 @@ class Scores(ResourceOperations[Score]):
             by: who judged: "code", "human" or "model".
             identifier: the judge, where several judge the same: of each the newest score counts.
             withdraw: take back the scores of this name and identifier; without value, label and explanation.
-            idempotency_key: at most 64 characters; the same request again returns the same score.
 
         Raises:
             RequiredValue: there is no name; or no value, label or explanation, unless it withdraws.
-            InvalidValue: a value is wrong.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
         return self._done(scores.ScoreTarget({**locals(), "source": by}))
 

@@ -76,6 +76,14 @@ def open_storage(
     return see_journals(journals, read_only=read_only, tuning=tuning)
 
 
+def is_missing(location: Location) -> bool:
+    """Return whether a location is that of a file that opening would make: there is no journal for it either."""
+    path = location.path
+    if path is None or os.path.exists(path) or folder_of(path).exists():
+        return False
+    return os.access(path.parent, os.W_OK)  # else opening says what is wrong
+
+
 def _open_server(
     location: Location, folder: Path, *, read_only: bool, wait_s: float, later: bool, tuning: Tuning
 ) -> SeesJournals:

@@ -151,7 +151,7 @@ def test_what_was_recorded_here_is_read_here_at_once(server: postgres.Server) ->
     tracer = Tracer(url)
     with tracer.run("a"), tracer.span("tool", {"name": "n"}):
         pass
-    with agentspan.read(url) as reading:
+    with agentspan.open(url) as reading:
         assert [stat.count for stat in reading.stats() if stat.label == "n"] == [1]
     with agentspan.open(tracer.storage) as db:
         assert db.agent_instances.list()[0].status == "complete"

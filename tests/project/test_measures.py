@@ -8,10 +8,10 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 315,
-    "lines of code": 47_283,
+    "lines of code": 47_281,
     "median of functions": 8,
     "files over 700 lines": 1,
-    "idempotency_key": 38,
+    "idempotency_key": 32,
     '"""See …': 0,
     "Protocols": 20,
     "let_through": 162,

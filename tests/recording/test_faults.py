@@ -482,7 +482,7 @@ def test_the_end_of_a_program_waits_two_seconds_for_a_locked_file(tmp_path: Path
 
 def test_configure_waits_ten_seconds_for_a_file_without_a_journal(tmp_path: Path, slept: list[float]) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("pragma locking_mode = exclusive")
     other.execute("begin exclusive")
@@ -497,7 +497,7 @@ def test_what_comes_before_a_file_without_a_journal_can_be_opened_is_lost_and_co
     without_journals: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
 ) -> None:
     path = without_journals / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     monkeypatch.setenv("AGENTSPAN_DB", str(path))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("pragma locking_mode = exclusive")

@@ -389,7 +389,7 @@ with tracer.run("parent"):
     tracer.flush()
     os._exit(0)
 """
-    agentspan.open(tmp_path / "runs.db").close()
+    agentspan.SQLiteStorage(tmp_path / "runs.db").close()
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     other.execute("begin immediate")
     command = [sys.executable, "-W", "ignore", "-c", code]
@@ -431,7 +431,9 @@ time.sleep(60)
 
 
 def test_a_program_that_waits_for_signals_gets_them(tmp_path: Path) -> None:
-    agentspan.open(tmp_path / "runs.db").close()  # sqlite-utils makes a file, and imports numpy, which starts threads
+    agentspan.SQLiteStorage(
+        tmp_path / "runs.db"
+    ).close()  # sqlite-utils makes a file, and imports numpy, which starts threads
     command = [sys.executable, "-c", WAITS_FOR_SIGNALS, str(tmp_path / "runs.db")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("waited\n", -signal.SIGSEGV)

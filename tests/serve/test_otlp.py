@@ -252,7 +252,7 @@ def test_busy_and_read_only(tmp_path: Any) -> None:
     import sqlite3
 
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
     with Client(create_app(path, wait_s=0.05)) as client:
