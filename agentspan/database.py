@@ -87,9 +87,8 @@ class Database:
         Raises:
             DatabaseUnusable: the file does not exist.
         """
-        storage = self._storage
-        if isinstance(storage, OpenedLater) and is_missing(storage.location):
-            raise DatabaseUnusable(f"{storage.location} does not exist; nothing has been recorded there yet")
+        if isinstance(self._storage, OpenedLater) and is_missing(self._storage.location):
+            raise DatabaseUnusable(f"{self._storage.location} does not exist; nothing has been recorded there yet")
         return self.storage
 
     @cached_property

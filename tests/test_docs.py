@@ -161,13 +161,14 @@ def test_the_reference_names_every_public_name() -> None:
         (agentspan.Run, "### `Run`"),
         (agentspan.Span, "### `Span`"),
         (agentspan.Database, "## Opening a database"),
+        (agentspan.Tracer, "### `Tracer`"),
     ],
-    ids=["Run", "Span", "Database"],
+    ids=["Run", "Span", "Database", "Tracer"],
 )
 def test_a_class_shows_what_the_reference_names(cls: type, heading: str) -> None:
     cells = re.findall(r"^\| (`.*?) \|", section(heading), re.MULTILINE)
     named = {name for cell in cells for name in re.findall(r"`(\w+)[`(]", cell)}
-    assert {name for name in dir(cls) if not name.startswith("_")} == named
+    assert {name for name in (*dir(cls), *inspect.get_annotations(cls)) if not name.startswith("_")} == named
 
 
 RECORDING = section("## Recording")

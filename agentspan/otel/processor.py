@@ -48,7 +48,7 @@ from agentspan.recording.default import get_recorder
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.span_state import SpanState
-from agentspan.recording.tracer import Tracer
+from agentspan.recording.tracer import Tracer, recorder_of
 
 
 class LiveRecording:
@@ -269,7 +269,7 @@ class SpanProcessor(_SpanProcessor):
     """
 
     def __init__(self, tracer: Tracer | None = None) -> None:
-        self._tracer = tracer
+        self._own = None if tracer is None else recorder_of(tracer)
         self._live: LiveRecording | None = None
         self._unharmed = guard(self._lose)
         _processors.add(self)
@@ -278,7 +278,7 @@ class SpanProcessor(_SpanProcessor):
         """Record an active span."""
         try:
             live = self._live if page[0] else None
-            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+            if live is None or live.recorder is not (get_recorder() if self._own is None else self._own):
                 live = self._usable()
             if live is not None:
                 live.start(span)
@@ -289,7 +289,7 @@ class SpanProcessor(_SpanProcessor):
         """Record how it ended."""
         try:
             live = self._live if page[0] else None
-            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+            if live is None or live.recorder is not (get_recorder() if self._own is None else self._own):
                 live = self._usable()
             if live is not None:
                 live.end(span)
@@ -316,13 +316,13 @@ class SpanProcessor(_SpanProcessor):
     def _recorder(self) -> Recorder:
         if not page[0]:
             forks.renew()
-        return get_recorder() if self._tracer is None else self._tracer.recorder
+        return get_recorder() if self._own is None else self._own
 
     def _usable(self) -> LiveRecording | None:
         """Return the recording of the current recorder; None if that is disabled."""
         if not page[0]:
             forks.renew()
-        recorder = get_recorder() if self._tracer is None else self._tracer.recorder
+        recorder = get_recorder() if self._own is None else self._own
         live = self._live
         if live is None or live.recorder is not recorder:
             return self._recording(recorder) if recorder.enabled else None

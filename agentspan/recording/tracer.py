@@ -190,7 +190,6 @@ class Tracer:
     Attributes:
         enabled: whether it records.
         storage: where it records; `agentspan.open(tracer.storage)` reads it back. A disabled one has none.
-        recorder: what records, for modules of agentspan.
 
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
@@ -198,7 +197,6 @@ class Tracer:
 
     enabled: bool
     storage: Storage
-    recorder: Recorder
 
     @with_settings
     def __init__(
@@ -209,13 +207,13 @@ class Tracer:
         self._show(new_recorder(db, settings_from("Tracer", settings)))
 
     def _show(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+        self._recorder = recorder
         self.enabled = recorder.enabled
         if recorder.is_open:
             self.storage = recorder.destination.storage
 
     def _resolve(self) -> Recorder:
-        return self.recorder
+        return self._recorder
 
     @overload
     def span(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
@@ -261,21 +259,21 @@ class Tracer:
 
     def propagate(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Carry what is active here to where `fn` will be called (see agentspan.propagate)."""
-        return Propagated(fn, self.recorder)
+        return Propagated(fn, self._recorder)
 
     def current_span(self) -> Span | None:
         """Return the innermost span that is active here, in this thread or task."""
         if not self.enabled:
-            return Span(disabled_span(self.recorder, DEFAULT_TYPE))
-        node = self.recorder.innermost()
+            return Span(disabled_span(self._recorder, DEFAULT_TYPE))
+        node = self._recorder.innermost()
         return active_face(node) if type(node) is SpanState else None
 
     def current_run(self) -> Run | None:
         """Return the run that is active here, in this thread or task."""
-        node = self.recorder.innermost()
+        node = self._recorder.innermost()
         run = node.run if isinstance(node, SpanState) else node
         if run is None:
-            return None if self.enabled else Run(disabled_run(self.recorder))
+            return None if self.enabled else Run(disabled_run(self._recorder))
         found: Run = active_face(run)
         return found
 
@@ -283,7 +281,7 @@ class Tracer:
         """Count what was recorded, what waits, and what is lost."""
         if not page[0]:
             forks.renew()
-        recorder = self.recorder
+        recorder = self._recorder
         redaction, lost = recorder.capture.redaction, recorder.faults.lost
         redacted = 0 if redaction is None else redaction.count
         if recorder.sink is None:
@@ -302,11 +300,11 @@ class Tracer:
 
     def flush(self, wait_s: float = 5.0) -> bool:
         """Write what waits, for at most `wait_s` seconds; tell whether everything is in the storage."""
-        return self.recorder.flush(wait_s)
+        return self._recorder.flush(wait_s)
 
     def shutdown(self, wait_s: float = 5.0) -> None:
         """Flush and close the storage; what is recorded afterwards is counted as failed. Twice is fine."""
-        self.recorder.shutdown(wait_s)
+        self._recorder.shutdown(wait_s)
 
 
 def new_recorder(
@@ -318,6 +316,11 @@ def new_recorder(
 ) -> Recorder:
     """Return a recorder for spans and runs; see Recorder."""
     return Recorder(db, settings, Outcomes, broken=broken, open_wait_s=open_wait_s)
+
+
+def recorder_of(tracer: Tracer) -> Recorder:
+    """Return what a tracer records with, for agentspan's own modules."""
+    return tracer._recorder
 
 
 def tracer_of(recorder: Recorder) -> Tracer:
