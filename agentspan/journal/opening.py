@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from agentspan import forks
+from agentspan import files, forks
 from agentspan.journal import spool
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
 from agentspan.storage.location import Location, file
@@ -81,7 +81,8 @@ def is_missing(location: Location) -> bool:
     path = location.path
     if path is None or os.path.exists(path) or folder_of(path).exists():
         return False
-    return os.access(path.parent, os.W_OK)  # else opening says what is wrong
+    # Where that cannot be made, opening says why.
+    return os.access(path.parent.parent if path.parent.name == files.OWN_FOLDER else path.parent, os.W_OK)
 
 
 def _open_server(

@@ -119,6 +119,16 @@ def test_many_threads_make_one_file(tmp_path: Path) -> None:
         assert {run.run.id for run in db.runs().runs} == {*made}
 
 
+def test_reading_makes_no_folder_either(tmp_path: Path) -> None:
+    db = agentspan.open(tmp_path / ".agentspan" / "late.db")
+    with pytest.raises(agentspan.DatabaseUnusable, match="does not exist"):
+        db.runs()
+    assert list(tmp_path.iterdir()) == []
+    db.agents.create("a")
+    assert db.runs().total == 0
+    db.close()
+
+
 def test_a_file_that_is_opened_read_only_must_exist(tmp_path: Path) -> None:
     with pytest.raises(agentspan.DatabaseUnusable, match="does not exist"):
         agentspan.open(tmp_path / "runs.db", read_only=True)
