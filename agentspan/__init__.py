@@ -15,7 +15,6 @@ to nothing.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentspan.analysis.reading import Reading, read
     from agentspan.api.resources import (
         Agent,
         AgentInstance,
@@ -92,7 +91,6 @@ __all__ = [
     "NotPermitted",
     "NotStorable",
     "Page",
-    "Reading",
     "RequiredValue",
     "Run",
     "SQLiteStorage",
@@ -114,7 +112,6 @@ __all__ = [
     "instrument",
     "open",
     "propagate",
-    "read",
     "run",
     "shutdown",
     "span",
@@ -123,7 +120,6 @@ __all__ = [
 ]
 
 _MODULES = {
-    "analysis.reading": ("Reading", "read"),
     "database": ("Database", "open"),
     "api.resources": (
         "Agent",

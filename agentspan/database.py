@@ -1,23 +1,31 @@
-"""`agentspan.open`: one opened storage with its operations by id, `bulk`, `doctor` and `prune`."""
+"""`agentspan.open`: one opened storage; what reads its runs, operations by id, `bulk`, `doctor` and `prune`."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from agentspan import forks
 from agentspan.api.checks import MAX_PFIDS, timestamp
 from agentspan.api.checks import count as count_of
 from agentspan.api.context import Context
-from agentspan.errors import InvalidValue
-from agentspan.journal.opening import open_storage
-from agentspan.storage.location import Location
+from agentspan.errors import DatabaseUnusable, InvalidValue
+from agentspan.journal.opening import is_missing, open_storage
+from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import Storage
-from agentspan.storage.registry import chosen
+from agentspan.storage.questions import RunSort
+from agentspan.storage.registry import OpenedLater, chosen, location_of
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
+    from agentspan.analysis.dataframes import Engine
+    from agentspan.analysis.diff import RunDiff
+    from agentspan.analysis.drift import Drift
+    from agentspan.analysis.filter_words import RunKeywords, TimedRunKeywords
+    from agentspan.analysis.search import Hits
+    from agentspan.analysis.stats import StatsByVersion
+    from agentspan.analysis.why import RunWhy, Why
     from agentspan.api.facade import (
         AgentInstances,
         Agents,
@@ -28,10 +36,11 @@ if TYPE_CHECKING:
     )
     from agentspan.maintenance.doctor import Report
     from agentspan.maintenance.prune import Only, Pruned
+    from agentspan.storage.answers import Progress, RunList, Stat
 
 
 class Database:
-    """One opened storage with its operations; also a context manager that closes it.
+    """One opened storage: what reads its runs, and its operations by id. Also a context manager that closes it.
 
     Attributes:
         agents: create, get, show, update, retire, reinstate, delete, list.
@@ -40,8 +49,10 @@ class Database:
         agent_schema_versions: create, get, list.
         agent_spans: create, start, finish, get, list, violations.
         scores: record, list.
-        storage: the backend underneath.
     """
+
+    # What answers a call is imported by the first one: the analysis takes 60 ms to import, the resources, which are
+    # pydantic models, a tenth of a second.
 
     def __init__(
         self,
@@ -55,12 +66,34 @@ class Database:
     ) -> None:
         if sensitive not in ("redact", "keep"):
             raise InvalidValue("sensitive", 'must be "redact" or "keep"')
-        self._context = Context(
-            storage, strict_schemas=strict_schemas, read_only=read_only, keep_sensitive=sensitive == "keep"
+        self._storage = storage
+        self._new_context = partial(
+            Context, strict_schemas=strict_schemas, read_only=read_only, keep_sensitive=sensitive == "keep"
         )
-        self.storage = storage
         self._closes = closes
         self._tuning = tuning
+        if not isinstance(storage, OpenedLater):
+            _ = self._context  # it reads: what is wrong with the storage is raised now
+
+    @property
+    def storage(self) -> Storage:
+        """The backend underneath. A file that does not exist is made now."""
+        return self._storage.direct if isinstance(self._storage, OpenedLater) else self._storage
+
+    @property
+    def _recorded(self) -> Storage:
+        """The storage, for what only reads.
+
+        Raises:
+            DatabaseUnusable: the file does not exist.
+        """
+        if isinstance(self._storage, OpenedLater) and is_missing(self._storage.location):
+            raise DatabaseUnusable(f"{self._storage.location} does not exist; nothing has been recorded there yet")
+        return self.storage
+
+    @cached_property
+    def _context(self) -> Context:
+        return self._new_context(self.storage)
 
     # The operations are imported at their first use: their resources are pydantic models, which take a tenth of a
     # second to import, and most commands only read.
@@ -106,6 +139,219 @@ class Database:
         from agentspan.api.facade import Scores
 
         return Scores(self._context)
+
+    def runs(
+        self,
+        *,
+        sort: RunSort = "started",
+        limit: int | None = 50,
+        offset: int = 0,
+        **filter: "Unpack[TimedRunKeywords]",
+    ) -> "RunList":
+        """Return a page of the runs that match, the latest first, how many there are, and the sums over all of them.
+
+        Args:
+            sort: the order: `started`, or `duration`, `cost`, `tokens`, `spans`, `failed`, the most first.
+            limit: how many at most; None for all.
+            offset: how many to pass over.
+            agent: its name, id or external_identifier; or `AGENT@VERSION`.
+            version: the version of the agent.
+            session, task, status: of the run.
+            tag: a tag, or several, all of which the run has.
+            score: a rule such as `reward>=1`, or several, all of which the newest scores of the run fulfil.
+            mark: the label of the run's newest mark; `*` for any.
+            failed: only runs that failed, or in which a span did.
+            error: text in the error of the run, or of a failed span, in any case.
+            signature: of a failure, or of how a run ended, as `why` names it, or the beginning of it.
+            meta: keys of the run's metadata with their values.
+            since: the earliest start: an aware datetime, RFC 3339 text with an offset, or text such as `7d` (ago),
+                `yesterday` (in UTC).
+            until: the first start that no longer counts.
+            grep: text in the run's own names, metadata, result or error, in any case.
+            git_commit: the beginning of the commit of the git checkout in which its program ran.
+
+        Raises:
+            InvalidValue: a time, or `status`, is none.
+            NotFound: there is no such agent.
+        """
+        with forks.importing:
+            from agentspan.analysis.runs import find_runs, selected
+
+        return find_runs(self._recorded, selected(self._recorded, filter), limit=limit, offset=offset, sort=sort)
+
+    def stats(
+        self,
+        run: str | None = None,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        **filter: "Unpack[RunKeywords]",
+    ) -> "list[Stat]":
+        """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
+
+        Args:
+            run: only of this run: an id, the unique beginning of one, or `-` for the latest.
+            since, until: only of spans that started in this time (see runs); the end does not belong to it.
+            filter: only of runs that match (see runs).
+
+        Raises:
+            InvalidValue: a time is invalid.
+            NotFound: there is no such run, or no such agent.
+        """
+        with forks.importing:
+            from agentspan.analysis.filter_words import filter_of
+            from agentspan.analysis.runs import selected_ids
+            from agentspan.analysis.stats import stats
+
+        ids = selected_ids(self._recorded, run, filter)
+        times = filter_of({"since": since, "until": until})
+        return stats(self._recorded, runs=ids, since=times.since, until=times.until)
+
+    def stats_by_version(
+        self,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        **filter: "Unpack[RunKeywords]",
+    ) -> "StatsByVersion":
+        """Return the statistics of `stats`, of all versions of the agents together and of each.
+
+        Args:
+            since, until, filter: see stats.
+
+        Raises:
+            InvalidValue: a time is invalid.
+            NotFound: there is no such agent.
+        """
+        with forks.importing:
+            from agentspan.analysis.filter_words import filter_of
+            from agentspan.analysis.runs import selected
+            from agentspan.analysis.stats import stats_by_version
+
+        times = filter_of({"since": since, "until": until})
+        return stats_by_version(self._recorded, selected(self._recorded, filter), since=times.since, until=times.until)
+
+    def search(
+        self,
+        words: str | Sequence[str],
+        *,
+        run: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        progress: "Progress | None" = None,
+        **filter: "Unpack[TimedRunKeywords]",
+    ) -> "Hits":
+        """Return the spans that contain all of these words, the latest first, with their runs, agents and steps.
+
+        Args:
+            words: one text, in which double quotes hold words together, or several texts, each held together. `*` at
+                the end of a word is any ending. Nothing else is syntax.
+            run: only in this run (see stats).
+            limit: how many at most.
+            offset: how many to pass over.
+            progress: called with how much is done, and of how much, while there is an index to be built.
+            filter: only in runs that match (see runs).
+        """
+        with forks.importing:
+            from agentspan.analysis.runs import selected_ids
+            from agentspan.analysis.search import located, search
+
+        storage = self._recorded
+        ids = selected_ids(storage, run, filter)
+        return located(storage, search(storage, words, runs=ids, limit=limit, offset=offset, progress=progress))
+
+    def diff(self, a: str, b: str, *, against: str | None = None) -> "RunDiff":
+        """Return where two runs part: their steps aligned, and the first one that differs.
+
+        Args:
+            a, b: the runs: an id, the unique beginning of one, or `-` for the latest.
+            against: a filter of other runs, to count how they go on where the two part: `all`, or some of the keywords
+                of `runs`, as `agent=NAME failed since=7d`. Of the agent of A, if it names none.
+
+        Raises:
+            NotFound: there is no such run.
+            InvalidValue: `against` is no such filter.
+        """
+        with forks.importing:
+            from agentspan.analysis.diff import diff
+            from agentspan.analysis.id_prefixes import find_run
+
+        storage = self._recorded
+        return diff(storage, find_run(storage, a).id, find_run(storage, b).id, baseline=against)
+
+    @overload
+    def why(self, run: str, *, outcome: str | None = None) -> "RunWhy": ...
+    @overload
+    def why(self, run: None = None, *, outcome: str | None = None, **filter: "Unpack[TimedRunKeywords]") -> "Why": ...
+    def why(
+        self, run: str | None = None, *, outcome: str | None = None, **filter: "Unpack[TimedRunKeywords]"
+    ) -> "Why | RunWhy":
+        """Return why runs failed, in groups, with what goes with failure; of one run, the cause of its failure.
+
+        Args:
+            run: only this run (see stats); the others are for comparison.
+            outcome: what passed means, such as `reward>=1`; the status decides when left out, or `status`.
+            filter: only of runs that match (see runs).
+
+        Raises:
+            NotFound: there is no such run, or no such agent.
+            InvalidValue: `outcome` is no rule, or a time is none.
+        """
+        with forks.importing:
+            from agentspan.analysis.id_prefixes import find_run
+            from agentspan.analysis.outcomes import rule_of
+            from agentspan.analysis.runs import selected
+            from agentspan.analysis.why import why, why_run
+
+        storage, rule = self._recorded, rule_of(outcome)
+        if run is not None:
+            return why_run(storage, find_run(storage, run), rule)
+        return why(storage, selected(storage, filter), rule)
+
+    def drift(
+        self, base: str, head: str, *, outcome: str | None = None, least: Mapping[str, float] | None = None
+    ) -> "Drift":
+        """Return whether two groups of runs, such as two versions of an agent, differ by more than chance.
+
+        Args:
+            base, head: filters: `AGENT@VERSION`, or keywords of `runs` as in `tag=nightly since=7d`.
+            outcome: what passed means (see why).
+            least: the smallest differences that count, by measure, such as `{"duration_ms": 50}`; when left out 10 ms
+                and 0.0001 dollars.
+
+        Raises:
+            InvalidValue: a filter or the rule is none; a measure of `least` is unknown, or its difference negative.
+            NotFound: there is no such agent.
+        """
+        with forks.importing:
+            from agentspan.analysis.agent_names import resolved
+            from agentspan.analysis.drift import drift, least_of
+            from agentspan.analysis.filter_words import parse
+            from agentspan.analysis.outcomes import rule_of
+
+        storage = self._recorded
+        filters = (resolved(storage, parse(text, name)) for name, text in (("base", base), ("head", head)))
+        return drift(storage, *filters, rule=rule_of(outcome), least=least_of(least or {}))
+
+    def dataframe(
+        self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: "Engine | None" = None
+    ) -> Any:
+        """Return a table of all spans, or of all runs, with times as UTC timestamps.
+
+        Args:
+            table: `spans`, one row a span, or `runs`, one row a run, with its tags, its newest mark and note, and a
+                column for each name of its scores: `score_NAME` with the number, `label_NAME` with the label.
+            run: only this run (see stats).
+            engine: `pandas` or `polars`; the one that is installed when left out, pandas where both are.
+
+        Raises:
+            InvalidValue: there is no such table or engine.
+            AgentspanError: neither is installed.
+        """
+        with forks.importing:
+            from agentspan.analysis.dataframes import dataframe
+
+        return dataframe(self._recorded, table, run, engine)
 
     def doctor(
         self, *, dry_run: bool = False, dead_hosts: Collection[str] = (), idle_since: datetime | str | None = None
@@ -205,7 +451,7 @@ class Database:
         A storage object of `agentspan.configure`, which `open` uses if `db` is left out, stays open for recording.
         """
         if self._closes:
-            self.storage.close()
+            self._storage.close()
 
     def __enter__(self) -> Self:
         return self
@@ -223,13 +469,14 @@ def open(
     sensitive: Literal["redact", "keep"] = "redact",
     tuning: Tuning = STANDARD,
 ) -> Database:
-    """Open a database for operations by id.
+    """Open a database to read its runs, also while agents record into it, and for operations by id.
 
     Args:
-        db: a file, made when it does not exist; `":memory:"`; `NAME://…` for another backend; or a Storage.
-            When left out: the storage of `agentspan.configure`, also one in memory; else the file that AGENTSPAN_DB
-            names; else ./agentspan.db.
-        read_only: never write. Operations that would write raise NotPermitted.
+        db: a file; `":memory:"`; `NAME://…` for another backend; or a Storage. When left out, what
+            `agentspan.configure` was given, also a storage in memory; else AGENTSPAN_DB, else ./agentspan.db. A file
+            that does not exist is made by the first operation by id; until then, what reads runs raises
+            DatabaseUnusable.
+        read_only: never write: the file must exist; operations that would write raise NotPermitted.
         strict_schemas: refuse payloads that do not match their schema.
         sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
@@ -238,7 +485,15 @@ def open(
         DatabaseUnusable: the file is no database or belongs to a newer version, its folder does not exist …
     """
     db, closes = chosen(db)
-    storage = open_storage(db, read_only=read_only, tuning=tuning)
+    if db is None or isinstance(db, (str, os.PathLike, Location)):
+        db = location_of(db)
+    if isinstance(db, Location) and db.path is not None:
+        db = file(db.path.absolute())  # the same file after a change of folder
+    open_now = partial(open_storage, db, read_only=read_only, tuning=tuning)
+    if isinstance(db, Location) and not read_only and is_missing(db):
+        storage: Storage = OpenedLater(db, open_now, wait_s=10.0)
+    else:
+        storage = open_now()
     return Database(
         storage, strict_schemas=strict_schemas, sensitive=sensitive, read_only=read_only, closes=closes, tuning=tuning
     )

@@ -102,7 +102,7 @@ def compared(one: str, other: str) -> int:
     both = open_direct(one), open_direct(other)
     total = 0
     with contextlib.closing(both[0]), contextlib.closing(both[1]):
-        for run in agentspan.read(both[0]).runs(limit=None).runs:
+        for run in agentspan.open(both[0]).runs(limit=None).runs:
             # The agent of that name may be another row there: what was recorded before has made it.
             spans, others = ([span._replace(agent_id="") for span in each.ask(SpansOf(run.run.id))] for each in both)
             assert spans == others, run.run.id
@@ -129,7 +129,7 @@ def main() -> None:
             timed(f"{name}: init", partial(subprocess.run, init, check=True, stdout=subprocess.DEVNULL))
             timed(f"{name}: {given.spans} spans recorded", partial(record, db, given.spans))
             timed(f"{name}: copied there", partial(copied, file, db))
-            reading = agentspan.read(db)
+            reading = agentspan.open(db)
             timed(f"{name}: runs", reading.runs)
             timed(f"{name}: stats", reading.stats)
             timed(f"{name}: a search", partial(reading.search, '"flight 7"'))

@@ -140,7 +140,7 @@ def serve(path: str, rounds: int) -> None:
     import agentspan
     from agentspan.cli import main
 
-    agentspan.open(path).close()  # older ones have no --create
+    agentspan.open(path).storage.close()  # older ones have no --create
     main(["serve", "--db", path, "--port", "0"])
 
 

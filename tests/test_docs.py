@@ -155,25 +155,36 @@ def test_the_reference_names_every_public_name() -> None:
     assert [name for name in testing.__all__ if not re.search(rf"\b{name}\b", TESTING)] == []
 
 
-@pytest.mark.parametrize("cls", [agentspan.Run, agentspan.Span])
-def test_a_span_and_a_run_show_what_the_reference_names(cls: type) -> None:
-    cells = re.findall(r"^\| (`.*?) \|", section(f"### `{cls.__name__}`"), re.MULTILINE)
+@pytest.mark.parametrize(
+    ("cls", "heading"),
+    [
+        (agentspan.Run, "### `Run`"),
+        (agentspan.Span, "### `Span`"),
+        (agentspan.Database, "## Opening a database"),
+        (agentspan.Tracer, "### `Tracer`"),
+    ],
+    ids=["Run", "Span", "Database", "Tracer"],
+)
+def test_a_class_shows_what_the_reference_names(cls: type, heading: str) -> None:
+    cells = re.findall(r"^\| (`.*?) \|", section(heading), re.MULTILINE)
     named = {name for cell in cells for name in re.findall(r"`(\w+)[`(]", cell)}
-    assert {name for name in dir(cls) if not name.startswith("_")} == named
+    assert {name for name in (*dir(cls), *inspect.get_annotations(cls)) if not name.startswith("_")} == named
 
 
 RECORDING = section("## Recording")
-BY_ID = section("## Operations by id")
 TESTING = section("## Testing")
 FUNCTIONS: list[tuple[str, Any]] = [
     *(
         (RECORDING, getattr(agentspan, name))
         for name in ("configure", "flush", "propagate", "run", "shutdown", "span", "span_type", "Tracer")
     ),
-    (BY_ID, agentspan.open),
+    (section("## Opening a database"), agentspan.open),
+    *(
+        (section("## Reading"), getattr(agentspan.Database, name))
+        for name in ("runs", "stats", "stats_by_version", "search", "diff", "why", "drift", "dataframe")
+    ),
     (section("### `Database.doctor`"), agentspan.Database.doctor),
     (section("### `Database.prune`"), agentspan.Database.prune),
-    (section("### `agentspan.read`"), agentspan.read),
     (section("### `Database.bulk`, `Database.pfids`"), agentspan.Database.bulk),
     (section("### `Database.bulk`, `Database.pfids`"), agentspan.Database.pfids),
     *((TESTING, getattr(testing, name)) for name in ("capture", "deterministic", "load", "snapshot")),
@@ -183,7 +194,6 @@ FUNCTIONS: list[tuple[str, Any]] = [
             (section("### `Run`"), agentspan.Run),
             (section("### `Span`"), agentspan.Span),
             (section("### `Tracer`"), agentspan.Tracer),
-            (section("### `Reading`"), agentspan.Reading),
             (section("### `CapturedRuns`"), testing.CapturedRuns),
             (section("### `CapturedRun`"), testing.CapturedRun),
             (section("### `Database.agent_spans`"), AgentSpans),

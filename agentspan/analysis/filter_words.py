@@ -1,7 +1,7 @@
 """The grammar of filters of runs: converts command-line options, a URL query or keywords to a `RunFilter`.
 
 Each name is an option of the command line (`--session S`), a parameter of the viewer's address (`session=S`), a
-keyword of `Reading.runs` (`session="S"`), and a word of a filter in one text (`session=S`).
+keyword of `Database.runs` (`session="S"`), and a word of a filter in one text (`session=S`).
 """
 
 import re
@@ -95,7 +95,7 @@ Given = Mapping[str, object]
 
 
 class RunKeywords(TypedDict, total=False):
-    """The keywords of `Reading` methods that select runs, without `since` and `until`; see RunFilter for each.
+    """The keywords of `Database` methods that select runs, without `since` and `until`; see RunFilter for each.
 
     `agent` may be `AGENT@VERSION`. `meta` maps keys of the run's metadata to values.
     """

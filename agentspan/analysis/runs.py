@@ -3,12 +3,16 @@
 Conditions on scores, marks and signatures are evaluated first: they are replaced by the ids of the matching runs.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from agentspan import jsontext
+from agentspan.analysis.agent_names import resolved
+from agentspan.analysis.filter_words import NAMES, filter_of
+from agentspan.analysis.id_prefixes import find_run
 from agentspan.analysis.outcomes import parse
 from agentspan.analysis.own_errors import with_signature
 from agentspan.analysis.tree import title_of
+from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK
 from agentspan.schemas.meaning import error_text
@@ -97,6 +101,32 @@ def run_briefs(
 def ids_of(storage: Storage, filter: RunFilter, *, progress: Progress | None = None) -> list[str]:
     """Return the ids of all runs that match a filter, the latest first."""
     return [run.id for run in run_briefs(storage, filter, progress=progress)]
+
+
+def selected(storage: Storage, keywords: Mapping[str, object]) -> RunFilter:
+    """Return the filter that keywords of a Database are.
+
+    Raises:
+        TypeError: a keyword is no name of the grammar.
+    """
+    unknown = [name for name in keywords if name not in NAMES]
+    if unknown:
+        raise TypeError(f"runs are not selected by {unknown[0]!r}; there are {', '.join(NAMES)}")
+    return resolved(storage, filter_of(keywords))
+
+
+def selected_ids(storage: Storage, run: str | None, keywords: Mapping[str, object]) -> list[str] | None:
+    """Return the ids of one run, or of those that match; None for all.
+
+    Raises:
+        InvalidValue: both are given.
+    """
+    filter = selected(storage, keywords)
+    if run is None:
+        return None if filter == RunFilter() else ids_of(storage, filter)
+    if filter != RunFilter():
+        raise InvalidValue("run", "and filters of runs exclude each other")
+    return [find_run(storage, run).id]
 
 
 def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: RunFilter) -> set[str]:

@@ -46,7 +46,17 @@ class InstanceFields(TypedDict, total=False):
 
 
 class ResourceOperations(Generic[T]):
-    """Operations that return one type of resource."""
+    """Operations that return one type of resource.
+
+    An `idempotency_key` has at most 64 characters: the same request with the same key changes nothing more, and returns
+    the resource as it is now.
+
+    Raises:
+        NotFound, UnexpectedRefType: an id names nothing, or a resource of another type.
+        InvalidValue, RequiredValue: a value is wrong or missing.
+        IdempotencyKeyAlreadyUsed: the key was used for another request.
+        ValidationErrors: strict_schemas, and a payload does not match.
+    """
 
     def __init__(self, context: Context) -> None:
         self._ctx = context
@@ -71,7 +81,7 @@ class ResourceOperations(Generic[T]):
 
 
 class AgentSpans(ResourceOperations[AgentSpan]):
-    """Operations on spans. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+    """Operations on spans (see ResourceOperations for keys and errors)."""
 
     def create(
         self,
@@ -104,11 +114,8 @@ class AgentSpans(ResourceOperations[AgentSpan]):
             sensitive_encoding: whether values are marked as sensitive, `{"$sensitive": "string", "labels": ["email"],
                 "value": …}`. Marked values are never stored, with or without this flag, unless the database was opened
                 with `sensitive="keep"`.
-            idempotency_key: at most 64 characters; the same request again returns the span as it is now.
 
         Raises:
-            InvalidValue, RequiredValue: a value is wrong or missing.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: with strict_schemas, a payload does not match its schema.
         """
         return self._done(spans.CreateSpan(locals()))
@@ -139,13 +146,11 @@ class AgentSpans(ResourceOperations[AgentSpan]):
             result_payload: the output, any JSON; None for no output.
             timestamp: the time of the finish; now when left out. A time up to 60 s before started_at counts as
                 started_at. A cancelled span gets it as both started_at and finished_at.
-            idempotency_key: at most 64 characters; the same request again succeeds again.
             sensitive_encoding: whether values of the result are marked as sensitive (see `create`).
 
         Raises:
             InvalidAction: the status of the span does not allow this finish; the span is unchanged.
             InvalidValue: a value is wrong, such as a timestamp too early.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: with strict_schemas, the result does not match its schema.
         """
         return self._done(spans.FinishSpan(locals()))
@@ -193,7 +198,7 @@ class AgentSpans(ResourceOperations[AgentSpan]):
 
 
 class AgentInstances(ResourceOperations[AgentInstance]):
-    """Operations on instances (runs). Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+    """Operations on instances, which are runs (see ResourceOperations for keys and errors)."""
 
     def register(
         self,
@@ -225,7 +230,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
                 `quality_schemas`, a list of objects with name, schema, title and template, and `quality_schema`, the
                 one without a name. When left out: the built-in and registered span types of this process.
             id: a PFID of the caller's own; minted when left out.
-            idempotency_key: at most 64 characters; the same request again returns the instance as it is now.
             update_current_version: True to set the name and description of a version that exists already.
             purpose: `live` when left out, `smoke_test` or `eval`.
             metadata: the input of the run, or other facts about it; a JSON object.
@@ -235,10 +239,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
             task: the caller's own name for the task of the run. If session, user, task or tags are left out, members of
                 metadata with these names take their place, if they are texts (or, for tags, a list of texts).
             tags: words by which runs are found, at most 100.
-
-        Raises:
-            InvalidValue: a value is wrong.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
         done = runs.RegisterInstance(locals()).run(self._ctx)
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
@@ -266,7 +266,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         Raises:
             InvalidAction: the status of the instance does not allow this finish; the instance is unchanged.
             InvalidValue: a value is wrong, such as a timestamp too early.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
         return self._done(runs.FinishInstance(locals()))
 
@@ -276,7 +275,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         Args:
             agent_instance_id: the run.
             reason: why, for people; it is stored in the instance and in the errors of its closed spans.
-            idempotency_key: at most 64 characters; the same request again succeeds again.
 
         Raises:
             InvalidAction: the instance is not active; nothing is changed.
@@ -299,7 +297,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
             name: the name of the evaluation. If the run was registered with a quality schema of this name, the payload
                 is checked against it.
             payload: the evaluation, a JSON object; None removes the evaluation with this name.
-            idempotency_key: at most 64 characters; the same request again succeeds again.
 
         Raises:
             ValidationErrors: with strict_schemas, the payload does not match its schema.
@@ -313,7 +310,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
 
         Args:
             agent_instance_id: the run.
-            idempotency_key: at most 64 characters; the same request again succeeds again.
             fields: the fields to change. A field that is left out stays; None removes its value. `tags`, `metadata` and
                 `quality_payload` are replaced as a whole. If `session`, `user`, `task` or `tags` are left out, members
                 of `metadata` with these names take their place. `quality_payload` needs no schema; if the run was
@@ -321,7 +317,6 @@ class AgentInstances(ResourceOperations[AgentInstance]):
 
         Raises:
             RequiredValue: no field is passed.
-            InvalidValue: a value is wrong.
             ValidationErrors: with strict_schemas, the evaluation does not match its schema.
         """
         return self._done(runs.UpdateInstance({**fields, **locals()}))
@@ -350,7 +345,7 @@ class AgentInstances(ResourceOperations[AgentInstance]):
 
 
 class Agents(ResourceOperations[Agent]):
-    """Operations on agents. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+    """Operations on agents (see ResourceOperations for keys and errors)."""
 
     def create(
         self,
@@ -466,11 +461,7 @@ class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
         quality_schema: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> AgentSchemaVersion:
-        """Create a schema version of an agent, or return the one with the same content.
-
-        Raises:
-            InvalidValue: an entry is wrong.
-        """
+        """Create a schema version of an agent, or return the one with the same content."""
         return self._done(schema_versions.CreateSchemaVersion(locals()))
 
     def get(self, agent_schema_version_id: str) -> AgentSchemaVersion:
@@ -485,7 +476,7 @@ class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
 
 
 class Scores(ResourceOperations[Score]):
-    """Operations on scores of runs and spans. Ids that name nothing raise NotFound; other ids, UnexpectedRefType."""
+    """Operations on scores of runs and spans (see ResourceOperations for keys and errors)."""
 
     def record(
         self,
@@ -512,12 +503,9 @@ class Scores(ResourceOperations[Score]):
             identifier: the name of the judge, if several judge the same target: the newest score of each judge counts.
             withdraw: True to withdraw the earlier scores of this name and identifier; without value, label and
                 explanation.
-            idempotency_key: at most 64 characters; the same request again returns the same score.
 
         Raises:
             RequiredValue: there is no name; or there is no value, label or explanation, and `withdraw` is False.
-            InvalidValue: a value is wrong.
-            IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
         return self._done(scores.ScoreTarget({**locals(), "source": by}))
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from agentspan import forks
+from agentspan import files, forks
 from agentspan.journal import spool
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
 from agentspan.storage.location import Location, file
@@ -74,6 +74,15 @@ def open_storage(
     if journals is None:
         return cast(SeesJournals, storage)
     return see_journals(journals, read_only=read_only, tuning=tuning)
+
+
+def is_missing(location: Location) -> bool:
+    """Return whether a location is that of a file that opening would make: there is no journal for it either."""
+    path = location.path
+    if path is None or os.path.exists(path) or folder_of(path).exists():
+        return False
+    # Where that cannot be made, opening says why.
+    return os.access(path.parent.parent if path.parent.name == files.OWN_FOLDER else path.parent, os.W_OK)
 
 
 def _open_server(

@@ -46,7 +46,7 @@ from agentspan.recording.default import get_recorder
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.span_state import SpanState
-from agentspan.recording.tracer import Tracer
+from agentspan.recording.tracer import Tracer, recorder_of
 
 
 class LiveRecording:
@@ -275,7 +275,7 @@ class SpanProcessor(_SpanProcessor):
     """
 
     def __init__(self, tracer: Tracer | None = None) -> None:
-        self._tracer = tracer
+        self._own = None if tracer is None else recorder_of(tracer)
         self._live: LiveRecording | None = None
         _processors.add(self)
 
@@ -283,7 +283,7 @@ class SpanProcessor(_SpanProcessor):
         """Record a span that has started."""
         try:
             live = self._live if page[0] else None
-            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+            if live is None or live.recorder is not (get_recorder() if self._own is None else self._own):
                 live = self._usable()
             if live is not None:
                 live.start(span)
@@ -294,7 +294,7 @@ class SpanProcessor(_SpanProcessor):
         """Record the end of a span."""
         try:
             live = self._live if page[0] else None
-            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+            if live is None or live.recorder is not (get_recorder() if self._own is None else self._own):
                 live = self._usable()
             if live is not None:
                 live.end(span)
@@ -321,13 +321,13 @@ class SpanProcessor(_SpanProcessor):
     def _recorder(self) -> Recorder:
         if not page[0]:
             forks.renew()
-        return get_recorder() if self._tracer is None else self._tracer.recorder
+        return get_recorder() if self._own is None else self._own
 
     def _usable(self) -> LiveRecording | None:
         """Return the LiveRecording of the current recorder; None if the recorder is disabled."""
         if not page[0]:
             forks.renew()
-        recorder = get_recorder() if self._tracer is None else self._tracer.recorder
+        recorder = get_recorder() if self._own is None else self._own
         live = self._live
         if live is None or live.recorder is not recorder:
             return self._recording(recorder) if recorder.enabled else None

@@ -24,7 +24,7 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState, origin
 from agentspan.recording.span_and_run import state_of
 from agentspan.recording.span_state import SpanState
-from agentspan.recording.tracer import Tracer
+from agentspan.recording.tracer import Tracer, recorder_of
 from agentspan.storage.lookup import unique
 from agentspan.storage.protocol import Storage
 
@@ -110,12 +110,12 @@ class Extracted:
 
     def __init__(self, headers: Headers, tracer: Tracer | None) -> None:
         self._headers = headers
-        self._tracer = tracer
+        self._own = None if tracer is None else recorder_of(tracer)
         self._before: tuple[Any, Any] | None = None
         self._node: SpanState | None = None
 
     def __enter__(self) -> None:
-        recorder = default.get_recorder() if self._tracer is None else self._tracer.recorder
+        recorder = default.get_recorder() if self._own is None else self._own
         with recorder.faults.adding():
             self._enter(recorder)
 

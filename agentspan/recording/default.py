@@ -21,7 +21,7 @@ from agentspan.recording.generators import Reduce
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
 from agentspan.recording.span_and_run import OnTerminate, Run, Span
-from agentspan.recording.tracer import Health, Tracer, new_recorder, tracer_of
+from agentspan.recording.tracer import Health, Tracer, new_recorder, recorder_of, tracer_of
 from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
 from agentspan.storage.location import ENVIRONMENT, Location, memory
@@ -94,7 +94,7 @@ def _configure(wanted: Configuration | None, wait_s: float) -> Tracer:
         forks.renew()
     used = _completed(wanted or Configuration(None, Settings()))
     with _lock:
-        if _tracer is not None and _tracer.recorder.is_usable and used == _used:
+        if _tracer is not None and recorder_of(_tracer).is_usable and used == _used:
             return _tracer
         recorder = new_recorder(used.db, used.settings, open_wait_s=wait_s)
         if _recorder is not None:
@@ -121,7 +121,7 @@ def get_tracer() -> Tracer:
     again every second.
     """
     recorder, tracer = get_recorder(), _tracer
-    return tracer if tracer is not None and tracer.recorder is recorder else tracer_of(recorder)
+    return tracer if tracer is not None and recorder_of(tracer) is recorder else tracer_of(recorder)
 
 
 def get_recorder() -> Recorder:
@@ -135,7 +135,7 @@ def get_recorder() -> Recorder:
     with _lock:
         try:
             settings = Settings() if _told is None else _told.settings
-            return _configure(_told, settings.tuning.recording_wait_s).recorder
+            return recorder_of(_configure(_told, settings.tuning.recording_wait_s))
         except Exception as error:
             let_through(error)
             _retry_at_ns = clock.monotonic_ns() + RETRY_NS

@@ -1,17 +1,12 @@
 """The nodes of a context: the nested active spans and runs of each thread and task."""
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, cast
 
-if TYPE_CHECKING:
-    from agentspan.recording.run_state import RunState
-    from agentspan.recording.span_state import SpanState
+N = TypeVar("N")
 
 
-N = TypeVar("N", "SpanState", "RunState")
-
-
-def enter(current: ContextVar[Any], node: "SpanState | RunState") -> None:
+def enter(current: ContextVar[Any], node: Any) -> None:
     """Make a node the active one, inside the node that was active before."""
     node.outer = node.recorder.innermost()
     try:
@@ -21,7 +16,7 @@ def enter(current: ContextVar[Any], node: "SpanState | RunState") -> None:
         raise
 
 
-def leave(current: ContextVar[Any], node: "SpanState | RunState") -> None:
+def leave(current: ContextVar[Any], node: Any) -> None:
     """Make the nearest outer node that is still open the active one: blocks may end in another order than they began.
 
     Not by ContextVar.reset, which raises if a block contains a `yield` and ends in another context.
@@ -37,7 +32,7 @@ def leave(current: ContextVar[Any], node: "SpanState | RunState") -> None:
 def last_entered(entered: list[N]) -> N:
     """Remove and return the node to leave, of the nodes that several tasks or threads entered with one block."""
     if len(entered) > 1:
-        for current in {each.recorder.current for each in entered}:
+        for current in {cast(Any, each).recorder.current for each in entered}:
             node: Any = current.get()
             while node is not None:
                 if node in entered:

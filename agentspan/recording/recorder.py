@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from agentspan import clock, forks, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, StorageError
@@ -26,19 +26,18 @@ from agentspan.model.changes import Applied, Put, Unit, unit_of
 from agentspan.model.refusals import refuse_violations
 from agentspan.model.registration import References, Referred, Registration
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow
+from agentspan.model.status import InstanceStatus
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.destination import Destination, RunTypes
 from agentspan.recording.settings import Settings
 from agentspan.recording.sinks.protocol import First, NoStorage, RunListener, Sink, SpanFacts, SpanSink
 from agentspan.schemas.meaning import describe
-from agentspan.storage.location import Identity, Location
+from agentspan.storage.identity import Identity
+from agentspan.storage.location import Location
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.patience import in_a_call
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
-
-if TYPE_CHECKING:
-    from agentspan.recording.run_state import RunState
 
 ATTEMPTS = 20
 
@@ -166,6 +165,37 @@ def _instance(unit: Unit) -> AgentInstanceRow:
     return row
 
 
+class LiveRun(Protocol):
+    """A run that may be terminated from outside, or registered again."""
+
+    @property
+    def id(self) -> str:
+        """The agent instance's PFID."""
+        ...
+
+    @property
+    def status(self) -> InstanceStatus:
+        """The status, as far as this process knows."""
+        ...
+
+    registered_row: AgentInstanceRow | None
+    stored_in: Identity | None
+
+    def learn(self, reason: str) -> None:
+        """Note that the run was terminated, and why."""
+
+    def tell(self) -> None:
+        """Call the program's `on_terminate`, once."""
+
+    def confirm(self, stored: AgentInstanceRow) -> None:
+        """Take the row with which it is stored."""
+        ...
+
+    def register_again(self) -> None:
+        """Register in a file that replaced the one that knew this run, unless the run is known there."""
+        ...
+
+
 class LiveRuns:
     """Weak references to the runs of this process, by id.
 
@@ -178,10 +208,10 @@ class LiveRuns:
 
     def __init__(self) -> None:
         self.unconfirmed: dict[str, Unit] = {}
-        self._runs: dict[str, weakref.ref[RunState]] = {}
+        self._runs: dict[str, weakref.ref[LiveRun]] = {}
         self._most = 100
 
-    def add(self, run: "RunState") -> None:
+    def add(self, run: LiveRun) -> None:
         """Add a run."""
         self._runs[run.id] = weakref.ref(run)
         if len(self._runs) > self._most:
@@ -190,7 +220,7 @@ class LiveRuns:
                 self.unconfirmed.pop(gone, None)  # else the dict would grow while the storage is offline
             self._most = 2 * len(self._runs) + 100
 
-    def get(self, id: str) -> "RunState | None":
+    def get(self, id: str) -> LiveRun | None:
         """Return the run with this id; None if the program has dropped it, or it is a run of another process."""
         found = self._runs.get(id)
         return None if found is None else found()
@@ -200,7 +230,7 @@ class LiveRuns:
         self.unconfirmed = {id: unit for id, unit in self.unconfirmed.items() if self.get(id) is not None}
         return [*self.unconfirmed.values()]
 
-    def active(self) -> "list[RunState]":
+    def active(self) -> list[LiveRun]:
         """Return the runs that are active."""
         return [run for each in list(self._runs.values()) if (run := each()) is not None and run.status == "active"]
 

@@ -92,6 +92,16 @@ class Scored:
         raise NotImplementedError
 
 
+_new = object.__new__
+
+
+def face_of_span(state: SpanState) -> "Span":
+    """Return a new face of a span that becomes active; without a call of `__init__`, which takes 0.1 µs."""
+    state.face = face = _new(Span)
+    face._state = state
+    return face
+
+
 def active_face(state: SpanState | RunState) -> Any:
     """Return the face of an active span or run: the same object as long as the state is active."""
     if state.face is None:

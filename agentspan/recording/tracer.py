@@ -191,7 +191,6 @@ class Tracer:
     Attributes:
         enabled: whether the tracer records.
         storage: the storage that it records into; `agentspan.open(tracer.storage)` reads it. Absent if disabled.
-        recorder: the internal Recorder, for modules of agentspan.
 
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
@@ -199,7 +198,6 @@ class Tracer:
 
     enabled: bool
     storage: Storage
-    recorder: Recorder
 
     @with_settings
     def __init__(
@@ -210,13 +208,13 @@ class Tracer:
         self._show(new_recorder(db, settings_from("Tracer", settings)))
 
     def _show(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+        self._recorder = recorder
         self.enabled = recorder.enabled
         if recorder.is_open:
             self.storage = recorder.destination.storage
 
     def _resolve(self) -> Recorder:
-        return self.recorder
+        return self._recorder
 
     @overload
     def span(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
@@ -262,21 +260,21 @@ class Tracer:
 
     def propagate(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Wrap `fn` so that each call records under the span that is active now (see agentspan.propagate)."""
-        return Propagated(fn, self.recorder)
+        return Propagated(fn, self._recorder)
 
     def current_span(self) -> Span | None:
         """Return the innermost active span of the current thread or task, or None."""
         if not self.enabled:
-            return Span(disabled_span(self.recorder, DEFAULT_TYPE))
-        node = self.recorder.innermost()
+            return Span(disabled_span(self._recorder, DEFAULT_TYPE))
+        node = self._recorder.innermost()
         return active_face(node) if type(node) is SpanState else None
 
     def current_run(self) -> Run | None:
         """Return the active run of the current thread or task, or None."""
-        node = self.recorder.innermost()
+        node = self._recorder.innermost()
         run = node.run if isinstance(node, SpanState) else node
         if run is None:
-            return None if self.enabled else Run(disabled_run(self.recorder))
+            return None if self.enabled else Run(disabled_run(self._recorder))
         found: Run = active_face(run)
         return found
 
@@ -284,7 +282,7 @@ class Tracer:
         """Return the counts of transitions that were recorded, wait, and are lost."""
         if not page[0]:
             forks.renew()
-        recorder = self.recorder
+        recorder = self._recorder
         redaction, lost = recorder.capture.redaction, recorder.faults.lost
         redacted = 0 if redaction is None else redaction.count
         if recorder.sink is None:
@@ -303,11 +301,11 @@ class Tracer:
 
     def flush(self, wait_s: float = 5.0) -> bool:
         """Write waiting records for at most `wait_s` seconds. Return True if everything is in the storage."""
-        return self.recorder.flush(wait_s)
+        return self._recorder.flush(wait_s)
 
     def shutdown(self, wait_s: float = 5.0) -> None:
         """Flush and close the storage. Later transitions are counted as failed. A second call does nothing."""
-        self.recorder.shutdown(wait_s)
+        self._recorder.shutdown(wait_s)
 
 
 def new_recorder(
@@ -319,6 +317,11 @@ def new_recorder(
 ) -> Recorder:
     """Return a Recorder whose outcomes go to its runs. Args as in Recorder."""
     return Recorder(db, settings, Outcomes, broken=broken, open_wait_s=open_wait_s)
+
+
+def recorder_of(tracer: Tracer) -> Recorder:
+    """Return what a tracer records with, for agentspan's own modules."""
+    return tracer._recorder
 
 
 def tracer_of(recorder: Recorder) -> Tracer:

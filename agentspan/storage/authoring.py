@@ -46,7 +46,8 @@ from agentspan.model.changes import (
 )
 from agentspan.model.rows import Violation
 from agentspan.storage import answers, questions, row_by_row
-from agentspan.storage.location import Location, new_account
+from agentspan.storage.identity import new_account
+from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import PROTOCOL, Capabilities, Storage
 from agentspan.storage.questions import Question

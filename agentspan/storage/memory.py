@@ -26,7 +26,7 @@ from agentspan.model.rows import (
 )
 from agentspan.model.status import OPEN
 from agentspan.storage.answers import Found, KeyRow, Rows, SpanCounts, StoredKey, span_counts
-from agentspan.storage.location import new_account
+from agentspan.storage.identity import new_account
 from agentspan.storage.protocol import Capabilities
 from agentspan.storage.questions import (
     Account,

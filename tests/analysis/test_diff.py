@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from agentspan.analysis import diff_text
 from agentspan.analysis.baseline import Against, Alignment, align, collapse
 from agentspan.analysis.diff import Divergence, StepChange, diff, diff_spans
-from agentspan.analysis.reading import Reading
 from agentspan.analysis.step_keys import StepKeys
 from agentspan.analysis.tree import build
 from agentspan.database import Database
@@ -431,11 +430,10 @@ def test_stored_runs_are_compared(db: Database) -> None:
 
 def test_reading_compares_runs_by_the_beginning_of_their_ids(db: Database) -> None:
     a, b = recorded(db, "Rome"), recorded(db, "Rome")
-    reading = Reading(db.storage)
-    assert reading.diff(a, "-").b.run_id == b
-    assert reading.diff(a, b).is_empty
+    assert db.diff(a, "-").b.run_id == b
+    assert db.diff(a, b).is_empty
     with pytest.raises(NotFound):
-        reading.diff(a, "nothing")
+        db.diff(a, "nothing")
     with pytest.raises(NotFound):
         diff(db.storage, a, "nothing")
 
@@ -466,7 +464,7 @@ def test_a_baseline_counts_results_and_ends(db: Database) -> None:
     recorded(db, "Rome")
     recorded(db, "Rome", "Oslo")
     recorded(db, "Rome", "Oslo")
-    found = Reading(db.storage).diff(short, long, against="all").against
+    found = db.diff(short, long, against="all").against
     assert found == Against("all", runs=3, reached=3, a=1, b=2, a_does="end", b_does="call", calls_before=1)
 
 

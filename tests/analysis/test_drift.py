@@ -285,8 +285,7 @@ def record_version(db: Database, *, version: str, failing: int) -> None:
 
 def test_versions_are_compared_on_every_storage(db: Database) -> None:
     record(db)
-    reading = agentspan.read(db.storage)
-    found = reading.drift("shop@1.0", "shop@2.0")
+    found = db.drift("shop@1.0", "shop@2.0")
     assert (found.verdict, found.method, found.tasks, found.base_runs, found.head_runs) == (
         "worse",
         "paired",
@@ -301,15 +300,15 @@ def test_versions_are_compared_on_every_storage(db: Database) -> None:
     mix = rows[Metric("tool_mix")]
     assert (mix.moved, mix.is_significant, mix.is_worse) == (0.25, True, None)
     takes = rows[Metric("duration_ms", "tool", "lookup_price")]
-    (calls,) = [stat for stat in reading.stats(version="2.0") if stat.label == "lookup_price"]
+    (calls,) = [stat for stat in db.stats(version="2.0") if stat.label == "lookup_price"]
     assert (takes.head_call_p50, takes.head_call_p95) == (calls.p50_ms, calls.p95_ms) == (4, 7)
     assert not takes.is_significant
     assert fails.head_call_p50 is None
-    assert reading.drift("agent=shop version=1.0", "shop@1.0").base_runs == 0  # they are in the head
+    assert db.drift("agent=shop version=1.0", "shop@1.0").base_runs == 0  # they are in the head
     with pytest.raises(InvalidValue, match="is not a rule"):
-        reading.drift("all", "all", outcome="good")
+        db.drift("all", "all", outcome="good")
     with pytest.raises(InvalidValue, match="is over a score that no run has; there are no scores"):
-        reading.drift("all", "all", outcome="rewrd>=1")
+        db.drift("all", "all", outcome="rewrd>=1")
 
 
 def test_drift_is_printed_in_80_columns_as_markdown_and_as_a_document(tmp_path: Path) -> None:
@@ -541,7 +540,7 @@ def test_rare_calls_messages_and_moved_calls_are_named_as_what_they_are(tmp_path
     assert any(line.startswith("messages 2.0 4.0 ×2 ") for line in cells), cells
     assert any(re.match(r"mix of tools 6\d% of calls moved ", line) for line in cells), cells
     assert "q is at most 0.05; q = the share of false findings among those at least as clear" in " ".join(shown)
-    found = agentspan.read(path).drift("shop@1", "shop@2")
+    found = agentspan.open(path).drift("shop@1", "shop@2")
     mix = [row for row in found.rows if row.metric.measure == "tool_mix"]
     said = sentence(replace(found, verdict="different", rows=tuple(mix)), "1", "2")
     assert re.fullmatch(r"2 is different from 1: another mix of tools: 6\d% of calls moved to other tools", said), said

@@ -121,10 +121,9 @@ def test_agent_at_version_is_that_version_unless_an_agent_is_named_so(db: Databa
 
 
 def test_an_outcome_says_what_passed_means_and_selects_no_runs(db: Database) -> None:
-    reading = agentspan.read(db.storage)
     with pytest.raises(TypeError, match=r"runs are not selected by 'outcome'; there are .*score"):
-        reading.runs(outcome="reward>=1")  # type: ignore[call-arg]
-    assert reading.why(outcome="status").outcome is None
+        db.runs(outcome="reward>=1")  # type: ignore[call-arg]
+    assert db.why(outcome="status").outcome is None
     for command in ("runs", "stats", "search", "export", "prune"):
         assert "--outcome" not in [each for option in named(command).params for each in option.opts]
     for command in ("why", "diff", "check"):

@@ -1,6 +1,8 @@
-"""`agentspan.read`: the same answers for Python, and tables of pandas and polars."""
+"""The methods of a Database that read runs: what the command line shows, and tables of pandas and polars."""
 
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,10 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.reading import RUNS, SPANS
+from agentspan.analysis.dataframes import RUNS, SPANS
 from agentspan.database import Database
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.recording.git_commit import commit_replaced
-from agentspan.storage.questions import Account
 
 
 @pytest.fixture
@@ -29,28 +30,27 @@ def runs(db: Database) -> list[str]:
 
 
 def test_it_asks_what_the_command_line_asks(db: Database, runs: list[str]) -> None:
-    reading = agentspan.read(db.storage)
-    assert reading.runs(agent="b").totals.spans == 2
-    assert reading.runs(since="2020-01-01T00:00:00Z", limit=1).total == 2
-    assert [stat.label for stat in reading.stats("-")] == [None, "m", None, "fetch"]
-    assert reading.stats(until="2020-01-01T00:00:00Z") == []
-    assert reading.runs(git_commit="").total == 0  # runs by id have none
-    assert reading.search("fetch").total == 2
-    assert reading.search("fetch", run=runs[0]).hits[0].run_id == runs[0]
+    assert db.runs(agent="b").totals.spans == 2
+    assert db.runs(since="2020-01-01T00:00:00Z", limit=1).total == 2
+    assert [stat.label for stat in db.stats("-")] == [None, "m", None, "fetch"]
+    assert db.stats(until="2020-01-01T00:00:00Z") == []
+    assert db.runs(git_commit="").total == 0  # runs by id have none
+    assert db.search("fetch").total == 2
+    assert db.search("fetch", run=runs[0]).hits[0].run_id == runs[0]
     with pytest.raises(InvalidValue, match="since: must be such as 90s"):
-        reading.runs(since="soon")
+        db.runs(since="soon")
     with pytest.raises(InvalidValue, match="since: a time without an offset"):
-        reading.runs(since=datetime(2020, 1, 1))
-    assert reading.runs(agent="b@default", since="7d", until="2999-01-01", sort="spans").total == 1
-    assert reading.runs(meta={"nothing": 1}).total == reading.runs(session="s", error="x").total == 0
-    assert reading.search("fetch", agent="b").total == reading.stats(agent="b")[0].count == 1
+        db.runs(since=datetime(2020, 1, 1))
+    assert db.runs(agent="b@default", since="7d", until="2999-01-01", sort="spans").total == 1
+    assert db.runs(meta={"nothing": 1}).total == db.runs(session="s", error="x").total == 0
+    assert db.search("fetch", agent="b").total == db.stats(agent="b")[0].count == 1
     with pytest.raises(NotFound, match="no agent is named 'c'; agents: 'a', 'b'"):
-        reading.stats(agent="c")
+        db.stats(agent="c")
     with pytest.raises(InvalidValue, match="exclude each other"):
-        reading.search("fetch", run="-", failed=True)
+        db.search("fetch", run="-", failed=True)
     with pytest.raises(TypeError, match="not selected by 'colour'"):
-        reading.runs(colour="red")  # type: ignore[call-arg]
-    assert reading.runs(since="2020-01-01T00:00:00").total == 2
+        db.runs(colour="red")  # type: ignore[call-arg]
+    assert db.runs(since="2020-01-01T00:00:00").total == 2
 
 
 def test_runs_are_found_by_the_beginning_of_their_commit(tracer: agentspan.Tracer) -> None:
@@ -59,43 +59,105 @@ def test_runs_are_found_by_the_beginning_of_their_commit(tracer: agentspan.Trace
         with commit_replaced(commit), tracer.run("a") as run:
             made.append(run.id)
     tracer.flush()
-    reading = agentspan.read(tracer.storage)
+    opened = agentspan.open(tracer.storage)
     found = {
-        beginning: [run.run.id for run in reading.runs(git_commit=beginning).runs] for beginning in ("a", "AB", "b")
+        beginning: [run.run.id for run in opened.runs(git_commit=beginning).runs] for beginning in ("a", "AB", "b")
     }
     assert found == {"a": [made[1], made[0]], "AB": [made[0]], "b": []}
 
 
-def test_a_file_is_opened_for_reading_only(tmp_path: Path) -> None:
-    with pytest.raises(agentspan.DatabaseUnusable, match="does not exist"):
-        agentspan.read(tmp_path / "no.db")
-    agentspan.open(tmp_path / "runs.db").close()
-    with agentspan.read(tmp_path / "runs.db") as reading:
-        assert reading.runs().total == 0
-        with pytest.raises(agentspan.NotPermitted):
-            agentspan.open(reading.storage).agent_instances.register("a")
+READS: dict[str, Callable[[Database], object]] = {
+    "runs": lambda db: db.runs(),
+    "stats": lambda db: db.stats(),
+    "stats_by_version": lambda db: db.stats_by_version(),
+    "search": lambda db: db.search("a"),
+    "diff": lambda db: db.diff("a", "b"),
+    "why": lambda db: db.why(),
+    "why of one": lambda db: db.why("-"),
+    "drift": lambda db: db.drift("a@1", "a@2"),
+    "dataframe": lambda db: db.dataframe(),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_reading_a_file_that_does_not_exist_makes_none(tmp_path: Path, read: Callable[[Database], object]) -> None:
+    with agentspan.open(tmp_path / "no.db") as db:
+        for _ in range(2):
+            with pytest.raises(agentspan.DatabaseUnusable, match=r"no\.db does not exist; nothing has been recorded"):
+                read(db)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("first", ["an operation", "the storage", "another program"])
+def test_a_file_that_is_made_after_it_was_opened_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    db = agentspan.open("late.db")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    if first == "an operation":
+        db.agent_instances.register("a")
+    elif first == "the storage":
+        with agentspan.Tracer(db.storage).run("a"):
+            pass
+    else:
+        with agentspan.open(tmp_path / "late.db") as other:
+            other.agent_instances.register("a")
+    assert [run.agent for run in db.runs().runs] == ["a"]
+    assert not [*(tmp_path / "other").iterdir()]
+    db.close()
     with pytest.raises(agentspan.StorageError, match="closed"):
-        reading.runs(limit=None) and reading.storage.ask(Account())
+        db.runs()
+
+
+def test_many_threads_make_one_file(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "late.db") as db, ThreadPoolExecutor(8) as pool:
+        storages = [*pool.map(lambda _: db.storage, range(8))]
+        assert all(storage is storages[0] for storage in storages)
+        made = [*pool.map(lambda number: db.agent_instances.register(f"a{number}").id, range(8))]
+        assert {run.run.id for run in db.runs().runs} == {*made}
+
+
+def test_reading_makes_no_folder_either(tmp_path: Path) -> None:
+    db = agentspan.open(tmp_path / ".agentspan" / "late.db")
+    with pytest.raises(agentspan.DatabaseUnusable, match="does not exist"):
+        db.runs()
+    assert list(tmp_path.iterdir()) == []
+    db.agents.create("a")
+    assert db.runs().total == 0
+    db.close()
+
+
+def test_a_file_that_is_opened_read_only_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(agentspan.DatabaseUnusable, match="does not exist"):
+        agentspan.open(tmp_path / "runs.db", read_only=True)
+    agentspan.SQLiteStorage(tmp_path / "runs.db").close()
+    with agentspan.open(tmp_path / "runs.db", read_only=True) as db:
+        assert db.runs().total == 0
+        with pytest.raises(agentspan.NotPermitted):
+            db.agent_instances.register("a")
+    with pytest.raises(agentspan.StorageError, match="closed"):
+        db.runs()
 
 
 @pytest.mark.parametrize("engine", ["pandas", "polars"])
 def test_data_frames(db: Database, runs: list[str], engine: Any) -> None:
     pytest.importorskip(engine, reason=f"needs {engine}")
-    reading = agentspan.read(db.storage)
-    spans = reading.dataframe(engine=engine)
+    spans = db.dataframe(engine=engine)
     assert list(spans.columns) == list(SPANS)
     assert list(spans["run"]) == [runs[0], runs[0], runs[1], runs[1]]
     assert list(spans["status"]) == ["complete", "active"] * 2
     assert spans["cost_usd"].sum() == 1.0
     assert spans["input_tokens"].sum() == 10
     assert "UTC" in str(spans["started_at"].dtype)
-    assert len(reading.dataframe(run=runs[1], engine=engine)) == 2
-    frame = reading.dataframe("runs", engine=engine)
+    assert len(db.dataframe(run=runs[1], engine=engine)) == 2
+    frame = db.dataframe("runs", engine=engine)
     assert list(frame.columns) == list(RUNS)
     assert list(frame["open_spans"]) == [1, 1]
     assert list(frame["agent"]) == ["a", "b"]
     with pytest.raises(agentspan.NotFound):
-        reading.dataframe(run="nothing", engine=engine)
+        db.dataframe(run="nothing", engine=engine)
 
 
 @pytest.mark.parametrize("engine", ["pandas", "polars"])
@@ -110,7 +172,7 @@ def test_a_frame_of_runs_has_task_tags_mark_note_and_a_column_for_each_score(tmp
     with tracer.run("a", task="t-2"):
         pass
     tracer.flush()
-    frame = agentspan.read(tracer.storage).dataframe("runs", engine=engine)
+    frame = agentspan.open(tracer.storage).dataframe("runs", engine=engine)
     assert list(frame.columns) == [*RUNS, "score_reward"]
     assert frame["score_reward"].max() == 1.0  # of two judges the newest
     told = {name: next(iter(frame[name])) for name in ("task", "session", "user", "mark", "note")}
@@ -123,19 +185,18 @@ def test_a_frame_of_runs_has_task_tags_mark_note_and_a_column_for_each_score(tmp
 @pytest.mark.parametrize("engine", ["pandas", "polars"])
 def test_a_frame_of_nothing_has_its_columns(db: Database, engine: Any) -> None:
     pytest.importorskip(engine, reason=f"needs {engine}")
-    frame = agentspan.read(db.storage).dataframe(engine=engine)
+    frame = db.dataframe(engine=engine)
     assert (len(frame), list(frame.columns)) == (0, list(SPANS))
 
 
 def test_without_pandas_and_polars_it_says_what_to_install(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pandas", "polars"):
         monkeypatch.setitem(sys.modules, name, None)
-    reading = agentspan.read(db.storage)
     with pytest.raises(AgentspanError, match="neither pandas nor polars is installed; run: pip install pandas"):
-        reading.dataframe()
+        db.dataframe()
     with pytest.raises(AgentspanError, match="polars is not installed; run: pip install polars"):
-        reading.dataframe(engine="polars")
+        db.dataframe(engine="polars")
     with pytest.raises(InvalidValue, match="engine: must be pandas or polars"):
-        reading.dataframe(engine="excel")  # type: ignore[arg-type]
+        db.dataframe(engine="excel")  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="table: must be spans or runs"):
-        reading.dataframe("else")  # type: ignore[arg-type]
+        db.dataframe("else")  # type: ignore[arg-type]

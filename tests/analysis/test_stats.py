@@ -2,7 +2,6 @@
 
 import pytest
 
-import agentspan
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stats import Rest, shorten, stats, stats_by_version
 from agentspan.database import Database
@@ -143,21 +142,20 @@ def test_statistics_are_broken_down_by_version_the_latest_first(db: Database) ->
     record_versions(db, "1232")
     other = db.agent_instances.register("b")
     db.agent_spans.create(other.id, "tool", "complete", {"name": "fetch"}, {})
-    reading = agentspan.read(db.storage)
-    found = reading.stats_by_version()
-    assert [*found.stats] == reading.stats()
+    found = db.stats_by_version()
+    assert [*found.stats] == db.stats()
     assert [(each.name, each.runs) for each in found.versions] == [
         ("b@default", 1), ("a@2", 2), ("a@3", 1), ("a@1", 1)
     ]  # fmt: skip
     assert [of([*each.stats], "tool", "fetch").count for each in found.versions] == [1, 4, 3, 1]
-    assert [*found.versions[1].stats] == reading.stats(agent="a", version="2")
+    assert [*found.versions[1].stats] == db.stats(agent="a", version="2")
     assert (found.left_out_versions, found.left_out_labels) == (0, 0)
-    of_a = reading.stats_by_version(agent="a")
+    of_a = db.stats_by_version(agent="a")
     assert [each.name for each in of_a.versions] == ["a@2", "a@3", "a@1"]
-    assert [*of_a.stats] == reading.stats(agent="a")
-    (one,) = reading.stats_by_version(agent="a@3").versions
-    assert [*one.stats] == reading.stats(version="3")
-    assert reading.stats_by_version(until="2020-01-01").stats == ()
+    assert [*of_a.stats] == db.stats(agent="a")
+    (one,) = db.stats_by_version(agent="a@3").versions
+    assert [*one.stats] == db.stats(version="3")
+    assert db.stats_by_version(until="2020-01-01").stats == ()
 
 
 def test_only_so_many_versions_and_labels_are_broken_down(db: Database) -> None:

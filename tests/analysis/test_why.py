@@ -145,7 +145,7 @@ def test_runs_are_found_by_the_signature_of_their_failure_or_ending(db: Database
         recorded.end(run)
     recorded.end(runs[2], error='{"type": "E", "message": "m"}')
     recorded.end(runs[3])
-    with agentspan.read(db.storage) as reading:
+    with agentspan.open(db.storage) as reading:
         groups = reading.why().groups
         assert [group.kind for group in groups] == ["step", "run", "ending"]
         for group, wanted in zip(groups, (runs[1::-1], runs[2:3], runs[3:]), strict=True):

@@ -59,7 +59,7 @@ class Writer:
 def live(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Writer]]:
     """A server, and a process that writes into its file."""
     path = tmp_path_factory.mktemp("live") / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     writer = Writer(path)
     with serving(path) as server:
         yield server, writer

@@ -327,7 +327,7 @@ def test_options_that_do_not_go_together_are_refused(db: Path, arguments: str, s
 
 
 def test_an_empty_file_says_what_to_do(db: Path) -> None:
-    agentspan.open(db).close()
+    agentspan.SQLiteStorage(db).close()
     assert "`agentspan demo` records a run" in call(db, "show", "-").output
     assert call(db, "runs").output.endswith(
         "nothing has been recorded here yet; `agentspan demo` records a run to look at\n"

@@ -37,7 +37,7 @@ def book(tracer: agentspan.Tracer, greeting: str, cabin: str, said: str, end: st
 
 
 def ids(db: Path) -> list[str]:
-    with agentspan.read(db) as reading:
+    with agentspan.open(db) as reading:
         return [run.run.id for run in reading.runs().runs][::-1]
 
 

@@ -153,7 +153,7 @@ def test_a_hit_has_its_run_its_agent_and_the_number_of_its_step(db: Path) -> Non
     assert [hit[name] for name in ("span_id", "run_id", "agent", "version", "step")] == [
         span.id, run.id, "finder", "2", 4,
     ]  # fmt: skip
-    (found,) = agentspan.read(tracer.storage).search("702").hits
+    (found,) = agentspan.open(tracer.storage).search("702").hits
     assert (found.agent, found.version, found.step) == ("finder", "2", 4)
     few = located(tracer.storage, Hits([found], 1), most_steps=3).hits[0]
     assert (few.agent, few.step) == ("finder", None)

@@ -193,7 +193,7 @@ def test_demo_and_record_record_there(
     assert "(recorded) is in postgresql://" in last
     assert "sesame" not in last
     with agentspan.open(postgres_location) as opened:
-        assert "recorded" in {run.agent for run in agentspan.read(opened.storage).runs().runs}
+        assert "recorded" in {run.agent for run in opened.runs().runs}
 
 
 def test_sending_goes_on_where_it_ended_with_a_file_of_its_own(both: tuple[str, str], tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_sending_goes_on_where_it_ended_with_a_file_of_its_own(both: tuple[str, 
 def test_a_program_records_by_commits(postgres_location: Location) -> None:
     record(postgres_location)
     with agentspan.open(postgres_location) as opened:
-        found = agentspan.read(opened.storage).runs()
+        found = opened.runs()
         assert [(run.agent, run.run.status, run.spans) for run in found.runs] == [
             ("calculator", "failed", 1),
             ("traveller", "complete", 4),

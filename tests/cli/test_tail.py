@@ -78,7 +78,7 @@ def test_a_look_at_a_run_in_which_nothing_moved_reads_no_span(db: Database, monk
 @pytest.mark.full
 def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
-    agentspan.open(db).close()
+    agentspan.SQLiteStorage(db).close()
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background may not
     tail = process(db, "tail", env={**os.environ, "COLUMNS": "100"}, preexec_fn=heed)
     assert tail.stderr is not None

@@ -176,7 +176,7 @@ def test_the_project_says_what_passed_means(db: Path, tmp_path: Path, monkeypatc
 
 
 def test_python_has_the_same(db: Path) -> None:
-    with agentspan.read(db) as reading:
+    with agentspan.open(db) as reading:
         found = reading.why(agent="booking")
         assert found.failed == 8
         assert reading.why(found.groups[0].run_id).signature.id == found.groups[0].signature

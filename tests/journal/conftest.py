@@ -16,5 +16,5 @@ def template() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "template.db"
         with deterministic():
-            agentspan.open(path).close()
+            agentspan.SQLiteStorage(path).close()
         yield path

@@ -20,6 +20,7 @@ from agentspan.journal.segments import NEW, Segment
 from agentspan.recording.sinks.drain import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
 from agentspan.recording.span_and_run import state_of
+from agentspan.recording.tracer import recorder_of
 from agentspan.testing import deterministic
 from agentspan.tuning import STANDARD, Tuning
 
@@ -181,8 +182,9 @@ def journaled(template: Path, path: Path, tuning: Tuning = STANDARD) -> Iterator
 
 def sink_of(tracer: agentspan.Tracer) -> JournalSink:
     """The journal of a tracer."""
-    assert isinstance(tracer.recorder.sink, JournalSink)
-    return tracer.recorder.sink
+    sink = recorder_of(tracer).sink
+    assert isinstance(sink, JournalSink)
+    return sink
 
 
 def append_by_calls(tracer: agentspan.Tracer) -> None:
@@ -196,7 +198,7 @@ def append_by_calls(tracer: agentspan.Tracer) -> None:
 def die(tracer: agentspan.Tracer) -> None:
     """Let go of everything as a SIGKILL does."""
     sink_of(tracer).leave()
-    tracer.recorder.is_closed = True
+    recorder_of(tracer).is_closed = True
     tracer.storage.close()
 
 

@@ -22,6 +22,7 @@ from agentspan.journal.left_segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sinks.drain import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
+from agentspan.recording.tracer import recorder_of
 from agentspan.storage.questions import Find, Query
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
@@ -150,7 +151,7 @@ def test_an_end_replaces_what_the_doctor_guessed(path: Path, monkeypatch: pytest
     die(tracer)
     spool = path.with_name("runs.db.spool")
     spool.rename(path.with_name("aside"))
-    writer = tracer.recorder.writer_id
+    writer = recorder_of(tracer).writer_id
     monkeypatch.setattr("agentspan.journal.writers.life_of", lambda row, hosts=(): "dead")
     with agentspan.open(path) as db:
         assert db.doctor().runs[0].closed_run
@@ -188,7 +189,7 @@ def test_a_look_that_races_with_a_shutdown_is_silent(
         return left
 
     tracer = Tracer(path)
-    sink = tracer.recorder.sink
+    sink = recorder_of(tracer).sink
     assert isinstance(sink, JournalSink)
     with monkeypatch.context() as patch:
         patch.setattr(adopting, "take_over", late)
@@ -235,7 +236,7 @@ def test_a_run_that_another_process_terminated_learns_of_it_while_it_waits(path:
     with tracer.run("a") as run:
         code = "import agentspan, sys; agentspan.open(sys.argv[1]).agent_instances.terminate(sys.argv[2], 'enough')"
         subprocess.run([sys.executable, "-c", code, str(path), run.id], cwd=ROOT, check=True, env={**os.environ})
-        sink = tracer.recorder.sink
+        sink = recorder_of(tracer).sink
         assert isinstance(sink, JournalSink)
         until(lambda: sink.work.terminations.found)
         with tracer.span("tool", {"name": "next"}):

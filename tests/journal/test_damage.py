@@ -138,7 +138,7 @@ def test_the_doctor_says_what_could_not_be_read(left: Path, tmp_path: Path) -> N
 def test_a_segment_of_which_nothing_came_to_the_disk_is_no_damage(tmp_path: Path, size: int) -> None:
     """A power failure came right after it was made."""
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     folder = folder_of(path)
     folder.mkdir(mode=0o700)
     blank = folder / f"{'0' * 32}-00000001.v3.segment"

@@ -231,6 +231,7 @@ forking.join()
 def test_a_record_that_comes_while_the_thread_goes_is_not_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
+from agentspan.recording.tracer import recorder_of
 tracer = agentspan.configure(path, tuning=STANDARD._replace(drain_quiet_ticks=5))
 class Late(Log):  # what a switch of threads between the look around and the append does
     def append(self, body):
@@ -240,7 +241,7 @@ class Late(Log):  # what a switch of threads between the look around and the app
         return Log.append(self, body)
 with agentspan.run("a"):
     one("first")
-    sink = tracer.recorder.sink
+    sink = recorder_of(tracer).sink
     agentspan.flush()
     sink.work._runs.has_runs = lambda: False  # else the thread stays, to look whether they are terminated
     sink.log.__class__ = Late
@@ -259,10 +260,11 @@ with agentspan.run("a"):
 def test_the_thread_drains_however_often_it_is_called_to_make_a_segment(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
+from agentspan.recording.tracer import recorder_of
 tracer = agentspan.configure(path)
 with agentspan.run("a"):
     one("first")
-    sink = tracer.recorder.sink
+    sink = recorder_of(tracer).sink
     deadline = time.monotonic() + 60
     while sink.work.drain.journaled and time.monotonic() < deadline:
         sink.work.thread.wake()

@@ -10,6 +10,7 @@ from agentspan.journal import writers
 from agentspan.journal.journal_folder import is_possible
 from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.recording.tracer import recorder_of
 from agentspan.storage.location import Location
 from agentspan.storage.questions import ForgetNotes, Notes
 from agentspan.storage.registry import open_direct
@@ -28,7 +29,7 @@ def left_open_elsewhere(location: Location, folder: Path, monkeypatch: pytest.Mo
         assert tracer.flush(30)
         tracer.shutdown()
     storage = open_direct(location)
-    writers.renew(storage, tracer.recorder.writer_id)
+    writers.renew(storage, recorder_of(tracer).writer_id)
     storage.ask(ForgetNotes("lease/"))
     storage.close()
     return [run.id for run in begun]

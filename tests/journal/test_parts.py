@@ -23,6 +23,7 @@ from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.run_state import RunState
 from agentspan.recording.settings import Settings
 from agentspan.recording.span_and_run import Run, state_of
+from agentspan.recording.tracer import recorder_of
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD, Tuning
@@ -178,7 +179,7 @@ def test_two_objects_of_one_run_do_not_confuse_their_elements(path: Path) -> Non
         call(tracer, first)
         row = state_of(run).registered_row
         assert row is not None
-        other = RunState(tracer.recorder, "a")  # as where a function arrives that was made for another process
+        other = RunState(recorder_of(tracer), "a")  # as where a function arrives that was made for another process
         other.take_over(row)
         Run(other).create_span("llm", {"model": "m", "messages": second}, status="active").finish()
         call(tracer, [*first, message(9)])

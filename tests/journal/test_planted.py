@@ -200,7 +200,7 @@ def test_an_index_that_may_be_another_users_is_not_written_to(
 
 def test_a_link_that_names_no_index_yet_makes_none(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     index_file.path_of(path).symlink_to(tmp_path / "elsewhere")
     assert call(path, "runs").exit_code == 0
     assert not (tmp_path / "elsewhere").exists()
@@ -210,7 +210,7 @@ def test_a_link_that_names_no_index_yet_makes_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
 def test_a_log_of_another_user_is_not_read_as_a_part_of_the_file(tmp_path: Path, end: str) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     log = Path(f"{path}{end}")
     log.touch()
     os.chown(log, NOBODY, NOBODY)

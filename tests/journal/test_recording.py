@@ -22,6 +22,7 @@ from agentspan.journal.left_segments import take_over
 from agentspan.journal.spool import segments
 from agentspan.recording.git_commit import commit_replaced
 from agentspan.recording.sinks.drain import DrainThread, Ticks
+from agentspan.recording.tracer import recorder_of
 from agentspan.schemas.meaning import describe
 from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
@@ -133,7 +134,7 @@ def test_a_look_that_fails_costs_no_span(path: Path, monkeypatch: pytest.MonkeyP
         def fail(*asked: Any) -> Any:
             raise StorageError("no more files may be opened")
 
-        patch.setattr(type(tracer.recorder.store), "ask", fail)
+        patch.setattr(type(recorder_of(tracer).store), "ask", fail)
         with tracer.span("tool", {"name": "x"}):
             pass
     assert tracer.flush()

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
 FILLED = """
 import os, shutil, subprocess, sys, agentspan
+from agentspan.recording.tracer import recorder_of
 from pathlib import Path
 disk = Path(sys.argv[1])
 tracer = agentspan.Tracer(disk / "runs.db")
@@ -33,8 +34,8 @@ def step(number):
         pass
 with tracer.run("a"):
     step(0)
-    tracer.recorder.sink.work.thread.stop(5)  # what is appended stays in the journal
-    tracer.recorder.sink.work.thread.start = lambda: None
+    recorder_of(tracer).sink.work.thread.stop(5)  # what is appended stays in the journal
+    recorder_of(tracer).sink.work.thread.start = lambda: None
     step(1)
     subprocess.run(["cp", "-r", "--reflink=always", disk / "runs.db.spool", disk / "copy"], check=True)
     filler, size = os.open(disk / "filler", os.O_CREAT | os.O_WRONLY), 2**20
@@ -117,17 +118,18 @@ def test_what_a_killed_program_wrote_is_all_there(tmp_path: Path) -> None:
     code = """
 import os, signal, sys, agentspan
 from agentspan.journal import log
+from agentspan.recording.tracer import recorder_of
 from tests.journal.recorded import append_by_calls
 tracer = agentspan.Tracer(sys.argv[1])
 append_by_calls(tracer)
 with tracer.run("a"):
     tracer.flush()
-    tracer.recorder.sink.work.thread.stop(5)
-    tracer.recorder.sink.work.thread.start = lambda: None
+    recorder_of(tracer).sink.work.thread.stop(5)
+    recorder_of(tracer).sink.work.thread.start = lambda: None
     for number in range(1000):
         with tracer.span("tool", {"name": str(number), "text": "x" * (number * 5)}):
             pass
-    assert type(tracer.recorder.sink.log) is log.Written
+    assert type(recorder_of(tracer).sink.log) is log.Written
     os.kill(os.getpid(), signal.SIGKILL)
 """
     path = tmp_path / "runs.db"

@@ -128,7 +128,7 @@ def test_a_run_is_not_closed_while_a_living_program_records_into_it(tmp_path: Pa
 
 def test_a_file_that_is_not_sound_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path)
     connection.execute("insert into schema_violations values (1, 'no such span', 'payload', '$', 'type', 'x')")
     connection.commit()

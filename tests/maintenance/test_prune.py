@@ -201,7 +201,7 @@ def test_a_file_becomes_smaller_by_what_is_said(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_give_pages_back_learns_it(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("pragma auto_vacuum = none")
     connection.execute("vacuum")

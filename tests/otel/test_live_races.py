@@ -12,6 +12,7 @@ from agentspan import Tracer
 from agentspan.otel import SpanProcessor, processor_traces
 from agentspan.otel.duplicates import call_of
 from agentspan.otel.processor import LiveRecording
+from agentspan.recording.tracer import recorder_of
 from tests.impatient import at_once, elsewhere
 from tests.otel.replaying import spans_in
 
@@ -21,7 +22,7 @@ CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.pr
 @pytest.fixture
 def live(tmp_path: Path) -> Any:
     tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
-    yield LiveRecording(tracer.recorder)
+    yield LiveRecording(recorder_of(tracer))
     tracer.shutdown()
 
 

@@ -26,6 +26,7 @@ from agentspan.otel import SpanProcessor
 from agentspan.otel.receiving import import_spans
 from agentspan.otel.sdk import span_of
 from agentspan.recording.capture.capture import Capture
+from agentspan.recording.tracer import recorder_of
 from agentspan.storage.questions import Counts, Find, RunSums, SpansOf
 from agentspan.tuning import STANDARD, Tuning
 from tests.otel.replaying import runs_in, spans_in
@@ -364,7 +365,7 @@ def test_attributes_of_the_start_are_written_and_searched_once(
         span.set_attribute("answered", "y")
     (row,) = rows(tracer).values()
     assert json.loads(row.payload)["attributes"] == {"asked": "x", "model": "m", "answered": "y"}
-    is_journaled = tracer.recorder.destination.is_journaled
+    is_journaled = recorder_of(tracer).destination.is_journaled
     assert [name for name in searched if name in ("asked", "model", "answered")] == (
         ["asked", "model", "answered"] if is_journaled else []
     )

@@ -20,7 +20,7 @@ from agentspan.otel.receiving import Receiver, portions
 from agentspan.otel.recent_traces import MAX_BYTES, RecentTraces
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.recording.capture.plain import SentRedaction
-from agentspan.storage.location import new_account
+from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, SpansOf

@@ -26,6 +26,7 @@ from agentspan import Tracer
 from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.spool import segments, writer_of
 from agentspan.recording.sinks.commit import CommitSink
+from agentspan.recording.tracer import recorder_of
 from agentspan.tuning import STANDARD
 
 FOLDERS = (os.path.dirname(agentspan.__file__) + os.sep, contextlib.__file__)
@@ -96,7 +97,7 @@ class World:
             self.span()
             return
         other = sqlite3.connect(self.path, isolation_level=None)
-        own = self.tracer.recorder.sink
+        own = recorder_of(self.tracer).sink
         assert isinstance(own, CommitSink)
         with self.tracer.run("a"):
             other.execute("begin immediate")
@@ -133,7 +134,7 @@ class World:
 
     def abandon(self) -> None:
         """Leave everything as it is, and in the way of nobody."""
-        self.tracer.recorder.is_closed = True
+        recorder_of(self.tracer).is_closed = True
 
     def problems(self) -> Iterator[str]:
         """Say what an interrupted operation has left."""
@@ -156,7 +157,7 @@ class World:
             yield "another thread cannot record"
         if self.tracer.current_span() is not None or self.tracer.current_run() is not None:
             yield "what was active is so still"
-            self.tracer.recorder.current.set(None)
+            recorder_of(self.tracer).current.set(None)
         self.span()
         if not self.tracer.flush(30):
             yield "it does not flush"
@@ -168,7 +169,7 @@ class World:
         for _ in range(100 if self.adopts else 0):  # the tracer's own thread may be adopting it at this moment
             with agentspan.open(self.path) as db:
                 db.agent_instances.list()
-            if {writer_of(path) for path in segments(folder_of(self.path))} <= {self.tracer.recorder.writer_id}:
+            if {writer_of(path) for path in segments(folder_of(self.path))} <= {recorder_of(self.tracer).writer_id}:
                 break
             time.sleep(0.1)
         reader = sqlite3.connect(self.path)

@@ -233,6 +233,7 @@ def test_children_that_c_has_forked_record_as_writers_of_their_own(
         path,
         durability,
         f"""
+from agentspan.recording.tracer import recorder_of
 fork = ctypes.{library}(None).fork
 logging.disable()  # of commits: the file may be busy for a while
 agentspan.configure(path, durability=durability)
@@ -255,7 +256,7 @@ children = []
 with agentspan.run("outer"), agentspan.span("tool", {{"name": "outer"}}):
     assert agentspan.flush()
     if durability == "journal":
-        thread = agentspan.get_tracer().recorder.sink.work.thread
+        thread = recorder_of(agentspan.get_tracer()).sink.work.thread
         thread.stop(20)  # it may look into the file: the children would be kept out
     for number in range(2):
         process = fork()

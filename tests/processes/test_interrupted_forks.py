@@ -17,6 +17,7 @@ SAMPLE = longer("AGENTSPAN_TEST_POINTS", 6, 60, 10_000)
 BEGIN = f"""
 import faulthandler, logging, os, signal, sys, threading
 from agentspan import Tracer, forks
+from agentspan.recording.tracer import recorder_of
 from tests.processes.interrupting import Interrupt, Points
 faulthandler.dump_traceback_later(100, exit=True)
 sys.unraisablehook = lambda *_: None  # the interpreter drops what is raised in the middle of a fork
@@ -33,11 +34,11 @@ one("first")
 PARENT = """
 problems = []
 def other():
-    sink = tracer.recorder.sink
+    sink = recorder_of(tracer).sink
     for name, lock in {
         "turn": forks._turn,
-        "connections": tracer.recorder.store._connections.lock,
-        "gate": tracer.recorder.store._connections._gate._entrance,
+        "connections": recorder_of(tracer).store._connections.lock,
+        "gate": recorder_of(tracer).store._connections._gate._entrance,
         **({"draining": sink.work.drain.lock, "log": sink.log.lock} if durability == "journal" else {}),
     }.items():
         if lock.acquire(timeout=30):  # one that is kept is kept for ever

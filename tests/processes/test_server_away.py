@@ -21,6 +21,7 @@ from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import extract, inject
 from agentspan.recording.span_and_run import state_of
+from agentspan.recording.tracer import recorder_of
 from agentspan.storage.location import parse
 from agentspan.tuning import STANDARD
 from tests import postgres
@@ -151,7 +152,7 @@ def test_what_was_recorded_here_is_read_here_at_once(server: postgres.Server) ->
     tracer = Tracer(url)
     with tracer.run("a"), tracer.span("tool", {"name": "n"}):
         pass
-    with agentspan.read(url) as reading:
+    with agentspan.open(url) as reading:
         assert [stat.count for stat in reading.stats() if stat.label == "n"] == [1]
     with agentspan.open(tracer.storage) as db:
         assert db.agent_instances.list()[0].status == "complete"
@@ -174,7 +175,7 @@ def test_past_its_age_a_journal_takes_nothing_more_and_counts_it() -> None:
     tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db", tuning=tuning)  # nobody listens there
     run = tracer.run("a")
     with run:
-        until(lambda: tracer.recorder.sink.work.overflow.is_on)  # type: ignore[union-attr]
+        until(lambda: recorder_of(tracer).sink.work.overflow.is_on)  # type: ignore[union-attr]
         kept = tracer.health()
         with tracer.span("tool", {"name": "late"}):
             pass

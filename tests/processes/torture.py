@@ -59,7 +59,7 @@ class Torture:
         """Let everything happen, and return the figures."""
         began = time.monotonic()
         _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        agentspan.open(self._db).close()
+        agentspan.SQLiteStorage(self._db).close()
         try:
             for number in range(len(workers.HELPERS)):
                 self._help(number)

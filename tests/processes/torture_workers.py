@@ -218,7 +218,7 @@ def read(db: Path, said: Path, rng: random.Random) -> Iterator[object]:
     """Read runs and spans in three ways; that also adopts what dead processes left."""
     how = rng.randrange(3)
     if how == 2:
-        with agentspan.read(db) as reading:
+        with agentspan.open(db) as reading:
             yield reading.stats("-") if reading.runs(limit=20).runs else None
         return
     with agentspan.open(db, read_only=how == 1) as database:

@@ -11,7 +11,7 @@ MOST = {
     "lines of code": 47_077,
     "median of functions": 8,
     "files over 700 lines": 1,
-    "idempotency_key": 38,
+    "idempotency_key": 32,
     '"""See …': 0,
     "Protocols": 14,
     "let_through": 70,

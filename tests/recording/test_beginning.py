@@ -57,7 +57,7 @@ def record(tracer: Tracer, name: str = "a", spans: int = 2) -> agentspan.Run:
 def test_a_program_that_starts_while_the_file_is_locked_records_all(tmp_path: Path, is_new: bool) -> None:
     path = tmp_path / "runs.db"
     if not is_new:
-        agentspan.open(path).close()
+        agentspan.SQLiteStorage(path).close()
     with locked(path):
         tracer = Tracer(path)
         run = record(tracer)
@@ -192,7 +192,7 @@ if __name__ == "__main__":
 def test_children_of_a_program_that_cannot_register_its_run_record_in_it(tmp_path: Path) -> None:
     path, program = tmp_path / "runs.db", tmp_path / "family.py"
     program.write_text(FAMILY)
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     with locked(path):
         done = subprocess.run(
             [sys.executable, program, path], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
@@ -209,7 +209,7 @@ def test_children_of_a_program_that_cannot_register_its_run_record_in_it(tmp_pat
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_registers_the_runs_again_that_its_program_holds_and_no_others(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     tracer = Tracer(path)
     with locked(path):
         for _ in range(300):

@@ -1,4 +1,4 @@
-"""`agentspan.open` and `agentspan.read` without arguments: the database that `configure` was given."""
+"""`agentspan.open` without an argument: the database that `configure` was given."""
 
 import re
 from dataclasses import fields
@@ -28,9 +28,9 @@ def record(db: Any) -> str:
     return run.id
 
 
-def read_and_opened() -> list[str]:
-    with agentspan.read() as reading, agentspan.open() as db:
-        found = [summary.run.id for summary in reading.runs().runs]
+def opened() -> list[str]:
+    with agentspan.open() as db:
+        found = [summary.run.id for summary in db.runs().runs]
         assert {run.id for run in db.agent_instances.list()} == set(found)
     return found
 
@@ -42,23 +42,23 @@ def test_a_file_is_opened(is_shut_down: bool, tmp_path: Path, monkeypatch: pytes
         agentspan.shutdown()
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path / "folder")
-    assert read_and_opened() == [id]
+    assert opened() == [id]
 
 
 def test_a_storage_in_memory_is_read_and_stays_open() -> None:
     first = record(":memory:")
     second = record(":memory:")
-    assert read_and_opened() == read_and_opened() == [second, first]
+    assert opened() == opened() == [second, first]
     storage = agentspan.MemoryStorage()
     third = record(storage)
-    assert read_and_opened() == [third]
+    assert opened() == [third]
     assert record(storage) != third
 
 
 def test_a_storage_of_a_file_gets_a_connection_of_its_own(tmp_path: Path) -> None:
     storage = agentspan.open(tmp_path / "mine.db").storage
     id = record(storage)
-    assert read_and_opened() == [id]
+    assert opened() == [id]
     with agentspan.open() as db:
         assert db.storage is not storage
 
@@ -66,17 +66,17 @@ def test_a_storage_of_a_file_gets_a_connection_of_its_own(tmp_path: Path) -> Non
 def test_without_a_database_it_is_the_default_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTSPAN_DB", str(tmp_path / "named.db"))
     id = record(None)
-    assert read_and_opened() == [id]
+    assert opened() == [id]
     forget()
     agentspan.configure("mine.db")
     forget()
-    assert read_and_opened() == [id]
+    assert opened() == [id]
 
 
 def test_what_is_named_counts_more() -> None:
     id = record("mine.db")
     record("other.db")
-    with agentspan.read("mine.db") as reading:
+    with agentspan.open("mine.db") as reading:
         assert [summary.run.id for summary in reading.runs().runs] == [id]
 
 
@@ -85,7 +85,7 @@ def test_a_capture_is_not_opened(tmp_path: Path) -> None:
 
     id = record(None)
     with capture(), agentspan.run("captured"):
-        assert read_and_opened() == [id]
+        assert opened() == [id]
 
 
 def test_a_setting_is_described_once_and_is_in_the_signature_and_the_help_of_configure() -> None:

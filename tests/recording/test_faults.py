@@ -17,6 +17,7 @@ from agentspan.errors import StorageError
 from agentspan.model.rows import WriterRow
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks import commit
+from agentspan.recording.tracer import recorder_of
 from agentspan.storage.sqlite import opening
 from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.tuning import STANDARD
@@ -186,13 +187,13 @@ def test_a_thread_writes_what_waits_and_no_call_that_records_does(
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("many"):
         tried: dict[int, list[int]] = {}
-        apply = tracer.recorder.store.apply
+        apply = recorder_of(tracer).store.apply
 
         def remember(units: Any, **how: Any) -> Any:
             tried.setdefault(threading.get_ident(), []).append(len(units))
             return apply(units, **how)
 
-        monkeypatch.setattr(tracer.recorder.store, "apply", remember)
+        monkeypatch.setattr(recorder_of(tracer).store, "apply", remember)
         other.execute("begin immediate")
         for number in range(1000):
             step(number)
@@ -473,7 +474,7 @@ def test_the_end_of_a_program_waits_two_seconds_for_a_locked_file(tmp_path: Path
         other.execute("begin immediate")
         step(1)
     del slept[:]
-    tracer.recorder.release()  # what Python calls at the exit
+    recorder_of(tracer).release()  # what Python calls at the exit
     assert 1.9 < sum(slept) < 2.1
     other.execute("rollback")
     other.close()
@@ -482,7 +483,7 @@ def test_the_end_of_a_program_waits_two_seconds_for_a_locked_file(tmp_path: Path
 
 def test_configure_waits_ten_seconds_for_a_file_without_a_journal(tmp_path: Path, slept: list[float]) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("pragma locking_mode = exclusive")
     other.execute("begin exclusive")
@@ -497,7 +498,7 @@ def test_what_comes_before_a_file_without_a_journal_can_be_opened_is_lost_and_co
     without_journals: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
 ) -> None:
     path = without_journals / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     monkeypatch.setenv("AGENTSPAN_DB", str(path))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("pragma locking_mode = exclusive")

@@ -23,6 +23,7 @@ from agentspan import Tracer
 from agentspan.interrupts import Thread
 from agentspan.model.changes import Unit
 from agentspan.recording.span_and_run import state_of
+from agentspan.recording.tracer import recorder_of
 from agentspan.tuning import STANDARD
 from tests.recording.stored import runs_of, spans_of
 from tests.waiting import until
@@ -299,7 +300,7 @@ def test_one_bad_unit_does_not_cost_what_waits_with_it(tmp_path: Path) -> None:
         for number in range(5):
             run.create_span("tool", {"name": str(number)})
         bad = run.create_span("tool", {"name": "bad"})
-        waiting = tracer.recorder.sink.backlog.units  # type: ignore[union-attr]
+        waiting = recorder_of(tracer).sink.backlog.units  # type: ignore[union-attr]
         put = waiting.pop().changes[0]
         waiting.append(Unit((put._replace(row=put.row._replace(summary=object())),)))
         other.execute("rollback")
@@ -321,8 +322,8 @@ def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path, dura
             pass
         flusher = threading.Thread(target=tracer.flush, args=(60.0,))
         flusher.start()
-        sink: Any = tracer.recorder.sink
-        flushing = sink.work.drain.lock if tracer.recorder.destination.is_journaled else sink.backlog._flushing
+        sink: Any = recorder_of(tracer).sink
+        flushing = sink.work.drain.lock if recorder_of(tracer).destination.is_journaled else sink.backlog._flushing
         until(lambda: f"owner={flusher.ident} " in repr(flushing))
         with tracer.span("tool", {"name": "meanwhile"}):
             pass
@@ -389,7 +390,7 @@ with tracer.run("parent"):
     tracer.flush()
     os._exit(0)
 """
-    agentspan.open(tmp_path / "runs.db").close()
+    agentspan.SQLiteStorage(tmp_path / "runs.db").close()
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     other.execute("begin immediate")
     command = [sys.executable, "-W", "ignore", "-c", code]
@@ -431,7 +432,9 @@ time.sleep(60)
 
 
 def test_a_program_that_waits_for_signals_gets_them(tmp_path: Path) -> None:
-    agentspan.open(tmp_path / "runs.db").close()  # sqlite-utils makes a file, and imports numpy, which starts threads
+    agentspan.SQLiteStorage(
+        tmp_path / "runs.db"
+    ).close()  # sqlite-utils makes a file, and imports numpy, which starts threads
     command = [sys.executable, "-c", WAITS_FOR_SIGNALS, str(tmp_path / "runs.db")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("waited\n", -signal.SIGSEGV)

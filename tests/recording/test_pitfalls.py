@@ -251,7 +251,7 @@ def test_masking_is_skipped_on_some_path(tmp_path: Path, caplog: pytest.LogCaptu
 @pytest.mark.full
 def test_the_database_is_locked(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     code = """
 with agentspan.run("a"):
     for number in range(200):

@@ -17,6 +17,7 @@ from agentspan import Tracer
 from agentspan.recording.blocks import RunBlock
 from agentspan.recording.default import forget
 from agentspan.recording.recorder import Recorder
+from agentspan.recording.tracer import recorder_of
 from agentspan.testing import CapturedRuns
 from tests.tiers import every
 
@@ -296,7 +297,7 @@ def test_a_run_that_threads_enter_at_once_is_a_run_in_each(default: Tracer) -> N
 
     def together() -> Recorder:
         gate.wait()  # every thread is about to begin, none has
-        return default.recorder
+        return recorder_of(default)
 
     shared = RunBlock(together, "shared")
 

@@ -17,6 +17,7 @@ from agentspan.model.changes import Unit
 from agentspan.recording.capture import credentials
 from agentspan.recording.capture.repeats import Captured, Repeats
 from agentspan.recording.span_and_run import state_of
+from agentspan.recording.tracer import recorder_of
 from agentspan.schemas import dialects
 from tests.impatient import at_once, elsewhere
 
@@ -26,7 +27,7 @@ def test_threads_of_a_forked_child_register_each_run_of_its_parent(
 ) -> None:
     """The first registration of a child is interrupted by another thread, which makes its own."""
     tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
-    recorder = tracer.recorder
+    recorder = recorder_of(tracer)
     assert recorder.sink is not None
     inherited = [Unit((), f"run {number}") for number in range(2)]
     recorder._inherited = inherited.copy()

@@ -21,6 +21,7 @@ from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.plain import Plain
 from agentspan.recording.capture.repeats import Captured, Repeats
 from agentspan.recording.settings import Settings
+from agentspan.recording.tracer import recorder_of
 from agentspan.storage.questions import Query
 from tests.strategies import json_objects
 from tests.tiers import examples
@@ -232,7 +233,7 @@ def looked_at(capture: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_only_what_is_new_is_searched_for_credentials(
     tracer: agentspan.Tracer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    capture = tracer.recorder.capture
+    capture = recorder_of(tracer).capture
     searched = looked_at(capture, monkeypatch)
     messages = [message(number, 1000) for number in range(100)]
     with tracer.run("agent"):
@@ -267,7 +268,7 @@ def test_a_long_history_is_no_reason_to_cut(tracer: agentspan.Tracer) -> None:
         with tracer.span("llm", {"model": "m", "messages": [*messages, *(message(n, 60_000) for n in range(99, 120))]}):
             pass
     tracer.flush()
-    payloads = [json.loads(row.payload) for row in tracer.recorder.store.ask(Query("agent_span")).rows]  # type: ignore[union-attr]
+    payloads = [json.loads(row.payload) for row in recorder_of(tracer).store.ask(Query("agent_span")).rows]  # type: ignore[union-attr]
     assert payloads[29]["messages"] == messages
     assert "$truncated" in json.dumps(payloads[30])
 
@@ -295,7 +296,7 @@ def test_threads_that_share_a_history_record_it(tracer: agentspan.Tracer) -> Non
         for thread in threads:
             thread.join()
     tracer.flush()
-    rows = tracer.recorder.store.ask(Query("agent_span")).rows
+    rows = recorder_of(tracer).store.ask(Query("agent_span")).rows
     assert len(rows) == 120
     for row in rows:
         found = json.loads(row.payload)["messages"]  # type: ignore[union-attr]

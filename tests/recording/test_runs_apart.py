@@ -15,6 +15,7 @@ import agentspan
 from agentspan import Tracer
 from agentspan.recording import default
 from agentspan.recording.recorder import Recorder
+from agentspan.recording.tracer import recorder_of
 from agentspan.testing import CapturedRuns, capture
 from tests.journal.recorded import sink_of
 
@@ -147,7 +148,7 @@ def test_a_unit_that_cannot_be_committed_goes_to_the_journal_when_there_is_room_
             raise agentspan.DatabaseBusy("busy")
 
         with monkeypatch.context() as patch:
-            patch.setattr(tracer.recorder.store, "apply", busy)
+            patch.setattr(recorder_of(tracer).store, "apply", busy)
             run.create_span("tool", {"name": "x"})
         assert tracer.health().waiting == 0
         assert tracer.health().spooled_bytes > 0
@@ -187,7 +188,7 @@ def test_the_reason_why_nothing_is_recorded_does_not_grow(tmp_path: Path, monkey
     step = agentspan.span(len)
     for _ in range(20):
         step([])
-    traceback, frames = agentspan.get_tracer().recorder.broken.__traceback__, 0  # type: ignore[union-attr]
+    traceback, frames = recorder_of(agentspan.get_tracer()).broken.__traceback__, 0  # type: ignore[union-attr]
     while traceback is not None:
         traceback, frames = traceback.tb_next, frames + 1
     assert frames < 20

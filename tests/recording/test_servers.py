@@ -13,8 +13,10 @@ from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import inject
 from agentspan.recording.sinks import journal_work
+from agentspan.recording.tracer import recorder_of
 from agentspan.storage import patience
-from agentspan.storage.location import Location, new_account, parse
+from agentspan.storage.identity import new_account
+from agentspan.storage.location import Location, parse
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.questions import Account, Find, Question, SpansOf
 from agentspan.storage.registry import OpenedLater, open_direct
@@ -81,7 +83,7 @@ def test_the_end_of_a_program_tries_a_server_that_is_away_once(between: Proxy) -
     record(tracer)
     until(lambda: tracer.health().last_error is not None)
     before = between.accepted
-    tracer.recorder.release()  # as at the exit
+    recorder_of(tracer).release()  # as at the exit
     assert between.accepted - before <= 2  # the thread may have tried it, too
     assert tracer.health().spooled_bytes > 0
     tracer.shutdown(0.1)
@@ -218,7 +220,7 @@ def test_the_cap_is_that_of_the_host_not_of_a_program(between: Proxy) -> None:
     second = Tracer(between.url, tuning=SMALL)
     record(second)
     until(lambda: second.health().last_error is not None)
-    until(lambda: second.recorder.sink.work.is_full)  # type: ignore[union-attr]
+    until(lambda: recorder_of(second).sink.work.is_full)  # type: ignore[union-attr]
     before = second.health().recorded
     record_much(second, 10)
     assert second.health().recorded == before
@@ -236,7 +238,7 @@ def test_what_a_program_leaves_in_a_spool_takes_no_more_of_the_disk_than_it_has(
     (segment,) = spool(between.url).glob("*.segment")
     assert segment.stat().st_size == SIZE
     spooled = tracer.health().spooled_bytes
-    tracer.recorder.release()  # as at the exit
+    recorder_of(tracer).release()  # as at the exit
     assert segment.stat().st_size < spooled + 100
     record(tracer)  # by another exit handler
     between.refuses = False
@@ -269,11 +271,11 @@ def test_a_request_does_not_wait_for_a_server_that_does_not_answer(
     between.is_silent = True
     with tracer.run("a"):
         until(lambda: tracer.health().oldest_s > journal_work.SLOW_S)
-        drained = tracer.recorder.sink.work.drain.last_drained  # type: ignore[union-attr]
+        drained = recorder_of(tracer).sink.work.drain.last_drained  # type: ignore[union-attr]
         with monkeypatch.context() as patch:
             patch.setattr("time.sleep", lambda seconds: pytest.fail("it waited"))
             inject({}, tracer=tracer)
-        assert tracer.recorder.sink.work.drain.last_drained == drained  # type: ignore[union-attr]
+        assert recorder_of(tracer).sink.work.drain.last_drained == drained  # type: ignore[union-attr]
     between.is_silent = False
     assert tracer.flush(30)
     tracer.shutdown()
@@ -281,7 +283,7 @@ def test_a_request_does_not_wait_for_a_server_that_does_not_answer(
 
 def statements_of_a_drain(tracer: Tracer, runs: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """Record runs of a span each, and return how many statements it takes to store all of them at once."""
-    work = tracer.recorder.sink.work  # type: ignore[union-attr]
+    work = recorder_of(tracer).sink.work  # type: ignore[union-attr]
     work.thread.stop(5)
     count = 0
     execute = Connection.execute

@@ -33,7 +33,7 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 def db(tmp_path: Path) -> Path:
     path = tmp_path / "data/runs.db"
     path.parent.mkdir()
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     return path
 
 

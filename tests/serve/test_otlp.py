@@ -17,7 +17,7 @@ from agentspan.api.context import Context
 from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.serve import create_app
-from agentspan.storage.location import new_account
+from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, RemoveRuns, SpansOf
@@ -252,7 +252,7 @@ def test_busy_and_read_only(tmp_path: Any) -> None:
     import sqlite3
 
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
     with Client(create_app(path, wait_s=0.05)) as client:

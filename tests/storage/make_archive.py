@@ -75,8 +75,8 @@ def of_file(folder: Path) -> None:
     path = folder / "runs.db"
     with agentspan.open(path) as db:
         fill(db)
-        agentspan.read(path).stats()
-        agentspan.read(path).search("tower")
+        db.stats()
+        db.search("tower")
     subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
     with tempfile.TemporaryDirectory() as other:
         copied = Path(other, "all")
@@ -94,7 +94,7 @@ def of_schema(url: str, bin: Path) -> None:
 
     with agentspan.open(f"{url}?schema=archived") as db:
         fill(db)
-        agentspan.read(db.storage).stats()
+        db.stats()
         text = exported(db)
     dump = [str(bin / "pg_dump"), "--inserts", "--no-owner", "--no-privileges", "-n", "archived", url]
     sql = subprocess.run(dump, check=True, capture_output=True, text=True).stdout

@@ -91,6 +91,6 @@ def test_spans_that_are_there_are_distributed_with_their_runs(cluster: Emptied) 
     assert call(Path("nowhere.db"), "init", url, "--citus", "--shards", "2").exit_code == 0
     with agentspan.open(url) as db:
         assert list(db.storage.ask(SpansOf(run.id))) == spans
-        assert agentspan.read(db.storage).stats()[0].count == 20
+        assert db.stats()[0].count == 20
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         connection.execute(f"drop schema {SCHEMA}_later cascade")

@@ -25,7 +25,7 @@ NS = 1_767_225_600_000_000_000
 @pytest.mark.parametrize("type_", ROWS)
 def test_the_tables_of_a_file_are_declared_as_the_rows_are(tmp_path: Path, type_: ResourceType) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path)
     found = {
         name: (of, bool(required or in_key), default)

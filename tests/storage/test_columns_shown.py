@@ -53,7 +53,7 @@ def test_the_view_has_the_columns_that_people_look_at(storage: Storage, span: Ag
 @pytest.mark.parametrize("engine", ["pandas", "polars"])
 def test_a_data_frame_has_the_columns_that_people_look_at(storage: Storage, span: AgentSpanRow, engine: Any) -> None:
     pytest.importorskip(engine, reason=f"needs {engine}")
-    frame = agentspan.read(storage).dataframe(engine=engine)
+    frame = agentspan.open(storage).dataframe(engine=engine)
     (row,) = frame.to_dict("records") if engine == "pandas" else frame.to_dicts()
     for column in columns_of("agent_span"):
         if column.name in SHOWN_OF_SPANS:

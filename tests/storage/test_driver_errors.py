@@ -226,7 +226,7 @@ def test_a_unit_that_cannot_be_stored_costs_no_other(path: Path) -> None:
     assert tracer.health().failed >= 1
     assert tracer.health().waiting == 0
     tracer.shutdown()
-    with agentspan.read(path) as reading:
+    with agentspan.open(path) as reading:
         assert reading.runs(limit=1).runs[0].spans == 2
 
 

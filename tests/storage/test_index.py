@@ -549,7 +549,7 @@ def test_many_processes_may_make_the_index_at_once(path: Path) -> None:
     record(path, 40)
     code = (
         "import sys, agentspan\n"
-        "with agentspan.read(sys.argv[1]) as reading:\n"
+        "with agentspan.open(sys.argv[1]) as reading:\n"
         "    print(reading.runs().totals.spans, sum(s.count for s in reading.stats()), reading.search('fetch').total)"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(path)]

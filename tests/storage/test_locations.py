@@ -59,7 +59,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones_and_makes_no_file
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for use in (agentspan.open, agentspan.read, agentspan.configure, agentspan.Tracer):
+    for use in (agentspan.open, agentspan.configure, agentspan.Tracer):
         with pytest.raises(
             InvalidValue, match=r"no storage called 'x'; known are memory, postgres, postgresql, sqlite"
         ):
@@ -67,7 +67,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones_and_makes_no_file
     result = CliRunner().invoke(main, ["--db", "nobody://u:pw@h", "runs"])
     assert (result.exit_code, "no storage called 'nobody'" in result.output, "pw" in result.output) == (1, True, False)
     assert list(tmp_path.iterdir()) == []
-    agentspan.open("./x:y").close()
+    agentspan.SQLiteStorage("./x:y").close()
     assert (tmp_path / "x:y").exists()
 
 
@@ -81,9 +81,9 @@ def test_a_backend_is_opened_by_its_name_everywhere(monkeypatch: pytest.MonkeyPa
 
     install(monkeypatch, opener)
     monkeypatch.setenv("AGENTSPAN_DB", URL)
-    assert agentspan.open(URL).storage is agentspan.open().storage is agentspan.read().storage is kept
+    assert agentspan.open(URL).storage is agentspan.open().storage is kept
     assert CliRunner().invoke(main, ["runs"]).exit_code == 0
-    assert opened == [URL] * 4
+    assert opened == [URL] * 3
 
 
 def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def with_another(*, broken: bool = False) -> Sequence[Migration]:
 def test_an_old_file_becomes_what_a_new_one_is(tmp_path: Path, archive: Path) -> None:
     path = unpacked(tmp_path, archive)
     agentspan.open(path).close()
-    agentspan.open(tmp_path / "new.db").close()
+    agentspan.SQLiteStorage(tmp_path / "new.db").close()
     assert structure(path) == structure(tmp_path / "new.db")
     connection = sqlite3.connect(path)
     assert connection.execute("pragma user_version").fetchone() == (tables.CURRENT,)
@@ -108,7 +108,7 @@ def lacking(now: str, then: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("version", range(1, BEFORE + 1))
 def test_a_file_of_before_the_first_release_is_refused_unchanged(tmp_path: Path, version: int) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"pragma user_version = {version}")
     before, commit = path.read_bytes(), COMMITS["file"][version - 1]
@@ -142,7 +142,7 @@ def test_an_older_program_goes_on_inserting_and_rederive_marks_what_it_wrote(tmp
 
 def test_views_are_made_again_when_the_version_changes(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
     views = {**tables.VIEWS, "spans": "select id as span, mood from agent_spans"}
     tables.migrate(connection, tables.CURRENT, with_another(), views)
@@ -152,7 +152,7 @@ def test_views_are_made_again_when_the_version_changes(tmp_path: Path) -> None:
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     before = structure(path)
     with pytest.raises(DatabaseUnusable, match=r"agentspan file of version \d+, but its tables are others"):
         SQLiteStorage(path, migrations=with_another(broken=True))
@@ -162,7 +162,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 def test_an_older_file_can_be_opened_to_read(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     SQLiteStorage(path, read_only=True, migrations=with_another()).close()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("pragma user_version").fetchone() == (tables.CURRENT + 1,)
@@ -171,17 +171,17 @@ def test_an_older_file_can_be_opened_to_read(tmp_path: Path) -> None:
 def test_the_migration_of_a_large_file_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tuning = STANDARD._replace(reported_migration_bytes=10_000)
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     for _ in range(2):
         SQLiteStorage(path, migrations=with_another(), tuning=tuning).close()
-        agentspan.open(tmp_path / "new.db", tuning=tuning).close()
+        agentspan.SQLiteStorage(tmp_path / "new.db", tuning=tuning).close()
     (told,) = caplog.messages
     assert told.startswith(f"{path} is brought up to date once (from file version {tables.CURRENT} to ")
 
 
 def test_an_old_file_that_may_not_be_written_to_says_so(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     before = path.read_bytes()
     with pytest.raises(DatabaseUnusable, match=r"made by an older agentspan .*cannot be brought up to date from here"):
         SQLiteStorage(path, read_only=True, migrations=with_another(broken=True))
@@ -199,7 +199,7 @@ def test_an_old_file_that_may_not_be_written_to_says_so(tmp_path: Path) -> None:
 )
 def test_a_file_that_lacks_something_is_refused_when_it_is_opened(tmp_path: Path, change: str, lacks: str) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
     for view in tables.VIEWS:
         connection.execute(f"drop view {view}")
@@ -224,7 +224,7 @@ def test_a_file_that_only_says_an_old_version_is_refused(tmp_path: Path) -> None
 
 def test_a_file_may_have_more_than_it_must(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("create table notes (run text, note text)")
     connection.execute("alter table agents add column team text")

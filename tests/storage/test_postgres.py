@@ -95,7 +95,7 @@ def test_the_tables_have_the_columns_of_the_rows(asked: Callable[[str], list[Any
 
 
 def test_the_views_have_the_columns_of_a_file(asked: Callable[[str], list[Any]], tmp_path: Path) -> None:
-    agentspan.open(tmp_path / "runs.db").close()
+    agentspan.SQLiteStorage(tmp_path / "runs.db").close()
     file = sqlite3.connect(tmp_path / "runs.db")
     for view in ("runs", "spans", "agent_spans"):
         columns = f"select column_name from information_schema.columns where table_name = '{view}'"
@@ -367,7 +367,7 @@ def test_the_roles_of_the_page_have_the_rights_that_they_need(storage: Storage, 
     assert recorder.apply([Unit((Put(span),)), Unit((finish(span.id),))]) == [Applied(), Applied()]
     recorder.close()
     reader = open_direct(url.format("reader"), read_only=True)
-    assert agentspan.read(reader).runs().runs[0].spans == 1
+    assert agentspan.open(reader).runs().runs[0].spans == 1
     with pytest.raises(DatabaseUnusable, match="lacks a privilege"):
         reader.ask(Notes("logins/secret"))
     reader.close()

@@ -130,7 +130,7 @@ def test_a_run_for_which_there_is_no_partition_is_like_any_other(storage: Storag
     assert table_of(asked, spans[0]) == table_of(asked, opened) == "finished_spans_default"
     assert [span.id for span in storage.ask(SpansOf(run.id))] == sorted(span.id for span in (*spans, opened))
     assert storage.ask(Find(spans[1].id)).rows[spans[1].id] == ("agent_span", spans[1])
-    assert agentspan.read(storage).runs().runs[0].spans == 4
+    assert agentspan.open(storage).runs().runs[0].spans == 4
     storage.ask(MakePartitions())
     assert storage.ask(Counts([run.id]))[run.id].total == 4
 
@@ -140,7 +140,7 @@ def test_many_spans_of_a_time_move_to_a_partition_of_their_own(storage: Storage,
     rows = Rows()
     old, older = run_at(storage, NOW - timedelta(days=100), rows), run_at(storage, NOW - timedelta(days=200), rows)
     spans = [*put(storage, old, rows, MANY), *put(storage, older, rows, MANY - 1)]
-    reading = agentspan.read(storage)
+    reading = agentspan.open(storage)
     before = reading.stats(), reading.search("hello"), asked("select id, xid::text from finished_spans order by id")
     in_index = asked("select xmin::text, taken::text from index_state order by 1")
     made = storage.ask(MakePartitions())
@@ -301,8 +301,8 @@ def test_prune_drops_a_partition_by_as_many_statements_as_few_runs_need(
     assert each == []
     assert len(statements) < 30 + 25 * done.partitions
     assert len([sql for sql in statements if sql.startswith("drop table")]) == done.partitions
-    assert agentspan.read(storage).runs().total == 1
-    assert agentspan.read(storage).stats()[0].count == 4
+    assert agentspan.open(storage).runs().total == 1
+    assert agentspan.open(storage).stats()[0].count == 4
 
 
 def test_a_user_who_may_not_drop_partitions_prunes_row_by_row(

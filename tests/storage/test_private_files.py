@@ -60,7 +60,7 @@ def test_a_link_to_a_file_that_is_still_to_be_made_is_followed(tmp_path: Path) -
     (tmp_path / "link.db").symlink_to(tmp_path / "runs.db")
     before = os.umask(0)
     try:
-        agentspan.open(tmp_path / "link.db").close()
+        agentspan.SQLiteStorage(tmp_path / "link.db").close()
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "runs.db").stat().st_mode) == 0o600
@@ -69,7 +69,7 @@ def test_a_link_to_a_file_that_is_still_to_be_made_is_followed(tmp_path: Path) -
 def test_sqlite_itself_never_makes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "ensure", lambda path: None)  # as if somebody had deleted it in between
     with pytest.raises(agentspan.DatabaseUnusable, match="cannot be opened"):
-        agentspan.open(tmp_path / "runs.db")
+        agentspan.SQLiteStorage(tmp_path / "runs.db")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -36,7 +36,7 @@ def test_closing_leaves_one_file(tmp_path: Path) -> None:
 
 def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     path.chmod(0o640)
     agentspan.open(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
@@ -44,7 +44,7 @@ def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
 
 def test_the_file_is_in_wal_mode_and_marked_as_ours(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path)
     assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
     assert connection.execute("pragma application_id").fetchone() == (tables.APPLICATION_ID,)
@@ -54,7 +54,7 @@ def test_the_file_is_in_wal_mode_and_marked_as_ours(tmp_path: Path) -> None:
 
 def test_every_table_is_strict(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path)
     found = {name: strict for _, name, kind, _, _, strict in connection.execute("pragma table_list") if kind == "table"}
     connection.close()
@@ -74,7 +74,7 @@ def test_every_table_is_strict(tmp_path: Path) -> None:
 
 def test_an_up_to_date_file_does_not_import_sqlite_utils(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
+    agentspan.SQLiteStorage(path).close()
     code = (
         "import sys, agentspan\n"
         f"agentspan.configure({str(path)!r})\n"
@@ -168,6 +168,7 @@ def test_read_only_reads_and_refuses_to_write(tmp_path: Path) -> None:
 
 def test_read_only_sees_what_a_writer_commits_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
+    agentspan.SQLiteStorage(path).close()
     with agentspan.open(path) as db, agentspan.open(path, read_only=True) as reader:
         assert len(reader.agents.list()) == 0
         db.agents.create("a")
@@ -234,6 +235,7 @@ def test_a_frozen_clock_does_not_make_a_busy_file_wait_for_ever(tmp_path: Path) 
     from freezegun import freeze_time
 
     path = tmp_path / "runs.db"
+    agentspan.SQLiteStorage(path).close()
     with agentspan.open(path) as db:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("begin immediate")
@@ -317,7 +319,7 @@ def test_a_file_that_is_deleted_while_it_is_made_is_made_again(
     monkeypatch.setattr(opening, "prepare", deleted_before)
     if times > 100:
         with pytest.raises(StorageError, match=r"runs\.db is deleted again and again"):
-            agentspan.open(path)
+            agentspan.SQLiteStorage(path)
         return
     with agentspan.open(path) as db:
         db.agents.create("a")

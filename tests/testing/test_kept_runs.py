@@ -253,7 +253,7 @@ def test_a_file_that_cannot_be_pruned_is_left_as_it_is_and_fails_no_test(tmp_pat
 
 
 def test_only_a_folder_of_agentspan_is_created(tmp_path: Path) -> None:
-    agentspan.open(tmp_path / ".agentspan" / "runs.db").close()
+    agentspan.SQLiteStorage(tmp_path / ".agentspan" / "runs.db").close()
     with pytest.raises(agentspan.DatabaseUnusable, match="does not exist; create it"):
         agentspan.open(tmp_path / "agentspan" / "runs.db")
     with pytest.raises(agentspan.DatabaseUnusable, match="cannot be created"):

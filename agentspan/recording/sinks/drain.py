@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from agentspan.errors import NOT_NOW, DatabaseBusy, StorageError
 from agentspan.interrupts import Thread, guard, let_through, start
@@ -28,9 +28,6 @@ from agentspan.locks import Bell, Occupied, within
 from agentspan.recording.sinks.progress import Progress, until_trusted
 from agentspan.storage.protocol import BesideJournals, FileReplaced, NotTrustedYet
 from agentspan.tuning import STANDARD, Tuning
-
-if TYPE_CHECKING:
-    from agentspan.recording.sinks.journal_work import JournalWork
 
 LEAST = 16 * 1024
 KEEPS_S = 1.0
@@ -379,6 +376,31 @@ class Ticks:
         return self.quiet >= self._most_quiet
 
 
+class Work(Protocol):
+    """The work of the thread: a sink with a journal."""
+
+    @property
+    def thread(self) -> "DrainThread":
+        """The thread of this sink."""
+        ...
+
+    def tick(self, ticks: Ticks) -> bool:
+        """Do what is due; return whether the thread may end."""
+        ...
+
+    def prepare(self) -> None:
+        """Make the next segment: one was begun."""
+        ...
+
+    def has_records(self) -> bool:
+        """Return whether records are in the journal that are not in the storage."""
+        ...
+
+    def is_needed(self) -> bool:
+        """Return whether there are such records, or runs that will add some."""
+        ...
+
+
 class DrainThread:
     """Starts, wakes and ends the thread that drains the journal of one sink.
 
@@ -397,7 +419,7 @@ class DrainThread:
 
     def __init__(
         self,
-        work: "JournalWork",
+        work: Work,
         log: Log,
         progress: Progress,
         name: str,
@@ -483,7 +505,7 @@ class DrainThread:
         self._progress.deferred.raised = error
 
 
-def _run(reference: "weakref.ref[JournalWork]", bell: Bell, tuning: Tuning) -> None:
+def _run(reference: "weakref.ref[Work]", bell: Bell, tuning: Tuning) -> None:
     """The loop of the thread: tick while there is work. Between ticks, the program may drop the sink."""
     ticks, is_over, kept, calls = Ticks(tuning.drain_quiet_ticks), False, reference(), 0
     tick_s = tuning.drain_tick_s

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.storage import before_release
-from agentspan.storage.location import new_account
+from agentspan.storage.identity import new_account
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated, wait_at_most
 from agentspan.storage.postgres.partitions import DEFAULT, make_ahead

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from agentspan import forks
 from agentspan.errors import StorageError
@@ -19,9 +19,6 @@ from agentspan.locks import is_mine
 from agentspan.storage.protocol import NotTrustedYet
 from agentspan.storage.sqlite import file_watch, mending
 from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_deleted
-
-if TYPE_CHECKING:
-    from agentspan.storage.sqlite.connections import Connections
 
 
 class Gate:
@@ -90,12 +87,36 @@ _SHARED_START, _SHARED_LENGTH, _SHM_IS_USED = 0x40000002, 510, 128
 """The bytes that SQLite locks in an open database file and in its `-shm` file (os_unix.c)."""
 
 
-_all: weakref.WeakSet["Connections"] = weakref.WeakSet()
+class Held(Protocol):
+    """The connections of one process to one file, as a fork treats them."""
+
+    def hold(self) -> None:
+        """Before a fork: wait until no other thread is inside SQLite, and close the connections."""
+        ...
+
+    def let_go(self) -> None:
+        """In the parent after a fork: let other threads use the file again."""
+        ...
+
+    def is_in_use(self) -> bool:
+        """In the child: return whether another thread of the parent was inside SQLite."""
+        ...
+
+    def leave_behind(self) -> None:
+        """In the child: forget connections that are open, without closing them."""
+        ...
+
+    def renew(self) -> None:
+        """In the child: make new locks."""
+        ...
+
+
+_all: weakref.WeakSet[Held] = weakref.WeakSet()
 _inherited: list[object] = []
 """Connections that a forked child inherited. This reference keeps them from being closed."""
 
 
-def enrol(connections: "Connections") -> None:
+def enrol(connections: Held) -> None:
     """Register connections, so that each fork waits for them as long as they exist."""
     _all.add(connections)
 
@@ -129,7 +150,7 @@ def _lock_again(path: Path, file: tuple[int, int]) -> None:
             fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
 
 
-_forking: list["Connections"] = []
+_forking: list[Held] = []
 
 
 def _hold_all() -> None:

@@ -14,7 +14,7 @@ view also needs a new version, with a migration that does nothing: all views are
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from agentspan.storage.location import new_account
+from agentspan.storage.identity import new_account
 
 if TYPE_CHECKING:
     from sqlite_utils import Database

@@ -11,7 +11,8 @@ from agentspan.model.changes import PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import row_by_row
 from agentspan.storage.answers import FoundSpan, SpanSum
-from agentspan.storage.location import Location, new_account
+from agentspan.storage.identity import new_account
+from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities
 from agentspan.storage.questions import (

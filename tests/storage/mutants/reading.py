@@ -7,7 +7,8 @@ from typing import Any
 
 from agentspan.model.rows import AgentSpanRow, instance_of
 from agentspan.storage.answers import Rows
-from agentspan.storage.location import memory, new_account
+from agentspan.storage.identity import new_account
+from agentspan.storage.location import memory
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities
 from tests.storage.mutants.noting import found_by

@@ -1,0 +1,143 @@
+"""Tables of pandas or polars: the spans, or the runs with their tags and scores."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from importlib import import_module
+from itertools import islice
+from operator import attrgetter
+from typing import Any, Literal
+
+from agentspan import clock
+from agentspan.analysis.id_prefixes import find_run
+from agentspan.analysis.runs import find_runs
+from agentspan.errors import AgentspanError, InvalidValue
+from agentspan.model.columns import SHOWN_OF_SPANS, columns_of
+from agentspan.model.scores import MARK, NOTE
+from agentspan.storage.answers import RunList, RunSummary
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
+from agentspan.storage.row_by_row import labels_of, summaries_of, totals_of
+
+Engine = Literal["pandas", "polars"]
+ENGINES: tuple[Engine, ...] = ("pandas", "polars")
+BATCH = 1000
+"""Runs whose scores and tags are read together."""
+_COLUMNS = (*SHOWN_OF_SPANS, "payload", "result_payload")
+SPANS = ("agent", "version", *(SHOWN_OF_SPANS.get(name, name) for name in _COLUMNS))
+_KINDS = {column.name: column.holds or column.type for column in columns_of("agent_span")}
+"""What the columns of spans hold; those of runs that have the same name hold the same."""
+TIMES = tuple(name for name, kind in _KINDS.items() if kind == "time")
+FLAGS = tuple(name for name, kind in _KINDS.items() if kind == "flag")
+WHOLE = tuple(name for name, kind in _KINDS.items() if kind is int)
+FRACTIONS = tuple(name for name, kind in _KINDS.items() if kind is float)
+_of_span = attrgetter(*_COLUMNS)
+RUNS = (
+    "run", "agent", "version", "status", "started_at", "finished_at", "duration_ms",
+    "spans", "failed_spans", "open_spans", "input_tokens", "output_tokens", "cost_usd",
+    "metadata", "result", "error", "session", "user", "task", "tags", "mark", "note",
+)  # fmt: skip
+
+
+def dataframe(storage: Storage, table: Literal["spans", "runs"], run: str | None, engine: Engine | None) -> Any:
+    """Return a table (see Database.dataframe)."""
+    if table not in ("spans", "runs"):
+        raise InvalidValue("table", "must be spans or runs")
+    module, name = _engine(engine)
+    names = SPANS if table == "spans" else RUNS
+    columns: dict[str, list[Any]] = {column: [] for column in names}
+    if table == "spans":
+        for row in _spans(storage, run):
+            for values, value in zip(columns.values(), row, strict=True):
+                values.append(value)
+    else:
+        _fill_runs(storage, run, columns)
+    for column in columns.keys() & {*TIMES, *FLAGS}:
+        read = bool if column in FLAGS else _time
+        columns[column] = [read(value) for value in columns[column]]
+    return _polars(module, columns) if name == "polars" else _pandas(module, columns)
+
+
+def _spans(storage: Storage, run: str | None) -> Iterator[tuple[Any, ...]]:
+    for summary in _summaries(storage, run).runs:
+        for span in storage.ask(SpansOf(summary.run.id)):
+            yield (summary.agent, summary.version, *_of_span(span))
+
+
+def _fill_runs(storage: Storage, run: str | None, columns: dict[str, list[Any]]) -> None:
+    """Append the values of each run to the columns of RUNS, and add those of scores after them."""
+    summaries = iter(_summaries(storage, run).runs)
+    scores: dict[str, dict[int, float | str]] = {}
+    while batch := list(islice(summaries, BATCH)):
+        said = labels_of(storage, [summary.run.id for summary in batch])
+        for summary in batch:
+            judged = {score.name: score for score in said[summary.run.id].scores}  # of several judges the newest
+            mark, note = judged.pop(MARK, None), judged.pop(NOTE, None)
+            for score in judged.values():
+                at = len(columns["run"])
+                if score.value is not None:
+                    scores.setdefault(f"score_{score.name}", {})[at] = score.value
+                if score.label is not None:
+                    scores.setdefault(f"label_{score.name}", {})[at] = score.label
+            values = (*_of_run(summary), said[summary.run.id].tags, mark and mark.label, note and note.explanation)
+            for name, value in zip(RUNS, values, strict=True):
+                columns[name].append(value)
+    for name in sorted(scores):
+        columns[name] = [*map(scores[name].get, range(len(columns["run"])))]
+
+
+def _summaries(storage: Storage, run: str | None) -> RunList:
+    """Return the runs in the order of their creation."""
+    if run is None:
+        found = find_runs(storage, limit=None)
+    else:
+        one = list(summaries_of(storage, [find_run(storage, run)]))
+        found = RunList(one, len(one), totals_of(one))
+    return found._replace(runs=found.runs[::-1])
+
+
+def _of_run(summary: RunSummary) -> tuple[Any, ...]:
+    row = summary.run
+    return (row.id, summary.agent, summary.version, row.status, row.started_at, row.finished_at, row.duration_ms,
+            summary.spans, summary.failed, summary.open, summary.input_tokens, summary.output_tokens, summary.cost_usd,
+            row.metadata, row.result, row.error, row.session, row.user, row.task)  # fmt: skip
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else clock.to_datetime(text)
+
+
+def _engine(engine: Engine | None) -> tuple[Any, str]:
+    if engine is not None and engine not in ENGINES:
+        raise InvalidValue("engine", f"must be {' or '.join(ENGINES)}")
+    for name in ENGINES if engine is None else (engine,):
+        try:
+            return import_module(name), name
+        except ImportError:
+            continue
+    wanted = engine or "pandas"
+    missing = f"{engine} is not" if engine else "neither pandas nor polars is"
+    raise AgentspanError(f"{missing} installed; run: pip install {wanted}")
+
+
+def _pandas(pandas: Any, columns: dict[str, list[Any]]) -> Any:
+    frame = pandas.DataFrame(columns)
+    for name in columns:
+        if name in TIMES:
+            frame[name] = pandas.to_datetime(frame[name], utc=True)
+        elif name in WHOLE:
+            frame[name] = frame[name].astype("Int64")  # whole numbers, some of which are missing
+        elif name in FRACTIONS or name.startswith("score_"):
+            frame[name] = frame[name].astype("float64")
+    return frame
+
+
+def _polars(polars: Any, columns: dict[str, list[Any]]) -> Any:
+    known = {
+        **dict.fromkeys(TIMES, polars.Datetime("us", "UTC")),
+        **dict.fromkeys((*WHOLE, "spans", "failed_spans", "open_spans"), polars.Int64),
+        **dict.fromkeys(FRACTIONS, polars.Float64),
+        **dict.fromkeys(FLAGS, polars.Boolean),
+        "tags": polars.List(polars.String),
+    }
+    kinds = {name: known.get(name, polars.Float64 if name.startswith("score_") else polars.String) for name in columns}
+    return polars.DataFrame(columns, schema=kinds)
