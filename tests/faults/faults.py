@@ -62,12 +62,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="unexplained-score-breaks-the-span",
         file="agentspan/model/scores.py",
-        before=(
-            'name, number, None if label is None else said[label], None if why is None else said[why], "code", None'
-        ),
-        after=(
-            'name, number, None if label is None else said[label], None if why is not None else said[why], "code", None'
-        ),
+        before='None if why is None else members[why], "code", None',
+        after='None if why is not None else members[why], "code", None',
         says="A quality score that has no explanation cannot be computed, so the request that ends its span fails.",
         caught_by="tests/api/test_quality.py::test_a_payload_is_set_by_name_and_others_stay[memory]",
     ),
@@ -210,10 +206,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="two-threads-take-one-place",
         file="agentspan/journal/log.py",
-        before=(
-            "if self.sequence + 1 == sequence and segment is not None:  # no call from here until the place is taken"
-        ),
-        after="if self.sequence + 1 == sequence or segment is not None:  # no call from here until the place is taken",
+        before="if self.sequence + 1 == sequence and segment is not None:",
+        after="if self.sequence + 1 == sequence or segment is not None:",
         says=(
             "Where locks guard the journal, two threads that append at the same moment write to the same place, and "
             "a record is lost."
@@ -377,16 +371,16 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="every-error-is-a-damaged-payload",
         file="agentspan/storage/sqlite/driver_errors.py",
-        before='if "user-defined function" in str(error):  # ours raise an exception at a text that is no JSON',
-        after='if not "user-defined function" in str(error):  # ours raise an exception at a text that is no JSON',
+        before='if "user-defined function" in str(error):  # agentspan',
+        after='if not "user-defined function" in str(error):  # agentspan',
         says="An error of SQLite, such as a missing table, is reported as a payload that cannot be read.",
         caught_by="tests/storage/test_driver_errors.py::test_a_file_without_its_tables[account]",
     ),
     Fault(
         name="open-spans-are-missing-in-the-index",
         file="agentspan/storage/sqlite/index/span_sums.py",
-        before="if new < until - after:  # else each of these rows is a finished span: no second look at them",
-        after="if not new < until - after:  # else each of these rows is a finished span: no second look at them",
+        before="if new < until - after:  # else all of these spans are finished",
+        after="if not new < until - after:  # else all of these spans are finished",
         says="Statistics from the index beside the file leave out spans that are still open.",
         caught_by="tests/storage/test_index.py::test_answers_are_exact_whatever_happened[0]",
     ),
@@ -411,10 +405,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="a-new-file-gives-no-pages-back",
         file="agentspan/storage/sqlite/opening.py",
-        before=(
-            "if not has_tables:  # only before its first page is written can a file learn to give pages back in steps"
-        ),
-        after="if has_tables:  # only before its first page is written can a file learn to give pages back in steps",
+        before=("if not has_tables:  # only an empty file"),
+        after="if has_tables:  # only an empty file",
         says="A new database file cannot become smaller in steps after runs were deleted: it is not created for that.",
         caught_by="tests/storage/test_contract.py::TestSQLite::test_a_file_grows_and_shrinks",
     ),

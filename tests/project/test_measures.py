@@ -7,18 +7,18 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 316,
-    "lines of code": 47_077,
+    "files": 317,
+    "lines of code": 47_083,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 32,
     '"""See …': 0,
-    "Protocols": 14,
+    "Protocols": 17,
     "let_through": 70,
     "guard": 62,
     "except Exception": 95,
     "own modules at import": 1,
-    "own modules of a call": 115,
+    "own modules of a call": 116,
 }
 
 
