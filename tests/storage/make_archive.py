@@ -70,6 +70,24 @@ def exported(db: agentspan.Database) -> str:
     return "\n".join(lines(db.storage, runs)) + "\n"
 
 
+def lacking(now: str, then: str) -> list[dict[str, Any]]:
+    """Return the rows of an export that another one has not, or has with other values.
+
+    What was open then may be closed now: its program is dead, where that can be known.
+    """
+    ends = {"status", "finished_at", "duration_ms", "updated_at", "closed_by", "closed_at"}
+    rows = {row.get("id"): row for row in map(json.loads, now.splitlines())}
+    return [
+        row
+        for row in map(json.loads, then.splitlines())
+        if any(
+            rows.get(row.get("id"), {}).get(name) != value
+            for name, value in row.items()
+            if name not in ends or not (row.get("status") == "active" or row.get("closed_by"))
+        )
+    ]
+
+
 def of_file(folder: Path) -> None:
     """Make the archive of a file."""
     path = folder / "runs.db"

@@ -1,6 +1,5 @@
 """What becomes of files that older versions made: opened, read, recorded into; and files that only claim to be ours."""
 
-import json
 import re
 import sqlite3
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage, tables
 from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration
 from agentspan.tuning import STANDARD
-from tests.storage.make_archive import exported
+from tests.storage.make_archive import exported, lacking
 from tests.storage.old_files import VERSIONS, unpacked
 
 
@@ -85,24 +84,6 @@ def test_an_old_file_has_the_rows_that_the_code_of_then_read_also_those_of_its_j
         assert (len(db.agent_spans.list(run.id, page_size=100)), db.doctor().problems) == (spans, [])
     assert connection.execute(shown).fetchall() == before
     connection.close()
-
-
-def lacking(now: str, then: str) -> list[dict[str, Any]]:
-    """Return the rows of an export that another one has not, or has with other values.
-
-    What was open then may be closed now: its program is dead, where that can be known.
-    """
-    ends = {"status", "finished_at", "duration_ms", "updated_at", "closed_by", "closed_at"}
-    rows = {row.get("id"): row for row in map(json.loads, now.splitlines())}
-    return [
-        row
-        for row in map(json.loads, then.splitlines())
-        if any(
-            rows.get(row.get("id"), {}).get(name) != value
-            for name, value in row.items()
-            if name not in ends or not (row.get("status") == "active" or row.get("closed_by"))
-        )
-    ]
 
 
 @pytest.mark.parametrize("version", range(1, BEFORE + 1))

@@ -23,9 +23,8 @@ from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.base import T0, T1, Rows, finish
 from tests.checkout import ROOT
 from tests.postgres import Emptied
-from tests.storage.make_archive import exported
+from tests.storage.make_archive import exported, lacking
 from tests.storage.old_files import SCHEMAS, archived_schema
-from tests.storage.test_migrations import lacking
 from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
