@@ -1,6 +1,6 @@
 """The rows that are stored, one class a table. Each column is listed here, once: its name, place, type and default.
 
-SQL, views, data frames and the output of `agentspan show SPAN` are made from these fields, which `model.columns` reads. Only
+SQL, views, data frames and the output of `agentspan show SPAN` are made of these fields, read by `model.columns`. Only
 migrations write their columns out, since they are never edited; a test compares their tables with these classes.
 
 Values have the types of a file: text, numbers, None. Rows are named tuples, because a row is created for every span and
