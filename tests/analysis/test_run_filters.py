@@ -59,7 +59,7 @@ VERSIONS = ["nothing", *(version.external_identifier for version, _, _ in FAMILI
 AGENT = st.sampled_from(["one", "two", "Zwei", "nobody", *(agent.id for agent in AGENTS)])
 GREP = st.sampled_from(["", "straSSE", "ß", "%", "_", "ONE", "too dear", "2026", AGENTS[0].id[:8].upper()])
 FILTERS = st.builds(
-    RunFilter,
+    lambda *values, **named: RunFilter(*values, **named),  # of RunFilter itself, values of all fields would be drawn
     agent=st.none() | AGENT,
     status=st.none() | st.sampled_from(INSTANCE_STATUSES),
     since=st.none() | TIMES,
