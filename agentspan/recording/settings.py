@@ -5,6 +5,7 @@ description. `configure` and `Tracer` get their keywords, their signatures and t
 """
 
 import os
+import re
 from dataclasses import dataclass, fields
 from inspect import Parameter, Signature, signature
 from typing import Literal, TypedDict, TypeVar
@@ -140,5 +141,8 @@ def with_settings(function: F) -> F:
     function.__signature__ = Signature([*kept, *listed], return_annotation=shown.return_annotation)  # type: ignore[attr-defined]
     described = (Settings.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     if function.__doc__ and described:
-        function.__doc__ = function.__doc__.replace("        settings: see Settings.", described)
+        # From Python 3.13 on, the lines of a docstring have no common indentation.
+        function.__doc__ = re.sub(
+            r"^ +settings: see Settings\.", lambda _: described, function.__doc__, flags=re.MULTILINE
+        )
     return function
