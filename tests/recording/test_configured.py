@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import fields
-from inspect import signature
+from inspect import cleandoc, signature
 from pathlib import Path
 from typing import Any
 
@@ -92,5 +92,5 @@ def test_a_setting_is_described_once_and_is_in_the_signature_and_the_help_of_con
     names = [each.name for each in fields(Settings)]
     assert [*SettingsArguments.__annotations__] == names
     assert [*signature(agentspan.configure).parameters][1:] == names
-    described = re.findall(r"^(?: {4}| {8})(\w+): ", agentspan.configure.__doc__ or "", re.MULTILINE)
+    described = re.findall(r"^ {4}(\w+): ", cleandoc(agentspan.configure.__doc__ or ""), re.MULTILINE)
     assert described[: len(names) + 1] == ["db", *names]
