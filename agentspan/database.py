@@ -148,31 +148,32 @@ class Database:
         offset: int = 0,
         **filter: "Unpack[TimedRunKeywords]",
     ) -> "RunList":
-        """Return a page of the runs that match, the latest first, how many there are, and the sums over all of them.
+        """Return a page of the runs that match, the number of all matching runs, and the sums over all of them.
 
         Args:
-            sort: the order: `started`, or `duration`, `cost`, `tokens`, `spans`, `failed`, the most first.
-            limit: how many at most; None for all.
-            offset: how many to pass over.
-            agent: its name, id or external_identifier; or `AGENT@VERSION`.
+            sort: the order: `started` (the latest first), or `duration`, `cost`, `tokens`, `spans`, `failed` (the
+                largest first).
+            limit: the largest number of runs on the page; None for all.
+            offset: the number of runs to skip.
+            agent: the name, id or external_identifier of the agent; or `AGENT@VERSION`.
             version: the version of the agent.
-            session, task, status: of the run.
-            tag: a tag, or several, all of which the run has.
-            score: a rule such as `reward>=1`, or several, all of which the newest scores of the run fulfil.
-            mark: the label of the run's newest mark; `*` for any.
-            failed: only runs that failed, or in which a span did.
-            error: text in the error of the run, or of a failed span, in any case.
-            signature: of a failure, or of how a run ended, as `why` names it, or the beginning of it.
-            meta: keys of the run's metadata with their values.
-            since: the earliest start: an aware datetime, RFC 3339 text with an offset, or text such as `7d` (ago),
-                `yesterday` (in UTC).
-            until: the first start that no longer counts.
-            grep: text in the run's own names, metadata, result or error, in any case.
-            git_commit: the beginning of the commit of the git checkout in which its program ran.
+            session, task, status: the session, task and status of the run.
+            tag: a tag, or several tags that the run must all have.
+            score: a rule such as `reward>=1`, or several rules that the newest scores of the run must all fulfill.
+            mark: the label of the run's newest mark; `*` for any mark.
+            failed: only runs that failed, or that contain a failed span.
+            error: a text in the error of the run or of a failed span; case is ignored.
+            signature: the signature of a failure, or of how the run ended, as `why` names it; or its first characters.
+            meta: values that the run's metadata must have, by key.
+            since: the earliest start of a run: an aware datetime, RFC 3339 text with an offset, or text such as `7d`
+                (ago) or `yesterday` (in UTC).
+            until: the latest start of a run, exclusive; in the same forms as `since`.
+            grep: a text in the run's own names, metadata, result or error; case is ignored.
+            git_commit: the first characters of the git commit that the program ran from.
 
         Raises:
-            InvalidValue: a time, or `status`, is none.
-            NotFound: there is no such agent.
+            InvalidValue: a time, a rule, the signature or `status` is invalid.
+            NotFound: the agent does not exist.
         """
         with forks.importing:
             from agentspan.analysis.runs import find_runs, selected
@@ -190,13 +191,13 @@ class Database:
         """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
 
         Args:
-            run: only of this run: an id, the unique beginning of one, or `-` for the latest.
-            since, until: only of spans that started in this time (see runs); the end does not belong to it.
-            filter: only of runs that match (see runs).
+            run: the only run whose spans count: an id, a unique prefix of an id, or `-` for the latest run.
+            since, until: the time range in which spans must start (see `runs` for the forms); the end is exclusive.
+            filter: keywords that select the runs (see `runs`).
 
         Raises:
-            InvalidValue: a time is invalid.
-            NotFound: there is no such run, or no such agent.
+            InvalidValue: a time is invalid, or both `run` and a filter are passed.
+            NotFound: the run or the agent does not exist.
         """
         with forks.importing:
             from agentspan.analysis.filter_words import filter_of
@@ -214,14 +215,15 @@ class Database:
         until: datetime | str | None = None,
         **filter: "Unpack[RunKeywords]",
     ) -> "StatsByVersion":
-        """Return the statistics of `stats`, of all versions of the agents together and of each.
+        """Return statistics per span type and label: of all versions of the agents together, and of each version.
 
         Args:
-            since, until, filter: see stats.
+            since, until: the time range in which spans must start (see `runs` for the forms); the end is exclusive.
+            filter: keywords that select the runs (see `runs`).
 
         Raises:
             InvalidValue: a time is invalid.
-            NotFound: there is no such agent.
+            NotFound: the agent does not exist.
         """
         with forks.importing:
             from agentspan.analysis.filter_words import filter_of
@@ -241,16 +243,16 @@ class Database:
         progress: "Progress | None" = None,
         **filter: "Unpack[TimedRunKeywords]",
     ) -> "Hits":
-        """Return the spans that contain all of these words, the latest first, with their runs, agents and steps.
+        """Return the spans that contain all words, the latest first, with their runs, agents and step numbers.
 
         Args:
-            words: one text, in which double quotes hold words together, or several texts, each held together. `*` at
-                the end of a word is any ending. Nothing else is syntax.
-            run: only in this run (see stats).
-            limit: how many at most.
-            offset: how many to pass over.
-            progress: called with how much is done, and of how much, while there is an index to be built.
-            filter: only in runs that match (see runs).
+            words: one text, in which double quotes mark a phrase, or several texts, each of which is a phrase. `*` at
+                the end of a word matches any ending. There is no other syntax.
+            run: the only run to search: an id, a unique prefix of an id, or `-` for the latest run.
+            limit: the largest number of hits.
+            offset: the number of hits to skip.
+            progress: called with (done, total) while an index is built.
+            filter: keywords that select the runs to search (see `runs`).
         """
         with forks.importing:
             from agentspan.analysis.runs import selected_ids
@@ -264,13 +266,13 @@ class Database:
         """Return where two runs part: their steps aligned, and the first one that differs.
 
         Args:
-            a, b: the runs: an id, the unique beginning of one, or `-` for the latest.
-            against: a filter of other runs, to count how they go on where the two part: `all`, or some of the keywords
-                of `runs`, as `agent=NAME failed since=7d`. Of the agent of A, if it names none.
+            a, b: the runs: an id, a unique prefix of an id, or `-` for the latest run.
+            against: a filter of other runs, to count how they continue where the two part: `all`, or keywords of
+                `runs` in one text, such as `agent=NAME failed since=7d`. Without an agent, the agent of A.
 
         Raises:
-            NotFound: there is no such run.
-            InvalidValue: `against` is no such filter.
+            NotFound: a run does not exist.
+            InvalidValue: `against` is not a filter.
         """
         with forks.importing:
             from agentspan.analysis.diff import diff
@@ -286,16 +288,18 @@ class Database:
     def why(
         self, run: str | None = None, *, outcome: str | None = None, **filter: "Unpack[TimedRunKeywords]"
     ) -> "Why | RunWhy":
-        """Return why runs failed, in groups, with what goes with failure; of one run, the cause of its failure.
+        """Return the failed runs in groups, with features associated with failure; or why one run failed.
 
         Args:
-            run: only this run (see stats); the others are for comparison.
-            outcome: what passed means, such as `reward>=1`; the status decides when left out, or `status`.
-            filter: only of runs that match (see runs).
+            run: the one run to explain: an id, a unique prefix of an id, or `-` for the latest run. Other runs of its
+                agent serve for comparison.
+            outcome: the rule that decides whether a run passed, such as `reward>=1`; the status decides when left out,
+                or for `status`.
+            filter: keywords that select the runs (see `runs`); ignored if `run` is passed.
 
         Raises:
-            NotFound: there is no such run, or no such agent.
-            InvalidValue: `outcome` is no rule, or a time is none.
+            NotFound: the run or the agent does not exist.
+            InvalidValue: `outcome` is not a rule, or a time is invalid.
         """
         with forks.importing:
             from agentspan.analysis.id_prefixes import find_run
@@ -314,14 +318,15 @@ class Database:
         """Return whether two groups of runs, such as two versions of an agent, differ by more than chance.
 
         Args:
-            base, head: filters: `AGENT@VERSION`, or keywords of `runs` as in `tag=nightly since=7d`.
-            outcome: what passed means (see why).
+            base, head: the filters of the two groups: `AGENT@VERSION`, or keywords of `runs` in one text, such as
+                `tag=nightly since=7d`.
+            outcome: the rule that decides whether a run passed, such as `reward>=1`; the status decides when left out.
             least: the smallest differences that count, by measure, such as `{"duration_ms": 50}`; when left out 10 ms
                 and 0.0001 dollars.
 
         Raises:
-            InvalidValue: a filter or the rule is none; a measure of `least` is unknown, or its difference negative.
-            NotFound: there is no such agent.
+            InvalidValue: a filter or the rule is invalid; a measure of `least` is unknown, or its difference negative.
+            NotFound: an agent does not exist.
         """
         with forks.importing:
             from agentspan.analysis.agent_names import resolved
@@ -341,12 +346,12 @@ class Database:
         Args:
             table: `spans`, one row a span, or `runs`, one row a run, with its tags, its newest mark and note, and a
                 column for each name of its scores: `score_NAME` with the number, `label_NAME` with the label.
-            run: only this run (see stats).
-            engine: `pandas` or `polars`; the one that is installed when left out, pandas where both are.
+            run: the only run in the table: an id, a unique prefix of an id, or `-` for the latest run.
+            engine: `pandas` or `polars`; the installed one when left out, pandas if both are.
 
         Raises:
-            InvalidValue: there is no such table or engine.
-            AgentspanError: neither is installed.
+            InvalidValue: the table or the engine is unknown.
+            AgentspanError: the engine, or when left out any engine, is not installed.
         """
         with forks.importing:
             from agentspan.analysis.dataframes import dataframe

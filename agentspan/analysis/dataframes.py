@@ -25,7 +25,7 @@ BATCH = 1000
 _COLUMNS = (*SHOWN_OF_SPANS, "payload", "result_payload")
 SPANS = ("agent", "version", *(SHOWN_OF_SPANS.get(name, name) for name in _COLUMNS))
 _KINDS = {column.name: column.holds or column.type for column in columns_of("agent_span")}
-"""What the columns of spans hold; those of runs that have the same name hold the same."""
+"""The kind of value in each column of spans. A column of runs with the same name holds the same kind."""
 TIMES = tuple(name for name, kind in _KINDS.items() if kind == "time")
 FLAGS = tuple(name for name, kind in _KINDS.items() if kind == "flag")
 WHOLE = tuple(name for name, kind in _KINDS.items() if kind is int)

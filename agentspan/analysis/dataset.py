@@ -102,7 +102,7 @@ class _Reader:
 
     Attributes:
         system: the system prompt of the first model call.
-        said: all other messages.
+        messages: all other messages.
     """
 
     def __init__(self) -> None:

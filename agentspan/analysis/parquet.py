@@ -60,7 +60,7 @@ def modules() -> tuple[Any, Any]:
 
 
 def write_file(arrow: Any, parquet: Any, path: Path, schema: Any, rows: Iterable[Values], *, batch: int = BATCH) -> int:
-    """Write rows with a schema of pyarrow to a file, which is replaced when it is whole; return their number."""
+    """Write rows with a pyarrow schema to a Parquet file, replaced atomically; return the number of rows."""
     written = 0
     with files.replacing(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
         source = iter(rows)

@@ -560,7 +560,7 @@ def _written(unit: Unit) -> tuple[str, ...]:
 
 @guard(otherwise=b"")
 def _wanted(unit: Unit) -> bytes:
-    """Return the values that a unit would have written, as JSON; empty if that is not possible."""
+    """Return the values that a unit would have written, as JSON; empty if they cannot be encoded."""
     row = cast(RefusedChangeRow, refused_change("", unit, Refused("missing"), None, "").row)
     return row.wanted.encode(errors="replace")
 

@@ -172,13 +172,13 @@ def mark_removal(folder: Path) -> None:
 
 
 def removal_marked_ns(folder: Path) -> int:
-    """Return when living writers were told of that last, in ns; 0 if never."""
+    """Return when the removal of runs was last marked for living writers, in ns since the epoch; 0 if never."""
     found = files.stat_of(folder / _REMOVED)
     return 0 if found is None else found.st_mtime_ns
 
 
 def types_of(folder: Path, writer_id: str) -> str | None:
-    """Return the span types that a writer has stored; None if none: its runs were registered with all."""
+    """Return the span types that a writer has stored. None if there is no file: its runs were registered with all."""
     return files.text_of(folder / f"{writer_id}{_TYPES}")
 
 

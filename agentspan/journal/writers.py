@@ -173,7 +173,7 @@ most rows would have it."""
 
 
 def _boot_id() -> str:
-    """Return the boot's id and the namespaces of pids (containers of one host have their own) and of times since it."""
+    """Return the id of the boot, the pid namespace (each container has its own), and the time namespace."""
     times = _link("/proc/self/ns/time")
     parts = _read("/proc/sys/kernel/random/boot_id").strip(), _link("/proc/self/ns/pid"), times
     return " ".join(part for part in parts if part and part != _TIME_OF_THE_HOST)
@@ -193,7 +193,7 @@ def _link(path: str) -> str:
 
 
 def _shows_our_pids() -> bool:
-    """Return whether the pids in /proc are those of this process's namespace; it may be another one's."""
+    """Return whether the pids in /proc belong to this process's pid namespace, and not to another one."""
     return _link("/proc/self") == str(os.getpid())
 
 

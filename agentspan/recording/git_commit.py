@@ -179,7 +179,7 @@ def commit_around(folders: Iterable[str]) -> str | None:
 
 @guard()  # a path may have a zero byte, or the working directory may be removed
 def _found(folders: Iterable[str]) -> tuple[str, str | None] | None:
-    """Return the first of these folders that is in a checkout, and its commit."""
+    """Return the first of these folders that is in a checkout, and the commit of the checkout; else None."""
     for folder in folders:
         git_dir = _git_dir(os.fsencode(folder))
         if git_dir is not None:
@@ -249,7 +249,7 @@ def _packed(common: bytes, ref: bytes) -> bytes | None:
 
 
 def _read(path: bytes, limit: int = MAX_TEXT, *, is_cut: bool = False) -> bytes | None:
-    """Return what a regular file holds; None of a missing one, of a pipe, and of one over the limit unless `is_cut`."""
+    """Return the bytes of a regular file; None if there is none, or it is over the limit and `is_cut` is False."""
     if not stat.S_ISREG(_mode(path)):
         return None
     with guard(OSError):

@@ -182,10 +182,10 @@ class LiveRun(Protocol):
     stored_in: Identity | None
 
     def learn(self, reason: str) -> None:
-        """Note that the run was terminated, and why."""
+        """Set the run to terminated, with the reason of the first termination."""
 
     def tell(self) -> None:
-        """Call the program's `on_terminate`, once."""
+        """Call the program's `on_terminate` function, once in a run."""
 
     def confirm(self, stored: AgentInstanceRow) -> None:
         """Take the row with which it is stored."""

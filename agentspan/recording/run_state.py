@@ -37,7 +37,7 @@ origin: ContextVar[Mapping[str, str] | None] = ContextVar("agentspan_origin", de
 
 
 def with_origin(metadata: Mapping[str, Any] | None, found: Mapping[str, str] | None) -> Mapping[str, Any] | None:
-    """Return the metadata of a run with `said` as its origin, unless the program has set an `origin` itself."""
+    """Return the metadata of a run with `found` as its origin, unless the program has set an `origin` itself."""
     return metadata if found is None else {"origin": dict(found), **(metadata or {})}
 
 
@@ -79,7 +79,7 @@ def began_after(number: int) -> list[Began]:
 
 
 def text_of(recorder: Recorder, value: Any) -> str | None:
-    """Return the text of a name or version, or None of an object that has none."""
+    """Return a name or version as one line of text; None for None, or for an object whose `str` raises."""
     if value is not None:
         with recorder.faults.adding(reraise=False):
             return one_line(recorder.capture.text(str(value)), MAX_NAME)
@@ -359,12 +359,12 @@ class RunState:
         nodes.leave(self.recorder.current, self)
 
     def merge(self, result: Mapping[str, Any]) -> None:
-        """Merge into what the run returned."""
+        """Merge these members into the result of the run."""
         with self.recorder.faults.losing():
             self.result_members = {**(self.result_members or {}), **result}
 
     def keep_error(self, exception: BaseException) -> None:
-        """Store the exception that the run will fail with."""
+        """Keep an exception; the run will finish as failed with it."""
         with self.recorder.faults.losing():
             self.error_members = self.recorder.capture.error(exception) if self.recorder.enabled else {}
 

@@ -176,12 +176,12 @@ class SpanState:
         self.leave(error)
 
     def merge(self, result: Mapping[str, Any]) -> None:
-        """Merge into the result."""
+        """Merge these members into the result."""
         with self.recorder.faults.losing():
             self.result_members = dict(result) if self.result_members is None else {**self.result_members, **result}
 
     def keep_error(self, exception: BaseException) -> None:
-        """Store the exception that the span will fail with."""
+        """Keep an exception; the span will finish as failed with it."""
         with self.recorder.faults.losing():
             self.error_members = self.recorder.capture.error(exception)
 

@@ -32,7 +32,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
 Work = Callable[[Context], Any]
-"""What a request does: it returns an envelope, or the answers of a bulk request."""
+"""The work of a request: it returns an envelope, or the answers of a bulk request."""
 WAIT_S = 2.0
 """How long a request may wait for other writers before it is answered with 503."""
 THREAD_SLICE_S = 0.1

@@ -58,7 +58,7 @@ class SpanParts:
         self.keys = frozenset(part.key for part in (*self._payload, *self._result))
 
     def without(self, keys: Collection[int]) -> AgentSpanRow:
-        """Return the span without the parts in `said`: long texts become empty, and list elements are removed."""
+        """Return the span without the parts in `keys`: long texts become empty, and list elements are removed."""
         result = self.span.result_payload
         return self.span._replace(
             payload=_without(self.span.payload, self._payload, keys),
@@ -66,7 +66,7 @@ class SpanParts:
         )
 
     def matched(self, matcher: Matcher, earlier: Collection[int]) -> set[int]:
-        """Return the keys of the parts that contain any of the terms, except those in `said`."""
+        """Return the keys of the parts that contain any of the terms, except those in `earlier`."""
         texts = [(self.span.payload, self._payload), (self.span.result_payload or "", self._result)]
         return {
             part.key

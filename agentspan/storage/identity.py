@@ -13,10 +13,10 @@ Identity = tuple[int, str]
 
 
 class Identities:
-    """Returns the identity of the storage at one place.
+    """Returns the identity of the storage at a location, so that a caller detects that it was replaced.
 
     Args:
-        storage: it is not used before it is needed, because it may be a server that does not answer.
+        storage: the storage. It is read at the first call only, because it may be a server that does not answer.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -24,7 +24,7 @@ class Identities:
         self._account = ""
 
     def known(self) -> Identity:
-        """Return the identity. A server is asked once: later calls return the same.
+        """Return the identity of the storage. A server is queried once; later calls return the cached identity.
 
         Raises:
             StorageError: the storage cannot be read.
@@ -36,7 +36,7 @@ class Identities:
         return 0, self._account
 
     def now(self) -> Identity:
-        """Return the identity as it is now. A server is asked each time.
+        """Return the current identity of the storage. A server is queried at each call.
 
         Raises:
             StorageError: the storage cannot be read.
@@ -46,7 +46,7 @@ class Identities:
 
 
 def new_account() -> AccountRow:
-    """Return a new account row: a random partition, and ids in it."""
+    """Return a new account row, with a random partition and new ids in this partition."""
     partition = ids.random_partition()
     source = ids.IdSource(partition)
     return AccountRow(source.new(), source.new(), source.new(), partition, clock.now())

@@ -22,18 +22,18 @@ R = TypeVar("R", bound=Row)
 
 
 def unique(storage: Storage, row_type: type[R], **where: Value) -> R | None:
-    """Return the row whose columns have these values, or None; for columns that are unique together."""
+    """Return the row whose unique columns have these values; None if there is no such row."""
     rows = storage.ask(Query(TYPE_OF[cast(Any, row_type)], cast(Any, where), limit=1)).rows
     return rows[0] if rows and isinstance(rows[0], row_type) else None
 
 
 def references(storage: Storage, agent: AgentRow | None, version: str, content_hash: str) -> References:
-    """Return the stored rows that a run's registration refers to.
+    """Return the stored rows that the registration of a run needs: the agent, its version and its schema version.
 
     Args:
-        agent: its agent, None for a new one.
-        version: the external_identifier of its agent version.
-        content_hash: of its schema version.
+        agent: the run's agent; None for a new agent.
+        version: the external_identifier of the run's agent version.
+        content_hash: the hash of the run's schema version.
     """
     if agent is None:
         return References(None, None, None)
@@ -45,10 +45,10 @@ def references(storage: Storage, agent: AgentRow | None, version: str, content_h
 
 
 def check_unused(found: Found, id: str | None) -> None:
-    """Check that a client's own id is free.
+    """Check that an id that a client chose is unused. None, for no such id, always passes.
 
     Raises:
-        InvalidValue: the id names a row already.
+        InvalidValue: a row has the id already.
     """
     if id is not None and id in found.rows:
         raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
@@ -58,11 +58,11 @@ _NOUNS: dict[type, str] = {row: type_.replace("_", " ") for type_, row in ROWS.i
 
 
 def expect(found: Found, row_type: type[R], id: object) -> R:
-    """Return the row of an id among the rows that were found.
+    """Return the row with an id from `found`, and check its type.
 
     Raises:
-        NotFound: nothing has this id.
-        UnexpectedRefType: it names another type of resource.
+        NotFound: no row has this id.
+        UnexpectedRefType: the row has another type.
     """
     noun = _NOUNS[row_type]
     located: tuple[ResourceType, Row] | None = found.rows.get(id) if isinstance(id, str) else None

@@ -139,6 +139,7 @@ class Question(Generic[T]):
 
     def __init_subclass__(cls) -> None:
         """Take the annotations of the class as its fields, and the values in the class as their defaults."""
+        super().__init_subclass__()
         cls.fields = tuple(name for name, type_ in cls.__annotations__.items() if not type_.startswith("ClassVar"))
 
     def __init__(self, *values: Any, **named: Any) -> None:

@@ -93,7 +93,7 @@ class Turn(TypedDict):
 class Step(NamedTuple):
     """A tool span, decoded: its arguments and its output. `arguments` is None if they were not recorded.
 
-    `said` holds the texts of its error: the message, with and without the error's type.
+    `error_texts` holds the texts of its error: the message, with and without the error's type.
     """
 
     span: AgentSpanRow

@@ -2,31 +2,39 @@
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentspan.otel.otlp.decoded import Decoded
 from agentspan.otel.otlp.requests import JSON, PROTOBUF, Signal
 
+Encode = Callable[[Mapping[str, Any]], bytes]
+
 
 def trace_request(request: Mapping[str, Any]) -> bytes:
     """Encode an ExportTraceServiceRequest from OTLP's JSON form to protobuf."""
-    return b"".join(_bytes(1, _resource_spans(each)) for each in request["resourceSpans"])
+    return b"".join(_bytes(1, _resource(each, "scopeSpans", "spans", _span)) for each in request["resourceSpans"])
 
 
 def log_request(request: Mapping[str, Any]) -> bytes:
     """Encode an ExportLogsServiceRequest from OTLP's JSON form to protobuf."""
-    return b"".join(_bytes(1, _resource_logs(each)) for each in request["resourceLogs"])
+    return b"".join(_bytes(1, _resource(each, "scopeLogs", "logRecords", _log)) for each in request["resourceLogs"])
 
 
-def _resource_logs(message: Mapping[str, Any]) -> bytes:
+def _resource(message: Mapping[str, Any], scopes: str, items: str, encode: Encode) -> bytes:
+    """Encode the spans or the logs of one resource.
+
+    Args:
+        scopes, items: the members of the message with its scopes, and of a scope with its spans or logs.
+        encode: the encoder of one span or log.
+    """
     resource = _attributes(1, message["resource"]["attributes"])
-    return _bytes(1, resource) + b"".join(_bytes(2, _scope_logs(each)) for each in message["scopeLogs"])
+    return _bytes(1, resource) + b"".join(_bytes(2, _of_scope(each, items, encode)) for each in message[scopes])
 
 
-def _scope_logs(message: Mapping[str, Any]) -> bytes:
-    records = b"".join(_bytes(2, _log(each)) for each in message["logRecords"])
-    return _bytes(1, _scope(message["scope"])) + records + _text(3, message["schemaUrl"])
+def _of_scope(message: Mapping[str, Any], items: str, encode: Encode) -> bytes:
+    encoded = b"".join(_bytes(2, encode(each)) for each in message[items])
+    return _bytes(1, _scope(message["scope"])) + encoded + _text(3, message["schemaUrl"])
 
 
 def _log(message: Mapping[str, Any]) -> bytes:
@@ -39,16 +47,6 @@ def _log(message: Mapping[str, Any]) -> bytes:
 
 def _scope(message: Mapping[str, Any]) -> bytes:
     return _text(1, message["name"]) + _text(2, message["version"])
-
-
-def _resource_spans(message: Mapping[str, Any]) -> bytes:
-    resource = _attributes(1, message["resource"]["attributes"])
-    return _bytes(1, resource) + b"".join(_bytes(2, _scope_spans(each)) for each in message["scopeSpans"])
-
-
-def _scope_spans(message: Mapping[str, Any]) -> bytes:
-    spans = b"".join(_bytes(2, _span(each)) for each in message["spans"])
-    return _bytes(1, _scope(message["scope"])) + spans + _text(3, message["schemaUrl"])
 
 
 def _span(message: Mapping[str, Any]) -> bytes:

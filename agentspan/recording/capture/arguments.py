@@ -32,7 +32,7 @@ def kind_of(fn: Any) -> Kind:
 
 
 def name_of(fn: Any) -> str:
-    """Return what a function is called; of an object without a name that is its class's."""
+    """Return the name of a function, or for an object without a name, the name of its class."""
     with unharmed:
         name = getattr(fn, "__name__", None)
         if type(name) is str and name:

@@ -97,7 +97,7 @@ def pairs_of(value: Mapping[Any, Any], limit: int) -> tuple[list[tuple[Any, Any]
 
 
 def key_name(key: Any) -> str:
-    """Return the text that stands for a key in JSON."""
+    """Return the text of a mapping's key for JSON."""
     with unharmed:
         if key is None or key is True or key is False:
             return {None: "null", True: "true", False: "false"}[key]

@@ -385,19 +385,19 @@ class Work(Protocol):
         ...
 
     def tick(self, ticks: Ticks) -> bool:
-        """Do what is due; return whether the thread may end."""
+        """Drain, and do the other due work of the thread. Return True if the thread may end."""
         ...
 
     def prepare(self) -> None:
-        """Make the next segment: one was begun."""
+        """Create the next segment in advance, because a segment was begun."""
         ...
 
     def has_records(self) -> bool:
-        """Return whether records are in the journal that are not in the storage."""
+        """Return whether the journal has records that are not in the storage yet, or not yet for certain."""
         ...
 
     def is_needed(self) -> bool:
-        """Return whether there are such records, or runs that will add some."""
+        """Return whether the journal has records to move, or active runs that will append some."""
         ...
 
 

@@ -261,7 +261,7 @@ class PostgresAnalytics:
         return [_stat(row, histograms.get((row[0], row[1]))) for row in found]
 
     def search(self, asked: Search) -> tuple[list[FoundSpan], int]:
-        """Return a page of the spans that say all words first, from the index if it can be used."""
+        """Return a page of the spans whose text, without repeats of earlier spans, has all words; and their number."""
         asked = asked.changed(runs=None if asked.runs is None else storable(list(asked.runs)))
         with current(self._connections, self._words, asked.progress) as (connection, cursor):
             if cursor is not None:

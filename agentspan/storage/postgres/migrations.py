@@ -350,7 +350,7 @@ MIGRATIONS: tuple[Migration, ...] = (
 
 
 def newest(migrations: Sequence[Migration]) -> int:
-    """Return the version to which migrations lead."""
+    """Return the version of a schema after these migrations."""
     return BEFORE + len(migrations)
 
 

@@ -337,13 +337,13 @@ def _order(query: Query) -> str:
 
 
 def total(query: Query) -> tuple[str, list[object]]:
-    """Return the SELECT that counts all rows of a query, and its values."""
+    """Return the SELECT that counts all rows that match a query, and its parameters."""
     conditions, values = _conditions(query)
     return f"select count(*) from {table_of(query.type)}{_where(conditions)}", values
 
 
 def _conditions(query: Query) -> tuple[list[str], list[object]]:
-    """Return the conditions of a query, and their values.
+    """Return the SQL conditions of a query, and their parameters.
 
     Raises:
         ValueError: the query names a column that its type does not have.

@@ -294,7 +294,7 @@ class PostgresStorage(Reads):
         return self._connections.transact(grouped, wait_s, once=True)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections. Later calls raise StorageError."""
         self._connections.close()
 
 

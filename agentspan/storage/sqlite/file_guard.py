@@ -257,7 +257,7 @@ class FileGuard:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the file was changed by another program and is not used at present."""
+        """True if another program changed the file, and it is not used at present."""
         return self._wrong is not None
 
     def confirm(self) -> None:

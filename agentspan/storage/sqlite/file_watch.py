@@ -106,7 +106,7 @@ class Watch:
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing is in the file: to open it would delete its log."""
+        """True if the file has no bytes. SQLite would delete the log of an empty file when it opens the file."""
         found = files.stat_of(self._path)
         return found is not None and not found.st_size
 
@@ -166,7 +166,7 @@ class Watch:
 
 
 def inode_of(path: str | os.PathLike[str]) -> Inode | None:
-    """Return the inode that a path has; None where it has none."""
+    """Return the inode at a path; None if there is no file."""
     found = files.stat_of(path)
     return None if found is None else (found.st_dev, found.st_ino)
 

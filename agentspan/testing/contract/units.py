@@ -52,7 +52,7 @@ class Units(Base):
         self.put(storage, self.rows.agent("new"))
 
     def test_a_refused_unit_leaves_spans_with_their_agent(self, storage: Storage) -> None:
-        """Where it would have taken a run to another agent."""
+        """A refused unit that would move a run to another agent moves none of its spans."""
         run, other = self.instance(storage), self.instance(storage)
         spans = [self.rows.span(run), self.rows.span(run)._replace(status="complete")]
         self.put(storage, *spans)
