@@ -160,9 +160,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'agentspan' has no attribute {name!r}")
     from importlib import import_module
 
-    from agentspan import forks
+    from agentspan import host
 
-    with forks.importing:
+    with host.importing:
         value = getattr(import_module(f"agentspan.{_LAZY.get(name, 'errors')}"), name)
     globals()[name] = value
     return value

@@ -11,7 +11,7 @@ from binascii import Error, a2b_base64
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from agentspan.figures import size_text
+from agentspan.text import size_text
 
 LEAST = 1024
 """The fewest characters of base64 that count as a blob."""

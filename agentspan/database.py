@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
-from agentspan import forks
+from agentspan import host
 from agentspan.api.checks import MAX_PFIDS, timestamp
 from agentspan.api.checks import count as count_of
 from agentspan.api.context import Context
@@ -175,7 +175,7 @@ class Database:
             InvalidValue: a time, a rule, the signature or `status` is invalid.
             NotFound: the agent does not exist.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.analysis.runs import find_runs, selected
 
         return find_runs(self._recorded, selected(self._recorded, filter), limit=limit, offset=offset, sort=sort)
@@ -199,7 +199,7 @@ class Database:
             InvalidValue: a time is invalid, or both `run` and a filter are passed.
             NotFound: the run or the agent does not exist.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.analysis.filter_words import filter_of
             from agentspan.analysis.runs import selected_ids
             from agentspan.analysis.stats import stats
@@ -225,7 +225,7 @@ class Database:
             InvalidValue: a time is invalid.
             NotFound: the agent does not exist.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.analysis.filter_words import filter_of
             from agentspan.analysis.runs import selected
             from agentspan.analysis.stats import stats_by_version
@@ -254,7 +254,7 @@ class Database:
             progress: called with (done, total) while an index is built.
             filter: keywords that select the runs to search (see `runs`).
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.analysis.runs import selected_ids
             from agentspan.analysis.search import located, search
 
@@ -274,7 +274,7 @@ class Database:
             NotFound: a run does not exist.
             InvalidValue: `against` is not a filter.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.analysis.diff import diff
             from agentspan.analysis.id_prefixes import find_run
 
@@ -301,7 +301,7 @@ class Database:
             NotFound: the run or the agent does not exist.
             InvalidValue: `outcome` is not a rule, or a time is invalid.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.analysis.id_prefixes import find_run
             from agentspan.analysis.outcomes import rule_of
             from agentspan.analysis.runs import selected
@@ -328,7 +328,7 @@ class Database:
             InvalidValue: a filter or the rule is invalid; a measure of `least` is unknown, or its difference negative.
             NotFound: an agent does not exist.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.analysis.agent_names import resolved
             from agentspan.analysis.drift import drift, least_of
             from agentspan.analysis.filter_words import parse
@@ -353,7 +353,7 @@ class Database:
             InvalidValue: the table or the engine is unknown.
             AgentspanError: the engine, or when left out any engine, is not installed.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.analysis.dataframes import dataframe
 
         return dataframe(self._recorded, table, run, engine)
@@ -375,7 +375,7 @@ class Database:
             InvalidValue: `idle_since` is no time.
             DatabaseBusy: others kept a lock.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.maintenance.doctor import examine
 
         at = timestamp("idle_since", idle_since)
@@ -410,7 +410,7 @@ class Database:
                 `whole_partitions` is passed, and the storage has no partitions or runs are also chosen otherwise.
             StorageError: the storage cannot remove runs.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.maintenance.prune import prune
 
         at = timestamp("older_than", older_than)
@@ -445,7 +445,7 @@ class Database:
         Raises:
             InvalidValue, RequiredValue: an item has no usable type or key. No operation has run.
         """
-        with forks.importing:
+        with host.importing:
             from agentspan.api.bulk import plan, run
 
         return run(self._context, plan(items))

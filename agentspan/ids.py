@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from itertools import count, islice
 from typing import NamedTuple
 
-from agentspan import forks
-from agentspan.forks import Renewal, page
+from agentspan import host
+from agentspan.host import Renewal, page
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
@@ -106,7 +106,7 @@ class IdSource:
             at_ns: the wall clock's time in nanoseconds, if the caller has just read it.
         """
         if not page[0]:
-            forks.renew()
+            host.renew()
         head, pairs, until_ns, _, _ = self._minting
         if (time.time_ns() if at_ns is None else at_ns) < until_ns:
             for pair in pairs:
@@ -159,7 +159,7 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():  # without the GIL an it
 
     def _new_alone(source: IdSource, at_ns: int | None = None) -> str:
         if not page[0]:
-            forks.renew()
+            host.renew()
         with source._lock:
             return _new(source, at_ns)
 
@@ -167,11 +167,11 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():  # without the GIL an it
 
 
 def _reseed_all() -> None:
-    for source in forks.members(_sources):
+    for source in host.members(_sources):
         source._reseed(source._minting.until_ns // 1_000_000 - 1)
 
 
-forks.renewal(Renewal.LOCKS, _reseed_all)
+host.renewal(Renewal.LOCKS, _reseed_all)
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from agentspan.analysis.baseline import MAX_RUNS, Against, By, Does
 from agentspan.analysis.diff import DiffRun, DiffStep, Divergence, Kind, RunDiff, StepChange
 from agentspan.analysis.wording import FieldChange
-from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.schemas.aggregates import built_in_part
-from agentspan.text import cut, one_line, printable
+from agentspan.text import cost_text, count_text, cut, duration_text, one_line, printable
 
 MARKS: dict[Kind, str] = {"same": "=", "figures": "~", "words": "~", "moved": "→", "added": "+", "removed": "-"}
 """The mark of each kind of change; all other kinds have the mark CHANGED."""

@@ -14,14 +14,13 @@ from agentspan.analysis.runs import closed_text
 from agentspan.analysis.tree import Node, build, every, walk
 from agentspan.blobs import described
 from agentspan.clock import millis_between
-from agentspan.figures import cost_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.answers import RunSummary
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.row_by_row import summaries_of
-from agentspan.text import one_line, printable
+from agentspan.text import cost_text, duration_text, one_line, printable
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 TITLE = 200

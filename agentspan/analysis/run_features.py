@@ -14,14 +14,13 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis.findings import FEWEST, Feature
-from agentspan.figures import count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.signatures import Signature, type_title
 from agentspan.storage.answers import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, Find, SpansOf, StepUses
-from agentspan.text import one_line
+from agentspan.text import count_text, duration_text, one_line
 
 MAX_VALUES = 200
 """The number of values of arguments and metadata that are tested: the most frequent. More tests weaken all others."""

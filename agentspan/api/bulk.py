@@ -10,7 +10,7 @@ from agentspan.api.context import Context
 from agentspan.api.envelopes import Envelope
 from agentspan.api.operation import KEY, Check, Fields, Operation, Route
 from agentspan.errors import AgentspanError, InvalidValue, NotPermitted, RequiredValue, StorageError
-from agentspan.interrupts import let_through
+from agentspan.host import let_through
 from agentspan.storage.protocol import Storage
 
 MIN_KEY = 8

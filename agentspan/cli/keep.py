@@ -30,7 +30,6 @@ from agentspan.cli.output import (
 )
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
-from agentspan.figures import size_text
 from agentspan.maintenance import rederive
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Upkeep
@@ -52,6 +51,7 @@ from agentspan.storage.questions import (
 )
 from agentspan.storage.registry import open_direct
 from agentspan.storage.scanning import count, scan
+from agentspan.text import size_text
 
 WAIT_S = 60.0
 """The seconds to wait, per new partition, for transactions that use the default partition."""

@@ -32,7 +32,6 @@ from agentspan.cli.output import (
     zone_name,
 )
 from agentspan.database import Database
-from agentspan.figures import cost_text, count_text, duration_text, share_text
 from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.status import OPEN
@@ -40,6 +39,7 @@ from agentspan.storage.answers import BOUNDS_MS, RunList, RunSummary, Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Counts, RunFilter, RunSort
 from agentspan.storage.row_by_row import Name, labels_of, tokens_of
+from agentspan.text import cost_text, count_text, duration_text, share_text
 
 LATEST_RUNS = 50
 DATED = 76

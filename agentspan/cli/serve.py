@@ -13,7 +13,7 @@ import click
 
 from agentspan.cli.app import command, db_option, location_in
 from agentspan.cli.output import Failed, safe
-from agentspan.interrupts import Thread
+from agentspan.host import Thread
 from agentspan.recording.capture.redaction import card_numbers
 
 END_S = 2

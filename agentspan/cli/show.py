@@ -32,7 +32,6 @@ from agentspan.cli.output import (
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import Picture, Timeline, title
 from agentspan.database import Database
-from agentspan.figures import cost_text, duration_text
 from agentspan.journal.writers import Lives
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
@@ -42,7 +41,7 @@ from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find, NewestScores, Outlines, SpansOf, Violations
 from agentspan.storage.row_by_row import labels_of, names_of
-from agentspan.text import one_line
+from agentspan.text import cost_text, duration_text, one_line
 
 AROUND = 5
 """The number of steps before, and after, a span that `--around` shows."""

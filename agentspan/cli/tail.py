@@ -24,7 +24,6 @@ from agentspan.cli.output import (
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
-from agentspan.figures import duration_text
 from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.journal.writers import Lives
 from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow
@@ -32,6 +31,7 @@ from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.questions import Account, Counts, Query
 from agentspan.storage.row_by_row import labels_of, names_of
+from agentspan.text import duration_text
 
 EVERY_S = 0.2
 SHARE = 5

@@ -24,13 +24,12 @@ from agentspan.cli.output import (
     style,
     wrap,
 )
-from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import error_text, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.row_by_row import Labels
-from agentspan.text import cut, one_line
+from agentspan.text import cost_text, count_text, cut, duration_text, one_line
 
 FROM = 70
 """The least width of a terminal, in columns, for bars."""

@@ -38,8 +38,8 @@ from agentspan.cli.output import (
 )
 from agentspan.cli.runs import left_open
 from agentspan.database import Database
-from agentspan.figures import share_text
 from agentspan.storage.protocol import Storage
+from agentspan.text import share_text
 
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from agentspan import clock, files, ids
 from agentspan.errors import NotFound, StorageError
+from agentspan.host import guard, let_through
 from agentspan.ids import IdSource
-from agentspan.interrupts import guard, let_through
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.deriving import outdated
 from agentspan.journal.left_segments import Left, take_over

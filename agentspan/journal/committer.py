@@ -14,8 +14,8 @@ from typing import NamedTuple, cast
 
 from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW, DatabaseBusy, NotStorable
+from agentspan.host import guard, let_through
 from agentspan.ids import IdSource
-from agentspan.interrupts import guard, let_through
 from agentspan.journal.deriving import Batch, BatchInSteps, Resolve, Unreadable, outdated
 from agentspan.journal.names import Names, instance_in, names_rows, run_of, spans_of, with_agents, without_name
 from agentspan.journal.parts import Elements

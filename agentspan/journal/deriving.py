@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.journal import records
 from agentspan.journal.parts import Elements, Payload
 from agentspan.journal.records import (

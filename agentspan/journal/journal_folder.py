@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from agentspan import files, jsontext
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.model.rows import AccountRow
 from agentspan.storage.location import Location, memory
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from zlib import crc32
 
 from agentspan import files
-from agentspan.interrupts import let_through
+from agentspan.host import let_through
 from agentspan.journal import journal_folder
 from agentspan.journal.segments import FORM, MARK, START, Changing, Locked, held, mark_form, marked
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from agentspan import files
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.journal.journal_folder import shares_blocks
 from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
 from agentspan.journal.segments import COLLECTS_ANYWHERE, START, Segment, room_for

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from agentspan import files, forks
+from agentspan import files, host
 from agentspan.journal import spool
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
 from agentspan.storage.location import Location, file
@@ -137,7 +137,7 @@ def adoption_beside(storage: Storage, tuning: Tuning = STANDARD) -> "Adoption | 
         return None
     if not is_possible():
         return None
-    with forks.importing:
+    with host.importing:
         from agentspan.journal.adopting import Adoption
 
     return Adoption(partial(_writable, location, tuning), folder, tuning=tuning)
@@ -155,7 +155,7 @@ def _writable(location: Location, tuning: Tuning) -> Iterator[Storage]:
 def _seen(folder: Path, lend: Callable[[], AbstractContextManager[Storage]], tuning: Tuning) -> Callable[[], None]:
     if not is_possible():
         return lambda: spool.drain(folder)
-    with forks.importing:
+    with host.importing:
         from agentspan.journal.adopting import Adoption
 
     adoption = Adoption(lend, folder, tuning=tuning)

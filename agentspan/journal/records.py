@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from agentspan import forks, jsontext
+from agentspan import host, jsontext
 from agentspan.model.changes import Change, Move, Over, Put, Unit, overs
 from agentspan.model.rows import ROWS, TYPE_OF, AgentSchemaVersionRow, AgentSpanRow, Violation
 from agentspan.model.status import FinishStatus
@@ -297,5 +297,5 @@ def read_end(reader: str, text: str) -> End:
 
 
 def _module(reader: str) -> Any:
-    with forks.importing:
+    with host.importing:
         return import_module(_READERS[reader])

@@ -20,9 +20,8 @@ import weakref
 from contextlib import suppress
 from zlib import crc32
 
-from agentspan import files, forks
-from agentspan.forks import Hold
-from agentspan.interrupts import guard
+from agentspan import files, host
+from agentspan.host import Hold, guard
 from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
 
@@ -84,8 +83,8 @@ def _leave_all() -> None:
         each.leave()
 
 
-forks.hold(Hold.DESCRIPTORS, _wait_for_changes, _stop_waiting)
-forks.forget(_leave_all)
+host.hold(Hold.DESCRIPTORS, _wait_for_changes, _stop_waiting)
+host.forget(_leave_all)
 
 
 FORM = b"agentspan journal 3\n"

@@ -7,9 +7,8 @@ from pathlib import Path
 from threading import get_ident
 from typing import Protocol
 
-from agentspan import files, forks
-from agentspan.forks import page
-from agentspan.interrupts import guard
+from agentspan import files, host
+from agentspan.host import guard, page
 from agentspan.journal.journal_folder import check, make_state_folder, refusal, state_folder, warn
 from agentspan.journal.left_segments import take_over
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for
@@ -49,21 +48,21 @@ def forget(journal: Journal) -> None:
 def drain(folder: Path) -> None:
     """Drain the journals of this process that are in a folder."""
     if not page[0]:
-        forks.renew()
-    for journal in forks.members(_journals):
+        host.renew()
+    for journal in host.members(_journals):
         if journal.folder == folder:
             journal.drain_now()
 
 
 def types_changed() -> None:
     """Notify all journals that a span type was registered, which runs that began earlier do not have."""
-    for journal in forks.members(_journals):
+    for journal in host.members(_journals):
         journal.types_changed()
 
 
 def terminated(instance_id: str, reason: str) -> None:
     """Notify all journals that this process terminated a run."""
-    for journal in forks.members(_journals):
+    for journal in host.members(_journals):
         journal.terminated(instance_id, reason)
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from agentspan import clock, files
 from agentspan.errors import AgentspanError, StorageError
-from agentspan.interrupts import guard
+from agentspan.host import guard
 from agentspan.journal.opening import adoption_beside
 from agentspan.model.rows import WriterRow
 from agentspan.model.status import without_nul

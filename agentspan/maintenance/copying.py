@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from agentspan import clock, files
 from agentspan.errors import DatabaseBusy, InvalidValue
-from agentspan.interrupts import guard
+from agentspan.host import guard
 from agentspan.maintenance.copying_rows import RunSender, Sender
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, ResourceType, Row
 from agentspan.storage.protocol import Storage

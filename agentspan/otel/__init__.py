@@ -26,9 +26,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'agentspan.otel' has no attribute {name!r}")
     from importlib import import_module
 
-    from agentspan import forks
+    from agentspan import host
 
-    with forks.importing:
+    with host.importing:
         value = getattr(import_module(module), name)
     globals()[name] = value
     return value

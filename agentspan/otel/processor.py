@@ -13,8 +13,8 @@ from typing import Any
 
 from opentelemetry.sdk.trace import SpanProcessor as _SpanProcessor
 
-from agentspan import clock, forks
-from agentspan.forks import Renewal, page
+from agentspan import clock, host
+from agentspan.host import Renewal, page
 from agentspan.journal.parts import whole
 from agentspan.journal.records import Begin
 from agentspan.model import spans
@@ -320,13 +320,13 @@ class SpanProcessor(_SpanProcessor):
 
     def _recorder(self) -> Recorder:
         if not page[0]:
-            forks.renew()
+            host.renew()
         return get_recorder() if self._own is None else self._own
 
     def _usable(self) -> LiveRecording | None:
         """Return the LiveRecording of the current recorder; None if the recorder is disabled."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         recorder = get_recorder() if self._own is None else self._own
         live = self._live
         if live is None or live.recorder is not recorder:
@@ -365,7 +365,7 @@ _processors: "weakref.WeakSet[SpanProcessor]" = weakref.WeakSet()
 
 
 def _shut_down_all() -> None:
-    for processor in forks.members(_processors):
+    for processor in host.members(_processors):
         processor.shutdown()
 
 
@@ -378,4 +378,4 @@ def _renew_all() -> None:
 
 # This runs before the exit function of the recorder, which was registered earlier. A provider may have none of its own.
 atexit.register(_shut_down_all)
-forks.renewal(Renewal.LOCKS, _renew_all)
+host.renewal(Renewal.LOCKS, _renew_all)

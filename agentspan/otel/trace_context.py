@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from agentspan import clock
-from agentspan.interrupts import guard
+from agentspan.host import guard
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentRow, OtelTraceRow
 from agentspan.otel import identity

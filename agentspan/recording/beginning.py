@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from agentspan import forks
-from agentspan.forks import page
+from agentspan import host
+from agentspan.host import page
 from agentspan.journal.parts import Parts
 from agentspan.journal.writers import program_name
 from agentspan.recording.capture.arguments import Arguments
@@ -27,7 +27,7 @@ def begin(
         captured: the captured payload, as JSON text or in parts.
     """
     if not page[0]:
-        forks.renew()
+        host.renew()
     node = recorder.innermost()
     kind = type(node)
     if kind is SpanState:

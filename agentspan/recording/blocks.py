@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from agentspan.errors import InvalidValue
-from agentspan.interrupts import guard
+from agentspan.host import guard
 from agentspan.model.status import Purpose
 from agentspan.recording import nodes
 from agentspan.recording.beginning import DEFAULT_TYPE, begin, begin_call

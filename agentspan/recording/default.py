@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
-from agentspan import clock, forks
+from agentspan import clock, host
 from agentspan.errors import StorageError
-from agentspan.forks import Renewal, page
-from agentspan.interrupts import let_through
+from agentspan.host import Renewal, let_through, page
 from agentspan.journal import spool
 from agentspan.model.sensitive import REDACTED
 from agentspan.model.status import Purpose
@@ -91,7 +90,7 @@ def _configure(wanted: Configuration | None, wait_s: float) -> Tracer:
     """
     global _tracer, _recorder, _told, _used
     if not page[0]:
-        forks.renew()
+        host.renew()
     used = _completed(wanted or Configuration(None, Settings()))
     with _lock:
         if _tracer is not None and recorder_of(_tracer).is_usable and used == _used:
@@ -131,7 +130,7 @@ def get_recorder() -> Recorder:
     if recorder is not None and not recorder.is_closed and (not recorder.broken or clock.monotonic_ns() < _retry_at_ns):
         return recorder
     if not page[0]:
-        forks.renew()
+        host.renew()
     with _lock:
         try:
             settings = Settings() if _told is None else _told.settings
@@ -363,7 +362,7 @@ def shutdown(wait_s: float = 5.0) -> None:
     """Flush and close the storage. The next span, or `configure`, opens it again."""
     global _tracer, _recorder
     if not page[0]:
-        forks.renew()
+        host.renew()
     with _lock:
         if _recorder is not None:
             _recorder.shutdown(wait_s)
@@ -375,7 +374,7 @@ def _renew_lock() -> None:
     _lock = threading.RLock()  # another thread of the parent may have held it
 
 
-forks.renewal(Renewal.LOCKS, _renew_lock)
+host.renewal(Renewal.LOCKS, _renew_lock)
 
 
 def health() -> Health:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
-from agentspan import forks, ids
+from agentspan import host, ids
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.journal import journal_folder, writers
 from agentspan.journal.committer import Committer, Listener
@@ -222,7 +222,7 @@ class Destination:
                 has_thread=True,
                 tuning=self._tuning,
             )
-        with forks.importing:
+        with host.importing:
             from agentspan.journal.adopting import Adoption
 
         adoption = Adoption(lambda: nullcontext(self.store), self._folder, tuning=self._tuning)
@@ -237,8 +237,8 @@ class Destination:
 
     def renew(self) -> None:
         """In a forked child: do not use the database any more if the fork happened during a call of SQLite."""
-        if forks.is_cut_off and self.is_file:  # other processes recover the records in the journal
-            with forks.importing:
+        if host.is_cut_off and self.is_file:  # other processes recover the records in the journal
+            with host.importing:
                 from agentspan.storage.memory import CutOff
             self.store = CutOff()
             self.is_journaled = self._may_journal()

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from agentspan import files
-from agentspan.interrupts import guard
+from agentspan.host import guard
 
 SWITCH = "AGENTSPAN_GIT_STATUS"
 STATUS = (

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
-from agentspan import forks
-from agentspan.interrupts import guard
+from agentspan import host
+from agentspan.host import guard
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.capture.arguments import kind_of
@@ -50,7 +50,7 @@ class Luggage(NamedTuple):
 
 def _of_process() -> Any:
     """Return the module `default`, which configures this process. Imported late, because it imports this module."""
-    with forks.importing:
+    with host.importing:
         return import_module("agentspan.recording.default")
 
 

@@ -16,10 +16,9 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from agentspan import clock, forks, ids
+from agentspan import clock, host, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, StorageError
-from agentspan.forks import Renewal, page
-from agentspan.interrupts import guard, let_through
+from agentspan.host import Renewal, guard, let_through, page
 from agentspan.journal.writers import this_process
 from agentspan.model import registration, sensitive
 from agentspan.model.changes import Applied, Put, Unit, unit_of
@@ -359,7 +358,7 @@ class Recorder:
         open_wait_s: float = 10.0,
     ) -> None:
         if not page[0]:
-            forks.renew()
+            host.renew()
         self.settings = settings
         self.tuning = settings.tuning
         self.enabled = settings.is_enabled
@@ -465,7 +464,7 @@ class Recorder:
     def flush(self, wait_s: float) -> bool:
         """Write waiting records for at most `wait_s` seconds. Return True if everything is in the storage."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         with self.faults.adding():
             return self.sink is None or self._is_released or self.sink.flush(wait_s)
         return False
@@ -584,7 +583,7 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 def _release_all() -> None:
     if not page[0]:
         return  # a forked child that has recorded nothing
-    for recorder in forks.members(_recorders):
+    for recorder in host.members(_recorders):
         with guard(report=_warn_of_the_end):  # raise_errors: the others are due all the same
             recorder.release()
 
@@ -594,9 +593,9 @@ def _warn_of_the_end(error: Exception) -> None:
 
 
 def _renew_all() -> None:
-    for recorder in forks.members(_recorders):
+    for recorder in host.members(_recorders):
         recorder.renew()
 
 
 atexit.register(_release_all)
-forks.renewal(Renewal.RECORDERS, _renew_all)
+host.renewal(Renewal.RECORDERS, _renew_all)

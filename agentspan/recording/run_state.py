@@ -13,9 +13,9 @@ from contextvars import ContextVar
 from itertools import islice
 from typing import Any, Literal, NamedTuple, cast
 
-from agentspan import clock, forks
+from agentspan import clock, host
 from agentspan.errors import InvalidValue, StorageError
-from agentspan.forks import page
+from agentspan.host import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
@@ -187,7 +187,7 @@ class RunState:
     def begin(self, known: Known | None = None) -> None:
         """Register the run as active. A run that another library began is taken over if it is stored already."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         recorder = self.recorder
         self._writer_id = recorder.writer_id
         self._origin = origin.get() if known is None else None
@@ -343,7 +343,7 @@ class RunState:
     def leave(self, exception: BaseException | None) -> None:
         """End the block of the run: make the outer node the active one, and finish the run if it is active."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         self._is_left = True
         self.face = None
         nodes.leave(self.recorder.current, self)
@@ -371,7 +371,7 @@ class RunState:
     def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
         """Finish the run before its block ends. If `status` is None: failed if an error was kept, else complete."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         if result is not None:
             self.merge(result)
         wanted: FinishStatus = "failed" if self.error_members is not None else "complete"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, overload
 
-from agentspan import clock, forks
+from agentspan import clock, host
 from agentspan.errors import InvalidValue
-from agentspan.forks import page
+from agentspan.host import page
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import ResourceType
 from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Source, judgement, score_row
@@ -67,7 +67,7 @@ class Scored:
             withdraw: withdraw the scores of this name and identifier. Pass no value, label and explanation with it.
         """
         if not page[0]:
-            forks.renew()
+            host.renew()
         recorder: Recorder = self._state.recorder
         if not recorder.enabled:
             return
@@ -281,7 +281,7 @@ class Run(Scored):
     ) -> Span:
         """Create a span, to be finished by its methods. Its parent is `parent`, else the active span of this run."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         run, name = self._state, usable_name(schema_name, "custom")
         recorder = run.recorder
         if not recorder.enabled:

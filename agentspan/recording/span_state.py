@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentspan import clock, forks, jsontext
+from agentspan import clock, host, jsontext
 from agentspan.errors import AgentTerminated, InvalidAction, ValidationErrors
-from agentspan.forks import page
-from agentspan.interrupts import is_interrupt
+from agentspan.host import is_interrupt, page
 from agentspan.journal.parts import Parts
 from agentspan.journal.records import Begin, End
 from agentspan.journal.writers import program_name
@@ -151,7 +150,7 @@ class SpanState:
     def leave(self, exception: BaseException | None, output: Any = _NOTHING) -> None:
         """End the block of the span: finish the span if it is active, and make the outer node the active one."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         ended_ns = clock.monotonic_ns()
         recorder, outer = self.recorder, self.outer
         if self.face is not None:
@@ -188,7 +187,7 @@ class SpanState:
     def update_payload(self, payload: Mapping[str, Any]) -> None:
         """Merge these members into the payload of an open span, and record the new payload."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         recorder = self.recorder
         with recorder.faults.losing():
             self.need(OPEN, "have its payload updated")
@@ -203,7 +202,7 @@ class SpanState:
     def start(self) -> None:
         """Start a pending span."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         recorder = self.recorder
         with recorder.faults.losing():
             self.need(LEAVES["active"], "be started")
@@ -226,7 +225,7 @@ class SpanState:
     def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
         """Finish an open span. If `status` is None: failed if an error was kept, else complete."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         ended_ns = clock.monotonic_ns()
         if result is not None:
             self.merge(result)

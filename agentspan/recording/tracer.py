@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import DatabaseBusy, InvalidAction, NotFound, StorageError
-from agentspan.forks import page
+from agentspan.host import page
 from agentspan.journal.names import run_of, with_agents
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
 from agentspan.model.refusals import termination_behind
@@ -281,7 +281,7 @@ class Tracer:
     def health(self) -> Health:
         """Return the counts of transitions that were recorded, wait, and are lost."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         recorder = self._recorder
         redaction, lost = recorder.capture.redaction, recorder.faults.lost
         redacted = 0 if redaction is None else redaction.count

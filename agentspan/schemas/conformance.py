@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from agentspan.errors import InvalidValue, SchemaError
-from agentspan.interrupts import let_through
+from agentspan.host import let_through
 from agentspan.model import sensitive
 from agentspan.model.rows import Side, Violation
 from agentspan.schemas.dialects import (

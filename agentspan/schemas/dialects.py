@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import SchemaError
 
 Keyword = Callable[..., Any]
@@ -149,12 +149,12 @@ def compile_pattern(pattern: str) -> Any:
     Raises:
         SchemaError: it is not a regular expression, or needs look-around or back-references, whose time has no bound.
     """
-    with forks.importing:
+    with host.importing:
         from pydantic_core import SchemaError as NotAPattern
         from pydantic_core import SchemaValidator, core_schema
 
     try:
-        with forks.importing:  # the first validator is made under a lock, which a forked child would inherit held
+        with host.importing:  # the first validator is made under a lock, which a forked child would inherit held
             return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
     except NotAPattern:
         raise SchemaError(
@@ -295,7 +295,7 @@ def _class_of(dialect: Dialect) -> Any:
     global _no_documents
     cls = _classes.get(dialect)
     if cls is None:
-        with forks.importing:
+        with host.importing:
             import jsonschema
             from jsonschema.validators import extend
             from referencing import Registry

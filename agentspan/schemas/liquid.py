@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import TemplateError
 from agentspan.schemas.templates import MAX_SUMMARY, MAX_TEMPLATE, RESERVED, Template
 from agentspan.text import one_line
@@ -98,7 +98,7 @@ def _in_brackets(found: re.Match[str]) -> str:
 
 def _engine() -> Any:
     try:
-        with forks.importing:
+        with host.importing:
             from agentspan.schemas import liquid_engine  # python-liquid takes 150 ms, for the first template only
     except ImportError:
         raise LiquidMissing(

@@ -29,7 +29,7 @@ from liquid.exceptions import LiquidError
 from liquid.undefined import Undefined
 
 from agentspan.errors import TemplateError
-from agentspan.interrupts import guard
+from agentspan.host import guard
 from agentspan.schemas.templates import MAX_SUMMARY
 from agentspan.text import one_line
 

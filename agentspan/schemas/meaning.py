@@ -3,14 +3,13 @@
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.figures import duration_text
 from agentspan.model.rows import AgentSpanRow, Meaning, Violation
 from agentspan.schemas import aliases, prices
 from agentspan.schemas.aggregates import has_own_tokens
 from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
 from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType
 from agentspan.schemas.templates import MAX_SUMMARY, arguments_text
-from agentspan.text import one_line
+from agentspan.text import duration_text, one_line
 
 _no_usage = (USAGE_MEMBERS | {"input_tokens", "output_tokens", "cost_usd", "response_id"}).isdisjoint
 _REASONS = ("finish_reason", "stop_reason", "stopReason")

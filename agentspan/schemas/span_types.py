@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.model.schema_versions import SpanTypeSchema
 from agentspan.model.status import check_text, without_nul
 from agentspan.schemas.aggregates import built_in_part, is_aggregate

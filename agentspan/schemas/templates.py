@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import TemplateError
 from agentspan.text import cut, one_line
 
@@ -72,7 +72,7 @@ def _checked_tokens(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _tokens(source: str) -> list[tuple[str, str]]:
-    with forks.importing:
+    with host.importing:
         from chevron.tokenizer import ChevronError, tokenize  # 4 ms, for the first template only
 
     try:

@@ -32,7 +32,7 @@ from starlette.responses import Response
 
 from agentspan import files
 from agentspan.errors import InvalidValue, NotPermitted, StorageError
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ForgetNotes, Notes, NotesCount, PutNote
 from agentspan.tuning import STANDARD

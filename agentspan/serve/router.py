@@ -21,8 +21,8 @@ from agentspan.api.context import Context
 from agentspan.api.envelopes import Envelope, InPieces
 from agentspan.api.operation import Operation
 from agentspan.errors import AgentspanError
+from agentspan.host import let_through
 from agentspan.ids import is_pfid
-from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentSpanRow
 from agentspan.serve.bodies import BodyReader, Invalid, QueryReader, query_model, refuse_invalid
 from agentspan.serve.middleware import log

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import DatabaseBusy, StorageError
-from agentspan.forks import Renewal, page
-from agentspan.locks import is_mine, within
+from agentspan.host import Renewal, is_mine, page, within
 from agentspan.model.changes import Applied, KeyTaken, Move, Outcome, Put, PutSpans, Refused, Remove, Replayed, Unit
 from agentspan.model.rows import (
     REFERENCES,
@@ -216,7 +215,7 @@ class MemoryStorage:
 
     def _open(self) -> threading.RLock:
         if not page[0]:
-            forks.renew()
+            host.renew()
         if self._closed:
             raise StorageError("the storage is closed; open it again")
         return self._lock
@@ -393,15 +392,15 @@ _all: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
-    for storage in forks.members(_all):
+    for storage in host.members(_all):
         storage._lock = threading.RLock()  # another thread of the parent may have held it
 
 
-forks.renewal(Renewal.LOCKS, _renew_locks)
+host.renewal(Renewal.LOCKS, _renew_locks)
 
 
 class CutOff(MemoryStorage):
-    """An empty storage for a forked child that must not use the real storage (see forks.is_cut_off)."""
+    """An empty storage for a forked child that must not use the real storage (see host.is_cut_off)."""
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """Raise StorageError, because this storage stores nothing."""

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import AgentspanError, DatabaseUnusable, InvalidValue
-from agentspan.interrupts import let_through
+from agentspan.host import let_through
 from agentspan.storage import location as locations
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
@@ -25,8 +25,7 @@ import weakref
 from typing import Any
 
 from agentspan.errors import DatabaseBusy, StorageError
-from agentspan.forks import Renewal, page
-from agentspan.locks import Occupied, within
+from agentspan.host import Occupied, Renewal, page, within
 from agentspan.storage.patience import Unconnected, may_connect
 from agentspan.storage.protocol import Wrapper
 
@@ -59,7 +58,7 @@ class OpenedLater(Wrapper[Storage]):
             StorageError: the storage cannot be opened now, or was closed.
         """
         if not page[0]:
-            forks.renew()
+            host.renew()
         if self._closed:
             raise StorageError(f"{self.location} was closed here; open it again")
         if self._storage is None:
@@ -90,11 +89,11 @@ _all: weakref.WeakSet[OpenedLater] = weakref.WeakSet()
 
 
 def _renew_all() -> None:
-    for late in forks.members(_all):
+    for late in host.members(_all):
         late.renew()
 
 
-forks.renewal(Renewal.LOCKS, _renew_all)
+host.renewal(Renewal.LOCKS, _renew_all)
 
 
 _tell: list[Callable[[], Location | Storage | None]] = []
@@ -207,7 +206,7 @@ def known() -> list[str]:
 def _installed_opener(location: Location) -> Opener:
     entry = next(iter(_entries(location.scheme)))
     try:
-        with forks.importing:
+        with host.importing:
             opener: Opener = entry.load()
     except Exception as error:
         let_through(error)
@@ -222,21 +221,21 @@ def _entries(name: str) -> "list[EntryPoint]":
 
 
 def _installed() -> "EntryPoints":
-    with forks.importing:  # imported late: it takes 10 ms, and the path of a file does not need it
+    with host.importing:  # imported late: it takes 10 ms, and the path of a file does not need it
         from importlib.metadata import entry_points
 
     return entry_points(group=GROUP)
 
 
 def _open_sqlite(location: Location, *, read_only: bool, wait_s: float, later: bool, tuning: Tuning) -> Storage:
-    with forks.importing:
+    with host.importing:
         from agentspan.storage.sqlite import SQLiteStorage
 
     return SQLiteStorage(location.text, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
 
 
 def _open_memory(location: Location, *, read_only: bool, wait_s: float, later: bool, tuning: Tuning) -> Storage:
-    with forks.importing:
+    with host.importing:
         from agentspan.storage.memory import MemoryStorage
 
     if read_only:
@@ -245,7 +244,7 @@ def _open_memory(location: Location, *, read_only: bool, wait_s: float, later: b
 
 
 def _open_postgres(location: Location, *, read_only: bool, wait_s: float, tuning: Tuning) -> Storage:
-    with forks.importing:
+    with host.importing:
         from agentspan.storage.postgres import open_postgres
 
     return open_postgres(location, read_only=read_only, wait_s=wait_s, tuning=tuning)
@@ -256,7 +255,7 @@ _REMOTE: dict[str, Callable[..., Storage]] = {"postgresql": _open_postgres, "pos
 
 
 def _check_postgres(location: Location) -> None:
-    with forks.importing:
+    with host.importing:
         from agentspan.storage.postgres.opening import check
 
     check(location)

@@ -14,7 +14,7 @@ from agentspan.cli.runs import name_of
 from agentspan.cli.tree import Picture, Timeline
 from agentspan.database import open
 from agentspan.errors import AgentspanError
-from agentspan.interrupts import let_through
+from agentspan.host import let_through
 from agentspan.journal.opening import open_storage
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.recorder import Recorder

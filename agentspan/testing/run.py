@@ -13,7 +13,6 @@ from typing import Any, NoReturn, cast
 
 from agentspan import jsontext
 from agentspan.analysis.tree import build, sums, walk
-from agentspan.figures import duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import OPEN, InstanceStatus
 from agentspan.schemas.meaning import error_of, error_text, error_type
@@ -22,7 +21,7 @@ from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
 from agentspan.testing.span import CapturedSpan, call_text, captured, has, has_begun, is_called
-from agentspan.text import one_line, printable
+from agentspan.text import duration_text, one_line, printable
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 MAX_NAME = 80

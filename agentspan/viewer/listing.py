@@ -11,7 +11,6 @@ from agentspan.analysis.filter_words import MANY, NAMES, filter_of
 from agentspan.analysis.runs import find_runs, ids_that_match
 from agentspan.analysis.search import Hit, search
 from agentspan.errors import InvalidValue
-from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import OPEN
@@ -22,7 +21,7 @@ from agentspan.storage.answers import Rows, RunList, RunSummary, RunTotals
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, RunFilter
 from agentspan.storage.row_by_row import names_of
-from agentspan.text import one_line, visible
+from agentspan.text import cost_text, count_text, duration_text, one_line, visible
 
 PAGE = 50
 MAX_AGENTS = 500

@@ -19,7 +19,7 @@ from agentspan.analysis.drift import (
     task_values,
 )
 from agentspan.analysis.drift_metrics import Gathered, Measure, Metric, RunFacts
-from agentspan.figures import points
+from agentspan.text import points
 
 PASSES = 0.8
 """The share of the runs that pass, where nothing dropped."""

@@ -19,8 +19,8 @@ from agentspan.analysis.statistics import MOST_PERMUTED, Ratio, normal_p, permut
 from agentspan.cli.output import columns_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
-from agentspan.figures import points
 from agentspan.testing import deterministic
+from agentspan.text import points
 from tests.analysis.simulated_groups import group, metrics_of_tools, simulated
 from tests.cli.calling import call, lines
 from tests.tiers import longer

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.figures import cost_text, count_text, duration_text, share_text, size_text
+from agentspan.text import cost_text, count_text, duration_text, share_text, size_text
 
 STATIC = Path(agentspan.__file__).parent / "viewer" / "static"
 DURATIONS = [

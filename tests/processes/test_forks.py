@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import forks
+from agentspan import host
 from tests.checkout import ROOT
 from tests.tiers import longer
 from tests.waiting import until
@@ -71,14 +71,14 @@ def test_threads_that_fork_at_once_wait_for_each_other_and_all_goes_on(tmp_path:
         """
 logging.disable()  # of a file that is busy
 agentspan.configure(path)
-from agentspan import forks
+from agentspan import host
 inside, most = [], []
 def begin():
     inside.append(threading.get_ident())
     time.sleep(0.001)
     most.append(len(inside))
-forks.hold(forks.Hold.SQLITE, begin, lambda: inside.remove(threading.get_ident()))
-forks.forget(inside.clear)
+host.hold(host.Hold.SQLITE, begin, lambda: inside.remove(threading.get_ident()))
+host.forget(inside.clear)
 stop, counts = threading.Event(), []
 def record():
     count = 0
@@ -197,7 +197,7 @@ def test_a_handler_that_forks_in_the_middle_of_a_fork_waits_for_nothing(tmp_path
         path,
         "journal",
         """
-from agentspan import forks
+from agentspan import host
 agentspan.configure(path)
 one("first")
 def fork(*_):
@@ -211,7 +211,7 @@ def interrupt():
     if not raised:
         raised.append(1)
         signal.raise_signal(signal.SIGUSR1)
-forks.hold(forks.Hold.SQLITE, interrupt, lambda: None)
+host.hold(host.Hold.SQLITE, interrupt, lambda: None)
 fork()
 fork()
 one("last")
@@ -222,7 +222,7 @@ agentspan.shutdown()
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not forks.SEES_ALL, reason="needs Linux 4.14")
+@pytest.mark.skipif(not host.SEES_ALL, reason="needs Linux 4.14")
 @pytest.mark.parametrize("durability", ["journal", "commit"])
 @pytest.mark.parametrize("library", ["PyDLL", "CDLL"])
 def test_children_that_c_has_forked_record_as_writers_of_their_own(
@@ -277,7 +277,7 @@ agentspan.shutdown()
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not forks.SEES_ALL, reason="needs Linux 4.14")
+@pytest.mark.skipif(not host.SEES_ALL, reason="needs Linux 4.14")
 def test_a_child_that_c_has_forked_holds_the_file_when_its_parent_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     run(
@@ -305,7 +305,7 @@ in_child(child)
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not forks.SEES_ALL, reason="needs Linux 4.14")
+@pytest.mark.skipif(not host.SEES_ALL, reason="needs Linux 4.14")
 @pytest.mark.parametrize("durability", ["journal", "commit"])
 def test_a_child_that_c_has_forked_while_a_thread_was_in_a_transaction_leaves_its_spans_to_others(
     tmp_path: Path, durability: str

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SAMPLE = longer("AGENTSPAN_TEST_POINTS", 6, 60, 10_000)
 BEGIN = f"""
 import faulthandler, logging, os, signal, sys, threading
-from agentspan import Tracer, forks
+from agentspan import Tracer, host
 from agentspan.recording.tracer import recorder_of
 from tests.processes.interrupting import Interrupt, Points
 faulthandler.dump_traceback_later(100, exit=True)
@@ -36,7 +36,7 @@ problems = []
 def other():
     sink = recorder_of(tracer).sink
     for name, lock in {
-        "turn": forks._turn,
+        "turn": host._turn,
         "connections": recorder_of(tracer).store._connections.lock,
         "gate": recorder_of(tracer).store._connections._gate._entrance,
         **({"draining": sink.work.drain.lock, "log": sink.log.lock} if durability == "journal" else {}),
@@ -56,8 +56,8 @@ def fork(at):
         if not child:
             os._exit(0)
     os.waitpid(child, 0)
-    if forks._to_let_go and "_surely (call" in points.where:  # its very start, at which no signal waits: see _heard
-        forks._surely(forks._let_go)
+    if host._to_let_go and "_surely (call" in points.where:  # its very start, at which no signal waits: see _heard
+        host._surely(host._let_go)
     thread = threading.Thread(target=other)
     thread.start()
     thread.join()
@@ -76,7 +76,7 @@ def fork(at):
     points, arrived = Points(at), False
     try:
         with points:
-            forks.renew()
+            host.renew()
     except Interrupt:
         arrived = True
     if not at:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agentspan.locks import Occupied, is_mine, within
+from agentspan.host import Occupied, is_mine, within
 from agentspan.storage.questions import RemoveKeys
 from tests.checkout import ROOT
 from tests.processes import interrupting

@@ -7,8 +7,8 @@ import pytest
 from tests.project.measures import measures
 
 MOST = {
-    "files": 317,
-    "lines of code": 47_081,
+    "files": 314,
+    "lines of code": 47_074,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 32,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agentspan import blobs, forks
+from agentspan import blobs, host
 from agentspan.api import bulk
 from agentspan.cli import serve
 from agentspan.journal import writers
@@ -133,7 +133,7 @@ FIGURES = {
         ("A check stops after {} steps", conformance.MAX_STEPS),
         ("and stops after {} steps. Templates", liquid_engine.MAX_LIQUID_STEPS),
         ("imports a module for agentspan, at most {} s each", STANDARD.sqlite_fork_wait_s),
-        ("imports a module for agentspan, at most {} s each", forks.IMPORT_WAIT_S),
+        ("imports a module for agentspan, at most {} s each", host.IMPORT_WAIT_S),
     ],
     "http.md": [
         ("A token has at least {} characters", logins.LEAST),

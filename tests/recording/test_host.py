@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import agentspan
 from agentspan import Tracer
-from agentspan.interrupts import Thread
+from agentspan.host import Thread
 from agentspan.model.changes import Unit
 from agentspan.recording.span_and_run import state_of
 from agentspan.recording.tracer import recorder_of

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentspan import Tracer
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import folder_of
 

@@ -11,7 +11,7 @@ import pydantic_core
 import pytest
 
 import agentspan
-from agentspan import Tracer, forks
+from agentspan import Tracer, host
 from agentspan.journal import spool
 from agentspan.model.changes import Unit
 from agentspan.recording.capture import credentials
@@ -117,7 +117,7 @@ def test_a_fork_waits_for_a_thread_that_makes_a_validator(
     held: list[bool] = []
 
     def watched(schema: Any) -> Any:
-        held.append(threading.get_ident() in forks._importing)
+        held.append(threading.get_ident() in host._importing)
         return made(schema)
 
     monkeypatch.setattr(pydantic_core, "SchemaValidator", watched)

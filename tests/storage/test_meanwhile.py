@@ -8,7 +8,7 @@ from contextlib import closing, nullcontext
 
 import pytest
 
-from agentspan.interrupts import is_interrupt
+from agentspan.host import is_interrupt
 from agentspan.storage import patience
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.connection import Connection, pipelined

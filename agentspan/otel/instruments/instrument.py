@@ -16,9 +16,9 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import InvalidValue
-from agentspan.interrupts import guard
+from agentspan.host import guard
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import Available
 from agentspan.recording import default
@@ -220,7 +220,7 @@ def _named(name: str) -> Available:
 
 def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
     global _provider
-    with forks.importing:
+    with host.importing:
         if not known.is_importable(SDK):
             raise ImportError(f"recording frameworks needs more packages; run: {EXTRA}")
         import_module("opentelemetry.trace")  # first: under `agentspan record`, this import calls this function again
@@ -249,7 +249,7 @@ def _close() -> None:
 
 def _turn_on(found: Available, provider: Any) -> Instrumented | None:
     name = found.framework.name
-    with guard(report=partial(_warn_of, name)), forks.importing:  # another package may not fit the installed framework
+    with guard(report=partial(_warn_of, name)), host.importing:  # another package may not fit the installed framework
         if found.entry is None:
             turned_on = _OWN.get(name, _traces_itself(name))(provider)
         else:

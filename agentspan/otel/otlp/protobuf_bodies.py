@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import InvalidValue
 from agentspan.otel.otlp.decoded import (
     MAX_ATTRIBUTES,
@@ -312,7 +312,7 @@ def logs(body: bytes, *, is_sent: bool = True) -> Decoded:
 
 def _messages() -> _Messages:
     if not _loaded:
-        with forks.importing:
+        with host.importing:
             try:
                 from google.protobuf.message import DecodeError
                 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest

@@ -11,8 +11,8 @@ from typing import Any, overload
 
 from pydantic_core import to_json
 
-from agentspan import forks
-from agentspan.interrupts import let_through
+from agentspan import host
+from agentspan.host import let_through
 from agentspan.journal.parts import Element, Parts
 from agentspan.jsontext import LIST, LIST_TEXT
 from agentspan.recording.capture.credentials import names_credential
@@ -343,7 +343,7 @@ class Capture:
         return _UNREADABLE
 
     def _stacktrace(self, exception: BaseException, described: dict[str, Any]) -> str:
-        with forks.importing:
+        with host.importing:
             from agentspan.recording.capture import stacktraces  # 8 ms, for the first failure only
 
         with unharmed:

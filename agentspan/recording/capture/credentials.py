@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import SchemaValidator, core_schema
 
-from agentspan import forks
+from agentspan import host
 
 SEPARATOR = "[_ .-]?"
 """The pattern of the separator between two words of a name."""
@@ -667,7 +667,7 @@ def _ready(kind: _Kind) -> Ready:
 def search(pattern: str) -> Found:
     """Return a function that returns whether a text has a match, by Rust's regex engine, which pydantic has."""
     schema = core_schema.str_schema(pattern=pattern, regex_engine="rust-regex")
-    with forks.importing:  # the first validator of a process is made under a lock, which a child would inherit held
+    with host.importing:  # the first validator of a process is made under a lock, which a child would inherit held
         return SchemaValidator(schema).isinstance_python
 
 
@@ -710,7 +710,7 @@ def _may_end_as_name(tail: str) -> bool:
 
 @cache
 def _normalize() -> Callable[[str], str]:
-    with forks.importing:
+    with host.importing:
         from unicodedata import normalize
     return partial(normalize, "NFKC")
 

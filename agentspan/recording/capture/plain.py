@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.recording.capture.credentials import is_schema, looks_of, names_credential
 from agentspan.recording.capture.limits import TRUNCATED, Limits, encode
 from agentspan.recording.capture.redaction import Redaction, Rule, is_harmless_name

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from agentspan.interrupts import let_through
+from agentspan.host import let_through
 from agentspan.model.sensitive import IN_TEXT, REDACTED
 from agentspan.recording.capture.credentials import (
     ANY,

@@ -15,7 +15,7 @@ from reprlib import repr as short_repr
 from typing import Any
 
 from agentspan.blobs import LEAST, begins_like_blob, is_blob, is_image_or_audio
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.model.sensitive import REDACTED
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import START, Limits, bytes_mark, text_mark

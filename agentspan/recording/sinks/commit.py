@@ -14,13 +14,11 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import cast
 
-from agentspan import clock, forks
+from agentspan import clock, host
 from agentspan.errors import NOT_NOW, NotStorable
-from agentspan.forks import Hold
-from agentspan.interrupts import Thread, let_through, start
+from agentspan.host import Bell, Hold, Occupied, Thread, let_through, start, within
 from agentspan.journal import records
 from agentspan.journal.committer import TAKEN, Committer, Listener, Tally
-from agentspan.locks import Bell, Occupied, within
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Move, Outcome, Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, WriterRow
@@ -347,17 +345,17 @@ _running: weakref.WeakSet[Backlog] = weakref.WeakSet()
 
 def _stop_all() -> None:
     """End the threads before a fork: Python 3.12 warns if a process with threads forks."""
-    for backlog in forks.members(_running):
+    for backlog in host.members(_running):
         backlog.stop(STOP_S)
 
 
 def _go_on_all() -> None:
-    for backlog in forks.members(_running):
+    for backlog in host.members(_running):
         backlog.go_on()
 
 
-forks.hold(Hold.THREADS, _stop_all, _go_on_all)
-forks.forget(_running.clear)
+host.hold(Hold.THREADS, _stop_all, _go_on_all)
+host.forget(_running.clear)
 
 
 def _is_writer(unit: Unit) -> bool:

@@ -17,14 +17,13 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from agentspan.errors import NOT_NOW, DatabaseBusy, StorageError
-from agentspan.interrupts import Thread, guard, let_through, start
+from agentspan.host import Bell, Occupied, Thread, guard, let_through, start, within
 from agentspan.journal.committer import Committer, Tally
 from agentspan.journal.deriving import BatchInSteps
 from agentspan.journal.log import Log, Place, Portion
 from agentspan.journal.parts import Elements
 from agentspan.journal.records import Bodies, bodies
 from agentspan.journal.segments import START, Segment
-from agentspan.locks import Bell, Occupied, within
 from agentspan.recording.sinks.progress import Progress, until_trusted
 from agentspan.storage.protocol import BesideJournals, FileReplaced, NotTrustedYet
 from agentspan.tuning import STANDARD, Tuning

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from agentspan.interrupts import guard
+from agentspan.host import guard
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.log import Log
 from agentspan.journal.names import names_rows, spans_of

@@ -13,14 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import AgentspanError, StorageError
-from agentspan.forks import Hold
-from agentspan.interrupts import guard
+from agentspan.host import Hold, Occupied, guard, is_mine, within
 from agentspan.journal import spool, writers
 from agentspan.journal.log import Log
 from agentspan.journal.spool import bytes_of_others, keep_types, removal_marked_ns
-from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.drain import Drain, DrainThread, Ticks
 from agentspan.recording.sinks.protocol import RunListener
@@ -499,7 +497,7 @@ _holding: list[JournalWork] = []
 def _hold_all() -> None:
     for interrupted in list(_holding):
         interrupted.hold()
-    while fresh := [each for each in forks.members(_works) if each not in _holding]:  # a thread may add new ones
+    while fresh := [each for each in host.members(_works) if each not in _holding]:  # a thread may add new ones
         for work in fresh:
             _holding.append(work)
             work.hold()
@@ -511,5 +509,5 @@ def _let_go_of_all() -> None:
         _holding.pop()
 
 
-forks.hold(Hold.THREADS, _hold_all, _let_go_of_all)
-forks.forget(_holding.clear)
+host.hold(Hold.THREADS, _hold_all, _let_go_of_all)
+host.forget(_holding.clear)

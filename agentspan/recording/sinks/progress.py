@@ -7,7 +7,7 @@ from typing import Any
 
 from agentspan import clock
 from agentspan.errors import DatabaseBusy
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.journal.committer import Listener, Tally
 from agentspan.model.changes import Refused, Unit
 from agentspan.storage.protocol import NotTrustedYet

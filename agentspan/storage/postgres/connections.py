@@ -18,7 +18,7 @@ import psycopg
 from psycopg import conninfo
 from psycopg.pq import TransactionStatus
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import (
     AgentspanError,
     DatabaseBusy,
@@ -29,7 +29,7 @@ from agentspan.errors import (
     NotStorable,
     StorageError,
 )
-from agentspan.forks import Renewal, page
+from agentspan.host import Renewal, page
 from agentspan.storage import patience
 from agentspan.storage.location import Location
 from agentspan.storage.postgres import values
@@ -153,7 +153,7 @@ class Connections:
     def check_open(self) -> None:
         """Raise StorageError if the storage is closed. In a forked child, replace the inherited locks first."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         if self._closed:
             raise StorageError("the storage is closed; open it again")
 
@@ -431,14 +431,14 @@ _inherited: list[Connection] = []
 
 
 def _leave_all_behind() -> None:
-    for connections in forks.members(_all):
+    for connections in host.members(_all):
         connections.leave_behind()
 
 
 def _renew_all() -> None:
-    for connections in forks.members(_all):
+    for connections in host.members(_all):
         connections.renew()
 
 
-forks.forget(_leave_all_behind)
-forks.renewal(Renewal.LOCKS, _renew_all)
+host.forget(_leave_all_behind)
+host.renewal(Renewal.LOCKS, _renew_all)

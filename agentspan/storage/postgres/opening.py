@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import DatabaseUnusable
 from agentspan.storage.location import Location
 from agentspan.tuning import STANDARD, Tuning
@@ -20,7 +20,7 @@ def check(location: Location) -> None:
         DatabaseUnusable: psycopg is not installed.
         InvalidValue: libpq does not understand the URL.
     """
-    with forks.importing:
+    with host.importing:
         try:
             import psycopg  # noqa: F401
         except ImportError:
@@ -36,7 +36,7 @@ def open_postgres(location: Location, *, read_only: bool, wait_s: float, tuning:
     Raises:
         DatabaseUnusable: psycopg is not installed, the server cannot be reached, or the tables are of a newer version.
     """
-    with forks.importing:
+    with host.importing:
         try:
             import psycopg  # noqa: F401
         except ImportError:

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentspan import files
-from agentspan.interrupts import Thread, guard, start
-from agentspan.locks import Bell
+from agentspan.host import Bell, Thread, guard, start
 from agentspan.storage.sqlite.file_watch import Watch
 from agentspan.storage.sqlite.mending import close_one
 from agentspan.tuning import Tuning

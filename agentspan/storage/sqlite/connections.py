@@ -12,10 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
-from agentspan.forks import page
-from agentspan.locks import is_mine, within
+from agentspan.host import is_mine, page, within
 from agentspan.storage.protocol import FileReplaced
 from agentspan.storage.sqlite import file_guard, file_watch, mending, opening
 from agentspan.storage.sqlite.checkpoints import Checkpoints
@@ -112,7 +111,7 @@ class Connections:
                 handler or a finalizer that interrupted it also writes.
         """
         if not page[0]:
-            forks.renew()
+            host.renew()
         writing = self._writing
         if writing is None or writing.wait_s != wait_s:
             writing = self._writing = _Writing(self, wait_s)
@@ -173,13 +172,13 @@ class Connections:
     def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
         """Return a with-block with a reader whose statements all read the same state. Readers block no writers."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         return _Snapshot(self)
 
     def no_fork(self) -> AbstractContextManager[object]:
         """Return a with-block that forks wait for. It is for code that opens its own connection to the file."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         opening.check_fork(self.path)
         return self._gate.inside()
 
@@ -195,7 +194,7 @@ class Connections:
     def check_file(self) -> None:
         """Reopen the database if its file was deleted or replaced: writes to a deleted file succeed, and are lost."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         # Not if this thread holds the lock: then a signal handler reads during a write.
         if self.guard.watch.changed() is not None and not is_mine(self.lock):
             with self.lock:
@@ -311,7 +310,7 @@ class Connections:
     def close(self) -> None:
         """Close all connections. Later calls that need a connection raise StorageError."""
         if not page[0]:
-            forks.renew()
+            host.renew()
         with self.lock:
             self._closed = True
         self._checkpoints.wait()

@@ -11,11 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import StorageError
-from agentspan.forks import Hold, Renewal
-from agentspan.interrupts import guard
-from agentspan.locks import is_mine
+from agentspan.host import Hold, Renewal, guard, is_mine
 from agentspan.storage.protocol import NotTrustedYet
 from agentspan.storage.sqlite import file_watch, mending
 from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_deleted
@@ -157,7 +155,7 @@ def _hold_all() -> None:
     """Before a fork: wait until no other thread is inside SQLite. A child that inherits a locked mutex would hang."""
     for interrupted in list(_forking):
         interrupted.hold()
-    while fresh := [each for each in forks.members(_all) if each not in _forking]:  # new ones may appear
+    while fresh := [each for each in host.members(_all) if each not in _forking]:  # new ones may appear
         for connections in fresh:
             _forking.append(connections)
             connections.hold()
@@ -171,20 +169,20 @@ def _let_go_of_all() -> None:
 
 def _leave_all_behind() -> None:
     _forking.clear()
-    if any(connections.is_in_use() for connections in forks.members(_all)):
-        forks.cut_off()
-    for connections in forks.members(_all):
+    if any(connections.is_in_use() for connections in host.members(_all)):
+        host.cut_off()
+    for connections in host.members(_all):
         connections.leave_behind()
 
 
 def _renew_all() -> None:
-    for connections in forks.members(_all):
+    for connections in host.members(_all):
         connections.renew()
 
 
-forks.hold(Hold.SQLITE, _hold_all, _let_go_of_all)
-forks.forget(_leave_all_behind)
-forks.renewal(Renewal.LOCKS, _renew_all)
+host.hold(Hold.SQLITE, _hold_all, _let_go_of_all)
+host.forget(_leave_all_behind)
+host.renewal(Renewal.LOCKS, _renew_all)
 
 
 log = logging.getLogger("agentspan")

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from agentspan import files
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 
 Change = Literal["replaced", "log", "content"]
 """`replaced`: the path has another file, or none. `log`: the log or the index was deleted or replaced. `content`:

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from agentspan import files
-from agentspan.interrupts import guard
+from agentspan.host import guard
 from agentspan.storage.sqlite import file_watch, tables
 from agentspan.storage.sqlite.file_watch import Change, Watch
 

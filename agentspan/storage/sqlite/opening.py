@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentspan import files, forks
+from agentspan import files, host
 from agentspan.errors import DatabaseUnusable, StorageError
-from agentspan.interrupts import let_through
+from agentspan.host import let_through
 from agentspan.storage import before_release
 from agentspan.storage.sqlite import file_watch, tables
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
@@ -44,7 +44,7 @@ def check_fork(path: Path) -> None:
     Raises:
         StorageError: this process was forked while a thread was inside SQLite.
     """
-    if forks.is_cut_off:
+    if host.is_cut_off:
         raise StorageError(
             f"{path} cannot be used in this process, which was forked while a thread was using SQLite; fork when "
             "nothing is recorded (agentspan.flush() waits for that), or configure agentspan in the child only"
@@ -193,7 +193,7 @@ def prepare(
 def _migrate(
     connection: sqlite3.Connection, path: Path, wait_s: float, migrations: Sequence[Migration], reported_bytes: int
 ) -> None:
-    with forks.importing:
+    with host.importing:
         import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
 
     waiting(lambda: connection.execute("begin immediate"), path, wait_s)

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from agentspan import forks
+from agentspan import host
 from agentspan.errors import DatabaseUnusable, InvalidValue, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.answers import Answer, Rows
@@ -100,7 +100,7 @@ class SQLiteStorage(Reads):
 
     @cached_property
     def _index(self) -> "Index":
-        with forks.importing:
+        with host.importing:
             from agentspan.storage.sqlite.index.answers import Index, parts_of
 
         tuning = self._connections.tuning
@@ -108,7 +108,7 @@ class SQLiteStorage(Reads):
         return Index(self.path, parts, partial(_apart, self._connections), pause_s=tuning.index_pause_s)
 
     def _task(self, question: Question[Any]) -> Any:
-        with forks.importing:
+        with host.importing:
             from agentspan.storage.sqlite.upkeep import TASKS, Upkeep
 
         return TASKS[type(question)](Upkeep(self._connections, self._index.parts), question)

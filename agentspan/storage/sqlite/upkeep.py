@@ -9,7 +9,7 @@ from typing import Any
 
 from agentspan import files
 from agentspan.errors import InvalidValue, StorageError
-from agentspan.interrupts import guard, let_through
+from agentspan.host import guard, let_through
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, ResourceType
 from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan.errors import StorageError
-from agentspan.interrupts import let_through
+from agentspan.host import let_through
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.answers import BOUNDS_MS, Progress, RunBrief, RunList, RunSummary, RunTotals, Stat
 from agentspan.storage.questions import (
