@@ -8,7 +8,7 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 314,
-    "lines of code": 47_074,
+    "lines of code": 47_080,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 32,
