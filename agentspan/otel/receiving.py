@@ -108,7 +108,7 @@ class TraceChanges:
     def step_bytes(self) -> dict[str, int]:
         """The estimated size in memory of each relevant new span, by its id."""
         rows = (self.rows[step.span.span_id] for step in self.relevant)
-        return {row.id: 1000 + _memory_of(row.payload) + _memory_of(row.result_payload or "") for row in rows}
+        return {row.id: 1000 + _memory_of(row.payload + (row.result_payload or "")) for row in rows}
 
     @property
     def id_bytes(self) -> int:
@@ -132,12 +132,9 @@ class TraceChanges:
             self.trace.steps.update({step.span.span_id: step for step in self.relevant})
 
 
-def _memory_of(payload: str) -> int:
-    """Return the estimated size in memory of a parsed payload: 160 bytes for each value and its name.
-
-    Commas before a blank are not counted as values: they are prose.
-    """
-    return 2 * len(payload) + 160 * (values_in(payload) - payload.count(", "))
+def _memory_of(payloads: str) -> int:
+    """Return the estimated size in memory of parsed payloads: 160 bytes for each value and its name."""
+    return 2 * len(payloads) + 160 * values_in(payloads)
 
 
 def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequence[Step], now: str) -> TraceChanges:
@@ -659,14 +656,13 @@ def portions(spans: Sequence[OtelSpan], most_bytes: int) -> Iterator[Sequence[Ot
 
 def _mapped_bytes(span: OtelSpan) -> int:
     """Return the estimated upper limit of the bytes that a span takes in memory when it is mapped."""
-    size = 1000
-    for attributes in (span.attributes, *[event.attributes for event in span.events]):
-        for value in attributes.values():
-            if type(value) is not str:
-                size += 0 if type(value) not in (list, dict) else memory_of(value)
-            elif (start := value[:1]) in JSON_STARTS or start > "\x7f":
-                size += memory_of(value)
-    return size
+    values = [*span.attributes.values()]
+    for event in span.events:
+        values += event.attributes.values()
+    large = [
+        value for value in values if (value[:1] in JSON_STARTS if type(value) is str else type(value) in (list, dict))
+    ]
+    return 1000 + sum(map(memory_of, large))
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:

@@ -149,7 +149,7 @@ def stored_mapped(row: AgentSpanRow) -> Mapped:
 def times_of(start_ns: int, end_ns: int | None) -> Times:
     """Return the times of a span or a run. The duration is 0 if the end is unknown or before the start."""
     end_ns = max(start_ns, end_ns or start_ns)
-    return Times(clock.text_of(str(start_ns)), clock.text_of(str(end_ns)), (end_ns - start_ns) / 1_000_000)
+    return Times(clock.to_text(start_ns), clock.to_text(end_ns), (end_ns - start_ns) / 1_000_000)
 
 
 def ns_of(text: str | None) -> int:

@@ -71,10 +71,9 @@ def request_of(draft: Draft, name: str, value: Any) -> None:
     if type(value) is list:
         _messages(draft, value, name)
         return
-    body = members(value)
-    if body is None:
+    if type(value) is not dict:
         return
-    rest = dict(body)
+    body, rest = value, dict(value)
     for field in ("messages", "input", "contents"):
         if type(body.get(field)) in (list, str) and body[field]:
             _messages(draft, body[field])

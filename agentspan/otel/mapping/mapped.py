@@ -77,6 +77,9 @@ class RunFacts(NamedTuple):
     is_own: bool = False
 
 
+_NO_FACTS = RunFacts()
+
+
 class Mapped(NamedTuple):
     """The agentspan record of a span.
 
@@ -264,19 +267,21 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
         ]
     if span.dropped:
         payload["dropped"] = dict(span.dropped)
-    about: dict[str, Any] = (
-        {} if is_plain else {"name": span.name, "scope": span.scope.name, "version": span.scope.version}
-    )
-    about = {key: value for key, value in about.items() if value} | _non_default_facts(span)
+    about = _about_span(span, is_plain=is_plain)
     if "system" in payload and genai.INPUT in span.attributes and genai.INSTRUCTIONS not in span.attributes:
         about["system"] = "message"
     if about:
         payload["otel"] = about
 
 
-def _non_default_facts(span: OtelSpan) -> dict[str, Any]:
-    """Return the facts about a span that differ from their defaults, such as its kind; most spans have none."""
+def _about_span(span: OtelSpan, *, is_plain: bool) -> dict[str, Any]:
+    """Return a span's name and instrumentor, unless it is plain, and the facts that differ from their defaults."""
     found: dict[str, Any] = {}
+    if not is_plain:
+        scope = span.scope
+        for key, value in (("name", span.name), ("scope", scope.name), ("version", scope.version)):
+            if value:
+                found[key] = value
     if span.kind != "INTERNAL":
         found["kind"] = span.kind
     if span.status == "OK":
@@ -309,6 +314,8 @@ def _event(event: Event) -> dict[str, Any]:
 def _run_facts(draft: Draft) -> RunFacts:
     run, name = draft.run, draft.payload.get("name")
     is_agent = draft.type == "agent"
+    if not run and draft.type not in ("agent", "chain") and draft.span.kind != "SERVER":  # most spans
+        return _NO_FACTS
     agent = name if is_agent and type(name) is str else run.get("agent")
     if agent is None and is_root_call(draft.span, draft.type) and type(name) is str:
         agent = _UNIQUE.sub("", name)

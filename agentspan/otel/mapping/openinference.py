@@ -103,9 +103,7 @@ def _kind(span: OtelSpan) -> str | None:
 
 
 def _rest(draft: Draft) -> None:
-    draft.use(KIND)
-    for name in ("input.mime_type", "output.mime_type"):
-        draft.use(name)  # the value itself shows whether it is JSON
+    draft.use(KIND, "input.mime_type", "output.mime_type")  # the value itself shows whether it is JSON
     if not draft.left and not draft.span.events:
         return  # the span has just started
     reader = _READERS.get(draft.type, _any)

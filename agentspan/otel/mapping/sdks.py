@@ -169,7 +169,7 @@ def _litellm_raw(draft: Draft) -> None:
             draft.put("payload.model", text(value), name)
         elif member == "messages":
             draft.left[name] = value
-            bodies.request_of(draft, name, value)
+            bodies.request_of(draft, name, parsed(value))
         elif member in ("choices", "content"):
             bodies.answer_of(draft, name, {member: value})
         elif member == "usage" and type(value) is dict:

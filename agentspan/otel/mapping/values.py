@@ -26,8 +26,9 @@ MAX_OF_SPAN = 3 * MAX_VALUES
 """The most values of all parsed JSON texts of a span. A text that several families parse counts each time."""
 SHORT = 1000
 """The most characters of a text whose values are estimated and not counted: a value takes two characters or more."""
-JSON_STARTS = frozenset('{["( \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f')
-"""The ASCII characters that a parsed JSON text can start with: brackets, a quote, or white space."""
+JSON_STARTS = frozenset('{["(' + "".join(filter(str.isspace, map(chr, range(0x3001)))))
+"""The characters that a parsed text can start with: brackets, a quote, or white space."""
+_NO_BOUNDS = bytes(each for each in range(256) if each not in b",[{")
 _BRACKETS = re.compile(r"[\[{(\])}]")
 
 
@@ -158,7 +159,7 @@ def _takes(value: str) -> bool:
 
 def values_in(text: str) -> int:
     """Return an upper limit for the number of values in a JSON text, from its commas and opening brackets."""
-    return sum(map(text.count, ",[{"))
+    return len(text.encode("utf-8", "surrogatepass").translate(None, _NO_BOUNDS))  # half the time of three counts
 
 
 def memory_of(value: Any) -> int:
