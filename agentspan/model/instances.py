@@ -1,7 +1,7 @@
 """Transitions of an agent instance (one run of an agent). It refers to an agent, a version and a schema version."""
 
 from agentspan.errors import InvalidAction
-from agentspan.model.changes import Move, Over, Put
+from agentspan.model.changes import LEAVES, REPLACED, Move, Over, Put
 from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,
@@ -10,7 +10,6 @@ from agentspan.model.rows import (
     Value,
 )
 from agentspan.model.spans import Times, check_finish, finish_times, is_guess
-from agentspan.model.status import LEAVES, REPLACED
 
 _TERMINATED = frozenset({"terminated"})
 

@@ -21,11 +21,11 @@ from agentspan.model.changes import Move, Put, PutSpans, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow, OtelLogRow, ScoreRow, Value
 from agentspan.otel import copies
 from agentspan.otel.identity import caller_id, carried, span_id
+from agentspan.otel.mapping.draft import JSON_STARTS, memory_of, values_in
 from agentspan.otel.mapping.judgements import RESULT, score_in, scores_in
 from agentspan.otel.mapping.mapped import Mapped, joins, map_span, with_logs
-from agentspan.otel.mapping.values import JSON_STARTS, memory_of, values_in
-from agentspan.otel.placing import Placing, stored_run, stored_step
-from agentspan.otel.recent_traces import (
+from agentspan.otel.placing import (
+    Placing,
     RecentRun,
     RecentTrace,
     RecentTraces,
@@ -34,6 +34,8 @@ from agentspan.otel.recent_traces import (
     look_at,
     matters,
     slim,
+    stored_run,
+    stored_step,
 )
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import (

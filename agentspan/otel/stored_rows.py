@@ -10,18 +10,16 @@ from typing import Any
 from agentspan import clock, ids, jsontext
 from agentspan.api.context import Context
 from agentspan.model import spans
-from agentspan.model.changes import Move, Put, Refused, Unit, parted
+from agentspan.model.changes import FinishStatus, Move, Put, Refused, Unit, parted
 from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, OtelLogRow, Row, ScoreRow, Value
 from agentspan.model.scores import Judgement, score_row
 from agentspan.model.spans import Times
-from agentspan.model.status import FinishStatus
 from agentspan.otel.mapping.judgements import FoundScore
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.otel.traces import ABANDONED, end_of_run
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import MAX_NAME, REGISTRY, title_of
+from agentspan.schemas.span_types import MAX_NAME, REGISTRY, describe, title_of
 from agentspan.text import one_line
 
 _REWRITTEN = (

@@ -16,8 +16,8 @@ from agentspan.api.context import Context
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel import forwarding, writing
 from agentspan.otel.otlp import json_bodies, protobuf_bodies
-from agentspan.otel.otlp.decoded import MAX_VALUES
-from agentspan.otel.otlp.encoding import trace_request
+from agentspan.otel.otlp.json_bodies import MAX_VALUES
+from agentspan.otel.otlp.requests import trace_request
 from agentspan.otel.receiving import import_spans
 from agentspan.otel.span import Event, Link, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES

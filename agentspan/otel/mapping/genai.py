@@ -7,9 +7,23 @@ from the conventions' own repository. It has `cache_write` instead of `cache_cre
 import re
 from typing import Any
 
-from agentspan.otel.mapping import bodies, messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, row
-from agentspan.otel.mapping.values import first, flag, listed, literal, members, millis, number, parsed, text, whole
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import (
+    Draft,
+    Family,
+    Row,
+    first,
+    flag,
+    listed,
+    literal,
+    members,
+    millis,
+    number,
+    parsed,
+    row,
+    text,
+    whole,
+)
 from agentspan.otel.span import OtelSpan
 
 OPERATION, PROVIDER, SYSTEM = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.system"
@@ -235,7 +249,7 @@ def _llm(draft: Draft) -> None:
         draft.put("payload.system", system)
         draft.put("payload.messages", rest or found, INPUT)
     if OUTPUT in draft.left:
-        bodies.output(draft, draft.get(OUTPUT), OUTPUT)
+        messages.output(draft, draft.get(OUTPUT), OUTPUT)
     _total(draft)
     if draft.span.events:
         _events(draft)
@@ -252,7 +266,7 @@ def _agent(draft: Draft) -> None:
     if found:
         only = _only(found, "user")
         draft.put("payload.input", found if only is None else only["content"], INPUT)
-    answer = messages.answer_of(draft.get(OUTPUT))
+    answer = messages.model_answer(draft.get(OUTPUT))
     if answer.messages:
         last = messages.final_text(answer.messages)
         draft.put("result.output", last or answer.messages)
@@ -357,7 +371,7 @@ def _events(draft: Draft) -> None:
         draft.put("payload.system", system)
         draft.put("payload.messages", rest or None)
     if answered:
-        bodies.output(draft, answered)
+        messages.output(draft, answered)
 
 
 def _details(draft: Draft, attributes: dict[str, Any]) -> None:
@@ -365,7 +379,7 @@ def _details(draft: Draft, attributes: dict[str, Any]) -> None:
         system, rest = messages.split_system(found)
         draft.put("payload.system", messages.instructions(attributes.get(INSTRUCTIONS)) or system)
         draft.put("payload.messages", rest or found)
-    bodies.output(draft, attributes.get(OUTPUT))
+    messages.output(draft, attributes.get(OUTPUT))
     draft.put("payload.tools", messages.tools(attributes.get("gen_ai.tool.definitions")))
 
 

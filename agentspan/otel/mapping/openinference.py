@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from agentspan.otel.mapping import bodies, failures, messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, row
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import Draft, Family, Row, members, number, parsed, row, text, whole
 from agentspan.otel.mapping.genai import unwrap
-from agentspan.otel.mapping.values import members, number, parsed, text, whole
 from agentspan.otel.span import OtelSpan
-from agentspan.schemas.aggregates import OWN_TOKENS
+from agentspan.schemas.builtin import OWN_TOKENS
 
 KIND = "openinference.span.kind"
 IN, OUT = "input.value", "output.value"
@@ -118,7 +117,7 @@ def _llm(draft: Draft) -> None:
     if (model := text(asked.get("model")) or text(asked.get("model_name"))) is not None:
         draft.put("payload.model", model)
     draft.put("payload.model", draft.result.get("response_model"), "llm.model_name")
-    known = bodies.parameters(draft, asked)
+    known = messages.parameters(draft, asked)
     for name in ("model", "model_name"):
         if name in known and known[name] == draft.payload.get("model"):
             del known[name]
@@ -132,9 +131,9 @@ def _llm(draft: Draft) -> None:
         draft.put("payload.messages", rest or None)
     answered = [_message(each) for each in draft.spelt(_OUT_MESSAGES)]
     if answered:
-        bodies.output(draft, answered)
-    bodies.request(draft, IN)
-    bodies.answer(draft, OUT)
+        messages.output(draft, answered)
+    messages.request(draft, IN)
+    messages.answer(draft, OUT)
     if "response_model" in draft.result and draft.payload.get("model") is None:
         draft.put("payload.model", draft.result["response_model"])
     for event in draft.span.events:
@@ -185,7 +184,7 @@ def _is_tool(item: Any) -> bool:
 
 
 def _agent(draft: Draft) -> None:
-    if draft.span.scope.name == _HIDES_FAILURES and failures.exceptions(draft.span):
+    if draft.span.scope.name == _HIDES_FAILURES and draft.span.exceptions:
         draft.is_failed = True
     if draft.span.scope.name in _WITHOUT_CALLS:
         draft.payload[OWN_TOKENS] = True

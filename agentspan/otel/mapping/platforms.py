@@ -9,10 +9,9 @@ from collections import Counter
 from datetime import datetime
 from typing import Any
 
-from agentspan.otel.mapping import bodies, messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, row
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import Draft, Family, Row, decoded, members, number, parsed, row, text, whole
 from agentspan.otel.mapping.genai import unwrap
-from agentspan.otel.mapping.values import decoded, members, number, parsed, text, whole
 from agentspan.otel.span import OtelSpan
 
 MLFLOW_KIND = "mlflow.spanType"
@@ -65,10 +64,10 @@ def _mlflow_rest(draft: Draft) -> None:
     draft.use(MLFLOW_KIND)
     if draft.type == "llm":
         if (used := members(draft.get("mlflow.chat.tokenUsage"))) is not None:
-            bodies.usage(draft, used)
+            messages.usage(draft, used)
             draft.use("mlflow.chat.tokenUsage")
-        bodies.request(draft, _MLFLOW_IN)
-        bodies.answer(draft, _MLFLOW_OUT)
+        messages.request(draft, _MLFLOW_IN)
+        messages.answer(draft, _MLFLOW_OUT)
         draft.put("payload.model", draft.result.get("response_model"))
     elif draft.type == "tool":
         draft.put("payload.arguments", decoded(draft.get(_MLFLOW_IN)), _MLFLOW_IN)
@@ -165,19 +164,19 @@ def _langfuse_rest(draft: Draft) -> None:
         draft.is_failed = True
     if draft.type in ("llm", "embedding"):
         asked = members(draft.get(_LANGFUSE_O + "model.parameters")) or {}
-        draft.leave(_LANGFUSE_O + "model.parameters", bodies.parameters(draft, asked))
+        draft.leave(_LANGFUSE_O + "model.parameters", messages.parameters(draft, asked))
         if (used := members(draft.get(_LANGFUSE_O + "usage_details"))) is not None:
-            bodies.usage(draft, {**used, **_langfuse_renamed(used)})
+            messages.usage(draft, {**used, **_langfuse_renamed(used)})
         began = decoded(decoded(draft.get(_LANGFUSE_O + "completion_start_time")))
         if type(began) is str:
             draft.put("payload.completion_start_time", began, _LANGFUSE_O + "completion_start_time")
             draft.put("result.time_to_first_token_ms", _langfuse_after_ms(began, draft.span.start_ns))
     if draft.type == "llm":
         draft.put("payload.provider", _LANGFUSE_WRAPPED.get(draft.span.name))
-        bodies.request(draft, _LANGFUSE_IN)
+        messages.request(draft, _LANGFUSE_IN)
         if "messages" not in draft.payload:
             draft.put("payload.messages", messages.messages(draft.get(_LANGFUSE_IN)) or None, _LANGFUSE_IN)
-        bodies.answer(draft, _LANGFUSE_OUT)
+        messages.answer(draft, _LANGFUSE_OUT)
     elif draft.type == "tool":
         draft.put("payload.arguments", parsed(draft.get(_LANGFUSE_IN)), _LANGFUSE_IN)
         draft.put("result.output", parsed(draft.get(_LANGFUSE_OUT)), _LANGFUSE_OUT)
@@ -273,14 +272,14 @@ def _langsmith_kind(span: OtelSpan) -> str | None:
 
 def _langsmith_rest(draft: Draft) -> None:
     draft.use(LANGSMITH_KIND, "gen_ai.operation.name")
-    if any(event.name == "exception" for event in draft.span.events):
+    if draft.span.exceptions:
         draft.is_failed = True  # LangSmith gives a failed call of a model the status OK
     if draft.type == "llm":
         used = members(draft.get(_LANGSMITH_METADATA + "usage_metadata"))
         if used is not None:
-            bodies.usage(draft, used)
-        bodies.request(draft, _LANGSMITH_IN)
-        bodies.answer(draft, _LANGSMITH_OUT)
+            messages.usage(draft, used)
+        messages.request(draft, _LANGSMITH_IN)
+        messages.answer(draft, _LANGSMITH_OUT)
     elif draft.type == "tool":
         draft.put("payload.arguments", decoded(draft.get(_LANGSMITH_IN)), _LANGSMITH_IN)
         result = decoded(draft.get(_LANGSMITH_OUT))

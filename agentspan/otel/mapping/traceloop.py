@@ -3,11 +3,10 @@
 import re
 from typing import Any
 
-from agentspan.otel.mapping import bodies, messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, row
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import Draft, Family, Row, decoded, literal, members, parsed, row, text
 from agentspan.otel.mapping.genai import KINDS as OPERATIONS
 from agentspan.otel.mapping.genai import OPERATION, unwrap
-from agentspan.otel.mapping.values import decoded, literal, members, parsed, text
 from agentspan.otel.span import OtelSpan
 
 KIND = "traceloop.span.kind"
@@ -229,12 +228,12 @@ def _llama_index_call(draft: Draft) -> None:
     if (prompt := text(asked.get("prompt"))) is not None:
         draft.put("payload.messages", [{"role": "user", "content": prompt}])
         draft.leave(_IN, {key: value for key, value in asked.items() if key != "prompt"})
-        bodies.answer_of(draft, _OUT, members(answered.get("raw")))
-        bodies.output(draft, text(answered.get("text")))
-        bodies.usage(draft, members(answered.get("additional_kwargs")) or {})
+        messages.answer_of(draft, _OUT, members(answered.get("raw")))
+        messages.output(draft, text(answered.get("text")))
+        messages.usage(draft, members(answered.get("additional_kwargs")) or {})
     elif "messages" in asked:  # the input repeats the messages of the GenAI attributes
         rest = {key: value for key, value in asked.items() if key not in ("messages", "kwargs")}
-        draft.leave(_IN, {**rest, **bodies.parameters(draft, members(asked.get("kwargs")) or {})})
+        draft.leave(_IN, {**rest, **messages.parameters(draft, members(asked.get("kwargs")) or {})})
         mapped = ("message", "raw", "additional_kwargs")
         draft.leave(_OUT, {key: value for key, value in answered.items() if key not in mapped and value is not None})
 
