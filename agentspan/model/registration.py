@@ -16,16 +16,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionR
 SpanTypeSchema = Mapping[str, Any]
 """A span type in the form of the API: a mapping with the keys of FIELDS."""
 
-FIELDS = (
-    "name",
-    "title",
-    "description",
-    "params_schema",
-    "result_schema",
-    "template",
-    "result_template",
-    "data_risk",
-)
+FIELDS = ("name", "title", "description", "params_schema", "result_schema", "template", "result_template", "data_risk")
 
 
 class SchemaFields(NamedTuple):
@@ -283,28 +274,35 @@ def _put(referred: Referred) -> list[Put]:
     return [Put(row, minted=True) for row in referred]
 
 
+_NOT_YET: dict[str, Any] = dict.fromkeys(
+    ("result", "error", "quality_payloads", "quality_summaries", "termination_reason", "finished_at", "closed_by"), None
+)
+"""The columns of a run that are set later."""
+
+
 def instance_changes(wanted: Registration, referred: Referred, new_id: Callable[[], str], now: str) -> list[Put]:
     """Return the changes that put an instance and its tags, the instance first."""
     agent, version, schema = referred
-    changes = [
-        instances.registered(
-            wanted.id,
-            agent=agent,
-            version=version,
-            schema_version=schema,
-            purpose=wanted.purpose,
-            metadata=wanted.metadata,
-            now=now,
-            writer_id=wanted.writer_id,
-            started_at=wanted.started_at,
-            external_identifier=wanted.external_identifier,
-            git_commit=wanted.git_commit,
-            session=wanted.session,
-            user=wanted.user,
-            task=wanted.task,
-            git_dirty=wanted.git_dirty,
-            minted=wanted.minted,
-        )
-    ]
-    changes += [Put(TagRow(new_id(), wanted.id, tag, now), minted=True) for tag in wanted.tags]
-    return changes
+    row = AgentInstanceRow(
+        id=wanted.id,
+        agent_id=agent.id,
+        agent_version_id=version.id,
+        agent_schema_version_id=schema.id,
+        external_identifier=wanted.external_identifier,
+        status="active" if wanted.started_at else "pending",
+        purpose=wanted.purpose,
+        metadata=wanted.metadata,
+        **_NOT_YET,
+        duration_ms=None,
+        started_at=wanted.started_at,
+        inserted_at=now,
+        updated_at=now,
+        writer_id=wanted.writer_id,
+        git_commit=wanted.git_commit,
+        session=wanted.session,
+        user=wanted.user,
+        task=wanted.task,
+        git_dirty=None if wanted.git_dirty is None else int(wanted.git_dirty),
+    )
+    tags = [Put(TagRow(new_id(), wanted.id, tag, now), minted=True) for tag in wanted.tags]
+    return [Put(row, minted=wanted.minted), *tags]

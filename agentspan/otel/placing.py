@@ -23,7 +23,7 @@ from agentspan.model.changes import Applied, Change, Put, Refused, Remove, Unit
 from agentspan.model.registration import DEFAULT, References, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
 from agentspan.otel import traces
-from agentspan.otel.identity import carried, run_id
+from agentspan.otel.identity import carried, run_id, run_of_caller
 from agentspan.otel.mapping.mapped import Mapped, program_of
 from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan, Scope
@@ -450,8 +450,8 @@ class Placing:
 
     def _carried(self, ctx: Context, steps: Sequence[Step]) -> RecentRun | None:
         """Return the stored run that called the service of a trace, named in its `tracestate`; None without one."""
-        named = carried(next((step.span.trace_state for step in steps if step.span.trace_state), "")).run
-        row = None if named is None else unique(ctx.storage, AgentInstanceRow, id=named)
+        named = carried(next((step.span.trace_state for step in steps if step.span.trace_state), ""))
+        row = None if named.run is None else run_of_caller(ctx.storage, named, steps[0].span.trace_id)
         return None if row is None else self._recent.runs.get(row.id) or stored_run(row)
 
     def _process(self, ctx: Context, named: RunName) -> RecentRun | None:

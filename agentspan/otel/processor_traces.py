@@ -23,11 +23,12 @@ from agentspan.journal.records import End
 from agentspan.journal.writers import program_name
 from agentspan.model import columns, spans
 from agentspan.model.changes import Put, Unit, unit_of
-from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
+from agentspan.model.rows import OtelTraceRow
 from agentspan.otel.identity import MEMBER, Named, caller_id, read_member, run_id
 from agentspan.otel.mapping.mapped import Mapped, begins_run, map_span, program_of
 from agentspan.otel.sdk import AtStart, span_of
 from agentspan.otel.span import OtelSpan
+from agentspan.otel.trace_context import calling_run
 from agentspan.otel.traces import (
     Call,
     RunName,
@@ -47,8 +48,6 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known, RunState
 from agentspan.recording.span_state import SpanState
 from agentspan.schemas.span_types import MAX_NAME, describe, title_of
-from agentspan.storage.lookup import unique
-from agentspan.storage.questions import Find
 from agentspan.text import one_line
 
 Key = tuple[int, int]
@@ -406,20 +405,9 @@ class Traces:
             parent: the SDK's context of the parent span in the other process, whose `tracestate` may name its run.
         """
         try:
-            with self._recorder.in_time():
-                store = self._recorder.answering
-                run_id = read_member(parent.trace_state.get(MEMBER)).run
-                row = unique(store, OtelTraceRow, id=id) if run_id is None else None
-                run_id = row.agent_instance_id if row is not None else run_id
-                found = None if run_id is None else store.ask(Find(run_id)).rows.get(run_id)
+            return calling_run(self._recorder, read_member(parent.trace_state.get(MEMBER)), id)
         except StorageError:  # the storage may be a server that is down: then the trace becomes another run
             return None
-        if found is None or not isinstance(found[1], AgentInstanceRow):
-            return None
-        run = RunState(self._recorder, "")
-        run.take_over(found[1])
-        run.is_taken_over = True
-        return run
 
 
 def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:

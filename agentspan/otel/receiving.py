@@ -490,7 +490,7 @@ class Receiver:
                 trace = self._recent.get(trace_id)
                 assert trace is not None
                 found.append(changes_of(self._ctx, self._placing, trace, steps, now))
-                _note(found[-1])
+                found[-1].done(monotonic())
             known = self._apply(found, now)
             for changes in found:
                 new += len(changes.rows.keys() - known)
@@ -595,18 +595,14 @@ def _parted(logs: Logs) -> tuple[Logs, Logs]:
     """Split log records into those that are scores and the others."""
     if not any(log.event.name == RESULT for found in logs.values() for log in found):
         return {}, logs
-    scores = {which: [log for log in found if log.event.name == RESULT] for which, found in logs.items()}
-    others = {which: [log for log in found if log.event.name != RESULT] for which, found in logs.items()}
-    return scores, {which: found for which, found in others.items() if found}
+    records = [log for found in logs.values() for log in found]
+    scores = [log for log in records if log.event.name == RESULT]
+    return _by_span(scores), _by_span(log for log in records if log.event.name != RESULT)
 
 
 def _put(rows: Sequence[AgentSpanRow]) -> Unit:
     """Return the unit that inserts new spans. For a single span, it is one statement without a transaction."""
     return Unit((PutSpans(rows) if len(rows) > 1 else Put(rows[0], minted=True),))
-
-
-def _note(changes: TraceChanges) -> None:
-    changes.done(monotonic())
 
 
 def _once(found: Iterable[OtelSpan]) -> list[OtelSpan]:

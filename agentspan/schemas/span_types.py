@@ -328,24 +328,10 @@ def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]],
     Raises:
         InvalidValue: an entry is not an object, has no usable name, or has a field of a wrong type.
     """
-    checked: list[dict[str, Any]] = []
-    unusable: list[Unusable] = []
-    for item in items:
-        if not isinstance(item, Mapping):
-            raise InvalidValue("span_type_schemas", "each entry must be an object with a name")
-        name = check_name(item.get("name"))
-        for field in ("title", "description", "template", "result_template"):
-            if not isinstance(item.get(field), (str, type(None))):
-                raise InvalidValue("span_type_schemas", f"{field} of {name!r} must be text")
-        for field in ("params_schema", "result_schema"):
-            if not isinstance(item.get(field), (dict, bool, type(None))):
-                raise InvalidValue("span_type_schemas", f"{field} of {name!r} must be a JSON object or a boolean")
+    texts = ("title", "description", *TEMPLATES)
+    checked, unusable = _checked(items, "span_type_schemas", "a name", texts, ("params_schema", "result_schema"))
+    for item in checked:
         check_text("title", item.get("title") or "")
-        unusable += unusable_parts(item)
-        checked.append(dict(item))
-    names = [item["name"] for item in checked]
-    if len(set(names)) < len(names):
-        raise InvalidValue("span_type_schemas", "two entries have the same name")
     return checked, unusable
 
 
@@ -362,22 +348,28 @@ def check_quality_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]], l
     """
     if len(items) > MAX_QUALITY_SCHEMAS:
         raise InvalidValue("quality_schemas", f"at most {MAX_QUALITY_SCHEMAS} are allowed")
+    return _checked(items, "quality_schemas", "a name and a schema", ("title", "description", "template"), ("schema",))
+
+
+def _checked(
+    items: Sequence[Any], noun: str, members: str, texts: Sequence[str], schemas: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[Unusable]]:
     checked: list[dict[str, Any]] = []
     unusable: list[Unusable] = []
     for item in items:
         if not isinstance(item, Mapping):
-            raise InvalidValue("quality_schemas", "each entry must be an object with a name and a schema")
+            raise InvalidValue(noun, f"each entry must be an object with {members}")
         name = check_name(item.get("name"))
-        for field in ("title", "description", "template"):
+        for field in texts:
             if not isinstance(item.get(field), (str, type(None))):
-                raise InvalidValue("quality_schemas", f"{field} of {name!r} must be text")
-        for field in ("schema",):
+                raise InvalidValue(noun, f"{field} of {name!r} must be text")
+        for field in schemas:
             if not isinstance(item.get(field), (dict, bool, type(None))):
-                raise InvalidValue("quality_schemas", f"{field} of {name!r} must be a JSON object or a boolean")
+                raise InvalidValue(noun, f"{field} of {name!r} must be a JSON object or a boolean")
         unusable += unusable_parts(item)
         checked.append(dict(item))
     if len({item["name"] for item in checked}) < len(checked):
-        raise InvalidValue("quality_schemas", "two entries have the same name")
+        raise InvalidValue(noun, "two entries have the same name")
     return checked, unusable
 
 

@@ -37,8 +37,8 @@ def recorded(name: str) -> tuple[list[OtelSpan], list[Log]]:
     spans: list[OtelSpan] = []
     logs: list[Log] = []
     for line in lines_of(name):
-        spans += json_bodies.spans(line).spans
-        logs += json_bodies.logs(line).logs
+        spans += json_bodies.spans(json_bodies.parsed(line)).spans
+        logs += json_bodies.logs(json_bodies.parsed(line)).logs
     return spans, logs
 
 

@@ -470,6 +470,29 @@ class Draft:
             for name in names:
                 self.left.pop(name, None)
 
+    def put_contents(self, asked: str, answered: str, read: Read) -> None:
+        """Set the arguments of a tool, or the input of another step, and the output, each from one attribute."""
+        self.put("payload.arguments" if self.type == "tool" else "payload.input", read(self.get(asked)), asked)
+        self.put("result.output", read(self.get(answered)), answered)
+
+    def put_documents(self, found: list[Any], *names: str) -> None:
+        """Set the documents that a search or a rerank returned, and their number."""
+        self.put("result.documents", found, *names)
+        self.put("result.count", len(found))
+
+    def first_event(self, *names: str) -> None:
+        """Set the time to the first token from the first event with one of these names."""
+        start_ns = self.span.start_ns
+        times = (event.time_ns for event in self.span.events if event.name in names and event.time_ns >= start_ns)
+        if (at_ns := next(times, None)) is not None:
+            self.put("result.time_to_first_token_ms", (at_ns - start_ns) / 1_000_000)
+
+    def use_total(self, name: str) -> None:
+        """Remove an attribute with the sum of the input and output tokens from `left` if the fields have this sum."""
+        total = whole(self.get(name))
+        if total is not None and total == self.result.get("input_tokens", 0) + self.result.get("output_tokens", 0):
+            self.use(name)
+
     def use(self, *names: str) -> None:
         """Remove these attributes from `left`: fields have all their content."""
         for name in names:

@@ -27,6 +27,7 @@ from agentspan.otel.mapping.draft import (
 from agentspan.otel.span import OtelSpan
 
 OPERATION, PROVIDER, SYSTEM = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.system"
+_TOTAL = "gen_ai.usage.total_tokens"
 REASONS = "gen_ai.response.finish_reasons"
 INPUT, OUTPUT, INSTRUCTIONS = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
 MEMORY = {
@@ -250,15 +251,9 @@ def _llm(draft: Draft) -> None:
         draft.put("payload.messages", rest or found, INPUT)
     if OUTPUT in draft.left:
         messages.output(draft, draft.get(OUTPUT), OUTPUT)
-    _total(draft)
+    draft.use_total(_TOTAL)
     if draft.span.events:
         _events(draft)
-
-
-def _total(draft: Draft) -> None:
-    total = whole(draft.get("gen_ai.usage.total_tokens"))
-    if total is not None and total == draft.result.get("input_tokens", 0) + draft.result.get("output_tokens", 0):
-        draft.use("gen_ai.usage.total_tokens")
 
 
 def _agent(draft: Draft) -> None:
@@ -295,9 +290,15 @@ def _tool(draft: Draft) -> None:
     if type(arguments) is dict and "input_str" in arguments and arguments.keys() & {"metadata", "tags", "inputs"}:
         arguments, used = literal(arguments["input_str"]), []  # Traceloop's form of LangChain's callback
     draft.put("payload.arguments", arguments, *used)
-    result = parsed(draft.get("gen_ai.tool.call.result"))
+    returned(draft, "gen_ai.tool.call.result")
+
+
+def returned(draft: Draft, name: str) -> Any:
+    """Set the output of a tool from an attribute, without a message around it. Return the attribute's parsed value."""
+    result = parsed(draft.get(name))
     unwrapped = unwrap(result)
-    draft.put("result.output", unwrapped, *(["gen_ai.tool.call.result"] if unwrapped is result else []))
+    draft.put("result.output", unwrapped, *([name] if unwrapped is result else []))
+    return result
 
 
 def unwrap(value: Any) -> Any:
@@ -320,7 +321,7 @@ def _embedding(draft: Draft) -> None:
     found = parsed(draft.get(INPUT))
     if type(found) is list:
         draft.put("payload.input_count", len(found))
-    _total(draft)
+    draft.use_total(_TOTAL)
 
 
 def _retrieval(draft: Draft) -> None:
@@ -367,9 +368,7 @@ def _events(draft: Draft) -> None:
         elif event.name == "gen_ai.content.completion":
             answered += messages.messages(event.attributes.get("gen_ai.completion"), "assistant")
     if asked:
-        system, rest = messages.split_system(messages.messages(asked))
-        draft.put("payload.system", system)
-        draft.put("payload.messages", rest or None)
+        messages.asked(draft, asked)
     if answered:
         messages.output(draft, answered)
 

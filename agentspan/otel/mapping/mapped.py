@@ -31,30 +31,13 @@ from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
 
 _FRAMEWORKS = (
-    "langchain",
-    "langsmith",
-    "llama",
-    "dspy",
-    "crewai",
-    "smolagents",
-    "agents",
-    "haystack",
-    "agno",
-    "autogen",
+    *("langchain", "langsmith", "llama", "dspy", "crewai"),
+    *("smolagents", "agents", "haystack", "agno", "autogen"),
 )
 """Parts of the names of frameworks' instrumentors. Most of their spans are chains."""
 _CLIENTS = (
-    "openai",
-    "anthropic",
-    "litellm",
-    "genai",
-    "gen_ai",
-    "bedrock",
-    "mistral",
-    "groq",
-    "cohere",
-    "vertex",
-    "ollama",
+    *("openai", "anthropic", "litellm", "genai", "gen_ai", "bedrock"),
+    *("mistral", "groq", "cohere", "vertex", "ollama"),
 )
 """Parts of the names of instrumentors for clients of models. Most of their spans are calls of models."""
 _STARTS = ("openinference.", "opentelemetry.instrumentation.", "opentelemetry.util.genai", "traceloop", "logfire.")

@@ -345,6 +345,19 @@ _USAGE: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
 )
 
 
+def asked(draft: Draft, value: Any, *names: str) -> None:
+    """Set the system instructions and the messages of a request.
+
+    Args:
+        draft: the span that is being mapped.
+        value: the messages, in any form.
+        names: the attributes that the messages were read from.
+    """
+    system, rest = split_system(messages(value))
+    draft.put("payload.system", system)
+    draft.put("payload.messages", rest or None, *names)
+
+
 def request(draft: Draft, name: str) -> None:
     """Set the payload fields of an llm span from an attribute that has a request, or only a request's messages."""
     request_of(draft, name, parsed(draft.get(name)))
@@ -359,14 +372,15 @@ def request_of(draft: Draft, name: str, value: Any) -> None:
         value: the decoded value of the attribute.
     """
     if type(value) is list:
-        _messages(draft, value, name)
+        asked(draft, value, name)
         return
     if type(value) is not dict:
         return
     body, rest = value, dict(value)
     for field in ("messages", "input", "contents"):
         if type(body.get(field)) in (list, str) and body[field]:
-            _messages(draft, body[field])
+            if "messages" not in draft.payload:
+                asked(draft, body[field])
             del rest[field]
     for field in ("system", "instructions"):
         if body.get(field):
@@ -494,14 +508,6 @@ def _count(used: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> int |
         if (found := whole(value)) is not None:
             return found
     return None
-
-
-def _messages(draft: Draft, value: Any, *names: str) -> None:
-    if "messages" in draft.payload and not names:
-        return
-    system, rest = split_system(messages(value))
-    draft.put("payload.system", system)
-    draft.put("payload.messages", rest or None, *names)
 
 
 def _first(items: list[Any], member: str) -> str | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from agentspan.otel.mapping import messages
 from agentspan.otel.mapping.draft import Draft, Family, Row, members, number, parsed, row, text, whole
-from agentspan.otel.mapping.genai import unwrap
+from agentspan.otel.mapping.genai import returned
 from agentspan.otel.span import OtelSpan
 from agentspan.schemas.builtin import OWN_TOKENS
 
@@ -107,9 +107,7 @@ def _rest(draft: Draft) -> None:
         return  # the span has just started
     reader = _READERS.get(draft.type, _any)
     reader(draft)
-    total = whole(draft.get("llm.token_count.total"))
-    if total is not None and total == draft.result.get("input_tokens", 0) + draft.result.get("output_tokens", 0):
-        draft.use("llm.token_count.total")
+    draft.use_total("llm.token_count.total")
 
 
 def _llm(draft: Draft) -> None:
@@ -124,11 +122,7 @@ def _llm(draft: Draft) -> None:
     draft.put("payload.parameters", known or None)
     draft.use("llm.invocation_parameters")
     _tools(draft)
-    found = messages.messages([_message(each) for each in draft.spelt(_IN_MESSAGES)])
-    if found:
-        system, rest = messages.split_system(found)
-        draft.put("payload.system", system)
-        draft.put("payload.messages", rest or None)
+    messages.asked(draft, [_message(each) for each in draft.spelt(_IN_MESSAGES)])
     answered = [_message(each) for each in draft.spelt(_OUT_MESSAGES)]
     if answered:
         messages.output(draft, answered)
@@ -136,9 +130,7 @@ def _llm(draft: Draft) -> None:
     messages.answer(draft, OUT)
     if "response_model" in draft.result and draft.payload.get("model") is None:
         draft.put("payload.model", draft.result["response_model"])
-    for event in draft.span.events:
-        if event.name == _FIRST_TOKEN and event.time_ns >= draft.span.start_ns:
-            draft.put("result.time_to_first_token_ms", (event.time_ns - draft.span.start_ns) / 1_000_000)
+    draft.first_event(_FIRST_TOKEN)
     if draft.left.get(OUT) is not None and draft.get(OUT) == f"assistant: {draft.result.get('text')}":
         draft.use(OUT)
 
@@ -222,9 +214,7 @@ def _tool(draft: Draft) -> None:
     if arguments is None and called_with is not None and "properties" not in called_with:
         draft.put("payload.arguments", called_with, "tool.parameters")  # other instrumentors write the JSON Schema
     draft.put("payload.arguments", arguments, *([IN] if arguments is not None else []))
-    result = parsed(draft.get(OUT))
-    unwrapped = unwrap(result)
-    draft.put("result.output", unwrapped, *([OUT] if unwrapped is result else []))
+    result = returned(draft, OUT)
     if type(result) is dict and type(result.get("data")) is dict:
         draft.put("payload.call_id", text(result["data"].get("tool_call_id")))
 
@@ -257,8 +247,7 @@ def _retrieval(draft: Draft) -> None:
         documents = _list(found.get("documents")) if type(found) is dict else found
         draft.use(*([OUT] if type(found) is list else []))
     if documents:
-        draft.put("result.documents", documents)
-        draft.put("result.count", len(documents))
+        draft.put_documents(documents)
 
 
 def _embedding(draft: Draft) -> None:
@@ -284,8 +273,7 @@ def _rerank(draft: Draft) -> None:
         draft.put("payload.input_count", len(asked))
         draft.put("payload.documents", [each.get("document", each) if type(each) is dict else each for each in asked])
     if answered:
-        draft.put("result.documents", answered)
-        draft.put("result.count", len(answered))
+        draft.put_documents(answered)
 
 
 def _handoff(draft: Draft) -> None:
@@ -293,8 +281,7 @@ def _handoff(draft: Draft) -> None:
 
 
 def _any(draft: Draft) -> None:
-    draft.put("payload.input", parsed(draft.get(IN)), IN)
-    draft.put("result.output", parsed(draft.get(OUT)), OUT)
+    draft.put_contents(IN, OUT, parsed)
 
 
 _READERS = {

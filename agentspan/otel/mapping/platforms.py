@@ -69,18 +69,13 @@ def _mlflow_rest(draft: Draft) -> None:
         messages.request(draft, _MLFLOW_IN)
         messages.answer(draft, _MLFLOW_OUT)
         draft.put("payload.model", draft.result.get("response_model"))
-    elif draft.type == "tool":
-        draft.put("payload.arguments", decoded(draft.get(_MLFLOW_IN)), _MLFLOW_IN)
-        draft.put("result.output", decoded(draft.get(_MLFLOW_OUT)), _MLFLOW_OUT)
     elif draft.type == "retrieval":
         asked, found = members(draft.get(_MLFLOW_IN)) or {}, decoded(draft.get(_MLFLOW_OUT))
         draft.put("payload.query", next((value for value in asked.values() if type(value) is str), None), _MLFLOW_IN)
         if type(found) is list:
-            draft.put("result.documents", found, _MLFLOW_OUT)
-            draft.put("result.count", len(found))
+            draft.put_documents(found, _MLFLOW_OUT)
     else:
-        draft.put("payload.input", decoded(draft.get(_MLFLOW_IN)), _MLFLOW_IN)
-        draft.put("result.output", decoded(draft.get(_MLFLOW_OUT)), _MLFLOW_OUT)
+        draft.put_contents(_MLFLOW_IN, _MLFLOW_OUT, decoded)
 
 
 def is_chunk(event_name: str) -> bool:
@@ -177,19 +172,14 @@ def _langfuse_rest(draft: Draft) -> None:
         if "messages" not in draft.payload:
             draft.put("payload.messages", messages.messages(draft.get(_LANGFUSE_IN)) or None, _LANGFUSE_IN)
         messages.answer(draft, _LANGFUSE_OUT)
-    elif draft.type == "tool":
-        draft.put("payload.arguments", parsed(draft.get(_LANGFUSE_IN)), _LANGFUSE_IN)
-        draft.put("result.output", parsed(draft.get(_LANGFUSE_OUT)), _LANGFUSE_OUT)
     elif draft.type == "retrieval":
         asked_for = parsed(draft.get(_LANGFUSE_IN))
         query = asked_for.get("query") if type(asked_for) is dict else asked_for
         draft.put("payload.query", text(query), *([_LANGFUSE_IN] if query is asked_for else []))
         if type(found := parsed(draft.get(_LANGFUSE_OUT))) is list:
-            draft.put("result.documents", found, _LANGFUSE_OUT)
-            draft.put("result.count", len(found))
+            draft.put_documents(found, _LANGFUSE_OUT)
     else:
-        draft.put("payload.input", parsed(draft.get(_LANGFUSE_IN)), _LANGFUSE_IN)
-        draft.put("result.output", parsed(draft.get(_LANGFUSE_OUT)), _LANGFUSE_OUT)
+        draft.put_contents(_LANGFUSE_IN, _LANGFUSE_OUT, parsed)
 
 
 def _langfuse_after_ms(time: str, start_ns: int) -> float | None:
@@ -290,8 +280,7 @@ def _langsmith_rest(draft: Draft) -> None:
         asked, answered = members(draft.get(_LANGSMITH_IN)), members(draft.get(_LANGSMITH_OUT))
         draft.put("payload.query", text((asked or {}).get("query")), _LANGSMITH_IN)
         if answered is not None and type(answered.get("documents")) is list:
-            draft.put("result.documents", answered["documents"], _LANGSMITH_OUT)
-            draft.put("result.count", len(answered["documents"]))
+            draft.put_documents(answered["documents"], _LANGSMITH_OUT)
     else:
         draft.put("payload.input", _langsmith_state(draft.get(_LANGSMITH_IN), "input"), _LANGSMITH_IN)
         answered = _langsmith_state(draft.get(_LANGSMITH_OUT), "output")

@@ -97,9 +97,7 @@ def _vercel_kind(span: OtelSpan) -> str | None:
 
 def _vercel_rest(draft: Draft) -> None:
     if draft.type == "llm":
-        system, rest = messages.split_system(messages.messages(draft.get("ai.prompt.messages")))
-        draft.put("payload.system", system)
-        draft.put("payload.messages", rest or None, "ai.prompt.messages")
+        messages.asked(draft, draft.get("ai.prompt.messages"), "ai.prompt.messages")
         calls = [messages.tool_call(each) for each in listed(draft.get("ai.response.toolCalls")) or ()]
         answer = {
             "role": "assistant",

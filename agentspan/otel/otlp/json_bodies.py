@@ -135,24 +135,6 @@ _STATUS: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
 MAX_NS = 253_402_300_799_000_000_000  # the end of the year 9999
 
 
-def spans(body: bytes) -> Decoded:
-    """Return the spans of an ExportTraceServiceRequest in JSON.
-
-    Raises:
-        InvalidValue: the body is no JSON object, or too large.
-    """
-    return spans_of(parsed(body))
-
-
-def logs(body: bytes) -> Decoded:
-    """Return the log records of an ExportLogsServiceRequest in JSON that were emitted inside a span.
-
-    Raises:
-        InvalidValue: the body is no JSON object, or too large.
-    """
-    return logs_of(parsed(body))
-
-
 def parsed(body: bytes) -> dict[str, Any]:
     """Return the JSON object of a body.
 
@@ -186,8 +168,8 @@ def _check_members(body: bytes) -> None:
             raise InvalidValue("body", f"has more than {counts}; send fewer spans at once")
 
 
-def spans_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
-    """Return the spans of a parsed request.
+def spans(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
+    """Return the spans of a parsed ExportTraceServiceRequest.
 
     Args:
         is_sent: whether the request came from a client. A file of the user may have any number of spans.
@@ -196,21 +178,18 @@ def spans_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
         InvalidValue: the request has too many spans.
     """
     decoded = Decoded()
-    room = [MAX_ITEMS] if is_sent else None
-    for group in _objects(data, "resourceSpans", decoded, room):
-        resource, url = _resource(group)
-        for inner in _objects(group, "scopeSpans", decoded, room, "instrumentationLibrarySpans"):
-            scope = _scope(inner)
-            for item in _objects(inner, "spans", decoded, room):
-                try:
-                    decoded.spans.append(_span(item, resource, url, scope))
-                except Unusable as error:
-                    decoded.reject(str(error))
+    for resource, inner, items in _groups(data, "Spans", "spans", decoded, is_sent=is_sent):
+        scope = _scope(inner)
+        for item in items:
+            try:
+                decoded.spans.append(_span(item, *resource, scope))
+            except Unusable as error:
+                decoded.reject(str(error))
     return decoded
 
 
-def logs_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
-    """Return the log records of a parsed request that were emitted inside a span.
+def logs(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
+    """Return the log records of a parsed ExportLogsServiceRequest that were emitted inside a span.
 
     Args:
         is_sent: whether the request came from a client. A file of the user may have any number of log records.
@@ -219,17 +198,26 @@ def logs_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
         InvalidValue: the request has too many log records.
     """
     decoded = Decoded()
-    room = [MAX_ITEMS] if is_sent else None
-    for group in _objects(data, "resourceLogs", decoded, room):
-        for inner in _objects(group, "scopeLogs", decoded, room, "instrumentationLibraryLogs"):
-            for item in _objects(inner, "logRecords", decoded, room):
-                if not item.get("traceId") or not item.get("spanId"):
-                    continue  # the record was not emitted inside a span
-                try:
+    for _, _, items in _groups(data, "Logs", "logRecords", decoded, is_sent=is_sent):
+        for item in items:
+            try:
+                if item.get("traceId") and item.get("spanId"):  # else the record was not emitted inside a span
                     decoded.logs.append(_log(item))
-                except Unusable as error:
-                    decoded.reject(str(error))
+            except Unusable as error:
+                decoded.reject(str(error))
     return decoded
+
+
+Group = tuple[tuple[dict[str, Any], str], Mapping[str, Any], Iterator[dict[str, Any]]]
+
+
+def _groups(data: Mapping[str, Any], kind: str, name: str, decoded: Decoded, *, is_sent: bool) -> Iterator[Group]:
+    """Yield each scope of a request: its resource with the schema URL, the scope, and its spans or log records."""
+    room = [MAX_ITEMS] if is_sent else None
+    for group in _objects(data, f"resource{kind}", decoded, room):
+        resource = _resource(group)
+        for inner in _objects(group, f"scope{kind}", decoded, room, f"instrumentationLibrary{kind}"):
+            yield resource, inner, _objects(inner, name, decoded, room)
 
 
 def _objects(

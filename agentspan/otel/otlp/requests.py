@@ -122,7 +122,8 @@ def decode(
     if not data:
         return Decoded()
     if form == JSON:
-        return json_bodies.spans(data) if signal == "traces" else json_bodies.logs(data)
+        parsed = json_bodies.parsed(data)
+        return json_bodies.spans(parsed) if signal == "traces" else json_bodies.logs(parsed)
     return protobuf_bodies.spans(data) if signal == "traces" else protobuf_bodies.logs(data)
 
 
@@ -167,7 +168,7 @@ def _json(where: str, data: bytes) -> Decoded:
 def _json_of(where: str, parsed: dict[str, object]) -> Decoded:
     if not any(name in parsed for name in _SIGNALS) and parsed:
         raise InvalidValue(where, f"is no request of OTLP, which has one of {', '.join(_SIGNALS[:2])}")
-    decoded, logs = json_bodies.spans_of(parsed, is_sent=False), json_bodies.logs_of(parsed, is_sent=False)
+    decoded, logs = json_bodies.spans(parsed, is_sent=False), json_bodies.logs(parsed, is_sent=False)
     decoded.logs = logs.logs
     for reason, count in logs.unusable.items():
         decoded.reject(reason, count)
@@ -372,7 +373,7 @@ def done(signal: Signal, decoded: Decoded, form: str) -> bytes:
         return b"{}" if form == JSON else b""
     if form == JSON:
         return json.dumps({"partialSuccess": {_REJECTED[signal]: str(rejected), "errorMessage": why}}).encode()
-    return _answer_bytes(1, _answer_number(1, rejected) + _answer_bytes(2, why.encode("utf-8", "replace")))
+    return _bytes(1, _number(1, rejected) + _text(2, why))
 
 
 def refused(status: int, message: str, form: str) -> bytes:
@@ -386,12 +387,4 @@ def refused(status: int, message: str, form: str) -> bytes:
     code = _CODES.get(status, 2)
     if form == JSON:
         return json.dumps({"code": code, "message": message}).encode()
-    return _answer_number(1, code) + _answer_bytes(2, message.encode("utf-8", "replace"))
-
-
-def _answer_number(field: int, value: int) -> bytes:
-    return bytes([field << 3]) + varint(value)
-
-
-def _answer_bytes(field: int, value: bytes) -> bytes:
-    return bytes([field << 3 | 2]) + varint(len(value)) + value
+    return _number(1, code) + _text(2, message)
