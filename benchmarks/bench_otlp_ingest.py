@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from measuring import machine, verdict
 
-from agentspan.otel.otlp.encoding import trace_request
+from agentspan.otel.otlp.requests import trace_request
 
 STEPS = 20
 """Spans of a trace: its root, and calls of a model and of a tool by turns."""

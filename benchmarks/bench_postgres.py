@@ -28,9 +28,8 @@ from measuring import bar, machine, verdict
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
-from agentspan.model.changes import Move, Put, PutSpans, Unit
+from agentspan.model.changes import OPEN, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
-from agentspan.model.status import OPEN
 from agentspan.storage.postgres import statements
 from agentspan.storage.postgres.single_statements import moving
 from agentspan.storage.postgres.values import register

@@ -22,8 +22,7 @@ import agentspan
 from agentspan import clock, ids
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, ScoreRow
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import fallback
+from agentspan.schemas.span_types import describe, fallback
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account
 

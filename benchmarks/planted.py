@@ -21,8 +21,7 @@ from agentspan.analysis.runs import run_briefs
 from agentspan.analysis.why import why
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import fallback
+from agentspan.schemas.span_types import describe, fallback
 from agentspan.storage.answers import RunBrief
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage

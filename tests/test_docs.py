@@ -28,7 +28,7 @@ from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Pruned
 from agentspan.recording.capture import capture, limits, plain
 from agentspan.recording.sinks import commit
-from agentspan.schemas import conformance, meaning, span_types, templates
+from agentspan.schemas import conformance, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage import tokenizing
 from agentspan.storage.answers import RunList, RunSummary, RunTotals, Stat
@@ -306,7 +306,7 @@ LIMITS = [
     (templates, "MAX_ITEMS", "items of an array"),
     (templates, "MAX_INLINE", "`_inline`"),
     (templates, "MAX_SUMMARY", "summary"),
-    (meaning, "MAX_LABEL", "label"),
+    (span_types, "MAX_LABEL", "label"),
     (conformance, "MAX_SCHEMA", "JSON Schema"),
     (conformance, "MAX_SCHEMA_DEPTH", "JSON Schema"),
     (conformance, "MAX_PATTERNS", "JSON Schema"),

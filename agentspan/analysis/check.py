@@ -20,7 +20,7 @@ from agentspan.analysis.drift_metrics import TOOL_TYPES, Gathered, Measure, Metr
 from agentspan.analysis.drift_text import missed_drop
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
 from agentspan.errors import InvalidValue
-from agentspan.schemas.aggregates import AGGREGATES, built_in_part
+from agentspan.schemas.builtin import AGGREGATES, built_in_part
 from agentspan.schemas.span_types import fallback
 from agentspan.storage.answers import Stat
 from agentspan.text import cost_text, duration_text, p_text, share_text

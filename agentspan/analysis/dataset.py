@@ -26,14 +26,13 @@ from agentspan.analysis.jsonl import FIRST
 from agentspan.analysis.messages import Message
 from agentspan.analysis.own_errors import ending_of
 from agentspan.errors import InvalidValue
+from agentspan.model.changes import FINISH_STATUSES, INSTANCE_STATUSES
+from agentspan.model.registration import fields_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
-from agentspan.model.schema_versions import fields_of
 from agentspan.model.scores import NOTE
-from agentspan.model.status import FINISH_STATUSES, INSTANCE_STATUSES
-from agentspan.schemas.aggregates import built_in_part
-from agentspan.schemas.meaning import describe, error_text
+from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import error_parts, run_signature, signature, type_title
-from agentspan.schemas.span_types import fallback, title_of
+from agentspan.schemas.span_types import describe, error_text, fallback, title_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, NewestScores, SpansOf, Tags
 from agentspan.storage.row_by_row import Name, names_of, uses_of

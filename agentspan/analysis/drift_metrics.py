@@ -15,8 +15,8 @@ from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 from agentspan.analysis.statistics import CLOSE, MORE_ROUNDS, RELATIVE, ROUNDS
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.model.status import OPEN
 from agentspan.schemas.span_types import fallback
 from agentspan.storage.answers import RunSum
 from agentspan.storage.protocol import Storage

@@ -8,7 +8,7 @@ from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import FEWEST_TASKS, PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
 from agentspan.analysis.statistics import Q_MEANS
-from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.builtin import built_in_part
 from agentspan.text import cost_text, count_text, duration_text, p_text, points, share_text
 
 MAX_REASONS = 4

@@ -16,9 +16,9 @@ from agentspan.analysis.tree import build, every, title_of
 from agentspan.analysis.wording import MAX_FIELDS, FieldChange, field_changes
 from agentspan.blobs import described
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.aggregates import built_in_part
-from agentspan.schemas.meaning import error_text, returned_error
+from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import error_parts, passes_on
+from agentspan.schemas.span_types import error_text, returned_error
 from agentspan.storage.row_by_row import leaves
 
 TITLE = 200

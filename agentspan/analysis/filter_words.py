@@ -15,7 +15,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis import outcomes
 from agentspan.analysis.agent_names import AT
 from agentspan.errors import InvalidValue
-from agentspan.model.status import INSTANCE_STATUSES
+from agentspan.model.changes import INSTANCE_STATUSES
 from agentspan.storage.questions import RunFilter
 
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?([smhdw])\Z")

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from agentspan.analysis.tree import title_of
-from agentspan.model import sensitive
+from agentspan.model import columns
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import Registry
+from agentspan.schemas.span_types import Registry, describe
 from agentspan.storage.answers import SpanCounts
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, SpansOf
@@ -66,7 +65,7 @@ def title_before(span: AgentSpanRow, types: Registry, limit: int) -> str:
     """Return the title of a span without its outcome, as it was before the span ended."""
     if span.status in OPEN:
         return title_of(span, limit)
-    payload = sensitive.read(span.payload)[0]
+    payload = columns.read_payload(span.payload)[0]
     meaning = describe(
         types.resolve(span.schema_name), span.schema_name, "active", payload, None, None, check=(False, False)
     )

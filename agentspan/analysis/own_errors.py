@@ -13,7 +13,7 @@ from agentspan.analysis.failed_step import unrecovered
 from agentspan.analysis.outcomes import Run
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import Signature, ending_signature, error_parts, passes_on, run_signature, signature
 from agentspan.storage.answers import FailureSum, StepUse
 from agentspan.storage.protocol import Storage

@@ -15,7 +15,7 @@ from agentspan.analysis.tree import Node, build, every, walk
 from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.meaning import error_text
+from agentspan.schemas.span_types import error_text
 from agentspan.storage.answers import RunSummary
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf

@@ -15,7 +15,7 @@ from typing import Any
 from agentspan import jsontext
 from agentspan.analysis.findings import FEWEST, Feature
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import Signature, type_title
 from agentspan.storage.answers import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage

@@ -15,7 +15,7 @@ from agentspan.analysis.tree import title_of
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK
-from agentspan.schemas.meaning import error_text
+from agentspan.schemas.span_types import error_text
 from agentspan.storage.answers import Progress, RunBrief, RunList, RunSummary
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import BriefsWhere, Counts, LatestScores, Query, RunFilter, RunSort, RunsWhere

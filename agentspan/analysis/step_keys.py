@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from agentspan import jsontext
 from agentspan.analysis.tree import Node
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.builtin import built_in_part
 
 CALL_IDS = frozenset({"call_id", "tool_call_id", "tool_use_id", "toolCallId", "response_id", "request_id", "run_id"})
 """Payload members that identify one call, and so differ in each run."""

@@ -8,8 +8,8 @@ from agentspan import jsontext
 from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.meaning import error_text
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
+from agentspan.schemas.span_types import error_text
 from agentspan.schemas.templates import arguments_text, inline
 from agentspan.storage.row_by_row import has_failed
 from agentspan.text import cut

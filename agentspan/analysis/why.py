@@ -15,8 +15,8 @@ from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
 from agentspan.analysis.tree import build, every, title_of
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import OPEN
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
 from agentspan.storage.answers import FailureSum, Progress, RunBrief, RunSummary, StepUse
 from agentspan.storage.protocol import Storage

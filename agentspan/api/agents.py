@@ -25,9 +25,8 @@ from agentspan.api.operation import (
 from agentspan.api.resources import Agent, AgentVersion
 from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound, RequiredValue
 from agentspan.model import registration
-from agentspan.model.changes import Applied, Change, Put, Remove, Unit
+from agentspan.model.changes import AGENT_STATUSES, Applied, Change, Put, Remove, Unit
 from agentspan.model.rows import AgentRow, AgentVersionRow, ResourceType, Value
-from agentspan.model.status import AGENT_STATUSES
 from agentspan.storage.answers import Found
 from agentspan.storage.lookup import check_unused, unique
 from agentspan.storage.questions import Query

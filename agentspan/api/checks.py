@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from agentspan import clock, ids, jsontext
 from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, ValidationErrors
-from agentspan.model.changes import Key
-from agentspan.model.status import check_text
+from agentspan.model.changes import Key, check_text
 from agentspan.storage.questions import Query
 
 MAX_KEY = 64

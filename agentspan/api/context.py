@@ -13,9 +13,19 @@ from agentspan.errors import (
     NotPermitted,
 )
 from agentspan.journal.stored_span_types import StoredSpanTypes
-from agentspan.model import schema_versions, sensitive
-from agentspan.model.changes import Applied, Key, KeyTaken, Outcome, Refused, Replayed, Unit
-from agentspan.model.refusals import refuse_violations
+from agentspan.model import columns, registration
+from agentspan.model.changes import (
+    PURPOSES,
+    Applied,
+    Key,
+    KeyTaken,
+    Outcome,
+    Refused,
+    Replayed,
+    Unit,
+    refuse_violations,
+)
+from agentspan.model.registration import SpanTypeSchema
 from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
@@ -26,8 +36,6 @@ from agentspan.model.rows import (
     Violation,
     instance_of,
 )
-from agentspan.model.schema_versions import SpanTypeSchema
-from agentspan.model.status import PURPOSES
 from agentspan.schemas.span_types import Registry
 from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect
@@ -118,7 +126,7 @@ class Context:
         wait_s: how long a write may wait for other writers.
         read_only: refuse every write, also one that would change nothing.
         redacts: removes credentials from data to be stored; None removes none.
-        keep_sensitive: store the values that are marked as sensitive (see model.sensitive).
+        keep_sensitive: store the values that are marked as sensitive (see model.columns).
         piece_bytes: the characters of a span's payloads, or of a page, above which an answer is made in pieces (see
             envelopes.InPieces); None for never.
     """
@@ -162,14 +170,14 @@ class Context:
         if self._suspicious is not None and not self._suspicious(text):  # the common case
             return _new(Admitted, (text, plain, 0))
         is_marked = 0
-        if sensitive.IN_TEXT in text:
-            is_marked = int(sensitive.unwrapped(plain) is not plain)
+        if columns.MARK_IN_TEXT in text:
+            is_marked = int(columns.unwrapped(plain) is not plain)
             if is_marked and not self._keep_sensitive:
-                plain = sensitive.masked(plain)
+                plain = columns.masked(plain)
                 text = jsontext.encode(plain)[0]
         if self._redacts is not None:
             text, plain = self._redacts.object(text, plain)
-        return Admitted(text, sensitive.unwrapped(plain) if is_marked else plain, is_marked)
+        return Admitted(text, columns.unwrapped(plain) if is_marked else plain, is_marked)
 
     def admit_text(self, text: str) -> str:
         """Return a text without credentials, as it may be stored."""
@@ -179,7 +187,7 @@ class Context:
         """Return span types or quality schemas without credentials, as they may be stored."""
         if self._redacts is None or self._suspicious is None or not self._suspicious(jsontext.text_of(schemas)):
             return schemas
-        return schema_versions.admitted(schemas, self._redacts.text)
+        return registration.admitted(schemas, self._redacts.text)
 
     def registry_of(self, instance_id: str) -> Registry:
         """Return the span types that an instance was registered with.

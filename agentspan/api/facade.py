@@ -25,9 +25,9 @@ from agentspan.api.resources import (
     registered,
 )
 from agentspan.journal import spool
+from agentspan.model.changes import AgentStatus, FinishStatus, InstanceStatus, Purpose, SpanStatus
 from agentspan.model.rows import AgentSchemaVersionRow, Row, Violation
 from agentspan.model.scores import Source
-from agentspan.model.status import AgentStatus, FinishStatus, InstanceStatus, Purpose, SpanStatus
 
 T = TypeVar("T")
 Time = datetime | str

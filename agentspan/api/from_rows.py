@@ -19,8 +19,9 @@ from agentspan.api.resources import (
     Score,
     SpanCounts,
 )
+from agentspan.model.changes import INSTANCE_STATUSES, OPEN, Purpose
 from agentspan.model.columns import values_of
-from agentspan.model.registration import available_actions
+from agentspan.model.registration import UNNAMED, available_actions
 from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
@@ -32,8 +33,6 @@ from agentspan.model.rows import (
     ScoreRow,
     Value,
 )
-from agentspan.model.schema_versions import UNNAMED
-from agentspan.model.status import INSTANCE_STATUSES, OPEN, Purpose
 from agentspan.storage.answers import span_counts
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, SpanSums

@@ -6,8 +6,8 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr
 
+from agentspan.model.changes import AgentStatus, InstanceStatus, Purpose, SpanStatus
 from agentspan.model.scores import Source
-from agentspan.model.status import AgentStatus, InstanceStatus, Purpose, SpanStatus
 
 T = TypeVar("T")
 A = TypeVar("A", bound="Answered")

@@ -32,8 +32,8 @@ from agentspan.api.spans import Start
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.journal.stored_span_types import Closer
 from agentspan.model import instances, registration, scores
-from agentspan.model.changes import Change, Move, Put, Remove, Unit
-from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
+from agentspan.model.changes import INSTANCE_STATUSES, PURPOSES, Change, FinishStatus, Move, Purpose, Put, Remove, Unit
+from agentspan.model.registration import DEFAULT, MAX_TAGS, UNNAMED, Registration, VersionFields, check_purpose
 from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,
@@ -42,11 +42,8 @@ from agentspan.model.rows import (
     TagRow,
     Value,
 )
-from agentspan.model.schema_versions import UNNAMED
 from agentspan.model.scores import scored
-from agentspan.model.status import INSTANCE_STATUSES, PURPOSES, FinishStatus, Purpose
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import SpanType
+from agentspan.schemas.span_types import SpanType, describe
 from agentspan.storage.answers import Found
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.questions import Query

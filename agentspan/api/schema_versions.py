@@ -11,13 +11,18 @@ from agentspan.api.context import Context, Plan
 from agentspan.api.operation import Check, Fields, GetRow, Keyable, Listing, Route, Write
 from agentspan.api.resources import AgentSchemaVersion
 from agentspan.errors import InvalidValue
-from agentspan.model import schema_versions
-from agentspan.model.changes import Put, Unit
+from agentspan.model import registration
+from agentspan.model.changes import Put, Unit, check_text
+from agentspan.model.registration import SchemaFields
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
-from agentspan.model.schema_versions import SchemaFields
-from agentspan.model.status import check_text
-from agentspan.schemas.span_types import REGISTRY, check_name, check_quality_schemas, check_span_type_schemas
-from agentspan.schemas.unusable import TEMPLATES, Unusable
+from agentspan.schemas.span_types import (
+    REGISTRY,
+    TEMPLATES,
+    Unusable,
+    check_name,
+    check_quality_schemas,
+    check_span_type_schemas,
+)
 from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect, unique
 from agentspan.storage.questions import Query
@@ -34,7 +39,7 @@ def fields(ctx: Context, value: Any) -> SchemaFields:
     this process: the built-in ones and those of `agentspan.span_type`.
     """
     if value is None:
-        return schema_versions.fields_of(REGISTRY.items())
+        return registration.fields_of(REGISTRY.items())
     if not isinstance(value, Mapping):
         raise InvalidValue("agent_schema_version", "must be an object")
     external = checks.text("external_identifier", value.get("external_identifier"))
@@ -44,7 +49,7 @@ def fields(ctx: Context, value: Any) -> SchemaFields:
         unnamed, unusable_unnamed = _unnamed(value["quality_schema"])
         quality, unusable_quality = [*quality, unnamed], [*unusable_quality, *unusable_unnamed]
     external = external and ctx.admit_text(external)
-    wanted = schema_versions.fields_of(ctx.admit_types(checked), ctx.admit_types(quality), external)
+    wanted = registration.fields_of(ctx.admit_types(checked), ctx.admit_types(quality), external)
     _warn(unusable + unusable_quality, wanted.content_hash)
     return wanted
 
@@ -73,7 +78,7 @@ def _unnamed(schema: Any) -> tuple[dict[str, Any], list[Unusable]]:
         raise InvalidValue("quality_schema", "must be an object with a schema")
     named = {**_plain([schema], "quality_schema")[0], "name": "quality_schema"}
     (checked,), unusable = check_quality_schemas([named])
-    return {**checked, "name": schema_versions.UNNAMED}, unusable
+    return {**checked, "name": registration.UNNAMED}, unusable
 
 
 def _items(value: Mapping[str, Any]) -> list[Any]:

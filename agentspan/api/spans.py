@@ -23,12 +23,10 @@ from agentspan.api.operation import (
 )
 from agentspan.api.resources import AgentSpan
 from agentspan.errors import RequiredValue
-from agentspan.model import sensitive, spans
-from agentspan.model.changes import Change, Ref, Unit
+from agentspan.model import columns, spans
+from agentspan.model.changes import SPAN_STATUSES, Change, FinishStatus, Ref, SpanStatus, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value, Violation
-from agentspan.model.status import SPAN_STATUSES, FinishStatus, SpanStatus
-from agentspan.schemas.meaning import describe, error_text
-from agentspan.schemas.span_types import check_name, title_of
+from agentspan.schemas.span_types import check_name, describe, error_text, title_of
 from agentspan.storage.answers import Found
 from agentspan.storage.lookup import check_unused, expect
 from agentspan.storage.questions import Query, Violations
@@ -184,7 +182,7 @@ class StartSpan(Start):
         """Start a pending span."""
         times = spans.start(row, sent.get("timestamp"), now)
         span_type = ctx.registry_of(row.agent_instance_id).resolve(row.schema_name)
-        payload = sensitive.read(row.payload)[0]
+        payload = columns.read_payload(row.payload)[0]
         meaning = describe(span_type, row.schema_name, "active", payload, None, None, check=(False, False))
         started_at, run_id = cast(str, times.started_at), row.agent_instance_id
         return [spans.started(row.id, started_at=started_at, meaning=meaning, now=now, instance_id=run_id)]
@@ -222,7 +220,7 @@ class FinishSpan(ChangeRow):
         text, result, marks = _admitted(ctx, sent)
         times = spans.finish(row, status, sent.get("timestamp"), now)
         span_type = ctx.registry_of(row.agent_instance_id).resolve(row.schema_name)
-        payload = sensitive.read(row.payload)[0]
+        payload = columns.read_payload(row.payload)[0]
         meaning = describe(span_type, row.schema_name, status, payload, result, times.duration_ms, check=(False, True))
         ctx.check_strict(meaning.violations, row.schema_name)
         move = spans.finished(row.id, status, text, times, meaning, now, row.agent_instance_id)

@@ -80,8 +80,7 @@ def _to_backend(
     source: Location, url: str, *, headers: Sequence[str], follow: bool, state: str | None, as_json: bool
 ) -> None:
     """Send all spans and runs finished since the previous call as OpenTelemetry; print the number of spans and runs."""
-    from agentspan.otel.forwarding import forward
-    from agentspan.otel.sending import ForwardingFailed
+    from agentspan.otel.forwarding import ForwardingFailed, forward
 
     if state is None and source.path is None:
         raise Failed(f"{source} has no file beside which to note what was sent; name one: --state FILE")

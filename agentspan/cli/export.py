@@ -297,7 +297,7 @@ def _import_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *
         sources: the name of each file, and the open file.
     """
     from agentspan.errors import InvalidValue
-    from agentspan.otel.otlp.decoded import Decoded
+    from agentspan.otel.otlp.json_bodies import Decoded
     from agentspan.otel.otlp.requests import read_file
     from agentspan.otel.receiving import import_spans
     from agentspan.recording.capture.plain import SentRedaction

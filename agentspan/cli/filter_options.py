@@ -16,7 +16,7 @@ from agentspan.analysis.id_prefixes import NOTHING
 from agentspan.analysis.outcomes import OutcomeRule, rule_of
 from agentspan.cli.output import Failed, utc_option, zone
 from agentspan.errors import InvalidValue
-from agentspan.model.status import INSTANCE_STATUSES
+from agentspan.model.changes import INSTANCE_STATUSES
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SORTS, RunFilter
 

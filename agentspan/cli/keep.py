@@ -34,8 +34,7 @@ from agentspan.maintenance import rederive
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Upkeep
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, WriterRow
-from agentspan.schemas.span_types import BUILT_IN_TYPES
-from agentspan.schemas.unusable import SIDES, TEMPLATES, Unusable, unusable_parts
+from agentspan.schemas.span_types import BUILT_IN_TYPES, SIDES, TEMPLATES, Unusable, unusable_parts
 from agentspan.storage.answers import MOST_LATE, WIDTHS, Partition, Width
 from agentspan.storage.location import Location
 from agentspan.storage.questions import (

@@ -33,8 +33,8 @@ from agentspan.cli.output import (
 )
 from agentspan.database import Database
 from agentspan.journal.writers import Lives
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
-from agentspan.model.status import OPEN
 from agentspan.storage.answers import BOUNDS_MS, RunList, RunSummary, Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Counts, RunFilter, RunSort

@@ -33,10 +33,10 @@ from agentspan.cli.runs import name_of
 from agentspan.cli.tree import Picture, Timeline, title
 from agentspan.database import Database
 from agentspan.journal.writers import Lives
+from agentspan.model.changes import OPEN
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import error_of, returned_error
+from agentspan.schemas.span_types import error_of, returned_error
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find, NewestScores, Outlines, SpansOf, Violations

@@ -26,9 +26,9 @@ from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
 from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.journal.writers import Lives
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import error_text
+from agentspan.schemas.span_types import error_text
 from agentspan.storage.questions import Account, Counts, Query
 from agentspan.storage.row_by_row import labels_of, names_of
 from agentspan.text import duration_text

@@ -24,9 +24,9 @@ from agentspan.cli.output import (
     style,
     wrap,
 )
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import error_text, returned_error
+from agentspan.schemas.span_types import error_text, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.row_by_row import Labels
 from agentspan.text import cost_text, count_text, cut, duration_text, one_line

@@ -27,9 +27,8 @@ from agentspan.journal.spool import segments, tidy, types_of, writer_of
 from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Put, Unit, unit_of
-from agentspan.model.registration import DEFAULT, Registration, VersionFields
+from agentspan.model.registration import DEFAULT, Registration, VersionFields, fields_of
 from agentspan.model.rows import AgentRow, WriterRow
-from agentspan.model.schema_versions import fields_of
 from agentspan.schemas.span_types import Registry, SpanType, from_schemas
 from agentspan.storage.lookup import references, unique
 from agentspan.storage.protocol import BesideJournals, FileReplaced, Storage

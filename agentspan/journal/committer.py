@@ -21,11 +21,25 @@ from agentspan.journal.names import Names, instance_in, names_rows, run_of, span
 from agentspan.journal.parts import Elements
 from agentspan.journal.stored_span_types import Closer, StoredSpanTypes
 from agentspan.model import spans
-from agentspan.model.changes import Applied, Move, Outcome, Over, Put, PutSpans, Refused, Unit, overs, parted, unit_of
-from agentspan.model.refusals import refused_change
+from agentspan.model.changes import (
+    LEAVES,
+    OPEN,
+    REPLACED,
+    Applied,
+    Move,
+    Outcome,
+    Over,
+    Put,
+    PutSpans,
+    Refused,
+    Unit,
+    overs,
+    parted,
+    refused_change,
+    unit_of,
+)
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelTraceRow, RefusedChangeRow, Row, Value
 from agentspan.model.spans import is_guess
-from agentspan.model.status import LEAVES, OPEN, REPLACED
 from agentspan.storage import patience
 from agentspan.storage.identity import Identities, Identity
 from agentspan.storage.protocol import Storage

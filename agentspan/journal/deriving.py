@@ -31,14 +31,12 @@ from agentspan.journal.records import (
     UPDATED,
     decode_unit,
 )
-from agentspan.model import sensitive, spans
-from agentspan.model.changes import Move, Put, PutSpans, Unit, unit_of
+from agentspan.model import columns, spans
+from agentspan.model.changes import FinishStatus, Move, Put, PutSpans, Unit, unit_of
+from agentspan.model.columns import MARK_IN_TEXT, unwrapped
 from agentspan.model.rows import AgentSpanRow, ScoreRow, Violation
-from agentspan.model.sensitive import IN_TEXT, unwrapped
 from agentspan.model.spans import Times
-from agentspan.model.status import FinishStatus
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import SpanType, title_of
+from agentspan.schemas.span_types import SpanType, describe, title_of
 from agentspan.tuning import STANDARD, Tuning
 
 Resolve = Callable[[str, str], SpanType]
@@ -298,8 +296,8 @@ class Batch:
             title = title_of(span_type, schema_name)
             self._types[instance_id, schema_name] = (span_type, title)
         is_marked = 0
-        is_suspect = IN_TEXT in payload_text if known is None else known.is_suspect
-        if is_suspect or (result_text and IN_TEXT in result_text):
+        is_suspect = MARK_IN_TEXT in payload_text if known is None else known.is_suspect
+        if is_suspect or (result_text and MARK_IN_TEXT in result_text):
             marked, payload, result = (payload, result), unwrapped(payload), unwrapped(result)
             is_marked = int(payload is not marked[0] or result is not marked[1])
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms)
@@ -337,7 +335,7 @@ class Batch:
         """
         kind, id = fields[0], fields[1]
         row = stored.get(id)
-        payload = {} if row is None else sensitive.read(row.payload)[0]
+        payload = {} if row is None else columns.read_payload(row.payload)[0]
         instance_id, schema_name = (None, "custom") if row is None else (row.agent_instance_id, row.schema_name)
         span_type = self._resolve(instance_id or "", schema_name)
         if kind == STARTED:
@@ -352,7 +350,7 @@ class Batch:
             at = _text_of(at_ns)
             # The later of two times, because the record may be read again after later changes were stored.
             status, at = ("active", at) if row is None else (row.status, max(at, row.updated_at))
-            payload, is_marked = sensitive.read(text)
+            payload, is_marked = columns.read_payload(text)
             meaning = describe(span_type, schema_name, status, payload, None, None, (True, False))
             if row is not None:
                 stored[id] = row._replace(payload=text, updated_at=at)
@@ -360,12 +358,12 @@ class Batch:
             return unit_of(spans.with_sensitive(move) if is_marked else move)
         _, _, status, at_ns, elapsed_ns, result_text, *learnt = fields
         at, elapsed_ms = _text_of(at_ns), int(elapsed_ns) / 1_000_000
-        result, is_marked = sensitive.read(result_text) if result_text else (None, 0)
+        result, is_marked = columns.read_payload(result_text) if result_text else (None, 0)
         if learnt:
             schema_name, payload_text = learnt
             span_type, (payload, of_payload) = (
                 self._resolve(instance_id or "", schema_name),
-                sensitive.read(payload_text),
+                columns.read_payload(payload_text),
             )
             is_marked = is_marked or of_payload
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (bool(learnt), True))

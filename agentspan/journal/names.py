@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from agentspan.model import instances
 from agentspan.model.changes import Change, Move, Put, PutSpans, Unit, unit_of
+from agentspan.model.registration import fields_of
 from agentspan.model.rows import (
     TYPE_OF,
     UNIQUE,
@@ -20,7 +21,6 @@ from agentspan.model.rows import (
     Row,
     Value,
 )
-from agentspan.model.schema_versions import fields_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from agentspan import jsontext
 from agentspan.journal.records import HISTORY, SEPARATOR
 from agentspan.jsontext import LIST, LIST_TEXT, TextInParts, joined
-from agentspan.model.sensitive import IN_TEXT
+from agentspan.model.columns import MARK_IN_TEXT
 
 FIELDS = 8
 """The number of fields of a record before the numbers of elements."""
@@ -113,7 +113,7 @@ class Payload(NamedTuple):
     Attributes:
         text: the payload as JSON text.
         value: the decoded payload. Its list elements are shared with other payloads and must not be changed.
-        is_suspect: whether the payload may hold a value marked as sensitive (see model.sensitive).
+        is_suspect: whether the payload may hold a value marked as sensitive (see model.columns).
     """
 
     text: str
@@ -164,14 +164,14 @@ class Elements:
         if self._in_parts:
             text = TextInParts(text)
             text.rest, text.lists = rest, lists
-        return Payload(text, value, self._is_suspect or IN_TEXT in rest)
+        return Payload(text, value, self._is_suspect or MARK_IN_TEXT in rest)
 
     def _note(self, fields: Sequence[str]) -> Sequence[str]:
         """Note the elements of a record; return the texts around its lists."""
         end = FIELDS + 2 + len(fields[FIELDS].split(";")) + 1
         numbers, texts = fields[FIELDS + 1], fields[end:]
         self._texts.update(zip(_numbers(numbers) if numbers else (), texts, strict=True))
-        self._is_suspect = self._is_suspect or any(IN_TEXT in text for text in texts)
+        self._is_suspect = self._is_suspect or any(MARK_IN_TEXT in text for text in texts)
         return fields[FIELDS + 2 : end]
 
     def _elements(self, numbers: Sequence[int]) -> list[str]:

@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from agentspan import host, jsontext
-from agentspan.model.changes import Change, Move, Over, Put, Unit, overs
+from agentspan.model.changes import Change, FinishStatus, Move, Over, Put, Unit, overs
 from agentspan.model.rows import ROWS, TYPE_OF, AgentSchemaVersionRow, AgentSpanRow, Violation
-from agentspan.model.status import FinishStatus
-from agentspan.schemas.aggregates import stored_aggregate
+from agentspan.schemas.builtin import stored_aggregate
 
 SEPARATOR = "\x1f"
 CREATED, HISTORY, STARTED, UPDATED, FINISHED, UNIT = "C", "H", "S", "U", "F", "X"

@@ -4,12 +4,10 @@ from typing import Any, TypeVar
 
 from agentspan import jsontext
 from agentspan.errors import NotFound
-from agentspan.model import sensitive, spans
-from agentspan.model.changes import Move
+from agentspan.model import columns, spans
+from agentspan.model.changes import OPEN, Move
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
-from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import Registry, from_schemas
+from agentspan.schemas.span_types import Registry, describe, from_schemas
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
 from agentspan.tuning import STANDARD
@@ -79,7 +77,7 @@ class Closer:
         result: dict[str, Any] = {"error": error}
         status = "failed" if span.status == "active" else "cancelled"
         span_type = self._stored_span_types.of(self._storage, span.agent_instance_id).resolve(span.schema_name)
-        payload = sensitive.read(span.payload)[0]
+        payload = columns.read_payload(span.payload)[0]
         meaning = describe(span_type, span.schema_name, status, payload, result, None, (False, False))
         if span_type.lacks_liquid:  # another program rendered it, with python-liquid
             meaning = meaning._replace(summary=span.summary)

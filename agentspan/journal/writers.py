@@ -17,8 +17,8 @@ from agentspan import clock, files
 from agentspan.errors import AgentspanError, StorageError
 from agentspan.host import guard
 from agentspan.journal.opening import adoption_beside
+from agentspan.model.changes import without_nul
 from agentspan.model.rows import WriterRow
-from agentspan.model.status import without_nul
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Notes, PutNote
 from agentspan.tuning import STANDARD, Tuning

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from agentspan.errors import NotStorable
-from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Refused, Unit, parted
+from agentspan.model.changes import OPEN, Applied, Move, Outcome, Put, PutSpans, Refused, Unit, parted
 from agentspan.model.rows import (
     REFERENCES,
     TYPE_OF,
@@ -23,7 +23,6 @@ from agentspan.model.rows import (
     Violation,
     instance_of,
 )
-from agentspan.model.status import OPEN
 from agentspan.storage.answers import SpanMark
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpanMarks, Violations

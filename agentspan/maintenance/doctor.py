@@ -12,9 +12,8 @@ from agentspan.journal.stored_span_types import Closer
 from agentspan.journal.writers import DeadWriters, Life, why_unknown
 from agentspan.maintenance.prune import Upkeep, keep_partitions
 from agentspan.model import instances
-from agentspan.model.changes import Move, Unit
+from agentspan.model.changes import OPEN, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
-from agentspan.model.status import OPEN
 from agentspan.storage.answers import Found
 from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Damage, Find, Query, SpansOf

@@ -14,7 +14,18 @@ from agentspan.errors import InvalidValue
 from agentspan.ids import is_pfid
 from agentspan.maintenance import compact_lines
 from agentspan.maintenance.compact_lines import Joiner
-from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit
+from agentspan.model.changes import (
+    INSTANCE_STATUSES,
+    OPEN,
+    SPAN_STATUSES,
+    Applied,
+    Move,
+    Outcome,
+    Put,
+    Refused,
+    Unit,
+    check_text,
+)
 from agentspan.model.columns import Column, columns_of
 from agentspan.model.rows import (
     REFERENCES,
@@ -30,8 +41,7 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.scores import SOURCES
-from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES, check_text
-from agentspan.schemas.aggregates import stored_aggregate
+from agentspan.schemas.builtin import stored_aggregate
 from agentspan.text import one_line
 
 T = TypeVar("T")

@@ -11,9 +11,9 @@ from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, Inv
 from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.spool import mark_removal
 from agentspan.journal.writers import DeadWriters
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
-from agentspan.model.status import OPEN
 from agentspan.storage.answers import Dropped, Made, SpanCounts
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import (

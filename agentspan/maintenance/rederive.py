@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 from agentspan import clock
 from agentspan.api.context import Context
-from agentspan.model import sensitive
+from agentspan.model import columns
 from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
-from agentspan.schemas.meaning import describe, label_of
 from agentspan.schemas.prices import own_prices
-from agentspan.schemas.span_types import Registry, from_schemas
+from agentspan.schemas.span_types import Registry, describe, from_schemas, label_of
 from agentspan.storage.questions import Query, SpansOf
 
 BATCH = 500
@@ -105,4 +104,4 @@ def _cost(ctx: Context, span: AgentSpanRow) -> dict[str, Any]:
 
 def _payloads(span: AgentSpanRow) -> tuple[Any, Any]:
     result = span.result_payload
-    return sensitive.read(span.payload)[0], None if result is None else sensitive.read(result)[0]
+    return columns.read_payload(span.payload)[0], None if result is None else columns.read_payload(result)[0]

@@ -1,15 +1,91 @@
-"""Guarded changes, which the model passes to a storage, and outcomes, which the storage returns as values.
+"""The statuses and which may follow which; guarded changes, which the model passes to a storage; and their outcomes.
+
+    create ─▶ pending ──start──▶ active ──finish──▶ complete | failed
+                 └──finish(cancelled)──▶ cancelled        active ──terminate──▶ terminated   (instances only)
+
+Spans that a program left open are closed for it: `terminate` closes the open spans of a run, `doctor` those of a
+dead program (active → failed, pending → cancelled, `closed_by` says which). Such a close is a guess. The span's own
+first end, whenever it arrives, replaces status, result and times; `closed_by` and `closed_at` stay. A run that was
+closed as abandoned follows the same rule. A terminated run stays terminated, but gets result, error and times.
+Source: the page "Finish an agent span" of the Prefactor API; `terminated` from its official clients.
 
 An operation becomes one Unit of changes; a storage applies all of them or none. A change carries its guard, so an
 optimistic read followed by a guarded write is exact, also between processes. The classes are named tuples, because a
-recorder makes three of them for each span.
+recorder makes three of them for each span. Outcomes are values, which the storage returns. A refused change of a
+recorder is kept as a row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row, Value, Violation
-from agentspan.model.status import CLOSERS
+from agentspan import jsontext
+from agentspan.errors import InvalidValue, ValidationErrors
+from agentspan.model.rows import (
+    TYPE_OF,
+    AgentInstanceRow,
+    AgentSpanRow,
+    RefusedChangeRow,
+    ResourceType,
+    Row,
+    Value,
+    Violation,
+)
+
+SpanStatus = Literal["pending", "active", "complete", "failed", "cancelled"]
+InstanceStatus = Literal["pending", "active", "complete", "failed", "cancelled", "terminated"]
+FinishStatus = Literal["complete", "failed", "cancelled"]
+AgentStatus = Literal["pending", "active", "retired"]
+Purpose = Literal["live", "smoke_test", "eval"]
+
+SPAN_STATUSES: tuple[SpanStatus, ...] = ("pending", "active", "complete", "failed", "cancelled")
+INSTANCE_STATUSES: tuple[InstanceStatus, ...] = (*SPAN_STATUSES, "terminated")
+AGENT_STATUSES: tuple[AgentStatus, ...] = ("pending", "active", "retired")
+FINISH_STATUSES: tuple[FinishStatus, ...] = ("complete", "failed", "cancelled")
+PURPOSES: tuple[Purpose, ...] = ("live", "smoke_test", "eval")
+
+LEAVES: Mapping[str, frozenset[str]] = {
+    "active": frozenset({"pending"}),
+    "complete": frozenset({"active"}),
+    "failed": frozenset({"active"}),
+    "cancelled": frozenset({"pending"}),
+    "terminated": frozenset({"active"}),
+}
+"""The statuses from which a span or an instance may move to the key."""
+
+OPEN: frozenset[str] = frozenset({"pending", "active"})
+"""The statuses of a span or run that is not finished."""
+
+CLOSERS: frozenset[str] = frozenset({"terminated", "abandoned"})
+"""The values of `closed_by`: the reason why a span or a run was closed for its program."""
+
+REPLACED: Mapping[str, frozenset[str]] = {
+    "complete": frozenset({"failed", "cancelled", "terminated"}),
+    "failed": frozenset({"failed", "cancelled", "terminated"}),
+    "cancelled": frozenset({"cancelled"}),
+}
+"""The statuses of a close that an own end replaces, by the status of the end.
+
+A span closed as cancelled may have started before the close, unseen, so every end replaces the close. A span closed as
+failed was active, so an end as cancelled does not."""
+
+
+NUL = "\x00"
+
+
+def check_text(field: str, text: str) -> str:
+    """Return a text if every backend can store it.
+
+    Raises:
+        InvalidValue: the text holds a NUL.
+    """
+    if NUL in text:
+        raise InvalidValue(field, "has a NUL character (U+0000), which not every database can store; remove it")
+    return text
+
+
+def without_nul(text: str) -> str:
+    """Replace each NUL of a text by U+FFFD. For recording, which refuses no text."""
+    return text.replace(NUL, "\ufffd")
 
 
 class Ref(NamedTuple):
@@ -216,3 +292,59 @@ def _with_fewer(put: PutSpans) -> Iterator[Unit]:
         rows = put.rows[start : start + FEWER]
         found = [(row.id, violation) for row in rows for violation in violations.get(row.id, ())]
         yield unit_of(PutSpans(rows, found))
+
+
+def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None, now: str) -> Put:
+    """Return the Put of a row in the table refused_changes, which keeps the change of a refused unit."""
+    change = unit.changes[-1]
+    assert not isinstance(change, PutSpans)  # its spans were retried one by one
+    if isinstance(change, Put):
+        wanted = {name: value for name, value in change.row._asdict().items() if value is not None}
+        subject = change.row.id
+    else:
+        subject, wanted = change.id, dict(change.set) if isinstance(change, Move) else {}
+    row = RefusedChangeRow(
+        id=id,
+        subject=subject,
+        agent_instance_id=_run_of(change, refused.stored),
+        why=refused.why,
+        stored_status=getattr(refused.stored, "status", None),
+        wanted=jsontext.encode(wanted)[0],
+        writer_id=writer_id,
+        inserted_at=now,
+    )
+    return Put(row, minted=True)
+
+
+def _run_of(change: Put | Move | Remove, stored: Row | None) -> str | None:
+    """Return the id of the run of a change: from the change if it names the run, else from the stored row."""
+    if isinstance(change, Move) and change.type == "agent_instance":
+        return change.id
+    if isinstance(change, Move) and change.instance_id is not None:
+        return change.instance_id
+    row = change.row if isinstance(change, Put) else stored
+    return row.id if isinstance(row, AgentInstanceRow) else getattr(row, "agent_instance_id", None)
+
+
+def refuse_violations(violations: Sequence[Violation], schema_name: str) -> None:
+    """Raise an error for payloads that do not match their schema. Called with `strict_schemas=True` only.
+
+    Raises:
+        ValidationErrors: there are violations.
+    """
+    if violations:
+        problems = [f"{violation.path}: {violation.message}" for violation in violations]
+        listed = "; ".join(problems)[:500]
+        fields = [violation.side + violation.path.removeprefix("$") for violation in violations]
+        message = f"{violations[0].side} does not match the schema of {schema_name!r}: {listed}"
+        raise ValidationErrors(message, problems, fields)
+
+
+def termination_behind(refused: Refused) -> str | None:
+    """Return the id of the instance whose termination caused a refusal; None if the refusal has another cause."""
+    stored = refused.stored
+    if isinstance(stored, AgentSpanRow) and stored.closed_by == "terminated":
+        return stored.agent_instance_id
+    if isinstance(stored, AgentInstanceRow) and stored.status == "terminated":
+        return stored.id
+    return None

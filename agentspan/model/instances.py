@@ -1,68 +1,15 @@
 """Transitions of an agent instance (one run of an agent). It refers to an agent, a version and a schema version."""
 
 from agentspan.errors import InvalidAction
-from agentspan.model.changes import Move, Over, Put
+from agentspan.model.changes import LEAVES, REPLACED, Move, Over
 from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,
-    AgentSchemaVersionRow,
-    AgentVersionRow,
     Value,
 )
 from agentspan.model.spans import Times, check_finish, finish_times, is_guess
-from agentspan.model.status import LEAVES, REPLACED
 
 _TERMINATED = frozenset({"terminated"})
-
-
-def registered(
-    id: str,
-    *,
-    agent: AgentRow,
-    version: AgentVersionRow,
-    schema_version: AgentSchemaVersionRow,
-    purpose: str,
-    metadata: str | None,
-    now: str,
-    writer_id: str | None = None,
-    started_at: str | None = None,
-    external_identifier: str | None = None,
-    git_commit: str | None = None,
-    session: str | None = None,
-    user: str | None = None,
-    task: str | None = None,
-    git_dirty: bool | None = None,
-    minted: bool,
-) -> Put:
-    """Return the Put of a new instance: active if `started_at` is passed, else pending."""
-    row = AgentInstanceRow(
-        id=id,
-        agent_id=agent.id,
-        agent_version_id=version.id,
-        agent_schema_version_id=schema_version.id,
-        external_identifier=external_identifier,
-        status="active" if started_at else "pending",
-        purpose=purpose,
-        metadata=metadata,
-        result=None,
-        error=None,
-        quality_payloads=None,
-        quality_summaries=None,
-        termination_reason=None,
-        started_at=started_at,
-        finished_at=None,
-        duration_ms=None,
-        inserted_at=now,
-        updated_at=now,
-        writer_id=writer_id,
-        closed_by=None,
-        git_commit=git_commit,
-        session=session,
-        user=user,
-        task=task,
-        git_dirty=None if git_dirty is None else int(git_dirty),
-    )
-    return Put(row, minted=minted)
 
 
 def start(instance: AgentInstanceRow, agent: AgentRow, timestamp: str | None, now: str) -> tuple[Move, ...]:

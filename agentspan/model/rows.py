@@ -143,8 +143,8 @@ class Violation(NamedTuple):
 class Meaning(NamedTuple):
     """The values derived from a span's payloads and type: the last columns of its row, and the violations (no column).
 
-    schemas.meaning derives them once, when the span is written. A new column comes before `violations` here, and at the
-    end of AgentSpanRow; a test compares both.
+    schemas.span_types derives them once, when the span is written. A new column comes before `violations` here, and at
+    the end of AgentSpanRow; a test compares both.
 
     `is_aggregate` is 1 if the span sums up other spans. It repeats their tokens and cost, so sums leave it out (see
     schemas.aggregates). `response_id` is the provider's id of a model's answer; `cache_write_tokens` is how many of
@@ -179,7 +179,7 @@ class AgentSpanRow(NamedTuple):
 
     AgentInstanceRow describes closed_by, closed_at and ended_late; Meaning describes the columns from `label` on.
     `sensitive_encoding` is 1 if the client declared that values are marked as sensitive, or if a value is marked (see
-    model.sensitive).
+    model.columns).
     """
 
     id: str

@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple, SupportsFloat
 
 from agentspan import jsontext
 from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.model.changes import check_text
+from agentspan.model.registration import UNNAMED
 from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ScoreRow
-from agentspan.model.schema_versions import UNNAMED
-from agentspan.model.status import check_text
 
 Source = Literal["human", "model", "code"]
 SOURCES: tuple[Source, ...] = ("human", "model", "code")

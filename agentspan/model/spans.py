@@ -9,9 +9,19 @@ from typing import Any, NamedTuple
 
 from agentspan.clock import millis_between
 from agentspan.errors import InvalidAction, InvalidValue
-from agentspan.model.changes import Move, Over, Put, Ref
+from agentspan.model.changes import (
+    CLOSERS,
+    FINISH_STATUSES,
+    LEAVES,
+    OPEN,
+    REPLACED,
+    SPAN_STATUSES,
+    Move,
+    Over,
+    Put,
+    Ref,
+)
 from agentspan.model.rows import AT_END, OF_PAYLOAD, AgentInstanceRow, AgentSpanRow, Meaning, Value
-from agentspan.model.status import CLOSERS, FINISH_STATUSES, LEAVES, OPEN, REPLACED, SPAN_STATUSES
 
 # A named tuple's own constructor wraps this one in a Python function: 0.25 µs instead of 0.1, nine times a span.
 _new = tuple.__new__

@@ -10,13 +10,12 @@ from typing import Any
 from agentspan import clock, ids, jsontext
 from agentspan.api.context import ATTEMPTS, Context
 from agentspan.errors import DatabaseBusy
-from agentspan.model import registration, schema_versions
-from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
+from agentspan.model import registration
+from agentspan.model.changes import FINISH_STATUSES, PURPOSES, Applied, Move, Put, PutSpans, Refused, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, ScoreRow
-from agentspan.model.status import FINISH_STATUSES, PURPOSES
+from agentspan.otel.mapping.draft import values_in
 from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, score_in, scores_in
-from agentspan.otel.mapping.values import values_in
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import about_of, name_of, refused_puts, score_rows, span_row, store_scores, times_of
 from agentspan.schemas.span_types import REGISTRY
@@ -85,7 +84,7 @@ def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
 
 def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow | None, int]:
     about = {name.removeprefix(_RUN): value for name, value in span.resource.items() if name.startswith(_RUN)}
-    schema, now = schema_versions.fields_of(REGISTRY.items()), clock.now()
+    schema, now = registration.fields_of(REGISTRY.items()), clock.now()
     wanted = Registration(
         id,
         name_of(ctx, _text(about, "agent") or DEFAULT),

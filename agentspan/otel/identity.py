@@ -12,6 +12,9 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from agentspan import ids
+from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
+from agentspan.storage.lookup import unique
+from agentspan.storage.protocol import Storage
 
 MAX_MEMBERS = 32
 MEMBER = "agentspan"
@@ -150,6 +153,20 @@ def run_id(key: str, begun_ns: int, partition: int) -> str:
     """
     randomness = int.from_bytes(hashlib.sha256(key.encode()).digest()[:10])
     return ids.encode(min(max(begun_ns // 1_000_000, 0), _MAX_MILLIS), partition, randomness)
+
+
+def run_of_caller(storage: Storage, named: Named, trace_id: str) -> AgentInstanceRow | None:
+    """Return the run that a request came from: the one that `tracestate` names, else that of the trace; None without.
+
+    Args:
+        named: the run and span named in `tracestate`.
+        trace_id: the id in `traceparent`.
+    """
+    row = None if named.run is None else unique(storage, AgentInstanceRow, id=named.run)
+    if row is None:
+        trace = unique(storage, OtelTraceRow, id=trace_id)
+        row = None if trace is None else unique(storage, AgentInstanceRow, id=trace.agent_instance_id)
+    return row
 
 
 def caller_id(run: str, named: Named, trace_id: str, parent: str) -> str | None:

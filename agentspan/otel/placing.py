@@ -1,46 +1,362 @@
-"""Finds the run of each trace whose spans arrive, and registers new runs.
+"""Finds the run of each trace whose spans arrive, registers new runs, and keeps recent traces in memory.
 
 The run of a trace is decided when its first span is stored, and kept in the table `otel_trace`. A trace whose root is
 not among its first spans becomes a run of its own. Most exporters send the root last; the root then names the run.
+
+Which span of a call is kept, and to which agent a handoff goes, depends on all spans of a trace. So calls of models,
+agents and handoffs stay in memory while their trace is recent. When a new span changes the record of an earlier span,
+the earlier span is stored again. A trace may also repeat a call of another trace: LiteLLM's own callback may record a
+call in a trace of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any, NamedTuple
 
 from agentspan import clock
 from agentspan.api.context import ATTEMPTS, Context
 from agentspan.errors import DatabaseBusy
-from agentspan.model import registration, schema_versions
+from agentspan.model import registration
 from agentspan.model.changes import Applied, Change, Put, Refused, Remove, Unit
 from agentspan.model.registration import DEFAULT, References, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
-from agentspan.otel.identity import carried, run_id
-from agentspan.otel.mapping.mapped import program_of
-from agentspan.otel.recent_traces import (
-    Original,
-    Originals,
-    RecentRun,
-    RecentTrace,
-    RecentTraces,
-    is_repetition,
-    look_at,
-)
+from agentspan.otel import traces
+from agentspan.otel.identity import carried, run_id, run_of_caller
+from agentspan.otel.mapping.mapped import Mapped, program_of
+from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan, Scope
 from agentspan.otel.stored_rows import about_of, name_of, ns_of, object_of, stored_mapped
 from agentspan.otel.traces import (
+    Call,
     RunName,
     Step,
+    call_of,
     conversation,
+    in_order,
     name_of_process,
     name_of_trace,
+    nearest,
     rank_of,
     root_of,
     run_metadata,
     trace_key,
+    with_targets,
 )
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.lookup import references, unique
 from agentspan.storage.questions import Query, SpansOf
+from agentspan.tuning import STANDARD
+
+MAX_BYTES = 64 * 2**20
+"""The most bytes that all cached spans may take, estimated."""
+MAX_CALLS = 2000
+"""The most calls of a trace that are compared with each other: those that began last."""
+MAX_STEPS = 2 * MAX_CALLS
+"""The most spans of a trace that are cached; the spans that were added first are dropped."""
+_MATTER = frozenset({"llm", "agent", "handoff"})
+
+
+@dataclass(slots=True)
+class RecentRun:
+    """A run that receives spans.
+
+    Attributes:
+        row: the stored row of the run.
+        is_own: True for the run of one trace, False for the run of a process.
+        root: `traces.rank_of` the root span that ended the run; 0 if no root has come.
+        start_ns, end_ns: the start of the first span and the end of the last span; `end_ns` is 0 if no end is known.
+        scopes: the names of the instrumentors, each with the start of its first span.
+        seen_s: the time of the last received span, on the monotonic clock.
+        is_loaded: whether the run was read from the storage. Then it may have spans that ended after `end_ns`.
+        named: the name that this process registered the run with; None if another process registered it.
+    """
+
+    row: AgentInstanceRow
+    is_own: bool
+    root: int
+    start_ns: int
+    end_ns: int
+    scopes: dict[str, int] = field(default_factory=dict)
+    seen_s: float = 0.0
+    is_loaded: bool = False
+    named: RunName | None = None
+
+    @property
+    def is_recorded(self) -> bool:
+        """True if a program records the run into this storage itself: then the program names and ends the run."""
+        return self.row.writer_id is not None
+
+
+class CallsOfTrace:
+    """A cheap check whether any record of a trace can depend on another span of the trace.
+
+    In most traces none can: one instrumentor recorded all calls of models, no call is inside another call, and there is
+    no handoff. Then `are_apart` is true and nothing need be compared.
+    """
+
+    __slots__ = ("_above", "_ids", "_scope", "are_apart")
+
+    def __init__(self) -> None:
+        self.are_apart = True
+        self._scope: str | None = None
+        self._ids: set[str] = set()
+        self._above: set[str | None] = set()
+
+    def add(self, steps: Sequence[Step]) -> bool:
+        """Add new steps; return whether still no step's record depends on another step."""
+        if self.are_apart:
+            for span, mapped in steps:
+                if mapped.type == "llm":
+                    self._ids.add(span.span_id)
+                    self._above.add(span.parent_span_id)
+                    self._scope = span.scope.name if self._scope is None else self._scope
+                if mapped.type == "handoff" or (mapped.type == "llm" and span.scope.name != self._scope):
+                    self.are_apart = False
+            self.are_apart = self.are_apart and self._ids.isdisjoint(self._above)
+        return self.are_apart
+
+
+@dataclass(slots=True)
+class RecentTrace:
+    """A cached trace: some of its spans are in the storage.
+
+    Attributes:
+        steps: the calls of models, agents and handoffs of the trace, by their ids in agentspan. Their `span_id` and
+            `parent_span_id` are ids of agentspan, too.
+        written: the stored Look of each span in `steps`, by the same id.
+        seen: the ids of spans that are known to be stored; others may be stored, too.
+        bytes: the estimated size of the trace in memory.
+        sizes: the share of each step in `bytes`.
+        calls: checks whether the records of steps can depend on other steps at all.
+        above: the id of the call in another trace that this trace repeats; None for nearly all traces.
+    """
+
+    id: str
+    run: RecentRun
+    steps: dict[str, Step] = field(default_factory=dict)
+    written: dict[str, "Look"] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    bytes: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    calls: CallsOfTrace = field(default_factory=CallsOfTrace)
+    above: str | None = None
+
+    def beside(self, id: str, above: str) -> "RecentTrace":
+        """Return a new trace that repeats a call of this trace. Both share their steps, which depend on each other."""
+        return replace(self, id=id, seen=set(), bytes=0, above=above)
+
+
+class Look(NamedTuple):
+    """The part of a span's record that depends on other spans.
+
+    Attributes:
+        kept: of a duplicate, the id of the kept span; else None.
+        twins: of a kept span, the ids of its duplicates.
+        target: of a handoff, the name of the agent that it hands over to; else None.
+    """
+
+    kept: str | None = None
+    twins: tuple[str, ...] = ()
+    target: str | None = None
+
+
+ALONE = Look()
+_NOTHING: Mapping[str, Any] = {}
+"""The shared empty dict of slim spans: to make a dict for each span takes as long as the rest of `slim`."""
+
+
+def slim(step: Step, id: str, parent: str | None) -> Step:
+    """Return a step whose span has its ids in agentspan and no attributes, events or links, to save memory."""
+    span = step.span
+    about = span.trace_id, id, parent, span.name, span.start_ns, span.end_ns
+    bare = OtelSpan(*about, "INTERNAL", "UNSET", None, _NOTHING, (), (), span.scope, _NOTHING, "", _NOTHING)
+    return Step(bare, step.mapped)
+
+
+def matters(mapped: Mapped) -> bool:
+    """Return whether the records of other spans may depend on this span: a call of a model, an agent or a handoff."""
+    return mapped.type in _MATTER
+
+
+class Seen(NamedTuple):
+    """The result of `look_at`: the looks of a trace's steps, and the records that must be stored.
+
+    Attributes:
+        looks: the look of each step that matters, by id; only of the new steps if no step depends on another.
+        mapped: the records of the steps whose look differs from the stored one, by id.
+    """
+
+    looks: dict[str, Look]
+    mapped: dict[str, Mapped]
+
+
+def look_at(trace: RecentTrace, new: Sequence[Step], anew: Iterable[str] = ()) -> Seen:
+    """Return the looks of a trace's steps after new steps have come, and the records that differ from the storage.
+
+    Args:
+        new: the new steps, from `slim`.
+        anew: the ids of steps whose records are returned in any case.
+    """
+    if trace.calls.add(new) and not anew:
+        return Seen({step.span.span_id: ALONE for step in new}, {})
+    known = {**trace.steps, **{step.span.span_id: step for step in new}}
+    ordered = with_targets(in_order(known.values()))
+    by_id = {step.span.span_id: step.mapped for step in ordered}
+    calls: list[Call] = [call for step in ordered if (call := call_of(*step)) is not None][-MAX_CALLS:]
+    kept_of = traces.duplicates(calls) if len(calls) > 1 else {}
+    twins = traces.twins_of(kept_of)
+    looks = {id: Look(kept_of.get(id), tuple(sorted(twins.get(id, ()))), _target(by_id[id])) for id in by_id}
+    again = set(anew)
+    changed = {id for id, look in looks.items() if id in again or trace.written.get(id) != look}
+    return Seen(looks, traces.as_recorded(by_id, kept_of, changed))
+
+
+def _target(mapped: Mapped) -> str | None:
+    target = mapped.payload.get("to_agent") if mapped.type == "handoff" else None
+    return target if type(target) is str else None
+
+
+class RecentTraces:
+    """A cache of recent traces by their ids. It evicts the least recently used trace first.
+
+    Args:
+        most: the most traces that are kept.
+    """
+
+    def __init__(self, most: int = STANDARD.otel_traces) -> None:
+        self._most = most
+        self._traces: OrderedDict[str, RecentTrace] = OrderedDict()
+        self.runs: dict[str, RecentRun] = {}
+        self.processes: dict[str, RecentRun] = {}
+        self._bytes = 0
+
+    def get(self, trace_id: str) -> RecentTrace | None:
+        """Return a cached trace, which becomes the most recently used; None if it is not cached."""
+        found = self._traces.get(trace_id)
+        if found is not None:
+            self._traces.move_to_end(trace_id)
+        return found
+
+    def all(self) -> list[RecentTrace]:
+        """Return all cached traces."""
+        return [*self._traces.values()]
+
+    def has(self, trace_ids: Iterable[str]) -> bool:
+        """Return whether all of these traces are cached."""
+        return all(id in self._traces for id in trace_ids)
+
+    def add(self, trace: RecentTrace) -> None:
+        """Add a trace and its run to the cache."""
+        self._traces[trace.id] = trace
+        self.runs[trace.run.row.id] = trace.run
+        if not trace.run.is_own:
+            self.processes[trace.run.row.external_identifier or ""] = trace.run
+
+    def keep(self, trace: RecentTrace, steps: Iterable[Step], sizes: Mapping[str, int], size: int) -> None:
+        """Add steps to a cached trace, then evict old steps and traces until the cache is within its limits.
+
+        Args:
+            sizes: the bytes of each step, by its id.
+            size: the bytes that the trace grew by apart from these steps, such as the ids in `seen`.
+        """
+        before = trace.bytes
+        for step in steps:
+            id = step.span.span_id
+            trace.steps[id] = step
+            trace.sizes[id] = sizes[id]
+        trace.bytes += sum(sizes.values()) + size
+        while trace.steps and (len(trace.steps) > MAX_STEPS or trace.bytes > MAX_BYTES):
+            id = next(iter(trace.steps))
+            del trace.steps[id]
+            trace.written.pop(id, None)
+            trace.bytes -= trace.sizes.pop(id, 0)
+        if trace.bytes > MAX_BYTES:  # without `seen`, the storage must refuse spans that it has, which takes longer
+            trace.seen.clear()
+        self._bytes += trace.bytes - before
+        while len(self._traces) > self._most or (self._bytes > MAX_BYTES and len(self._traces) > 1):
+            _, gone = self._traces.popitem(last=False)
+            self._bytes -= gone.bytes
+
+    def forget(self) -> None:
+        """Empty the cache. Nothing is lost: all traces are in the storage."""
+        self._traces.clear()
+        self.runs.clear()
+        self.processes.clear()
+        self._bytes = 0
+
+    def idle(self, before_s: float) -> Iterator[RecentRun]:
+        """Remove and yield the runs whose last span came at or before this time on the monotonic clock."""
+        for id, run in list(self.runs.items()):
+            if run.seen_s <= before_s:
+                del self.runs[id]
+                self.processes.pop(run.row.external_identifier or "", None)
+                yield run
+
+
+_SECOND = 1_000_000_000
+
+
+class Original(NamedTuple):
+    """A call of a model that another instrumentor recorded, and that a trace of LiteLLM's callback may repeat.
+
+    Attributes:
+        trace: the trace that the call is in.
+        call: the call, whose `id` is its id in agentspan.
+    """
+
+    trace: RecentTrace
+    call: Call
+
+
+def is_repetition(steps: Sequence[Step]) -> bool:
+    """Return whether a trace has only spans of LiteLLM's callback, and so may repeat a call of another trace."""
+    return all(traces.only_repeats(step.span.scope.name, step.span.kind) for step in steps)
+
+
+class Originals:
+    """An index of the calls that LiteLLM's callback may repeat, by the id of the answer and by model and time.
+
+    Args:
+        known: the cached traces to search.
+    """
+
+    def __init__(self, known: Iterable[RecentTrace]) -> None:
+        self._by_answer: dict[str, list[Original]] = defaultdict(list)
+        self._by_time: dict[tuple[str, int], list[Original]] = defaultdict(list)
+        self._repeated: set[str | None] = set()
+        for trace in known:
+            for step in trace.steps.values():
+                self._add(trace, step)
+
+    def _add(self, trace: RecentTrace, step: Step) -> None:
+        call = call_of(*step)
+        if call is None:
+            return
+        if call.scope == LITELLM_SCOPE:
+            self._repeated.add(call.parent)
+            return
+        original = Original(trace, call)
+        if call.response is not None:
+            self._by_answer[call.response].append(original)
+        for model in call.models:
+            self._by_time[model, call.start_ns // _SECOND].append(original)
+
+    def of(self, steps: Sequence[Step]) -> Original | None:
+        """Return the call that a trace repeats, or None. A call is returned for one trace only."""
+        call = next((call for step in steps if (call := call_of(*step)) is not None), None)
+        found = None if call is None else nearest(call, ((each.call, each) for each in self._like(call)))
+        if found is not None:
+            self._repeated.add(found.call.id)
+        return found
+
+    def _like(self, call: Call) -> Iterator[Original]:
+        second = call.start_ns // _SECOND
+        keys = [(model, at) for model in call.models for at in (second - 1, second, second + 1)]
+        for group in (self._by_answer.get(call.response or "", ()), *(self._by_time.get(key, ()) for key in keys)):
+            yield from (each for each in group if each.call.id not in self._repeated)
+
 
 MOST_LOADED = 5000
 """The most spans of a run that are read when a trace goes on that is no longer in the cache."""
@@ -57,7 +373,7 @@ class Placing:
 
     def __init__(self, live: RecentTraces) -> None:
         self._recent = live
-        self._schema = schema_versions.fields_of(REGISTRY.items())
+        self._schema = registration.fields_of(REGISTRY.items())
         self._references: dict[tuple[str, str], References] = {}
         self.registered = 0
 
@@ -134,8 +450,8 @@ class Placing:
 
     def _carried(self, ctx: Context, steps: Sequence[Step]) -> RecentRun | None:
         """Return the stored run that called the service of a trace, named in its `tracestate`; None without one."""
-        named = carried(next((step.span.trace_state for step in steps if step.span.trace_state), "")).run
-        row = None if named is None else unique(ctx.storage, AgentInstanceRow, id=named)
+        named = carried(next((step.span.trace_state for step in steps if step.span.trace_state), ""))
+        row = None if named.run is None else run_of_caller(ctx.storage, named, steps[0].span.trace_id)
         return None if row is None else self._recent.runs.get(row.id) or stored_run(row)
 
     def _process(self, ctx: Context, named: RunName) -> RecentRun | None:

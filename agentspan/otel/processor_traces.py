@@ -21,24 +21,33 @@ from agentspan.errors import StorageError
 from agentspan.journal.parts import whole
 from agentspan.journal.records import End
 from agentspan.journal.writers import program_name
-from agentspan.model import sensitive, spans
+from agentspan.model import columns, spans
 from agentspan.model.changes import Put, Unit, unit_of
-from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
-from agentspan.otel.duplicates import Call, as_recorded, call_of, duplicates, nearest, only_repeats, twins_of
+from agentspan.model.rows import OtelTraceRow
 from agentspan.otel.identity import MEMBER, Named, caller_id, read_member, run_id
-from agentspan.otel.mapping.guesses import begins_run
-from agentspan.otel.mapping.mapped import Mapped, map_span, program_of
+from agentspan.otel.mapping.mapped import Mapped, begins_run, map_span, program_of
 from agentspan.otel.sdk import AtStart, span_of
 from agentspan.otel.span import OtelSpan
-from agentspan.otel.traces import RunName, end_of_run, name_of_process, name_of_trace, run_metadata
+from agentspan.otel.trace_context import calling_run
+from agentspan.otel.traces import (
+    Call,
+    RunName,
+    as_recorded,
+    call_of,
+    duplicates,
+    end_of_run,
+    name_of_process,
+    name_of_trace,
+    nearest,
+    only_repeats,
+    run_metadata,
+    twins_of,
+)
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known, RunState
 from agentspan.recording.span_state import SpanState
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import MAX_NAME, title_of
-from agentspan.storage.lookup import unique
-from agentspan.storage.questions import Find
+from agentspan.schemas.span_types import MAX_NAME, describe, title_of
 from agentspan.text import one_line
 
 Key = tuple[int, int]
@@ -196,7 +205,7 @@ def _rewritten(recorder: Recorder, seen: _Seen, mapped: Mapped) -> Unit:
     node = seen.node
     name, status, payload, result = captured_end(recorder, node.run, mapped)
     span_type = recorder.registry.resolve(name)
-    decoded, is_marked = sensitive.read(payload)
+    decoded, is_marked = columns.read_payload(payload)
     returned = None if result is None else jsontext.decode(result)
     elapsed_ms = (seen.span.end_time - node.started_ns) / 1_000_000
     meaning = describe(span_type, name, status, decoded, returned, elapsed_ms)
@@ -396,20 +405,9 @@ class Traces:
             parent: the SDK's context of the parent span in the other process, whose `tracestate` may name its run.
         """
         try:
-            with self._recorder.in_time():
-                store = self._recorder.answering
-                run_id = read_member(parent.trace_state.get(MEMBER)).run
-                row = unique(store, OtelTraceRow, id=id) if run_id is None else None
-                run_id = row.agent_instance_id if row is not None else run_id
-                found = None if run_id is None else store.ask(Find(run_id)).rows.get(run_id)
+            return calling_run(self._recorder, read_member(parent.trace_state.get(MEMBER)), id)
         except StorageError:  # the storage may be a server that is down: then the trace becomes another run
             return None
-        if found is None or not isinstance(found[1], AgentInstanceRow):
-            return None
-        run = RunState(self._recorder, "")
-        run.take_over(found[1])
-        run.is_taken_over = True
-        return run
 
 
 def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:

@@ -21,11 +21,11 @@ from agentspan.model.changes import Move, Put, PutSpans, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow, OtelLogRow, ScoreRow, Value
 from agentspan.otel import copies
 from agentspan.otel.identity import caller_id, carried, span_id
+from agentspan.otel.mapping.draft import JSON_STARTS, memory_of, values_in
 from agentspan.otel.mapping.judgements import RESULT, score_in, scores_in
 from agentspan.otel.mapping.mapped import Mapped, joins, map_span, with_logs
-from agentspan.otel.mapping.values import JSON_STARTS, memory_of, values_in
-from agentspan.otel.placing import Placing, stored_run, stored_step
-from agentspan.otel.recent_traces import (
+from agentspan.otel.placing import (
+    Placing,
     RecentRun,
     RecentTrace,
     RecentTraces,
@@ -34,6 +34,8 @@ from agentspan.otel.recent_traces import (
     look_at,
     matters,
     slim,
+    stored_run,
+    stored_step,
 )
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import (
@@ -108,7 +110,7 @@ class TraceChanges:
     def step_bytes(self) -> dict[str, int]:
         """The estimated size in memory of each relevant new span, by its id."""
         rows = (self.rows[step.span.span_id] for step in self.relevant)
-        return {row.id: 1000 + _memory_of(row.payload) + _memory_of(row.result_payload or "") for row in rows}
+        return {row.id: 1000 + _memory_of(row.payload + (row.result_payload or "")) for row in rows}
 
     @property
     def id_bytes(self) -> int:
@@ -132,12 +134,9 @@ class TraceChanges:
             self.trace.steps.update({step.span.span_id: step for step in self.relevant})
 
 
-def _memory_of(payload: str) -> int:
-    """Return the estimated size in memory of a parsed payload: 160 bytes for each value and its name.
-
-    Commas before a blank are not counted as values: they are prose.
-    """
-    return 2 * len(payload) + 160 * (values_in(payload) - payload.count(", "))
+def _memory_of(payloads: str) -> int:
+    """Return the estimated size in memory of parsed payloads: 160 bytes for each value and its name."""
+    return 2 * len(payloads) + 160 * values_in(payloads)
 
 
 def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequence[Step], now: str) -> TraceChanges:
@@ -491,7 +490,7 @@ class Receiver:
                 trace = self._recent.get(trace_id)
                 assert trace is not None
                 found.append(changes_of(self._ctx, self._placing, trace, steps, now))
-                _note(found[-1])
+                found[-1].done(monotonic())
             known = self._apply(found, now)
             for changes in found:
                 new += len(changes.rows.keys() - known)
@@ -596,18 +595,14 @@ def _parted(logs: Logs) -> tuple[Logs, Logs]:
     """Split log records into those that are scores and the others."""
     if not any(log.event.name == RESULT for found in logs.values() for log in found):
         return {}, logs
-    scores = {which: [log for log in found if log.event.name == RESULT] for which, found in logs.items()}
-    others = {which: [log for log in found if log.event.name != RESULT] for which, found in logs.items()}
-    return scores, {which: found for which, found in others.items() if found}
+    records = [log for found in logs.values() for log in found]
+    scores = [log for log in records if log.event.name == RESULT]
+    return _by_span(scores), _by_span(log for log in records if log.event.name != RESULT)
 
 
 def _put(rows: Sequence[AgentSpanRow]) -> Unit:
     """Return the unit that inserts new spans. For a single span, it is one statement without a transaction."""
     return Unit((PutSpans(rows) if len(rows) > 1 else Put(rows[0], minted=True),))
-
-
-def _note(changes: TraceChanges) -> None:
-    changes.done(monotonic())
 
 
 def _once(found: Iterable[OtelSpan]) -> list[OtelSpan]:
@@ -659,14 +654,13 @@ def portions(spans: Sequence[OtelSpan], most_bytes: int) -> Iterator[Sequence[Ot
 
 def _mapped_bytes(span: OtelSpan) -> int:
     """Return the estimated upper limit of the bytes that a span takes in memory when it is mapped."""
-    size = 1000
-    for attributes in (span.attributes, *[event.attributes for event in span.events]):
-        for value in attributes.values():
-            if type(value) is not str:
-                size += 0 if type(value) not in (list, dict) else memory_of(value)
-            elif (start := value[:1]) in JSON_STARTS or start > "\x7f":
-                size += memory_of(value)
-    return size
+    values = [*span.attributes.values()]
+    for event in span.events:
+        values += event.attributes.values()
+    large = [
+        value for value in values if (value[:1] in JSON_STARTS if type(value) is str else type(value) in (list, dict))
+    ]
+    return 1000 + sum(map(memory_of, large))
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:

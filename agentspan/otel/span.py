@@ -110,3 +110,8 @@ class OtelSpan:
     schema_url: str = ""
     dropped: Mapping[str, int] = field(default_factory=dict)
     trace_state: str = ""
+
+    @property
+    def exceptions(self) -> list[Event]:
+        """The exception events of the span, in the order in which they were recorded."""
+        return [event for event in self.events if event.name == "exception"]

@@ -10,18 +10,16 @@ from typing import Any
 from agentspan import clock, ids, jsontext
 from agentspan.api.context import Context
 from agentspan.model import spans
-from agentspan.model.changes import Move, Put, Refused, Unit, parted
+from agentspan.model.changes import FinishStatus, Move, Put, Refused, Unit, parted
 from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, OtelLogRow, Row, ScoreRow, Value
 from agentspan.model.scores import Judgement, score_row
 from agentspan.model.spans import Times
-from agentspan.model.status import FinishStatus
 from agentspan.otel.mapping.judgements import FoundScore
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.otel.traces import ABANDONED, end_of_run
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import MAX_NAME, REGISTRY, title_of
+from agentspan.schemas.span_types import MAX_NAME, REGISTRY, describe, title_of
 from agentspan.text import one_line
 
 _REWRITTEN = (
@@ -149,7 +147,7 @@ def stored_mapped(row: AgentSpanRow) -> Mapped:
 def times_of(start_ns: int, end_ns: int | None) -> Times:
     """Return the times of a span or a run. The duration is 0 if the end is unknown or before the start."""
     end_ns = max(start_ns, end_ns or start_ns)
-    return Times(clock.text_of(str(start_ns)), clock.text_of(str(end_ns)), (end_ns - start_ns) / 1_000_000)
+    return Times(clock.to_text(start_ns), clock.to_text(end_ns), (end_ns - start_ns) / 1_000_000)
 
 
 def ns_of(text: str | None) -> int:

@@ -16,9 +16,18 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, overload
 from agentspan import clock
 from agentspan.host import guard
 from agentspan.model.changes import Put, unit_of
-from agentspan.model.rows import AgentInstanceRow, AgentRow, OtelTraceRow
+from agentspan.model.rows import AgentRow, OtelTraceRow
 from agentspan.otel import identity
-from agentspan.otel.identity import Named, State, TraceParent, caller_id, span_id, span_id_of, trace_id_of
+from agentspan.otel.identity import (
+    Named,
+    State,
+    TraceParent,
+    caller_id,
+    run_of_caller,
+    span_id,
+    span_id_of,
+    trace_id_of,
+)
 from agentspan.recording import default, nodes
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState, origin
@@ -26,7 +35,6 @@ from agentspan.recording.span_and_run import state_of
 from agentspan.recording.span_state import SpanState
 from agentspan.recording.tracer import Tracer, recorder_of
 from agentspan.storage.lookup import unique
-from agentspan.storage.protocol import Storage
 
 H = TypeVar("H", bound=MutableMapping[str, str])
 Pair = tuple[str, str] | tuple[bytes, bytes]
@@ -146,12 +154,13 @@ class Extracted:
         self._before = _incoming.get(), origin.get()
         _incoming.set(incoming)
         origin.set(_origin_of(incoming))
-        found = _looked_up(recorder, incoming) if recorder.enabled else None
+        trace_id, parent, _ = incoming.parent
+        run = calling_run(recorder, incoming.named, trace_id) if recorder.enabled else None
         here = recorder.innermost()
-        if found is None or (here is not None and _run_id(here) == found[0].id):
+        if run is None or (here is not None and _run_id(here) == run.id):
             return  # a span of OpenTelemetry has already continued this run
-        node = SpanState(recorder, _run_of(recorder, found[0]), None, "custom")
-        node.id, node.status = found[1] or "", "active"
+        node = SpanState(recorder, run, None, "custom")
+        node.id, node.status = caller_id(run.id, incoming.named, trace_id, parent) or "", "active"
         nodes.enter(recorder.current, node)
         self._node = node
 
@@ -227,29 +236,23 @@ def _origin_of(incoming: Incoming) -> dict[str, str]:
     return {name: value for name, value in about.items() if value is not None}
 
 
-def _looked_up(recorder: Recorder, incoming: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
-    with recorder.in_time():
-        return _place_of(recorder.answering, incoming)
-
-
-def _place_of(storage: Storage, incoming: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
-    """Return the run that a request came from, with the id of the calling span; None if the run is not stored."""
-    trace_id, parent, _ = incoming.parent
-    row = None if incoming.named.run is None else unique(storage, AgentInstanceRow, id=incoming.named.run)
-    if row is None:
-        trace = unique(storage, OtelTraceRow, id=trace_id)
-        row = None if trace is None else unique(storage, AgentInstanceRow, id=trace.agent_instance_id)
-    return None if row is None else (row, caller_id(row.id, incoming.named, trace_id, parent))
-
-
 def _run_id(node: Any) -> str:
     return str(node.run.id if isinstance(node, SpanState) else node.id)
 
 
-def _run_of(recorder: Recorder, row: AgentInstanceRow) -> RunState:
-    run = recorder.runs.get(row.id)
-    if isinstance(run, RunState):
-        return run
+def calling_run(recorder: Recorder, named: Named, trace_id: str) -> RunState | None:
+    """Return the run that a request came from, so that its spans can go on here; None if the run is not stored.
+
+    Raises:
+        StorageError: the storage does not answer in time.
+    """
+    with recorder.in_time():
+        row = run_of_caller(recorder.answering, named, trace_id)
+    if row is None:
+        return None
+    known = recorder.runs.get(row.id)
+    if isinstance(known, RunState):
+        return known
     agent = unique(recorder.store, AgentRow, id=row.agent_id)
     run = RunState(recorder, "" if agent is None else agent.name)
     run.take_over(row)

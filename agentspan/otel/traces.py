@@ -1,15 +1,20 @@
-"""Rules for traces: finds the root span of a trace, and derives the name and the end of its run from the root.
+"""The decisions about an arriving span, for spans of this process (`processor`) and of exporters (`receiving`). Pure.
 
-The trace of an agent, of a call of a framework, or of a server's request is a run of its own. All other traces of a
-process share one run. The functions are pure. Two modules use them: `processor` for spans of this process, and
-`receiving` for spans that exporters send.
+The root span of a trace decides the name and the end of its run. The trace of an agent, of a call of a framework, or of
+a server's request is a run of its own. All other traces of a process share one run.
+
+Calls of models that several instrumentors recorded (of a framework, of a client, of the SDK itself) are deduplicated:
+one of the spans stays an `llm` span and gets the fields that only its duplicates have. The duplicates stay at their
+places in the tree and become `custom` spans with `duplicate_of`. Their tokens and cost are not counted.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from agentspan.otel.mapping.mapped import Mapped, Program, RunFacts, program_of
+from agentspan.otel.mapping.mapped import ABOUT_SPAN, Mapped, Program, RunFacts, plain_name, program_of
+from agentspan.otel.mapping.sdks import LITELLM_SCOPE
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.capture.redaction import suspicious
 
@@ -158,3 +163,242 @@ def conversation(steps: Iterable[Step]) -> tuple[str | None, str | None]:
     facts = [step.mapped.run for step in steps]
     session = next((found for each in facts if (found := each.session)), None)
     return session, next((found for each in facts if (found := each.user)), None)
+
+
+T = TypeVar("T")
+NEAREST = 64
+"""The most earlier calls that a call is compared with: those that began last before it."""
+_CONTENT = ("text", "tool_calls", "output_messages")
+
+
+class Call(NamedTuple):
+    """One recorded call of a model.
+
+    Attributes:
+        id, parent: the id of the span, and the id of its parent span.
+        scope: the name of the instrumentor.
+        models: the names of the requested and the answering model, without a provider before a slash.
+        response: the id of the provider's answer, or None.
+        end_ns: the end of the span, or the time of the first token if it is later: the span of a stream may end
+            before the stream is read.
+        weight: how much content the span has. Of several duplicates, the one with the largest weight is kept.
+        beside: the parent span. If the parent is a call of the same instrumentor with no other call inside,
+            the `beside` of the parent.
+    """
+
+    id: str
+    parent: str | None
+    scope: str
+    models: frozenset[str]
+    response: str | None
+    start_ns: int
+    end_ns: int
+    weight: int
+    beside: str | None = None
+
+
+def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
+    """Return the call that an llm span records; None for a span of another type."""
+    if mapped.type != "llm":
+        return None
+    result = mapped.result_payload or {}
+    names = (mapped.payload.get("model"), result.get("response_model"))
+    models = frozenset(name.rpartition("/")[2] for name in names if type(name) is str)
+    weight = 1000 * ("messages" in mapped.payload) + 1000 * any(each in result for each in _CONTENT)
+    weight += len(mapped.payload) + len(result)
+    end_ns = span.start_ns if span.end_ns is None else span.end_ns
+    first_ms = result.get("time_to_first_token_ms")
+    if type(first_ms) is float:
+        end_ns = max(end_ns, span.start_ns + int(first_ms * 1_000_000))
+    response = result.get("response_id")
+    ids, scope = (span.span_id, span.parent_span_id), span.scope.name
+    return Call(*ids, scope, models, response, span.start_ns, end_ns, weight)
+
+
+def duplicates(calls: Iterable[Call]) -> dict[str, str]:
+    """Return the duplicates among the calls of one trace: the id of each duplicate, with the id of the kept call.
+
+    Two spans record the same call if their answers have the same id. If not both have such an id, the spans must be of
+    different instrumentors and the same model, be nested or siblings, and overlap in time. Calls that run at the same
+    time are paired one to one, the nearest first: an instrumentor records a call once, unless one of its spans is the
+    only call in the other.
+    """
+    ordered = _placed(sorted(calls, key=lambda call: (call.start_ns, call.id)))
+    group: dict[str, list[Call]] = {call.id: [call] for call in ordered}
+    for _, _, first, second in sorted(_pairs(ordered), key=lambda pair: (*pair[:2], pair[2].id, pair[3].id)):
+        one, other = group[first.id], group[second.id]
+        scopes = {call.scope for call in one}
+        if one is other or any(call.scope in scopes and not _is_nested(call, one) for call in other):
+            continue
+        one += other
+        for call in other:
+            group[call.id] = one
+    return {call.id: kept.id for call in ordered if (kept := _kept(group[call.id])).id != call.id}
+
+
+def _placed(ordered: Sequence[Call]) -> list[Call]:
+    """Return the calls with `beside` set. In `ordered`, an outer call must come before the calls inside it."""
+    found: dict[str, Call] = {}
+    inside = Counter(call.parent for call in ordered)
+    for call in ordered:
+        outer = found.get(call.parent or "")
+        is_only = outer is not None and outer.scope == call.scope and inside[outer.id] == 1
+        found[call.id] = call._replace(beside=outer.beside if outer is not None and is_only else call.parent)
+    return [*found.values()]
+
+
+def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
+    """Yield pairs of spans that may record the same call, each as (rank, distance in ns, call, call); less is better.
+
+    Only calls with the same answer id, nested calls, and siblings with the same model are compared: an agent may have
+    thousands of calls at the same time.
+    """
+    by_id, inside = {call.id: call for call in ordered}, Counter(call.parent for call in ordered)
+    answers: dict[str, list[Call]] = defaultdict(list)
+    beside: dict[tuple[str | None, str], list[Call]] = defaultdict(list)
+    for call in ordered:
+        if call.response is not None:
+            answers[call.response].append(call)
+        for model in call.models:
+            beside[call.beside, model].append(call)
+        outer = by_id.get(call.parent or "")
+        is_only = outer is not None and inside[outer.id] == 1
+        if outer is not None and (is_only or (outer.scope != call.scope and outer.models)):
+            yield from _ranked(outer, call)
+    for group in (*answers.values(), *beside.values()):
+        if len({call.scope for call in group}) > 1:
+            yield from _near(group)
+
+
+def _near(group: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
+    """Yield the ranked pairs of calls in a group that overlap in time. The group must be sorted by start time."""
+    active: deque[Call] = deque(maxlen=NEAREST)
+    for call in group:
+        for other in active:
+            yield from _ranked(other, call)
+        active.append(call)
+
+
+def _ranked(one: Call, other: Call) -> Iterator[tuple[int, int, Call, Call]]:
+    overlap = one.start_ns <= other.end_ns and other.start_ns <= one.end_ns
+    rank = _rank(one, other) if overlap else None
+    if rank is not None:
+        yield rank, abs(other.start_ns - one.start_ns) + abs(other.end_ns - one.end_ns), one, other
+
+
+def _rank(one: Call, other: Call) -> int | None:
+    nested = one.id == other.parent or other.id == one.parent
+    if one.response is not None and other.response is not None:
+        same = one.response == other.response and (nested or one.scope != other.scope)
+        return 0 if same else None
+    is_same = one.models & other.models
+    if nested:
+        return 1 if is_same or not (one.models and other.models) else None  # a failed call may name no model
+    return 2 if is_same and one.scope != other.scope and one.beside == other.beside else None
+
+
+def distance(call: Call, other: Call) -> tuple[int, int] | None:
+    """Return the rank and distance of two spans that may record the same call, in any two traces; None if they cannot.
+
+    Calls of the same instrumentor are never the same call.
+    """
+    if call.scope == other.scope:
+        return None
+    found = next(_ranked(call._replace(beside=None), other._replace(beside=None)), None)
+    return None if found is None else found[:2]
+
+
+def nearest(call: Call, others: Iterable[tuple[Call, T]]) -> T | None:
+    """Return the value paired with the nearest of `others` that may be the same call; None if no call may be.
+
+    Args:
+        call: the call to find.
+        others: calls, each paired with a value of any type.
+    """
+    found = [(near, with_it) for other, with_it in others if (near := distance(call, other)) is not None]
+    return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def _is_nested(call: Call, others: Sequence[Call]) -> bool:
+    return any(call.id == other.parent or call.parent == other.id for other in others)
+
+
+def _kept(group: Sequence[Call]) -> Call:
+    return max(group, key=lambda call: (call.weight, -call.start_ns, call.id))
+
+
+def merged(kept: Mapped, others: Iterable[Mapped]) -> Mapped:
+    """Return the kept span, completed by the fields that only its duplicates have."""
+    payload, result = dict(kept.payload), dict(kept.result_payload or {})
+    for other in others:
+        for mine, theirs in ((payload, other.payload), (result, other.result_payload or {})):
+            for field, value in theirs.items():
+                if field not in ABOUT_SPAN and field != "error":
+                    mine.setdefault(field, value)
+    return kept._replace(payload=payload, result_payload=result or None)
+
+
+def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
+    """Return a duplicate as a `custom` span that names the kept span.
+
+    Args:
+        kept: the kept span after `merged`. The fields that it has with equal values are left out of the duplicate.
+        kept_id: the id of the kept span in agentspan.
+    """
+    mine = {**duplicate.payload, **(duplicate.result_payload or {})}
+    theirs = {**kept.payload, **(kept.result_payload or {})}
+    differs = {
+        field: value
+        for field, value in mine.items()
+        if field not in ABOUT_SPAN and field != "error" and theirs.get(field) != value
+    }
+    payload: dict[str, Any] = {"duplicate_of": kept_id}
+    if differs:
+        payload["differs"] = differs
+    payload |= {field: value for field, value in duplicate.payload.items() if field in ABOUT_SPAN}
+    error = (duplicate.result_payload or {}).get("error")
+    named = duplicate.payload.get("otel", {}).get("name", "")
+    return duplicate._replace(
+        schema_name=plain_name(named),
+        type="custom",
+        payload=payload,
+        result_payload={"error": error} if error is not None else None,
+    )
+
+
+def as_recorded(mapped: Mapping[str, Mapped], kept_of: Mapping[str, str], wanted: Iterable[str]) -> dict[str, Mapped]:
+    """Return the records of the wanted spans: a kept span is merged with its duplicates, a duplicate is marked.
+
+    Args:
+        mapped: the wanted spans, and the kept spans and duplicates of their calls, by their ids in agentspan.
+        kept_of: the id of the kept span, by the id of each duplicate.
+        wanted: the ids of the spans to return.
+    """
+    twins, whole, found = twins_of(kept_of), dict[str, Mapped](), dict[str, Mapped]()
+    for id in wanted:
+        kept = kept_of.get(id, id)
+        if kept not in whole:
+            others = [mapped[twin] for twin in twins.get(kept, ())]
+            whole[kept] = merged(mapped[kept], others) if others else mapped[kept]
+        found[id] = whole[kept] if kept == id else marked(mapped[id], whole[kept], kept)
+    return found
+
+
+def twins_of(kept_of: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the ids of the duplicates of each kept span, from the id of the kept span of each duplicate."""
+    found: dict[str, list[str]] = {}
+    for twin, kept in kept_of.items():
+        found.setdefault(kept, []).append(twin)
+    return found
+
+
+def only_repeats(scope: str, kind: Any) -> bool:
+    """Return whether a span of LiteLLM's callback may record a call again that another trace recorded.
+
+    The callback may record a call in a trace of its own.
+
+    Args:
+        scope: the name of the span's instrumentor.
+        kind: the kind of the span, as a name or as the SDK's enum. A request to LiteLLM's server is no repetition.
+    """
+    return scope == LITELLM_SCOPE and getattr(kind, "name", kind) != "SERVER"

@@ -14,7 +14,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.otel.identity import span_id, span_id_of, trace_id_of
 from agentspan.otel.mapping import judgements, outgoing
 from agentspan.otel.mapping.mapped import ABOUT_SPAN
-from agentspan.otel.otlp.decoded import MAX_VALUES
+from agentspan.otel.otlp.json_bodies import MAX_VALUES
 from agentspan.otel.span import KINDS
 from agentspan.otel.stored_rows import ns_of
 

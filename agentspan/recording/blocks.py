@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from agentspan.errors import InvalidValue
 from agentspan.host import guard
-from agentspan.model.status import Purpose
+from agentspan.model.changes import Purpose
 from agentspan.recording import nodes
 from agentspan.recording.beginning import DEFAULT_TYPE, begin, begin_call
 from agentspan.recording.capture.arguments import Arguments, kind_of, wrapper_of

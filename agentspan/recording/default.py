@@ -11,8 +11,8 @@ from agentspan import clock, host
 from agentspan.errors import StorageError
 from agentspan.host import Renewal, let_through, page
 from agentspan.journal import spool
-from agentspan.model.sensitive import REDACTED
-from agentspan.model.status import Purpose
+from agentspan.model.changes import Purpose
+from agentspan.model.columns import REDACTED
 from agentspan.recording import propagation
 from agentspan.recording.beginning import DEFAULT_TYPE
 from agentspan.recording.blocks import RunBlock, SpanBlock, span_block

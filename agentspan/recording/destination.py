@@ -13,8 +13,8 @@ from agentspan.journal import journal_folder, writers
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.opening import Spooled, open_storage
 from agentspan.journal.stored_span_types import StoredSpanTypes
+from agentspan.model.registration import SchemaFields, admitted, fields_of
 from agentspan.model.rows import AccountRow
-from agentspan.model.schema_versions import SchemaFields, admitted, fields_of
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.protocol import RunListener, Sink
 from agentspan.schemas import span_types

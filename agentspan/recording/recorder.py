@@ -20,17 +20,15 @@ from agentspan import clock, host, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, StorageError
 from agentspan.host import Renewal, guard, let_through, page
 from agentspan.journal.writers import this_process
-from agentspan.model import registration, sensitive
-from agentspan.model.changes import Applied, Put, Unit, unit_of
-from agentspan.model.refusals import refuse_violations
+from agentspan.model import columns, registration
+from agentspan.model.changes import Applied, InstanceStatus, Put, Unit, refuse_violations, unit_of
 from agentspan.model.registration import References, Referred, Registration
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow
-from agentspan.model.status import InstanceStatus
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.destination import Destination, RunTypes
 from agentspan.recording.settings import Settings
 from agentspan.recording.sinks.protocol import First, NoStorage, RunListener, Sink, SpanFacts, SpanSink
-from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import describe
 from agentspan.storage.identity import Identity
 from agentspan.storage.location import Location
 from agentspan.storage.lookup import check_unused, expect, references, unique
@@ -455,8 +453,8 @@ class Recorder:
             ValidationErrors: the payload or the result does not match its schema.
         """
         if self.is_strict:
-            decoded = {} if payload is None else sensitive.read(payload)[0]
-            returned = None if result is None else sensitive.read(result)[0]
+            decoded = {} if payload is None else columns.read_payload(payload)[0]
+            returned = None if result is None else columns.read_payload(result)[0]
             checked = (payload is not None, result is not None)
             meaning = describe(span.span_type, span.schema_name, span.status, decoded, returned, None, checked)
             refuse_violations(meaning.violations, span.schema_name)

@@ -17,11 +17,10 @@ from agentspan import clock, host
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.host import page
 from agentspan.model import instances
-from agentspan.model.changes import Unit, unit_of
+from agentspan.model.changes import OPEN, FinishStatus, InstanceStatus, Purpose, Unit, unit_of
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, check_finish, finish_times
-from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.git_commit import git_commit, git_dirty

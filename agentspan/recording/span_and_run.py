@@ -11,10 +11,9 @@ from typing import Any, Literal, NamedTuple, Self, overload
 from agentspan import clock, host
 from agentspan.errors import InvalidValue
 from agentspan.host import page
-from agentspan.model.changes import Put, unit_of
+from agentspan.model.changes import OPEN, FinishStatus, InstanceStatus, Put, SpanStatus, unit_of
 from agentspan.model.rows import ResourceType
 from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Source, judgement, score_row
-from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, SpanStatus
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.span_state import DisabledSpanState, SpanState

@@ -9,8 +9,8 @@ from agentspan.host import is_interrupt, page
 from agentspan.journal.parts import Parts
 from agentspan.journal.records import Begin, End
 from agentspan.journal.writers import program_name
+from agentspan.model.changes import LEAVES, OPEN, FinishStatus, SpanStatus
 from agentspan.model.spans import check_finish
-from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
 from agentspan.recording import nodes
 from agentspan.recording.capture.redaction import is_harmless_name
 from agentspan.recording.recorder import Recorder

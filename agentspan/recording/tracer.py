@@ -8,10 +8,8 @@ from agentspan import host
 from agentspan.errors import DatabaseBusy, InvalidAction, NotFound, StorageError
 from agentspan.host import page
 from agentspan.journal.names import run_of, with_agents
-from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
-from agentspan.model.refusals import termination_behind
+from agentspan.model.changes import Move, Purpose, Put, PutSpans, Refused, Unit, termination_behind
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import Purpose
 from agentspan.recording.beginning import DEFAULT_TYPE
 from agentspan.recording.blocks import RunBlock, SpanBlock, span_block
 from agentspan.recording.generators import Reduce

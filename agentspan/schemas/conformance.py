@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from agentspan.errors import InvalidValue, SchemaError
 from agentspan.host import let_through
-from agentspan.model import sensitive
+from agentspan.model import columns
 from agentspan.model.rows import Side, Violation
 from agentspan.schemas.dialects import (
     DRAFT4,
@@ -292,7 +292,7 @@ class Conformance:
 
     def _violations(self, payload: Any) -> Iterator[Violation]:
         for error in self._validator.iter_errors(payload):
-            if sensitive.is_unknown(error.instance, error.validator):
+            if columns.is_unknown(error.instance, error.validator):
                 continue
             yield Violation(self.side, printable(error.json_path[:200]), error.validator or "false", _message(error))
 

@@ -196,32 +196,15 @@ _TOO_OLD = frozenset(f"json-schema.org/draft-0{number}/schema" for number in (0,
 _OF_2020 = frozenset({"prefixItems", "$dynamicRef", "$dynamicAnchor"})
 _SINCE_2019 = frozenset(
     {
-        "$anchor",
-        "$defs",
-        "$recursiveAnchor",
-        "$recursiveRef",
-        "dependentRequired",
-        "dependentSchemas",
-        "maxContains",
-        "minContains",
-        "unevaluatedItems",
-        "unevaluatedProperties",
+        *("$anchor", "$defs", "$recursiveAnchor", "$recursiveRef", "dependentRequired", "dependentSchemas"),
+        *("maxContains", "minContains", "unevaluatedItems", "unevaluatedProperties"),
     }
 )
 _MAPS_OF_SCHEMAS = ("$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties")
 _LISTS_OF_SCHEMAS = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
 _SCHEMAS = (
-    "additionalItems",
-    "additionalProperties",
-    "contains",
-    "else",
-    "if",
-    "items",
-    "not",
-    "propertyNames",
-    "then",
-    "unevaluatedItems",
-    "unevaluatedProperties",
+    *("additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames"),
+    *("then", "unevaluatedItems", "unevaluatedProperties"),
 )
 
 

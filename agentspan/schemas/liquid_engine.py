@@ -30,7 +30,6 @@ from liquid.undefined import Undefined
 
 from agentspan.errors import TemplateError
 from agentspan.host import guard
-from agentspan.schemas.templates import MAX_SUMMARY
 from agentspan.text import one_line
 
 MAX_TEXT = 100_000
@@ -353,22 +352,21 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 MAX_LIQUID_STEPS = 5000
 """Look-ups, filters and iterations of one rendering: 20 ms."""
 
-_ENOUGH = 4 * MAX_SUMMARY  # characters; text behind them is always cut
-
 
 class _Enough(Exception):
     """The output is longer than any summary."""
 
 
 class _Written:
-    """The output of a template. It stops the rendering once it is longer than any summary."""
+    """The output of a template. It stops the rendering once it is longer than `enough` characters."""
 
-    def __init__(self) -> None:
+    def __init__(self, enough: int) -> None:
         self.text = ""
+        self._enough = enough
 
     def write(self, text: str) -> int:
-        self.text += text[: _ENOUGH + 1]
-        if len(self.text) > _ENOUGH:
+        self.text += text[: self._enough + 1]
+        if len(self.text) > self._enough:
             raise _Enough
         return len(text)
 
@@ -458,8 +456,12 @@ class _Environment(Environment):
 _environment = _Environment()
 
 
-def compiled(source: str) -> Callable[[Mapping[str, Any]], str | None]:
+def compiled(source: str, enough: int) -> Callable[[Mapping[str, Any]], str | None]:
     """Return the function that renders a template. It returns None instead of raising.
+
+    Args:
+        source: the template.
+        enough: the most characters of the output; the text behind them is left out.
 
     Raises:
         TemplateError: the template is not Liquid, or has a tag or a filter that is not allowed.
@@ -474,7 +476,7 @@ def compiled(source: str) -> Callable[[Mapping[str, Any]], str | None]:
         raise TemplateError("template", f"has a filter that is not available: {one_line(unknown[0], 40)}")
 
     def render(names: Mapping[str, Any]) -> str | None:
-        written = _Written()
+        written = _Written(enough)
         with guard():  # out of steps, nested too deep, or a filter on an odd value
             try:
                 template.render_with_context(_Context(template, globals=names), written)  # type: ignore[arg-type]

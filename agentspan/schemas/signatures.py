@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from agentspan import jsontext
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.meaning import error_of, error_type
-from agentspan.schemas.span_types import fallback, title_of
+from agentspan.schemas.span_types import error_of, error_type, fallback, title_of
 from agentspan.text import one_line
 
 VERSION = 1

@@ -1,24 +1,71 @@
-"""Span types: a name, two schemas, a title and a template. A registry has the built-in types and those of a program.
+"""Span types, and what the payloads of a span mean by its type: summary, label, tokens, violations (see rows.Meaning).
 
+A span type is a name, two schemas, a title and a template. A registry has the built-in types and those of a program.
 `agentspan.span_type` registers types in the registry of the process, and recording reads it. Operations by id make a
-registry from the schema version of a run.
+registry from the schema version of a run. A client's schema or template never makes a registration fail: an unusable
+one is stored, and reported with the reason. Payloads are then unchecked, and spans have no summary.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from agentspan import jsontext
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
 from agentspan.host import guard, let_through
-from agentspan.model.schema_versions import SpanTypeSchema
-from agentspan.model.status import check_text, without_nul
-from agentspan.schemas.aggregates import built_in_part, is_aggregate
-from agentspan.schemas.builtin import BUILT_IN, BuiltIn
-from agentspan.schemas.conformance import Conformance, JSONSchema
-from agentspan.schemas.liquid import LiquidMissing, LiquidTemplate, client_template
-from agentspan.schemas.templates import Template
-from agentspan.schemas.unusable import Unusable, unusable_parts
-from agentspan.text import is_near, one_line
+from agentspan.model.changes import check_text, without_nul
+from agentspan.model.registration import SpanTypeSchema
+from agentspan.model.rows import AgentSpanRow, Meaning, Side, Violation
+from agentspan.schemas import aliases, prices
+from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
+from agentspan.schemas.builtin import BUILT_IN, BuiltIn, built_in_part, has_own_tokens, is_aggregate
+from agentspan.schemas.conformance import Conformance, JSONSchema, problem_of
+from agentspan.schemas.templates import (
+    MAX_SUMMARY,
+    LiquidMissing,
+    LiquidTemplate,
+    Template,
+    arguments_text,
+    client_template,
+)
+from agentspan.text import duration_text, is_near, one_line
+
+SIDES: Mapping[str, Side] = {"params_schema": "payload", "result_schema": "result_payload", "schema": "payload"}
+
+TEMPLATES = ("template", "result_template")
+
+
+class Unusable(NamedTuple):
+    """A part of a registered type that is stored, but not used.
+
+    Attributes:
+        name: the type's schema_name, or the quality schema's name.
+        field: `params_schema`, `result_schema`, `schema`, `template` or `result_template`.
+        reason: what prevents its use, without a value of a payload.
+    """
+
+    name: str
+    field: str
+    reason: str
+
+
+def unusable_parts(item: Mapping[str, Any]) -> list[Unusable]:
+    """Return the unusable schemas and template of a span type or quality schema, as the API writes it."""
+    found: list[Unusable] = []
+    name = item["name"]
+    for field, side in SIDES.items():
+        try:
+            Conformance(item.get(field), side)
+        except SchemaError as error:
+            found.append(Unusable(name, field, problem_of(error)))
+    for field in TEMPLATES:
+        if item.get(field) is not None:
+            try:
+                client_template(item[field])
+            except TemplateError as error:
+                found.append(Unusable(name, field, problem_of(error)))
+    return found
+
 
 MAX_NAME = 200
 MAX_QUALITY_SCHEMAS = 100
@@ -36,7 +83,7 @@ class SpanType:
         ready: the compiled template; None until its first use.
         lacks_liquid: whether python-liquid is missing for the template or the result template.
         label_field: the payload field whose value is the span's label, or None.
-        is_aggregate: 1 if its spans are aggregates (see aggregates), else 0. Also for names that fall back to it.
+        is_aggregate: 1 if its spans are aggregates (see builtin), else 0. Also for names that fall back to it.
     """
 
     __slots__ = (
@@ -281,24 +328,10 @@ def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]],
     Raises:
         InvalidValue: an entry is not an object, has no usable name, or has a field of a wrong type.
     """
-    checked: list[dict[str, Any]] = []
-    unusable: list[Unusable] = []
-    for item in items:
-        if not isinstance(item, Mapping):
-            raise InvalidValue("span_type_schemas", "each entry must be an object with a name")
-        name = check_name(item.get("name"))
-        for field in ("title", "description", "template", "result_template"):
-            if not isinstance(item.get(field), (str, type(None))):
-                raise InvalidValue("span_type_schemas", f"{field} of {name!r} must be text")
-        for field in ("params_schema", "result_schema"):
-            if not isinstance(item.get(field), (dict, bool, type(None))):
-                raise InvalidValue("span_type_schemas", f"{field} of {name!r} must be a JSON object or a boolean")
+    texts = ("title", "description", *TEMPLATES)
+    checked, unusable = _checked(items, "span_type_schemas", "a name", texts, ("params_schema", "result_schema"))
+    for item in checked:
         check_text("title", item.get("title") or "")
-        unusable += unusable_parts(item)
-        checked.append(dict(item))
-    names = [item["name"] for item in checked]
-    if len(set(names)) < len(names):
-        raise InvalidValue("span_type_schemas", "two entries have the same name")
     return checked, unusable
 
 
@@ -315,24 +348,214 @@ def check_quality_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]], l
     """
     if len(items) > MAX_QUALITY_SCHEMAS:
         raise InvalidValue("quality_schemas", f"at most {MAX_QUALITY_SCHEMAS} are allowed")
+    return _checked(items, "quality_schemas", "a name and a schema", ("title", "description", "template"), ("schema",))
+
+
+def _checked(
+    items: Sequence[Any], noun: str, members: str, texts: Sequence[str], schemas: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[Unusable]]:
     checked: list[dict[str, Any]] = []
     unusable: list[Unusable] = []
     for item in items:
         if not isinstance(item, Mapping):
-            raise InvalidValue("quality_schemas", "each entry must be an object with a name and a schema")
+            raise InvalidValue(noun, f"each entry must be an object with {members}")
         name = check_name(item.get("name"))
-        for field in ("title", "description", "template"):
+        for field in texts:
             if not isinstance(item.get(field), (str, type(None))):
-                raise InvalidValue("quality_schemas", f"{field} of {name!r} must be text")
-        for field in ("schema",):
+                raise InvalidValue(noun, f"{field} of {name!r} must be text")
+        for field in schemas:
             if not isinstance(item.get(field), (dict, bool, type(None))):
-                raise InvalidValue("quality_schemas", f"{field} of {name!r} must be a JSON object or a boolean")
+                raise InvalidValue(noun, f"{field} of {name!r} must be a JSON object or a boolean")
         unusable += unusable_parts(item)
         checked.append(dict(item))
     if len({item["name"] for item in checked}) < len(checked):
-        raise InvalidValue("quality_schemas", "two entries have the same name")
+        raise InvalidValue(noun, "two entries have the same name")
     return checked, unusable
 
 
 REGISTRY = Registry(warns=True)
 """The span types of this process: the built-in ones and those that `agentspan.span_type` registered."""
+
+
+_no_usage = (USAGE_MEMBERS | {"input_tokens", "output_tokens", "cost_usd", "response_id"}).isdisjoint
+_REASONS = ("finish_reason", "stop_reason", "stopReason")
+_no_reason = frozenset(_REASONS).isdisjoint
+_no_other_name = NAME_MEMBERS.isdisjoint
+_new = tuple.__new__  # see model.spans
+_INT64 = 2**63
+MAX_LABEL = 200
+_WITH_OUTPUT = frozenset({BUILT_IN_TYPES["tool"], BUILT_IN_TYPES["chain"]})
+"""The built-in types whose summaries end with the result's `output`."""
+
+
+def describe(
+    span_type: SpanType,
+    schema_name: str,
+    status: str,
+    payload: dict[str, Any],
+    result: Any,
+    duration_ms: float | None,
+    check: tuple[bool, bool] = (True, True),
+) -> Meaning:
+    """Return the derived columns and the violations of a span.
+
+    Args:
+        span_type: the type whose schemas and template are used.
+        schema_name: the span's own name, for `{{_schema}}`.
+        status: the span's status.
+        payload: plain JSON, as a parser returns it.
+        result: plain JSON of any type, or None.
+        duration_ms: milliseconds, or None while it is open.
+        check: whether the payload and the result are new. A new one is checked against its schema; the label is derived
+            from a new payload only.
+    """
+    new_payload, new_result = check
+    violations: tuple[Violation, ...] = ()
+    if new_payload and not span_type.payload.quick(payload):
+        violations = span_type.payload.check(payload)
+    if type(payload) is not dict:  # all of it was marked as sensitive, and the value is no object
+        payload = {}
+    if result is None:
+        context = payload
+    else:
+        is_object = type(result) is dict
+        if new_result and not span_type.result.quick(result) and not (is_object and _is_error(result, status)):
+            # The result of an exception has only the error: no type's schema describes it.
+            violations += span_type.result.check(result)
+        context = {**payload, **result} if is_object else payload
+    summary = label = None
+    template = span_type.ready or span_type.compiled()
+    if template is not None:
+        if status == "failed" or template.asks:
+            summary = template.render(context, _reserved(schema_name, status, result, duration_ms))
+        else:  # the common case: the template uses no reserved name
+            summary = template.render(context)
+    if result is not None and span_type.result_template is not None:
+        summary = _with_outcome(summary, span_type, context, result, status)
+    elif type(result) is dict and "output" not in result and result and span_type in _WITH_OUTPUT:
+        summary = _with_all_of(result, summary, status)
+    if new_payload and span_type.label_field is not None:
+        label = label_of(span_type, payload)
+    aggregate = span_type.is_aggregate
+    if aggregate and has_own_tokens(payload):
+        aggregate = 0
+    reason = None if type(result) is not dict or _no_reason(result) else _finish_reason(result)
+    if _no_usage(context):  # the common case
+        return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
+    get = context.get
+    input_tokens, output_tokens, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
+    if input_tokens is None or output_tokens is None:
+        input_tokens = aliases.tokens_of(context, "input_tokens") if input_tokens is None else input_tokens
+        output_tokens = aliases.tokens_of(context, "output_tokens") if output_tokens is None else output_tokens
+        cost = aliases.cost_of(context) if cost is None else cost
+    if input_tokens is None and output_tokens is None and cost is None and "response_id" not in context:
+        return _new(Meaning, (label, aggregate, summary, None, None, None, None, None, reason, violations))
+    tokens_in, tokens_out, dollars = count(input_tokens), count(output_tokens), _cost(cost)
+    if (
+        dollars is None
+        and new_result
+        and not aggregate
+        and (span_type.label_field == "model" or span_type.is_aggregate)
+    ):
+        dollars = prices.cost_of(context, tokens_in, tokens_out)
+    answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
+    return _new(Meaning, (label, aggregate, summary, tokens_in, tokens_out, dollars, *answer, reason, violations))
+
+
+def _with_outcome(
+    summary: str | None, span_type: SpanType, context: dict[str, Any], result: Any, status: str
+) -> str | None:
+    """Append the rendered result_template of a client, or the error of a failed span: `exec: ls → exit 0`.
+
+    The service does not render that template today. The text stands where summaries of built-in types have the outcome.
+    """
+    if status == "failed":
+        outcome = error_text(result)
+    else:
+        template = span_type.result_compiled()
+        outcome = None if template is None else template.render(context)
+    parts = [part for part in (summary, outcome) if part]
+    return one_line(" → ".join(parts), MAX_SUMMARY) if parts else summary
+
+
+def _with_all_of(result: dict[str, Any], summary: str | None, status: str) -> str | None:
+    """Append the whole result of a function that returned a dict: `Tool f() → a=1, b=2`."""
+    if summary is None or status != "complete":
+        return summary
+    line = f"{summary} → {arguments_text(result)}"  # both parts are clean lines
+    return line if len(line) <= MAX_SUMMARY else one_line(line, MAX_SUMMARY)
+
+
+def _reserved(schema_name: str, status: str, result: Any, duration_ms: float | None) -> dict[str, str | None]:
+    return {
+        "_status": status,
+        "_schema": schema_name,
+        "_error": error_text(result) if status == "failed" else None,
+        "_duration": None if duration_ms is None else duration_text(duration_ms),
+    }
+
+
+def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
+    """Return the label of a span, such as the model's or tool's name; None if its type has no label."""
+    field = span_type.label_field or ""
+    value = payload.get(field)
+    if field == "name" and not _no_other_name(payload):  # other packages name the span `name`, not the tool
+        value = aliases.label_of(payload, field) or value
+    elif type(value) is not str and field == "model":
+        value = aliases.label_of(payload, field)
+    if type(value) is not str:
+        return None
+    return value if len(value) <= 40 and value.isidentifier() else one_line(value, MAX_LABEL)
+
+
+def _cost(value: Any) -> float | None:
+    if type(value) is int and -_INT64 <= value < _INT64:
+        return float(value)
+    return value if type(value) is float and value - value == 0 else None  # not NaN, not infinite
+
+
+def _response_id(value: Any) -> str | None:
+    return one_line(value, MAX_LABEL) if type(value) is str else None
+
+
+def _finish_reason(result: dict[str, Any]) -> str | None:
+    found = next((value for name in _REASONS if type(value := result.get(name)) is str), None)
+    return None if found is None else one_line(found, MAX_LABEL)
+
+
+def _is_error(result: dict[str, Any], status: str) -> bool:
+    return "error" in result or (status == "failed" and "error_type" in result)
+
+
+def returned_error(span: AgentSpanRow) -> bool:
+    """Return whether a call returned an error as its result (`is_error`), whatever its status."""
+    result = span.result_payload
+    if result is None or '"is_error"' not in result:
+        return False
+    found = jsontext.decode(result)
+    return isinstance(found, dict) and found.get("is_error") is True
+
+
+def error_of(result: Any) -> Any:
+    """Return the error in a failed span's result: its `error`, or the result itself as @prefactor/core sends it."""
+    if type(result) is not dict:
+        return None
+    error = result.get("error")
+    return result if error is None and type(result.get("error_type")) is str else error
+
+
+def error_type(error: Any) -> str | None:
+    """Return the type of an error without its module, by each name that clients send it under; None without one."""
+    if type(error) is not dict:
+        return None
+    found = next((name for key in ERROR_TYPES if type(name := error.get(key)) is str), None)
+    return None if found is None else found.rpartition(".")[2]
+
+
+def error_text(result: Any) -> str | None:
+    """Return a failed span's error as `Type: message`, the type without its module."""
+    error = error_of(result)
+    if type(error) is dict:
+        parts = [part for part in (error_type(error), error.get("message")) if type(part) is str and part]
+        return ": ".join(parts) or None
+    return error if type(error) is str and error else None

@@ -20,7 +20,7 @@ from agentspan.api import resources
 from agentspan.api.bulk import RunBulk
 from agentspan.api.operation import Listing, Operation, Write
 from agentspan.api.resources import AgentSchemaVersion, Control, Pagination
-from agentspan.model import status
+from agentspan.model import changes
 from agentspan.serve import examples
 from agentspan.serve.bodies import MODELS, about, attributes, body_model, query_model
 from agentspan.serve.responses import refuse
@@ -506,7 +506,7 @@ def _parameter(
         elif name == "status":
             schema = {"type": "string", "enum": [*operation.statuses]}
         elif name == "purpose":
-            schema = {"type": "string", "enum": [*status.PURPOSES]}
+            schema = {"type": "string", "enum": [*changes.PURPOSES]}
         elif name in TIMES:
             schema = {"type": "string", "format": "date-time"}
     example = fields.get(name) or sample(schema, {}, fields)

@@ -20,8 +20,8 @@ from starlette.types import Scope
 
 from agentspan.api.context import Context
 from agentspan.errors import AgentspanError, DatabaseBusy, InvalidValue, NotPermitted, StorageError
-from agentspan.otel.otlp import encoding
-from agentspan.otel.otlp.decoded import BodyTooLarge, Decoded
+from agentspan.otel.otlp import requests
+from agentspan.otel.otlp.json_bodies import BodyTooLarge, Decoded
 from agentspan.otel.otlp.requests import JSON, PROTOBUF, Signal, decode
 from agentspan.otel.receiving import Receiver
 from agentspan.tuning import STANDARD, Tuning
@@ -68,8 +68,8 @@ def as_status(scope: Scope, response: Response) -> Response:
 def refuse(scope: Scope, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     """Return an error in the form that exporters read: an OTLP Status in the content type of the request."""
     header = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), None)
-    form = encoding.content_type(header)
-    return Response(encoding.refused(status, message, form), status, headers, media_type=form)
+    form = requests.content_type(header)
+    return Response(requests.refused(status, message, form), status, headers, media_type=form)
 
 
 class OtlpRoutes:
@@ -173,13 +173,13 @@ class OtlpRoutes:
         except StorageError as error:
             log.warning("%s %s: %s", request.method, request.url.path, error)
             return refuse(scope, 503, "the database cannot be used now; try again", {"Retry-After": "5"})
-        form = encoding.content_type(header)
-        return Response(encoding.done(signal, decoded, form), media_type=form)
+        form = requests.content_type(header)
+        return Response(requests.done(signal, decoded, form), media_type=form)
 
     async def _drop_metrics(self, request: Request) -> Response:
         """Accept metrics and drop them: exporters with one endpoint for all signals send them, too."""
         if not self.metrics:
             log.info("metrics are accepted at /v1/metrics and dropped; OTEL_METRICS_EXPORTER=none saves sending them")
         self.metrics += 1
-        form = encoding.content_type(request.headers.get("content-type"))
-        return Response(encoding.done("traces", Decoded(), form), media_type=form)
+        form = requests.content_type(request.headers.get("content-type"))
+        return Response(requests.done("traces", Decoded(), form), media_type=form)

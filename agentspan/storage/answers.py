@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from agentspan.model.changes import FINISH_STATUSES
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, Row
-from agentspan.model.status import FINISH_STATUSES
 from agentspan.schemas.signatures import Signature
 
 

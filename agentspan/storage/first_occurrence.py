@@ -16,8 +16,8 @@ from hashlib import blake2b
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import NamedTuple
 
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentSpanRow
-from agentspan.model.status import OPEN
 from agentspan.storage.answers import FoundSpan
 from agentspan.storage.tokenizing import Matcher
 

@@ -10,7 +10,19 @@ from typing import Any, TypeVar, cast
 from agentspan import host
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.host import Renewal, is_mine, page, within
-from agentspan.model.changes import Applied, KeyTaken, Move, Outcome, Put, PutSpans, Refused, Remove, Replayed, Unit
+from agentspan.model.changes import (
+    OPEN,
+    Applied,
+    KeyTaken,
+    Move,
+    Outcome,
+    Put,
+    PutSpans,
+    Refused,
+    Remove,
+    Replayed,
+    Unit,
+)
 from agentspan.model.rows import (
     REFERENCES,
     ROWS,
@@ -23,7 +35,6 @@ from agentspan.model.rows import (
     Violation,
     instance_of,
 )
-from agentspan.model.status import OPEN
 from agentspan.storage.answers import Found, KeyRow, Rows, SpanCounts, StoredKey, span_counts
 from agentspan.storage.identity import new_account
 from agentspan.storage.protocol import Capabilities

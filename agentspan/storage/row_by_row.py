@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan import clock
 from agentspan.errors import StorageError
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import (
     ROWS,
     AgentInstanceRow,
@@ -24,9 +25,8 @@ from agentspan.model.rows import (
     Value,
 )
 from agentspan.model.scores import age, counting
-from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import returned_error
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature
+from agentspan.schemas.span_types import returned_error
 from agentspan.storage.answers import (
     BOUNDS_MS,
     FailureSum,

@@ -13,10 +13,9 @@ from typing import Any, NoReturn, cast
 
 from agentspan import jsontext
 from agentspan.analysis.tree import build, sums, walk
+from agentspan.model.changes import OPEN, InstanceStatus
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
-from agentspan.model.status import OPEN, InstanceStatus
-from agentspan.schemas.meaning import error_of, error_text, error_type
-from agentspan.schemas.span_types import Registry, from_schemas
+from agentspan.schemas.span_types import Registry, error_of, error_text, error_type, from_schemas
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 from agentspan import jsontext
 from agentspan.analysis.tree import build, every
+from agentspan.model.changes import SpanStatus
 from agentspan.model.rows import AgentSpanRow
-from agentspan.model.status import SpanStatus
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
-from agentspan.schemas.meaning import error_of
+from agentspan.schemas.span_types import error_of
 from agentspan.text import one_line
 
 MAX_SHOWN = 80

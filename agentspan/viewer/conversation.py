@@ -13,10 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 from agentspan.analysis import messages
 from agentspan.analysis.messages import Call, Message
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentSpanRow
-from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import returned_error
-from agentspan.schemas.span_types import fallback
+from agentspan.schemas.span_types import fallback, returned_error
 from agentspan.viewer import turns
 from agentspan.viewer.assets import linked
 from agentspan.viewer.turns import MAX_TEXT, Opening, Step, Thread, Threads, Turn, TurnCall, in_order

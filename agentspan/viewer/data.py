@@ -16,12 +16,11 @@ from agentspan.analysis.tree import title_of
 from agentspan.analysis.wording import score_text
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
+from agentspan.model.changes import OPEN, SPAN_STATUSES
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, Violation
-from agentspan.model.status import OPEN, SPAN_STATUSES
-from agentspan.schemas.meaning import error_text
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
-from agentspan.schemas.span_types import fallback
+from agentspan.schemas.span_types import error_text, fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
 from agentspan.storage.answers import BOUNDS_MS

@@ -12,9 +12,9 @@ from agentspan.analysis.runs import find_runs, ids_that_match
 from agentspan.analysis.search import Hit, search
 from agentspan.errors import InvalidValue
 from agentspan.journal.writers import Lives
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
-from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import error_text
+from agentspan.schemas.span_types import error_text
 from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
 from agentspan.storage.answers import Rows, RunList, RunSummary, RunTotals

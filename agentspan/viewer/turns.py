@@ -15,8 +15,7 @@ from agentspan.analysis import messages
 from agentspan.analysis.messages import SENT, SYSTEM, Call, Message, Part, exact, value_of
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.aliases import USAGE_MEMBERS
-from agentspan.schemas.meaning import error_of, error_text
-from agentspan.schemas.span_types import fallback
+from agentspan.schemas.span_types import error_of, error_text, fallback
 
 MAX_TEXT = 20_000
 """The largest number of characters of a text in a turn; the span holds the whole text."""

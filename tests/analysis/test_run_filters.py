@@ -7,9 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentspan.analysis.runs import find_runs
-from agentspan.model.changes import Put, Unit
+from agentspan.model.changes import INSTANCE_STATUSES, SPAN_STATUSES, Put, Unit
 from agentspan.model.rows import Row
-from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SORTS, RunFilter, RunSort, RunsWhere

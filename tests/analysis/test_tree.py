@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentspan.analysis.tree import Node, Sums, build, sums, title_of, walk
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.aggregates import is_aggregate
+from agentspan.schemas.builtin import is_aggregate
 
 
 def span(

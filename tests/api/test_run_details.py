@@ -5,7 +5,7 @@ import pytest
 import agentspan
 from agentspan.api.resources import AgentInstance
 from agentspan.database import Database
-from agentspan.model.status import Purpose
+from agentspan.model.changes import Purpose
 from agentspan.storage.questions import SpanSums
 
 

@@ -8,7 +8,7 @@ import agentspan
 from agentspan.api.context import Context
 from agentspan.api.spans import CreateSpan
 from agentspan.database import Database
-from agentspan.model.status import SpanStatus
+from agentspan.model.changes import SpanStatus
 from agentspan.storage.protocol import Storage
 
 BEGAN = datetime(2026, 11, 24, 9, 12, 4, tzinfo=UTC)

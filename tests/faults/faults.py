@@ -69,7 +69,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="half-a-wrapper-counts-as-sensitive",
-        file="agentspan/model/sensitive.py",
+        file="agentspan/model/columns.py",
         before='return "$sensitive" in value and "value" in value',
         after='return "$sensitive" in value or "value" in value',
         says=(
@@ -83,7 +83,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="sensitive-values-are-never-replaced",
-        file="agentspan/model/sensitive.py",
+        file="agentspan/model/columns.py",
         before="if is_wrapper(value):",
         after="if not is_wrapper(value):",
         says="A value that is marked as sensitive is stored as it was sent, instead of masked.",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from agentspan.database import Database
-from agentspan.model.status import SpanStatus
+from agentspan.model.changes import SpanStatus
 from agentspan.serve import examples
 
 API = "/api/v1"

@@ -23,7 +23,7 @@ from agentspan.journal.spool import segments
 from agentspan.recording.git_commit import commit_replaced
 from agentspan.recording.sinks.drain import DrainThread, Ticks
 from agentspan.recording.tracer import recorder_of
-from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import describe
 from agentspan.storage.questions import Find, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD

@@ -16,8 +16,8 @@ import agentspan
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.maintenance.prune import KEY_DAYS
+from agentspan.model.changes import SpanStatus
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.model.status import SpanStatus
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import Compact, Counts, Damage, Find, Query, RemoveRuns, SpansOf, Violations
 from tests.checkout import ROOT

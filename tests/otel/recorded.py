@@ -7,13 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentspan.otel.duplicates import Call, call_of, duplicates
 from agentspan.otel.mapping.mapped import Mapped, Program, map_span, program_of
 from agentspan.otel.otlp import json_bodies
 from agentspan.otel.span import Event, Log, OtelSpan, Scope
-from agentspan.otel.traces import Step, in_order, process_key, root_of, trace_key, with_targets
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import fallback
+from agentspan.otel.traces import (
+    Call,
+    Step,
+    call_of,
+    duplicates,
+    in_order,
+    process_key,
+    root_of,
+    trace_key,
+    with_targets,
+)
+from agentspan.schemas.span_types import describe, fallback
 
 FOLDER = Path(__file__).parent / "recordings"
 NAMES = sorted(path.name.removesuffix(".jsonl.gz") for path in FOLDER.glob("*.jsonl.gz"))
@@ -29,8 +37,8 @@ def recorded(name: str) -> tuple[list[OtelSpan], list[Log]]:
     spans: list[OtelSpan] = []
     logs: list[Log] = []
     for line in lines_of(name):
-        spans += json_bodies.spans(line).spans
-        logs += json_bodies.logs(line).logs
+        spans += json_bodies.spans(json_bodies.parsed(line)).spans
+        logs += json_bodies.logs(json_bodies.parsed(line)).logs
     return spans, logs
 
 

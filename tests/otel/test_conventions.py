@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import REGISTRY
+from agentspan.schemas.span_types import REGISTRY, describe
 from tests.otel.recorded import mapped
 
 DOCUMENTS = [{"id": "d1", "score": 0.9}]

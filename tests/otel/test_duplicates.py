@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from agentspan.otel import duplicates as module
-from agentspan.otel.duplicates import NEAREST, Call, call_of, duplicates, marked, merged
+from agentspan.otel import traces as module
 from agentspan.otel.span import Event
+from agentspan.otel.traces import NEAREST, Call, call_of, duplicates, marked, merged
 from tests.otel.recorded import mapped, span
 
 A = Call("a", None, "openinference", frozenset({"m"}), None, 100, 200, 2000)

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from agentspan import jsontext
-from agentspan.otel.mapping.draft import Draft, Family
+from agentspan.otel.mapping.draft import MAX_VALUES, Draft, Family
 from agentspan.otel.mapping.mapped import map_span
-from agentspan.otel.mapping.values import MAX_VALUES
 from agentspan.otel.span import MAX_SCOPE, Event, Link, Log, Scope, scope_attributes
 from tests.otel.recorded import mapped, plain, span
 

@@ -15,9 +15,8 @@ import pytest
 import agentspan
 from agentspan.errors import InvalidValue
 from agentspan.otel import forward
-from agentspan.otel.otlp.encoding import trace_request
-from agentspan.otel.otlp.requests import decode
-from agentspan.otel.sending import ForwardingFailed, Sender
+from agentspan.otel.forwarding import ForwardingFailed, Sender
+from agentspan.otel.otlp.requests import decode, trace_request
 from agentspan.storage.questions import Query, SpansOf
 from tests.cli.calling import call, process
 from tests.otel.made_runs import record

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from agentspan import Tracer
 from agentspan.otel import SpanProcessor, processor_traces
-from agentspan.otel.duplicates import call_of
 from agentspan.otel.processor import LiveRecording
+from agentspan.otel.traces import call_of
 from agentspan.recording.tracer import recorder_of
 from tests.impatient import at_once, elsewhere
 from tests.otel.replaying import spans_in

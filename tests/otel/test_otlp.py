@@ -12,7 +12,7 @@ import pytest
 
 from agentspan.errors import InvalidValue
 from agentspan.otel.otlp import protobuf_bodies
-from agentspan.otel.otlp.decoded import MAX_ATTRIBUTES, MAX_REASONS, MAX_VALUES, BodyTooLarge, Decoded, MissingExtra
+from agentspan.otel.otlp.json_bodies import MAX_ATTRIBUTES, MAX_REASONS, MAX_VALUES, BodyTooLarge, Decoded, MissingExtra
 from agentspan.otel.otlp.requests import JSON, PROTOBUF, decode, plain
 from tests.otel.recorded import NAMES
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of

@@ -16,8 +16,8 @@ from agentspan.api.context import Context
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel import forwarding, writing
 from agentspan.otel.otlp import json_bodies, protobuf_bodies
-from agentspan.otel.otlp.decoded import MAX_VALUES
-from agentspan.otel.otlp.encoding import trace_request
+from agentspan.otel.otlp.json_bodies import MAX_VALUES
+from agentspan.otel.otlp.requests import trace_request
 from agentspan.otel.receiving import import_spans
 from agentspan.otel.span import Event, Link, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES
@@ -54,7 +54,7 @@ def sent(storage: Storage) -> list[OtelSpan]:
     """All spans that `forward` would send, as a target decodes them."""
     ids = [row.id for row in storage.ask(Query("agent_instance")).rows]
     bodies = [line.encode() for line in forwarding.lines(storage, ids)]
-    spans = [span for body in bodies for span in json_bodies.spans(body).spans]
+    spans = [span for body in bodies for span in json_bodies.spans(json_bodies.parsed(body)).spans]
     for body in bodies:
         request = json.loads(body)
         ours, reference = (protobuf_bodies.spans(each(request)).spans for each in (trace_request, protobuf_of))
@@ -328,7 +328,7 @@ def test_no_payload_keeps_a_run_from_going_out(type_: str, sides: tuple[Any, Any
     row = SENT._replace(schema_name=type_, payload=json.dumps(payload), result_payload=json.dumps(result))
     request = writing.request(RUN, [row], with_run=False)
     assert len(protobuf_bodies.spans(trace_request(request)).spans) == 1
-    assert len(json_bodies.spans(json.dumps(request).encode()).spans) == 1
+    assert len(json_bodies.spans(request).spans) == 1
 
 
 def test_an_attribute_of_another_span_is_not_taken_for_agentspans() -> None:

@@ -15,9 +15,8 @@ from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Applied, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow
 from agentspan.otel import receiving
-from agentspan.otel.placing import Placing
+from agentspan.otel.placing import MAX_BYTES, Placing, RecentTraces
 from agentspan.otel.receiving import Receiver, portions
-from agentspan.otel.recent_traces import MAX_BYTES, RecentTraces
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.storage.identity import new_account

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from agentspan.otel.duplicates import call_of
 from agentspan.otel.span import Event, Log, OtelSpan, Scope
-from agentspan.otel.traces import Step
+from agentspan.otel.traces import Step, call_of
 from tests.otel.recorded import steps_of
 
 FOLDER = os.environ.get("AGENTSPAN_TEST_OTEL")

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import agentspan
 from agentspan import Run, Span, Tracer
-from agentspan.model.status import FinishStatus
+from agentspan.model.changes import FinishStatus
 from agentspan.storage.questions import Question, RemoveRuns
 
 LINE = 110

@@ -8,7 +8,7 @@ from agentspan.journal.committer import Committer, Listener, Tally
 from agentspan.journal.names import Names
 from agentspan.journal.records import decode_unit, encode_registration
 from agentspan.journal.stored_span_types import StoredSpanTypes
-from agentspan.model import schema_versions
+from agentspan.model import registration
 from agentspan.model.changes import Applied, Move, Put, Unit
 from agentspan.model.registration import DEFAULT, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow, Row
@@ -19,7 +19,7 @@ from agentspan.storage.questions import Find
 from tests.impatient import at_once
 
 IDS = IdSource(0)
-TYPES = schema_versions.fields_of(REGISTRY.items())
+TYPES = registration.fields_of(REGISTRY.items())
 
 
 def registered(unread: Unread) -> Unit:

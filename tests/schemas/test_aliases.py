@@ -7,8 +7,7 @@ import pytest
 from agentspan import Database
 from agentspan.model.rows import Meaning
 from agentspan.schemas.aliases import ALIASES
-from agentspan.schemas.meaning import describe, error_text
-from agentspan.schemas.span_types import BUILT_IN_TYPES, Registry, fallback, make
+from agentspan.schemas.span_types import BUILT_IN_TYPES, Registry, describe, error_text, fallback, make
 from agentspan.storage.questions import SpansOf
 
 ENVELOPE: dict[str, Any] = {

@@ -14,9 +14,8 @@ import chevron
 import pytest
 
 from agentspan.errors import SchemaError, TemplateError
-from agentspan.schemas.liquid import client_template
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import SpanType, check_span_type_schemas, from_schemas, make
+from agentspan.schemas.span_types import SpanType, check_span_type_schemas, describe, from_schemas, make
+from agentspan.schemas.templates import client_template
 
 SECRET = "hunter2-do-not-show"
 SAFE_S = 8.0

@@ -16,9 +16,8 @@ from liquid import Environment
 import agentspan
 from agentspan import schemas
 from agentspan.errors import TemplateError
-from agentspan.schemas.liquid import LiquidMissing, LiquidTemplate, client_template, is_liquid
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import SpanType
+from agentspan.schemas.span_types import SpanType, describe
+from agentspan.schemas.templates import LiquidMissing, LiquidTemplate, client_template, is_liquid
 from agentspan.text import one_line
 from tests.cli.calling import call
 from tests.schemas.liquid_templates import TEMPLATES

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentspan.errors import TemplateError
-from agentspan.schemas.liquid import client_template
+from agentspan.schemas.templates import client_template
 
 SAFE_S = 1.0
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentspan.model.rows import AT_END, Meaning
-from agentspan.schemas.meaning import describe, error_text, label_of
-from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType, fallback, make
+from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType, describe, error_text, fallback, label_of, make
 from tests.strategies import any_text, json_objects, json_values
 
 LLM = BUILT_IN_TYPES["llm"]

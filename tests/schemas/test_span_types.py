@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
-from agentspan.schemas.aggregates import is_aggregate, stored_aggregate
-from agentspan.schemas.builtin import BUILT_IN
-from agentspan.schemas.meaning import describe
+from agentspan.schemas.builtin import BUILT_IN, is_aggregate, stored_aggregate
 from agentspan.schemas.span_types import (
     BUILT_IN_TYPES,
     Registry,
     SpanType,
     check_name,
     check_span_type_schemas,
+    describe,
     fallback,
     from_schemas,
     make,

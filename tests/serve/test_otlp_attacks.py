@@ -14,8 +14,7 @@ import pytest
 from agentspan.ids import IdSource
 from agentspan.otel import copies
 from agentspan.otel.otlp import protobuf_bodies
-from agentspan.otel.otlp.decoded import MAX_ATTRIBUTES, MAX_ITEMS
-from agentspan.otel.otlp.json_bodies import MAX_MEMBERS
+from agentspan.otel.otlp.json_bodies import MAX_ATTRIBUTES, MAX_ITEMS, MAX_MEMBERS
 from agentspan.otel.otlp.requests import plain, read_file
 from agentspan.storage.memory import MemoryStorage
 from tests.otel.recorded import NAMES

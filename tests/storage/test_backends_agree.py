@@ -7,9 +7,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentspan.model.changes import Key, Move, Outcome, Over, Put, PutSpans, Refused, Remove, Unit
+from agentspan.model.changes import OPEN, REPLACED, Key, Move, Outcome, Over, Put, PutSpans, Refused, Remove, Unit
 from agentspan.model.rows import AgentSpanRow, Row, Violation
-from agentspan.model.status import OPEN, REPLACED
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Damage, Query, Violations

@@ -14,8 +14,7 @@ from agentspan.journal.records import CREATED, FINISHED, SEPARATOR
 from agentspan.model import columns, spans
 from agentspan.model.rows import DERIVED, ROWS, AgentSpanRow, Meaning, ResourceType
 from agentspan.model.spans import Times
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import Registry
+from agentspan.schemas.span_types import Registry, describe
 from agentspan.storage.sqlite.tables import table_of
 
 SQL = {str: "TEXT", int: "INTEGER", float: "REAL"}

@@ -12,10 +12,9 @@ import pytest
 
 import agentspan
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, StorageError
-from agentspan.model.changes import Applied, Key, Move, Put, PutSpans, Unit
+from agentspan.model.changes import LEAVES, Applied, Key, Move, Put, PutSpans, Unit
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import LEAVES
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Counts, Damage, Find, Notes, Query, Select, SpansOf

@@ -9,9 +9,21 @@ import pytest
 import agentspan
 from agentspan.errors import InDoubt, StorageError
 from agentspan.ids import IdSource
-from agentspan.model.changes import Applied, Key, KeyTaken, Move, Over, Put, PutSpans, Remove, Replayed, Unit
+from agentspan.model.changes import (
+    LEAVES,
+    OPEN,
+    Applied,
+    Key,
+    KeyTaken,
+    Move,
+    Over,
+    Put,
+    PutSpans,
+    Remove,
+    Replayed,
+    Unit,
+)
 from agentspan.model.rows import ROWS, AgentInstanceRow, AgentSpanRow, Row, TagRow
-from agentspan.model.status import LEAVES, OPEN
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.postgres.connection import Connection

@@ -11,9 +11,8 @@ import pytest
 import agentspan
 from agentspan import clock, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue
-from agentspan.model.changes import Applied, Move, Put, PutSpans, Unit
+from agentspan.model.changes import LEAVES, Applied, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import LEAVES
 from agentspan.storage.postgres.partitions import Range, bound_at, following, missing, time_of, width_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (

@@ -7,9 +7,21 @@ from typing import Any
 
 import pytest
 
-from agentspan.model.changes import Applied, Key, KeyTaken, Move, Outcome, Put, Ref, Refused, Replayed, Unit
+from agentspan.model.changes import (
+    LEAVES,
+    OPEN,
+    Applied,
+    Key,
+    KeyTaken,
+    Move,
+    Outcome,
+    Put,
+    Ref,
+    Refused,
+    Replayed,
+    Unit,
+)
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Value
-from agentspan.model.status import LEAVES, OPEN
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage

@@ -58,7 +58,7 @@ def test_a_span_is_one_insert_and_one_update(recorder: Recorder) -> None:
 
 
 def test_the_statements_are_the_ones_that_are_documented() -> None:
-    from agentspan.model.status import LEAVES
+    from agentspan.model.changes import LEAVES
     from agentspan.storage.sqlite import statements
 
     assert statements.INSERT[AgentSpanRow] == INSERT

@@ -3,7 +3,7 @@
 from typing import Any
 
 from agentspan.database import Database
-from agentspan.model.status import SpanStatus
+from agentspan.model.changes import SpanStatus
 from agentspan.storage.questions import SpansOf
 from agentspan.viewer import conversation, turns
 

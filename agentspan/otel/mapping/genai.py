@@ -7,12 +7,27 @@ from the conventions' own repository. It has `cache_write` instead of `cache_cre
 import re
 from typing import Any
 
-from agentspan.otel.mapping import bodies, messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, row
-from agentspan.otel.mapping.values import first, flag, listed, literal, members, millis, number, parsed, text, whole
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import (
+    Draft,
+    Family,
+    Row,
+    first,
+    flag,
+    listed,
+    literal,
+    members,
+    millis,
+    number,
+    parsed,
+    row,
+    text,
+    whole,
+)
 from agentspan.otel.span import OtelSpan
 
 OPERATION, PROVIDER, SYSTEM = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.system"
+_TOTAL = "gen_ai.usage.total_tokens"
 REASONS = "gen_ai.response.finish_reasons"
 INPUT, OUTPUT, INSTRUCTIONS = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
 MEMORY = {
@@ -235,16 +250,10 @@ def _llm(draft: Draft) -> None:
         draft.put("payload.system", system)
         draft.put("payload.messages", rest or found, INPUT)
     if OUTPUT in draft.left:
-        bodies.output(draft, draft.get(OUTPUT), OUTPUT)
-    _total(draft)
+        messages.output(draft, draft.get(OUTPUT), OUTPUT)
+    draft.use_total(_TOTAL)
     if draft.span.events:
         _events(draft)
-
-
-def _total(draft: Draft) -> None:
-    total = whole(draft.get("gen_ai.usage.total_tokens"))
-    if total is not None and total == draft.result.get("input_tokens", 0) + draft.result.get("output_tokens", 0):
-        draft.use("gen_ai.usage.total_tokens")
 
 
 def _agent(draft: Draft) -> None:
@@ -252,7 +261,7 @@ def _agent(draft: Draft) -> None:
     if found:
         only = _only(found, "user")
         draft.put("payload.input", found if only is None else only["content"], INPUT)
-    answer = messages.answer_of(draft.get(OUTPUT))
+    answer = messages.model_answer(draft.get(OUTPUT))
     if answer.messages:
         last = messages.final_text(answer.messages)
         draft.put("result.output", last or answer.messages)
@@ -281,9 +290,15 @@ def _tool(draft: Draft) -> None:
     if type(arguments) is dict and "input_str" in arguments and arguments.keys() & {"metadata", "tags", "inputs"}:
         arguments, used = literal(arguments["input_str"]), []  # Traceloop's form of LangChain's callback
     draft.put("payload.arguments", arguments, *used)
-    result = parsed(draft.get("gen_ai.tool.call.result"))
+    returned(draft, "gen_ai.tool.call.result")
+
+
+def returned(draft: Draft, name: str) -> Any:
+    """Set the output of a tool from an attribute, without a message around it. Return the attribute's parsed value."""
+    result = parsed(draft.get(name))
     unwrapped = unwrap(result)
-    draft.put("result.output", unwrapped, *(["gen_ai.tool.call.result"] if unwrapped is result else []))
+    draft.put("result.output", unwrapped, *([name] if unwrapped is result else []))
+    return result
 
 
 def unwrap(value: Any) -> Any:
@@ -306,7 +321,7 @@ def _embedding(draft: Draft) -> None:
     found = parsed(draft.get(INPUT))
     if type(found) is list:
         draft.put("payload.input_count", len(found))
-    _total(draft)
+    draft.use_total(_TOTAL)
 
 
 def _retrieval(draft: Draft) -> None:
@@ -353,11 +368,9 @@ def _events(draft: Draft) -> None:
         elif event.name == "gen_ai.content.completion":
             answered += messages.messages(event.attributes.get("gen_ai.completion"), "assistant")
     if asked:
-        system, rest = messages.split_system(messages.messages(asked))
-        draft.put("payload.system", system)
-        draft.put("payload.messages", rest or None)
+        messages.asked(draft, asked)
     if answered:
-        bodies.output(draft, answered)
+        messages.output(draft, answered)
 
 
 def _details(draft: Draft, attributes: dict[str, Any]) -> None:
@@ -365,7 +378,7 @@ def _details(draft: Draft, attributes: dict[str, Any]) -> None:
         system, rest = messages.split_system(found)
         draft.put("payload.system", messages.instructions(attributes.get(INSTRUCTIONS)) or system)
         draft.put("payload.messages", rest or found)
-    bodies.output(draft, attributes.get(OUTPUT))
+    messages.output(draft, attributes.get(OUTPUT))
     draft.put("payload.tools", messages.tools(attributes.get("gen_ai.tool.definitions")))
 
 

@@ -2,6 +2,10 @@
 
 To map a span costs too much in the thread that records it. That thread gets hints from the names of the attributes, by
 the same tables.
+
+The type of an open span without attributes is guessed from its instrumentor and its name. Many instrumentors set all
+attributes at the end of a span (LangSmith, OpenInference's for LangChain and LiteLLM, Traceloop's for LangChain). The
+end of the span corrects the guess. Names of spans are not API: the rules describe the instrumentors of 2026.
 """
 
 import hashlib
@@ -13,9 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from agentspan import clock
 from agentspan.otel.mapping import (
-    failures,
     genai,
-    guesses,
     judgements,
     messages,
     openinference,
@@ -23,12 +25,86 @@ from agentspan.otel.mapping import (
     sdks,
     traceloop,
 )
-from agentspan.otel.mapping.draft import Draft, Family, Shape, shape_of
-from agentspan.otel.mapping.guesses import guess, is_root_call
-from agentspan.otel.mapping.values import begin_span, text
+from agentspan.otel.mapping.draft import Draft, Family, Shape, begin_span, literal, shape_of, text
 from agentspan.otel.span import Event, Log, OtelSpan, Scope
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
+
+_FRAMEWORKS = (
+    *("langchain", "langsmith", "llama", "dspy", "crewai"),
+    *("smolagents", "agents", "haystack", "agno", "autogen"),
+)
+"""Parts of the names of frameworks' instrumentors. Most of their spans are chains."""
+_CLIENTS = (
+    *("openai", "anthropic", "litellm", "genai", "gen_ai", "bedrock"),
+    *("mistral", "groq", "cohere", "vertex", "ollama"),
+)
+"""Parts of the names of instrumentors for clients of models. Most of their spans are calls of models."""
+_STARTS = ("openinference.", "opentelemetry.instrumentation.", "opentelemetry.util.genai", "traceloop", "logfire.")
+_NAMED_SCOPES = frozenset({"langsmith", "gen_ai", "litellm", "pydantic-ai", "langfuse-sdk", "langfuse"})
+_RULES = tuple(
+    (re.compile(pattern), type_)
+    for pattern, type_ in (
+        (r"create_agent ", "custom"),
+        (r"ChatPromptTemplate$|ChatAdapter\b|.*\.workflow$|execute_task |invoke_workflow |plan |.*[Pp]arser$", "chain"),
+        (r"(search|create|update|upsert|delete)_memory(_store)?\b", "memory"),
+        (r".*\._prepare_chat_with_tools$", "chain"),
+        (r"invoke_agent |.*\.agent$|.*[Aa]gent\.run$|.*_execute_core$", "agent"),
+        (r"handoff\b|.*\.handoff$", "handoff"),
+        (r"execute_tool |.*\.tool$|\w*Tool(\.a?call|\.run|\.forward)?$|.*\.toolCall\b", "tool"),
+        (r"vector_db_retrieve |\w*Retriever\._?a?retrieve$|retrieval\b", "retrieval"),
+        (r".*[Ee]mbed(ding)?s?\b|\w*Embedding\.", "embedding"),
+        (r".*[Rr]erank", "rerank"),
+        (r"chat |text_completion |generate_content |openai\.|anthropic\.|messages\.(create|stream)", "llm"),
+        (r"ChatCompletion$|Responses?$|response$|generation$|a?completion$|Chat[A-Z]\w*(\.chat)?$|LM\.", "llm"),
+        (r"\w+\.(a?(stream_)?(chat|complete)|predict|stream|generate(_stream)?)$", "llm"),
+        (r".*_agent$|[Aa]gent\b.*|.* agent$", "agent"),
+    )
+)
+
+
+_RUNS = re.compile(r"invoke_workflow |.*\.workflow$")
+_PARTS = re.compile(r"\w*(Prompt(Template)?|Parser|Adapter|Splitter|Embedding|Retriever)\b")
+"""The names of chains that a program calls before or after a model. Such a chain at the root of a trace is no run."""
+_ROOTS = ("openai_agents", "openai-agents")
+"""Parts of the names of instrumentors whose root spans are runs with any name."""
+
+
+def begins_run(root: OtelSpan) -> bool:
+    """Return whether a root span that has just started probably begins a run, such as an agent or a workflow."""
+    type_ = guess(root)
+    if root.kind == "SERVER" or type_ == "agent" or is_root_call(root, type_):
+        return True
+    scope = root.scope.name
+    is_known = scope.startswith(_STARTS) or scope in _NAMED_SCOPES
+    is_run = _RUNS.match(root.name) is not None and not _PARTS.match(root.name)
+    return is_known and (is_run or any(name in scope for name in _ROOTS))
+
+
+def is_root_call(span: OtelSpan, type_: str | None) -> bool:
+    """Return whether a span is a root and a framework's chain, such as a graph or a crew that the program calls."""
+    scope = span.scope.name
+    return (
+        type_ == "chain"
+        and span.parent_span_id is None
+        and (scope.startswith(_STARTS) or scope in _NAMED_SCOPES)
+        and any(name in scope for name in _FRAMEWORKS)
+        and not _PARTS.match(span.name)
+    )
+
+
+def guess(span: OtelSpan) -> str | None:
+    """Return the probable type of a span; None if its instrumentor is unknown or no rule matches."""
+    scope = span.scope.name
+    if not scope.startswith(_STARTS) and scope not in _NAMED_SCOPES:
+        return None
+    found = next((type_ for rule, type_ in _RULES if rule.match(span.name)), None)
+    if found is not None:
+        return found
+    if any(name in scope for name in _FRAMEWORKS):
+        return "chain"
+    return "llm" if any(name in scope for name in _CLIENTS) else None
+
 
 FAMILIES: tuple[Family, ...] = (
     openinference.FAMILY,
@@ -75,6 +151,9 @@ class RunFacts(NamedTuple):
     session: str | None = None
     user: str | None = None
     is_own: bool = False
+
+
+_NO_FACTS = RunFacts()
 
 
 class Mapped(NamedTuple):
@@ -240,7 +319,7 @@ def _failure(draft: Draft) -> dict[str, str] | None:
     span = draft.span
     if span.status != "ERROR" and not draft.is_failed:
         return None
-    error, used = failures.error_of(span)
+    error, used = error_of(span)
     draft.use(*used)
     return error
 
@@ -251,7 +330,7 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
     if draft.left:
         payload["attributes"] = draft.left
     if span.events:
-        last = failures.exceptions(span)[-1:] if has_error else []
+        last = span.exceptions[-1:] if has_error else []
         is_call = draft.type == "llm"
         kept = [_event(event) for event in span.events if not _is_read(event, is_call) and event not in last]
         if kept:
@@ -264,19 +343,21 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
         ]
     if span.dropped:
         payload["dropped"] = dict(span.dropped)
-    about: dict[str, Any] = (
-        {} if is_plain else {"name": span.name, "scope": span.scope.name, "version": span.scope.version}
-    )
-    about = {key: value for key, value in about.items() if value} | _non_default_facts(span)
+    about = _about_span(span, is_plain=is_plain)
     if "system" in payload and genai.INPUT in span.attributes and genai.INSTRUCTIONS not in span.attributes:
         about["system"] = "message"
     if about:
         payload["otel"] = about
 
 
-def _non_default_facts(span: OtelSpan) -> dict[str, Any]:
-    """Return the facts about a span that differ from their defaults, such as its kind; most spans have none."""
+def _about_span(span: OtelSpan, *, is_plain: bool) -> dict[str, Any]:
+    """Return a span's name and instrumentor, unless it is plain, and the facts that differ from their defaults."""
     found: dict[str, Any] = {}
+    if not is_plain:
+        scope = span.scope
+        for key, value in (("name", span.name), ("scope", scope.name), ("version", scope.version)):
+            if value:
+                found[key] = value
     if span.kind != "INTERNAL":
         found["kind"] = span.kind
     if span.status == "OK":
@@ -309,6 +390,8 @@ def _event(event: Event) -> dict[str, Any]:
 def _run_facts(draft: Draft) -> RunFacts:
     run, name = draft.run, draft.payload.get("name")
     is_agent = draft.type == "agent"
+    if not run and draft.type not in ("agent", "chain") and draft.span.kind != "SERVER":  # most spans
+        return _NO_FACTS
     agent = name if is_agent and type(name) is str else run.get("agent")
     if agent is None and is_root_call(draft.span, draft.type) and type(name) is str:
         agent = _UNIQUE.sub("", name)
@@ -381,7 +464,7 @@ _kept_hints = lru_cache(256)(_hints)
 @lru_cache(1024)
 def begun_type(scope: str, name: str) -> str:
     """Return the probable schema_name of a span without attributes, from the names of its instrumentor and the span."""
-    found = guesses.guess(OtelSpan("", "", None, name, 0, None, scope=Scope(scope)))
+    found = guess(OtelSpan("", "", None, name, 0, None, scope=Scope(scope)))
     return plain_name(name) if found in (None, "custom") else str(found)
 
 
@@ -429,3 +512,88 @@ def program_of(resource: Mapping[str, Any]) -> Program:
     service = text(resource.get(_NAME)) or _UNKNOWN
     name = service.removeprefix(_UNKNOWN).removeprefix(":") or "opentelemetry"
     return Program(name, text(resource.get(_VERSION)), resource)
+
+
+_TYPE, _MESSAGE, _STACKTRACE = "exception.type", "exception.message", "exception.stacktrace"
+_TYPED = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Failure)): (.*)", re.DOTALL)
+_REPR = re.compile(r"([A-Za-z_][\w.]*)\((['\"])(.*)\2\)\Z", re.DOTALL)
+_TRACEBACK = "Traceback (most recent call last):"
+_FAMILY_MESSAGES = ("error.message", "langfuse.observation.status_message", "error.msg")
+_FAMILY_STACKTRACES = ("error.stack_trace", "error.stacktrace")
+_VAGUE = frozenset({"_OTHER", "Exception", "Error"})
+
+
+def error_of(span: OtelSpan) -> tuple[dict[str, str], list[str]]:
+    """Return the error of a failed span, `{type, message, stacktrace}`, and the names of attributes it makes redundant.
+
+    An exception event wins over the status, and the status over attributes.
+    """
+    last = span.exceptions[-1:]
+    attributes_of_event = last[0].attributes if last else {}
+    attributes = span.attributes
+    type_ = text(attributes_of_event.get(_TYPE))
+    message = text(attributes_of_event.get(_MESSAGE)) or text(span.status_message)
+    message = message or _first(attributes, _FAMILY_MESSAGES)
+    stacktrace = text(attributes_of_event.get(_STACKTRACE))
+    stacktrace = stacktrace or _first(attributes, _FAMILY_STACKTRACES)
+    message, stacktrace = _parted(message, stacktrace)
+    type_, message = _typed(type_ if type_ not in _VAGUE else None, message, exact=type_)
+    error_type = text(attributes.get("error.type")) or _agreed(attributes.get("error"))
+    type_ = type_ or (error_type if error_type not in _VAGUE else None) or "Error"
+    error = {"type": type_, "message": message, "stacktrace": stacktrace}
+    texts = {*error.values(), type_.rpartition(".")[2]}
+    repeating = ("error.type", *_FAMILY_MESSAGES, *_FAMILY_STACKTRACES)
+    used = [name for name in repeating if type(attributes.get(name)) is str and attributes[name] in texts]
+    return {key: value for key, value in error.items() if value}, used
+
+
+def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    return next((found for name in names if (found := text(attributes.get(name)))), None)
+
+
+def _agreed(error: Any) -> str | None:
+    return text(error.get("type")) if type(error) is dict else None
+
+
+def _parted(message: str | None, stacktrace: str | None) -> tuple[str | None, str | None]:
+    """Split message and traceback: LangChain's tracers write both into the message."""
+    if message is None or _TRACEBACK not in message:
+        return message, stacktrace
+    head, _, tail = message.partition(_TRACEBACK)
+    return head.strip() or tail.strip().rpartition("\n")[2], stacktrace or f"{_TRACEBACK}{tail}"
+
+
+def _typed(type_: str | None, message: str | None, *, exact: str | None) -> tuple[str | None, str | None]:
+    """Return the type and the message of an error.
+
+    Args:
+        type_: the type, or None if it is missing or as vague as `Exception`.
+        message: a text, or a text with the type in it: `ValueError: no`, `ValueError('no')`, or a dict.
+        exact: the type, also if it is vague.
+    """
+    if message is None:
+        return type_ or exact, None
+    message = _agents_message(message)
+    if type_ is None and (match := _REPR.match(message)) is not None:
+        return match[1], match[3]
+    match = _TYPED.match(message)
+    if match is not None and (type_ is None or type_.rpartition(".")[2] == match[1].rpartition(".")[2]):
+        return type_ or match[1], match[2]
+    return type_ or (exact if exact not in _VAGUE else None), message
+
+
+def _agents_message(message: str) -> str:
+    """Return `Error in agent run: no` from `{'message': 'Error in agent run', 'data': {'error': 'no'}}`.
+
+    Another message is returned unchanged.
+    """
+    whole = literal(message)
+    if type(whole) is dict and type(whole.get("message")) is str:
+        data = whole.get("data")
+        inner = data.get("error") if type(data) is dict else None
+        return f"{whole['message']}: {inner}" if type(inner) is str else whole["message"]
+    head, _, tail = message.partition(": {")
+    data = literal("{" + tail) if tail.endswith("}") else None
+    if type(data) is dict and type(data.get("error")) is str:
+        return f"{head}: {data['error']}"
+    return message

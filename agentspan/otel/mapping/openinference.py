@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from agentspan.otel.mapping import bodies, failures, messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, row
-from agentspan.otel.mapping.genai import unwrap
-from agentspan.otel.mapping.values import members, number, parsed, text, whole
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import Draft, Family, Row, members, number, parsed, row, text, whole
+from agentspan.otel.mapping.genai import returned
 from agentspan.otel.span import OtelSpan
-from agentspan.schemas.aggregates import OWN_TOKENS
+from agentspan.schemas.builtin import OWN_TOKENS
 
 KIND = "openinference.span.kind"
 IN, OUT = "input.value", "output.value"
@@ -103,16 +102,12 @@ def _kind(span: OtelSpan) -> str | None:
 
 
 def _rest(draft: Draft) -> None:
-    draft.use(KIND)
-    for name in ("input.mime_type", "output.mime_type"):
-        draft.use(name)  # the value itself shows whether it is JSON
+    draft.use(KIND, "input.mime_type", "output.mime_type")  # the value itself shows whether it is JSON
     if not draft.left and not draft.span.events:
         return  # the span has just started
     reader = _READERS.get(draft.type, _any)
     reader(draft)
-    total = whole(draft.get("llm.token_count.total"))
-    if total is not None and total == draft.result.get("input_tokens", 0) + draft.result.get("output_tokens", 0):
-        draft.use("llm.token_count.total")
+    draft.use_total("llm.token_count.total")
 
 
 def _llm(draft: Draft) -> None:
@@ -120,28 +115,22 @@ def _llm(draft: Draft) -> None:
     if (model := text(asked.get("model")) or text(asked.get("model_name"))) is not None:
         draft.put("payload.model", model)
     draft.put("payload.model", draft.result.get("response_model"), "llm.model_name")
-    known = bodies.parameters(draft, asked)
+    known = messages.parameters(draft, asked)
     for name in ("model", "model_name"):
         if name in known and known[name] == draft.payload.get("model"):
             del known[name]
     draft.put("payload.parameters", known or None)
     draft.use("llm.invocation_parameters")
     _tools(draft)
-    found = messages.messages([_message(each) for each in draft.spelt(_IN_MESSAGES)])
-    if found:
-        system, rest = messages.split_system(found)
-        draft.put("payload.system", system)
-        draft.put("payload.messages", rest or None)
+    messages.asked(draft, [_message(each) for each in draft.spelt(_IN_MESSAGES)])
     answered = [_message(each) for each in draft.spelt(_OUT_MESSAGES)]
     if answered:
-        bodies.output(draft, answered)
-    bodies.request(draft, IN)
-    bodies.answer(draft, OUT)
+        messages.output(draft, answered)
+    messages.request(draft, IN)
+    messages.answer(draft, OUT)
     if "response_model" in draft.result and draft.payload.get("model") is None:
         draft.put("payload.model", draft.result["response_model"])
-    for event in draft.span.events:
-        if event.name == _FIRST_TOKEN and event.time_ns >= draft.span.start_ns:
-            draft.put("result.time_to_first_token_ms", (event.time_ns - draft.span.start_ns) / 1_000_000)
+    draft.first_event(_FIRST_TOKEN)
     if draft.left.get(OUT) is not None and draft.get(OUT) == f"assistant: {draft.result.get('text')}":
         draft.use(OUT)
 
@@ -187,7 +176,7 @@ def _is_tool(item: Any) -> bool:
 
 
 def _agent(draft: Draft) -> None:
-    if draft.span.scope.name == _HIDES_FAILURES and failures.exceptions(draft.span):
+    if draft.span.scope.name == _HIDES_FAILURES and draft.span.exceptions:
         draft.is_failed = True
     if draft.span.scope.name in _WITHOUT_CALLS:
         draft.payload[OWN_TOKENS] = True
@@ -225,9 +214,7 @@ def _tool(draft: Draft) -> None:
     if arguments is None and called_with is not None and "properties" not in called_with:
         draft.put("payload.arguments", called_with, "tool.parameters")  # other instrumentors write the JSON Schema
     draft.put("payload.arguments", arguments, *([IN] if arguments is not None else []))
-    result = parsed(draft.get(OUT))
-    unwrapped = unwrap(result)
-    draft.put("result.output", unwrapped, *([OUT] if unwrapped is result else []))
+    result = returned(draft, OUT)
     if type(result) is dict and type(result.get("data")) is dict:
         draft.put("payload.call_id", text(result["data"].get("tool_call_id")))
 
@@ -260,8 +247,7 @@ def _retrieval(draft: Draft) -> None:
         documents = _list(found.get("documents")) if type(found) is dict else found
         draft.use(*([OUT] if type(found) is list else []))
     if documents:
-        draft.put("result.documents", documents)
-        draft.put("result.count", len(documents))
+        draft.put_documents(documents)
 
 
 def _embedding(draft: Draft) -> None:
@@ -287,8 +273,7 @@ def _rerank(draft: Draft) -> None:
         draft.put("payload.input_count", len(asked))
         draft.put("payload.documents", [each.get("document", each) if type(each) is dict else each for each in asked])
     if answered:
-        draft.put("result.documents", answered)
-        draft.put("result.count", len(answered))
+        draft.put_documents(answered)
 
 
 def _handoff(draft: Draft) -> None:
@@ -296,8 +281,7 @@ def _handoff(draft: Draft) -> None:
 
 
 def _any(draft: Draft) -> None:
-    draft.put("payload.input", parsed(draft.get(IN)), IN)
-    draft.put("result.output", parsed(draft.get(OUT)), OUT)
+    draft.put_contents(IN, OUT, parsed)
 
 
 _READERS = {

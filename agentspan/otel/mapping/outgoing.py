@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from agentspan import jsontext
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel.mapping import genai, messages, sdks
-from agentspan.otel.mapping.draft import Row
+from agentspan.otel.mapping.draft import Row, begin_span, first, listed, millis, number
 from agentspan.otel.mapping.messages import instructions, tools
-from agentspan.otel.mapping.values import begin_span, first, listed, millis, number
 from agentspan.schemas.span_types import REGISTRY
 
 _KINDS = {

@@ -9,10 +9,9 @@ from collections import Counter
 from datetime import datetime
 from typing import Any
 
-from agentspan.otel.mapping import bodies, messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, row
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import Draft, Family, Row, decoded, members, number, parsed, row, text, whole
 from agentspan.otel.mapping.genai import unwrap
-from agentspan.otel.mapping.values import decoded, members, number, parsed, text, whole
 from agentspan.otel.span import OtelSpan
 
 MLFLOW_KIND = "mlflow.spanType"
@@ -65,23 +64,18 @@ def _mlflow_rest(draft: Draft) -> None:
     draft.use(MLFLOW_KIND)
     if draft.type == "llm":
         if (used := members(draft.get("mlflow.chat.tokenUsage"))) is not None:
-            bodies.usage(draft, used)
+            messages.usage(draft, used)
             draft.use("mlflow.chat.tokenUsage")
-        bodies.request(draft, _MLFLOW_IN)
-        bodies.answer(draft, _MLFLOW_OUT)
+        messages.request(draft, _MLFLOW_IN)
+        messages.answer(draft, _MLFLOW_OUT)
         draft.put("payload.model", draft.result.get("response_model"))
-    elif draft.type == "tool":
-        draft.put("payload.arguments", decoded(draft.get(_MLFLOW_IN)), _MLFLOW_IN)
-        draft.put("result.output", decoded(draft.get(_MLFLOW_OUT)), _MLFLOW_OUT)
     elif draft.type == "retrieval":
         asked, found = members(draft.get(_MLFLOW_IN)) or {}, decoded(draft.get(_MLFLOW_OUT))
         draft.put("payload.query", next((value for value in asked.values() if type(value) is str), None), _MLFLOW_IN)
         if type(found) is list:
-            draft.put("result.documents", found, _MLFLOW_OUT)
-            draft.put("result.count", len(found))
+            draft.put_documents(found, _MLFLOW_OUT)
     else:
-        draft.put("payload.input", decoded(draft.get(_MLFLOW_IN)), _MLFLOW_IN)
-        draft.put("result.output", decoded(draft.get(_MLFLOW_OUT)), _MLFLOW_OUT)
+        draft.put_contents(_MLFLOW_IN, _MLFLOW_OUT, decoded)
 
 
 def is_chunk(event_name: str) -> bool:
@@ -165,32 +159,27 @@ def _langfuse_rest(draft: Draft) -> None:
         draft.is_failed = True
     if draft.type in ("llm", "embedding"):
         asked = members(draft.get(_LANGFUSE_O + "model.parameters")) or {}
-        draft.leave(_LANGFUSE_O + "model.parameters", bodies.parameters(draft, asked))
+        draft.leave(_LANGFUSE_O + "model.parameters", messages.parameters(draft, asked))
         if (used := members(draft.get(_LANGFUSE_O + "usage_details"))) is not None:
-            bodies.usage(draft, {**used, **_langfuse_renamed(used)})
+            messages.usage(draft, {**used, **_langfuse_renamed(used)})
         began = decoded(decoded(draft.get(_LANGFUSE_O + "completion_start_time")))
         if type(began) is str:
             draft.put("payload.completion_start_time", began, _LANGFUSE_O + "completion_start_time")
             draft.put("result.time_to_first_token_ms", _langfuse_after_ms(began, draft.span.start_ns))
     if draft.type == "llm":
         draft.put("payload.provider", _LANGFUSE_WRAPPED.get(draft.span.name))
-        bodies.request(draft, _LANGFUSE_IN)
+        messages.request(draft, _LANGFUSE_IN)
         if "messages" not in draft.payload:
             draft.put("payload.messages", messages.messages(draft.get(_LANGFUSE_IN)) or None, _LANGFUSE_IN)
-        bodies.answer(draft, _LANGFUSE_OUT)
-    elif draft.type == "tool":
-        draft.put("payload.arguments", parsed(draft.get(_LANGFUSE_IN)), _LANGFUSE_IN)
-        draft.put("result.output", parsed(draft.get(_LANGFUSE_OUT)), _LANGFUSE_OUT)
+        messages.answer(draft, _LANGFUSE_OUT)
     elif draft.type == "retrieval":
         asked_for = parsed(draft.get(_LANGFUSE_IN))
         query = asked_for.get("query") if type(asked_for) is dict else asked_for
         draft.put("payload.query", text(query), *([_LANGFUSE_IN] if query is asked_for else []))
         if type(found := parsed(draft.get(_LANGFUSE_OUT))) is list:
-            draft.put("result.documents", found, _LANGFUSE_OUT)
-            draft.put("result.count", len(found))
+            draft.put_documents(found, _LANGFUSE_OUT)
     else:
-        draft.put("payload.input", parsed(draft.get(_LANGFUSE_IN)), _LANGFUSE_IN)
-        draft.put("result.output", parsed(draft.get(_LANGFUSE_OUT)), _LANGFUSE_OUT)
+        draft.put_contents(_LANGFUSE_IN, _LANGFUSE_OUT, parsed)
 
 
 def _langfuse_after_ms(time: str, start_ns: int) -> float | None:
@@ -273,14 +262,14 @@ def _langsmith_kind(span: OtelSpan) -> str | None:
 
 def _langsmith_rest(draft: Draft) -> None:
     draft.use(LANGSMITH_KIND, "gen_ai.operation.name")
-    if any(event.name == "exception" for event in draft.span.events):
+    if draft.span.exceptions:
         draft.is_failed = True  # LangSmith gives a failed call of a model the status OK
     if draft.type == "llm":
         used = members(draft.get(_LANGSMITH_METADATA + "usage_metadata"))
         if used is not None:
-            bodies.usage(draft, used)
-        bodies.request(draft, _LANGSMITH_IN)
-        bodies.answer(draft, _LANGSMITH_OUT)
+            messages.usage(draft, used)
+        messages.request(draft, _LANGSMITH_IN)
+        messages.answer(draft, _LANGSMITH_OUT)
     elif draft.type == "tool":
         draft.put("payload.arguments", decoded(draft.get(_LANGSMITH_IN)), _LANGSMITH_IN)
         result = decoded(draft.get(_LANGSMITH_OUT))
@@ -291,8 +280,7 @@ def _langsmith_rest(draft: Draft) -> None:
         asked, answered = members(draft.get(_LANGSMITH_IN)), members(draft.get(_LANGSMITH_OUT))
         draft.put("payload.query", text((asked or {}).get("query")), _LANGSMITH_IN)
         if answered is not None and type(answered.get("documents")) is list:
-            draft.put("result.documents", answered["documents"], _LANGSMITH_OUT)
-            draft.put("result.count", len(answered["documents"]))
+            draft.put_documents(answered["documents"], _LANGSMITH_OUT)
     else:
         draft.put("payload.input", _langsmith_state(draft.get(_LANGSMITH_IN), "input"), _LANGSMITH_IN)
         answered = _langsmith_state(draft.get(_LANGSMITH_OUT), "output")

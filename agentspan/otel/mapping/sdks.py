@@ -11,9 +11,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentspan.otel.mapping import bodies, messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, row
-from agentspan.otel.mapping.values import decoded, flag, listed, literal, members, millis, number, parsed, text, whole
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import (
+    Draft,
+    Family,
+    Row,
+    decoded,
+    flag,
+    listed,
+    literal,
+    members,
+    millis,
+    number,
+    parsed,
+    row,
+    text,
+    whole,
+)
 from agentspan.otel.span import OtelSpan
 
 _VERCEL_OPERATION = "ai.operationId"
@@ -83,16 +97,14 @@ def _vercel_kind(span: OtelSpan) -> str | None:
 
 def _vercel_rest(draft: Draft) -> None:
     if draft.type == "llm":
-        system, rest = messages.split_system(messages.messages(draft.get("ai.prompt.messages")))
-        draft.put("payload.system", system)
-        draft.put("payload.messages", rest or None, "ai.prompt.messages")
+        messages.asked(draft, draft.get("ai.prompt.messages"), "ai.prompt.messages")
         calls = [messages.tool_call(each) for each in listed(draft.get("ai.response.toolCalls")) or ()]
         answer = {
             "role": "assistant",
             "content": draft.get("ai.response.text") or draft.get("ai.response.object") or "",
         }
         if answer["content"] or calls:
-            bodies.output(draft, [{**answer, **({"tool_calls": calls} if calls else {})}])
+            messages.output(draft, [{**answer, **({"tool_calls": calls} if calls else {})}])
             draft.use("ai.response.toolCalls", "ai.response.object")
     elif draft.type == "agent":
         draft.put("payload.input", decoded(draft.get("ai.prompt")), "ai.prompt")
@@ -169,11 +181,11 @@ def _litellm_raw(draft: Draft) -> None:
             draft.put("payload.model", text(value), name)
         elif member == "messages":
             draft.left[name] = value
-            bodies.request_of(draft, name, value)
+            messages.request_of(draft, name, parsed(value))
         elif member in ("choices", "content"):
-            bodies.answer_of(draft, name, {member: value})
+            messages.answer_of(draft, name, {member: value})
         elif member == "usage" and type(value) is dict:
-            bodies.usage(draft, value)
+            messages.usage(draft, value)
             draft.use(name)
         elif member == "id":
             draft.put("result.response_id", text(value), name)
@@ -328,14 +340,14 @@ def _logfire_agent(draft: Draft) -> None:
 
 def _logfire_llm(draft: Draft) -> None:
     if members(draft.get("request_data")) is not None:
-        bodies.request(draft, "request_data")
+        messages.request(draft, "request_data")
     response: Any = members(draft.get("response_data"))
     if response is not None:
         message = response.get("message") or response.get("combined_chunk_content")
         if message:
-            bodies.output(draft, [message])
+            messages.output(draft, [message])
         if (used := members(response.get("usage"))) is not None:
-            bodies.usage(draft, used)
+            messages.usage(draft, used)
         draft.leave("response_data", {k: v for k, v in response.items() if k not in ("message", "usage")})
     if type(found := parsed(draft.get("events"))) is list:  # Logfire's spans of OpenAI's responses
         asked = [each for each in found if type(each) is dict and each.get("event.name") != "gen_ai.choice"]
@@ -343,9 +355,9 @@ def _logfire_llm(draft: Draft) -> None:
         system, rest = messages.split_system(messages.messages(asked))
         draft.put("payload.system", system)
         draft.put("payload.messages", rest or None, "events")
-        bodies.output(draft, answered)
+        messages.output(draft, answered)
     if (used := members(draft.get("usage"))) is not None:
-        bodies.usage(draft, used)
+        messages.usage(draft, used)
 
 
 LOGFIRE = Family("pydantic-ai", _logfire_holds, _logfire_kind, _LOGFIRE_ROWS, _logfire_rest)

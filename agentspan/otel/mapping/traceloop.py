@@ -3,11 +3,10 @@
 import re
 from typing import Any
 
-from agentspan.otel.mapping import bodies, messages
-from agentspan.otel.mapping.draft import Draft, Family, Row, row
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import Draft, Family, Row, decoded, literal, members, parsed, row, text
 from agentspan.otel.mapping.genai import KINDS as OPERATIONS
-from agentspan.otel.mapping.genai import OPERATION, unwrap
-from agentspan.otel.mapping.values import decoded, literal, members, parsed, text
+from agentspan.otel.mapping.genai import OPERATION, returned
 from agentspan.otel.span import OtelSpan
 
 KIND = "traceloop.span.kind"
@@ -17,28 +16,9 @@ _NAMES = frozenset({_IN, "traceloop.workflow.name", "traceloop.entity.name", "tr
 _ASSOCIATED = "traceloop.association.properties."
 _SCOPE = "opentelemetry.instrumentation."
 _INSTRUMENTORS = (
-    "openai.v1",
-    "openai.v0",
-    "anthropic",
-    "bedrock",
-    "cohere",
-    "crewai",
-    "google_generativeai",
-    "groq",
-    "haystack",
-    "langchain",
-    "llamaindex",
-    "mcp",
-    "mistralai",
-    "ollama",
-    "openai_agents",
-    "replicate",
-    "together",
-    "transformers",
-    "vertexai",
-    "watsonx",
-    "agno",
-    "sagemaker",
+    *("openai.v1", "openai.v0", "anthropic", "bedrock", "cohere", "crewai", "google_generativeai", "groq"),
+    *("haystack", "langchain", "llamaindex", "mcp", "mistralai", "ollama", "openai_agents", "replicate"),
+    *("together", "transformers", "vertexai", "watsonx", "agno", "sagemaker"),
 )
 _LLAMA_INDEX = _SCOPE + "llamaindex"
 _NAMED_AGENT = "agent.name"
@@ -152,9 +132,7 @@ def _tool(draft: Draft) -> None:
         draft.leave(_IN, {key: value for key, value in asked.items() if key != "input_str"})
     elif asked is not None:
         draft.put("payload.arguments", asked, _IN, "tool.arguments")
-    result = parsed(draft.get(_OUT))
-    unwrapped = unwrap(result)
-    draft.put("result.output", unwrapped, *([_OUT] if unwrapped is result else []))
+    result = returned(draft, _OUT)
     wrapped = result.get("output") if type(result) is dict else None
     kwargs = wrapped.get("kwargs") if type(wrapped) is dict else None
     if type(kwargs) is dict:
@@ -196,8 +174,7 @@ def _retrieval(draft: Draft) -> None:
     if type(answered) is list:  # LlamaIndex writes a list of nodes
         answered = {"documents": [_document(parsed(each)) for each in answered]}
     if type(answered) is dict and type(answered.get("documents")) is list:
-        draft.put("result.documents", answered["documents"])
-        draft.put("result.count", len(answered["documents"]))
+        draft.put_documents(answered["documents"])
         draft.leave(_OUT, {key: value for key, value in answered.items() if key not in ("documents", "count")})
     source = text(draft.get("traceloop.entity.name")) or ""
     draft.put("payload.source", source.removesuffix(".task").removesuffix(".workflow") or None, "traceloop.entity.name")
@@ -213,9 +190,7 @@ def _document(found: Any) -> Any:
 
 
 def _llm(draft: Draft) -> None:
-    chunk = next((event for event in draft.span.events if event.name in CHUNKS), None)
-    if chunk is not None and chunk.time_ns >= draft.span.start_ns:
-        draft.put("result.time_to_first_token_ms", (chunk.time_ns - draft.span.start_ns) / 1_000_000)
+    draft.first_event(*CHUNKS)
     if draft.span.scope.name == _LLAMA_INDEX:
         _llama_index_call(draft)
 
@@ -229,12 +204,12 @@ def _llama_index_call(draft: Draft) -> None:
     if (prompt := text(asked.get("prompt"))) is not None:
         draft.put("payload.messages", [{"role": "user", "content": prompt}])
         draft.leave(_IN, {key: value for key, value in asked.items() if key != "prompt"})
-        bodies.answer_of(draft, _OUT, members(answered.get("raw")))
-        bodies.output(draft, text(answered.get("text")))
-        bodies.usage(draft, members(answered.get("additional_kwargs")) or {})
+        messages.answer_of(draft, _OUT, members(answered.get("raw")))
+        messages.output(draft, text(answered.get("text")))
+        messages.usage(draft, members(answered.get("additional_kwargs")) or {})
     elif "messages" in asked:  # the input repeats the messages of the GenAI attributes
         rest = {key: value for key, value in asked.items() if key not in ("messages", "kwargs")}
-        draft.leave(_IN, {**rest, **bodies.parameters(draft, members(asked.get("kwargs")) or {})})
+        draft.leave(_IN, {**rest, **messages.parameters(draft, members(asked.get("kwargs")) or {})})
         mapped = ("message", "raw", "additional_kwargs")
         draft.leave(_OUT, {key: value for key, value in answered.items() if key not in mapped and value is not None})
 

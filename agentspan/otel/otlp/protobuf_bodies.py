@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from agentspan import host
 from agentspan.errors import InvalidValue
-from agentspan.otel.otlp.decoded import (
+from agentspan.otel.otlp.json_bodies import (
     MAX_ATTRIBUTES,
     MAX_DEPTH,
     MAX_ITEMS,
+    MAX_NS,
     MAX_VALUES,
     TOO_DEEP,
     Decoded,
@@ -24,10 +25,10 @@ from agentspan.otel.otlp.decoded import (
     check_objects,
     dropped,
     kept,
+    nanos,
     times,
     too_many_items,
 )
-from agentspan.otel.otlp.json_bodies import MAX_NS, nanos
 from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode, scope_attributes
 
 _VARINT, _FIXED64, _BYTES, _START, _END, _FIXED32 = range(6)

@@ -56,7 +56,7 @@ class Capture:
     Args:
         limits: how much of a payload is kept.
         redaction: replaces credentials; None if nothing is redacted.
-        keep_sensitive: store the values that are marked as sensitive (see model.sensitive).
+        keep_sensitive: store the values that are marked as sensitive (see model.columns).
         tuning: sizes, for tests; see agentspan/tuning.py.
     """
 

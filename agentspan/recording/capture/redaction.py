@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from agentspan.host import let_through
-from agentspan.model.sensitive import IN_TEXT, REDACTED
+from agentspan.model.columns import MARK_IN_TEXT, REDACTED
 from agentspan.recording.capture.credentials import (
     ANY,
     AS_WORDS,
@@ -52,7 +52,7 @@ SAMPLE, LONG_SAMPLE, SAMPLES = 90, 117, (0, 131, 307, 463, 661, 907)
 """The lengths and the starts of the samples of a block, which decide whether it is crowded. At even distances, all
 samples would meet the same columns of a table. LONG_SAMPLE is for escaped names beyond ASCII, which are longer."""
 
-_MARK = IN_TEXT.encode()
+_MARK = MARK_IN_TEXT.encode()
 _BLANK = re.compile(r"[ \t\n\r]")
 
 # The characters between a name and its value: in an assignment, a list, an object, or SQL.
@@ -83,7 +83,7 @@ first three characters begin a pattern, or four if all patterns of a group have 
 to the processor: after repeated searches of one text, its branch prediction hides the cost.
 """
 _GLANCES = (
-    "|".join([of_group(0), detects("private key", "JSON web token", "password in a URL"), re.escape(IN_TEXT)]),
+    "|".join([of_group(0), detects("private key", "JSON web token", "password in a URL"), re.escape(MARK_IN_TEXT)]),
     *map(of_group, range(1, len(KEY_GROUPS))),
     detects("signed URL", "key in a URL"),
     ESCAPED,
@@ -107,7 +107,7 @@ bytes, which saves encoding a text that is not ASCII."""
 def suspicious() -> Suspicious:
     """Return the search that finds whether a text, JSON or plain, may have a credential in it.
 
-    It also finds values that are marked as sensitive (see model.sensitive), because one search costs less than two.
+    It also finds values that are marked as sensitive (see model.columns), because one search costs less than two.
     """
     every, of_any_alphabet = _every(), _closely()
 
@@ -132,7 +132,7 @@ def _every() -> Found:
 
 def _of_ascii() -> str:
     named = rf'(?i-u:{NAMES}|{AS_WORDS}|{IN_ASCII}|token|pass)"[,}}]'  # {"name": "Authorization", "value": …}
-    return "|".join([detects(*OTHERS), named, ESCAPED, MAY_BE_KEY, re.escape(IN_TEXT)])
+    return "|".join([detects(*OTHERS), named, ESCAPED, MAY_BE_KEY, re.escape(MARK_IN_TEXT)])
 
 
 @cache
@@ -268,7 +268,7 @@ def _reach(text: str, at: int, last: int) -> int:
 @cache
 def marked_sensitive() -> Suspicious:
     """Return the search that finds whether a JSON text may have a value that is marked as sensitive."""
-    return lambda text, data=None: (IN_TEXT if type(text) is str else _MARK) in text
+    return lambda text, data=None: (MARK_IN_TEXT if type(text) is str else _MARK) in text
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from typing import Any
 
 from agentspan.blobs import LEAST, begins_like_blob, is_blob, is_image_or_audio
 from agentspan.host import guard, let_through
-from agentspan.model.sensitive import REDACTED
+from agentspan.model.columns import REDACTED
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import START, Limits, bytes_mark, text_mark
 from agentspan.recording.capture.redaction import Redaction
@@ -287,7 +287,7 @@ class Leaves:
         return kept if len(kept) <= self.limits.value else self._text_mark(kept, kept)
 
     def hidden(self) -> str:
-        """Return the redaction mark for a value that is marked as sensitive (see model.sensitive), and count it."""
+        """Return the redaction mark for a value that is marked as sensitive (see model.columns), and count it."""
         if self.redaction is not None:
             self.redaction.count += 1
         return REDACTED

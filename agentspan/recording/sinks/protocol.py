@@ -6,9 +6,8 @@ from typing import Any, NamedTuple, Protocol
 from agentspan.journal.committer import Listener
 from agentspan.journal.parts import Parts
 from agentspan.journal.records import Begin, End
-from agentspan.model.changes import Unit
+from agentspan.model.changes import SpanStatus, Unit
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.model.status import SpanStatus
 from agentspan.schemas.span_types import SpanType
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from agentspan import clock, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
-from agentspan.model.status import CLOSERS, OPEN
+from agentspan.model.changes import CLOSERS, OPEN
 from agentspan.storage.answers import MOST_LATE, Dropped, Made, Partition, State, Width
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import Connections

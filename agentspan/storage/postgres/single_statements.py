@@ -7,9 +7,8 @@ together. A statement whose guard fails returns no row and changes nothing; then
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agentspan.model.changes import Applied, Key, Move, Outcome, Put, Ref, Unit
+from agentspan.model.changes import OPEN, Applied, Key, Move, Outcome, Put, Ref, Unit
 from agentspan.model.rows import AgentSpanRow, Value, Violation
-from agentspan.model.status import OPEN
 from agentspan.storage.postgres import statements
 from agentspan.storage.postgres.connection import Statement
 from agentspan.storage.postgres.statements import shape_of, span_table

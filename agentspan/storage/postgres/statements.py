@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from agentspan.model.changes import OPEN
 from agentspan.model.columns import columns_of, json_columns
 from agentspan.model.rows import ROWS, UNIQUE, AgentInstanceRow, AgentSpanRow, ResourceType, Value
-from agentspan.model.status import OPEN
 from agentspan.storage.postgres.values import is_time
 from agentspan.storage.questions import Query
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
+from agentspan.model.changes import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import REFERENCES, ROWS
-from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.storage.postgres.connection import Connection, rows_of, storable
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.statements import NOTE_REWRITTEN, compared, quoted, table_of

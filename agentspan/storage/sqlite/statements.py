@@ -2,8 +2,8 @@
 
 from functools import lru_cache
 
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType, ScoreRow
-from agentspan.model.status import OPEN
 from agentspan.storage.questions import Query
 from agentspan.storage.sqlite.contents.joining import ALL_BITS, BIT, BITS, with_blobs
 from agentspan.storage.sqlite.tables import table_of

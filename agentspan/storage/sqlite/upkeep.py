@@ -10,9 +10,9 @@ from typing import Any
 from agentspan import files
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.host import guard, let_through
+from agentspan.model.changes import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, ResourceType
-from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.storage.answers import Answer
 from agentspan.storage.questions import Compact, FileBytes, PutKeys, Question, RemoveKeys, RemoveRuns, UsedBytes
 from agentspan.storage.sqlite.connections import Connections

@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import Any, cast
 
 from agentspan.model.changes import (
+    OPEN,
     Applied,
     Change,
     Key,
@@ -22,7 +23,6 @@ from agentspan.model.changes import (
     over_of,
 )
 from agentspan.model.rows import AT_END, ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row, Value, Violation
-from agentspan.model.status import OPEN
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.contents.joining import BIT
 from agentspan.storage.sqlite.contents.numbering import LEAST, Numbering, are_large, remove_contents, stored_row

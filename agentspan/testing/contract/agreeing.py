@@ -3,9 +3,25 @@
 import random
 from typing import Any
 
-from agentspan.model.changes import Change, Key, Move, Outcome, Over, Put, PutSpans, Ref, Refused, Remove, Unit
+from agentspan.model.changes import (
+    CLOSERS,
+    LEAVES,
+    OPEN,
+    REPLACED,
+    SPAN_STATUSES,
+    Change,
+    Key,
+    Move,
+    Outcome,
+    Over,
+    Put,
+    PutSpans,
+    Ref,
+    Refused,
+    Remove,
+    Unit,
+)
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Row, Value, instance_of
-from agentspan.model.status import CLOSERS, LEAVES, OPEN, REPLACED, SPAN_STATUSES
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, RemoveRuns, SpansOf, Violations

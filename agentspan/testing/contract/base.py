@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentspan import ids
-from agentspan.model.changes import Applied, Move, Put, Refused, Unit
+from agentspan.model.changes import LEAVES, Applied, Move, Put, Refused, Unit
 from agentspan.model.columns import Column, columns_of
 from agentspan.model.rows import (
     AgentInstanceRow,
@@ -19,7 +19,6 @@ from agentspan.model.rows import (
     Value,
     Violation,
 )
-from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, Question
 from agentspan.storage.registry import open_direct

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from agentspan.errors import NotStorable
 from agentspan.model.changes import (
+    LEAVES,
     Applied,
     Key,
     KeyTaken,
@@ -18,7 +19,6 @@ from agentspan.model.changes import (
     Unit,
 )
 from agentspan.model.rows import AgentRow, AgentSpanRow, Row, WriterRow
-from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.testing.contract.base import T0, T1, T2, Base, finish, violation, why_refused

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from agentspan import clock
+from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
-from agentspan.model.status import OPEN
 from agentspan.storage.answers import Dropped, Made, Partition, State
 from agentspan.storage.postgres import partitions
 from agentspan.storage.postgres.partitions import Range, bound_at, time_of
