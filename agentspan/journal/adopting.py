@@ -18,13 +18,10 @@ from agentspan.host import guard, let_through
 from agentspan.ids import IdSource
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.deriving import outdated
-from agentspan.journal.left_segments import Left, take_over
-from agentspan.journal.names import run_of
-from agentspan.journal.parts import Elements
-from agentspan.journal.records import HISTORY, Gap, Record, read
-from agentspan.journal.segments import START
+from agentspan.journal.names import StoredSpanTypes, run_of
+from agentspan.journal.records import HISTORY, Elements, Gap, Record, read
+from agentspan.journal.segments import START, Left, take_over
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
-from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Put, Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields

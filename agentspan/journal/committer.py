@@ -17,9 +17,18 @@ from agentspan.errors import NOT_NOW, DatabaseBusy, NotStorable
 from agentspan.host import guard, let_through
 from agentspan.ids import IdSource
 from agentspan.journal.deriving import Batch, BatchInSteps, Resolve, Unreadable, outdated
-from agentspan.journal.names import Names, instance_in, names_rows, run_of, spans_of, with_agents, without_name
-from agentspan.journal.parts import Elements
-from agentspan.journal.stored_span_types import Closer, StoredSpanTypes
+from agentspan.journal.names import (
+    Closer,
+    Names,
+    StoredSpanTypes,
+    instance_in,
+    names_rows,
+    run_of,
+    spans_of,
+    with_agents,
+    without_name,
+)
+from agentspan.journal.records import Elements
 from agentspan.model import spans
 from agentspan.model.changes import Applied, Move, Outcome, Over, Put, PutSpans, Refused, Unit, overs, parted, unit_of
 from agentspan.model.refusals import refused_change

@@ -16,7 +16,6 @@ from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW
 from agentspan.host import guard, let_through
 from agentspan.journal import records
-from agentspan.journal.parts import Elements, Payload
 from agentspan.journal.records import (
     CREATED,
     FINISHED,
@@ -29,6 +28,8 @@ from agentspan.journal.records import (
     STARTED,
     UNIT,
     UPDATED,
+    Elements,
+    Payload,
     decode_unit,
 )
 from agentspan.model import sensitive, spans

@@ -19,12 +19,12 @@ from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentRow, OtelTraceRow
 from agentspan.otel import identity
 from agentspan.otel.identity import Named, State, TraceParent, caller_id, span_id, span_id_of, trace_id_of
-from agentspan.recording import default, nodes
+from agentspan.recording import nodes
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState, origin
 from agentspan.recording.span_and_run import state_of
 from agentspan.recording.span_state import SpanState
-from agentspan.recording.tracer import Tracer, recorder_of
+from agentspan.recording.tracer import Tracer, current_run, current_span, get_recorder, recorder_of
 from agentspan.storage.lookup import unique
 from agentspan.storage.protocol import Storage
 
@@ -77,8 +77,8 @@ def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
         headers: a dict, or another mapping of texts.
         tracer: the tracer whose run is continued; the one of `agentspan.configure`, when left out.
     """
-    run = default.current_run() if tracer is None else tracer.current_run()
-    span = default.current_span() if tracer is None else tracer.current_span()
+    run = current_run() if tracer is None else tracer.current_run()
+    span = current_span() if tracer is None else tracer.current_span()
     with guard() if run is None else state_of(run).recorder.faults.adding():
         parent, state = _outgoing(None if run is None else state_of(run), None if span is None else state_of(span))
         if parent is not None:
@@ -115,7 +115,7 @@ class Extracted:
         self._node: SpanState | None = None
 
     def __enter__(self) -> None:
-        recorder = default.get_recorder() if self._own is None else self._own
+        recorder = get_recorder() if self._own is None else self._own
         with recorder.faults.adding():
             self._enter(recorder)
 

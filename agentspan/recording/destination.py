@@ -11,8 +11,8 @@ from agentspan import host, ids
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.journal import journal_folder, writers
 from agentspan.journal.committer import Committer, Listener
+from agentspan.journal.names import StoredSpanTypes
 from agentspan.journal.opening import Spooled, open_storage
-from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model.rows import AccountRow
 from agentspan.model.schema_versions import SchemaFields, admitted, fields_of
 from agentspan.recording.sinks.commit import CommitSink

@@ -12,9 +12,9 @@ from typing import Literal, TypedDict, TypeVar
 
 from agentspan.errors import InvalidValue
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.recording.capture.redaction import Redaction, Rule
+from agentspan.recording.capture.values import Limits
 from agentspan.tuning import STANDARD, Tuning
 
 F = TypeVar("F")

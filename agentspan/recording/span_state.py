@@ -6,8 +6,7 @@ from typing import Any
 from agentspan import clock, host, jsontext
 from agentspan.errors import AgentTerminated, InvalidAction, ValidationErrors
 from agentspan.host import is_interrupt, page
-from agentspan.journal.parts import Parts
-from agentspan.journal.records import Begin, End
+from agentspan.journal.records import Begin, End, Parts
 from agentspan.journal.writers import program_name
 from agentspan.model.spans import check_finish
 from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus

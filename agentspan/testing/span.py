@@ -9,7 +9,7 @@ from agentspan.analysis.tree import build, every
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import SpanStatus
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.limits import Limits
+from agentspan.recording.capture.values import Limits
 from agentspan.schemas.meaning import error_of
 from agentspan.text import one_line
 

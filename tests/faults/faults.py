@@ -191,7 +191,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="spans-do-not-nest-where-they-were-propagated",
-        file="agentspan/recording/propagation.py",
+        file="agentspan/recording/steps.py",
         before="if luggage.span is not None:",
         after="if luggage.span is None:",
         says=(
@@ -261,7 +261,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-new-element-counts-as-recorded",
-        file="agentspan/journal/parts.py",
+        file="agentspan/journal/records.py",
         before="if known != epoch:",
         after="if known == epoch:",
         says=(
@@ -272,7 +272,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="histories-are-recorded-empty",
-        file="agentspan/journal/parts.py",
+        file="agentspan/journal/records.py",
         before="places = [element.place for element in elements]",
         after="places = [element.place for element in elements[:0]]",
         says=(

@@ -18,7 +18,7 @@ from agentspan.errors import StorageError
 from agentspan.journal import adopting
 from agentspan.journal.adopting import Adoption
 from agentspan.journal.journal_folder import folder_of
-from agentspan.journal.left_segments import Left, take_over
+from agentspan.journal.segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sinks.drain import DrainThread
 from agentspan.recording.sinks.journal import JournalSink

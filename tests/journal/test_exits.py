@@ -198,7 +198,7 @@ def test_however_a_program_ends(tmp_path: Path, end: str, durability: str) -> No
 def test_a_signal_handler_that_records_does_not_wait_for_ever_for_a_fork_that_waits_for_it(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-from agentspan.journal import left_segments
+from agentspan.journal import segments
 agentspan.configure(path)
 def fork():
     child = os.fork()
@@ -211,16 +211,16 @@ def handler(*_):
     one("from the handler")
 signal.signal(signal.SIGUSR1, handler)
 forking = threading.Thread(target=fork)
-taken_over = left_segments._taken_over
+taken_over = segments._taken_over
 def interrupted(path):
-    left_segments._taken_over = taken_over
+    segments._taken_over = taken_over
     left = taken_over(path)
     signal.raise_signal(signal.SIGUSR1)
     return left
 with agentspan.run("a"):
     one("first")
-    left_segments._taken_over = interrupted
-    assert left_segments.take_over(path + ".none") is None
+    segments._taken_over = interrupted
+    assert segments.take_over(path + ".none") is None
 forking.join()
 """
     run(path, code)

@@ -18,7 +18,7 @@ import agentspan
 from agentspan import Tracer
 from agentspan.errors import StorageError
 from agentspan.journal import adopting
-from agentspan.journal.left_segments import take_over
+from agentspan.journal.segments import take_over
 from agentspan.journal.spool import segments
 from agentspan.recording.git_commit import commit_replaced
 from agentspan.recording.sinks.drain import DrainThread, Ticks

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.recording.default import forget
 from agentspan.recording.settings import Settings, SettingsArguments
+from agentspan.recording.tracer import forget
 
 
 @pytest.fixture(autouse=True)

@@ -338,10 +338,10 @@ def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path, dura
 def test_a_fork_while_another_thread_configures_does_not_hang_the_child(tmp_path: Path) -> None:
     code = f"""
 import os, signal, threading, time, agentspan
-from agentspan.recording import default
+from agentspan.recording import tracer as tracing
 is_held = threading.Event()
 def hold():
-    with default._lock:
+    with tracing._lock:
         is_held.set()
         time.sleep(2)
 threading.Thread(target=hold, daemon=True).start()

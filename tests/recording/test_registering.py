@@ -5,9 +5,8 @@ from typing import Any, cast
 
 from agentspan.ids import IdSource
 from agentspan.journal.committer import Committer, Listener, Tally
-from agentspan.journal.names import Names
+from agentspan.journal.names import Names, StoredSpanTypes
 from agentspan.journal.records import decode_unit, encode_registration
-from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model import schema_versions
 from agentspan.model.changes import Applied, Move, Put, Unit
 from agentspan.model.registration import DEFAULT, Registration, VersionFields

@@ -14,13 +14,15 @@ from pydantic_core import from_json, to_json
 
 from agentspan.host import guard, let_through
 from agentspan.recording.capture.credentials import is_schema, looks_of, names_credential
-from agentspan.recording.capture.limits import TRUNCATED, Limits, encode
 from agentspan.recording.capture.redaction import Redaction, Rule, is_harmless_name
 from agentspan.recording.capture.values import (
     MAX_NAME,
     SEQUENCES,
+    TRUNCATED,
     Leaves,
+    Limits,
     contents_of,
+    encode,
     exact_text,
     fields_of,
     first,

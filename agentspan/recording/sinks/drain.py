@@ -21,10 +21,9 @@ from agentspan.host import Bell, Occupied, Thread, guard, let_through, start, wi
 from agentspan.journal.committer import Committer, Tally
 from agentspan.journal.deriving import BatchInSteps
 from agentspan.journal.log import Log, Place, Portion
-from agentspan.journal.parts import Elements
-from agentspan.journal.records import Bodies, bodies
+from agentspan.journal.records import Bodies, Elements, bodies
 from agentspan.journal.segments import START, Segment
-from agentspan.recording.sinks.progress import Progress, until_trusted
+from agentspan.recording.sinks.protocol import Progress, until_trusted
 from agentspan.storage.protocol import BesideJournals, FileReplaced, NotTrustedYet
 from agentspan.tuning import STANDARD, Tuning
 

@@ -15,8 +15,7 @@ from agentspan.host import guard
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.log import Log
 from agentspan.journal.names import names_rows, spans_of
-from agentspan.journal.parts import Parts, encode
-from agentspan.journal.records import encode_registration, encode_unit
+from agentspan.journal.records import Parts, encode, encode_registration, encode_unit
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
 from agentspan.recording.sinks import commit
