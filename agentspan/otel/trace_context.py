@@ -19,7 +19,6 @@ from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentRow, OtelTraceRow
 from agentspan.otel import identity
 from agentspan.otel.identity import Named, State, TraceParent, caller_id, span_id, span_id_of, trace_id_of
-from agentspan.recording import nodes
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState, origin
 from agentspan.recording.span_and_run import state_of
@@ -124,7 +123,7 @@ class Extracted:
     ) -> Literal[False]:
         node, self._node = self._node, None
         if node is not None:
-            nodes.leave(node.recorder.current, node)
+            node.recorder.leave(node)
             node.status = "complete"  # so a thread that keeps this context begins a run of its own
         if self._before is not None:
             _incoming.set(self._before[0])
@@ -152,7 +151,7 @@ class Extracted:
             return  # a span of OpenTelemetry has already continued this run
         node = SpanState(recorder, _run_of(recorder, found[0]), None, "custom")
         node.id, node.status = found[1] or "", "active"
-        nodes.enter(recorder.current, node)
+        recorder.enter(node)
         self._node = node
 
 

@@ -19,7 +19,6 @@ from agentspan.host import guard, page
 from agentspan.journal.records import Parts
 from agentspan.journal.writers import program_name
 from agentspan.model.status import Purpose
-from agentspan.recording import nodes
 from agentspan.recording.capture.capture import Arguments, kind_of, wrapper_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
@@ -144,7 +143,7 @@ class Block(Generic[N, S]):
     ) -> Literal[False]:
         entered = self._entered
         if entered[1:]:
-            node = nodes.last_entered(entered)
+            node = _last_entered(entered)
         else:
             node = entered[0]
             del entered[0]  # no call up to here: exceptions from signal handlers come only at calls
@@ -162,6 +161,19 @@ class Block(Generic[N, S]):
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
         return self.__exit__(type_, exception, traceback)
+
+
+def _last_entered(entered: list[S]) -> S:
+    """Remove and return the node to leave, of the nodes that several tasks or threads entered with one block."""
+    if len(entered) > 1:
+        for current in {cast(Any, each).recorder.current for each in entered}:
+            node: Any = current.get()
+            while node is not None:
+                if node in entered:
+                    entered.remove(node)
+                    return node  # type: ignore[no-any-return]
+                node = node.outer
+    return entered.pop()
 
 
 class SpanBlock(Block[Span, SpanState]):
@@ -318,12 +330,12 @@ class RunBlock(Block[Run, RunState]):
         recorder = self._resolve()
         run = RunState(recorder, self._name, **self._arguments)
         run.begin()
-        nodes.enter(recorder.current, run)
+        recorder.enter(run)
         try:
             self._entered.append(run)
         except BaseException:  # from a signal handler, after the call: no block will end it
             self._entered.remove(run)
-            nodes.leave(recorder.current, run)
+            recorder.leave(run)
             raise
         return run
 

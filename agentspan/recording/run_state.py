@@ -22,10 +22,10 @@ from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, Versio
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, check_finish, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
-from agentspan.recording import nodes
 from agentspan.recording.capture.repeats import Repeats
+from agentspan.recording.destination import Registered, refer, register, stored_run
 from agentspan.recording.git_commit import git_commit, git_dirty
-from agentspan.recording.recorder import Recorder, Registered, refer, register, stored_run
+from agentspan.recording.recorder import Recorder
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.identity import Identity
 from agentspan.storage.protocol import Storage
@@ -346,7 +346,7 @@ class RunState:
             host.renew()
         self._is_left = True
         self.face = None
-        nodes.leave(self.recorder.current, self)
+        self.recorder.leave(self)
         if self._writer_id != self.recorder.writer_id:
             return  # a forked child leaves a block of its parent, and the parent's run goes on
         if exception is not None:
@@ -356,7 +356,7 @@ class RunState:
 
     def leave_interrupted(self, error: BaseException) -> None:
         """Restore the context after an exception from a signal handler interrupted `leave`."""
-        nodes.leave(self.recorder.current, self)
+        self.recorder.leave(self)
 
     def merge(self, result: Mapping[str, Any]) -> None:
         """Merge these members into the result of the run."""

@@ -10,7 +10,6 @@ from agentspan.journal.records import Begin, End, Parts
 from agentspan.journal.writers import program_name
 from agentspan.model.spans import check_finish
 from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
-from agentspan.recording import nodes
 from agentspan.recording.capture.redaction import is_harmless_name
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
@@ -154,11 +153,11 @@ class SpanState:
         recorder, outer = self.recorder, self.outer
         if self.face is not None:
             self.face = None
-        if (outer is None or outer.status == "active") and recorder.current.get() is self:  # nodes.leave inlined
+        if (outer is None or outer.status == "active") and recorder.current.get() is self:  # Recorder.leave inlined
             recorder.current.set(outer)
             self.outer = None
         else:
-            nodes.leave(recorder.current, self)
+            recorder.leave(self)
         if self.writer_id != recorder.writer_id:
             return  # a forked child leaves a block of its parent, and the parent's span goes on
         try:
@@ -219,7 +218,7 @@ class SpanState:
         """Start the span if it is pending, and make it the active one."""
         if self.status == "pending":
             self.start()
-        nodes.enter(self.recorder.current, self)
+        self.recorder.enter(self)
 
     def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
         """Finish an open span. If `status` is None: failed if an error was kept, else complete."""

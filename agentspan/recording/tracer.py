@@ -8,20 +8,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from agentspan import clock, host
-from agentspan.errors import DatabaseBusy, InvalidAction, NotFound, StorageError
+from agentspan.errors import StorageError
 from agentspan.host import Renewal, let_through, page
 from agentspan.journal import spool
-from agentspan.journal.names import run_of, with_agents
-from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
-from agentspan.model.refusals import termination_behind
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.sensitive import REDACTED
 from agentspan.model.status import Purpose
 from agentspan.recording import steps
 from agentspan.recording.blocks import DEFAULT_TYPE, RunBlock, SpanBlock, span_block
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
-from agentspan.recording.sinks.protocol import RunListener
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face
 from agentspan.recording.span_state import SpanState, disabled_run, disabled_span
 from agentspan.recording.steps import Propagated, Reduce
@@ -29,135 +24,7 @@ from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
 from agentspan.storage.location import ENVIRONMENT, Location, memory
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find
 from agentspan.storage.registry import location_of, set_configured
-
-
-class Outcomes(RunListener):
-    """Receives the outcomes of one recorder's changes, and passes terminations on to its runs."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    def fault(self, error: Exception) -> None:
-        """Count and log a fault."""
-        self._recorder.faults.add(error)
-
-    def recovered(self) -> None:
-        """Note that the storage accepts changes again."""
-        self._recorder.faults.storage_recovered()
-
-    def terminated(self, unit: Unit, reason: str) -> None:
-        """Notify the terminated run of a unit. Of a unit with spans of several runs, look up which are terminated."""
-        change = unit.changes[0]
-        try:
-            if isinstance(change, PutSpans):
-                self._learn({row.agent_instance_id for row in change.rows})
-            elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
-                run = self._recorder.runs.get(change.row.agent_instance_id)
-                if run is not None:
-                    run.learn(reason)
-            elif isinstance(change, Move) and change.type == "agent_span":
-                found = self._recorder.store.ask(Find(change.id, instance_id=change.instance_id))
-                self._tell(found.terminated)
-            elif isinstance(change, Move):
-                self._tell({change.id: reason})
-        except StorageError:  # it is learned at the next look
-            pass
-
-    def terminations(self) -> dict[str, str]:
-        """Return the reason for each active run of this process that is terminated."""
-        ids = [run.id for run in self._recorder.runs.active()]
-        return dict(self._recorder.store.ask(Find(*ids)).terminated) if ids else {}
-
-    def has_runs(self) -> bool:
-        """Return whether a run of this process is active."""
-        return bool(self._recorder.runs.active())
-
-    def learn(self, terminations: Mapping[str, str]) -> None:
-        """Notify runs of this process that they were terminated. Their `on_terminate` is called at their next span."""
-        for id, reason in terminations.items():
-            run = self._recorder.runs.get(id)
-            if run is not None:
-                run.learn(reason)
-
-    def _learn(self, ids: Collection[str]) -> None:
-        self.learn(dict(self._recorder.store.ask(Find(*ids)).terminated))
-
-    def _tell(self, terminations: Mapping[str, str]) -> None:
-        """Notify terminated runs, and call their `on_terminate` at once: a run may have no further span to do it."""
-        for id, reason in terminations.items():
-            run = self._recorder.runs.get(id)
-            if run is not None:
-                run.learn(reason)
-                run.tell()
-
-    def refused(self, unit: Unit, refused: Refused) -> None:
-        """Log a refused change; if it was refused because its run is terminated, notify the run instead."""
-        terminated_id = termination_behind(refused)
-        if terminated_id is None:  # a refusal by a termination is no fault
-            self._recorder.faults.add(_refusal(unit, refused))
-        elif self._recorder.runs.get(terminated_id) is not None:
-            found = self._recorder.store.ask(Find(terminated_id, instance_id=terminated_id))
-            reason = found.terminated.get(terminated_id, "")
-            self._tell({terminated_id: reason})
-
-    def missing(self, unit: Unit) -> Unit | None:
-        """Return a unit that can be applied now in place of one whose run was not stored; None if there is none.
-
-        If the file was deleted or replaced, the run is registered again in the new file. A unit may also have been
-        refused only because the registration of its run was refused in the same commit.
-        """
-        try:
-            return self._fitting(unit)
-        except StorageError:
-            raise
-        except Exception as error:
-            self._recorder.faults.add(error, reraise=False)
-            return None
-
-    def _fitting(self, unit: Unit) -> Unit | None:
-        change, recorder, instance_id = unit.changes[-1], self._recorder, run_of(unit)
-        if isinstance(change, Move) and instance_id is None:
-            found = recorder.store.ask(Find(change.id, instance_id=change.instance_id))
-            return unit if change.id in found.rows else None
-        if instance_id is None:
-            return None
-        run = recorder.runs.get(instance_id)
-        is_stored = instance_id not in recorder.runs.unconfirmed
-        if run is not None and is_stored and run.stored_in == recorder.destination.identity_now():
-            run = None  # the run was removed from the storage
-        if run is not None:
-            recorder.store.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
-            run.register_again()
-        located = recorder.store.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
-        if not located or not isinstance(located[1], AgentInstanceRow):
-            if run is not None and instance_id in recorder.runs.unconfirmed:  # its changes must wait for the run
-                raise DatabaseBusy(f"the run {instance_id} is not stored yet; it is tried again")
-            return None
-        return with_agents(unit, {instance_id: located[1].agent_id})
-
-    def registered(self, instance: AgentInstanceRow) -> None:
-        """Set the stored row of a run, with the agent that the run was registered with."""
-        self._recorder.destination.learn()
-        self._recorder.follow_file()
-        self._recorder.runs.unconfirmed.pop(instance.id, None)
-        run = self._recorder.runs.get(instance.id)
-        if run is not None:
-            run.confirm(instance)
-
-
-def _refusal(unit: Unit, refused: Refused) -> Exception:
-    change = unit.changes[-1]
-    assert not isinstance(change, PutSpans)  # a refused unit of several spans is parted into units of one span
-    id = change.row.id if isinstance(change, Put) else change.id
-    if refused.why == "status":
-        status = getattr(refused.stored, "status", "finished")
-        return InvalidAction(
-            f"{id} was {status} already when this program wanted to change it; somebody else was first"
-        )
-    return NotFound(f"{id} could not be recorded: the row that it belongs to is not in the file ({refused.why})")
-
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -212,7 +79,7 @@ class Tracer:
         db: str | os.PathLike[str] | Location | Storage | None = None,
         **settings: Unpack[SettingsArguments],
     ) -> None:
-        self._show(new_recorder(db, settings_from("Tracer", settings)))
+        self._show(Recorder(db, settings_from("Tracer", settings)))
 
     def _show(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -315,17 +182,6 @@ class Tracer:
         self._recorder.shutdown(wait_s)
 
 
-def new_recorder(
-    db: str | os.PathLike[str] | Location | Storage | None,
-    settings: Settings,
-    *,
-    broken: Exception | None = None,
-    open_wait_s: float = 10.0,
-) -> Recorder:
-    """Return a Recorder whose outcomes go to its runs. Args as in Recorder."""
-    return Recorder(db, settings, Outcomes, broken=broken, open_wait_s=open_wait_s)
-
-
 def recorder_of(tracer: Tracer) -> Recorder:
     """Return what a tracer records with, for agentspan's own modules."""
     return tracer._recorder
@@ -403,7 +259,7 @@ def _configure(wanted: Configuration | None, wait_s: float) -> Tracer:
     with _lock:
         if _tracer is not None and recorder_of(_tracer).is_usable and used == _used:
             return _tracer
-        recorder = new_recorder(used.db, used.settings, open_wait_s=wait_s)
+        recorder = Recorder(used.db, used.settings, open_wait_s=wait_s)
         if _recorder is not None:
             _recorder.shutdown(5.0)
         _recorder, _tracer, _told, _used = recorder, tracer_of(recorder), wanted, used
@@ -447,7 +303,7 @@ def get_recorder() -> Recorder:
             let_through(error)
             _retry_at_ns = clock.monotonic_ns() + RETRY_NS
             if _recorder is None or _recorder.is_closed:
-                made = new_recorder(None, Settings(), broken=error)
+                made = Recorder(None, Settings(), broken=error)
                 _recorder, _tracer = made, tracer_of(made)
                 made.faults.add(error)
             return _recorder

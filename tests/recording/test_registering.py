@@ -11,7 +11,7 @@ from agentspan.model import schema_versions
 from agentspan.model.changes import Applied, Move, Put, Unit
 from agentspan.model.registration import DEFAULT, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow, Row
-from agentspan.recording.recorder import Unread
+from agentspan.recording.destination import Unread
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
