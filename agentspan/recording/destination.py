@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeAlias, cast
 
 from agentspan import clock, host, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, StorageError
@@ -19,7 +19,7 @@ from agentspan.model.registration import References, Referred, Registration
 from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow
 from agentspan.model.schema_versions import SchemaFields, admitted, fields_of
 from agentspan.recording.sinks.commit import CommitSink
-from agentspan.recording.sinks.protocol import RunListener, Sink
+from agentspan.recording.sinks.facts import RunListener
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.identity import Identities, Identity
@@ -32,6 +32,10 @@ from agentspan.tuning import STANDARD, Tuning
 
 if journal_folder.is_possible():  # early: what is imported late is taken apart first when the interpreter ends
     from agentspan.recording.sinks.journal import JournalSink, Surroundings
+
+Sink: TypeAlias = "CommitSink | JournalSink"
+"""Writes transitions in order, from any thread, as durably as the `durability` setting requires. It reports faults to a
+listener, and never raises."""
 
 log = logging.getLogger("agentspan")
 

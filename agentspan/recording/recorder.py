@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from agentspan import host, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidAction, NotFound, StorageError
@@ -25,48 +25,16 @@ from agentspan.model import sensitive
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, unit_of
 from agentspan.model.refusals import refuse_violations, termination_behind
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import InstanceStatus
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.destination import Destination, RunTypes, Unread
+from agentspan.recording.destination import Destination, RunTypes, Sink, Unread
 from agentspan.recording.settings import Settings
-from agentspan.recording.sinks.protocol import First, NoStorage, RunListener, Sink, SpanFacts, SpanSink
+from agentspan.recording.sinks.facts import First, NoStorage, RunFacts, RunListener, SpanFacts
 from agentspan.schemas.meaning import describe
 from agentspan.storage.identity import Identity
 from agentspan.storage.location import Location
 from agentspan.storage.patience import in_a_call
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
-
-
-class LiveRun(Protocol):
-    """A run that may be terminated from outside, or registered again."""
-
-    @property
-    def id(self) -> str:
-        """The agent instance's PFID."""
-        ...
-
-    @property
-    def status(self) -> InstanceStatus:
-        """The status, as far as this process knows."""
-        ...
-
-    registered_row: AgentInstanceRow | None
-    stored_in: Identity | None
-
-    def learn(self, reason: str) -> None:
-        """Set the run to terminated, with the reason of the first termination."""
-
-    def tell(self) -> None:
-        """Call the program's `on_terminate` function, once in a run."""
-
-    def confirm(self, stored: AgentInstanceRow) -> None:
-        """Take the row with which it is stored."""
-        ...
-
-    def register_again(self) -> None:
-        """Register in a file that replaced the one that knew this run, unless the run is known there."""
-        ...
 
 
 class LiveRuns:
@@ -81,10 +49,10 @@ class LiveRuns:
 
     def __init__(self) -> None:
         self.unconfirmed: dict[str, Unit] = {}
-        self._runs: dict[str, weakref.ref[LiveRun]] = {}
+        self._runs: dict[str, weakref.ref[RunFacts]] = {}
         self._most = 100
 
-    def add(self, run: LiveRun) -> None:
+    def add(self, run: RunFacts) -> None:
         """Add a run."""
         self._runs[run.id] = weakref.ref(run)
         if len(self._runs) > self._most:
@@ -93,7 +61,7 @@ class LiveRuns:
                 self.unconfirmed.pop(gone, None)  # else the dict would grow while the storage is offline
             self._most = 2 * len(self._runs) + 100
 
-    def get(self, id: str) -> LiveRun | None:
+    def get(self, id: str) -> RunFacts | None:
         """Return the run with this id; None if the program has dropped it, or it is a run of another process."""
         found = self._runs.get(id)
         return None if found is None else found()
@@ -103,7 +71,7 @@ class LiveRuns:
         self.unconfirmed = {id: unit for id, unit in self.unconfirmed.items() if self.get(id) is not None}
         return [*self.unconfirmed.values()]
 
-    def active(self) -> list[LiveRun]:
+    def active(self) -> list[RunFacts]:
         """Return the runs that are active."""
         return [run for each in list(self._runs.values()) if (run := each()) is not None and run.status == "active"]
 
@@ -250,7 +218,7 @@ class Recorder:
         self._outcomes = Outcomes(self)
         self.ids = ids.IdSource(0)
         self.sink: Sink | None = None
-        self.out: SpanSink = NoStorage(self.faults.count_lost)
+        self.out: Sink | First | NoStorage = NoStorage(self.faults.count_lost)
         self._destination: Destination | None = None
         if broken is None and self.enabled:
             self._destination = destination = Destination(

@@ -21,13 +21,13 @@ from agentspan.model.changes import Unit, unit_of
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, check_finish, finish_times
-from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
+from agentspan.model.status import OPEN, FinishStatus, Purpose
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.destination import Registered, refer, register, stored_run
 from agentspan.recording.git_commit import git_commit, git_dirty
 from agentspan.recording.recorder import Recorder
+from agentspan.recording.sinks.facts import RunFacts
 from agentspan.schemas.span_types import MAX_NAME
-from agentspan.storage.identity import Identity
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
 from agentspan.text import one_line
@@ -122,14 +122,13 @@ class Known(NamedTuple):
     started_ns: int
 
 
-class RunState:
+class RunState(RunFacts):
     """The state of one run, and its transitions. The program holds a `Run`, its face; the context holds the state.
 
     Args:
         on_terminate: "raise", or a function called when the run is terminated (see agentspan.run).
 
     Attributes:
-        registered_row: the row that the run is registered with; None if the run could not be recorded.
         outer: the span or run around this run in the context.
         face: the Run that the program holds, until its block is left.
         result_members, error_members: the members of the result, or of the error, that were set so far.
@@ -154,11 +153,6 @@ class RunState:
     ) -> None:
         self.recorder = recorder
         self.name = name
-        self.id = ""
-        self.status: InstanceStatus = "pending"
-        self.termination_reason: str | None = None
-        self.registered_row: AgentInstanceRow | None = None
-        self.stored_in: Identity | None = None
         self.outer: Any = None
         self.face: Any = None
         self.on_terminate = on_terminate
@@ -461,12 +455,6 @@ class RunState:
             about: dict[str, Value] = {"metadata": values[2], **{name: text or None for name, text in texts.items()}}
             known = {name: value for name, value in about.items() if value is not None}
             recorder.out.write(unit_of(move._replace(set={**move.set, **known})))
-
-    def learn(self, reason: str) -> None:
-        """Set the run to terminated, with the reason of the first termination."""
-        if self.termination_reason is None:
-            self.termination_reason = reason
-            self.status = "terminated"
 
     def tell(self) -> None:
         """Call the program's `on_terminate` function, once in a run."""

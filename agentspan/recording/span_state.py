@@ -13,12 +13,13 @@ from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
 from agentspan.recording.capture.redaction import is_harmless_name
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
+from agentspan.recording.sinks.facts import SpanFacts
 from agentspan.schemas.span_types import SpanType
 
 _NOTHING = object()
 
 
-class SpanState:
+class SpanState(SpanFacts):
     """The state of one span, and its transitions. The program holds a `Span`, its face; the context holds the state.
 
     Attributes:
@@ -28,19 +29,12 @@ class SpanState:
         result_members, error_members: the members of the result, or of the error, that were set so far.
         began_ns: the monotonic time of the start, in ns.
         raw_begin: the raw begin of an OpenTelemetry span as it was written (used by otel.sdk).
-        payload, started_ns, writer_id, decoded: see SpanFacts.
     """
 
     run: RunState
-    status: SpanStatus = "pending"
-    id = ""
-    # Defaults of the class, because setting all of them for each span costs 0.3 µs.
     outer: Any = None
     face: Any = None
     owns_run = False
-    payload: str | Parts = "{}"  # a text, because the program may change the object that it passed
-    started_ns = 0
-    decoded: tuple[str, Any, int, str] | None = None
     result_members: dict[str, Any] | None = None
     error_members: dict[str, Any] | None = None
     began_ns = 0
@@ -61,12 +55,6 @@ class SpanState:
     def goes_on(self) -> bool:
         """Return whether the span is open, so that a new span may begin inside it."""
         return self.status in OPEN
-
-    def payload_text(self) -> str:
-        """Return the payload as JSON text."""
-        if isinstance(self.payload, Parts):
-            self.payload = self.payload.text()
-        return self.payload
 
     def create(self, payload: str | Parts, status: SpanStatus) -> None:
         """Record the new span; called once.
@@ -109,12 +97,6 @@ class SpanState:
             return
         self.started_ns, self.id = at_ns, id
         self.recorder.out.created_raw(self, reader, text, at_ns)
-
-    def learn(self, fact: Begin | End) -> None:
-        """Set the type and the payload, and from an End also the status, that a foreign instrumentor reported."""
-        self.schema_name, self.payload = fact.schema_name, fact.payload
-        if isinstance(fact, End):
-            self.status = fact.status
 
     def end_as(self, end: End, at_ns: int) -> None:
         """Record an end that also has the type and the payload.

@@ -20,8 +20,7 @@ faulthandler.dump_traceback_later(90, exit=True)
 warnings.simplefilter("ignore")
 import agentspan
 from dataclasses import replace
-from agentspan.recording.sinks import drain
-from agentspan.recording.sinks import drain
+from agentspan import host
 from agentspan.journal.log import Log
 from agentspan.tuning import STANDARD
 path = sys.argv[1]
@@ -301,15 +300,15 @@ def handler(*_):
     done.append(True)
 done = []
 signal.signal(signal.SIGUSR1, handler)
-ring = drain.Bell.ring
+ring = host.Bell.ring
 def interrupted(bell):
-    drain.Bell.ring = ring
+    host.Bell.ring = ring
     ring(bell)
     signal.raise_signal(signal.SIGUSR1)
     ring(bell)
 with agentspan.run("a"):
     one("first")
-    drain.Bell.ring = interrupted
+    host.Bell.ring = interrupted
     for _ in range(300):
         one("m" * 10_000)  # each begins a segment, for which the thread is called
 assert done

@@ -14,7 +14,7 @@ from agentspan.model import spans
 from agentspan.recording import tracer
 from agentspan.recording.capture import plain
 from agentspan.recording.capture.values import Limits
-from agentspan.recording.sinks import commit, journal_work, protocol
+from agentspan.recording.sinks import commit, facts, journal_work
 from agentspan.schemas import conformance, liquid_engine, templates
 from agentspan.serve import app, connections, logins, middleware, router, streaming, writes
 from agentspan.storage import first_occurrence, scanning
@@ -114,7 +114,7 @@ FIGURES = {
         ("and the call waits for that, at most {} ms", STANDARD.recording_wait_s * 1000),
         ("in transactions of {}. A thread", commit.BATCH),
         ("it tries again after {} ms", commit.PAUSE_S * 1000),
-        ("recording calls try, too, at most every {} ms", protocol.RETRY_NS / 1e6),
+        ("recording calls try, too, at most every {} ms", facts.RETRY_NS / 1e6),
         ("At most {} transitions, or", STANDARD.backlog_units),
         ("({}) characters of text", STANDARD.backlog_characters),
         ("or {} Mi (", STANDARD.backlog_characters / 2**20),

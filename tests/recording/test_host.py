@@ -300,7 +300,7 @@ def test_one_bad_unit_does_not_cost_what_waits_with_it(tmp_path: Path) -> None:
         for number in range(5):
             run.create_span("tool", {"name": str(number)})
         bad = run.create_span("tool", {"name": "bad"})
-        waiting = recorder_of(tracer).sink.backlog.units  # type: ignore[union-attr]
+        waiting: Any = recorder_of(tracer).sink.backlog.units  # type: ignore[union-attr]
         put = waiting.pop().changes[0]
         waiting.append(Unit((put._replace(row=put.row._replace(summary=object())),)))
         other.execute("rollback")

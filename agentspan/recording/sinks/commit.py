@@ -24,7 +24,7 @@ from agentspan.model.changes import Move, Outcome, Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, WriterRow
 from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
-from agentspan.recording.sinks.protocol import Counts, Progress, SpanFacts, until_trusted
+from agentspan.recording.sinks.facts import Counts, Progress, SpanFacts, until_trusted
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import title_of
 from agentspan.storage.patience import Unconnected, answers_within, in_a_call, left_s

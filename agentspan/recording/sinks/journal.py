@@ -20,8 +20,8 @@ from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
 from agentspan.recording.sinks import commit
 from agentspan.recording.sinks.commit import CommitSink
+from agentspan.recording.sinks.facts import Counts, RunListener, SpanFacts
 from agentspan.recording.sinks.journal_work import JournalWork, ServerWork, TypesFile
-from agentspan.recording.sinks.protocol import Counts, RunListener, SpanFacts
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
