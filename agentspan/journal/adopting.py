@@ -4,7 +4,6 @@ A run whose registration was damaged in a journal is registered again, so that t
 not its spans.
 """
 
-import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from agentspan import clock, files, ids
 from agentspan.errors import NotFound, StorageError
-from agentspan.host import guard, let_through
+from agentspan.host import guard, let_through, log
 from agentspan.ids import IdSource
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.deriving import outdated
@@ -92,8 +91,6 @@ class LostRegistrations(Listener):
         changes = registration.register(wanted, stored, self._ids.new, clock.now())
         return isinstance(self._storage.apply([Unit(changes, run_id)])[0], Applied)
 
-
-log = logging.getLogger("agentspan")
 
 LOOK_EVERY_S = 1.0
 _HISTORY = HISTORY.encode()

@@ -7,7 +7,6 @@ A record may be read again after it was committed; the storage then refuses its 
 the stored row. Of an open span, the later of the two states counts.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, cast
@@ -212,8 +211,6 @@ def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:
     values: dict[str, Value] = {name: getattr(wanted, name) for name in spans.UPDATED}
     return {**values, "status": "active", "started_at": wanted.started_at} if starts else values
 
-
-log = logging.getLogger("agentspan")
 
 MAX_KEPT = 10_000
 """The number of refused changes that are remembered. If its record is read again, such a change is not stored twice."""

@@ -8,7 +8,6 @@ the server's location.
 """
 
 import errno
-import logging
 import os
 import stat
 import sys
@@ -16,11 +15,9 @@ from functools import cache
 from pathlib import Path
 
 from agentspan import files, jsontext
-from agentspan.host import guard, let_through
+from agentspan.host import guard, let_through, log
 from agentspan.model.rows import AccountRow
 from agentspan.storage.location import Location, memory
-
-log = logging.getLogger("agentspan")
 
 _SUFFIX = ".spool"
 _UNSHARED = frozenset({"ext2", "ext3", "ext4", "tmpfs"})

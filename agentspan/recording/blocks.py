@@ -19,12 +19,11 @@ from agentspan.host import guard, page
 from agentspan.journal.records import Parts
 from agentspan.journal.writers import program_name
 from agentspan.model.status import Purpose
-from agentspan.recording.capture.capture import Arguments, kind_of, wrapper_of
+from agentspan.recording.capture.capture import Arguments, Kind, kind_of, wrapper_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, face_of_span
-from agentspan.recording.span_state import SpanState, disabled_span
-from agentspan.recording.steps import NOTHING, Reduce, Steps, Stream, wrap_async_generator, wrap_generator
+from agentspan.recording.span_state import Reduce, SpanState, disabled_span
 from agentspan.schemas.span_types import usable_name
 
 DEFAULT_TYPE = "tool"
@@ -218,25 +217,26 @@ class SpanBlock(Block[Span, SpanState]):
             raise TypeError(f"only functions can be recorded, not {type(fn).__name__}")
         arguments = Arguments(fn)
 
-        resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
-
-        def stream(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Steps:
-            recorder = resolve()
-            if not recorder.enabled:
-                return NOTHING
-            return Stream(begin_call(recorder, schema_name, arguments, args, kwargs, payload), reduce)
-
-        kind = kind_of(fn)
-        reduce = self._reduce
-        if kind == "async generator":
-            return wrap_async_generator(fn, stream)
-        if kind == "generator":
-            return wrap_generator(fn, stream)
+        kind, reduce = kind_of(fn), self._reduce
+        if kind in ("generator", "async generator"):
+            return self._wrap_stream(fn, kind, arguments)
         if reduce is not None:
             raise TypeError(f"reduce= is for generator functions; {arguments.name} is none")
         if kind == "coroutine":
             return cast(Callable[P, R], self._wrap_coroutine(fn, arguments))
         return self._wrap_function(fn, arguments)
+
+    def _wrap_stream(self, fn: Callable[P, R], kind: Kind, arguments: Arguments) -> Callable[P, R]:
+        with host.importing:
+            from agentspan.recording.steps import wrap_stream  # for generators only
+
+        def begin_one(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> SpanState | None:
+            recorder = self._resolve()
+            if not recorder.enabled:
+                return None
+            return begin_call(recorder, self._schema_name, arguments, args, kwargs, self._payload)
+
+        return wrap_stream(fn, kind, begin_one, self._reduce)
 
     def _wrap_function(self, fn: Callable[P, R], arguments: Arguments) -> Callable[P, R]:
         resolve, schema_name, payload = self._resolve, self._schema_name, self._payload

@@ -1,6 +1,5 @@
 """The storage that a recorder writes to: opened once, with a new sink for each process."""
 
-import logging
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -9,6 +8,7 @@ from typing import NamedTuple, TypeAlias, cast
 
 from agentspan import clock, host, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, StorageError
+from agentspan.host import log
 from agentspan.journal import journal_folder, writers
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.names import StoredSpanTypes
@@ -36,8 +36,6 @@ if journal_folder.is_possible():  # early: what is imported late is taken apart 
 Sink: TypeAlias = "CommitSink | JournalSink"
 """Writes transitions in order, from any thread, as durably as the `durability` setting requires. It reports faults to a
 listener, and never raises."""
-
-log = logging.getLogger("agentspan")
 
 
 class RunTypes:
@@ -257,9 +255,7 @@ class Destination:
         why_not = journal_folder.why_not(self._folder)
         if why_not is not None and why_not not in _logged:
             _logged.add(why_not)
-            log.log(
-                logging.WARNING if journal_folder.is_possible() else logging.INFO, "recording by commits: %s", why_not
-            )
+            (log.warning if journal_folder.is_possible() else log.info)("recording by commits: %s", why_not)
         return why_not is None
 
 

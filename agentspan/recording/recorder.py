@@ -5,7 +5,6 @@ still holds.
 """
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 from agentspan import host, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidAction, NotFound, StorageError
-from agentspan.host import Renewal, guard, let_through, page
+from agentspan.host import Renewal, guard, let_through, log, page
 from agentspan.journal.names import run_of, with_agents
 from agentspan.journal.writers import this_process
 from agentspan.model import sensitive
@@ -149,8 +148,6 @@ class Faults:
         """In a forked child: make a new lock, because a thread of the parent may have held the old one."""
         self._lock = threading.Lock()
 
-
-log = logging.getLogger("agentspan")
 
 PATIENCE_S = 5.0
 """The age of waiting records, in seconds, above which the server counts as offline. In a burst they wait for 3 s."""

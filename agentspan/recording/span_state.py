@@ -1,6 +1,6 @@
 """The life of a span in the recorded program: created, started, finished, each passed to the recorder's sink."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentspan import clock, host, jsontext
@@ -17,6 +17,9 @@ from agentspan.recording.sinks.facts import SpanFacts
 from agentspan.schemas.span_types import SpanType
 
 _NOTHING = object()
+
+Reduce = Callable[[list[Any]], Any]
+"""Turns the items of a generator into the result of its span."""
 
 
 class SpanState(SpanFacts):

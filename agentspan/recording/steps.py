@@ -14,15 +14,12 @@ from agentspan import host, jsontext
 from agentspan.host import guard
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.recording.capture.capture import kind_of
+from agentspan.recording.capture.capture import Kind, kind_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.settings import Settings
-from agentspan.recording.span_state import SpanState
+from agentspan.recording.span_state import Reduce, SpanState
 from agentspan.storage.location import Location
-
-Reduce = Callable[[list[Any]], Any]
-"""Turns the items of a generator into the result of its span."""
 
 
 class Steps:
@@ -151,6 +148,21 @@ class _NoSteps(Steps):
 NOTHING = _NoSteps()
 
 Start = Callable[[tuple[Any, ...], Mapping[str, Any]], Steps]
+Begin = Callable[[tuple[Any, ...], Mapping[str, Any]], SpanState | None]
+
+
+def wrap_stream(fn: Callable[..., Any], kind: Kind, begin: Begin, reduce: Reduce | None) -> Callable[..., Any]:
+    """Wrap a generator function or an async generator function, so that each generator has a span.
+
+    Args:
+        begin: begins the span of one generator; returns None if it is not recorded.
+    """
+
+    def start(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Steps:
+        span = begin(args, kwargs)
+        return NOTHING if span is None else Stream(span, reduce)
+
+    return (wrap_generator if kind == "generator" else wrap_async_generator)(fn, start)
 
 
 def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:

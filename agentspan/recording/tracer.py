@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from agentspan import clock, host
@@ -13,13 +12,11 @@ from agentspan.host import Renewal, let_through, page
 from agentspan.journal import spool
 from agentspan.model.sensitive import REDACTED
 from agentspan.model.status import Purpose
-from agentspan.recording import steps
 from agentspan.recording.blocks import DEFAULT_TYPE, RunBlock, SpanBlock, span_block
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face
-from agentspan.recording.span_state import SpanState, disabled_run, disabled_span
-from agentspan.recording.steps import Propagated, Reduce
+from agentspan.recording.span_state import Reduce, SpanState, disabled_run, disabled_span
 from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
 from agentspan.storage.location import ENVIRONMENT, Location, memory
@@ -134,7 +131,7 @@ class Tracer:
 
     def propagate(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Wrap `fn` so that each call records under the span that is active now (see agentspan.propagate)."""
-        return Propagated(fn, self._recorder)
+        return _propagated(fn, self._recorder)
 
     def current_span(self) -> Span | None:
         """Return the innermost active span of the current thread or task, or None."""
@@ -270,11 +267,11 @@ def _completed(wanted: Configuration) -> Configuration:
     """Return the configuration to use, with defaults looked up. In a `captured` block, the captured storage wins."""
     if _captured is not None:
         is_enabled = wanted.settings.enabled is not False  # AGENTSPAN_DISABLED is for programs, not for tests
-        return Configuration(_captured, replace(wanted.settings, raise_errors=True, enabled=is_enabled))
+        return Configuration(_captured, wanted.settings._replace(raise_errors=True, enabled=is_enabled))
     if wanted.db is None and _unreachable is not None and not os.environ.get(ENVIRONMENT):
         raise _unreachable.with_traceback(None)  # else the traceback grows with each attempt
     db = location_of(None).absolute() if wanted.db is None else wanted.db
-    return Configuration(db, replace(wanted.settings, enabled=wanted.settings.is_enabled))
+    return Configuration(db, wanted.settings._replace(enabled=wanted.settings.is_enabled))
 
 
 def get_tracer() -> Tracer:
@@ -449,7 +446,13 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
     the context. The result can be pickled if `fn` can; the other process then records into the same file. asyncio tasks
     and `asyncio.to_thread` do not need `propagate`.
     """
-    return steps.Propagated(fn, get_recorder())
+    return _propagated(fn, get_recorder())
+
+
+def _propagated(fn: Callable[P, R], recorder: Recorder) -> Callable[P, R]:
+    with host.importing:
+        from agentspan.recording.steps import Propagated  # with pickle, for few programs
+    return Propagated(fn, recorder)
 
 
 def arrive(location: Location, settings: Settings | None) -> Recorder | None:

@@ -11,17 +11,17 @@ from typing import Any
 from agentspan import host
 from agentspan.errors import TemplateError
 from agentspan.schemas.templates import MAX_SUMMARY, MAX_TEMPLATE, RESERVED, Template
-from agentspan.text import one_line
+from agentspan.text import lazy_pattern, one_line
 
 MAX_LIQUID_TAGS = 100
-_TAG = re.compile(r"\{\{[^{}]*\}\}")
-_OPENING = re.compile(r"\{\{|\{%")
-_MARKS = re.compile(r"\||\w\[|\{\{-|-\}\}")
-_KEYWORD_MEMBER = re.compile(
+_TAG = lazy_pattern(r"\{\{[^{}]*\}\}")
+_OPENING = lazy_pattern(r"\{\{|\{%")
+_MARKS = lazy_pattern(r"\||\w\[|\{\{-|-\}\}")
+_KEYWORD_MEMBER = lazy_pattern(
     r""""[^"]*"|'[^']*'|\.(and|as|blank|cols|contains|continue|else|empty|false|for|if|in|limit|nil|not|null|offset|or|"""
     r"""required|reversed|true|with)\b(?![-?])"""
 )
-_LONG_SPACE = re.compile(r"\s{100}")
+_LONG_SPACE = lazy_pattern(r"\s{100}")
 
 
 class LiquidMissing(TemplateError):
