@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentspan import clock, files, ids
 from agentspan.errors import NotFound, StorageError
-from agentspan.host import guard, let_through, log
+from agentspan.host import guard, log
 from agentspan.ids import IdSource
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.deriving import outdated
@@ -319,13 +319,8 @@ class _Taking:
         if journals is None:
             return
         if self._tuning.sync_every_s is not None:
-            try:
+            with guard(OSError, report=_unsynced):
                 journals.sync()
-            except OSError as error:
-                let_through(error)
-                raise StorageError(
-                    f"what was recovered may not be on the disk, which does not take it: {error}"
-                ) from error
         journals.has(self._committer.newest)
         if journals.files != self._files:
             raise FileReplaced("the file was deleted or replaced while a journal was recovered; it is recovered again")
@@ -359,6 +354,10 @@ class _Taking:
         for sentence in damage:
             log.warning("journal: %s", sentence)
             self._committer.note(name, "damaged", {"said": sentence})
+
+
+def _unsynced(error: Exception) -> None:
+    raise StorageError(f"what was recovered may not be on the disk, which does not take it: {error}") from error
 
 
 def _unheard(done: int, size: int) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW, DatabaseBusy, NotStorable
-from agentspan.host import guard, let_through
+from agentspan.host import guard
 from agentspan.ids import IdSource
 from agentspan.journal.deriving import Batch, BatchInSteps, Resolve, Unreadable, outdated
 from agentspan.journal.names import (
@@ -573,15 +573,15 @@ def _wanted(unit: Unit) -> bytes:
 
 def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[Outcome | Exception]:
     """Apply units in one commit, or one by one if a unit is faulty. Return fewer outcomes if the storage fails."""
-    try:
-        return [*storage.apply(units, wait_s=wait_s)]
-    except Exception as error:
-        if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
-            raise
-        let_through(error)
-        if len(units) == 1:
-            return [error]
     outcomes: list[Outcome | Exception] = []
+    with guard(report=outcomes.append):
+        return [*storage.apply(units, wait_s=wait_s)]
+    (error,) = outcomes
+    if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
+        raise error
+    if len(units) == 1:
+        return outcomes
+    outcomes = []
     with guard(*NOT_NOW):
         for unit in units:
             outcomes += outcomes_of(storage, (unit,), wait_s)

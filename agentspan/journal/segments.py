@@ -18,11 +18,12 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
 from agentspan import files, host
-from agentspan.host import Hold, guard, let_through
+from agentspan.host import Hold, guard
 from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
 
@@ -379,11 +380,10 @@ class Left(Locked):
     def remove(self) -> None:
         """Delete the file, unless another file has its name now."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            with Changing():
-                folder = os.open(self.path.parent, flags)
-        except OSError as raised:  # it is gone, and the file with it
-            let_through(raised)
+        folder = -1
+        with guard(OSError), Changing():
+            folder = os.open(self.path.parent, flags)
+        if folder < 0:  # it is gone, and the file with it
             return
         try:
             name = self.path.name
@@ -416,13 +416,14 @@ def take_over(path: Path) -> Left | None:
 
 
 def _taken_over(path: Path) -> Left | None:
-    try:
+    with guard(OSError, report=partial(_not_taken, path)):
         return Left(path)
-    except OSError as raised:
-        let_through(raised)
-        if raised.errno == errno.ELOOP:
-            _refuse(path, "it is a symbolic link")
-        return None
+    return None
+
+
+def _not_taken(path: Path, error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        _refuse(path, "it is a symbolic link")
 
 
 def _refuse(path: Path, why: str) -> None:

@@ -31,13 +31,18 @@ DEFAULT_TYPE = "tool"
 
 
 def begin(
-    recorder: Recorder, schema_name: str, payload: Mapping[str, Any] | None, captured: str | Parts = "{}"
+    recorder: Recorder,
+    schema_name: str,
+    payload: Mapping[str, Any] | None,
+    captured: str | Parts = "{}",
+    entered: list[SpanState] | None = None,
 ) -> SpanState:
     """Create an active span under the active node, and make it the active one.
 
     Args:
         payload: the payload as the program passed it; None if `captured` has it.
         captured: the captured payload, as JSON text or in parts.
+        entered: the list of a block, to which the span is added.
     """
     if not page[0]:
         host.renew()
@@ -50,16 +55,15 @@ def begin(
     else:
         span = SpanState(recorder, _run_of_one_span(recorder), None, schema_name)
         span.owns_run = True
-    try:
-        span.create(captured if payload is None else recorder.capture.object(payload, span.run.repeats), "active")
-    except Exception as error:
-        span.not_created("active", error)
-    if span.run.termination_reason is not None:
-        span.stop()
+    span.create(payload, captured, "active")
     span.outer = node
     try:
         recorder.current.set(span)
+        if entered is not None:
+            entered.append(span)
     except BaseException as error:  # from a signal handler, after the call: no block will end it
+        if entered and span in entered:
+            entered.remove(span)
         span.leave(error)
         raise
     return span
@@ -195,13 +199,10 @@ class SpanBlock(Block[Span, SpanState]):
 
     def __enter__(self) -> Span:
         recorder, name = self._resolve(), self._schema_name
-        span = begin(recorder, name, self._payload) if recorder.enabled else disabled_span(recorder, name)
-        try:
-            self._entered.append(span)
-        except BaseException as error:  # from a signal handler, after the call: no block will end it
-            self._entered.remove(span)
-            span.leave(error)
-            raise
+        if recorder.enabled:
+            return face_of_span(begin(recorder, name, self._payload, "{}", self._entered))
+        span = disabled_span(recorder, name)
+        self._entered.append(span)
         return face_of_span(span)
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
@@ -227,16 +228,17 @@ class SpanBlock(Block[Span, SpanState]):
         return self._wrap_function(fn, arguments)
 
     def _wrap_stream(self, fn: Callable[P, R], kind: Kind, arguments: Arguments) -> Callable[P, R]:
-        with host.importing:
-            from agentspan.recording.steps import wrap_stream  # for generators only
+        with host.importing:  # for generators only
+            from agentspan.recording.steps import NOTHING, Steps, Stream, wrap_async_generator, wrap_generator
+        resolve, schema_name, payload, reduce = self._resolve, self._schema_name, self._payload, self._reduce
 
-        def begin_one(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> SpanState | None:
-            recorder = self._resolve()
+        def stream(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Steps:
+            recorder = resolve()
             if not recorder.enabled:
-                return None
-            return begin_call(recorder, self._schema_name, arguments, args, kwargs, self._payload)
+                return NOTHING
+            return Stream(begin_call(recorder, schema_name, arguments, args, kwargs, payload), reduce)
 
-        return wrap_stream(fn, kind, begin_one, self._reduce)
+        return (wrap_generator if kind == "generator" else wrap_async_generator)(fn, stream)
 
     def _wrap_function(self, fn: Callable[P, R], arguments: Arguments) -> Callable[P, R]:
         resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
@@ -330,13 +332,7 @@ class RunBlock(Block[Run, RunState]):
         recorder = self._resolve()
         run = RunState(recorder, self._name, **self._arguments)
         run.begin()
-        recorder.enter(run)
-        try:
-            self._entered.append(run)
-        except BaseException:  # from a signal handler, after the call: no block will end it
-            self._entered.remove(run)
-            recorder.leave(run)
-            raise
+        recorder.enter(run, self._entered)
         return run
 
     def _again(self) -> "RunBlock":

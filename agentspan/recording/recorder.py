@@ -108,17 +108,18 @@ class Faults:
 
     def lose(self, error: Exception, *, reraise: bool = True) -> None:
         """Count a transition that was not recorded because of a fault or a misuse, and log the error."""
-        let_through(error)
-        self.count_lost()
-        self.add(error, reraise=reraise)
+        self.add(error, reraise=reraise, is_loss=True)
 
-    def add(self, error: Exception, *, reraise: bool = True) -> None:
+    def add(self, error: Exception, *, reraise: bool = True, is_loss: bool = False) -> None:
         """Log a fault once per kind; raise it only for tests.
 
         Args:
             reraise: whether the fault may be raised; False if an exception would harm the caller.
+            is_loss: whether the fault kept a transition from being recorded.
         """
         let_through(error)
+        if is_loss:
+            self.count_lost()
         if not self._are_counted:
             return
         if self._are_raised and reraise:
@@ -298,12 +299,20 @@ class Recorder:
             meaning = describe(span.span_type, span.schema_name, span.status, decoded, returned, None, checked)
             refuse_violations(meaning.violations, span.schema_name)
 
-    def enter(self, node: Any) -> None:
-        """Make a span or run the active one, inside the one that was active before."""
+    def enter(self, node: Any, entered: list[Any] | None = None) -> None:
+        """Make a span or run the active one, inside the one that was active before.
+
+        Args:
+            entered: a list of nodes to which the node is added.
+        """
         node.outer = self.innermost()
         try:
             self.current.set(node)
-        except BaseException:  # from a signal handler, after the call
+            if entered is not None:
+                entered.append(node)
+        except BaseException:  # from a signal handler, after the call: no block will end it
+            if entered and node in entered:
+                entered.remove(node)
             self.leave(node)
             raise
 
@@ -510,13 +519,14 @@ class Outcomes(RunListener):
         If the file was deleted or replaced, the run is registered again in the new file. A unit may also have been
         refused only because the registration of its run was refused in the same commit.
         """
-        try:
+        with guard(report=self._not_fitting):
             return self._fitting(unit)
-        except StorageError:
-            raise
-        except Exception as error:
-            self._recorder.faults.add(error, reraise=False)
-            return None
+        return None
+
+    def _not_fitting(self, error: Exception) -> None:
+        if isinstance(error, StorageError):
+            raise error
+        self._recorder.faults.add(error, reraise=False)
 
     def _fitting(self, unit: Unit) -> Unit | None:
         change, recorder, instance_id = unit.changes[-1], self._recorder, run_of(unit)

@@ -188,14 +188,12 @@ class RunState(RunFacts):
         self.status = "active"
         if not recorder.enabled:
             return
-        try:
+        with recorder.faults.losing():
             with recorder.in_time():
                 self._begin(known)
             note(recorder, self.id)
             assert recorder.sink is not None
             recorder.sink.watch()
-        except Exception as error:
-            recorder.faults.lose(error)
         self._began_ns = clock.monotonic_ns()
 
     def _begin(self, known: Known | None) -> None:
@@ -368,15 +366,11 @@ class RunState(RunFacts):
             host.renew()
         if result is not None:
             self.merge(result)
-        wanted: FinishStatus = "failed" if self.error_members is not None else "complete"
-        try:
-            wanted = status or wanted
+        with self.recorder.faults.losing():
+            wanted = status or ("failed" if self.error_members is not None else "complete")
             if self.termination_reason is None:
                 check_finish("agent instance", self.id or "(not recorded)", self.status, wanted)
-        except Exception as error:
-            self.recorder.faults.lose(error)
-        else:
-            self.store_end(wanted)
+            self._store_end(wanted)
 
     def returned(self, value: Any) -> None:
         """Set the result of a decorated call that returned: a dict is the result, any other value its `output`."""
@@ -398,6 +392,10 @@ class RunState(RunFacts):
         Args:
             reraise: whether a fault may be raised; False while an exception of the program is being raised.
         """
+        with self.recorder.faults.losing(reraise=reraise):
+            self._store_end(status)
+
+    def _store_end(self, status: FinishStatus) -> None:
         ended_ns = clock.monotonic_ns()
         if self.termination_reason is None:
             self.status = status
@@ -405,23 +403,20 @@ class RunState(RunFacts):
         if self.registered_row is None:
             recorder.faults.count_lost()
             return
-        try:
-            now = clock.now()
-            started_at = self.registered_row.started_at or now
-            move = instances.finished(
-                self.id,
-                status=status,
-                times=Times(started_at, max(started_at, now), (ended_ns - self._began_ns) / 1_000_000),
-                now=now,
-                result=None if self.result_members is None else recorder.capture.object(self.result_members),
-                error=None if self.error_members is None else recorder.capture.object(self.error_members),
-            )
-            is_dirty = git_dirty() if self.registered_row.git_dirty is None else None
-            if is_dirty is not None:  # git had not answered when the run began
-                move = move._replace(set={**move.set, "git_dirty": int(is_dirty)})
-            recorder.out.write(Unit((move,)))
-        except Exception as fault:
-            recorder.faults.lose(fault, reraise=reraise)
+        now = clock.now()
+        started_at = self.registered_row.started_at or now
+        move = instances.finished(
+            self.id,
+            status=status,
+            times=Times(started_at, max(started_at, now), (ended_ns - self._began_ns) / 1_000_000),
+            now=now,
+            result=None if self.result_members is None else recorder.capture.object(self.result_members),
+            error=None if self.error_members is None else recorder.capture.object(self.error_members),
+        )
+        is_dirty = git_dirty() if self.registered_row.git_dirty is None else None
+        if is_dirty is not None:  # git had not answered when the run began
+            move = move._replace(set={**move.set, "git_dirty": int(is_dirty)})
+        recorder.out.write(Unit((move,)))
 
     def end_as(
         self,

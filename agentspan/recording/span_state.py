@@ -59,24 +59,35 @@ class SpanState(SpanFacts):
         """Return whether the span is open, so that a new span may begin inside it."""
         return self.status in OPEN
 
-    def create(self, payload: str | Parts, status: SpanStatus) -> None:
-        """Record the new span; called once.
+    def create(self, payload: Mapping[str, Any] | None, captured: str | Parts, status: SpanStatus) -> None:
+        """Record the new span; called once. A fault is counted, and the span goes on without being recorded.
 
         Args:
-            payload: the payload as JSON text, or in parts (see SpanFacts).
+            payload: the payload as the program passed it; None if `captured` has it.
+            captured: the payload as JSON text, or in parts (see SpanFacts).
+
+        Raises:
+            AgentTerminated: the run is terminated, and has `on_terminate="raise"`.
         """
-        recorder = self.recorder
+        recorder, run = self.recorder, self.run
         self.status = status
-        if self.run.registered_row is None:
-            recorder.faults.count_lost()
-            return
-        self.payload = payload
-        if recorder.is_strict:
-            recorder.check(self, self.payload_text(), None)
-        self.started_ns = at_ns = clock.wall_ns()  # the time of creation, until a pending span is started
-        self.id = recorder.ids.new(at_ns)
-        recorder.out.created(self, at_ns)
-        self.began_ns = clock.monotonic_ns()
+        try:
+            if payload is not None:
+                captured = recorder.capture.object(payload, run.repeats)
+            if run.registered_row is None:
+                recorder.faults.count_lost()
+            else:
+                self.payload = captured
+                if recorder.is_strict:
+                    recorder.check(self, self.payload_text(), None)
+                self.started_ns = at_ns = clock.wall_ns()  # the time of creation, until a pending span is started
+                self.id = recorder.ids.new(at_ns)
+                recorder.out.created(self, at_ns)
+                self.began_ns = clock.monotonic_ns()
+        except Exception as error:
+            recorder.faults.lose(error)
+        if run.termination_reason is not None:
+            self.stop()
 
     def create_as(self, id: str, begin: Begin, at_ns: int) -> None:
         """Record a new active span that has an id and a start time already; called once.
@@ -124,11 +135,6 @@ class SpanState(SpanFacts):
         if elapsed_ns < 0:
             at_ns, elapsed_ns = self.started_ns, 0
         self.recorder.out.finished_raw(self, reader, text, at_ns, elapsed_ns)
-
-    def not_created(self, status: SpanStatus, error: Exception) -> None:
-        """Set the status of a span that a fault kept from being recorded, and count the fault."""
-        self.status = status
-        self.recorder.faults.lose(error)
 
     def leave(self, exception: BaseException | None, output: Any = _NOTHING) -> None:
         """End the block of the span: finish the span if it is active, and make the outer node the active one."""

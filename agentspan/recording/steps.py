@@ -14,7 +14,7 @@ from agentspan import host, jsontext
 from agentspan.host import guard
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.recording.capture.capture import Kind, kind_of
+from agentspan.recording.capture.capture import kind_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.settings import Settings
@@ -122,12 +122,10 @@ class Stream(Steps):
         if self._reduce is None:
             output = {"output": [jsontext.decode(text)[""] for text in self._items]}
             return {**output, "more_items": self._more} if self._more else output
-        try:
+        with self._span.recorder.faults.adding(reraise=exception is None):  # the consumer may have stopped early
             value = self._reduce(self._items)
-        except Exception as error:  # also on half of the items, where the consumer stopped early
-            self._span.recorder.faults.add(error, reraise=exception is None)
-            return {"items": len(self._items)}
-        return value if issubclass(type(value), dict) else {"output": value}
+            return value if issubclass(type(value), dict) else {"output": value}
+        return {"items": len(self._items)}
 
 
 class _NoSteps(Steps):
@@ -148,21 +146,6 @@ class _NoSteps(Steps):
 NOTHING = _NoSteps()
 
 Start = Callable[[tuple[Any, ...], Mapping[str, Any]], Steps]
-Begin = Callable[[tuple[Any, ...], Mapping[str, Any]], SpanState | None]
-
-
-def wrap_stream(fn: Callable[..., Any], kind: Kind, begin: Begin, reduce: Reduce | None) -> Callable[..., Any]:
-    """Wrap a generator function or an async generator function, so that each generator has a span.
-
-    Args:
-        begin: begins the span of one generator; returns None if it is not recorded.
-    """
-
-    def start(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Steps:
-        span = begin(args, kwargs)
-        return NOTHING if span is None else Stream(span, reduce)
-
-    return (wrap_generator if kind == "generator" else wrap_async_generator)(fn, start)
 
 
 def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from agentspan import clock, host
 from agentspan.errors import StorageError
-from agentspan.host import Renewal, let_through, page
+from agentspan.host import Renewal, guard, page
 from agentspan.journal import spool
 from agentspan.model.sensitive import REDACTED
 from agentspan.model.status import Purpose
@@ -286,24 +286,27 @@ def get_tracer() -> Tracer:
 
 def get_recorder() -> Recorder:
     """Return the recorder of this process's tracer, configured now if needed. Never raises."""
-    global _tracer, _recorder, _retry_at_ns
     recorder = _recorder
     if recorder is not None and not recorder.is_closed and (not recorder.broken or clock.monotonic_ns() < _retry_at_ns):
         return recorder
     if not page[0]:
         host.renew()
     with _lock:
-        try:
+        with guard(report=_cannot_configure):
             settings = Settings() if _told is None else _told.settings
-            return recorder_of(_configure(_told, settings.tuning.recording_wait_s))
-        except Exception as error:
-            let_through(error)
-            _retry_at_ns = clock.monotonic_ns() + RETRY_NS
-            if _recorder is None or _recorder.is_closed:
-                made = Recorder(None, Settings(), broken=error)
-                _recorder, _tracer = made, tracer_of(made)
-                made.faults.add(error)
-            return _recorder
+            _configure(_told, settings.tuning.recording_wait_s)
+        assert _recorder is not None
+        return _recorder
+
+
+def _cannot_configure(error: Exception) -> None:
+    """Record nothing for a second, because the storage cannot be opened."""
+    global _tracer, _recorder, _retry_at_ns
+    _retry_at_ns = clock.monotonic_ns() + RETRY_NS
+    if _recorder is None or _recorder.is_closed:
+        made = Recorder(None, Settings(), broken=error)
+        _recorder, _tracer = made, tracer_of(made)
+        made.faults.add(error)
 
 
 @contextmanager
@@ -455,6 +458,11 @@ def _propagated(fn: Callable[P, R], recorder: Recorder) -> Callable[P, R]:
     return Propagated(fn, recorder)
 
 
+def _count_fault(error: Exception) -> None:
+    get_recorder().faults.add(error)
+
+
+@guard(report=_count_fault)
 def arrive(location: Location, settings: Settings | None) -> Recorder | None:
     """Return a recorder of this process for a propagated function from another process.
 
@@ -465,18 +473,14 @@ def arrive(location: Location, settings: Settings | None) -> Recorder | None:
         location: the storage of the other process.
         settings: the settings of the other process; None if they could not be pickled or unpickled.
     """
-    try:
-        if _told is None:
-            if settings is None:  # the redaction rule is missing in this process, so all values are redacted
-                settings = Settings(redact=_everything)
-            if _recorder is None or _recorder.location != location:
-                wait_s = settings.tuning.recording_wait_s if location.path is None else CONFIGURE_WAIT_S
-                _configure(Configuration(location, settings), wait_s)
-        recorder = get_recorder()
-        return recorder if recorder.location == location else None
-    except Exception as error:
-        get_recorder().faults.add(error)
-        return None
+    if _told is None:
+        if settings is None:  # the redaction rule is missing in this process, so all values are redacted
+            settings = Settings(redact=_everything)
+        if _recorder is None or _recorder.location != location:
+            wait_s = settings.tuning.recording_wait_s if location.path is None else CONFIGURE_WAIT_S
+            _configure(Configuration(location, settings), wait_s)
+    recorder = get_recorder()
+    return recorder if recorder.location == location else None
 
 
 def arrive_unreachable(why: str) -> None:

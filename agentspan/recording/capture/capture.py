@@ -166,32 +166,38 @@ class Capture:
             head: the text up to the arguments (see head_of_call).
             arguments: by parameter name.
         """
-        try:
-            room = self._wrapped_payload - len(head)
-            if head and _room(arguments, room, self._items, self._value, self._depth - 1) >= 0:
-                text = f"{head}{to_json(arguments, inf_nan_mode='strings').decode()}}}"
-                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text)):
-                    return text
-        except Exception as raised:
-            let_through(raised)
-        return self.object({"name": name, "arguments": arguments})
+        return (head and self._member(head, arguments)) or self.object({"name": name, "arguments": arguments})
 
     def output(self, value: Any) -> str:
         """Return the return value of a function as the JSON text of a result: a dict itself, any other as `output`."""
+        kind = type(value)
+        if (kind is str or (kind is list and len(value) <= MANY)) and (text := self._member('{"output":', value)):
+            return text
+        return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything
+
+    def _member(self, head: str, value: Any) -> str | None:
+        """Return the JSON text of an object whose last member is `value`; None if it is not plain, short and clean.
+
+        Args:
+            value: a text, dict or list.
+            head: the text up to the value.
+        """
         try:
-            kind = type(value)
-            if (
-                (kind is str and len(value) <= self._wrapped_value)  # the most common
-                or (kind is list and len(value) <= MANY and self._is_short(value))
-            ):
+            if type(value) is str:
+                is_short = len(value) <= self._wrapped_value
+            else:
+                room = self._wrapped_payload - len(head)
+                is_short = _room(value, room, self._items, self._value, self._depth - 1) >= 0
+            if is_short:
                 data = to_json(value, inf_nan_mode="strings")
-                text = f'{{"output":{data.decode()}}}'
-                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text, data)):
+                text = f"{head}{data.decode()}}}"
+                searched = None if type(value) is dict else data  # the head of a call has a name
+                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text, searched)):
                     return text
         except Exception as raised:
             if type(raised) is not RecursionError:  # no stack left for a call
                 let_through(raised)
-        return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything
+        return None
 
     def failure(self, error: dict[str, Any]) -> str:
         """Return the description of an exception, from the method `error`, as the JSON text of a result."""
@@ -202,14 +208,11 @@ class Capture:
 
     def _redacted_error(self, error: dict[str, Any]) -> str | None:
         """Return the JSON text of a description from `error`, whose texts are redacted; None if more must be done."""
-        try:
+        with unharmed:
             is_redacted = self.redaction is None or (not self.redaction.has_rule and _has_plain_types(error))
             if is_redacted and _room({"error": error}, self._payload, self._items, self._value, self._depth) >= 0:
                 text = to_json({"error": error}).decode()
                 return text if len(text) <= self._payload else None
-        except Exception as raised:
-            if type(raised) is not RecursionError:  # no stack left for a call
-                let_through(raised)
         return None
 
     def text(self, text: str) -> str:
@@ -222,14 +225,11 @@ class Capture:
 
         The members of an exception group are listed in `exceptions`, each with its type and message.
         """
-        try:
+        with unharmed:
             described = self._exception(exception, 0, [5 * MAX_MEMBERS])
             described["stacktrace"] = self._stacktrace(exception, described)
             return described
-        except Exception as raised:
-            if type(raised) is not RecursionError:
-                let_through(raised)
-            return {"type": _name(type(exception)), "message": _UNREADABLE, "stacktrace": ""}
+        return {"type": _name(type(exception)), "message": _UNREADABLE, "stacktrace": ""}
 
     def _in_parts(self, value: dict[str, Any], repeats: Repeats, *, is_plain: bool) -> Parts | None:
         """Return a dict in parts: its lists of objects are compared with earlier captures. None if it has no such list.
@@ -294,10 +294,6 @@ class Capture:
         if left >= 0 or left <= NOT_JSON or glance == room:
             return left if left < 0 else left + room - glance
         return _room(value, room, self._items, self._value, self._depth, {})
-
-    def _is_short(self, value: list[Any]) -> bool:
-        """Return whether a list, as a member of an object, is plain JSON within the limits and not above GLANCE."""
-        return _room(value, self._wrapped_payload, self._items, self._value, self._depth - 1) >= 0
 
     def _is_plain(self, item: Any) -> bool:
         return type(item) is dict and self._left(item, self._payload) >= 0

@@ -7,6 +7,7 @@ Values of numpy and pandas are recognized by their attributes and simplified, wi
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -153,7 +154,6 @@ class Plain(Leaves):
         except BaseException as error:
             if not is_fault(error):
                 raise
-            let_through(error)
             return not_json(value)
         finally:
             self._above.pop()
@@ -194,14 +194,9 @@ class Plain(Leaves):
             if type(value) is tuple and len(value) == 2:
                 return self._pair(value, name)
             names = getattr(type(value), "_fields", None) if isinstance(value, tuple) else None
-            try:
+            with unharmed if isinstance(value, list | tuple) and type(value) is not tuple else nullcontext():
                 return self._list(value, name, names if type(names) is tuple else ())
-            except Exception as raised:
-                let_through(raised)
-                contents = contents_of(value)
-                if contents is None:
-                    raise
-                return self._list(contents, name)
+            return self._list(contents_of(value), name)
         if isinstance(value, bytes | bytearray | memoryview):
             return self.binary(value, name)
         if isinstance(value, Enum):

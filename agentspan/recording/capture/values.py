@@ -10,6 +10,7 @@ import json
 from array import array
 from collections import UserList, deque
 from collections.abc import Callable, Collection, ItemsView, Iterable, KeysView, Mapping, ValuesView
+from contextlib import nullcontext
 from enum import Enum
 from itertools import islice
 from reprlib import repr as short_repr
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 
 from agentspan.blobs import LEAST, begins_like_blob, is_blob, is_image_or_audio
-from agentspan.host import guard, let_through
+from agentspan.host import guard, is_interrupt
 from agentspan.model.sensitive import REDACTED
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.redaction import Redaction
@@ -211,9 +212,12 @@ _SCALARS = (str, int, float, bool, type(None))
 _AT_ONCE: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()))
 
 
+_UNREADABLE, _MISSING = object(), object()
+
+
 def is_fault(error: BaseException) -> bool:
-    """Return whether an error is a fault of a value. Others (Ctrl-C, SystemExit) end the program: re-raise them."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"  # what a crash in Rust becomes
+    """Return whether an error is a fault of a value. Others (Ctrl-C, a signal handler's) must be re-raised."""
+    return not is_interrupt(error) or type(error).__name__ == "PanicException"  # what a crash in Rust becomes
 
 
 unharmed = guard()
@@ -264,14 +268,10 @@ def first(values: Iterable[Any], limit: int) -> list[Any]:
 
 def pairs_of(value: Mapping[Any, Any], limit: int) -> tuple[list[tuple[Any, Any]], int | None]:
     """Return the first `limit` pairs of a mapping, and its length; None if it has no length."""
-    try:
+    with unharmed if isinstance(value, dict) else nullcontext():
         items, length = value.items(), length_of(value)
         return [(key, item) for key, item in first(items, limit)], length
-    except Exception as raised:
-        let_through(raised)
-        if not isinstance(value, dict):
-            raise
-        return first(dict.items(value), limit), dict.__len__(value)  # whatever its class makes of them
+    return first(dict.items(value), limit), dict.__len__(value)  # whatever its class does
 
 
 def key_name(key: Any) -> str:
@@ -290,21 +290,17 @@ def key_name(key: Any) -> str:
     return f"(a key of type {class_name(key)})"
 
 
-def contents_of(value: Any) -> list[Any] | None:
-    """Return the members of an object of a subclass of list or tuple, bypassing overridden methods; else None."""
-    for base in (list, tuple):
-        if isinstance(value, base) and type(value) is not base:
-            return [*base.__getitem__(value, slice(None))]  # type: ignore[index]
-    return None
+def contents_of(value: list[Any] | tuple[Any, ...]) -> list[Any]:
+    """Return the members of an object of a subclass of list or tuple, bypassing overridden methods."""
+    whole = slice(None)
+    return [*(list.__getitem__(value, whole) if isinstance(value, list) else tuple.__getitem__(value, whole))]
 
 
 def length_of(value: Any) -> int | None:
     """Return the length of an object, or None if it has none."""
-    try:
+    with unharmed:
         return len(value)
-    except Exception as raised:
-        let_through(raised)
-        return None
+    return None
 
 
 def fields_of(value: Any) -> Mapping[str, Any] | None:
@@ -325,13 +321,11 @@ def fields_of(value: Any) -> Mapping[str, Any] | None:
     for name in names:
         if name in excluded:
             continue
-        try:
-            fields[name] = getattr(value, name)
-        except AttributeError:
-            pass
-        except Exception as raised:
-            let_through(raised)
-            fields[name] = not_json(value, "a field cannot be read")
+        field: Any = _UNREADABLE
+        with unharmed:
+            field = getattr(value, name, _MISSING)
+        if field is not _MISSING:
+            fields[name] = not_json(value, "a field cannot be read") if field is _UNREADABLE else field
     return fields
 
 
