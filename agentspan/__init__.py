@@ -45,9 +45,12 @@ if TYPE_CHECKING:
         ValidationErrors,
     )
     from agentspan.otel.instruments.instrument import Instrumented, instrument, uninstrument
-    from agentspan.recording.capture.limits import Limits
     from agentspan.recording.capture.redaction import card_numbers
-    from agentspan.recording.default import (
+    from agentspan.recording.capture.values import Limits
+    from agentspan.recording.span_and_run import Run, Span
+    from agentspan.recording.tracer import (
+        Health,
+        Tracer,
         configure,
         current_run,
         current_span,
@@ -60,8 +63,6 @@ if TYPE_CHECKING:
         span,
         span_type,
     )
-    from agentspan.recording.span_and_run import Run, Span
-    from agentspan.recording.tracer import Health, Tracer
     from agentspan.storage.memory import MemoryStorage
     from agentspan.storage.sqlite import SQLiteStorage
 
@@ -132,8 +133,11 @@ _MODULES = {
     ),
     "otel.instruments.instrument": ("Instrumented", "instrument", "uninstrument"),
     "recording.capture.redaction": ("card_numbers",),
-    "recording.capture.limits": ("Limits",),
-    "recording.default": (
+    "recording.capture.values": ("Limits",),
+    "recording.span_and_run": ("Run", "Span"),
+    "recording.tracer": (
+        "Health",
+        "Tracer",
         "configure",
         "current_run",
         "current_span",
@@ -146,8 +150,6 @@ _MODULES = {
         "span",
         "span_type",
     ),
-    "recording.span_and_run": ("Run", "Span"),
-    "recording.tracer": ("Health", "Tracer"),
     "storage.memory": ("MemoryStorage",),
     "storage.sqlite": ("SQLiteStorage",),
 }

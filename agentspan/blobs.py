@@ -11,7 +11,7 @@ from binascii import Error, a2b_base64
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from agentspan.text import size_text
+from agentspan.text import lazy_pattern, size_text
 
 LEAST = 1024
 """The fewest characters of base64 that count as a blob."""
@@ -24,18 +24,18 @@ AUDIO = frozenset({"audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/
 _STEP = LEAST // 2  # LEAST characters of base64 contain a window of this length at a multiple of it
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _ALPHABETS = (_ALPHABET[:-2].encode(), (_ALPHABET[:-4] + "-_").encode())
-_WINDOW = re.compile(rf"[A-Za-z0-9+/_-]{{{_STEP}}}")
-_TO_WINDOW = re.compile(rf"(?s:.{{{_STEP}}})*?(?={_WINDOW.pattern})")
-_RUN = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
-_URL = re.compile(r"data:([A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60})(?:;[A-Za-z0-9.=+_-]*)*;base64,\Z")
+_WINDOW = lazy_pattern(rf"[A-Za-z0-9+/_-]{{{_STEP}}}")
+_TO_WINDOW = lazy_pattern(rf"(?s:.{{{_STEP}}})*?(?={_WINDOW.pattern})")
+_RUN = lazy_pattern(r"[A-Za-z0-9+/_-]*={0,2}")
+_URL = lazy_pattern(r"data:([A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60})(?:;[A-Za-z0-9.=+_-]*)*;base64,\Z")
 _NEAR = 200
 """How many characters before and after a blob are searched for a JSON member that names its type."""
-_TYPE = re.compile(
+_TYPE = lazy_pattern(
     r'"(?:media_?type|mime_?type|content_?type)\\?":\s?\\?"([a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60})', re.IGNORECASE
 )
-_FORMAT = re.compile(r'"format\\?":\s?\\?"([a-z0-9]{2,5})\\?"')
+_FORMAT = lazy_pattern(r'"format\\?":\s?\\?"([a-z0-9]{2,5})\\?"')
 _FORMATS = {"wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg", "flac": "audio/flac"}
-_LOOKS = (re.compile("[A-Z]").search, re.compile("[a-z]").search, re.compile("[0-9]").search)
+_LOOKS = (lazy_pattern("[A-Z]"), lazy_pattern("[a-z]"), lazy_pattern("[0-9]"))
 _OTHER_NAMES = {
     "image/jpg": "image/jpeg",
     "audio/mp3": "audio/mpeg",
@@ -206,7 +206,7 @@ def _is_exact(quantum: str) -> bool:
 def _looks_like_base64(text: str, start: int) -> bool:
     """Return whether base64 begins with upper case, lower case and digits, unlike `xxxx…` and hexadecimal text."""
     head = text[start : start + _STEP]
-    return all(look(head) for look in _LOOKS)
+    return all(look.search(head) for look in _LOOKS)
 
 
 def _is_quoted(text: str, start: int, end: int) -> bool:

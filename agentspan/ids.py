@@ -6,7 +6,6 @@ The `pfid` package is not used, because it takes 27 µs for an id.
 """
 
 import os
-import re
 import struct
 import sys
 import threading
@@ -19,10 +18,11 @@ from typing import NamedTuple
 
 from agentspan import host
 from agentspan.host import Renewal, page
+from agentspan.text import lazy_pattern
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
-_PFID = re.compile(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}\Z")
+_PFID = lazy_pattern(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}\Z")
 _HALVES = struct.Struct(">BIBI").unpack_from
 _DRAWN = 256
 MAX_PARTITION = 2**30 - 1

@@ -9,6 +9,30 @@ is rounded up, too: sums of the same costs in another order differ by less.
 import re
 import unicodedata
 from math import ceil, floor
+from typing import Any, cast
+
+
+class _Pattern:
+    """A regular expression that is compiled at its first use (see `lazy_pattern`)."""
+
+    def __init__(self, text: str, flags: int) -> None:
+        self.pattern = text
+        self.flags = flags
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method of the compiled pattern, and keep it: later uses find it here."""
+        found = getattr(re.compile(self.pattern, self.flags), name)
+        setattr(self, name, found)
+        return found
+
+
+def lazy_pattern(text: str, flags: int = 0) -> re.Pattern[str]:
+    """Return a regular expression that is compiled at its first use.
+
+    For patterns that few programs need. To compile them took an eighth of the import of a program with one call.
+    """
+    return cast(re.Pattern[str], _Pattern(text, flags))
+
 
 _JOINER = "\u200d"
 # Code points that belong to the character before them, besides marks (accents, vowel signs): joiner, skin tones, tags.
@@ -17,7 +41,7 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 _REPLACEMENT = "\ufffd"
 _BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 # The two rules of `visible`. viewer/static/visible.js has the same rules; a test compares both for each code point.
-_UNSEEN = re.compile(
+_UNSEEN = lazy_pattern(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -33,7 +57,7 @@ _SEEN = (
     "|(?<=[#*0-9])\ufe0f(?=\u20e3)"
     "|(?<=[\u0620-\u0dff])[\u200c\u200d](?=[\u0620-\u0dff])"
 )
-_SEEN_OR_UNSEEN = re.compile(f"{_SEEN}|({_UNSEEN.pattern})")
+_SEEN_OR_UNSEEN = lazy_pattern(f"{_SEEN}|({_UNSEEN.pattern})")
 
 
 def one_line(text: str, limit: int) -> str:

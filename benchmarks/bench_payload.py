@@ -25,9 +25,9 @@ from typing import Any
 from measuring import machine, verdict
 
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
 from agentspan.recording.capture.repeats import Repeats
+from agentspan.recording.capture.values import Limits
 
 SIZES = (10_000, 100_000, 1_000_000)
 OVER = 1_200_000

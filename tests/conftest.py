@@ -197,8 +197,8 @@ def _default_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _fresh_default_tracer(_default_files: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test records into another's file, or into the checkout."""
-    from agentspan.recording import default
+    from agentspan.recording import tracer
 
     monkeypatch.setenv("AGENTSPAN_DB", str(next(_default_files)))
     yield
-    default.forget()
+    tracer.forget()

@@ -26,7 +26,7 @@ from agentspan.cli import main, runs, tree
 from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Pruned
-from agentspan.recording.capture import capture, limits, plain
+from agentspan.recording.capture import capture, plain, values
 from agentspan.recording.sinks import commit
 from agentspan.schemas import conformance, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
@@ -333,7 +333,7 @@ LIMITS = [
     (agentspan.Limits(), "items", "items kept of a generator"),
     (agentspan.Limits(), "payload", "items kept of a generator"),
     (STANDARD, "hashed_bytes", "hashed for the marks"),
-    (limits, "START", "a text in a payload"),
+    (values, "START", "a text in a payload"),
     (STANDARD, "captured_values", "values in a payload"),
     (plain, "MAX_NAME", "the name of a member"),
     (plain, "MAX_REPR", "`repr` of an object"),

@@ -12,7 +12,7 @@ from agentspan.errors import (
     NotFound,
     NotPermitted,
 )
-from agentspan.journal.stored_span_types import StoredSpanTypes
+from agentspan.journal.names import StoredSpanTypes
 from agentspan.model import columns, registration
 from agentspan.model.changes import (
     PURPOSES,

@@ -30,7 +30,7 @@ from agentspan.api.resources import AgentInstance
 from agentspan.api.schema_versions import SchemaVersion
 from agentspan.api.spans import Start
 from agentspan.errors import InvalidValue, RequiredValue
-from agentspan.journal.stored_span_types import Closer
+from agentspan.journal.names import Closer
 from agentspan.model import instances, registration, scores
 from agentspan.model.changes import INSTANCE_STATUSES, PURPOSES, Change, FinishStatus, Move, Purpose, Put, Remove, Unit
 from agentspan.model.registration import DEFAULT, MAX_TAGS, UNNAMED, Registration, VersionFields, check_purpose

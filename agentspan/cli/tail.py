@@ -24,7 +24,7 @@ from agentspan.cli.output import (
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
-from agentspan.journal.stored_span_types import StoredSpanTypes
+from agentspan.journal.names import StoredSpanTypes
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow

@@ -4,7 +4,6 @@ A run whose registration was damaged in a journal is registered again, so that t
 not its spans.
 """
 
-import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,17 +13,14 @@ from pathlib import Path
 
 from agentspan import clock, files, ids
 from agentspan.errors import NotFound, StorageError
-from agentspan.host import guard, let_through
+from agentspan.host import guard, log
 from agentspan.ids import IdSource
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.deriving import outdated
-from agentspan.journal.left_segments import Left, take_over
-from agentspan.journal.names import run_of
-from agentspan.journal.parts import Elements
-from agentspan.journal.records import HISTORY, Gap, Record, read
-from agentspan.journal.segments import START
+from agentspan.journal.names import StoredSpanTypes, run_of
+from agentspan.journal.records import HISTORY, Elements, Gap, Record, read
+from agentspan.journal.segments import START, Left, take_over
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
-from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Put, Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields, fields_of
@@ -94,8 +90,6 @@ class LostRegistrations(Listener):
         changes = registration.register(wanted, stored, self._ids.new, clock.now())
         return isinstance(self._storage.apply([Unit(changes, run_id)])[0], Applied)
 
-
-log = logging.getLogger("agentspan")
 
 LOOK_EVERY_S = 1.0
 _HISTORY = HISTORY.encode()
@@ -324,13 +318,8 @@ class _Taking:
         if journals is None:
             return
         if self._tuning.sync_every_s is not None:
-            try:
+            with guard(OSError, report=_unsynced):
                 journals.sync()
-            except OSError as error:
-                let_through(error)
-                raise StorageError(
-                    f"what was recovered may not be on the disk, which does not take it: {error}"
-                ) from error
         journals.has(self._committer.newest)
         if journals.files != self._files:
             raise FileReplaced("the file was deleted or replaced while a journal was recovered; it is recovered again")
@@ -364,6 +353,10 @@ class _Taking:
         for sentence in damage:
             log.warning("journal: %s", sentence)
             self._committer.note(name, "damaged", {"said": sentence})
+
+
+def _unsynced(error: Exception) -> None:
+    raise StorageError(f"what was recovered may not be on the disk, which does not take it: {error}") from error
 
 
 def _unheard(done: int, size: int) -> None:

@@ -7,19 +7,27 @@ A record may be read again after it was committed; the storage then refuses its 
 the stored row. Of an open span, the later of the two states counts.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, cast
 
 from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW, DatabaseBusy, NotStorable
-from agentspan.host import guard, let_through
+from agentspan.host import guard
 from agentspan.ids import IdSource
 from agentspan.journal.deriving import Batch, BatchInSteps, Resolve, Unreadable, outdated
-from agentspan.journal.names import Names, instance_in, names_rows, run_of, spans_of, with_agents, without_name
-from agentspan.journal.parts import Elements
-from agentspan.journal.stored_span_types import Closer, StoredSpanTypes
+from agentspan.journal.names import (
+    Closer,
+    Names,
+    StoredSpanTypes,
+    instance_in,
+    names_rows,
+    run_of,
+    spans_of,
+    with_agents,
+    without_name,
+)
+from agentspan.journal.records import Elements
 from agentspan.model import spans
 from agentspan.model.changes import (
     LEAVES,
@@ -217,8 +225,6 @@ def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:
     values: dict[str, Value] = {name: getattr(wanted, name) for name in spans.UPDATED}
     return {**values, "status": "active", "started_at": wanted.started_at} if starts else values
 
-
-log = logging.getLogger("agentspan")
 
 MAX_KEPT = 10_000
 """The number of refused changes that are remembered. If its record is read again, such a change is not stored twice."""
@@ -581,15 +587,15 @@ def _wanted(unit: Unit) -> bytes:
 
 def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[Outcome | Exception]:
     """Apply units in one commit, or one by one if a unit is faulty. Return fewer outcomes if the storage fails."""
-    try:
-        return [*storage.apply(units, wait_s=wait_s)]
-    except Exception as error:
-        if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
-            raise
-        let_through(error)
-        if len(units) == 1:
-            return [error]
     outcomes: list[Outcome | Exception] = []
+    with guard(report=outcomes.append):
+        return [*storage.apply(units, wait_s=wait_s)]
+    (error,) = outcomes
+    if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
+        raise error
+    if len(units) == 1:
+        return outcomes
+    outcomes = []
     with guard(*NOT_NOW):
         for unit in units:
             outcomes += outcomes_of(storage, (unit,), wait_s)

@@ -16,7 +16,6 @@ from agentspan import clock, jsontext
 from agentspan.errors import NOT_NOW
 from agentspan.host import guard, let_through
 from agentspan.journal import records
-from agentspan.journal.parts import Elements, Payload
 from agentspan.journal.records import (
     CREATED,
     FINISHED,
@@ -29,6 +28,8 @@ from agentspan.journal.records import (
     STARTED,
     UNIT,
     UPDATED,
+    Elements,
+    Payload,
     decode_unit,
 )
 from agentspan.model import columns, spans
@@ -220,10 +221,8 @@ class Batch:
 
     def _read_begin(self, id: str) -> None:
         fields = self._unread.pop(id)
-        try:
+        with self._reading(fields):
             self._open[id] = _created(fields, *records.read_begin(*fields[-2:]))
-        except Exception as error:
-            self._add_unreadable(error, fields)
 
     def units(self) -> list[Unit]:
         """Return the units of all added records, except the units in `first`: one of all new spans, then the moves."""
@@ -237,10 +236,8 @@ class Batch:
         ids = {fields[1] for fields in self._later if fields[0] != UNIT}
         stored = dict(self._find(ids)) if ids else {}
         for each in self._later:
-            try:
+            with self._reading(each):
                 units.append(decode_unit(each[1]) if each[0] == UNIT else self._move(each, stored))
-            except Exception as error:
-                self._add_unreadable(error, each)
         return units
 
     def _derive(self) -> None:
@@ -252,6 +249,9 @@ class Batch:
                 self._rows.append(self._row(created, ended, payload, result))
             except Exception as error:
                 self._add_unreadable(error, created, *self._changes.get(created[1], []), *([ended] if ended else []))
+
+    def _reading(self, record: list[str]) -> "guard[None]":
+        return guard(report=lambda error: self._add_unreadable(error, record))
 
     def _add_unreadable(self, error: Exception, *records: bytes | list[str]) -> None:
         """Add what could not be read. That the storage cannot answer now says nothing about a record: it is raised."""

@@ -8,19 +8,17 @@ the server's location.
 """
 
 import errno
-import logging
 import os
 import stat
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from agentspan import files, jsontext
-from agentspan.host import guard, let_through
+from agentspan.host import guard, log
 from agentspan.model.rows import AccountRow
 from agentspan.storage.location import Location, memory
-
-log = logging.getLogger("agentspan")
 
 _SUFFIX = ".spool"
 _UNSHARED = frozenset({"ext2", "ext3", "ext4", "tmpfs"})
@@ -90,17 +88,16 @@ def shares_blocks(folder: Path) -> bool:
     import fcntl
 
     opened: list[int] = []
+    errors: list[Any] = []
     try:
-        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-        opened = [os.open(beside, flags, 0o600), os.open(beside, flags, 0o600)]
-        fcntl.ioctl(opened[0], _FICLONE, opened[1])
-    except OSError as error:
-        let_through(error)
-        return error.errno != errno.EOPNOTSUPP or len(opened) < 2
+        with guard(OSError, report=errors.append):
+            flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+            opened = [os.open(beside, flags, 0o600), os.open(beside, flags, 0o600)]
+            fcntl.ioctl(opened[0], _FICLONE, opened[1])
     finally:
         for each in opened:
             os.close(each)
-    return True
+    return len(opened) < 2 or not errors or errors[0].errno != errno.EOPNOTSUPP
 
 
 def owners(folder: str | os.PathLike[str]) -> frozenset[int]:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from zlib import crc32
 
 from agentspan import files
@@ -362,19 +362,12 @@ class Log:
             self._put_behind(self._segment)
         self._made = number = self._made + 1
         self._guard()
-        try:
-            made = self._begun_spare(length, number) or create(
-                self._folder,
-                self.writer_id(),
-                number,
-                self.sequence + 1,
-                length,
-                self._next_size,
-                is_mapped=self._maps,
+        made = self._begun_spare(length, number)
+        with guard(OSError, report=self._no_segment):
+            made = made or create(
+                self._folder, self.writer_id(), number, self.sequence + 1, length, self._next_size, is_mapped=self._maps
             )
-        except OSError as error:
-            let_through(error)
-            self.error = error
+        if made is None:
             return None
         self.error = None
         self._next_size = min(2 * self._next_size, self._largest)
@@ -385,6 +378,9 @@ class Log:
         else:  # a signal handler interrupted this method and created a segment
             made.remove()
         return self._segment
+
+    def _no_segment(self, error: Exception) -> None:
+        self.error = cast(OSError, error)
 
     def _put_behind(self, segment: Segment) -> None:
         if self._segment is not segment:  # a signal handler has put the segment behind already

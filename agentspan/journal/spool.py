@@ -10,8 +10,7 @@ from typing import Protocol
 from agentspan import files, host
 from agentspan.host import guard, page
 from agentspan.journal.journal_folder import check, make_state_folder, refusal, state_folder, warn
-from agentspan.journal.left_segments import take_over
-from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for
+from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
 
 
 class Journal(Protocol):

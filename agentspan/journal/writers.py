@@ -5,7 +5,6 @@ while it has runs, and the lease ends by the server's clock. Which spans of a de
 after its journal was adopted.
 """
 
-import logging
 import os
 import platform
 import sys
@@ -15,7 +14,7 @@ from typing import Literal
 
 from agentspan import clock, files
 from agentspan.errors import AgentspanError, StorageError
-from agentspan.host import guard
+from agentspan.host import guard, log
 from agentspan.journal.opening import adoption_beside
 from agentspan.model.changes import without_nul
 from agentspan.model.rows import WriterRow
@@ -220,9 +219,6 @@ def _start_ticks(pid: str) -> str:
 
 def _read(path: str) -> str:
     return files.text_of(path, errors="replace") or ""
-
-
-log = logging.getLogger("agentspan")
 
 
 class DeadWriters:

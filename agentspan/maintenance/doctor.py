@@ -8,7 +8,7 @@ from typing import cast
 from agentspan import clock, jsontext
 from agentspan.api.context import Context, Plan
 from agentspan.errors import DatabaseBusy, NotFound
-from agentspan.journal.stored_span_types import Closer
+from agentspan.journal.names import Closer
 from agentspan.journal.writers import DeadWriters, Life, why_unknown
 from agentspan.maintenance.prune import Upkeep, keep_partitions
 from agentspan.model import instances

@@ -15,8 +15,7 @@ from opentelemetry.sdk.trace import SpanProcessor as _SpanProcessor
 
 from agentspan import clock, host
 from agentspan.host import Renewal, page
-from agentspan.journal.parts import whole
-from agentspan.journal.records import Begin
+from agentspan.journal.records import Begin, whole
 from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number
@@ -42,11 +41,10 @@ from agentspan.otel.sdk import READER, AtEnd, AtStart, Writer, at_end, at_start,
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.stored_rows import score_rows
 from agentspan.otel.traces import ABANDONED
-from agentspan.recording.default import get_recorder
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.span_state import SpanState
-from agentspan.recording.tracer import Tracer, recorder_of
+from agentspan.recording.tracer import Tracer, get_recorder, recorder_of
 
 
 class LiveRecording:

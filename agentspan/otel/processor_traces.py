@@ -18,8 +18,7 @@ from opentelemetry import trace
 
 from agentspan import clock, jsontext
 from agentspan.errors import StorageError
-from agentspan.journal.parts import whole
-from agentspan.journal.records import End
+from agentspan.journal.records import End, whole
 from agentspan.journal.writers import program_name
 from agentspan.model import columns, spans
 from agentspan.model.changes import Put, Unit, unit_of

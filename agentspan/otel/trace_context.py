@@ -28,12 +28,11 @@ from agentspan.otel.identity import (
     span_id_of,
     trace_id_of,
 )
-from agentspan.recording import default, nodes
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState, origin
 from agentspan.recording.span_and_run import state_of
 from agentspan.recording.span_state import SpanState
-from agentspan.recording.tracer import Tracer, recorder_of
+from agentspan.recording.tracer import Tracer, current_run, current_span, get_recorder, recorder_of
 from agentspan.storage.lookup import unique
 
 H = TypeVar("H", bound=MutableMapping[str, str])
@@ -85,8 +84,8 @@ def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
         headers: a dict, or another mapping of texts.
         tracer: the tracer whose run is continued; the one of `agentspan.configure`, when left out.
     """
-    run = default.current_run() if tracer is None else tracer.current_run()
-    span = default.current_span() if tracer is None else tracer.current_span()
+    run = current_run() if tracer is None else tracer.current_run()
+    span = current_span() if tracer is None else tracer.current_span()
     with guard() if run is None else state_of(run).recorder.faults.adding():
         parent, state = _outgoing(None if run is None else state_of(run), None if span is None else state_of(span))
         if parent is not None:
@@ -123,7 +122,7 @@ class Extracted:
         self._node: SpanState | None = None
 
     def __enter__(self) -> None:
-        recorder = default.get_recorder() if self._own is None else self._own
+        recorder = get_recorder() if self._own is None else self._own
         with recorder.faults.adding():
             self._enter(recorder)
 
@@ -132,7 +131,7 @@ class Extracted:
     ) -> Literal[False]:
         node, self._node = self._node, None
         if node is not None:
-            nodes.leave(node.recorder.current, node)
+            node.recorder.leave(node)
             node.status = "complete"  # so a thread that keeps this context begins a run of its own
         if self._before is not None:
             _incoming.set(self._before[0])
@@ -161,7 +160,7 @@ class Extracted:
             return  # a span of OpenTelemetry has already continued this run
         node = SpanState(recorder, run, None, "custom")
         node.id, node.status = caller_id(run.id, incoming.named, trace_id, parent) or "", "active"
-        nodes.enter(recorder.current, node)
+        recorder.enter(node)
         self._node = node
 
 

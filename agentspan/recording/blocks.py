@@ -6,24 +6,118 @@ While recording is disabled, spans and runs have a status and keep nothing else.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
+from agentspan import host
 from agentspan.errors import InvalidValue
-from agentspan.host import guard
+from agentspan.host import guard, page
+from agentspan.journal.records import Parts
+from agentspan.journal.writers import program_name
 from agentspan.model.changes import Purpose
-from agentspan.recording import nodes
-from agentspan.recording.beginning import DEFAULT_TYPE, begin, begin_call
-from agentspan.recording.capture.arguments import Arguments, kind_of, wrapper_of
-from agentspan.recording.generators import NOTHING, Reduce, Steps, Stream, wrap_async_generator, wrap_generator
+from agentspan.recording.capture.capture import Arguments, Kind, kind_of, wrapper_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, face_of_span
-from agentspan.recording.span_state import SpanState, disabled_span
+from agentspan.recording.span_state import Reduce, SpanState, disabled_span
 from agentspan.schemas.span_types import usable_name
+
+DEFAULT_TYPE = "tool"
+"""The span type of a bare `@span`: it records a function's name, arguments and output."""
+
+
+def begin(
+    recorder: Recorder,
+    schema_name: str,
+    payload: Mapping[str, Any] | None,
+    captured: str | Parts = "{}",
+    entered: list[SpanState] | None = None,
+) -> SpanState:
+    """Create an active span under the active node, and make it the active one.
+
+    Args:
+        payload: the payload as the program passed it; None if `captured` has it.
+        captured: the captured payload, as JSON text or in parts.
+        entered: the list of a block, to which the span is added.
+    """
+    if not page[0]:
+        host.renew()
+    node = recorder.innermost()
+    kind = type(node)
+    if kind is SpanState:
+        span = SpanState(recorder, node.run, node.id or node.parent_span_id, schema_name)
+    elif kind is RunState:
+        span = SpanState(recorder, node, None, schema_name)
+    else:
+        span = SpanState(recorder, _run_of_one_span(recorder), None, schema_name)
+        span.owns_run = True
+    span.create(payload, captured, "active")
+    span.outer = node
+    try:
+        recorder.current.set(span)
+        if entered is not None:
+            entered.append(span)
+    except BaseException as error:  # from a signal handler, after the call: no block will end it
+        if entered and span in entered:
+            entered.remove(span)
+        span.leave(error)
+        raise
+    return span
+
+
+def begin_call(
+    recorder: Recorder,
+    schema_name: str,
+    arguments: Arguments,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    payload: Mapping[str, Any] | None,
+) -> SpanState:
+    """Create the span of a decorated call. Its payload has the name and arguments if its type has fields for them."""
+    fields = recorder.registry.resolve(schema_name).fields
+    captured: str | Parts = "{}"
+    try:
+        bound = arguments.bind(args, kwargs)
+        if payload is None and "arguments" in fields and "name" in fields:
+            captured = recorder.capture.call(arguments.name, arguments.head, bound)
+        else:
+            if "arguments" in fields or ("name" in fields and "name" in bound):
+                bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
+            elif "name" in fields:
+                bound = {"name": arguments.name, **bound}
+            node = recorder.innermost()
+            run = node.run if type(node) is SpanState else node
+            repeats = None if run is None else run.repeats
+            captured = recorder.capture.object(bound if payload is None else {**bound, **payload}, repeats)
+    except Exception as error:
+        recorder.faults.add(error)
+    return begin(recorder, schema_name, None, captured)
+
+
+_program: str | None = None
+
+
+@contextmanager
+def program_called(name: str) -> Iterator[None]:
+    """Name runs of a single span `name`, instead of after the program, for the length of a with-block; for tests."""
+    global _program
+    before, _program = _program, name
+    try:
+        yield
+    finally:
+        _program = before
+
+
+def _run_of_one_span(recorder: Recorder) -> RunState:
+    """Begin a run for a span that is outside any run. It is named after the program, and ends with the span."""
+    run = RunState(recorder, program_name() if _program is None else _program)
+    run.begin()
+    return run
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +146,7 @@ class Block(Generic[N, S]):
     ) -> Literal[False]:
         entered = self._entered
         if entered[1:]:
-            node = nodes.last_entered(entered)
+            node = _last_entered(entered)
         else:
             node = entered[0]
             del entered[0]  # no call up to here: exceptions from signal handlers come only at calls
@@ -70,6 +164,19 @@ class Block(Generic[N, S]):
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
         return self.__exit__(type_, exception, traceback)
+
+
+def _last_entered(entered: list[S]) -> S:
+    """Remove and return the node to leave, of the nodes that several tasks or threads entered with one block."""
+    if len(entered) > 1:
+        for current in {cast(Any, each).recorder.current for each in entered}:
+            node: Any = current.get()
+            while node is not None:
+                if node in entered:
+                    entered.remove(node)
+                    return node  # type: ignore[no-any-return]
+                node = node.outer
+    return entered.pop()
 
 
 class SpanBlock(Block[Span, SpanState]):
@@ -92,13 +199,10 @@ class SpanBlock(Block[Span, SpanState]):
 
     def __enter__(self) -> Span:
         recorder, name = self._resolve(), self._schema_name
-        span = begin(recorder, name, self._payload) if recorder.enabled else disabled_span(recorder, name)
-        try:
-            self._entered.append(span)
-        except BaseException as error:  # from a signal handler, after the call: no block will end it
-            self._entered.remove(span)
-            span.leave(error)
-            raise
+        if recorder.enabled:
+            return face_of_span(begin(recorder, name, self._payload, "{}", self._entered))
+        span = disabled_span(recorder, name)
+        self._entered.append(span)
         return face_of_span(span)
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
@@ -114,7 +218,19 @@ class SpanBlock(Block[Span, SpanState]):
             raise TypeError(f"only functions can be recorded, not {type(fn).__name__}")
         arguments = Arguments(fn)
 
-        resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
+        kind, reduce = kind_of(fn), self._reduce
+        if kind in ("generator", "async generator"):
+            return self._wrap_stream(fn, kind, arguments)
+        if reduce is not None:
+            raise TypeError(f"reduce= is for generator functions; {arguments.name} is none")
+        if kind == "coroutine":
+            return cast(Callable[P, R], self._wrap_coroutine(fn, arguments))
+        return self._wrap_function(fn, arguments)
+
+    def _wrap_stream(self, fn: Callable[P, R], kind: Kind, arguments: Arguments) -> Callable[P, R]:
+        with host.importing:  # for generators only
+            from agentspan.recording.steps import NOTHING, Steps, Stream, wrap_async_generator, wrap_generator
+        resolve, schema_name, payload, reduce = self._resolve, self._schema_name, self._payload, self._reduce
 
         def stream(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Steps:
             recorder = resolve()
@@ -122,17 +238,7 @@ class SpanBlock(Block[Span, SpanState]):
                 return NOTHING
             return Stream(begin_call(recorder, schema_name, arguments, args, kwargs, payload), reduce)
 
-        kind = kind_of(fn)
-        reduce = self._reduce
-        if kind == "async generator":
-            return wrap_async_generator(fn, stream)
-        if kind == "generator":
-            return wrap_generator(fn, stream)
-        if reduce is not None:
-            raise TypeError(f"reduce= is for generator functions; {arguments.name} is none")
-        if kind == "coroutine":
-            return cast(Callable[P, R], self._wrap_coroutine(fn, arguments))
-        return self._wrap_function(fn, arguments)
+        return (wrap_generator if kind == "generator" else wrap_async_generator)(fn, stream)
 
     def _wrap_function(self, fn: Callable[P, R], arguments: Arguments) -> Callable[P, R]:
         resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
@@ -226,13 +332,7 @@ class RunBlock(Block[Run, RunState]):
         recorder = self._resolve()
         run = RunState(recorder, self._name, **self._arguments)
         run.begin()
-        nodes.enter(recorder.current, run)
-        try:
-            self._entered.append(run)
-        except BaseException:  # from a signal handler, after the call: no block will end it
-            self._entered.remove(run)
-            nodes.leave(recorder.current, run)
-            raise
+        recorder.enter(run, self._entered)
         return run
 
     def _again(self) -> "RunBlock":

@@ -1,35 +1,40 @@
 """The storage that a recorder writes to: opened once, with a new sink for each process."""
 
-import logging
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, TypeAlias, cast
 
-from agentspan import host, ids
-from agentspan.errors import DatabaseUnusable, StorageError
+from agentspan import clock, host, ids
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, StorageError
+from agentspan.host import log
 from agentspan.journal import journal_folder, writers
 from agentspan.journal.committer import Committer, Listener
+from agentspan.journal.names import StoredSpanTypes
 from agentspan.journal.opening import Spooled, open_storage
-from agentspan.journal.stored_span_types import StoredSpanTypes
-from agentspan.model.registration import SchemaFields, admitted, fields_of
-from agentspan.model.rows import AccountRow
+from agentspan.model import registration
+from agentspan.model.changes import Applied, Put, Unit
+from agentspan.model.registration import References, Referred, Registration, SchemaFields, admitted, fields_of
+from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow
 from agentspan.recording.sinks.commit import CommitSink
-from agentspan.recording.sinks.protocol import RunListener, Sink
+from agentspan.recording.sinks.facts import RunListener
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.identity import Identities, Identity
 from agentspan.storage.location import Location, memory
+from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import BesideJournals, Storage
-from agentspan.storage.questions import Account, Notes, WaitAtMost
+from agentspan.storage.questions import Account, Find, Notes, WaitAtMost
 from agentspan.storage.registry import location_of
 from agentspan.tuning import STANDARD, Tuning
 
 if journal_folder.is_possible():  # early: what is imported late is taken apart first when the interpreter ends
     from agentspan.recording.sinks.journal import JournalSink, Surroundings
 
-log = logging.getLogger("agentspan")
+Sink: TypeAlias = "CommitSink | JournalSink"
+"""Writes transitions in order, from any thread, as durably as the `durability` setting requires. It reports faults to a
+listener, and never raises."""
 
 
 class RunTypes:
@@ -249,9 +254,7 @@ class Destination:
         why_not = journal_folder.why_not(self._folder)
         if why_not is not None and why_not not in _logged:
             _logged.add(why_not)
-            log.log(
-                logging.WARNING if journal_folder.is_possible() else logging.INFO, "recording by commits: %s", why_not
-            )
+            (log.warning if journal_folder.is_possible() else log.info)("recording by commits: %s", why_not)
         return why_not is None
 
 
@@ -273,3 +276,129 @@ def _check_state_folder() -> None:
 
 _UNKNOWN = AccountRow("", "", "", 0, "")
 _logged: set[str] = set()
+
+
+ATTEMPTS = 20
+
+
+MAX_KEPT = 1000
+"""The number of rows of versions and schema versions that a process keeps in memory."""
+
+
+class Unread:
+    """Makes the units that register and rename runs, without reading the storage.
+
+    The first unit of an agent mints an id for the agent, which later units repeat. If the agent is stored under another
+    id, `journal.names` replaces the minted id.
+    """
+
+    def __init__(self) -> None:
+        self._agents: dict[str, AgentRow] = {}
+        self._versions: dict[tuple[str, str], AgentVersionRow] = {}
+        self._schemas: dict[tuple[str, str], AgentSchemaVersionRow] = {}
+
+    def registration(self, wanted: Registration, new_id: Callable[[], str]) -> tuple[Unit, AgentInstanceRow]:
+        """Return the unit that registers a run, and the row of the run, which has no agent_id yet."""
+        now = clock.now()
+        unit = Unit(registration.registration(wanted, self._referred(wanted, new_id, now), new_id, now), wanted.id)
+        return unit, _instance(unit)
+
+    def renaming(self, wanted: Registration, new_id: Callable[[], str]) -> Unit:
+        """Return the unit that changes the agent and the version of a registered run to those of `wanted`."""
+        return Unit(registration.renaming(wanted.id, self._referred(wanted, new_id, clock.now())))
+
+    def _referred(self, wanted: Registration, new_id: Callable[[], str], now: str) -> Referred:
+        version, schema = wanted.version.external_identifier, wanted.schema.content_hash
+        agent, of_version, of_schema = wanted.agent, (wanted.agent, version), (wanted.agent, schema)
+        known = _of_one_agent(self._agents.get(agent), self._versions.get(of_version), self._schemas.get(of_schema))
+        _, referred = registration.references(wanted, known, new_id, now)
+        if len(self._versions) + len(self._schemas) > MAX_KEPT:
+            self._agents, self._versions, self._schemas = {}, {}, {}
+        self._agents[agent], self._versions[of_version], self._schemas[of_schema] = referred
+        return referred
+
+
+def _of_one_agent(
+    agent: AgentRow | None, version: AgentVersionRow | None, schema: AgentSchemaVersionRow | None
+) -> References:
+    """Return the known rows of one agent only: another thread may have minted a second id between two look-ups."""
+    id = None if agent is None else agent.id
+    own_version = version if version is not None and version.agent_id == id else None
+    return References(agent, own_version, schema if schema is not None and schema.agent_id == id else None)
+
+
+class Registered(NamedTuple):
+    """The row of a registered run, and whether it is stored. If not, its unit is kept and written later."""
+
+    instance: AgentInstanceRow
+    is_stored: bool
+
+
+def register(
+    storage: Storage,
+    wanted: Registration,
+    new_id: Callable[[], str],
+    put_aside: Callable[[Unit, StorageError], None],
+    *,
+    wait_s: float,
+) -> Registered:
+    """Register a run, with its agent, version and schema version if they are new.
+
+    Args:
+        new_id: mints the PFID of each new row besides the instance.
+        put_aside: receives the unit if the storage fails to apply it, to write it later.
+        wait_s: seconds to wait for other writers.
+
+    Raises:
+        InvalidValue: another row has the id of the instance already.
+        NotFound, UnexpectedRefType: the agent's name is a PFID, and no agent has this PFID.
+        StorageError: the storage cannot be read.
+    """
+    for _ in range(ATTEMPTS):
+        named = [wanted.agent] if ids.is_pfid(wanted.agent) else []
+        found = storage.ask(Find(*([] if wanted.minted else [wanted.id]), *named))
+        check_unused(found, None if wanted.minted else wanted.id)
+        if named:
+            agent: AgentRow | None = expect(found, AgentRow, wanted.agent)
+        else:
+            agent = unique(storage, AgentRow, external_identifier=wanted.agent)
+        stored = references(storage, agent, wanted.version.external_identifier, wanted.schema.content_hash)
+        unit = Unit(registration.register(wanted, stored, new_id, clock.now()), wanted.id)
+        try:
+            outcome = storage.apply([unit], wait_s=wait_s)[0]
+        except StorageError as error:
+            put_aside(unit, error)
+            return Registered(_instance(unit), is_stored=False)
+        if isinstance(outcome, Applied):
+            return Registered(_instance(unit), is_stored=True)
+    raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+
+def stored_run(storage: Storage, agent: str, id: str, key: str) -> AgentInstanceRow | None:
+    """Return the stored run with this id, else the agent's run with `key` as external_identifier, else None."""
+    stored = unique(storage, AgentInstanceRow, id=id)
+    if stored is not None:
+        return stored
+    named = unique(storage, AgentRow, external_identifier=agent)
+    return named and unique(storage, AgentInstanceRow, agent_id=named.id, external_identifier=key)
+
+
+def refer(storage: Storage, wanted: Registration, new_id: Callable[[], str], *, wait_s: float) -> Referred:
+    """Store the agent, the version and the schema version of a run if they are new; return them.
+
+    Raises:
+        StorageError: the storage fails.
+    """
+    for _ in range(ATTEMPTS):
+        agent = unique(storage, AgentRow, external_identifier=wanted.agent)
+        stored = references(storage, agent, wanted.version.external_identifier, wanted.schema.content_hash)
+        changes, referred = registration.references(wanted, stored, new_id, clock.now())
+        if not changes or isinstance(storage.apply([Unit(tuple(changes))], wait_s=wait_s)[0], Applied):
+            return referred
+    raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+
+def _instance(unit: Unit) -> AgentInstanceRow:
+    (row,) = (change.row for change in unit.changes if isinstance(change, Put) and change.row.id == unit.subject)
+    assert isinstance(row, AgentInstanceRow)
+    return row

@@ -100,6 +100,7 @@ def git_dirty() -> bool | None:
 
 def _started(folder: str) -> _Question:
     output, written_to = os.pipe()
+    pid = 0
     try:
         os.set_blocking(output, False)
         environment = {name: value for name, value in os.environ.items() if name not in OTHERS}
@@ -114,11 +115,10 @@ def _started(folder: str) -> _Question:
             ],
             setsigdef=[signal.SIGPIPE],
         )
-    except BaseException:
-        os.close(output)
-        raise
     finally:
         os.close(written_to)
+        if not pid:
+            os.close(output)
     return _Question(pid, output, os.getpid())
 
 

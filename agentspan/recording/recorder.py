@@ -5,192 +5,43 @@ still holds.
 """
 
 import atexit
-import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from agentspan import clock, host, ids
-from agentspan.errors import DatabaseBusy, DatabaseUnusable, StorageError
-from agentspan.host import Renewal, guard, let_through, page
+from agentspan import host, ids
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidAction, NotFound, StorageError
+from agentspan.host import Renewal, guard, let_through, log, page
+from agentspan.journal.names import run_of, with_agents
 from agentspan.journal.writers import this_process
-from agentspan.model import columns, registration
-from agentspan.model.changes import Applied, InstanceStatus, Put, Unit, refuse_violations, unit_of
-from agentspan.model.registration import References, Referred, Registration
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow
+from agentspan.model import columns
+from agentspan.model.changes import (
+    Move,
+    Put,
+    PutSpans,
+    Refused,
+    Unit,
+    refuse_violations,
+    termination_behind,
+    unit_of,
+)
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.destination import Destination, RunTypes
+from agentspan.recording.destination import Destination, RunTypes, Sink, Unread
 from agentspan.recording.settings import Settings
-from agentspan.recording.sinks.protocol import First, NoStorage, RunListener, Sink, SpanFacts, SpanSink
+from agentspan.recording.sinks.facts import First, NoStorage, RunFacts, RunListener, SpanFacts
 from agentspan.schemas.span_types import describe
 from agentspan.storage.identity import Identity
 from agentspan.storage.location import Location
-from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.patience import in_a_call
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
-
-ATTEMPTS = 20
-
-
-MAX_KEPT = 1000
-"""The number of rows of versions and schema versions that a process keeps in memory."""
-
-
-class Unread:
-    """Makes the units that register and rename runs, without reading the storage.
-
-    The first unit of an agent mints an id for the agent, which later units repeat. If the agent is stored under another
-    id, `journal.names` replaces the minted id.
-    """
-
-    def __init__(self) -> None:
-        self._agents: dict[str, AgentRow] = {}
-        self._versions: dict[tuple[str, str], AgentVersionRow] = {}
-        self._schemas: dict[tuple[str, str], AgentSchemaVersionRow] = {}
-
-    def registration(self, wanted: Registration, new_id: Callable[[], str]) -> tuple[Unit, AgentInstanceRow]:
-        """Return the unit that registers a run, and the row of the run, which has no agent_id yet."""
-        now = clock.now()
-        unit = Unit(registration.registration(wanted, self._referred(wanted, new_id, now), new_id, now), wanted.id)
-        return unit, _instance(unit)
-
-    def renaming(self, wanted: Registration, new_id: Callable[[], str]) -> Unit:
-        """Return the unit that changes the agent and the version of a registered run to those of `wanted`."""
-        return Unit(registration.renaming(wanted.id, self._referred(wanted, new_id, clock.now())))
-
-    def _referred(self, wanted: Registration, new_id: Callable[[], str], now: str) -> Referred:
-        version, schema = wanted.version.external_identifier, wanted.schema.content_hash
-        agent, of_version, of_schema = wanted.agent, (wanted.agent, version), (wanted.agent, schema)
-        known = _of_one_agent(self._agents.get(agent), self._versions.get(of_version), self._schemas.get(of_schema))
-        _, referred = registration.references(wanted, known, new_id, now)
-        if len(self._versions) + len(self._schemas) > MAX_KEPT:
-            self._agents, self._versions, self._schemas = {}, {}, {}
-        self._agents[agent], self._versions[of_version], self._schemas[of_schema] = referred
-        return referred
-
-
-def _of_one_agent(
-    agent: AgentRow | None, version: AgentVersionRow | None, schema: AgentSchemaVersionRow | None
-) -> References:
-    """Return the known rows of one agent only: another thread may have minted a second id between two look-ups."""
-    id = None if agent is None else agent.id
-    own_version = version if version is not None and version.agent_id == id else None
-    return References(agent, own_version, schema if schema is not None and schema.agent_id == id else None)
-
-
-class Registered(NamedTuple):
-    """The row of a registered run, and whether it is stored. If not, its unit is kept and written later."""
-
-    instance: AgentInstanceRow
-    is_stored: bool
-
-
-def register(
-    storage: Storage,
-    wanted: Registration,
-    new_id: Callable[[], str],
-    put_aside: Callable[[Unit, StorageError], None],
-    *,
-    wait_s: float,
-) -> Registered:
-    """Register a run, with its agent, version and schema version if they are new.
-
-    Args:
-        new_id: mints the PFID of each new row besides the instance.
-        put_aside: receives the unit if the storage fails to apply it, to write it later.
-        wait_s: seconds to wait for other writers.
-
-    Raises:
-        InvalidValue: another row has the id of the instance already.
-        NotFound, UnexpectedRefType: the agent's name is a PFID, and no agent has this PFID.
-        StorageError: the storage cannot be read.
-    """
-    for _ in range(ATTEMPTS):
-        named = [wanted.agent] if ids.is_pfid(wanted.agent) else []
-        found = storage.ask(Find(*([] if wanted.minted else [wanted.id]), *named))
-        check_unused(found, None if wanted.minted else wanted.id)
-        if named:
-            agent: AgentRow | None = expect(found, AgentRow, wanted.agent)
-        else:
-            agent = unique(storage, AgentRow, external_identifier=wanted.agent)
-        stored = references(storage, agent, wanted.version.external_identifier, wanted.schema.content_hash)
-        unit = Unit(registration.register(wanted, stored, new_id, clock.now()), wanted.id)
-        try:
-            outcome = storage.apply([unit], wait_s=wait_s)[0]
-        except StorageError as error:
-            put_aside(unit, error)
-            return Registered(_instance(unit), is_stored=False)
-        if isinstance(outcome, Applied):
-            return Registered(_instance(unit), is_stored=True)
-    raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
-
-
-def stored_run(storage: Storage, agent: str, id: str, key: str) -> AgentInstanceRow | None:
-    """Return the stored run with this id, else the agent's run with `key` as external_identifier, else None."""
-    stored = unique(storage, AgentInstanceRow, id=id)
-    if stored is not None:
-        return stored
-    named = unique(storage, AgentRow, external_identifier=agent)
-    return named and unique(storage, AgentInstanceRow, agent_id=named.id, external_identifier=key)
-
-
-def refer(storage: Storage, wanted: Registration, new_id: Callable[[], str], *, wait_s: float) -> Referred:
-    """Store the agent, the version and the schema version of a run if they are new; return them.
-
-    Raises:
-        StorageError: the storage fails.
-    """
-    for _ in range(ATTEMPTS):
-        agent = unique(storage, AgentRow, external_identifier=wanted.agent)
-        stored = references(storage, agent, wanted.version.external_identifier, wanted.schema.content_hash)
-        changes, referred = registration.references(wanted, stored, new_id, clock.now())
-        if not changes or isinstance(storage.apply([Unit(tuple(changes))], wait_s=wait_s)[0], Applied):
-            return referred
-    raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
-
-
-def _instance(unit: Unit) -> AgentInstanceRow:
-    (row,) = (change.row for change in unit.changes if isinstance(change, Put) and change.row.id == unit.subject)
-    assert isinstance(row, AgentInstanceRow)
-    return row
-
-
-class LiveRun(Protocol):
-    """A run that may be terminated from outside, or registered again."""
-
-    @property
-    def id(self) -> str:
-        """The agent instance's PFID."""
-        ...
-
-    @property
-    def status(self) -> InstanceStatus:
-        """The status, as far as this process knows."""
-        ...
-
-    registered_row: AgentInstanceRow | None
-    stored_in: Identity | None
-
-    def learn(self, reason: str) -> None:
-        """Set the run to terminated, with the reason of the first termination."""
-
-    def tell(self) -> None:
-        """Call the program's `on_terminate` function, once in a run."""
-
-    def confirm(self, stored: AgentInstanceRow) -> None:
-        """Take the row with which it is stored."""
-        ...
-
-    def register_again(self) -> None:
-        """Register in a file that replaced the one that knew this run, unless the run is known there."""
-        ...
 
 
 class LiveRuns:
@@ -205,10 +56,10 @@ class LiveRuns:
 
     def __init__(self) -> None:
         self.unconfirmed: dict[str, Unit] = {}
-        self._runs: dict[str, weakref.ref[LiveRun]] = {}
+        self._runs: dict[str, weakref.ref[RunFacts]] = {}
         self._most = 100
 
-    def add(self, run: LiveRun) -> None:
+    def add(self, run: RunFacts) -> None:
         """Add a run."""
         self._runs[run.id] = weakref.ref(run)
         if len(self._runs) > self._most:
@@ -217,7 +68,7 @@ class LiveRuns:
                 self.unconfirmed.pop(gone, None)  # else the dict would grow while the storage is offline
             self._most = 2 * len(self._runs) + 100
 
-    def get(self, id: str) -> LiveRun | None:
+    def get(self, id: str) -> RunFacts | None:
         """Return the run with this id; None if the program has dropped it, or it is a run of another process."""
         found = self._runs.get(id)
         return None if found is None else found()
@@ -227,7 +78,7 @@ class LiveRuns:
         self.unconfirmed = {id: unit for id, unit in self.unconfirmed.items() if self.get(id) is not None}
         return [*self.unconfirmed.values()]
 
-    def active(self) -> list[LiveRun]:
+    def active(self) -> list[RunFacts]:
         """Return the runs that are active."""
         return [run for each in list(self._runs.values()) if (run := each()) is not None and run.status == "active"]
 
@@ -265,17 +116,18 @@ class Faults:
 
     def lose(self, error: Exception, *, reraise: bool = True) -> None:
         """Count a transition that was not recorded because of a fault or a misuse, and log the error."""
-        let_through(error)
-        self.count_lost()
-        self.add(error, reraise=reraise)
+        self.add(error, reraise=reraise, is_loss=True)
 
-    def add(self, error: Exception, *, reraise: bool = True) -> None:
+    def add(self, error: Exception, *, reraise: bool = True, is_loss: bool = False) -> None:
         """Log a fault once per kind; raise it only for tests.
 
         Args:
             reraise: whether the fault may be raised; False if an exception would harm the caller.
+            is_loss: whether the fault kept a transition from being recorded.
         """
         let_through(error)
+        if is_loss:
+            self.count_lost()
         if not self._are_counted:
             return
         if self._are_raised and reraise:
@@ -306,8 +158,6 @@ class Faults:
         self._lock = threading.Lock()
 
 
-log = logging.getLogger("agentspan")
-
 PATIENCE_S = 5.0
 """The age of waiting records, in seconds, above which the server counts as offline. In a burst they wait for 3 s."""
 
@@ -317,7 +167,6 @@ class Recorder:
 
     Args:
         db: the storage to record into, as in Tracer.
-        outcomes: makes the receiver of outcomes.
         broken: the reason why nothing can be recorded. If it is set, no storage is opened.
         open_wait_s: seconds to wait for a file that another process has locked.
 
@@ -350,7 +199,6 @@ class Recorder:
         self,
         db: str | os.PathLike[str] | Location | Storage | None,
         settings: Settings,
-        outcomes: "Callable[[Recorder], RunListener]",
         *,
         broken: Exception | None = None,
         open_wait_s: float = 10.0,
@@ -373,10 +221,10 @@ class Recorder:
         self.unread = Unread()
         self._inherited: list[Unit] = []  # registrations by the parent, whose journal may be read after this one's
         self._unknown_writer: Unit | None = None
-        self._outcomes = outcomes(self)
+        self._outcomes = Outcomes(self)
         self.ids = ids.IdSource(0)
         self.sink: Sink | None = None
-        self.out: SpanSink = NoStorage(self.faults.count_lost)
+        self.out: Sink | First | NoStorage = NoStorage(self.faults.count_lost)
         self._destination: Destination | None = None
         if broken is None and self.enabled:
             self._destination = destination = Destination(
@@ -458,6 +306,35 @@ class Recorder:
             checked = (payload is not None, result is not None)
             meaning = describe(span.span_type, span.schema_name, span.status, decoded, returned, None, checked)
             refuse_violations(meaning.violations, span.schema_name)
+
+    def enter(self, node: Any, entered: list[Any] | None = None) -> None:
+        """Make a span or run the active one, inside the one that was active before.
+
+        Args:
+            entered: a list of nodes to which the node is added.
+        """
+        node.outer = self.innermost()
+        try:
+            self.current.set(node)
+            if entered is not None:
+                entered.append(node)
+        except BaseException:  # from a signal handler, after the call: no block will end it
+            if entered and node in entered:
+                entered.remove(node)
+            self.leave(node)
+            raise
+
+    def leave(self, node: Any) -> None:
+        """Make the nearest outer node that is still open the active one: blocks may end in any order.
+
+        Not by ContextVar.reset, which raises if a block contains a `yield` and ends in another context.
+        """
+        if self.current.get() is node:
+            outer = node.outer
+            while outer is not None and not outer.goes_on():
+                outer = outer.outer
+            self.current.set(outer)
+            node.outer = None  # a span that the program keeps must not keep its outer nodes alive
 
     def flush(self, wait_s: float) -> bool:
         """Write waiting records for at most `wait_s` seconds. Return True if everything is in the storage."""
@@ -573,6 +450,133 @@ class Recorder:
     def _why_closed(self) -> Exception:
         reason = self.broken or StorageError("recording is disabled: there is no storage")
         return reason.with_traceback(None)  # else the traceback grows with each lost run
+
+
+class Outcomes(RunListener):
+    """Receives the outcomes of one recorder's changes, and passes terminations on to its runs."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def fault(self, error: Exception) -> None:
+        """Count and log a fault."""
+        self._recorder.faults.add(error)
+
+    def recovered(self) -> None:
+        """Note that the storage accepts changes again."""
+        self._recorder.faults.storage_recovered()
+
+    def terminated(self, unit: Unit, reason: str) -> None:
+        """Notify the terminated run of a unit. Of a unit with spans of several runs, look up which are terminated."""
+        change = unit.changes[0]
+        try:
+            if isinstance(change, PutSpans):
+                self._learn({row.agent_instance_id for row in change.rows})
+            elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
+                run = self._recorder.runs.get(change.row.agent_instance_id)
+                if run is not None:
+                    run.learn(reason)
+            elif isinstance(change, Move) and change.type == "agent_span":
+                found = self._recorder.store.ask(Find(change.id, instance_id=change.instance_id))
+                self._tell(found.terminated)
+            elif isinstance(change, Move):
+                self._tell({change.id: reason})
+        except StorageError:  # it is learned at the next look
+            pass
+
+    def terminations(self) -> dict[str, str]:
+        """Return the reason for each active run of this process that is terminated."""
+        ids = [run.id for run in self._recorder.runs.active()]
+        return dict(self._recorder.store.ask(Find(*ids)).terminated) if ids else {}
+
+    def has_runs(self) -> bool:
+        """Return whether a run of this process is active."""
+        return bool(self._recorder.runs.active())
+
+    def learn(self, terminations: Mapping[str, str]) -> None:
+        """Notify runs of this process that they were terminated. Their `on_terminate` is called at their next span."""
+        for id, reason in terminations.items():
+            run = self._recorder.runs.get(id)
+            if run is not None:
+                run.learn(reason)
+
+    def _learn(self, ids: Collection[str]) -> None:
+        self.learn(dict(self._recorder.store.ask(Find(*ids)).terminated))
+
+    def _tell(self, terminations: Mapping[str, str]) -> None:
+        """Notify terminated runs, and call their `on_terminate` at once: a run may have no further span to do it."""
+        for id, reason in terminations.items():
+            run = self._recorder.runs.get(id)
+            if run is not None:
+                run.learn(reason)
+                run.tell()
+
+    def refused(self, unit: Unit, refused: Refused) -> None:
+        """Log a refused change; if it was refused because its run is terminated, notify the run instead."""
+        terminated_id = termination_behind(refused)
+        if terminated_id is None:  # a refusal by a termination is no fault
+            self._recorder.faults.add(_refusal(unit, refused))
+        elif self._recorder.runs.get(terminated_id) is not None:
+            found = self._recorder.store.ask(Find(terminated_id, instance_id=terminated_id))
+            reason = found.terminated.get(terminated_id, "")
+            self._tell({terminated_id: reason})
+
+    def missing(self, unit: Unit) -> Unit | None:
+        """Return a unit that can be applied now in place of one whose run was not stored; None if there is none.
+
+        If the file was deleted or replaced, the run is registered again in the new file. A unit may also have been
+        refused only because the registration of its run was refused in the same commit.
+        """
+        with guard(report=self._not_fitting):
+            return self._fitting(unit)
+        return None
+
+    def _not_fitting(self, error: Exception) -> None:
+        if isinstance(error, StorageError):
+            raise error
+        self._recorder.faults.add(error, reraise=False)
+
+    def _fitting(self, unit: Unit) -> Unit | None:
+        change, recorder, instance_id = unit.changes[-1], self._recorder, run_of(unit)
+        if isinstance(change, Move) and instance_id is None:
+            found = recorder.store.ask(Find(change.id, instance_id=change.instance_id))
+            return unit if change.id in found.rows else None
+        if instance_id is None:
+            return None
+        run = recorder.runs.get(instance_id)
+        is_stored = instance_id not in recorder.runs.unconfirmed
+        if run is not None and is_stored and run.stored_in == recorder.destination.identity_now():
+            run = None  # the run was removed from the storage
+        if run is not None:
+            recorder.store.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
+            run.register_again()
+        located = recorder.store.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
+        if not located or not isinstance(located[1], AgentInstanceRow):
+            if run is not None and instance_id in recorder.runs.unconfirmed:  # its changes must wait for the run
+                raise DatabaseBusy(f"the run {instance_id} is not stored yet; it is tried again")
+            return None
+        return with_agents(unit, {instance_id: located[1].agent_id})
+
+    def registered(self, instance: AgentInstanceRow) -> None:
+        """Set the stored row of a run, with the agent that the run was registered with."""
+        self._recorder.destination.learn()
+        self._recorder.follow_file()
+        self._recorder.runs.unconfirmed.pop(instance.id, None)
+        run = self._recorder.runs.get(instance.id)
+        if run is not None:
+            run.confirm(instance)
+
+
+def _refusal(unit: Unit, refused: Refused) -> Exception:
+    change = unit.changes[-1]
+    assert not isinstance(change, PutSpans)  # a refused unit of several spans is parted into units of one span
+    id = change.row.id if isinstance(change, Put) else change.id
+    if refused.why == "status":
+        status = getattr(refused.stored, "status", "finished")
+        return InvalidAction(
+            f"{id} was {status} already when this program wanted to change it; somebody else was first"
+        )
+    return NotFound(f"{id} could not be recorded: the row that it belongs to is not in the file ({refused.why})")
 
 
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()

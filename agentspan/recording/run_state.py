@@ -17,16 +17,16 @@ from agentspan import clock, host
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.host import page
 from agentspan.model import instances
-from agentspan.model.changes import OPEN, FinishStatus, InstanceStatus, Purpose, Unit, unit_of
+from agentspan.model.changes import OPEN, FinishStatus, Purpose, Unit, unit_of
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, check_finish, finish_times
-from agentspan.recording import nodes
 from agentspan.recording.capture.repeats import Repeats
+from agentspan.recording.destination import Registered, refer, register, stored_run
 from agentspan.recording.git_commit import git_commit, git_dirty
-from agentspan.recording.recorder import Recorder, Registered, refer, register, stored_run
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.sinks.facts import RunFacts
 from agentspan.schemas.span_types import MAX_NAME
-from agentspan.storage.identity import Identity
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
 from agentspan.text import one_line
@@ -121,14 +121,13 @@ class Known(NamedTuple):
     started_ns: int
 
 
-class RunState:
+class RunState(RunFacts):
     """The state of one run, and its transitions. The program holds a `Run`, its face; the context holds the state.
 
     Args:
         on_terminate: "raise", or a function called when the run is terminated (see agentspan.run).
 
     Attributes:
-        registered_row: the row that the run is registered with; None if the run could not be recorded.
         outer: the span or run around this run in the context.
         face: the Run that the program holds, until its block is left.
         result_members, error_members: the members of the result, or of the error, that were set so far.
@@ -153,11 +152,6 @@ class RunState:
     ) -> None:
         self.recorder = recorder
         self.name = name
-        self.id = ""
-        self.status: InstanceStatus = "pending"
-        self.termination_reason: str | None = None
-        self.registered_row: AgentInstanceRow | None = None
-        self.stored_in: Identity | None = None
         self.outer: Any = None
         self.face: Any = None
         self.on_terminate = on_terminate
@@ -193,14 +187,12 @@ class RunState:
         self.status = "active"
         if not recorder.enabled:
             return
-        try:
+        with recorder.faults.losing():
             with recorder.in_time():
                 self._begin(known)
             note(recorder, self.id)
             assert recorder.sink is not None
             recorder.sink.watch()
-        except Exception as error:
-            recorder.faults.lose(error)
         self._began_ns = clock.monotonic_ns()
 
     def _begin(self, known: Known | None) -> None:
@@ -345,7 +337,7 @@ class RunState:
             host.renew()
         self._is_left = True
         self.face = None
-        nodes.leave(self.recorder.current, self)
+        self.recorder.leave(self)
         if self._writer_id != self.recorder.writer_id:
             return  # a forked child leaves a block of its parent, and the parent's run goes on
         if exception is not None:
@@ -355,7 +347,7 @@ class RunState:
 
     def leave_interrupted(self, error: BaseException) -> None:
         """Restore the context after an exception from a signal handler interrupted `leave`."""
-        nodes.leave(self.recorder.current, self)
+        self.recorder.leave(self)
 
     def merge(self, result: Mapping[str, Any]) -> None:
         """Merge these members into the result of the run."""
@@ -373,15 +365,11 @@ class RunState:
             host.renew()
         if result is not None:
             self.merge(result)
-        wanted: FinishStatus = "failed" if self.error_members is not None else "complete"
-        try:
-            wanted = status or wanted
+        with self.recorder.faults.losing():
+            wanted = status or ("failed" if self.error_members is not None else "complete")
             if self.termination_reason is None:
                 check_finish("agent instance", self.id or "(not recorded)", self.status, wanted)
-        except Exception as error:
-            self.recorder.faults.lose(error)
-        else:
-            self.store_end(wanted)
+            self._store_end(wanted)
 
     def returned(self, value: Any) -> None:
         """Set the result of a decorated call that returned: a dict is the result, any other value its `output`."""
@@ -403,6 +391,10 @@ class RunState:
         Args:
             reraise: whether a fault may be raised; False while an exception of the program is being raised.
         """
+        with self.recorder.faults.losing(reraise=reraise):
+            self._store_end(status)
+
+    def _store_end(self, status: FinishStatus) -> None:
         ended_ns = clock.monotonic_ns()
         if self.termination_reason is None:
             self.status = status
@@ -410,23 +402,20 @@ class RunState:
         if self.registered_row is None:
             recorder.faults.count_lost()
             return
-        try:
-            now = clock.now()
-            started_at = self.registered_row.started_at or now
-            move = instances.finished(
-                self.id,
-                status=status,
-                times=Times(started_at, max(started_at, now), (ended_ns - self._began_ns) / 1_000_000),
-                now=now,
-                result=None if self.result_members is None else recorder.capture.object(self.result_members),
-                error=None if self.error_members is None else recorder.capture.object(self.error_members),
-            )
-            is_dirty = git_dirty() if self.registered_row.git_dirty is None else None
-            if is_dirty is not None:  # git had not answered when the run began
-                move = move._replace(set={**move.set, "git_dirty": int(is_dirty)})
-            recorder.out.write(Unit((move,)))
-        except Exception as fault:
-            recorder.faults.lose(fault, reraise=reraise)
+        now = clock.now()
+        started_at = self.registered_row.started_at or now
+        move = instances.finished(
+            self.id,
+            status=status,
+            times=Times(started_at, max(started_at, now), (ended_ns - self._began_ns) / 1_000_000),
+            now=now,
+            result=None if self.result_members is None else recorder.capture.object(self.result_members),
+            error=None if self.error_members is None else recorder.capture.object(self.error_members),
+        )
+        is_dirty = git_dirty() if self.registered_row.git_dirty is None else None
+        if is_dirty is not None:  # git had not answered when the run began
+            move = move._replace(set={**move.set, "git_dirty": int(is_dirty)})
+        recorder.out.write(Unit((move,)))
 
     def end_as(
         self,
@@ -460,12 +449,6 @@ class RunState:
             about: dict[str, Value] = {"metadata": values[2], **{name: text or None for name, text in texts.items()}}
             known = {name: value for name, value in about.items() if value is not None}
             recorder.out.write(unit_of(move._replace(set={**move.set, **known})))
-
-    def learn(self, reason: str) -> None:
-        """Set the run to terminated, with the reason of the first termination."""
-        if self.termination_reason is None:
-            self.termination_reason = reason
-            self.status = "terminated"
 
     def tell(self) -> None:
         """Call the program's `on_terminate` function, once in a run."""

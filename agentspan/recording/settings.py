@@ -6,15 +6,14 @@ description. `configure` and `Tracer` get their keywords, their signatures and t
 
 import os
 import re
-from dataclasses import dataclass, fields
 from inspect import Parameter, Signature, signature
-from typing import Literal, TypedDict, TypeVar
+from typing import Literal, NamedTuple, TypedDict, TypeVar
 
 from agentspan.errors import InvalidValue
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.recording.capture.redaction import Redaction, Rule
+from agentspan.recording.capture.values import Limits
 from agentspan.tuning import STANDARD, Tuning
 
 F = TypeVar("F")
@@ -41,9 +40,8 @@ class SettingsArguments(TypedDict, total=False):
     tuning: Tuning
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """The settings of one recorder.
+class Settings(NamedTuple):
+    """The settings of one recorder. `settings_from` checks them.
 
     Attributes:
         raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
@@ -62,9 +60,6 @@ class Settings:
         sync_every_s: how often a thread flushes recorded data to the disk, in seconds. A power failure loses at most
             the data of twice this time. None: the operating system decides when to write, which may take half a minute.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
-
-    Raises:
-        InvalidValue: a value is not allowed for its setting.
     """
 
     raise_errors: bool = False
@@ -76,19 +71,6 @@ class Settings:
     enabled: bool | None = None
     sync_every_s: float | None = STANDARD.sync_every_s
     tuning: Tuning = STANDARD
-
-    def __post_init__(self) -> None:
-        if self.durability not in ("journal", "commit"):
-            raise InvalidValue("durability", 'must be "journal" or "commit"')
-        if self.sensitive not in ("redact", "keep"):
-            raise InvalidValue("sensitive", 'must be "redact" or "keep"')
-        if self.redact is not None and self.redact != "credentials" and not callable(self.redact):
-            raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
-        if self.sync_every_s != STANDARD.sync_every_s:
-            is_time = isinstance(self.sync_every_s, int | float) and 0 < self.sync_every_s <= MAX_SYNC_S
-            if self.sync_every_s is not None and not is_time:
-                raise InvalidValue("sync_every_s", "must be a number of seconds above 0, at most 1e9, or None")
-            object.__setattr__(self, "tuning", self.tuning._replace(sync_every_s=self.sync_every_s))
 
     @property
     def is_enabled(self) -> bool:
@@ -118,11 +100,23 @@ def settings_from(function: str, arguments: SettingsArguments) -> Settings:
         TypeError: a keyword is not the name of a setting.
         InvalidValue: a value is not usable.
     """
-    known = [each.name for each in fields(Settings)]
     for name in arguments:
-        if name not in known:
-            raise TypeError(f"{function}() has no setting {name!r}; there are {', '.join(known)}")
-    return Settings(**arguments)
+        if name not in Settings._fields:
+            raise TypeError(f"{function}() has no setting {name!r}; there are {', '.join(Settings._fields)}")
+    settings = Settings(**arguments)
+    redact, sync_every_s = settings.redact, settings.sync_every_s
+    if settings.durability not in ("journal", "commit"):
+        raise InvalidValue("durability", 'must be "journal" or "commit"')
+    if settings.sensitive not in ("redact", "keep"):
+        raise InvalidValue("sensitive", 'must be "redact" or "keep"')
+    if redact is not None and redact != "credentials" and not callable(redact):
+        raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
+    if sync_every_s == STANDARD.sync_every_s:
+        return settings
+    is_time = isinstance(sync_every_s, int | float) and 0 < sync_every_s <= MAX_SYNC_S
+    if sync_every_s is not None and not is_time:
+        raise InvalidValue("sync_every_s", "must be a number of seconds above 0, at most 1e9, or None")
+    return settings._replace(tuning=settings.tuning._replace(sync_every_s=sync_every_s))
 
 
 def is_disabled_by_environment() -> bool:
@@ -135,8 +129,8 @@ def with_settings(function: F) -> F:
     shown = signature(function)  # type: ignore[arg-type]
     kept = [each for each in shown.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
     listed = [
-        Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
-        for each in fields(Settings)
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Settings.__annotations__[name])
+        for name, default in Settings._field_defaults.items()
     ]
     function.__signature__ = Signature([*kept, *listed], return_annotation=shown.return_annotation)  # type: ignore[attr-defined]
     described = (Settings.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]

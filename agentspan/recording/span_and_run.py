@@ -295,12 +295,7 @@ class Run(Scored):
                 InvalidValue("status", "a span is created pending or active, and finished by its methods")
             )
             status = "pending"
-        try:
-            span.create(recorder.capture.object({} if payload is None else payload, run.repeats), status)
-        except Exception as error:
-            span.not_created(status, error)
-        if run.termination_reason is not None:
-            span.stop()
+        span.create({} if payload is None else payload, "{}", status)
         return Span(span)
 
     def finish(self, status: FinishStatus | None = None, result: Mapping[str, Any] | None = None) -> None:

@@ -1,26 +1,28 @@
 """The life of a span in the recorded program: created, started, finished, each passed to the recorder's sink."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentspan import clock, host, jsontext
 from agentspan.errors import AgentTerminated, InvalidAction, ValidationErrors
 from agentspan.host import is_interrupt, page
-from agentspan.journal.parts import Parts
-from agentspan.journal.records import Begin, End
+from agentspan.journal.records import Begin, End, Parts
 from agentspan.journal.writers import program_name
 from agentspan.model.changes import LEAVES, OPEN, FinishStatus, SpanStatus
 from agentspan.model.spans import check_finish
-from agentspan.recording import nodes
 from agentspan.recording.capture.redaction import is_harmless_name
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
+from agentspan.recording.sinks.facts import SpanFacts
 from agentspan.schemas.span_types import SpanType
 
 _NOTHING = object()
 
+Reduce = Callable[[list[Any]], Any]
+"""Turns the items of a generator into the result of its span."""
 
-class SpanState:
+
+class SpanState(SpanFacts):
     """The state of one span, and its transitions. The program holds a `Span`, its face; the context holds the state.
 
     Attributes:
@@ -30,19 +32,12 @@ class SpanState:
         result_members, error_members: the members of the result, or of the error, that were set so far.
         began_ns: the monotonic time of the start, in ns.
         raw_begin: the raw begin of an OpenTelemetry span as it was written (used by otel.sdk).
-        payload, started_ns, writer_id, decoded: see SpanFacts.
     """
 
     run: RunState
-    status: SpanStatus = "pending"
-    id = ""
-    # Defaults of the class, because setting all of them for each span costs 0.3 µs.
     outer: Any = None
     face: Any = None
     owns_run = False
-    payload: str | Parts = "{}"  # a text, because the program may change the object that it passed
-    started_ns = 0
-    decoded: tuple[str, Any, int, str] | None = None
     result_members: dict[str, Any] | None = None
     error_members: dict[str, Any] | None = None
     began_ns = 0
@@ -64,30 +59,35 @@ class SpanState:
         """Return whether the span is open, so that a new span may begin inside it."""
         return self.status in OPEN
 
-    def payload_text(self) -> str:
-        """Return the payload as JSON text."""
-        if isinstance(self.payload, Parts):
-            self.payload = self.payload.text()
-        return self.payload
-
-    def create(self, payload: str | Parts, status: SpanStatus) -> None:
-        """Record the new span; called once.
+    def create(self, payload: Mapping[str, Any] | None, captured: str | Parts, status: SpanStatus) -> None:
+        """Record the new span; called once. A fault is counted, and the span goes on without being recorded.
 
         Args:
-            payload: the payload as JSON text, or in parts (see SpanFacts).
+            payload: the payload as the program passed it; None if `captured` has it.
+            captured: the payload as JSON text, or in parts (see SpanFacts).
+
+        Raises:
+            AgentTerminated: the run is terminated, and has `on_terminate="raise"`.
         """
-        recorder = self.recorder
+        recorder, run = self.recorder, self.run
         self.status = status
-        if self.run.registered_row is None:
-            recorder.faults.count_lost()
-            return
-        self.payload = payload
-        if recorder.is_strict:
-            recorder.check(self, self.payload_text(), None)
-        self.started_ns = at_ns = clock.wall_ns()  # the time of creation, until a pending span is started
-        self.id = recorder.ids.new(at_ns)
-        recorder.out.created(self, at_ns)
-        self.began_ns = clock.monotonic_ns()
+        try:
+            if payload is not None:
+                captured = recorder.capture.object(payload, run.repeats)
+            if run.registered_row is None:
+                recorder.faults.count_lost()
+            else:
+                self.payload = captured
+                if recorder.is_strict:
+                    recorder.check(self, self.payload_text(), None)
+                self.started_ns = at_ns = clock.wall_ns()  # the time of creation, until a pending span is started
+                self.id = recorder.ids.new(at_ns)
+                recorder.out.created(self, at_ns)
+                self.began_ns = clock.monotonic_ns()
+        except Exception as error:
+            recorder.faults.lose(error)
+        if run.termination_reason is not None:
+            self.stop()
 
     def create_as(self, id: str, begin: Begin, at_ns: int) -> None:
         """Record a new active span that has an id and a start time already; called once.
@@ -111,12 +111,6 @@ class SpanState:
             return
         self.started_ns, self.id = at_ns, id
         self.recorder.out.created_raw(self, reader, text, at_ns)
-
-    def learn(self, fact: Begin | End) -> None:
-        """Set the type and the payload, and from an End also the status, that a foreign instrumentor reported."""
-        self.schema_name, self.payload = fact.schema_name, fact.payload
-        if isinstance(fact, End):
-            self.status = fact.status
 
     def end_as(self, end: End, at_ns: int) -> None:
         """Record an end that also has the type and the payload.
@@ -142,11 +136,6 @@ class SpanState:
             at_ns, elapsed_ns = self.started_ns, 0
         self.recorder.out.finished_raw(self, reader, text, at_ns, elapsed_ns)
 
-    def not_created(self, status: SpanStatus, error: Exception) -> None:
-        """Set the status of a span that a fault kept from being recorded, and count the fault."""
-        self.status = status
-        self.recorder.faults.lose(error)
-
     def leave(self, exception: BaseException | None, output: Any = _NOTHING) -> None:
         """End the block of the span: finish the span if it is active, and make the outer node the active one."""
         if not page[0]:
@@ -155,11 +144,11 @@ class SpanState:
         recorder, outer = self.recorder, self.outer
         if self.face is not None:
             self.face = None
-        if (outer is None or outer.status == "active") and recorder.current.get() is self:  # nodes.leave inlined
+        if (outer is None or outer.status == "active") and recorder.current.get() is self:  # Recorder.leave inlined
             recorder.current.set(outer)
             self.outer = None
         else:
-            nodes.leave(recorder.current, self)
+            recorder.leave(self)
         if self.writer_id != recorder.writer_id:
             return  # a forked child leaves a block of its parent, and the parent's span goes on
         try:
@@ -220,7 +209,7 @@ class SpanState:
         """Start the span if it is pending, and make it the active one."""
         if self.status == "pending":
             self.start()
-        nodes.enter(self.recorder.current, self)
+        self.recorder.enter(self)
 
     def finish(self, status: FinishStatus | None, result: Mapping[str, Any] | None = None) -> None:
         """Finish an open span. If `status` is None: failed if an error was kept, else complete."""

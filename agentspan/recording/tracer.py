@@ -1,154 +1,27 @@
 """Tracer: records into one storage. It is the public facade of a Recorder, and receives its outcomes."""
 
 import os
-from collections.abc import Callable, Collection, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
-from agentspan import host
-from agentspan.errors import DatabaseBusy, InvalidAction, NotFound, StorageError
-from agentspan.host import page
-from agentspan.journal.names import run_of, with_agents
-from agentspan.model.changes import Move, Purpose, Put, PutSpans, Refused, Unit, termination_behind
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.recording.beginning import DEFAULT_TYPE
-from agentspan.recording.blocks import RunBlock, SpanBlock, span_block
-from agentspan.recording.generators import Reduce
-from agentspan.recording.propagation import Propagated
+from agentspan import clock, host
+from agentspan.errors import StorageError
+from agentspan.host import Renewal, guard, page
+from agentspan.journal import spool
+from agentspan.model.changes import Purpose
+from agentspan.model.columns import REDACTED
+from agentspan.recording.blocks import DEFAULT_TYPE, RunBlock, SpanBlock, span_block
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
-from agentspan.recording.sinks.protocol import RunListener
 from agentspan.recording.span_and_run import OnTerminate, Run, Span, active_face
-from agentspan.recording.span_state import SpanState, disabled_run, disabled_span
-from agentspan.storage.location import Location
+from agentspan.recording.span_state import Reduce, SpanState, disabled_run, disabled_span
+from agentspan.schemas import span_types
+from agentspan.schemas.conformance import JSONSchema
+from agentspan.storage.location import ENVIRONMENT, Location, memory
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find
-
-
-class Outcomes(RunListener):
-    """Receives the outcomes of one recorder's changes, and passes terminations on to its runs."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    def fault(self, error: Exception) -> None:
-        """Count and log a fault."""
-        self._recorder.faults.add(error)
-
-    def recovered(self) -> None:
-        """Note that the storage accepts changes again."""
-        self._recorder.faults.storage_recovered()
-
-    def terminated(self, unit: Unit, reason: str) -> None:
-        """Notify the terminated run of a unit. Of a unit with spans of several runs, look up which are terminated."""
-        change = unit.changes[0]
-        try:
-            if isinstance(change, PutSpans):
-                self._learn({row.agent_instance_id for row in change.rows})
-            elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
-                run = self._recorder.runs.get(change.row.agent_instance_id)
-                if run is not None:
-                    run.learn(reason)
-            elif isinstance(change, Move) and change.type == "agent_span":
-                found = self._recorder.store.ask(Find(change.id, instance_id=change.instance_id))
-                self._tell(found.terminated)
-            elif isinstance(change, Move):
-                self._tell({change.id: reason})
-        except StorageError:  # it is learned at the next look
-            pass
-
-    def terminations(self) -> dict[str, str]:
-        """Return the reason for each active run of this process that is terminated."""
-        ids = [run.id for run in self._recorder.runs.active()]
-        return dict(self._recorder.store.ask(Find(*ids)).terminated) if ids else {}
-
-    def has_runs(self) -> bool:
-        """Return whether a run of this process is active."""
-        return bool(self._recorder.runs.active())
-
-    def learn(self, terminations: Mapping[str, str]) -> None:
-        """Notify runs of this process that they were terminated. Their `on_terminate` is called at their next span."""
-        for id, reason in terminations.items():
-            run = self._recorder.runs.get(id)
-            if run is not None:
-                run.learn(reason)
-
-    def _learn(self, ids: Collection[str]) -> None:
-        self.learn(dict(self._recorder.store.ask(Find(*ids)).terminated))
-
-    def _tell(self, terminations: Mapping[str, str]) -> None:
-        """Notify terminated runs, and call their `on_terminate` at once: a run may have no further span to do it."""
-        for id, reason in terminations.items():
-            run = self._recorder.runs.get(id)
-            if run is not None:
-                run.learn(reason)
-                run.tell()
-
-    def refused(self, unit: Unit, refused: Refused) -> None:
-        """Log a refused change; if it was refused because its run is terminated, notify the run instead."""
-        terminated_id = termination_behind(refused)
-        if terminated_id is None:  # a refusal by a termination is no fault
-            self._recorder.faults.add(_refusal(unit, refused))
-        elif self._recorder.runs.get(terminated_id) is not None:
-            found = self._recorder.store.ask(Find(terminated_id, instance_id=terminated_id))
-            reason = found.terminated.get(terminated_id, "")
-            self._tell({terminated_id: reason})
-
-    def missing(self, unit: Unit) -> Unit | None:
-        """Return a unit that can be applied now in place of one whose run was not stored; None if there is none.
-
-        If the file was deleted or replaced, the run is registered again in the new file. A unit may also have been
-        refused only because the registration of its run was refused in the same commit.
-        """
-        try:
-            return self._fitting(unit)
-        except StorageError:
-            raise
-        except Exception as error:
-            self._recorder.faults.add(error, reraise=False)
-            return None
-
-    def _fitting(self, unit: Unit) -> Unit | None:
-        change, recorder, instance_id = unit.changes[-1], self._recorder, run_of(unit)
-        if isinstance(change, Move) and instance_id is None:
-            found = recorder.store.ask(Find(change.id, instance_id=change.instance_id))
-            return unit if change.id in found.rows else None
-        if instance_id is None:
-            return None
-        run = recorder.runs.get(instance_id)
-        is_stored = instance_id not in recorder.runs.unconfirmed
-        if run is not None and is_stored and run.stored_in == recorder.destination.identity_now():
-            run = None  # the run was removed from the storage
-        if run is not None:
-            recorder.store.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
-            run.register_again()
-        located = recorder.store.ask(Find(instance_id, instance_id=instance_id)).rows.get(instance_id)
-        if not located or not isinstance(located[1], AgentInstanceRow):
-            if run is not None and instance_id in recorder.runs.unconfirmed:  # its changes must wait for the run
-                raise DatabaseBusy(f"the run {instance_id} is not stored yet; it is tried again")
-            return None
-        return with_agents(unit, {instance_id: located[1].agent_id})
-
-    def registered(self, instance: AgentInstanceRow) -> None:
-        """Set the stored row of a run, with the agent that the run was registered with."""
-        self._recorder.destination.learn()
-        self._recorder.follow_file()
-        self._recorder.runs.unconfirmed.pop(instance.id, None)
-        run = self._recorder.runs.get(instance.id)
-        if run is not None:
-            run.confirm(instance)
-
-
-def _refusal(unit: Unit, refused: Refused) -> Exception:
-    change = unit.changes[-1]
-    assert not isinstance(change, PutSpans)  # a refused unit of several spans is parted into units of one span
-    id = change.row.id if isinstance(change, Put) else change.id
-    if refused.why == "status":
-        status = getattr(refused.stored, "status", "finished")
-        return InvalidAction(
-            f"{id} was {status} already when this program wanted to change it; somebody else was first"
-        )
-    return NotFound(f"{id} could not be recorded: the row that it belongs to is not in the file ({refused.why})")
-
+from agentspan.storage.registry import location_of, set_configured
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -203,7 +76,7 @@ class Tracer:
         db: str | os.PathLike[str] | Location | Storage | None = None,
         **settings: Unpack[SettingsArguments],
     ) -> None:
-        self._show(new_recorder(db, settings_from("Tracer", settings)))
+        self._show(Recorder(db, settings_from("Tracer", settings)))
 
     def _show(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -258,7 +131,7 @@ class Tracer:
 
     def propagate(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Wrap `fn` so that each call records under the span that is active now (see agentspan.propagate)."""
-        return Propagated(fn, self._recorder)
+        return _propagated(fn, self._recorder)
 
     def current_span(self) -> Span | None:
         """Return the innermost active span of the current thread or task, or None."""
@@ -306,17 +179,6 @@ class Tracer:
         self._recorder.shutdown(wait_s)
 
 
-def new_recorder(
-    db: str | os.PathLike[str] | Location | Storage | None,
-    settings: Settings,
-    *,
-    broken: Exception | None = None,
-    open_wait_s: float = 10.0,
-) -> Recorder:
-    """Return a Recorder whose outcomes go to its runs. Args as in Recorder."""
-    return Recorder(db, settings, Outcomes, broken=broken, open_wait_s=open_wait_s)
-
-
 def recorder_of(tracer: Tracer) -> Recorder:
     """Return what a tracer records with, for agentspan's own modules."""
     return tracer._recorder
@@ -327,3 +189,379 @@ def tracer_of(recorder: Recorder) -> Tracer:
     tracer = Tracer.__new__(Tracer)
     tracer._show(recorder)
     return tracer
+
+
+RETRY_NS = 1_000_000_000
+CONFIGURE_WAIT_S = 10.0
+"""Seconds that `configure` may wait for a file that another process has locked. The first span of a program that does
+not call `configure` waits only as long as any recording call."""
+
+Database = str | os.PathLike[str] | Location | Storage
+
+
+class Configuration(NamedTuple):
+    """The storage and the settings with which this process records.
+
+    Attributes:
+        db: the storage. None if `configure` got none: then the default is looked up each time.
+    """
+
+    db: Database | None
+    settings: Settings
+
+
+_lock = threading.RLock()
+_tracer: Tracer | None = None
+_recorder: Recorder | None = None  # the recorder of _tracer; read by each recorded call
+_told: Configuration | None = None  # the arguments of `configure`
+_used: Configuration | None = None  # the configuration of _tracer, with defaults filled in
+_retry_at_ns = 0
+_unreachable: StorageError | None = None
+"""The reason why this unconfigured process records nothing: it cannot open the storage of the process it works for."""
+_captured: Storage | None = None
+"""The storage of a `captured` block, which replaces any other storage; None outside such a block."""
+
+
+@with_settings
+def configure(db: Database | None = None, **settings: Unpack[SettingsArguments]) -> Tracer:
+    """Configure the storage and the settings of this process. Optional. A later call with other arguments wins.
+
+    Args:
+        db: a file, `":memory:"`, `NAME://…` for another backend, or a Storage; AGENTSPAN_DB, else
+            ./agentspan.db, when left out.
+        settings: see Settings.
+
+    Returns:
+        The tracer behind `agentspan.span`, `agentspan.run` and the others.
+
+    Raises:
+        DatabaseUnusable: the file cannot be used; the message says what to do.
+    """
+    if isinstance(db, (str, os.PathLike)):
+        db = location_of(db).absolute()
+    return _configure(Configuration(db, settings_from("configure", settings)), CONFIGURE_WAIT_S)
+
+
+def _configure(wanted: Configuration | None, wait_s: float) -> Tracer:
+    """Return a tracer for this configuration, a new one only if the current one differs or is unusable.
+
+    Args:
+        wanted: the arguments of `configure`; None if it was not called.
+        wait_s: seconds to wait for a file that another process has locked.
+    """
+    global _tracer, _recorder, _told, _used
+    if not page[0]:
+        host.renew()
+    used = _completed(wanted or Configuration(None, Settings()))
+    with _lock:
+        if _tracer is not None and recorder_of(_tracer).is_usable and used == _used:
+            return _tracer
+        recorder = Recorder(used.db, used.settings, open_wait_s=wait_s)
+        if _recorder is not None:
+            _recorder.shutdown(5.0)
+        _recorder, _tracer, _told, _used = recorder, tracer_of(recorder), wanted, used
+        return _tracer
+
+
+def _completed(wanted: Configuration) -> Configuration:
+    """Return the configuration to use, with defaults looked up. In a `captured` block, the captured storage wins."""
+    if _captured is not None:
+        is_enabled = wanted.settings.enabled is not False  # AGENTSPAN_DISABLED is for programs, not for tests
+        return Configuration(_captured, wanted.settings._replace(raise_errors=True, enabled=is_enabled))
+    if wanted.db is None and _unreachable is not None and not os.environ.get(ENVIRONMENT):
+        raise _unreachable.with_traceback(None)  # else the traceback grows with each attempt
+    db = location_of(None).absolute() if wanted.db is None else wanted.db
+    return Configuration(db, wanted.settings._replace(enabled=wanted.settings.is_enabled))
+
+
+def get_tracer() -> Tracer:
+    """Return this process's tracer. If it was never configured, or was shut down, configure it now.
+
+    Never raises. If the file cannot be used, the returned tracer counts what it cannot record, and the file is tried
+    again every second.
+    """
+    recorder, tracer = get_recorder(), _tracer
+    return tracer if tracer is not None and recorder_of(tracer) is recorder else tracer_of(recorder)
+
+
+def get_recorder() -> Recorder:
+    """Return the recorder of this process's tracer, configured now if needed. Never raises."""
+    recorder = _recorder
+    if recorder is not None and not recorder.is_closed and (not recorder.broken or clock.monotonic_ns() < _retry_at_ns):
+        return recorder
+    if not page[0]:
+        host.renew()
+    with _lock:
+        with guard(report=_cannot_configure):
+            settings = Settings() if _told is None else _told.settings
+            _configure(_told, settings.tuning.recording_wait_s)
+        assert _recorder is not None
+        return _recorder
+
+
+def _cannot_configure(error: Exception) -> None:
+    """Record nothing for a second, because the storage cannot be opened."""
+    global _tracer, _recorder, _retry_at_ns
+    _retry_at_ns = clock.monotonic_ns() + RETRY_NS
+    if _recorder is None or _recorder.is_closed:
+        made = Recorder(None, Settings(), broken=error)
+        _recorder, _tracer = made, tracer_of(made)
+        made.faults.add(error)
+
+
+@contextmanager
+def captured(storage: Storage) -> Iterator[None]:
+    """Record into `storage` for the length of a with-block, even if `configure` is called in it; faults are raised.
+
+    The earlier configuration is unchanged, and in use again after the block.
+    """
+    global _tracer, _recorder, _told, _used, _retry_at_ns, _captured
+    before = _tracer, _recorder, _told, _used, _retry_at_ns, _captured
+    _tracer = _recorder = _told = _used = None
+    _retry_at_ns, _captured = 0, storage
+    try:
+        yield
+    finally:
+        try:
+            shutdown()
+        finally:
+            _tracer, _recorder, _told, _used, _retry_at_ns, _captured = before
+
+
+def forget() -> None:
+    """Shut the tracer down, and reset the configuration of this process."""
+    global _told, _unreachable
+    shutdown()
+    _told = _unreachable = None
+
+
+@overload
+def span(fn: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def span(
+    schema_name: str = DEFAULT_TYPE,
+    payload: Mapping[str, Any] | None = None,
+    *,
+    reduce: Reduce | None = None,
+    **members: Any,
+) -> SpanBlock: ...
+def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None, **members: Any) -> Any:
+    """Record a step of an agent: `with span("llm", {…}) as s:`, `async with`, `@span("tool")`, or a bare `@span`.
+
+    On return the span completes. On an exception it fails, with `result_payload.error`, and the exception is re-raised
+    unchanged. The parent is the active span or run of the thread or task; outside any run, the span begins a run.
+
+    A decorator records each call. The payload of a span type with `name` and `arguments` in its schema (a bare `@span`
+    is a `tool`) gets the function's name and arguments; the payload of other types is the bound arguments. A returned
+    dict is the result, any other value its `output`. Generators are recorded from their first item to their last.
+
+    Args:
+        schema_name: the span type: a built-in one, one registered with `span_type`, or any other name.
+        payload: the input of the step. For a decorator, its members are added to those of the call.
+        reduce: for a decorated generator: turns the list of its items into the result, such as `"".join`. Without it
+            the items are the `output`, as many as the limits allow.
+        members: more members of the payload: `span("llm", model="gpt-4.1")` is `span("llm", {"model": "gpt-4.1"})`.
+
+    Raises:
+        TypeError: the decorated object cannot be called, or `reduce` is set and it is no generator function.
+    """
+    return span_block(get_recorder, schema_name, payload, reduce, members)
+
+
+def run(
+    name: str,
+    *,
+    version: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    purpose: Purpose = "live",
+    session: str | None = None,
+    user: str | None = None,
+    task: str | None = None,
+    tags: Collection[str] | None = None,
+    on_terminate: OnTerminate | None = None,
+) -> RunBlock:
+    """Record a run of an agent: `with run("researcher") as r:`, `async with`, or `@run("researcher")`.
+
+    The run completes at the end of the block. On an exception it fails, and keeps the error.
+
+    Args:
+        name: the agent's name, under which its runs are listed.
+        version: the agent's version.
+        metadata: the input of the run or other facts about it, a JSON object.
+        purpose: `live`, `smoke_test` or `eval`.
+        session: the name of the conversation that the run belongs to. You choose it.
+        user: the name of the person that the agent runs for. You choose it.
+        task: the name of the task to do. You choose it. Runs with the same task can be compared.
+        tags: words by which runs are found, such as `["nightly"]`.
+        on_terminate: the reaction to a termination from outside, at the next span of the run. "raise": raise
+            AgentTerminated at this span and at each later one. A function: call it once, with the run. In all cases
+            `run.terminated` is True.
+    """
+    return RunBlock(
+        get_recorder,
+        name,
+        version=version,
+        metadata=metadata,
+        purpose=purpose,
+        session=session,
+        user=user,
+        task=task,
+        tags=tags,
+        on_terminate=on_terminate,
+    )
+
+
+def span_type(
+    name: str,
+    *,
+    payload: JSONSchema | type | None = None,
+    result: JSONSchema | type | None = None,
+    title: str | None = None,
+    template: str | None = None,
+) -> None:
+    """Register a span type of your own. A second call with the same name replaces it.
+
+    Spans use the type at once. The schema version of a run has the types that were registered when the run began.
+
+    Args:
+        name: the schema_name of the type.
+        payload: a JSON Schema (2020-12), or a pydantic model, for the input of a span.
+        result: a JSON Schema (2020-12), or a pydantic model, for the output of a span.
+        title: a name for people. If None: the title of the payload schema, else `name`.
+        template: a Mustache template for summaries, over payload and result_payload, such as
+            `Charge {{amount}} → {{receipt}}`.
+
+    Raises:
+        SchemaError: a schema is not valid, too large, or refers to something outside of itself.
+        TemplateError: the template is not Mustache, too large, or uses a feature that is not allowed.
+        InvalidValue: the name or title is not usable.
+    """
+    span_types.REGISTRY.register(span_types.make(name, payload=payload, result=result, title=title, template=template))
+    spool.types_changed()
+
+
+def propagate(fn: Callable[P, R]) -> Callable[P, R]:
+    """Wrap `fn` so that calls in another thread or process record under the run and span that are active now.
+
+        pool.submit(agentspan.propagate(fetch), url)
+
+    Pass the result to ThreadPoolExecutor, threading.Thread or ProcessPoolExecutor. Each call runs in its own copy of
+    the context. The result can be pickled if `fn` can; the other process then records into the same file. asyncio tasks
+    and `asyncio.to_thread` do not need `propagate`.
+    """
+    return _propagated(fn, get_recorder())
+
+
+def _propagated(fn: Callable[P, R], recorder: Recorder) -> Callable[P, R]:
+    with host.importing:
+        from agentspan.recording.steps import Propagated  # with pickle, for few programs
+    return Propagated(fn, recorder)
+
+
+def _count_fault(error: Exception) -> None:
+    get_recorder().faults.add(error)
+
+
+@guard(report=_count_fault)
+def arrive(location: Location, settings: Settings | None) -> Recorder | None:
+    """Return a recorder of this process for a propagated function from another process.
+
+    If this process is not configured, configure it with the location and the settings of the other process. If it is,
+    keep its configuration, and return None if it records into another storage.
+
+    Args:
+        location: the storage of the other process.
+        settings: the settings of the other process; None if they could not be pickled or unpickled.
+    """
+    if _told is None:
+        if settings is None:  # the redaction rule is missing in this process, so all values are redacted
+            settings = Settings(redact=_everything)
+        if _recorder is None or _recorder.location != location:
+            wait_s = settings.tuning.recording_wait_s if location.path is None else CONFIGURE_WAIT_S
+            _configure(Configuration(location, settings), wait_s)
+    recorder = get_recorder()
+    return recorder if recorder.location == location else None
+
+
+def arrive_unreachable(why: str) -> None:
+    """Disable recording in this process, with a fault, for a propagated function whose storage it cannot open.
+
+    Otherwise this process would create a default file, with a part of a run, where nobody looks for it. A process with
+    a storage of its own that other processes can open keeps recording.
+    """
+    global _tracer, _recorder, _told, _unreachable
+    with _lock:
+        is_own = _told is not None and (_recorder is None or not _recorder.enabled or _recorder.location is not None)
+        if is_own or os.environ.get(ENVIRONMENT):
+            return
+        _unreachable = StorageError(why)
+        recorder, _recorder, _tracer, _told = _recorder, None, None, None
+        if recorder is not None:
+            recorder.shutdown(5.0)
+    get_recorder()
+
+
+def arrive_disabled() -> None:
+    """Disable recording in this process, unless it is configured, for a function from a process with it disabled."""
+    if _tracer is None and _told is None:
+        configure(enabled=False)
+
+
+def _everything(name: str, value: Any) -> str:
+    return REDACTED
+
+
+def current_span() -> Span | None:
+    """Return the innermost active span of the current thread or task, or None."""
+    tracer = _tracer
+    return None if tracer is None else tracer.current_span()
+
+
+def current_run() -> Run | None:
+    """Return the active run of the current thread or task, or None."""
+    tracer = _tracer
+    return None if tracer is None else tracer.current_run()
+
+
+def flush(wait_s: float = 5.0) -> bool:
+    """Write waiting records for at most `wait_s` seconds. Return True if everything is in the storage."""
+    tracer = _tracer
+    return tracer is None or tracer.flush(wait_s)
+
+
+def shutdown(wait_s: float = 5.0) -> None:
+    """Flush and close the storage. The next span, or `configure`, opens it again."""
+    global _tracer, _recorder
+    if not page[0]:
+        host.renew()
+    with _lock:
+        if _recorder is not None:
+            _recorder.shutdown(wait_s)
+            _tracer = _recorder = None
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+
+
+host.renewal(Renewal.LOCKS, _renew_lock)
+
+
+def health() -> Health:
+    """Return the counts of transitions that were recorded, failed, and wait to be written."""
+    tracer = _tracer
+    return Health() if tracer is None else tracer.health()
+
+
+def _configured() -> Location | Storage | None:
+    """Return the storage of this process's configuration, for modules of `storage`; None if none was configured."""
+    db = None if _told is None or _captured is not None else _told.db
+    if db is None or isinstance(db, (str, os.PathLike)):
+        return None if db is None else location_of(db)
+    if db == memory():
+        return get_recorder().destination.storage
+    return db if isinstance(db, Location) else db.capabilities().location or db
+
+
+set_configured(_configured)

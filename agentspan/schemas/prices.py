@@ -6,7 +6,6 @@ is vendored (32 kB in the wheel): importing genai-prices takes 0.5 s, brings an 
 """
 
 import json
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
@@ -14,9 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentspan.errors import InvalidValue
+from agentspan.host import log
 from agentspan.schemas.aliases import count
-
-log = logging.getLogger("agentspan")
 
 OWN = "AGENTSPAN_PRICES"
 _MILLION = 1_000_000

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from agentspan import jsontext
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.span_types import error_of, error_type, fallback, title_of
-from agentspan.text import one_line
+from agentspan.text import lazy_pattern, one_line
 
 VERSION = 1
 """The version of new signatures. It is part of the hashed text, so ids of two versions never collide."""
@@ -29,7 +29,7 @@ USUAL_REASONS = frozenset({"stop", "tool_calls", "end_turn", "tool_use", "STOP",
 RUN_TYPE = "run"
 """Stands for the span type in the signature of a run's own error."""
 
-_VALUES = re.compile(
+_VALUES = lazy_pattern(
     r"""
       '(?<!\w')[^'\n]{0,200}'(?!\w)
     | "[^"\n]{0,200}"
@@ -44,21 +44,21 @@ _VALUES = re.compile(
 )
 """Quoted texts; words with digits, which may be a uuid; URLs; paths. Each branch begins with a character, so that the
 scanner skips all other characters: 12 µs for a message of 100 characters, and 60 with named groups."""
-_UUID = re.compile(r"[0-9a-fA-F]{8}-")
-_HEX = re.compile(r"0[xX][0-9a-fA-F]+|(?=[0-9]*[a-fA-F])[0-9a-fA-F]{8,}")
-_ID = re.compile(r"(?=.{6})(?:[A-Za-z]+[0-9]+[A-Za-z]|[0-9]+[A-Za-z]+[0-9])")
-_NUMBER = re.compile(r"[0-9]+(?:[.,:][0-9]+)*")
-_FRAME = re.compile(r'File "([^"\n]*)", line \d+, in ([^\n]+)')
-_JS_FRAME = re.compile(r" at (?:async )?([^\s(]+(?: \[as [^\]\n]+\])?) \(([^()\n]*?):\d+:\d+\)")
+_UUID = lazy_pattern(r"[0-9a-fA-F]{8}-")
+_HEX = lazy_pattern(r"0[xX][0-9a-fA-F]+|(?=[0-9]*[a-fA-F])[0-9a-fA-F]{8,}")
+_ID = lazy_pattern(r"(?=.{6})(?:[A-Za-z]+[0-9]+[A-Za-z]|[0-9]+[A-Za-z]+[0-9])")
+_NUMBER = lazy_pattern(r"[0-9]+(?:[.,:][0-9]+)*")
+_FRAME = lazy_pattern(r'File "([^"\n]*)", line \d+, in ([^\n]+)')
+_JS_FRAME = lazy_pattern(r" at (?:async )?([^\s(]+(?: \[as [^\]\n]+\])?) \(([^()\n]*?):\d+:\d+\)")
 _CHAINS = (
     "\nThe above exception was the direct cause of the following exception:\n",
     "\nDuring handling of the above exception, another exception occurred:\n",
 )
-_FOREIGN = re.compile(
+_FOREIGN = lazy_pattern(
     r"[/\\](?:site-packages|dist-packages|node_modules)[/\\]|[/\\]lib[/\\]python3|^<frozen|^node:"
     r"|[/\\]agentspan[/\\](?:recording|otel)[/\\]"
 )
-_LAMBDA = re.compile(r"<locals>\.|<|>")
+_LAMBDA = lazy_pattern(r"<locals>\.|<|>")
 
 
 class Signature(NamedTuple):

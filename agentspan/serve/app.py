@@ -16,7 +16,7 @@ from agentspan.api.context import Context
 from agentspan.database import Database
 from agentspan.journal.opening import adoption_beside, open_storage, without_adoption
 from agentspan.recording.capture.redaction import Rule
-from agentspan.recording.settings import Settings
+from agentspan.recording.settings import settings_from
 from agentspan.serve import openapi
 from agentspan.serve.logins import AccessToken
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware
@@ -118,7 +118,7 @@ def create_app(
         if is_ours:
             storage.close()
 
-    settings = Settings(redact=redact, sensitive=sensitive)
+    settings = settings_from("create_app", {"redact": redact, "sensitive": sensitive})
     ctx = Context(
         storage,
         strict_schemas=strict_schemas,

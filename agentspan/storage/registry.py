@@ -100,7 +100,7 @@ _tell: list[Callable[[], Location | Storage | None]] = []
 
 
 def set_configured(tell: Callable[[], Location | Storage | None]) -> None:
-    """Set the function that `configured` calls. `import agentspan` does this, in the module `recording.default`."""
+    """Set the function that `configured` calls. `import agentspan` does this, in the module `recording.tracer`."""
     _tell[:] = [tell]
 
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from agentspan import clock, ids
 from agentspan.errors import InvalidValue
-from agentspan.recording.beginning import program_called
-from agentspan.recording.default import captured
+from agentspan.recording.blocks import program_called
 from agentspan.recording.git_commit import commit_replaced
+from agentspan.recording.tracer import captured
 from agentspan.storage.memory import MemoryStorage
 from agentspan.testing.runs import CapturedRuns
 

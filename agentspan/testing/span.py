@@ -9,7 +9,7 @@ from agentspan.analysis.tree import build, every
 from agentspan.model.changes import SpanStatus
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.limits import Limits
+from agentspan.recording.capture.values import Limits
 from agentspan.schemas.span_types import error_of
 from agentspan.text import one_line
 

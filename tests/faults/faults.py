@@ -130,7 +130,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-deleted-file-is-not-noticed",
-        file="agentspan/recording/tracer.py",
+        file="agentspan/recording/recorder.py",
         before="run.stored_in == recorder.destination.identity_now()",
         after="run.stored_in != recorder.destination.identity_now()",
         says=(
@@ -168,8 +168,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="a-rule-of-ones-own-is-refused",
         file="agentspan/recording/settings.py",
-        before='if self.redact is not None and self.redact != "credentials" and not callable(self.redact):',
-        after='if self.redact is not None and self.redact != "credentials" and callable(self.redact):',
+        before='if redact is not None and redact != "credentials" and not callable(redact):',
+        after='if redact is not None and redact != "credentials" and callable(redact):',
         says="`redact=` refuses a function of the program's own, and takes what is no function.",
         caught_by="tests/recording/test_redaction.py::test_ones_own_rule_is_asked_for_every_value",
     ),
@@ -191,7 +191,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="spans-do-not-nest-where-they-were-propagated",
-        file="agentspan/recording/propagation.py",
+        file="agentspan/recording/steps.py",
         before="if luggage.span is not None:",
         after="if luggage.span is None:",
         says=(
@@ -261,7 +261,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-new-element-counts-as-recorded",
-        file="agentspan/journal/parts.py",
+        file="agentspan/journal/records.py",
         before="if known != epoch:",
         after="if known == epoch:",
         says=(
@@ -272,7 +272,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="histories-are-recorded-empty",
-        file="agentspan/journal/parts.py",
+        file="agentspan/journal/records.py",
         before="places = [element.place for element in elements]",
         after="places = [element.place for element in elements[:0]]",
         says=(

@@ -17,8 +17,8 @@ import agentspan
 from agentspan import Tracer, clock
 from agentspan.journal.records import End
 from agentspan.journal.segments import NEW, Segment
-from agentspan.recording.sinks.drain import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
+from agentspan.recording.sinks.journal_work import DrainThread
 from agentspan.recording.span_and_run import state_of
 from agentspan.recording.tracer import recorder_of
 from agentspan.testing import deterministic

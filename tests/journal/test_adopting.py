@@ -18,10 +18,10 @@ from agentspan.errors import StorageError
 from agentspan.journal import adopting
 from agentspan.journal.adopting import Adoption
 from agentspan.journal.journal_folder import folder_of
-from agentspan.journal.left_segments import Left, take_over
+from agentspan.journal.segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
-from agentspan.recording.sinks.drain import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
+from agentspan.recording.sinks.journal_work import DrainThread
 from agentspan.recording.tracer import recorder_of
 from agentspan.storage.questions import Find, Query
 from agentspan.storage.sqlite import SQLiteStorage

@@ -16,8 +16,8 @@ import agentspan
 from agentspan import Tracer
 from agentspan.cli import main
 from agentspan.journal.journal_folder import folder_of
-from agentspan.journal.left_segments import take_over
 from agentspan.journal.records import HEADER, Gap, read
+from agentspan.journal.segments import take_over
 from tests.journal.recorded import die, sink_of, statuses
 from tests.journal.segment_files import segments_of
 

@@ -18,7 +18,7 @@ from agentspan import Tracer
 from agentspan.errors import DatabaseBusy
 from agentspan.journal.committer import Committer
 from agentspan.journal.deriving import Batch, BatchInSteps
-from agentspan.journal.parts import LOST
+from agentspan.journal.records import LOST
 from agentspan.recording.sinks.drain import Drain
 from agentspan.storage import patience
 from agentspan.storage.location import Location

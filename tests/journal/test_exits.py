@@ -20,8 +20,7 @@ faulthandler.dump_traceback_later(90, exit=True)
 warnings.simplefilter("ignore")
 import agentspan
 from dataclasses import replace
-from agentspan.recording.sinks import drain
-from agentspan.recording.sinks import drain
+from agentspan import host
 from agentspan.journal.log import Log
 from agentspan.tuning import STANDARD
 path = sys.argv[1]
@@ -198,7 +197,7 @@ def test_however_a_program_ends(tmp_path: Path, end: str, durability: str) -> No
 def test_a_signal_handler_that_records_does_not_wait_for_ever_for_a_fork_that_waits_for_it(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-from agentspan.journal import left_segments
+from agentspan.journal import segments
 agentspan.configure(path)
 def fork():
     child = os.fork()
@@ -211,16 +210,16 @@ def handler(*_):
     one("from the handler")
 signal.signal(signal.SIGUSR1, handler)
 forking = threading.Thread(target=fork)
-taken_over = left_segments._taken_over
+taken_over = segments._taken_over
 def interrupted(path):
-    left_segments._taken_over = taken_over
+    segments._taken_over = taken_over
     left = taken_over(path)
     signal.raise_signal(signal.SIGUSR1)
     return left
 with agentspan.run("a"):
     one("first")
-    left_segments._taken_over = interrupted
-    assert left_segments.take_over(path + ".none") is None
+    segments._taken_over = interrupted
+    assert segments.take_over(path + ".none") is None
 forking.join()
 """
     run(path, code)
@@ -301,15 +300,15 @@ def handler(*_):
     done.append(True)
 done = []
 signal.signal(signal.SIGUSR1, handler)
-ring = drain.Bell.ring
+ring = host.Bell.ring
 def interrupted(bell):
-    drain.Bell.ring = ring
+    host.Bell.ring = ring
     ring(bell)
     signal.raise_signal(signal.SIGUSR1)
     ring(bell)
 with agentspan.run("a"):
     one("first")
-    drain.Bell.ring = interrupted
+    host.Bell.ring = interrupted
     for _ in range(300):
         one("m" * 10_000)  # each begins a segment, for which the thread is called
 assert done

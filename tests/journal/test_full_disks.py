@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentspan import MemoryStorage, Tracer
-from agentspan.recording.sinks.drain import DrainThread
+from agentspan.recording.sinks.journal_work import DrainThread
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import sink_of, statuses
 from tests.journal.segment_files import segments_of

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from agentspan.journal import segments as segments_module
-from agentspan.journal.left_segments import take_over
 from agentspan.journal.log import Log
 from agentspan.journal.records import END, HEADER, bodies
+from agentspan.journal.segments import take_over
 from agentspan.journal.spool import segments
 
 pytestmark = pytest.mark.usefixtures("small_heap")

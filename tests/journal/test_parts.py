@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan import Tracer
-from agentspan.journal.parts import LOST, Elements, Parts, encode
-from agentspan.journal.records import SEPARATOR, Record, read
+from agentspan.journal.records import LOST, SEPARATOR, Elements, Parts, Record, encode, read
 from agentspan.journal.segments import START
 from agentspan.model.changes import PutSpans
 from agentspan.recording.capture.repeats import Repeats

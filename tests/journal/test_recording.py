@@ -18,10 +18,10 @@ import agentspan
 from agentspan import Tracer
 from agentspan.errors import StorageError
 from agentspan.journal import adopting
-from agentspan.journal.left_segments import take_over
+from agentspan.journal.segments import take_over
 from agentspan.journal.spool import segments
 from agentspan.recording.git_commit import commit_replaced
-from agentspan.recording.sinks.drain import DrainThread, Ticks
+from agentspan.recording.sinks.journal_work import DrainThread, Ticks
 from agentspan.recording.tracer import recorder_of
 from agentspan.schemas.span_types import describe
 from agentspan.storage.questions import Find, SpansOf

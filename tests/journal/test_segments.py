@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from agentspan.journal.left_segments import take_over
 from agentspan.journal.records import END, HEADER, Record, header, read
-from agentspan.journal.segments import NEW, START, SUFFIX, Segment, room_for
+from agentspan.journal.segments import NEW, START, SUFFIX, Segment, room_for, take_over
 from agentspan.journal.spool import create, segments, tidy
 from tests.journal.segment_files import written
 

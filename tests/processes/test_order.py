@@ -39,7 +39,7 @@ agentspan.shutdown()
 """
 HOLD = """
 import pathlib, sys
-from agentspan.journal.left_segments import take_over
+from agentspan.journal.segments import take_over
 with take_over(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

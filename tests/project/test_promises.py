@@ -11,10 +11,10 @@ from agentspan.api import bulk
 from agentspan.cli import serve
 from agentspan.journal import writers
 from agentspan.model import spans
-from agentspan.recording import default
+from agentspan.recording import tracer
 from agentspan.recording.capture import plain
-from agentspan.recording.capture.limits import Limits
-from agentspan.recording.sinks import commit, journal_work, progress
+from agentspan.recording.capture.values import Limits
+from agentspan.recording.sinks import commit, facts, journal_work
 from agentspan.schemas import conformance, liquid_engine, templates
 from agentspan.serve import app, connections, logins, middleware, router, streaming, writes
 from agentspan.storage import first_occurrence, scanning
@@ -114,11 +114,11 @@ FIGURES = {
         ("and the call waits for that, at most {} ms", STANDARD.recording_wait_s * 1000),
         ("in transactions of {}. A thread", commit.BATCH),
         ("it tries again after {} ms", commit.PAUSE_S * 1000),
-        ("recording calls try, too, at most every {} ms", progress.RETRY_NS / 1e6),
+        ("recording calls try, too, at most every {} ms", facts.RETRY_NS / 1e6),
         ("At most {} transitions, or", STANDARD.backlog_units),
         ("({}) characters of text", STANDARD.backlog_characters),
         ("or {} Mi (", STANDARD.backlog_characters / 2**20),
-        ("`configure` waits up to {} s and then raises", default.CONFIGURE_WAIT_S),
+        ("`configure` waits up to {} s and then raises", tracer.CONFIGURE_WAIT_S),
         ("Without a journal it looks every {} ms", STANDARD.file_look_s * 1000),
         ("the `repr` is stored, at most {} characters of it", plain.MAX_REPR),
         ("texts there of {} characters and more, are stored once in a run", first_occurrence.LONG_TEXT),

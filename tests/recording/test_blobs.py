@@ -11,8 +11,8 @@ import pytest
 from agentspan.blobs import is_blob
 from agentspan.recording.capture import values
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.recording.capture.values import Limits
 
 PNG = b"\x89PNG\r\n\x1a\n" + Random(1).randbytes(3000)
 B64 = b64encode(PNG).decode()

@@ -1,7 +1,6 @@
 """`agentspan.open` without an argument: the database that `configure` was given."""
 
 import re
-from dataclasses import fields
 from inspect import cleandoc, signature
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.recording.default import forget
 from agentspan.recording.settings import Settings, SettingsArguments
+from agentspan.recording.tracer import forget
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +88,7 @@ def test_a_capture_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_a_setting_is_described_once_and_is_in_the_signature_and_the_help_of_configure() -> None:
-    names = [each.name for each in fields(Settings)]
+    names = [*Settings._fields]
     assert [*SettingsArguments.__annotations__] == names
     assert [*signature(agentspan.configure).parameters][1:] == names
     described = re.findall(r"^ {4}(\w+): ", cleandoc(agentspan.configure.__doc__ or ""), re.MULTILINE)

@@ -214,7 +214,7 @@ PLACES = [
     "agentspan.recording.sinks.commit.spans.created",
     "agentspan.recording.sinks.commit.spans.finished",
     "agentspan.recording.capture.capture.Capture.object",
-    "agentspan.recording.capture.arguments.Arguments.bind",
+    "agentspan.recording.capture.capture.Arguments.bind",
     "agentspan.recording.run_state.register",
     "agentspan.recording.run_state.instances.finished",
     "agentspan.storage.sqlite.SQLiteStorage.apply",
@@ -509,7 +509,7 @@ def test_what_comes_before_a_file_without_a_journal_can_be_opened_is_lost_and_co
         assert 0.2 < sum(slept) < 0.3
     assert agentspan.health()[:3] == (0, 4, 0)
     other.close()
-    monkeypatch.setattr("agentspan.recording.default._retry_at_ns", 0)
+    monkeypatch.setattr("agentspan.recording.tracer._retry_at_ns", 0)
     with agentspan.run("kept"):
         pass
     with agentspan.open(path) as db:

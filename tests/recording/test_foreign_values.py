@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.recording.capture.values import Limits
 
 np = pytest.importorskip("numpy", reason="needs numpy")
 pd = pytest.importorskip("pandas", reason="needs pandas")

@@ -300,7 +300,7 @@ def test_one_bad_unit_does_not_cost_what_waits_with_it(tmp_path: Path) -> None:
         for number in range(5):
             run.create_span("tool", {"name": str(number)})
         bad = run.create_span("tool", {"name": "bad"})
-        waiting = recorder_of(tracer).sink.backlog.units  # type: ignore[union-attr]
+        waiting: Any = recorder_of(tracer).sink.backlog.units  # type: ignore[union-attr]
         put = waiting.pop().changes[0]
         waiting.append(Unit((put._replace(row=put.row._replace(summary=object())),)))
         other.execute("rollback")
@@ -338,10 +338,10 @@ def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path, dura
 def test_a_fork_while_another_thread_configures_does_not_hang_the_child(tmp_path: Path) -> None:
     code = f"""
 import os, signal, threading, time, agentspan
-from agentspan.recording import default
+from agentspan.recording import tracer as tracing
 is_held = threading.Event()
 def hold():
-    with default._lock:
+    with tracing._lock:
         is_held.set()
         time.sleep(2)
 threading.Thread(target=hold, daemon=True).start()

@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan import Limits, Tracer
-from agentspan.recording.capture import limits as limits_module
 from agentspan.recording.capture import values
+from agentspan.recording.capture import values as limits_module
 from agentspan.recording.capture.capture import Capture, head_of_call
-from agentspan.recording.capture.limits import encode, shrink, text_mark
 from agentspan.recording.capture.redaction import Redaction
 from agentspan.recording.capture.repeats import Repeats
-from agentspan.recording.capture.values import joined
+from agentspan.recording.capture.values import encode, joined, shrink, text_mark
 from agentspan.tuning import STANDARD, Tuning
 from tests.recording.stored import spans_of
 from tests.strategies import any_text, json_values

@@ -15,9 +15,8 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.recording.blocks import RunBlock
-from agentspan.recording.default import forget
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.tracer import recorder_of
+from agentspan.recording.tracer import forget, recorder_of
 from agentspan.testing import CapturedRuns
 from tests.tiers import every
 

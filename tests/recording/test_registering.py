@@ -5,14 +5,13 @@ from typing import Any, cast
 
 from agentspan.ids import IdSource
 from agentspan.journal.committer import Committer, Listener, Tally
-from agentspan.journal.names import Names
+from agentspan.journal.names import Names, StoredSpanTypes
 from agentspan.journal.records import decode_unit, encode_registration
-from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Move, Put, Unit
 from agentspan.model.registration import DEFAULT, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow, Row
-from agentspan.recording.recorder import Unread
+from agentspan.recording.destination import Unread
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 import agentspan
-from agentspan.journal.parts import Parts
+from agentspan.journal.records import Parts
 from agentspan.recording.capture import capture as capture_module
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.plain import Plain

@@ -13,7 +13,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.recording import default
+from agentspan.recording import tracer as tracing
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.tracer import recorder_of
 from agentspan.testing import CapturedRuns, capture
@@ -176,7 +176,7 @@ def test_a_tracer_is_returned_also_after_an_exception_while_the_last_one_was_mad
         monkeypatch.setenv("AGENTSPAN_DB", str(tmp_path))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(default, "tracer_of", interrupted)
+    monkeypatch.setattr(tracing, "tracer_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         agentspan.get_tracer()
     assert isinstance(agentspan.get_tracer(), Tracer)

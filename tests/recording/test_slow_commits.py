@@ -17,7 +17,7 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.model.changes import Put
-from agentspan.recording import default
+from agentspan.recording import tracer as tracing
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.storage import PostgresStorage
 from agentspan.storage.questions import Select, SpansOf
@@ -220,4 +220,4 @@ def test_a_server_that_is_stopped_and_goes_on_has_everything_once(tmp_path: Path
     finally:
         server.signal(signal.SIGCONT)
         server.remove()
-    default.forget()
+    tracing.forget()

@@ -11,7 +11,7 @@ import pytest
 import agentspan
 from agentspan import AgentTerminated, Run, Tracer
 from agentspan.errors import DatabaseBusy
-from agentspan.journal.stored_span_types import Closer
+from agentspan.journal.names import Closer
 from agentspan.model.changes import Move
 from agentspan.model.rows import RefusedChangeRow
 from agentspan.storage.questions import Query

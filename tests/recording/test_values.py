@@ -40,8 +40,8 @@ import agentspan
 from agentspan import Tracer
 from agentspan.recording.capture import plain
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.recording.capture.values import Limits
 from agentspan.tuning import STANDARD
 from tests.strategies import any_text, json_objects
 from tests.tiers import every, examples

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.recording.capture.values import Limits
 from agentspan.serve import create_app
 from tests.serve.asgi import Client
 

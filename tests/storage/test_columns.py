@@ -9,8 +9,7 @@ import pytest
 import agentspan
 from agentspan import clock, jsontext
 from agentspan.journal.deriving import Batch
-from agentspan.journal.parts import Elements
-from agentspan.journal.records import CREATED, FINISHED, SEPARATOR
+from agentspan.journal.records import CREATED, FINISHED, SEPARATOR, Elements
 from agentspan.model import columns, spans
 from agentspan.model.rows import DERIVED, ROWS, AgentSpanRow, Meaning, ResourceType
 from agentspan.model.spans import Times

@@ -21,8 +21,7 @@ from agentspan.errors import InvalidValue
 from agentspan.host import guard
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import Available
-from agentspan.recording import default
-from agentspan.recording.tracer import Tracer
+from agentspan.recording.tracer import Tracer, get_recorder
 
 Then = Callable[[ModuleType], None]
 
@@ -124,7 +123,7 @@ class Wrapping:
 
 
 def _count(error: Exception) -> None:
-    default.get_recorder().faults.add(error)
+    get_recorder().faults.add(error)
 
 
 unharmed = guard(report=_count)

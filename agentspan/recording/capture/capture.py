@@ -4,23 +4,24 @@ All payloads, results, errors and metadata are captured by this module. Only her
 applied.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any, overload
+from typing import Any, Literal, cast, overload
 
 from pydantic_core import to_json
 
 from agentspan import host
 from agentspan.host import let_through
-from agentspan.journal.parts import Element, Parts
+from agentspan.journal.records import Element, Parts
 from agentspan.jsontext import LIST, LIST_TEXT
 from agentspan.recording.capture.credentials import names_credential
-from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction, is_harmless_name, marked_sensitive
 from agentspan.recording.capture.repeats import Captured, Repeats, snapshot
-from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text, unharmed
+from agentspan.recording.capture.values import MAX_INT_BITS, Limits, class_name, encode, exact_text, shrink, unharmed
 from agentspan.tuning import STANDARD, Tuning
 
 to_json({})  # the first call takes a lock; a signal handler that records during it would wait for ever
@@ -165,32 +166,38 @@ class Capture:
             head: the text up to the arguments (see head_of_call).
             arguments: by parameter name.
         """
-        try:
-            room = self._wrapped_payload - len(head)
-            if head and _room(arguments, room, self._items, self._value, self._depth - 1) >= 0:
-                text = f"{head}{to_json(arguments, inf_nan_mode='strings').decode()}}}"
-                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text)):
-                    return text
-        except Exception as raised:
-            let_through(raised)
-        return self.object({"name": name, "arguments": arguments})
+        return (head and self._member(head, arguments)) or self.object({"name": name, "arguments": arguments})
 
     def output(self, value: Any) -> str:
         """Return the return value of a function as the JSON text of a result: a dict itself, any other as `output`."""
+        kind = type(value)
+        if (kind is str or (kind is list and len(value) <= MANY)) and (text := self._member('{"output":', value)):
+            return text
+        return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything
+
+    def _member(self, head: str, value: Any) -> str | None:
+        """Return the JSON text of an object whose last member is `value`; None if it is not plain, short and clean.
+
+        Args:
+            value: a text, dict or list.
+            head: the text up to the value.
+        """
         try:
-            kind = type(value)
-            if (
-                (kind is str and len(value) <= self._wrapped_value)  # the most common
-                or (kind is list and len(value) <= MANY and self._is_short(value))
-            ):
+            if type(value) is str:
+                is_short = len(value) <= self._wrapped_value
+            else:
+                room = self._wrapped_payload - len(head)
+                is_short = _room(value, room, self._items, self._value, self._depth - 1) >= 0
+            if is_short:
                 data = to_json(value, inf_nan_mode="strings")
-                text = f'{{"output":{data.decode()}}}'
-                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text, data)):
+                text = f"{head}{data.decode()}}}"
+                searched = None if type(value) is dict else data  # the head of a call has a name
+                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text, searched)):
                     return text
         except Exception as raised:
             if type(raised) is not RecursionError:  # no stack left for a call
                 let_through(raised)
-        return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything
+        return None
 
     def failure(self, error: dict[str, Any]) -> str:
         """Return the description of an exception, from the method `error`, as the JSON text of a result."""
@@ -201,14 +208,11 @@ class Capture:
 
     def _redacted_error(self, error: dict[str, Any]) -> str | None:
         """Return the JSON text of a description from `error`, whose texts are redacted; None if more must be done."""
-        try:
+        with unharmed:
             is_redacted = self.redaction is None or (not self.redaction.has_rule and _has_plain_types(error))
             if is_redacted and _room({"error": error}, self._payload, self._items, self._value, self._depth) >= 0:
                 text = to_json({"error": error}).decode()
                 return text if len(text) <= self._payload else None
-        except Exception as raised:
-            if type(raised) is not RecursionError:  # no stack left for a call
-                let_through(raised)
         return None
 
     def text(self, text: str) -> str:
@@ -221,14 +225,11 @@ class Capture:
 
         The members of an exception group are listed in `exceptions`, each with its type and message.
         """
-        try:
+        with unharmed:
             described = self._exception(exception, 0, [5 * MAX_MEMBERS])
             described["stacktrace"] = self._stacktrace(exception, described)
             return described
-        except Exception as raised:
-            if type(raised) is not RecursionError:
-                let_through(raised)
-            return {"type": _name(type(exception)), "message": _UNREADABLE, "stacktrace": ""}
+        return {"type": _name(type(exception)), "message": _UNREADABLE, "stacktrace": ""}
 
     def _in_parts(self, value: dict[str, Any], repeats: Repeats, *, is_plain: bool) -> Parts | None:
         """Return a dict in parts: its lists of objects are compared with earlier captures. None if it has no such list.
@@ -293,10 +294,6 @@ class Capture:
         if left >= 0 or left <= NOT_JSON or glance == room:
             return left if left < 0 else left + room - glance
         return _room(value, room, self._items, self._value, self._depth, {})
-
-    def _is_short(self, value: list[Any]) -> bool:
-        """Return whether a list, as a member of an object, is plain JSON within the limits and not above GLANCE."""
-        return _room(value, self._wrapped_payload, self._items, self._value, self._depth - 1) >= 0
 
     def _is_plain(self, item: Any) -> bool:
         return type(item) is dict and self._left(item, self._payload) >= 0
@@ -485,3 +482,112 @@ def _flat_room(value: Any, room: int, items: int, longest: int, depth: int) -> i
 def _text(text: str) -> str:
     """Replace lone surrogates, which no reader of the file could decode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+Kind = Literal["function", "coroutine", "generator", "async generator"]
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def kind_of(fn: Any) -> Kind:
+    """Return the kind of a function, which decides what a call returns: a value, an awaitable or a generator.
+
+    The kind of a partial is that of its function; the kind of an object is that of its `__call__`.
+    """
+    while issubclass(type(fn), functools.partial):  # `__class__` may be anything, or raise
+        fn = fn.func
+    for called in (fn, getattr(type(fn), "__call__", None)):  # noqa: B004 (its kind matters, not whether there is one)
+        with unharmed:  # an object that does not want to be looked at: its `__call__` tells
+            if inspect.iscoroutinefunction(called) or _is_awaited(called):
+                return "coroutine"
+            if inspect.isasyncgenfunction(called):
+                return "async generator"
+            if inspect.isgeneratorfunction(called):
+                return "generator"
+    return "function"
+
+
+def name_of(fn: Any) -> str:
+    """Return the name of a function, or for an object without a name, the name of its class."""
+    with unharmed:
+        name = getattr(fn, "__name__", None)
+        if type(name) is str and name:
+            return name
+    return class_name(fn).rpartition(".")[2]
+
+
+def wrapper_of(fn: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator like functools.wraps that works also for an object whose attributes raise."""
+
+    def wrap(wrapper: Callable[..., Any]) -> Any:
+        with unharmed:
+            return functools.update_wrapper(wrapper, fn)
+        wrapper.__wrapped__ = fn  # type: ignore[attr-defined]
+        return wrapper
+
+    return wrap
+
+
+def _is_awaited(fn: Any) -> bool:
+    """Return whether `types.coroutine` has made a generator function awaitable; its yields go to the event loop."""
+    code = getattr(fn, "__code__", None)
+    return inspect.iscode(code) and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+
+
+class Arguments:
+    """The parameters of one function.
+
+    Attributes:
+        name: the name of the function.
+        head: the JSON text of a call's payload, up to the arguments.
+    """
+
+    __slots__ = ("_count", "_defaults", "_partial", "_positional", "_signature", "_skip", "head", "name")
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._partial = cast("functools.partial[Any]", fn) if issubclass(type(fn), functools.partial) else None
+        fn = fn if self._partial is None else self._partial.func
+        self.name = name_of(fn)
+        self.head = head_of_call(self.name)
+        signature = inspect.signature(lambda *args, **kwargs: None)
+        with unharmed:  # some builtins have none, and an object may raise anything
+            signature = inspect.signature(fn)
+        parameters = list(signature.parameters.values())
+        # `self` and `cls` are skipped: they tell little about the call, and their repr may be anything.
+        self._skip = 1 if parameters and parameters[0].name in ("self", "cls") else 0
+        parameters = parameters[self._skip :]
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self._positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+        self._count = len(parameters)
+        variadic = any(p.kind in _VARIADIC for p in parameters)
+        self._signature = signature if variadic or self._partial is not None else None
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by parameter name, with defaults. A call that will fail may have fewer."""
+        if self._signature is not None:
+            return self._bind_slowly(args, kwargs)
+        bound = dict(zip(self._positional, args[self._skip :] if self._skip else args))  # noqa: B905 (0.1 µs)
+        if kwargs:
+            bound.update(kwargs)
+        if len(bound) < self._count:
+            for name, default in self._defaults.items():
+                bound.setdefault(name, default)
+        return bound
+
+    def _bind_slowly(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._signature is not None
+        if self._partial is not None:
+            args, kwargs = (*self._partial.args, *args), {**self._partial.keywords, **kwargs}
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError:  # the call itself will say so
+            return {"args": list(args), "kwargs": dict(kwargs)}
+        bound.apply_defaults()
+        named = dict(list(bound.arguments.items())[self._skip :])
+        for name, parameter in self._signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                rest = named.pop(name, {})
+                named.update(
+                    {f"**{key}" if key in named else key: rest[key] for key in rest}
+                )  # f(1, a=2): f(a, /, **b)
+        return named

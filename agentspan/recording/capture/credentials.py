@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic_core import SchemaValidator, core_schema
 
 from agentspan import host
+from agentspan.text import lazy_pattern
 
 SEPARATOR = "[_ .-]?"
 """The pattern of the separator between two words of a name."""
@@ -57,7 +58,7 @@ BEYOND_ASCII = _names(
     "口令", "密钥", "密鑰", "秘钥", "私钥", "비밀번호", "암호", "비밀키",
 )  # fmt: skip
 """The endings of names of credentials in other alphabets, or with accents."""
-_UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+_UNSEEN = lazy_pattern("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 """Characters of zero width. Between the letters of a name, they change it for programs but not for readers."""
 ODD = (
     "[\u00ad\u0300-\u036f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u249c-\u24e9\ufb00-\ufb06\ufe00-\ufe0f"
@@ -66,24 +67,24 @@ ODD = (
 """Characters that NFKC normalizes or that have no width, and that could disguise a name."""
 
 # Names that hold credentials only if the value looks like one: a `token` may also be a word of a model's output.
-_TOKEN = re.compile(f"(.*?){SEPARATOR}token", re.IGNORECASE | re.ASCII | re.DOTALL)
-_CURSOR = re.compile(
+_TOKEN = lazy_pattern(f"(.*?){SEPARATOR}token", re.IGNORECASE | re.ASCII | re.DOTALL)
+_CURSOR = lazy_pattern(
     ".*(?:page|next|prev|previous|continuation|continue|sync|cursor|resume|start|starting|pagination|skip|change|delta"
     "|watermark|stop|end|[beu]os|pad|unk|mask|special|image|audio)",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-_REFERENCE = re.compile(".*(?:existing|pull)[_ .-]?secrets?", re.IGNORECASE | re.ASCII | re.DOTALL)
+_REFERENCE = lazy_pattern(".*(?:existing|pull)[_ .-]?secrets?", re.IGNORECASE | re.ASCII | re.DOTALL)
 """Names of members in Kubernetes whose value is the name of a secret, and not the secret."""
-ANY = re.compile(r".+", re.DOTALL)
-_OPAQUE = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[!#-&*-;=?-Z^-z|~]{16,}")
-_NO_WORD = re.compile(r"(?=[^0-9!@#$%^&*+=]*[0-9!@#$%^&*+=])\S{6,}")
-_NO_SIZE = re.compile(r"(?![0-9.,]+[A-Za-z%]{0,3}\Z|auto\Z|none\Z)\S{4,}")
-_MIXED = re.compile(r"(?=[^0-9]*[0-9])(?=[^a-z]*[a-z])(?=[^A-Z!@#$%^&*+=?]*[A-Z!@#$%^&*+=?])\S{8,}")
-_LOGIN = re.compile(r"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9=]*[0-9=])[A-Za-z0-9+/]{12,}={0,2}")
-_WORDS = re.compile(r"(?:[a-z]{3,10}[ \n,]{1,2}){11,23}[a-z]{3,10}", re.IGNORECASE)
-PIN = re.compile(r"[0-9]{4,8}")  # a number of three digits is an output of a circuit
-_SHORT_PIN = re.compile(r"[0-9]{4}")  # one of six is also the code of a post office
-_CARD_CODE = re.compile(r"[0-9]{3,4}")
+ANY = lazy_pattern(r".+", re.DOTALL)
+_OPAQUE = lazy_pattern(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[!#-&*-;=?-Z^-z|~]{16,}")
+_NO_WORD = lazy_pattern(r"(?=[^0-9!@#$%^&*+=]*[0-9!@#$%^&*+=])\S{6,}")
+_NO_SIZE = lazy_pattern(r"(?![0-9.,]+[A-Za-z%]{0,3}\Z|auto\Z|none\Z)\S{4,}")
+_MIXED = lazy_pattern(r"(?=[^0-9]*[0-9])(?=[^a-z]*[a-z])(?=[^A-Z!@#$%^&*+=?]*[A-Z!@#$%^&*+=?])\S{8,}")
+_LOGIN = lazy_pattern(r"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9=]*[0-9=])[A-Za-z0-9+/]{12,}={0,2}")
+_WORDS = lazy_pattern(r"(?:[a-z]{3,10}[ \n,]{1,2}){11,23}[a-z]{3,10}", re.IGNORECASE)
+PIN = lazy_pattern(r"[0-9]{4,8}")  # a number of three digits is an output of a circuit
+_SHORT_PIN = lazy_pattern(r"[0-9]{4}")  # one of six is also the code of a post office
+_CARD_CODE = lazy_pattern(r"[0-9]{3,4}")
 NUMBERS = (PIN, _SHORT_PIN, _CARD_CODE)
 """The patterns of credentials that may also be numbers instead of texts."""
 LARGEST = 10**8
@@ -110,7 +111,7 @@ _NO_CODES = [names for names, looks in _MAY.items() if looks not in NUMBERS]
 DOUBTFUL = "|".join(names for names in _NO_CODES if names.isascii())
 DOUBTFUL_BEYOND_ASCII = "|".join(names for names in _NO_CODES if not names.isascii())
 
-_SCHEMA_WORD = re.compile(
+_SCHEMA_WORD = lazy_pattern(
     r"\$ref|\$id|\$defs|\$comment|type|title|description|default|examples?|enum|const|format|pattern|m(?:in|ax)Length"
     r"|minimum|maximum|items|properties|required|additionalProperties|anyOf|oneOf|allOf|not|nullable|readOnly|writeOnly"
     r"|deprecated|in|schema|contentEncoding|contentMediaType|x-.*"
@@ -283,7 +284,7 @@ _BEGINNINGS = [key for key in _KEYS if isinstance(key, str)]
 _INSIDES = [key for key in _KEYS if not isinstance(key, str)]
 _X = "[0-9A-Fa-f]{2}"
 _ESCAPE = rf"(?:\\[nrtbf]|(?:\\u{_X}|%){_X})"  # in JSON, or in a URL: the key begins after it
-_ESCAPED = re.compile(rf"{_ESCAPE}\Z")
+_ESCAPED = lazy_pattern(rf"{_ESCAPE}\Z")
 
 _LIKE_WORDS = ("sk-", "sk_", "rk_", "xai-", "pplx-", "tvly-", "csk-", "test_", "live_", "API-", "fw_", "secret_")
 
@@ -340,9 +341,9 @@ def _assignment(names: str) -> str:
 
 
 _OF_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
-_END_OF_LINE = re.compile(r"[.]?[ \t]*(?:#[^\n]{0,200})?(?:\Z|[\r\n\"'`]|\\[nr])")
-_CODE = re.compile(r"[A-Za-z_]+|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
-PLACEHOLDER = re.compile(
+_END_OF_LINE = lazy_pattern(r"[.]?[ \t]*(?:#[^\n]{0,200})?(?:\Z|[\r\n\"'`]|\\[nr])")
+_CODE = lazy_pattern(r"[A-Za-z_]+|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
+PLACEHOLDER = lazy_pattern(
     r"string|str|text|char|number|null|none|nil|true|false|undefined|required|optional|include|omit|same-origin"
     r"|\W|(?:[a-z0-9]{1,12}[_-]){0,3}(?:\*+|x{3,}|\.{3,}|…)[a-z0-9]{0,4}"
     r"|<[^>]*>|\$\{[^}]*\}|\$\([^)]*\)|\$[A-Za-z_]+|%\(?\w+\)?[%s]|\{[^}]*\}|your[ _-].*",
@@ -350,15 +351,15 @@ PLACEHOLDER = re.compile(
 )
 
 
-MASK = re.compile(r"[*•]+|x{3,}|\[(?:redacted|masked|hidden|filtered)\]", re.IGNORECASE | re.ASCII)
+MASK = lazy_pattern(r"[*•]+|x{3,}|\[(?:redacted|masked|hidden|filtered)\]", re.IGNORECASE | re.ASCII)
 """Texts in place of a credential that was masked before."""
-_BEHIND = re.compile(r"[ \t),;]|\.\w+\(", re.ASCII)
+_BEHIND = lazy_pattern(r"[ \t),;]|\.\w+\(", re.ASCII)
 """Code behind a quoted prompt that ends in a name and a colon: `input("Password: ").strip()`."""
-_EXPRESSION = re.compile(r"\[[^\]]{0,40}[A-Za-z0-9]-[A-Za-z0-9]", re.ASCII)
+_EXPRESSION = lazy_pattern(r"\[[^\]]{0,40}[A-Za-z0-9]-[A-Za-z0-9]", re.ASCII)
 """A part of a regular expression that finds credentials, such as `[A-Za-z0-9]`."""
-COOKIES = re.compile(".*cookies?", re.IGNORECASE | re.ASCII | re.DOTALL)
+COOKIES = lazy_pattern(".*cookies?", re.IGNORECASE | re.ASCII | re.DOTALL)
 """Names of members in which a number is a count (24 cookies), because a cookie is never a number."""
-_ESCAPE_OF_LETTER = re.compile(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
+_ESCAPE_OF_LETTER = lazy_pattern(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
 
 
 def _assignments(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
@@ -428,7 +429,7 @@ def _said(match: re.Match[str]) -> str | None:
     return "secret" if is_said else None
 
 
-_ABOUT = re.compile(
+_ABOUT = lazy_pattern(
     r"(?:base|sha|md|utf|aes|rsa|hs|rs|es|ed|b?crypt|argon|pbkdf|o?auth)-?[0-9]|[0-9]+\W|http|[$%/{]", re.IGNORECASE
 )
 

@@ -7,6 +7,7 @@ Values of numpy and pandas are recognized by their attributes and simplified, wi
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -14,13 +15,15 @@ from pydantic_core import from_json, to_json
 
 from agentspan.host import guard, let_through
 from agentspan.recording.capture.credentials import is_schema, looks_of, names_credential
-from agentspan.recording.capture.limits import TRUNCATED, Limits, encode
 from agentspan.recording.capture.redaction import Redaction, Rule, is_harmless_name
 from agentspan.recording.capture.values import (
     MAX_NAME,
     SEQUENCES,
+    TRUNCATED,
     Leaves,
+    Limits,
     contents_of,
+    encode,
     exact_text,
     fields_of,
     first,
@@ -151,7 +154,6 @@ class Plain(Leaves):
         except BaseException as error:
             if not is_fault(error):
                 raise
-            let_through(error)
             return not_json(value)
         finally:
             self._above.pop()
@@ -192,14 +194,9 @@ class Plain(Leaves):
             if type(value) is tuple and len(value) == 2:
                 return self._pair(value, name)
             names = getattr(type(value), "_fields", None) if isinstance(value, tuple) else None
-            try:
+            with unharmed if isinstance(value, list | tuple) and type(value) is not tuple else nullcontext():
                 return self._list(value, name, names if type(names) is tuple else ())
-            except Exception as raised:
-                let_through(raised)
-                contents = contents_of(value)
-                if contents is None:
-                    raise
-                return self._list(contents, name)
+            return self._list(contents_of(value), name)
         if isinstance(value, bytes | bytearray | memoryview):
             return self.binary(value, name)
         if isinstance(value, Enum):

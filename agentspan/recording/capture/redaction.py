@@ -38,6 +38,7 @@ from agentspan.recording.capture.credentials import (
     ready,
     search,
 )
+from agentspan.text import lazy_pattern
 
 LONG = 3072
 """The length of a text above which several fast searches take less time than one search for everything."""
@@ -53,7 +54,7 @@ SAMPLE, LONG_SAMPLE, SAMPLES = 90, 117, (0, 131, 307, 463, 661, 907)
 samples would meet the same columns of a table. LONG_SAMPLE is for escaped names beyond ASCII, which are longer."""
 
 _MARK = MARK_IN_TEXT.encode()
-_BLANK = re.compile(r"[ \t\n\r]")
+_BLANK = lazy_pattern(r"[ \t\n\r]")
 
 # The characters between a name and its value: in an assignment, a list, an object, or SQL.
 _THEN = r"""(?:[\\"'`\]t\t ]*[:=>]|[\\"']+[,}\]]|[ \t]+')"""
@@ -277,7 +278,7 @@ def is_harmless_name(name: str) -> bool:
     return name.isascii() and not suspicious()(name)
 
 
-_NUMBER = re.compile(
+_NUMBER = lazy_pattern(
     r"(?<![\w./-])(?:2[2-7]|3[04-9]|4[0-9]|5[0-9]|6[0-9])(?:[ -]?[0-9]){11,17}(?![\w/-]|\.[0-9])", re.ASCII
 )
 _LENGTHS = {"2": (16,), "3": (14, 15, 16), "4": (13, 16, 19), "5": (16,), "6": (16, 17, 18, 19)}
@@ -332,7 +333,7 @@ MOST_KNOWN = 64
 """The number of texts whose redacted forms are cached; one more empties the cache."""
 LONGEST_ARGUMENTS = 4096
 """The longest option with its value, in characters. Longer texts are not searched as arguments of a program."""
-_BLANKS = re.compile(r"\s")
+_BLANKS = lazy_pattern(r"\s")
 
 
 class Redaction:
@@ -535,7 +536,7 @@ class Redaction:
         return REDACTED
 
 
-_HEADLESS = re.compile(r"\A(?:(?!-----BEGIN )(?s:.)){0,16384}?-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----")
+_HEADLESS = lazy_pattern(r"\A(?:(?!-----BEGIN )(?s:.)){0,16384}?-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----")
 
 
 def _readable(text: str) -> str:

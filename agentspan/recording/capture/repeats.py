@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import accumulate, count, islice
 from typing import Any, NamedTuple
 
-from agentspan.journal.parts import Element
+from agentspan.journal.records import Element
 from agentspan.jsontext import common_elements
 from agentspan.tuning import STANDARD
 

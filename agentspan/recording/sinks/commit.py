@@ -10,21 +10,20 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import islice
 from typing import cast
 
 from agentspan import clock, host
 from agentspan.errors import NOT_NOW, NotStorable
-from agentspan.host import Bell, Hold, Occupied, Thread, let_through, start, within
+from agentspan.host import Bell, Hold, Occupied, Thread, guard, let_through, start, within
 from agentspan.journal import records
 from agentspan.journal.committer import TAKEN, Committer, Listener, Tally
 from agentspan.model import columns, spans
 from agentspan.model.changes import FinishStatus, Move, Outcome, Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, WriterRow
 from agentspan.model.spans import Times
-from agentspan.recording.sinks.progress import Progress, until_trusted
-from agentspan.recording.sinks.protocol import Counts, SpanFacts
+from agentspan.recording.sinks.facts import Counts, Progress, SpanFacts, until_trusted
 from agentspan.schemas.span_types import describe, title_of
 from agentspan.storage.patience import Unconnected, answers_within, in_a_call, left_s
 from agentspan.storage.protocol import BesideJournals, Storage
@@ -315,13 +314,10 @@ class Backlog:
 
     def tick(self, bell: Bell) -> bool:
         """Commit the waiting units; called in the thread. Return True if the thread may end."""
-        try:
-            with within(self._flushing, self._tuning.recording_wait_s), answers_within(self._tuning.server_answer_s):
-                self._flush(self._tuning.recording_wait_s, None)
-        except Occupied:
-            pass
-        except Exception as error:  # of a listener that raises faults: the next flush raises it
-            self._progress.deferred.raised = error
+        wait_s, answer_s = self._tuning.recording_wait_s, self._tuning.server_answer_s
+        kept = guard(report=self._progress.deferred.keep)  # of a listener that raises faults: the next flush raises it
+        with kept, suppress(Occupied), within(self._flushing, wait_s), answers_within(answer_s):
+            self._flush(wait_s, None)
         with self._progress.lock:
             if self.units and not bell.is_last:
                 return False
@@ -476,7 +472,7 @@ class CommitSink:
             with self._in_time():
                 tally = self.committer.apply((unit,), self._wait_s)
         except NOT_NOW as error:
-            self._defer(unit, error)
+            self._failed(unit, error)
             return
         if is_counted:
             self.progress.count(tally)
@@ -494,12 +490,7 @@ class CommitSink:
             else:
                 outcome = self._storage.apply((unit,), wait_s=self._wait_s)[0]
         except Exception as error:
-            if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
-                self._defer(unit, error)
-                return
-            let_through(error)
-            progress.failed += 1  # by a bug of ours or of the backend's: the same unit would fail again
-            self._listener.fault(error)
+            self._failed(unit, error, is_final=not isinstance(error, NOT_NOW) or isinstance(error, NotStorable))
             return
         if outcome == TAKEN:
             progress.recorded += 1  # without the lock (0.2 µs): CPython switches threads only at calls and jumps
@@ -508,14 +499,19 @@ class CommitSink:
             with self._in_time():
                 tally = self.committer.settle(unit, outcome)
         except NOT_NOW as error:
-            self._defer(unit, error)
+            self._failed(unit, error)
             return
         progress.count(tally)
         progress.deferred.raise_kept()
 
-    def _defer(self, unit: Unit, error: Exception) -> None:
+    def _failed(self, unit: Unit, error: Exception, *, is_final: bool = False) -> None:
+        """Keep a unit that the storage failed to apply; count it as lost if it would fail again (`is_final`)."""
         let_through(error)
-        self._put_aside(unit, error)
+        if is_final:
+            self.progress.failed += 1  # by a bug of ours or of the backend's
+            self._listener.fault(error)
+        else:
+            self._put_aside(unit, error)
 
     def put_aside(self, unit: Unit, error: Exception) -> None:
         """Keep a unit that the storage failed to apply, and commit it later."""

@@ -15,14 +15,13 @@ from agentspan.host import guard
 from agentspan.journal.committer import Committer, Listener
 from agentspan.journal.log import Log
 from agentspan.journal.names import names_rows, spans_of
-from agentspan.journal.parts import Parts, encode
-from agentspan.journal.records import encode_registration, encode_unit
+from agentspan.journal.records import Parts, encode, encode_registration, encode_unit
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
 from agentspan.recording.sinks import commit
 from agentspan.recording.sinks.commit import CommitSink
+from agentspan.recording.sinks.facts import Counts, RunListener, SpanFacts
 from agentspan.recording.sinks.journal_work import JournalWork, ServerWork, TypesFile
-from agentspan.recording.sinks.protocol import Counts, RunListener, SpanFacts
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 

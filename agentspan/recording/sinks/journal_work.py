@@ -5,6 +5,7 @@ are stored beside the journal, for the process that recovers it, if some run was
 was. A journal overflows if no record can be appended, because the disk is full or the storage fails for too long.
 """
 
+import sys
 import threading
 import time
 import weakref
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from agentspan import host
 from agentspan.errors import AgentspanError, StorageError
-from agentspan.host import Hold, Occupied, guard, is_mine, within
+from agentspan.host import Bell, Hold, Occupied, Thread, guard, is_mine, start, within
 from agentspan.journal import spool, writers
 from agentspan.journal.log import Log
 from agentspan.journal.spool import bytes_of_others, keep_types, removal_marked_ns
 from agentspan.recording.sinks.commit import CommitSink
-from agentspan.recording.sinks.drain import Drain, DrainThread, Ticks
-from agentspan.recording.sinks.protocol import RunListener
+from agentspan.recording.sinks.drain import Drain
+from agentspan.recording.sinks.facts import Progress, RunListener
 from agentspan.storage.patience import answers_within
 from agentspan.storage.protocol import BesideJournals
 from agentspan.tuning import STANDARD, Tuning
@@ -143,6 +144,168 @@ class Terminations:
         """Notify the runs, in the thread of a call that records."""
         found, self.found = self.found, {}
         self._runs.learn(found)
+
+
+QUIET_TICK_S = 0.1
+"""The time between two ticks while nothing is recorded, in seconds."""
+MAX_CALLS = 2
+"""How many wake-ups in a row may replace a tick. With large records, every few records begin a segment, and wake it."""
+RESTART_S = 0.05
+MAX_RESTART_S = 5.0
+"""Seconds until a thread that could not be started is tried again: RESTART_S at first, then doubled up to this."""
+
+
+class Ticks:
+    """The state that the thread keeps from one tick to the next.
+
+    Args:
+        most_quiet: the number of ticks without a record after which the thread is quiet.
+
+    Attributes:
+        seen: the number of the last record at the latest tick.
+        quiet: the number of consecutive ticks without a record.
+        burst: the number of consecutive ticks with many records.
+    """
+
+    def __init__(self, most_quiet: int) -> None:
+        self.seen = self.quiet = self.burst = 0
+        self._most_quiet = most_quiet
+
+    @property
+    def is_quiet(self) -> bool:
+        """True if nothing was recorded for `most_quiet` ticks, about a second."""
+        return self.quiet >= self._most_quiet
+
+
+class DrainThread:
+    """Starts, wakes and ends the thread that drains the journal of one sink.
+
+    Args:
+        work: the work of the sink. The thread keeps it alive only while it has records or runs.
+        log: the log of the sink. Its `alert` makes the next record call the sink, which starts the thread again.
+        progress: the counts of the sink.
+        name: the name of the storage, for messages.
+        before_start: called before a thread is started.
+        tuning: times.
+
+    Attributes:
+        running: the thread, or None.
+        bell: wakes the thread. Each thread has its own bell, so that two threads never wait for the same one.
+    """
+
+    def __init__(
+        self,
+        work: "JournalWork",
+        log: Log,
+        progress: Progress,
+        name: str,
+        before_start: Callable[[], None],
+        *,
+        tuning: Tuning = STANDARD,
+    ) -> None:
+        self.running: threading.Thread | None = None
+        self.bell = Bell()
+        self._work = weakref.ref(work)
+        self._log = log
+        self._progress = progress
+        self._name = name
+        self._before_start = before_start
+        self._tuning = tuning
+        self._start_s = self._pause_s = 0.0
+
+    def wake(self) -> None:
+        """Wake the thread before its next tick."""
+        self.bell.ring()
+
+    def start(self) -> None:
+        """Start the thread. If a start failed a moment ago, do nothing now; a later call tries again."""
+        if time.monotonic() < self._start_s:
+            self._log.alert = True
+            return
+        thread: threading.Thread | None = None
+        try:
+            with self._log.lock:
+                # A thread that is started while the interpreter ends blocks its starter for ever (Python 3.11).
+                if self.running is not None or sys.is_finalizing():
+                    return
+                self._before_start()
+                self.bell = bell = Bell()
+                arguments = self._work, bell, self._tuning
+                thread = Thread(target=_run, args=arguments, name="agentspan-journal", daemon=True)
+                self.running = thread
+            start(thread)
+            self._pause_s = 0.0
+        except BaseException as error:  # also from a signal handler, at any point
+            if thread is not None and self.running is thread:  # it may run, may be starting, or have broken off
+                bell.is_last = True
+                self.running = None
+                self._log.alert = True
+            if not isinstance(error, RuntimeError):
+                raise
+            self._cannot_start(error)
+
+    def _cannot_start(self, error: RuntimeError) -> None:
+        self._pause_s = min(2 * self._pause_s or RESTART_S, MAX_RESTART_S)
+        self._start_s = time.monotonic() + self._pause_s
+        if "shutdown" in str(error):  # the interpreter ends: the next program that opens the file reads the journal
+            return
+        message = f"the thread that drains the journal of {self._name} cannot be started: {error}; it is tried again"
+        self._progress.last_error = message
+        try:
+            self._progress.listener.fault(StorageError(message))
+        except StorageError as fault:  # faults are to be raised, but what is being recorded comes first
+            self._progress.deferred.raised = fault
+
+    def stop(self, wait_s: float) -> None:
+        """End the thread, and wait for its end up to `wait_s`. The next record starts a new thread."""
+        with self._log.lock:
+            thread, self.running = self.running, None
+            self._log.alert = True
+            bell, self.bell = self.bell, Bell()
+        bell.is_last = True
+        bell.ring()
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(wait_s)
+
+    def ended(self, bell: Bell) -> None:
+        """Note that the thread with this bell has ended, and start a new one if a record was appended meanwhile."""
+        work = self._work()
+        if work is not None and self.bell is bell:
+            self.running = None
+            self._log.alert = True
+            if work.has_records():  # the call that appended a record found the thread still running
+                self.start()
+
+    def raised(self, error: Exception) -> None:
+        """Keep an exception of the thread; the next flush raises it."""
+        self._progress.deferred.raised = error
+
+
+def _run(reference: "weakref.ref[JournalWork]", bell: Bell, tuning: Tuning) -> None:
+    """The loop of the thread: tick while there is work. Between ticks, the program may drop the sink."""
+    ticks, is_over, kept, calls = Ticks(tuning.drain_quiet_ticks), False, reference(), 0
+    tick_s = tuning.drain_tick_s
+    while not is_over:
+        is_called = bell.wait(QUIET_TICK_S if ticks.is_quiet else tick_s) and calls < MAX_CALLS
+        calls = calls + 1 if is_called else 0
+        if bell.is_last:
+            return
+        work = kept or reference()
+        if work is None or work.thread.bell is not bell:  # another thread was started in this one's place
+            return
+        kept = work
+        with guard(report=work.thread.raised):
+            if is_called:
+                ticks.quiet = 0
+                work.prepare()
+            else:
+                is_over = work.tick(ticks)
+            # A strong reference while there is work, so that a dropped tracer still drains its records.
+            kept = work if work.is_needed() else None
+        del work
+    work = reference()
+    if work is not None:
+        work.thread.ended(bell)
 
 
 LOOK_EVERY_S = 1.0

@@ -1,6 +1,5 @@
 """Guards an open file: follows the path to a new file, checks or repairs a changed file, and makes forks safe."""
 
-import logging
 import os
 import sqlite3
 import threading
@@ -13,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from agentspan import host
 from agentspan.errors import StorageError
-from agentspan.host import Hold, Renewal, guard, is_mine
+from agentspan.host import Hold, Renewal, guard, is_mine, log
 from agentspan.storage.protocol import NotTrustedYet
 from agentspan.storage.sqlite import file_watch, mending
 from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_deleted
@@ -184,8 +183,6 @@ host.hold(Hold.SQLITE, _hold_all, _let_go_of_all)
 host.forget(_leave_all_behind)
 host.renewal(Renewal.LOCKS, _renew_all)
 
-
-log = logging.getLogger("agentspan")
 
 MEND_EVERY_S = 1.0
 """The time between two attempts to repair a file that another program changed."""

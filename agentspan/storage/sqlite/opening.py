@@ -5,7 +5,6 @@ file.
 """
 
 import errno
-import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from agentspan import files, host
 from agentspan.errors import DatabaseUnusable, StorageError
-from agentspan.host import let_through
+from agentspan.host import let_through, log
 from agentspan.storage import before_release
 from agentspan.storage.sqlite import file_watch, tables
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
@@ -24,8 +23,6 @@ from agentspan.storage.sqlite.contents.recent import FileConnection, RecentRuns
 from agentspan.storage.sqlite.driver_errors import waiting
 from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration, newest
 from agentspan.tuning import STANDARD, Tuning
-
-log = logging.getLogger("agentspan")
 
 _MINIMUM = (3, 38, 0)  # `->`
 
