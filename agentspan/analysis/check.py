@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, NamedTuple
 
-from agentspan.analysis.agent_names import some
-from agentspan.analysis.blindness import ALPHA, MOST_TIMES, Blindness
+from agentspan.analysis.by_name import some
 from agentspan.analysis.drift import PASSED, blindness, differences, outcomes_of, task_pairs, task_values
 from agentspan.analysis.drift_metrics import TOOL_TYPES, Gathered, Measure, Metric, RunFacts
 from agentspan.analysis.drift_text import missed_drop
+from agentspan.analysis.power import ALPHA, MOST_TIMES, Blindness
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
 from agentspan.errors import InvalidValue
 from agentspan.schemas.aggregates import AGGREGATES, built_in_part

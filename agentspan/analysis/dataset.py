@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypedDict
 
 from agentspan import clock, ids, jsontext
-from agentspan.analysis import messages, parquet
-from agentspan.analysis.failed_step import failed_step
-from agentspan.analysis.jsonl import FIRST
+from agentspan.analysis import messages, tables
+from agentspan.analysis.failures import ending_of, failed_step
 from agentspan.analysis.messages import Message
-from agentspan.analysis.own_errors import ending_of
 from agentspan.errors import InvalidValue
+from agentspan.maintenance.jsonl import FIRST
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.model.schema_versions import fields_of
 from agentspan.model.scores import NOTE
@@ -304,7 +303,7 @@ def write_parquet(storage: Storage, run_ids: Sequence[str], path: Path) -> int:
     Raises:
         InvalidValue: pyarrow is not installed, or the file cannot be written.
     """
-    arrow, writing = parquet.modules()
+    arrow, writing = tables.modules()
     text, number = arrow.string(), arrow.float64()
     function = arrow.struct([("name", text), ("arguments", text)])
     call = arrow.struct([("id", text), ("type", text), ("function", function)])
@@ -332,7 +331,7 @@ def write_parquet(storage: Storage, run_ids: Sequence[str], path: Path) -> int:
         for row in rows(storage, run_ids)
     )
     try:
-        parquet.write_file(arrow, writing, path, schema, timed, batch=BATCH)
+        tables.write_file(arrow, writing, path, schema, timed, batch=BATCH)
         return path.stat().st_size
     except OSError as error:
         raise InvalidValue("output", f"{path} cannot be written: {error.strerror or error}") from error
@@ -500,7 +499,7 @@ def _rows(source: IO[bytes]) -> Iterator[Row]:
     head = source.readline()
     source.seek(0)
     if head.startswith(MAGIC):
-        _, reading = parquet.modules()
+        _, reading = tables.modules()
         batches: Iterable[Any] = reading.ParquetFile(source).iter_batches(batch_size=100)
         yield from chain.from_iterable(batch.to_pylist() for batch in batches)
     elif head.lstrip().startswith(b"{"):

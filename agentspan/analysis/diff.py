@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from agentspan import jsontext
 from agentspan.analysis.baseline import Against, Alignment, Pair, against, align, place_of
+from agentspan.analysis.differences import MAX_FIELDS, FieldChange, field_changes
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.step_keys import Step, StepKeys, cleaned
 from agentspan.analysis.tree import Node, build, every, sums, title_of
-from agentspan.analysis.wording import MAX_FIELDS, FieldChange, field_changes
 from agentspan.blobs import described
 from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow

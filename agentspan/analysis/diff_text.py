@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from agentspan.analysis.baseline import MAX_RUNS, Against, By, Does
 from agentspan.analysis.diff import DiffRun, DiffStep, Divergence, Kind, RunDiff, StepChange
-from agentspan.analysis.wording import FieldChange
+from agentspan.analysis.differences import FieldChange
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.text import cost_text, count_text, cut, duration_text, one_line, printable
 

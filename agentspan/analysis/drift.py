@@ -14,7 +14,6 @@ from math import fsum, inf, sqrt
 from statistics import mean, pvariance, stdev
 from typing import Literal
 
-from agentspan.analysis.blindness import ALPHA, Blindness
 from agentspan.analysis.drift_metrics import (
     Gathered,
     Measure,
@@ -29,7 +28,8 @@ from agentspan.analysis.drift_metrics import (
     values_of,
 )
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.power import ALPHA, Blindness
+from agentspan.analysis.runs import find_runs, stats
 from agentspan.analysis.statistics import (
     MORE_ROUNDS,
     MOST_PERMUTED,
@@ -46,7 +46,6 @@ from agentspan.analysis.statistics import (
     variance_of,
     wilson,
 )
-from agentspan.analysis.stats import stats
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.answers import Progress

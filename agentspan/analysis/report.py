@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.analysis.runs import closed_text
-from agentspan.analysis.tree import Node, build, every, walk
+from agentspan.analysis.tree import Node, build, closed_text, every, walk
 from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from agentspan import jsontext
 from agentspan.blobs import described
 from agentspan.clock import millis_between
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
 from agentspan.schemas.templates import arguments_text, inline
@@ -136,6 +136,31 @@ def title_of(span: AgentSpanRow, limit: int) -> str:
     return " ".join(text for text in (span.schema_title, span.label, payload) if text and text != "{}")
 
 
+def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
+    """Return a sentence about a run or span that ended after it had been closed; None if it did not end late."""
+    if not row.ended_late:
+        return None
+    what = "the termination" if row.closed_by == "terminated" else "doctor closed it"
+    return f"its own end came after {what}"
+
+
+def closed_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
+    """Return how a run or span was closed from outside, and whether it ended later; None if it was not closed."""
+    if row.closed_by is None:
+        return None
+    late = late_text(row)
+    return row.closed_by if late is None else f"{row.closed_by}; {late}"
+
+
+def score_text(score: ScoreRow) -> str:
+    """Return a line such as `reward 0.5 half: booked twice (by model judge-2)`."""
+    value = None if score.value is None else f"{score.value:.6g}"
+    judged = " ".join(part for part in (score.name, value, score.label) if part is not None)
+    why = "" if score.explanation is None else f": {score.explanation}"
+    by = " ".join(part for part in (score.source, score.identifier) if part is not None)
+    return f"{judged}{why} (by {by})"
+
+
 def _order(node: Node) -> tuple[str, str]:
     return (node.span.started_at or node.span.inserted_at, node.span.id)
 
@@ -167,21 +192,21 @@ def failure_of(span: AgentSpanRow) -> str | None:
     return signature(span).id if has_failed(span) else None
 
 
-def error_of(span: AgentSpanRow) -> str | None:
+def span_error(span: AgentSpanRow) -> str | None:
     """Return the error of a failed span as text; None if the span did not fail, or has no error."""
     if span.status != "failed" or span.result_payload is None:
         return None
     return error_text(jsontext.decode(span.result_payload))
 
 
-def error_of_all(node: Node) -> str | None:
+def node_error(node: Node) -> str | None:
     """Return the error of a node and the nodes folded into it; None without an error.
 
     If their errors differ, or were returned by calls that completed, it is the error without its variable values.
     """
-    errors = {error_of(each.span) for each in (node, *node.alike)}
+    errors = {span_error(each.span) for each in (node, *node.alike)}
     if not node.alike or not has_failed(node.span) or (len(errors) == 1 and None not in errors):
-        return error_of(node.span)
+        return span_error(node.span)
     return error_without_values(error_parts(node.span.result_payload)) or None
 
 

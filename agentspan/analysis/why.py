@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Literal
 
+from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find, run_features
 from agentspan.analysis.diff import Divergence, diff_spans
-from agentspan.analysis.failed_step import TITLE, FailedStep, failed_step
-from agentspan.analysis.findings import COMPARED_RUNS, Findings, drawn, find
+from agentspan.analysis.failures import TITLE, FailedStep, OwnErrors, ending_of, failed_step
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
-from agentspan.analysis.own_errors import OwnErrors, ending_of
-from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
 from agentspan.analysis.tree import build, every, title_of

@@ -12,16 +12,14 @@ from xml.etree import ElementTree
 
 import click
 
-from agentspan.analysis.agent_names import names_of, resolved, versions_of
+from agentspan.analysis.by_name import names_of, resolved, short_ids, versions_of
 from agentspan.analysis.check import Check, Config, check, load
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import missed_by_status
 from agentspan.analysis.drift_metrics import gather
 from agentspan.analysis.filter_words import ALL, NAMES, parse, words_of
-from agentspan.analysis.id_prefixes import short_ids
 from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, unmet
-from agentspan.analysis.runs import find_runs
-from agentspan.analysis.stats import stats
+from agentspan.analysis.runs import find_runs, stats
 from agentspan.cli.app import answering, command, reads
 from agentspan.cli.filter_options import filter_in, filter_options, outcome_rule, pyproject
 from agentspan.cli.output import Failed, document, echo_lines, noun, status_style, width, wrap, zone

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import diff_text, drift_text, id_prefixes
-from agentspan.analysis.agent_names import AT, resolved, versions_of
+from agentspan.analysis import by_name, diff_text, drift_text
+from agentspan.analysis.by_name import AT, resolved, versions_of
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_text import markdown as as_markdown
+from agentspan.analysis.differences import FieldChange, Words
 from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
-from agentspan.analysis.wording import FieldChange, Words
 from agentspan.cli.app import command, opened, options
 from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
@@ -110,7 +110,7 @@ def _two_runs(
 ) -> None:
     """Print the difference of two runs."""
     storage = database.storage
-    ids = (id_prefixes.find_run(storage, run).id for run in (a, b))
+    ids = (by_name.find_run(storage, run).id for run in (a, b))
     found = diff(storage, *ids, baseline=against, zone=zone())
     if as_json:
         document(asdict(found))

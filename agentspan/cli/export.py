@@ -20,9 +20,8 @@ from typing import IO, Any, cast
 import click
 
 from agentspan import files
-from agentspan.analysis import dataset, id_prefixes
-from agentspan.analysis.agent_names import AT, resolved
-from agentspan.analysis.jsonl import lines
+from agentspan.analysis import by_name, dataset
+from agentspan.analysis.by_name import AT, resolved
 from agentspan.analysis.report import markdown
 from agentspan.analysis.runs import ids_of
 from agentspan.api.context import Context
@@ -31,7 +30,7 @@ from agentspan.cli.app import command, opened, options, reads
 from agentspan.cli.filter_options import filter_in, filter_options
 from agentspan.cli.output import Failed, document, is_stdout, noun, safe
 from agentspan.database import Database
-from agentspan.maintenance.importing import import_lines
+from agentspan.maintenance.jsonl import import_lines, lines
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
@@ -105,7 +104,7 @@ def _runs(storage: Storage, what: Sequence[str], filter: RunFilter) -> list[str]
     found: dict[str, None] = {}
     for one in what:
         of_version = resolved(storage, RunFilter(agent=one)) if AT in one else None
-        ids = [id_prefixes.find_run(storage, one).id] if of_version is None else ids_of(storage, of_version)[::-1]
+        ids = [by_name.find_run(storage, one).id] if of_version is None else ids_of(storage, of_version)[::-1]
         found.update(dict.fromkeys(ids))
     return [*found]
 
@@ -113,11 +112,12 @@ def _runs(storage: Storage, what: Sequence[str], filter: RunFilter) -> list[str]
 def _write_tables(
     storage: Storage, runs: list[str], output: str | None, beside: dict[str, int], *, as_json: bool
 ) -> None:
-    from agentspan.analysis import parquet
+
+    from agentspan.analysis import tables
 
     if output is None:
         raise Failed("--format parquet writes three files: name their folder with -o")
-    written = parquet.write(storage, runs, Path(output))
+    written = tables.write(storage, runs, Path(output))
     if as_json:
         document({"folder": output, "format": "parquet", "rows": written, "total": len(runs), **beside})
     else:

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from agentspan.analysis.agent_names import resolved
+from agentspan.analysis.by_name import NOTHING, resolved
 from agentspan.analysis.filter_words import FAILED, NAMES, filter_of
-from agentspan.analysis.id_prefixes import NOTHING
 from agentspan.analysis.outcomes import OutcomeRule, rule_of
 from agentspan.cli.output import Failed, utc_option, zone
 from agentspan.errors import InvalidValue

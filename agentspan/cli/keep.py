@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import filter_words, id_prefixes
+from agentspan.analysis import by_name, filter_words
 from agentspan.analysis.runs import ids_that_match
 from agentspan.api.context import Context
 from agentspan.cli.app import changes, command, location_in, opened, opened_existing, options
@@ -437,7 +437,7 @@ def _size(text: str) -> int:
 def rederive_command(database: Database, *, run: str | None, summaries: bool, prices: bool, as_json: bool) -> None:
     """Recompute summaries with the newest templates, then costs with the current prices; by default both."""
     storage = database.storage
-    only = None if run is None else id_prefixes.find_run(storage, run)
+    only = None if run is None else by_name.find_run(storage, run)
     total = count(storage, "agent_span") if only is None else storage.ask(Counts([only.id]))[only.id].total
     works = [
         *([("summaries", rederive.summaries)] if summaries or not prices else []),

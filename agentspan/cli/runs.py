@@ -6,11 +6,19 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import id_prefixes
-from agentspan.analysis.agent_names import AT
-from agentspan.analysis.runs import failure_reason, find_runs, ids_of
-from agentspan.analysis.stats import Rest, StatsByVersion, shorten, stats, stats_by_version
-from agentspan.analysis.wording import score_text
+from agentspan.analysis import by_name
+from agentspan.analysis.by_name import AT
+from agentspan.analysis.runs import (
+    Rest,
+    StatsByVersion,
+    failure_reason,
+    find_runs,
+    ids_of,
+    shorten,
+    stats,
+    stats_by_version,
+)
+from agentspan.analysis.tree import score_text
 from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
 from agentspan.cli.output import (
@@ -119,9 +127,9 @@ def _plain_runs(database: Database, found: RunList, stale: set[str]) -> dict[str
 
 
 def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Mapping[str, Sequence[ScoreRow]]) -> None:
-    ids = id_prefixes.short_ids(storage, [run.run.id for run in runs])
+    ids = by_name.short_ids(storage, [run.run.id for run in runs])
     columns = width()
-    id_columns = max([len(id) for id in ids.values()], default=id_prefixes.SHORTEST_ID)
+    id_columns = max([len(id) for id in ids.values()], default=by_name.SHORTEST_ID)
     zone = zone_name(run.run.started_at or run.run.inserted_at for run in runs)
     started = (pad(f"  started ({zone})", 16),) if columns >= DATED else ()
     used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
@@ -194,7 +202,7 @@ def stats_command(
     storage = database.storage
     if run is not None and AT in run and filters["agent"] is None:
         run, filters["agent"] = None, run
-    run_id = None if run is None else id_prefixes.find_run(storage, run).id
+    run_id = None if run is None else by_name.find_run(storage, run).id
     asked = filter_in(storage, filters)
     since, until = asked.since, asked.until
     of_runs = asked._replace(since=None, until=None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import id_prefixes
+from agentspan.analysis import by_name
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, located, search
 from agentspan.cli.app import command, reads
@@ -64,7 +64,7 @@ def search_command(
 ) -> None:
     """Search; on a terminal, a progress bar shows while the index is built."""
     storage = database.storage
-    run_id = None if run is None else id_prefixes.find_run(storage, run).id
+    run_id = None if run is None else by_name.find_run(storage, run).id
     asked = asked_for(filters)
     filter = filter_in(storage, filters)
     if run_id is not None and filter != RunFilter():

@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import diff_text, id_prefixes
-from agentspan.analysis.failed_step import FailedStep
-from agentspan.analysis.findings import DECIDABLE, FDR, Finding
+from agentspan.analysis import by_name, diff_text
+from agentspan.analysis.associations import DECIDABLE, FDR, Finding
+from agentspan.analysis.differences import FieldChange
+from agentspan.analysis.failures import FailedStep
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.statistics import Q_MEANS
 from agentspan.analysis.why import Group, RunWhy, StillOpen, Why, why, why_run
-from agentspan.analysis.wording import FieldChange
 from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, options_of, outcome_rule
 from agentspan.cli.output import (
@@ -78,7 +78,7 @@ def why_command(
     if run is not None:
         if asked:
             raise click.UsageError(f"RUN and filters of runs exclude each other: {asked} does not select a run here")
-        row = id_prefixes.find_run(storage, run)
+        row = by_name.find_run(storage, run)
         with indexing() as progress:
             one = why_run(storage, row, rule, progress=progress)
         if as_json:
@@ -141,7 +141,7 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequen
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
     shown = [*failures[:limit], *endings[:limit]]
-    short |= id_prefixes.short_ids(storage, [group.run_id for group in shown])
+    short |= by_name.short_ids(storage, [group.run_id for group in shown])
     of = "failed runs" if found.failed else "runs with a failed step"
     several = " (a run can be in several)" if _overlap(failures, found) else ""
     endings_of = "without a failed step, by how they ended"
@@ -368,7 +368,7 @@ def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[st
         yield from hint("? its program died; this closes what it left open", to_copy("doctor"), columns)
     if found.missed is not None:
         rule = str(found.missed.rule)
-        again = to_copy("why", id_prefixes.short_id(storage, found.run_id), "--outcome", rule)
+        again = to_copy("why", by_name.short_id(storage, found.run_id), "--outcome", rule)
         yield from hint(f"it missed {rule}", again, columns)
     yield ""
     if found.error is not None:
@@ -376,7 +376,7 @@ def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[st
     if found.still_open is not None:
         yield from _labelled("left open" if is_dead else "still open", _place(found.still_open), columns, 2)
     if found.step is None and found.still_open is not None:
-        yield _next_step("read it", "show", id_prefixes.short_id(storage, found.run_id))
+        yield _next_step("read it", "show", by_name.short_id(storage, found.run_id))
     elif found.step is None:
         yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
         yield from _next_steps(storage, found)
@@ -396,7 +396,7 @@ def _place(still_open: StillOpen) -> str:
 
 
 def _next_steps(storage: Storage, found: RunWhy) -> Iterator[str]:
-    run, signature = id_prefixes.short_id(storage, found.run_id), found.signature.id[:SHORTEST_SIGNATURE]
+    run, signature = by_name.short_id(storage, found.run_id), found.signature.id[:SHORTEST_SIGNATURE]
     yield _next_step("read it", "show", run)
     yield _next_step("the same ending", "runs", "--signature", signature)
 
@@ -506,7 +506,7 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
         yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
     if len(shown) < len(first.fields):
         yield style(f"    {len(first.fields) - len(shown):,} more: --json", fg="bright_black")
-    a, b = id_prefixes.short_ids(storage, [nearest.run_id, found.run_id]).values()
+    a, b = by_name.short_ids(storage, [nearest.run_id, found.run_id]).values()
     yield style(f"  {to_copy('diff', a, b)}", fg="bright_black")
 
 

@@ -11,7 +11,7 @@ from agentspan.analysis import tree
 from agentspan.analysis.tree import build, walk
 from agentspan.cli.output import argument, noun, width
 from agentspan.cli.runs import name_of
-from agentspan.cli.tree import Picture, Timeline
+from agentspan.cli.show import Picture, Timeline
 from agentspan.database import open
 from agentspan.errors import AgentspanError
 from agentspan.host import let_through
