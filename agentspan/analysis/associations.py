@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 
 from agentspan import jsontext
 from agentspan.analysis.statistics import Strata, Table, benjamini_hochberg
+from agentspan.analysis.tree import in_time
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.signatures import Signature, type_title
 from agentspan.storage.answers import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, Find, SpansOf, StepUses
+from agentspan.storage.row_by_row import tokens_of
 from agentspan.text import count_text, duration_text, one_line
 
 COMPARED_RUNS = 2000
@@ -300,9 +302,7 @@ def span_features(storage: Storage, run_ids: Sequence[str]) -> Iterator[Feature]
     """Yield the features that come from the spans and metadata of runs; they are known only for these runs."""
     reader = _Reader()
     for id in run_ids:
-        reader.read(
-            id, sorted(storage.ask(SpansOf(id)), key=lambda span: (span.started_at or span.inserted_at, span.id))
-        )
+        reader.read(id, in_time(storage.ask(SpansOf(id))))
     for id, (_, row) in storage.ask(Find(*run_ids)).rows.items():
         if isinstance(row, AgentInstanceRow):
             reader.read_metadata(id, row.metadata)
@@ -511,13 +511,7 @@ def _told(runs: Sequence[RunBrief], tags: Mapping[str, Collection[str]]) -> Iter
 
 def _sizes(runs: Sequence[RunBrief]) -> Iterator[Feature]:
     yield from _more(runs, lambda run: run.spans, lambda number: "1 step" if number == 1 else f"{number:,} steps")
-    yield from _more(runs, _tokens, lambda number: f"{count_text(number)} tokens")
-
-
-def _tokens(run: RunBrief) -> int | None:
-    if run.input_tokens is None and run.output_tokens is None:
-        return None
-    return (run.input_tokens or 0) + (run.output_tokens or 0)
+    yield from _more(runs, tokens_of, lambda number: f"{count_text(number)} tokens")
 
 
 def _more(

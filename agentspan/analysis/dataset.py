@@ -23,6 +23,7 @@ from agentspan import clock, ids, jsontext
 from agentspan.analysis import messages, tables
 from agentspan.analysis.failures import ending_of, failed_step
 from agentspan.analysis.messages import Message
+from agentspan.analysis.tree import in_time, run_error
 from agentspan.errors import InvalidValue
 from agentspan.maintenance.jsonl import FIRST
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
@@ -66,7 +67,7 @@ class ChatMessage(TypedDict):
 def conversation(spans: Sequence[AgentSpanRow]) -> list[ChatMessage]:
     """Return the conversation in the spans of a run, the system prompt of its first call first."""
     reader = _Reader()
-    for span in sorted(_outermost(spans), key=lambda span: (span.started_at or span.inserted_at, span.id)):
+    for span in in_time(_outermost(spans)):
         match built_in_part(span.schema_name):
             case "message":
                 reader.read_message(span)
@@ -344,7 +345,7 @@ def _row(
     messages = conversation(spans)
     step = failed_step(run, spans)
     failed = None if step is None else next(span for span in spans if span.id == step.span_id)
-    error = None if run.error is None else error_text({"error": jsontext.decode(run.error)})
+    error = run_error(run)
     if error is None and failed is not None:
         parts = error_parts(failed.result_payload)
         error = ": ".join(text for text in (parts.type, parts.message) if text) or None
@@ -435,8 +436,7 @@ def _outcome(text: str) -> Any:
 
 
 def _top(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
-    top = [span for span in spans if span.parent_span_id is None]
-    return sorted(top, key=lambda span: (span.started_at or span.inserted_at, span.id))
+    return in_time(span for span in spans if span.parent_span_id is None)
 
 
 def _expected(metadata: dict[str, Any], scores: Sequence[ScoreRow]) -> str | None:

@@ -15,7 +15,7 @@ from itertools import islice
 from agentspan import jsontext
 from agentspan.analysis.differences import MAX_FIELDS, FieldChange, field_changes
 from agentspan.analysis.outcomes import Run
-from agentspan.analysis.tree import build, every, title_of
+from agentspan.analysis.tree import began, build, every, in_time, title_of
 from agentspan.blobs import described
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
@@ -125,7 +125,7 @@ def failed_step(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> FailedS
     Failures whose error the run passes on win over others. Of these it is the first unrecovered one; if the run
     recovered from all of them, the last one.
     """
-    found = sorted(leaves(spans), key=_began)
+    found = in_time(leaves(spans))
     if not found:
         return None
     error = error_parts(run.error)
@@ -154,7 +154,7 @@ def _described(
     same_kind = [span for span in tree.spans if (span.schema_name, span.label) == kind and span != failed]
     alike = [span for span in same_kind if span.status == "failed"]
     before, after = (
-        [span for span in alike if (_began(span) < _began(failed)) == is_before] for is_before in (True, False)
+        [span for span in alike if (began(span) < began(failed)) == is_before] for is_before in (True, False)
     )
     arguments = _given(failed)
     asking = _asking(failed, tree)
@@ -171,7 +171,7 @@ def _described(
         sum(_given(span) == arguments for span in before),
         len(after),
         sum(_given(span) == arguments for span in after),
-        sum(_has_passed(span) and _began(span) > _began(failed) for span in same_kind),
+        sum(_has_passed(span) and began(span) > began(failed) for span in same_kind),
         None if recovery is None else tree.number[recovery.id],
         None if later is None else tree.number[later.id],
         () if later is None else _changes(failed, later),
@@ -185,7 +185,7 @@ class _Recovering:
         self._tree = tree
         self._passed: dict[tuple[int, str, str | None], list[AgentSpanRow]] = defaultdict(list)
         self._last: dict[tuple[int, str, str | None], dict[str, AgentSpanRow]] = {}
-        for span in sorted(tree.spans, key=_began):
+        for span in in_time(tree.spans):
             if _has_passed(span):
                 self._passed[self._kind(span)].append(span)
 
@@ -199,7 +199,7 @@ class _Recovering:
         if kind not in self._last:
             self._last[kind] = {_given(span): span for span in self._passed.get(kind, [])}
         same = self._last[kind].get(_given(failed))
-        if same is not None and _began(same) > _began(failed) and self._is_in_turn(same, failed):
+        if same is not None and began(same) > began(failed) and self._is_in_turn(same, failed):
             return same
         later = self.next_success(failed) if _is(failed, "llm") else None
         return later or next(self._completed_around(failed), None)
@@ -210,7 +210,7 @@ class _Recovering:
         The step must have the same parent as the failure, or a parent that started after the failure.
         """
         passed = self._passed.get(self._kind(failed), [])
-        place = bisect_right(passed, _began(failed), key=_began)
+        place = bisect_right(passed, began(failed), key=began)
         return next((span for span in passed[place : place + 1] if self._is_in_turn(span, failed)), None)
 
     def _completed_around(self, failed: AgentSpanRow) -> Iterator[AgentSpanRow]:
@@ -225,7 +225,7 @@ class _Recovering:
 
     def _is_in_turn(self, span: AgentSpanRow, failed: AgentSpanRow) -> bool:
         parent = self._tree.parent.get(span.id)
-        return parent == self._tree.parent.get(failed.id) or (parent is not None and _began(parent) > _began(failed))
+        return parent == self._tree.parent.get(failed.id) or (parent is not None and began(parent) > began(failed))
 
 
 def _has_passed(span: AgentSpanRow) -> bool:
@@ -259,7 +259,7 @@ def _asking(failed: AgentSpanRow, tree: _Tree) -> AgentSpanRow | None:
     in the innermost step around both.
     """
     agent = tree.agent[failed.id]
-    earlier = sorted((span for span in tree.spans if _is(span, "llm") and _began(span) < _began(failed)), key=_began)
+    earlier = in_time(span for span in tree.spans if _is(span, "llm") and began(span) < began(failed))
     call = _call_id(failed)
     if call is not None:
         asking = [span for span in earlier if call in (span.result_payload or "")]
@@ -293,7 +293,7 @@ def _is_beside(model: AgentSpanRow, branch: AgentSpanRow, scope: AgentSpanRow | 
         if scope is not None and parent.id == scope.id:
             break
         other = parent
-    return other is not model and (other.finished_at is None or other.finished_at > _began(branch)[0])
+    return other is not model and (other.finished_at is None or other.finished_at > began(branch)[0])
 
 
 def _words(model: AgentSpanRow) -> str | None:
@@ -311,10 +311,6 @@ def _call_id(span: AgentSpanRow) -> str | None:
 
 def _is(span: AgentSpanRow, kind: str) -> bool:
     return built_in_part(span.schema_name) == kind
-
-
-def _began(span: AgentSpanRow) -> tuple[str, str]:
-    return span.started_at or span.inserted_at, span.id
 
 
 def ending_of(status: str, uses: Collection[StepUse]) -> Signature:

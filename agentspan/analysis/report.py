@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.analysis.tree import Node, build, closed_text, every, walk
+from agentspan.analysis.tree import Node, build, closed_text, every, run_name, walk
 from agentspan.blobs import described
 from agentspan.clock import millis_between
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.answers import RunSummary
+from agentspan.storage.lookup import instance
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, SpansOf
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.row_by_row import summaries_of
 from agentspan.text import cost_text, duration_text, one_line, printable
 
@@ -31,9 +32,7 @@ _TICKS = re.compile(r"`+")
 
 def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a report on runs, without line ends."""
-    found = (storage.ask(Find(id, instance_id=id)).rows[id][1] for id in run_ids)
-    rows = (row for row in found if isinstance(row, AgentInstanceRow))
-    runs = (run for row in rows for run in summaries_of(storage, (row,)))
+    runs = (run for id in run_ids for run in summaries_of(storage, [instance(storage, id)]))
     for number, run in enumerate(runs, start=1):
         if number > 1:
             yield ""
@@ -53,7 +52,7 @@ class _Report:
     def lines(self) -> Iterator[str]:
         """Yield the lines of the report on one run: facts, tree of steps, then each step with its payloads."""
         run = self._run
-        name = run.agent if run.version == "default" else f"{run.agent} {run.version}"
+        name = run_name(run.agent, run.version)
         yield f"# {_escaped(self._text(name, TITLE))} · {run.run.status}"
         yield ""
         for label, value in self._facts():

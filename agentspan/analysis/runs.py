@@ -12,7 +12,7 @@ from agentspan.analysis.by_name import find_run, resolved
 from agentspan.analysis.failures import with_signature
 from agentspan.analysis.filter_words import NAMES, filter_of
 from agentspan.analysis.outcomes import parse
-from agentspan.analysis.tree import title_of
+from agentspan.analysis.tree import run_error, title_of
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK
@@ -147,7 +147,7 @@ def failure_reason(storage: Storage, run: RunSummary) -> str | None:
     row = run.run
     if row.termination_reason:
         return one_line(f"terminated: {row.termination_reason}", MAX_REASON)
-    if row.error is not None and (text := error_text({"error": jsontext.decode(row.error)})):
+    if text := run_error(row):
         return one_line(text, MAX_REASON)
     if not run.failed:
         return None

@@ -33,9 +33,19 @@ class Sums(NamedTuple):
     cost_usd: float | None
 
 
+def began(span: AgentSpanRow) -> tuple[str, str]:
+    """Return the time at which a span started, else that of its creation; and its id, which decides ties."""
+    return span.started_at or span.inserted_at, span.id
+
+
+def in_time(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:
+    """Return spans in the order in which they started."""
+    return sorted(spans, key=began)
+
+
 def build(spans: Iterable[AgentSpanRow]) -> list[Node]:
     """Build the tree of spans; return its roots. A span whose parent is not among the spans is a root, too."""
-    nodes = {node.span.id: node for node in sorted(map(Node, spans), key=_order)}
+    nodes = {span.id: Node(span) for span in in_time(spans)}
     roots: list[Node] = []
     for node in nodes.values():
         parent = nodes.get(node.span.parent_span_id or "")
@@ -57,11 +67,11 @@ def _cut_circles(nodes: dict[str, Node], roots: list[Node]) -> None:
         circle = [node]
         while (node := _parent(node, nodes)) is not circle[0]:
             circle.append(node)
-        first = min(circle, key=_order)
+        first = min(circle, key=lambda each: began(each.span))
         _parent(first, nodes).children.remove(first)
         roots.append(first)
         reached.update(below.span.id for below in every([first]))
-    roots.sort(key=_order)
+    roots.sort(key=lambda each: began(each.span))
 
 
 def _parent(node: Node, nodes: dict[str, Node]) -> Node:
@@ -136,6 +146,11 @@ def title_of(span: AgentSpanRow, limit: int) -> str:
     return " ".join(text for text in (span.schema_title, span.label, payload) if text and text != "{}")
 
 
+def run_name(agent: str, version: str) -> str:
+    """Return the name of a run's agent, followed by the version if the run has one."""
+    return agent if version == "default" else f"{agent} {version}"
+
+
 def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
     """Return a sentence about a run or span that ended after it had been closed; None if it did not end late."""
     if not row.ended_late:
@@ -159,10 +174,6 @@ def score_text(score: ScoreRow) -> str:
     why = "" if score.explanation is None else f": {score.explanation}"
     by = " ".join(part for part in (score.source, score.identifier) if part is not None)
     return f"{judged}{why} (by {by})"
-
-
-def _order(node: Node) -> tuple[str, str]:
-    return (node.span.started_at or node.span.inserted_at, node.span.id)
 
 
 FOLD_FROM = 4
@@ -190,6 +201,11 @@ def fold(roots: list[Node]) -> list[Node]:
 def failure_of(span: AgentSpanRow) -> str | None:
     """Return the id of the failure signature of a span; None if the span neither failed nor returned an error."""
     return signature(span).id if has_failed(span) else None
+
+
+def run_error(run: AgentInstanceRow) -> str | None:
+    """Return the error of a run as text; None if the run has none, or none that can be read."""
+    return None if run.error is None else error_text({"error": jsontext.decode(run.error)})
 
 
 def span_error(span: AgentSpanRow) -> str | None:

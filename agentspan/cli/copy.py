@@ -9,13 +9,14 @@ import click
 
 from agentspan.analysis import filter_words
 from agentspan.cli.app import command, location_in, options, reads, recover
-from agentspan.cli.output import Failed, bar, document, is_stdout, noun, safe, zone
+from agentspan.cli.output import Failed, bar, document, is_stdout, safe, zone
 from agentspan.database import Database, open
 from agentspan.errors import InvalidValue
 from agentspan.maintenance import copying
 from agentspan.maintenance.copying import Copied, copy
 from agentspan.storage.location import Location, scheme_of
 from agentspan.storage.registry import location_of
+from agentspan.text import noun
 
 
 @command("copy")

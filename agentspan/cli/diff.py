@@ -14,6 +14,7 @@ from agentspan.analysis.diff_text import markdown as as_markdown
 from agentspan.analysis.differences import FieldChange, Words
 from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
+from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, opened, options
 from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
@@ -26,7 +27,6 @@ from agentspan.cli.output import (
     fit,
     fit_end,
     indexing,
-    noun,
     page,
     status_style,
     style,
@@ -37,7 +37,7 @@ from agentspan.cli.output import (
     zone,
 )
 from agentspan.database import Database
-from agentspan.text import printable
+from agentspan.text import noun, printable
 
 MAX_CHANGES = 20
 """The number of changes after the divergence that are shown without `--full`."""
@@ -126,7 +126,7 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
         yield from _run(side, run, columns)
     yield fit(f"B − A: {diff_text.deltas(found.a, found.b)}", columns)
     if not found.is_shortest:
-        yield style(fit(diff_text.not_shortest(), columns), fg="yellow")
+        yield style(fit(diff_text.NOT_SHORTEST, columns), fg="yellow")
     yield from _fields(found.fields, columns, full=full)
     yield ""
     first = found.first_divergence
@@ -150,7 +150,7 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
 
 
 def _run(side: str, run: DiffRun, columns: int) -> Iterator[str]:
-    name = fit(diff_text.run_name(run), max(8, columns - 2 - len(run.run_id) - 2))
+    name = fit(run_name(run.agent, run.version), max(8, columns - 2 - len(run.run_id) - 2))
     yield style(f"{side} {run.run_id}  {name}", bold=True)
     text = fit(f"{MARKS[run.status]} {diff_text.facts(run)}", columns - 2)
     yield "  " + status_style(text[0], run.status) + text[1:]

@@ -28,14 +28,15 @@ from agentspan.api.context import Context
 from agentspan.blobs import blobs_in, ending_of
 from agentspan.cli.app import command, opened, options, reads
 from agentspan.cli.filter_options import filter_in, filter_options
-from agentspan.cli.output import Failed, document, is_stdout, noun, safe
+from agentspan.cli.output import Failed, document, is_stdout, safe
 from agentspan.database import Database
 from agentspan.maintenance.jsonl import import_lines, lines
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.lookup import expect
+from agentspan.storage.lookup import instance
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, RunFilter, SpansOf
+from agentspan.storage.questions import RunFilter, SpansOf
 from agentspan.storage.scanning import scan
+from agentspan.text import noun
 
 ALL = "all"
 _viewer = find_spec("agentspan.viewer")
@@ -177,7 +178,7 @@ def _write_blobs(storage: Storage, runs: Iterable[str], folder: Path) -> int:
 
 def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
     for id in runs:
-        run = expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
+        run = instance(storage, id)
         yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
         for span in storage.ask(SpansOf(id)):
             yield from (text for text in (span.payload, span.result_payload) if text is not None)

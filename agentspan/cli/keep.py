@@ -18,8 +18,8 @@ from agentspan.cli.output import (
     argument,
     document,
     fit,
-    noun,
     pad,
+    plain_rows,
     safe,
     status_style,
     style,
@@ -40,7 +40,6 @@ from agentspan.storage.answers import MOST_LATE, WIDTHS, Partition, Width
 from agentspan.storage.location import Location
 from agentspan.storage.questions import (
     AHEAD,
-    Account,
     Counts,
     Find,
     MakePartitions,
@@ -51,7 +50,7 @@ from agentspan.storage.questions import (
 )
 from agentspan.storage.registry import open_direct
 from agentspan.storage.scanning import count, scan
-from agentspan.text import size_text
+from agentspan.text import noun, size_text
 
 WAIT_S = 60.0
 """The seconds to wait, per new partition, for transactions that use the default partition."""
@@ -320,18 +319,8 @@ def _schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
     storage = database.storage
     versions = list(scan(storage, AgentSchemaVersionRow))
     if as_json:
-        from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
-
-        account = storage.ask(Account())
-        document(
-            {
-                "schemas": [
-                    from_rows.plain(from_rows.schema_version(row, account)) | {"unusable": _unusable(row)}
-                    for row in versions
-                ],
-                "total": len(versions),
-            }
-        )
+        plain = zip(plain_rows(storage, versions), versions, strict=True)
+        document({"schemas": [each | {"unusable": _unusable(row)} for each, row in plain], "total": len(versions)})
         return
     for row in versions:
         agent = storage.ask(Find(row.agent_id)).rows[row.agent_id][1]

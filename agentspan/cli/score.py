@@ -4,11 +4,12 @@ import click
 
 from agentspan.analysis import by_name
 from agentspan.cli.app import changes, command
-from agentspan.cli.output import Failed, document, noun, safe
+from agentspan.cli.output import Failed, document, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK, NOTE, SOURCES, Source
 from agentspan.storage.questions import SpansOf
+from agentspan.text import noun
 
 TRUTHS = {"true": True, "false": False}
 

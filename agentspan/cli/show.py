@@ -1,7 +1,9 @@
-"""`agentspan show`: prints a run as a tree, whole or in part; or one span in full."""
+"""`agentspan show`: draws a run as a tree, whole or in part, with bars of times; or prints one span in full."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import click
@@ -10,13 +12,14 @@ from agentspan import clock, jsontext
 from agentspan.analysis import by_name, tree
 from agentspan.analysis.tree import (
     Node,
-    Sums,
     build,
     closed_text,
     every,
     late_text,
     node_error,
     numbers,
+    run_error,
+    run_name,
     score_text,
     span_error,
     sums,
@@ -35,9 +38,9 @@ from agentspan.cli.output import (
     fit_end,
     hint,
     local,
-    noun,
     pad,
     page,
+    plain_rows,
     safe,
     status_style,
     style,
@@ -46,19 +49,18 @@ from agentspan.cli.output import (
     width,
     wrap,
 )
-from agentspan.cli.runs import name_of
 from agentspan.database import Database
 from agentspan.journal.writers import Lives
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import error_of, error_text, returned_error
+from agentspan.schemas.meaning import error_of, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
-from agentspan.storage.lookup import expect
+from agentspan.storage.lookup import instance
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Account, Find, NewestScores, Outlines, SpansOf, Violations
-from agentspan.storage.row_by_row import Labels, labels_of, names_of
-from agentspan.text import cost_text, count_text, cut, duration_text, one_line
+from agentspan.storage.questions import Account, NewestScores, Outlines, SpansOf, Violations
+from agentspan.storage.row_by_row import labels_of, names_of
+from agentspan.text import amounts, cost_text, cut, dotted, duration_text, noun, one_line
 
 FROM = 70
 """The least width of a terminal, in columns, for bars."""
@@ -111,7 +113,7 @@ TITLE = 80
 """The largest number of characters of a payload in the title of a span without a summary."""
 ERROR_LINES = 4
 """The largest number of lines of an error in a picture."""
-TOLD_LINES = 3
+FACT_LINES = 3
 """The largest number of lines for commit, task, session, user and tags of a run."""
 SCORE_LINES = 2
 """The largest number of lines of a score in a picture."""
@@ -121,10 +123,13 @@ SHORT_COMMIT = 10
 """The number of characters of a commit in a picture: enough to be unique in a large git repository."""
 
 
+@dataclass
 class Picture:
     """Draws a run as lines that are at most `width` columns wide.
 
-    Args:
+    Attributes:
+        run, spans: the run, and its spans.
+        width: the columns of the terminal.
         dead: the ids of the run's writers whose program has died.
         payloads: draw the payload and result of each span, too.
         with_ids: the ids of the spans whose id is drawn, too.
@@ -132,51 +137,64 @@ class Picture:
         numbers: the number of each span by its id; drawn at errors, because `agentspan why` names steps by number.
     """
 
-    def __init__(
-        self,
-        width: int,
-        timeline: Timeline,
-        *,
-        dead: Collection[str | None] = (),
-        payloads: bool = False,
-        with_ids: Collection[str] = (),
-        selected: str | None = None,
-        numbers: Mapping[str, int] | None = None,
-    ) -> None:
-        self.width = width
-        self.timeline = timeline
-        self.dead = dead
-        self.payloads = payloads
-        self.with_ids = with_ids
-        self.selected = selected
-        self.numbers = numbers or {}
+    run: AgentInstanceRow
+    spans: Sequence[AgentSpanRow]
+    width: int
+    dead: Collection[str | None] = ()
+    payloads: bool = False
+    with_ids: Collection[str] = ()
+    selected: str | None = None
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
-    def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], labels: Labels) -> Iterator[str]:
+    def __post_init__(self) -> None:
+        self.timeline = Timeline(self.run, self.spans, self.width)
+
+    def lines(self, storage: Storage, roots: list[Node]) -> Iterator[str]:
+        """Yield the lines of a run with a tree of its spans, which may be folded."""
+        yield from self.head(storage)
+        for node, lasts in walk(roots):
+            yield from self.span(node, lasts)
+
+    def head(self, storage: Storage) -> Iterator[str]:
         """Yield the lines above the tree: id, commit, task, tags, sums and the like of the run."""
-        width = self.width
-        facts = [*_told(run, labels.tags)]
+        run, width = self.run, self.width
+        tags, scores = labels_of(storage, [run.id])[run.id]
+        facts = [*_facts(run, tags)]
         line = " · ".join((f"run {run.id}", *facts))
         if columns_of(safe(line)) <= width:
             yield style(fit(line, width), bold=True)
         else:
             yield style(fit(f"run {run.id}", width), bold=True)
-            yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(facts), width - 4, TOLD_LINES))
-        yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in self.dead)
+            yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(facts), width - 4, FACT_LINES))
+        yield self._sums(run_name(*names_of(storage, [run])[run.id]))
         if run.termination_reason is not None:
             yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
         late = late_text(run)
         if late is not None:
             yield "    " + style(fit(late, width - 4), fg="bright_black")
         if run.error is not None:
-            text = error_text({"error": jsontext.decode(run.error)})
-            for line in wrap(text or "failed", width - 4, ERROR_LINES):
+            for line in wrap(run_error(run) or "failed", width - 4, ERROR_LINES):
                 yield "    " + status_style(line, "failed")
-        for score in labels.scores:
-            for line in wrap(score_text(score), width - 4, SCORE_LINES):
-                yield f"    {line}"
+        for score in scores:
+            yield from (f"    {line}" for line in wrap(score_text(score), width - 4, SCORE_LINES))
         if self.payloads:
             for key in ("metadata", "result"):
                 yield from self._payload("    ", key, getattr(run, key), "")
+
+    def _sums(self, name: str) -> str:
+        """Return the line with name, status, duration and the sums over the spans of the run."""
+        run, total = self.run, sums(self.spans)
+        is_left = run.status in OPEN and run.writer_id in self.dead
+        text = dotted(
+            name,
+            f"{run.status}, its program died" if is_left else run.status,
+            "" if run.duration_ms is None else duration_text(run.duration_ms),
+            noun(total.spans, "span"),
+            f"{total.failed:,} failed" if total.failed else "",
+            *amounts(total.tokens, total.cost_usd),
+        )
+        text = fit(f"{MARKS[run.status]} {text}", self.width)
+        return status_style(text[0], run.status) + text[1:]
 
     def span(self, node: Node, lasts: tuple[bool, ...]) -> Iterator[str]:
         """Yield the lines of a span, or of a group of similar spans."""
@@ -202,9 +220,8 @@ class Picture:
             + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
         )
         below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
-        if error is not None and all(
-            _one_line(span_error(child.span)) != error for child in node.children
-        ):  # the error is drawn at the innermost span only
+        below_errors = (_one_line(span_error(child.span)) for child in node.children)
+        if error is not None and error not in below_errors:  # the error is drawn at the innermost span only
             room = self.width - columns_of(below) - 1
             for line in self._numbered(node, wrap(error, room, ERROR_LINES), room):
                 yield style(below, fg="bright_black") + " " + status_style(line, "failed")
@@ -231,9 +248,8 @@ class Picture:
         if isinstance(value, dict) and isinstance(value.get("error"), dict):
             value = {**value, "error": {key: item for key, item in value["error"].items() if key != "stacktrace"}}
         room = self.width - columns_of(below) - 3
-        lines = [
-            f"{name} {line}" if n == 0 else line for n, line in enumerate(_json_lines(value, room - len(name) - 1))
-        ]
+        lines = _json_lines(value, room - len(name) - 1)
+        lines[0] = f"{name} {lines[0]}"
         if len(lines) > PAYLOAD_LINES:
             where = f"; agentspan show {id}" if id else ""
             lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
@@ -255,7 +271,7 @@ def _json_lines(value: object, columns: int) -> list[str]:
     return shown
 
 
-def _told(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
+def _facts(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
     """Yield commit, task, session, user and tags of a run, as far as recorded."""
     if run.git_commit:
         yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
@@ -264,21 +280,6 @@ def _told(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
             yield f"{name} {text}"
     if tags:
         yield f"{'tag' if len(tags) == 1 else 'tags'} {', '.join(tags)}"
-
-
-def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int, *, is_left: bool) -> str:
-    duration = duration_text(run.duration_ms) if run.duration_ms is not None else ""
-    parts = [
-        name,
-        f"{run.status}, its program died" if is_left else run.status,
-        duration,
-        noun(total.spans, "span"),
-        f"{total.failed:,} failed" if total.failed else "",
-        f"{count_text(total.tokens)} tok" if total.tokens is not None else "",
-        cost_text(total.cost_usd) if total.cost_usd is not None else "",
-    ]
-    text = fit(f"{MARKS[run.status]} " + " · ".join(part for part in parts if part), width)
-    return status_style(text[0], run.status) + text[1:]
 
 
 def _title(node: Node, columns: int) -> str:
@@ -362,7 +363,7 @@ def show_command(
     if at is not None and not around:
         show_span(storage, at, as_json=as_json)
         return
-    run = found if isinstance(found, AgentInstanceRow) else _run_of(storage, found)
+    run = found if isinstance(found, AgentInstanceRow) else instance(storage, found.agent_instance_id)
     spans = [*storage.ask(SpansOf(run.id))] if as_json or payloads else storage.ask(Outlines(run.id))
     if at is not None:
         spans = [at if span.id == at.id else span for span in spans]
@@ -371,32 +372,35 @@ def show_command(
     wanted = _wanted(roots, slow, failed) if at is None or full else _around(steps, at)
     if as_json:
         shown_spans = [span for span in spans if wanted is None or span.id in wanted]
-        _document(database, run, shown_spans, len(spans), step=None if at is None else steps[at.id])
+        _document(storage, run, shown_spans, len(spans), step=None if at is None else steps[at.id])
         return
     shown = roots if wanted is None else tree.keep(roots, lambda node: node.span.id in wanted)
-    kept = sum(1 for _ in every(shown))
+    kept = len(numbers(shown))
     if not full and slow is None and at is None:  # spans that --slow selects are not folded
         shown = tree.fold(shown)
+    drawn = len(numbers(shown))
+    if at is not None:
+        end = f"step {steps[at.id]:,} of {len(spans):,}\nthe whole run: {to_copy('show', run.id)}"
+    elif wanted is not None and not kept and failed and slow is None:
+        end = f"no step failed; how it ended: {to_copy('why', run.id)}"
+    elif wanted is not None:
+        folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < kept else ""
+        end = f"{kept:,} of {noun(len(spans), 'span')}{folded}"
+    else:
+        end = f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each" if drawn < kept else ""
     lives = Lives(storage)
     writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
     picture = Picture(
+        run,
+        spans,
         width(),
-        Timeline(run, spans, width()),
         dead={id for id in writers if lives.of(id) == "dead"},
         payloads=payloads,
         with_ids=(wanted or ()) if at is None else (),
         selected=None if at is None else at.id,
         numbers=steps,
     )
-    whole = f"the whole run: {to_copy('show', run.id)}"
-    end = None if at is None else (f"step {steps[at.id]:,} of {len(spans):,}", whole)
-    part = None if wanted is None else kept
-    page(_lines(database, picture, run, shown, spans, part=part, end=end, is_failed=failed and slow is None))
-
-
-def _run_of(storage: Storage, span: AgentSpanRow) -> AgentInstanceRow:
-    id = span.agent_instance_id
-    return expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
+    page(chain(picture.lines(storage, shown), end.splitlines()))
 
 
 def _around(steps: Mapping[str, int], span: AgentSpanRow) -> set[str]:
@@ -415,53 +419,18 @@ def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | Non
     return wanted
 
 
-def _lines(
-    database: Database,
-    picture: Picture,
-    run: AgentInstanceRow,
-    shown: list[Node],
-    spans: list[AgentSpanRow],
-    *,
-    part: int | None,
-    end: Sequence[str] | None = None,
-    is_failed: bool = False,
-) -> Iterator[str]:
-    labels = labels_of(database.storage, [run.id])[run.id]
-    yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, labels)
-    drawn = 0
-    for node, lasts in walk(shown):
-        drawn += 1
-        yield from picture.span(node, lasts)
-    if end is not None:
-        yield from end
-    elif part == 0 and is_failed:
-        yield f"no step failed; how it ended: {to_copy('why', run.id)}"
-    elif part is not None:
-        folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < part else ""
-        yield f"{part:,} of {noun(len(spans), 'span')}{folded}"
-    elif drawn < len(spans):
-        yield f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each"
-
-
 def _document(
-    database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
+    storage: Storage, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
 ) -> None:
     from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
 
-    storage = database.storage
-    account = storage.ask(Account())
+    details = from_rows.details_of(storage, run, storage.ask(Account()))
+    scores = [row for row in storage.ask(NewestScores([run.id])) if row.target_type == "agent_span"]
     document(
         {
-            "run": {
-                **from_rows.plain(from_rows.details_of(storage, run, account)),
-                "agent": name_of(names_of(storage, [run])[run.id]),
-            },
-            "spans": [from_rows.plain(from_rows.span(span, account, run.purpose)) for span in spans],
-            "span_scores": [
-                from_rows.plain(from_rows.score(row))
-                for row in storage.ask(NewestScores([run.id]))
-                if row.target_type == "agent_span"
-            ],
+            "run": {**from_rows.plain(details), "agent": run_name(*names_of(storage, [run])[run.id])},
+            "spans": plain_rows(storage, spans),
+            "span_scores": plain_rows(storage, scores),
             "step": step,
             "total": total,
         }
@@ -473,10 +442,7 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
     violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
     if as_json:
-        from agentspan.api import from_rows
-
-        found = from_rows.plain(from_rows.span(row, storage.ask(Account()), _run_of(storage, row).purpose))
-        judged = [from_rows.plain(from_rows.score(each)) for each in scores]
+        (found,), judged = plain_rows(storage, [row]), plain_rows(storage, scores)
         document({"span": found, "violations": [violation._asdict() for violation in violations], "scores": judged})
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))

@@ -8,14 +8,14 @@ import click
 
 from agentspan import clock, jsontext
 from agentspan.analysis import by_name, filter_words
-from agentspan.analysis.tree import title_of
+from agentspan.analysis.tree import run_name, title_of
 from agentspan.cli.app import command, reads
 from agentspan.cli.output import (
     MARKS,
     document,
     fit,
     local,
-    noun,
+    plain_rows,
     status_style,
     style,
     to_copy,
@@ -23,22 +23,21 @@ from agentspan.cli.output import (
     width,
     zone,
 )
-from agentspan.cli.runs import name_of
 from agentspan.cli.show import TITLE, title
 from agentspan.database import Database
 from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.journal.writers import Lives
 from agentspan.model import sensitive
-from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import Registry
 from agentspan.storage.answers import SpanCounts
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Account, Counts, Find, Query, SpansOf
-from agentspan.storage.row_by_row import labels_of, names_of
+from agentspan.storage.questions import Counts, Find, Query, SpansOf
+from agentspan.storage.row_by_row import names_of
 from agentspan.storage.scanning import scan
-from agentspan.text import duration_text
+from agentspan.text import duration_text, noun
 
 
 class Transition(NamedTuple):
@@ -303,7 +302,7 @@ class _Tail:
         if isinstance(row, AgentInstanceRow):
             storage = self._database.storage
             if status in OPEN:
-                text = f"run {row.id} {name_of(names_of(storage, [row])[row.id])}"
+                text = f"run {row.id} {run_name(*names_of(storage, [row])[row.id])}"
             else:
                 text = f"run {row.id} {status}, {noun(storage.ask(Counts([row.id]))[row.id].total, 'span')}"
             result = row.error and {"error": jsontext.decode(row.error)}
@@ -329,19 +328,11 @@ class _Tail:
             return title(span)
         return title_before(span, self._types.of(self._database.storage, span.agent_instance_id), TITLE)
 
-    def _plain_run(self, run: AgentInstanceRow, account: AccountRow) -> dict[str, object]:
-        from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
-
-        storage = self._database.storage
-        counts, labels = storage.ask(Counts([run.id]))[run.id]._asdict(), labels_of(storage, [run.id])[run.id]
-        return from_rows.plain(from_rows.instance(run, account, counts, **labels._asdict()))
-
     def plain(self) -> dict[str, object]:
         """Return the document of `--json`."""
-        storage, seen, run = self._database.storage, self._seen, self._run
-        account = storage.ask(Account())
+        seen, run = self._seen, self._run
         return {
-            "run": None if run is None else self._plain_run(run, account),
+            "run": None if run is None else plain_rows(self._database.storage, [run])[0],
             "transitions": [
                 {
                     "at": t.at,

@@ -15,9 +15,19 @@ from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.failures import FailedStep
 from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.statistics import Q_MEANS
+from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, StillOpen, Why, why, why_run
 from agentspan.cli.app import command, reads
-from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, options_of, outcome_rule
+from agentspan.cli.filter_options import (
+    asked_for,
+    filter_in,
+    filter_options,
+    limit_option,
+    no_run,
+    options_of,
+    outcome_option,
+    outcome_rule,
+)
 from agentspan.cli.output import (
     MARKS,
     columns_of,
@@ -27,7 +37,6 @@ from agentspan.cli.output import (
     hint,
     indexing,
     local,
-    noun,
     pad,
     page,
     style,
@@ -39,7 +48,7 @@ from agentspan.cli.output import (
 from agentspan.cli.runs import left_open
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
-from agentspan.text import share_text
+from agentspan.text import noun, share_text
 
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
@@ -56,11 +65,9 @@ FIELDS = 2
 
 @command("why")
 @click.argument("run", required=False)
-@click.option("--outcome", metavar="RULE", help="Say what passed means: 'reward>=1', or status.")
+@outcome_option
 @filter_options
-@click.option(
-    "-n", "--limit", metavar="N", default=10, show_default=True, type=click.IntRange(0), help="List N at most."
-)
+@limit_option(10)
 @reads
 def why_command(
     database: Database,
@@ -356,8 +363,7 @@ def _short(ids: list[str]) -> dict[str, str]:
 
 def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[str]:
     columns = width()
-    name = found.agent if found.version == "default" else f"{found.agent} {found.version}"
-    yield style(fit(f"run {found.run_id} {name}", columns), bold=True)
+    yield style(fit(f"run {found.run_id} {run_name(found.agent, found.version)}", columns), bold=True)
     verdict = {True: "passed", False: "failed", None: "has no outcome"}[found.passed]
     by = "" if found.outcome is None else f" {found.outcome}"
     judged = f" · {verdict}{by}" if by or found.passed is None else ""  # without a rule, the status shows the outcome

@@ -43,6 +43,7 @@ from agentspan.model.scores import SOURCES
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES, check_text
 from agentspan.schemas.aggregates import stored_aggregate
 from agentspan.storage.first_occurrence import parts_of
+from agentspan.storage.lookup import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.storage.row_by_row import history
@@ -72,8 +73,7 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
     yield json.dumps({**FIRST, "version": COMPACT_VERSION} if compact else FIRST)
     written: set[str] = set()
     for run_id in run_ids:
-        run = storage.ask(Find(run_id, instance_id=run_id)).rows[run_id][1]
-        assert isinstance(run, AgentInstanceRow)
+        run = instance(storage, run_id)
         needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
         yield from _once(storage, written, *needed, run.id)
         kept: Iterable[TagRow | ScoreRow] = chain(

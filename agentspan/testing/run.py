@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
 from agentspan import jsontext
-from agentspan.analysis.tree import build, every, sums, walk
+from agentspan.analysis.tree import build, every, in_time, sums, walk
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import OPEN, InstanceStatus, SpanStatus
 from agentspan.recording.capture.capture import Capture
@@ -87,16 +87,14 @@ class CapturedSpan:
 
 def captured(rows: Iterable[AgentSpanRow]) -> list[CapturedSpan]:
     """Return spans in the order in which they began, each with its parent and children."""
+    rows = in_time(rows)
     made: dict[str, CapturedSpan] = {}
-    began: dict[str, str] = {}
     for node in every(build(rows)):
-        row = node.span
-        parent = made.get(row.parent_span_id or "")
-        made[row.id] = span = _captured(row, parent)
-        began[row.id] = row.started_at or row.inserted_at
+        parent = made.get(node.span.parent_span_id or "")
+        made[node.span.id] = span = _captured(node.span, parent)
         if parent is not None:
             parent.children.append(span)
-    return sorted(made.values(), key=lambda span: (began[span.id], span.id))
+    return [made[row.id] for row in rows]
 
 
 def _captured(row: AgentSpanRow, parent: CapturedSpan | None) -> CapturedSpan:
