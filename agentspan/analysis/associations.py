@@ -20,7 +20,7 @@ from statistics import median_low
 from typing import Any, NamedTuple
 
 from agentspan import jsontext
-from agentspan.analysis.statistics import Strata, Table, benjamini_hochberg
+from agentspan.analysis.statistics import FEWEST_TASKS, PAIRED_SHARE, Strata, Table, benjamini_hochberg
 from agentspan.analysis.tree import in_time
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
@@ -35,10 +35,6 @@ COMPARED_RUNS = 2000
 """The largest number of runs that are compared."""
 READ_SPANS = 5000
 """The largest number of spans whose payloads are read; so many take 0.1 s."""
-FEWEST_TASKS = 5
-"""The least number of tasks with several runs for runs to be compared within tasks, as in `drift`."""
-PAIRED_SHARE = 0.5
-"""The least share of runs that must be of tasks with several runs; else comparing within tasks ignores most runs."""
 
 
 def is_stratified(tasks: Iterable[Hashable], runs: int) -> bool:
@@ -46,7 +42,8 @@ def is_stratified(tasks: Iterable[Hashable], runs: int) -> bool:
 
     Args:
         tasks: the task of each run that has one.
-        runs: the number of all runs.
+        runs: the number of all runs. Enough of them must be of tasks with several runs, else comparing within tasks
+            would ignore most runs.
     """
     repeated = [number for number in Counter(tasks).values() if number > 1]
     return len(repeated) >= FEWEST_TASKS and sum(repeated) >= PAIRED_SHARE * runs

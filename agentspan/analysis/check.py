@@ -14,10 +14,10 @@ from statistics import mean
 from typing import Any, Literal, NamedTuple
 
 from agentspan.analysis.by_name import some
-from agentspan.analysis.drift import PASSED, blindness, differences, outcomes_of, task_pairs, task_values
+from agentspan.analysis.drift import PASSED, differences, group_sizes, outcomes_of, task_pairs, task_values
 from agentspan.analysis.drift_metrics import TOOL_TYPES, Gathered, Measure, Metric, RunFacts
 from agentspan.analysis.drift_text import missed_drop
-from agentspan.analysis.power import ALPHA, MOST_TIMES, Blindness
+from agentspan.analysis.power import ALPHA, MOST_TIMES, GroupSizes
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
 from agentspan.errors import InvalidValue
 from agentspan.schemas.aggregates import AGGREGATES, built_in_part
@@ -376,7 +376,7 @@ def _compared(
     after, before = outcomes_of(runs.runs), outcomes_of(baseline.runs)
     if not after or not before or not any(after + before):
         return Finding("baseline", "inconclusive", _not_compared(runs, baseline, shared, unmet)), None, 0
-    sizes = blindness(baseline.runs, runs.runs)
+    sizes = group_sizes(baseline.runs, runs.runs)
     assert sizes is not None  # both sides have outcomes
     detectable = sizes.drop(one_sided=True)
     p = drop_p(runs.runs, baseline.runs)
@@ -431,7 +431,7 @@ def _told(shares: _Shares, overall: _Shares, whole: str, result: str) -> list[st
     ]
 
 
-def _missing(sizes: Blindness, drop: float) -> tuple[int, str]:
+def _missing(sizes: GroupSizes, drop: float) -> tuple[int, str]:
     """Return the number of further checked runs that would detect a drop, and a sentence about them."""
     wanted = f"a drop of {100 * drop:.3g} points"
     if drop > sizes.share:
@@ -456,10 +456,10 @@ def _not_compared(runs: Gathered, baseline: Gathered, shared: int, unmet: str) -
     return f"no run of the baseline {unmet}; is the rule right?"
 
 
-def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts], *, seed: int = 0) -> float:
+def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts]) -> float:
     """Return the one-sided p of so low a share of passed runs by chance; paired by task if both sides share tasks."""
     found = differences(task_values(PASSED, task_pairs(baseline, runs)))
     if found:
-        return paired_permutation_p(found, rounds=ROUNDS, seed=seed) / 2 if sum(found) < 0 else 1.0
+        return paired_permutation_p(found, rounds=ROUNDS) / 2 if sum(found) < 0 else 1.0
     after, before = outcomes_of(runs), outcomes_of(baseline)
     return fisher_p(round(sum(after)), len(after), round(sum(before)), len(before), one_sided=True)

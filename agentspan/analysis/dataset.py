@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from hashlib import sha256
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypedDict
 
@@ -35,8 +35,8 @@ from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.signatures import error_parts, run_signature, signature, type_title
 from agentspan.schemas.span_types import fallback, title_of
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, NewestScores, SpansOf, Tags
-from agentspan.storage.row_by_row import Name, names_of, uses_of
+from agentspan.storage.questions import Find, NewestScores, SpansOf
+from agentspan.storage.row_by_row import Name, uses_of
 
 
 class Function(TypedDict):
@@ -261,21 +261,16 @@ COLUMNS: dict[str, Kind] = {
 SCORE = ("name", "value", "label", "explanation", "source", "identifier", "span_id")
 """The members of a score in a dataset."""
 _OF_STEP = ("input", "goal", "arguments")
-_GONE = ("agent_instance", None)
 
 
 def rows(storage: Storage, run_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield one dataset row per run, with the members of COLUMNS."""
-    ids = iter(run_ids)
-    while batch := list(islice(ids, BATCH)):
-        found = storage.ask(Find(*batch)).rows
-        runs = [run for id in batch if isinstance(run := found.get(id, _GONE)[1], AgentInstanceRow)]
-        names, tags = names_of(storage, runs), storage.ask(Tags(batch))
-        scores: dict[str, list[ScoreRow]] = {id: [] for id in batch}
-        for score in storage.ask(NewestScores(batch)):
+    for batch in tables.runs_in_batches(storage, run_ids, BATCH):
+        scores: dict[str, list[ScoreRow]] = {run.id: [] for run, _, _ in batch}
+        for score in storage.ask(NewestScores([*scores])):
             scores[score.agent_instance_id].append(score)
-        for run in runs:
-            row = _row(run, names[run.id], tags[run.id], scores[run.id], [*storage.ask(SpansOf(run.id))])
+        for run, name, tags in batch:
+            row = _row(run, name, tags, scores[run.id], [*storage.ask(SpansOf(run.id))])
             # `datasets` infers types from the first 10 MB, where a column of nulls would have no type
             yield {name: (row[name] or "") if COLUMNS[name] == "text" else row[name] for name in COLUMNS}
 
@@ -350,18 +345,9 @@ def _row(
         parts = error_parts(failed.result_payload)
         error = ": ".join(text for text in (parts.type, parts.message) if text) or None
     return {
-        "id": run.id,
-        "external_identifier": run.external_identifier,
-        "agent": name.agent,
-        "version": name.version,
-        "task": run.task,
-        "session": run.session,
-        "user": run.user,
+        **run._asdict(),
+        **name._asdict(),
         "tags": [*tags],
-        "status": run.status,
-        "started_at": run.started_at,
-        "duration_ms": run.duration_ms,
-        "git_commit": run.git_commit,
         "system": first_of(messages, "system"),
         "input": _input(metadata, messages, spans),
         "expected": _expected(metadata, scores),
@@ -376,15 +362,8 @@ def _row(
 
 def _score_of(score: ScoreRow) -> dict[str, Any]:
     """Return a score as a dict. `span_id` is the id of the judged span; "" if the score judges the run."""
-    return {
-        "name": score.name,
-        "value": score.value,
-        "label": score.label or "",
-        "explanation": score.explanation or "",
-        "source": score.source,
-        "identifier": score.identifier or "",
-        "span_id": score.target_id if score.target_type == "agent_span" else "",
-    }
+    texts = {name: getattr(score, name) or "" for name in SCORE[:-1]}
+    return {**texts, "value": score.value, "span_id": score.target_id if score.target_type == "agent_span" else ""}
 
 
 def _signature(run: AgentInstanceRow, failed: AgentSpanRow | None, spans: Sequence[AgentSpanRow]) -> str | None:

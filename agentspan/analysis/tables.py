@@ -18,7 +18,7 @@ from agentspan.model.scores import MARK, NOTE
 from agentspan.storage.answers import RunList, RunSummary
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Tags
-from agentspan.storage.row_by_row import history, labels_of, names_of, summaries_of, totals_of
+from agentspan.storage.row_by_row import Name, history, labels_of, names_of, summaries_of, totals_of
 
 Engine = Literal["pandas", "polars"]
 ENGINES: tuple[Engine, ...] = ("pandas", "polars")
@@ -200,7 +200,6 @@ def write_file(arrow: Any, parquet: Any, path: Path, schema: Any, rows: Iterable
     return written
 
 
-_GONE = ("agent_instance", None)
 _TEXTS: Values = {"agent": None, "version": None}
 """Text columns of runs.parquet that are not columns of the runs' table."""
 
@@ -213,13 +212,21 @@ def _write(arrow: Any, parquet: Any, path: Path, type_: ResourceType, more: Valu
     return write_file(arrow, parquet, path, schema, rows)
 
 
-def _runs(storage: Storage, run_ids: Sequence[str]) -> Iterator[Values]:
+def runs_in_batches(
+    storage: Storage, run_ids: Iterable[str], size: int
+) -> Iterator[list[tuple[AgentInstanceRow, Name, Sequence[str]]]]:
+    """Yield runs with the names of their agents and their tags, in batches that are read together."""
     ids = iter(run_ids)
-    while batch := list(islice(ids, BATCH)):
-        found = storage.ask(Find(*batch)).rows
-        runs = [row for id in batch if isinstance(row := found.get(id, _GONE)[1], AgentInstanceRow)]
+    while batch := list(islice(ids, size)):
+        rows = storage.ask(Find(*batch)).rows
+        runs = [row for id in batch if id in rows and isinstance(row := rows[id][1], AgentInstanceRow)]
         names, tags = names_of(storage, runs), storage.ask(Tags(batch))
-        yield from ({**_values(run), **names[run.id]._asdict(), "tags": tags[run.id]} for run in runs)
+        yield [(run, names[run.id], tags[run.id]) for run in runs]
+
+
+def _runs(storage: Storage, run_ids: Sequence[str]) -> Iterator[Values]:
+    for batch in runs_in_batches(storage, run_ids, BATCH):
+        yield from ({**_values(run), **name._asdict(), "tags": tags} for run, name, tags in batch)
 
 
 def _values(row: Row) -> Values:
