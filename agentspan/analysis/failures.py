@@ -8,7 +8,7 @@ something else.
 import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -332,6 +332,14 @@ def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
     )
 
 
+def endings(storage: Storage, runs: Sequence[Run]) -> dict[str, Signature]:
+    """Return the signature of how each run ended, by the run's id."""
+    uses: dict[str, list[StepUse]] = defaultdict(list)
+    for use in storage.ask(StepUses([run.id for run in runs])):
+        uses[use.run_id].append(use)
+    return {run.id: ending_of(run.status, uses[run.id]) for run in runs}
+
+
 READ_SPANS = 20_000
 """The largest number of spans that one OwnErrors reads."""
 
@@ -409,16 +417,8 @@ def with_signature(storage: Storage, beginning: str) -> frozenset[str]:
     found = frozenset(each.run_id for each in sums if each.signature.id.startswith(beginning))
     if found:
         return found
-    own = _with_own_error(runs, OwnErrors(storage, sums), beginning)
-    quiet = [id for id in runs.keys() - {each.run_id for each in sums} if run_signature(runs[id].error) is None]
-    uses: dict[str, list[StepUse]] = {id: [] for id in quiet}
-    for use in storage.ask(StepUses(quiet)):
-        uses[use.run_id].append(use)
-    return own | {id for id in quiet if ending_of(runs[id].status, uses[id]).id.startswith(beginning)}
-
-
-def _with_own_error(runs: Mapping[str, AgentInstanceRow], errors: OwnErrors, beginning: str) -> frozenset[str]:
-    named: Collection[AgentInstanceRow] = [
-        run for run in runs.values() if (own := run_signature(run.error)) is not None and own.id.startswith(beginning)
-    ]
-    return frozenset(run.id for run in named if errors.is_own(run))
+    errors = OwnErrors(storage, sums)
+    signed = [run for run in runs.values() if (each := run_signature(run.error)) and each.id.startswith(beginning)]
+    own = frozenset(run.id for run in signed if errors.is_own(run))
+    quiet = [runs[id] for id in runs.keys() - {each.run_id for each in sums} if run_signature(runs[id].error) is None]
+    return own | {id for id, ending in endings(storage, quiet).items() if ending.id.startswith(beginning)}

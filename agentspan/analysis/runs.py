@@ -7,16 +7,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agentspan import jsontext
 from agentspan.analysis.by_name import find_run, resolved
 from agentspan.analysis.failures import with_signature
 from agentspan.analysis.filter_words import NAMES, filter_of
 from agentspan.analysis.outcomes import parse
-from agentspan.analysis.tree import run_error, title_of
+from agentspan.analysis.tree import run_error, span_error, title_of
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK
-from agentspan.schemas.meaning import error_text
 from agentspan.storage import row_by_row
 from agentspan.storage.answers import Progress, RunBrief, RunList, RunSummary, Stat
 from agentspan.storage.protocol import Storage
@@ -24,13 +22,13 @@ from agentspan.storage.questions import (
     BriefsWhere,
     Counts,
     LatestScores,
-    Query,
     RunFilter,
     RunSort,
     RunsWhere,
     SpanStats,
 )
 from agentspan.storage.row_by_row import matches, names_of
+from agentspan.storage.scanning import scan
 from agentspan.text import one_line
 
 ANY_MARK = "*"
@@ -151,16 +149,13 @@ def failure_reason(storage: Storage, run: RunSummary) -> str | None:
         return one_line(text, MAX_REASON)
     if not run.failed:
         return None
-    query = Query("agent_span", {"agent_instance_id": row.id, "status": "failed"}, descending=True, limit=1)
-    found = storage.ask(query).rows
-    return one_line(_of_step(found[0]), MAX_REASON) if found and isinstance(found[0], AgentSpanRow) else None
-
-
-def _of_step(span: AgentSpanRow) -> str:
-    """Return a failed step and its error, without the step's input, which could leave no room for the error."""
-    error = error_text(None if span.result_payload is None else jsontext.decode(span.result_payload))
-    name = " ".join(text for text in (span.schema_title, span.label) if text)
-    return title_of(span, MAX_REASON) if error is None else f"{name}: {error}"
+    where = {"agent_instance_id": row.id, "status": "failed"}
+    span = next(scan(storage, AgentSpanRow, where, descending=True, limit=1), None)
+    if span is None:
+        return None
+    # Without the step's input, which could leave no room for the error.
+    error, name = span_error(span), " ".join(text for text in (span.schema_title, span.label) if text)
+    return one_line(title_of(span, MAX_REASON) if error is None else f"{name}: {error}", MAX_REASON)
 
 
 def stats(

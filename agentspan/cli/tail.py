@@ -34,7 +34,7 @@ from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import Registry
 from agentspan.storage.answers import SpanCounts
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Counts, Find, Query, SpansOf
+from agentspan.storage.questions import Counts, Find, SpansOf
 from agentspan.storage.row_by_row import names_of
 from agentspan.storage.scanning import scan
 from agentspan.text import duration_text, noun
@@ -191,8 +191,6 @@ def _since(row: AgentInstanceRow | AgentSpanRow, before: str | None) -> Iterator
 EVERY_S = 0.2
 SHARE = 5
 """The pause between two polls, as a multiple of the time of a poll, so that a large run does not keep a core busy."""
-LOOKED_AT = 200
-"""The number of runs per query in the search for the first run since a time."""
 CONTEXT = 10
 """The largest number of transitions from before the start of the command that are printed for a run."""
 
@@ -221,14 +219,9 @@ def tail_command(
     elif at is not None and (first := _first_since(database, at)) is not None:
         follower = Follower(storage, first)
     else:
-        latest = storage.ask(Query("agent_instance", descending=True, limit=1)).rows
-        row = latest[0] if latest else None
-        is_live = isinstance(row, AgentInstanceRow) and row.status in OPEN and not _is_dead(database, row)
-        follower = (
-            Follower(storage, by_name.find_run(storage, by_name.LATEST))
-            if is_live
-            else Follower(storage, after=_id(row))
-        )
+        latest = next(scan(storage, AgentInstanceRow, descending=True, limit=1), None)
+        is_live = latest is not None and latest.status in OPEN and not _is_dead(database, latest)
+        follower = Follower(storage, latest if is_live else None, after="" if latest is None else latest.id)
         if not is_live and not as_json:
             click.echo("waiting for a run", err=True)
     try:
@@ -350,20 +343,12 @@ class _Tail:
 
 def _first_since(database: Database, at: str) -> AgentInstanceRow | None:
     """Return the first run that started at a time or later; None without one. Runs are read from the latest back."""
-    first: AgentInstanceRow | None = None
-    while True:
-        query = Query("agent_instance", descending=True, limit=LOOKED_AT, after="" if first is None else first.id)
-        rows = [row for row in database.storage.ask(query).rows if isinstance(row, AgentInstanceRow)]
-        for row in rows:
-            if (row.started_at or row.inserted_at) < at:
-                return first
-            first = row
-        if len(rows) < LOOKED_AT:
-            return first
-
-
-def _id(row: object) -> str:
-    return row.id if isinstance(row, AgentInstanceRow) else ""
+    first = None
+    for row in scan(database.storage, AgentInstanceRow, descending=True):
+        if (row.started_at or row.inserted_at) < at:
+            break
+        first = row
+    return first
 
 
 def _is_dead(database: Database, run: AgentInstanceRow) -> bool:

@@ -122,24 +122,22 @@ class _InFile:
         self._name = name
 
     def read(self) -> Place | None:
-        return None if self._path is None else _place(self._all(self._path).get(self._name))
+        return _place(self._notes().get(self._name))
 
     def write(self, place: Place | None) -> None:
-        if self._path is None:
-            return
-        notes = {name: text for name, text in self._all(self._path).items() if name != self._name}
+        notes = {name: text for name, text in self._notes().items() if name != self._name}
         if place is not None:
             notes[self._name] = json.dumps(place)
         with guard(OSError):  # the rows are there; only the next copy takes longer
-            if not notes:
+            if self._path is not None and not notes:
                 self._path.unlink(missing_ok=True)
-                return
-            with files.replacing(self._path, encoding="utf-8") as file:
-                json.dump(notes, file)
+            elif self._path is not None:
+                with files.replacing(self._path, encoding="utf-8") as file:
+                    json.dump(notes, file)
 
-    def _all(self, path: Path) -> dict[str, str]:
+    def _notes(self) -> dict[str, str]:
         with guard(OSError, ValueError):
-            notes = json.loads(path.read_text(encoding="utf-8"))
+            notes = json.loads(self._path.read_text(encoding="utf-8")) if self._path is not None else None
             return {n: t for n, t in notes.items() if isinstance(t, str)} if isinstance(notes, dict) else {}
         return {}
 
@@ -164,6 +162,7 @@ OVERLAP = timedelta(minutes=2)
 """How far a poll goes back before the last poll: a row has the time at which it was recorded, not stored."""
 PAGE = 500
 PATIENCE_S = 60.0
+"""How long each commit may wait for other writers of the target."""
 SHOWN = 5
 """How many of the rows that could not be copied are reported with id and reason."""
 _FIRST: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version", "writer")
@@ -204,7 +203,6 @@ def copy(
     follow: bool = False,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
-    wait_s: float = PATIENCE_S,
     tuning: Tuning = STANDARD,
 ) -> Copied:
     """Copy the rows that the target lacks, or has in an earlier state.
@@ -214,7 +212,6 @@ def copy(
         follow: go on with rows that are stored later, until `stop` returns True.
         stop: called between batches; the copy ends when it returns True.
         progress: called with the number of runs compared so far, and of all runs.
-        wait_s: how long each commit may wait for other writers of the target.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
@@ -224,7 +221,7 @@ def copy(
     where = source.capabilities().location
     if source is target or (where is not None and where == target.capabilities().location):
         raise InvalidValue("DST", "is SRC itself")
-    copying = _Copying(source, target, since, stop, wait_s, tuning)
+    copying = _Copying(source, target, since, stop, tuning)
     copying.whole(progress)
     if follow:
         copying.follow()
@@ -238,22 +235,19 @@ class _Copying:
         target: Storage,
         since: str | None,
         stop: Callable[[], bool],
-        wait_s: float,
         tuning: Tuning,
     ) -> None:
         self._source, self._target, self._since, self._stop = source, target, since, stop
-        self._wait_s = wait_s
         self._tuning = tuning
-        self._sender = Sender(source, target, wait_s)
+        self._sender = Sender(source, target, PATIENCE_S)
         self._runs = RunSender(self._sender, tuning.copy_commit_rows)
         self._keys = 0
 
     def counts(self) -> Copied:
         """Return the counts so far."""
-        new = self._sender.new
+        sender, new = self._sender, self._sender.new
         runs, spans = new["agent_instance"], new["agent_span"]
         others = new.total() - runs - spans + self._keys
-        sender = self._sender
         examples = tuple(LeftOut(*each) for each in islice(sender.left_out.items(), SHOWN))
         return Copied(runs, spans, others, sender.changed, len(sender.left_out), examples)
 
@@ -321,11 +315,10 @@ class _Copying:
                 self._sender.send(rows)
         for rows in self._since_time("writer", "inserted_at", at):
             self._sender.send(rows)
-        known = [*self._runs.open]
+        known = iter([*self._runs.open])
         seen: set[str] = set()
-        for start in range(0, len(known), PAGE):
-            found = self._source.ask(Find(*known[start : start + PAGE])).rows.values()
-            self._send_runs([row for _, row in found], seen)
+        while some := [*islice(known, PAGE)]:
+            self._send_runs([row for _, row in self._source.ask(Find(*some)).rows.values()], seen)
         for rows in self._since_time("agent_instance", "updated_at", at):
             self._send_runs(rows, seen)
         for type_ in _LAST:
@@ -373,7 +366,7 @@ class _Copying:
         keys = self._source.ask(StoredKeys(None, PAGE, since))
         while keys:
             renamed = [key._replace(subject=self._sender.target_id(key.subject)) for key in keys]
-            self._keys += self._target.ask(PutKeys(renamed, self._wait_s))
+            self._keys += self._target.ask(PutKeys(renamed, PATIENCE_S))
             keys = self._source.ask(StoredKeys((keys[-1].operation, keys[-1].key), PAGE, since))
 
 

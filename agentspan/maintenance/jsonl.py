@@ -18,12 +18,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain, islice
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from agentspan import clock, jsontext
 from agentspan.api.context import Context
 from agentspan.errors import InvalidValue
 from agentspan.ids import is_pfid
+from agentspan.maintenance.copying_rows import renamed
 from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit
 from agentspan.model.columns import Column, columns_of, json_columns
 from agentspan.model.rows import (
@@ -244,7 +245,6 @@ _CLOSED_SETS: dict[type[Row], dict[str, Sequence[str]]] = {
     ScoreRow: {"source": SOURCES, "target_type": ("agent_instance", "agent_span")}
 }
 """The columns, by type, that allow a few texts only, and these texts."""
-_REFERENCES = ("agent_id", "agent_version_id", "agent_schema_version_id", "agent_instance_id")
 
 
 class Imported(NamedTuple):
@@ -312,16 +312,11 @@ class _Import:
     def _apply(self, batch: list[_Entry]) -> None:
         if not batch:
             return
-        batch = [entry._replace(row=self._renamed(entry.row)) for entry in batch]
+        batch = [entry._replace(row=renamed(entry.row, self._ids)) for entry in batch]
         units = [Unit((Put(entry.row, violations=entry.violations),)) for entry in batch]
         outcomes = self._ctx.storage.apply(units, wait_s=self._ctx.wait_s)
         for entry, outcome in zip(batch, outcomes, strict=True):
             self._done(entry, outcome)
-
-    def _renamed(self, row: Row) -> Row:
-        changed = {name: self._ids[getattr(row, name)] for name in _REFERENCES if getattr(row, name, None) in self._ids}
-        renamed: Row = cast(Any, row)._replace(**changed) if changed else row
-        return renamed
 
     def _done(self, entry: _Entry, outcome: Outcome) -> None:
         row = entry.row
