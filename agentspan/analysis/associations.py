@@ -304,8 +304,7 @@ def span_features(storage: Storage, run_ids: Sequence[str]) -> Iterator[Feature]
         if isinstance(row, AgentInstanceRow):
             reader.read_metadata(id, row.metadata)
     known = frozenset(run_ids)
-    yield from reader.repeats(known)
-    yield from reader.empty_results(known)
+    yield from reader.surprises(known)
     yield from reader.values(known)
     yield from reader.orders()
     yield from reader.slow_steps()
@@ -357,15 +356,11 @@ class _Reader:
         for text, runs in fitting[:MAX_VALUES]:
             yield Feature(text, frozenset(runs), known)
 
-    def repeats(self, known: frozenset[str]) -> Iterator[Feature]:
-        """Yield a feature for each tool that a run called again with the same arguments."""
-        for step, runs in sorted(self._repeats.items()):
-            yield Feature(f"{step} repeated with the same arguments", frozenset(runs), known)
-
-    def empty_results(self, known: frozenset[str]) -> Iterator[Feature]:
-        """Yield a feature for each tool that returned an empty result."""
-        for step, runs in sorted(self._empty.items()):
-            yield Feature(f"{step} with an empty result", frozenset(runs), known)
+    def surprises(self, known: frozenset[str]) -> Iterator[Feature]:
+        """Yield a feature for each tool that a run called again with the same arguments, or that returned nothing."""
+        for what, found in (("repeated with the same arguments", self._repeats), ("with an empty result", self._empty)):
+            for step, runs in sorted(found.items()):
+                yield Feature(f"{step} {what}", frozenset(runs), known)
 
     def orders(self) -> Iterator[Feature]:
         """Yield a feature for each pair of tools: which was called first, in runs that called both."""

@@ -39,10 +39,10 @@ def find_run(storage: Storage, what: str) -> AgentInstanceRow:
         UnexpectedRefType: `what` is the id of something else.
     """
     if what == LATEST:
-        latest = next(scan(storage, AgentInstanceRow, descending=True, limit=1), None)
-        if latest is None:
+        rows = storage.ask(Query("agent_instance", descending=True, limit=1)).rows
+        if not rows:
             raise NotFound(NOTHING)
-        return latest
+        return _as(AgentInstanceRow, rows[0], what)
     if AT in what:
         return latest_run(storage, what)
     return _as(AgentInstanceRow, _by_prefix(storage, "agent_instance", what), what)

@@ -129,6 +129,7 @@ MAX_TEXT = 20_000
 MAX_WORD_EDITS = 400
 DEEPEST = 40
 """The largest number of levels of a payload that are compared member by member."""
+Op = Literal["same", "removed", "added"]
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 
 
@@ -136,7 +137,7 @@ _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 class Words:
     """A part of a text: in both runs (`same`), only in A (`removed`), or only in B (`added`)."""
 
-    op: Literal["same", "removed", "added"]
+    op: Op
     text: str
 
 
@@ -207,13 +208,13 @@ def _common_start(a: str, b: str) -> int:
     return start
 
 
-def _part(op: Literal["same", "removed", "added"], tokens: Sequence[str]) -> list[Words]:
+def _part(op: Op, tokens: Sequence[str]) -> list[Words]:
     return [Words(op, "".join(tokens))] if tokens else []
 
 
 def _joined(parts: Sequence[Words]) -> Iterator[Words]:
     """Merge adjacent parts of one kind; blanks between changed parts count as changed, so phrases stay whole."""
-    waiting: dict[str, str] = {"removed": "", "added": ""}
+    waiting: dict[Op, str] = {"removed": "", "added": ""}
     same = ""
     for number, part in enumerate(parts):
         if part.op == "same":
@@ -221,7 +222,7 @@ def _joined(parts: Sequence[Words]) -> Iterator[Words]:
             if waiting["removed"] and waiting["added"] and not is_last and not part.text.strip():
                 waiting = {op: text + part.text for op, text in waiting.items()}
                 continue
-            yield from _flushed(waiting)
+            yield from (Words(op, text) for op, text in waiting.items() if text)
             waiting = {"removed": "", "added": ""}
             same += part.text
         else:
@@ -229,16 +230,9 @@ def _joined(parts: Sequence[Words]) -> Iterator[Words]:
                 yield Words("same", same)
                 same = ""
             waiting[part.op] += part.text
-    yield from _flushed(waiting)
+    yield from (Words(op, text) for op, text in waiting.items() if text)
     if same:
         yield Words("same", same)
-
-
-def _flushed(waiting: dict[str, str]) -> Iterator[Words]:
-    if waiting["removed"]:
-        yield Words("removed", waiting["removed"])
-    if waiting["added"]:
-        yield Words("added", waiting["added"])
 
 
 def _json(value: Any) -> str:

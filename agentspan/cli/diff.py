@@ -47,6 +47,8 @@ FIELD_LINES = 6
 """The largest number of lines of a differing member without `--full`."""
 WIDE = 110
 """The terminal width from which the comparison of groups shows intervals and percentiles."""
+PROPERTIES = ("is_significant", "is_worse", "is_small", "is_turned")
+"""The properties of a DriftRow that the document of `--json` has besides its fields."""
 CONTEXT = 60
 """The number of unchanged characters of a text that are shown before and after a change."""
 COLORS = {
@@ -306,18 +308,11 @@ def _numbers(words: Sequence[str]) -> dict[str, float]:
 def _plain(found: Drift, base: str, head: str) -> dict[str, Any]:
     """Return the document of `--json` for the comparison of two groups."""
     rows = [
-        {
-            **asdict(row),
-            "metric": row.metric._asdict(),
-            "is_significant": row.is_significant,
-            "is_worse": row.is_worse,
-            "is_small": row.is_small,
-            "is_turned": row.is_turned,
-        }
+        asdict(row) | {"metric": row.metric._asdict(), **{name: getattr(row, name) for name in PROPERTIES}}
         for row in found.rows
     ]
     text = drift_text.sentence(found, base, head)
-    missed = None if found.missed is None else found.missed._asdict() | {"rule": str(found.missed.rule)}
+    missed = found.missed and found.missed.plain()
     over_all = [*drift_text.over_all(found)]
     own = {"base": base, "head": head, "text": text, "over_all": over_all, "rows": rows, "total": len(rows)}
     return asdict(found) | {"missed": missed} | own

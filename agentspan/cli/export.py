@@ -126,27 +126,22 @@ def _write_tables(
         click.echo(f"{counts} written to {safe(output)}")
 
 
-def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
+def _text(storage: Storage, runs: list[str], form: str) -> Iterable[str]:
     if form == "html":
         from agentspan.viewer.export import parts
 
-        yield from parts(storage, runs)
-        return
+        return parts(storage, runs)
+    if form == "csv":
+        return dataset.csv_lines(storage, runs)
     if form == "otlp":
         from agentspan.otel.forwarding import lines as otlp_lines
 
-        for line in otlp_lines(storage, runs):
-            yield line + "\n"
-        return
-    if form == "dataset":
-        yield from (f"{line}\n" for line in dataset.lines(storage, runs))
-        return
-    if form == "csv":
-        yield from dataset.csv_lines(storage, runs)
-        return
-    is_compact = form == "compact"
-    for line in lines(storage, runs, compact=is_compact) if form != "markdown" else markdown(storage, runs):
-        yield line + "\n"
+        found: Iterable[str] = otlp_lines(storage, runs)
+    elif form in ("dataset", "markdown"):
+        found = (dataset.lines if form == "dataset" else markdown)(storage, runs)
+    else:
+        found = lines(storage, runs, compact=form == "compact")
+    return (f"{line}\n" for line in found)
 
 
 def _check(storage: Storage, path: Path) -> None:

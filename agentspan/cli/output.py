@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, tzinfo
+from itertools import islice
 from typing import Any, TypeVar
 
 import click
@@ -119,14 +120,9 @@ BATCH_LINES = 500
 
 def echo_lines(lines: Iterable[str]) -> None:
     """Print many lines in batches, because each call of click.echo takes 20 µs."""
-    waiting: list[str] = []
-    for line in lines:
-        waiting.append(line)
-        if len(waiting) >= BATCH_LINES:
-            click.echo("\n".join(waiting))
-            waiting.clear()
-    if waiting:
-        click.echo("\n".join(waiting))
+    rest = iter(lines)
+    while batch := [*islice(rest, BATCH_LINES)]:
+        click.echo("\n".join(batch))
 
 
 def page(lines: Iterator[str]) -> None:

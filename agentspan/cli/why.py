@@ -13,7 +13,6 @@ from agentspan.analysis import by_name, diff_text
 from agentspan.analysis.associations import DECIDABLE, FDR, Finding
 from agentspan.analysis.differences import FieldChange
 from agentspan.analysis.failures import FailedStep
-from agentspan.analysis.outcomes import Missed
 from agentspan.analysis.statistics import Q_MEANS
 from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, StillOpen, Why, why, why_run
@@ -89,7 +88,7 @@ def why_command(
         with indexing() as progress:
             one = why_run(storage, row, rule, progress=progress)
         if as_json:
-            own = {"signature": one.signature._asdict(), "missed": _plain_missed(one.missed)}
+            own = {"signature": one.signature._asdict(), "missed": one.missed and one.missed.plain()}
             document(asdict(one) | own | {"abandoned": bool(left_open(storage, [row])) or row.closed_by == "abandoned"})
         else:
             echo_lines(_run_lines(storage, one, is_dead=bool(left_open(storage, [row]))))
@@ -113,11 +112,9 @@ def plain(found: Why) -> dict[str, Any]:
         "groups": [asdict(group) for group in found.groups],
         "findings": [_plain_finding(each) for each in findings.findings],
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
-        "missed": _plain_missed(found.missed),
+        "missed": found.missed and found.missed.plain(),
         "compared": {
-            name: getattr(findings, name) for name in ("runs", "tasks", "tested", "tested_pooled", "stratified")
-        }
-        | {
+            **{name: getattr(findings, name) for name in ("runs", "tasks", "tested", "tested_pooled", "stratified")},
             "drawn": found.compared,
             "read": found.read,
             "detectable": None if findings.detectable == inf else findings.detectable,
@@ -127,14 +124,9 @@ def plain(found: Why) -> dict[str, Any]:
 
 def _plain_finding(each: Finding) -> dict[str, Any]:
     effect, low, high = (None if value == inf else value for value in (each.odds_ratio, each.low, each.high))
-    counts = {name: getattr(each, name) for name in ("failed_with", "failed", "passed_with", "passed", "tasks")}
-    return {
-        "feature": each.feature,
-        "effect": effect,
-        "interval": [low, high],
-        "q": each.q,
-        "stratified": each.stratified,
-    } | counts
+    counts = ("q", "stratified", "failed_with", "failed", "passed_with", "passed", "tasks")
+    named = {name: getattr(each, name) for name in counts}
+    return {"feature": each.feature, "effect": effect, "interval": [low, high], **named}
 
 
 def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequence[str]) -> Iterator[str]:
@@ -210,10 +202,6 @@ def _unknown(found: Why) -> str:
 
 def _have(number: int) -> str:
     return "has" if number == 1 else "have"
-
-
-def _plain_missed(found: Missed | None) -> dict[str, Any] | None:
-    return None if found is None else found._asdict() | {"rule": str(found.rule)}
 
 
 def _percent(share: float) -> str:
@@ -308,7 +296,7 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
     if partly:
         yield fit(f"looked at: {', '.join(partly)}", columns)
     if found.detectable is not None:
-        yield from wrap(_blindness(found.detectable), columns, 3)
+        yield from wrap(_missable(found.detectable), columns, 3)
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
     if pooled:
         tested = f" ({found.tested_pooled:,} things tested)" if found.stratified else ""
@@ -319,7 +307,7 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
         yield from wrap(Q_EXPLAINED, columns, 2)
 
 
-def _blindness(detectable: float) -> str:
+def _missable(detectable: float) -> str:
     """Return the sentence about causes that may exist although nothing was found."""
     if detectable == inf:
         return "these runs are too few: nothing would have been found"
@@ -330,7 +318,8 @@ def _blindness(detectable: float) -> str:
 
 
 def _finding(each: Finding, columns: int) -> Iterator[str]:
-    effect = f"×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {_q(each.q)}"
+    q = "<0.001" if each.q < 0.001 else f"{each.q:.2g}"
+    effect = f"×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {q}"
     counts = f"in {each.failed_with:,} of {each.failed:,} failed, in {each.passed_with:,} of {each.passed:,} passed"
     facts = [f"{counts} · odds {effect}"]
     if each.stratified:
@@ -347,10 +336,6 @@ def _finding(each: Finding, columns: int) -> Iterator[str]:
 
 def _ratio(value: float) -> str:
     return "∞" if value == inf else f"{value:.2g}" if value < 10 else f"{value:,.0f}"
-
-
-def _q(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def _short(ids: list[str]) -> dict[str, str]:
@@ -385,7 +370,8 @@ def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[st
         yield _next_step("read it", "show", by_name.short_id(storage, found.run_id))
     elif found.step is None:
         yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
-        yield from _next_steps(storage, found)
+        yield _next_step("read it", "show", by_name.short_id(storage, found.run_id))
+        yield _next_step("the same ending", "runs", "--signature", found.signature.id[:SHORTEST_SIGNATURE])
     else:
         if found.passed and found.missed is None:
             yield "this run passed all the same"
@@ -399,12 +385,6 @@ def _place(still_open: StillOpen) -> str:
     if still_open.title is not None:
         return f"in step {still_open.step:,}, {still_open.title}"
     return f"after step {still_open.step:,}" if still_open.step else "before its first step"
-
-
-def _next_steps(storage: Storage, found: RunWhy) -> Iterator[str]:
-    run, signature = by_name.short_id(storage, found.run_id), found.signature.id[:SHORTEST_SIGNATURE]
-    yield _next_step("read it", "show", run)
-    yield _next_step("the same ending", "runs", "--signature", signature)
 
 
 def _next_step(label: str, *words: str) -> str:

@@ -17,6 +17,7 @@ from agentspan.model.changes import Applied, Key, Put, PutSpans, Remove, Replaye
 from agentspan.storage.answers import KeyRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
+    BASIC,
     Account,
     BackUp,
     BriefsWhere,
@@ -87,12 +88,19 @@ class Closing(Base):
     """Contract tests: a closed storage refuses each question."""
 
     def test_a_closed_storage_answers_no_question(self, storage: Storage) -> None:
-        """Each raises StorageError, whose message says so; so does a group, and a backup leaves no file."""
-        answers, run = storage.capabilities().answers, self.instance(storage)
+        """Each raises StorageError, whose message says so; so does a change, or a group. A backup leaves no file.
+
+        Closing twice is fine; capabilities stay.
+        """
+        before, run = storage.capabilities(), self.instance(storage)
         storage.close()
+        storage.close()
+        assert storage.capabilities() == before
         with TemporaryDirectory() as folder:
+            answers = BASIC | before.answers
             questions = [each for each in asked(run.id, Path(folder) / "copy") if type(each) in answers]
             answers_of = {repr(each): _said(partial(_read, storage, each)) for each in questions}
+            answers_of["apply"] = _said(lambda: storage.apply([Unit((finish("x"),))]))
             answers_of["group"] = _said(lambda: storage.group(lambda group: None, 1.0))
             assert {what: text for what, text in answers_of.items() if "open it again" not in text} == {}
             assert not list(Path(folder).iterdir())
