@@ -8,6 +8,11 @@ small enough p (Tarone).
 A feature is true or false for each run, such as whether a tool was used. The number of compared runs is limited, and
 so is the number of runs whose payloads are read, so runs are sampled: whole tasks, first those with failed and passed
 runs, because only they can distinguish a cause from a hard task.
+
+Features are, for example: a tool was used, was called often, with a certain value, repeatedly, in a certain order,
+slowly, or with an empty result; the run has a certain member in its metadata, or more steps or tokens than half of the
+runs. The tools that a run used come from the index. Values of arguments are read from the payloads of some runs only,
+so such a feature is known only for these runs.
 """
 
 import random

@@ -1,8 +1,12 @@
-"""Finds the step that made a run fail: the first failure without a recovery, and its context.
+"""The failures of a run: the step that made it fail, whether it recovered, its own error, and how it ended.
 
 A failure is recovered by a later success with the same arguments, or by a tool or model call around the failed step
 that completed. A success with other arguments is reported beside the step, but is not a recovery: it may have done
 something else.
+
+A run's own error is one that no unrecovered step raised. To tell, the spans of runs are read, at most READ_SPANS of
+them. A run beyond this limit is judged like the first run with the same error and the same failed steps; without such a
+run, its error counts as raised by a step.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Lists the runs that match a filter, with the sums over their spans, and the sums over all matching runs.
+"""Lists the runs that match a filter, with the sums over their spans; statistics of spans by type, label and version.
 
 Conditions on scores, marks and signatures are evaluated first: they are replaced by the ids of the matching runs.
 """

@@ -1,4 +1,4 @@
-"""Keys of steps, which identify the same step in two runs; and the alignment of two sequences of keys.
+"""Keys of steps, which identify the same step in two runs.
 
 Times are not part of a key. Payloads are compared in canonical form: the order of members, ids of calls, stack traces
 and addresses of objects do not matter. Free text of models and people has a digest of its own, because it differs from

@@ -1,4 +1,4 @@
-"""Tables of pandas or polars: the spans, or the runs with their tags and scores."""
+"""Runs, spans and scores as tables: of pandas or polars, and three Parquet files (extra `parquet`)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime

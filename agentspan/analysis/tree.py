@@ -1,4 +1,4 @@
-"""The tree of a run's spans, siblings in order of start; with sums over spans, and folding of similar siblings."""
+"""The tree of a run's spans in order of start, with sums, numbers and folding of similar siblings; texts of one row."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field

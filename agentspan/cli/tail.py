@@ -1,4 +1,7 @@
-"""`agentspan tail`: prints a line for each transition as it happens, in any process."""
+"""`agentspan tail`: follows runs while any process records them, and prints a line for each change of a status.
+
+The storage is polled; a Follower returns the changes since the last poll.
+"""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ import click
 
 from agentspan import clock, jsontext
 from agentspan.analysis import by_name, filter_words
-from agentspan.analysis.tree import run_name, title_of
+from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
 from agentspan.cli.output import (
     MARKS,
@@ -23,7 +26,7 @@ from agentspan.cli.output import (
     width,
     zone,
 )
-from agentspan.cli.show import TITLE, title
+from agentspan.cli.show import title
 from agentspan.database import Database
 from agentspan.journal.stored_span_types import StoredSpanTypes
 from agentspan.journal.writers import Lives
@@ -38,6 +41,49 @@ from agentspan.storage.questions import Counts, Find, SpansOf
 from agentspan.storage.row_by_row import names_of
 from agentspan.storage.scanning import scan
 from agentspan.text import duration_text, noun
+
+EVERY_S = 0.2
+SHARE = 5
+"""The pause between two polls, as a multiple of the time of a poll, so that a large run does not keep a core busy."""
+CONTEXT = 10
+"""The largest number of transitions from before the start of the command that are printed for a run."""
+
+
+@command("tail")
+@click.argument("run", required=False)
+@click.option("--one", is_flag=True, help="End when the run does, instead of waiting for the next one.")
+@click.option("--all", "whole", is_flag=True, help="Begin with the start of the run, instead of its last lines.")
+@click.option("--since", metavar="TIME", help="Begin at this time: 90s, 15m, 2h ago; 02:00, yesterday, 2026-11-24 …")
+@utc_option
+@reads
+def tail_command(
+    database: Database, *, run: str | None, one: bool, whole: bool, since: str | None, as_json: bool
+) -> None:
+    """Follow runs from now on until Ctrl-C, or until the end of one."""
+    if whole and since is not None:
+        raise click.UsageError("--all and --since exclude each other")
+    at = None if since is None else filter_words.parse_time(since, zone=zone())
+    if at is not None:
+        tail = _Tail(database, at, context=0, is_quiet=as_json)
+    else:
+        tail = _Tail(database, "" if whole or as_json else clock.now(), context=CONTEXT, is_quiet=as_json)
+    storage = database.storage
+    if run is not None:
+        follower = Follower(storage, by_name.find_run(storage, run))
+    elif at is not None and (first := _first_since(database, at)) is not None:
+        follower = Follower(storage, first)
+    else:
+        latest = next(scan(storage, AgentInstanceRow, descending=True, limit=1), None)
+        is_live = latest is not None and latest.status in OPEN and not _is_dead(database, latest)
+        follower = Follower(storage, latest if is_live else None, after="" if latest is None else latest.id)
+        if not is_live and not as_json:
+            click.echo("waiting for a run", err=True)
+    try:
+        tail.follow(follower, one=one or as_json)
+    except KeyboardInterrupt:
+        pass
+    if as_json:
+        document(tail.plain())
 
 
 class Transition(NamedTuple):
@@ -87,15 +133,15 @@ def recent(found: list[Transition], at: str, context: int) -> Recent:
     return Recent(start, len(passed) - len(start), found[first:])
 
 
-def title_before(span: AgentSpanRow, types: Registry, limit: int) -> str:
+def title_before(span: AgentSpanRow, types: Registry) -> str:
     """Return the title of a span without its outcome, as it was before the span ended."""
     if span.status in OPEN:
-        return title_of(span, limit)
+        return title(span)
     payload = sensitive.read(span.payload)[0]
     meaning = describe(
         types.resolve(span.schema_name), span.schema_name, "active", payload, None, None, check=(False, False)
     )
-    return title_of(span._replace(summary=meaning.summary), limit)
+    return title(span._replace(summary=meaning.summary))
 
 
 class Follower:
@@ -188,50 +234,6 @@ def _since(row: AgentInstanceRow | AgentSpanRow, before: str | None) -> Iterator
         yield row.finished_at or row.updated_at, row.status
 
 
-EVERY_S = 0.2
-SHARE = 5
-"""The pause between two polls, as a multiple of the time of a poll, so that a large run does not keep a core busy."""
-CONTEXT = 10
-"""The largest number of transitions from before the start of the command that are printed for a run."""
-
-
-@command("tail")
-@click.argument("run", required=False)
-@click.option("--one", is_flag=True, help="End when the run does, instead of waiting for the next one.")
-@click.option("--all", "whole", is_flag=True, help="Begin with the start of the run, instead of its last lines.")
-@click.option("--since", metavar="TIME", help="Begin at this time: 90s, 15m, 2h ago; 02:00, yesterday, 2026-11-24 …")
-@utc_option
-@reads
-def tail_command(
-    database: Database, *, run: str | None, one: bool, whole: bool, since: str | None, as_json: bool
-) -> None:
-    """Follow runs from now on until Ctrl-C, or until the end of one."""
-    if whole and since is not None:
-        raise click.UsageError("--all and --since exclude each other")
-    at = None if since is None else filter_words.parse_time(since, zone=zone())
-    if at is not None:
-        tail = _Tail(database, at, context=0, is_quiet=as_json)
-    else:
-        tail = _Tail(database, "" if whole or as_json else clock.now(), context=CONTEXT, is_quiet=as_json)
-    storage = database.storage
-    if run is not None:
-        follower = Follower(storage, by_name.find_run(storage, run))
-    elif at is not None and (first := _first_since(database, at)) is not None:
-        follower = Follower(storage, first)
-    else:
-        latest = next(scan(storage, AgentInstanceRow, descending=True, limit=1), None)
-        is_live = latest is not None and latest.status in OPEN and not _is_dead(database, latest)
-        follower = Follower(storage, latest if is_live else None, after="" if latest is None else latest.id)
-        if not is_live and not as_json:
-            click.echo("waiting for a run", err=True)
-    try:
-        tail.follow(follower, one=one or as_json)
-    except KeyboardInterrupt:
-        pass
-    if as_json:
-        document(tail.plain())
-
-
 class _Tail:
     """Prints the transitions of runs as they happen, or collects them for the document of `--json`.
 
@@ -319,7 +321,7 @@ class _Tail:
         """Return the title of a span for the line of a transition: without an outcome if the status is open."""
         if status not in OPEN:
             return title(span)
-        return title_before(span, self._types.of(self._database.storage, span.agent_instance_id), TITLE)
+        return title_before(span, self._types.of(self._database.storage, span.agent_instance_id))
 
     def plain(self) -> dict[str, object]:
         """Return the document of `--json`."""

@@ -1,4 +1,4 @@
-"""A recorded run as an object to make assertions on. It only reads the storage.
+"""A recorded run, and its spans, as objects to make assertions on. They only read the storage.
 
 An outline has a line of `type name` for each span: short enough to write by hand, exact enough to compare. The text of
 a run is equal for each recording of the same behaviour, also with real ids and times. It has marks of its own, because
