@@ -19,12 +19,12 @@ from agentspan.storage.registry import OpenedLater, chosen, location_of
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
-    from agentspan.analysis.dataframes import Engine
     from agentspan.analysis.diff import RunDiff
     from agentspan.analysis.drift import Drift
     from agentspan.analysis.filter_words import RunKeywords, TimedRunKeywords
+    from agentspan.analysis.runs import StatsByVersion
     from agentspan.analysis.search import Hits
-    from agentspan.analysis.stats import StatsByVersion
+    from agentspan.analysis.tables import Engine
     from agentspan.analysis.why import RunWhy, Why
     from agentspan.api.facade import (
         AgentInstances,
@@ -201,8 +201,7 @@ class Database:
         """
         with host.importing:
             from agentspan.analysis.filter_words import filter_of
-            from agentspan.analysis.runs import selected_ids
-            from agentspan.analysis.stats import stats
+            from agentspan.analysis.runs import selected_ids, stats
 
         ids = selected_ids(self._recorded, run, filter)
         times = filter_of({"since": since, "until": until})
@@ -227,8 +226,7 @@ class Database:
         """
         with host.importing:
             from agentspan.analysis.filter_words import filter_of
-            from agentspan.analysis.runs import selected
-            from agentspan.analysis.stats import stats_by_version
+            from agentspan.analysis.runs import selected, stats_by_version
 
         times = filter_of({"since": since, "until": until})
         return stats_by_version(self._recorded, selected(self._recorded, filter), since=times.since, until=times.until)
@@ -275,8 +273,8 @@ class Database:
             InvalidValue: `against` is not a filter.
         """
         with host.importing:
+            from agentspan.analysis.by_name import find_run
             from agentspan.analysis.diff import diff
-            from agentspan.analysis.id_prefixes import find_run
 
         storage = self._recorded
         return diff(storage, find_run(storage, a).id, find_run(storage, b).id, baseline=against)
@@ -302,7 +300,7 @@ class Database:
             InvalidValue: `outcome` is not a rule, or a time is invalid.
         """
         with host.importing:
-            from agentspan.analysis.id_prefixes import find_run
+            from agentspan.analysis.by_name import find_run
             from agentspan.analysis.outcomes import rule_of
             from agentspan.analysis.runs import selected
             from agentspan.analysis.why import why, why_run
@@ -329,7 +327,7 @@ class Database:
             NotFound: an agent does not exist.
         """
         with host.importing:
-            from agentspan.analysis.agent_names import resolved
+            from agentspan.analysis.by_name import resolved
             from agentspan.analysis.drift import drift, least_of
             from agentspan.analysis.filter_words import parse
             from agentspan.analysis.outcomes import rule_of
@@ -354,7 +352,7 @@ class Database:
             AgentspanError: the engine, or when left out any engine, is not installed.
         """
         with host.importing:
-            from agentspan.analysis.dataframes import dataframe
+            from agentspan.analysis.tables import dataframe
 
         return dataframe(self._recorded, table, run, engine)
 

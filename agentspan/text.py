@@ -142,6 +142,25 @@ _UNITS = ((999_950, 1_000_000, "M"), (1000, 1000, "k"))
 """The least number, the size and the letter of each unit of counts. With `k`, 999,950 would become `1,000.0k`."""
 
 
+def noun(number: int, word: str, many: str | None = None) -> str:
+    """Return a number with its noun in singular or plural: `1 run`, `1,200 runs`."""
+    return f"{number:,} {word if number == 1 else many or word + 's'}"
+
+
+def dotted(*texts: str) -> str:
+    """Join texts by ` · `; empty ones are left out."""
+    return " · ".join(filter(None, texts))
+
+
+def amounts(tokens: int | None, cost_usd: float | None, duration_ms: float | None = None) -> list[str]:
+    """Return tokens, cost and duration as texts, as far as they are known: `8.1k tok`, `$0.0123`, `2.1 s`."""
+    return [
+        *([f"{count_text(tokens)} tok"] if tokens is not None else []),
+        *([cost_text(cost_usd)] if cost_usd is not None else []),
+        *([duration_text(duration_ms)] if duration_ms is not None else []),
+    ]
+
+
 def duration_text(duration_ms: float) -> str:
     """Format milliseconds for people: `6 µs`, `1.4 ms`, `312 ms`, `2.1 s`, `3m 07s`, `1h 02m`. Zero is `0 ms`."""
     if duration_ms <= 0:

@@ -25,9 +25,8 @@ import psycopg
 from make_runs import LARGE, Maker
 from measuring import bar, machine, verdict
 
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.runs import find_runs, stats
 from agentspan.analysis.search import search
-from agentspan.analysis.stats import stats
 from agentspan.model.changes import OPEN, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.postgres import statements

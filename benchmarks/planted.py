@@ -15,8 +15,7 @@ from typing import Any
 
 import agentspan
 from agentspan import clock, ids
-from agentspan.analysis.findings import find
-from agentspan.analysis.run_features import run_features
+from agentspan.analysis.associations import find, run_features
 from agentspan.analysis.runs import run_briefs
 from agentspan.analysis.why import why
 from agentspan.model.changes import Put, Unit

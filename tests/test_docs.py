@@ -22,7 +22,7 @@ from agentspan.analysis.search import Hit, Hits
 from agentspan.api import bulk, checks, schema_versions
 from agentspan.api.facade import AgentInstances, Agents, AgentSchemaVersions, AgentSpans, AgentVersions
 from agentspan.api.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
-from agentspan.cli import main, runs, tree
+from agentspan.cli import main, runs, show
 from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Pruned
@@ -318,7 +318,7 @@ LIMITS = [
     (tokenizing, "MAX_TERM", "words of a search"),
     (search, "SNIPPET", "a snippet"),
     (analysis_tree, "FOLD_FROM", "siblings that"),
-    (tree, "PAYLOAD_LINES", "lines of a payload"),
+    (show, "PAYLOAD_LINES", "lines of a payload"),
     (prune, "BATCH_SPANS", "spans removed"),
     (capture, "MAX_FRAMES", "stack trace"),
     (capture, "MAX_STACKTRACE", "stack trace"),

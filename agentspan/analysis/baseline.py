@@ -12,10 +12,11 @@ from datetime import UTC, tzinfo
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from agentspan.analysis.agent_names import resolved
+from agentspan.analysis.by_name import resolved
+from agentspan.analysis.differences import match
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.step_keys import Step, StepKeys, match, tools_of
+from agentspan.analysis.step_keys import Step, StepKeys, tools_of
 from agentspan.analysis.tree import Node, build
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import Storage

@@ -13,17 +13,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, NamedTuple
 
-from agentspan.analysis.agent_names import some
-from agentspan.analysis.blindness import ALPHA, MOST_TIMES, Blindness
-from agentspan.analysis.drift import PASSED, blindness, differences, outcomes_of, task_pairs, task_values
+from agentspan.analysis.by_name import some
+from agentspan.analysis.drift import PASSED, differences, group_sizes, outcomes_of, task_pairs, task_values
 from agentspan.analysis.drift_metrics import TOOL_TYPES, Gathered, Measure, Metric, RunFacts
 from agentspan.analysis.drift_text import missed_drop
+from agentspan.analysis.power import ALPHA, MOST_TIMES, GroupSizes
 from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, paired_permutation_p
 from agentspan.errors import InvalidValue
 from agentspan.schemas.builtin import AGGREGATES, built_in_part
 from agentspan.schemas.span_types import fallback
 from agentspan.storage.answers import Stat
-from agentspan.text import cost_text, duration_text, p_text, share_text
+from agentspan.text import cost_text, duration_text, noun, p_text, share_text
 
 BUDGETS: Mapping[str, Measure] = {
     "cost_usd": "cost_usd",
@@ -284,10 +284,11 @@ def _worst(findings: Iterable[Finding]) -> Verdict:
 
 
 def _budgets(runs: Sequence[RunFacts], budget: Mapping[str, float]) -> Iterator[Finding]:
+    all_runs = noun(len(runs), "run")
     for name, limit in budget.items() if runs else ():
         used = [(value, run) for run in runs if (value := _used(run, name)) is not None]
         if not used:
-            text = f"none of {_runs(len(runs))} recorded {MEASURED[name]}; not checked"
+            text = f"none of {all_runs} recorded {MEASURED[name]}; not checked"
             yield Finding(f"budget {name}", "inconclusive", text)
             continue
         used.sort(key=lambda each: -each[0])
@@ -297,17 +298,9 @@ def _budgets(runs: Sequence[RunFacts], budget: Mapping[str, float]) -> Iterator[
             most += " of calls failed ({:,.0f} of {:,.0f})".format(*_failed_calls(used[0][1]))
         text = f"most {most}, limit {at_most}" if len(runs) > 1 else f"{most}, limit {at_most}"
         if over and len(runs) > 1:
-            text = f"over {at_most} in {len(over):,} of {_runs(len(runs))}, most {most}"
-        lacking = f"; {len(runs) - len(used):,} of {_runs(len(runs))} recorded none" if len(used) < len(runs) else ""
+            text = f"over {at_most} in {len(over):,} of {all_runs}, most {most}"
+        lacking = f"; {len(runs) - len(used):,} of {all_runs} recorded none" if len(used) < len(runs) else ""
         yield Finding(f"budget {name}", "fail" if over else "pass", text + lacking, over)
-
-
-def _runs(number: int, of: str = "") -> str:
-    return _noun(number, "run") + of
-
-
-def _noun(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _used(run: RunFacts, name: str) -> float | None:
@@ -362,7 +355,7 @@ def _calls(runs: Sequence[RunFacts], config: Config, known: Sequence[Stat]) -> I
         for name in names if runs else ():
             wrong = tuple(run.run_id for run in runs if (name in called[run.run_id]) is not is_wanted)
             is_called = "is called" if bool(wrong) is not is_wanted else "is not called"
-            where = f" in {len(wrong):,} of {_runs(len(runs))}" if wrong else " in each run" if is_wanted else ""
+            where = f" in {len(wrong):,} of {noun(len(runs), 'run')}" if wrong else " in each run" if is_wanted else ""
             text = f"{name} {is_called}{where if len(runs) > 1 else ''}{_unknown(name, known)}"
             yield Finding(f"calls {kind}", "fail" if wrong else "pass", text, wrong)
 
@@ -383,15 +376,15 @@ def _compared(
     after, before = outcomes_of(runs.runs), outcomes_of(baseline.runs)
     if not after or not before or not any(after + before):
         return Finding("baseline", "inconclusive", _not_compared(runs, baseline, shared, unmet)), None, 0
-    sizes = blindness(baseline.runs, runs.runs)
+    sizes = group_sizes(baseline.runs, runs.runs)
     assert sizes is not None  # both sides have outcomes
     detectable = sizes.drop(one_sided=True)
     p = drop_p(runs.runs, baseline.runs)
     chance = f"{'' if p <= ALPHA else 'no '}more than chance, one-sided p {p_text(p).replace('<', '< ')}"
-    of = _runs(len(before), f" of {agents}" if agents else "")
+    of = noun(len(before), "run") + (f" of {agents}" if agents else "")
     overall = _Shares(0, *(sum(each) / len(each) for each in (after, before)))
     shares = _by_task(runs, baseline) or overall
-    checked = f" of {_runs(len(after))}" if runs.unknown else ""
+    checked = f" of {noun(len(after), 'run')}" if runs.unknown else ""
     whole = (
         f"{_percent(overall.after)}{checked} passed{_lacking(runs)}, "
         f"baseline {_percent(overall.before)} of {of}{_lacking(baseline)}"
@@ -430,15 +423,15 @@ def _told(shares: _Shares, overall: _Shares, whole: str, result: str) -> list[st
         return [f"{whole}: {result}"]
     texts = _percent(shares.after), _percent(shares.before)
     if texts == (_percent(overall.after), _percent(overall.before)):
-        return [f"{whole}, task by task ({_noun(shares.tasks, 'task')}): {result}"]
+        return [f"{whole}, task by task ({noun(shares.tasks, 'task')}): {result}"]
     is_turned = (shares.after - shares.before) * (overall.after - overall.before) < 0
     return [
-        f"task by task {texts[0]} passed, baseline {texts[1]} ({_noun(shares.tasks, 'task')}): {result}",
+        f"task by task {texts[0]} passed, baseline {texts[1]} ({noun(shares.tasks, 'task')}): {result}",
         f"over all runs{' the other way,' if is_turned else ''} {whole}",
     ]
 
 
-def _missing(sizes: Blindness, drop: float) -> tuple[int, str]:
+def _missing(sizes: GroupSizes, drop: float) -> tuple[int, str]:
     """Return the number of further checked runs that would detect a drop, and a sentence about them."""
     wanted = f"a drop of {100 * drop:.3g} points"
     if drop > sizes.share:
@@ -448,7 +441,7 @@ def _missing(sizes: Blindness, drop: float) -> tuple[int, str]:
         return 0, f"not even {MOST_TIMES:,} times the runs would show {wanted}"
     head = more.head if more.base else max(1, more.head)
     sides = f"{head:,} more {'run' if head == 1 else 'runs'}" if head else "", f"{more.base:,} more of the baseline"
-    which = f", of {_noun(more.pairs, 'more task')}," if more.pairs else " (about the fewest in all)"
+    which = f", of {noun(more.pairs, 'more task')}," if more.pairs else " (about the fewest in all)"
     return head, f"{' and '.join(filter(None, sides if more.base else sides[:1]))}{which} would show {wanted}"
 
 
@@ -463,10 +456,10 @@ def _not_compared(runs: Gathered, baseline: Gathered, shared: int, unmet: str) -
     return f"no run of the baseline {unmet}; is the rule right?"
 
 
-def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts], *, seed: int = 0) -> float:
+def drop_p(runs: Sequence[RunFacts], baseline: Sequence[RunFacts]) -> float:
     """Return the one-sided p of so low a share of passed runs by chance; paired by task if both sides share tasks."""
     found = differences(task_values(PASSED, task_pairs(baseline, runs)))
     if found:
-        return paired_permutation_p(found, rounds=ROUNDS, seed=seed) / 2 if sum(found) < 0 else 1.0
+        return paired_permutation_p(found, rounds=ROUNDS) / 2 if sum(found) < 0 else 1.0
     after, before = outcomes_of(runs), outcomes_of(baseline)
     return fisher_p(round(sum(after)), len(after), round(sum(before)), len(before), one_sided=True)

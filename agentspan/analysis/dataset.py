@@ -15,17 +15,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from hashlib import sha256
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypedDict
 
 from agentspan import clock, ids, jsontext
-from agentspan.analysis import messages, parquet
-from agentspan.analysis.failed_step import failed_step
-from agentspan.analysis.jsonl import FIRST
+from agentspan.analysis import messages, tables
+from agentspan.analysis.failures import ending_of, failed_step
 from agentspan.analysis.messages import Message
-from agentspan.analysis.own_errors import ending_of
+from agentspan.analysis.tree import in_time, run_error
 from agentspan.errors import InvalidValue
+from agentspan.maintenance.jsonl import FIRST
 from agentspan.model.changes import FINISH_STATUSES, INSTANCE_STATUSES
 from agentspan.model.registration import fields_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
@@ -34,8 +34,8 @@ from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import error_parts, run_signature, signature, type_title
 from agentspan.schemas.span_types import describe, error_text, fallback, title_of
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, NewestScores, SpansOf, Tags
-from agentspan.storage.row_by_row import Name, names_of, uses_of
+from agentspan.storage.questions import Find, NewestScores, SpansOf
+from agentspan.storage.row_by_row import Name, uses_of
 
 
 class Function(TypedDict):
@@ -66,7 +66,7 @@ class ChatMessage(TypedDict):
 def conversation(spans: Sequence[AgentSpanRow]) -> list[ChatMessage]:
     """Return the conversation in the spans of a run, the system prompt of its first call first."""
     reader = _Reader()
-    for span in sorted(_outermost(spans), key=lambda span: (span.started_at or span.inserted_at, span.id)):
+    for span in in_time(_outermost(spans)):
         match built_in_part(span.schema_name):
             case "message":
                 reader.read_message(span)
@@ -260,21 +260,16 @@ COLUMNS: dict[str, Kind] = {
 SCORE = ("name", "value", "label", "explanation", "source", "identifier", "span_id")
 """The members of a score in a dataset."""
 _OF_STEP = ("input", "goal", "arguments")
-_GONE = ("agent_instance", None)
 
 
 def rows(storage: Storage, run_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield one dataset row per run, with the members of COLUMNS."""
-    ids = iter(run_ids)
-    while batch := list(islice(ids, BATCH)):
-        found = storage.ask(Find(*batch)).rows
-        runs = [run for id in batch if isinstance(run := found.get(id, _GONE)[1], AgentInstanceRow)]
-        names, tags = names_of(storage, runs), storage.ask(Tags(batch))
-        scores: dict[str, list[ScoreRow]] = {id: [] for id in batch}
-        for score in storage.ask(NewestScores(batch)):
+    for batch in tables.runs_in_batches(storage, run_ids, BATCH):
+        scores: dict[str, list[ScoreRow]] = {run.id: [] for run, _, _ in batch}
+        for score in storage.ask(NewestScores([*scores])):
             scores[score.agent_instance_id].append(score)
-        for run in runs:
-            row = _row(run, names[run.id], tags[run.id], scores[run.id], [*storage.ask(SpansOf(run.id))])
+        for run, name, tags in batch:
+            row = _row(run, name, tags, scores[run.id], [*storage.ask(SpansOf(run.id))])
             # `datasets` infers types from the first 10 MB, where a column of nulls would have no type
             yield {name: (row[name] or "") if COLUMNS[name] == "text" else row[name] for name in COLUMNS}
 
@@ -303,7 +298,7 @@ def write_parquet(storage: Storage, run_ids: Sequence[str], path: Path) -> int:
     Raises:
         InvalidValue: pyarrow is not installed, or the file cannot be written.
     """
-    arrow, writing = parquet.modules()
+    arrow, writing = tables.modules()
     text, number = arrow.string(), arrow.float64()
     function = arrow.struct([("name", text), ("arguments", text)])
     call = arrow.struct([("id", text), ("type", text), ("function", function)])
@@ -331,7 +326,7 @@ def write_parquet(storage: Storage, run_ids: Sequence[str], path: Path) -> int:
         for row in rows(storage, run_ids)
     )
     try:
-        parquet.write_file(arrow, writing, path, schema, timed, batch=BATCH)
+        tables.write_file(arrow, writing, path, schema, timed, batch=BATCH)
         return path.stat().st_size
     except OSError as error:
         raise InvalidValue("output", f"{path} cannot be written: {error.strerror or error}") from error
@@ -344,23 +339,14 @@ def _row(
     messages = conversation(spans)
     step = failed_step(run, spans)
     failed = None if step is None else next(span for span in spans if span.id == step.span_id)
-    error = None if run.error is None else error_text({"error": jsontext.decode(run.error)})
+    error = run_error(run)
     if error is None and failed is not None:
         parts = error_parts(failed.result_payload)
         error = ": ".join(text for text in (parts.type, parts.message) if text) or None
     return {
-        "id": run.id,
-        "external_identifier": run.external_identifier,
-        "agent": name.agent,
-        "version": name.version,
-        "task": run.task,
-        "session": run.session,
-        "user": run.user,
+        **run._asdict(),
+        **name._asdict(),
         "tags": [*tags],
-        "status": run.status,
-        "started_at": run.started_at,
-        "duration_ms": run.duration_ms,
-        "git_commit": run.git_commit,
         "system": first_of(messages, "system"),
         "input": _input(metadata, messages, spans),
         "expected": _expected(metadata, scores),
@@ -375,15 +361,8 @@ def _row(
 
 def _score_of(score: ScoreRow) -> dict[str, Any]:
     """Return a score as a dict. `span_id` is the id of the judged span; "" if the score judges the run."""
-    return {
-        "name": score.name,
-        "value": score.value,
-        "label": score.label or "",
-        "explanation": score.explanation or "",
-        "source": score.source,
-        "identifier": score.identifier or "",
-        "span_id": score.target_id if score.target_type == "agent_span" else "",
-    }
+    texts = {name: getattr(score, name) or "" for name in SCORE[:-1]}
+    return {**texts, "value": score.value, "span_id": score.target_id if score.target_type == "agent_span" else ""}
 
 
 def _signature(run: AgentInstanceRow, failed: AgentSpanRow | None, spans: Sequence[AgentSpanRow]) -> str | None:
@@ -435,8 +414,7 @@ def _outcome(text: str) -> Any:
 
 
 def _top(spans: Sequence[AgentSpanRow]) -> list[AgentSpanRow]:
-    top = [span for span in spans if span.parent_span_id is None]
-    return sorted(top, key=lambda span: (span.started_at or span.inserted_at, span.id))
+    return in_time(span for span in spans if span.parent_span_id is None)
 
 
 def _expected(metadata: dict[str, Any], scores: Sequence[ScoreRow]) -> str | None:
@@ -499,7 +477,7 @@ def _rows(source: IO[bytes]) -> Iterator[Row]:
     head = source.readline()
     source.seek(0)
     if head.startswith(MAGIC):
-        _, reading = parquet.modules()
+        _, reading = tables.modules()
         batches: Iterable[Any] = reading.ParquetFile(source).iter_batches(batch_size=100)
         yield from chain.from_iterable(batch.to_pylist() for batch in batches)
     elif head.lstrip().startswith(b"{"):

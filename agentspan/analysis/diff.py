@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 from agentspan import jsontext
 from agentspan.analysis.baseline import Against, Alignment, Pair, against, align, place_of
+from agentspan.analysis.differences import MAX_FIELDS, FieldChange, field_changes
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.step_keys import Step, StepKeys, cleaned
 from agentspan.analysis.tree import Node, build, every, sums, title_of
-from agentspan.analysis.wording import MAX_FIELDS, FieldChange, field_changes
 from agentspan.blobs import described
-from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage.lookup import instance
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, SpansOf
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.row_by_row import names_of
 
 Kind = Literal[
@@ -161,7 +161,7 @@ def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None, zone:
     """
     if baseline is not None:
         parse(baseline, "against")  # report an invalid filter before the expensive work
-    rows = [_run(storage, id) for id in (a, b)]
+    rows = [instance(storage, id) for id in (a, b)]
     names = names_of(storage, rows)
     spans_a, spans_b = ([*storage.ask(SpansOf(row.id))] for row in rows)
     runs = [
@@ -176,13 +176,6 @@ def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None, zone:
         place = place_of(spans_a, spans_b, *ids, depth=first.depth)
         others = against(storage, baseline, place, agent=rows[0].agent_id, without=(a, b), zone=zone)
     return RunDiff(runs[0], runs[1], fields, first, steps, is_shortest, others)
-
-
-def _run(storage: Storage, id: str) -> AgentInstanceRow:
-    found = storage.ask(Find(id, instance_id=id)).rows.get(id)
-    if found is None or not isinstance(found[1], AgentInstanceRow):
-        raise NotFound(f"no run has the id {id}")
-    return found[1]
 
 
 def _run_fields(a: AgentInstanceRow, b: AgentInstanceRow) -> Iterator[FieldChange]:

@@ -5,17 +5,21 @@ In Markdown, text from payloads is escaped, so that it never becomes markup.
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from agentspan.analysis.baseline import MAX_RUNS, Against, By, Does
 from agentspan.analysis.diff import DiffRun, DiffStep, Divergence, Kind, RunDiff, StepChange
-from agentspan.analysis.wording import FieldChange
+from agentspan.analysis.differences import FieldChange
+from agentspan.analysis.tree import run_name
 from agentspan.schemas.builtin import built_in_part
-from agentspan.text import cost_text, count_text, cut, duration_text, one_line, printable
+from agentspan.text import amounts, cost_text, count_text, cut, dotted, duration_text, noun, one_line, printable
 
+N = TypeVar("N", int, float)
 MARKS: dict[Kind, str] = {"same": "=", "figures": "~", "words": "~", "moved": "→", "added": "+", "removed": "-"}
 """The mark of each kind of change; all other kinds have the mark CHANGED."""
 CHANGED = "≠"
+NOT_SHORTEST = "More than 2,000 edits on one level: there may be a shorter difference than this one."
 FIGURES = "figures such as tokens"
 QUIET: frozenset[Kind] = frozenset({"figures", "words"})
 """Kinds of changes after the divergence that are listed only in full output."""
@@ -34,36 +38,22 @@ KINDS: dict[Kind, str] = {
 }
 
 
-def run_name(run: DiffRun) -> str:
-    """Return the name of a run's agent, followed by the version if the run has one."""
-    return run.agent if run.version == "default" else f"{run.agent} {run.version}"
-
-
 def facts(run: DiffRun) -> str:
     """Return the status of a run and the sums over its spans in one line."""
-    parts = [
-        run.status,
-        _noun(run.spans, "span"),
-        f"{run.failed:,} failed" if run.failed else "",
-        f"{count_text(run.tokens)} tok" if run.tokens is not None else "",
-        cost_text(run.cost_usd) if run.cost_usd is not None else "",
-        duration_text(run.duration_ms) if run.duration_ms is not None else "",
-    ]
-    return " · ".join(part for part in parts if part)
+    failed = f"{run.failed:,} failed" if run.failed else ""
+    return dotted(run.status, noun(run.spans, "span"), failed, *amounts(run.tokens, run.cost_usd, run.duration_ms))
 
 
 def deltas(a: DiffRun, b: DiffRun) -> str:
     """Return the differences B minus A of spans, failures, tokens, cost and duration in one line."""
-    parts = [_signed(b.spans - a.spans, _noun(abs(b.spans - a.spans), "span"))]
-    if b.failed != a.failed:
-        parts.append(f"{_signed(b.failed - a.failed, f'{abs(b.failed - a.failed):,}')} failed")
-    if a.tokens is not None and b.tokens is not None:
-        parts.append(f"{_signed(b.tokens - a.tokens, count_text(abs(b.tokens - a.tokens)))} tok")
-    if a.cost_usd is not None and b.cost_usd is not None:
-        parts.append(_signed(b.cost_usd - a.cost_usd, cost_text(abs(b.cost_usd - a.cost_usd))))
-    if a.duration_ms is not None and b.duration_ms is not None:
-        parts.append(_signed(b.duration_ms - a.duration_ms, duration_text(abs(b.duration_ms - a.duration_ms))))
-    return " · ".join(parts)
+    changes = [
+        _change(a.spans, b.spans, lambda number: noun(number, "span")),
+        _change(a.failed, b.failed, lambda number: f"{number:,} failed") if b.failed != a.failed else "",
+        _change(a.tokens, b.tokens, lambda number: f"{count_text(number)} tok"),
+        _change(a.cost_usd, b.cost_usd, cost_text),
+        _change(a.duration_ms, b.duration_ms, duration_text),
+    ]
+    return dotted(*changes)
 
 
 def before(found: Divergence) -> str:
@@ -74,9 +64,9 @@ def before(found: Divergence) -> str:
     kinds = [kind for kind, number in differ.items() if number]
     if sum(differ.values()) == found.same:
         differ_only = "differs only" if found.same == 1 else "differ only"
-        return f"{_noun(found.same, 'step')} that {differ_only} in {' or '.join(kinds)}"
+        return f"{noun(found.same, 'step')} that {differ_only} in {' or '.join(kinds)}"
     parts = [f"{differ[kind]:,} of them in other {kind}" for kind in kinds]
-    return ", ".join([_noun(found.same, "same step"), *parts])
+    return ", ".join([noun(found.same, "same step"), *parts])
 
 
 def read_first(found: Divergence) -> str | None:
@@ -121,7 +111,7 @@ def against(found: Against, same: int) -> str:
         same: the number of same steps before the two runs part.
     """
     latest = "the latest " if found.runs == MAX_RUNS else ""
-    runs = f"{latest}{_noun(found.runs, 'other run')} ({found.filter})"
+    runs = f"{latest}{noun(found.runs, 'other run')} ({found.filter})"
     if not found.runs:
         return f"No other run matches {found.filter}."
     if not found.reached:
@@ -181,9 +171,9 @@ def rest(found: RunDiff) -> Iterator[StepChange]:
 def change_text(change: StepChange) -> str:
     """Return a change as one line, without its mark."""
     if change.kind == "same":
-        return _noun(change.count, "same step")
+        return noun(change.count, "same step")
     step = change.b or change.a
-    inside = f" · {_noun(change.count - 1, 'step')} in it" if change.count > 1 else ""
+    inside = f" · {noun(change.count - 1, 'step')} in it" if change.count > 1 else ""
     title = f"{step.title if step else ''}{inside}"
     if change.kind in ("added", "removed"):
         return f"only {_numbers(change.a, change.b)}: {title}"
@@ -197,11 +187,6 @@ def attempts_text(step: DiffStep) -> str:
     return f" ({step.attempts} attempts)" if step.attempts > 1 else ""
 
 
-def not_shortest() -> str:
-    """Return the sentence for a difference that reached the limit of edits, and may not be the shortest."""
-    return "More than 2,000 edits on one level: there may be a shorter difference than this one."
-
-
 def _is_model(step: DiffStep | None) -> bool:
     return step is not None and built_in_part(step.type) == "llm"
 
@@ -213,12 +198,11 @@ def _numbers(a: DiffStep | None, b: DiffStep | None) -> str:
     return f"{a.number}" if a.number == b.number else f"A {a.number}, B {b.number}"
 
 
-def _signed(value: float, text: str) -> str:
-    return f"+{text}" if value > 0 else f"−{text}" if value < 0 else f"±{text}"
-
-
-def _noun(number: int, word: str) -> str:
-    return f"{number:,} {word if number == 1 else word + 's'}"
+def _change(a: N | None, b: N | None, text_of: Callable[[N], str]) -> str:
+    """Return the difference B minus A with its sign; "" if one of both is unknown."""
+    if a is None or b is None:
+        return ""
+    return f"{'+' if b > a else '−' if b < a else '±'}{text_of(abs(b - a))}"
 
 
 MAX_TITLE = 200
@@ -234,13 +218,14 @@ _TICKS = re.compile(r"`+")
 
 def markdown(found: RunDiff) -> Iterator[str]:
     """Yield the lines of a Markdown report on the difference of two runs, without line ends."""
-    yield f"# {escaped(run_name(found.a))} → {escaped(run_name(found.b))}"
+    names = [escaped(run_name(run.agent, run.version)) for run in (found.a, found.b)]
+    yield f"# {' → '.join(names)}"
     yield ""
     yield f"- A `{found.a.run_id}`: {escaped(facts(found.a))}"
     yield f"- B `{found.b.run_id}`: {escaped(facts(found.b))}"
     yield f"- B − A: {escaped(deltas(found.a, found.b))}"
     if not found.is_shortest:
-        yield f"- {not_shortest()}"
+        yield f"- {NOT_SHORTEST}"
     yield from _fields(found.fields)
     yield ""
     first = found.first_divergence

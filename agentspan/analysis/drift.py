@@ -14,7 +14,6 @@ from math import fsum, inf, sqrt
 from statistics import mean, pvariance, stdev
 from typing import Literal
 
-from agentspan.analysis.blindness import ALPHA, Blindness
 from agentspan.analysis.drift_metrics import (
     Gathered,
     Measure,
@@ -29,10 +28,13 @@ from agentspan.analysis.drift_metrics import (
     values_of,
 )
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.power import ALPHA, GroupSizes
+from agentspan.analysis.runs import find_runs, stats
 from agentspan.analysis.statistics import (
+    FEWEST_TASKS,
     MORE_ROUNDS,
     MOST_PERMUTED,
+    PAIRED_SHARE,
     Interval,
     Ratio,
     benjamini_hochberg,
@@ -46,7 +48,6 @@ from agentspan.analysis.statistics import (
     variance_of,
     wilson,
 )
-from agentspan.analysis.stats import stats
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.answers import Progress
@@ -65,10 +66,6 @@ MOST_RUNS = 2000
 """The number of latest runs of a group that are compared. 4,000 take twice as long (2.8 s) and detect little more."""
 MOST_EXACT = 300
 """The number of trials up to which an interval is exact (5 ms); Wilson's interval for more is within half a point."""
-FEWEST_TASKS = 5
-"""The least number of tasks that both groups must share for runs to be paired by task."""
-PAIRED_SHARE = 0.5
-"""The least share of each group's runs that must be of shared tasks for runs to be paired by task."""
 
 MEASURES: tuple[Measure, ...] = ("passed", "failure_rate", "duration_ms", "cost_usd", "tokens", "spans", "calls")
 """The measures for which a smallest difference that counts can be set."""
@@ -551,11 +548,11 @@ def _verdict(rows: Sequence[DriftRow]) -> Verdict:
 
 def detectable_drop(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> float | None:
     """Return the smallest drop of the share of passed runs that is detected in 80 of 100 cases; None if unknown."""
-    found = blindness(base, head)
+    found = group_sizes(base, head)
     return None if found is None else found.drop()
 
 
-def blindness(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Blindness | None:
+def group_sizes(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> GroupSizes | None:
     """Return the sizes and variances of two groups that determine the detectable drop; None without outcomes."""
     tasks = task_pairs(base, head)
     values = task_values(PASSED, tasks)
@@ -569,4 +566,4 @@ def blindness(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Blindness |
     found = differences(values)
     total = fsum(map(abs, found))
     size = fsum(each * each for each in found) / total if total else 0.0
-    return Blindness(share, in_base, in_head, len(found), pvariance(found) if found else 0.0, size)
+    return GroupSizes(share, in_base, in_head, len(found), pvariance(found) if found else 0.0, size)

@@ -21,6 +21,7 @@ from agentspan.schemas.span_types import fallback
 from agentspan.storage.answers import RunSum
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunSums
+from agentspan.storage.row_by_row import tokens_of
 
 Measure = Literal["passed", "duration_ms", "spans", "calls", "failure_rate", "tokens", "cost_usd", "tool_mix"]
 MAX_LABELS = 2000
@@ -116,9 +117,7 @@ def _add(values: dict[Metric, tuple[float, float]], each: RunSum, own: Sequence[
         each: the sums over the run's spans of the type and label.
         own: the metrics of the type and label, in the order of OF_LABEL.
     """
-    tokens = None if each.input_tokens is None and each.output_tokens is None else 0.0
-    if tokens is not None:
-        tokens += (each.input_tokens or 0) + (each.output_tokens or 0)
+    tokens = tokens_of(each)
     spans = float(each.spans)
     if not each.is_aggregate:
         for metric, value in ((SPANS, spans), (TOKENS, tokens), (COST, each.cost_usd)):
@@ -130,7 +129,7 @@ def _add(values: dict[Metric, tuple[float, float]], each: RunSum, own: Sequence[
     values[failure_rate] = float(each.failed), spans
     values[duration] = each.total_ms, spans
     if tokens is not None:
-        values[of_tokens] = tokens, 0.0
+        values[of_tokens] = float(tokens), 0.0
     if each.cost_usd is not None:
         values[of_cost] = each.cost_usd, 0.0
 

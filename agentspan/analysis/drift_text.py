@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from agentspan.analysis.blindness import ALPHA
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
-from agentspan.analysis.drift import FEWEST_TASKS, PASSED, Drift, DriftRow
+from agentspan.analysis.drift import PASSED, Drift, DriftRow
 from agentspan.analysis.drift_metrics import Metric
-from agentspan.analysis.statistics import Q_MEANS
+from agentspan.analysis.power import ALPHA
+from agentspan.analysis.statistics import FEWEST_TASKS, Q_MEANS
 from agentspan.schemas.builtin import built_in_part
 from agentspan.text import cost_text, count_text, duration_text, p_text, points, share_text
 

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from agentspan import clock, jsontext
 from agentspan.analysis import outcomes
-from agentspan.analysis.agent_names import AT
+from agentspan.analysis.by_name import AT
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import INSTANCE_STATUSES
 from agentspan.storage.questions import RunFilter

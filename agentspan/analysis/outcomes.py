@@ -195,6 +195,10 @@ class Missed(NamedTuple):
     missed: int
     runs: int
 
+    def plain(self) -> dict[str, Any]:
+        """Return the rule as text, and the numbers, for a JSON document."""
+        return {**self._asdict(), "rule": str(self.rule)}
+
     def __str__(self) -> str:
         rule = str(self.rule)
         return f"by status; {self.missed:,} of {self.runs:,} missed {rule}: --outcome {shlex.quote(rule)}"

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.analysis.runs import closed_text
-from agentspan.analysis.tree import Node, build, every, walk
+from agentspan.analysis.tree import Node, build, closed_text, every, run_name, span_error, walk
 from agentspan.blobs import described
 from agentspan.clock import millis_between
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.span_types import error_text
+from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.answers import RunSummary
+from agentspan.storage.lookup import instance
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, SpansOf
+from agentspan.storage.questions import SpansOf
 from agentspan.storage.row_by_row import summaries_of
 from agentspan.text import cost_text, duration_text, one_line, printable
 
@@ -32,9 +31,7 @@ _TICKS = re.compile(r"`+")
 
 def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a report on runs, without line ends."""
-    found = (storage.ask(Find(id, instance_id=id)).rows[id][1] for id in run_ids)
-    rows = (row for row in found if isinstance(row, AgentInstanceRow))
-    runs = (run for row in rows for run in summaries_of(storage, (row,)))
+    runs = (run for id in run_ids for run in summaries_of(storage, [instance(storage, id)]))
     for number, run in enumerate(runs, start=1):
         if number > 1:
             yield ""
@@ -54,7 +51,7 @@ class _Report:
     def lines(self) -> Iterator[str]:
         """Yield the lines of the report on one run: facts, tree of steps, then each step with its payloads."""
         run = self._run
-        name = run.agent if run.version == "default" else f"{run.agent} {run.version}"
+        name = run_name(run.agent, run.version)
         yield f"# {_escaped(self._text(name, TITLE))} · {run.run.status}"
         yield ""
         for label, value in self._facts():
@@ -73,10 +70,7 @@ class _Report:
         if run.duration_ms is not None:
             yield "took", duration_text(run.duration_ms)
         yield "spans", f"{run.spans}" + (f", {run.failed} failed" if run.failed else "")
-        if run.input_tokens is not None or run.output_tokens is not None:
-            yield "tokens", f"{run.input_tokens or 0} in, {run.output_tokens or 0} out"
-        if run.cost_usd is not None:
-            yield "cost", _escaped(cost_text(run.cost_usd))
+        yield from _usage(run)
         if run.run.termination_reason is not None:
             yield "terminated", _escaped(self._text(run.run.termination_reason, TITLE))
 
@@ -111,12 +105,8 @@ class _Report:
             yield f"- started: {self._offset(span)}"
         if span.duration_ms is not None:
             yield f"- took: {duration_text(span.duration_ms)}"
-        if span.input_tokens is not None or span.output_tokens is not None:
-            yield f"- tokens: {span.input_tokens or 0} in, {span.output_tokens or 0} out"
-        if span.cost_usd is not None:
-            yield f"- cost: {_escaped(cost_text(span.cost_usd))}"
-        error = error_text(jsontext.decode(span.result_payload)) if span.result_payload is not None else None
-        if span.status == "failed" and error:
+        yield from (f"- {name}: {value}" for name, value in _usage(span))
+        if error := span_error(span):
             yield f"- error: {_escaped(self._text(error, TITLE))}"
         yield from self._json("Payload", span.payload)
         yield from self._json("Result", span.result_payload)
@@ -146,6 +136,13 @@ class _Report:
 
     def _named(self, text: str) -> str:
         return self._id.sub(lambda found: self._names[found[0]], text)
+
+
+def _usage(row: RunSummary | AgentSpanRow) -> Iterator[tuple[str, str]]:
+    if row.input_tokens is not None or row.output_tokens is not None:
+        yield "tokens", f"{row.input_tokens or 0} in, {row.output_tokens or 0} out"
+    if row.cost_usd is not None:
+        yield "cost", _escaped(cost_text(row.cost_usd))
 
 
 def _without_stacktrace(value: Any) -> Any:

@@ -6,12 +6,15 @@ Exact where numbers are small, as they are where agents are compared: 20 runs, n
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from math import exp, fsum, inf, lgamma, log, sqrt
 from operator import mul
 from statistics import NormalDist
 from typing import NamedTuple
 
+CONFIDENCE = 0.95
+"""The confidence of all intervals that commands show."""
 RELATIVE = 1 + 1e-7
 """The factor up to which two probabilities count as equal; rounding in another order of computation differs less."""
 Q_MEANS = "q = the share of false findings among those at least as clear"
@@ -26,21 +29,21 @@ class Interval:
     high: float
 
 
-def wilson(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
+def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Interval:
     """Return Wilson's score interval of a share, without continuity correction (E. B. Wilson, JASA 22, 1927).
 
     Raises:
         ValueError: there are no trials, or more successes than trials.
     """
     _check(successes, trials)
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = _z(confidence)
     share, square = successes / trials, z * z / trials
     center = (share + square / 2) / (1 + square)
     half = z * sqrt(share * (1 - share) / trials + square / (4 * trials)) / (1 + square)
     return Interval(max(0.0, center - half), min(1.0, center + half))
 
 
-def exact_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
+def exact_interval(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Interval:
     """Return the exact interval of a share (C. Clopper and E. S. Pearson, Biometrika 26, 1934).
 
     Raises:
@@ -48,25 +51,9 @@ def exact_interval(successes: int, trials: int, *, confidence: float = 0.95) -> 
     """
     _check(successes, trials)
     tail = (1 - confidence) / 2
-    low = 0.0 if not successes else _bisected(lambda share: 1 - _at_most(successes - 1, trials, share) - tail)
-    high = 1.0 if successes == trials else _bisected(lambda share: tail - _at_most(successes, trials, share))
+    low = 0.0 if not successes else _root(lambda share: 1 - _at_most(successes - 1, trials, share) - tail, 0.0, 1.0)
+    high = 1.0 if successes == trials else _root(lambda share: tail - _at_most(successes, trials, share), 0.0, 1.0)
     return Interval(low, high)
-
-
-def binomial_p(successes: int, trials: int, share: float = 0.5) -> float:
-    """Return the two-sided p of the exact binomial test: `successes` of `trials`, each with the probability `share`.
-
-    It is the sum of the probabilities of all numbers of successes that are at most as probable as the observed one.
-    With a share of 0.5 and only discordant pairs as trials it is McNemar's exact test.
-
-    Raises:
-        ValueError: there are more successes than trials, or `share` is no probability.
-    """
-    if not 0 <= share <= 1:
-        raise ValueError("share must be from 0 to 1")
-    if not 0 <= successes <= trials:
-        raise ValueError("successes must be from 0 to trials")
-    return _as_improbable([_binomial(number, trials, share) for number in range(trials + 1)], successes)
 
 
 def fisher_p(successes_a: int, trials_a: int, successes_b: int, trials_b: int, *, one_sided: bool = False) -> float:
@@ -89,33 +76,7 @@ def fisher_p(successes_a: int, trials_a: int, successes_b: int, trials_b: int, *
     probabilities = [exp(chance) for chance in chances]
     if one_sided:
         return min(1.0, fsum(probabilities[: successes_a - least + 1]))
-    return _as_improbable(probabilities, successes_a - least)
-
-
-def permutation_p(
-    a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], *, rounds: int = 1000, seed: int = 0
-) -> float:
-    """Return the two-sided p that two means are the same, by a permutation of whole runs (not of single values).
-
-    Args:
-        a, b: the values of each run; runs without values are ignored.
-        rounds: the number of random assignments; p is never less than 1 / (rounds + 1).
-        seed: the seed of the random assignments; the same seed gives the same p.
-
-    Raises:
-        ValueError: a side has no values.
-    """
-    runs = [(fsum(values), len(values)) for values in [*a, *b] if values]
-    in_a = sum(1 for values in a if values)
-    if not 0 < in_a < len(runs):
-        raise ValueError("each side needs a run with values")
-    observed = _difference(runs, in_a)
-    dice = random.Random(seed)
-    as_large = 0
-    for _ in range(rounds):
-        dice.shuffle(runs)
-        as_large += _difference(runs, in_a) * RELATIVE >= observed
-    return (as_large + 1) / (rounds + 1)
+    return _as_improbable(probabilities, probabilities[successes_a - least])
 
 
 def paired_permutation_p(differences: Sequence[float], *, rounds: int = 1000, seed: int = 0) -> float:
@@ -149,35 +110,20 @@ def paired_permutation_p(differences: Sequence[float], *, rounds: int = 1000, se
     return (as_large + 1) / (rounds + 1)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for multiple tests; they control the family-wise error rate (S. Holm, 1979)."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(_by_size(p_values)):
-        largest = max(largest, (len(p_values) - rank) * p_values[place])
-        adjusted[place] = min(1.0, largest)
-    return adjusted
-
-
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """Return the q of each p: the false discovery rate of all tests up to this q (Benjamini, Hochberg, 1995)."""
     adjusted, smallest = [0.0] * len(p_values), 1.0
     number = len(p_values)
-    for rank, place in zip(range(number, 0, -1), reversed(_by_size(p_values)), strict=True):
+    by_size = sorted(range(number), key=lambda place: p_values[place])
+    for rank in range(number, 0, -1):
+        place = by_size[rank - 1]
         smallest = min(smallest, p_values[place] * number / rank)
         adjusted[place] = smallest
     return adjusted
 
 
-def _by_size(p_values: Sequence[float]) -> list[int]:
-    return sorted(range(len(p_values)), key=lambda place: p_values[place])
-
-
-def _difference(runs: Sequence[tuple[float, int]], in_a: int) -> float:
-    """Return the absolute difference of the means of the first `in_a` runs and of the other runs."""
-    means = []
-    for side in (runs[:in_a], runs[in_a:]):
-        means.append(fsum(total for total, _ in side) / sum(number for _, number in side))
-    return abs(means[0] - means[1])
+def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _check(successes: int, trials: int) -> None:
@@ -185,15 +131,16 @@ def _check(successes: int, trials: int) -> None:
         raise ValueError("trials must be at least 1, and successes from 0 to trials")
 
 
-def _as_improbable(chances: Sequence[float], place: int) -> float:
-    return min(1.0, fsum(chance for chance in chances if chance <= chances[place] * RELATIVE))
+def _as_improbable(chances: Sequence[float], chance: float) -> float:
+    return min(1.0, fsum(each for each in chances if each <= chance * RELATIVE))
 
 
 def _at_most(successes: int, trials: int, share: float) -> float:
-    return fsum(_binomial(number, trials, share) for number in range(successes + 1))
+    return fsum(binomial(number, trials, share) for number in range(successes + 1))
 
 
-def _binomial(successes: int, trials: int, share: float) -> float:
+def binomial(successes: int, trials: int, share: float) -> float:
+    """Return the probability of so many successes in trials that each succeed with the probability `share`."""
     if share in (0, 1):
         return float(successes == trials * share)
     return exp(_choose(trials, successes) + successes * log(share) + (trials - successes) * log(1 - share))
@@ -206,15 +153,23 @@ def _choose(number: int, chosen: int) -> float:
     return lgamma(number + 1) - lgamma(chosen + 1) - lgamma(number - chosen + 1)
 
 
-def _bisected(rising: Callable[[float], float]) -> float:
-    """Return the root of a rising function of a share, by bisection between 0 and 1."""
-    low, high = 0.0, 1.0
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Return the root of a rising function between two bounds, by bisection."""
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if rising(middle) < 0 else (low, middle)
     return (low + high) / 2
 
 
+def _root_of_odds(rising: Callable[[float], float]) -> float:
+    """Return the odds ratio at which a rising function of its logarithm is 0."""
+    return exp(_root(rising, -30.0, 30.0))
+
+
+FEWEST_TASKS = 5
+"""The least number of tasks that allows a comparison within tasks: those shared by two groups, or with several runs."""
+PAIRED_SHARE = 0.5
+"""The least share of runs, of each group, that must be of such tasks."""
 ENOUGH = 5.0
 """The least distance of the expected number from both ends of its range that allows the normal approximation
 (N. Mantel, J. Fleiss, American Journal of Epidemiology 112, 1980)."""
@@ -248,6 +203,9 @@ class Strata:
 
     Args:
         tables: the table of each stratum.
+
+    Attributes:
+        variance: that of the number of failed runs with the feature: the larger, the more informative the tables.
     """
 
     def __init__(self, tables: Iterable[Table]) -> None:
@@ -257,18 +215,21 @@ class Strata:
         self._seen = sum(table.failed_with for table in self.tables)
         moments = [_moments(table) for table in self.tables]
         self._expected = fsum(mean for mean, _ in moments)
-        self._variance = fsum(variance for _, variance in moments)
+        self.variance = fsum(variance for _, variance in moments)
         self.is_exact = min(self._expected - self._least, most - self._expected) < ENOUGH
-        self._chances = _sum_of(self.tables) if self.is_exact else []
+
+    @cached_property
+    def _chances(self) -> list[float]:
+        return _sum_of(self.tables)
 
     def p(self) -> float:
         """Return the two-sided p that the feature and failure are independent within each stratum."""
         if not self.tables:
             return 1.0
         if self.is_exact:
-            return self._as_improbable(self._chances, self._chances[self._seen - self._least])
+            return _as_improbable(self._chances, self._chances[self._seen - self._least])
         distance = max(0.0, abs(self._seen - self._expected) - 0.5)  # continuity correction
-        return 2 * NormalDist().cdf(-distance / sqrt(self._variance))
+        return 2 * NormalDist().cdf(-distance / sqrt(self.variance))
 
     def smallest_p(self) -> float:
         """Return the least p that is possible with the margins of the tables (R. E. Tarone, Biometrics 46, 1990)."""
@@ -276,19 +237,14 @@ class Strata:
             return 1.0
         if not self.is_exact:
             return 0.0
-        return self._as_improbable(self._chances, min(self._chances[0], self._chances[-1]))
-
-    @property
-    def variance(self) -> float:
-        """The variance of the number of failed runs with the feature: the larger, the more informative the tables."""
-        return self._variance
+        return _as_improbable(self._chances, min(self._chances[0], self._chances[-1]))
 
     def detectable(self, alpha: float, power: float) -> float:
         """Return the least odds ratio above 1 that a test at level `alpha` detects with probability `power`.
 
         Infinite if no odds ratio is detected.
         """
-        chances = self._all_chances()
+        chances = self._chances
         tail = 0.0
         place = len(chances)
         while place and tail + chances[place - 1] <= alpha / 2:
@@ -296,9 +252,9 @@ class Strata:
             tail += chances[place]
         if place == len(chances):
             return inf
-        return exp(_root(lambda odds: fsum(_at(chances, odds)[place:]) - power))
+        return _root_of_odds(lambda odds: fsum(_at(chances, odds)[place:]) - power)
 
-    def effect(self, *, confidence: float = 0.95) -> Effect:
+    def effect(self) -> Effect:
         """Return the common odds ratio with its interval: conditional and exact, or Mantel-Haenszel for large numbers.
 
         If no run contradicts the association, the exact one is used for large numbers, too, because the
@@ -306,30 +262,23 @@ class Strata:
         """
         if not self.tables:
             return Effect(1.0, Interval(0.0, inf))
-        return self._exact_effect(confidence) if self.is_exact else self._approximate_effect(confidence)
+        return self._exact_effect() if self.is_exact else self._approximate_effect()
 
-    @staticmethod
-    def _as_improbable(chances: Sequence[float], chance: float) -> float:
-        return min(1.0, fsum(each for each in chances if each <= chance * RELATIVE))
-
-    def _all_chances(self) -> Sequence[float]:
-        return self._chances if self.is_exact else _sum_of(self.tables)
-
-    def _exact_effect(self, confidence: float) -> Effect:
+    def _exact_effect(self) -> Effect:
         """Return the odds ratio at which the expected number is the observed one, with an exact interval."""
-        chances = self._all_chances()
+        chances = self._chances
         place, last = self._seen - self._least, len(chances) - 1
-        tail = (1 - confidence) / 2
+        tail = (1 - CONFIDENCE) / 2
 
         def mean(odds: float) -> float:
             return fsum(k * chance for k, chance in enumerate(_at(chances, odds)))
 
-        low = 0.0 if place == 0 else exp(_root(lambda odds: fsum(_at(chances, odds)[place:]) - tail))
-        high = inf if place == last else exp(_root(lambda odds: tail - fsum(_at(chances, odds)[: place + 1])))
-        estimate = 0.0 if place == 0 else inf if place == last else exp(_root(lambda odds: mean(odds) - place))
+        low = 0.0 if place == 0 else _root_of_odds(lambda odds: fsum(_at(chances, odds)[place:]) - tail)
+        high = inf if place == last else _root_of_odds(lambda odds: tail - fsum(_at(chances, odds)[: place + 1]))
+        estimate = 0.0 if place == 0 else inf if place == last else _root_of_odds(lambda odds: mean(odds) - place)
         return Effect(estimate, Interval(low, high))
 
-    def _approximate_effect(self, confidence: float) -> Effect:
+    def _approximate_effect(self) -> Effect:
         """Return the Mantel-Haenszel odds ratio (J. Robins, N. Breslow and S. Greenland, Biometrics 42, 1986)."""
         for_, against, same, crossed, mixed = 0.0, 0.0, 0.0, 0.0, 0.0
         for a, b, c, d in self.tables:
@@ -338,10 +287,9 @@ class Strata:
             for_, against = for_ + one, against + other
             same, crossed, mixed = same + agree * one, crossed + differ * other, mixed + agree * other + differ * one
         if not for_ or not against:
-            return self._exact_effect(confidence)
+            return self._exact_effect()
         spread = sqrt(same / (2 * for_**2) + mixed / (2 * for_ * against) + crossed / (2 * against**2))
-        z = NormalDist().inv_cdf((1 + confidence) / 2)
-        ratio = for_ / against
+        ratio, z = for_ / against, _z(CONFIDENCE)
         return Effect(ratio, Interval(ratio * exp(-z * spread), ratio * exp(z * spread)))
 
 
@@ -388,15 +336,6 @@ def _at(chances: Sequence[float], odds: float) -> list[float]:
     weights = [exp(each - largest) for each in logs]
     total = fsum(weights)
     return [weight / total for weight in weights]
-
-
-def _root(rising: Callable[[float], float]) -> float:
-    """Return the root of a rising function of the logarithm of an odds ratio, by bisection between -30 and 30."""
-    low, high = -30.0, 30.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
-    return (low + high) / 2
 
 
 MOST_PERMUTED = 1000
@@ -483,16 +422,6 @@ def sign_ps(groups: Sequence[Sequence[float]], *, seed: int = 0) -> list[float]:
     return [found[place] if place in found else paired_permutation_p(group) for place, group in enumerate(groups)]
 
 
-def tail_p(p: float, difference: float, error: float) -> float:
-    """Return the p of a difference that no round of a permutation reached (see TAIL).
-
-    Args:
-        p: the least p that the permutation can give.
-        error: the standard error of the difference.
-    """
-    return min(p, max(p / TAIL, two_sided(difference, error)))
-
-
 class _Count(NamedTuple):
     """The result of the permutation rounds of one ratio.
 
@@ -519,8 +448,11 @@ class _Count(NamedTuple):
         """The probability of a difference at least as large as the observed one by chance."""
         if self.as_large == AS_LARGE:  # the rounds stopped early
             return self.as_large / self.rounds
-        p = (self.as_large + 1) / (self.rounds + 1)
-        return p if self.as_large else tail_p(p, self.observed, sqrt(self.squares / self.rounds))
+        least = (self.as_large + 1) / (self.rounds + 1)
+        if self.as_large:
+            return least
+        error = sqrt(self.squares / self.rounds)  # no round reached the observed difference: see TAIL
+        return min(least, max(least / TAIL, two_sided(self.observed, error)))
 
 
 _Difference = Callable[[int, Sequence[int]], float | None]

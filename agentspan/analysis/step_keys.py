@@ -1,4 +1,4 @@
-"""Keys of steps, which identify the same step in two runs; and the alignment of two sequences of keys.
+"""Keys of steps, which identify the same step in two runs.
 
 Times are not part of a key. Payloads are compared in canonical form: the order of members, ids of calls, stack traces
 and addresses of objects do not matter. Free text of models and people has a digest of its own, because it differs from
@@ -6,7 +6,7 @@ run to run.
 """
 
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -246,117 +246,3 @@ def _calls(value: Any) -> Iterator[Any]:
             for key, item in value.items():
                 if type(item) in (dict, list) and key != "error":
                     yield from _calls(item)
-
-
-MAX_EDITS = 2000
-"""The number of edits up to which an alignment is the shortest one.
-
-Time and memory grow with the square of the edits: 1 s and 16 MB at this limit.
-"""
-FEW_EDITS = 250
-"""The number of edits of each further piece, if two sequences need more than MAX_EDITS.
-
-The time then grows with the number of pieces, no longer with the square of the edits.
-"""
-
-
-class Matches(NamedTuple):
-    """The common elements of two sequences.
-
-    Attributes:
-        pairs: the indexes of each common element in both sequences, in order.
-        is_shortest: True if no alignment has fewer edits; False if the limit of edits was reached.
-        steps: the number of steps of the algorithm, for tests of its cost.
-    """
-
-    pairs: list[tuple[int, int]]
-    is_shortest: bool = True
-    steps: int = 0
-
-
-def match(before: Sequence[Hashable], after: Sequence[Hashable], *, max_edits: int = MAX_EDITS) -> Matches:
-    """Return the common elements of two sequences, by Myers' algorithm.
-
-    After `max_edits` edits the alignment is kept up to the furthest point, and the rest is aligned in pieces.
-    """
-    start = _common(before, after)
-    end = _common(before[start:][::-1], after[start:][::-1])
-    ends = (len(before) - end, len(after) - end)
-    in_both = set(before[start : ends[0]]) & set(after[start : ends[1]])
-    numbers = {key: number for number, key in enumerate(in_both)}
-    a = [place for place in range(start, ends[0]) if before[place] in numbers]
-    b = [place for place in range(start, ends[1]) if after[place] in numbers]
-    middle = _in_pieces([numbers[before[place]] for place in a], [numbers[after[place]] for place in b], max_edits)
-    pairs = [(place, place) for place in range(start)]
-    pairs += [(a[x], b[y]) for x, y in middle.pairs]
-    pairs += [(ends[0] + place, ends[1] + place) for place in range(end)]
-    return middle._replace(pairs=pairs)
-
-
-def _common(before: Sequence[Hashable], after: Sequence[Hashable]) -> int:
-    """Return the length of the common prefix of two sequences."""
-    both = enumerate(zip(before, after, strict=False))
-    return next((place for place, (one, other) in both if one != other), min(len(before), len(after)))
-
-
-def _in_pieces(before: list[int], after: list[int], max_edits: int) -> Matches:
-    pairs: list[tuple[int, int]] = []
-    done_before = done_after = steps = 0
-    is_whole = True
-    while done_before < len(before) and done_after < len(after):
-        piece = _myers(before[done_before:], after[done_after:], max_edits if not steps else min(max_edits, FEW_EDITS))
-        pairs += [(done_before + x, done_after + y) for x, y in piece.pairs]
-        done_before, done_after = done_before + piece.end[0], done_after + piece.end[1]
-        steps += piece.steps
-        is_whole = is_whole and piece.is_whole
-    return Matches(pairs, is_whole, steps)
-
-
-class _Piece(NamedTuple):
-    pairs: list[tuple[int, int]]
-    end: tuple[int, int]
-    steps: int
-    is_whole: bool
-
-
-def _myers(before: list[int], after: list[int], max_edits: int) -> _Piece:
-    """Return a longest common subsequence of two sequences, or of the prefixes that `max_edits` edits reach."""
-    n, m = len(before), len(after)
-    rounds: list[list[int]] = []  # the furthest point on each diagonal per round, for backtracking
-    furthest = [-1, 0]  # the two neighbours of each diagonal of the next round are adjacent
-    steps = 0
-    for edits in range(max_edits + 1):
-        reached: list[int] = []
-        steps += edits + 1
-        for place in range(edits + 1):
-            k = 2 * place - edits  # a diagonal: the place in `before` minus the place in `after`
-            right, down = furthest[place] + 1, furthest[place + 1]
-            x = down if right <= down else right
-            y = x - k
-            while x < n and y < m and before[x] == after[y]:
-                x += 1
-                y += 1
-            reached.append(x)
-            if x >= n and y >= m:
-                rounds.append(reached)
-                return _Piece(_way_back(rounds, place), (n, m), steps, True)
-        rounds.append(reached)
-        furthest = [-2, *reached, -2]
-    within = [at for at, x in enumerate(reached) if x <= n and x - (2 * at - max_edits) <= m]
-    best = max(within, key=lambda at: 2 * reached[at] - (2 * at - max_edits))
-    return _Piece(_way_back(rounds, best), (reached[best], reached[best] - (2 * best - max_edits)), steps, False)
-
-
-def _way_back(rounds: list[list[int]], place: int) -> list[tuple[int, int]]:
-    """Backtrack from a diagonal of the last round; return the pairs of matched indexes, in order."""
-    pairs: list[tuple[int, int]] = []
-    x = rounds[-1][place]
-    for edits in range(len(rounds) - 1, -1, -1):
-        k = 2 * place - edits
-        before = [-2, *rounds[edits - 1], -2] if edits else [-1, 0]
-        right, down = before[place] + 1, before[place + 1]
-        goes_down = right <= down
-        begin = down if goes_down else right
-        pairs += [(at, at - k) for at in range(x - 1, begin - 1, -1)]
-        x, place = (down, place) if goes_down else (right - 1, place - 1)
-    return pairs[::-1]

@@ -1,4 +1,4 @@
-"""The tree of a run's spans, siblings in order of start; with sums over spans, and folding of similar siblings."""
+"""The tree of a run's spans in order of start, with sums, numbers and folding of similar siblings; texts of one row."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from agentspan import jsontext
 from agentspan.blobs import described
 from agentspan.clock import millis_between
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
 from agentspan.schemas.span_types import error_text
 from agentspan.schemas.templates import arguments_text, inline
@@ -33,9 +33,19 @@ class Sums(NamedTuple):
     cost_usd: float | None
 
 
+def began(span: AgentSpanRow) -> tuple[str, str]:
+    """Return the time at which a span started, else that of its creation; and its id, which decides ties."""
+    return span.started_at or span.inserted_at, span.id
+
+
+def in_time(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:
+    """Return spans in the order in which they started."""
+    return sorted(spans, key=began)
+
+
 def build(spans: Iterable[AgentSpanRow]) -> list[Node]:
     """Build the tree of spans; return its roots. A span whose parent is not among the spans is a root, too."""
-    nodes = {node.span.id: node for node in sorted(map(Node, spans), key=_order)}
+    nodes = {span.id: Node(span) for span in in_time(spans)}
     roots: list[Node] = []
     for node in nodes.values():
         parent = nodes.get(node.span.parent_span_id or "")
@@ -57,11 +67,11 @@ def _cut_circles(nodes: dict[str, Node], roots: list[Node]) -> None:
         circle = [node]
         while (node := _parent(node, nodes)) is not circle[0]:
             circle.append(node)
-        first = min(circle, key=_order)
+        first = min(circle, key=lambda each: began(each.span))
         _parent(first, nodes).children.remove(first)
         roots.append(first)
         reached.update(below.span.id for below in every([first]))
-    roots.sort(key=_order)
+    roots.sort(key=lambda each: began(each.span))
 
 
 def _parent(node: Node, nodes: dict[str, Node]) -> Node:
@@ -136,8 +146,34 @@ def title_of(span: AgentSpanRow, limit: int) -> str:
     return " ".join(text for text in (span.schema_title, span.label, payload) if text and text != "{}")
 
 
-def _order(node: Node) -> tuple[str, str]:
-    return (node.span.started_at or node.span.inserted_at, node.span.id)
+def run_name(agent: str, version: str) -> str:
+    """Return the name of a run's agent, followed by the version if the run has one."""
+    return agent if version == "default" else f"{agent} {version}"
+
+
+def late_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
+    """Return a sentence about a run or span that ended after it had been closed; None if it did not end late."""
+    if not row.ended_late:
+        return None
+    what = "the termination" if row.closed_by == "terminated" else "doctor closed it"
+    return f"its own end came after {what}"
+
+
+def closed_text(row: AgentSpanRow | AgentInstanceRow) -> str | None:
+    """Return how a run or span was closed from outside, and whether it ended later; None if it was not closed."""
+    if row.closed_by is None:
+        return None
+    late = late_text(row)
+    return row.closed_by if late is None else f"{row.closed_by}; {late}"
+
+
+def score_text(score: ScoreRow) -> str:
+    """Return a line such as `reward 0.5 half: booked twice (by model judge-2)`."""
+    value = None if score.value is None else f"{score.value:.6g}"
+    judged = " ".join(part for part in (score.name, value, score.label) if part is not None)
+    why = "" if score.explanation is None else f": {score.explanation}"
+    by = " ".join(part for part in (score.source, score.identifier) if part is not None)
+    return f"{judged}{why} (by {by})"
 
 
 FOLD_FROM = 4
@@ -167,21 +203,26 @@ def failure_of(span: AgentSpanRow) -> str | None:
     return signature(span).id if has_failed(span) else None
 
 
-def error_of(span: AgentSpanRow) -> str | None:
+def run_error(run: AgentInstanceRow) -> str | None:
+    """Return the error of a run as text; None if the run has none, or none that can be read."""
+    return None if run.error is None else error_text({"error": jsontext.decode(run.error)})
+
+
+def span_error(span: AgentSpanRow) -> str | None:
     """Return the error of a failed span as text; None if the span did not fail, or has no error."""
     if span.status != "failed" or span.result_payload is None:
         return None
     return error_text(jsontext.decode(span.result_payload))
 
 
-def error_of_all(node: Node) -> str | None:
+def node_error(node: Node) -> str | None:
     """Return the error of a node and the nodes folded into it; None without an error.
 
     If their errors differ, or were returned by calls that completed, it is the error without its variable values.
     """
-    errors = {error_of(each.span) for each in (node, *node.alike)}
+    errors = {span_error(each.span) for each in (node, *node.alike)}
     if not node.alike or not has_failed(node.span) or (len(errors) == 1 and None not in errors):
-        return error_of(node.span)
+        return span_error(node.span)
     return error_without_values(error_parts(node.span.result_payload)) or None
 
 

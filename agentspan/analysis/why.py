@@ -6,21 +6,19 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Literal
 
+from agentspan.analysis.associations import COMPARED_RUNS, Findings, drawn, find, run_features
 from agentspan.analysis.diff import Divergence, diff_spans
-from agentspan.analysis.failed_step import TITLE, FailedStep, failed_step
-from agentspan.analysis.findings import COMPARED_RUNS, Findings, drawn, find
+from agentspan.analysis.failures import TITLE, FailedStep, OwnErrors, ending_of, endings, failed_step
 from agentspan.analysis.outcomes import Missed, OutcomeRule, check_known, missed_rule, outcomes
-from agentspan.analysis.own_errors import OwnErrors, ending_of
-from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
 from agentspan.analysis.tree import build, every, title_of
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
-from agentspan.storage.answers import FailureSum, Progress, RunBrief, RunSummary, StepUse
+from agentspan.storage.answers import FailureSum, Progress, RunBrief, RunSummary
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import FailureSums, RunFilter, SpansOf, StepUses, Tags
+from agentspan.storage.questions import FailureSums, RunFilter, SpansOf, Tags
 from agentspan.storage.row_by_row import names_of, uses_of
 
 Kind = Literal["step", "run", "ending"]
@@ -125,6 +123,7 @@ def why(
     looked_at = failed or [run for run in found if run.failed and rule is None]
     sums = storage.ask(FailureSums([run.id for run in (*looked_at, *others)], progress=progress))
     with_steps = {each.run_id for each in sums}
+    unknown = sum(passed[run.id] is None for run in looked_at)
     silent = [run for run in failed if run.id not in with_steps]
     errors = OwnErrors(storage, sums)
     own = [run for run in failed if run.id not in with_steps or errors.is_own(run)]
@@ -161,14 +160,9 @@ def why(
         len(compared),
         len(read),
         missed_rule(storage, found) if rule is None and not failed else None,
-        _with_step([] if failed else looked_at, passed),
+        (0, 0) if failed else (len(looked_at) - unknown, unknown),
         sum(passed[run.id] is None and run.status in OPEN for run in found),
     )
-
-
-def _with_step(runs: Sequence[RunBrief], passed: Mapping[str, bool | None]) -> tuple[int, int]:
-    unknown = sum(passed[run.id] is None for run in runs)
-    return len(runs) - unknown, unknown
 
 
 def _contrast(failed_with: int, failed: int, passed_with: int, passed: int) -> float:
@@ -238,18 +232,11 @@ def _by_ending(
 
 def _endings(storage: Storage, silent: Sequence[RunBrief]) -> dict[tuple[Kind, Signature], list[RunBrief]]:
     groups: dict[tuple[Kind, Signature], list[RunBrief]] = defaultdict(list)
-    quiet = []
+    errors = {run.id: run_signature(run.error) for run in silent}
+    ended = endings(storage, [run for run in silent if errors[run.id] is None])
     for run in silent:
-        error = run_signature(run.error)
-        if error is None:
-            quiet.append(run)
-        else:
-            groups["run", error].append(run)
-    uses: dict[str, list[StepUse]] = defaultdict(list)
-    for use in storage.ask(StepUses([run.id for run in quiet])):
-        uses[use.run_id].append(use)
-    for run in quiet:
-        groups["ending", ending_of(run.status, uses[run.id])].append(run)
+        error = errors[run.id]
+        groups[("ending", ended[run.id]) if error is None else ("run", error)].append(run)
     return groups
 
 

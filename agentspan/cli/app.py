@@ -8,7 +8,7 @@ Before a command reads a file, the journals of dead programs are recovered, with
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -204,15 +204,7 @@ def options(function: F) -> F:
 
 def reads(function: Callable[..., None]) -> Callable[..., None]:
     """Add `--db` and `--json` to a command that only reads. Its first argument becomes the opened Database."""
-
-    @options
-    @click.pass_context
-    @wraps(function)
-    def call(ctx: click.Context, /, *, db: str | None, **how: Any) -> None:
-        with opened(ctx, db) as database:
-            function(database, **how)
-
-    return call
+    return _with_database(function, lambda ctx, db, how: opened(ctx, db))
 
 
 def changes(function: Callable[..., None]) -> Callable[..., None]:
@@ -220,12 +212,18 @@ def changes(function: Callable[..., None]) -> Callable[..., None]:
 
     The first argument of the command's function becomes the opened Database.
     """
+    return _with_database(function, lambda ctx, db, how: opened_existing(ctx, db, read_only=how.get("dry_run", False)))
 
+
+_Opens = Callable[[click.Context, str | None, dict[str, Any]], AbstractContextManager["Database"]]
+
+
+def _with_database(function: Callable[..., None], opens: _Opens) -> Callable[..., None]:
     @options
     @click.pass_context
     @wraps(function)
     def call(ctx: click.Context, /, *, db: str | None, **how: Any) -> None:
-        with opened_existing(ctx, db, read_only=how.get("dry_run", False)) as database:
+        with opens(ctx, db, how) as database:
             function(database, **how)
 
     return call

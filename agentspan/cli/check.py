@@ -12,25 +12,23 @@ from xml.etree import ElementTree
 
 import click
 
-from agentspan.analysis.agent_names import names_of, resolved, versions_of
+from agentspan.analysis.by_name import names_of, resolved, short_ids, versions_of
 from agentspan.analysis.check import Check, Config, check, load
 from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import missed_by_status
 from agentspan.analysis.drift_metrics import gather
 from agentspan.analysis.filter_words import ALL, NAMES, parse, words_of
-from agentspan.analysis.id_prefixes import short_ids
 from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, unmet
-from agentspan.analysis.runs import find_runs
-from agentspan.analysis.stats import stats
+from agentspan.analysis.runs import find_runs, stats
 from agentspan.cli.app import answering, command, reads
-from agentspan.cli.filter_options import filter_in, filter_options, outcome_rule, pyproject
-from agentspan.cli.output import Failed, document, echo_lines, noun, status_style, width, wrap, zone
+from agentspan.cli.filter_options import filter_in, filter_options, outcome_option, outcome_rule, pyproject
+from agentspan.cli.output import Failed, document, echo_lines, status_style, width, wrap, zone
 from agentspan.database import Database, open
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.answers import Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
-from agentspan.text import one_line, printable
+from agentspan.text import noun, one_line, printable
 
 NAMED = 5
 """The largest number of runs that a finding names: those that violate the budget or call most."""
@@ -44,7 +42,7 @@ _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 @command("check")
 @click.argument("text", metavar="[FILTER]", required=False)
 @click.option("--config", metavar="FILE", help="Read [budget], [calls], [baseline] from here, not pyproject.toml.")
-@click.option("--outcome", metavar="RULE", help="Say what passed means: 'reward>=1', or status.")
+@outcome_option
 @click.option("--junit", metavar="FILE", help="Write JUnit XML, too.")
 @click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
 @filter_options

@@ -9,13 +9,14 @@ import click
 
 from agentspan.analysis import filter_words
 from agentspan.cli.app import command, location_in, options, reads, recover
-from agentspan.cli.output import Failed, bar, document, is_stdout, noun, safe, zone
+from agentspan.cli.output import Failed, bar, document, is_stdout, safe, zone
 from agentspan.database import Database, open
 from agentspan.errors import InvalidValue
-from agentspan.maintenance import backup
+from agentspan.maintenance import copying
 from agentspan.maintenance.copying import Copied, copy
 from agentspan.storage.location import Location, scheme_of
 from agentspan.storage.registry import location_of
+from agentspan.text import noun
 
 
 @command("copy")
@@ -127,9 +128,9 @@ def backup_command(database: Database, *, file: str, as_json: bool) -> None:
     if to_stdout:
         if sys.stdout.isatty():
             raise Failed("a backup is no text for a terminal; name a file, or redirect it")
-        copied = backup.pour(database.storage, sys.stdout.buffer)
+        copied = copying.pour(database.storage, sys.stdout.buffer)
     else:
-        copied = backup.backup(database.storage, file)
+        copied = copying.backup(database.storage, file)
     if as_json:
         document({"file": file, "bytes": copied}, err=to_stdout)
     else:

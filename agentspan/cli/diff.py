@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import diff_text, drift_text, id_prefixes
-from agentspan.analysis.agent_names import AT, resolved, versions_of
+from agentspan.analysis import by_name, diff_text, drift_text
+from agentspan.analysis.by_name import AT, resolved, versions_of
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_text import markdown as as_markdown
+from agentspan.analysis.differences import FieldChange, Words
 from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
-from agentspan.analysis.wording import FieldChange, Words
+from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, opened, options
 from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
@@ -26,7 +27,6 @@ from agentspan.cli.output import (
     fit,
     fit_end,
     indexing,
-    noun,
     page,
     status_style,
     style,
@@ -37,7 +37,7 @@ from agentspan.cli.output import (
     zone,
 )
 from agentspan.database import Database
-from agentspan.text import printable
+from agentspan.text import noun, printable
 
 MAX_CHANGES = 20
 """The number of changes after the divergence that are shown without `--full`."""
@@ -47,6 +47,8 @@ FIELD_LINES = 6
 """The largest number of lines of a differing member without `--full`."""
 WIDE = 110
 """The terminal width from which the comparison of groups shows intervals and percentiles."""
+PROPERTIES = ("is_significant", "is_worse", "is_small", "is_turned")
+"""The properties of a DriftRow that the document of `--json` has besides its fields."""
 CONTEXT = 60
 """The number of unchanged characters of a text that are shown before and after a change."""
 COLORS = {
@@ -110,7 +112,7 @@ def _two_runs(
 ) -> None:
     """Print the difference of two runs."""
     storage = database.storage
-    ids = (id_prefixes.find_run(storage, run).id for run in (a, b))
+    ids = (by_name.find_run(storage, run).id for run in (a, b))
     found = diff(storage, *ids, baseline=against, zone=zone())
     if as_json:
         document(asdict(found))
@@ -126,7 +128,7 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
         yield from _run(side, run, columns)
     yield fit(f"B − A: {diff_text.deltas(found.a, found.b)}", columns)
     if not found.is_shortest:
-        yield style(fit(diff_text.not_shortest(), columns), fg="yellow")
+        yield style(fit(diff_text.NOT_SHORTEST, columns), fg="yellow")
     yield from _fields(found.fields, columns, full=full)
     yield ""
     first = found.first_divergence
@@ -150,7 +152,7 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
 
 
 def _run(side: str, run: DiffRun, columns: int) -> Iterator[str]:
-    name = fit(diff_text.run_name(run), max(8, columns - 2 - len(run.run_id) - 2))
+    name = fit(run_name(run.agent, run.version), max(8, columns - 2 - len(run.run_id) - 2))
     yield style(f"{side} {run.run_id}  {name}", bold=True)
     text = fit(f"{MARKS[run.status]} {diff_text.facts(run)}", columns - 2)
     yield "  " + status_style(text[0], run.status) + text[1:]
@@ -306,18 +308,11 @@ def _numbers(words: Sequence[str]) -> dict[str, float]:
 def _plain(found: Drift, base: str, head: str) -> dict[str, Any]:
     """Return the document of `--json` for the comparison of two groups."""
     rows = [
-        {
-            **asdict(row),
-            "metric": row.metric._asdict(),
-            "is_significant": row.is_significant,
-            "is_worse": row.is_worse,
-            "is_small": row.is_small,
-            "is_turned": row.is_turned,
-        }
+        asdict(row) | {"metric": row.metric._asdict(), **{name: getattr(row, name) for name in PROPERTIES}}
         for row in found.rows
     ]
     text = drift_text.sentence(found, base, head)
-    missed = None if found.missed is None else found.missed._asdict() | {"rule": str(found.missed.rule)}
+    missed = found.missed and found.missed.plain()
     over_all = [*drift_text.over_all(found)]
     own = {"base": base, "head": head, "text": text, "over_all": over_all, "rows": rows, "total": len(rows)}
     return asdict(found) | {"missed": missed} | own

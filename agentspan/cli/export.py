@@ -20,23 +20,23 @@ from typing import IO, Any, cast
 import click
 
 from agentspan import files
-from agentspan.analysis import dataset, id_prefixes
-from agentspan.analysis.agent_names import AT, resolved
-from agentspan.analysis.jsonl import lines
+from agentspan.analysis import by_name, dataset
+from agentspan.analysis.by_name import AT, resolved
 from agentspan.analysis.report import markdown
 from agentspan.analysis.runs import ids_of
 from agentspan.api.context import Context
 from agentspan.blobs import blobs_in, ending_of
 from agentspan.cli.app import command, opened, options, reads
 from agentspan.cli.filter_options import filter_in, filter_options
-from agentspan.cli.output import Failed, document, is_stdout, noun, safe
+from agentspan.cli.output import Failed, document, is_stdout, safe
 from agentspan.database import Database
-from agentspan.maintenance.importing import import_lines
+from agentspan.maintenance.jsonl import import_lines, lines
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.lookup import expect
+from agentspan.storage.lookup import instance
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Find, RunFilter, SpansOf
+from agentspan.storage.questions import RunFilter, SpansOf
 from agentspan.storage.scanning import scan
+from agentspan.text import noun
 
 ALL = "all"
 _viewer = find_spec("agentspan.viewer")
@@ -105,7 +105,7 @@ def _runs(storage: Storage, what: Sequence[str], filter: RunFilter) -> list[str]
     found: dict[str, None] = {}
     for one in what:
         of_version = resolved(storage, RunFilter(agent=one)) if AT in one else None
-        ids = [id_prefixes.find_run(storage, one).id] if of_version is None else ids_of(storage, of_version)[::-1]
+        ids = [by_name.find_run(storage, one).id] if of_version is None else ids_of(storage, of_version)[::-1]
         found.update(dict.fromkeys(ids))
     return [*found]
 
@@ -113,11 +113,12 @@ def _runs(storage: Storage, what: Sequence[str], filter: RunFilter) -> list[str]
 def _write_tables(
     storage: Storage, runs: list[str], output: str | None, beside: dict[str, int], *, as_json: bool
 ) -> None:
-    from agentspan.analysis import parquet
+
+    from agentspan.analysis import tables
 
     if output is None:
         raise Failed("--format parquet writes three files: name their folder with -o")
-    written = parquet.write(storage, runs, Path(output))
+    written = tables.write(storage, runs, Path(output))
     if as_json:
         document({"folder": output, "format": "parquet", "rows": written, "total": len(runs), **beside})
     else:
@@ -125,27 +126,22 @@ def _write_tables(
         click.echo(f"{counts} written to {safe(output)}")
 
 
-def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
+def _text(storage: Storage, runs: list[str], form: str) -> Iterable[str]:
     if form == "html":
         from agentspan.viewer.export import parts
 
-        yield from parts(storage, runs)
-        return
+        return parts(storage, runs)
+    if form == "csv":
+        return dataset.csv_lines(storage, runs)
     if form == "otlp":
         from agentspan.otel.forwarding import lines as otlp_lines
 
-        for line in otlp_lines(storage, runs):
-            yield line + "\n"
-        return
-    if form == "dataset":
-        yield from (f"{line}\n" for line in dataset.lines(storage, runs))
-        return
-    if form == "csv":
-        yield from dataset.csv_lines(storage, runs)
-        return
-    is_compact = form == "compact"
-    for line in lines(storage, runs, compact=is_compact) if form != "markdown" else markdown(storage, runs):
-        yield line + "\n"
+        found: Iterable[str] = otlp_lines(storage, runs)
+    elif form in ("dataset", "markdown"):
+        found = (dataset.lines if form == "dataset" else markdown)(storage, runs)
+    else:
+        found = lines(storage, runs, compact=form == "compact")
+    return (f"{line}\n" for line in found)
 
 
 def _check(storage: Storage, path: Path) -> None:
@@ -177,7 +173,7 @@ def _write_blobs(storage: Storage, runs: Iterable[str], folder: Path) -> int:
 
 def _texts(storage: Storage, runs: Iterable[str]) -> Iterator[str]:
     for id in runs:
-        run = expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
+        run = instance(storage, id)
         yield from (text for text in (run.metadata, run.result, run.error) if text is not None)
         for span in storage.ask(SpansOf(id)):
             yield from (text for text in (span.payload, span.result_payload) if text is not None)

@@ -4,15 +4,14 @@ The names of filters are those of analysis.filter_words. Without the option, the
 below `[tool.agentspan]` in its pyproject.toml.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from agentspan.analysis.agent_names import resolved
-from agentspan.analysis.filter_words import FAILED, NAMES, filter_of
-from agentspan.analysis.id_prefixes import NOTHING
+from agentspan.analysis.by_name import NOTHING, resolved
+from agentspan.analysis.filter_words import NAMES, filter_of
 from agentspan.analysis.outcomes import OutcomeRule, rule_of
 from agentspan.cli.output import Failed, utc_option, zone
 from agentspan.errors import InvalidValue
@@ -23,31 +22,23 @@ from agentspan.storage.questions import SORTS, RunFilter
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Option(NamedTuple):
-    """A filter option of a command, with the keyword arguments of click.option."""
-
-    name: str
-    help: str
-    how: dict[str, Any]
-
-
-_OPTIONS = (
-    _Option("agent", "Only of this agent: its name, id or external_identifier; NAME@VERSION.", {"metavar": "NAME"}),
-    _Option("version", "Only of this version of the agent.", {"metavar": "VERSION"}),
-    _Option("session", "Only of this session.", {"metavar": "ID"}),
-    _Option("task", "Only of this task.", {"metavar": "TASK"}),
-    _Option("tag", "Only with this tag; several times: with all of them.", {"metavar": "TAG", "multiple": True}),
-    _Option("status", "Only with this status.", {"type": click.Choice(INSTANCE_STATUSES)}),
-    _Option("failed", "Only runs that failed, or in which a span did.", {"is_flag": True}),
-    _Option("score", "Only with such a newest score: reward>=1, label==good.", {"metavar": "RULE", "multiple": True}),
-    _Option("mark", "Only with this mark; * is any.", {"metavar": "LABEL"}),
-    _Option("error", "Only with this text in the error of the run, or of a failed span.", {"metavar": "TEXT"}),
-    _Option("signature", "Only with this failure, or this ending, as why names it.", {"metavar": "ID"}),
-    _Option("meta", "Only with this value in the run's metadata.", {"metavar": "KEY=VALUE", "multiple": True}),
-    _Option("since", "Only from then on: 90s, 15m, 2h, 7d ago; 02:00, yesterday, 2026-11-24 …", {"metavar": "TIME"}),
-    _Option("until", "Only before then.", {"metavar": "TIME"}),
-    _Option("grep", "Only with this text in the run's own metadata, result, error or names.", {"metavar": "TEXT"}),
-    _Option("git_commit", "Only of this git commit: its hash, or the beginning of it.", {"metavar": "PREFIX"}),
+_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("agent", "Only of this agent: its name, id or external_identifier; NAME@VERSION.", {"metavar": "NAME"}),
+    ("version", "Only of this version of the agent.", {"metavar": "VERSION"}),
+    ("session", "Only of this session.", {"metavar": "ID"}),
+    ("task", "Only of this task.", {"metavar": "TASK"}),
+    ("tag", "Only with this tag; several times: with all of them.", {"metavar": "TAG", "multiple": True}),
+    ("status", "Only with this status.", {"type": click.Choice(INSTANCE_STATUSES)}),
+    ("failed", "Only runs that failed, or in which a span did.", {"is_flag": True}),
+    ("score", "Only with such a newest score: reward>=1, label==good.", {"metavar": "RULE", "multiple": True}),
+    ("mark", "Only with this mark; * is any.", {"metavar": "LABEL"}),
+    ("error", "Only with this text in the error of the run, or of a failed span.", {"metavar": "TEXT"}),
+    ("signature", "Only with this failure, or this ending, as why names it.", {"metavar": "ID"}),
+    ("meta", "Only with this value in the run's metadata.", {"metavar": "KEY=VALUE", "multiple": True}),
+    ("since", "Only from then on: 90s, 15m, 2h, 7d ago; 02:00, yesterday, 2026-11-24 …", {"metavar": "TIME"}),
+    ("until", "Only before then.", {"metavar": "TIME"}),
+    ("grep", "Only with this text in the run's own metadata, result, error or names.", {"metavar": "TEXT"}),
+    ("git_commit", "Only of this git commit: its hash, or the beginning of it.", {"metavar": "PREFIX"}),
 )
 
 
@@ -59,56 +50,47 @@ def filter_options(command: F) -> F:
     return command
 
 
-def page_options(limit: int | None, *, sort: bool = False) -> Callable[[F], F]:
-    """Add the options `-n` and `--offset` to a command that lists; with `sort`, also `--sort`.
+def limit_option(limit: int) -> Callable[[F], F]:
+    """Return the option `-n` of a command that lists, with its default."""
+    of: dict[str, Any] = {"metavar": "N", "default": limit, "show_default": True, "type": click.IntRange(0)}
+    return click.option("-n", "--limit", help="List N at most.", **of)
 
-    Args:
-        limit: the default of `-n`.
-    """
+
+def page_options(limit: int, *, sort: bool = False) -> Callable[[F], F]:
+    """Return the options `-n`, with its default, and `--offset` of a command that lists; with `sort`, also `--sort`."""
+    offset = click.option("--offset", metavar="N", default=0, type=click.IntRange(0), help="Leave out the first N.")
+    order = click.option(
+        "--sort", default=SORTS[0], type=click.Choice(SORTS), help="List the latest, the longest … first."
+    )
 
     def add(command: F) -> F:
-        command = click.option(
-            "--offset", metavar="N", default=0, type=click.IntRange(0), help="Leave out the first N."
-        )(command)
-        command = click.option(
-            "-n",
-            "--limit",
-            metavar="N",
-            default=limit,
-            show_default=True,
-            type=click.IntRange(0),
-            help="List N at most.",
-        )(command)
-        if sort:
-            order = click.Choice(SORTS)
-            command = click.option(
-                "--sort", default=SORTS[0], type=order, help="List the latest, the longest … first."
-            )(command)
-        return command
+        command = limit_option(limit)(offset(command))
+        return order(command) if sort else command
 
     return add
 
 
-def asked_for(filters: Mapping[str, Any]) -> str:
-    """Return the filter options of a command as text for a message, such as `task=15 failed`; "" without any."""
-    words = []
+outcome_option = click.option("--outcome", metavar="RULE", help="Say what passed means: 'reward>=1', or status.")
+
+
+def _texts(filters: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Yield the filter options of a command that were passed, as name and text; None for the text of a flag."""
     for name in NAMES:
         value = filters.get(name)
-        texts = [value] if isinstance(value, str) else [*(value or ())] if not isinstance(value, bool) else []
-        words += [f"{name.replace('_', '-')}={text}" for text in texts]
-    return " ".join([*words, FAILED] if filters.get(FAILED) else words)
+        if value is True:
+            yield name.replace("_", "-"), None
+        for text in [value] if isinstance(value, str) else value if isinstance(value, tuple | list) else ():
+            yield name.replace("_", "-"), text
+
+
+def asked_for(filters: Mapping[str, Any]) -> str:
+    """Return the filter options of a command as text for a message, such as `task=15 failed`; "" without any."""
+    return " ".join(name if text is None else f"{name}={text}" for name, text in _texts(filters))
 
 
 def options_of(filters: Mapping[str, Any]) -> list[str]:
     """Return the filter options of a command as command-line words, such as `--task 15 --failed`, to copy."""
-    words: list[str] = []
-    for name in NAMES:
-        option, value = f"--{name.replace('_', '-')}", filters.get(name)
-        if value is True:
-            words.append(option)
-        for text in [value] if isinstance(value, str) else value if isinstance(value, tuple | list) else ():
-            words += [option, text]
-    return words
+    return [word for name, text in _texts(filters) for word in (f"--{name}", text) if word is not None]
 
 
 def no_run(asked: str) -> str:

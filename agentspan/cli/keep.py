@@ -3,12 +3,13 @@
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import filter_words, id_prefixes
+from agentspan.analysis import by_name, filter_words
 from agentspan.analysis.runs import ids_that_match
 from agentspan.api.context import Context
 from agentspan.cli.app import changes, command, location_in, opened, opened_existing, options
@@ -18,8 +19,8 @@ from agentspan.cli.output import (
     argument,
     document,
     fit,
-    noun,
     pad,
+    plain_rows,
     safe,
     status_style,
     style,
@@ -39,7 +40,6 @@ from agentspan.storage.answers import MOST_LATE, WIDTHS, Partition, Width
 from agentspan.storage.location import Location
 from agentspan.storage.questions import (
     AHEAD,
-    Account,
     Counts,
     Find,
     MakePartitions,
@@ -50,7 +50,7 @@ from agentspan.storage.questions import (
 )
 from agentspan.storage.registry import open_direct
 from agentspan.storage.scanning import count, scan
-from agentspan.text import size_text
+from agentspan.text import noun, size_text
 
 WAIT_S = 60.0
 """The seconds to wait, per new partition, for transactions that use the default partition."""
@@ -83,13 +83,9 @@ def init_command(
     """Create the tables of a database, by opening it for writing; create the missing partitions, too."""
     location = location_in(ctx, url or db)
     begin = None if since is None else filter_words.parse_time(since, "since", zone=zone())
-    storage = open_direct(location, wait_s=WAIT_S)
-    try:
-        made = None
-        if MakePartitions in storage.capabilities().answers:
-            made = storage.ask(MakePartitions(ahead, begin, width, WAIT_S))
-    finally:
-        storage.close()
+    with closing(open_direct(location, wait_s=WAIT_S)) as storage:
+        has_partitions = MakePartitions in storage.capabilities().answers
+        made = storage.ask(MakePartitions(ahead, begin, width, WAIT_S)) if has_partitions else None
     if citus:
         _distribute(location, shards)
     if as_json:
@@ -172,16 +168,18 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
         closed = run.closed_run or run.closed_spans > 0
         if closed:
             yield fit(f"{'would close' if dry_run else 'closed'} {_closed(run)}", columns)
-            yield "    " + fit(f"left open by {_who(run)}", columns - 4)
+            who = "a program that is not known" if run.writer is None else _name(run.writer)
+            yield "    " + fit(f"left open by {who}", columns - 4)
         if run.left_open or not closed:
-            yield fit(f"left alone {_left(run)}", columns)
+            spans = f"{noun(run.left_open, 'open span')} of " if run.left_open else ""
+            yield fit(f"left alone {spans}run {run.run.id}", columns)
             yield from ("    " + safe(line) for line in _why(run))  # not cut: it contains a name to copy
     if not report.runs:
         yield status_style("✓", "complete") + " nothing is open"
     yield from _partitions(report.partitions)
     yield from _damage(report, columns)
     if report.refused_total:
-        yield f"{report.refused_total} {'change' if report.refused_total == 1 else 'changes'} came too late"
+        yield f"{noun(report.refused_total, 'change')} came too late"
     for row in report.refused:
         wanted = jsontext.decode(row.wanted)
         stored = f"is {row.stored_status}" if row.stored_status else "is not in the file"
@@ -203,29 +201,19 @@ def _partitions(kept: Upkeep) -> Iterator[str]:
 
 def _damage(report: Report, columns: int) -> Iterator[str]:
     if report.damage_total:
-        places = "1 place" if report.damage_total == 1 else f"{report.damage_total} places"
-        yield status_style("!", "failed") + f" {places} in the journals of killed programs could not be read"
+        yield (
+            status_style("!", "failed")
+            + f" {noun(report.damage_total, 'place')} in the journals of killed programs could not be read"
+        )
     for row in report.damage:
         yield "    " + fit(safe(jsontext.decode(row.wanted)["said"]), columns - 4)
 
 
 def _closed(run: RunReport) -> str:
-    spans = f"{run.closed_spans} {'span' if run.closed_spans == 1 else 'spans'}"
+    spans = noun(run.closed_spans, "span")
     if not run.closed_run:
         return f"{spans} of run {run.run.id}"
     return f"run {run.run.id}" + (f" and {spans}" if run.closed_spans else "")
-
-
-def _left(run: RunReport) -> str:
-    return (
-        f"{run.left_open} open {'span' if run.left_open == 1 else 'spans'} of run {run.run.id}"
-        if (run.left_open)
-        else f"run {run.run.id}"
-    )
-
-
-def _who(run: RunReport) -> str:
-    return "a program that is not known" if run.writer is None else _name(run.writer)
 
 
 def _name(writer: WriterRow) -> str:
@@ -248,6 +236,10 @@ def _why(run: RunReport) -> Iterator[str]:
 
 
 def _plain(report: Report) -> dict[str, Any]:
+    refused, damage = (
+        [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in rows]
+        for rows in (report.refused, report.damage)
+    )
     return {
         "problems": report.problems,
         "runs": [
@@ -262,31 +254,29 @@ def _plain(report: Report) -> dict[str, Any]:
             }
             for run in report.runs
         ],
-        "refused_changes": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.refused],
+        "refused_changes": refused,
         "total": report.refused_total,
         "partitions": {"made": [*report.partitions.made.names], "missing": report.partitions.missing},
-        "damage": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.damage],
+        "damage": damage,
     }
 
 
 def _tables(location: Location, *, as_json: bool) -> None:
     """Print the version, the partitions, and the progress of the index; exit with code 1 if partitions are missing."""
-    storage = open_direct(location, read_only=True)
-    try:
+    with closing(open_direct(location, read_only=True)) as storage:
+        backend = storage.capabilities().backend
         if Partitions not in storage.capabilities().answers:
             if as_json:
-                document({"backend": storage.capabilities().backend, "partitions": []})
+                document({"backend": backend, "partitions": []})
             else:
                 click.echo(f"{safe(str(location))} has no partitions")
             return
         found, missing = storage.ask(Partitions()), storage.ask(MissingPartitions())
         state = storage.ask(TablesState())
-    finally:
-        storage.close()
     if as_json:
         document(
             {
-                "backend": storage.capabilities().backend,
+                "backend": backend,
                 "version": state.version,
                 "partitions": [each._asdict() for each in found],
                 "missing": missing,
@@ -319,25 +309,15 @@ def _schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
     storage = database.storage
     versions = list(scan(storage, AgentSchemaVersionRow))
     if as_json:
-        from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
-
-        account = storage.ask(Account())
-        document(
-            {
-                "schemas": [
-                    from_rows.plain(from_rows.schema_version(row, account)) | {"unusable": _unusable(row)}
-                    for row in versions
-                ],
-                "total": len(versions),
-            }
-        )
+        plain = zip(plain_rows(storage, versions), versions, strict=True)
+        document({"schemas": [each | {"unusable": _unusable(row)} for each, row in plain], "total": len(versions)})
         return
     for row in versions:
         agent = storage.ask(Find(row.agent_id)).rows[row.agent_id][1]
         name = agent.name if isinstance(agent, AgentRow) else row.agent_id
         click.echo(style(f"{fit(name, width() - 26)}  {row.inserted_at[:10]}  {row.content_hash[:12]}", bold=True))
         items = jsontext.decode(row.span_type_schemas)
-        own = [item for item in items if all_types or not _is_built_in(item)]
+        own = [item for item in items if all_types or item.get("name") not in BUILT_IN_TYPES]
         for item in own:
             template = item.get("template") or "(no template)"
             click.echo(f"  {pad(fit(item['name'], 20), 20)}  {fit(template, width() - 24)}")
@@ -365,10 +345,6 @@ def _note(part: Unusable) -> str:
         missing = "summary" if part.field == "template" else "outcome in the summary"
         return f"no {missing}: the {part.field} {part.reason}"
     return f"unchecked {SIDES[part.field]}: the schema {part.reason}"
-
-
-def _is_built_in(item: dict[str, Any]) -> bool:
-    return item.get("name") in BUILT_IN_TYPES
 
 
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
@@ -436,14 +412,13 @@ def _size(text: str) -> int:
 def rederive_command(database: Database, *, run: str | None, summaries: bool, prices: bool, as_json: bool) -> None:
     """Recompute summaries with the newest templates, then costs with the current prices; by default both."""
     storage = database.storage
-    only = None if run is None else id_prefixes.find_run(storage, run)
+    only = None if run is None else by_name.find_run(storage, run)
     total = count(storage, "agent_span") if only is None else storage.ask(Counts([only.id]))[only.id].total
-    works = [
-        *([("summaries", rederive.summaries)] if summaries or not prices else []),
-        *([("costs", rederive.costs)] if prices or not summaries else []),
-    ]
+    works = {"summaries": rederive.summaries, "costs": rederive.costs}
+    if summaries != prices:
+        del works["costs" if summaries else "summaries"]
     seen, changed = 0, {}
-    for name, work in works:
+    for name, work in works.items():
         instances = scan(storage, AgentInstanceRow) if only is None else iter((only,))
         seen = changed[name] = 0
         try:

@@ -17,11 +17,14 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, tzinfo
+from itertools import islice
 from typing import Any, TypeVar
 
 import click
 
 from agentspan import clock
+from agentspan.model.rows import Row
+from agentspan.storage.protocol import Storage
 from agentspan.text import one_line, printable
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
@@ -104,19 +107,22 @@ def document(value: Any, *, err: bool = False) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=True), err=err)
 
 
+def plain_rows(storage: Storage, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return rows of one type as documents have them: as the API lists them."""
+    from agentspan.api.context import Context
+    from agentspan.api.from_rows import plain, resources_of  # imported late: Pydantic takes 80 ms
+
+    return [plain(each) for each in resources_of(Context(storage), rows)]
+
+
 BATCH_LINES = 500
 
 
 def echo_lines(lines: Iterable[str]) -> None:
     """Print many lines in batches, because each call of click.echo takes 20 µs."""
-    waiting: list[str] = []
-    for line in lines:
-        waiting.append(line)
-        if len(waiting) >= BATCH_LINES:
-            click.echo("\n".join(waiting))
-            waiting.clear()
-    if waiting:
-        click.echo("\n".join(waiting))
+    rest = iter(lines)
+    while batch := [*islice(rest, BATCH_LINES)]:
+        click.echo("\n".join(batch))
 
 
 def page(lines: Iterator[str]) -> None:
@@ -160,12 +166,7 @@ def fit(text: str, columns: int) -> str:
     text = one_line(text, 4 * columns)
     if columns_of(text) <= columns:
         return text
-    used, end = 0, 0
-    for end, character in enumerate(text):  # noqa: B007 (the index is used after the loop)
-        used += _columns(character)
-        if used > columns - 1:
-            break
-    return text[:end].rstrip() + "…"
+    return fit_end(text, columns)[:-1].rstrip() + "…"
 
 
 def wrap(text: str, columns: int, lines: int) -> list[str]:
@@ -185,11 +186,6 @@ def pad(text: str, columns: int, *, right: bool = False) -> str:
     """Pad a text with blanks to `columns` columns: at its end, or with `right` at its start."""
     blanks = " " * max(0, columns - columns_of(text))
     return blanks + text if right else text + blanks
-
-
-def noun(number: int, word: str, many: str | None = None) -> str:
-    """Return a number with its noun in singular or plural: `1 run`, `1,200 runs`."""
-    return f"{number:,} {word if number == 1 else many or word + 's'}"
 
 
 def table(

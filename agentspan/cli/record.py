@@ -21,13 +21,14 @@ import click
 
 from agentspan import clock
 from agentspan.cli.app import command, location_in, options
-from agentspan.cli.output import Failed, argument, document, noun, safe, table, to_copy
+from agentspan.cli.output import Failed, argument, document, safe, table, to_copy
 from agentspan.errors import AgentspanError
 from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.known import MARK, NOTES
 from agentspan.storage.location import DEFAULT, ENVIRONMENT, Location, parse
 from agentspan.storage.questions import Find, Query
+from agentspan.text import noun
 
 if TYPE_CHECKING:
     from agentspan.recording.tracer import Tracer

@@ -6,11 +6,19 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import id_prefixes
-from agentspan.analysis.agent_names import AT
-from agentspan.analysis.runs import failure_reason, find_runs, ids_of
-from agentspan.analysis.stats import Rest, StatsByVersion, shorten, stats, stats_by_version
-from agentspan.analysis.wording import score_text
+from agentspan.analysis import by_name
+from agentspan.analysis.by_name import AT
+from agentspan.analysis.runs import (
+    Rest,
+    StatsByVersion,
+    failure_reason,
+    find_runs,
+    ids_of,
+    shorten,
+    stats,
+    stats_by_version,
+)
+from agentspan.analysis.tree import run_name, score_text
 from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
 from agentspan.cli.output import (
@@ -22,8 +30,8 @@ from agentspan.cli.output import (
     fit,
     indexing,
     local,
-    noun,
     pad,
+    plain_rows,
     status_style,
     style,
     table,
@@ -37,9 +45,9 @@ from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.storage.answers import BOUNDS_MS, RunList, RunSummary, Stat
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Account, Counts, RunFilter, RunSort
-from agentspan.storage.row_by_row import Name, labels_of, tokens_of
-from agentspan.text import cost_text, count_text, duration_text, share_text
+from agentspan.storage.questions import RunFilter, RunSort
+from agentspan.storage.row_by_row import labels_of, tokens_of
+from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, share_text
 
 LATEST_RUNS = 50
 DATED = 76
@@ -69,7 +77,7 @@ def runs_command(
         found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
     stale = left_open(storage, [run.run for run in found.runs])
     if as_json:
-        document(_plain_runs(database, found, stale))
+        document(_plain_runs(storage, found, stale))
         return
     if not found.total:
         click.echo(no_run(asked))
@@ -87,31 +95,19 @@ def left_open(storage: Storage, runs: Sequence[AgentInstanceRow]) -> set[str]:
     return {run.id for run in runs if run.status in OPEN and lives.of(run.writer_id) == "dead"}
 
 
-def name_of(run: RunSummary | Name) -> str:
-    """Return the name of the agent, followed by the version if there is one."""
-    return run.agent if run.version == "default" else f"{run.agent} {run.version}"
-
-
-def _plain_runs(database: Database, found: RunList, stale: set[str]) -> dict[str, Any]:
-    from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
-
-    account = database.storage.ask(Account())
-    ids = [run.run.id for run in found.runs]
-    counts, labels = database.storage.ask(Counts(ids)), labels_of(database.storage, ids)
+def _plain_runs(storage: Storage, found: RunList, stale: set[str]) -> dict[str, Any]:
     return {
         "runs": [
             {
-                **from_rows.plain(
-                    from_rows.instance(run.run, account, counts[run.run.id]._asdict(), **labels[run.run.id]._asdict())
-                ),
-                "agent": name_of(run),
-                "reason": failure_reason(database.storage, run),
+                **plain,
+                "agent": run_name(run.agent, run.version),
+                "reason": failure_reason(storage, run),
                 "abandoned": run.run.id in stale or run.run.closed_by == "abandoned",
                 "input_tokens": run.input_tokens,
                 "output_tokens": run.output_tokens,
                 "cost_usd": run.cost_usd,
             }
-            for run in found.runs
+            for run, plain in zip(found.runs, plain_rows(storage, [run.run for run in found.runs]), strict=True)
         ],
         "total": found.total,
         "totals": found.totals._asdict(),
@@ -119,9 +115,9 @@ def _plain_runs(database: Database, found: RunList, stale: set[str]) -> dict[str
 
 
 def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Mapping[str, Sequence[ScoreRow]]) -> None:
-    ids = id_prefixes.short_ids(storage, [run.run.id for run in runs])
+    ids = by_name.short_ids(storage, [run.run.id for run in runs])
     columns = width()
-    id_columns = max([len(id) for id in ids.values()], default=id_prefixes.SHORTEST_ID)
+    id_columns = max([len(id) for id in ids.values()], default=by_name.SHORTEST_ID)
     zone = zone_name(run.run.started_at or run.run.inserted_at for run in runs)
     started = (pad(f"  started ({zone})", 16),) if columns >= DATED else ()
     used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
@@ -140,7 +136,7 @@ def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Ma
             + style(pad(str(run.failed or ""), 7, right=True), fg=COLORS["failed"])
             + (pad("" if tokens is None else count_text(tokens), 8, right=True) if used else "")
             + (pad("" if run.cost_usd is None else cost_text(run.cost_usd), 10, right=True) if used else "")
-            + f"  {fit(name_of(run), room)}"
+            + f"  {fit(run_name(run.agent, run.version), room)}"
         )
         reason = failure_reason(storage, run)
         if reason is not None:
@@ -150,18 +146,16 @@ def _table(storage: Storage, runs: list[RunSummary], stale: set[str], scores: Ma
 
 
 def _runs_total(found: RunList, offset: int) -> str:
-    totals, tokens = found.totals, tokens_of(found.totals)
+    totals = found.totals
     shown = f"{len(found.runs)} of {noun(found.total, 'run')}"
-    parts = [
+    text = dotted(
         f"{shown}, from number {offset + 1} on" if offset and found.runs else shown,
         noun(totals.spans, "span"),
         f"{totals.failed:,} failed" if totals.failed else "",
         f"{totals.open:,} open" if totals.open else "",
-        f"{count_text(tokens)} tok" if tokens is not None else "",
-        cost_text(totals.cost_usd) if totals.cost_usd is not None else "",
-        duration_text(totals.duration_ms) if totals.duration_ms is not None else "",
-    ]
-    return fit(" · ".join(part for part in parts if part), width())
+        *amounts(tokens_of(totals), totals.cost_usd, totals.duration_ms),
+    )
+    return fit(text, width())
 
 
 HEADER = ("span type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost")
@@ -194,7 +188,7 @@ def stats_command(
     storage = database.storage
     if run is not None and AT in run and filters["agent"] is None:
         run, filters["agent"] = None, run
-    run_id = None if run is None else id_prefixes.find_run(storage, run).id
+    run_id = None if run is None else by_name.find_run(storage, run).id
     asked = filter_in(storage, filters)
     since, until = asked.since, asked.until
     of_runs = asked._replace(since=None, until=None)
@@ -276,17 +270,15 @@ def _stats_total(found: list[Stat]) -> str:
     failed = sum(stat.failed for stat in types)
     open_ = sum(stat.open for stat in types)
     counted = [stat for stat in types if not stat.is_aggregate]
-    tokens = [number for stat in counted if (number := _tokens(stat)) is not None]
+    tokens = [number for stat in counted if (number := tokens_of(stat)) is not None]
     costs = [stat.cost_usd for stat in counted if stat.cost_usd is not None]
-    parts = (
+    return dotted(
         noun(sum(stat.count for stat in types), "span"),
         f"{failed:,} failed" if failed else "",
         f"{open_:,} open" if open_ else "",
         f"of {noun(len(types), 'type')}",
-        f"{count_text(sum(tokens))} tok" if tokens else "",
-        cost_text(sum(costs)) if costs else "",
+        *amounts(sum(tokens) if tokens else None, sum(costs) if costs else None),
     )
-    return " · ".join(part for part in parts if part)
 
 
 def _rest(rest: Rest) -> str:
@@ -297,7 +289,7 @@ def _rest(rest: Rest) -> str:
 
 def _row(stat: Stat) -> list[str]:
     rate = stat.error_rate
-    tokens = _tokens(stat)
+    tokens = tokens_of(stat)
     return [
         stat.schema_name if stat.label is None else f"  {stat.label}",
         f"{stat.count:,}",
@@ -307,12 +299,6 @@ def _row(stat: Stat) -> list[str]:
         "" if tokens is None else count_text(tokens),
         "" if stat.cost_usd is None else cost_text(stat.cost_usd),
     ]
-
-
-def _tokens(stat: Stat) -> int | None:
-    if stat.input_tokens is None and stat.output_tokens is None:
-        return None
-    return (stat.input_tokens or 0) + (stat.output_tokens or 0)
 
 
 def _plain(stat: Stat) -> dict[str, Any]:

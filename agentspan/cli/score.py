@@ -2,13 +2,14 @@
 
 import click
 
-from agentspan.analysis import id_prefixes
+from agentspan.analysis import by_name
 from agentspan.cli.app import changes, command
-from agentspan.cli.output import Failed, document, noun, safe
+from agentspan.cli.output import Failed, document, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK, NOTE, SOURCES, Source
 from agentspan.storage.questions import SpansOf
+from agentspan.text import noun
 
 TRUTHS = {"true": True, "false": False}
 
@@ -48,7 +49,7 @@ def score_command(
         raise Failed("a score has a VALUE: a number, true, false, or a word; or give a --note")
     if not (name or mark or note or remove):
         raise Failed("a score has a NAME and a VALUE, such as reward 0.8; or give --mark bad, or a --note")
-    judged = id_prefixes.find_run_or_span(database.storage, target)
+    judged = by_name.find_run_or_span(database.storage, target)
     if remove:
         names = {name} if name else {MARK, NOTE}
         removed = [score.name for score in database.scores.list(judged.id) if score.identifier == identifier]
@@ -100,7 +101,7 @@ def _value(text: str) -> float | bool | str:
 @changes
 def terminate_command(database: Database, *, run: str, reason: str, as_json: bool) -> None:
     """Terminate a run."""
-    done = database.agent_instances.terminate(id_prefixes.find_run(database.storage, run).id, reason)
+    done = database.agent_instances.terminate(by_name.find_run(database.storage, run).id, reason)
     if as_json:
         document({"run": done.model_dump(mode="json")})
     else:

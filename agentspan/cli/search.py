@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import id_prefixes
+from agentspan.analysis import by_name
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, located, search
+from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, page_options
 from agentspan.cli.output import (
@@ -25,7 +26,6 @@ from agentspan.cli.output import (
     fit,
     hint,
     local,
-    noun,
     pad,
     safe,
     status_style,
@@ -34,12 +34,11 @@ from agentspan.cli.output import (
     to_copy,
     width,
 )
-from agentspan.cli.runs import name_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.storage.answers import Answer
 from agentspan.storage.questions import RunFilter, Select
-from agentspan.storage.row_by_row import Name
+from agentspan.text import dotted, noun
 
 FOUND_SPANS = 20
 ZONED = 72
@@ -64,7 +63,7 @@ def search_command(
 ) -> None:
     """Search; on a terminal, a progress bar shows while the index is built."""
     storage = database.storage
-    run_id = None if run is None else id_prefixes.find_run(storage, run).id
+    run_id = None if run is None else by_name.find_run(storage, run).id
     asked = asked_for(filters)
     filter = filter_in(storage, filters)
     if run_id is not None and filter != RunFilter():
@@ -102,7 +101,7 @@ def search_command(
 def _place(hit: Hit) -> str:
     """Return the place of a hit in words: its run, the number of its step, and the agent."""
     step = "" if hit.step is None else f"step {hit.step:,}"
-    return " · ".join(part for part in (f"run {hit.run_id}", step, name_of(Name(hit.agent, hit.version))) if part)
+    return dotted(f"run {hit.run_id}", step, run_name(hit.agent, hit.version))
 
 
 def _snippet(hit: Hit, columns: int) -> str:

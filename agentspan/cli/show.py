@@ -1,47 +1,331 @@
-"""`agentspan show`: prints a run as a tree, whole or in part; or one span in full."""
+"""`agentspan show`: draws a run as a tree, whole or in part, with bars of times; or prints one span in full."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import click
 
-from agentspan import jsontext
-from agentspan.analysis import id_prefixes, tree
-from agentspan.analysis.runs import closed_text
-from agentspan.analysis.tree import Node, build, every, numbers, walk
-from agentspan.analysis.wording import score_text
+from agentspan import clock, jsontext
+from agentspan.analysis import by_name, tree
+from agentspan.analysis.tree import (
+    Node,
+    build,
+    closed_text,
+    every,
+    late_text,
+    node_error,
+    numbers,
+    run_error,
+    run_name,
+    score_text,
+    span_error,
+    sums,
+    title_of,
+    walk,
+)
 from agentspan.blobs import described
 from agentspan.cli.app import command, reads
 from agentspan.cli.output import (
+    COLORS,
     MARKS,
+    columns_of,
     document,
     echo_lines,
     fit,
+    fit_end,
     hint,
     local,
-    noun,
+    pad,
     page,
+    plain_rows,
     safe,
     status_style,
     style,
     to_copy,
     utc_option,
     width,
+    wrap,
 )
-from agentspan.cli.runs import name_of
-from agentspan.cli.tree import Picture, Timeline, title
 from agentspan.database import Database
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
 from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.span_types import error_of, returned_error
-from agentspan.storage.lookup import expect
+from agentspan.schemas.templates import MAX_INLINE, inline
+from agentspan.storage.lookup import instance
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Account, Find, NewestScores, Outlines, SpansOf, Violations
+from agentspan.storage.questions import Account, NewestScores, Outlines, SpansOf, Violations
 from agentspan.storage.row_by_row import labels_of, names_of
-from agentspan.text import cost_text, duration_text, one_line
+from agentspan.text import amounts, cost_text, cut, dotted, duration_text, noun, one_line
+
+FROM = 70
+"""The least width of a terminal, in columns, for bars."""
+MOST = 40
+FULL, THIN, STILL_OPEN, MANY = "█", "▏", "░", "▒"
+
+
+class Timeline:
+    """The time from the start to the end of a run, mapped to columns of a terminal.
+
+    Attributes:
+        begin: the start of the run or of its first span, as stored text.
+        length: the duration in ms.
+        columns: the number of columns for bars; 0 if the terminal is too narrow, or the run has no duration.
+    """
+
+    def __init__(self, run: AgentInstanceRow, spans: Iterable[AgentSpanRow], width: int) -> None:
+        spans = list(spans)
+        begins = [span.started_at for span in spans if span.started_at is not None]
+        ends = [span.finished_at or span.updated_at for span in spans]
+        self.begin = min([run.started_at or run.inserted_at, *begins])
+        end = run.finished_at or clock.now()  # an open run lasts until now
+        self.length = clock.millis_between(self.begin, max([end, *ends]))
+        self.columns = min(MOST, (width - 50) // 3) if width >= FROM and self.length > 0 else 0
+
+    def bar(self, span: AgentSpanRow, alike: Sequence[AgentSpanRow] = ()) -> str:
+        """Return the bar of a span, or of a folded group of spans, padded to the width of the time line."""
+        if span.started_at is None or span.status == "cancelled":
+            return " " * self.columns
+        begin, end = self._column(span.started_at), float(self.columns)
+        mark = STILL_OPEN
+        spans = (span, *alike)
+        if all(other.duration_ms is not None for other in spans):
+            # The end is start plus duration: finished_at includes the recorder's own work.
+            end = max(self._column(other.started_at, other.duration_ms) for other in spans)
+            mark = MANY if alike else FULL
+        cells = round(end - begin)
+        drawn = mark * cells if cells > 0 else THIN
+        first = max(0, min(round(begin) if cells > 0 else int(begin), self.columns - len(drawn)))
+        return (" " * first + drawn).ljust(self.columns)
+
+    def _column(self, at: str | None, after_ms: float | None = 0.0) -> float:
+        """Return the column, as a fraction, of a time on the time line, or of `after_ms` milliseconds after it."""
+        offset = clock.millis_between(self.begin, at or self.begin) + (after_ms or 0.0)
+        return min(offset / self.length, 1.0) * self.columns
+
+
+DURATION_COLUMNS = 9
+TITLE = 80
+"""The largest number of characters of a payload in the title of a span without a summary."""
+ERROR_LINES = 4
+"""The largest number of lines of an error in a picture."""
+FACT_LINES = 3
+"""The largest number of lines for commit, task, session, user and tags of a run."""
+SCORE_LINES = 2
+"""The largest number of lines of a score in a picture."""
+PAYLOAD_LINES = 12
+"""The largest number of lines of a payload in a picture."""
+SHORT_COMMIT = 10
+"""The number of characters of a commit in a picture: enough to be unique in a large git repository."""
+
+
+@dataclass
+class Picture:
+    """Draws a run as lines that are at most `width` columns wide.
+
+    Attributes:
+        run, spans: the run, and its spans.
+        width: the columns of the terminal.
+        dead: the ids of the run's writers whose program has died.
+        payloads: draw the payload and result of each span, too.
+        with_ids: the ids of the spans whose id is drawn, too.
+        selected: the id of the span that is drawn bold, with its id and payloads.
+        numbers: the number of each span by its id; drawn at errors, because `agentspan why` names steps by number.
+    """
+
+    run: AgentInstanceRow
+    spans: Sequence[AgentSpanRow]
+    width: int
+    dead: Collection[str | None] = ()
+    payloads: bool = False
+    with_ids: Collection[str] = ()
+    selected: str | None = None
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.timeline = Timeline(self.run, self.spans, self.width)
+
+    def lines(self, storage: Storage, roots: list[Node]) -> Iterator[str]:
+        """Yield the lines of a run with a tree of its spans, which may be folded."""
+        yield from self.head(storage)
+        for node, lasts in walk(roots):
+            yield from self.span(node, lasts)
+
+    def head(self, storage: Storage) -> Iterator[str]:
+        """Yield the lines above the tree: id, commit, task, tags, sums and the like of the run."""
+        run, width = self.run, self.width
+        tags, scores = labels_of(storage, [run.id])[run.id]
+        facts = [*_facts(run, tags)]
+        line = " · ".join((f"run {run.id}", *facts))
+        if columns_of(safe(line)) <= width:
+            yield style(fit(line, width), bold=True)
+        else:
+            yield style(fit(f"run {run.id}", width), bold=True)
+            yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(facts), width - 4, FACT_LINES))
+        yield self._sums(run_name(*names_of(storage, [run])[run.id]))
+        if run.termination_reason is not None:
+            yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
+        late = late_text(run)
+        if late is not None:
+            yield "    " + style(fit(late, width - 4), fg="bright_black")
+        if run.error is not None:
+            for line in wrap(run_error(run) or "failed", width - 4, ERROR_LINES):
+                yield "    " + status_style(line, "failed")
+        for score in scores:
+            yield from (f"    {line}" for line in wrap(score_text(score), width - 4, SCORE_LINES))
+        if self.payloads:
+            for key in ("metadata", "result"):
+                yield from self._payload("    ", key, getattr(run, key), "")
+
+    def _sums(self, name: str) -> str:
+        """Return the line with name, status, duration and the sums over the spans of the run."""
+        run, total = self.run, sums(self.spans)
+        is_left = run.status in OPEN and run.writer_id in self.dead
+        text = dotted(
+            name,
+            f"{run.status}, its program died" if is_left else run.status,
+            "" if run.duration_ms is None else duration_text(run.duration_ms),
+            noun(total.spans, "span"),
+            f"{total.failed:,} failed" if total.failed else "",
+            *amounts(total.tokens, total.cost_usd),
+        )
+        text = fit(f"{MARKS[run.status]} {text}", self.width)
+        return status_style(text[0], run.status) + text[1:]
+
+    def span(self, node: Node, lasts: tuple[bool, ...]) -> Iterator[str]:
+        """Yield the lines of a span, or of a group of similar spans."""
+        span = node.span
+        is_selected = span.id == self.selected
+        is_left = span.writer_id in self.dead and span.status in OPEN
+        bar_columns = self.timeline.columns + 3 if self.timeline.columns else 0
+        deepest = max(8, self.width - bar_columns - 45)  # limit the indentation, so that deep trees keep room for text
+        above = "".join("  " if last else "│ " for last in lasts[:-1])[-deepest:]
+        branch = above + ("└─" if lasts[-1] else "├─")
+        room = self.width - columns_of(branch) - 2 - DURATION_COLUMNS - 1 - bar_columns
+        error = _one_line(node_error(node))
+        text = _title(node, room) if node.alike else fit(_without_error(title(span), error), room)
+        duration = "left open" if is_left else _duration(node)
+        bar = self.timeline.bar(span, [other.span for other in node.alike]) if bar_columns else ""
+        yield (
+            style(branch, fg="bright_black")
+            + status_style(MARKS[span.status], span.status)
+            + " "
+            + style(pad(text, room), fg=COLORS["cancelled"] if span.status == "cancelled" else None, bold=is_selected)
+            + " "
+            + pad(duration, DURATION_COLUMNS, right=True)
+            + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
+        )
+        below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
+        below_errors = (_one_line(span_error(child.span)) for child in node.children)
+        if error is not None and error not in below_errors:  # the error is drawn at the innermost span only
+            room = self.width - columns_of(below) - 1
+            for line in self._numbered(node, wrap(error, room, ERROR_LINES), room):
+                yield style(below, fg="bright_black") + " " + status_style(line, "failed")
+        late = late_text(span)
+        if late is not None:
+            yield style(fit_end(f"{below} {late}", self.width), fg="bright_black")
+        if is_selected or span.id in self.with_ids:
+            yield style(fit_end(f"{below}   {span.id}", self.width), fg="bright_black")
+        if is_selected or (self.payloads and not node.alike):
+            yield from self._payload(below, "payload", span.payload, span.id)
+            yield from self._payload(below, "result", span.result_payload, span.id)
+
+    def _numbered(self, node: Node, lines: list[str], room: int) -> list[str]:
+        number = self.numbers.get(node.span.id)
+        if number is None or node.alike:
+            return lines
+        text = f" · step {number:,}"
+        return [*lines[:-1], fit(lines[-1], room - columns_of(text)) + text]
+
+    def _payload(self, below: str, name: str, text: str | None, id: str) -> Iterator[str]:
+        if text is None:
+            return
+        value = jsontext.decode(described(text))
+        if isinstance(value, dict) and isinstance(value.get("error"), dict):
+            value = {**value, "error": {key: item for key, item in value["error"].items() if key != "stacktrace"}}
+        room = self.width - columns_of(below) - 3
+        lines = _json_lines(value, room - len(name) - 1)
+        lines[0] = f"{name} {lines[0]}"
+        if len(lines) > PAYLOAD_LINES:
+            where = f"; agentspan show {id}" if id else ""
+            lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
+        for number, line in enumerate(lines):
+            yield style(f"{below} {'' if number == 0 else '  '}", fg="bright_black") + fit_end(line, room + 2)
+
+
+def _json_lines(value: object, columns: int) -> list[str]:
+    """Return a value as indented JSON, in lines of at most `columns` columns; longer lines are wrapped."""
+    shown: list[str] = []
+    for line in safe(json.dumps(value, indent=2, ensure_ascii=False)).split("\n"):
+        indent = min(len(line) - len(line.lstrip(" ")), columns // 2)
+        text, room = cut(line.lstrip(" "), PAYLOAD_LINES * columns), max(8, columns - indent)
+        while columns_of(text) > room:
+            head = fit_end(text, room + 1)[:-1]
+            shown.append(" " * indent + head)
+            text = text[len(head) :]
+        shown.append(" " * indent + text)
+    return shown
+
+
+def _facts(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
+    """Yield commit, task, session, user and tags of a run, as far as recorded."""
+    if run.git_commit:
+        yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
+    for name, text in (("task", run.task), ("session", run.session), ("user", run.user)):
+        if text:
+            yield f"{name} {text}"
+    if tags:
+        yield f"{'tag' if len(tags) == 1 else 'tags'} {', '.join(tags)}"
+
+
+def _title(node: Node, columns: int) -> str:
+    """Return the title of a folded group of spans; if it is too long, the name is cut, not the number of spans."""
+    span, number = node.span, len(node.alike) + 1
+    below = _below(node)
+    each = f" · {noun(below, 'span')} in each" if below else ""
+    name = f"{span.schema_title}{f' {span.label}' if span.label else ''}"
+    ended = " failed" if span.status == "failed" else " returned an error" if returned_error(span) else ""
+    count = f" × {number:,}{ended}{each}"
+    return fit(fit(name, max(8, columns - columns_of(count))) + count, columns)
+
+
+def _below(node: Node) -> int:
+    """Return the number of descendants of one span of a folded group; all spans of a group have the same number."""
+    total, stack = 0, [(child, 1) for child in node.children]
+    while stack:
+        child, times = stack.pop()
+        times_here = times * (len(child.alike) + 1)
+        total += times_here
+        stack += [(grandchild, times_here) for grandchild in child.children]
+    return total
+
+
+def _without_error(text: str, error: str | None) -> str:
+    """Remove the error from a summary, because the error has its own line."""
+    return text if error is None else text.removesuffix(f" → {inline(error, MAX_INLINE)}")
+
+
+def title(span: AgentSpanRow) -> str:
+    """Return the title of a span: its summary, else its type, label and the beginning of its payload."""
+    return title_of(span, TITLE)
+
+
+def _duration(node: Node) -> str:
+    span = node.span
+    if span.status in ("cancelled", "pending"):
+        return span.status
+    if span.duration_ms is None:
+        return "running"
+    return duration_text(span.duration_ms + sum(other.span.duration_ms or 0 for other in node.alike))
+
+
+def _one_line(text: str | None) -> str | None:
+    return one_line(text, 1000) if text else None
+
 
 AROUND = 5
 """The number of steps before, and after, a span that `--around` shows."""
@@ -70,7 +354,7 @@ def show_command(
 ) -> None:
     """Show a run, one span in full, or the steps around a span; use a pager if a run does not fit on the terminal."""
     storage = database.storage
-    found = id_prefixes.find_run_or_span(storage, id)
+    found = by_name.find_run_or_span(storage, id)
     at = found if isinstance(found, AgentSpanRow) else None
     if at is not None and (slow is not None or failed):
         raise click.UsageError("--slow and --failed are about a whole run, not about a span")
@@ -79,7 +363,7 @@ def show_command(
     if at is not None and not around:
         show_span(storage, at, as_json=as_json)
         return
-    run = found if isinstance(found, AgentInstanceRow) else _run_of(storage, found)
+    run = found if isinstance(found, AgentInstanceRow) else instance(storage, found.agent_instance_id)
     spans = [*storage.ask(SpansOf(run.id))] if as_json or payloads else storage.ask(Outlines(run.id))
     if at is not None:
         spans = [at if span.id == at.id else span for span in spans]
@@ -88,32 +372,35 @@ def show_command(
     wanted = _wanted(roots, slow, failed) if at is None or full else _around(steps, at)
     if as_json:
         shown_spans = [span for span in spans if wanted is None or span.id in wanted]
-        _document(database, run, shown_spans, len(spans), step=None if at is None else steps[at.id])
+        _document(storage, run, shown_spans, len(spans), step=None if at is None else steps[at.id])
         return
     shown = roots if wanted is None else tree.keep(roots, lambda node: node.span.id in wanted)
-    kept = sum(1 for _ in every(shown))
+    kept = len(numbers(shown))
     if not full and slow is None and at is None:  # spans that --slow selects are not folded
         shown = tree.fold(shown)
+    drawn = len(numbers(shown))
+    if at is not None:
+        end = f"step {steps[at.id]:,} of {len(spans):,}\nthe whole run: {to_copy('show', run.id)}"
+    elif wanted is not None and not kept and failed and slow is None:
+        end = f"no step failed; how it ended: {to_copy('why', run.id)}"
+    elif wanted is not None:
+        folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < kept else ""
+        end = f"{kept:,} of {noun(len(spans), 'span')}{folded}"
+    else:
+        end = f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each" if drawn < kept else ""
     lives = Lives(storage)
     writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
     picture = Picture(
+        run,
+        spans,
         width(),
-        Timeline(run, spans, width()),
         dead={id for id in writers if lives.of(id) == "dead"},
         payloads=payloads,
         with_ids=(wanted or ()) if at is None else (),
         selected=None if at is None else at.id,
         numbers=steps,
     )
-    whole = f"the whole run: {to_copy('show', run.id)}"
-    end = None if at is None else (f"step {steps[at.id]:,} of {len(spans):,}", whole)
-    part = None if wanted is None else kept
-    page(_lines(database, picture, run, shown, spans, part=part, end=end, is_failed=failed and slow is None))
-
-
-def _run_of(storage: Storage, span: AgentSpanRow) -> AgentInstanceRow:
-    id = span.agent_instance_id
-    return expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
+    page(chain(picture.lines(storage, shown), end.splitlines()))
 
 
 def _around(steps: Mapping[str, int], span: AgentSpanRow) -> set[str]:
@@ -132,53 +419,18 @@ def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | Non
     return wanted
 
 
-def _lines(
-    database: Database,
-    picture: Picture,
-    run: AgentInstanceRow,
-    shown: list[Node],
-    spans: list[AgentSpanRow],
-    *,
-    part: int | None,
-    end: Sequence[str] | None = None,
-    is_failed: bool = False,
-) -> Iterator[str]:
-    labels = labels_of(database.storage, [run.id])[run.id]
-    yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, labels)
-    drawn = 0
-    for node, lasts in walk(shown):
-        drawn += 1
-        yield from picture.span(node, lasts)
-    if end is not None:
-        yield from end
-    elif part == 0 and is_failed:
-        yield f"no step failed; how it ended: {to_copy('why', run.id)}"
-    elif part is not None:
-        folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < part else ""
-        yield f"{part:,} of {noun(len(spans), 'span')}{folded}"
-    elif drawn < len(spans):
-        yield f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each"
-
-
 def _document(
-    database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
+    storage: Storage, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
 ) -> None:
     from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
 
-    storage = database.storage
-    account = storage.ask(Account())
+    details = from_rows.details_of(storage, run, storage.ask(Account()))
+    scores = [row for row in storage.ask(NewestScores([run.id])) if row.target_type == "agent_span"]
     document(
         {
-            "run": {
-                **from_rows.plain(from_rows.details_of(storage, run, account)),
-                "agent": name_of(names_of(storage, [run])[run.id]),
-            },
-            "spans": [from_rows.plain(from_rows.span(span, account, run.purpose)) for span in spans],
-            "span_scores": [
-                from_rows.plain(from_rows.score(row))
-                for row in storage.ask(NewestScores([run.id]))
-                if row.target_type == "agent_span"
-            ],
+            "run": {**from_rows.plain(details), "agent": run_name(*names_of(storage, [run])[run.id])},
+            "spans": plain_rows(storage, spans),
+            "span_scores": plain_rows(storage, scores),
             "step": step,
             "total": total,
         }
@@ -190,10 +442,7 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
     violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
     if as_json:
-        from agentspan.api import from_rows
-
-        found = from_rows.plain(from_rows.span(row, storage.ask(Account()), _run_of(storage, row).purpose))
-        judged = [from_rows.plain(from_rows.score(each)) for each in scores]
+        (found,), judged = plain_rows(storage, [row]), plain_rows(storage, scores)
         document({"span": found, "violations": [violation._asdict() for violation in violations], "scores": judged})
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))

@@ -1,19 +1,24 @@
-"""`agentspan tail`: prints a line for each transition as it happens, in any process."""
+"""`agentspan tail`: follows runs while any process records them, and prints a line for each change of a status.
+
+The storage is polled; a Follower returns the changes since the last poll.
+"""
 
 import time
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import click
 
 from agentspan import clock, jsontext
-from agentspan.analysis import filter_words, id_prefixes
-from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
+from agentspan.analysis import by_name, filter_words
+from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, reads
 from agentspan.cli.output import (
     MARKS,
     document,
     fit,
     local,
-    noun,
+    plain_rows,
     status_style,
     style,
     to_copy,
@@ -21,23 +26,24 @@ from agentspan.cli.output import (
     width,
     zone,
 )
-from agentspan.cli.runs import name_of
-from agentspan.cli.tree import TITLE, title
+from agentspan.cli.show import title
 from agentspan.database import Database
 from agentspan.journal.names import StoredSpanTypes
 from agentspan.journal.writers import Lives
+from agentspan.model import columns
 from agentspan.model.changes import OPEN
-from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.span_types import error_text
-from agentspan.storage.questions import Account, Counts, Query
-from agentspan.storage.row_by_row import labels_of, names_of
-from agentspan.text import duration_text
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.schemas.span_types import Registry, describe, error_text
+from agentspan.storage.answers import SpanCounts
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Counts, Find, SpansOf
+from agentspan.storage.row_by_row import names_of
+from agentspan.storage.scanning import scan
+from agentspan.text import duration_text, noun
 
 EVERY_S = 0.2
 SHARE = 5
 """The pause between two polls, as a multiple of the time of a poll, so that a large run does not keep a core busy."""
-LOOKED_AT = 200
-"""The number of runs per query in the search for the first run since a time."""
 CONTEXT = 10
 """The largest number of transitions from before the start of the command that are printed for a run."""
 
@@ -62,18 +68,13 @@ def tail_command(
         tail = _Tail(database, "" if whole or as_json else clock.now(), context=CONTEXT, is_quiet=as_json)
     storage = database.storage
     if run is not None:
-        follower = Follower(storage, id_prefixes.find_run(storage, run))
+        follower = Follower(storage, by_name.find_run(storage, run))
     elif at is not None and (first := _first_since(database, at)) is not None:
         follower = Follower(storage, first)
     else:
-        latest = storage.ask(Query("agent_instance", descending=True, limit=1)).rows
-        row = latest[0] if latest else None
-        is_live = isinstance(row, AgentInstanceRow) and row.status in OPEN and not _is_dead(database, row)
-        follower = (
-            Follower(storage, id_prefixes.find_run(storage, id_prefixes.LATEST))
-            if is_live
-            else Follower(storage, after=_id(row))
-        )
+        latest = next(scan(storage, AgentInstanceRow, descending=True, limit=1), None)
+        is_live = latest is not None and latest.status in OPEN and not _is_dead(database, latest)
+        follower = Follower(storage, latest if is_live else None, after="" if latest is None else latest.id)
         if not is_live and not as_json:
             click.echo("waiting for a run", err=True)
     try:
@@ -82,6 +83,154 @@ def tail_command(
         pass
     if as_json:
         document(tail.plain())
+
+
+class Transition(NamedTuple):
+    """A change of the status of a run or a span.
+
+    Attributes:
+        at: the time of the change, as stored text.
+        status: the new status; `row` may already have a later one.
+        row: the run or span.
+        depth: the number of spans around a span; 0 for a run and for a root span.
+    """
+
+    at: str
+    status: str
+    row: AgentInstanceRow | AgentSpanRow
+    depth: int
+
+
+class Recent(NamedTuple):
+    """The transitions of a run to print when following it begins.
+
+    Attributes:
+        run: the start of the run, if it is earlier than `shown`; at most one transition.
+        passed: the number of transitions between `run` and `shown`, which are not printed.
+        shown: the latest transitions.
+    """
+
+    run: list[Transition]
+    passed: int
+    shown: list[Transition]
+
+
+def recent(found: list[Transition], at: str, context: int) -> Recent:
+    """Select the transitions of a run from a time on, with some earlier ones as context.
+
+    Args:
+        found: all transitions of the run so far, by time.
+        at: the time, as stored text.
+        context: the number of earlier transitions to include; with 0, the start of the run is left out, too.
+    """
+    before = sum(transition.at < at for transition in found)
+    first = max(0, before - context)
+    passed = found[:first]
+    if not context:
+        return Recent([], 0, found[first:])
+    start = [t for t in passed if isinstance(t.row, AgentInstanceRow)][-1:]
+    return Recent(start, len(passed) - len(start), found[first:])
+
+
+def title_before(span: AgentSpanRow, types: Registry) -> str:
+    """Return the title of a span without its outcome, as it was before the span ended."""
+    if span.status in OPEN:
+        return title(span)
+    payload = columns.read_payload(span.payload)[0]
+    meaning = describe(
+        types.resolve(span.schema_name), span.schema_name, "active", payload, None, None, check=(False, False)
+    )
+    return title(span._replace(summary=meaning.summary))
+
+
+class Follower:
+    """Follows one run from its start, then the next runs, one at a time.
+
+    Args:
+        run: the first run to follow; None for the first run after `after`.
+        after: the id of a run; this run and all earlier ones are skipped.
+    """
+
+    def __init__(self, storage: Storage, run: AgentInstanceRow | None = None, *, after: str = "") -> None:
+        self._storage = storage
+        self._after = after
+        self.run = run
+        self._run_status: str | None = None
+        self._counts: SpanCounts | None = None
+        self._known: dict[str, str] = {}
+        self._depths: dict[str, int] = {}
+
+    def look(self) -> list[Transition]:
+        """Return the transitions since the previous call. Rows written during a call are returned by the next one."""
+        if self.run is None and not self._begin_next():
+            return []
+        assert self.run is not None
+        run_id = self.run.id  # read the run before its spans, so that a finished run has all its spans
+        located = self._storage.ask(Find(run_id, instance_id=run_id)).rows.get(run_id)
+        if located is None or not isinstance(located[1], AgentInstanceRow):
+            self.leave()
+            return []
+        self.run = run = located[1]
+        found = [*self._of_run(run), *self._of_spans(run)]
+        # At equal times, the start of a run sorts before its spans, and the end of a run after them.
+        found.sort(key=lambda t: (t.at, _ends_run(t), not isinstance(t.row, AgentInstanceRow), t.depth))
+        return found
+
+    def is_over(self) -> bool:
+        """Return whether the followed run has ended and has no open span."""
+        counts = self._counts
+        return (
+            self.run is not None
+            and self.run.status not in OPEN
+            and counts is not None
+            and not counts.pending
+            and not counts.active
+        )
+
+    def leave(self) -> None:
+        """Stop following the current run; the next call of `look` starts with the next run."""
+        if self.run is not None:
+            self._after = self.run.id
+        self.run = self._run_status = self._counts = None
+        self._known.clear()
+        self._depths.clear()
+
+    def _begin_next(self) -> bool:
+        self.run = next(scan(self._storage, AgentInstanceRow, after=self._after, limit=1), None)
+        return self.run is not None
+
+    def _of_run(self, run: AgentInstanceRow) -> Iterator[Transition]:
+        before, self._run_status = self._run_status, run.status
+        yield from (Transition(at, status, run, 0) for at, status in _since(run, before))
+
+    def _of_spans(self, run: AgentInstanceRow) -> Iterator[Transition]:
+        # Statuses only move forward, so equal counts mean that no status changed, and no span needs to be read.
+        counts = self._storage.ask(Counts([run.id]))[run.id]
+        if counts == self._counts:
+            return
+        self._counts = counts
+        for span in self._storage.ask(SpansOf(run.id)):
+            before = self._known.get(span.id)
+            if before == span.status:
+                continue
+            self._known[span.id] = span.status
+            depth = self._depths.get(span.parent_span_id or "", -1) + 1
+            self._depths[span.id] = depth
+            yield from (Transition(at, status, span, depth) for at, status in _since(span, before))
+
+
+def _ends_run(transition: Transition) -> bool:
+    return isinstance(transition.row, AgentInstanceRow) and transition.status not in OPEN
+
+
+def _since(row: AgentInstanceRow | AgentSpanRow, before: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the time and status of each change of a row since the status `before`; of all changes if it is None."""
+    if row.status == "pending" and before is None:
+        yield row.inserted_at, "pending"
+    if row.started_at is not None and before in (None, "pending") and row.status != "cancelled":
+        yield row.started_at, "active"
+    if row.status not in OPEN:
+        yield row.finished_at or row.updated_at, row.status
 
 
 class _Tail:
@@ -147,7 +296,7 @@ class _Tail:
         if isinstance(row, AgentInstanceRow):
             storage = self._database.storage
             if status in OPEN:
-                text = f"run {row.id} {name_of(names_of(storage, [row])[row.id])}"
+                text = f"run {row.id} {run_name(*names_of(storage, [row])[row.id])}"
             else:
                 text = f"run {row.id} {status}, {noun(storage.ask(Counts([row.id]))[row.id].total, 'span')}"
             result = row.error and {"error": jsontext.decode(row.error)}
@@ -171,21 +320,13 @@ class _Tail:
         """Return the title of a span for the line of a transition: without an outcome if the status is open."""
         if status not in OPEN:
             return title(span)
-        return title_before(span, self._types.of(self._database.storage, span.agent_instance_id), TITLE)
-
-    def _plain_run(self, run: AgentInstanceRow, account: AccountRow) -> dict[str, object]:
-        from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
-
-        storage = self._database.storage
-        counts, labels = storage.ask(Counts([run.id]))[run.id]._asdict(), labels_of(storage, [run.id])[run.id]
-        return from_rows.plain(from_rows.instance(run, account, counts, **labels._asdict()))
+        return title_before(span, self._types.of(self._database.storage, span.agent_instance_id))
 
     def plain(self) -> dict[str, object]:
         """Return the document of `--json`."""
-        storage, seen, run = self._database.storage, self._seen, self._run
-        account = storage.ask(Account())
+        seen, run = self._seen, self._run
         return {
-            "run": None if run is None else self._plain_run(run, account),
+            "run": None if run is None else plain_rows(self._database.storage, [run])[0],
             "transitions": [
                 {
                     "at": t.at,
@@ -203,20 +344,12 @@ class _Tail:
 
 def _first_since(database: Database, at: str) -> AgentInstanceRow | None:
     """Return the first run that started at a time or later; None without one. Runs are read from the latest back."""
-    first: AgentInstanceRow | None = None
-    while True:
-        query = Query("agent_instance", descending=True, limit=LOOKED_AT, after="" if first is None else first.id)
-        rows = [row for row in database.storage.ask(query).rows if isinstance(row, AgentInstanceRow)]
-        for row in rows:
-            if (row.started_at or row.inserted_at) < at:
-                return first
-            first = row
-        if len(rows) < LOOKED_AT:
-            return first
-
-
-def _id(row: object) -> str:
-    return row.id if isinstance(row, AgentInstanceRow) else ""
+    first = None
+    for row in scan(database.storage, AgentInstanceRow, descending=True):
+        if (row.started_at or row.inserted_at) < at:
+            break
+        first = row
+    return first
 
 
 def _is_dead(database: Database, run: AgentInstanceRow) -> bool:

@@ -9,15 +9,24 @@ from typing import Any
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import diff_text, id_prefixes
-from agentspan.analysis.failed_step import FailedStep
-from agentspan.analysis.findings import DECIDABLE, FDR, Finding
-from agentspan.analysis.outcomes import Missed
+from agentspan.analysis import by_name, diff_text
+from agentspan.analysis.associations import DECIDABLE, FDR, Finding
+from agentspan.analysis.differences import FieldChange
+from agentspan.analysis.failures import FailedStep
 from agentspan.analysis.statistics import Q_MEANS
+from agentspan.analysis.tree import run_name
 from agentspan.analysis.why import Group, RunWhy, StillOpen, Why, why, why_run
-from agentspan.analysis.wording import FieldChange
 from agentspan.cli.app import command, reads
-from agentspan.cli.filter_options import asked_for, filter_in, filter_options, no_run, options_of, outcome_rule
+from agentspan.cli.filter_options import (
+    asked_for,
+    filter_in,
+    filter_options,
+    limit_option,
+    no_run,
+    options_of,
+    outcome_option,
+    outcome_rule,
+)
 from agentspan.cli.output import (
     MARKS,
     columns_of,
@@ -27,7 +36,6 @@ from agentspan.cli.output import (
     hint,
     indexing,
     local,
-    noun,
     pad,
     page,
     style,
@@ -39,7 +47,7 @@ from agentspan.cli.output import (
 from agentspan.cli.runs import left_open
 from agentspan.database import Database
 from agentspan.storage.protocol import Storage
-from agentspan.text import share_text
+from agentspan.text import noun, share_text
 
 SHORTEST_SIGNATURE = 4
 MAX_POOLED = 3
@@ -56,11 +64,9 @@ FIELDS = 2
 
 @command("why")
 @click.argument("run", required=False)
-@click.option("--outcome", metavar="RULE", help="Say what passed means: 'reward>=1', or status.")
+@outcome_option
 @filter_options
-@click.option(
-    "-n", "--limit", metavar="N", default=10, show_default=True, type=click.IntRange(0), help="List N at most."
-)
+@limit_option(10)
 @reads
 def why_command(
     database: Database,
@@ -78,11 +84,11 @@ def why_command(
     if run is not None:
         if asked:
             raise click.UsageError(f"RUN and filters of runs exclude each other: {asked} does not select a run here")
-        row = id_prefixes.find_run(storage, run)
+        row = by_name.find_run(storage, run)
         with indexing() as progress:
             one = why_run(storage, row, rule, progress=progress)
         if as_json:
-            own = {"signature": one.signature._asdict(), "missed": _plain_missed(one.missed)}
+            own = {"signature": one.signature._asdict(), "missed": one.missed and one.missed.plain()}
             document(asdict(one) | own | {"abandoned": bool(left_open(storage, [row])) or row.closed_by == "abandoned"})
         else:
             echo_lines(_run_lines(storage, one, is_dead=bool(left_open(storage, [row]))))
@@ -106,11 +112,9 @@ def plain(found: Why) -> dict[str, Any]:
         "groups": [asdict(group) for group in found.groups],
         "findings": [_plain_finding(each) for each in findings.findings],
         "pooled_findings": [_plain_finding(each) for each in findings.pooled],
-        "missed": _plain_missed(found.missed),
+        "missed": found.missed and found.missed.plain(),
         "compared": {
-            name: getattr(findings, name) for name in ("runs", "tasks", "tested", "tested_pooled", "stratified")
-        }
-        | {
+            **{name: getattr(findings, name) for name in ("runs", "tasks", "tested", "tested_pooled", "stratified")},
             "drawn": found.compared,
             "read": found.read,
             "detectable": None if findings.detectable == inf else findings.detectable,
@@ -120,14 +124,9 @@ def plain(found: Why) -> dict[str, Any]:
 
 def _plain_finding(each: Finding) -> dict[str, Any]:
     effect, low, high = (None if value == inf else value for value in (each.odds_ratio, each.low, each.high))
-    counts = {name: getattr(each, name) for name in ("failed_with", "failed", "passed_with", "passed", "tasks")}
-    return {
-        "feature": each.feature,
-        "effect": effect,
-        "interval": [low, high],
-        "q": each.q,
-        "stratified": each.stratified,
-    } | counts
+    counts = ("q", "stratified", "failed_with", "failed", "passed_with", "passed", "tasks")
+    named = {name: getattr(each, name) for name in counts}
+    return {"feature": each.feature, "effect": effect, "interval": [low, high], **named}
 
 
 def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequence[str]) -> Iterator[str]:
@@ -141,7 +140,7 @@ def _lines(storage: Storage, found: Why, limit: int, asked: str, options: Sequen
     failures = [group for group in found.groups if group.kind != "ending"]
     endings = [group for group in found.groups if group.kind == "ending"]
     shown = [*failures[:limit], *endings[:limit]]
-    short |= id_prefixes.short_ids(storage, [group.run_id for group in shown])
+    short |= by_name.short_ids(storage, [group.run_id for group in shown])
     of = "failed runs" if found.failed else "runs with a failed step"
     several = " (a run can be in several)" if _overlap(failures, found) else ""
     endings_of = "without a failed step, by how they ended"
@@ -203,10 +202,6 @@ def _unknown(found: Why) -> str:
 
 def _have(number: int) -> str:
     return "has" if number == 1 else "have"
-
-
-def _plain_missed(found: Missed | None) -> dict[str, Any] | None:
-    return None if found is None else found._asdict() | {"rule": str(found.rule)}
 
 
 def _percent(share: float) -> str:
@@ -301,7 +296,7 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
     if partly:
         yield fit(f"looked at: {', '.join(partly)}", columns)
     if found.detectable is not None:
-        yield from wrap(_blindness(found.detectable), columns, 3)
+        yield from wrap(_missable(found.detectable), columns, 3)
     pooled = found.findings if not found.stratified else () if found.findings else found.pooled[:MAX_POOLED]
     if pooled:
         tested = f" ({found.tested_pooled:,} things tested)" if found.stratified else ""
@@ -312,7 +307,7 @@ def _findings(answer: Why, columns: int) -> Iterator[str]:
         yield from wrap(Q_EXPLAINED, columns, 2)
 
 
-def _blindness(detectable: float) -> str:
+def _missable(detectable: float) -> str:
     """Return the sentence about causes that may exist although nothing was found."""
     if detectable == inf:
         return "these runs are too few: nothing would have been found"
@@ -323,7 +318,8 @@ def _blindness(detectable: float) -> str:
 
 
 def _finding(each: Finding, columns: int) -> Iterator[str]:
-    effect = f"×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {_q(each.q)}"
+    q = "<0.001" if each.q < 0.001 else f"{each.q:.2g}"
+    effect = f"×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {q}"
     counts = f"in {each.failed_with:,} of {each.failed:,} failed, in {each.passed_with:,} of {each.passed:,} passed"
     facts = [f"{counts} · odds {effect}"]
     if each.stratified:
@@ -342,10 +338,6 @@ def _ratio(value: float) -> str:
     return "∞" if value == inf else f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
-def _q(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.2g}"
-
-
 def _short(ids: list[str]) -> dict[str, str]:
     """Return the shortest prefixes of ids, all of the same length, that are all different; by id."""
     for length in range(SHORTEST_SIGNATURE, 12):
@@ -356,8 +348,7 @@ def _short(ids: list[str]) -> dict[str, str]:
 
 def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[str]:
     columns = width()
-    name = found.agent if found.version == "default" else f"{found.agent} {found.version}"
-    yield style(fit(f"run {found.run_id} {name}", columns), bold=True)
+    yield style(fit(f"run {found.run_id} {run_name(found.agent, found.version)}", columns), bold=True)
     verdict = {True: "passed", False: "failed", None: "has no outcome"}[found.passed]
     by = "" if found.outcome is None else f" {found.outcome}"
     judged = f" · {verdict}{by}" if by or found.passed is None else ""  # without a rule, the status shows the outcome
@@ -368,7 +359,7 @@ def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[st
         yield from hint("? its program died; this closes what it left open", to_copy("doctor"), columns)
     if found.missed is not None:
         rule = str(found.missed.rule)
-        again = to_copy("why", id_prefixes.short_id(storage, found.run_id), "--outcome", rule)
+        again = to_copy("why", by_name.short_id(storage, found.run_id), "--outcome", rule)
         yield from hint(f"it missed {rule}", again, columns)
     yield ""
     if found.error is not None:
@@ -376,10 +367,11 @@ def _run_lines(storage: Storage, found: RunWhy, *, is_dead: bool) -> Iterator[st
     if found.still_open is not None:
         yield from _labelled("left open" if is_dead else "still open", _place(found.still_open), columns, 2)
     if found.step is None and found.still_open is not None:
-        yield _next_step("read it", "show", id_prefixes.short_id(storage, found.run_id))
+        yield _next_step("read it", "show", by_name.short_id(storage, found.run_id))
     elif found.step is None:
         yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
-        yield from _next_steps(storage, found)
+        yield _next_step("read it", "show", by_name.short_id(storage, found.run_id))
+        yield _next_step("the same ending", "runs", "--signature", found.signature.id[:SHORTEST_SIGNATURE])
     else:
         if found.passed and found.missed is None:
             yield "this run passed all the same"
@@ -393,12 +385,6 @@ def _place(still_open: StillOpen) -> str:
     if still_open.title is not None:
         return f"in step {still_open.step:,}, {still_open.title}"
     return f"after step {still_open.step:,}" if still_open.step else "before its first step"
-
-
-def _next_steps(storage: Storage, found: RunWhy) -> Iterator[str]:
-    run, signature = id_prefixes.short_id(storage, found.run_id), found.signature.id[:SHORTEST_SIGNATURE]
-    yield _next_step("read it", "show", run)
-    yield _next_step("the same ending", "runs", "--signature", signature)
 
 
 def _next_step(label: str, *words: str) -> str:
@@ -506,7 +492,7 @@ def _nearest(storage: Storage, found: RunWhy, columns: int) -> Iterator[str]:
         yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
     if len(shown) < len(first.fields):
         yield style(f"    {len(first.fields) - len(shown):,} more: --json", fg="bright_black")
-    a, b = id_prefixes.short_ids(storage, [nearest.run_id, found.run_id]).values()
+    a, b = by_name.short_ids(storage, [nearest.run_id, found.run_id]).values()
     yield style(f"  {to_copy('diff', a, b)}", fg="bright_black")
 
 

@@ -1,27 +1,32 @@
-"""Copies all rows of one storage to another, of any two backends, and can follow later changes of the source.
+"""Copies all rows of one storage to another, of any two backends, and can follow later changes of the source; backups.
 
 Rows are copied unchanged. A copy sends only rows that the target lacks or has in an earlier state, so it can be stopped
 at any moment and repeated. It removes nothing from the target. The target keeps its own account, which identifies it.
 
 The position of a copy is noted in the target if the target keeps notes, else in a file beside it. The note only saves
 time: without it, a repeated copy compares the runs from the beginning.
+
+A backup is a copy of the file itself, also into a pipe or device, while other processes write to it.
 """
 
 import json
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from agentspan import clock, files
-from agentspan.errors import DatabaseBusy, InvalidValue
+from agentspan.errors import DatabaseBusy, InvalidValue, StorageError
 from agentspan.host import guard
 from agentspan.maintenance.copying_rows import RunSender, Sender
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, ResourceType, Row
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Account, Find, ForgetNotes, Notes, PutKeys, PutNote, Query, StoredKeys
+from agentspan.storage.questions import Account, BackUp, Find, ForgetNotes, Notes, PutKeys, PutNote, Query, StoredKeys
 from agentspan.storage.scanning import count, pages
 from agentspan.tuning import STANDARD, Tuning
 
@@ -71,24 +76,22 @@ class _InFile:
         self._name = name
 
     def read(self) -> Place | None:
-        return None if self._path is None else _place(self._all(self._path).get(self._name))
+        return _place(self._notes().get(self._name))
 
     def write(self, place: Place | None) -> None:
-        if self._path is None:
-            return
-        notes = {name: text for name, text in self._all(self._path).items() if name != self._name}
+        notes = {name: text for name, text in self._notes().items() if name != self._name}
         if place is not None:
             notes[self._name] = json.dumps(place)
         with guard(OSError):  # the rows are there; only the next copy takes longer
-            if not notes:
+            if self._path is not None and not notes:
                 self._path.unlink(missing_ok=True)
-                return
-            with files.replacing(self._path, encoding="utf-8") as file:
-                json.dump(notes, file)
+            elif self._path is not None:
+                with files.replacing(self._path, encoding="utf-8") as file:
+                    json.dump(notes, file)
 
-    def _all(self, path: Path) -> dict[str, str]:
+    def _notes(self) -> dict[str, str]:
         with guard(OSError, ValueError):
-            notes = json.loads(path.read_text(encoding="utf-8"))
+            notes = json.loads(self._path.read_text(encoding="utf-8")) if self._path is not None else None
             return {n: t for n, t in notes.items() if isinstance(t, str)} if isinstance(notes, dict) else {}
         return {}
 
@@ -113,6 +116,7 @@ OVERLAP = timedelta(minutes=2)
 """How far a poll goes back before the last poll: a row has the time at which it was recorded, not stored."""
 PAGE = 500
 PATIENCE_S = 60.0
+"""How long each commit may wait for other writers of the target."""
 SHOWN = 5
 """How many of the rows that could not be copied are reported with id and reason."""
 _FIRST: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version", "writer")
@@ -153,7 +157,6 @@ def copy(
     follow: bool = False,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
-    wait_s: float = PATIENCE_S,
     tuning: Tuning = STANDARD,
 ) -> Copied:
     """Copy the rows that the target lacks, or has in an earlier state.
@@ -163,7 +166,6 @@ def copy(
         follow: go on with rows that are stored later, until `stop` returns True.
         stop: called between batches; the copy ends when it returns True.
         progress: called with the number of runs compared so far, and of all runs.
-        wait_s: how long each commit may wait for other writers of the target.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
@@ -173,7 +175,7 @@ def copy(
     where = source.capabilities().location
     if source is target or (where is not None and where == target.capabilities().location):
         raise InvalidValue("DST", "is SRC itself")
-    copying = _Copying(source, target, since, stop, wait_s, tuning)
+    copying = _Copying(source, target, since, stop, tuning)
     copying.whole(progress)
     if follow:
         copying.follow()
@@ -187,22 +189,19 @@ class _Copying:
         target: Storage,
         since: str | None,
         stop: Callable[[], bool],
-        wait_s: float,
         tuning: Tuning,
     ) -> None:
         self._source, self._target, self._since, self._stop = source, target, since, stop
-        self._wait_s = wait_s
         self._tuning = tuning
-        self._sender = Sender(source, target, wait_s)
+        self._sender = Sender(source, target, PATIENCE_S)
         self._runs = RunSender(self._sender, tuning.copy_commit_rows)
         self._keys = 0
 
     def counts(self) -> Copied:
         """Return the counts so far."""
-        new = self._sender.new
+        sender, new = self._sender, self._sender.new
         runs, spans = new["agent_instance"], new["agent_span"]
         others = new.total() - runs - spans + self._keys
-        sender = self._sender
         examples = tuple(LeftOut(*each) for each in islice(sender.left_out.items(), SHOWN))
         return Copied(runs, spans, others, sender.changed, len(sender.left_out), examples)
 
@@ -270,11 +269,10 @@ class _Copying:
                 self._sender.send(rows)
         for rows in self._since_time("writer", "inserted_at", at):
             self._sender.send(rows)
-        known = [*self._runs.open]
+        known = iter([*self._runs.open])
         seen: set[str] = set()
-        for start in range(0, len(known), PAGE):
-            found = self._source.ask(Find(*known[start : start + PAGE])).rows.values()
-            self._send_runs([row for _, row in found], seen)
+        while some := [*islice(known, PAGE)]:
+            self._send_runs([row for _, row in self._source.ask(Find(*some)).rows.values()], seen)
         for rows in self._since_time("agent_instance", "updated_at", at):
             self._send_runs(rows, seen)
         for type_ in _LAST:
@@ -322,10 +320,57 @@ class _Copying:
         keys = self._source.ask(StoredKeys(None, PAGE, since))
         while keys:
             renamed = [key._replace(subject=self._sender.target_id(key.subject)) for key in keys]
-            self._keys += self._target.ask(PutKeys(renamed, self._wait_s))
+            self._keys += self._target.ask(PutKeys(renamed, PATIENCE_S))
             keys = self._source.ask(StoredKeys((keys[-1].operation, keys[-1].key), PAGE, since))
 
 
 def _before(at: str) -> str:
     """Return the time that lies OVERLAP before a time."""
     return clock.parse(clock.to_datetime(at) - OVERLAP)
+
+
+def backup(storage: Storage, path: str | os.PathLike[str]) -> int:
+    """Copy all committed data to a new file. A pipe or device at the path is written to, never replaced.
+
+    Returns:
+        The size of the copy, in bytes.
+
+    Raises:
+        StorageError: the storage cannot make a backup.
+        InvalidValue: the file exists, or its folder does not, or the copy cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InvalidValue("path", f"{target} is a folder; name a file in it")
+    if not target.exists() or target.is_file():
+        # A link may point to a file that does not exist yet: the copy is made there.
+        return _backup(storage, Path(os.path.realpath(target)) if target.is_symlink() else target)
+    try:
+        with target.open("wb") as file:
+            return pour(storage, file)
+    except OSError as error:
+        raise InvalidValue("path", f"{target} cannot be written: {error.strerror}") from error
+
+
+def pour(storage: Storage, file: IO[bytes]) -> int:
+    """Copy all committed data into an open file, which may be a pipe; return the size in bytes.
+
+    Raises:
+        StorageError: the storage cannot make a backup.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        size = _backup(storage, copy)
+        with copy.open("rb") as source:
+            shutil.copyfileobj(source, file)
+        file.flush()
+    return size
+
+
+def _backup(storage: Storage, path: Path) -> int:
+    can = storage.capabilities()
+    if BackUp not in can.answers:
+        to_file = "`agentspan copy` writes all runs to a file"
+        instead = f"use pg_dump; {to_file}" if can.backend == "postgresql" else to_file
+        raise StorageError(f"the storage {can.backend!r} cannot make a backup; {instead}")
+    return storage.ask(BackUp(path))

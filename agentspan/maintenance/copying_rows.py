@@ -58,12 +58,7 @@ class Sender:
 
     def renamed(self, row: Row) -> Row:
         """Return a row of the source with the target's ids in its references."""
-        if not self._ids:
-            return row
-        columns = (*_RUN_REFERENCES, "agent_instance_id")
-        changed = {name: self._ids[getattr(row, name)] for name in columns if getattr(row, name, None) in self._ids}
-        renamed: Row = cast(Any, row)._replace(**changed) if changed else row
-        return renamed
+        return renamed(row, self._ids)
 
     def target_id(self, id: str) -> str:
         """Return the id that a row of the source has in the target."""
@@ -76,7 +71,7 @@ class Sender:
         for row in map(self.renamed, rows):
             there = stored.get(row.id)
             if there is None:
-                units.append(_put(row))
+                units.append(Unit((Put(row, minted=True),)))  # `Find` has looked for the id among all types
             elif type(there[1]) is not type(row):
                 self.leave_out(row.id, "its id is used by another resource there")
             elif (move := moved_to(there[1], row)) is not None:
@@ -145,9 +140,12 @@ class Sender:
             self.leave_out(row.id, str(outcome))
 
 
-def _put(row: Row) -> Unit:
-    # minted=True, because `send` has looked for the id among all types.
-    return Unit((Put(row, minted=True),))
+def renamed(row: Row, ids: Mapping[str, str]) -> Row:
+    """Return a row whose references are to the ids that `ids` has for them."""
+    columns = (*_RUN_REFERENCES, "agent_instance_id")
+    changed = {name: ids[getattr(row, name)] for name in columns if getattr(row, name, None) in ids} if ids else {}
+    result: Row = cast(Any, row)._replace(**changed) if changed else row
+    return result
 
 
 def moved_to(stored: Row, row: Row, before: Found | None = None, after: Found | None = None) -> Move | None:

@@ -20,6 +20,8 @@ from agentspan.storage.questions import Damage, Find, Query, SpansOf
 from agentspan.storage.scanning import scan
 from agentspan.tuning import STANDARD, Tuning
 
+LATEST = 20
+"""The largest number of refused changes, and of damaged parts of each kind, that are reported."""
 UNREAD = ("damaged", "unreadable")
 """The values of `why` in refused_changes for rows that describe damage in a journal instead of a refused change."""
 
@@ -77,7 +79,6 @@ def examine(
     dry_run: bool = False,
     dead_hosts: Collection[str] = (),
     idle_since: str | None = None,
-    latest_refused: int = 20,
     tuning: Tuning = STANDARD,
 ) -> Report:
     """Check the file, and close the runs and spans that dead programs left open.
@@ -90,7 +91,6 @@ def examine(
         dry_run: report what would be done, and change nothing.
         dead_hosts: hosts whose programs are known to be dead.
         idle_since: also close runs that were made by id, and have not changed since this time.
-        latest_refused: how many refused changes, and how many damaged parts of each kind, are reported.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
@@ -108,14 +108,14 @@ def examine(
     if locked:
         raise DatabaseBusy(f"others kept a lock of {len(locked)} runs, such as {locked[0]}; the others were examined")
     for why in UNREAD:
-        query = Query("refused_change", {"why": why}, descending=True, limit=latest_refused, with_total=True)
+        query = Query("refused_change", {"why": why}, descending=True, limit=LATEST, with_total=True)
         page = ctx.storage.ask(query)
         report.damage += cast(list[RefusedChangeRow], page.rows)
         report.damage_total += page.counted()
-    limit = latest_refused + report.damage_total
+    limit = LATEST + report.damage_total
     page = ctx.storage.ask(Query("refused_change", descending=True, limit=limit, with_total=True))
     rows = cast(list[RefusedChangeRow], page.rows)
-    report.refused = [row for row in rows if row.why not in UNREAD][:latest_refused]
+    report.refused = [row for row in rows if row.why not in UNREAD][:LATEST]
     report.refused_total = page.counted() - report.damage_total
     return report
 

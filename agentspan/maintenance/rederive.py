@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 from agentspan import clock
@@ -11,7 +12,8 @@ from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
 from agentspan.schemas.prices import own_prices
 from agentspan.schemas.span_types import Registry, describe, from_schemas, label_of
-from agentspan.storage.questions import Query, SpansOf
+from agentspan.storage.questions import SpansOf
+from agentspan.storage.scanning import scan
 
 BATCH = 500
 
@@ -52,14 +54,9 @@ def _moved(
 ) -> Iterator[Progress]:
     """Write the derived columns of each span that differ from the stored ones, in batches."""
     for instance in instances:
-        batch: list[AgentSpanRow] = []
-        for span in ctx.storage.ask(SpansOf(instance.id)):
-            batch.append(span)
-            if len(batch) == BATCH:
-                yield _write(ctx, [(each, derived(instance, each)) for each in batch])
-                batch = []
-        if batch:
-            yield _write(ctx, [(each, derived(instance, each)) for each in batch])
+        spans = iter(ctx.storage.ask(SpansOf(instance.id)))
+        while batch := [(span, derived(instance, span)) for span in islice(spans, BATCH)]:
+            yield _write(ctx, batch)
 
 
 def _write(ctx: Context, derived: list[tuple[AgentSpanRow, dict[str, Any]]]) -> Progress:
@@ -74,10 +71,8 @@ def _write(ctx: Context, derived: list[tuple[AgentSpanRow, dict[str, Any]]]) -> 
 
 
 def _newest(ctx: Context, agent_id: str) -> Registry:
-    query = Query("agent_schema_version", {"agent_id": agent_id}, descending=True, limit=1)
-    rows = ctx.storage.ask(query).rows
-    row = rows[0] if rows else None
-    return from_schemas(row.span_type_schemas) if isinstance(row, AgentSchemaVersionRow) else Registry()
+    row = next(scan(ctx.storage, AgentSchemaVersionRow, {"agent_id": agent_id}, descending=True, limit=1), None)
+    return Registry() if row is None else from_schemas(row.span_type_schemas)
 
 
 def _summary(registry: Registry, span: AgentSpanRow) -> dict[str, Any]:

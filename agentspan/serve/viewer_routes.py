@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from agentspan.analysis import id_prefixes
+from agentspan.analysis import by_name
 from agentspan.api.context import Context
 from agentspan.api.runs import TerminateInstance
 from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
@@ -310,14 +310,14 @@ class Viewer:
         return await asyncio.get_running_loop().run_in_executor(self._one_by_one, partial(read, *arguments))
 
     async def _found(self, request: Request) -> AgentInstanceRow:
-        return await asyncio.to_thread(id_prefixes.find_run, self._storage, request.path_params["run_id"])
+        return await asyncio.to_thread(by_name.find_run, self._storage, request.path_params["run_id"])
 
     def _detail(self, run_id: str, span_id: str) -> Iterator[bytes]:
         """Yield a full span as one piece. A span of 10 MB takes 100 MB meanwhile, so one is made at a time."""
         yield encoded(data.detail(self._storage, self._found_span(run_id, span_id)))
 
     def _found_span(self, run_id: str, span_id: str) -> AgentSpanRow:
-        span = id_prefixes.find_span(self._storage, span_id)
+        span = by_name.find_span(self._storage, span_id)
         if not isinstance(span, AgentSpanRow) or span.agent_instance_id != run_id:
             raise NotFound("this run has no such span")
         return span

@@ -7,6 +7,7 @@ from agentspan.model.registration import References
 from agentspan.model.rows import (
     ROWS,
     TYPE_OF,
+    AgentInstanceRow,
     AgentRow,
     AgentSchemaVersionRow,
     AgentVersionRow,
@@ -16,7 +17,7 @@ from agentspan.model.rows import (
 )
 from agentspan.storage.answers import Found
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Query
+from agentspan.storage.questions import Find, Query
 
 R = TypeVar("R", bound=Row)
 
@@ -72,6 +73,16 @@ def expect(found: Found, row_type: type[R], id: object) -> R:
     if not isinstance(row, row_type):
         raise UnexpectedRefType(f"{_shown(id)} is the id of an {located[0].replace('_', ' ')}, not of an {noun}")
     return row
+
+
+def instance(storage: Storage, id: str) -> AgentInstanceRow:
+    """Return the run with an id.
+
+    Raises:
+        NotFound: no row has this id.
+        UnexpectedRefType: the row has another type.
+    """
+    return expect(storage.ask(Find(id, instance_id=id)), AgentInstanceRow, id)
 
 
 def _shown(id: object) -> str:

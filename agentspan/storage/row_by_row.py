@@ -218,7 +218,7 @@ def _sortable(value: float | None) -> tuple[bool, float]:
     return value is not None, value or 0
 
 
-def tokens_of(sums: RunSummary | RunTotals) -> int | None:
+def tokens_of(sums: RunSummary | RunBrief | RunTotals | RunSum | Stat) -> int | None:
     """Return the sum of input and output tokens; None if both are None."""
     if sums.input_tokens is None and sums.output_tokens is None:
         return None

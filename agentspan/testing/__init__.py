@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentspan.testing.contract import StorageContract
     from agentspan.testing.determinism import capture, deterministic
-    from agentspan.testing.run import CapturedRun
+    from agentspan.testing.run import CapturedRun, CapturedSpan
     from agentspan.testing.runs import CapturedRuns, load, snapshot
-    from agentspan.testing.span import CapturedSpan
 
 __all__ = [
     "CapturedRun",
@@ -35,7 +34,7 @@ __all__ = [
 _LAZY = {
     "CapturedRun": "agentspan.testing.run",
     "CapturedRuns": "agentspan.testing.runs",
-    "CapturedSpan": "agentspan.testing.span",
+    "CapturedSpan": "agentspan.testing.run",
     "StorageContract": "agentspan.testing.contract",
     "capture": "agentspan.testing.determinism",
     "deterministic": "agentspan.testing.determinism",

@@ -30,15 +30,6 @@ def config_of_marker(unnamed: tuple[Any, ...], named: Mapping[str, Any]) -> Conf
     return config_of({"budget": budget, "calls": calls})
 
 
-def why_wrong(unnamed: tuple[Any, ...], named: Mapping[str, Any]) -> str | None:
-    """Return why the arguments of a marker cannot be used; None if they can."""
-    try:
-        config_of_marker(unnamed, named)
-    except InvalidValue as error:
-        return str(error)
-    return None
-
-
 class Broken(NamedTuple):
     """A budget that a test broke.
 

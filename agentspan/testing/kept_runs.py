@@ -1,7 +1,7 @@
 """Finds the runs of a test in any storage, shows them below its failure, and removes old runs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,8 @@ import click
 
 from agentspan.analysis import tree
 from agentspan.analysis.tree import build, walk
-from agentspan.cli.output import argument, noun, width
-from agentspan.cli.runs import name_of
-from agentspan.cli.tree import Picture, Timeline
+from agentspan.cli.output import argument, width
+from agentspan.cli.show import Picture
 from agentspan.database import open
 from agentspan.errors import AgentspanError
 from agentspan.host import let_through
@@ -22,7 +21,7 @@ from agentspan.recording.run_state import Began, began_after
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
-from agentspan.storage.row_by_row import labels_of, names_of
+from agentspan.text import noun
 
 TREE_LINES = 12
 FLUSH_S = 2.0
@@ -40,11 +39,9 @@ class RunsOfStorage:
     recorder: Recorder
     rows: list[AgentInstanceRow]
 
-    @contextmanager
-    def opened(self) -> Iterator[Storage]:
-        """Yield the storage; a file that the program has closed is opened again, for reading."""
-        with _opened(self.recorder) as storage:
-            yield storage
+    def opened(self) -> AbstractContextManager[Storage]:
+        """Return a with-block of the storage; a file that the program has closed is opened again, for reading."""
+        return _opened(self.recorder)
 
 
 def runs_after(number: int) -> list[RunsOfStorage]:
@@ -127,10 +124,9 @@ def _section(after: int, run_id: str | None) -> Iterator[str]:
 
 
 def _drawn(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
-    spans = [*storage.ask(SpansOf(run.id))]
-    picture = Picture(width(), Timeline(run, spans, width()))
-    yield from picture.head(run, name_of(names_of(storage, [run])[run.id]), spans, labels_of(storage, [run.id])[run.id])
-    lines = [line for node, lasts in walk(tree.fold(build(spans))) for line in picture.span(node, lasts)]
+    picture = Picture(run, [*storage.ask(SpansOf(run.id))], width())
+    yield from picture.head(storage)
+    lines = [line for node, lasts in walk(tree.fold(build(picture.spans))) for line in picture.span(node, lasts)]
     if len(lines) > TREE_LINES:
         yield f"… {noun(len(lines) - TREE_LINES, 'line')} above"
     yield from lines[-TREE_LINES:]

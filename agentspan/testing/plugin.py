@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from agentspan.analysis.check import Config
     from agentspan.testing.runs import CapturedRuns
 
 DEFAULT = ".agentspan/tests.db"
@@ -26,6 +27,7 @@ MAX_BYTES = 50_000_000
 _file = pytest.StashKey[Path]()
 _before = pytest.StashKey[int]()
 _is_shown = pytest.StashKey[bool]()
+_config: "pytest.StashKey[Config]" = pytest.StashKey()
 _broken = pytest.StashKey[str]()
 """The run that broke the budget of its test."""
 
@@ -105,21 +107,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.stash[_is_shown] = False
     wanted = _marked(item)
     if wanted is not None:
-        from agentspan.testing.budgets import why_wrong
+        from agentspan.testing.budgets import config_of_marker
 
-        wrong = why_wrong(*wanted)
-        if wrong is not None:
-            pytest.fail(wrong, pytrace=False)
+        try:
+            item.stash[_config] = config_of_marker(*wanted)
+        except ValueError as error:
+            pytest.fail(str(error), pytrace=False)
 
 
 @pytest.hookimpl(trylast=True)  # after the test itself; not called if the test failed
 def pytest_runtest_call(item: pytest.Item) -> None:
     """Fail a marked test whose runs break its budget."""
-    wanted = _marked(item)
-    if wanted is not None:
-        from agentspan.testing.budgets import broken, config_of_marker
+    config = item.stash.get(_config, None)
+    if config is not None:
+        from agentspan.testing.budgets import broken
 
-        found = broken(item.stash[_before], config_of_marker(*wanted))
+        found = broken(item.stash[_before], config)
         if found is not None:
             if found.run_id is not None:
                 item.stash[_broken] = found.run_id

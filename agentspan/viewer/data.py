@@ -10,10 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from agentspan import clock, jsontext
-from agentspan.analysis.runs import closed_text
-from agentspan.analysis.stats import stats
-from agentspan.analysis.tree import title_of
-from agentspan.analysis.wording import score_text
+from agentspan.analysis.runs import stats
+from agentspan.analysis.tree import closed_text, score_text, title_of
 from agentspan.blobs import described
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN, SPAN_STATUSES

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from agentspan.analysis import id_prefixes
+from agentspan.analysis import by_name
 from agentspan.blobs import IMAGES, encoded
 from agentspan.errors import InvalidValue
 from agentspan.journal.writers import Lives
@@ -33,7 +33,7 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     """Yield the self-contained HTML document of runs in pieces, so that it need not fit in memory."""
     if not run_ids:
         raise InvalidValue("run_ids", "must name at least one run")
-    runs = [id_prefixes.find_run(storage, run_id) for run_id in run_ids]
+    runs = [by_name.find_run(storage, run_id) for run_id in run_ids]
     facts = [data.run_facts(storage, run) for run in runs]
     name = f"{facts[0]['agent']} {facts[0]['version']}".strip() if len(runs) == 1 else f"{len(runs)} runs"
     yield _head(name)

@@ -7,7 +7,6 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agentspan.analysis.blindness import ALPHA
 from agentspan.analysis.drift import (
     PASSED,
     compare,
@@ -19,6 +18,7 @@ from agentspan.analysis.drift import (
     task_values,
 )
 from agentspan.analysis.drift_metrics import Gathered, Measure, Metric, RunFacts
+from agentspan.analysis.power import ALPHA
 from agentspan.text import points
 
 PASSES = 0.8

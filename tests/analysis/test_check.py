@@ -11,7 +11,7 @@ import pytest
 
 import agentspan
 from agentspan.analysis.check import Config, check, config_of, load
-from agentspan.analysis.drift import PASSED, blindness
+from agentspan.analysis.drift import PASSED, group_sizes
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.errors import InvalidValue
 from tests.cli.calling import call
@@ -48,7 +48,7 @@ def test_too_few_runs_are_inconclusive_and_it_says_how_many_are_missing() -> Non
     assert found.verdict == "inconclusive"
     assert found.detectable is not None
     assert found.detectable > 0.25
-    sizes = blindness(few[1].runs, few[0].runs)
+    sizes = group_sizes(few[1].runs, few[0].runs)
     assert sizes is not None
     more = sizes.more_for(0.25)
     assert more is not None
@@ -281,14 +281,14 @@ def test_a_p_that_is_small_is_never_zero_and_unknown_outcomes_are_counted() -> N
 
 def test_runs_are_asked_for_where_they_are_lacking() -> None:
     """With 4 runs against 30 of the baseline, as many times both would be 27 and 201."""
-    sizes = blindness(outcomes(25, 30).runs, outcomes(2, 4).runs)
+    sizes = group_sizes(outcomes(25, 30).runs, outcomes(2, 4).runs)
     assert sizes is not None
     more = sizes.more_for(0.25)
     assert more is not None
     assert 95 <= 34 + more.head + more.base <= 101  # no 94 runs find it, in whatever groups
     assert sizes._replace(base=30 + more.base, head=4 + more.head).finds(0.25)
     many = outcomes(160, 200), outcomes(3, 4)
-    sizes = blindness(*(each.runs for each in many))
+    sizes = group_sizes(*(each.runs for each in many))
     assert sizes is not None
     more = sizes.more_for(0.25)
     assert more is not None

@@ -6,8 +6,8 @@ import pytest
 
 import agentspan
 from agentspan import clock
-from agentspan.analysis import filter_words, id_prefixes
-from agentspan.analysis.agent_names import resolved
+from agentspan.analysis import by_name, filter_words
+from agentspan.analysis.by_name import resolved
 from agentspan.analysis.filter_words import NAMES, filter_of, parse
 from agentspan.analysis.runs import find_runs
 from agentspan.database import Database
@@ -111,13 +111,13 @@ def test_agent_at_version_is_that_version_unless_an_agent_is_named_so(db: Databa
     assert found("a@2") == [ids["a3"], ids["a2"]]
     assert found("agent=me@home") == found("me@home@1") == [ids["me"]]
     assert found("a@3") == []
-    assert id_prefixes.find_run(db.storage, "a@2").id == ids["a3"]
+    assert by_name.find_run(db.storage, "a@2").id == ids["a3"]
     with pytest.raises(NotFound, match="no run of 'a' has the version '3'; versions: '2', '1'"):
-        id_prefixes.find_run(db.storage, "a@3")
+        by_name.find_run(db.storage, "a@3")
     with pytest.raises(NotFound, match="no agent is named 'me@hone'; is 'me@home' meant"):
         found("agent=me@hone@1")
     with pytest.raises(NotFound, match="no agent is named 'zzz'; agents: 'a', 'me@home'"):
-        id_prefixes.find_run(db.storage, "zzz@1")
+        by_name.find_run(db.storage, "zzz@1")
 
 
 def test_an_outcome_says_what_passed_means_and_selects_no_runs(db: Database) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.findings import Feature, Findings, find
-from agentspan.analysis.run_features import distinct, run_features, span_features
+from agentspan.analysis.associations import Feature, Findings, distinct, find, run_features, span_features
 from agentspan.analysis.runs import run_briefs
 
 FEATURES = 40

@@ -3,7 +3,7 @@
 import pytest
 from planted import CAUSES, false_alarms, found, plant
 
-from agentspan.analysis.findings import drawn, is_stratified
+from agentspan.analysis.associations import drawn, is_stratified
 from agentspan.analysis.why import Why, why
 from agentspan.storage.answers import RunBrief
 from agentspan.storage.memory import MemoryStorage

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.dataframes import RUNS, SPANS
+from agentspan.analysis.tables import RUNS, SPANS
 from agentspan.database import Database
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.recording.git_commit import commit_replaced

@@ -11,9 +11,8 @@ from make_runs import make
 import agentspan
 from agentspan.analysis.drift import drift
 from agentspan.analysis.outcomes import parse
-from agentspan.analysis.runs import find_runs, ids_of, run_briefs
+from agentspan.analysis.runs import find_runs, ids_of, run_briefs, stats
 from agentspan.analysis.search import search
-from agentspan.analysis.stats import stats
 from agentspan.analysis.why import why
 from agentspan.storage.questions import RunFilter
 from agentspan.storage.sqlite.index import index_file

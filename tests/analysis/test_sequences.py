@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentspan.analysis.step_keys import Matches, match
+from agentspan.analysis.differences import Matches, match
 
 keys = st.lists(st.integers(0, 4), max_size=14)
 

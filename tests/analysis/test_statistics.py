@@ -10,15 +10,19 @@ from hypothesis import strategies as st
 
 from agentspan.analysis.statistics import (
     Interval,
+    Ratio,
     benjamini_hochberg,
-    binomial_p,
     exact_interval,
     fisher_p,
-    holm,
     paired_permutation_p,
-    permutation_p,
+    permutation_ps,
     wilson,
 )
+
+
+def permutation_p(a: list[list[float]], b: list[list[float]], seed: int = 0) -> float:
+    runs = [*a, *b]
+    return permutation_ps([Ratio([*map(sum, runs)], [*map(len, runs)])], len(a), seed=seed)[0]
 
 
 def near(interval: Interval, low: float, high: float) -> bool:
@@ -57,30 +61,19 @@ def test_fisher_is_the_sum_of_fractions(a: int, trials_a: int, b: int, trials_b:
     assert fisher_p(a, trials_a, b, trials_b) == pytest.approx(fisher_p(b, trials_b, a, trials_a))
 
 
-@given(st.integers(0, 30), st.integers(0, 30), st.sampled_from([0.1, 0.5, 0.75]))
-def test_binomial_is_the_sum_of_fractions(successes: int, trials: int, share: float) -> None:
-    successes, exact = min(successes, trials), Fraction(share).limit_denominator(100)
-    chances = [comb(trials, n) * exact**n * (1 - exact) ** (trials - n) for n in range(trials + 1)]
-    wanted = sum(chance for chance in chances if chance <= chances[successes])
-    assert binomial_p(successes, trials, share) == pytest.approx(float(wanted))
-
-
 def test_large_numbers_do_not_overflow() -> None:
-    assert 0.99 < binomial_p(50_000, 100_000) <= 1
     assert fisher_p(2000, 4000, 1000, 4000) < 1e-100
     assert wilson(1, 10**9).high < 1e-8
 
 
 def test_adjusted_p_values() -> None:
-    """The 15 of Benjamini and Hochberg (JRSS B 57, 1995): at 5 % four are found, by Holm's method three."""
+    """The 15 of Benjamini and Hochberg (JRSS B 57, 1995): at 5 % four are found."""
     given_p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.324, 0.4262, 0.5719, 0.6528,
                0.759, 1.0]  # fmt: skip
     shuffled = random.Random(1).sample(given_p, 15)
     assert sum(q <= 0.05 for q in benjamini_hochberg(shuffled)) == 4
-    assert sum(p <= 0.05 for p in holm(shuffled)) == 3
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert benjamini_hochberg([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.04, 0.04])
-    assert holm([]) == benjamini_hochberg([]) == []
+    assert benjamini_hochberg([]) == []
 
 
 def test_spans_of_one_run_are_not_independent() -> None:
@@ -90,7 +83,6 @@ def test_spans_of_one_run_are_not_independent() -> None:
     assert permutation_p(a, b) > 0.5
     assert permutation_p([[1.0], [1.1], [0.9], [1.0]] * 3, [[2.0], [2.1], [1.9]] * 4) < 0.01
     assert permutation_p(a, b, seed=1) == permutation_p(a, b, seed=1)
-    assert permutation_p([*a, []], b) == permutation_p(a, b)
 
 
 def test_pairs_are_exact_where_they_are_few() -> None:
@@ -104,15 +96,19 @@ def test_of_equal_agents_few_are_called_different() -> None:
     found = 0
     for seed in range(200):
         a, b = ([[dice.gauss(0, 1)] for _ in range(12)] for _ in range(2))
-        found += permutation_p(a, b, rounds=99, seed=seed) <= 0.05
+        found += permutation_p(a, b, seed=seed) <= 0.05
     assert found <= 18  # 10 are expected; 19 or more would come once in 200 times
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [lambda: wilson(1, 0), lambda: exact_interval(3, 2), lambda: binomial_p(-1, 2), lambda: binomial_p(1, 2, 1.5),
-     lambda: fisher_p(2, 1, 0, 1), lambda: permutation_p([], [[1.0]]), lambda: paired_permutation_p([])],
-)  # fmt: skip
+    [
+        lambda: wilson(1, 0),
+        lambda: exact_interval(3, 2),
+        lambda: fisher_p(2, 1, 0, 1),
+        lambda: paired_permutation_p([]),
+    ],
+)
 def test_wrong_numbers_are_errors(wrong: object) -> None:
     assert callable(wrong)
     with pytest.raises(ValueError, match=r"\w"):

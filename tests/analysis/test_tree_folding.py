@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from agentspan.analysis.tree import FOLD_FROM, Node, build, error_of_all, fold, keep, own_ms, slowest, walk
+from agentspan.analysis.tree import FOLD_FROM, Node, build, fold, keep, node_error, own_ms, slowest, walk
 from agentspan.model.rows import AgentSpanRow
 
 _ids = itertools.count()
@@ -50,8 +50,8 @@ def test_failures_that_differ_only_in_values_are_folded_and_have_one_error_witho
     spans = [*(failed(f"wait {n} s, request {n}f3a9c01") for n in range(39)), *(failed("wait 5 s") for _ in range(4))]
     roots = fold(build(spans))
     assert names(roots) == [("a", 38), ("a", 3)]
-    assert [error_of_all(node) for node in roots] == ["E: wait <n> s, request <hex>", "E: wait 5 s"]
-    assert error_of_all(build(spans)[0]) == "E: wait 0 s, request 0f3a9c01"
+    assert [node_error(node) for node in roots] == ["E: wait <n> s, request <hex>", "E: wait 5 s"]
+    assert node_error(build(spans)[0]) == "E: wait 0 s, request 0f3a9c01"
 
 
 def test_calls_that_returned_an_error_or_had_other_targets_are_not_folded_with_others() -> None:
@@ -64,7 +64,7 @@ def test_calls_that_returned_an_error_or_had_other_targets_are_not_folded_with_o
         *(span("a") for _ in range(4)),
     ]
     assert names(fold(build(spans[:8]))) == [("a", 3), ("a", 3)]
-    assert [error_of_all(node) for node in fold(build(spans[:8]))] == [None, "x"]
+    assert [node_error(node) for node in fold(build(spans[:8]))] == [None, "x"]
     assert names(fold(build(spans))) == [("a", 3), ("a", 3), ("a", 3)]
 
     def called(target: str) -> AgentSpanRow:

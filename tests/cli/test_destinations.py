@@ -12,7 +12,7 @@ import pytest
 
 import agentspan
 from agentspan.errors import InvalidValue
-from agentspan.maintenance import backup
+from agentspan.maintenance import copying
 from tests.cli.calling import call
 
 EXPORTS = [["export", "all", "--format", form, "-o"] for form in ("jsonl", "markdown", "html")]
@@ -104,7 +104,7 @@ def test_a_backup_replaces_no_file_behind_a_link_either(db: Path, tmp_path: Path
     assert (result.exit_code, "exists already" in result.output) == (1, True)
     assert target.read_text() == "precious"
     with agentspan.open(db, read_only=True) as opened, pytest.raises(InvalidValue):
-        backup.backup(opened.storage, link)
+        copying.backup(opened.storage, link)
 
 
 @all_commands

@@ -16,8 +16,7 @@ from agentspan.api.context import Context
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.jsontext import encode
-from agentspan.maintenance.compact_lines import Cutter, Joiner
-from agentspan.maintenance.importing import import_lines
+from agentspan.maintenance.jsonl import Cutter, Joiner, import_lines
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import ResourceType, Row
 from agentspan.recording.git_commit import commit_replaced

@@ -8,7 +8,7 @@ import pytest
 
 import agentspan
 from agentspan.cli.output import columns_of
-from agentspan.cli.tree import PAYLOAD_LINES
+from agentspan.cli.show import PAYLOAD_LINES
 from agentspan.recording.git_commit import commit_replaced
 from tests.cli.calling import call, lines
 

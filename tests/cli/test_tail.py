@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis import id_prefixes
-from agentspan.analysis.following import Follower
+from agentspan.analysis import by_name
+from agentspan.cli.tail import Follower
 from agentspan.database import Database
 from agentspan.storage.questions import SpansOf
 from tests.cli.calling import call, lines, process
@@ -35,7 +35,7 @@ for number in range(2):
 
 def test_each_transition_is_told_once_and_in_order(db: Database) -> None:
     run = db.agent_instances.register("a")
-    follower = Follower(db.storage, id_prefixes.find_run(db.storage, run.id))
+    follower = Follower(db.storage, by_name.find_run(db.storage, run.id))
 
     def look() -> list[tuple[str, str, int]]:
         return [(t.row.id, t.status, t.depth) for t in follower.look()]
@@ -65,7 +65,7 @@ def test_each_transition_is_told_once_and_in_order(db: Database) -> None:
 def test_a_look_at_a_run_in_which_nothing_moved_reads_no_span(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     run = db.agent_instances.register("a")
     db.agent_spans.create(run.id, "tool", "active", {"name": "x"})
-    follower = Follower(db.storage, id_prefixes.find_run(db.storage, run.id))
+    follower = Follower(db.storage, by_name.find_run(db.storage, run.id))
     assert len(follower.look()) == 2
     ask: Any = db.storage.ask
     with monkeypatch.context() as patch:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.runs import find_runs
-from agentspan.analysis.stats import stats
+from agentspan.analysis.runs import find_runs, stats
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.answers import Stat
 from agentspan.storage.memory import MemoryStorage

@@ -64,7 +64,7 @@ def fill(db: agentspan.Database) -> None:
 
 def exported(db: agentspan.Database) -> str:
     """Return all runs as lines of JSON."""
-    from agentspan.analysis.jsonl import lines
+    from agentspan.maintenance.jsonl import lines
 
     runs = sorted(run.id for run in db.agent_instances.list(page_size=100))
     return "\n".join(lines(db.storage, runs)) + "\n"

@@ -6,12 +6,11 @@ import pytest
 from click.testing import CliRunner
 
 import agentspan
-from agentspan.analysis.following import Follower
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.runs import find_runs, stats
 from agentspan.analysis.search import search
-from agentspan.analysis.stats import stats
 from agentspan.cli.export import export_command
 from agentspan.cli.keep import rederive_command
+from agentspan.cli.tail import Follower
 from agentspan.database import Database
 from agentspan.storage import scanning
 from agentspan.storage.answers import Rows

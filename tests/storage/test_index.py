@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.runs import find_runs, run_briefs
+from agentspan.analysis.runs import find_runs, run_briefs, stats
 from agentspan.analysis.search import Hits, search
-from agentspan.analysis.stats import stats
 from agentspan.api.context import Context
 from agentspan.errors import StorageError
 from agentspan.jsontext import encode

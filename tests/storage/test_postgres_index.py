@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from agentspan.analysis.runs import in_order, stats
 from agentspan.analysis.search import search
-from agentspan.analysis.stats import in_order, stats
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.location import Location

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentspan.analysis import id_prefixes
+from agentspan.analysis import by_name
 from agentspan.analysis.messages import Call, Message, Part
 from agentspan.database import Database
 from agentspan.model.rows import AgentSpanRow, Violation
@@ -35,7 +35,7 @@ def written(db: Database) -> dict[str, Any]:
     payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
     db.agent_spans.create(run, "tool", "failed", {"name": "x"}, {"error": "no"})
-    row, stored = id_prefixes.find_run(db.storage, run), id_prefixes.find_span(db.storage, span)
+    row, stored = by_name.find_run(db.storage, run), by_name.find_span(db.storage, span)
     assert isinstance(stored, AgentSpanRow)
     columns, statistics = data.columns(db.storage, row), data.statistics(db.storage, run)
     detail, page = data.detail(db.storage, stored), listing(db.storage, Asked())

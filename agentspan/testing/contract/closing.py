@@ -17,6 +17,7 @@ from agentspan.model.changes import Applied, Key, Put, PutSpans, Remove, Replaye
 from agentspan.storage.answers import KeyRow
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
+    BASIC,
     Account,
     BackUp,
     BriefsWhere,
@@ -63,62 +64,43 @@ from agentspan.storage.questions import (
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.base import T0, T1, Base, finish, spans_of, violation
 
-ASKED: Sequence[Callable[[str, Path], Question[Any]]] = (
-    lambda run, path: Account(),
-    lambda run, path: Find(run),
-    lambda run, path: Query("agent_span"),
-    lambda run, path: SpansOf(run),
-    lambda run, path: Counts([run]),
-    lambda run, path: Violations([run]),
-    lambda run, path: Outlines(run),
-    lambda run, path: SpanSums(run),
-    lambda run, path: NewestScores([run]),
-    lambda run, path: LatestScores("reward"),
-    lambda run, path: Tags([run]),
-    lambda run, path: RunsWhere(RunFilter(), limit=1),
-    lambda run, path: BriefsWhere(RunFilter()),
-    lambda run, path: SpanStats(),
-    lambda run, path: RunSums([run]),
-    lambda run, path: Search(["a"], limit=1),
-    lambda run, path: FailureSums([run]),
-    lambda run, path: StepUses([run]),
-    lambda run, path: SpanMarks([run]),
-    lambda run, path: StoredKeys(),
-    lambda run, path: ChangedSpans(run, ""),
-    lambda run, path: Damage(),
-    lambda run, path: Select("select 1"),
-    lambda run, path: BackUp(path),
-    lambda run, path: UsedBytes(),
-    lambda run, path: FileBytes(),
-    lambda run, path: Notes("a"),
-    lambda run, path: NotesCount("a"),
-    lambda run, path: Partitions(),
-    lambda run, path: TablesState(),
-    lambda run, path: MissingPartitions(),
-    lambda run, path: RemoveRuns([run], 1.0),
-    lambda run, path: RemoveKeys("2", 1.0),
-    lambda run, path: RemoveKeys("2", 1.0, dry_run=True),
-    lambda run, path: PutKeys([KeyRow("a", "b", "c", run, "2")], 1.0),
-    lambda run, path: Compact(1.0),
-    lambda run, path: WaitAtMost(1.0),
-    lambda run, path: PutNote("a", "b"),
-    lambda run, path: ForgetNotes("a"),
-    lambda run, path: MakePartitions(),
-    lambda run, path: DropPartitions("2", lambda writer: False, 1.0),
-)
-"""Functions that make a question from the id of a run and a path at which no file exists."""
+
+def asked(run: str, path: Path) -> Sequence[Question[Any]]:
+    """Return one question of each kind.
+
+    Args:
+        run: the id of a run.
+        path: a path at which no file exists.
+    """
+    return (
+        Account(), Find(run), Query("agent_span"), SpansOf(run), Counts([run]), Violations([run]), Outlines(run),
+        SpanSums(run), NewestScores([run]), LatestScores("reward"), Tags([run]), RunsWhere(RunFilter(), limit=1),
+        BriefsWhere(RunFilter()), SpanStats(), RunSums([run]), Search(["a"], limit=1), FailureSums([run]),
+        StepUses([run]), SpanMarks([run]), StoredKeys(), ChangedSpans(run, ""), Damage(), Select("select 1"),
+        BackUp(path), UsedBytes(), FileBytes(), Notes("a"), NotesCount("a"), Partitions(), TablesState(),
+        MissingPartitions(), RemoveRuns([run], 1.0), RemoveKeys("2", 1.0), RemoveKeys("2", 1.0, dry_run=True),
+        PutKeys([KeyRow("a", "b", "c", run, "2")], 1.0), Compact(1.0), WaitAtMost(1.0), PutNote("a", "b"),
+        ForgetNotes("a"), MakePartitions(), DropPartitions("2", lambda writer: False, 1.0),
+    )  # fmt: skip
 
 
 class Closing(Base):
     """Contract tests: a closed storage refuses each question."""
 
     def test_a_closed_storage_answers_no_question(self, storage: Storage) -> None:
-        """Each raises StorageError, whose message says so; so does a group, and a backup leaves no file."""
-        answers, run = storage.capabilities().answers, self.instance(storage)
+        """Each raises StorageError, whose message says so; so does a change, or a group. A backup leaves no file.
+
+        Closing twice is fine; capabilities stay.
+        """
+        before, run = storage.capabilities(), self.instance(storage)
         storage.close()
+        storage.close()
+        assert storage.capabilities() == before
         with TemporaryDirectory() as folder:
-            asked = [make(run.id, Path(folder) / "copy") for make in ASKED]
-            answers_of = {repr(each): _said(partial(_read, storage, each)) for each in asked if type(each) in answers}
+            answers = BASIC | before.answers
+            questions = [each for each in asked(run.id, Path(folder) / "copy") if type(each) in answers]
+            answers_of = {repr(each): _said(partial(_read, storage, each)) for each in questions}
+            answers_of["apply"] = _said(lambda: storage.apply([Unit((finish("x"),))]))
             answers_of["group"] = _said(lambda: storage.group(lambda group: None, 1.0))
             assert {what: text for what, text in answers_of.items() if "open it again" not in text} == {}
             assert not list(Path(folder).iterdir())

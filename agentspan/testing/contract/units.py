@@ -167,8 +167,7 @@ class Units(Base):
     def test_spans_are_put_together_in_a_terminated_instance_too(self, storage: Storage) -> None:
         """It is enough that one of them is in such an instance."""
         instance, other = self.instance(storage), self.instance(storage)
-        values: dict[str, Any] = {"status": "terminated", "termination_reason": "enough"}
-        self.move(storage, Move("agent_instance", instance.id, LEAVES["terminated"], values))
+        self.terminate(storage, instance)
         first, second = self.rows.span(other), self.rows.span(instance)
         assert storage.apply([Unit((PutSpans([first, second]),))]) == [Applied(None, "enough")]
         assert list(storage.ask(SpansOf(instance.id))) == [second]
@@ -176,8 +175,7 @@ class Units(Base):
     def test_a_span_put_in_a_terminated_instance_is_stored_and_says_so(self, storage: Storage) -> None:
         """Nothing that an agent did is lost, and its recorder learns of the termination."""
         instance = self.instance(storage)
-        values: dict[str, Any] = {"status": "terminated", "termination_reason": "enough"}
-        storage.apply([Unit((Move("agent_instance", instance.id, LEAVES["terminated"], values),))])
+        self.terminate(storage, instance)
         alone, together = self.rows.span(instance), [self.rows.span(instance) for _ in range(2)]
         assert storage.apply([Unit((Put(alone, minted=True),))]) == [Applied(None, "enough")]
         units = [Unit((Put(span),)) for span in together]

@@ -14,11 +14,10 @@ from typing import TypeVar
 
 import pytest
 
-from agentspan.errors import StorageError
 from agentspan.model.changes import Applied, Put, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import Account, Counts, Find, Query, SpansOf, Violations
+from agentspan.storage.questions import Counts, Find, Query, SpansOf
 from agentspan.testing.contract.base import Base, finish
 
 T = TypeVar("T")
@@ -158,22 +157,3 @@ class Using(Base):
         assert faults == []
         self.put(storage, last)
         assert list(storage.ask(SpansOf(instance.id))) == [first, *(spans if has_one_place else []), last]
-
-    def test_a_closed_storage_says_so(self, storage: Storage) -> None:
-        """Closing twice is fine; capabilities stay."""
-        before = storage.capabilities()
-        storage.close()
-        storage.close()
-        assert storage.capabilities() == before
-        uses: list[Callable[[], object]] = [
-            lambda: storage.ask(Account()),
-            lambda: storage.apply([Unit((finish("x"),))]),
-            lambda: storage.ask(Find("x")),
-            lambda: storage.ask(Query("agent")),
-            lambda: list(storage.ask(SpansOf("x"))),
-            lambda: storage.ask(Counts(["x"])),
-            lambda: storage.ask(Violations(["x"])),
-        ]
-        for use in uses:
-            with pytest.raises(StorageError, match="open it again"):
-                use()

@@ -27,7 +27,7 @@ class DoesNotFindItsAccount(MemoryStorage):
         return found._replace(rows={id: located for id, located in found.rows.items() if located[0] != "account"})
 
 
-@found_by("test_a_closed_storage_says_so")
+@found_by("test_a_closed_storage_answers_no_question")
 class AnswersWhenClosed(MemoryStorage):
     def close(self) -> None:
         pass

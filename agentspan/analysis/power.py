@@ -6,11 +6,11 @@ tasks. For more, the normal approximation is used, which is then wrong by less t
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from math import ceil, comb, exp, lgamma, log, sqrt
+from math import ceil, comb, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
-from agentspan.analysis.statistics import fisher_p
+from agentspan.analysis.statistics import binomial, fisher_p
 
 ALPHA = 0.05
 """The level of the outcome's test; the false discovery rate of other metrics if the outcome differs or is unknown."""
@@ -36,7 +36,7 @@ class More(NamedTuple):
     pairs: int
 
 
-class Blindness(NamedTuple):
+class GroupSizes(NamedTuple):
     """The sizes and variances of two groups, which determine the smallest detectable drop of passed runs.
 
     Attributes:
@@ -60,10 +60,10 @@ class Blindness(NamedTuple):
         Args:
             one_sided: whether the test only looks for drops.
         """
-        power = self._power(one_sided)
+        power = self._power(one_sided=one_sided)
         if not self.share or power(self.share) < POWER:
             return 1.0
-        return _bisected(lambda drop: power(drop) >= POWER, 0.0, self.share, 12)
+        return _bisected(lambda drop: power(drop) >= POWER, 0.0, self.share)
 
     def more_for(self, drop: float) -> More | None:
         """Return the further runs that detect a drop in a one-sided test; None if no number does.
@@ -74,42 +74,37 @@ class Blindness(NamedTuple):
         if drop > self.share:
             return None
         if self.pairs:
-            tasks = _least(lambda tasks: self._of(ceil(tasks)).finds(drop), self.pairs, MOST_TIMES * self.pairs)
+            tasks = _least(lambda tasks: self._of(ceil(tasks)).finds(drop), self.pairs)
             found = None if tasks is None else self._of(ceil(tasks))
         else:
-            found = self._fewest_for(drop)
+            splits = [each for part in PARTS if (each := self._least_split(drop, part)) is not None]
+            found = min(splits, key=lambda each: each.base + each.head, default=None)
         if found is None:
             return None
         base, head, pairs = (round(many - few) for many, few in zip(found[1:4], self[1:4], strict=True))
         return More(base, head, pairs)
 
-    def _fewest_for(self, drop: float) -> "Blindness | None":
-        """Return the sizes of unpaired groups that detect a drop with the fewest runs; no group gets smaller."""
-        found = [each for part in PARTS if (each := self._least_split(drop, part)) is not None]
-        return min(found, key=lambda each: each.base + each.head, default=None)
-
-    def _least_split(self, drop: float, part: float) -> "Blindness | None":
+    def _least_split(self, drop: float, part: float) -> "GroupSizes | None":
         """Return the fewest runs that detect a drop if the head has the share `part`; no group gets smaller."""
 
-        def split(runs: float) -> Blindness:
+        def split(runs: float) -> GroupSizes:
             total = ceil(runs)
             head = min(max(self.head, round(part * total)), total - self.base)
             return self._replace(base=total - head, head=head)
 
-        now = self.base + self.head
-        total = _least(lambda runs: split(runs).finds(drop), now, now * MOST_TIMES)
+        total = _least(lambda runs: split(runs).finds(drop), self.base + self.head)
         return None if total is None else split(total)
 
     def finds(self, drop: float) -> bool:
         """Return whether a one-sided test detects a drop in 80 of 100 cases."""
-        return self._power(True)(drop) >= POWER
+        return self._power(one_sided=True)(drop) >= POWER
 
-    def _of(self, tasks: int) -> "Blindness":
+    def _of(self, tasks: int) -> "GroupSizes":
         """Return the sizes with another number of tasks and the same number of runs per task."""
         base, head = (ceil(each * tasks / self.pairs - 1e-9) for each in (self.base, self.head))
         return self._replace(base=base, head=head, pairs=tasks)
 
-    def _power(self, one_sided: bool) -> Callable[[float], float]:
+    def _power(self, *, one_sided: bool) -> Callable[[float], float]:
         """Return the power function: from a drop to the share of cases in which it is detected."""
         base, head, pairs = (ceil(each) for each in (self.base, self.head, self.pairs))
         level = ALPHA if one_sided else ALPHA / 2
@@ -165,21 +160,21 @@ class Blindness(NamedTuple):
         return NormalDist().cdf(over / real) if real else float(over > 0)
 
 
-def _least(holds: Callable[[float], bool], low: float, most: float) -> float | None:
-    """Return about the smallest value from `low` to `most` for which a monotonic condition holds; None if none does."""
+def _least(holds: Callable[[float], bool], low: float) -> float | None:
+    """Return about the smallest value from `low` to MOST_TIMES `low` for which a monotonic condition holds, or None."""
     if holds(low):
         return low
     high = 2 * low
     while not holds(high):
         high *= 2
-        if high > most:
+        if high > MOST_TIMES * low:
             return None
-    return _bisected(holds, high / 2, high, 12)
+    return _bisected(holds, high / 2, high)
 
 
-def _bisected(holds: Callable[[float], bool], low: float, high: float, rounds: int) -> float:
+def _bisected(holds: Callable[[float], bool], low: float, high: float) -> float:
     """Return about the smallest value between `low` and `high` for which a condition holds that holds for `high`."""
-    for _ in range(rounds):
+    for _ in range(12):
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
@@ -217,7 +212,5 @@ def _binomial(trials: int, share: float) -> Iterator[tuple[int, float]]:
         yield round(trials * share), 1.0
         return
     for number in range(trials + 1):
-        choose = lgamma(trials + 1) - lgamma(number + 1) - lgamma(trials - number + 1)
-        chance = exp(choose + number * log(share) + (trials - number) * log(1 - share))
-        if chance > UNLIKELY:
+        if (chance := binomial(number, trials, share)) > UNLIKELY:
             yield number, chance

@@ -1,25 +1,36 @@
-"""Finds the step that made a run fail: the first failure without a recovery, and its context.
+"""The failures of a run: the step that made it fail, whether it recovered, its own error, and how it ended.
 
 A failure is recovered by a later success with the same arguments, or by a tool or model call around the failed step
 that completed. A success with other arguments is reported beside the step, but is not a recovery: it may have done
 something else.
+
+A run's own error is one that no unrecovered step raised. To tell, the spans of runs are read, at most READ_SPANS of
+them. A run beyond this limit is judged like the first run with the same error and the same failed steps; without such a
+run, its error counts as raised by a step.
 """
 
+import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from agentspan import jsontext
-from agentspan.analysis.tree import build, every, title_of
-from agentspan.analysis.wording import MAX_FIELDS, FieldChange, field_changes
+from agentspan.analysis.differences import MAX_FIELDS, FieldChange, field_changes
+from agentspan.analysis.outcomes import Run
+from agentspan.analysis.tree import began, build, every, in_time, title_of
 from agentspan.blobs import described
+from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
-from agentspan.schemas.signatures import error_parts, passes_on
+from agentspan.schemas.signatures import Signature, ending_signature, error_parts, passes_on, run_signature, signature
 from agentspan.schemas.span_types import error_text, returned_error
+from agentspan.storage.answers import FailureSum, StepUse
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import FailureSums, SpansOf, StepUses
 from agentspan.storage.row_by_row import leaves
+from agentspan.storage.scanning import scan
 
 TITLE = 200
 
@@ -118,7 +129,7 @@ def failed_step(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> FailedS
     Failures whose error the run passes on win over others. Of these it is the first unrecovered one; if the run
     recovered from all of them, the last one.
     """
-    found = sorted(leaves(spans), key=_began)
+    found = in_time(leaves(spans))
     if not found:
         return None
     error = error_parts(run.error)
@@ -147,7 +158,7 @@ def _described(
     same_kind = [span for span in tree.spans if (span.schema_name, span.label) == kind and span != failed]
     alike = [span for span in same_kind if span.status == "failed"]
     before, after = (
-        [span for span in alike if (_began(span) < _began(failed)) == is_before] for is_before in (True, False)
+        [span for span in alike if (began(span) < began(failed)) == is_before] for is_before in (True, False)
     )
     arguments = _given(failed)
     asking = _asking(failed, tree)
@@ -164,7 +175,7 @@ def _described(
         sum(_given(span) == arguments for span in before),
         len(after),
         sum(_given(span) == arguments for span in after),
-        sum(_has_passed(span) and _began(span) > _began(failed) for span in same_kind),
+        sum(_has_passed(span) and began(span) > began(failed) for span in same_kind),
         None if recovery is None else tree.number[recovery.id],
         None if later is None else tree.number[later.id],
         () if later is None else _changes(failed, later),
@@ -178,7 +189,7 @@ class _Recovering:
         self._tree = tree
         self._passed: dict[tuple[int, str, str | None], list[AgentSpanRow]] = defaultdict(list)
         self._last: dict[tuple[int, str, str | None], dict[str, AgentSpanRow]] = {}
-        for span in sorted(tree.spans, key=_began):
+        for span in in_time(tree.spans):
             if _has_passed(span):
                 self._passed[self._kind(span)].append(span)
 
@@ -192,7 +203,7 @@ class _Recovering:
         if kind not in self._last:
             self._last[kind] = {_given(span): span for span in self._passed.get(kind, [])}
         same = self._last[kind].get(_given(failed))
-        if same is not None and _began(same) > _began(failed) and self._is_in_turn(same, failed):
+        if same is not None and began(same) > began(failed) and self._is_in_turn(same, failed):
             return same
         later = self.next_success(failed) if _is(failed, "llm") else None
         return later or next(self._completed_around(failed), None)
@@ -203,7 +214,7 @@ class _Recovering:
         The step must have the same parent as the failure, or a parent that started after the failure.
         """
         passed = self._passed.get(self._kind(failed), [])
-        place = bisect_right(passed, _began(failed), key=_began)
+        place = bisect_right(passed, began(failed), key=began)
         return next((span for span in passed[place : place + 1] if self._is_in_turn(span, failed)), None)
 
     def _completed_around(self, failed: AgentSpanRow) -> Iterator[AgentSpanRow]:
@@ -218,7 +229,7 @@ class _Recovering:
 
     def _is_in_turn(self, span: AgentSpanRow, failed: AgentSpanRow) -> bool:
         parent = self._tree.parent.get(span.id)
-        return parent == self._tree.parent.get(failed.id) or (parent is not None and _began(parent) > _began(failed))
+        return parent == self._tree.parent.get(failed.id) or (parent is not None and began(parent) > began(failed))
 
 
 def _has_passed(span: AgentSpanRow) -> bool:
@@ -252,7 +263,7 @@ def _asking(failed: AgentSpanRow, tree: _Tree) -> AgentSpanRow | None:
     in the innermost step around both.
     """
     agent = tree.agent[failed.id]
-    earlier = sorted((span for span in tree.spans if _is(span, "llm") and _began(span) < _began(failed)), key=_began)
+    earlier = in_time(span for span in tree.spans if _is(span, "llm") and began(span) < began(failed))
     call = _call_id(failed)
     if call is not None:
         asking = [span for span in earlier if call in (span.result_payload or "")]
@@ -286,7 +297,7 @@ def _is_beside(model: AgentSpanRow, branch: AgentSpanRow, scope: AgentSpanRow | 
         if scope is not None and parent.id == scope.id:
             break
         other = parent
-    return other is not model and (other.finished_at is None or other.finished_at > _began(branch)[0])
+    return other is not model and (other.finished_at is None or other.finished_at > began(branch)[0])
 
 
 def _words(model: AgentSpanRow) -> str | None:
@@ -306,5 +317,112 @@ def _is(span: AgentSpanRow, kind: str) -> bool:
     return built_in_part(span.schema_name) == kind
 
 
-def _began(span: AgentSpanRow) -> tuple[str, str]:
-    return span.started_at or span.inserted_at, span.id
+def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
+    """Return the signature of how a run ended.
+
+    Args:
+        status: the status of the run.
+        uses: the steps that the run used.
+    """
+    in_time = sorted(uses, key=lambda use: (use.last_at, use.schema_name, use.label or ""), reverse=True)
+    step = in_time[0] if in_time else None
+    tool = next((use for use in in_time if use.label and built_in_part(use.schema_name) == "tool"), None)
+    model = next((use for use in in_time if use.reason is not None), None)
+    return ending_signature(
+        status,
+        None if tool is None else tool.label,
+        None if step is None else step.schema_name,
+        None if model is None else model.reason,
+    )
+
+
+def endings(storage: Storage, runs: Sequence[Run]) -> dict[str, Signature]:
+    """Return the signature of how each run ended, by the run's id."""
+    uses: dict[str, list[StepUse]] = defaultdict(list)
+    for use in storage.ask(StepUses([run.id for run in runs])):
+        uses[use.run_id].append(use)
+    return {run.id: ending_of(run.status, uses[run.id]) for run in runs}
+
+
+READ_SPANS = 20_000
+"""The largest number of spans that one OwnErrors reads."""
+
+_ID = re.compile("[0-9a-f]{1,12}")
+
+
+class OwnErrors:
+    """Decides whether errors are a run's own, and whether a run recovered. Reads the spans of each run at most once.
+
+    Args:
+        sums: the failures of all runs that will be examined.
+    """
+
+    def __init__(self, storage: Storage, sums: Iterable[FailureSum]) -> None:
+        self._storage = storage
+        self._failures: dict[str, set[str]] = {}
+        for each in sums:
+            self._failures.setdefault(each.run_id, set()).add(each.signature.id)
+        self._lasting: dict[str, tuple[bool, frozenset[str]]] = {}
+        self._alike: dict[tuple[str, frozenset[str]], bool] = {}
+        self._room = READ_SPANS
+
+    def is_own(self, run: Run) -> bool:
+        """Return whether a run has an error of its own, which no unrecovered step raised."""
+        own = run_signature(run.error)
+        if own is None:
+            return False
+        failures = frozenset(self._failures.get(run.id, ()))
+        if not failures:
+            return True
+        read = self._read(run)
+        if read is None:
+            return self._alike.get((own.id, failures), False)
+        self._alike.setdefault((own.id, failures), read[0])
+        return read[0]
+
+    def recovered_in_all(self, signature_id: str, runs: Iterable[Run]) -> bool:
+        """Return whether every run recovered from all failures with a signature; False if a run could not be read."""
+        for run in runs:
+            read = self._read(run)
+            if read is None or signature_id in read[1]:
+                return False
+        return True
+
+    def _read(self, run: Run) -> tuple[bool, frozenset[str]] | None:
+        """Return whether a run's error is its own, and its unrecovered failures' signatures; None over the limit."""
+        if run.id not in self._lasting:
+            if self._room <= 0:
+                return None
+            spans = [*self._storage.ask(SpansOf(run.id))]
+            self._room -= len(spans)
+            lasting = unrecovered(spans)
+            error = error_parts(run.error)
+            raised = any(passes_on(error, error_parts(span.result_payload)) for span in lasting)
+            self._lasting[run.id] = not raised, frozenset(signature(span).id for span in lasting)
+        return self._lasting[run.id]
+
+
+def with_signature(storage: Storage, beginning: str) -> frozenset[str]:
+    """Return the ids of the runs with a signature: of a failed step, else of their own error or of how they ended.
+
+    Args:
+        beginning: the first characters of the signature's id.
+
+    Raises:
+        InvalidValue: `beginning` is not 1 to 12 hexadecimal digits.
+    """
+    beginning = beginning.lower()
+    if _ID.fullmatch(beginning) is None:
+        raise InvalidValue(
+            "signature", "must be the beginning of a signature as `agentspan why` shows it, such as 302c"
+        )
+    runs = {run.id: run for run in scan(storage, AgentInstanceRow)}
+    sums = storage.ask(FailureSums(runs.keys()))
+    found = frozenset(each.run_id for each in sums if each.signature.id.startswith(beginning))
+    if found:
+        return found
+    errors = OwnErrors(storage, sums)
+    signed = [run for run in runs.values() if (each := run_signature(run.error)) and each.id.startswith(beginning)]
+    own = frozenset(run.id for run in signed if errors.is_own(run))
+    quiet = [runs[id] for id in runs.keys() - {each.run_id for each in sums} if run_signature(runs[id].error) is None]
+    return own | {id for id, ending in endings(storage, quiet).items() if ending.id.startswith(beginning)}

@@ -1,19 +1,30 @@
-"""Imports a file of `agentspan export`. New rows are stored unchanged. Stored rows stay, but open ones may be finished.
+"""Exports runs as lines of JSON, for another file or another program, and imports such lines unchanged.
 
-The storage may have the same agent, version or schema version under another id. Then the imported rows refer to the
-stored id.
+The first line identifies the format. Each further line is one row: the columns of its table and its `type`. A row comes
+after all rows that it refers to. JSON columns are JSON; the violations of a span are a further member. A run is
+followed by its tags, all its scores, and its spans.
+
+In the compact form, parts that payloads of a run repeat are written once. A payload is a list of pieces that join to
+its JSON text. A piece is a text, the number of a part, or a pair such as `[1, 25]` for the parts from 1 to 25 with
+commas between them. Within a run, list elements are numbered from 1 up, and long texts from -1 down: with common
+numbers, a text between elements would end a range. A line before a span has its new parts,
+`{"type": "parts", "elements": [...], "texts": [...]}`.
+
+An import stores new rows unchanged. Stored rows stay, but open ones may be finished. The storage may have the same
+agent, version or schema version under another id. Then the imported rows refer to the stored id.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from hashlib import blake2b
+from itertools import chain, islice
+from typing import Any, NamedTuple, TypeVar
 
 from agentspan import clock, jsontext
 from agentspan.api.context import Context
 from agentspan.errors import InvalidValue
 from agentspan.ids import is_pfid
-from agentspan.maintenance import compact_lines
-from agentspan.maintenance.compact_lines import Joiner
+from agentspan.maintenance.copying_rows import renamed
 from agentspan.model.changes import (
     INSTANCE_STATUSES,
     OPEN,
@@ -26,7 +37,7 @@ from agentspan.model.changes import (
     Unit,
     check_text,
 )
-from agentspan.model.columns import Column, columns_of
+from agentspan.model.columns import Column, columns_of, json_columns
 from agentspan.model.rows import (
     REFERENCES,
     ROWS,
@@ -42,12 +53,192 @@ from agentspan.model.rows import (
 )
 from agentspan.model.scores import SOURCES
 from agentspan.schemas.builtin import stored_aggregate
+from agentspan.storage.first_occurrence import parts_of
+from agentspan.storage.lookup import instance
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, SpansOf, Violations
+from agentspan.storage.row_by_row import history
+from agentspan.storage.scanning import scan
 from agentspan.text import one_line
 
 T = TypeVar("T")
 
 BATCH = 500
-FIRST_TYPE, VERSION = "agentspan_export", 1
+"""The number of spans in memory at a time, whose violations are read together."""
+FIRST = {"type": "agentspan_export", "version": 1}
+COMPACT_VERSION = 2
+"""The version of an export in the compact form; an export with whole payloads has version 1."""
+PARTS = "parts"
+SHORT_PART = 200
+"""The most characters of a known part that is written again to continue a range: naming the old part would end it."""
+MOST_CHARACTERS = 2**28
+"""The most characters of a joined payload: a small file could name a large part a million times."""
+
+
+def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) -> Iterator[str]:
+    """Yield the lines of an export of runs, in ASCII, without line ends.
+
+    Args:
+        compact: write repeated text of payloads once per run.
+    """
+    yield json.dumps({**FIRST, "version": COMPACT_VERSION} if compact else FIRST)
+    written: set[str] = set()
+    for run_id in run_ids:
+        run = instance(storage, run_id)
+        needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
+        yield from _once(storage, written, *needed, run.id)
+        kept: Iterable[TagRow | ScoreRow] = chain(
+            scan(storage, TagRow, {"agent_instance_id": run.id}), history(storage, run.id)
+        )
+        for row in kept:
+            yield _line(TYPE_OF[type(row)], row, {})
+        spans = storage.ask(SpansOf(run.id))
+        cutter = Cutter() if compact else None
+        while batch := list(islice(spans, BATCH)):
+            found = storage.ask(Violations([span.id for span in batch], instance_id=run.id))
+            for span in batch:
+                yield from _once(storage, written, span.writer_id)
+                violations = [violation._asdict() for violation in found[span.id]]
+                more: dict[str, Any] = {"violations": violations} if violations else {}
+                if cutter is not None:
+                    for name in _PIECES:
+                        text = getattr(span, name)
+                        more[name] = None if text is None else cutter.pieces(text)
+                    if (new := cutter.line()) is not None:
+                        yield json.dumps(new)
+                yield _line("agent_span", span, more)
+
+
+def _once(storage: Storage, written: set[str], *ids: str | None) -> Iterator[str]:
+    for id in ids:
+        if id is not None and id not in written:
+            written.add(id)
+            located = storage.ask(Find(id)).rows.get(id)
+            if located is not None:
+                yield _line(*located, {})
+
+
+def _line(type_: ResourceType, row: Row, more: dict[str, Any]) -> str:
+    of_json = json_columns(type_)
+    values = {
+        name: jsontext.decode(value) if name in of_json and isinstance(value, str) else value
+        for name, value in row._asdict().items()
+        if name not in more
+    }
+    return json.dumps({"type": type_, **values, **more})
+
+
+class Cutter:
+    """Cuts the payloads of one run into pieces, and remembers the parts written so far."""
+
+    def __init__(self) -> None:
+        self._elements, self._texts = _Numbers(), _Numbers()
+
+    def pieces(self, text: str) -> list[Any]:
+        """Return the pieces of a payload. Parts that no earlier payload has are added to the next `line`."""
+        pieces: list[Any] = []
+        copied = previous = 0
+        for part in parts_of(text):
+            part_text = text[part.start : part.end]
+            if not part.is_element:
+                pieces += (text[copied : part.start], -self._texts.number(part_text, 0))
+                copied = part.end
+                continue
+            if text[part.start - 1] == "[":
+                previous = 0
+            number = self._elements.number(part_text, previous)
+            if previous and number == previous + 1:
+                pieces[-1][1] = number
+            else:
+                pieces += (text[copied : part.start], [number, number])
+            copied, previous = part.end, number
+        pieces.append(text[copied:])
+        return [one[0] if isinstance(one, list) and one[0] == one[1] else one for one in pieces]
+
+    def line(self) -> dict[str, Any] | None:
+        """Return the line of the parts that are new since the last line; None if no part is new."""
+        elements, texts = self._elements.taken(), self._texts.taken()
+        return {"type": PARTS, "elements": elements, "texts": texts} if elements or texts else None
+
+
+class _Numbers:
+    """The numbers of texts, found by the hash of a text, and the texts that are not written yet."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, list[int]] = {}
+        self._last = 0
+        self._new: list[str] = []
+
+    def number(self, text: str, previous: int) -> int:
+        """Return a number of a text: the one after `previous` if the text has it, else its latest, else a new one."""
+        known = self._known.setdefault(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(), [])
+        if previous + 1 in known:
+            return previous + 1
+        if known and not (previous and previous == self._last and len(text) <= SHORT_PART):
+            return known[-1]
+        self._last += 1
+        self._new.append(text)
+        known.append(self._last)
+        return self._last
+
+    def taken(self) -> list[str]:
+        """Return the texts that are not written yet, and forget them: the caller writes them."""
+        new, self._new = self._new, []
+        return new
+
+
+class Joiner:
+    """Joins pieces to the payloads of one run, and remembers the parts read so far.
+
+    Args:
+        most: the most characters of a joined payload.
+    """
+
+    def __init__(self, most: int = MOST_CHARACTERS) -> None:
+        self._most = most
+        self._elements: list[str] = []
+        self._texts: list[str] = []
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Add the parts of a line.
+
+        Raises:
+            ValueError: the line has no lists of texts.
+        """
+        for name, texts in (("elements", self._elements), ("texts", self._texts)):
+            new = line.get(name)
+            if not isinstance(new, list) or not all(isinstance(text, str) for text in new):
+                raise ValueError(f"must have {name}, a list of texts")
+            texts += new
+
+    def text(self, pieces: Any) -> str:
+        """Join the pieces of a payload to its JSON text.
+
+        Raises:
+            ValueError: `pieces` is no list of pieces, names a part that no earlier line has, or makes too large a text.
+        """
+        if not isinstance(pieces, list):
+            raise ValueError("must be a list of pieces")
+        size = 0
+        texts: list[str] = []
+        for piece in pieces:
+            found = [piece] if isinstance(piece, str) else self._parts(piece)
+            size += sum(map(len, found)) + len(found)
+            if size > self._most:
+                raise ValueError("is too large")
+            texts.append(",".join(found))
+        return "".join(texts)
+
+    def _parts(self, piece: Any) -> Sequence[str]:
+        first, last = piece if isinstance(piece, list) and len(piece) == 2 else (piece, piece)
+        if type(first) is int and type(last) is int:
+            if first == last < 0 and -first <= len(self._texts):
+                return [self._texts[-first - 1]]
+            if 0 < first <= last <= len(self._elements):
+                return self._elements[first - 1 : last]
+        raise ValueError("refers to a part that is in no line before it")
+
+
 MOST_NAMES = 5
 """How many members of the first line an error names if the file is no export."""
 _PIECES = ("payload", "result_payload")
@@ -64,7 +255,6 @@ _CLOSED_SETS: dict[type[Row], dict[str, Sequence[str]]] = {
     ScoreRow: {"source": SOURCES, "target_type": ("agent_instance", "agent_span")}
 }
 """The columns, by type, that allow a few texts only, and these texts."""
-_REFERENCES = ("agent_id", "agent_version_id", "agent_schema_version_id", "agent_instance_id")
 
 
 class Imported(NamedTuple):
@@ -89,7 +279,7 @@ class _Entry(NamedTuple):
 
 
 def import_lines(
-    ctx: Context, read: Callable[[], Iterable[bytes]], *, most_characters: int = compact_lines.MOST
+    ctx: Context, read: Callable[[], Iterable[bytes]], *, most_characters: int = MOST_CHARACTERS
 ) -> Imported:
     """Import the lines of an export. Idempotent: importing twice stores each row once.
 
@@ -132,16 +322,11 @@ class _Import:
     def _apply(self, batch: list[_Entry]) -> None:
         if not batch:
             return
-        batch = [entry._replace(row=self._renamed(entry.row)) for entry in batch]
+        batch = [entry._replace(row=renamed(entry.row, self._ids)) for entry in batch]
         units = [Unit((Put(entry.row, violations=entry.violations),)) for entry in batch]
         outcomes = self._ctx.storage.apply(units, wait_s=self._ctx.wait_s)
         for entry, outcome in zip(batch, outcomes, strict=True):
             self._done(entry, outcome)
-
-    def _renamed(self, row: Row) -> Row:
-        changed = {name: self._ids[getattr(row, name)] for name in _REFERENCES if getattr(row, name, None) in self._ids}
-        renamed: Row = cast(Any, row)._replace(**changed) if changed else row
-        return renamed
 
     def _done(self, entry: _Entry, outcome: Outcome) -> None:
         row = entry.row
@@ -200,9 +385,9 @@ def _entries(lines: Iterable[bytes], most_characters: int) -> Iterator[_Entry]:
     for number, line in enumerate(lines, start=1):
         data = _parsed(number, line)
         if number == 1:
-            is_compact = _check_first(data) == compact_lines.VERSION
-        elif is_compact and data is not None and data.get("type") == compact_lines.TYPE:
-            _of(number, compact_lines.TYPE, joiner.add, data)
+            is_compact = _check_first(data)
+        elif is_compact and data is not None and data.get("type") == PARTS:
+            _of(number, PARTS, joiner.add, data)
         elif data is not None:
             if data.get("type") == "agent_instance":
                 joiner = Joiner(most_characters)
@@ -232,19 +417,19 @@ def _of(number: int, name: str, call: Callable[[Any], T], value: Any) -> T:
 
 def _foreign(first: str) -> str:
     """Return the error message for a file that is no export. `first` describes its first line, without values."""
-    begin = f'{{"type": "{FIRST_TYPE}"}}'
+    begin = f'{{"type": "{FIRST["type"]}"}}'
     return f"is {first}: this is no agentspan export, which begins with {begin}; spans of OTLP need --from otlp"
 
 
-def _check_first(data: dict[str, Any] | None) -> int:
-    """Check the first line of an export, and return the version of its form."""
-    if data is None or data.get("type") != FIRST_TYPE:
+def _check_first(data: dict[str, Any] | None) -> bool:
+    """Check the first line of an export, and return whether it is in the compact form."""
+    if data is None or data.get("type") != FIRST["type"]:
         names = ", ".join(one_line(name, 20) for name in sorted(data or ())[:MOST_NAMES])
         raise _wrong(1, _foreign(f"an object with {names}" if names else "an empty object"))
     version = data.get("version")
-    if version not in (VERSION, compact_lines.VERSION):
+    if version not in (FIRST["version"], COMPACT_VERSION):
         raise _wrong(1, "is of a newer agentspan; run: pip install --upgrade agentspan-sqlite")
-    return int(version)
+    return bool(version == COMPACT_VERSION)
 
 
 def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentspan.analysis.wording import field_changes, words
+from agentspan.analysis.differences import field_changes, words
 
 texts = st.lists(st.sampled_from(["one", "two", "three", " ", " ", ", ", "\n", "é", "."]), max_size=14).map("".join)
 

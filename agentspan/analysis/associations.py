@@ -1,0 +1,557 @@
+"""Finds features of runs that are associated with failure by more than chance, within the same task.
+
+Tasks differ in what they need and in how hard they are, so a feature of hard tasks could be mistaken for a cause. If
+too few runs share a task, runs are compared within the same agent, and the result is marked as pooled. The false
+discovery rate is controlled (Benjamini and Hochberg). A feature is not tested if the numbers of runs cannot give a
+small enough p (Tarone).
+
+A feature is true or false for each run, such as whether a tool was used. The number of compared runs is limited, and
+so is the number of runs whose payloads are read, so runs are sampled: whole tasks, first those with failed and passed
+runs, because only they can distinguish a cause from a hard task.
+
+Features are, for example: a tool was used, was called often, with a certain value, repeatedly, in a certain order,
+slowly, or with an empty result; the run has a certain member in its metadata, or more steps or tokens than half of the
+runs. The tools that a run used come from the index. Values of arguments are read from the payloads of some runs only,
+so such a feature is known only for these runs.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import inf
+from statistics import median_low
+from typing import Any, NamedTuple
+
+from agentspan import jsontext
+from agentspan.analysis.statistics import FEWEST_TASKS, PAIRED_SHARE, Strata, Table, benjamini_hochberg
+from agentspan.analysis.tree import in_time
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.signatures import Signature, type_title
+from agentspan.storage.answers import FailureSum, Progress, RunBrief, StepUse
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import FailureSums, Find, SpansOf, StepUses
+from agentspan.storage.row_by_row import tokens_of
+from agentspan.text import count_text, duration_text, one_line
+
+COMPARED_RUNS = 2000
+"""The largest number of runs that are compared."""
+READ_SPANS = 5000
+"""The largest number of spans whose payloads are read; so many take 0.1 s."""
+
+
+def is_stratified(tasks: Iterable[Hashable], runs: int) -> bool:
+    """Return whether runs are compared within tasks.
+
+    Args:
+        tasks: the task of each run that has one.
+        runs: the number of all runs. Enough of them must be of tasks with several runs, else comparing within tasks
+            would ignore most runs.
+    """
+    repeated = [number for number in Counter(tasks).values() if number > 1]
+    return len(repeated) >= FEWEST_TASKS and sum(repeated) >= PAIRED_SHARE * runs
+
+
+def drawn(
+    runs: Sequence[RunBrief], failed: Collection[str], *, compared: int = COMPARED_RUNS, read: int = READ_SPANS
+) -> tuple[list[RunBrief], list[RunBrief]]:
+    """Sample runs; return those to compare, and those of them whose spans are read.
+
+    Without tasks, the latest runs are compared, and the runs to read are a random sample of both outcomes: if the
+    failed runs covered a longer period than the passed ones, every change in that period would look like a cause.
+
+    Args:
+        runs: all runs, the latest first.
+        failed: the ids of the failed runs.
+        compared: the largest number of runs to compare.
+        read: the largest number of spans to read.
+    """
+    if is_stratified([(run.agent_id, run.task) for run in runs if run.task is not None], len(runs)):
+        groups = _by_task(runs, failed)
+        chosen = [run for group in _fitting(groups, compared, len) for run in group]
+    else:
+        chosen = [*runs[:compared]]
+        groups = [[run] for run in _mixed_by_run(chosen, failed)]
+    kept = {run.id for run in chosen}
+    groups = [group for group in groups if group[0].id in kept]
+    return chosen, [run for group in _fitting(groups, read, _spans) for run in group]
+
+
+def _by_task(runs: Sequence[RunBrief], failed: Collection[str]) -> list[list[RunBrief]]:
+    """Group runs by task: first the tasks with failed and passed runs, then the others, each by their latest run."""
+    tasks: dict[Hashable, list[RunBrief]] = defaultdict(list)
+    for run in runs:
+        tasks[run.id if run.task is None else (run.agent_id, run.task)].append(run)
+    return sorted(tasks.values(), key=lambda group: len({run.id in failed for run in group}), reverse=True)
+
+
+def _mixed_by_run(runs: Sequence[RunBrief], failed: Collection[str]) -> list[RunBrief]:
+    """Shuffle runs so that failed and passed runs alternate, until runs of one outcome are used up."""
+    dice = random.Random(0)
+    order = dice.sample(runs, len(runs))
+    places: Counter[bool] = Counter()
+    ranks = {}
+    for run in order:
+        ranks[run.id] = places[run.id in failed]
+        places[run.id in failed] += 1
+    return sorted(order, key=lambda run: ranks[run.id])
+
+
+def _spans(group: Sequence[RunBrief]) -> int:
+    return sum(run.spans for run in group)
+
+
+def _fitting(
+    groups: Iterable[list[RunBrief]], room: int, size: Callable[[list[RunBrief]], int]
+) -> Iterator[list[RunBrief]]:
+    for group in groups:
+        if size(group) <= room:
+            room -= size(group)
+            yield group
+
+
+FEWEST = 3
+"""The least number of runs with a feature, and of runs without it, for the feature to be tested."""
+
+
+class Feature(NamedTuple):
+    """A property that some runs have and others lack.
+
+    Attributes:
+        text: the name of the feature, such as `Tool book_reservation used`.
+        runs: the ids of the runs that have the feature.
+        known: the ids of the runs for which the feature is known; None for all runs.
+        lacking: the name of the opposite, such as `Tool book_reservation not used`; "" for `no ` and the text.
+    """
+
+    text: str
+    runs: frozenset[str]
+    known: frozenset[str] | None = None
+    lacking: str = ""
+
+    @property
+    def opposite(self) -> str:
+        """The name of the opposite feature, which the other runs have."""
+        return self.lacking or f"no {self.text}"
+
+
+FDR = 0.10
+"""The accepted share of false findings among all findings."""
+FALSE_ALARMS = 0.05
+"""The accepted share of false alarms: sets of runs without any cause in which something is found nevertheless.
+
+The clearest finding needs at most this q (R. J. Simes, Biometrika 73, 1986). FDR alone would allow 10 %, because any
+finding in such a set is false.
+"""
+POWER = 0.8
+DECIDABLE = 0.05
+"""A feature is tested only if the numbers of runs allow a p of at most this value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A feature that is associated with failure. A feature associated with passing is replaced by its opposite.
+
+    Attributes:
+        feature: the name of the feature, such as `Tool book_reservation not used`.
+        failed_with: the number of failed runs with the feature.
+        failed: the number of failed runs. Only runs for which the feature is known count, in informative tasks (or
+            agents): those with failed and passed runs, and with runs with and without the feature.
+        passed_with, passed: the numbers of passed runs with the feature, and of all passed runs, counted likewise.
+        odds_ratio: the factor, above 1, by which the odds of failing are greater with the feature, within a task (or
+            agent). Infinite if in no task a run with the feature passed and one without it failed. It can contradict
+            the counts, which are sums over all tasks, because tasks are not equally hard.
+        low, high: the 95 % interval of the odds ratio of this feature alone; exact if no run contradicts.
+        q: the share of false findings among the findings that are at least as clear, corrected for all tested features.
+        stratified: True if runs were compared within tasks; False if within agents.
+        tasks: the number of informative tasks (or agents).
+    """
+
+    feature: str
+    failed_with: int
+    failed: int
+    passed_with: int
+    passed: int
+    odds_ratio: float
+    low: float
+    high: float
+    q: float
+    stratified: bool
+    tasks: int
+
+    @property
+    def is_turned(self) -> bool:
+        """True if the counts, which are sums over all tasks, contradict the odds ratio within tasks."""
+        return self.failed_with * (self.passed - self.passed_with) < self.passed_with * (self.failed - self.failed_with)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All findings about a set of runs, the clearest first.
+
+    Attributes:
+        findings: the findings with a q of at most FDR; within tasks if enough runs share tasks, else pooled.
+        pooled: further findings over all runs together that were not found within tasks: the tasks may cause them.
+        runs: the number of compared runs.
+        tasks: the number of tasks with both failed and passed runs.
+        tested: the number of tested features.
+        stratified: whether runs were compared within tasks.
+        tested_pooled: the number of features tested over all runs together. The q of each pooled finding is corrected
+            for this number; the interval of its odds ratio is not.
+        detectable: if nothing was found: the least odds ratio of the most informative feature that would be found in
+            four of five such sets of runs; infinite if none would. None if nothing was tested, or something was found.
+    """
+
+    findings: tuple[Finding, ...]
+    pooled: tuple[Finding, ...]
+    runs: int
+    tasks: int
+    tested: int
+    stratified: bool
+    tested_pooled: int
+    detectable: float | None = None
+
+
+def find(
+    features: Sequence[Feature], failed: Mapping[str, bool], strata: Mapping[str, tuple[str, str | None]]
+) -> Findings:
+    """Return the features that are associated with failure.
+
+    Args:
+        features: the features of the runs to test.
+        failed: whether each run failed, by run id.
+        strata: the agent and the task of each run, by run id; the task is None for a run without one.
+    """
+    agents: dict[str, Hashable] = {id: strata[id][0] for id in failed}
+    tasks: dict[str, Hashable] = {id: strata[id] for id in failed if strata[id][1] is not None}
+    mixed = _mixed(failed, tasks)
+    stratified = is_stratified(tasks.values(), len(failed))
+    pooled, tested_pooled, detectable = _tested(features, failed, agents, stratified=False)
+    if not stratified:
+        return Findings(pooled, (), len(failed), 0, tested_pooled, False, tested_pooled, detectable)
+    within = {id: is_failed for id, is_failed in failed.items() if id in tasks}
+    found, tested, detectable = _tested(features, within, tasks, stratified=True)
+    names = {each.feature for each in found}
+    others = tuple(each for each in pooled if each.feature not in names)
+    return Findings(found, others, len(within), mixed, tested, True, tested_pooled, detectable)
+
+
+def _mixed(failed: Mapping[str, bool], tasks: Mapping[str, Hashable]) -> int:
+    """Return the number of tasks with both failed and passed runs."""
+    seen: dict[Hashable, set[bool]] = defaultdict(set)
+    for id, task in tasks.items():
+        seen[task].add(failed[id])
+    return sum(len(outcomes) == 2 for outcomes in seen.values())
+
+
+def _tested(
+    features: Sequence[Feature], failed: Mapping[str, bool], strata: Mapping[str, Hashable], *, stratified: bool
+) -> tuple[tuple[Finding, ...], int, float | None]:
+    """Return the findings, the clearest first; the number of tested features; and the detectable odds ratio."""
+    tested: list[tuple[float, Feature, Strata]] = []
+    for feature in features:
+        found = Strata(_tables(feature, failed, strata))
+        if found.smallest_p() <= DECIDABLE:
+            tested.append((found.p(), feature, found))
+    tested.sort(key=lambda each: each[0])  # stable: features with equal p keep their order
+    q_values = benjamini_hochberg([p for p, _, _ in tested])
+    is_alarm = bool(q_values) and q_values[0] <= FALSE_ALARMS
+    clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if is_alarm and q <= FDR]
+    detectable = None
+    if tested and not clear:
+        most = max((each for _, _, each in tested), key=lambda each: each.variance)
+        detectable = most.detectable(FALSE_ALARMS / len(tested), POWER)
+    findings = tuple(_finding(feature, found, q, stratified) for q, (_, feature, found) in clear)
+    return findings, len(tested), detectable
+
+
+def _tables(feature: Feature, failed: Mapping[str, bool], strata: Mapping[str, Hashable]) -> Iterable[Table]:
+    counts: dict[Hashable, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for id in failed if feature.known is None else feature.known & failed.keys():
+        counts[strata[id]][2 * (id not in feature.runs) + (not failed[id])] += 1
+    return (Table(*cells) for cells in counts.values())
+
+
+def _finding(feature: Feature, found: Strata, q: float, stratified: bool) -> Finding:
+    failed_with, passed_with, failed_without, passed_without = map(sum, zip(*found.tables, strict=True))
+    failed, passed = failed_with + failed_without, passed_with + passed_without
+    effect = found.effect()
+    text, odds, low, high = feature.text, effect.odds_ratio, effect.interval.low, effect.interval.high
+    if odds < 1:
+        failed_with, passed_with = failed_without, passed_without
+        text, odds, low, high = feature.opposite, _inverse(odds), _inverse(high), _inverse(low)
+    return Finding(
+        text, failed_with, failed, passed_with, passed, odds, low, high, q, stratified, len(found.tables)
+    )  # fmt: skip
+
+
+def _inverse(ratio: float) -> float:
+    return inf if ratio == 0 else 1 / ratio
+
+
+MAX_VALUES = 200
+"""The number of values of arguments and metadata that are tested: the most frequent. More tests weaken all others."""
+MAX_PAIRS = 20
+"""The number of pairs of tools whose order is tested: those whose rarer order occurs in the most runs."""
+MAX_VALUE = 40
+"""The largest number of characters of a value that is a feature; longer texts are seldom equal in two runs."""
+_EMPTY = frozenset({"", "[]", "{}", "null", "None"})
+
+
+def span_features(storage: Storage, run_ids: Sequence[str]) -> Iterator[Feature]:
+    """Yield the features that come from the spans and metadata of runs; they are known only for these runs."""
+    reader = _Reader()
+    for id in run_ids:
+        reader.read(id, in_time(storage.ask(SpansOf(id))))
+    for id, (_, row) in storage.ask(Find(*run_ids)).rows.items():
+        if isinstance(row, AgentInstanceRow):
+            reader.read_metadata(id, row.metadata)
+    known = frozenset(run_ids)
+    yield from reader.surprises(known)
+    yield from reader.values(known)
+    yield from reader.orders()
+    yield from reader.slow_steps()
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._values: dict[str, set[str]] = defaultdict(set)
+        self._repeats: dict[str, set[str]] = defaultdict(set)
+        self._empty: dict[str, set[str]] = defaultdict(set)
+        self._first: dict[str, dict[str, int]] = {}
+        self._slowest: dict[str, dict[str, float]] = defaultdict(dict)
+
+    def read(self, run: str, spans: Iterable[AgentSpanRow]) -> None:
+        """Collect the features in the spans of a run, which must be in order of start."""
+        calls: Counter[tuple[str, str]] = Counter()
+        first: dict[str, int] = {}
+        for place, span in enumerate(spans):
+            kind = built_in_part(span.schema_name)
+            if span.label is None or kind not in ("tool", "llm"):
+                continue
+            step = f"{type_title(span.schema_name)} {span.label}"
+            payload = _decoded(span.payload)
+            for name, value in _parameters(span.label, payload, kind):
+                self._values[f"{step} with {name}={value}"].add(run)
+            if span.duration_ms is not None:
+                slowest = self._slowest[step]
+                slowest[run] = max(slowest.get(run, 0.0), span.duration_ms)
+            if kind == "tool":
+                calls[step, _arguments_text(payload, span.payload)] += 1
+                first.setdefault(step, place)
+                if span.status == "complete" and _is_empty(_output(span.result_payload)):
+                    self._empty[step].add(run)
+        self._first[run] = first
+        for (step, _), number in calls.items():
+            if number > 1:
+                self._repeats[step].add(run)
+
+    def read_metadata(self, run: str, text: str | None) -> None:
+        """Collect the short values in the metadata of a run."""
+        metadata = None if text is None else _decoded(text)
+        for name, value in _short(metadata) if type(metadata) is dict else ():
+            self._values[f"metadata {name}={value}"].add(run)
+
+    def values(self, known: frozenset[str]) -> Iterator[Feature]:
+        """Yield a feature for each value of an argument or of metadata that some runs have and others lack."""
+        most = sorted(self._values.items(), key=lambda item: (-len(item[1]), item[0]))
+        fitting = [(text, runs) for text, runs in most if FEWEST <= len(runs) <= len(known) - FEWEST]
+        for text, runs in fitting[:MAX_VALUES]:
+            yield Feature(text, frozenset(runs), known)
+
+    def surprises(self, known: frozenset[str]) -> Iterator[Feature]:
+        """Yield a feature for each tool that a run called again with the same arguments, or that returned nothing."""
+        for what, found in (("repeated with the same arguments", self._repeats), ("with an empty result", self._empty)):
+            for step, runs in sorted(found.items()):
+                yield Feature(f"{step} {what}", frozenset(runs), known)
+
+    def orders(self) -> Iterator[Feature]:
+        """Yield a feature for each pair of tools: which was called first, in runs that called both."""
+        before: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for run, first in self._first.items():
+            for one, other in combinations(first, 2):  # the keys of `first` are in the order of the first calls
+                before[one, other].add(run)
+        pairs = [pair for pair in before if pair[0] < pair[1] and pair[::-1] in before]
+        rarer = {pair: min(len(before[pair]), len(before[pair[::-1]])) for pair in pairs}
+        for one, other in sorted(pairs, key=lambda pair: (-rarer[pair], pair))[:MAX_PAIRS]:
+            runs = frozenset(before[one, other])
+            known = runs | before[other, one]
+            yield Feature(f"{one} before {other}", runs, known, f"{other} before {one}")
+
+    def slow_steps(self) -> Iterator[Feature]:
+        """Yield a feature for each tool or model: the run's slowest call is in the slowest quarter of all runs."""
+        for step, slowest in sorted(self._slowest.items()):
+            ordered = sorted(slowest.values())
+            limit = ordered[3 * len(ordered) // 4 - 1] if len(ordered) > FEWEST else 0.0
+            runs = frozenset(run for run, took in slowest.items() if took > limit)
+            text = f"{step} longer than {duration_text(limit)}"
+            yield Feature(text, runs, frozenset(slowest), f"{step} within {duration_text(limit)}")
+
+
+def _parameters(label: str, payload: Any, kind: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and short values of a tool's arguments or a model's settings."""
+    parameters = payload.get("arguments") if type(payload) is dict and kind == "tool" else payload
+    for name, value in _short(parameters) if type(parameters) is dict else ():
+        if value != label:
+            yield name, value
+
+
+def _short(members: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in members.items():
+        text = value if type(value) is str else str(value).lower() if type(value) in (bool, int, float) else None
+        if text is not None and len(text) <= MAX_VALUE:
+            yield one_line(name, MAX_VALUE), one_line(text, MAX_VALUE)
+
+
+def _arguments_text(payload: Any, text: str) -> str:
+    """Return the arguments of a call as one canonical text, without the call id."""
+    return jsontext.canonical(payload.get("arguments", payload)) if type(payload) is dict else text
+
+
+def _output(result: str | None) -> Any:
+    decoded = None if result is None else _decoded(result)
+    return decoded.get("output", decoded) if type(decoded) is dict else decoded
+
+
+def _is_empty(output: Any) -> bool:
+    """Return whether the output of a tool is empty: no text, no elements, or only empty members and counts of 0."""
+    if type(output) is str:
+        return output.strip() in _EMPTY
+    if type(output) is dict:
+        some = [value for value in output.values() if type(value) not in (int, float) or value]
+        return (bool(some) or not output) and all(map(_is_empty, some))
+    return output is None or output == []
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return jsontext.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def run_features(
+    storage: Storage,
+    runs: Sequence[RunBrief],
+    tags: Mapping[str, Collection[str]] | None = None,
+    failures: Iterable[FailureSum] | None = None,
+    *,
+    read: Sequence[RunBrief] | None = None,
+    progress: Progress | None = None,
+) -> list[Feature]:
+    """Return the features that some runs have and others lack.
+
+    Args:
+        runs: the runs, the latest first.
+        tags: the tags of each run, by run id.
+        failures: the failures of at least these runs; read from the storage when left out.
+        read: the runs whose payloads are read; all when left out.
+        progress: called with (done, total) while an index is built.
+    """
+    ids = frozenset(run.id for run in runs)
+    uses = storage.ask(StepUses(ids, progress=progress))
+    steps = _by_step(uses)
+    if failures is None:
+        failures = storage.ask(FailureSums(ids, progress=progress))
+    found = [
+        *_told(runs, tags or {}),
+        *_used(steps),
+        *_errors(failures, ids),
+        *span_features(storage, [run.id for run in (runs if read is None else read)]),
+        *_sizes(runs),
+        *_how_used(steps),
+    ]
+    return distinct(found, ids)
+
+
+def distinct(features: Iterable[Feature], ids: frozenset[str]) -> list[Feature]:
+    """Return features without redundant ones: features of exactly the same runs, or of exactly all other runs.
+
+    The first of redundant features stays, so the order of `features` matters: the use of a tool tells more than its
+    error, its error more than its failure, and a failure more than a number of steps. A feature of exactly all other
+    runs names the opposite of the first one: `currency=EUR` instead of `no currency=USD`. Only features that are known
+    for the same runs are compared.
+
+    Args:
+        ids: the ids of all runs.
+    """
+    telling: dict[tuple[frozenset[str], frozenset[str]], Feature] = {}
+    for feature in features:
+        known = ids if feature.known is None else feature.known
+        lacking = known - feature.runs
+        if min(len(feature.runs), len(lacking)) < FEWEST or (known, feature.runs) in telling:
+            continue
+        first = telling.get((known, lacking))
+        if first is None:
+            telling[known, feature.runs] = feature
+        elif not first.lacking:
+            telling[known, lacking] = first._replace(lacking=feature.text)
+    return [*telling.values()]
+
+
+def _told(runs: Sequence[RunBrief], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
+    versions: dict[tuple[str, str], set[str]] = defaultdict(set)
+    tagged: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        versions[run.agent, run.version].add(run.id)
+        for tag in tags.get(run.id, ()):
+            tagged[tag].add(run.id)
+    agents = {agent for agent, _ in versions}
+    for (agent, version), ids in sorted(versions.items()):
+        text = f"version {version}" if len(agents) == 1 else f"{agent} {version}"
+        yield Feature(text, frozenset(ids))
+    for tag, ids in sorted(tagged.items()):
+        yield Feature(f"tag {tag}", frozenset(ids))
+
+
+def _sizes(runs: Sequence[RunBrief]) -> Iterator[Feature]:
+    yield from _more(runs, lambda run: run.spans, lambda number: "1 step" if number == 1 else f"{number:,} steps")
+    yield from _more(runs, tokens_of, lambda number: f"{count_text(number)} tokens")
+
+
+def _more(
+    runs: Sequence[RunBrief], number_of: Callable[[RunBrief], int | None], text: Callable[[int], str]
+) -> Iterator[Feature]:
+    numbers = {run.id: number for run in runs if (number := number_of(run)) is not None}
+    if numbers:
+        middle = median_low(numbers.values())
+        more = frozenset(id for id, number in numbers.items() if number > middle)
+        yield Feature(f"more than {text(middle)}", more, frozenset(numbers), f"at most {text(middle)}")
+
+
+def _by_step(uses: Iterable[StepUse]) -> list[tuple[str, list[StepUse]]]:
+    groups: dict[str, list[StepUse]] = defaultdict(list)
+    for use in uses:
+        groups[" ".join(text for text in (type_title(use.schema_name), use.label) if text)].append(use)
+    return sorted(groups.items())
+
+
+def _errors(failures: Iterable[FailureSum], ids: Collection[str]) -> Iterator[Feature]:
+    having: dict[Signature, set[str]] = defaultdict(set)
+    for each in failures:
+        if each.run_id in ids:
+            having[each.signature].add(each.run_id)
+    texts = Counter(signature.text for signature in having)
+    for signature, runs in sorted(having.items(), key=lambda item: (-len(item[1]), item[0])):
+        name = signature.text if texts[signature.text] == 1 else f"{signature.id[:4]} {signature.text}"
+        yield Feature(f"error {name}", frozenset(runs))
+
+
+def _used(steps: Iterable[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
+    for step, own in steps:
+        yield Feature(f"{step} used", frozenset(use.run_id for use in own), None, f"{step} not used")
+
+
+def _how_used(steps: Sequence[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
+    for step, own in steps:
+        yield Feature(
+            f"{step} failed", frozenset(use.run_id for use in own if use.failed), None, f"{step} without a failure"
+        )
+    for step, own in steps:
+        numbers = [use.spans for use in own]
+        usual = min(median_low(numbers), max(numbers) - 1) or 1
+        times = "once" if usual == 1 else f"{usual} times"
+        often = frozenset(use.run_id for use in own if use.spans > usual)
+        yield Feature(f"{step} used more than {times}", often, None, f"{step} used at most {times}")

@@ -1,0 +1,233 @@
+"""Finds runs, spans and agents by what a person types, and shortens ids.
+
+A run is named by its id, a unique prefix of it, `-` (the latest run), or `AGENT@VERSION` (the latest run of a version).
+Filters are checked here against the agents and scores that the storage has.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import TypeVar
+
+from agentspan.analysis.outcomes import check_kind, parse
+from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
+from agentspan.ids import is_pfid
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ResourceType, Row
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import Find, LatestScores, Query, RunFilter
+from agentspan.storage.scanning import scan
+
+LATEST = "-"
+BETWEEN = "…"
+"""Replaces the middle of an id, as in `013xrzp12g…hn3t`."""
+SHORTEST_ID = 10
+"""The least number of characters of a short id: they encode the time; fewer are equal for all runs of a long period."""
+LONGEST_ID = 15
+"""The largest length of a prefix as a short id; ids with a longer common prefix are distinguished by their ends."""
+MAX_CANDIDATES = 1000
+NOTHING = "nothing has been recorded here yet; `agentspan demo` records a run to look at"
+NAMED = 3
+"""The largest number of ids that an error names."""
+R = TypeVar("R", bound=Row)
+
+
+def find_run(storage: Storage, what: str) -> AgentInstanceRow:
+    """Return the run that `what` names: by id, unique prefix, `-` for the latest run, or `AGENT@VERSION`.
+
+    Raises:
+        NotFound: no such run exists.
+        InvalidValue: several ids begin with the prefix.
+        UnexpectedRefType: `what` is the id of something else.
+    """
+    if what == LATEST:
+        rows = storage.ask(Query("agent_instance", descending=True, limit=1)).rows
+        if not rows:
+            raise NotFound(NOTHING)
+        return _as(AgentInstanceRow, rows[0], what)
+    if AT in what:
+        return latest_run(storage, what)
+    return _as(AgentInstanceRow, _by_prefix(storage, "agent_instance", what), what)
+
+
+def find_span(storage: Storage, what: str) -> AgentSpanRow:
+    """Return the span whose id, or unique prefix of an id, is `what`.
+
+    Raises:
+        NotFound: no such span exists.
+        InvalidValue: several ids begin with the prefix.
+        UnexpectedRefType: `what` is the id of something else.
+    """
+    return _as(AgentSpanRow, _by_prefix(storage, "agent_span", what), what)
+
+
+def find_run_or_span(storage: Storage, what: str) -> AgentInstanceRow | AgentSpanRow:
+    """Return the run that `what` names, else the span; a run wins over a span.
+
+    Raises:
+        NotFound: no such run or span exists.
+        InvalidValue: several ids begin with the prefix.
+    """
+    try:
+        return find_run(storage, what)
+    except UnexpectedRefType:
+        return find_span(storage, what)
+    except NotFound:
+        if what == LATEST:
+            raise
+    try:
+        return find_span(storage, what)
+    except NotFound:
+        raise NotFound(f"no run or span has an id like {what[:40]!r}") from None
+
+
+def short_ids(storage: Storage, ids: Iterable[str], type_: ResourceType = "agent_instance") -> dict[str, str]:
+    """Return short forms of ids, all of the same length, which `find_run` and `find_span` accept.
+
+    A short form is a prefix, or `prefix…end` if other rows started in the same millisecond. It is unique in the whole
+    storage, not only among `ids`.
+    """
+    same_time = {id: _same_time(storage, type_, id) for id in ids}
+    for length in range(SHORTEST_ID, LONGEST_ID + 1):
+        if all(not any(other.startswith(id[:length]) for other in others) for id, others in same_time.items()):
+            return {id: id[:length] for id in same_time}
+    for length in range(4, 32 - SHORTEST_ID):
+        if all(
+            len(others) < MAX_CANDIDATES - 1 and not any(other.endswith(id[-length:]) for other in others)
+            for id, others in same_time.items()
+        ):
+            return {id: f"{id[:SHORTEST_ID]}{BETWEEN}{id[-length:]}" for id in same_time}
+    return {id: id for id in same_time}
+
+
+def short_id(storage: Storage, id: str) -> str:
+    """Return the short form of a run's id, unique in the storage."""
+    return short_ids(storage, [id])[id]
+
+
+def _same_time(storage: Storage, type_: ResourceType, id: str) -> list[str]:
+    rows = storage.ask(Query(type_, prefix=id[:SHORTEST_ID], limit=MAX_CANDIDATES)).rows
+    return [row.id for row in rows if row.id != id]
+
+
+def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
+    noun = "run" if type_ == "agent_instance" else "span"
+    if is_pfid(what):
+        found = storage.ask(Find(what)).rows
+        if what not in found:
+            raise NotFound(f"no {noun} has the id {what}")
+        return found[what][1]
+    head, between, tail = what.partition(BETWEEN)
+    query = Query(type_, prefix=head, limit=MAX_CANDIDATES if between else NAMED + 1)
+    rows = storage.ask(query).rows if head.isascii() else []  # undecodable bytes from the shell: no text for SQLite
+    rows = [row for row in rows if row.id.endswith(tail)]
+    if not rows:
+        raise NotFound(f"no {noun}'s id begins with {what[:40]!r}")
+    if len(rows) > 1:
+        short = short_ids(storage, [row.id for row in rows[:NAMED]], type_).values()
+        more = ", …" if len(rows) > NAMED else ""
+        raise InvalidValue(noun, f"several ids begin with {what[:40]!r}: {', '.join(short)}{more}; type more of it")
+    return rows[0]
+
+
+def _as(row_type: type[R], row: Row, what: str) -> R:
+    if not isinstance(row, row_type):
+        raise UnexpectedRefType(f"{what[:40]} is the id of something else")
+    return row
+
+
+AT = "@"
+"""The separator between an agent and its version: `researcher@1.0`."""
+MAX_NAMED = 5
+"""The largest number of agents, versions or tools that an error names."""
+
+
+def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
+    """Return a filter whose `AGENT@VERSION` is split into agent and version, after checking agent and score rules.
+
+    An agent whose whole name is `AGENT@VERSION` wins: then the filter is returned unchanged.
+
+    Raises:
+        NotFound: no agent has the name; the message names some existing agents.
+        InvalidValue: a rule compares a score that is a number with a label, or a score that is a label with a number.
+    """
+    for rule in map(parse, filter.scores):
+        check_kind(rule, storage.ask(LatestScores(rule.name, rule.source)))
+    if filter.agent is None or any(_agents(storage, filter.agent)):
+        return filter
+    name, at, version = filter.agent.rpartition(AT)
+    if not (at and name and version):
+        raise NotFound(_unknown(storage, filter.agent))
+    if not any(_agents(storage, name)):
+        raise NotFound(_unknown(storage, name))
+    return filter._replace(agent=name, version=version)
+
+
+def versions_of(storage: Storage, filter: RunFilter) -> str:
+    """Return a suffix for the error that no run matches a filter: the known versions of the agent.
+
+    It is "" if the filter names no agent or no version, or if the version exists.
+    """
+    if filter.agent is None or filter.version is None:
+        return ""
+    known = _versions(storage, _agents(storage, filter.agent))
+    return "" if filter.version in [row.external_identifier for row in known] else f"; {_listed(known)}"
+
+
+def names_of(storage: Storage, runs: Iterable[AgentInstanceRow]) -> list[str]:
+    """Return the names of the agents of runs, sorted."""
+    ids = {run.agent_id for run in runs}
+    return sorted({row.name for row in scan(storage, AgentRow) if row.id in ids})
+
+
+def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
+    """Return the latest run of `AGENT@VERSION`.
+
+    Raises:
+        NotFound: no such run exists; the message names existing agents or versions.
+    """
+    name, _, version = what.rpartition(AT)
+    agents = list(_agents(storage, name))
+    if not agents:
+        raise NotFound(_unknown(storage, name))
+    versions = _versions(storage, agents)
+    found: list[AgentInstanceRow] = []
+    for row in versions:
+        if row.external_identifier == version:
+            found += scan(storage, AgentInstanceRow, {"agent_version_id": row.id}, descending=True, limit=1)
+    if not found:
+        known = _listed(versions)
+        raise NotFound(f"no run of {name[:40]!r} has the version {version[:40]!r}; {known}")
+    return max(found, key=lambda run: run.id)
+
+
+def _versions(storage: Storage, agents: Iterable[AgentRow]) -> list[AgentVersionRow]:
+    return [row for agent in agents for row in scan(storage, AgentVersionRow, {"agent_id": agent.id})]
+
+
+def _listed(versions: Sequence[AgentVersionRow]) -> str:
+    return some("versions", [*dict.fromkeys(row.external_identifier for row in reversed(versions))])
+
+
+def _agents(storage: Storage, name: str) -> Iterator[AgentRow]:
+    """Yield the agents with this name, id or external_identifier."""
+    if "\udc80" <= max(name, default="") <= "\udfff":
+        return  # undecodable bytes from the shell: no storage holds such text
+    for column in ("name", "id", "external_identifier"):
+        yield from scan(storage, AgentRow, {column: name})
+
+
+def _unknown(storage: Storage, name: str) -> str:
+    """Return the error message for a name that no agent has, with similar names or some existing ones."""
+    names = sorted({row.name for row in scan(storage, AgentRow)}, key=str.casefold)
+    close = get_close_matches(name.casefold(), {each.casefold(): each for each in names}, MAX_NAMED)
+    meant = [each for each in names if each.casefold() in close]
+    if meant:
+        return f"no agent is named {name[:40]!r}; is {' or '.join(repr(each[:40]) for each in meant)} meant?"
+    return f"no agent is named {name[:40]!r}; {some('agents', names)}"
+
+
+def some(noun: str, names: list[str]) -> str:
+    """Return a list of names for an error, shortened: `agents: 'a', 'b' and 3 more`."""
+    if not names:
+        return f"there are no {noun} yet"
+    shown = ", ".join(repr(each[:40]) for each in names[:MAX_NAMED])
+    return f"{noun}: {shown}{f' and {len(names) - MAX_NAMED:,} more' if len(names) > MAX_NAMED else ''}"
