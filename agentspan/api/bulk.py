@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
-from agentspan.api import agents, envelopes, runs, scores, spans
+from agentspan.api import agents, envelopes, runs, spans
 from agentspan.api.checks import MAX_KEY, as_sent
 from agentspan.api.context import Context
 from agentspan.api.envelopes import Envelope
@@ -26,12 +26,12 @@ BULK: Mapping[str, type[Operation]] = {
     "agent_instances/finish": runs.FinishInstance,
     "agent_instances/terminate": runs.TerminateInstance,
     "agent_instances/record_quality": runs.RecordQuality,
-    "agent_instances/score": scores.ScoreInstance,
+    "agent_instances/score": spans.ScoreInstance,
     "agent_spans/create": spans.CreateSpan,
     "agent_spans/start": spans.StartSpan,
     "agent_spans/finish": spans.FinishSpan,
     "agent_spans/list": spans.ListSpans,
-    "agent_spans/score": scores.ScoreSpan,
+    "agent_spans/score": spans.ScoreSpan,
 }
 """The operations that a bulk request may hold, by their `_type`."""
 

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from agentspan import ids, jsontext
-from agentspan.api import checks, envelopes, from_rows, schema_versions
+from agentspan.api import agents, checks, envelopes
+from agentspan.api.agents import SchemaVersion
 from agentspan.api.checks import inside
 from agentspan.api.context import Admitted, Context, Plan
-from agentspan.api.envelopes import Envelope
-from agentspan.api.from_rows import resource_of
+from agentspan.api.envelopes import Envelope, resource_of
 from agentspan.api.operation import (
     CHANGES_NOTHING,
     ChangeRow,
@@ -27,7 +27,6 @@ from agentspan.api.operation import (
     Write,
 )
 from agentspan.api.resources import AgentInstance
-from agentspan.api.schema_versions import SchemaVersion
 from agentspan.api.spans import Start
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.journal.stored_span_types import Closer
@@ -187,7 +186,7 @@ class RegisterInstance(Write):
         with inside("agent_version"):
             version = _version_fields(self.agent_version)
         with inside("agent_schema_version"):
-            schema = schema_versions.fields(ctx, self.agent_schema_version)
+            schema = agents.fields(ctx, self.agent_schema_version)
         purpose = PURPOSES[0] if self.purpose is None else self.purpose
         check_purpose(purpose)
         metadata = None if self.metadata is None else checks.json_object("metadata", self.metadata)
@@ -540,9 +539,9 @@ class GetAgentContext(Operation):
         agent = ctx.row(AgentRow, instance.agent_id)
         schema = ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id)
         context = {
-            "instance": from_rows.plain(resource_of(ctx, instance)),
-            "agent": from_rows.plain(from_rows.agent(agent, ctx.account)),
-            "schema": from_rows.plain(from_rows.schema_version(schema, ctx.account)),
+            "instance": envelopes.plain(resource_of(ctx, instance)),
+            "agent": envelopes.plain(envelopes.agent(agent, ctx.account)),
+            "schema": envelopes.plain(envelopes.schema_version(schema, ctx.account)),
         }
         rows = each_span_of(ctx.storage, instance.id)
         purpose, piece_bytes = instance.purpose, ctx.piece_bytes

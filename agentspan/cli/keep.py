@@ -320,13 +320,13 @@ def _schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
     storage = database.storage
     versions = list(scan(storage, AgentSchemaVersionRow))
     if as_json:
-        from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
+        from agentspan.api import envelopes  # imported late: Pydantic takes 80 ms
 
         account = storage.ask(Account())
         document(
             {
                 "schemas": [
-                    from_rows.plain(from_rows.schema_version(row, account)) | {"unusable": _unusable(row)}
+                    envelopes.plain(envelopes.schema_version(row, account)) | {"unusable": _unusable(row)}
                     for row in versions
                 ],
                 "total": len(versions),

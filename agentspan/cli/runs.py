@@ -93,7 +93,7 @@ def name_of(run: RunSummary | Name) -> str:
 
 
 def _plain_runs(database: Database, found: RunList, stale: set[str]) -> dict[str, Any]:
-    from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
+    from agentspan.api import envelopes  # imported late: Pydantic takes 80 ms
 
     account = database.storage.ask(Account())
     ids = [run.run.id for run in found.runs]
@@ -101,8 +101,8 @@ def _plain_runs(database: Database, found: RunList, stale: set[str]) -> dict[str
     return {
         "runs": [
             {
-                **from_rows.plain(
-                    from_rows.instance(run.run, account, counts[run.run.id]._asdict(), **labels[run.run.id]._asdict())
+                **envelopes.plain(
+                    envelopes.instance(run.run, account, counts[run.run.id]._asdict(), **labels[run.run.id]._asdict())
                 ),
                 "agent": name_of(run),
                 "reason": failure_reason(database.storage, run),

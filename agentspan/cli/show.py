@@ -163,19 +163,19 @@ def _lines(
 def _document(
     database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
 ) -> None:
-    from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
+    from agentspan.api import envelopes  # imported late: Pydantic takes 80 ms
 
     storage = database.storage
     account = storage.ask(Account())
     document(
         {
             "run": {
-                **from_rows.plain(from_rows.details_of(storage, run, account)),
+                **envelopes.plain(envelopes.details_of(storage, run, account)),
                 "agent": name_of(names_of(storage, [run])[run.id]),
             },
-            "spans": [from_rows.plain(from_rows.span(span, account, run.purpose)) for span in spans],
+            "spans": [envelopes.plain(envelopes.span_of(span, account, run.purpose)) for span in spans],
             "span_scores": [
-                from_rows.plain(from_rows.score(row))
+                envelopes.plain(envelopes.score(row))
                 for row in storage.ask(NewestScores([run.id]))
                 if row.target_type == "agent_span"
             ],
@@ -190,10 +190,10 @@ def show_span(storage: Storage, row: AgentSpanRow, *, as_json: bool) -> None:
     scores = [each for each in storage.ask(NewestScores([row.agent_instance_id])) if each.target_id == row.id]
     violations = storage.ask(Violations([row.id], instance_id=row.agent_instance_id))[row.id]
     if as_json:
-        from agentspan.api import from_rows
+        from agentspan.api import envelopes
 
-        found = from_rows.plain(from_rows.span(row, storage.ask(Account()), _run_of(storage, row).purpose))
-        judged = [from_rows.plain(from_rows.score(each)) for each in scores]
+        found = envelopes.plain(envelopes.span_of(row, storage.ask(Account()), _run_of(storage, row).purpose))
+        judged = [envelopes.plain(envelopes.score(each)) for each in scores]
         document({"span": found, "violations": [violation._asdict() for violation in violations], "scores": judged})
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))

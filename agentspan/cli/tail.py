@@ -174,11 +174,11 @@ class _Tail:
         return title_before(span, self._types.of(self._database.storage, span.agent_instance_id), TITLE)
 
     def _plain_run(self, run: AgentInstanceRow, account: AccountRow) -> dict[str, object]:
-        from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
+        from agentspan.api import envelopes  # imported late: Pydantic takes 80 ms
 
         storage = self._database.storage
         counts, labels = storage.ask(Counts([run.id]))[run.id]._asdict(), labels_of(storage, [run.id])[run.id]
-        return from_rows.plain(from_rows.instance(run, account, counts, **labels._asdict()))
+        return envelopes.plain(envelopes.instance(run, account, counts, **labels._asdict()))
 
     def plain(self) -> dict[str, object]:
         """Return the document of `--json`."""

@@ -1,17 +1,27 @@
-"""Makes HTTP responses: envelopes as JSON, and errors with the HTTP status of their code."""
+"""Makes HTTP responses: envelopes as JSON, and errors with the HTTP status of their code.
 
+Large responses are sent while they are made, and large requests run in threads, so that no whole run is in memory. Many
+clients may read slowly at the same time. So nothing large waits in memory for a client: a large part is written to a
+file without a name, and sent from that file.
+"""
+
+import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache, partial
 from itertools import islice
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope
 
 from agentspan import jsontext
 from agentspan.api import envelopes
-from agentspan.api.envelopes import InPieces, JsonText
+from agentspan.api.bulk import Item, Plan
+from agentspan.api.envelopes import Envelope, InPieces, JsonText
 from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 
 STATUS: Mapping[str, int] = {
@@ -139,3 +149,237 @@ OTLP = frozenset({"/v1/traces", "/v1/logs", "/v1/metrics"})
 def is_otlp_path(scope: Scope) -> bool:
     """Return whether a path is one of those that exporters of OpenTelemetry send to."""
     return route_path(scope) in OTLP
+
+
+READ_AT_ONCE = 256 * 2**10
+"""Bytes that one read of the file returns."""
+
+
+class WaitingBytes:
+    """Bytes that are written once, and read once.
+
+    Args:
+        in_memory: the most bytes that stay in memory, at least 1. More than that are all in a file.
+
+    Attributes:
+        size: how many bytes there are.
+    """
+
+    def __init__(self, in_memory: int) -> None:
+        self._file = SpooledTemporaryFile(in_memory)  # noqa: SIM115
+        self.size = 0
+
+    def __del__(self) -> None:
+        """Close the file: a client may go before it has read everything."""
+        self._file.close()
+
+    def write(self, piece: bytes) -> None:
+        """Add bytes."""
+        self._file.write(piece)
+        self.size += len(piece)
+
+    def cut(self, size: int) -> None:
+        """Keep the first `size` bytes, and remove the rest."""
+        self._file.seek(size)
+        self._file.truncate()
+        self.size = size
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all bytes."""
+        self._file.seek(0)
+        while chunk := self._file.read(READ_AT_ONCE):
+            yield chunk
+
+
+CHUNK = 64 * 2**10
+"""The least bytes that are sent at once. Each chunk costs a hop to a thread and back (0.1 ms)."""
+LARGE_PART = 256 * 2**10
+"""The size in bytes above which a part goes through a file."""
+THREADS = 2
+"""Threads that make parts. Each may hold several copies of a 20 MB span; more threads would not be faster."""
+
+
+async def streamed(
+    parts: Iterator[bytes],
+    media_type: str,
+    headers: Mapping[str, str] | None = None,
+    executor: Executor | None = None,
+) -> Response:
+    """Return a response with pieces that a thread makes one after the other, as fast as the client reads.
+
+    If all parts fit into one chunk, the response has a length. A fault before the second chunk is raised here. After
+    that, the connection is closed before the end of the response, so no client takes a part for the whole.
+
+    Args:
+        executor: makes the parts, instead of THREADS threads.
+    """
+    chunks = _chunks(parts)
+    run = partial(asyncio.get_running_loop().run_in_executor, executor or _threads())
+    first, second = await run(lambda: (next(chunks, b""), next(chunks, None)))
+    if second is None:
+        return Response(first, 200, headers, media_type=media_type)
+    return StreamingResponse(_sent([second, first], chunks, run), 200, headers, media_type=media_type)
+
+
+async def _sent(made: list[bytes], chunks: Iterator[bytes], run: Callable[..., Any]) -> AsyncIterator[bytes]:
+    while made:
+        yield made.pop()
+        if not made:
+            made += await run(lambda: [chunk for chunk in (next(chunks, None),) if chunk is not None])
+
+
+def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
+    gathered: list[bytes] = []
+    size = 0
+    for part in parts:
+        if len(part) > LARGE_PART:
+            waiting = WaitingBytes(in_memory=1)
+            waiting.write(b"".join(gathered))
+            waiting.write(part)
+            gathered.clear()
+            size = 0
+            del part  # it is in the file
+            yield from waiting.chunks()
+            del waiting
+            continue
+        gathered.append(part)
+        size += len(part)
+        if size >= CHUNK:
+            yield b"".join(gathered)
+            gathered.clear()
+            size = 0
+    if gathered:
+        yield b"".join(gathered)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, "agentspan-sending")
+
+
+LARGE = 128 * 2**10
+"""Bytes of a body, or characters of a span's payloads, above which a request runs in a thread. With fewer it takes the
+event loop at most 5 ms."""
+PART = 256 * 2**10
+"""Bytes of the items of a large bulk request that share a commit (20 ms). Other writers commit in between."""
+LARGE_THREADS = 2
+"""Threads for large requests. More threads would only wait for the interpreter lock."""
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[..., T], *args: Any) -> T:
+    """Run the work of a large request, and return its result."""
+    return await asyncio.get_running_loop().run_in_executor(_large_threads(), partial(work, *args))
+
+
+@cache
+def _large_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(LARGE_THREADS, "agentspan-large")
+
+
+def parts_of(plan: Plan) -> Iterator[Plan]:
+    """Yield the items of a bulk request in parts of at most PART bytes; a larger item is a part of its own."""
+    items: list[Item] = []
+    size = 0
+    for item in plan.items:
+        more = _size(item.fields)
+        if items and size + more > PART:
+            yield Plan(items)
+            items, size = [], 0
+        items.append(item)
+        size += more
+    yield Plan(items)
+
+
+def _size(fields: dict[str, Any]) -> int:
+    try:
+        return len(to_json(fields))
+    except ValueError:  # half a character, or too deep: the operation handles it
+        return PART
+
+
+IN_MEMORY = 2**20
+"""The most bytes of a bulk request's answers that stay in memory."""
+TOO_LARGE: Envelope = {
+    "status": "error",
+    "code": "bad_request",
+    "message": "the answers of this request are too large together; send this item, and those behind it, in another "
+    "request, and lists with a smaller page_size, or in a request that only reads",
+}
+"""The answer to an item that did not run, or whose list is not sent, because of the size of the answers."""
+
+
+class BulkAnswers:
+    """Collects the answers to the items of a bulk request that writes. Keeps them encoded until the commit.
+
+    An answer shows the state at the moment when its item ran, so it cannot be read later. Most answers are small; more
+    than IN_MEMORY are in a file without a name.
+
+    Args:
+        room: bytes of answers after which no further item runs.
+
+    Attributes:
+        has_error: whether an item was refused.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._encoded = WaitingBytes(IN_MEMORY)
+        self.has_error = False
+
+    def add(self, key: str, answer: Envelope | None) -> bool:
+        """Encode an answer; return whether the next item may run."""
+        if answer is None or not self._write(key, answer):
+            answer = TOO_LARGE
+            self._write(key, answer, is_limited=False)
+        self.has_error = answer["status"] == "error"
+        return not self.has_error
+
+    @property
+    def size(self) -> int:
+        """Bytes of the answers."""
+        return self._encoded.size
+
+    def is_full(self) -> bool:
+        """Return whether the answers have no room for a further one."""
+        return self._encoded.size >= self._room
+
+    def _write(self, key: str, answer: Envelope, *, is_limited: bool = True) -> bool:
+        """Write an answer; return False, and write nothing, if it is a list that has more bytes than there is room."""
+        into, start = self._encoded, self._encoded.size
+        before = (b"," if start else b"") + encoded(key) + b":"
+        is_limited = is_limited and "summaries" in answer
+        if not isinstance(answer, InPieces):
+            into.write(before + encoded(answer))
+        else:
+            into.write(before)
+            for piece in pieces_of(answer):
+                into.write(piece)
+                if is_limited and into.size > self._room:
+                    break
+        if is_limited and into.size > self._room:
+            into.cut(start)
+            return False
+        return True
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the members of `outputs` as JSON, without the braces; once."""
+        return self._encoded.chunks()
+
+
+async def response_of(parts: Sequence[BulkAnswers]) -> Response:
+    """Return the response to a bulk request whose items ran in parts."""
+    pieces = _pieces(parts)
+    if sum(part.size for part in parts) <= IN_MEMORY:
+        return Response(b"".join(pieces), media_type="application/json")
+    return await streamed(pieces, "application/json")
+
+
+def _pieces(parts: Sequence[BulkAnswers]) -> Iterator[bytes]:
+    yield b'{"status":"success","outputs":{'
+    for number, part in enumerate(parts):
+        if number:
+            yield b","
+        yield from part.chunks()
+    yield b"}}"

@@ -4,6 +4,7 @@ A request for anything else, such as a page of the viewer, goes on to a router o
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from agentspan.api import account, agents, bulk, envelopes, runs, schema_versions, scores, spans
+from agentspan.api import account, agents, bulk, envelopes, runs, spans
 from agentspan.api.checks import as_sent
 from agentspan.api.context import Context
 from agentspan.api.envelopes import Envelope, InPieces
@@ -25,11 +26,25 @@ from agentspan.host import let_through
 from agentspan.ids import is_pfid
 from agentspan.model.rows import AgentSpanRow
 from agentspan.serve.bodies import BodyReader, Invalid, QueryReader, query_model, refuse_invalid
-from agentspan.serve.middleware import log
-from agentspan.serve.responses import encoded, is_api, pieces_of, refuse, refuse_error, respond, route_path
-from agentspan.serve.streaming import LARGE, BulkAnswers, in_thread, parts_of, response_of, streamed
+from agentspan.serve.responses import (
+    LARGE,
+    BulkAnswers,
+    encoded,
+    in_thread,
+    is_api,
+    parts_of,
+    pieces_of,
+    refuse,
+    refuse_error,
+    respond,
+    response_of,
+    route_path,
+    streamed,
+)
 from agentspan.serve.writes import Writes
 from agentspan.tuning import STANDARD, Tuning
+
+log = logging.getLogger("agentspan")
 
 PREFIX = "/api/v1"
 OPERATIONS: tuple[type[Operation], ...] = (
@@ -53,9 +68,9 @@ OPERATIONS: tuple[type[Operation], ...] = (
     agents.ReinstateAgent,
     agents.ListAgentVersions,
     agents.GetAgentVersion,
-    schema_versions.ListSchemaVersions,
-    schema_versions.CreateSchemaVersion,
-    schema_versions.GetSchemaVersion,
+    agents.ListSchemaVersions,
+    agents.CreateSchemaVersion,
+    agents.GetSchemaVersion,
     runs.ShowInstance,
     runs.ListInstances,
     runs.RegisterInstance,
@@ -66,10 +81,10 @@ OPERATIONS: tuple[type[Operation], ...] = (
     runs.FinishInstance,
     runs.TerminateInstance,
     runs.RecordQuality,
-    scores.ScoreInstance,
-    scores.ListInstanceScores,
-    scores.ScoreSpan,
-    scores.ListSpanScores,
+    spans.ScoreInstance,
+    spans.ListInstanceScores,
+    spans.ScoreSpan,
+    spans.ListSpanScores,
     account.GetAccount,
     account.GetAccountById,
     account.ListEnvironments,

@@ -7,6 +7,7 @@ programs use /api, people use the pages.
 import asyncio
 import gzip
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +28,7 @@ from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.serve.logins import AccessToken, LoginSessions, cookie, is_own_page
-from agentspan.serve.middleware import log
-from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path
-from agentspan.serve.streaming import streamed
+from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path, streamed
 from agentspan.serve.writes import Writes
 from agentspan.storage.questions import SpansOf
 from agentspan.text import visible
@@ -37,6 +36,8 @@ from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import assets, conversation, data, export
 from agentspan.viewer.assets import blobs_of
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, unsummed
+
+log = logging.getLogger("agentspan")
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
