@@ -33,8 +33,8 @@ from agentspan.serve.writes import Writes
 from agentspan.storage.questions import SpansOf
 from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
-from agentspan.viewer import assets, conversation, data, export
-from agentspan.viewer.assets import blobs_of
+from agentspan.viewer import conversation, data, export
+from agentspan.viewer.conversation import blobs_of
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, unsummed
 
 log = logging.getLogger("agentspan")
@@ -158,7 +158,7 @@ class Viewer:
             return RedirectResponse(run.id, 303)
         facts = await asyncio.to_thread(data.run_facts, self._storage, run, counted=False)
         return self._page(
-            "run.html", request, run=facts, data=Markup(assets.embedded(facts)), shell=Markup(assets.shell())
+            "run.html", request, run=facts, data=Markup(export.embedded(facts)), shell=Markup(export.shell())
         )
 
     async def login_page(self, request: Request) -> Response:
@@ -336,7 +336,7 @@ class Viewer:
             .get_template(name)
             .render(
                 up=_up(request),
-                version=assets.version(),
+                version=export.version(),
                 theme=theme if theme in ("dark", "light") else None,
                 has_session=self._sessions.is_asked,
                 read_only=self._read_only,
@@ -349,15 +349,15 @@ class Viewer:
 async def static(request: Request) -> Response:
     """Answer with the script or the style sheet. Their addresses have a version, which changes with the contents."""
     known: dict[str, tuple[Callable[[], str], str]] = {
-        "viewer.js": (assets.script, "text/javascript"),
-        "viewer.css": (assets.style, "text/css"),
+        "viewer.js": (export.script, "text/javascript"),
+        "viewer.css": (export.style, "text/css"),
     }
     name = request.path_params["name"]
     if name not in known:
         return _with_headers(refuse("not_found", "there is no such path"))
     content, kind = known[name]
     response = _with_headers(Response(content(), media_type=kind))
-    response.headers["Cache-Control"] = FOREVER if request.query_params.get("v") == assets.version() else "no-cache"
+    response.headers["Cache-Control"] = FOREVER if request.query_params.get("v") == export.version() else "no-cache"
     return response
 
 

@@ -9,16 +9,17 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 from agentspan.analysis import messages
 from agentspan.analysis.messages import Call, Message
+from agentspan.blobs import Blob, blobs_in, replaced
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import returned_error
 from agentspan.schemas.span_types import fallback
 from agentspan.viewer import turns
-from agentspan.viewer.assets import linked
 from agentspan.viewer.turns import MAX_TEXT, Opening, Step, Thread, Threads, Turn, TurnCall, in_order
 
 
@@ -33,6 +34,26 @@ def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
     answered = messages.answered(result) if isinstance(result, dict) else []
     sent = [message for message, _ in messages.sent(messages.value_of(span.payload))]
     return [{**message, "side": "in"} for message in sent] + [{**message, "side": "out"} for message in answered]
+
+
+def linked(span: AgentSpanRow) -> AgentSpanRow:
+    """Return a span whose base64 data is replaced by texts such as `[image/png, 3.0 MB, SHA-256]`."""
+    payload = _linked(span.payload)
+    result = None if span.result_payload is None else _linked(span.result_payload)
+    if payload is span.payload and result is span.result_payload:
+        return span
+    return span._replace(payload=payload, result_payload=result)
+
+
+def blobs_of(span: AgentSpanRow) -> Iterator[tuple[str, Blob]]:
+    """Yield the blobs in a span's payload and result, each with the hexadecimal SHA-256 of its bytes."""
+    for text in (span.payload, span.result_payload or ""):
+        for blob in blobs_in(text):
+            yield sha256(blob.data).hexdigest(), blob
+
+
+def _linked(text: str) -> str:
+    return replaced(text, lambda blob: f"[{blob.description}, {sha256(blob.data).hexdigest()}]")
 
 
 _KEPT = frozenset({"agent", "llm", "message", "tool"})
