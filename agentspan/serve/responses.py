@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache, partial
 from itertools import islice
-from tempfile import SpooledTemporaryFile
-from typing import Any, TypeVar
+from tempfile import SpooledTemporaryFile, TemporaryFile
+from typing import IO, Any, TypeVar
 
 from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
@@ -155,42 +155,6 @@ READ_AT_ONCE = 256 * 2**10
 """Bytes that one read of the file returns."""
 
 
-class WaitingBytes:
-    """Bytes that are written once, and read once.
-
-    Args:
-        in_memory: the most bytes that stay in memory, at least 1. More than that are all in a file.
-
-    Attributes:
-        size: how many bytes there are.
-    """
-
-    def __init__(self, in_memory: int) -> None:
-        self._file = SpooledTemporaryFile(in_memory)  # noqa: SIM115
-        self.size = 0
-
-    def __del__(self) -> None:
-        """Close the file: a client may go before it has read everything."""
-        self._file.close()
-
-    def write(self, piece: bytes) -> None:
-        """Add bytes."""
-        self._file.write(piece)
-        self.size += len(piece)
-
-    def cut(self, size: int) -> None:
-        """Keep the first `size` bytes, and remove the rest."""
-        self._file.seek(size)
-        self._file.truncate()
-        self.size = size
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield all bytes."""
-        self._file.seek(0)
-        while chunk := self._file.read(READ_AT_ONCE):
-            yield chunk
-
-
 CHUNK = 64 * 2**10
 """The least bytes that are sent at once. Each chunk costs a hop to a thread and back (0.1 ms)."""
 LARGE_PART = 256 * 2**10
@@ -233,14 +197,13 @@ def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
     size = 0
     for part in parts:
         if len(part) > LARGE_PART:
-            waiting = WaitingBytes(in_memory=1)
-            waiting.write(b"".join(gathered))
-            waiting.write(part)
-            gathered.clear()
-            size = 0
-            del part  # it is in the file
-            yield from waiting.chunks()
-            del waiting
+            with TemporaryFile() as file:
+                file.write(b"".join(gathered))
+                file.write(part)
+                gathered.clear()
+                size = 0
+                del part  # it is in the file
+                yield from _chunks_in(file)
             continue
         gathered.append(part)
         size += len(part)
@@ -250,6 +213,13 @@ def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
             size = 0
     if gathered:
         yield b"".join(gathered)
+
+
+def _chunks_in(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield all bytes of a file."""
+    file.seek(0)
+    while chunk := file.read(READ_AT_ONCE):
+        yield chunk
 
 
 @cache
@@ -325,47 +295,42 @@ class BulkAnswers:
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self._encoded = WaitingBytes(IN_MEMORY)
+        self._encoded = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
         self.has_error = False
 
-    def add(self, key: str, answer: Envelope | None) -> bool:
-        """Encode an answer; return whether the next item may run."""
-        if answer is None or not self._write(key, answer):
-            answer = TOO_LARGE
-            self._write(key, answer, is_limited=False)
-        self.has_error = answer["status"] == "error"
-        return not self.has_error
+    def __del__(self) -> None:
+        """Close the file: a client may go before it has read everything."""
+        self._encoded.close()
 
     @property
     def size(self) -> int:
         """Bytes of the answers."""
-        return self._encoded.size
+        return self._encoded.tell()
 
-    def is_full(self) -> bool:
-        """Return whether the answers have no room for a further one."""
-        return self._encoded.size >= self._room
+    def add(self, key: str, run: Callable[[], Envelope]) -> bool:
+        """Run an item if there is room, and encode its answer; return whether the next item may run."""
+        answer = run() if self.size < self._room else TOO_LARGE
+        if not self._write(key, answer):
+            answer = TOO_LARGE
+            self._write(key, answer)
+        self.has_error = answer["status"] == "error"
+        return not self.has_error
 
-    def _write(self, key: str, answer: Envelope, *, is_limited: bool = True) -> bool:
+    def _write(self, key: str, answer: Envelope) -> bool:
         """Write an answer; return False, and write nothing, if it is a list that has more bytes than there is room."""
-        into, start = self._encoded, self._encoded.size
-        before = (b"," if start else b"") + encoded(key) + b":"
-        is_limited = is_limited and "summaries" in answer
-        if not isinstance(answer, InPieces):
-            into.write(before + encoded(answer))
-        else:
-            into.write(before)
-            for piece in pieces_of(answer):
-                into.write(piece)
-                if is_limited and into.size > self._room:
-                    break
-        if is_limited and into.size > self._room:
-            into.cut(start)
-            return False
+        start, is_list = self.size, "summaries" in answer
+        self._encoded.write((b"," if start else b"") + encoded(key) + b":")
+        for piece in pieces_of(answer):
+            self._encoded.write(piece)
+            if is_list and self.size > self._room:
+                self._encoded.seek(start)
+                self._encoded.truncate()
+                return False
         return True
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the members of `outputs` as JSON, without the braces; once."""
-        return self._encoded.chunks()
+        return _chunks_in(self._encoded)
 
 
 async def response_of(parts: Sequence[BulkAnswers]) -> Response:

@@ -22,7 +22,6 @@ from agentspan.api.context import Context
 from agentspan.api.envelopes import Envelope, InPieces
 from agentspan.api.operation import Operation
 from agentspan.errors import AgentspanError
-from agentspan.host import let_through
 from agentspan.ids import is_pfid
 from agentspan.model.rows import AgentSpanRow
 from agentspan.serve.bodies import BodyReader, Invalid, QueryReader, query_model, refuse_invalid
@@ -189,8 +188,7 @@ class OperationRouter:
             else:
                 await self._rest(scope, receive, send)
                 return
-        except Exception as error:
-            let_through(error)
+        except (AgentspanError, Invalid, HTTPException) as error:
             response = self._refusal(scope, error)
         await response(scope, receive, send)
 
@@ -215,8 +213,8 @@ class OperationRouter:
             methods |= {"OPTIONS", "HEAD"} if "GET" in methods else {"OPTIONS"}
         return ", ".join(sorted(methods))
 
-    def _refusal(self, scope: Scope, error: Exception) -> Response:
-        """Return the response to a request that was refused; an unexpected error is raised again."""
+    def _refusal(self, scope: Scope, error: AgentspanError | Invalid | HTTPException) -> Response:
+        """Return the response to a request that was refused."""
         if isinstance(error, AgentspanError):
             response = refuse_error(error)
             if response.status_code >= 500:
@@ -224,8 +222,6 @@ class OperationRouter:
             return response
         if isinstance(error, Invalid):
             return refuse_invalid(error)
-        if not isinstance(error, HTTPException):
-            raise error
         if error.status_code in (404, 405):
             methods = self._allowed(scope)
             if methods:
@@ -317,7 +313,7 @@ def _read(ctx: Context, operation: Operation) -> Response | InPieces:
 
 def _run_part(context: Context, part: bulk.Plan, room: int) -> BulkAnswers:
     answers = BulkAnswers(room)
-    bulk.run_into(context, part, answers)
+    bulk.run_into(context, part, answers.add)
     return answers
 
 
