@@ -37,7 +37,7 @@ from agentspan.serve.otlp_routes import OtlpRoutes
 from agentspan.serve.responses import is_api, is_otlp_path, refuse, refuse_guess
 from agentspan.serve.router import PREFIX, OperationRouter
 from agentspan.serve.viewer_routes import routes as viewer_routes
-from agentspan.serve.writes import WAIT_S, ConcurrentWrites, WriteQueue, Writes
+from agentspan.serve.writes import WAIT_S, WriteQueue
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import MakePartitions
@@ -148,8 +148,7 @@ def create_app(
         keep_sensitive=sensitive == "keep",
         piece_bytes=tuning.piece_bytes,
     )
-    waits = storage.capabilities().concurrency > 1
-    write_queue: Writes = ConcurrentWrites(ctx, wait_s, tuning) if waits else WriteQueue(ctx, wait_s, tuning)
+    write_queue = WriteQueue(ctx, wait_s, tuning)
     otlp = OtlpRoutes(ctx, tuning)
     pages = viewer_routes(ctx, write_queue, token=access, read_only=read_only, tuning=tuning)
     app = Application([*openapi.routes(PREFIX), *otlp.routes(), *pages], lifespan)

@@ -40,7 +40,7 @@ from agentspan.serve.responses import (
     route_path,
     streamed,
 )
-from agentspan.serve.writes import Writes
+from agentspan.serve.writes import WriteQueue
 from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
@@ -146,7 +146,7 @@ class OperationRouter:
         rest: the router for all other requests.
     """
 
-    def __init__(self, ctx: Context, write_queue: Writes, rest: Router, tuning: Tuning = STANDARD) -> None:
+    def __init__(self, ctx: Context, write_queue: WriteQueue, rest: Router, tuning: Tuning = STANDARD) -> None:
         self._ctx = ctx
         self._write_queue = write_queue
         self._rest = rest

@@ -29,7 +29,7 @@ from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.serve.logins import AccessToken, LoginSessions, cookie, is_own_page
 from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path, streamed
-from agentspan.serve.writes import Writes
+from agentspan.serve.writes import WriteQueue
 from agentspan.storage.questions import SpansOf
 from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
@@ -67,7 +67,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def routes(
-    ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool, tuning: Tuning = STANDARD
+    ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool, tuning: Tuning = STANDARD
 ) -> list[Route]:
     """Return the viewer's routes over one storage."""
     viewer = Viewer(ctx, write_queue, token=token, read_only=read_only, tuning=tuning)
@@ -99,7 +99,7 @@ class Viewer:
     """The handlers of the viewer's routes, over one storage."""
 
     def __init__(
-        self, ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool, tuning: Tuning
+        self, ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool, tuning: Tuning
     ) -> None:
         self._storage = ctx.storage
         self._write_queue = write_queue
