@@ -21,7 +21,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from agentspan.api import envelopes
@@ -77,8 +77,6 @@ class WriteQueue:
         self._groups = Crew(min(GROUPS, most), self._run_group, idle_s) if most > 1 else None  # None: on the event loop
         self._crew = Crew(most, self._run_one, idle_s, None if self._groups else self._hand_back)
         self._next: asyncio.AbstractEventLoop | None = None  # the loop whose next turn runs a group
-        self._lock = threading.Lock()
-        self._waiting = 0
 
     async def run(self, operation: Work, *, is_long: bool = False) -> Any:
         """Run an operation and return its answer, once it is committed.
@@ -89,12 +87,10 @@ class WriteQueue:
         Raises:
             DatabaseBusy: its turn did not come in time, or other writers held a lock for too long; nothing is stored.
         """
+        if self._is_full():
+            raise DatabaseBusy("too many requests wait for the database")
         loop = asyncio.get_running_loop()
         waiting = _Waiting(operation, time.monotonic() + self._wait_s, loop, loop.create_future(), is_long)
-        with self._lock:
-            if self._waiting >= self._most_waiting and (self._groups or self._crew.is_busy):
-                raise DatabaseBusy("too many requests wait for the database")
-            self._waiting += 1
         try:
             if self._groups is None:
                 self._queue.append(waiting)
@@ -108,19 +104,22 @@ class WriteQueue:
         except BaseException:  # it is not to be run any more
             waiting.future.cancel()
             raise
-        finally:
-            with self._lock:
-                self._waiting -= 1
+
+    def _is_full(self) -> bool:
+        at_work = self._crew.waiting
+        if self._groups is None:
+            return at_work > 0 and at_work + len(self._queue) >= self._most_waiting
+        return at_work + self._groups.waiting >= self._most_waiting
 
     def _come_back(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run a group in the loop's next turn. While a thread is at work, it runs what arrives, and hands back."""
-        if self._next is not loop and not self._crew.is_busy:
+        if self._next is not loop and not self._crew.waiting:
             self._next = loop
             loop.call_soon(self._turn, loop)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._next = None
-        if self._queue and not self._crew.is_busy:
+        if self._queue and not self._crew.waiting:
             self._run_group(loop)
             if self._queue:
                 self._come_back(loop)
@@ -145,10 +144,17 @@ class WriteQueue:
         """
         context = self._context.within(self._context.storage)
         context.wait_s = GROUP_WAIT_S if here is None else 0.0
+        until = time.monotonic() + (THREAD_SLICE_S if here is None else self._slice_s)
         answers: list[tuple[_Waiting, Any]] = []
         group: list[_Waiting] = []
         plans: list[Plan] = []
-        for waiting in self._taken(THREAD_SLICE_S if here is None else self._slice_s):
+        for number in range(MOST_TOGETHER):
+            if number and time.monotonic() >= until:
+                break
+            try:
+                waiting = self._queue.popleft()
+            except IndexError:
+                break
             operation = waiting.operation
             if here and waiting.is_long:
                 answers.append((waiting, None))
@@ -164,23 +170,14 @@ class WriteQueue:
                 plans.append(plan)
         if plans:
             answers += zip(group, _carried_out(context, plans), strict=True)
-        done = []
-        for waiting, answer in answers:
-            if answer is None or isinstance(answer, DatabaseBusy):
-                answer = attempted(self._run_alone, waiting)
-            if answer is not None:
-                done.append((waiting, answer))
-        _answer(done, here)
+        _answer([each for each in answers if not self._is_to_run_alone(*each)], here)
 
-    def _taken(self, slice_s: float) -> Iterator[_Waiting]:
-        until = time.monotonic() + slice_s
-        for _ in range(MOST_TOGETHER):
-            try:
-                yield self._queue.popleft()
-            except IndexError:
-                return
-            if time.monotonic() >= until:
-                return
+    def _is_to_run_alone(self, waiting: _Waiting, answer: Any) -> bool:
+        """Return whether an operation has no answer yet, and runs again, alone, after it was refused or had to wait."""
+        if answer is not None and not isinstance(answer, DatabaseBusy):
+            return False
+        self._run_alone(waiting)
+        return True
 
     def _timely(self, waiting: _Waiting, step: Callable[[Context], Any], context: Context) -> Any:
         """Run a step of an operation, unless a server's writers made its request wait too long, or its client has gone.
@@ -197,7 +194,11 @@ class WriteQueue:
 
     def _run_alone(self, waiting: _Waiting) -> None:
         self._alone.append(waiting)
-        self._crew.call()
+        try:
+            self._crew.call()
+        except RuntimeError as error:  # the system is at its limit
+            self._alone.remove(waiting)
+            _answer([(waiting, error)], None)
 
     def _run_one(self) -> None:
         """Run an operation that may wait for other writers until its deadline; then what else has come meanwhile."""
@@ -227,13 +228,13 @@ def _carried_out(context: Context, plans: Sequence[Plan]) -> list[Any]:
 
 def _answer(answers: Answers, here: asyncio.AbstractEventLoop | None) -> None:
     """Deliver the answers of requests, each on the event loop of its request."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Waiting, Any]]] = {}
+    elsewhere: dict[asyncio.AbstractEventLoop, list[tuple[_Waiting, Any]]] = {}
     for waiting, answer in answers:
-        by_loop.setdefault(waiting.loop, []).append((waiting, answer))
-    for loop, some in by_loop.items():
-        if loop is here:
-            _deliver(some)
-            continue
+        if waiting.loop is here:
+            _deliver([(waiting, answer)])
+        else:
+            elsewhere.setdefault(waiting.loop, []).append((waiting, answer))
+    for loop, some in elsewhere.items():
         try:
             loop.call_soon_threadsafe(_deliver, some)
         except RuntimeError:  # that loop is closed, and with it the requests
@@ -260,6 +261,9 @@ class Crew:
         work: the function, which must not raise.
         idle_s: seconds after which a thread without work ends.
         rest: called when all work is done; None for nothing.
+
+    Attributes:
+        waiting: the number of calls that are not done.
     """
 
     def __init__(
@@ -271,12 +275,7 @@ class Crew:
         self._rest = rest
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._threads = self._waiting = 0
-
-    @property
-    def is_busy(self) -> bool:
-        """True while there is work."""
-        return self._waiting > 0
+        self._threads = self.waiting = 0
 
     def call(self) -> None:
         """Let the next free thread call the function. If all are busy, start a thread, up to `most`.
@@ -285,22 +284,19 @@ class Crew:
             RuntimeError: there is no thread, and the system cannot start one.
         """
         with self._lock:
-            self._waiting += 1
-            needs_thread = self._threads < min(self._most, self._waiting)
+            self.waiting += 1
+            needs_thread = self._threads < min(self._most, self.waiting)
             self._threads += needs_thread
-        self._calls.put(None)
         if needs_thread:
-            self._start()
-
-    def _start(self) -> None:
-        try:
-            threading.Thread(target=self._call, name="agentspan-writer", daemon=True).start()
-        except RuntimeError:
-            with self._lock:
-                self._threads -= 1
-                is_alone = not self._threads
-            if is_alone:
-                raise
+            try:
+                threading.Thread(target=self._call, name="agentspan-writer", daemon=True).start()
+            except RuntimeError:
+                with self._lock:
+                    self._threads -= 1
+                    if not self._threads:
+                        self.waiting -= 1
+                        raise
+        self._calls.put(None)
 
     def _call(self) -> None:
         while True:
@@ -308,13 +304,13 @@ class Crew:
                 self._calls.get(timeout=self._idle_s)
             except queue.Empty:
                 with self._lock:
-                    if self._waiting >= self._threads:  # one more has come just now
+                    if self.waiting >= self._threads:  # one more has come just now
                         continue
                     self._threads -= 1
                     return
             self._work()
             with self._lock:
-                self._waiting -= 1
-                is_done = not self._waiting
+                self.waiting -= 1
+                is_done = not self.waiting
             if is_done and self._rest is not None:
                 self._rest()

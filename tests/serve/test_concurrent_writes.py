@@ -98,7 +98,7 @@ def test_what_waits_too_long_for_its_turn_is_refused_and_not_done(clock: Clock) 
     writes = WriteQueue(Context(Far()), 0.5)
 
     def pass_time() -> None:
-        until(lambda: writes._waiting == THREADS + 1)
+        until(lambda: writes._crew.waiting == THREADS + 1)
         clock.now += 0.8
 
     meet = threading.Barrier(THREADS, pass_time)
