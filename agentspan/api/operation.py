@@ -109,7 +109,7 @@ class Operation(Fields):
     Attributes:
         route: where it is found over HTTP.
         summary: one line for people; the first sentence of the docstring when left out.
-        envelope: the name of the model around the resource in the answer (one of serve.openapi.ENVELOPES).
+        envelope: the name of the model around the resource in the answer (one of serve.responses.ENVELOPES).
         action: its name in bulk requests and for idempotency keys, such as `agent_spans/finish`.
         writes: whether it may change something.
         reads: whether it reads the storage.

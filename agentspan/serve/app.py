@@ -30,12 +30,12 @@ from agentspan.journal.opening import adoption_beside, open_storage, without_ado
 from agentspan.maintenance.prune import keep_partitions
 from agentspan.recording.capture.redaction import Rule
 from agentspan.recording.settings import Settings
-from agentspan.serve import openapi, otlp_routes
+from agentspan.serve import otlp_routes
 from agentspan.serve.logins import AccessToken
 from agentspan.serve.openapi import document
 from agentspan.serve.otlp_routes import OtlpRoutes
 from agentspan.serve.responses import is_api, is_otlp_path, refuse, refuse_guess
-from agentspan.serve.router import PREFIX, OperationRouter
+from agentspan.serve.router import OperationRouter
 from agentspan.serve.viewer_routes import routes as viewer_routes
 from agentspan.serve.writes import WAIT_S, WriteQueue
 from agentspan.storage.location import Location
@@ -47,6 +47,8 @@ log = logging.getLogger("agentspan")
 
 T = TypeVar("T")
 MAX_BODY = 10 * 2**20
+WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+JSON = frozenset({b"application/json"})
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:\[\]/?#@]+))(?::[0-9]{0,5})?")
 BODY_S = 30.0
@@ -151,7 +153,7 @@ def create_app(
     write_queue = WriteQueue(ctx, wait_s, tuning)
     otlp = OtlpRoutes(ctx, tuning)
     pages = viewer_routes(ctx, write_queue, token=access, read_only=read_only, tuning=tuning)
-    app = Application([*openapi.routes(PREFIX), *otlp.routes(), *pages], lifespan)
+    app = Application([*otlp.routes(), *pages], lifespan)
     app.operations = OperationRouter(ctx, write_queue, app.router, tuning)
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK
@@ -207,7 +209,8 @@ class GuardMiddleware:
             return
         headers = dict(scope["headers"])
         is_otlp = is_otlp_path(scope)
-        is_wrong_type = _writes(scope) and not (_is_otlp_type(headers) if is_otlp else _is_json(headers))
+        sent = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        is_wrong_type = scope["method"] in WRITING and sent not in (otlp_routes.TYPES if is_otlp else JSON)
         max_body = otlp_routes.MAX_BODY if is_otlp else self._max_body
         refused = self._refusal(scope, headers, max_body, is_wrong_type=is_wrong_type, is_otlp=is_otlp)
         if refused is not None:
@@ -348,14 +351,6 @@ def replay(message: Message, receive: Receive) -> Receive:
     return replayed
 
 
-def _writes(scope: Scope) -> bool:
-    return scope["method"] in ("POST", "PUT", "PATCH", "DELETE")
-
-
-def _is_json(headers: dict[bytes, bytes]) -> bool:
-    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
-
-
 def _is_of_a_page(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     """Return whether a browser may have sent a request for a foreign page without a preflight: a POST with no type.
 
@@ -367,10 +362,6 @@ def _is_of_a_page(scope: Scope, headers: dict[bytes, bytes]) -> bool:
 def _in_form(scope: Scope, refused: Response) -> Response:
     """Return an error in the form of its path: an OTLP Status on paths of OTLP, else the envelope of the API."""
     return otlp_routes.as_status(scope, refused) if is_otlp_path(scope) else refused
-
-
-def _is_otlp_type(headers: dict[bytes, bytes]) -> bool:
-    return otlp_routes.is_known_type(headers.get(b"content-type", b"").decode("latin-1"))
 
 
 def _wrong_type(*, is_otlp: bool) -> Response:

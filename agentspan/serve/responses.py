@@ -12,8 +12,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache, partial
 from itertools import islice
 from tempfile import SpooledTemporaryFile, TemporaryFile
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Generic, Literal, TypeVar
 
+from pydantic import BaseModel
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope
@@ -22,23 +24,24 @@ from agentspan import jsontext
 from agentspan.api import envelopes
 from agentspan.api.bulk import Item, Plan
 from agentspan.api.envelopes import Envelope, InPieces, JsonText
+from agentspan.api.resources import AgentSchemaVersion, Control, Pagination
 from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 
 STATUS: Mapping[str, int] = {
     "bad_request": 400,
-    "not_authenticated": 401,
     "bad_authtoken": 401,
+    "not_authenticated": 401,
     "not_permitted": 403,
+    "not_implemented": 422,
+    "unknown": 503,
     "not_found": 404,
+    "unexpected_ref_type": 422,
+    "unexpected": 500,
     "invalid_action": 409,
+    "invalid_value": 422,
+    "required_value": 422,
     "idempotency_key_already_used": 409,
     "validation_errors": 422,
-    "required_value": 422,
-    "invalid_value": 422,
-    "unexpected_ref_type": 422,
-    "not_implemented": 422,
-    "unexpected": 500,
-    "unknown": 503,
 }
 """The HTTP status of each of the API's codes. A permanent fault is never a 5xx: the official clients would retry it."""
 
@@ -348,3 +351,152 @@ def _pieces(parts: Sequence[BulkAnswers]) -> Iterator[bytes]:
             yield b","
         yield from part.chunks()
     yield b"}}"
+
+
+# Models of answers, for the OpenAPI document. Answers are made without them.
+
+
+class One(BaseModel, Generic[T]):
+    """One resource.
+
+    Attributes:
+        status: always `success`.
+        details: the resource.
+    """
+
+    status: Literal["success"]
+    details: T
+
+
+class Controlled(One[T], Generic[T]):
+    """One span, or an instance that has finished.
+
+    Attributes:
+        status: always `success`.
+        details: the resource.
+        control: there only if the instance was terminated.
+    """
+
+    control: Control | SkipJsonSchema[None] = None
+
+
+class Registered(One[T], Generic[T]):
+    """A registered instance.
+
+    Attributes:
+        status: always `success`.
+        details: the instance.
+        agent_schema_version: the schema version that it was registered with.
+    """
+
+    agent_schema_version: AgentSchemaVersion
+
+
+class Sorting(BaseModel):
+    """The order of a list.
+
+    Attributes:
+        field: by which field.
+        direction: upwards or downwards.
+    """
+
+    field: str
+    direction: Literal["asc", "desc"]
+
+
+class Many(BaseModel, Generic[T]):
+    """A page of a list.
+
+    Attributes:
+        status: always `success`.
+        summaries: the items.
+        pagination: where they lie in the whole list.
+        sorting: how they are sorted; null where the request did not say.
+    """
+
+    status: Literal["success"]
+    summaries: list[T]
+    pagination: Pagination | None
+    sorting: Sorting | None
+
+
+class ContextBody(BaseModel):
+    """All that is known of an instance.
+
+    Attributes:
+        body: `instance`, `agent`, `schema` (the schema version), and `spans` in the order of their creation.
+    """
+
+    body: dict[str, Any]
+
+
+class AgentContext(BaseModel):
+    """An instance with everything that belongs to it.
+
+    Attributes:
+        status: always `success`.
+        agent_context: all of it.
+    """
+
+    status: Literal["success"]
+    agent_context: ContextBody
+
+
+class BulkOutputs(BaseModel):
+    """The answers to the operations of a bulk request.
+
+    Attributes:
+        status: always `success`, also where an operation was refused.
+        outputs: each operation's envelope by its idempotency key; those after a refused one are absent.
+    """
+
+    status: Literal["success"]
+    outputs: dict[str, dict[str, Any]]
+
+
+class AlertCount(BaseModel):
+    """The number of alerts.
+
+    Attributes:
+        status: always `success`.
+        count: always 0: a file has no alerts.
+    """
+
+    status: Literal["success"]
+    count: int
+
+
+class FieldError(BaseModel):
+    """The error of a field.
+
+    Attributes:
+        code: `required_value` or `invalid_value`.
+        message: what is wrong, and what would be right.
+    """
+
+    code: Literal["required_value", "invalid_value"]
+    message: str
+
+
+class Error(BaseModel):
+    """A request that was refused, or failed.
+
+    Attributes:
+        status: always `error`.
+        code: what kind of error.
+        message: what happened, to which id, and what to do.
+        errors: with `validation_errors`: what is wrong, by field.
+        control: with `invalid_action`: there only if the instance was terminated.
+    """
+
+    status: Literal["error"]
+    code: Literal[tuple(STATUS)]  # type: ignore[valid-type]
+    message: str
+    errors: dict[str, FieldError] | SkipJsonSchema[None] = None
+    control: Control | SkipJsonSchema[None] = None
+
+
+ENVELOPES: Mapping[str, Any] = {
+    model.__name__: model for model in (One, Controlled, Registered, Many, AgentContext, AlertCount, BulkOutputs)
+}
+"""The models of answers, by the `envelope` of an operation."""

@@ -20,9 +20,9 @@ from agentspan.api import account, agents, bulk, envelopes, runs, spans
 from agentspan.api.checks import as_sent
 from agentspan.api.context import Context
 from agentspan.api.envelopes import Envelope, InPieces
-from agentspan.api.operation import Operation
+from agentspan.api.operation import Operation, Route
 from agentspan.errors import AgentspanError
-from agentspan.ids import is_pfid
+from agentspan.ids import FORM
 from agentspan.model.rows import AgentSpanRow
 from agentspan.serve.bodies import BodyReader, Invalid, QueryReader, query_model, refuse_invalid
 from agentspan.serve.responses import (
@@ -114,14 +114,17 @@ class Endpoint:
     Attributes:
         operation: the operation.
         path: its path, with the names of ids in braces.
+        absence: the reason if a file has no use for the operation.
         body: reads bodies; None where the operation has none.
         query: reads query strings; None for an operation without parameters, which ignores any query string.
     """
 
-    def __init__(self, operation: type[Operation]) -> None:
+    def __init__(self, operation: type[Operation], absence: str = "") -> None:
         self.operation = operation
+        self.absence = absence
         self.path = PREFIX + operation.route.path
-        self._path = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path))
+        pattern = re.sub(r"\{(\w+)\}", rf"(?P<\1>{FORM})", self.path.replace("{action}", "[^/]+"))
+        self._path = re.compile(pattern)
         model = None if operation.has_body else query_model(operation)
         self.body = BodyReader(operation) if operation.has_body else None
         self.query = None if model is None else QueryReader(operation, model)
@@ -129,10 +132,14 @@ class Endpoint:
     def ids_in(self, path: str) -> dict[str, str] | None:
         """Return the ids in a path by name; None if the path does not match. The `show` in `/agent/show` is no id."""
         match = self._path.fullmatch(path)
-        if match is None:
-            return None
-        found = match.groupdict()
-        return found if all(map(is_pfid, found.values())) else None
+        return None if match is None else match.groupdict()
+
+
+def _endpoints() -> Iterator[Endpoint]:
+    yield from map(Endpoint, OPERATIONS)
+    for path, methods in account.NOT_IMPLEMENTED.items():
+        for method, reason in methods.items():
+            yield Endpoint(type("Absent", (Operation,), {"route": Route(method, path, "")}), reason)
 
 
 class OperationRouter:
@@ -156,12 +163,12 @@ class OperationRouter:
         self._large_until_s = 0.0
         self._at: dict[tuple[str, str], Endpoint] = {}
         self._with_ids: dict[str, list[Endpoint]] = {}
-        for operation in OPERATIONS:
-            endpoint = Endpoint(operation)
-            if operation.ids:
-                self._with_ids.setdefault(operation.route.method, []).append(endpoint)
+        for endpoint in _endpoints():
+            method = endpoint.operation.route.method
+            if "{" in endpoint.path:
+                self._with_ids.setdefault(method, []).append(endpoint)
             else:
-                self._at[operation.route.method, endpoint.path] = endpoint
+                self._at[method, endpoint.path] = endpoint
         self._special: Mapping[type[Operation], Callable[..., Awaitable[Response]]] = {
             spans.GetSpan: self._get_span,
             runs.GetAgentContext: self._get_agent_context,
@@ -236,6 +243,9 @@ class OperationRouter:
 
     async def _answer(self, endpoint: Endpoint, ids: dict[str, str], scope: Scope, receive: Receive) -> Response:
         operation = endpoint.operation
+        if endpoint.absence:
+            sentence = f"{endpoint.absence}; the service has this operation, a local file has not"
+            return refuse("not_implemented", sentence)
         if endpoint.body is None:
             fields: dict[str, Any] = ids
             if endpoint.query is not None:
