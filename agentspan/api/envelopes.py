@@ -232,7 +232,7 @@ def resources_of(ctx: Context, rows: Sequence[Row], *, summaries: bool = True) -
             case AgentRow():
                 made.append(agent(row, account))
             case AgentVersionRow():
-                made.append(agent_version(row, account))
+                made.append(AgentVersion(account_id=account.id, **values_of(row)))
             case AgentSchemaVersionRow():
                 made.append(schema_version(row, account))
             case ScoreRow():
@@ -280,11 +280,7 @@ def byte_size(row: AgentSpanRow) -> int:
     payload, result = row.payload, row.result_payload or ""
     if payload.isascii() and result.isascii():
         return len(payload) + len(result)
-    return _bytes_of(payload) + _bytes_of(result)
-
-
-def _bytes_of(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in (payload, result))
 
 
 def instance(
@@ -338,11 +334,6 @@ def agent(
         instance_counts=None if counts is None else InstanceCounts(**counts),
         **values_of(row),
     )
-
-
-def agent_version(row: AgentVersionRow, account: AccountRow) -> AgentVersion:
-    """Make an agent's version from its row."""
-    return AgentVersion(account_id=account.id, **values_of(row))
 
 
 def schema_version(row: AgentSchemaVersionRow, account: AccountRow) -> AgentSchemaVersion:

@@ -1,8 +1,8 @@
 """Operations on agent instances (runs). Registering a run creates its agent, version and schema version if missing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from agentspan import ids, jsontext
 from agentspan.api import agents, checks, envelopes
@@ -52,6 +52,8 @@ from agentspan.storage.questions import Query
 from agentspan.storage.scanning import each_span_of, scan
 from agentspan.text import one_line
 
+T = TypeVar("T")
+
 TEXTS = ("session", "user", "task")
 MAX_TAG = 200
 """The most characters of one tag."""
@@ -93,32 +95,25 @@ def about_in(fields: Mapping[str, Any], tags: Any, metadata: Mapping[str, Any] |
     texts = {name: checks.text(name, fields.get(name)) or None for name in TEXTS}
     for name in TEXTS:
         if texts[name] is None:
-            texts[name] = _text_in(metadata, name)
-    checked = _tags(tags) if tags is not None else _tags_in(metadata)
+            texts[name] = _member(metadata, name, checks.text) or None
+    checked = _tags("tags", tags) if tags is not None else _member(metadata, "tags", _tags)
     return About({name: text for name, text in texts.items() if text is not None}, checked)
 
 
-def _tags(tags: Any) -> tuple[str, ...]:
+def _tags(field: str, tags: Any) -> tuple[str, ...]:
     if not isinstance(tags, list | tuple) or len(tags) > MAX_TAGS:
-        raise InvalidValue("tags", f"must be a list of at most {MAX_TAGS} texts")
-    checked = [checks.text("tags", tag) or "" for tag in tags]
+        raise InvalidValue(field, f"must be a list of at most {MAX_TAGS} texts")
+    checked = [checks.text(field, tag) or "" for tag in tags]
     if any(not 0 < len(tag) <= MAX_TAG for tag in checked):
-        raise InvalidValue("tags", f"must be texts of 1 to {MAX_TAG} characters")
+        raise InvalidValue(field, f"must be texts of 1 to {MAX_TAG} characters")
     return tuple(dict.fromkeys(checked))
 
 
-def _text_in(metadata: Mapping[str, Any] | None, name: str) -> str | None:
+def _member(metadata: Mapping[str, Any] | None, name: str, check: Callable[[str, Any], T]) -> T | None:
+    """Return a member of metadata, checked; None if there is none, or if it has another meaning there."""
     member = None if metadata is None else metadata.get(name)
     try:
-        return checks.text(name, member) or None
-    except InvalidValue:  # in metadata, the member has another meaning
-        return None
-
-
-def _tags_in(metadata: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-    member = None if metadata is None else metadata.get("tags")
-    try:
-        return None if member is None else _tags(member)
+        return None if member is None else check(name, member)
     except InvalidValue:
         return None
 

@@ -392,12 +392,6 @@ class RecordScore(Write):
 
         return Plan((target_id,), key, decide)
 
-    def __call__(self, ctx: Context) -> Envelope:
-        """Add the score, and return its envelope."""
-        row = self.run(ctx).row
-        assert isinstance(row, ScoreRow)
-        return envelopes.of_one(envelopes.plain(score(row)))
-
 
 class ScoreInstance(RecordScore):
     """Judge an instance."""

@@ -35,7 +35,7 @@ from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import conversation, data, export
 from agentspan.viewer.conversation import blobs_of
-from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, unsummed
+from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, number, unsummed
 
 log = logging.getLogger("agentspan")
 
@@ -232,7 +232,7 @@ class Viewer:
     async def conversation(self, request: Request) -> Response:
         """Answer with a page of the conversation's turns, and the number of all turns."""
         run = await self._found(request)
-        offset = _number(request.query_params.get("offset"))
+        offset = number(request.query_params.get("offset"))
 
         def read() -> Response:
             turns = conversation.of_run(self._storage.ask(SpansOf(run.id)))
@@ -391,10 +391,6 @@ def _address(asked: Asked, offset: int) -> str:
     more = parameters.pop("more")
     query = urlencode([*((name, value) for name, value in parameters.items() if value), *more])
     return f"?{query}" if query else "./"
-
-
-def _number(text: str | None) -> int:
-    return min(int(text), 2**31) if text and text.isascii() and text.isdigit() and len(text) < 12 else 0
 
 
 def _onward(where: object) -> str:
