@@ -7,6 +7,7 @@ file without a name, and sent from that file.
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache, partial
@@ -26,6 +27,8 @@ from agentspan.api.bulk import Item, Plan
 from agentspan.api.envelopes import Envelope, InPieces, JsonText
 from agentspan.api.resources import AgentSchemaVersion, Control, Pagination
 from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
+
+log = logging.getLogger("agentspan")
 
 STATUS: Mapping[str, int] = {
     "bad_request": 400,
@@ -106,8 +109,15 @@ def refuse(
     return respond(answer, STATUS[code] if status is None else status, headers)
 
 
-def refuse_error(error: AgentspanError) -> Response:
-    """Return an AgentspanError as a response, without its message if that could name the file's path."""
+def refuse_error(error: AgentspanError, scope: Scope) -> Response:
+    """Return an AgentspanError as a response, without its message if that could name the file's path: then log it."""
+    response = _refused(error)
+    if response.status_code >= 500:
+        log.warning("%s %s: %s", scope["method"], scope["path"], error)
+    return response
+
+
+def _refused(error: AgentspanError) -> Response:
     if isinstance(error, DatabaseBusy):
         return refuse("unknown", "the database is busy; try again", headers={"Retry-After": "1"})
     if isinstance(error, DatabaseUnusable):

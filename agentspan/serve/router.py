@@ -4,7 +4,6 @@ A request for anything else, such as a page of the viewer, goes on to a router o
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,8 +41,6 @@ from agentspan.serve.responses import (
 )
 from agentspan.serve.writes import WriteQueue
 from agentspan.tuning import STANDARD, Tuning
-
-log = logging.getLogger("agentspan")
 
 PREFIX = "/api/v1"
 OPERATIONS: tuple[type[Operation], ...] = (
@@ -223,10 +220,7 @@ class OperationRouter:
     def _refusal(self, scope: Scope, error: AgentspanError | Invalid | HTTPException) -> Response:
         """Return the response to a request that was refused."""
         if isinstance(error, AgentspanError):
-            response = refuse_error(error)
-            if response.status_code >= 500:
-                log.warning("%s %s: %s", scope["method"], scope["path"], error)
-            return response
+            return refuse_error(error, scope)
         if isinstance(error, Invalid):
             return refuse_invalid(error)
         if error.status_code in (404, 405):

@@ -7,7 +7,6 @@ programs use /api, people use the pages.
 import asyncio
 import gzip
 import json
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,8 +35,6 @@ from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import conversation, data, export
 from agentspan.viewer.conversation import blobs_of
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, number, unsummed
-
-log = logging.getLogger("agentspan")
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -119,9 +116,7 @@ class Viewer:
                     return _with_headers(self._to_login(request))
                 response = await handler(request)
             except AgentspanError as error:
-                response = refuse_error(error)
-                if response.status_code >= 500:
-                    log.warning("%s %s: %s", request.method, request.url.path, error)
+                response = refuse_error(error, request.scope)
                 if _wants_page(request):
                     sentence = json.loads(bytes(response.body))["message"]
                     status = response.status_code
