@@ -85,19 +85,13 @@ class Item(NamedTuple):
     details: Collection[str]
 
 
-class Plan(NamedTuple):
-    """The checked items of a bulk request."""
-
-    items: list[Item]
-
-    @property
-    def writes(self) -> bool:
-        """True if any item may change something."""
-        # A list, no generator: an exception of a signal handler is lost while a generator is closed.
-        return True in [item.operation.writes for item in self.items]
+def writes(items: Sequence[Item]) -> bool:
+    """Return whether any item may change something."""
+    # A list, no generator: an exception of a signal handler is lost while a generator is closed.
+    return True in [item.operation.writes for item in items]
 
 
-def plan(items: Any) -> Plan:
+def plan(items: Any) -> list[Item]:
     """Check the items of a bulk request before the first one runs.
 
     Raises:
@@ -107,7 +101,7 @@ def plan(items: Any) -> Plan:
     keys = {item.key for item in planned}
     if len(keys) < len(planned):
         raise InvalidValue("items", f"two items have the same {KEY}")
-    return Plan(planned)
+    return planned
 
 
 Add = Callable[[str, Callable[[], Envelope]], bool]
@@ -117,7 +111,7 @@ Returns whether the next item may run.
 """
 
 
-def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
+def run(ctx: Context, planned: Sequence[Item]) -> dict[str, Envelope]:
     """Run the items of a bulk request, and return their answers by key."""
     outputs: dict[str, Envelope] = {}
 
@@ -129,7 +123,7 @@ def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
     return outputs
 
 
-def run_into(ctx: Context, planned: Plan, add: Add) -> None:
+def run_into(ctx: Context, planned: Sequence[Item], add: Add) -> None:
     """Run the items of a bulk request.
 
     Each item is a unit of its own: a refused item stores nothing, and the items before it stay. All items share one
@@ -142,21 +136,21 @@ def run_into(ctx: Context, planned: Plan, add: Add) -> None:
 
     def work(lent: Storage) -> None:
         within = ctx.within(lent)
-        for item in planned.items:
+        for item in planned:
             if not add(item.key, partial(_answer, within, item)):
                 break
 
     # Only several writes need a group. Reads need no lock and no writable file; a single item commits itself, and needs
     # the lock in its last step only.
-    if planned.writes and len(planned.items) > 1:
+    if writes(planned) and len(planned) > 1:
         ctx.storage.group(work, ctx.wait_s)
     else:
         work(ctx.storage)
 
 
-def answers(ctx: Context, planned: Plan) -> Iterator[tuple[str, Envelope]]:
+def answers(ctx: Context, planned: Sequence[Item]) -> Iterator[tuple[str, Envelope]]:
     """Run items that only read, and yield the key and the answer of each. Stop after the first refused item."""
-    for item in planned.items:
+    for item in planned:
         made = [_answer(ctx, item)]
         is_refused = made[0]["status"] == "error"
         yield item.key, made.pop()

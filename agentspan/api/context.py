@@ -189,10 +189,6 @@ class Context:
         """
         return self.stored_span_types.of(self.storage, instance_id)
 
-    def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
-        """Cache an instance, and return it."""
-        return self.stored_span_types.keep(instance)
-
     def kept(self, instance_id: Any) -> Found | None:
         """Return a cached instance as found rows; None if it is not cached.
 
@@ -215,7 +211,7 @@ class Context:
             hint = unknown[0] if len(unknown) == 1 else None
             for _, row in self.storage.ask(Find(*unknown, instance_id=hint)).rows.values():
                 if isinstance(row, AgentInstanceRow):
-                    kept[row.id] = self.keep(row)
+                    kept[row.id] = self.stored_span_types.keep(row)
         return {id: PURPOSES[0] if row is None else row.purpose for id, row in kept.items()}
 
     def row(self, row_type: type[R], id: Any) -> R:

@@ -113,7 +113,7 @@ class CreateSpan(SpanForCreate, Write):
             if found is kept:
                 refs = (Ref("agent", instance.agent_id), *refs)
             else:
-                ctx.keep(instance)
+                ctx.stored_span_types.keep(instance)
                 refs = tuple(
                     ref._replace(instance_id=expect(found, AgentSpanRow, ref.id).agent_instance_id) for ref in refs
                 )

@@ -164,37 +164,19 @@ OF_MODELS: Mapping[tuple[str, str], Any] = {
 }
 """Examples by schema and field, for fields whose name alone does not determine the example."""
 
+_BY_ID = {"writer_id": None, "closed_by": None, "closed_at": None, "ended_late": False, "risk_score": None}
 WHOLE: Mapping[str, Mapping[str, Any]] = {
-    "AgentSpan": {
+    "AgentSpan": _BY_ID
+    | {
         "status": "complete",
         "parent_span_id": None,
         "finished_at": "2024-01-01T00:00:00.812500Z",
         "updated_at": "2024-01-01T00:00:00.812500Z",
-        "writer_id": None,
-        "closed_by": None,
-        "closed_at": None,
-        "ended_late": False,
         "risk_level": None,
-        "risk_score": None,
     },
-    "AgentInstance": {
-        "finished_at": None,
-        "termination_reason": None,
-        "duration_ms": None,
-        "result": None,
-        "error": None,
-        "writer_id": None,
-        "closed_by": None,
-        "closed_at": None,
-        "ended_late": False,
-        "git_commit": None,
-        "session": None,
-        "task": None,
-        "tags": [],
-        "git_dirty": None,
-        "user": None,
-        "risk_score": None,
-    },
+    "AgentInstance": _BY_ID
+    | dict.fromkeys(("finished_at", "termination_reason", "duration_ms", "result", "error", "git_commit"))
+    | {"session": None, "task": None, "tags": [], "git_dirty": None, "user": None},
     "AgentDeployment": {"agent_id": None, "current_version_id": None},
     "SpanCounts": {"total": 2, "active": 1, "complete": 1, "finished": 1},
     "InstanceCounts": {"total": 2, "active": 1, "complete": 1, "finished": 1},

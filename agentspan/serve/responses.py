@@ -23,7 +23,7 @@ from starlette.types import Scope
 
 from agentspan import jsontext
 from agentspan.api import envelopes
-from agentspan.api.bulk import Item, Plan
+from agentspan.api.bulk import Item
 from agentspan.api.envelopes import Envelope, InPieces, JsonText
 from agentspan.api.resources import AgentSchemaVersion, Control, Pagination
 from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
@@ -261,18 +261,18 @@ def _large_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(LARGE_THREADS, "agentspan-large")
 
 
-def parts_of(plan: Plan) -> Iterator[Plan]:
+def parts_of(planned: Sequence[Item]) -> Iterator[list[Item]]:
     """Yield the items of a bulk request in parts of at most PART bytes; a larger item is a part of its own."""
     items: list[Item] = []
     size = 0
-    for item in plan.items:
+    for item in planned:
         more = _size(item.fields)
         if items and size + more > PART:
-            yield Plan(items)
+            yield items
             items, size = [], 0
         items.append(item)
         size += more
-    yield Plan(items)
+    yield items
 
 
 def _size(fields: dict[str, Any]) -> int:

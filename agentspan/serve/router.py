@@ -5,7 +5,7 @@ A request for anything else, such as a page of the viewer, goes on to a router o
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -288,20 +288,21 @@ class OperationRouter:
         return await streamed(_agent_context(context, spans_of_run), "application/json")
 
     async def _run_bulk(self, operation: bulk.RunBulk, *, is_large: bool) -> Response:
-        plan = bulk.plan(operation.items)
-        if plan.writes and is_large:
-            return await self._run_in_parts(plan)
-        if plan.writes:
-            run = partial(_run_part, part=plan, room=self._room)
-            return await response_of([await self._write_queue.run(run, is_long=len(plan.items) > AT_ONCE)])
-        return await streamed(_bulk(bulk.answers(self._ctx, plan)), "application/json")
+        items = bulk.plan(operation.items)
+        writes = bulk.writes(items)
+        if writes and is_large:
+            return await self._run_in_parts(items)
+        if writes:
+            run = partial(_run_part, part=items, room=self._room)
+            return await response_of([await self._write_queue.run(run, is_long=len(items) > AT_ONCE)])
+        return await streamed(_bulk(bulk.answers(self._ctx, items)), "application/json")
 
-    async def _run_in_parts(self, plan: bulk.Plan) -> Response:
+    async def _run_in_parts(self, items: Sequence[bulk.Item]) -> Response:
         """Run a large bulk request in several commits, so that other writes wait for a part of it only."""
         done: list[BulkAnswers] = []
-        for part in await in_thread(lambda: list(parts_of(plan))):
+        for part in await in_thread(lambda: list(parts_of(items))):
             run = partial(_run_part, part=part, room=self._room - sum(each.size for each in done))
-            if len(part.items) == 1:
+            if len(part) == 1:
                 done.append(await in_thread(run, self._ctx))
             else:
                 done.append(await self._write_queue.run(run, is_long=True))
@@ -315,7 +316,7 @@ def _read(ctx: Context, operation: Operation) -> Response | InPieces:
     return answer if isinstance(answer, InPieces) else respond(answer)
 
 
-def _run_part(context: Context, part: bulk.Plan, room: int) -> BulkAnswers:
+def _run_part(context: Context, part: Sequence[bulk.Item], room: int) -> BulkAnswers:
     answers = BulkAnswers(room)
     bulk.run_into(context, part, answers.add)
     return answers

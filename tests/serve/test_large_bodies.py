@@ -169,10 +169,10 @@ def test_the_parts_of_a_large_bulk_have_few_bytes_and_the_same_order() -> None:
         ]
     )
     parts = [*parts_of(plan)]
-    assert [item for part in parts for item in part.items] == plan.items
+    assert [item for part in parts for item in part] == plan
     for part in parts:
-        size = sum(len(json.dumps(each.fields, separators=(",", ":"))) for each in part.items)
-        assert size <= PART or len(part.items) == 1
+        size = sum(len(json.dumps(each.fields, separators=(",", ":"))) for each in part)
+        assert size <= PART or len(part) == 1
     assert len(parts) < len(sizes)
 
 
