@@ -23,6 +23,7 @@ from agentspan.api.operation import (
     Route,
     Text,
     Write,
+    filters,
 )
 from agentspan.api.resources import Agent, AgentSchemaVersion, AgentVersion
 from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound, RequiredValue
@@ -271,8 +272,7 @@ class ListAgents(Listing):
     def query(self, ctx: Context) -> Query:
         """Return a query for agents."""
         ctx.check_environment(self.environment_id)
-        wanted = checks.one_of("status", self.status, AGENT_STATUSES)
-        return Query("agent", {} if wanted is None else {"status": wanted})
+        return Query("agent", filters(status=checks.one_of("status", self.status, AGENT_STATUSES)))
 
 
 class GetAgentVersion(GetRow):

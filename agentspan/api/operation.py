@@ -13,7 +13,7 @@ from agentspan.api.context import Context, Done, Plan
 from agentspan.api.envelopes import Envelope
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.changes import Change, Key, Unit
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.rows import Row as AnyRow
 from agentspan.storage.answers import Found, Rows
 from agentspan.storage.lookup import expect
@@ -350,6 +350,11 @@ class Listing(Operation):
             page_size=self.page_size,
             summaries=self.shows_summaries,
         )
+
+
+def filters(**values: Value | None) -> dict[str, Value]:
+    """Return the filters of a list by column, without those that are None."""
+    return {column: value for column, value in values.items() if value is not None}
 
 
 PAGING = ("sorting", "offset", "page_size")

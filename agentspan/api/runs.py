@@ -25,6 +25,7 @@ from agentspan.api.operation import (
     Tags,
     Time,
     Write,
+    filters,
 )
 from agentspan.api.resources import AgentInstance
 from agentspan.api.spans import Start
@@ -572,9 +573,8 @@ class ListInstances(Listing):
         if self.agent_version_id is not None:
             where["agent_version_id"] = ctx.row(AgentVersionRow, self.agent_version_id).id
         ctx.check_environment(self.environment_id)
-        filters = {
-            "status": checks.one_of("status", self.status, INSTANCE_STATUSES),
-            "purpose": checks.one_of("purpose", self.purpose, PURPOSES),
-        }
-        where |= {column: value for column, value in filters.items() if value is not None}
+        where |= filters(
+            status=checks.one_of("status", self.status, INSTANCE_STATUSES),
+            purpose=checks.one_of("purpose", self.purpose, PURPOSES),
+        )
         return Query("agent_instance", where)

@@ -23,12 +23,13 @@ from agentspan.api.operation import (
     Route,
     Time,
     Write,
+    filters,
 )
 from agentspan.api.resources import AgentSpan, Score
 from agentspan.errors import InvalidValue, RequiredValue, UnexpectedRefType
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Change, Put, Ref, Unit
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, ResourceType, ScoreRow, Value, Violation
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, ScoreRow, Value, Violation
 from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Judgement, Source, counting, judgement, scored
 from agentspan.model.status import SPAN_STATUSES, FinishStatus, SpanStatus
 from agentspan.schemas.meaning import describe, error_text
@@ -299,16 +300,15 @@ class ListSpans(Listing):
         where: dict[str, Value] = {}
         if self.agent_instance_id is not None:
             where["agent_instance_id"] = ctx.row(AgentInstanceRow, self.agent_instance_id).id
-        if self.agent_id is not None:
-            where["agent_id"] = ctx.row(AgentRow, self.agent_id).id
+        where |= ctx.where_agent(self.agent_id)
         ctx.check_environment(self.environment_id)
-        filters = {
-            "status": checks.one_of("status", self.status, SPAN_STATUSES),
-            "schema_name": checks.text("schema_name", self.schema_name),
-        }
+        where |= filters(
+            status=checks.one_of("status", self.status, SPAN_STATUSES),
+            schema_name=checks.text("schema_name", self.schema_name),
+        )
         return Query(
             "agent_span",
-            where | {column: value for column, value in filters.items() if value is not None},
+            where,
             checks.timestamp("start_time", self.start_time),
             checks.timestamp("end_time", self.end_time),
         )

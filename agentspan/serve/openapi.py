@@ -544,17 +544,11 @@ def _bulk() -> dict[str, Any]:
 def _fits(example: Any, schema: Mapping[str, Any]) -> bool:
     """Return whether a schema allows the type of an example: fields of one name can have different types."""
     kinds = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
-    options = schema.get("anyOf", [schema])
     kind = kinds[type(example)]
-    return any(_type(option, kind) == kind and _in_enum(example, option) for option in options)
-
-
-def _type(option: Mapping[str, Any], otherwise: str) -> Any:
-    return None if "$ref" in option else option.get("type", otherwise)
-
-
-def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
-    return "enum" not in option or example in option["enum"]
+    return any(
+        "$ref" not in option and option.get("type", kind) == kind and example in option.get("enum", [example])
+        for option in schema.get("anyOf", [schema])
+    )
 
 
 def _of_resources() -> Iterator[type[BaseModel]]:
