@@ -22,7 +22,9 @@ from agentspan.text import lazy_pattern
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
-_PFID = lazy_pattern(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}\Z")
+FORM = "[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}"
+"""The form of a PFID of any partition, as a pattern."""
+_PFID = lazy_pattern(rf"{FORM}\Z")
 _HALVES = struct.Struct(">BIBI").unpack_from
 _DRAWN = 256
 MAX_PARTITION = 2**30 - 1

@@ -19,7 +19,7 @@ from agentspan import errors, testing
 from agentspan.analysis import search
 from agentspan.analysis import tree as analysis_tree
 from agentspan.analysis.search import Hit, Hits
-from agentspan.api import bulk, checks, schema_versions
+from agentspan.api import agents, bulk, checks
 from agentspan.api.facade import AgentInstances, Agents, AgentSchemaVersions, AgentSpans, AgentVersions
 from agentspan.api.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
 from agentspan.cli import main, runs, show
@@ -312,7 +312,7 @@ LIMITS = [
     (conformance, "MAX_PATTERNS", "JSON Schema"),
     (conformance, "MAX_STEPS", "a conformance check"),
     (conformance, "MAX_VIOLATIONS", "violations stored"),
-    (schema_versions, "MAX_TYPES", "span types in"),
+    (agents, "MAX_TYPES", "span types in"),
     (runs, "LATEST_RUNS", "runs listed"),
     (tokenizing, "MAX_TERMS", "words of a search"),
     (tokenizing, "MAX_TERM", "words of a search"),

@@ -1,6 +1,6 @@
 """Operations on the account of a file: the file itself, one environment, one deployment; no alerts, tokens or users.
 
-Clients that read runs call these operations first.
+Clients that read runs call these operations first. NOT_IMPLEMENTED lists the operations that a file has no use for.
 """
 
 from collections.abc import Mapping
@@ -243,3 +243,51 @@ def _deployment(ctx: Context, agent_id: str | None) -> Envelope:
 
 def _times(ctx: Context) -> Envelope:
     return {"inserted_at": ctx.account.inserted_at, "updated_at": ctx.account.inserted_at}
+
+
+NO_PEOPLE = "a file has no people and teams"
+NO_TOKENS = "a file has no tokens; the server's own one is set in AGENTSPAN_TOKEN"
+NO_ALERTS = "a file has no alerts"
+NO_RISKS = "a file has no risk profiles"
+ONE_PLACE = "a file has one account, one environment and one deployment, which never change"
+PLAYGROUND = "only the service itself makes up runs; `agentspan demo` records some"
+ELSEWHERE = "a file sends nothing anywhere"
+
+NOT_IMPLEMENTED: Mapping[str, Mapping[str, str]] = {
+    "/account/{id}": {"PUT": ONE_PLACE},
+    "/account_integration": dict.fromkeys(("GET", "POST"), ELSEWHERE),
+    "/account_integration/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), ELSEWHERE),
+    "/account_integration/{id}/test": {"POST": ELSEWHERE},
+    "/admin_user/{id}": dict.fromkeys(("GET", "PUT"), NO_PEOPLE),
+    "/admin_user_invite": dict.fromkeys(("GET", "POST"), NO_PEOPLE),
+    "/admin_user_invite/{id}": {"GET": NO_PEOPLE},
+    "/admin_user_invite/{id}/revoke": {"POST": NO_PEOPLE},
+    "/agent_deployment": {"POST": ONE_PLACE},
+    "/agent_deployment/{id}": dict.fromkeys(("PUT", "DELETE"), ONE_PLACE),
+    "/agent_instance/{id}/{action}": {"POST": "a file has no such action of a run"},
+    "/agent_spans/create_test_spans": {"POST": PLAYGROUND},
+    "/agent_spans/{id}/discard_sensitive": {"POST": "values that are marked as sensitive are not stored"},
+    "/agent_version": {"POST": "a version is created when a run registers with a new one"},
+    "/alerts": {"GET": NO_ALERTS},
+    "/alerts/clear": {"POST": NO_ALERTS},
+    "/alerts/raise": {"POST": NO_ALERTS},
+    "/alerts/{id}": {"GET": NO_ALERTS},
+    "/api_token": {"POST": NO_TOKENS},
+    "/api_token/{id}": dict.fromkeys(("GET", "DELETE"), NO_TOKENS),
+    "/api_token/{id}/{action}": {"POST": NO_TOKENS},
+    "/environment": {"POST": ONE_PLACE},
+    "/environment/{id}": dict.fromkeys(("PUT", "DELETE"), ONE_PLACE),
+    "/person": dict.fromkeys(("GET", "POST"), NO_PEOPLE),
+    "/person/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), NO_PEOPLE),
+    "/playground/{action}": {"POST": PLAYGROUND},
+    "/risk_profile": {"POST": NO_RISKS},
+    "/risk_profile/template": {"GET": NO_RISKS},
+    "/risk_profile/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), NO_RISKS),
+    "/team": dict.fromkeys(("GET", "POST"), NO_PEOPLE),
+    "/team/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), NO_PEOPLE),
+}
+"""The operations of the API that a file has no use for, by path and method, each with the reason in its answer.
+
+They are answered with `not_implemented`, never 404. Source: the clients of the official command line
+(`@prefactor/cli`).
+"""

@@ -1,10 +1,11 @@
 """Several operations in one request: in order, each completely or not at all, and one commit for all of them."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from agentspan.api import agents, envelopes, runs, scores, spans
+from agentspan.api import agents, envelopes, runs, spans
 from agentspan.api.checks import MAX_KEY, as_sent
 from agentspan.api.context import Context
 from agentspan.api.envelopes import Envelope
@@ -26,12 +27,12 @@ BULK: Mapping[str, type[Operation]] = {
     "agent_instances/finish": runs.FinishInstance,
     "agent_instances/terminate": runs.TerminateInstance,
     "agent_instances/record_quality": runs.RecordQuality,
-    "agent_instances/score": scores.ScoreInstance,
+    "agent_instances/score": spans.ScoreInstance,
     "agent_spans/create": spans.CreateSpan,
     "agent_spans/start": spans.StartSpan,
     "agent_spans/finish": spans.FinishSpan,
     "agent_spans/list": spans.ListSpans,
-    "agent_spans/score": scores.ScoreSpan,
+    "agent_spans/score": spans.ScoreSpan,
 }
 """The operations that a bulk request may hold, by their `_type`."""
 
@@ -84,19 +85,13 @@ class Item(NamedTuple):
     details: Collection[str]
 
 
-class Plan(NamedTuple):
-    """The checked items of a bulk request."""
-
-    items: list[Item]
-
-    @property
-    def writes(self) -> bool:
-        """True if any item may change something."""
-        # A list, no generator: an exception of a signal handler is lost while a generator is closed.
-        return True in [item.operation.writes for item in self.items]
+def writes(items: Sequence[Item]) -> bool:
+    """Return whether any item may change something."""
+    # A list, no generator: an exception of a signal handler is lost while a generator is closed.
+    return True in [item.operation.writes for item in items]
 
 
-def plan(items: Any) -> Plan:
+def plan(items: Any) -> list[Item]:
     """Check the items of a bulk request before the first one runs.
 
     Raises:
@@ -106,43 +101,29 @@ def plan(items: Any) -> Plan:
     keys = {item.key for item in planned}
     if len(keys) < len(planned):
         raise InvalidValue("items", f"two items have the same {KEY}")
-    return Plan(planned)
+    return planned
 
 
-class Outputs(Protocol):
-    """Receives the answers to the items of a bulk request, in the order of the items."""
+Add = Callable[[str, Callable[[], Envelope]], bool]
+"""Receives the key of an item, and a function that runs the item and returns its answer.
 
-    def add(self, key: str, answer: Envelope | None) -> bool:
-        """Add the answer to an item, or None if the item did not run. Return whether the next item may run."""
-        ...
-
-    def is_full(self) -> bool:
-        """Return whether the answers are so large that no further item may run."""
-        ...
+Returns whether the next item may run.
+"""
 
 
-class OutputsInMemory(dict[str, Envelope]):
-    """The answers to a bulk request in a dict, by the keys of the items."""
-
-    def add(self, key: str, answer: Envelope | None) -> bool:
-        """Store an answer. Return False after an error, so that no further item runs."""
-        assert answer is not None  # `is_full` is always False, so every item runs
-        self[key] = answer
-        return bool(answer["status"] != "error")
-
-    def is_full(self) -> bool:
-        """Return False: there is no limit."""
-        return False
-
-
-def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
+def run(ctx: Context, planned: Sequence[Item]) -> dict[str, Envelope]:
     """Run the items of a bulk request, and return their answers by key."""
-    outputs = OutputsInMemory()
-    run_into(ctx, planned, outputs)
+    outputs: dict[str, Envelope] = {}
+
+    def add(key: str, answer: Callable[[], Envelope]) -> bool:
+        outputs[key] = answer()
+        return bool(outputs[key]["status"] != "error")
+
+    run_into(ctx, planned, add)
     return outputs
 
 
-def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
+def run_into(ctx: Context, planned: Sequence[Item], add: Add) -> None:
     """Run the items of a bulk request.
 
     Each item is a unit of its own: a refused item stores nothing, and the items before it stay. All items share one
@@ -152,26 +133,24 @@ def run_into(ctx: Context, planned: Plan, outputs: Outputs) -> None:
         DatabaseBusy, StorageError: nothing is stored.
         NotPermitted: the database was opened read-only, and an item would write.
     """
-    storage = ctx.storage
-    # Only several writes need a group. Reads need no lock and no writable file; a single item commits itself, and needs
-    # the lock in its last step only.
 
     def work(lent: Storage) -> None:
         within = ctx.within(lent)
-        for item in planned.items:
-            answer = None if outputs.is_full() else _answer(within, item)
-            if not outputs.add(item.key, answer):
+        for item in planned:
+            if not add(item.key, partial(_answer, within, item)):
                 break
 
-    if planned.writes and len(planned.items) > 1:
-        storage.group(work, ctx.wait_s)
+    # Only several writes need a group. Reads need no lock and no writable file; a single item commits itself, and needs
+    # the lock in its last step only.
+    if writes(planned) and len(planned) > 1:
+        ctx.storage.group(work, ctx.wait_s)
     else:
-        work(storage)
+        work(ctx.storage)
 
 
-def answers(ctx: Context, planned: Plan) -> Iterator[tuple[str, Envelope]]:
+def answers(ctx: Context, planned: Sequence[Item]) -> Iterator[tuple[str, Envelope]]:
     """Run items that only read, and yield the key and the answer of each. Stop after the first refused item."""
-    for item in planned.items:
+    for item in planned:
         made = [_answer(ctx, item)]
         is_refused = made[0]["status"] == "error"
         yield item.key, made.pop()

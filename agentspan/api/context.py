@@ -197,10 +197,6 @@ class Context:
         """
         return self.stored_span_types.of(self.storage, instance_id)
 
-    def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
-        """Cache an instance, and return it."""
-        return self.stored_span_types.keep(instance)
-
     def kept(self, instance_id: Any) -> Found | None:
         """Return a cached instance as found rows; None if it is not cached.
 
@@ -223,7 +219,7 @@ class Context:
             hint = unknown[0] if len(unknown) == 1 else None
             for _, row in self.storage.ask(Find(*unknown, instance_id=hint)).rows.values():
                 if isinstance(row, AgentInstanceRow):
-                    kept[row.id] = self.keep(row)
+                    kept[row.id] = self.stored_span_types.keep(row)
         return {id: PURPOSES[0] if row is None else row.purpose for id, row in kept.items()}
 
     def row(self, row_type: type[R], id: Any) -> R:
@@ -267,21 +263,18 @@ class Context:
         if self._read_only:
             raise NotPermitted("this database was opened with read_only=True")
 
-    def carry_out(self, plan: Plan, *, again: bool = False) -> Done:
+    def carry_out(self, plan: Plan) -> Done:
         """Find rows, decide a unit, apply it. Decide a refused unit again on fresh rows, so that the model raises.
 
         The first attempt does not look for the key: it is new nearly always, and `apply` looks for it anyway. With a
         key, the first attempt raises no error, so that a replay gets its answer whatever happened to the resource.
-
-        Args:
-            again: True if the first attempt was made already.
 
         Raises:
             DatabaseBusy: other writers changed the same rows at every attempt.
         """
         self.check_writable()
         run_id = plan.instance_id if ids.is_pfid(plan.instance_id) else None
-        for attempt in range(int(again), ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             if attempt or plan.kept is None:
                 found = self.storage.ask(Find(*plan.ids(), key=plan.key if attempt else None, instance_id=run_id))
             else:

@@ -7,10 +7,10 @@ import builtins
 from datetime import datetime
 from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
-from agentspan.api import agents, from_rows, runs, schema_versions, scores, spans
+from agentspan.api import agents, envelopes, runs, spans
 from agentspan.api.agents import ShowAgent
 from agentspan.api.context import Context
-from agentspan.api.from_rows import resource_of, resources_of, score
+from agentspan.api.envelopes import resource_of, resources_of, score
 from agentspan.api.operation import GetRow, Listing, Write
 from agentspan.api.resources import (
     Agent,
@@ -242,7 +242,7 @@ class AgentInstances(ResourceOperations[AgentInstance]):
         """
         done = runs.RegisterInstance(locals()).run(self._ctx)
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
-        return registered(self._resource(done.row), from_rows.schema_version(version, self._ctx.account))
+        return registered(self._resource(done.row), envelopes.schema_version(version, self._ctx.account))
 
     def start(
         self, agent_instance_id: str, timestamp: Time | None = None, idempotency_key: str | None = None
@@ -418,7 +418,7 @@ class Agents(ResourceOperations[Agent]):
             InvalidAction: the agent has instances; retire it instead.
         """
         row = agents.DeleteAgent(locals()).deleted(self._ctx)
-        return from_rows.agent(row, self._ctx.account)
+        return envelopes.agent(row, self._ctx.account)
 
     def list(
         self,
@@ -462,17 +462,17 @@ class AgentSchemaVersions(ResourceOperations[AgentSchemaVersion]):
         idempotency_key: str | None = None,
     ) -> AgentSchemaVersion:
         """Create a schema version of an agent, or return the one with the same content."""
-        return self._done(schema_versions.CreateSchemaVersion(locals()))
+        return self._done(agents.CreateSchemaVersion(locals()))
 
     def get(self, agent_schema_version_id: str) -> AgentSchemaVersion:
         """Return a schema version."""
-        return self._of(schema_versions.GetSchemaVersion(locals()))
+        return self._of(agents.GetSchemaVersion(locals()))
 
     def list(
         self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
     ) -> Page[AgentSchemaVersion]:
         """Return a page of schema versions, of all agents or of one."""
-        return self._page(schema_versions.ListSchemaVersions(locals()))
+        return self._page(agents.ListSchemaVersions(locals()))
 
 
 class Scores(ResourceOperations[Score]):
@@ -507,7 +507,7 @@ class Scores(ResourceOperations[Score]):
         Raises:
             RequiredValue: there is no name; or there is no value, label or explanation, and `withdraw` is False.
         """
-        return self._done(scores.ScoreTarget({**locals(), "source": by}))
+        return self._done(spans.ScoreTarget({**locals(), "source": by}))
 
     def list(self, target_id: str, *, history: bool = False) -> builtins.list[Score]:
         """Return the scores of a run, without those of its spans, or of a span; the oldest first.
@@ -516,5 +516,5 @@ class Scores(ResourceOperations[Score]):
             target_id: the run or the span.
             history: True for all scores, False for the scores that count.
         """
-        wanted = scores.ListTargetScores({"target_id": target_id, "include_history": history})
+        wanted = spans.ListTargetScores({"target_id": target_id, "include_history": history})
         return [score(row) for row in wanted.rows(self._ctx)]

@@ -13,7 +13,7 @@ from agentspan.api.context import Context, Done, Plan
 from agentspan.api.envelopes import Envelope
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.changes import Change, Key, Unit
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.rows import Row as AnyRow
 from agentspan.storage.answers import Found, Rows
 from agentspan.storage.lookup import expect
@@ -109,7 +109,7 @@ class Operation(Fields):
     Attributes:
         route: where it is found over HTTP.
         summary: one line for people; the first sentence of the docstring when left out.
-        envelope: the name of the model around the resource in the answer (one of serve.openapi.ENVELOPES).
+        envelope: the name of the model around the resource in the answer (one of serve.responses.ENVELOPES).
         action: its name in bulk requests and for idempotency keys, such as `agent_spans/finish`.
         writes: whether it may change something.
         reads: whether it reads the storage.
@@ -350,6 +350,11 @@ class Listing(Operation):
             page_size=self.page_size,
             summaries=self.shows_summaries,
         )
+
+
+def filters(**values: Value | None) -> dict[str, Value]:
+    """Return the filters of a list by column, without those that are None."""
+    return {column: value for column, value in values.items() if value is not None}
 
 
 PAGING = ("sorting", "offset", "page_size")

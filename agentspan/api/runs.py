@@ -1,15 +1,15 @@
 """Operations on agent instances (runs). Registering a run creates its agent, version and schema version if missing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from agentspan import ids, jsontext
-from agentspan.api import checks, envelopes, from_rows, schema_versions
+from agentspan.api import agents, checks, envelopes
+from agentspan.api.agents import SchemaVersion
 from agentspan.api.checks import inside
 from agentspan.api.context import Admitted, Context, Plan
-from agentspan.api.envelopes import Envelope
-from agentspan.api.from_rows import resource_of
+from agentspan.api.envelopes import Envelope, resource_of
 from agentspan.api.operation import (
     CHANGES_NOTHING,
     ChangeRow,
@@ -25,9 +25,9 @@ from agentspan.api.operation import (
     Tags,
     Time,
     Write,
+    filters,
 )
 from agentspan.api.resources import AgentInstance
-from agentspan.api.schema_versions import SchemaVersion
 from agentspan.api.spans import Start
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.journal.names import Closer
@@ -49,6 +49,8 @@ from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.questions import Query
 from agentspan.storage.scanning import each_span_of, scan
 from agentspan.text import one_line
+
+T = TypeVar("T")
 
 TEXTS = ("session", "user", "task")
 MAX_TAG = 200
@@ -91,32 +93,25 @@ def about_in(fields: Mapping[str, Any], tags: Any, metadata: Mapping[str, Any] |
     texts = {name: checks.text(name, fields.get(name)) or None for name in TEXTS}
     for name in TEXTS:
         if texts[name] is None:
-            texts[name] = _text_in(metadata, name)
-    checked = _tags(tags) if tags is not None else _tags_in(metadata)
+            texts[name] = _member(metadata, name, checks.text) or None
+    checked = _tags("tags", tags) if tags is not None else _member(metadata, "tags", _tags)
     return About({name: text for name, text in texts.items() if text is not None}, checked)
 
 
-def _tags(tags: Any) -> tuple[str, ...]:
+def _tags(field: str, tags: Any) -> tuple[str, ...]:
     if not isinstance(tags, list | tuple) or len(tags) > MAX_TAGS:
-        raise InvalidValue("tags", f"must be a list of at most {MAX_TAGS} texts")
-    checked = [checks.text("tags", tag) or "" for tag in tags]
+        raise InvalidValue(field, f"must be a list of at most {MAX_TAGS} texts")
+    checked = [checks.text(field, tag) or "" for tag in tags]
     if any(not 0 < len(tag) <= MAX_TAG for tag in checked):
-        raise InvalidValue("tags", f"must be texts of 1 to {MAX_TAG} characters")
+        raise InvalidValue(field, f"must be texts of 1 to {MAX_TAG} characters")
     return tuple(dict.fromkeys(checked))
 
 
-def _text_in(metadata: Mapping[str, Any] | None, name: str) -> str | None:
+def _member(metadata: Mapping[str, Any] | None, name: str, check: Callable[[str, Any], T]) -> T | None:
+    """Return a member of metadata, checked; None if there is none, or if it has another meaning there."""
     member = None if metadata is None else metadata.get(name)
     try:
-        return checks.text(name, member) or None
-    except InvalidValue:  # in metadata, the member has another meaning
-        return None
-
-
-def _tags_in(metadata: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-    member = None if metadata is None else metadata.get("tags")
-    try:
-        return None if member is None else _tags(member)
+        return None if member is None else check(name, member)
     except InvalidValue:
         return None
 
@@ -184,7 +179,7 @@ class RegisterInstance(Write):
         with inside("agent_version"):
             version = _version_fields(self.agent_version)
         with inside("agent_schema_version"):
-            schema = schema_versions.fields(ctx, self.agent_schema_version)
+            schema = agents.fields(ctx, self.agent_schema_version)
         purpose = PURPOSES[0] if self.purpose is None else self.purpose
         check_purpose(purpose)
         metadata = None if self.metadata is None else checks.json_object("metadata", self.metadata)
@@ -537,9 +532,9 @@ class GetAgentContext(Operation):
         agent = ctx.row(AgentRow, instance.agent_id)
         schema = ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id)
         context = {
-            "instance": from_rows.plain(resource_of(ctx, instance)),
-            "agent": from_rows.plain(from_rows.agent(agent, ctx.account)),
-            "schema": from_rows.plain(from_rows.schema_version(schema, ctx.account)),
+            "instance": envelopes.plain(resource_of(ctx, instance)),
+            "agent": envelopes.plain(envelopes.agent(agent, ctx.account)),
+            "schema": envelopes.plain(envelopes.schema_version(schema, ctx.account)),
         }
         rows = each_span_of(ctx.storage, instance.id)
         purpose, piece_bytes = instance.purpose, ctx.piece_bytes
@@ -575,9 +570,8 @@ class ListInstances(Listing):
         if self.agent_version_id is not None:
             where["agent_version_id"] = ctx.row(AgentVersionRow, self.agent_version_id).id
         ctx.check_environment(self.environment_id)
-        filters = {
-            "status": checks.one_of("status", self.status, INSTANCE_STATUSES),
-            "purpose": checks.one_of("purpose", self.purpose, PURPOSES),
-        }
-        where |= {column: value for column, value in filters.items() if value is not None}
+        where |= filters(
+            status=checks.one_of("status", self.status, INSTANCE_STATUSES),
+            purpose=checks.one_of("purpose", self.purpose, PURPOSES),
+        )
         return Query("agent_instance", where)

@@ -110,7 +110,7 @@ def document(value: Any, *, err: bool = False) -> None:
 def plain_rows(storage: Storage, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return rows of one type as documents have them: as the API lists them."""
     from agentspan.api.context import Context
-    from agentspan.api.from_rows import plain, resources_of  # imported late: Pydantic takes 80 ms
+    from agentspan.api.envelopes import plain, resources_of  # imported late: Pydantic takes 80 ms
 
     return [plain(each) for each in resources_of(Context(storage), rows)]
 

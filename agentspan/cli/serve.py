@@ -76,10 +76,9 @@ def serve_command(
     try:
         import uvicorn
 
-        from agentspan.serve.app import create_app
+        from agentspan.serve.app import LOOPBACK, create_app
         from agentspan.serve.connections import limited, limits_of_process, listening
         from agentspan.serve.logins import check
-        from agentspan.serve.middleware import LOOPBACK
     except ImportError:
         raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
     if token is not None:

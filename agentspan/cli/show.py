@@ -422,13 +422,13 @@ def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | Non
 def _document(
     storage: Storage, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int, *, step: int | None
 ) -> None:
-    from agentspan.api import from_rows  # imported late: Pydantic takes 80 ms
+    from agentspan.api import envelopes  # imported late: Pydantic takes 80 ms
 
-    details = from_rows.details_of(storage, run, storage.ask(Account()))
+    details = envelopes.details_of(storage, run, storage.ask(Account()))
     scores = [row for row in storage.ask(NewestScores([run.id])) if row.target_type == "agent_span"]
     document(
         {
-            "run": {**from_rows.plain(details), "agent": run_name(*names_of(storage, [run])[run.id])},
+            "run": {**envelopes.plain(details), "agent": run_name(*names_of(storage, [run])[run.id])},
             "spans": plain_rows(storage, spans),
             "span_scores": plain_rows(storage, scores),
             "step": step,

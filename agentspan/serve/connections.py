@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -63,24 +63,6 @@ class Limits(NamedTuple):
         return self.open
 
 
-class Connection(Protocol):
-    """The part of a connection's protocol that the limits need."""
-
-    @property
-    def address(self) -> str:
-        """The address of the client, empty for a local socket."""
-        ...
-
-    @property
-    def has_head(self) -> bool:
-        """True once the head of the current request has arrived."""
-        ...
-
-    def abort(self) -> None:
-        """Close the connection at once, without sending buffered data."""
-        ...
-
-
 class Connections:
     """The open connections of one server. Only the thread of the event loop may use it.
 
@@ -92,15 +74,15 @@ class Connections:
         self.limits = limits
         self._later = later
         self._of_peer: dict[str, int] = {}
-        self._peers: dict[Connection, str] = {}
-        self._waiting: dict[Connection, float] = {}  # since when each waits; the longest first
-        self._full: dict[Connection, float] = {}
+        self._peers: dict[LimitedProtocol, str] = {}
+        self._waiting: dict[LimitedProtocol, float] = {}  # since when each waits; the longest first
+        self._full: dict[LimitedProtocol, float] = {}
         self._sweeps = False
 
     def __len__(self) -> int:
         return len(self._peers)
 
-    def open(self, connection: Connection) -> None:
+    def open(self, connection: "LimitedProtocol") -> None:
         """Add a connection. If there are too many, end the connection that waits longest."""
         peer = _peer(connection.address)
         self._peers[connection] = peer
@@ -114,7 +96,7 @@ class Connections:
         elif len(self._peers) > self.limits.open:
             self._end(next(iter(self._waiting)))
 
-    def close(self, connection: Connection) -> None:
+    def close(self, connection: "LimitedProtocol") -> None:
         """Remove a connection, if it is not removed already."""
         peer = self._peers.pop(connection, None)
         if peer is None:
@@ -127,21 +109,21 @@ class Connections:
         else:
             del self._of_peer[peer]
 
-    def wait(self, connection: Connection) -> None:
+    def wait(self, connection: "LimitedProtocol") -> None:
         """Note that a connection's request was answered, and that its next request is not complete."""
         if connection in self._peers:
             self._waiting[connection] = time.monotonic()
 
-    def work(self, connection: Connection) -> None:
+    def work(self, connection: "LimitedProtocol") -> None:
         """Note that a connection has sent a whole request."""
         self._waiting.pop(connection, None)
 
-    def fill(self, connection: Connection) -> None:
+    def fill(self, connection: "LimitedProtocol") -> None:
         """Note that a client does not read: the buffer of its response is full."""
         if connection in self._peers:
             self._full[connection] = time.monotonic()
 
-    def drain(self, connection: Connection) -> None:
+    def drain(self, connection: "LimitedProtocol") -> None:
         """Note that a client has read enough that more can be sent."""
         self._full.pop(connection, None)
 
@@ -161,7 +143,7 @@ class Connections:
         if self._sweeps:
             self._later(self.limits.sweep_s, self._sweep)
 
-    def _end(self, connection: Connection) -> None:
+    def _end(self, connection: "LimitedProtocol") -> None:
         self.close(connection)  # now: the event loop reports the end in its next turn only
         connection.abort()
 
@@ -247,91 +229,109 @@ class JoinedWrites:
             self._transport.write(waiting)
 
 
+class LimitedProtocol(asyncio.Protocol):
+    """The protocol of one connection, with limits. `limited` makes a class of it and of a protocol of uvicorn's.
+
+    Attributes:
+        limits: the limits.
+        connections: the open connections of the server; None before the first.
+        is_httptools: whether the protocol is HttpToolsProtocol, not H11Protocol.
+        cycle: uvicorn's current request.
+        address: the address of the client, empty for a local socket.
+    """
+
+    limits: ClassVar[Limits]
+    connections: ClassVar[Connections | None] = None
+    is_httptools: ClassVar[bool]
+    scope: Any
+    transport: Any
+    cycle: Any
+    address = ""
+    _head_bytes = 0
+    _had_body = False
+    _waits = True
+
+    def connection_made(self, transport: Any) -> None:
+        """Count the connection."""
+        loop = asyncio.get_running_loop()
+        super().connection_made(JoinedWrites(transport, loop.call_soon))  # type: ignore[arg-type]
+        found = type(self).connections
+        if found is None:
+            found = type(self).connections = Connections(self.limits, loop.call_later)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, (tuple, list)) else ""
+        self._connections = found
+        found.open(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Receive bytes of requests. Close the connection if a head is too large."""
+        self._had_body = not self.is_httptools  # h11 has a limit of its own for all that is no body
+        super().data_received(data)
+        if not self._waits:
+            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.more_body and not cycle.response_complete:
+            self._waits = False
+            self._head_bytes = 0
+            self._connections.work(self)
+        elif self._had_body and cycle is not None and cycle.more_body:
+            self._head_bytes = 0
+        else:  # a head, the extension of a chunk, or trailers, which httptools would keep however many they are
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.head_bytes:
+                self.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Receive a header (httptools). A header after the body, a trailer, is dropped."""
+        if self.cycle is None or self.cycle.scope is not self.scope:
+            super().on_header(name, value)  # type: ignore[misc]
+
+    def on_body(self, body: bytes) -> None:
+        """Receive a part of a body (httptools)."""
+        self._had_body = True
+        super().on_body(body)  # type: ignore[misc]
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()  # type: ignore[misc]
+        cycle = self.cycle  # the next request, if the client did not wait for the response
+        if cycle.response_complete or cycle.more_body:
+            self._waits = True
+            self._connections.wait(self)
+
+    def pause_writing(self) -> None:
+        """Note that the client does not read."""
+        super().pause_writing()
+        self._connections.fill(self)
+
+    def resume_writing(self) -> None:
+        """Note that the client reads again."""
+        super().resume_writing()
+        self._connections.drain(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Remove the connection."""
+        super().connection_lost(exc)
+        self._connections.close(self)
+
+    @property
+    def has_head(self) -> bool:
+        """True once the head of a request has arrived that is not answered yet."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
+
+
 def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> type[asyncio.Protocol]:
     """Return a protocol class for `uvicorn.Config(http=…)` that enforces limits.
 
     Args:
         base: uvicorn's H11Protocol or HttpToolsProtocol.
     """
-    connections: Connections | None = None
-    is_httptools = hasattr(base, "on_body")
-
-    class LimitedProtocol(base):  # type: ignore[valid-type,misc]
-        """The protocol of one connection, with limits."""
-
-        cycle: Any
-        address = ""
-        _head_bytes = 0
-        _had_body = False
-        _waits = True
-
-        def connection_made(self, transport: Any) -> None:
-            nonlocal connections
-            super().connection_made(JoinedWrites(transport, asyncio.get_running_loop().call_soon))
-            if connections is None:
-                connections = Connections(limits, asyncio.get_running_loop().call_later)
-            peer = transport.get_extra_info("peername")
-            self.address = str(peer[0]) if isinstance(peer, (tuple, list)) else ""
-            self._connections = connections
-            connections.open(self)
-
-        def data_received(self, data: bytes) -> None:
-            self._had_body = not is_httptools  # h11 has a limit of its own for all that is no body
-            super().data_received(data)
-            if not self._waits:
-                return
-            cycle = self.cycle
-            if cycle is not None and not cycle.more_body and not cycle.response_complete:
-                self._waits = False
-                self._head_bytes = 0
-                self._connections.work(self)
-            elif self._had_body and cycle is not None and cycle.more_body:
-                self._head_bytes = 0
-            else:  # a head, the extension of a chunk, or trailers, which httptools would keep however many they are
-                self._head_bytes += len(data)
-                if self._head_bytes > limits.head_bytes:
-                    self.abort()
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            """Receive a header (httptools). A header after the body, a trailer, is dropped."""
-            if self.cycle is None or self.cycle.scope is not self.scope:
-                super().on_header(name, value)
-
-        def on_body(self, body: bytes) -> None:
-            """Receive a part of a body (httptools)."""
-            self._had_body = True
-            super().on_body(body)
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            cycle = self.cycle  # the next request, if the client did not wait for the response
-            if cycle.response_complete or cycle.more_body:
-                self._waits = True
-                self._connections.wait(self)
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._connections.fill(self)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._connections.drain(self)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            self._connections.close(self)
-
-        @property
-        def has_head(self) -> bool:
-            """True once the head of a request has arrived that is not answered yet."""
-            cycle = self.cycle
-            return cycle is not None and not cycle.response_complete
-
-        def abort(self) -> None:
-            """Close the connection at once."""
-            self.transport.abort()
-
-    return LimitedProtocol
+    return type("Limited", (LimitedProtocol, base), {"limits": limits, "is_httptools": hasattr(base, "on_body")})
 
 
 def listening(host: str, port: int, backlog: int) -> socket.socket:

@@ -1,266 +1,261 @@
 """The OpenAPI document, made from the declarations of the operations and the models of resources, with examples.
 
-The API publishes some operations that a file has no use for: each is answered with `not_implemented`, never 404.
-Source: the clients of the official command line (`@prefactor/cli`).
+There are examples of each field by its name, of requests by their route, of errors by their status. A field of a single
+resource may have its example in `api/resources.py` instead. Fields on the page "Finish an agent span" have the examples
+of that page.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, SkipJsonSchema, models_json_schema
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Match, Route
-from starlette.types import Scope
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from agentspan import __version__, ids
+from agentspan import __version__
 from agentspan.api import resources
 from agentspan.api.bulk import RunBulk
 from agentspan.api.operation import Listing, Operation, Write
-from agentspan.api.resources import AgentSchemaVersion, Control, Pagination
+from agentspan.ids import FORM
 from agentspan.model import changes
-from agentspan.serve import examples
 from agentspan.serve.bodies import MODELS, about, attributes, body_model, query_model
-from agentspan.serve.responses import refuse
+from agentspan.serve.responses import ENVELOPES, ContextBody, Error, FieldError, Sorting
 from agentspan.serve.router import OPERATIONS, PREFIX
 
-NO_PEOPLE = "a file has no people and teams"
-NO_TOKENS = "a file has no tokens; the server's own one is set in AGENTSPAN_TOKEN"
-NO_ALERTS = "a file has no alerts"
-NO_RISKS = "a file has no risk profiles"
-ONE_PLACE = "a file has one account, one environment and one deployment, which never change"
-PLAYGROUND = "only the service itself makes up runs; `agentspan demo` records some"
-ELSEWHERE = "a file sends nothing anywhere"
+AGENT = "013xrzp12g3nqk8nx0y2vfkg4s3jp2qr"
+INSTANCE = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
+SPAN = "013xrzp12g3nqk8ndr93q068mw7y0nv0"
 
-NOT_IMPLEMENTED: Mapping[str, Mapping[str, str]] = {
-    "/account/{id}": {"PUT": ONE_PLACE},
-    "/account_integration": dict.fromkeys(("GET", "POST"), ELSEWHERE),
-    "/account_integration/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), ELSEWHERE),
-    "/account_integration/{id}/test": {"POST": ELSEWHERE},
-    "/admin_user/{id}": dict.fromkeys(("GET", "PUT"), NO_PEOPLE),
-    "/admin_user_invite": dict.fromkeys(("GET", "POST"), NO_PEOPLE),
-    "/admin_user_invite/{id}": {"GET": NO_PEOPLE},
-    "/admin_user_invite/{id}/revoke": {"POST": NO_PEOPLE},
-    "/agent_deployment": {"POST": ONE_PLACE},
-    "/agent_deployment/{id}": dict.fromkeys(("PUT", "DELETE"), ONE_PLACE),
-    "/agent_instance/{id}/{action}": {"POST": "a file has no such action of a run"},
-    "/agent_spans/create_test_spans": {"POST": PLAYGROUND},
-    "/agent_spans/{id}/discard_sensitive": {"POST": "values that are marked as sensitive are not stored"},
-    "/agent_version": {"POST": "a version is created when a run registers with a new one"},
-    "/alerts": {"GET": NO_ALERTS},
-    "/alerts/clear": {"POST": NO_ALERTS},
-    "/alerts/raise": {"POST": NO_ALERTS},
-    "/alerts/{id}": {"GET": NO_ALERTS},
-    "/api_token": {"POST": NO_TOKENS},
-    "/api_token/{id}": dict.fromkeys(("GET", "DELETE"), NO_TOKENS),
-    "/api_token/{id}/{action}": {"POST": NO_TOKENS},
-    "/environment": {"POST": ONE_PLACE},
-    "/environment/{id}": dict.fromkeys(("PUT", "DELETE"), ONE_PLACE),
-    "/person": dict.fromkeys(("GET", "POST"), NO_PEOPLE),
-    "/person/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), NO_PEOPLE),
-    "/playground/{action}": {"POST": PLAYGROUND},
-    "/risk_profile": {"POST": NO_RISKS},
-    "/risk_profile/template": {"GET": NO_RISKS},
-    "/risk_profile/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), NO_RISKS),
-    "/team": dict.fromkeys(("GET", "POST"), NO_PEOPLE),
-    "/team/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), NO_PEOPLE),
+FIELDS: Mapping[str, Any] = {
+    "id": SPAN,
+    "account_id": "013xrzp12g3nqk8ngskn1wtxgka5b0nf",
+    "agent_id": AGENT,
+    "agent_instance_id": INSTANCE,
+    "agent_span_id": SPAN,
+    "parent_span_id": SPAN,
+    "agent_version_id": "013xrzp12g3nqk8n6kdc7z1q0v3m8y2a",
+    "current_version_id": "013xrzp12g3nqk8n6kdc7z1q0v3m8y2a",
+    "agent_schema_version_id": "013xrzp12g3nqk8n2f9w5c8t7r1d4e6b",
+    "environment_id": "013xrzp12g3nqk8nq4p7v0s2x5z8b1c3",
+    "agent_deployment_id": "013xrzp12g3nqk8nd6f9h2k5m8q1t4w7",
+    "writer_id": "013xrzp12g3nqk8nv3r8w1x6y9z2a5b7",
+    "closed_by": "abandoned",
+    "closed_at": "2026-01-01T00:00:00.000000Z",
+    "ended_late": False,
+    "git_commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+    "session": "trip-7",
+    "value": 0.9,
+    "source": "model",
+    "identifier": "judge-2",
+    "explanation": "all constraints of the trip are met",
+    "withdraw": False,
+    "target_type": "agent_instance",
+    "target_id": INSTANCE,
+    "scores": [],
+    "task": "book-a-trip",
+    "tags": ["nightly"],
+    "git_dirty": False,
+    "user": "mia",
+    "payload_byte_size_estimate": 151,
+    "total_cost": 0.00004,
+    "by_model": {"gpt-4.1": 0.00004},
+    "span_schema_counts": {"llm": 1, "tool": 1},
+    "risk_level": "low",
+    "risk_score": 0.1,
+    "sensitive_encoding": False,
+    "schema_name": "llm",
+    "schema_title": "LLM",
+    "payload": {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}]},
+    "result_payload": {"text": "Hello!", "input_tokens": 8, "output_tokens": 3},
+    "summary": 'LLM gpt-4.1: 8→3 tok "Hello!"',
+    "label": "gpt-4.1",
+    "input_tokens": 8,
+    "output_tokens": 3,
+    "cost_usd": 0.00004,
+    "duration_ms": 812.5,
+    "started_at": "2024-01-01T00:00:00Z",
+    "finished_at": "2024-01-01T00:00:00Z",
+    "inserted_at": "2024-01-01T00:00:00Z",
+    "updated_at": "2024-01-01T00:00:00Z",
+    "timestamp": "2024-01-01T00:00:00Z",
+    "start_time": "2024-01-01T00:00:00Z",
+    "end_time": "2024-01-02T00:00:00Z",
+    "idempotency_key": "finish-013xrzp12g3nqk8n",
+    "reason": "costs more than it may",
+    "path": "$.messages[0].role",
+    "keyword": "type",
+    "termination_reason": "costs more than it may",
+    "name": "researcher",
+    "title": "Researcher",
+    "description": "Finds things out",
+    "external_identifier": "researcher-1",
+    "owner_person_id": "013xrzp12g3nqk8n2v7q4c9x5m1t8b3k",
+    "team_id": "013xrzp12g3nqk8n7h4z1w6s9p2r5d8f",
+    "risk_profile_id": "013xrzp12g3nqk8n5j8m3y6k1v4x9q2c",
+    "template": "Charge {{amount}}",
+    "result_template": "{% if approved %}approved{% else %}declined{% endif %}",
+    "purpose": "live",
+    "metadata": {"ticket": "A-17"},
+    "result": {"output": "done"},
+    "error": {"type": "TimeoutError", "message": "no answer within 30 s", "stacktrace": ""},
+    "sorting": "-inserted_at",
+    "content_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "message": "the body must be a JSON object",
+    "_type": "agent_spans/finish",
+    "count": 1,
+    "pfids": [SPAN],
+    "params_schema": {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]},
+    "result_schema": {"type": "object"},
+    "schema": {"type": "object", "properties": {"score": {"type": "number"}}},
+    "span_schemas": {"app:charge": {"type": "object", "properties": {"amount": {"type": "number"}}}},
+    "span_result_schemas": {"app:charge": {"type": "object"}},
+    "data_risk": {"level": "low"},
+    "runtime_environment": {"python": "3.12"},
+    "quality_payloads": {"helpfulness": {"score": 0.9}},
+    "quality_summaries": {"helpfulness": "0.9 of 1"},
+    "quality_payload": {"report": "9 of 10 checks passed"},
+    "quality_summary": "9 of 10 checks passed",
+    "quality_schema": {"schema": {"type": "object"}, "template": "{{report}}"},
+    "include_summaries": True,
+    "include_history": True,
+    "pagination[offset]": 0,
+    "pagination[page_size]": 50,
+    "external_id": "researcher-1",
+    "field": "inserted_at",
 }
-"""The operations that a file has no use for, by path and method, each with the reason in its answer."""
+"""Examples by field name, for every schema and parameter with a field of that name that takes such a value."""
 
-
-def routes(prefix: str) -> list[Route]:
-    """Return a route for each operation in NOT_IMPLEMENTED. They come last, so that implemented operations match first.
-
-    They are routes of Starlette: FastAPI takes 3 ms to make a route.
-    """
-    return [
-        _Route(prefix + path, _refusing(reason), methods=[method])
-        for path, methods in NOT_IMPLEMENTED.items()
-        for method, reason in methods.items()
-    ]
-
-
-class _Route(Route):
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match a path if its id is a PFID."""
-        match, found = super().matches(scope)
-        id = None if match is Match.NONE else found["path_params"].get("id")
-        return (match, found) if id is None or ids.is_pfid(id) else (Match.NONE, {})
-
-
-def _refusing(reason: str) -> Callable[[Request], Awaitable[Response]]:
-    async def refuse_it(request: Request) -> Response:
-        return refuse("not_implemented", f"{reason}; the service has this operation, a local file has not")
-
-    return refuse_it
-
-
-T = TypeVar("T")
-
-Code = Literal[
-    "bad_request",
-    "bad_authtoken",
-    "not_authenticated",
-    "not_permitted",
-    "not_implemented",
-    "unknown",
-    "not_found",
-    "unexpected_ref_type",
-    "unexpected",
-    "invalid_action",
-    "invalid_value",
-    "required_value",
-    "idempotency_key_already_used",
-    "validation_errors",
-]
-
-
-class One(BaseModel, Generic[T]):
-    """One resource.
-
-    Attributes:
-        status: always `success`.
-        details: the resource.
-    """
-
-    status: Literal["success"]
-    details: T
-
-
-class Controlled(One[T], Generic[T]):
-    """One span, or an instance that has finished.
-
-    Attributes:
-        status: always `success`.
-        details: the resource.
-        control: there only if the instance was terminated.
-    """
-
-    control: Control | SkipJsonSchema[None] = None
-
-
-class Registered(One[T], Generic[T]):
-    """A registered instance.
-
-    Attributes:
-        status: always `success`.
-        details: the instance.
-        agent_schema_version: the schema version that it was registered with.
-    """
-
-    agent_schema_version: AgentSchemaVersion
-
-
-class Sorting(BaseModel):
-    """The order of a list.
-
-    Attributes:
-        field: by which field.
-        direction: upwards or downwards.
-    """
-
-    field: str
-    direction: Literal["asc", "desc"]
-
-
-class Many(BaseModel, Generic[T]):
-    """A page of a list.
-
-    Attributes:
-        status: always `success`.
-        summaries: the items.
-        pagination: where they lie in the whole list.
-        sorting: how they are sorted; null where the request did not say.
-    """
-
-    status: Literal["success"]
-    summaries: list[T]
-    pagination: Pagination | None
-    sorting: Sorting | None
-
-
-class ContextBody(BaseModel):
-    """All that is known of an instance.
-
-    Attributes:
-        body: `instance`, `agent`, `schema` (the schema version), and `spans` in the order of their creation.
-    """
-
-    body: dict[str, Any]
-
-
-class AgentContext(BaseModel):
-    """An instance with everything that belongs to it.
-
-    Attributes:
-        status: always `success`.
-        agent_context: all of it.
-    """
-
-    status: Literal["success"]
-    agent_context: ContextBody
-
-
-class BulkOutputs(BaseModel):
-    """The answers to the operations of a bulk request.
-
-    Attributes:
-        status: always `success`, also where an operation was refused.
-        outputs: each operation's envelope by its idempotency key; those after a refused one are absent.
-    """
-
-    status: Literal["success"]
-    outputs: dict[str, dict[str, Any]]
-
-
-class AlertCount(BaseModel):
-    """The number of alerts.
-
-    Attributes:
-        status: always `success`.
-        count: always 0: a file has no alerts.
-    """
-
-    status: Literal["success"]
-    count: int
-
-
-class FieldError(BaseModel):
-    """The error of a field.
-
-    Attributes:
-        code: `required_value` or `invalid_value`.
-        message: what is wrong, and what would be right.
-    """
-
-    code: Literal["required_value", "invalid_value"]
-    message: str
-
-
-class Error(BaseModel):
-    """A request that was refused, or failed.
-
-    Attributes:
-        status: always `error`.
-        code: what kind of error.
-        message: what happened, to which id, and what to do.
-        errors: with `validation_errors`: what is wrong, by field.
-        control: with `invalid_action`: there only if the instance was terminated.
-    """
-
-    status: Literal["error"]
-    code: Code
-    message: str
-    errors: dict[str, FieldError] | SkipJsonSchema[None] = None
-    control: Control | SkipJsonSchema[None] = None
-
-
-ENVELOPES: Mapping[str, Any] = {
-    model.__name__: model for model in (One, Controlled, Registered, Many, AgentContext, AlertCount, BulkOutputs)
+OF_MODELS: Mapping[tuple[str, str], Any] = {
+    ("AgentSpan", "status"): "active",
+    ("FinishSpan", "status"): "complete",
+    ("SpanForCreate", "status"): "active",
+    ("Error", "code"): "bad_request",
+    ("Account", "id"): "013xrzp12g3nqk8ngskn1wtxgka5b0nf",
+    ("Account", "name"): "local",
+    ("Environment", "id"): "013xrzp12g3nqk8nq4p7v0s2x5z8b1c3",
+    ("Environment", "name"): "local",
+    ("AgentDeployment", "id"): "013xrzp12g3nqk8nd6f9h2k5m8q1t4w7",
+    ("SpanTypeSchema", "name"): "app:charge",
+    ("SpanTypeSchema", "title"): "Charge",
+    ("SpanTypeSchema", "description"): "Charges a card",
+    ("QualitySchema", "name"): "helpfulness",
+    ("QualitySchema", "title"): "Helpfulness",
+    ("QualitySchema", "template"): "{{score}} of 1",
+    ("UnnamedQualitySchema", "title"): "Checks",
+    ("UnnamedQualitySchema", "template"): "{{report}}",
+    ("RecordQuality", "name"): "helpfulness",
+    ("Score", "name"): "reward",
+    ("Score", "label"): "good",
+    ("RecordScore", "name"): "reward",
+    ("RecordScore", "label"): "good",
+    ("RecordQuality", "payload"): {"score": 0.9},
+    ("Agent", "id"): AGENT,
+    ("AgentForCreate", "id"): AGENT,
+    ("AgentInstance", "id"): INSTANCE,
+    ("RegisterInstance", "id"): INSTANCE,
+    ("AgentVersion", "id"): FIELDS["agent_version_id"],
+    ("AgentSchemaVersion", "id"): FIELDS["agent_schema_version_id"],
+    ("AgentSchemaVersion", "span_type_schemas"): [{"name": "app:charge", "title": "Charge"}],
+    ("AgentSchemaVersion", "quality_schemas"): [{"name": "helpfulness", "schema": {"type": "object"}}],
+    ("AgentInstance", "status"): "active",
+    ("Agent", "status"): "active",
+    ("ContextBody", "body"): {"instance": {"id": INSTANCE}, "agent": {"id": AGENT}, "schema": {}, "spans": []},
+    ("BulkOutputs", "outputs"): {"finish-1": {"status": "success", "details": {"type": "agent_span", "id": SPAN}}},
 }
-"""The models of answers, by the `envelope` of an operation."""
+"""Examples by schema and field, for fields whose name alone does not determine the example."""
+
+_BY_ID = {"writer_id": None, "closed_by": None, "closed_at": None, "ended_late": False, "risk_score": None}
+WHOLE: Mapping[str, Mapping[str, Any]] = {
+    "AgentSpan": _BY_ID
+    | {
+        "status": "complete",
+        "parent_span_id": None,
+        "finished_at": "2024-01-01T00:00:00.812500Z",
+        "updated_at": "2024-01-01T00:00:00.812500Z",
+        "risk_level": None,
+    },
+    "AgentInstance": _BY_ID
+    | dict.fromkeys(("finished_at", "termination_reason", "duration_ms", "result", "error", "git_commit"))
+    | {"session": None, "task": None, "tags": [], "git_dirty": None, "user": None},
+    "AgentDeployment": {"agent_id": None, "current_version_id": None},
+    "SpanCounts": {"total": 2, "active": 1, "complete": 1, "finished": 1},
+    "InstanceCounts": {"total": 2, "active": 1, "complete": 1, "finished": 1},
+    "Pagination": {"item_end": 1, "page_offset": 0, "page_size": 50, "next_page_offset": None}
+    | {"previous_page_offset": None},
+}
+"""The fields that an example of a whole resource has besides the examples of its fields, so that it makes sense."""
+
+_CREATE = {"agent_instance_id": INSTANCE, "schema_name": "llm", "status": "active", "payload": FIELDS["payload"]}
+_RESULT = {"result_payload": FIELDS["result_payload"]}
+
+REQUESTS: Mapping[str, Mapping[str, Any]] = {
+    "finish_span": {"complete": _RESULT, "cancel a pending span": {"status": "cancelled"}},
+    "create_span": {
+        "active": {"details": _CREATE},
+        "as the TypeScript client": {"details": _CREATE, "idempotency_key": "create-013xrzp12g3nqk8n"},
+    },
+    "start_span": {"now": {}, "earlier": {"timestamp": FIELDS["timestamp"]}},
+    "run_bulk": {
+        "create and list": {
+            "items": [
+                {"_type": "agent_spans/create", "idempotency_key": "create-1", **_CREATE},
+                {"_type": "agent_spans/list", "idempotency_key": "list-of-1", "agent_instance_id": INSTANCE},
+            ]
+        }
+    },
+    "create_agent": {"agent": {"details": {"name": "researcher", "external_identifier": "researcher-1"}}},
+    "update_agent": {"description": {"details": {"description": "Finds things out"}}},
+    "retire_agent": {"plain": {}},
+    "reinstate_agent": {"plain": {}},
+    "create_schema_version": {
+        "span types": {
+            "details": {
+                "agent_id": AGENT,
+                "span_type_schemas": [{"name": "app:charge", "params_schema": FIELDS["params_schema"]}],
+            }
+        }
+    },
+    "register_instance": {
+        "by name": {
+            "agent_id": "researcher",
+            "agent_version": {"name": "1.2", "external_identifier": "1.2"},
+            "agent_schema_version": {"span_schemas": FIELDS["span_schemas"]},
+        }
+    },
+    "start_instance": {"now": {}},
+    "finish_instance": {"complete": {}, "failed": {"status": "failed"}},
+    "terminate_instance": {"reason": {"reason": FIELDS["reason"]}},
+    "update_instance": {"evaluation": {"details": {"quality_payload": {"report": "9 of 10 checks passed"}}}},
+    "score_instance": {"reward": {"name": "reward", "value": 1, "source": "code"}},
+    "score_span": {"label": {"name": "correct", "label": "good", "source": "human", "identifier": "mia"}},
+    "record_quality": {"evaluation": {"name": "helpfulness", "payload": {"score": 0.9}}},
+    "generate_pfids": {"two": {"count": 2}},
+}
+"""Examples of requests, by the name of the operation."""
+
+ERRORS: Mapping[str, Mapping[str, Any]] = {
+    "400": {"code": "bad_request", "message": "the body must be a JSON object"},
+    "401": {"code": "not_authenticated", "message": "send Authorization: Bearer TOKEN"},
+    "403": {"code": "not_permitted", "message": "this server only reads"},
+    "404": {"code": "not_found", "message": f"no agent span has the id '{SPAN}'"},
+    "409": {
+        "code": "invalid_action",
+        "message": f"agent span {SPAN} is complete: only an active one can become complete",
+    },
+    "413": {"code": "bad_request", "message": "the body has more than 10485760 bytes"},
+    "415": {"code": "bad_request", "message": "send Content-Type: application/json"},
+    "422": {
+        "code": "validation_errors",
+        "message": "these fields are missing or wrong: status",
+        "errors": {
+            "status": {"code": "invalid_value", "message": "Input should be 'complete', 'failed' or 'cancelled'"}
+        },
+    },
+    "429": {"code": "not_permitted", "message": "too many wrong tokens; try again after 3 s"},
+    "500": {"code": "unexpected", "message": "an unexpected fault; the server's log has more under request 5a1f03c2"},
+    "503": {"code": "unknown", "message": "the database is busy; try again"},
+}
+"""Examples of errors, by HTTP status."""
 
 _REF = "#/components/schemas/"
 
@@ -307,11 +302,9 @@ IDEMPOTENCY_KEY: Mapping[str, Any] = {
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": 64},
     "description": "Counts like `idempotency_key` in the body; if both are there, they must be equal.",
-    "example": examples.FIELDS["idempotency_key"],
+    "example": FIELDS["idempotency_key"],
 }
 
-PATTERN = "^[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}$"
-"""The form of a PFID."""
 _OF_PARAMETERS = ("type", "anyOf", "maximum", "minimum", "default", "title")
 """The order of the members of a parameter's schema."""
 _OF_SCHEMAS = (
@@ -360,7 +353,7 @@ ABOUT: Mapping[str, str] = {
 }
 
 
-def document(fields: Mapping[str, Any] = examples.FIELDS) -> dict[str, Any]:
+def document(fields: Mapping[str, Any] = FIELDS) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the API.
 
     Args:
@@ -437,7 +430,7 @@ def _complete_schema(
 def _example(model: str, field: str, property: dict[str, Any], fields: Mapping[str, Any]) -> Any:
     if "examples" in property:  # from the declaration of the field
         return property.pop("examples")[0]
-    example = examples.MODELS.get((model, field), fields.get(field))
+    example = OF_MODELS.get((model, field), fields.get(field))
     return example if example is not None and _fits(example, property) else None
 
 
@@ -451,7 +444,7 @@ def _operation(
     if parameters:
         made["parameters"] = parameters
     if operation.has_body:
-        requests = {title: {"value": value} for title, value in examples.REQUESTS.get(name, {}).items()}
+        requests = {title: {"value": value} for title, value in REQUESTS.get(name, {}).items()}
         body = _REF + (operation.body_name or operation.__name__)
         content = {"application/json": {"schema": {"$ref": body}, "examples": requests}}
         made["requestBody"] = {**({} if operation.may_be_empty else {"required": True}), "content": content}
@@ -460,7 +453,7 @@ def _operation(
     responses: dict[str, Any] = {"200": {"description": "Success", "content": content}}
     for code, description in REFUSALS.items():
         if operation.has_body or operation.writes or code not in ONLY_WITH_BODY:
-            example = {"status": "error", **examples.ERRORS[code]}
+            example = {"status": "error", **ERRORS[code]}
             refusal = {"schema": {"$ref": f"{_REF}Error"}, "example": example}
             responses[code] = {"description": description, "content": {"application/json": refusal}}
     responses["503"]["headers"] = {
@@ -482,7 +475,7 @@ def _parameters(operation: type[Operation]) -> Iterator[tuple[str, str, dict[str
     """Yield the place, the name and the schema of each parameter."""
     for name in operation.ids:
         title = name.replace("_", " ").title()
-        yield "path", name, {"type": "string", "pattern": PATTERN, "title": title}
+        yield "path", name, {"type": "string", "pattern": f"^{FORM}$", "title": title}
     model = None if operation.has_body else query_model(operation)
     if model is not None:
         for name, schema in model.model_json_schema()["properties"].items():
@@ -520,7 +513,7 @@ def sample(schema: Mapping[str, Any], schemas: Mapping[str, Any], fields: Mappin
     """Return an example of a schema, made of the examples of its fields."""
     if "$ref" in schema:
         name = schema["$ref"].removeprefix(_REF)
-        return {**sample(schemas[name], schemas, fields), **examples.WHOLE.get(name, {})}
+        return {**sample(schemas[name], schemas, fields), **WHOLE.get(name, {})}
     for key in ("examples", "enum"):
         if key in schema:
             return schema[key][0]
@@ -551,17 +544,11 @@ def _bulk() -> dict[str, Any]:
 def _fits(example: Any, schema: Mapping[str, Any]) -> bool:
     """Return whether a schema allows the type of an example: fields of one name can have different types."""
     kinds = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
-    options = schema.get("anyOf", [schema])
     kind = kinds[type(example)]
-    return any(_type(option, kind) == kind and _in_enum(example, option) for option in options)
-
-
-def _type(option: Mapping[str, Any], otherwise: str) -> Any:
-    return None if "$ref" in option else option.get("type", otherwise)
-
-
-def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
-    return "enum" not in option or example in option["enum"]
+    return any(
+        "$ref" not in option and option.get("type", kind) == kind and example in option.get("enum", [example])
+        for option in schema.get("anyOf", [schema])
+    )
 
 
 def _of_resources() -> Iterator[type[BaseModel]]:

@@ -30,6 +30,8 @@ log = logging.getLogger("agentspan")
 
 MAX_BODY = 20 * 2**20
 """The most bytes of a body, both as it is sent and decompressed."""
+TYPES = frozenset({PROTOBUF.encode(), JSON.encode(), b"application/protobuf"})
+"""The content types that exporters send over HTTP."""
 MAX_WAITING = 64
 """The most requests that may wait for the thread; further ones get 503. Each may hold a body of MAX_BODY."""
 MAX_WAITING_BYTES = 128 * 2**20
@@ -51,11 +53,6 @@ def basic_password(authorization: bytes) -> bytes:
         return base64.b64decode(encoded_pair.strip(), validate=True).partition(b":")[2]
     except (binascii.Error, ValueError):
         return b""
-
-
-def is_known_type(content_type: str) -> bool:
-    """Return whether a content type is one that exporters send over HTTP."""
-    return content_type.partition(";")[0].strip().lower() in (PROTOBUF, JSON, "application/protobuf")
 
 
 def as_status(scope: Scope, response: Response) -> Response:

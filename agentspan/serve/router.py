@@ -5,7 +5,7 @@ A request for anything else, such as a page of the viewer, goes on to a router o
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,20 +15,31 @@ from starlette.responses import Response
 from starlette.routing import Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from agentspan.api import account, agents, bulk, envelopes, runs, schema_versions, scores, spans
+from agentspan.api import account, agents, bulk, envelopes, runs, spans
 from agentspan.api.checks import as_sent
 from agentspan.api.context import Context
 from agentspan.api.envelopes import Envelope, InPieces
-from agentspan.api.operation import Operation
+from agentspan.api.operation import Operation, Route
 from agentspan.errors import AgentspanError
-from agentspan.host import let_through
-from agentspan.ids import is_pfid
+from agentspan.ids import FORM
 from agentspan.model.rows import AgentSpanRow
 from agentspan.serve.bodies import BodyReader, Invalid, QueryReader, query_model, refuse_invalid
-from agentspan.serve.middleware import log
-from agentspan.serve.responses import encoded, is_api, pieces_of, refuse, refuse_error, respond, route_path
-from agentspan.serve.streaming import LARGE, BulkAnswers, in_thread, parts_of, response_of, streamed
-from agentspan.serve.writes import Writes
+from agentspan.serve.responses import (
+    LARGE,
+    BulkAnswers,
+    encoded,
+    in_thread,
+    is_api,
+    parts_of,
+    pieces_of,
+    refuse,
+    refuse_error,
+    respond,
+    response_of,
+    route_path,
+    streamed,
+)
+from agentspan.serve.writes import WriteQueue
 from agentspan.tuning import STANDARD, Tuning
 
 PREFIX = "/api/v1"
@@ -53,9 +64,9 @@ OPERATIONS: tuple[type[Operation], ...] = (
     agents.ReinstateAgent,
     agents.ListAgentVersions,
     agents.GetAgentVersion,
-    schema_versions.ListSchemaVersions,
-    schema_versions.CreateSchemaVersion,
-    schema_versions.GetSchemaVersion,
+    agents.ListSchemaVersions,
+    agents.CreateSchemaVersion,
+    agents.GetSchemaVersion,
     runs.ShowInstance,
     runs.ListInstances,
     runs.RegisterInstance,
@@ -66,10 +77,10 @@ OPERATIONS: tuple[type[Operation], ...] = (
     runs.FinishInstance,
     runs.TerminateInstance,
     runs.RecordQuality,
-    scores.ScoreInstance,
-    scores.ListInstanceScores,
-    scores.ScoreSpan,
-    scores.ListSpanScores,
+    spans.ScoreInstance,
+    spans.ListInstanceScores,
+    spans.ScoreSpan,
+    spans.ListSpanScores,
     account.GetAccount,
     account.GetAccountById,
     account.ListEnvironments,
@@ -100,14 +111,17 @@ class Endpoint:
     Attributes:
         operation: the operation.
         path: its path, with the names of ids in braces.
+        absence: the reason if a file has no use for the operation.
         body: reads bodies; None where the operation has none.
         query: reads query strings; None for an operation without parameters, which ignores any query string.
     """
 
-    def __init__(self, operation: type[Operation]) -> None:
+    def __init__(self, operation: type[Operation], absence: str = "") -> None:
         self.operation = operation
+        self.absence = absence
         self.path = PREFIX + operation.route.path
-        self._path = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path))
+        pattern = re.sub(r"\{(\w+)\}", rf"(?P<\1>{FORM})", self.path.replace("{action}", "[^/]+"))
+        self._path = re.compile(pattern)
         model = None if operation.has_body else query_model(operation)
         self.body = BodyReader(operation) if operation.has_body else None
         self.query = None if model is None else QueryReader(operation, model)
@@ -115,10 +129,14 @@ class Endpoint:
     def ids_in(self, path: str) -> dict[str, str] | None:
         """Return the ids in a path by name; None if the path does not match. The `show` in `/agent/show` is no id."""
         match = self._path.fullmatch(path)
-        if match is None:
-            return None
-        found = match.groupdict()
-        return found if all(map(is_pfid, found.values())) else None
+        return None if match is None else match.groupdict()
+
+
+def _endpoints() -> Iterator[Endpoint]:
+    yield from map(Endpoint, OPERATIONS)
+    for path, methods in account.NOT_IMPLEMENTED.items():
+        for method, reason in methods.items():
+            yield Endpoint(type("Absent", (Operation,), {"route": Route(method, path, "")}), reason)
 
 
 class OperationRouter:
@@ -132,7 +150,7 @@ class OperationRouter:
         rest: the router for all other requests.
     """
 
-    def __init__(self, ctx: Context, write_queue: Writes, rest: Router, tuning: Tuning = STANDARD) -> None:
+    def __init__(self, ctx: Context, write_queue: WriteQueue, rest: Router, tuning: Tuning = STANDARD) -> None:
         self._ctx = ctx
         self._write_queue = write_queue
         self._rest = rest
@@ -142,12 +160,12 @@ class OperationRouter:
         self._large_until_s = 0.0
         self._at: dict[tuple[str, str], Endpoint] = {}
         self._with_ids: dict[str, list[Endpoint]] = {}
-        for operation in OPERATIONS:
-            endpoint = Endpoint(operation)
-            if operation.ids:
-                self._with_ids.setdefault(operation.route.method, []).append(endpoint)
+        for endpoint in _endpoints():
+            method = endpoint.operation.route.method
+            if "{" in endpoint.path:
+                self._with_ids.setdefault(method, []).append(endpoint)
             else:
-                self._at[operation.route.method, endpoint.path] = endpoint
+                self._at[method, endpoint.path] = endpoint
         self._special: Mapping[type[Operation], Callable[..., Awaitable[Response]]] = {
             spans.GetSpan: self._get_span,
             runs.GetAgentContext: self._get_agent_context,
@@ -174,8 +192,7 @@ class OperationRouter:
             else:
                 await self._rest(scope, receive, send)
                 return
-        except Exception as error:
-            let_through(error)
+        except (AgentspanError, Invalid, HTTPException) as error:
             response = self._refusal(scope, error)
         await response(scope, receive, send)
 
@@ -200,17 +217,12 @@ class OperationRouter:
             methods |= {"OPTIONS", "HEAD"} if "GET" in methods else {"OPTIONS"}
         return ", ".join(sorted(methods))
 
-    def _refusal(self, scope: Scope, error: Exception) -> Response:
-        """Return the response to a request that was refused; an unexpected error is raised again."""
+    def _refusal(self, scope: Scope, error: AgentspanError | Invalid | HTTPException) -> Response:
+        """Return the response to a request that was refused."""
         if isinstance(error, AgentspanError):
-            response = refuse_error(error)
-            if response.status_code >= 500:
-                log.warning("%s %s: %s", scope["method"], scope["path"], error)
-            return response
+            return refuse_error(error, scope)
         if isinstance(error, Invalid):
             return refuse_invalid(error)
-        if not isinstance(error, HTTPException):
-            raise error
         if error.status_code in (404, 405):
             methods = self._allowed(scope)
             if methods:
@@ -225,6 +237,9 @@ class OperationRouter:
 
     async def _answer(self, endpoint: Endpoint, ids: dict[str, str], scope: Scope, receive: Receive) -> Response:
         operation = endpoint.operation
+        if endpoint.absence:
+            sentence = f"{endpoint.absence}; the service has this operation, a local file has not"
+            return refuse("not_implemented", sentence)
         if endpoint.body is None:
             fields: dict[str, Any] = ids
             if endpoint.query is not None:
@@ -273,20 +288,21 @@ class OperationRouter:
         return await streamed(_agent_context(context, spans_of_run), "application/json")
 
     async def _run_bulk(self, operation: bulk.RunBulk, *, is_large: bool) -> Response:
-        plan = bulk.plan(operation.items)
-        if plan.writes and is_large:
-            return await self._run_in_parts(plan)
-        if plan.writes:
-            run = partial(_run_part, part=plan, room=self._room)
-            return await response_of([await self._write_queue.run(run, is_long=len(plan.items) > AT_ONCE)])
-        return await streamed(_bulk(bulk.answers(self._ctx, plan)), "application/json")
+        items = bulk.plan(operation.items)
+        writes = bulk.writes(items)
+        if writes and is_large:
+            return await self._run_in_parts(items)
+        if writes:
+            run = partial(_run_part, part=items, room=self._room)
+            return await response_of([await self._write_queue.run(run, is_long=len(items) > AT_ONCE)])
+        return await streamed(_bulk(bulk.answers(self._ctx, items)), "application/json")
 
-    async def _run_in_parts(self, plan: bulk.Plan) -> Response:
+    async def _run_in_parts(self, items: Sequence[bulk.Item]) -> Response:
         """Run a large bulk request in several commits, so that other writes wait for a part of it only."""
         done: list[BulkAnswers] = []
-        for part in await in_thread(lambda: list(parts_of(plan))):
+        for part in await in_thread(lambda: list(parts_of(items))):
             run = partial(_run_part, part=part, room=self._room - sum(each.size for each in done))
-            if len(part.items) == 1:
+            if len(part) == 1:
                 done.append(await in_thread(run, self._ctx))
             else:
                 done.append(await self._write_queue.run(run, is_long=True))
@@ -300,9 +316,9 @@ def _read(ctx: Context, operation: Operation) -> Response | InPieces:
     return answer if isinstance(answer, InPieces) else respond(answer)
 
 
-def _run_part(context: Context, part: bulk.Plan, room: int) -> BulkAnswers:
+def _run_part(context: Context, part: Sequence[bulk.Item], room: int) -> BulkAnswers:
     answers = BulkAnswers(room)
-    bulk.run_into(context, part, answers)
+    bulk.run_into(context, part, answers.add)
     return answers
 
 

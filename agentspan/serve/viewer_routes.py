@@ -27,16 +27,14 @@ from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.serve.logins import AccessToken, LoginSessions, cookie, is_own_page
-from agentspan.serve.middleware import log
-from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path
-from agentspan.serve.streaming import streamed
-from agentspan.serve.writes import Writes
+from agentspan.serve.responses import encoded, refuse, refuse_error, refuse_guess, respond, route_path, streamed
+from agentspan.serve.writes import WriteQueue
 from agentspan.storage.questions import SpansOf
 from agentspan.text import visible
 from agentspan.tuning import STANDARD, Tuning
-from agentspan.viewer import assets, conversation, data, export
-from agentspan.viewer.assets import blobs_of
-from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, unsummed
+from agentspan.viewer import conversation, data, export
+from agentspan.viewer.conversation import blobs_of
+from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, found_steps, listing, number, unsummed
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -66,7 +64,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def routes(
-    ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool, tuning: Tuning = STANDARD
+    ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool, tuning: Tuning = STANDARD
 ) -> list[Route]:
     """Return the viewer's routes over one storage."""
     viewer = Viewer(ctx, write_queue, token=token, read_only=read_only, tuning=tuning)
@@ -98,7 +96,7 @@ class Viewer:
     """The handlers of the viewer's routes, over one storage."""
 
     def __init__(
-        self, ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool, tuning: Tuning
+        self, ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool, tuning: Tuning
     ) -> None:
         self._storage = ctx.storage
         self._write_queue = write_queue
@@ -118,9 +116,7 @@ class Viewer:
                     return _with_headers(self._to_login(request))
                 response = await handler(request)
             except AgentspanError as error:
-                response = refuse_error(error)
-                if response.status_code >= 500:
-                    log.warning("%s %s: %s", request.method, request.url.path, error)
+                response = refuse_error(error, request.scope)
                 if _wants_page(request):
                     sentence = json.loads(bytes(response.body))["message"]
                     status = response.status_code
@@ -157,7 +153,7 @@ class Viewer:
             return RedirectResponse(run.id, 303)
         facts = await asyncio.to_thread(data.run_facts, self._storage, run, counted=False)
         return self._page(
-            "run.html", request, run=facts, data=Markup(assets.embedded(facts)), shell=Markup(assets.shell())
+            "run.html", request, run=facts, data=Markup(export.embedded(facts)), shell=Markup(export.shell())
         )
 
     async def login_page(self, request: Request) -> Response:
@@ -231,7 +227,7 @@ class Viewer:
     async def conversation(self, request: Request) -> Response:
         """Answer with a page of the conversation's turns, and the number of all turns."""
         run = await self._found(request)
-        offset = _number(request.query_params.get("offset"))
+        offset = number(request.query_params.get("offset"))
 
         def read() -> Response:
             turns = conversation.of_run(self._storage.ask(SpansOf(run.id)))
@@ -335,7 +331,7 @@ class Viewer:
             .get_template(name)
             .render(
                 up=_up(request),
-                version=assets.version(),
+                version=export.version(),
                 theme=theme if theme in ("dark", "light") else None,
                 has_session=self._sessions.is_asked,
                 read_only=self._read_only,
@@ -348,15 +344,15 @@ class Viewer:
 async def static(request: Request) -> Response:
     """Answer with the script or the style sheet. Their addresses have a version, which changes with the contents."""
     known: dict[str, tuple[Callable[[], str], str]] = {
-        "viewer.js": (assets.script, "text/javascript"),
-        "viewer.css": (assets.style, "text/css"),
+        "viewer.js": (export.script, "text/javascript"),
+        "viewer.css": (export.style, "text/css"),
     }
     name = request.path_params["name"]
     if name not in known:
         return _with_headers(refuse("not_found", "there is no such path"))
     content, kind = known[name]
     response = _with_headers(Response(content(), media_type=kind))
-    response.headers["Cache-Control"] = FOREVER if request.query_params.get("v") == assets.version() else "no-cache"
+    response.headers["Cache-Control"] = FOREVER if request.query_params.get("v") == export.version() else "no-cache"
     return response
 
 
@@ -390,10 +386,6 @@ def _address(asked: Asked, offset: int) -> str:
     more = parameters.pop("more")
     query = urlencode([*((name, value) for name, value in parameters.items() if value), *more])
     return f"?{query}" if query else "./"
-
-
-def _number(text: str | None) -> int:
-    return min(int(text), 2**31) if text and text.isascii() and text.isdigit() and len(text) < 12 else 0
 
 
 def _onward(where: object) -> str:

@@ -9,21 +9,22 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 from agentspan.analysis import messages
 from agentspan.analysis.messages import Call, Message
+from agentspan.blobs import Blob, blobs_in, replaced
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.span_types import fallback, returned_error
+from agentspan.schemas.span_types import returned_error
 from agentspan.viewer import turns
-from agentspan.viewer.assets import linked
-from agentspan.viewer.turns import MAX_TEXT, Opening, Step, Thread, Threads, Turn, TurnCall, in_order
+from agentspan.viewer.turns import MAX_TEXT, Opening, Step, Thread, Threads, Turn, TurnCall, in_order, kind_of, start_of
 
 
 def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
     """Return the messages of a span: of an llm span those sent and answered, of a message span its own; else none."""
-    kind = fallback(span.schema_name).name
+    kind = kind_of(span)
     if kind == "message":
         return [dict(message) for message in messages.spoken(span)]
     if kind != "llm":
@@ -32,6 +33,26 @@ def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
     answered = messages.answered(result) if isinstance(result, dict) else []
     sent = [message for message, _ in messages.sent(messages.value_of(span.payload))]
     return [{**message, "side": "in"} for message in sent] + [{**message, "side": "out"} for message in answered]
+
+
+def linked(span: AgentSpanRow) -> AgentSpanRow:
+    """Return a span whose base64 data is replaced by texts such as `[image/png, 3.0 MB, SHA-256]`."""
+    payload = _linked(span.payload)
+    result = None if span.result_payload is None else _linked(span.result_payload)
+    if payload is span.payload and result is span.result_payload:
+        return span
+    return span._replace(payload=payload, result_payload=result)
+
+
+def blobs_of(span: AgentSpanRow) -> Iterator[tuple[str, Blob]]:
+    """Yield the blobs in a span's payload and result, each with the hexadecimal SHA-256 of its bytes."""
+    for text in (span.payload, span.result_payload or ""):
+        for blob in blobs_in(text):
+            yield sha256(blob.data).hexdigest(), blob
+
+
+def _linked(text: str) -> str:
+    return replaced(text, lambda blob: f"[{blob.description}, {sha256(blob.data).hexdigest()}]")
 
 
 _KEPT = frozenset({"agent", "llm", "message", "tool"})
@@ -52,7 +73,7 @@ def of_run(spans: Iterable[AgentSpanRow], *, most_bytes: int = MOST_BYTES, most_
     kept: list[AgentSpanRow] = []
     missing = 0
     for span in spans:
-        if fallback(span.schema_name).name not in _KEPT:
+        if kind_of(span) not in _KEPT:
             kept.append(span._replace(payload="{}"))
         elif most_bytes < 0:
             missing += 1
@@ -60,7 +81,7 @@ def of_run(spans: Iterable[AgentSpanRow], *, most_bytes: int = MOST_BYTES, most_
             kept.append(linked(span))
             most_bytes -= len(kept[-1].payload) + len(kept[-1].result_payload or "")
         del span
-    reader = _Reader(sorted(kept, key=lambda span: (_start(span), span.id)), most_turns)
+    reader = _Reader(sorted(kept, key=lambda span: (start_of(span), span.id)), most_turns)
     found = reader.ordered()
     missing += reader.missing
     return [*found, _end(found[-1], missing)] if missing and found else found
@@ -126,10 +147,10 @@ class _Reader:
         self._differing: list[tuple[Turn, Turn]] = []
         self._done_by: list[tuple[TurnCall, Literal["same", "differs"], Turn]] = []
         for span in spans:
-            if fallback(span.schema_name).name == "tool" and len(self._tools) < most_turns:
+            if kind_of(span) == "tool" and len(self._tools) < most_turns:
                 self._prepare(span)
         for span in spans:
-            kind = fallback(span.schema_name).name
+            kind = kind_of(span)
             if kind in _SHOWN and (self._number >= most_turns or (kind == "tool" and span.id not in self._tools)):
                 self.missing += 1
                 continue
@@ -160,7 +181,7 @@ class _Reader:
     def _prepare(self, span: AgentSpanRow) -> None:
         """Create the turn of a tool span before any span is read, because calls and answers are compared with it."""
         step = turns.step_of(span)
-        turn = self._turn(span, "tool", step.text, _start(span), name=step.name, error=step.error)
+        turn = self._turn(span, "tool", step.text, start_of(span), name=step.name, error=step.error)
         if returned_error(span):
             turn["status"] = "failed"
         turn["arguments"] = None if step.arguments is None else turns.arguments_of(step.arguments)
@@ -173,7 +194,7 @@ class _Reader:
         so_far = self._threads_so_far[self._threads.of(span)]
         result = messages.value_of(span.result_payload)
         for message in messages.spoken(span):
-            turn = self._say(span, message, _start(span), "")
+            turn = self._say(span, message, start_of(span), "")
             if isinstance(result, dict):
                 turn["others"] = turn["others"] + messages.rest(result, {"error"})
             turn["error"], more = turns.error_parts(result, span.status)
@@ -224,7 +245,7 @@ class _Reader:
                 return
             step = None
             if message["call_id"] is not None:
-                step = self._answered_by(message, left[message["call_id"]], _start(span), thread)
+                step = self._answered_by(message, left[message["call_id"]], start_of(span), thread)
                 left[message["call_id"]] -= 1
                 if step is not None and turns.is_answer(message, step):
                     yield self._tools[step.span.id]
@@ -235,7 +256,7 @@ class _Reader:
             shown = self._shown(message, key, seen[key], so_far, thread, is_last=place == len(sent) - 1)
             if shown is None:
                 calls = [self._done(call, span, thread, is_sent=True) for call in message["calls"]]
-                shown = self._say(span, message, _start(span), "in", calls, key)
+                shown = self._say(span, message, start_of(span), "in", calls, key)
                 if step is not None:
                     tool = self._tools[step.span.id]
                     shown["name"] = step.name
@@ -289,7 +310,7 @@ class _Reader:
         """
         call_id = message["call_id"] or ""
         steps = self._steps_of(call_id, thread)
-        count = bisect_right(steps, until, key=lambda step: _start(step.span))
+        count = bisect_right(steps, until, key=lambda step: start_of(step.span))
         if not count:
             return None
         step = steps[max(0, count - left)]
@@ -310,7 +331,9 @@ class _Reader:
         self._names[thread, asked["id"]] = asked["name"]
         steps = self._steps_of(asked["id"], thread)
         if not is_sent:
-            steps = [step for step in steps if step.span.id not in self._claimed and _start(step.span) >= _start(span)]
+            steps = [
+                step for step in steps if step.span.id not in self._claimed and start_of(step.span) >= start_of(span)
+            ]
         if not steps:
             return call
         step = next((each for each in steps if turns.is_call(asked, each)), steps[0])
@@ -412,7 +435,3 @@ def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
         else:
             found.append((number, number))
     return found
-
-
-def _start(span: AgentSpanRow) -> str:
-    return span.started_at or span.inserted_at

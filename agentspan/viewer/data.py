@@ -27,7 +27,7 @@ from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores
 from agentspan.storage.row_by_row import labels_of
 from agentspan.storage.scanning import span_pages
 from agentspan.viewer import conversation
-from agentspan.viewer.assets import linked
+from agentspan.viewer.conversation import linked
 
 CHUNK = 20_000
 """The largest number of spans in one response; a larger run takes several responses."""
@@ -163,7 +163,7 @@ def matches(storage: Storage, run_id: str, text: str) -> list[str]:
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
-    """Return one span in full, with base64 data replaced by short texts (see assets.linked).
+    """Return one span in full, with base64 data replaced by short texts (see conversation.linked).
 
     Payloads stay JSON text, because numbers in a browser would round large integers.
     """

@@ -1,7 +1,19 @@
-"""Exports runs as one self-contained HTML file: the viewer's page with embedded data, for a mail or an archive."""
+"""Exports runs as one self-contained HTML file, the viewer's page with embedded data; and the files of that page.
 
+The script is bundled from JavaScript modules, which import each other by name. They are concatenated in order, without
+import and export statements. So a page of a server needs one request, and an exported file, which cannot load modules,
+can embed the script.
+"""
+
+import base64
+import hashlib
+import json
+import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from html import escape
+from importlib.resources import files
+from typing import Any
 
 from agentspan.analysis import by_name
 from agentspan.blobs import IMAGES, encoded
@@ -12,8 +24,8 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.scanning import whole_spans_of
 from agentspan.text import visible
-from agentspan.viewer import assets, conversation, data
-from agentspan.viewer.assets import blobs_of
+from agentspan.viewer import conversation, data
+from agentspan.viewer.conversation import blobs_of
 
 
 def html(storage: Storage, run_ids: Sequence[str]) -> str:
@@ -37,11 +49,11 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     facts = [data.run_facts(storage, run) for run in runs]
     name = f"{facts[0]['agent']} {facts[0]['version']}".strip() if len(runs) == 1 else f"{len(runs)} runs"
     yield _head(name)
-    yield assets.shell()
+    yield shell()
     yield _block("data", facts)
     for run in runs:
         yield from _run(storage, run)
-    yield f'<script type="module">{assets.script()}</script>\n</body>\n</html>\n'
+    yield f'<script type="module">{script()}</script>\n</body>\n</html>\n'
 
 
 def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
@@ -53,7 +65,7 @@ def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     comma, lives = "", Lives(storage)
     for spans in whole_spans_of(storage, run.id):
         for detail in data.details(storage, spans, lives):
-            yield comma + assets.embedded(detail)
+            yield comma + embedded(detail)
             comma = ","
     yield "]</script>\n"
     yield from _images(storage, run.id)
@@ -67,7 +79,7 @@ def _images(storage: Storage, run_id: str) -> Iterator[str]:
         for hash, blob in (found for span in spans for found in blobs_of(span)):
             if hash not in seen and blob.media_type in IMAGES:
                 url = f"data:{blob.media_type};base64,{encoded(blob.data)}"
-                yield f'{"," if seen else ""}"{hash}":{assets.embedded(url)}'
+                yield f'{"," if seen else ""}"{hash}":{embedded(url)}'
                 seen.add(hash)
     yield "}</script>\n"
 
@@ -75,18 +87,89 @@ def _images(storage: Storage, run_id: str) -> Iterator[str]:
 def _head(name: str) -> str:
     # The policy lets the file load and send nothing; only the viewer's own script and style may run.
     policy = (
-        f"default-src 'none'; script-src {assets.source_hash(assets.script())}; "
-        f"style-src {assets.source_hash(assets.style())}; img-src data:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {source_hash(script())}; "
+        f"style-src {source_hash(style())}; img-src data:; base-uri 'none'; form-action 'none'"
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n'
-        f"<title>{escape(visible(name))}</title>\n<style>{assets.style()}</style>\n</head>\n"
+        f"<title>{escape(visible(name))}</title>\n<style>{style()}</style>\n</head>\n"
         '<body data-page="file" data-view="tree" data-read-only="true">\n'
     )
 
 
 def _block(id: str, value: object) -> str:
-    return f'<script id="{id}" type="application/json">{assets.embedded(value)}</script>\n'
+    return f'<script id="{id}" type="application/json">{embedded(value)}</script>\n'
+
+
+_IMPORT = re.compile(r"^import (?:\* as (\w+)|\{[^}]*\}) from \"\./(\w+)\.js\";\n", re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
+_NAMES = re.compile(r"^export (?:async )?(?:function|const|class) (\w+)", re.MULTILINE)
+
+
+@cache
+def text(name: str) -> str:
+    """Return the text of a static file of the viewer."""
+    return (files("agentspan.viewer") / "static" / name).read_text(encoding="utf-8")
+
+
+@cache
+def modules() -> tuple[str, ...]:
+    """Return the names of the JavaScript modules in dependency order: each comes after the modules that it imports."""
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for _, imported in _IMPORT.findall(text(f"{name}.js")):
+            if imported not in found:
+                add(imported)
+        found[name] = None
+
+    add("main")
+    return tuple(found)
+
+
+@cache
+def script() -> str:
+    """Return the bundled script of the pages."""
+    return "".join(map(_joined, modules()))
+
+
+def style() -> str:
+    """Return the style sheet of the pages."""
+    return text("viewer.css") + text("media.css")
+
+
+def shell() -> str:
+    """Return the markup of a run's page, the same for each run."""
+    return text("run.html")
+
+
+@cache
+def version() -> str:
+    """Return a version of script and style sheet for their URLs: it changes whenever one of them changes."""
+    return hashlib.sha256((script() + style()).encode()).hexdigest()[:12]
+
+
+def source_hash(content: str) -> str:
+    """Return the hash by which a Content-Security-Policy allows an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def embedded(value: Any) -> str:
+    """Return a value as JSON text for a script element, escaped so that it cannot end the element or become markup."""
+    dumped = json.dumps(value, separators=(",", ":"))  # ASCII: lone surrogates and line separators are escaped
+    return dumped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _joined(name: str) -> str:
+    """Return a module wrapped in a function, so that other modules can only access the names that it exports."""
+    source = text(f"{name}.js")
+    exported = _NAMES.findall(source)
+    wholes = [f"const {alias} = module_{of};\n" for alias, of in _IMPORT.findall(source) if alias]
+    body = _EXPORT.sub("", _IMPORT.sub("", source))
+    names = ", ".join(exported)
+    head = f"const module_{name} = (() => {{\n" if exported else "{\n"
+    tail = f"return {{ {names} }};\n}})();\nconst {{ {names} }} = module_{name};\n" if exported else "}\n"
+    return f"// {name}.js\n{head}{''.join(wholes)}{body}{tail}"

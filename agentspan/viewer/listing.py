@@ -68,7 +68,6 @@ FORM = ("agent", "status", "since", "failed", "grep", "git_commit")
 def asked_for(pairs: Iterable[tuple[str, str]]) -> Asked:
     """Parse the query of a URL: of a form field's name the last value counts, of other names all values."""
     parameters = dict(pairs := [*pairs])
-    offset = parameters.get("offset", "")
     return Asked(
         agent=parameters.get("agent", ""),
         status=parameters.get("status", ""),
@@ -77,8 +76,13 @@ def asked_for(pairs: Iterable[tuple[str, str]]) -> Asked:
         grep=parameters.get("grep", ""),
         git_commit=parameters.get("git_commit", ""),
         more=tuple((name, value) for name, value in pairs if value and name in NAMES and name not in FORM),
-        offset=min(int(offset), 2**31) if offset.isascii() and offset.isdigit() and len(offset) < 12 else 0,
+        offset=number(parameters.get("offset")),
     )
+
+
+def number(text: str | None) -> int:
+    """Parse a number of a URL's query: 0 for anything that is none, at most 2**31."""
+    return min(int(text), 2**31) if text and text.isascii() and text.isdigit() and len(text) < 12 else 0
 
 
 def _is_valid(name: str, value: object) -> bool:

@@ -261,7 +261,7 @@ class Threads:
         for span in spans:
             self._place(span)
         self._ends = self._latest(spans)
-        models = [span for span in spans if _kind(span) == "llm"]
+        models = [span for span in spans if kind_of(span) == "llm"]
         self._branches = self._find_branches(models)
         self._first: dict[str, AgentSpanRow] = {}
         for span in models:
@@ -270,7 +270,7 @@ class Threads:
         self._of_branch: dict[str, Thread] = {}
         self._begun: dict[tuple[str, str | None, Hashable], tuple[Thread, str, int]] = {}
         for span in spans:
-            if _kind(span) == "agent" and span.id not in self._of_scope:
+            if kind_of(span) == "agent" and span.id not in self._of_scope:
                 self._of_agent(span.id)
         for scope in {self._scopes[span.id] for span in models}:
             self._separate(scope)
@@ -294,7 +294,7 @@ class Threads:
         for id in reversed(way):
             if above is None:
                 self._tops[id], self._scopes[id] = id, ""
-            elif _kind(self._spans[above]) == "agent":
+            elif kind_of(self._spans[above]) == "agent":
                 self._tops[id], self._scopes[id] = id, above
             else:
                 self._tops[id], self._scopes[id] = self._tops[above], self._scopes[above]
@@ -304,10 +304,10 @@ class Threads:
         """Return the end of each agent span; for an open one, the latest known time of a span inside it."""
         ends: dict[str, str] = {}
         for span in spans:
-            end = span.finished_at or _start(span)
+            end = span.finished_at or start_of(span)
             scope = self._scopes[span.id]
             ends[scope] = max(ends.get(scope, ""), end)
-            if _kind(span) == "agent":
+            if kind_of(span) == "agent":
                 ends[span.id] = max(ends.get(span.id, ""), end)
         return ends
 
@@ -315,7 +315,7 @@ class Threads:
         found: dict[str, dict[str, _Branch]] = defaultdict(dict)
         for span in models:
             top, branches = self._tops[span.id], found[self._scopes[span.id]]
-            start, end = _start(span), span.finished_at or _start(span)
+            start, end = start_of(span), span.finished_at or start_of(span)
             if (known := branches.get(top)) is None:
                 branches[top] = _Branch(self._spans[top], start, end, span)
             elif end > known.end:
@@ -340,7 +340,7 @@ class Threads:
         _, message, count = opening
         key = (parent.id, span.label, message)
         thread, ended, counted = self._begun.get(key, (None, "", 0))
-        if thread is None or ended > _start(span) or count <= counted:
+        if thread is None or ended > start_of(span) or count <= counted:
             thread = Thread(span.id, span.label, parent)
         self._begun[key] = (thread, self._ends[span.id], count)
         return thread
@@ -365,7 +365,7 @@ class Threads:
             heapq.heappush(alike, (branch.end, number))
         apart = [lane for lane in lanes if any(one.top.id in overlapping for one in lane)]
         # Among concurrent model calls without a span around them, the longest conversation is the agent's own.
-        own = [lane for lane in apart if len(lane) > 1 and all(_kind(one.top) == "llm" for one in lane)]
+        own = [lane for lane in apart if len(lane) > 1 and all(kind_of(one.top) == "llm" for one in lane)]
         kept = max(own, key=len, default=None)
         for lane in apart:
             if lane is not kept:
@@ -375,7 +375,7 @@ class Threads:
 
     def _number(self, spans: Iterable[AgentSpanRow]) -> None:
         """Number threads of equal names: worker, worker (2)."""
-        threads = dict.fromkeys(self.of(span) for span in spans if _kind(span) in ("llm", "message", "tool"))
+        threads = dict.fromkeys(self.of(span) for span in spans if kind_of(span) in ("llm", "message", "tool"))
         named: dict[str, int] = defaultdict(int)
         for thread in threads:
             if thread.name is not None:
@@ -428,9 +428,11 @@ def in_order(threads: Mapping[Thread, list[tuple[str, int]]]) -> list[tuple[Thre
     return ordered
 
 
-def _kind(span: AgentSpanRow) -> str:
+def kind_of(span: AgentSpanRow) -> str:
+    """Return the built-in span type of a span."""
     return fallback(span.schema_name).name
 
 
-def _start(span: AgentSpanRow) -> str:
+def start_of(span: AgentSpanRow) -> str:
+    """Return the time at which a span began, as stored text; of a pending one, when it was created."""
     return span.started_at or span.inserted_at

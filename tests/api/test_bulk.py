@@ -71,7 +71,7 @@ def test_an_item_that_breaks_costs_no_other(db: Database) -> None:
     items = a_run(db)
     items.insert(1, item("agents/show", 8, agent_id="x"))
     planned = bulk.plan(items)
-    planned.items[1] = planned.items[1]._replace(operation=Failing)
+    planned[1] = planned[1]._replace(operation=Failing)
     outputs = bulk.run(Context(db.storage), planned)
     assert [output["status"] for output in outputs.values()] == ["success", "error"]
     assert outputs["item-0008"]["code"] == "unexpected"

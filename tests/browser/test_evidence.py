@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentspan import text
-from agentspan.viewer import assets, export
+from agentspan.viewer import export
 from tests.browser.conftest import Opener
 from tests.browser.recorded import Recording, database
 
@@ -152,8 +152,10 @@ FAMILY = "👩\u200d👩\u200d👧"
 def modules(browser: "Browser") -> Iterator["Page"]:
     """An empty page whose window has what the script's modules export, each module by its name."""
     page = browser.new_page()
-    names = ", ".join(f"{name}: module_{name}" for name in assets.MODULES if f"const module_{name} " in assets.script())
-    script = assets.script().partition("// main.js")[0]  # which starts a page
+    names = ", ".join(
+        f"{name}: module_{name}" for name in export.modules() if f"const module_{name} " in export.script()
+    )
+    script = export.script().partition("// main.js")[0]  # which starts a page
     page.evaluate(f"(() => {{ {script}; Object.assign(window, {{ {names} }}); }})()")
     yield page
     page.close()

@@ -18,7 +18,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.row_by_row import of_spans, summaries_of
 from agentspan.testing import CapturedRun
-from agentspan.viewer import assets, data
+from agentspan.viewer import data, export
 from tests.cli.calling import call
 
 USED = {"input_tokens": 100, "output_tokens": 10, "cost_usd": 0.5}
@@ -83,7 +83,7 @@ def of_python(storage: Storage) -> dict[str, dict[str, int]]:
 def of_viewer(columns: dict[str, Any]) -> dict[str, int]:
     """Let the page's own code add up."""
     modules = "".join(
-        re.sub(r"^import .*\n", "", assets.text(f"{name}.js"), flags=re.M) for name in ("failures", "spans")
+        re.sub(r"^import .*\n", "", export.text(f"{name}.js"), flags=re.M) for name in ("failures", "spans")
     )
     script = (
         f"{modules}\nconst columns = {json.dumps(columns)}, sums = {{}};\n"

@@ -412,7 +412,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="schemas-by-name-are-refused",
-        file="agentspan/api/schema_versions.py",
+        file="agentspan/api/agents.py",
         before="if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
         after="if isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
         says="A schema version that lists its schemas by name, as it should, is refused.",

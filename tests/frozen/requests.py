@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from agentspan.database import Database
 from agentspan.model.changes import SpanStatus
-from agentspan.serve import examples
+from agentspan.serve import openapi
 
 API = "/api/v1"
 UNKNOWN = "013xrzp12g3nqk8nzzzzzzzzzzzzzzzz"
@@ -57,7 +57,7 @@ def _of(document: dict[str, Any], method: str, path: str, operation: dict[str, A
 def _with_other_parameters(right: Request, parameters: Any) -> Iterator[Request]:
     for parameter in parameters:
         name, of_path = parameter["name"], parameter["in"] == "path"
-        for value in ("x", UNKNOWN, examples.AGENT) if of_path else (parameter["example"], "x", "-1", ""):
+        for value in ("x", UNKNOWN, openapi.AGENT) if of_path else (parameter["example"], "x", "-1", ""):
             if of_path:
                 yield right._replace(what=f"{name}={value}", path=right.path.replace(f"{{{name}}}", value))
             elif parameter["in"] == "query":
@@ -128,11 +128,11 @@ class World:
         span = self._db.agent_spans.create(run.id, "llm", status, {})
         if request.path.endswith("/reinstate"):
             self._db.agents.retire(agent.id)
-        known = {examples.AGENT: agent.id, examples.INSTANCE: run.id, examples.SPAN: span.id}
+        known = {openapi.AGENT: agent.id, openapi.INSTANCE: run.id, openapi.SPAN: span.id}
         of_versions = {"agent_version_id": run.agent_version_id, "agent_schema_version_id": run.agent_schema_version_id}
-        known |= {examples.FIELDS[name]: id or "" for name, id in of_versions.items()}
+        known |= {openapi.FIELDS[name]: id or "" for name, id in of_versions.items()}
         named = {"agent_id": agent.id, "agent_instance_id": run.id, "agent_span_id": span.id, **of_versions}
-        named |= {name: examples.FIELDS[name] for name in ("account_id", "environment_id", "agent_deployment_id")}
+        named |= {name: openapi.FIELDS[name] for name in ("account_id", "environment_id", "agent_deployment_id")}
         self._known, self._named = known, named
         time.sleep(0.002)  # ids of a later millisecond come later, whoever makes them
 

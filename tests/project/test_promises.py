@@ -16,7 +16,7 @@ from agentspan.recording.capture import plain
 from agentspan.recording.capture.values import Limits
 from agentspan.recording.sinks import commit, facts, journal_work
 from agentspan.schemas import conformance, liquid_engine, templates
-from agentspan.serve import app, connections, logins, middleware, router, streaming, writes
+from agentspan.serve import app, connections, logins, responses, router, writes
 from agentspan.storage import first_occurrence, scanning
 from agentspan.storage.postgres import connections as postgres_connections
 from agentspan.storage.postgres import partitions
@@ -145,22 +145,22 @@ FIGURES = {
         ("A body of more than {} MiB", app.MAX_BODY / 2**20),
         ("A client has {} s to send the head", connections.Limits().head_s),
         ("of a request ({} KiB at most, and as much behind its body)", connections.Limits().head_bytes / 2**10),
-        ("{} s for its body without a pause", middleware.BODY_S),
+        ("{} s for its body without a pause", app.BODY_S),
         ("without a pause of {} s", STANDARD.body_pause_s),
         ("and {} s to read what has been sent", connections.Limits().read_s),
         ("{} connections may be open", connections.Limits().open),
         ("and {} of one address", connections.Limits().of_peer),
-        ("the body did not arrive within {} s", middleware.BODY_S),
+        ("the body did not arrive within {} s", app.BODY_S),
         ("a request waits for at most {} s. Requests", writes.WAIT_S),
         ("A shared commit accepts requests for {} ms", STANDARD.loop_slice_s * 1000),
         ("Bulk requests of more than {} items", router.AT_ONCE),
-        ("above {} KiB run in threads", streaming.LARGE / 2**10),
+        ("above {} KiB run in threads", responses.LARGE / 2**10),
         ("the answer that found it waits for at most {} s", STANDARD.adoption_answer_s),
         ("sent while it is read, at most {} MB and one span", scanning.PAGE_BYTES / 2**20),
         ("So are a page of more than {} MB", STANDARD.piece_bytes / 2**20),
         ("Once they have {} MiB, the next item", STANDARD.bulk_answer_bytes / 2**20),
         ("runs up to {} items in order", bulk.MAX_ITEMS),
-        ("items of {} KiB share one", streaming.PART / 2**10),
+        ("items of {} KiB share one", responses.PART / 2**10),
         ("that are being served (for at most {} s)", serve.END_S),
     ],
     "postgresql.md": [

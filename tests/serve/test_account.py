@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agentspan import ids
-from agentspan.serve.openapi import NOT_IMPLEMENTED
+from agentspan.api.account import NOT_IMPLEMENTED
 from tests.serve.servers import Api, details, refusal
 
 NOBODY = ids.IdSource(1).new()

@@ -10,7 +10,7 @@ from agentspan.api.context import Context
 from agentspan.api.envelopes import Envelope
 from agentspan.errors import DatabaseBusy, NotFound
 from agentspan.serve import create_app
-from agentspan.serve.writes import ConcurrentWrites
+from agentspan.serve.writes import WriteQueue
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities
 from agentspan.tuning import STANDARD
@@ -37,7 +37,7 @@ class Far(MemoryStorage):
         return super().__getattribute__(name)
 
 
-def together(writes: ConcurrentWrites, *operations: Any) -> list[Any]:
+def together(writes: WriteQueue, *operations: Any) -> list[Any]:
     async def run() -> list[Any]:
         return await asyncio.gather(*map(writes.run, operations), return_exceptions=True)
 
@@ -59,7 +59,7 @@ def test_so_many_operations_run_at_the_same_time_as_the_storage_says() -> None:
         at_once.pop()
         return answer("done")
 
-    said = together(ConcurrentWrites(Context(Far()), 30.0), *[operation] * THREADS * 3)
+    said = together(WriteQueue(Context(Far()), 30.0), *[operation] * THREADS * 3)
     assert said == [answer("done")] * THREADS * 3
     assert max(most) <= THREADS
 
@@ -71,7 +71,7 @@ def test_a_refusal_and_a_bug_cost_no_other_request() -> None:
     def fail(context: Context) -> Envelope:
         raise ZeroDivisionError
 
-    said = together(ConcurrentWrites(Context(Far())), refuse, fail, lambda context: answer("done"))
+    said = together(WriteQueue(Context(Far())), refuse, fail, lambda context: answer("done"))
     assert [type(each) for each in said] == [NotFound, ZeroDivisionError, dict]
 
 
@@ -95,10 +95,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_what_waits_too_long_for_its_turn_is_refused_and_not_done(clock: Clock) -> None:
     done: list[str] = []
 
-    writes = ConcurrentWrites(Context(Far()), 0.5)
+    writes = WriteQueue(Context(Far()), 0.5)
 
     def pass_time() -> None:
-        until(lambda: writes._waiting == THREADS + 1)
+        until(lambda: writes._crew.waiting == THREADS + 1)
         clock.now += 0.8
 
     meet = threading.Barrier(THREADS, pass_time)
@@ -124,7 +124,7 @@ def test_an_operation_may_wait_for_other_writers_as_long_as_its_request(clock: C
         waits.append(context.wait_s)
         return answer("")
 
-    together(ConcurrentWrites(Context(Far()), 7.0), operation)
+    together(WriteQueue(Context(Far()), 7.0), operation)
     assert waits == [7.0]
 
 
@@ -136,7 +136,7 @@ def test_too_many_requests_are_refused_at_once() -> None:
         return answer("")
 
     async def run() -> list[Any]:
-        writes = ConcurrentWrites(Context(Far()), tuning=STANDARD._replace(waiting_requests=2))
+        writes = WriteQueue(Context(Far()), tuning=STANDARD._replace(waiting_requests=2))
         tasks = [asyncio.create_task(writes.run(operation)) for _ in range(3)]
         await asyncio.sleep(0)
         may_end.set()
@@ -147,7 +147,7 @@ def test_too_many_requests_are_refused_at_once() -> None:
 
 
 def test_threads_without_work_end_and_begin_again() -> None:
-    writes = ConcurrentWrites(Context(Far()), tuning=STANDARD._replace(idle_thread_s=0.02))
+    writes = WriteQueue(Context(Far()), tuning=STANDARD._replace(idle_thread_s=0.02))
     others = {*threading.enumerate()}
     for _ in range(3):
         assert together(writes, *[lambda context: answer("")] * 6) == [answer("")] * 6

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 import agentspan
 from agentspan.serve import connections
 from agentspan.serve.app import create_app
-from agentspan.serve.connections import Connections, Limits, limited, limits_for
+from agentspan.serve.connections import Connections, LimitedProtocol, Limits, limited, limits_for
 from agentspan.tuning import STANDARD
 from tests.serve.servers import Api, details, serving
 from tests.waiting import until
@@ -54,12 +54,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-class Client:
+class Client(LimitedProtocol):
     """A connection."""
+
+    has_head = False
 
     def __init__(self, all: Connections, address: str = "127.0.0.1") -> None:
         self.address = address
-        self.has_head = False
         self.is_open = True
         all.open(self)
 

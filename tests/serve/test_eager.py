@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agentspan.serve.middleware import Eager
+from agentspan.serve.app import Eager
 
 
 async def answer(*waits: float) -> int:

@@ -14,10 +14,10 @@ import pytest
 import agentspan
 from agentspan.api import bulk
 from agentspan.database import Database
-from agentspan.serve import router, streaming
+from agentspan.serve import responses, router
 from agentspan.serve.app import create_app
 from agentspan.serve.bodies import MAX_PARTS
-from agentspan.serve.streaming import LARGE, PART, in_thread, parts_of
+from agentspan.serve.responses import LARGE, PART, in_thread, parts_of
 from tests.serve.asgi import Client
 from tests.serve.servers import details
 
@@ -169,10 +169,10 @@ def test_the_parts_of_a_large_bulk_have_few_bytes_and_the_same_order() -> None:
         ]
     )
     parts = [*parts_of(plan)]
-    assert [item for part in parts for item in part.items] == plan.items
+    assert [item for part in parts for item in part] == plan
     for part in parts:
-        size = sum(len(json.dumps(each.fields, separators=(",", ":"))) for each in part.items)
-        assert size <= PART or len(part.items) == 1
+        size = sum(len(json.dumps(each.fields, separators=(",", ":"))) for each in part)
+        assert size <= PART or len(part) == 1
     assert len(parts) < len(sizes)
 
 
@@ -225,8 +225,8 @@ def test_a_large_span_is_read_in_a_few_threads_and_a_small_one_is_not(db: Databa
     async def main() -> None:
         transport = httpx.ASGITransport(create_app(db))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            for _ in range(streaming.THREADS):
-                streaming._threads().submit(go_on.wait, WAIT_S)
+            for _ in range(responses.THREADS):
+                responses._threads().submit(go_on.wait, WAIT_S)
             waits = asyncio.create_task(client.get(large))
             await asyncio.sleep(0)  # it begins before the other
             assert details(await client.get(small))["payload"] == {"a": MUCH[: LARGE - 1000]}

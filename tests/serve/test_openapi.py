@@ -14,7 +14,7 @@ import agentspan
 from agentspan import ids
 from agentspan.api.bulk import BULK
 from agentspan.database import Database
-from agentspan.serve import examples, openapi
+from agentspan.serve import openapi
 from agentspan.serve.app import Application, create_app
 from tests.tiers import longer
 
@@ -103,11 +103,11 @@ QUALITY: dict[str, Any] = {"name": "helpfulness", "schema": {"type": "object"}, 
 def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """A file that has what the document's examples name, and spans to start and to finish."""
     with agentspan.open(tmp_path_factory.mktemp("openapi") / "runs.db") as opened:
-        opened.agents.create("researcher", external_identifier="researcher-1", id=examples.AGENT)
+        opened.agents.create("researcher", external_identifier="researcher-1", id=openapi.AGENT)
         version = {"span_type_schemas": [], "quality_schemas": [QUALITY]}
-        opened.agent_instances.register(examples.AGENT, id=examples.INSTANCE, agent_schema_version=version)
-        opened.agent_instances.start(examples.INSTANCE)
-        opened.agent_spans.create(examples.INSTANCE, "llm", "active", {}, id=examples.SPAN)
+        opened.agent_instances.register(openapi.AGENT, id=openapi.INSTANCE, agent_schema_version=version)
+        opened.agent_instances.start(openapi.INSTANCE)
+        opened.agent_spans.create(openapi.INSTANCE, "llm", "active", {}, id=openapi.SPAN)
         yield opened
 
 
@@ -140,11 +140,11 @@ def schemathesis() -> Iterator[Any]:
 def api_schema(schemathesis: Any, app: Application, db: Database) -> Any:
     """The document, as schemathesis reads it; two thirds of the ids name something: what is generated never does."""
     loaded = schemathesis.openapi.from_asgi("/openapi.json", app)
-    instance = db.agent_instances.get(examples.INSTANCE)
+    instance = db.agent_instances.get(openapi.INSTANCE)
     spans = [db.agent_spans.create(instance.id, "llm", status, {}).id for status in ("pending", "active") * 100]
     known: dict[str, list[str]] = {
-        "agent_id": [examples.AGENT],
-        "agent_instance_id": [instance.id] * 9 + [db.agent_instances.register(examples.AGENT).id for _ in range(50)],
+        "agent_id": [openapi.AGENT],
+        "agent_instance_id": [instance.id] * 9 + [db.agent_instances.register(openapi.AGENT).id for _ in range(50)],
         "agent_version_id": [instance.agent_version_id],
         "agent_schema_version_id": [instance.agent_schema_version_id],
         "agent_span_id": spans,
@@ -282,11 +282,11 @@ def without_example(document: dict[str, Any]) -> list[str]:
 
 
 def test_every_field_has_an_example(document: dict[str, Any]) -> None:
-    assert without_example(document) == [], "add them to FIELDS or MODELS in agentspan/serve/examples.py"
+    assert without_example(document) == [], "add them to FIELDS or OF_MODELS in agentspan/serve/openapi.py"
 
 
 def test_a_field_without_an_example_is_named_and_the_document_is_served_all_the_same() -> None:
-    fewer = {name: value for name, value in examples.FIELDS.items() if name not in ("label", "cost_usd", "agent_id")}
+    fewer = {name: value for name, value in openapi.FIELDS.items() if name not in ("label", "cost_usd", "agent_id")}
     document = openapi.document(fewer)
     assert {"AgentSpan.label", "AgentSpan.cost_usd", "AgentInstance.agent_id"} <= set(without_example(document))
     success = document["paths"][f"{API}/agent_spans/{{agent_span_id}}"]["get"]["responses"]["200"]

@@ -13,7 +13,7 @@ from agentspan.api.runs import RegisterInstance, StartInstance, TerminateInstanc
 from agentspan.api.spans import CreateSpan, FinishSpan, StartSpan
 from agentspan.errors import AgentspanError, DatabaseBusy, InDoubt
 from agentspan.model.changes import Outcome, Unit
-from agentspan.serve.writes import ConcurrentWrites
+from agentspan.serve.writes import WriteQueue
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities
 from agentspan.storage.questions import Find
@@ -76,7 +76,7 @@ def created(context: Context, run: str, **more: Any) -> str:
 
 def answers(storage: Far, context: Context, writes: Sequence[Write]) -> list[Any]:
     """Send writes that come together, behind two groups which are at work; return their answers, or errors."""
-    queue = ConcurrentWrites(context, 10.0)
+    queue = WriteQueue(context, 10.0)
     run = RegisterInstance({"agent_id": "another"}).run(context).row.id
     before = [FinishSpan({"agent_span_id": created(context, run)}) for _ in range(2)]
 
@@ -85,7 +85,7 @@ def answers(storage: Far, context: Context, writes: Sequence[Write]) -> list[Any
         first = []
         for write in before:
             first.append(asyncio.create_task(queue.run(write)))
-            while queue._sharing or len(storage.readings) < len(first):
+            while queue._queue or len(storage.readings) < len(first):
                 await asyncio.sleep(0.001)
         rest = [asyncio.create_task(queue.run(write)) for write in writes]
         await asyncio.sleep(0)

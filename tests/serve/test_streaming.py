@@ -19,7 +19,7 @@ from agentspan.api.spans import ListSpans
 from agentspan.database import Database
 from agentspan.errors import StorageError
 from agentspan.serve.app import create_app
-from agentspan.serve.streaming import CHUNK, streamed
+from agentspan.serve.responses import CHUNK, streamed
 from agentspan.tuning import STANDARD
 from agentspan.viewer import conversation, data
 from tests.serve.asgi import Client

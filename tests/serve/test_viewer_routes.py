@@ -20,7 +20,7 @@ from agentspan.errors import DatabaseBusy
 from agentspan.serve import create_app, viewer_routes
 from agentspan.serve.viewer_routes import HEADERS
 from agentspan.tuning import STANDARD
-from agentspan.viewer import assets, export
+from agentspan.viewer import export
 from agentspan.viewer.listing import listing
 from tests.serve.asgi import Client
 from tests.serve.servers import Server, details, refusal
@@ -179,7 +179,7 @@ def test_files_are_kept_by_the_browser_until_they_change(make: Make) -> None:
         assert response.status_code == 200
         assert "immutable" in response.headers["cache-control"]
         assert "immutable" not in client.get(f"/{address.partition('?')[0]}?v=old").headers["cache-control"]
-    assert client.get("/static/viewer.js").text == assets.script()
+    assert client.get("/static/viewer.js").text == export.script()
     assert client.get("/static/viewer.css").headers["content-type"].startswith("text/css")
     assert refusal(client.get("/static/../app.py")) == (404, "not_found")
     assert refusal(client.get("/static/dom.js")) == (404, "not_found")

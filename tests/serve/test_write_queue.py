@@ -149,7 +149,7 @@ def test_who_waits_for_another_program_holds_up_nobody(ctx: Context, instance: s
         writer = queue_of(ctx, wait_s=60)
         other = Locked(tmp_path / "runs.db")
         waiting = [asyncio.ensure_future(writer.run(create(instance))) for _ in range(3)]
-        while not writer._busy.locked():
+        while not writer._crew.waiting:
             await asyncio.sleep(0)
         waiting.append(asyncio.ensure_future(writer.run(create(instance))))  # while the thread waits
         await asyncio.sleep(0.02)
@@ -176,7 +176,7 @@ def test_too_many_need_not_even_wait(ctx: Context, instance: str, tmp_path: Path
         writer = queue_of(ctx, wait_s=60, waiting_requests=2)
         other = Locked(tmp_path / "runs.db")
         waiting = [asyncio.ensure_future(writer.run(create(instance))) for _ in range(2)]
-        while not writer._busy.locked():
+        while not writer._crew.waiting:
             await asyncio.sleep(0)
         with pytest.raises(DatabaseBusy):
             await writer.run(create(instance))

@@ -14,7 +14,7 @@ import agentspan
 from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound
 from agentspan.storage.protocol import Storage
-from agentspan.viewer import assets, export
+from agentspan.viewer import export
 
 STATIC = Path(agentspan.__file__).parent / "viewer" / "static"
 MAX_BYTES = 210_000
@@ -54,13 +54,13 @@ def test_all_files_together_are_small() -> None:
 
 
 def test_every_module_is_part_of_the_script() -> None:
-    assert {path.stem for path in STATIC.glob("*.js")} == set(assets.MODULES)
+    assert {path.stem for path in STATIC.glob("*.js")} == set(export.modules())
 
 
 def test_modules_import_what_the_others_export_and_come_after_them() -> None:
     exported: dict[str, set[str]] = {}
-    for name in assets.MODULES:
-        source = assets.text(f"{name}.js")
+    for name in export.modules():
+        source = export.text(f"{name}.js")
         for names, module in re.findall(r"^import \{ ([^}]*) \} from \"\./(\w+)\.js\";$", source, re.MULTILINE):
             assert set(names.split(", ")) <= exported[module], name
         for module in re.findall(r"^import \* as \w+ from \"\./(\w+)\.js\";$", source, re.MULTILINE):
@@ -71,35 +71,35 @@ def test_modules_import_what_the_others_export_and_come_after_them() -> None:
 
 
 def test_the_script_has_neither_imports_nor_exports_left() -> None:
-    assert not re.search(r"^\s*(import|export)\b", assets.script(), re.MULTILINE)
+    assert not re.search(r"^\s*(import|export)\b", export.script(), re.MULTILINE)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 def test_the_script_parses(tmp_path: Path) -> None:
-    (tmp_path / "all.mjs").write_text(assets.script(), encoding="utf-8")
+    (tmp_path / "all.mjs").write_text(export.script(), encoding="utf-8")
     subprocess.run(["node", "--check", str(tmp_path / "all.mjs")], check=True, capture_output=True)
 
 
 def test_the_script_makes_no_markup_of_text() -> None:
     for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser", "srcdoc"):
-        assert forbidden not in assets.script()
+        assert forbidden not in export.script()
 
 
 def test_the_script_can_stand_in_a_page() -> None:
-    assert "</script" not in assets.script().lower()
-    assert "<!--" not in assets.script()
-    assert "</style" not in assets.style().lower()
+    assert "</script" not in export.script().lower()
+    assert "<!--" not in export.script()
+    assert "</style" not in export.style().lower()
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    for text in (assets.script(), assets.style(), assets.shell()):
+    for text in (export.script(), export.style(), export.shell()):
         addresses = set(re.findall(r"https?://[^\s'\")]+", text))
         assert addresses <= {"http://www.w3.org/2000/svg"}  # a name, not an address
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_data_in_a_page_stays_data(text: str) -> None:
-    embedded = assets.embedded({"a": text, text: [text]})
+    embedded = export.embedded({"a": text, text: [text]})
     assert json.loads(embedded) == {"a": text, text: [text]}
     assert embedded.isascii()
     assert not set("<>&") & set(embedded)
@@ -144,7 +144,7 @@ def test_an_export_allows_its_own_script_and_style_and_nothing_else(db: Database
     assert script
     assert style
     for content in (script[1], style[1]):
-        assert assets.source_hash(content).strip("'") in policy[1]
+        assert export.source_hash(content).strip("'") in policy[1]
 
 
 def test_an_export_takes_what_a_person_types(db: Database) -> None:

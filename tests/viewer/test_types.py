@@ -12,7 +12,7 @@ from agentspan.analysis.messages import Call, Message, Part
 from agentspan.database import Database
 from agentspan.model.rows import AgentSpanRow, Violation
 from agentspan.storage.answers import SpanCounts, Stat
-from agentspan.viewer import assets, data
+from agentspan.viewer import data, export
 from agentspan.viewer.listing import Asked, found_steps, listing, unsummed
 from agentspan.viewer.turns import Turn, TurnCall
 
@@ -22,7 +22,7 @@ MEMBER = re.compile(r"^  (\w+)\??:", re.MULTILINE)
 
 def members(name: str) -> set[str]:
     """The members of an interface, with those that it inherits."""
-    found = {match[1]: (match[2], match[3]) for match in INTERFACE.finditer(assets.text("types.d.ts"))}
+    found = {match[1]: (match[2], match[3]) for match in INTERFACE.finditer(export.text("types.d.ts"))}
     parent, body = found[name]
     return set(MEMBER.findall(body)) | (members(parent) if parent else set())
 
