@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from agentspan.analysis.outcomes import check_kind, parse
 from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
+from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import LatestScores, Query, RunFilter
-from agentspan.storage.scanning import scan
 
 AT = "@"
 """The separator between an agent and its version: `researcher@1.0`."""

@@ -9,10 +9,10 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import Registry
+from agentspan.storage.access import scan
 from agentspan.storage.answers import SpanCounts
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, SpansOf
-from agentspan.storage.scanning import scan
 
 
 class Transition(NamedTuple):

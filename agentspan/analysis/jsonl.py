@@ -15,10 +15,10 @@ from agentspan import jsontext
 from agentspan.maintenance import compact_lines
 from agentspan.model.columns import json_columns
 from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row, ScoreRow, TagRow
+from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.storage.row_by_row import history
-from agentspan.storage.scanning import scan
 
 BATCH = 500
 """The number of spans in memory at a time, whose violations are read together."""

@@ -15,10 +15,10 @@ from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.signatures import Signature, ending_signature, error_parts, passes_on, run_signature, signature
+from agentspan.storage.access import scan
 from agentspan.storage.answers import FailureSum, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, SpansOf, StepUses
-from agentspan.storage.scanning import scan
 
 
 def ending_of(status: str, uses: Collection[StepUse]) -> Signature:

@@ -28,8 +28,8 @@ from agentspan.model import registration
 from agentspan.model.changes import Applied, Change, Put, Remove, Unit
 from agentspan.model.rows import AgentRow, AgentVersionRow, ResourceType, Value
 from agentspan.model.status import AGENT_STATUSES
+from agentspan.storage.access import check_unused, unique
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import check_unused, unique
 from agentspan.storage.questions import Query
 
 OWNERS = ("owner_person_id", "team_id", "risk_profile_id")

@@ -34,11 +34,11 @@ from agentspan.model.rows import (
 )
 from agentspan.model.schema_versions import UNNAMED
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, Purpose
+from agentspan.storage.access import count
 from agentspan.storage.answers import span_counts
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, SpanSums
 from agentspan.storage.row_by_row import labels_of
-from agentspan.storage.scanning import count
 
 NO_MODEL = "unknown"
 """The name under which CostBreakdown counts the cost of spans that have no label."""

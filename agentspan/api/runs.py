@@ -47,10 +47,9 @@ from agentspan.model.scores import scored
 from agentspan.model.status import INSTANCE_STATUSES, PURPOSES, FinishStatus, Purpose
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
+from agentspan.storage.access import check_unused, each_span_of, expect, references, scan, unique
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.questions import Query
-from agentspan.storage.scanning import each_span_of, scan
 from agentspan.text import one_line
 
 TEXTS = ("session", "user", "task")

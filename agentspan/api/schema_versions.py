@@ -18,8 +18,8 @@ from agentspan.model.schema_versions import SchemaFields
 from agentspan.model.status import check_text
 from agentspan.schemas.span_types import REGISTRY, check_name, check_quality_schemas, check_span_type_schemas
 from agentspan.schemas.unusable import TEMPLATES, Unusable
+from agentspan.storage.access import expect, unique
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import expect, unique
 from agentspan.storage.questions import Query
 
 MAX_TYPES = 500

@@ -13,8 +13,8 @@ from agentspan.errors import InvalidValue, UnexpectedRefType
 from agentspan.model.changes import Put, Ref, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, ScoreRow
 from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Judgement, Source, counting, judgement, scored
+from agentspan.storage.access import expect
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Find
 from agentspan.storage.row_by_row import history
 

@@ -29,8 +29,8 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
 from agentspan.model.status import SPAN_STATUSES, FinishStatus, SpanStatus
 from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import check_name, title_of
+from agentspan.storage.access import check_unused, expect
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import check_unused, expect
 from agentspan.storage.questions import Query, Violations
 
 

@@ -33,10 +33,9 @@ from agentspan.cli.output import Failed, document, is_stdout, noun, safe
 from agentspan.database import Database
 from agentspan.maintenance.importing import import_lines
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.lookup import expect
+from agentspan.storage.access import expect, scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, RunFilter, SpansOf
-from agentspan.storage.scanning import scan
 
 ALL = "all"
 _viewer = find_spec("agentspan.viewer")

@@ -37,7 +37,7 @@ from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import error_of, returned_error
-from agentspan.storage.lookup import expect
+from agentspan.storage.access import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find, NewestScores, Outlines, SpansOf, Violations
 from agentspan.storage.row_by_row import labels_of, names_of

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-from agentspan.storage.first_occurrence import parts_of
+from agentspan.storage.text_search import parts_of
 
 VERSION = 2
 """The version of an export in the compact form; an export with whole payloads has version 1."""

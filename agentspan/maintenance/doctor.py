@@ -15,10 +15,9 @@ from agentspan.model import instances
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.model.status import OPEN
+from agentspan.storage.access import expect, scan
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Damage, Find, Query, SpansOf
-from agentspan.storage.scanning import scan
 from agentspan.tuning import STANDARD, Tuning
 
 UNREAD = ("damaged", "unreadable")

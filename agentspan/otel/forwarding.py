@@ -25,11 +25,11 @@ from agentspan.otel import writing
 from agentspan.otel.otlp.encoding import log_request, trace_request
 from agentspan.otel.sending import NotServed, Sender
 from agentspan.otel.writing import OutgoingRun
+from agentspan.storage.access import scan
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, SpansOf, Tags
 from agentspan.storage.row_by_row import history
-from agentspan.storage.scanning import scan
 
 _TABLE = """
 create table if not exists sent (

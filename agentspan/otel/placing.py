@@ -39,7 +39,7 @@ from agentspan.otel.traces import (
     trace_key,
 )
 from agentspan.schemas.span_types import REGISTRY
-from agentspan.storage.lookup import references, unique
+from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Query, SpansOf
 
 MOST_LOADED = 5000

@@ -37,7 +37,7 @@ from agentspan.recording.run_state import Known, RunState
 from agentspan.recording.span_state import SpanState
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import MAX_NAME, title_of
-from agentspan.storage.lookup import unique
+from agentspan.storage.access import unique
 from agentspan.storage.questions import Find
 from agentspan.text import one_line
 

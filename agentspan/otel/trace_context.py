@@ -25,7 +25,7 @@ from agentspan.recording.run_state import RunState, origin
 from agentspan.recording.span_and_run import state_of
 from agentspan.recording.span_state import SpanState
 from agentspan.recording.tracer import Tracer, recorder_of
-from agentspan.storage.lookup import unique
+from agentspan.storage.access import unique
 from agentspan.storage.protocol import Storage
 
 H = TypeVar("H", bound=MutableMapping[str, str])

@@ -19,7 +19,7 @@ from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.protocol import RunListener, Sink
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
-from agentspan.storage.identity import Identities, Identity
+from agentspan.storage.access import Identities, Identity
 from agentspan.storage.location import Location, memory
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.questions import Account, Notes, WaitAtMost

@@ -31,9 +31,8 @@ from agentspan.recording.destination import Destination, RunTypes
 from agentspan.recording.settings import Settings
 from agentspan.recording.sinks.protocol import First, NoStorage, RunListener, Sink, SpanFacts, SpanSink
 from agentspan.schemas.meaning import describe
-from agentspan.storage.identity import Identity
+from agentspan.storage.access import Identity, check_unused, expect, references, unique
 from agentspan.storage.location import Location
-from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.patience import in_a_call
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find

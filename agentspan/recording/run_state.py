@@ -27,7 +27,7 @@ from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.git_commit import git_commit, git_dirty
 from agentspan.recording.recorder import Recorder, Registered, refer, register, stored_run
 from agentspan.schemas.span_types import MAX_NAME
-from agentspan.storage.identity import Identity
+from agentspan.storage.access import Identity
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find
 from agentspan.text import one_line

@@ -262,7 +262,7 @@ class RunSum(NamedTuple):
 
 
 class FoundSpan(NamedTuple):
-    """A span that a search found, without the parts that earlier spans of the run contain (see first_occurrence).
+    """A span that a search found, without the parts that earlier spans of the run contain (see text_search).
 
     Attributes:
         repeats: how many other spans repeat the part that was found; for several parts, the largest number.

@@ -25,8 +25,16 @@ from agentspan.model.rows import (
 )
 from agentspan.model.status import OPEN
 from agentspan.storage.answers import Found, KeyRow, Rows, SpanCounts, StoredKey, span_counts
-from agentspan.storage.identity import new_account
-from agentspan.storage.protocol import Capabilities
+from agentspan.storage.protocol import (
+    Capabilities,
+    moved,
+    new_account,
+    page_of,
+    references_of,
+    terminated,
+    unique_of,
+    violations_after,
+)
 from agentspan.storage.questions import (
     Account,
     Counts,
@@ -40,7 +48,6 @@ from agentspan.storage.questions import (
     StoredKeys,
     Violations,
 )
-from agentspan.storage.rules import moved, page_of, references_of, terminated, unique_of, violations_after
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")

@@ -26,8 +26,8 @@ from typing import Any
 
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.host import Occupied, Renewal, page, within
+from agentspan.storage.access import Wrapper
 from agentspan.storage.patience import Unconnected, may_connect
-from agentspan.storage.protocol import Wrapper
 
 
 class OpenedLater(Wrapper[Storage]):

@@ -20,9 +20,8 @@ from agentspan.otel.receiving import BATCH, Receiver, Stored, import_spans
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.traces import Step
 from agentspan.recording.capture.plain import SentRedaction
-from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import Storage, new_account
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite.storage import SQLiteStorage
 from tests.cli.calling import call
@@ -286,7 +285,7 @@ def test_a_trace_takes_few_statements(tmp_path: Path) -> None:
     with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
         receiver = Receiver(Context(storage, redacts=SentRedaction()))
         receiver.store(_trace(1))  # its agent and its version are new
-        storage.direct._connections.writer().set_trace_callback(seen.append)
+        storage.direct.connections.writer().set_trace_callback(seen.append)
         receiver.store([*_trace(2), *_trace(3)])
         assert len(seen) <= 6 + 2 * 8, seen
         seen.clear()

@@ -19,7 +19,7 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks import commit
 from agentspan.recording.tracer import recorder_of
 from agentspan.storage.sqlite import opening
-from agentspan.storage.sqlite.contents.recent import FileConnection
+from agentspan.storage.sqlite.contents import FileConnection
 from agentspan.tuning import STANDARD
 from tests.recording.busy_files import busy_for, unknown_writers
 from tests.recording.stored import spans_of
@@ -35,7 +35,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def note(seconds: float) -> None:
         (pauses.append if threading.get_ident() == here else sleep)(seconds)
 
-    monkeypatch.setattr("agentspan.storage.sqlite.driver_errors.time.sleep", note)
+    monkeypatch.setattr("agentspan.storage.sqlite.opening.time.sleep", note)
     return pauses
 
 
@@ -94,7 +94,7 @@ def test_a_disk_that_becomes_read_only_does_no_harm(small_disk: Path) -> None:
     step = steps(tracer)
     with tracer.run("read-only"):
         step(1)
-        tracer.storage.direct._connections.guard.leave()  # type: ignore[attr-defined]  # an open file may be written to all the same
+        tracer.storage.direct.connections.guard.leave()  # type: ignore[attr-defined]  # an open file may be written to all the same
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
         assert step(2) == "2" * 1000
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
@@ -118,7 +118,7 @@ def test_a_file_is_opened_again_that_was_opened_just_before_its_disk_could_be_wr
     step = steps(tracer)
     with tracer.run("read-only"):
         step(1)
-        tracer.storage.direct._connections.guard.leave()  # type: ignore[attr-defined]
+        tracer.storage.direct.connections.guard.leave()  # type: ignore[attr-defined]
         with monkeypatch.context() as patch:
             patch.setattr(opening, "connect", connect_for_reading)
             assert step(2) == "2" * 1000
@@ -296,8 +296,8 @@ MOVING = [
     "agentspan.journal.names.Names.resolved",
     "agentspan.storage.sqlite.connections.Connections.writer",
     "agentspan.storage.sqlite.writes._put",
-    "agentspan.storage.sqlite.contents.recent.RecentRuns.settle",
-    "agentspan.storage.sqlite.contents.numbering.Numbering.write",
+    "agentspan.storage.sqlite.contents.RecentRuns.settle",
+    "agentspan.storage.sqlite.contents.Numbering.write",
 ]
 
 

@@ -16,7 +16,7 @@ from agentspan.model.rows import DERIVED, ROWS, AgentSpanRow, Meaning, ResourceT
 from agentspan.model.spans import Times
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import Registry
-from agentspan.storage.sqlite.tables import table_of
+from agentspan.storage.sqlite.migrations import table_of
 
 SQL = {str: "TEXT", int: "INTEGER", float: "REAL"}
 NS = 1_767_225_600_000_000_000

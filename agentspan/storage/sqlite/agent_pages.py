@@ -20,7 +20,7 @@ from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage.answers import Rows, with_rest
 from agentspan.storage.questions import Query
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.reads import CHUNK, chunks, rows_within, up_to
+from agentspan.storage.sqlite.reads import CHUNK, NEVER, Rewrites, chunks, rows_within, unseen, up_to
 
 END = "\U0010ffff"
 """A text that sorts after every id and time."""
@@ -149,10 +149,13 @@ class AgentPages:
     def _current(self, connection: sqlite3.Connection, agent: str, *, has_times: bool) -> Extents:
         """Return the extents of an agent's runs in the connection's state, from the cache as far as possible."""
         kept = self._kept.get(agent)
-        position = _position(connection)
-        found = (
-            None if kept is None or (has_times and not kept.has_times) else _added(connection, agent, kept, position)
-        )
+        rewrites = unseen(connection, NEVER if kept is None else kept.position.note)
+        last = connection.execute("select rowid, id from agent_spans order by rowid desc limit 1").fetchone()
+        row, id = last or (0, "")
+        position = Position(row, id, rewrites.last)
+        found = None
+        if kept is not None and (kept.has_times or not has_times):
+            found = _added(connection, agent, kept, position, rewrites)
         if found is None:
             found = Extents(_read(connection, OF_AGENT, agent, has_times), position, has_times=has_times)
         self._kept.pop(agent, None)
@@ -226,37 +229,25 @@ def answers(query: Query) -> bool:
     )
 
 
-def _position(connection: sqlite3.Connection) -> Position:
-    row, id = connection.execute("select rowid, id from agent_spans order by rowid desc limit 1").fetchone() or (0, "")
-    noted = connection.execute("select 1 from sqlite_master where name = 'rewritten_runs'").fetchone()
-    note = 0 if noted is None else connection.execute("select ifnull(max(id), 0) from rewritten_runs").fetchone()[0]
-    return Position(row, id, note)
-
-
 def _read(connection: sqlite3.Connection, where: str, value: object, has_times: bool) -> list[Extent]:
     columns = f"agent_instance_id, min(id), max(id), count(*){f', {TIMES}' if has_times else ''}"
     found = connection.execute(f"select {columns} from agent_spans where {where} group by 1", (value,))
     return [Extent._make((*row, None, None, 0)[:7]) for row in found]
 
 
-def _added(connection: sqlite3.Connection, agent: str, kept: Extents, now: Position) -> Extents | None:
+def _added(
+    connection: sqlite3.Connection, agent: str, kept: Extents, now: Position, rewrites: Rewrites
+) -> Extents | None:
     """Return kept extents plus the spans that were added since; None if all extents must be read again."""
     was = kept.position
     if now == was and not any(extent.pending for extent in kept.runs if kept.has_times):
         return kept
-    if now.row < was.row or now.row - was.row > MAX_NEW or now.note < was.note:
+    if now.row < was.row or now.row - was.row > MAX_NEW or now.note < was.note or rewrites.removed:
         return None
     same = connection.execute("select 1 from agent_spans where rowid = ? and id = ?", was[:2]).fetchone()
     if was.row and same is None:
         return None
-    again = [extent.run for extent in kept.runs if extent.pending]
-    if now.note > was.note:
-        notes = connection.execute(
-            "select agent_instance_id, last_row from rewritten_runs where id > ?", (was.note,)
-        ).fetchall()
-        if any(last_row is not None for _, last_row in notes):
-            return None
-        again += [run for run, _ in notes]
+    again = [*(extent.run for extent in kept.runs if extent.pending), *rewrites.runs]
     extents = {extent.run: extent for extent in kept.runs}
     new = connection.execute(
         f"select agent_instance_id, min(id), max(id), count(*), {TIMES} from agent_spans "

@@ -16,13 +16,20 @@ from typing import Any
 from agentspan import files, host
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.host import let_through
-from agentspan.storage import before_release
-from agentspan.storage.sqlite import file_watch, tables
-from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
-from agentspan.storage.sqlite.contents import blobs
-from agentspan.storage.sqlite.contents.recent import FileConnection, RecentRuns
-from agentspan.storage.sqlite.driver_errors import waiting
-from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration, newest
+from agentspan.storage import protocol
+from agentspan.storage.sqlite import file_watch, joining
+from agentspan.storage.sqlite.contents import FileConnection, RecentRuns
+from agentspan.storage.sqlite.driver import MAX_FRAMES, waiting
+from agentspan.storage.sqlite.migrations import (
+    APPLICATION_ID,
+    BEFORE,
+    CURRENT,
+    MIGRATIONS,
+    Migration,
+    migrate,
+    missing,
+    newest,
+)
 from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
@@ -98,7 +105,7 @@ def connect(path: Path, *, read_only: bool, tuning: Tuning = STANDARD) -> FileCo
         uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=FileConnection
     )
     connection.recent = RecentRuns(tuning.known_content_runs, tuning.known_content_parts)
-    blobs.register(connection)
+    joining.register(connection)
     return connection
 
 
@@ -169,10 +176,10 @@ def prepare(
             f"{path} was written by a newer agentspan (file version {version}, this one knows {current}); "
             "run: pip install --upgrade agentspan-sqlite"
         )
-    if version and execute("pragma application_id")[0] != tables.APPLICATION_ID:
+    if version and execute("pragma application_id")[0] != APPLICATION_ID:
         raise DatabaseUnusable(f"{path} is the database of another program; choose another path")
     if 0 < version <= BEFORE:
-        raise before_release.refused(str(path), "file", version)
+        raise protocol.refused(str(path), "file", version)
     if not read_only:
         if not has_tables:  # only an empty file can switch to this mode
             execute("pragma auto_vacuum = incremental")
@@ -220,7 +227,7 @@ def _report(path: Path, version: int, newest: int, least_bytes: int) -> None:
 
 def _migrate_from(connection: sqlite3.Connection, path: Path, version: int, migrations: Sequence[Migration]) -> None:
     try:
-        tables.migrate(connection, version, migrations)
+        migrate(connection, version, migrations)
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:  # the surroundings: busy, full …
             raise
@@ -231,9 +238,9 @@ def _migrate_from(connection: sqlite3.Connection, path: Path, version: int, migr
 
 
 def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
-    missing = tables.missing(connection)
-    if missing is not None:
+    lacking = missing(connection)
+    if lacking is not None:
         raise DatabaseUnusable(
-            f"{path} says that it is an agentspan file of version {tables.CURRENT}, but has no {missing}; "
+            f"{path} says that it is an agentspan file of version {CURRENT}, but has no {lacking}; "
             "restore a copy of it, or choose another path"
         )

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan.model.columns import json_columns
 from agentspan.model.rows import (
@@ -49,7 +49,7 @@ from agentspan.storage.questions import (
     Violations,
 )
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.tables import table_of
+from agentspan.storage.sqlite.migrations import table_of
 
 T = TypeVar("T")
 
@@ -276,3 +276,34 @@ def terminated_in(connection: sqlite3.Connection, row: Row) -> str | None:
         return None
     values = connection.execute(statements.TERMINATED, (row.agent_instance_id,)).fetchone()
     return values[0] or "" if values is not None else None
+
+
+class Rewrites(NamedTuple):
+    """The changes of finished spans since a note in `rewritten_runs` (see writes.rewritten).
+
+    Attributes:
+        last: the number of the last note; 0 if there never was a note.
+        runs: the ids of runs whose finished spans changed, and of runs that were removed.
+        removed: whether runs were removed.
+        floor: the last rowid that surely belongs to the same span as before. SQLite may have reused higher rowids.
+    """
+
+    last: int
+    runs: list[str]
+    removed: bool
+    floor: int
+
+
+NEVER = 2**63 - 1
+
+
+def unseen(connection: sqlite3.Connection, seen: int, schema: str = "main") -> Rewrites:
+    """Return the changes after the note with the number `seen`. The tables are in the database `schema`."""
+    known = f"select 1 from {schema}.sqlite_master where name = 'rewritten_runs'"
+    if connection.execute(known).fetchone() is None:
+        return Rewrites(0, [], False, NEVER)
+    table = f"{schema}.rewritten_runs"
+    last = connection.execute(f"select ifnull(max(id), 0) from {table}").fetchone()[0]
+    notes = connection.execute(f"select agent_instance_id, last_row from {table} where id > ?", (seen,)).fetchall()
+    floors = [floor for _, floor in notes if floor is not None]
+    return Rewrites(last, [run for run, _ in notes], bool(floors), min(floors, default=NEVER))

@@ -5,8 +5,8 @@ from functools import lru_cache
 from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType, ScoreRow
 from agentspan.model.status import OPEN
 from agentspan.storage.questions import Query
-from agentspan.storage.sqlite.contents.joining import ALL_BITS, BIT, BITS, with_blobs
-from agentspan.storage.sqlite.tables import table_of
+from agentspan.storage.sqlite.joining import ALL_BITS, BIT, BITS, with_blobs
+from agentspan.storage.sqlite.migrations import table_of
 
 INSERT = {
     row: f"insert into {table_of(type_)} ({', '.join(row._fields)}) values ({', '.join('?' * len(row._fields))})"

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from agentspan import host
 from agentspan.errors import DatabaseUnusable, InvalidValue, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
+from agentspan.storage.access import Look, Looking, Wrapper
 from agentspan.storage.answers import Answer, Rows
 from agentspan.storage.location import SQLITE, Location
-from agentspan.storage.protocol import Capabilities, FileReplaced, Look, Looking, Storage, Wrapper
+from agentspan.storage.protocol import Capabilities, FileReplaced, Storage
 from agentspan.storage.questions import (
     BackUp,
     Compact,
@@ -35,7 +36,7 @@ from agentspan.storage.questions import (
 from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.connections import Connections
-from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_busy, is_damage, storage_error, waiting
+from agentspan.storage.sqlite.driver import DRIVER_ERRORS, is_busy, is_damage, storage_error, waiting
 from agentspan.storage.sqlite.index import INDEXED
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.storage.sqlite.reads import ANSWERS, Reads, page_of, terminated_in
@@ -48,7 +49,43 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class SQLiteStorage(Reads):
+class Beside:
+    """What a file offers to the journals beside it, on the storage and on its views (see BesideJournals)."""
+
+    @property
+    def direct(self) -> "SQLiteStorage":
+        """The storage itself: its reads do not drain journals."""
+        raise NotImplementedError
+
+    @property
+    def path(self) -> Path:
+        """The path of the storage's file."""
+        return self.direct.connections.path
+
+    @property
+    def files(self) -> int:
+        """The number of files that this process has opened at the path. It grows when the file is replaced."""
+        return self.direct.connections.guard.files
+
+    def draining(self) -> "Draining":
+        """Return a view of this storage for draining a journal. From now on, the caller must call `sync`."""
+        self.direct.connections.checkpoints.syncs = False
+        return Draining(self.direct)
+
+    def look_seldom(self) -> None:
+        """Check every 250 ms only that the file is still at its path."""
+        self.direct.connections.look_seldom()
+
+    def has(self, ids: Sequence[str]) -> bool:
+        """Return whether all these spans, runs and writers are in the file, read by a new connection."""
+        return self.direct.connections.has(ids)
+
+    def sync(self) -> None:
+        """Flush all applied changes to the disk."""
+        self.direct.connections.checkpoints.sync()
+
+
+class SQLiteStorage(Reads, Beside):
     """A storage in one SQLite file (see Storage for the contract).
 
     Args:
@@ -86,8 +123,7 @@ class SQLiteStorage(Reads):
             sqlite_version=sqlite_version,
         )
         super().__init__(connections.snapshot)
-        self.path = connections.path
-        self._connections = connections
+        self.connections = connections
         self._agent_pages = AgentPages()
         self._sqlite_version = sqlite_version
         try:
@@ -103,15 +139,15 @@ class SQLiteStorage(Reads):
         with host.importing:
             from agentspan.storage.sqlite.index.answers import Index, parts_of
 
-        tuning = self._connections.tuning
+        tuning = self.connections.tuning
         parts = parts_of(tuning, self._sqlite_version)
-        return Index(self.path, parts, partial(_apart, self._connections), pause_s=tuning.index_pause_s)
+        return Index(self.path, parts, partial(_apart, self.connections), pause_s=tuning.index_pause_s)
 
     def _task(self, question: Question[Any]) -> Any:
         with host.importing:
             from agentspan.storage.sqlite.upkeep import TASKS, Upkeep
 
-        return TASKS[type(question)](Upkeep(self._connections, self._index.parts), question)
+        return TASKS[type(question)](Upkeep(self.connections, self._index.parts), question)
 
     def capabilities(self) -> Capabilities:
         """Return the abilities of this storage. They refer to it, so a cached value would keep the storage alive."""
@@ -121,7 +157,7 @@ class SQLiteStorage(Reads):
             location=Location(SQLITE, str(self.path)),
             journals=self,
             keeps_contents=True,
-            page_rows=self._connections.tuning.page_rows,
+            page_rows=self.connections.tuning.page_rows,
         )
 
     def ask(self, question: Question[T]) -> T:
@@ -138,7 +174,7 @@ class SQLiteStorage(Reads):
         return super().ask(question)
 
     def _page(self, query: Query) -> Rows:
-        self._connections.check_file()
+        self.connections.check_file()
         with self.reading() as connection:
             found = self._agent_pages.page(connection, query) if agent_pages.answers(query) else None
             return page_of(connection, query) if found is None else found
@@ -161,7 +197,7 @@ class SQLiteStorage(Reads):
     def _select(self, asked: Select) -> Answer:
         from agentspan.storage.sqlite.upkeep import ask
 
-        self._connections.check_open()
+        self.connections.check_open()
         try:
             return ask(self.path, asked.query, tuple(asked.values))
         except sqlite3.Error as error:
@@ -170,8 +206,8 @@ class SQLiteStorage(Reads):
             raise InvalidValue("query", f"SQLite says: {error}") from None
 
     def _wait_at_most(self, asked: WaitAtMost) -> None:
-        self._connections.check_open()
-        self._connections.wait_s = asked.wait_s
+        self.connections.check_open()
+        self.connections.wait_s = asked.wait_s
 
     @property
     def direct(self) -> "SQLiteStorage":
@@ -182,39 +218,28 @@ class SQLiteStorage(Reads):
         """Return a view of this storage that calls `look` before each read."""
         return Seeing(self, look)
 
-    def draining(self) -> "Draining":
-        """Return a view of this storage for draining a journal. From now on, the caller must call `sync`."""
-        self._connections.leave_sync_to_caller()
-        return Draining(self)
+    def apply(
+        self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0, only_file: int = 0
+    ) -> list[Outcome]:
+        """Apply units in one transaction. A single simple change needs no BEGIN and COMMIT, which would take 6 µs.
 
-    def look_seldom(self) -> None:
-        """Check every 250 ms only that the file is still at its path."""
-        self._connections.look_seldom()
+        Args:
+            only_file: apply them only while `files` equals this number; 0 for any file.
 
-    @property
-    def files(self) -> int:
-        """The number of files that this process has opened at the path. It grows when the file is replaced."""
-        return self._connections.files
-
-    def has(self, ids: Sequence[str]) -> bool:
-        """Return whether all these spans, runs and writers are in the file, read by a new connection."""
-        return self._connections.has(ids)
-
-    def sync(self) -> None:
-        """Flush all applied changes to the disk."""
-        self._connections.sync()
-
-    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Apply units in one transaction. A single simple change needs no BEGIN and COMMIT, which would take 6 µs."""
+        Raises:
+            FileReplaced: the path has another file than `only_file`.
+        """
         if len(units) == 1:
             changes, subject, key = units[0]
             if subject is None and key is None and len(changes) == 1:
                 statement = alone(changes[0])
-                outcome = statement and self._apply_alone(cast(Put | Move, changes[0]), statement, wait_s)
+                outcome = statement and self._apply_alone(cast(Put | Move, changes[0]), statement, wait_s, only_file)
                 if outcome:
                     return [outcome]
         try:
-            return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
+            return self.connections.transact(
+                lambda connection: apply_all(connection, units, stop_at_refusal), wait_s, only_file=only_file
+            )
         except (UnicodeEncodeError, OverflowError) as error:
             raise storage_error(error, self.path) from error
 
@@ -228,28 +253,30 @@ class SQLiteStorage(Reads):
                 raise group.broken
             return done
 
-        return self._connections.transact(grouped, wait_s, once=True)
+        return self.connections.transact(grouped, wait_s, once=True)
 
     def close(self) -> None:
         """Close all connections. Later calls raise StorageError."""
-        self._connections.close()
+        self.connections.close()
 
-    def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
+    def _apply_alone(
+        self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float, only_file: int
+    ) -> Outcome | None:
         """Apply a change by one statement. None: a move changed no row, and only a transaction can find out why."""
-        connections = self._connections
+        connections = self.connections
         try:
             with connections.writing(wait_s):
-                connections.check_wanted()
                 while True:
+                    if only_file:
+                        connections.check_same(only_file)
                     outcome = self._execute_alone(change, statement, wait_s)
                     if not connections.lost_its_file():
                         return outcome
-                    connections.check_wanted()
         except DRIVER_ERRORS as error:
             raise connections.write_error(error) from error
 
     def _execute_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
-        connections = self._connections
+        connections = self.connections
         cursor = connections.cursor or connections.writer().cursor()
         try:
             try:
@@ -259,7 +286,7 @@ class SQLiteStorage(Reads):
                     raise
                 waiting(lambda: cursor.execute(*statement), self.path, wait_s)
             if cursor.rowcount == 1:
-                connections.committed()
+                connections.checkpoints.committed()
                 return APPLIED
             if type(change) is Put:
                 waiting(lambda: insert_late(cursor, change.row), self.path, wait_s)
@@ -287,42 +314,16 @@ def _apart(connections: Connections) -> AbstractContextManager[object]:
     return connections.no_fork()
 
 
-class Seeing(Looking[SQLiteStorage]):
+class Seeing(Looking[SQLiteStorage], Beside):
     """A view of a file that drains the journals beside it before each read."""
 
     def capabilities(self) -> Capabilities:
         """Return the capabilities of the wrapped storage, with `journals` set to this view."""
         return self.direct.capabilities()._replace(journals=self)
 
-    @property
-    def path(self) -> Path:
-        """The path of the storage's file."""
-        return self.direct.path
-
     def seeing(self, look: Look) -> "Seeing":
         """Return this view, which drains journals already. `look` is ignored."""
         return self
-
-    def draining(self) -> "Draining":
-        """Return a view of the wrapped storage for draining a journal."""
-        return self.direct.draining()
-
-    def look_seldom(self) -> None:
-        """Check every 250 ms only that the file is still at its path."""
-        self.direct.look_seldom()
-
-    @property
-    def files(self) -> int:
-        """The number of files that this process has opened at the path. It grows when the file is replaced."""
-        return self.direct.files
-
-    def has(self, ids: Sequence[str]) -> bool:
-        """Return whether all these spans, runs and writers are in the file, read by a new connection."""
-        return self.direct.has(ids)
-
-    def sync(self) -> None:
-        """Flush all applied changes to the disk."""
-        self.direct.sync()
 
 
 class Draining(Wrapper[SQLiteStorage]):
@@ -342,8 +343,7 @@ class Draining(Wrapper[SQLiteStorage]):
             FileReplaced: the path has another file than at the previous call. The next call applies to the new file.
         """
         try:
-            with self.direct._connections.only(self._files):
-                return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+            return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s, only_file=self._files)
         except FileReplaced:
             self._files = self.direct.files
             raise

@@ -16,16 +16,15 @@ from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.storage.answers import Answer
 from agentspan.storage.questions import Compact, FileBytes, PutKeys, Question, RemoveKeys, RemoveRuns, UsedBytes
 from agentspan.storage.sqlite.connections import Connections
-from agentspan.storage.sqlite.contents.blobs import damage
-from agentspan.storage.sqlite.contents.joining import BIT, missing
-from agentspan.storage.sqlite.contents.numbering import remove_contents
-from agentspan.storage.sqlite.driver_errors import storage_error, waiting
+from agentspan.storage.sqlite.contents import remove_contents
+from agentspan.storage.sqlite.driver import storage_error, waiting
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.answers import IndexParts
-from agentspan.storage.sqlite.index.rewrites import removed
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
+from agentspan.storage.sqlite.joining import BIT, damage, missing
+from agentspan.storage.sqlite.migrations import table_of
 from agentspan.storage.sqlite.statements import INSERT_KEY
-from agentspan.storage.sqlite.tables import table_of
+from agentspan.storage.sqlite.writes import removed
 
 PAGES = 500
 """The number of pages that one transaction returns to the operating system: 2 MB, about 10 ms."""

@@ -24,10 +24,8 @@ from agentspan.model.changes import (
 from agentspan.model.rows import AT_END, ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row, Value, Violation
 from agentspan.model.status import OPEN
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.contents.joining import BIT
-from agentspan.storage.sqlite.contents.numbering import LEAST, Numbering, are_large, remove_contents, stored_row
-from agentspan.storage.sqlite.contents.recent import recent_of
-from agentspan.storage.sqlite.index.rewrites import removed, rewritten
+from agentspan.storage.sqlite.contents import LEAST, Numbering, are_large, recent_of, remove_contents, stored_row
+from agentspan.storage.sqlite.joining import BIT
 from agentspan.storage.sqlite.reads import locate, terminated_in
 
 APPLIED = Applied()
@@ -355,3 +353,33 @@ def refused_put(connection: sqlite3.Connection, put: Put, error: sqlite3.Integri
         stored = connection.execute(statements.BY_UNIQUE[type_], values).fetchone()
         return Refused("not_unique", ROWS[type_]._make(stored) if stored is not None else None)
     raise error
+
+
+_CREATE_NOTES = (
+    "create table if not exists rewritten_runs "
+    "(id integer primary key autoincrement, agent_instance_id text not null, last_row integer) strict",
+    "create index if not exists idx_rewritten_runs on rewritten_runs (agent_instance_id)",
+)
+"""The table of changed and removed finished spans, by which the index beside the file is updated. It is created at its
+first use, and is in the recorded file, so that a note is committed with its change. Recording adds a note only if a
+span's own end replaces an end that was set on its behalf. Other notes are from the commands `rederive`, which changes
+finished spans, and `prune`, which removes them."""
+
+
+def rewritten(connection: sqlite3.Connection, span_id: str) -> None:
+    """Log, in the open transaction, that a span changed that may be finished."""
+    (run,) = connection.execute("select agent_instance_id from agent_spans where id = ?", (span_id,)).fetchone()
+    for statement in _CREATE_NOTES:
+        connection.execute(statement)
+    connection.execute("delete from rewritten_runs where agent_instance_id = ? and last_row is null", (run,))
+    connection.execute("insert into rewritten_runs (agent_instance_id) values (?)", (run,))
+
+
+def removed(connection: sqlite3.Connection, runs: Sequence[str]) -> None:
+    """Log, in the transaction that removed them, that runs were removed."""
+    for statement in _CREATE_NOTES:
+        connection.execute(statement)
+    (last_row,) = connection.execute("select ifnull(max(rowid), 0) from agent_spans").fetchone()
+    connection.executemany(
+        "insert into rewritten_runs (agent_instance_id, last_row) values (?, ?)", [(run, last_row) for run in runs]
+    )

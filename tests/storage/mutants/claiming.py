@@ -11,10 +11,9 @@ from agentspan.model.changes import PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import row_by_row
 from agentspan.storage.answers import FoundSpan, SpanSum
-from agentspan.storage.identity import new_account
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Capabilities
+from agentspan.storage.protocol import Capabilities, new_account
 from agentspan.storage.questions import (
     Account,
     BriefsWhere,
@@ -34,7 +33,7 @@ from agentspan.storage.questions import (
 from agentspan.storage.row_by_row import added_up, failures_of, summed, uses_of
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.upkeep import ask
-from agentspan.storage.tokenizing import Matcher
+from agentspan.storage.text_search import Matcher
 from agentspan.testing.contract.answering import outlined
 from tests.storage.json_storage import JsonStorage
 from tests.storage.mutants.noting import Own, found_by

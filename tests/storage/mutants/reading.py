@@ -7,10 +7,9 @@ from typing import Any
 
 from agentspan.model.rows import AgentSpanRow, instance_of
 from agentspan.storage.answers import Rows
-from agentspan.storage.identity import new_account
 from agentspan.storage.location import memory
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Capabilities
+from agentspan.storage.protocol import Capabilities, new_account
 from tests.storage.mutants.noting import found_by
 
 

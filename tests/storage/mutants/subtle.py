@@ -6,8 +6,8 @@ from agentspan.model.changes import Move, Refused
 from agentspan.model.rows import TYPE_OF, AgentSpanRow
 from agentspan.storage.answers import Rows
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import unique_of
 from agentspan.storage.questions import Find, Query
-from agentspan.storage.rules import unique_of
 from tests.storage.mutants.noting import found_by
 from tests.storage.mutants.writing import Moves
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentspan.model.changes import Applied, Over, Put, Refused, Replayed
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage import rules
+from agentspan.storage import protocol
 from agentspan.storage.answers import StoredKey
 from agentspan.storage.memory import MemoryStorage
 from tests.storage.mutants.noting import found_by
@@ -107,7 +107,7 @@ class HasNoLock(MemoryStorage):
         return nullcontext()
 
     def _move(self, move: Any, undo: Any, late: Any) -> Any:
-        moved = rules.moved(move, self._rows.get(move.id))
+        moved = protocol.moved(move, self._rows.get(move.id))
         time.sleep(0.0005)  # as where rows lie elsewhere: between reading and writing, other threads run
         if isinstance(moved, Refused):
             return moved

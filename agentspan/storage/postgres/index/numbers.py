@@ -16,7 +16,7 @@ from agentspan.storage.answers import BOUNDS_MS, Stat
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.index.state import Cursor, Part
 from agentspan.storage.postgres.statements import FAILED, compared
-from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
+from agentspan.storage.row_by_row import CANCELLED, Groups, SpanGroup, groups_of
 
 FINE = 16
 """The number of index buckets in each bucket of a histogram."""

@@ -29,12 +29,11 @@ from agentspan.storage.questions import (
     contains_text,
     has_meta,
 )
-from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
-from agentspan.storage.sqlite.driver_errors import is_damage, storage_error
-from agentspan.storage.sqlite.index import failures, full_text, index_file, run_groups
+from agentspan.storage.row_by_row import CANCELLED, Groups, SpanGroup, groups_of
+from agentspan.storage.sqlite.driver import is_damage, storage_error
+from agentspan.storage.sqlite.index import full_text, index_file, span_sums
 from agentspan.storage.sqlite.index.full_text import FullText
-from agentspan.storage.sqlite.index.run_groups import FIRST_LETTER
-from agentspan.storage.sqlite.index.span_sums import MICROS, USED, SpanSums
+from agentspan.storage.sqlite.index.span_sums import FIRST_LETTER, MICROS, USED, SpanSums, group_names
 from agentspan.storage.sqlite.statements import column_of
 from agentspan.tuning import Tuning
 
@@ -258,16 +257,8 @@ def _window(since: str | None, until: str | None) -> Window:
     )
 
 
-Names = dict[int, tuple[str, str, bool]]
-
-
-def _names(connection: sqlite3.Connection) -> Names:
-    found = connection.execute("select grp, schema_name, label, is_aggregate from groups")
-    return {id: (name, label, bool(is_aggregate)) for id, name, label, is_aggregate in found}
-
-
 def _add_finished(connection: sqlite3.Connection, groups: Groups, window: Window) -> None:
-    names = _names(connection)
+    names = group_names(connection)
     cells = connection.execute(WITHIN.format(window.facts) if window.facts else CELLS, window.micros)
     for id, bucket, spans, failed, ms, longest, *used in cells:
         name, label, is_aggregate = names[id]
@@ -279,7 +270,7 @@ def _add_finished(connection: sqlite3.Connection, groups: Groups, window: Window
 
 def _add_finished_of_runs(connection: sqlite3.Connection, groups: Groups) -> None:
     """Add the finished spans of the runs in `wanted_numbers`, from the sums of each run and not from all facts."""
-    names = _names(connection)
+    names = group_names(connection)
     for id, spans, cancelled, failed, ms, *used, letters in connection.execute(OF_RUNS).fetchall():
         name, label, is_aggregate = names[id]
         ran = {bucket: letters.count(chr(FIRST_LETTER + bucket)) for bucket in range(len(BOUNDS_MS) + 1)}
@@ -435,9 +426,9 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     RunsWhere: runs_where,
     BriefsWhere: briefs_where,
     SpanStats: span_stats,
-    RunSums: run_groups.run_sums,
-    FailureSums: failures.failure_sums,
-    StepUses: failures.step_uses,
+    RunSums: span_sums.run_sums,
+    FailureSums: span_sums.failure_sums,
+    StepUses: span_sums.step_uses,
     Search: full_text.search,
 }
 """Type of a question → function that answers it over a connection to the updated index, with the file attached."""
