@@ -35,7 +35,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def note(seconds: float) -> None:
         (pauses.append if threading.get_ident() == here else sleep)(seconds)
 
-    monkeypatch.setattr("agentspan.storage.sqlite.opening.time.sleep", note)
+    monkeypatch.setattr("agentspan.storage.sqlite.driver.time.sleep", note)
     return pauses
 
 

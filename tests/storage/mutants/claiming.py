@@ -52,15 +52,12 @@ class GroupsAreNotTakenBack(MemoryStorage):
 @found_by("test_nobody_reads_what_a_group_takes_back")
 class GroupsAreReadWhileTheyWrite(MemoryStorage):
     def group(self, work: Any, wait_s: float) -> Any:
-        self._undo = []
+        before = self._copied()
         try:
             return work(self)
         except BaseException:
-            for step in reversed(self._undo):
-                step()
+            self._rows, self._keys, self._violations = before
             raise
-        finally:
-            self._undo = None
 
 
 class RemovesMore(MemoryStorage):
@@ -84,7 +81,7 @@ class RemovesOpenRuns(RemovesMore):
 @found_by("test_a_run_with_anything_open_in_it_is_not_removed")
 class RemovesRunsWithOpenSpans(RemovesMore):
     def guards(self, id: str) -> list[str]:
-        return [*self._by_instance.get(id, ())]
+        return [span.id for span in self._spans_by_id(id)]
 
 
 @found_by("test_runs_are_removed_with_all_that_belongs_to_them")
