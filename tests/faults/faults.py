@@ -359,7 +359,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="plain-spans-count-as-aggregates",
-        file="agentspan/storage/row_by_row.py",
+        file="agentspan/storage/answers.py",
         before="self.is_aggregate = False",
         after="self.is_aggregate = True",
         says=(
@@ -370,7 +370,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="every-error-is-a-damaged-payload",
-        file="agentspan/storage/sqlite/opening.py",
+        file="agentspan/storage/sqlite/driver.py",
         before='if "user-defined function" in str(error):  # agentspan',
         after='if not "user-defined function" in str(error):  # agentspan',
         says="An error of SQLite, such as a missing table, is reported as a payload that cannot be read.",

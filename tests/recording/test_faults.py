@@ -296,7 +296,7 @@ MOVING = [
     "agentspan.journal.names.Names.resolved",
     "agentspan.storage.sqlite.connections.Connections.writer",
     "agentspan.storage.sqlite.writes._put",
-    "agentspan.storage.sqlite.contents.RecentRuns.settle",
+    "agentspan.storage.sqlite.driver.Checkpoints.committed",
     "agentspan.storage.sqlite.contents.Numbering.write",
 ]
 

@@ -64,7 +64,7 @@ class Connections:
         self.wait_s = wait_s
         self.tuning = tuning
         self._migrations = migrations
-        self._sqlite_version = sqlite_version
+        self.sqlite_version = sqlite_version
         self.lock = threading.RLock()  # held by `writing`, which does not nest. An RLock knows its owner
         self._writer: FileConnection | None = None
         self.cursor: sqlite3.Cursor | None = None
@@ -384,7 +384,7 @@ class Connections:
         raise StorageError(f"{self.path} is deleted again and again while it is opened; find out by which program")
 
     def _open_once(self) -> FileConnection:
-        opening.check(self.path, read_only=self.read_only, sqlite_version=self._sqlite_version)
+        opening.check(self.path, read_only=self.read_only, sqlite_version=self.sqlite_version)
         file, watch = inode_of(self.path), self.guard.watch
         connection = opening.connect(self.path, read_only=self.read_only, tuning=self.tuning)
         if (

@@ -379,7 +379,7 @@ def mend(
         if watch.is_replaced():
             return f"{path} was replaced"
         before = os.stat(real)
-        with _aside(real) as name:
+        with aside(real) as name:
             is_whole = change == "log" and own is not None and _copy(own, name)
             if not is_whole:
                 if change == "log" and is_first:
@@ -481,7 +481,8 @@ def _copy(source: sqlite3.Connection, name: str) -> bool:
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[str]:
+def aside(path: Path) -> Iterator[str]:
+    """Create a file beside a path, return its name, and delete it afterwards."""
     number, name = files.aside(path)
     os.close(number)
     try:

@@ -18,7 +18,7 @@ from agentspan.model.rows import (
     Violation,
     instance_of,
 )
-from agentspan.model.scores import age, counting
+from agentspan.model.scores import counting
 from agentspan.storage.answers import (
     Found,
     KeyRow,
@@ -90,6 +90,14 @@ Lend = Callable[[], AbstractContextManager[sqlite3.Connection]]
 def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield a sequence in slices of at most CHUNK elements, each small enough for one statement."""
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+
+
+def rows_of_each(connection: sqlite3.Connection, select: str, ids: Sequence[str]) -> list[Any]:
+    """Return the rows of a SELECT for many ids, whose place in it is `{}`."""
+    found: list[Any] = []
+    for chunk in chunks(ids):
+        found += connection.execute(select.format(", ".join("?" * len(chunk))), chunk)
+    return found
 
 
 # An id is searched in the tables of these types, the most frequent type first.
@@ -186,9 +194,8 @@ def _outlines(connection: sqlite3.Connection, asked: Outlines) -> list[AgentSpan
 
 def _counted(connection: sqlite3.Connection, asked: Counts) -> Mapping[str, SpanCounts]:
     by_instance: dict[str, dict[str, int]] = {id: {} for id in asked.instance_ids}
-    for chunk in chunks(asked.instance_ids):
-        for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
-            by_instance[id][status] = number
+    for id, status, number in rows_of_each(connection, statements.COUNTS, asked.instance_ids):
+        by_instance[id][status] = number
     return {id: span_counts(numbers) for id, numbers in by_instance.items()}
 
 
@@ -198,17 +205,13 @@ def _sums(connection: sqlite3.Connection, asked: SpanSums) -> list[SpanSum]:
 
 def _violations(connection: sqlite3.Connection, asked: Violations) -> Mapping[str, list[Violation]]:
     found: dict[str, list[Violation]] = {id: [] for id in asked.span_ids}
-    for chunk in chunks(asked.span_ids):
-        for id, *violation in connection.execute(statements.violations(len(chunk)), chunk):
-            found[id].append(Violation._make(violation))
+    for id, *violation in rows_of_each(connection, statements.VIOLATIONS, asked.span_ids):
+        found[id].append(Violation._make(violation))
     return found
 
 
 def _newest_scores(connection: sqlite3.Connection, asked: NewestScores) -> list[ScoreRow]:
-    found: list[ScoreRow] = []
-    for chunk in chunks(asked.instance_ids):
-        found += counting(map(ScoreRow._make, connection.execute(statements.scores(len(chunk)), chunk)))
-    return sorted(found, key=age)
+    return counting(map(ScoreRow._make, rows_of_each(connection, statements.SCORES, asked.instance_ids)))
 
 
 def _latest_scores(connection: sqlite3.Connection, asked: LatestScores) -> Mapping[str, LatestScore]:
@@ -223,17 +226,15 @@ def _latest_scores(connection: sqlite3.Connection, asked: LatestScores) -> Mappi
 
 def _tags(connection: sqlite3.Connection, asked: Tags) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {id: [] for id in asked.instance_ids}
-    for chunk in chunks(asked.instance_ids):
-        for id, tag in connection.execute(statements.tags(len(chunk)), chunk):
-            found[id].append(tag)
+    for id, tag in rows_of_each(connection, statements.TAGS, asked.instance_ids):
+        found[id].append(tag)
     return {id: sorted(tags) for id, tags in found.items()}
 
 
 def _span_marks(connection: sqlite3.Connection, asked: SpanMarks) -> Mapping[str, frozenset[SpanMark]]:
     found: dict[str, set[SpanMark]] = {id: set() for id in asked.instance_ids}
-    for chunk in chunks(asked.instance_ids):
-        for id, *mark in connection.execute(statements.marks(len(chunk)), chunk):
-            found[id].add(SpanMark._make(mark))
+    for id, *mark in rows_of_each(connection, statements.MARKS, asked.instance_ids):
+        found[id].add(SpanMark._make(mark))
     return {id: frozenset(marks) for id, marks in found.items()}
 
 

@@ -5,17 +5,17 @@ The module `connections` opens and lends connections; `reads` and `writes` have 
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agentspan import host
-from agentspan.errors import DatabaseUnusable, InvalidValue, StorageError
+from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.access import Look, Looking, Wrapper
-from agentspan.storage.answers import Answer, Rows
+from agentspan.storage.answers import Rows
 from agentspan.storage.location import SQLITE, Location
 from agentspan.storage.protocol import Capabilities, FileReplaced, Storage
 from agentspan.storage.questions import (
@@ -36,7 +36,7 @@ from agentspan.storage.questions import (
 from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.connections import Connections
-from agentspan.storage.sqlite.driver import DRIVER_ERRORS, is_busy, is_damage, storage_error, waiting
+from agentspan.storage.sqlite.driver import DRIVER_ERRORS, is_busy, storage_error, waiting
 from agentspan.storage.sqlite.index import INDEXED
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.storage.sqlite.reads import ANSWERS, Reads, page_of, terminated_in
@@ -125,7 +125,6 @@ class SQLiteStorage(Reads, Beside):
         super().__init__(connections.snapshot)
         self.connections = connections
         self._agent_pages = AgentPages()
-        self._sqlite_version = sqlite_version
         try:
             connections.open_now()
         except DatabaseUnusable:
@@ -139,15 +138,9 @@ class SQLiteStorage(Reads, Beside):
         with host.importing:
             from agentspan.storage.sqlite.index.answers import Index, parts_of
 
-        tuning = self.connections.tuning
-        parts = parts_of(tuning, self._sqlite_version)
-        return Index(self.path, parts, partial(_apart, self.connections), pause_s=tuning.index_pause_s)
-
-    def _task(self, question: Question[Any]) -> Any:
-        with host.importing:
-            from agentspan.storage.sqlite.upkeep import TASKS, Upkeep
-
-        return TASKS[type(question)](Upkeep(self.connections, self._index.parts), question)
+        connections = self.connections
+        parts = parts_of(connections.tuning, connections.sqlite_version)
+        return Index(self.path, parts, partial(_apart, connections), pause_s=connections.tuning.index_pause_s)
 
     def capabilities(self) -> Capabilities:
         """Return the abilities of this storage. They refer to it, so a cached value would keep the storage alive."""
@@ -163,14 +156,16 @@ class SQLiteStorage(Reads, Beside):
     def ask(self, question: Question[T]) -> T:
         """Answer a question from the index beside the file, else from the file, else row by row in Python."""
         kind = type(question)
-        own = _OWN.get(kind)
-        if own is not None:
-            return cast(T, getattr(self, own)(question))
-        if kind in _TASKS:
-            return cast(T, self._task(question))
+        if kind is Query:
+            return cast(T, self._page(cast(Query, question)))
         if kind in INDEXED:
             found = self._index.answer(question)
             return self.read_row_by_row(question) if found is None else found
+        if kind in _TASKS:
+            with host.importing:
+                from agentspan.storage.sqlite.upkeep import TASKS
+
+            return cast(T, TASKS[kind](self.connections, question))
         return super().ask(question)
 
     def _page(self, query: Query) -> Rows:
@@ -178,36 +173,6 @@ class SQLiteStorage(Reads, Beside):
         with self.reading() as connection:
             found = self._agent_pages.page(connection, query) if agent_pages.answers(query) else None
             return page_of(connection, query) if found is None else found
-
-    def _damage(self, asked: Damage) -> list[str]:
-        from agentspan.storage.sqlite.upkeep import problems
-
-        with self.reading() as connection:
-            return problems(connection)
-
-    def _back_up(self, asked: BackUp) -> int:
-        from agentspan.storage.sqlite import upkeep
-
-        target = Path(asked.path).absolute()
-        upkeep.check_target(target)
-        with self.reading() as connection:
-            upkeep.copy(connection, target)
-        return target.stat().st_size
-
-    def _select(self, asked: Select) -> Answer:
-        from agentspan.storage.sqlite.upkeep import ask
-
-        self.connections.check_open()
-        try:
-            return ask(self.path, asked.query, tuple(asked.values))
-        except sqlite3.Error as error:
-            if is_damage(error):
-                raise storage_error(error, self.path) from error
-            raise InvalidValue("query", f"SQLite says: {error}") from None
-
-    def _wait_at_most(self, asked: WaitAtMost) -> None:
-        self.connections.check_open()
-        self.connections.wait_s = asked.wait_s
 
     @property
     def direct(self) -> "SQLiteStorage":
@@ -296,16 +261,8 @@ class SQLiteStorage(Reads, Beside):
             return refused_put(connections.writer(), cast(Put, change), error)
 
 
-_OWN: Mapping[type[Question[Any]], str] = {
-    Query: "_page",
-    Damage: "_damage",
-    BackUp: "_back_up",
-    Select: "_select",
-    WaitAtMost: "_wait_at_most",
-}
-"""The method that answers a question."""
-_TASKS = frozenset({RemoveRuns, RemoveKeys, PutKeys, UsedBytes, FileBytes, Compact})
-_ANSWERED: frozenset[type[Question[Any]]] = frozenset({SpansOf, *_OWN, *ANSWERS, *INDEXED, *_TASKS})
+_TASKS = frozenset({BackUp, Compact, Damage, FileBytes, PutKeys, RemoveKeys, RemoveRuns, Select, UsedBytes, WaitAtMost})
+_ANSWERED: frozenset[type[Question[Any]]] = frozenset({SpansOf, *ANSWERS, *INDEXED, *_TASKS})
 
 
 def _apart(connections: Connections) -> AbstractContextManager[object]:

@@ -26,7 +26,7 @@ from agentspan.model.status import OPEN
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.contents import LEAST, Numbering, are_large, recent_of, remove_contents, stored_row
 from agentspan.storage.sqlite.joining import BIT
-from agentspan.storage.sqlite.reads import locate, terminated_in
+from agentspan.storage.sqlite.reads import locate, rows_of_each, terminated_in
 
 APPLIED = Applied()
 _UNUSED = (None,) * len(AgentSpanRow._fields[statements.UNUSED :])
@@ -202,7 +202,7 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
     """
     rows, start = put.rows, 0
     instances = set(map(_instance_id, rows))
-    terminated = [id for id, _ in connection.execute(statements.terminated(len(instances)), tuple(instances))]
+    terminated = {id for (id,) in rows_of_each(connection, statements.TERMINATED_RUNS, tuple(instances))}
     try:
         large = _stored(connection, rows)
         columns = _with_values(rows)

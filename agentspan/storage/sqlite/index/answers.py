@@ -14,7 +14,19 @@ from typing import Any, NamedTuple, TypeVar, cast
 from agentspan.errors import StorageError
 from agentspan.host import let_through
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.answers import BOUNDS_MS, Progress, RunBrief, RunList, RunSummary, RunTotals, Stat
+from agentspan.storage.answers import (
+    BOUNDS_MS,
+    CANCELLED,
+    Groups,
+    Progress,
+    RunBrief,
+    RunList,
+    RunSummary,
+    RunTotals,
+    SpanGroup,
+    Stat,
+    groups_of,
+)
 from agentspan.storage.questions import (
     BriefsWhere,
     FailureSums,
@@ -29,7 +41,6 @@ from agentspan.storage.questions import (
     contains_text,
     has_meta,
 )
-from agentspan.storage.row_by_row import CANCELLED, Groups, SpanGroup, groups_of
 from agentspan.storage.sqlite.driver import is_damage, storage_error
 from agentspan.storage.sqlite.index import full_text, index_file, span_sums
 from agentspan.storage.sqlite.index.full_text import FullText

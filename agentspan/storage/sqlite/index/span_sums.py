@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 
 from agentspan.schemas import signatures
 from agentspan.schemas.signatures import ErrorParts, Key, Signature
-from agentspan.storage.answers import BOUNDS_MS, FailureSum, RunSum, StepUse
+from agentspan.storage.answers import BOUNDS_MS, CANCELLED, FailureSum, RunSum, StepUse
 from agentspan.storage.questions import FailureSums, RunSums, StepUses
-from agentspan.storage.row_by_row import CANCELLED
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.reads import Rewrites
