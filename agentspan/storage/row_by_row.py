@@ -255,12 +255,14 @@ def totals_of(runs: Iterable[RunSummary]) -> RunTotals:
 
 def matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
     """Return whether a run matches a filter. Its spans are read only for `filter.error`, after all else matches."""
+    row = run.run
+    texts = row.id, run.agent, run.version, row.external_identifier, row.metadata, row.result, row.error
     return (
-        _matches_itself(run.run, filter)
+        _matches_itself(row, filter)
         and not (filter.failed and run.run.status != "failed" and not run.failed)
         and filter.version in (None, run.version)
         and (filter.agent is None or _is_agent(storage, run, filter.agent))
-        and (filter.grep is None or contains_text(filter.grep, *_own_texts(run)))
+        and (filter.grep is None or contains_text(filter.grep, *texts, row.termination_reason))
         and (not filter.tags or {*filter.tags} <= {*storage.ask(Tags([run.run.id]))[run.run.id]})
         and (filter.error is None or _failed_of(storage, run, filter.error))
     )
@@ -297,12 +299,6 @@ def _failed_of(storage: Storage, run: RunSummary, text: str) -> bool:
         span.status == "failed" and contains_text(text, span.result_payload)
         for span in storage.ask(SpansOf(run.run.id))
     )
-
-
-def _own_texts(run: RunSummary) -> Iterator[str | None]:
-    row = run.run
-    yield from (row.id, run.agent, run.version, row.external_identifier, row.metadata, row.result, row.error)
-    yield row.termination_reason
 
 
 def span_stats(storage: Storage, asked: SpanStats) -> list[Stat]:

@@ -1,6 +1,11 @@
-"""Splits texts and search queries into tokens, with the same rules for every storage.
+"""The search for terms in spans, as pure functions that every storage uses, so that all have the same results.
 
 A token is a sequence of letters and digits, in lower case, without accents. A term is a sequence of adjacent tokens.
+
+An agent sends its whole history with every call. A search finds a message in the first span that contains it, and
+counts the later spans that repeat it. A part of a span is a long text that is a direct member of its payload or result,
+or an element of a list that is one. Two parts are equal if their JSON texts are equal. "Earlier" means a lower id.
+Parts of open spans still count as new in later spans, because open spans may change.
 """
 
 import json

@@ -125,7 +125,7 @@ def test_the_items_share_one_commit(tmp_path: Path) -> None:
     storage = agentspan.SQLiteStorage(tmp_path / "runs.db")
     db = agentspan.open(storage)
     statements: list[str] = []
-    storage.direct.connections.writer().set_trace_callback(statements.append)
+    storage.direct._connections.writer().set_trace_callback(statements.append)
     db.bulk(a_run(db))
     assert [statement for statement in statements if statement.lower() in ("begin immediate", "commit")] == [
         "begin immediate",

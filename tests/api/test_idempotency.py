@@ -333,8 +333,8 @@ def test_a_keyed_create_under_a_known_parent_is_four_statements(tmp_path: Path) 
         run = db.agent_instances.register("an-agent")
         parent = db.agent_spans.create(run.id, "agent", "active")
         statements: list[str] = []
-        storage.direct.connections.writer().set_trace_callback(statements.append)
-        storage.direct.connections._readers[0].set_trace_callback(statements.append)
+        storage.direct._connections.writer().set_trace_callback(statements.append)
+        storage.direct._connections._readers[0].set_trace_callback(statements.append)
         db.agent_spans.create(run.id, "step", "active", parent_span_id=parent.id, idempotency_key="k")
         words = [statement.split()[:3] for statement in statements]
         assert words == [

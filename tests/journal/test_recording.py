@@ -442,7 +442,7 @@ def test_a_thousand_spans_are_two_inserts_in_one_commit(path: Path) -> None:
         for _ in range(1000):
             with tracer.span("tool", {"name": "x"}):
                 pass
-        connection = tracer.storage.direct.connections.writer()  # type: ignore[attr-defined]
+        connection = tracer.storage.direct._connections.writer()  # type: ignore[attr-defined]
         connection.set_trace_callback(lambda statement: seen.append(statement.split(" ")[0]))
         tracer.flush()
         connection.set_trace_callback(None)
@@ -544,7 +544,7 @@ def test_a_program_whose_run_got_another_agent_goes_on_at_the_same_speed(path: P
         for _ in range(1000):
             run.create_span("tool", {"name": "x"}, status="active").finish()
         seen: list[str] = []
-        connection = tracer.storage.direct.connections.writer()  # type: ignore[attr-defined]
+        connection = tracer.storage.direct._connections.writer()  # type: ignore[attr-defined]
         connection.set_trace_callback(lambda statement: seen.append(statement.split(" ")[0]))
         tracer.flush()
         connection.set_trace_callback(None)

@@ -285,7 +285,7 @@ def test_a_trace_takes_few_statements(tmp_path: Path) -> None:
     with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
         receiver = Receiver(Context(storage, redacts=SentRedaction()))
         receiver.store(_trace(1))  # its agent and its version are new
-        storage.direct.connections.writer().set_trace_callback(seen.append)
+        storage.direct._connections.writer().set_trace_callback(seen.append)
         receiver.store([*_trace(2), *_trace(3)])
         assert len(seen) <= 6 + 2 * 8, seen
         seen.clear()

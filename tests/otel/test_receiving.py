@@ -53,9 +53,9 @@ def test_a_span_of_a_known_trace_takes_one_commit_and_few_statements(tmp_path: P
         first, second, third, root = _trace(1, text)
         receiver.store([first])
         receiver.store([second])
-        storage.direct.connections.writer().set_trace_callback(seen.append)
+        storage.direct._connections.writer().set_trace_callback(seen.append)
         receiver.store([third])
-        storage.direct.connections.writer().set_trace_callback(None)
+        storage.direct._connections.writer().set_trace_callback(None)
         assert len(seen) <= most, seen
         assert seen.count("begin immediate") <= 1
         assert sum(statement.startswith("insert into agent_spans") for statement in seen) == 1
@@ -128,9 +128,9 @@ def test_runs_that_are_idle_are_ended_some_at_a_time(tmp_path: Path) -> None:
     with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
         receiver = Receiver(Context(storage))
         receiver.store([_call(each, {}, trace_id=f"{each + 1:032x}", parent_span_id="c" * 16) for each in range(50)])
-        storage.direct.connections.writer().set_trace_callback(seen.append)
+        storage.direct._connections.writer().set_trace_callback(seen.append)
         assert [receiver.end_idle(-1.0, 30), receiver.end_idle(-1.0, 30), receiver.end_idle(-1.0, 30)] == [30, 20, 0]
-        storage.direct.connections.writer().set_trace_callback(None)
+        storage.direct._connections.writer().set_trace_callback(None)
         assert seen.count("begin immediate") == 3
         ended = [row for row in storage.ask(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
         assert {row.status for row in ended} == {"complete"}
@@ -143,9 +143,9 @@ def test_runs_that_have_ended_are_forgotten_without_a_transaction(tmp_path: Path
     with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
         receiver = Receiver(Context(storage))
         receiver.store([each for number in range(50) for each in _trace(number + 1)])
-        storage.direct.connections.writer().set_trace_callback(seen.append)
+        storage.direct._connections.writer().set_trace_callback(seen.append)
         assert receiver.end_idle(-1.0, 1) == 0
-        storage.direct.connections.writer().set_trace_callback(None)
+        storage.direct._connections.writer().set_trace_callback(None)
         assert "begin immediate" not in seen
 
 

@@ -56,7 +56,7 @@ def test_an_exception_at_any_point_of_a_write_leaves_no_transaction_and_no_lock(
 ) -> None:
     world = World(tmp_path, "commit")
     storage: Any = world.tracer.storage
-    lock = storage.direct.connections.lock
+    lock = storage.direct._connections.lock
 
     def write() -> None:
         storage.ask(RemoveKeys("2020-01-01", 1.0))

@@ -94,7 +94,7 @@ def test_a_disk_that_becomes_read_only_does_no_harm(small_disk: Path) -> None:
     step = steps(tracer)
     with tracer.run("read-only"):
         step(1)
-        tracer.storage.direct.connections.guard.leave()  # type: ignore[attr-defined]  # an open file may be written to all the same
+        tracer.storage.direct._connections.guard.leave()  # type: ignore[attr-defined]  # an open file may be written to all the same
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
         assert step(2) == "2" * 1000
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
@@ -118,7 +118,7 @@ def test_a_file_is_opened_again_that_was_opened_just_before_its_disk_could_be_wr
     step = steps(tracer)
     with tracer.run("read-only"):
         step(1)
-        tracer.storage.direct.connections.guard.leave()  # type: ignore[attr-defined]
+        tracer.storage.direct._connections.guard.leave()  # type: ignore[attr-defined]
         with monkeypatch.context() as patch:
             patch.setattr(opening, "connect", connect_for_reading)
             assert step(2) == "2" * 1000

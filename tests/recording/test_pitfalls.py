@@ -131,7 +131,7 @@ def test_the_event_loop_is_blocked(tmp_path: Path) -> None:
     tracer = Tracer(tmp_path / "runs.db", raise_errors=True, durability="commit")
     statements: list[str] = []
     with tracer.run("a"):
-        writer = tracer.storage.direct.connections.writer()  # type: ignore[attr-defined]
+        writer = tracer.storage.direct._connections.writer()  # type: ignore[attr-defined]
         writer.set_trace_callback(statements.append)
         before = threading.active_count()
         with tracer.span("llm", {"model": "m"}) as span:

@@ -152,7 +152,7 @@ def test_a_call_that_needs_a_connection_returns_when_its_span_is_stored(between:
     tracer = Tracer(between.url, durability="commit", tuning=STANDARD._replace(recording_wait_s=9.0))
     with tracer.run("a") as run:
         threads = [threading.Thread(target=lambda: run.create_span("tool", {"name": "n"})) for _ in range(4)]
-        tracer.storage.direct.connections._idle.clear()  # type: ignore[attr-defined]
+        tracer.storage.direct._connections._idle.clear()  # type: ignore[attr-defined]
         for thread in threads:
             thread.start()
         for thread in threads:

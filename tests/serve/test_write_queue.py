@@ -78,7 +78,7 @@ def together(writer: WriteQueue, *operations: Work) -> list[Any]:
 
 def test_what_comes_in_one_turn_shares_a_commit(storage: SQLiteStorage, ctx: Context, instance: str) -> None:
     statements: list[str] = []
-    storage.direct.connections.writer().set_trace_callback(statements.append)
+    storage.direct._connections.writer().set_trace_callback(statements.append)
     answers = together(queue_of(ctx), *[create(instance)] * 20)
     assert {answer["status"] for answer in answers} == {"success"}
     assert statements.count("commit") == 1

@@ -65,7 +65,7 @@ def test_the_thread_comes_after_many_commits_and_goes(tmp_path: Path, monkeypatc
 
 def test_a_caller_is_not_asked_to_checkpoint(tmp_path: Path) -> None:
     storage = agentspan.SQLiteStorage(tmp_path / "runs.db")
-    writer = storage.direct.connections.writer()
+    writer = storage.direct._connections.writer()
     assert writer.execute("pragma wal_autocheckpoint").fetchone() == (driver.MAX_FRAMES,)
 
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_that_cannot_be_done_hurts_nobody(tmp_path: Path, monkeypat
     def connect(file: object) -> sqlite3.Connection:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(tracer.storage.direct.connections.guard, "_connect", connect)  # type: ignore[attr-defined]
+    monkeypatch.setattr(tracer.storage.direct._connections.guard, "_connect", connect)  # type: ignore[attr-defined]
     record(tracer, 100)
     tracer.shutdown()
     assert tracer.health().failed == 0

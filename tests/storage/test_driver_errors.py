@@ -156,7 +156,7 @@ def test_a_file_without_its_tables(path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["apply one", "apply a move", "apply several", "apply together", "group"])
 def test_a_full_disk(path: Path, name: str) -> None:
     storage = SQLiteStorage(path)
-    connection = storage.direct.connections.writer()
+    connection = storage.direct._connections.writer()
     (pages,) = connection.execute("pragma page_count").fetchone()
     connection.execute(f"pragma max_page_count = {pages}")
     with pytest.raises(StorageError, match="full"):

@@ -330,7 +330,7 @@ def test_a_file_that_is_deleted_while_it_is_made_is_made_again(
 def test_a_fork_leaves_a_thread_nothing_of_sqlite_to_free(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "runs.db") as db:
         db.agents.create("a")
-        cursor = db.storage.direct.connections.cursor  # type: ignore[attr-defined]  # as a thread has it that wrote just now
+        cursor = db.storage.direct._connections.cursor  # type: ignore[attr-defined]  # as a thread has it that wrote just now
         child = os.fork()
         if child == 0:
             os._exit(0)

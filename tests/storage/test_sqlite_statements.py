@@ -26,7 +26,7 @@ class Recorder:
         journals = self.tracer.storage.capabilities().journals
         storage = None if journals is None else journals.direct
         assert isinstance(storage, agentspan.SQLiteStorage)
-        self.connection = storage.direct.connections.writer()
+        self.connection = storage.direct._connections.writer()
 
     def start(self) -> None:
         self.connection.set_trace_callback(self._see)

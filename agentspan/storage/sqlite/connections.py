@@ -110,10 +110,14 @@ class Connections:
     def transact(
         self, work: Callable[[sqlite3.Connection], T], wait_s: float, *, once: bool = False, only_file: int = 0
     ) -> T:
-        """Run `work` in one transaction, commit it, and return its result. Roll back if `work` raises.
+        """Run `work` in one transaction, commit it, and return its result. Roll back if `work` raises (see written)."""
+        return self.written(lambda: self._transact(work, wait_s), wait_s, once=once, only_file=only_file)
+
+    def written(self, write: Callable[[], T], wait_s: float, *, once: bool = False, only_file: int = 0) -> T:
+        """Call `write` with the writers' lock, and return its result.
 
         Args:
-            once: whether `work` may be called only once. If False, it is called again when the file was deleted or
+            once: whether `write` may be called only once. If False, it is called again when the file was deleted or
                 replaced meanwhile, and writes to the new file at the path.
             only_file: write only while `guard.files` equals this number: to the same file; 0 for any file.
 
@@ -127,9 +131,9 @@ class Connections:
                 if once:
                     self.lost_its_file()
                 while True:
-                    if only_file:
-                        self.check_same(only_file)
-                    done = self._transact(work, wait_s)
+                    if only_file and (self.guard.follow() or only_file != self.guard.files):
+                        raise replaced_meanwhile(self.path)
+                    done = write()
                     if not self.lost_its_file():
                         return done
                     if once:
@@ -206,15 +210,6 @@ class Connections:
             return False
         self._look_at = now + self._look_every_s
         return self.guard.watch.changed() is not None and self.guard.follow()
-
-    def check_same(self, files: int) -> None:
-        """Check that the path has the same file as when `guard.files` had this value. The caller holds the lock.
-
-        Raises:
-            FileReplaced: the path has another file.
-        """
-        if self.guard.follow() or files != self.guard.files:
-            raise replaced_meanwhile(self.path)
 
     def look_seldom(self) -> None:
         """Check the file from time to time and not after each commit. Never wait while a file is checked or copied."""

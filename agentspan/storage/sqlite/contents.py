@@ -1,4 +1,9 @@
-"""Splits payloads into parts, and stores each part once per run, with numbers in the order of appearance."""
+"""Splits payloads into parts, and stores each part once per run, with numbers in the order of appearance.
+
+A cache has the parts of the runs that this process wrote last, so that repeated parts are found without SQL. Each SQL
+statement releases the GIL, and waits 5 ms to get it back if another thread computes. So a batch of spans needs few
+statements per run, however much it repeats. A grown history is recognised by one comparison of texts.
+"""
 
 import json
 import re
@@ -46,15 +51,6 @@ class Recent(NamedTuple):
         """The number of characters of the list's text."""
         return len(self.text)
 
-    def common(self, text: str, start: int) -> int:
-        """Return how many elements at the start of another list equal the elements of this list.
-
-        Args:
-            text: the payload with the other list.
-            start: the position of the other list in `text`.
-        """
-        return common_elements(self.text, self.ends, text, start)
-
 
 class Sent(NamedTuple):
     """The last stored version of a list whose elements were passed as separate texts (see TextInParts).
@@ -83,7 +79,7 @@ class RunParts:
         last, last_apart: the number of the latest part below `APART`, and of the latest part above it.
         by_hash: hash of a text → numbers of the parts with that hash, in ascending order.
         lists: key of a list (see key_of) → its last stored version.
-        sent: key of a list (see key_of_elements) → its last stored version, for lists that were passed as elements.
+        sent: the same for lists that were passed as elements; the key is that of the first element.
     """
 
     def __init__(self, number: int) -> None:
@@ -99,15 +95,6 @@ class RunParts:
     def first_row(self) -> int:
         """The rowid before the first part of the run in `contents`."""
         return self.number * ROOM
-
-    def read(self, connection: sqlite3.Connection) -> None:
-        """Read the parts of the run that other connections have stored since the last call."""
-        first = self.first_row
-        for known, end in ((self.last, APART), (self.last_apart, ROOM)):
-            last = connection.execute(LAST, (first + known, first + end - 1)).fetchone()
-            if last is not None and last[0] - first != known:
-                for id, text in connection.execute(TEXTS, (first + known + 1, first + end - 1)):
-                    self.add(id - first, text)
 
     def add(self, number: int, text: str) -> None:
         """Add the latest part of the run to the cache."""
@@ -187,8 +174,12 @@ class RecentRuns:
         number = 0 if found is None else found[0]
         if parts is None or parts.number != number:
             parts = RunParts(number)
-        if number:
-            parts.read(connection)
+        for known, end in ((parts.last, APART), (parts.last_apart, ROOM)) if number else ():
+            first, last = parts.first_row + known, parts.first_row + end - 1
+            latest = connection.execute(LAST, (first, last)).fetchone()
+            if latest is not None and latest[0] != first:  # other connections have stored more
+                for id, text in connection.execute(TEXTS, (first + 1, last)):
+                    parts.add(id - parts.first_row, text)
         return parts
 
 
@@ -207,13 +198,8 @@ class FileConnection(sqlite3.Connection):
 
 
 def key_of(member: str, text: str, start: int) -> str:
-    """Return the key of a list in `RunParts.lists`: the member's name and the start of the list's text."""
+    """Return the key of a list in a RunParts: the member's name and the start of the list's text."""
     return f"{member}:{text[start : start + KEY]}"
-
-
-def key_of_elements(member: str, elements: Sequence[str]) -> str:
-    """Return the key of a list in `RunParts.sent`: the member's name and the start of the first element."""
-    return f"{member}:{elements[0][:KEY]}"
 
 
 def recent_of(connection: sqlite3.Connection) -> RecentRuns:
@@ -326,7 +312,7 @@ def _pieces(
         part: str | Part | None
         if text[start] == "[":
             before = recent.get(key_of(key[1], text, start)) if recent else None
-            known = 0 if before is None else before.common(text, start)
+            known = 0 if before is None else common_elements(before.text, before.ends, text, start)
             texts, end = _elements(text, start, 0 if before is None or not known else before.ends[known - 1])
         else:
             end = _scan(text, start)[1]
@@ -487,7 +473,7 @@ class Numbering:
 
     def _given(self, piece: Part) -> list[int]:
         """Return the part numbers of a list that was passed as elements. It nearly always extends its last version."""
-        key = key_of_elements(piece.member, piece.texts)
+        key = key_of(piece.member, piece.texts[0], 0)
         before = self._parts.sent.get(key, _NOTHING_SENT)
         common = common_start(before.elements, piece.texts)
         has_blobs, self._has_blobs = self._has_blobs, bool(common) and before.has_blobs

@@ -1,11 +1,16 @@
 """The SQL that joins a payload from its stored text and its parts, with only SQLite's own functions.
 
 `agent_spans.contents` is 0 for a span whose payload and result are stored whole. Else bit 1 means that the payload has
-references to parts, and bit 2 that the result has. Bits 4 and 8 mean the same for references to blobs (see blobs). The
-remaining bits are the number of the run in `content_runs`.
+references to parts, and bit 2 that the result has. Bits 4 and 8 mean the same for references to blobs. The remaining
+bits are the number of the run in `content_runs`.
 
 Part n of run r is the row r * 2^32 + n of `contents`, so that a list is one range of rows, read in the order of the
 table. With the run's id as a column, and an index on it, the same pages took four times as long.
+
+Base64 in payloads is stored as bytes, once per run, and replaced in the payload by a reference, such as
+`$blob:7:image/png:3145728:SHA256;`: the number of the blob in its run, its media type, its size, and the SHA-256 of its
+bytes. `$blob-url` means base64 with `-_`. A payload cannot forge a reference, because a recorded `$blob` is stored as
+`$blob=`. Plain SQL returns the references; the backend replaces them by base64.
 """
 
 import re

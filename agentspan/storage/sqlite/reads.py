@@ -161,12 +161,12 @@ def _found(connection: sqlite3.Connection, asked: Find) -> Found:
     rows: dict[str, tuple[ResourceType, Row]] = {}
     terminated: dict[str, str] = {}
     for id in (*asked.ids, stored.subject) if stored is not None else asked.ids:
-        located = locate(connection, id)
-        if located is not None:
-            rows[id] = located
-            reason = terminated_in(connection, located[1])
+        row = locate(connection, id)
+        if row is not None:
+            rows[id] = TYPE_OF[type(row)], row
+            reason = terminated_in(connection, row)
             if reason is not None:
-                terminated[instance_of(located[1])] = reason
+                terminated[instance_of(row)] = reason
     return Found(rows, stored, terminated)
 
 
@@ -179,11 +179,11 @@ def page_of(connection: sqlite3.Connection, query: Query) -> Rows:
         others = query.changed(offset=query.offset + len(rows), limit=left)
         only_ids = f"select id from {table_of(query.type)}"
         rest = [id for (id,) in connection.execute(*statements.page(others, only_ids))]
-    if not query.with_total:
-        return with_rest(Rows(rows), rest) if is_cut else Rows(rows)
-    number = len(rows) + len(rest)
-    is_all = not query.offset and not query.after and (query.limit is None or number < query.limit)
-    total = number if is_all else connection.execute(*statements.total(query)).fetchone()[0]
+    total = None
+    if query.with_total:
+        total = len(rows) + len(rest)
+        if query.offset or query.after or (query.limit is not None and total >= query.limit):  # there may be more
+            (total,) = connection.execute(*statements.total(query)).fetchone()
     return with_rest(Rows(rows, total), rest) if is_cut else Rows(rows, total)
 
 
@@ -260,12 +260,12 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
 """Type of a question → function that answers it over one connection."""
 
 
-def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:
-    """Return the type and the row of an id; None if no row has the id."""
+def locate(connection: sqlite3.Connection, id: str) -> Row | None:
+    """Return the row of an id, of any type; None if no row has the id."""
     for type_ in _TYPES:
         values = connection.execute(statements.BY_ID[type_], (id,)).fetchone()
         if values is not None:
-            return type_, ROWS[type_]._make(values)
+            return ROWS[type_]._make(values)
     return None
 
 

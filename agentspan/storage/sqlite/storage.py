@@ -60,29 +60,29 @@ class Beside:
     @property
     def path(self) -> Path:
         """The path of the storage's file."""
-        return self.direct.connections.path
+        return self.direct._connections.path
 
     @property
     def files(self) -> int:
         """The number of files that this process has opened at the path. It grows when the file is replaced."""
-        return self.direct.connections.guard.files
+        return self.direct._connections.guard.files
 
     def draining(self) -> "Draining":
         """Return a view of this storage for draining a journal. From now on, the caller must call `sync`."""
-        self.direct.connections.checkpoints.syncs = False
+        self.direct._connections.checkpoints.syncs = False
         return Draining(self.direct)
 
     def look_seldom(self) -> None:
         """Check every 250 ms only that the file is still at its path."""
-        self.direct.connections.look_seldom()
+        self.direct._connections.look_seldom()
 
     def has(self, ids: Sequence[str]) -> bool:
         """Return whether all these spans, runs and writers are in the file, read by a new connection."""
-        return self.direct.connections.has(ids)
+        return self.direct._connections.has(ids)
 
     def sync(self) -> None:
         """Flush all applied changes to the disk."""
-        self.direct.connections.checkpoints.sync()
+        self.direct._connections.checkpoints.sync()
 
 
 class SQLiteStorage(Reads, Beside):
@@ -123,7 +123,7 @@ class SQLiteStorage(Reads, Beside):
             sqlite_version=sqlite_version,
         )
         super().__init__(connections.snapshot)
-        self.connections = connections
+        self._connections = connections
         self._agent_pages = AgentPages()
         try:
             connections.open_now()
@@ -138,7 +138,7 @@ class SQLiteStorage(Reads, Beside):
         with host.importing:
             from agentspan.storage.sqlite.index.answers import Index, parts_of
 
-        connections = self.connections
+        connections = self._connections
         parts = parts_of(connections.tuning, connections.sqlite_version)
         return Index(self.path, parts, partial(_apart, connections), pause_s=connections.tuning.index_pause_s)
 
@@ -150,7 +150,7 @@ class SQLiteStorage(Reads, Beside):
             location=Location(SQLITE, str(self.path)),
             journals=self,
             keeps_contents=True,
-            page_rows=self.connections.tuning.page_rows,
+            page_rows=self._connections.tuning.page_rows,
         )
 
     def ask(self, question: Question[T]) -> T:
@@ -165,11 +165,11 @@ class SQLiteStorage(Reads, Beside):
             with host.importing:
                 from agentspan.storage.sqlite.upkeep import TASKS
 
-            return cast(T, TASKS[kind](self.connections, question))
+            return cast(T, TASKS[kind](self._connections, question))
         return super().ask(question)
 
     def _page(self, query: Query) -> Rows:
-        self.connections.check_file()
+        self._connections.check_file()
         with self.reading() as connection:
             found = self._agent_pages.page(connection, query) if agent_pages.answers(query) else None
             return page_of(connection, query) if found is None else found
@@ -194,15 +194,18 @@ class SQLiteStorage(Reads, Beside):
         Raises:
             FileReplaced: the path has another file than `only_file`.
         """
-        if len(units) == 1:
-            changes, subject, key = units[0]
-            if subject is None and key is None and len(changes) == 1:
-                statement = alone(changes[0])
-                outcome = statement and self._apply_alone(cast(Put | Move, changes[0]), statement, wait_s, only_file)
-                if outcome:
-                    return [outcome]
+        connections = self._connections
         try:
-            return self.connections.transact(
+            if len(units) == 1:
+                changes, subject, key = units[0]
+                statement = alone(changes[0]) if subject is None and key is None and len(changes) == 1 else None
+                if statement is not None:
+                    change = cast(Put | Move, changes[0])
+                    write = partial(self._execute_alone, change, statement, wait_s)
+                    outcome = connections.written(write, wait_s, only_file=only_file)
+                    if outcome is not None:
+                        return [outcome]
+            return connections.transact(
                 lambda connection: apply_all(connection, units, stop_at_refusal), wait_s, only_file=only_file
             )
         except (UnicodeEncodeError, OverflowError) as error:
@@ -218,30 +221,15 @@ class SQLiteStorage(Reads, Beside):
                 raise group.broken
             return done
 
-        return self.connections.transact(grouped, wait_s, once=True)
+        return self._connections.transact(grouped, wait_s, once=True)
 
     def close(self) -> None:
         """Close all connections. Later calls raise StorageError."""
-        self.connections.close()
-
-    def _apply_alone(
-        self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float, only_file: int
-    ) -> Outcome | None:
-        """Apply a change by one statement. None: a move changed no row, and only a transaction can find out why."""
-        connections = self.connections
-        try:
-            with connections.writing(wait_s):
-                while True:
-                    if only_file:
-                        connections.check_same(only_file)
-                    outcome = self._execute_alone(change, statement, wait_s)
-                    if not connections.lost_its_file():
-                        return outcome
-        except DRIVER_ERRORS as error:
-            raise connections.write_error(error) from error
+        self._connections.close()
 
     def _execute_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
-        connections = self.connections
+        """Apply a change by one statement. None: a move changed no row, and only a transaction can find out why."""
+        connections = self._connections
         cursor = connections.cursor or connections.writer().cursor()
         try:
             try:

@@ -116,10 +116,10 @@ def _outcome_before(connection: sqlite3.Connection, key: Key) -> Outcome:
     request_hash, subject = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
     if request_hash != key.request_hash:
         return KeyTaken()
-    located = locate(connection, subject)
-    if located is None:  # the row of the first request has been deleted
+    row = locate(connection, subject)
+    if row is None:  # the row of the first request has been deleted
         return Refused("missing")
-    return Replayed(located[1], terminated_in(connection, located[1]))
+    return Replayed(row, terminated_in(connection, row))
 
 
 def _first_reason(connection: sqlite3.Connection, late: Sequence[Row]) -> str | None:
@@ -142,20 +142,17 @@ def _subject(connection: sqlite3.Connection, unit: Unit) -> Row:
         if isinstance(change, Move) and change.id == unit.subject:
             values = connection.execute(statements.BY_ID[change.type], (change.id,)).fetchone()
             return ROWS[change.type]._make(values)
-    located = locate(connection, cast(str, unit.subject))
-    assert located is not None
-    return located[1]
+    return cast(Row, locate(connection, cast(str, unit.subject)))
 
 
 def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused | None:
     if not put.minted:
-        located = locate(connection, put.row.id)
-        if located is not None:
-            return Refused("id_used", located[1])
+        stored = locate(connection, put.row.id)
+        if stored is not None:
+            return Refused("id_used", stored)
     for ref in put.refs:
         if connection.execute(statements.EXISTS[ref.type], (ref.id,)).fetchone() is None:
-            located = locate(connection, ref.id)
-            return Refused("missing", located[1] if located is not None else None)
+            return Refused("missing", locate(connection, ref.id))
     try:
         if type(put.row) is AgentSpanRow and are_large(put.row):
             inserted = _insert_large(connection, put.row)
@@ -319,8 +316,7 @@ def _remove(connection: sqlite3.Connection, remove: Remove) -> Refused | None:
         if connection.execute(statements.DELETE[remove.type], (remove.id,)).rowcount == 1:
             return None
     except sqlite3.IntegrityError:
-        located = locate(connection, remove.id)
-        return Refused("referenced", located[1] if located is not None else None)
+        return Refused("referenced", locate(connection, remove.id))
     return Refused("missing")
 
 
@@ -336,8 +332,7 @@ def _refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
         row = ROWS[move.type]._make(values)
         left = not move.leaves or getattr(row, "status", None) in move.leaves
         return Refused("changed" if left else "status", row)
-    located = locate(connection, move.id)
-    return Refused("missing", located[1] if located is not None else None)
+    return Refused("missing", locate(connection, move.id))
 
 
 def refused_put(connection: sqlite3.Connection, put: Put, error: sqlite3.IntegrityError) -> Refused:
