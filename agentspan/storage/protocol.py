@@ -97,7 +97,7 @@ class Capabilities(NamedTuple):
         concurrency: how many threads of a process can usefully write at the same time. More than 1 means that a commit
             waits for a server.
         keeps_contents: whether texts that payloads repeat are stored once, and TextInParts is used for that.
-        page_rows: how many rows `storage.scanning` reads at once.
+        page_rows: how many rows `storage.access` reads at once.
     """
 
     backend: str

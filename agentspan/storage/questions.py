@@ -202,7 +202,7 @@ class Find(Question[Found]):
 
 
 class Query(Question[Rows]):
-    """A page of the rows of one type that match `where`, sorted by a column. To scan all rows, use storage.scanning.
+    """A page of the rows of one type that match `where`, sorted by a column. To scan all rows, use storage.access.
 
     Attributes:
         where: column → required value.
