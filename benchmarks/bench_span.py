@@ -43,8 +43,8 @@ import agentspan
 from agentspan import ids
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.spans import FINISHED
-from agentspan.storage.sqlite.checkpoints import MAX_FRAMES, Checkpoints
-from agentspan.storage.sqlite.file_watch import Watch
+from agentspan.storage.sqlite.driver import MAX_FRAMES, Checkpoints
+from agentspan.storage.sqlite.file_guard import FileGuard
 from agentspan.tuning import STANDARD
 
 OTEL = {"@span": "OpenTelemetry @span", "with span": "OpenTelemetry with span"}
@@ -304,8 +304,10 @@ def committing(folder: Path) -> Iterator[dict[str, Callable[[], float]]]:
     lock = threading.Lock()
     path = folder / "thread.db"
     tuning = STANDARD._replace(sync_every_s=None)
-    connect = functools.partial(sqlite3.connect, path, isolation_level=None)
-    checkpoints = Checkpoints(connect, lock, lambda: True, lambda: Watch(path), tuning)
+    guard = FileGuard(
+        path, read_only=False, connect=lambda _: sqlite3.connect(path, isolation_level=None), take_out=list
+    )
+    checkpoints = Checkpoints(guard, lock, tuning)
     shapes = {
         f"commit {name}": recorder(shape, enabled=True, durability="commit")(folder / f"{name}.db").one
         for name, shape in (("@span", decorated), ("with span", block))

@@ -30,7 +30,7 @@ from agentspan.recording.capture import capture, plain, values
 from agentspan.recording.sinks import commit
 from agentspan.schemas import conformance, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
-from agentspan.storage import tokenizing
+from agentspan.storage import text_search
 from agentspan.storage.answers import RunList, RunSummary, RunTotals, Stat
 from agentspan.testing import run as testing_run
 from agentspan.tuning import STANDARD
@@ -314,8 +314,8 @@ LIMITS = [
     (conformance, "MAX_VIOLATIONS", "violations stored"),
     (agents, "MAX_TYPES", "span types in"),
     (runs, "LATEST_RUNS", "runs listed"),
-    (tokenizing, "MAX_TERMS", "words of a search"),
-    (tokenizing, "MAX_TERM", "words of a search"),
+    (text_search, "MAX_TERMS", "words of a search"),
+    (text_search, "MAX_TERM", "words of a search"),
     (search, "SNIPPET", "a snippet"),
     (analysis_tree, "FOLD_FROM", "siblings that"),
     (show, "PAYLOAD_LINES", "lines of a payload"),

@@ -12,9 +12,9 @@ from agentspan.analysis.outcomes import check_kind, parse
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
 from agentspan.ids import is_pfid
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ResourceType, Row
+from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, LatestScores, Query, RunFilter
-from agentspan.storage.scanning import scan
 
 LATEST = "-"
 BETWEEN = "…"

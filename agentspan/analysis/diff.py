@@ -18,7 +18,7 @@ from agentspan.analysis.step_keys import Step, StepKeys, cleaned
 from agentspan.analysis.tree import Node, build, every, sums, title_of
 from agentspan.blobs import described
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.storage.lookup import instance
+from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.row_by_row import names_of

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.scores import SOURCES
+from agentspan.storage.access import scan
 from agentspan.storage.answers import LatestScore, RunBrief
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import LatestScores, NewestScores
-from agentspan.storage.scanning import scan
 from agentspan.text import one_line
 
 LOOKED_AT = 2000

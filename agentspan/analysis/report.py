@@ -14,8 +14,8 @@ from agentspan.analysis.tree import Node, build, closed_text, every, run_name, s
 from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
+from agentspan.storage.access import instance
 from agentspan.storage.answers import RunSummary
-from agentspan.storage.lookup import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.row_by_row import summaries_of

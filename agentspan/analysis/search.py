@@ -1,6 +1,6 @@
 """Full-text search over the summaries, payloads and results of spans. Matches are positions, never markup.
 
-A text that several spans of a run repeat is found only in the first of them (see storage.first_occurrence).
+A text that several spans of a run repeat is found only in the first of them (see storage.text_search).
 """
 
 from collections import deque
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from agentspan.analysis.tree import build, numbers
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.storage import row_by_row, tokenizing
+from agentspan.storage import row_by_row, text_search
 from agentspan.storage.answers import Progress
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Outlines, Search
@@ -85,7 +85,7 @@ def search(
         runs: the ids of the only runs to search; all runs when left out. `run` wins over `runs`.
         progress: called with (done, total) while an index is built.
     """
-    asked = tokenizing.terms(words)
+    asked = text_search.terms(words)
     if not asked:
         return Hits([], 0)
     question = Search(asked, limit, offset, runs if run is None else [run], progress)
@@ -122,7 +122,7 @@ def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:
         text = getattr(span, name)
         if text is None:
             continue
-        text = text if name == "summary" else tokenizing.of_json(text, to_show=True)
+        text = text if name == "summary" else text_search.of_json(text, to_show=True)
         shown = one_line(text, len(text) + 1)
         places, kinds = _places(shown, asked)
         if best is None or kinds > best[0]:
@@ -148,12 +148,12 @@ def _places(text: str, asked: Iterable[str]) -> tuple[list[tuple[int, int]], int
 
     A text may have millions of words, so only the latest few words are kept in memory.
     """
-    terms = [(term.removesuffix(tokenizing.PREFIX).split(" "), term.endswith(tokenizing.PREFIX)) for term in asked]
+    terms = [(term.removesuffix(text_search.PREFIX).split(" "), term.endswith(text_search.PREFIX)) for term in asked]
     latest: deque[tuple[str, int]] = deque(maxlen=max((len(words) for words, _ in terms), default=1))
     places: list[tuple[int, int]] = []
     found: set[int] = set()
-    for spot in tokenizing.TOKEN.finditer(text):
-        word = tokenizing.fold(spot[0])
+    for spot in text_search.TOKEN.finditer(text):
+        word = text_search.fold(spot[0])
         latest.append((word, spot.start()))
         for number, (words, any_ending) in enumerate(terms):
             if not (word.startswith(words[-1]) if any_ending else word == words[-1]) or len(latest) < len(words):

@@ -39,8 +39,8 @@ from agentspan.schemas.span_types import (
     check_quality_schemas,
     check_span_type_schemas,
 )
+from agentspan.storage.access import check_unused, expect, unique
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import check_unused, expect, unique
 from agentspan.storage.questions import Query
 
 OWNERS = ("owner_person_id", "team_id", "risk_profile_id")

@@ -37,8 +37,8 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.schemas.span_types import Registry
+from agentspan.storage.access import expect
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Find
 

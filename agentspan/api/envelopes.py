@@ -38,11 +38,11 @@ from agentspan.model.rows import (
     ScoreRow,
     Value,
 )
+from agentspan.storage.access import count
 from agentspan.storage.answers import CutRows, Rows, span_counts
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, SpanSums
 from agentspan.storage.row_by_row import labels_of
-from agentspan.storage.scanning import count
 
 Envelope = dict[str, Any]
 

@@ -15,8 +15,8 @@ from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.changes import Change, Key, Unit
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.rows import Row as AnyRow
+from agentspan.storage.access import expect
 from agentspan.storage.answers import Found, Rows
-from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Query
 from agentspan.text import one_line
 

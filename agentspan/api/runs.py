@@ -44,10 +44,9 @@ from agentspan.model.rows import (
 )
 from agentspan.model.scores import scored
 from agentspan.schemas.span_types import SpanType, describe
+from agentspan.storage.access import check_unused, each_span_of, expect, references, scan, unique
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.questions import Query
-from agentspan.storage.scanning import each_span_of, scan
 from agentspan.text import one_line
 
 T = TypeVar("T")

@@ -32,8 +32,8 @@ from agentspan.model.changes import SPAN_STATUSES, Change, FinishStatus, Put, Re
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, ScoreRow, Value, Violation
 from agentspan.model.scores import MAX_EXPLANATION, MAX_NAME, Judgement, Source, counting, judgement, scored
 from agentspan.schemas.span_types import check_name, describe, error_text, title_of
+from agentspan.storage.access import check_unused, expect
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import check_unused, expect
 from agentspan.storage.questions import Find, Query, Violations
 from agentspan.storage.row_by_row import history
 

@@ -249,7 +249,7 @@ def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Ite
 
 def _explain(error: Exception, location: Location, database: "Database") -> None:
     """Raise an error that names the damage if the storage is damaged; else return: the error has another cause."""
-    from agentspan.storage.sqlite.driver_errors import damaged
+    from agentspan.storage.sqlite.driver import damaged
 
     storage = database.storage
     problems = storage.ask(Damage()) if Damage in storage.capabilities().answers else []

@@ -32,10 +32,9 @@ from agentspan.cli.output import Failed, document, is_stdout, safe
 from agentspan.database import Database
 from agentspan.maintenance.jsonl import import_lines, lines
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.lookup import instance
+from agentspan.storage.access import instance, scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, SpansOf
-from agentspan.storage.scanning import scan
 from agentspan.text import noun
 
 ALL = "all"

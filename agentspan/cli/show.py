@@ -56,7 +56,7 @@ from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.span_types import error_of, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
-from agentspan.storage.lookup import instance
+from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, NewestScores, Outlines, SpansOf, Violations
 from agentspan.storage.row_by_row import labels_of, names_of

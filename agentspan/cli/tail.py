@@ -34,11 +34,11 @@ from agentspan.model import columns
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.span_types import Registry, describe, error_text
+from agentspan.storage.access import scan
 from agentspan.storage.answers import SpanCounts
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, SpansOf
 from agentspan.storage.row_by_row import names_of
-from agentspan.storage.scanning import scan
 from agentspan.text import duration_text, noun
 
 EVERY_S = 0.2

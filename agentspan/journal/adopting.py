@@ -26,7 +26,7 @@ from agentspan.model.changes import Applied, Put, Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields, fields_of
 from agentspan.model.rows import AgentRow, WriterRow
 from agentspan.schemas.span_types import Registry, SpanType, from_schemas
-from agentspan.storage.lookup import references, unique
+from agentspan.storage.access import references, unique
 from agentspan.storage.protocol import BesideJournals, FileReplaced, Storage
 from agentspan.storage.questions import Account, Find
 from agentspan.tuning import STANDARD, Tuning

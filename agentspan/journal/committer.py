@@ -49,7 +49,7 @@ from agentspan.model.changes import (
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelTraceRow, RefusedChangeRow, Row, Value
 from agentspan.model.spans import is_guess
 from agentspan.storage import patience
-from agentspan.storage.identity import Identities, Identity
+from agentspan.storage.access import Identities, Identity
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query
 from agentspan.tuning import STANDARD, Tuning

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from agentspan import files, host
 from agentspan.journal import spool
 from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
+from agentspan.storage.access import Look, Looking
 from agentspan.storage.location import Location, file
-from agentspan.storage.protocol import BesideJournals, Capabilities, Look, Looking, Storage
+from agentspan.storage.protocol import BesideJournals, Capabilities, Storage
 from agentspan.storage.registry import OpenedLater, location_of, open_direct
 from agentspan.tuning import STANDARD, Tuning
 

@@ -25,9 +25,9 @@ from agentspan.errors import DatabaseBusy, InvalidValue, StorageError
 from agentspan.host import guard
 from agentspan.maintenance.copying_rows import RunSender, Sender
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, ResourceType, Row
+from agentspan.storage.access import count, pages
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, BackUp, Find, ForgetNotes, Notes, PutKeys, PutNote, Query, StoredKeys
-from agentspan.storage.scanning import count, pages
 from agentspan.tuning import STANDARD, Tuning
 
 _SUFFIX = "-copies"

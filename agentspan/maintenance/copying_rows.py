@@ -23,10 +23,10 @@ from agentspan.model.rows import (
     Violation,
     instance_of,
 )
+from agentspan.storage.access import whole_spans_of
 from agentspan.storage.answers import SpanMark
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpanMarks, Violations
-from agentspan.storage.scanning import whole_spans_of
 from agentspan.tuning import STANDARD
 
 _SHARED: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version")

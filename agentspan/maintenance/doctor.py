@@ -14,10 +14,9 @@ from agentspan.maintenance.prune import Upkeep, keep_partitions
 from agentspan.model import instances
 from agentspan.model.changes import OPEN, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
+from agentspan.storage.access import expect, scan
 from agentspan.storage.answers import Found
-from agentspan.storage.lookup import expect
 from agentspan.storage.questions import Damage, Find, Query, SpansOf
-from agentspan.storage.scanning import scan
 from agentspan.tuning import STANDARD, Tuning
 
 LATEST = 20

@@ -53,12 +53,11 @@ from agentspan.model.rows import (
 )
 from agentspan.model.scores import SOURCES
 from agentspan.schemas.builtin import stored_aggregate
-from agentspan.storage.first_occurrence import parts_of
-from agentspan.storage.lookup import instance
+from agentspan.storage.access import instance, scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Violations
 from agentspan.storage.row_by_row import history
-from agentspan.storage.scanning import scan
+from agentspan.storage.text_search import parts_of
 from agentspan.text import one_line
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from agentspan.journal.writers import DeadWriters
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
+from agentspan.storage.access import count, pages
 from agentspan.storage.answers import Dropped, Made, SpanCounts
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import (
@@ -28,7 +29,6 @@ from agentspan.storage.questions import (
     RemoveRuns,
     UsedBytes,
 )
-from agentspan.storage.scanning import count, pages
 
 
 class Upkeep(NamedTuple):

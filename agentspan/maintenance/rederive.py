@@ -12,8 +12,8 @@ from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
 from agentspan.schemas.prices import own_prices
 from agentspan.schemas.span_types import Registry, describe, from_schemas, label_of
+from agentspan.storage.access import scan
 from agentspan.storage.questions import SpansOf
-from agentspan.storage.scanning import scan
 
 BATCH = 500
 

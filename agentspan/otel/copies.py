@@ -19,7 +19,7 @@ from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, sco
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import about_of, name_of, refused_puts, score_rows, span_row, store_scores, times_of
 from agentspan.schemas.span_types import REGISTRY
-from agentspan.storage.lookup import references, unique
+from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find
 
 _RUN, _SCOPE = "agentspan.run.", "agentspan"

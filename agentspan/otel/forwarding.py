@@ -33,11 +33,11 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Agent
 from agentspan.otel import writing
 from agentspan.otel.otlp.requests import log_request, trace_request
 from agentspan.otel.writing import OutgoingRun
+from agentspan.storage.access import scan
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, SpansOf, Tags
 from agentspan.storage.row_by_row import history
-from agentspan.storage.scanning import scan
 
 _NOT_SERVED = frozenset({404, 405, 501})
 _AGAIN = frozenset({429, 502, 503, 504})

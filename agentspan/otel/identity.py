@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from agentspan import ids
 from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
-from agentspan.storage.lookup import unique
+from agentspan.storage.access import unique
 from agentspan.storage.protocol import Storage
 
 MAX_MEMBERS = 32

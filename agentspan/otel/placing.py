@@ -45,7 +45,7 @@ from agentspan.otel.traces import (
     with_targets,
 )
 from agentspan.schemas.span_types import REGISTRY
-from agentspan.storage.lookup import references, unique
+from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.tuning import STANDARD
 

@@ -33,7 +33,7 @@ from agentspan.recording.run_state import RunState, origin
 from agentspan.recording.span_and_run import state_of
 from agentspan.recording.span_state import SpanState
 from agentspan.recording.tracer import Tracer, current_run, current_span, get_recorder, recorder_of
-from agentspan.storage.lookup import unique
+from agentspan.storage.access import unique
 
 H = TypeVar("H", bound=MutableMapping[str, str])
 Pair = tuple[str, str] | tuple[bytes, bytes]

@@ -21,9 +21,8 @@ from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.facts import RunListener
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
-from agentspan.storage.identity import Identities, Identity
+from agentspan.storage.access import Identities, Identity, check_unused, expect, references, unique
 from agentspan.storage.location import Location, memory
-from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.questions import Account, Find, Notes, WaitAtMost
 from agentspan.storage.registry import location_of

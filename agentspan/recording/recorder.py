@@ -37,7 +37,7 @@ from agentspan.recording.destination import Destination, RunTypes, Sink, Unread
 from agentspan.recording.settings import Settings
 from agentspan.recording.sinks.facts import First, NoStorage, RunFacts, RunListener, SpanFacts
 from agentspan.schemas.span_types import describe
-from agentspan.storage.identity import Identity
+from agentspan.storage.access import Identity
 from agentspan.storage.location import Location
 from agentspan.storage.patience import in_a_call
 from agentspan.storage.protocol import Storage

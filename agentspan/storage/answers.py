@@ -1,9 +1,12 @@
-"""The types of the answers to questions (see storage.questions). They are plain values without a connection."""
+"""The types of the answers to questions (see storage.questions). They are plain values without a connection.
+
+At the end: how an index that has counts by bucket of duration adds up the statistics of a span type or label.
+"""
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 from agentspan.model.changes import FINISH_STATUSES
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, Row
@@ -262,7 +265,7 @@ class RunSum(NamedTuple):
 
 
 class FoundSpan(NamedTuple):
-    """A span that a search found, without the parts that earlier spans of the run contain (see first_occurrence).
+    """A span that a search found, without the parts that earlier spans of the run contain (see text_search).
 
     Attributes:
         repeats: how many other spans repeat the part that was found; for several parts, the largest number.
@@ -424,3 +427,109 @@ class Dropped(NamedTuple):
     partitions: int = 0
     runs: int = 0
     spans: int = 0
+
+
+def rank(count: int, percent: int) -> int:
+    """Return the index, from zero, of a percentile in a sorted list of `count` values (nearest rank)."""
+    return -(-count * percent // 100) - 1
+
+
+Sums = TypeVar("Sums", bound=tuple[Any, ...])
+
+
+def plus(sums: Sums, values: Iterable[Any]) -> Sums:
+    """Return sums to which values are added, one by one. None means that no span has a value."""
+    both = zip(sums, values, strict=True)
+    return cast(Sums, tuple([b if a is None else a if b is None else a + b for a, b in both]))
+
+
+CANCELLED = -1
+"""The number of the bucket for cancelled spans, which have no duration."""
+
+
+class SpanGroup:
+    """The sums over the spans of one type, or of one label of a type: finished spans by bucket, and open spans.
+
+    Attributes:
+        ids: the ids of the groups of the index that were added.
+        ran: bucket → number of complete and failed spans in it. A higher number means longer durations.
+    """
+
+    def __init__(self) -> None:
+        self.ids: set[int] = set()
+        self.ran: dict[int, int] = {}
+        self.count = self.failed = self.cancelled = self.open = 0
+        self.total = 0.0
+        self.longest: float | None = None
+        self.used: tuple[Any, Any, Any] = (None, None, None)
+        self.is_aggregate = False
+
+    def add_cell(self, id: int, bucket: int, spans: int, failed: int, ms: float, longest: float) -> None:
+        """Add the finished spans of one bucket of a group of the index."""
+        self.ids.add(id)
+        self.count += spans
+        if bucket == CANCELLED:
+            self.cancelled += spans
+            return
+        self.ran[bucket] = self.ran.get(bucket, 0) + spans
+        self.failed += failed
+        self.total += ms
+        self.longest = longest if self.longest is None else max(self.longest, longest)
+
+    def add_sums(self, id: int, spans: int, cancelled: int, failed: int, ms: float, ran: dict[int, int]) -> None:
+        """Add the finished spans of a group of the index. `longest` stays unknown: `percentile(100)` determines it."""
+        self.ids.add(id)
+        self.count += spans + cancelled
+        self.cancelled += cancelled
+        self.failed += failed
+        self.total += ms
+        for bucket, number in ran.items():
+            if number:
+                self.ran[bucket] = self.ran.get(bucket, 0) + number
+
+    def add_open(self, spans: int) -> None:
+        """Add a number of open spans."""
+        self.count += spans
+        self.open += spans
+
+    def add_used(self, used: Sequence[Any]) -> None:
+        """Add input tokens, output tokens and cost. None means that no span has a value."""
+        self.used = plus(self.used, used)
+
+    def place(self, percent: int) -> tuple[int, int] | None:
+        """Return the bucket that contains a percentile, and its place in the bucket from zero; None without spans.
+
+        The percentile is of the kind "nearest rank".
+        """
+        place = rank(sum(self.ran.values()), percent)
+        for bucket in sorted(self.ran):
+            if place < self.ran[bucket]:
+                return bucket, place
+            place -= self.ran[bucket]
+        return None
+
+    def stat(
+        self, schema_name: str, label: str | None, percentile: Callable[[int], float | None], histogram: tuple[int, ...]
+    ) -> Stat:
+        """Return the statistics of the group.
+
+        Args:
+            percentile: returns the duration at a percentile, in ms; None if no span ran.
+            histogram: the number of spans in each bucket of BOUNDS_MS.
+        """
+        numbers = self.count, self.failed, self.cancelled, self.open
+        p50, p95, p99 = (percentile(percent) for percent in (50, 95, 99))
+        longest = self.longest if self.longest is not None else percentile(100)
+        return Stat(
+            schema_name, label, *numbers, p50, p95, p99, longest, self.total, histogram, *self.used, self.is_aggregate
+        )
+
+
+Groups = dict[tuple[str, str | None], SpanGroup]
+"""Groups by (name of the type, label). The label None means the type as a whole."""
+
+
+def groups_of(groups: Groups, schema_name: str, label: str | None) -> list[SpanGroup]:
+    """Return the group of a type and, if the label is not empty, the group of the label. Missing groups are added."""
+    keys = [(schema_name, None), (schema_name, label)] if label else [(schema_name, None)]
+    return [groups.setdefault(key, SpanGroup()) for key in keys]

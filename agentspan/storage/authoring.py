@@ -46,13 +46,22 @@ from agentspan.model.changes import (
 )
 from agentspan.model.rows import Violation
 from agentspan.storage import answers, questions, row_by_row
-from agentspan.storage.identity import new_account
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import PROTOCOL, Capabilities, Storage
+from agentspan.storage.protocol import (
+    PROTOCOL,
+    Capabilities,
+    Storage,
+    moved,
+    new_account,
+    page_of,
+    references_of,
+    terminated,
+    unique_of,
+    violations_after,
+)
 from agentspan.storage.questions import Question
 from agentspan.storage.registry import GROUP, Opener
-from agentspan.storage.rules import moved, page_of, references_of, terminated, unique_of, violations_after
 
 __all__ = [
     "GROUP",

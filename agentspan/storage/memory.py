@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 from agentspan import host
@@ -13,31 +14,39 @@ from agentspan.host import Renewal, is_mine, page, within
 from agentspan.model.changes import (
     OPEN,
     Applied,
+    Change,
     KeyTaken,
     Move,
     Outcome,
     Put,
     PutSpans,
+    Ref,
     Refused,
     Remove,
     Replayed,
     Unit,
 )
 from agentspan.model.rows import (
-    REFERENCES,
     ROWS,
     TYPE_OF,
     AccountRow,
     AgentInstanceRow,
     AgentSpanRow,
-    ResourceType,
     Row,
     Violation,
     instance_of,
 )
 from agentspan.storage.answers import Found, KeyRow, Rows, SpanCounts, StoredKey, span_counts
-from agentspan.storage.identity import new_account
-from agentspan.storage.protocol import Capabilities
+from agentspan.storage.protocol import (
+    Capabilities,
+    moved,
+    new_account,
+    page_of,
+    references_of,
+    terminated,
+    unique_of,
+    violations_after,
+)
 from agentspan.storage.questions import (
     Account,
     Counts,
@@ -51,11 +60,9 @@ from agentspan.storage.questions import (
     StoredKeys,
     Violations,
 )
-from agentspan.storage.rules import moved, page_of, references_of, terminated, unique_of, violations_after
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
-Undo = Callable[[], object]
 
 
 class MemoryStorage:
@@ -70,14 +77,9 @@ class MemoryStorage:
         self._tuning = tuning
         self._lock = threading.RLock()
         self._account = account or new_account()
-        self._types: dict[str, ResourceType] = {self._account.id: "account"}
         self._rows: dict[str, Row] = {self._account.id: self._account}
-        self._unique: dict[tuple[ResourceType, tuple[object, ...]], str] = {}
-        self._by_instance: dict[str, dict[str, None]] = {}  # run → ids of its spans; a dict is an ordered set
-        self._keys: dict[tuple[str, str], StoredKey] = {}
-        self._key_times: dict[tuple[str, str], str] = {}
+        self._keys: dict[tuple[str, str], KeyRow] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
-        self._undo: list[Undo] | None = None  # steps that roll back the group under way
         self._closed = False
         _all.add(self)
 
@@ -92,10 +94,9 @@ class MemoryStorage:
             rows, keys, violations = json.loads(text)
             stored = cls(AccountRow._make(rows.pop(0)[1]))
             for type_, values in rows:
-                stored._add(ROWS[type_]._make(values))
-            for operation, key, hash, subject, at in keys:
-                stored._keys[operation, key] = StoredKey(hash, subject)
-                stored._key_times[operation, key] = at
+                row = ROWS[type_]._make(values)
+                stored._rows[row.id] = row
+            stored._keys = {(row.operation, row.key): row for row in map(KeyRow._make, keys)}
             stored._violations = {id: tuple(Violation(*each) for each in found) for id, found in violations.items()}
         except (LookupError, TypeError) as error:
             raise ValueError("these are not the rows of a MemoryStorage") from error
@@ -104,9 +105,8 @@ class MemoryStorage:
     def to_json(self) -> str:
         """Return the whole storage as JSON: the rows (the account first), the idempotency keys and the violations."""
         with self._open():
-            rows = [(self._types[id], row) for id, row in self._rows.items()]
-            keys = [(*used, *stored, self._key_times[used]) for used, stored in self._keys.items()]
-            return json.dumps((rows, keys, self._violations))
+            rows = [(TYPE_OF[type(row)], row) for row in self._rows.values()]
+            return json.dumps((rows, list(self._keys.values()), self._violations))
 
     def capabilities(self) -> Capabilities:
         """Return the abilities of this storage. It has no location, because only this object can reach its rows."""
@@ -135,16 +135,12 @@ class MemoryStorage:
     def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
         """Run `work` under the lock, and roll back its writes if it raises. An inner group joins the outer group."""
         with self._writing(wait_s):
-            outer, self._undo = self._undo, []
+            before = self._copied()
             try:
-                done = work(self)
+                return work(self)
             except BaseException:
-                for step in reversed(self._undo):
-                    step()
-                self._undo = outer
+                self._rows, self._keys, self._violations = before
                 raise
-            self._undo = None if outer is None else [*outer, *self._undo]
-            return done
 
     def close(self) -> None:
         """Close the storage: later calls raise StorageError."""
@@ -159,13 +155,10 @@ class MemoryStorage:
         with self._open():
             stored = self._keys.get((key.operation, key.key)) if key is not None else None
             wanted = (*asked.ids, stored.subject) if stored is not None else asked.ids
-            rows = {id: (self._types[id], self._rows[id]) for id in wanted if id in self._rows}
-            terminated = {}
-            for _, row in rows.values():
-                reason = self._terminated(row)
-                if reason is not None:
-                    terminated[instance_of(row)] = reason
-            return Found(rows, stored, terminated)
+            rows = {id: (TYPE_OF[type(row)], row) for id in wanted if (row := self._rows.get(id)) is not None}
+            reasons = {instance_of(row): self._terminated(row) for _, row in rows.values()}
+        terminated = {run: reason for run, reason in reasons.items() if reason is not None}
+        return Found(rows, None if stored is None else StoredKey(stored.request_hash, stored.subject), terminated)
 
     def _page(self, asked: Query) -> Rows:
         with self._open():
@@ -177,7 +170,8 @@ class MemoryStorage:
             return iter(self._spans_by_id(asked.instance_id))
 
     def _spans_by_id(self, instance_id: str) -> list[AgentSpanRow]:
-        return [cast(AgentSpanRow, self._rows[id]) for id in sorted(self._by_instance.get(instance_id, ()))]
+        rows = [row for row in self._rows.values() if type(row) is AgentSpanRow]
+        return sorted((row for row in rows if row.agent_instance_id == instance_id), key=attrgetter("id"))
 
     def _counted(self, asked: Counts) -> Mapping[str, SpanCounts]:
         with self._open():
@@ -190,9 +184,9 @@ class MemoryStorage:
 
     def _stored_keys(self, asked: StoredKeys) -> list[KeyRow]:
         with self._open():
-            times, after = self._key_times, asked.after
-            used = sorted(used for used, at in times.items() if at >= asked.since and (not after or used > after))
-            return [KeyRow(*each, *self._keys[each], times[each]) for each in used[: asked.limit]]
+            keys = sorted(self._keys.items())
+        after = asked.after or ("", "")
+        return [row for used, row in keys if row.inserted_at >= asked.since and used > after][: asked.limit]
 
     def _remove_runs(self, asked: RemoveRuns) -> tuple[int, int]:
         runs = spans = 0
@@ -201,28 +195,25 @@ class MemoryStorage:
                 run, inside = self._rows.get(id), self._spans_by_id(id)
                 if not isinstance(run, AgentInstanceRow) or {run.status, *(span.status for span in inside)} & OPEN:
                     continue
-                about = [row for row in self._rows.values() if not isinstance(row, AgentSpanRow)]
-                rows = [run, *inside, *(row for row in about if getattr(row, "agent_instance_id", None) == id)]
-                for row in rows:
-                    self._drop(row)
+                about = [row for row in self._rows.values() if getattr(row, "agent_instance_id", None) == id]
+                for row in (run, *about):
+                    del self._rows[row.id]
                     self._violations.pop(row.id, None)
                 runs, spans = runs + 1, spans + len(inside)
         return runs, spans
 
     def _remove_keys(self, asked: RemoveKeys) -> int:
         with self._writing(asked.wait_s):
-            old = [key for key, at in self._key_times.items() if at < asked.before]
-            for key in () if asked.dry_run else old:
-                del self._keys[key], self._key_times[key]
+            old = [used for used, row in self._keys.items() if row.inserted_at < asked.before]
+            for used in () if asked.dry_run else old:
+                del self._keys[used]
         return len(old)
 
     def _put_keys(self, asked: PutKeys) -> int:
         with self._writing(asked.wait_s):
-            new = {(key.operation, key.key): key for key in reversed(asked.keys)}
-            new = {used: key for used, key in new.items() if used not in self._keys}
-            self._keys |= {used: StoredKey(key.request_hash, key.subject) for used, key in new.items()}
-            self._key_times |= {used: key.inserted_at for used, key in new.items()}
-        return len(new)
+            before = len(self._keys)
+            self._keys = {(row.operation, row.key): row for row in reversed(asked.keys)} | self._keys
+            return len(self._keys) - before
 
     def _open(self) -> threading.RLock:
         if not page[0]:
@@ -236,8 +227,12 @@ class MemoryStorage:
         lock = self._open()
         return lock if is_mine(lock) else _Writing(lock, wait_s)
 
+    def _copied(self) -> tuple[dict[str, Row], dict[tuple[str, str], KeyRow], dict[str, tuple[Violation, ...]]]:
+        """Return a copy of all rows, keys and violations, to restore them after an error or a refusal."""
+        return dict(self._rows), dict(self._keys), dict(self._violations)
+
     def _apply(self, unit: Unit) -> Outcome:
-        key = unit.key
+        key, subject = unit.key, unit.subject
         if key is not None:
             stored = self._keys.get((key.operation, key.key))
             if stored is not None:
@@ -247,132 +242,94 @@ class MemoryStorage:
                 if found is None:  # the row that the request created has been deleted
                     return Refused("missing")
                 return Replayed(found, self._terminated(found))
-        undo: list[Undo] = []
+        is_single = len(unit.changes) == 1 and not isinstance(unit.changes[0], PutSpans)
+        before = None if is_single else self._copied()  # a single change is refused before it changes anything
         late: list[Row] = []
         for change in unit.changes:
-            if isinstance(change, Put):
-                refused = self._put(change, undo, late)
-            elif isinstance(change, PutSpans):
-                refused = self._put_spans(change, undo, late)
-            else:
-                refused = self._move(change, undo, late) if isinstance(change, Move) else self._remove(change, undo)
+            refused = self._change(change, late)
             if refused is not None:
-                for step in reversed(undo):
-                    step()
+                if before is not None:
+                    self._rows, self._keys, self._violations = before
                 return refused
         if key is not None:
-            assert unit.subject is not None
-            self._keys[key.operation, key.key] = StoredKey(key.request_hash, unit.subject)
-            self._key_times[key.operation, key.key] = key.inserted_at
-            used = (key.operation, key.key)
-            undo.append(lambda: (self._keys.pop(used), self._key_times.pop(used)))
-        if self._undo is not None:
-            self._undo += undo
-        if unit.subject is None:
+            assert subject is not None
+            self._keys[key.operation, key.key] = KeyRow(*key[:3], subject, key.inserted_at)
+        if subject is None:
             reasons = (self._terminated(row) for row in late)
             return Applied(None, next((reason for reason in reasons if reason is not None), None))
-        row = self._rows[unit.subject]
+        row = self._rows[subject]
         return Applied(row, self._terminated(row))
 
-    def _put(self, put: Put, undo: list[Undo], late: list[Row]) -> Refused | None:
-        row, type_ = put.row, TYPE_OF[type(put.row)]
+    def _change(self, change: Change, late: list[Row]) -> Refused | None:
+        if isinstance(change, Put):
+            return self._put(change, late)
+        if isinstance(change, PutSpans):
+            return self._put_spans(change, late)
+        return self._move(change, late) if isinstance(change, Move) else self._remove(change)
+
+    def _put(self, put: Put, late: list[Row]) -> Refused | None:
+        row = put.row
         if row.id in self._rows:
             return Refused("id_used", self._rows[row.id])
-        unique = unique_of(row)
-        if unique is not None and (type_, unique) in self._unique:
-            return Refused("not_unique", self._rows[self._unique[type_, unique]])
+        same = self._same(row)
+        if same is not None:
+            return Refused("not_unique", same)
         for ref in (*references_of(row), *put.refs):
-            if self._types.get(ref.id) != ref.type:
-                return Refused("missing", self._rows.get(ref.id))
-        self._add(row)
-        undo.append(lambda: self._drop(row))
+            found = self._rows.get(ref.id)
+            if found is None or TYPE_OF[type(found)] != ref.type:
+                return Refused("missing", found)
+        self._rows[row.id] = row
         if isinstance(row, AgentSpanRow) and self._terminated(row) is not None:
             late.append(row)
-        self._add_violations(row.id, put.violations, undo)
+        self._add_violations(row.id, put.violations)
         return None
 
-    def _add(self, row: Row) -> None:
-        type_, unique = TYPE_OF[type(row)], unique_of(row)
-        self._rows[row.id], self._types[row.id] = row, type_
-        if unique is not None:
-            self._unique[type_, unique] = row.id
-        if isinstance(row, AgentSpanRow):
-            self._by_instance.setdefault(row.agent_instance_id, {})[row.id] = None
-
-    def _drop(self, row: Row) -> None:
+    def _same(self, row: Row) -> Row | None:
+        """Return the stored row with the same values in the unique columns; None if there is none."""
         unique = unique_of(row)
-        del self._rows[row.id]
-        type_ = self._types.pop(row.id)
-        if unique is not None:
-            del self._unique[type_, unique]
-        if isinstance(row, AgentSpanRow):
-            del self._by_instance[row.agent_instance_id][row.id]
+        if unique is None:
+            return None
+        rows = (other for other in self._rows.values() if type(other) is type(row))
+        return next((other for other in rows if unique_of(other) == unique), None)
 
-    def _rename(self, before: Row, after: Row) -> None:
-        """Update the index of unique columns after a row changed."""
-        type_ = TYPE_OF[type(before)]
-        old, new = unique_of(before), unique_of(after)
-        if old is not None:
-            self._unique.pop((type_, old), None)
-        if new is not None:
-            self._unique[type_, new] = after.id
-
-    def _put_spans(self, put: PutSpans, undo: list[Undo], late: list[Row]) -> Refused | None:
+    def _put_spans(self, put: PutSpans, late: list[Row]) -> Refused | None:
         for row in put.rows:
-            refused = self._put(Put(row), undo, late)
+            refused = self._put(Put(row), late)
             if refused is not None:
                 return refused
         for id, violation in put.violations:
-            self._add_violations(id, (violation,), undo)
+            self._add_violations(id, (violation,))
         return None
 
-    def _move(self, move: Move, undo: list[Undo], late: list[Row]) -> Refused | None:
+    def _move(self, move: Move, late: list[Row]) -> Refused | None:
         row = self._rows.get(move.id)
         after = moved(move, row)
         if isinstance(after, Refused):
             return after
-        assert row is not None
         if after.is_over:
-            late.append(row)
+            late.append(after.row)
         self._rows[move.id] = after.row
-        undo.append(lambda: self._rows.update({move.id: row}))
-        if unique_of(row) != unique_of(after.row):
-            self._rename(row, after.row)
-            undo.append(lambda: self._rename(after.row, row))
         if move.type == "agent_instance" and "agent_id" in move.set:
-            spans = {id: cast(AgentSpanRow, self._rows[id]) for id in self._by_instance.get(move.id, ())}
             agent_id = cast(str, move.set["agent_id"])
-            self._rows.update({id: span._replace(agent_id=agent_id) for id, span in spans.items()})
-            undo.append(lambda: self._rows.update(spans))
+            self._rows |= {span.id: span._replace(agent_id=agent_id) for span in self._spans_by_id(move.id)}
         before = self._violations.get(move.id, ())
         if before or move.violations:
             self._violations[move.id] = violations_after(move, before)
-            undo.append(lambda: self._violations.update({move.id: before}))
         return None
 
-    def _remove(self, remove: Remove, undo: list[Undo]) -> Refused | None:
+    def _remove(self, remove: Remove) -> Refused | None:
         row = self._rows.get(remove.id)
-        if row is None or self._types[remove.id] != remove.type:
+        if row is None or TYPE_OF[type(row)] != remove.type:
             return Refused("missing", row)
-        columns = [
-            (type_, column)
-            for type_, references in REFERENCES.items()
-            for column, to in references.items()
-            if to == remove.type
-        ]
-        for type_, column in columns:
-            for id, other in self._rows.items():
-                if self._types[id] == type_ and getattr(other, column) == remove.id:
-                    return Refused("referenced", row)
-        self._drop(row)
-        undo.append(lambda: self._add(row))
+        reference = Ref(remove.type, remove.id)
+        if any(reference in references_of(other) for other in self._rows.values()):
+            return Refused("referenced", row)
+        del self._rows[row.id]
         return None
 
-    def _add_violations(self, id: str, violations: tuple[Violation, ...], undo: list[Undo]) -> None:
+    def _add_violations(self, id: str, violations: tuple[Violation, ...]) -> None:
         if violations:
-            before = self._violations.get(id, ())
-            self._violations[id] = before + violations
-            undo.append(lambda: self._violations.update({id: before}))
+            self._violations[id] = self._violations.get(id, ()) + violations
 
     def _terminated(self, row: Row) -> str | None:
         return terminated(self._rows.get(instance_of(row)))

@@ -11,109 +11,96 @@ storage calls `step` while it waits, as long as there is work. A storage that ne
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from math import inf
 
 from agentspan.errors import DatabaseBusy
-
-_here = threading.local()
 
 
 class Unconnected(DatabaseBusy):
     """There is no open connection, and this thread must not open one. Nothing was sent to the server."""
 
 
+class _Here(threading.local):
+    """What applies to the current thread.
+
+    Attributes:
+        most_s: the most seconds to wait for each answer.
+        until: the monotonic time up to which it may wait for all answers together; infinite outside of a call.
+        work: the work to do while it waits (see doing).
+    """
+
+    most_s = inf
+    until = inf
+    work: Callable[[], bool] | None = None
+
+
+_here = _Here()
+
+
 @contextmanager
-def answers_within(seconds: float) -> Iterator[None]:
+def _with(name: str, value: object) -> Iterator[None]:
+    before = getattr(_here, name)
+    setattr(_here, name, value)
+    try:
+        yield
+    finally:
+        setattr(_here, name, before)
+
+
+def answers_within(seconds: float) -> AbstractContextManager[None]:
     """Within the block, let this thread wait at most `seconds` for each answer of a server."""
-    with _set(min(_most_s(), seconds)):
-        yield
+    return _with("most_s", min(_here.most_s, seconds))
 
 
-@contextmanager
-def as_long_as_it_takes() -> Iterator[None]:
+def as_long_as_it_takes() -> AbstractContextManager[None]:
     """Within the block, let this thread wait for answers without a limit, for statements that change whole tables."""
-    with _set(float("inf")):
-        yield
+    return _with("most_s", inf)
 
 
-@contextmanager
-def in_a_call(seconds: float) -> Iterator[None]:
+def in_a_call(seconds: float) -> AbstractContextManager[None]:
     """Within the block, let this thread wait at most `seconds` for all answers together, and open no connection.
 
     An inner block cannot extend the limit of an outer block.
     """
-    before = _until()
-    _here.until = min(before, time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _here.until = before
+    return _with("until", min(_here.until, time.monotonic() + seconds))
 
 
-@contextmanager
-def _set(seconds: float) -> Iterator[None]:
-    before = _most_s()
-    _here.most_s = seconds
-    try:
-        yield
-    finally:
-        _here.most_s = before
-
-
-def most_s() -> float:
-    """Return the most seconds that this thread may wait for the next answer; infinite outside of all blocks."""
-    return min(_most_s(), left_s())
-
-
-def left_s() -> float:
-    """Return the seconds that are left for all answers of this thread's recording call; infinite outside of a call."""
-    until = _until()
-    return until if until == float("inf") else max(until - time.monotonic(), 0.0)
-
-
-def may_connect() -> bool:
-    """Return whether this thread may open a connection, which is forbidden within a recording call."""
-    return _until() == float("inf")
-
-
-def _most_s() -> float:
-    most: float = getattr(_here, "most_s", float("inf"))
-    return most
-
-
-def _until() -> float:
-    until: float = getattr(_here, "until", float("inf"))
-    return until
-
-
-_meanwhile_here = threading.local()
-
-
-@contextmanager
-def doing(work: Callable[[], bool]) -> Iterator[None]:
+def doing(work: Callable[[], bool]) -> AbstractContextManager[None]:
     """Within the block, call `work` whenever this thread waits for a server.
 
     Args:
         work: does a part of the work, about a millisecond long; returns whether more work is left.
     """
-    _meanwhile_here.work = work
-    try:
-        yield
-    finally:
-        _meanwhile_here.work = None
+    return _with("work", work)
+
+
+def most_s() -> float:
+    """Return the most seconds that this thread may wait for the next answer; infinite outside of all blocks."""
+    return min(_here.most_s, left_s())
+
+
+def left_s() -> float:
+    """Return the seconds that are left for all answers of this thread's recording call; infinite outside of a call."""
+    return inf if may_connect() else max(_here.until - time.monotonic(), 0.0)
+
+
+def may_connect() -> bool:
+    """Return whether this thread may open a connection, which is forbidden within a recording call."""
+    return _here.until == inf
 
 
 def has_work() -> bool:
     """Return whether this thread has work to do while it waits for a server (see doing)."""
-    return getattr(_meanwhile_here, "work", None) is not None
+    return _here.work is not None
 
 
 def step() -> bool:
     """Do a part of this thread's work, and return whether more is left. Work that waits is not called recursively."""
-    work: Callable[[], bool] | None = getattr(_meanwhile_here, "work", None)
+    work = _here.work
     if work is None:
         return False
-    _meanwhile_here.work = None
+    _here.work = None
     is_left = work()
-    _meanwhile_here.work = work if is_left else None
+    _here.work = work if is_left else None
     return is_left

@@ -1,21 +1,24 @@
 """The contract of a storage backend. The tests in `agentspan.testing.StorageContract` check a backend against it.
 
 Every backend implements `Storage`. Changes and questions (see storage.questions) are values, so that a storage can wrap
-another storage in a few lines (see Wrapper). Code that uses a storage never checks its class with isinstance: it reads
-`capabilities()`.
+another storage in a few lines (see access.Wrapper). Code that uses a storage never checks its class with isinstance: it
+reads `capabilities()`. The functions are the rules of the contract, for backends that decide in Python.
 
 Until agentspan 1.0 the contract may change from one minor version to the next; `PROTOCOL` counts the changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
-from agentspan.errors import DatabaseBusy
-from agentspan.model.changes import Outcome, Unit
-from agentspan.storage.questions import BASIC, Question
+from agentspan import clock, ids
+from agentspan.errors import DatabaseBusy, DatabaseUnusable
+from agentspan.model.changes import Move, Outcome, Ref, Refused, Unit, over_of
+from agentspan.model.rows import REFERENCES, TYPE_OF, UNIQUE, AccountRow, AgentInstanceRow, AgentSpanRow, Row, Violation
+from agentspan.storage.answers import Rows
+from agentspan.storage.questions import BASIC, Query, Question
 from agentspan.tuning import STANDARD
 
 if TYPE_CHECKING:
@@ -94,7 +97,7 @@ class Capabilities(NamedTuple):
         concurrency: how many threads of a process can usefully write at the same time. More than 1 means that a commit
             waits for a server.
         keeps_contents: whether texts that payloads repeat are stored once, and TextInParts is used for that.
-        page_rows: how many rows `storage.scanning` reads at once.
+        page_rows: how many rows `storage.access` reads at once.
     """
 
     backend: str
@@ -189,67 +192,109 @@ class Spool(Protocol):
         ...
 
 
-S = TypeVar("S", bound=Storage)
-"""The type of the storage that a Wrapper wraps."""
-Look = Callable[[], None]
-"""A function that drains and recovers journals. It is called before a read."""
+def references_of(row: Row) -> list[Ref]:
+    """Return references to the rows that must exist before this row may be stored."""
+    return [Ref(to, getattr(row, column)) for column, to in REFERENCES.get(TYPE_OF[type(row)], {}).items()]
 
 
-class Wrapper(Generic[S]):
-    """A storage that passes every call on to another storage. Subclasses override single methods.
-
-    Args:
-        direct: the storage that is wrapped.
-    """
-
-    def __init__(self, direct: S) -> None:
-        self._direct = direct
-
-    @property
-    def direct(self) -> S:
-        """The storage that is wrapped."""
-        return self._direct
-
-    def capabilities(self) -> Capabilities:
-        """Return the capabilities of the wrapped storage."""
-        return self.direct.capabilities()
-
-    def ask(self, question: Question[T]) -> T:
-        """Pass the question on."""
-        return self.direct.ask(question)
-
-    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Pass the units on."""
-        return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
-
-    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Pass the work on."""
-        return self.direct.group(work, wait_s)
-
-    def close(self) -> None:
-        """Close the other storage."""
-        self.direct.close()
+def unique_of(row: Row) -> tuple[object, ...] | None:
+    """Return the values of a row's unique columns; None if its type has no unique columns, or one of them is None."""
+    columns = UNIQUE.get(TYPE_OF[type(row)])
+    values = tuple(getattr(row, column) for column in columns or ())
+    return None if columns is None or None in values else values
 
 
-class Looking(Wrapper[S]):
-    """A storage that drains journals before each question whose answer may depend on them, and before each group.
+class Moved(NamedTuple):
+    """The row after a Move. `is_over`: the span's own end replaced an end that was set on its behalf (see Over)."""
+
+    row: Row
+    is_over: bool
+
+
+def moved(move: Move, stored: Row | None) -> Moved | Refused:
+    """Return the row after a move, or the refusal if the move's guards do not hold.
 
     Args:
-        direct: the storage that is wrapped.
-        look: drains the journals; called before the question or group is passed on.
+        stored: the stored row with the move's id; None if no row has the id.
     """
+    if stored is None or TYPE_OF[type(stored)] != move.type:
+        return Refused("missing", stored)
+    refused: Refused | None = None
+    if move.leaves and getattr(stored, "status", None) not in move.leaves:
+        refused = Refused("status", stored)
+    elif any(getattr(stored, column) != value for column, value in move.unchanged.items()):
+        refused = Refused("changed", stored)
+    over = None if refused is None else over_of(move, stored)
+    if refused is not None and over is None:
+        return refused
+    values: Mapping[str, Any] = move.set if over is None else over.set
+    return Moved(cast(Any, stored)._replace(**values), over is not None)
 
-    def __init__(self, direct: S, look: Look) -> None:
-        super().__init__(direct)
-        self._look = look
 
-    def ask(self, question: Question[T]) -> T:
-        """Drain the journals if the answer may depend on them, then pass the question on."""
-        if question.in_journals:
-            self._look()
-        return self.direct.ask(question)
+def violations_after(move: Move, before: Iterable[Violation]) -> tuple[Violation, ...]:
+    """Return the violations of a span after a move. A new payload drops the violations of the old payload."""
+    kept = (violation for violation in before if "payload" not in move.set or violation.side != "payload")
+    return (*kept, *move.violations)
 
-    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Drain the journals, then pass the work on."""
-        self._look()
-        return self.direct.group(work, wait_s)
+
+def terminated(run: Row | None) -> str | None:
+    """Return the reason of an instance's termination; None if it was not terminated, or the row is no instance."""
+    is_terminated = isinstance(run, AgentInstanceRow) and run.status == "terminated"
+    return cast(AgentInstanceRow, run).termination_reason or "" if is_terminated else None
+
+
+def page_of(rows: Iterable[Row], query: Query) -> Rows:
+    """Select and sort the rows of a query, and return its page. The rows may have any types and any order."""
+    found = [row for row in rows if TYPE_OF[type(row)] == query.type and _matches(row, query)]
+
+    def position(row: Row) -> tuple[bool, Any, str]:
+        value = getattr(row, query.order)
+        return value is not None, value, row.id  # None comes first, as in SQLite
+
+    found.sort(key=position, reverse=query.descending)
+    total = len(found) if query.with_total else None
+    if query.after:
+        found = [row for row in found if (row.id < query.after if query.descending else row.id > query.after)]
+    end = None if query.limit is None else query.offset + query.limit
+    return Rows(found[query.offset : end], total)
+
+
+def _matches(row: Row, query: Query) -> bool:
+    if not row.id.startswith(query.prefix):
+        return False
+    if any(getattr(row, column) != value for column, value in query.where.items()):
+        return False
+    if isinstance(row, AgentSpanRow):
+        at = row.started_at or row.inserted_at
+        return (query.start_time is None or at >= query.start_time) and (query.end_time is None or at < query.end_time)
+    return True
+
+
+def new_account() -> AccountRow:
+    """Return a new account row, with a random partition and new ids in this partition."""
+    partition = ids.random_partition()
+    source = ids.IdSource(partition)
+    return AccountRow(source.new(), source.new(), source.new(), partition, clock.now())
+
+
+COMMITS: Mapping[str, tuple[str, ...]] = {
+    "file": ("f14858e", "8ae7859", "c00cc3a", "19dc8d0", "2fe1474", "bb472b6", "c19d452", "14c6832", "10eeffb"),
+    "schema": ("5f63b95", "256dca1", "75e49a0", "da4d031", "10eeffb"),
+}
+"""The last commit that wrote each version of an SQLite file and of a PostgreSQL schema. The first is version 1."""
+
+
+def refused(place: str, of: str, version: int) -> DatabaseUnusable:
+    """Return the error for a file or schema from before the first release.
+
+    Args:
+        place: the path of the file, or the location of the schema.
+        of: a key of COMMITS: `file` or `schema`.
+        version: the version of the file or schema, from 1 on.
+    """
+    commit = COMMITS[of][version - 1]
+    return DatabaseUnusable(
+        f"{place} was made before the first release ({of} version {version}), and stays as it is; to bring it over, "
+        f"install commit {commit} of agentspan in another environment, run `agentspan export` there, and "
+        "`agentspan import` here"
+    )

@@ -202,7 +202,7 @@ class Find(Question[Found]):
 
 
 class Query(Question[Rows]):
-    """A page of the rows of one type that match `where`, sorted by a column. To scan all rows, use storage.scanning.
+    """A page of the rows of one type that match `where`, sorted by a column. To scan all rows, use storage.access.
 
     Attributes:
         where: column → required value.
@@ -371,7 +371,7 @@ class RunSums(Question[list[RunSum]]):
 class Search(Question[tuple[list[FoundSpan], int]]):
     """A page of the spans that contain all terms, the latest first; and the total number of such spans.
 
-    Text that an earlier span of the run contains does not count for a later span (see storage.first_occurrence).
+    Text that an earlier span of the run contains does not count for a later span (see storage.text_search).
 
     Attributes:
         words: the terms. Each is a sequence of adjacent tokens, separated by blanks; its last token may end in `*`, for

@@ -6,28 +6,24 @@ used.
 """
 
 import os
+import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agentspan import host
-from agentspan.errors import AgentspanError, DatabaseUnusable, InvalidValue
-from agentspan.host import let_through
+from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, InvalidValue, StorageError
+from agentspan.host import Occupied, Renewal, let_through, page, within
 from agentspan.storage import location as locations
+from agentspan.storage.access import Wrapper
 from agentspan.storage.location import Location
+from agentspan.storage.patience import Unconnected, may_connect
 from agentspan.storage.protocol import Storage
 from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
-import threading
-import weakref
-from typing import Any
-
-from agentspan.errors import DatabaseBusy, StorageError
-from agentspan.host import Occupied, Renewal, page, within
-from agentspan.storage.patience import Unconnected, may_connect
-from agentspan.storage.protocol import Wrapper
 
 
 class OpenedLater(Wrapper[Storage]):
@@ -123,16 +119,12 @@ def chosen(db: str | os.PathLike[str] | Location | Storage | None) -> tuple[Any,
 GROUP = "agentspan.storages"
 
 
-class Opener(Protocol):
-    """The type of a function that opens a storage; an entry point of GROUP must name one."""
+Opener = Callable[..., Storage]
+"""A function that opens a storage; an entry point of GROUP must name one. It is called with the Location, and with
+`read_only` and `wait_s` by name. It creates the storage if it does not exist and `read_only` is False.
 
-    def __call__(self, location: Location, *, read_only: bool, wait_s: float) -> Storage:
-        """Open the storage at a location. Create it if it does not exist and `read_only` is False.
-
-        Raises:
-            DatabaseUnusable: the storage cannot be opened. The message contains the reason and a remedy, no password.
-        """
-        ...
+It raises DatabaseUnusable if the storage cannot be opened. The message contains the reason and a remedy, no password.
+"""
 
 
 def open_direct(
@@ -164,12 +156,12 @@ def open_direct(
     location = location_of(db)
     if location.scheme in _LOCAL:
         return _LOCAL[location.scheme](location, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
-    if later and location.scheme in _REMOTE:
-        _CHECKS[location.scheme](location)
+    is_postgres = location.scheme in _POSTGRES
+    if later and is_postgres:
+        _check_postgres(location)
         open_now = partial(open_direct, location, read_only=read_only, wait_s=wait_s, tuning=tuning)
         return OpenedLater(location, open_now, wait_s=wait_s)
-    own = _REMOTE.get(location.scheme)
-    opener = _installed_opener(location) if own is None else partial(own, tuning=tuning)
+    opener = partial(_open_postgres, tuning=tuning) if is_postgres else _installed_opener(location)
     try:
         return opener(location, read_only=read_only, wait_s=wait_s)
     except AgentspanError as error:
@@ -189,7 +181,7 @@ def location_of(db: str | os.PathLike[str] | Location | None) -> Location:
         InvalidValue: `db` is empty, or names an unknown backend.
     """
     location = locations.default() if db is None else db if isinstance(db, Location) else locations.parse(db)
-    if location.scheme not in {*_LOCAL, *_REMOTE} and not _entries(location.scheme):
+    if location.scheme not in {*_LOCAL, *_POSTGRES} and not _entries(location.scheme):
         raise InvalidValue(
             "db",
             f"there is no storage called {location.scheme!r}; known are {', '.join(known())}. A file whose name has a "
@@ -200,7 +192,7 @@ def location_of(db: str | os.PathLike[str] | Location | None) -> Location:
 
 def known() -> list[str]:
     """Return the names of all installed backends, in alphabetical order."""
-    return sorted({*_LOCAL, *_REMOTE, *(entry.name for entry in _installed())})
+    return sorted({*_LOCAL, *_POSTGRES, *(entry.name for entry in _installed())})
 
 
 def _installed_opener(location: Location) -> Opener:
@@ -250,16 +242,13 @@ def _open_postgres(location: Location, *, read_only: bool, wait_s: float, tuning
     return open_postgres(location, read_only=read_only, wait_s=wait_s, tuning=tuning)
 
 
-_LOCAL: dict[str, Callable[..., Storage]] = {"memory": _open_memory, locations.SQLITE: _open_sqlite}
-_REMOTE: dict[str, Callable[..., Storage]] = {"postgresql": _open_postgres, "postgres": _open_postgres}
-
-
 def _check_postgres(location: Location) -> None:
+    """Check a location without a connection; raise InvalidValue or DatabaseUnusable for errors that stay."""
     with host.importing:
         from agentspan.storage.postgres.opening import check
 
     check(location)
 
 
-_CHECKS: dict[str, Callable[[Location], None]] = dict.fromkeys(_REMOTE, _check_postgres)
-"""Checks of server locations that need no connection. They raise InvalidValue or DatabaseUnusable for fixed errors."""
+_LOCAL: dict[str, Opener] = {"memory": _open_memory, locations.SQLITE: _open_sqlite}
+_POSTGRES = ("postgresql", "postgres")

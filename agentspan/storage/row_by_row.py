@@ -4,9 +4,8 @@ These answers define the correct answers: the tests compare storages that have a
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import reduce
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -14,12 +13,10 @@ from agentspan import clock
 from agentspan.errors import StorageError
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import (
-    ROWS,
     AgentInstanceRow,
     AgentRow,
     AgentSpanRow,
     AgentVersionRow,
-    Row,
     ScoreRow,
     TagRow,
     Value,
@@ -27,6 +24,7 @@ from agentspan.model.rows import (
 from agentspan.model.scores import age, counting
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature
 from agentspan.schemas.span_types import returned_error
+from agentspan.storage.access import count, pages, scan
 from agentspan.storage.answers import (
     BOUNDS_MS,
     FailureSum,
@@ -43,8 +41,9 @@ from agentspan.storage.answers import (
     StepUse,
     brief_of,
     bucket_of,
+    plus,
+    rank,
 )
-from agentspan.storage.first_occurrence import search_run
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -68,8 +67,7 @@ from agentspan.storage.questions import (
     contains_text,
     has_meta,
 )
-from agentspan.storage.scanning import count, pages, scan
-from agentspan.storage.tokenizing import Matcher
+from agentspan.storage.text_search import Matcher, search_run
 
 
 class Labels(NamedTuple):
@@ -113,37 +111,19 @@ def added_up(spans: Iterable[AgentSpanRow]) -> list[SpanSum]:
     sums: dict[tuple[str, str, str | None], tuple[int, float | None]] = {}
     for span in spans:
         group = span.status, span.schema_name, span.label
-        number, cost = sums.get(group, (0, None))
-        if span.cost_usd is not None and not span.is_aggregate:
-            cost = (cost or 0.0) + span.cost_usd
-        sums[group] = number + 1, cost
+        sums[group] = plus(sums.get(group, (0, None)), (1, None if span.is_aggregate else span.cost_usd))
     return [SpanSum(*group, *values) for group, values in sums.items()]
 
 
 def summed(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[RunSum]:
     """Yield the sums over the complete and failed spans of one run, by type and label."""
-    groups: dict[tuple[str, str | None], list[AgentSpanRow]] = {}
+    groups: dict[tuple[str, str | None], _Group] = {}
     for span in spans:
         if span.status in RAN:
-            groups.setdefault((span.schema_name, span.label or None), []).append(span)
+            groups.setdefault((span.schema_name, span.label or None), _Group()).add(span)
     for (name, label), group in groups.items():
-        yield RunSum(
-            run_id,
-            name,
-            label,
-            len(group),
-            sum(span.status == "failed" or returned_error(span) for span in group),
-            sum(span.duration_ms or 0.0 for span in group),
-            _sum(span.input_tokens for span in group),
-            _sum(span.output_tokens for span in group),
-            _sum(span.cost_usd for span in group),
-            any(span.is_aggregate for span in group),
-        )
-
-
-def _sum(values: Iterable[N | None]) -> N | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+        ran, failed = group.durations, group.counts["failed"]
+        yield RunSum(run_id, name, label, len(ran), failed, sum(ran), *group.used, group.is_aggregate)
 
 
 def marks_of(spans: Iterable[AgentSpanRow]) -> frozenset[SpanMark]:
@@ -188,14 +168,6 @@ def _rows_of(
 def runs_where(storage: Storage, asked: RunsWhere) -> RunList:
     """Return a page of the runs that match the filter, and the sums over all runs that match."""
     end = None if asked.limit is None else asked.offset + asked.limit
-    if asked.sort == "started":
-        page: list[RunSummary] = []
-        total, totals = 0, RunTotals()
-        for run in _all_that_match(storage, asked.filter):
-            if total >= asked.offset and (end is None or total < end):
-                page.append(run)
-            total, totals = total + 1, _plus(totals, run)
-        return RunList(page, total, totals)
     found = sorted(_all_that_match(storage, asked.filter), key=_SORTED[asked.sort], reverse=True)
     return RunList(found[asked.offset : end], len(found), totals_of(found))
 
@@ -265,50 +237,32 @@ def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator
         yield RunSummary(run, agent, version, *_sums(storage, run.id), run.duration_ms)
 
 
-def _sums(storage: Storage, run_id: str) -> tuple[int, int, int, int | None, int | None, float | None]:
-    spans = failed = open_ = 0
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost: float | None = None
+def _sums(storage: Storage, run_id: str) -> tuple[Any, Any, Any, Any, Any, Any]:
+    sums: tuple[Any, Any, Any, Any, Any, Any] = (0, 0, 0, None, None, None)
     for span in storage.ask(SpansOf(run_id)):
-        spans += 1
-        failed += span.status == "failed"
-        open_ += span.status in OPEN
-        if not span.is_aggregate:
-            input_tokens, output_tokens = _add(input_tokens, span.input_tokens), _add(output_tokens, span.output_tokens)
-            cost = _add(cost, span.cost_usd)
-    return spans, failed, open_, input_tokens, output_tokens, cost
-
-
-def _add(sum_: N | None, value: N | None) -> N | None:
-    return sum_ if value is None else value if sum_ is None else sum_ + value
+        used = (None,) * 3 if span.is_aggregate else (span.input_tokens, span.output_tokens, span.cost_usd)
+        sums = plus(sums, (1, span.status == "failed", span.status in OPEN, *used))
+    return sums
 
 
 def totals_of(runs: Iterable[RunSummary]) -> RunTotals:
     """Return the sums over several runs."""
-    return reduce(_plus, runs, RunTotals())
-
-
-def _plus(totals: RunTotals, run: RunSummary) -> RunTotals:
-    return RunTotals(
-        totals.spans + run.spans,
-        totals.failed + run.failed,
-        totals.open + run.open,
-        _add(totals.input_tokens, run.input_tokens),
-        _add(totals.output_tokens, run.output_tokens),
-        _add(totals.cost_usd, run.cost_usd),
-        _add(totals.duration_ms, run.duration_ms),
-    )
+    sums: tuple[Any, ...] = RunTotals()
+    for run in runs:
+        sums = plus(sums, run[-len(sums) :])  # the last fields of a RunSummary are those of RunTotals
+    return RunTotals(*sums)
 
 
 def matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
     """Return whether a run matches a filter. Its spans are read only for `filter.error`, after all else matches."""
+    row = run.run
+    texts = row.id, run.agent, run.version, row.external_identifier, row.metadata, row.result, row.error
     return (
-        _matches_itself(run.run, filter)
+        _matches_itself(row, filter)
         and not (filter.failed and run.run.status != "failed" and not run.failed)
         and filter.version in (None, run.version)
         and (filter.agent is None or _is_agent(storage, run, filter.agent))
-        and (filter.grep is None or contains_text(filter.grep, *_own_texts(run)))
+        and (filter.grep is None or contains_text(filter.grep, *texts, row.termination_reason))
         and (not filter.tags or {*filter.tags} <= {*storage.ask(Tags([run.run.id]))[run.run.id]})
         and (filter.error is None or _failed_of(storage, run, filter.error))
     )
@@ -347,12 +301,6 @@ def _failed_of(storage: Storage, run: RunSummary, text: str) -> bool:
     )
 
 
-def _own_texts(run: RunSummary) -> Iterator[str | None]:
-    row = run.run
-    yield from (row.id, run.agent, run.version, row.external_identifier, row.metadata, row.result, row.error)
-    yield row.termination_reason
-
-
 def span_stats(storage: Storage, asked: SpanStats) -> list[Stat]:
     """Return statistics of the spans of all runs, or only of `asked.runs`, by type, and by type and label."""
     runs = (row.id for row in scan(storage, AgentInstanceRow)) if asked.runs is None else asked.runs
@@ -365,28 +313,21 @@ def _within(span: AgentSpanRow, since: str | None, until: str | None) -> bool:
     return (since is None or at >= since) and (until is None or at < until)
 
 
-@dataclass(slots=True)
 class _Group:
-    counts: dict[str, int] = field(default_factory=dict)
-    durations: list[float] = field(default_factory=list)
-    given: int | None = None
-    made: int | None = None
-    cost: float | None = None
-    is_aggregate: bool = False
+    """The spans of a type, or of one label. It is no SpanGroup, because tests compare a SpanGroup with it."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self.durations: list[float] = []
+        self.used: tuple[Any, Any, Any] = (None, None, None)
+        self.is_aggregate = False
 
     def add(self, span: AgentSpanRow) -> None:
-        status = "failed" if span.status == "complete" and returned_error(span) else span.status
-        self.counts[status] = self.counts.get(status, 0) + 1
-        if span.status in ("complete", "failed"):
+        self.counts["failed" if has_failed(span) else span.status] += 1
+        if span.status in RAN:
             self.durations.append(span.duration_ms or 0.0)
-        if span.input_tokens is not None:
-            self.given = (self.given or 0) + span.input_tokens
-        if span.output_tokens is not None:
-            self.made = (self.made or 0) + span.output_tokens
-        if span.cost_usd is not None:
-            self.cost = (self.cost or 0.0) + span.cost_usd
-        if span.is_aggregate:
-            self.is_aggregate = True
+        self.used = plus(self.used, (span.input_tokens, span.output_tokens, span.cost_usd))
+        self.is_aggregate = self.is_aggregate or bool(span.is_aggregate)
 
 
 def of_spans(spans: Iterable[AgentSpanRow]) -> list[Stat]:
@@ -400,34 +341,14 @@ def of_spans(spans: Iterable[AgentSpanRow]) -> list[Stat]:
 
 
 def _stat(schema_name: str, label: str | None, group: _Group) -> Stat:
-    durations = sorted(group.durations)
-    histogram = [0] * (len(BOUNDS_MS) + 1)
-    for duration in durations:
-        histogram[bucket_of(duration)] += 1
-    p50, p95, p99 = (durations[rank(len(durations), part)] if durations else None for part in (50, 95, 99))
-    return Stat(
-        schema_name,
-        label,
-        sum(group.counts.values()),
-        group.counts.get("failed", 0),
-        group.counts.get("cancelled", 0),
-        sum(group.counts.get(status, 0) for status in OPEN),
-        p50,
-        p95,
-        p99,
-        durations[-1] if durations else None,
-        sum(durations),
-        tuple(histogram),
-        group.given,
-        group.made,
-        group.cost,
-        group.is_aggregate,
-    )
-
-
-def rank(count: int, percent: int) -> int:
-    """Return the index, from zero, of a percentile in a sorted list of `count` values (nearest rank)."""
-    return -(-count * percent // 100) - 1
+    durations, counts = sorted(group.durations), group.counts
+    numbers = counts.total(), counts["failed"], counts["cancelled"], sum(counts[status] for status in OPEN)
+    places = (rank(len(durations), percent) for percent in (50, 95, 99, 100))
+    p50, p95, p99, longest = (durations[place] if durations else None for place in places)
+    total = sum(durations)
+    in_bucket = Counter(map(bucket_of, durations))
+    histogram = tuple(in_bucket[bucket] for bucket in range(len(BOUNDS_MS) + 1))
+    return Stat(schema_name, label, *numbers, p50, p95, p99, longest, total, histogram, *group.used, group.is_aggregate)
 
 
 def leaves(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:
@@ -447,23 +368,17 @@ def leaves(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:
 
 def uses_of(run_id: str, spans: Iterable[AgentSpanRow]) -> list[StepUse]:
     """Return the counts of a run's finished spans by type and label. Open spans are left out."""
-    found: dict[tuple[str, str], StepUse] = {}
-    reasons: dict[tuple[str, str], tuple[int, str]] = {}
+    groups: dict[tuple[str, str | None], list[tuple[int, str | None, bool]]] = {}
     for span in spans:
-        if span.status in OPEN:
-            continue
-        key = (span.schema_name, span.label or "")
-        use = found.get(key) or StepUse(run_id, span.schema_name, span.label or None, 0, 0, 0, None)
-        at = _micros(span.started_at or span.inserted_at)
-        if span.finish_reason is not None:
-            reasons[key] = max(reasons.get(key, (0, "")), (at, span.finish_reason))
-        found[key] = use._replace(
-            spans=use.spans + 1,
-            failed=use.failed + has_failed(span),
-            last_at=max(use.last_at, at),
-            reason=reasons[key][1] if key in reasons else None,
-        )
-    return list(found.values())
+        if span.status not in OPEN:
+            facts = _micros(span.started_at or span.inserted_at), span.finish_reason, has_failed(span)
+            groups.setdefault((span.schema_name, span.label or None), []).append(facts)
+    found = []
+    for group, uses in groups.items():
+        _, reason = max(((at, reason) for at, reason, _ in uses if reason is not None), default=(0, None))
+        last_at, failed = max(at for at, _, _ in uses), sum(failed for _, _, failed in uses)
+        found.append(StepUse(run_id, *group, len(uses), failed, last_at, reason))
+    return found
 
 
 def failures_of(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[FailureSum]:
@@ -491,24 +406,19 @@ def search(storage: Storage, asked: Search) -> tuple[list[FoundSpan], int]:
 
     Only the spans up to the end of the page, and those of one more run, are in memory.
     """
+    matcher, ids, progress, most = Matcher(asked.words), asked.runs, asked.progress, asked.offset + asked.limit
+    runs = len(ids) if ids is not None else 1 if progress is None else count(storage, "agent_instance")
+    every = ids if ids is not None else (row.id for row in scan(storage, AgentInstanceRow))
     latest: list[FoundSpan] = []
-    total, most = 0, asked.offset + asked.limit
-    for found, number in _found_by_run(storage, asked, most):
+    total = 0
+    for done, run_id in enumerate(every, start=1):
+        found, number = search_run(storage.ask(SpansOf(run_id)), matcher, most)
         total += number
         if found:
             latest = heapq.nlargest(most, chain(latest, found), key=lambda one: one.span.id)
-    return latest[asked.offset :], total
-
-
-def _found_by_run(storage: Storage, asked: Search, most: int) -> Iterator[tuple[list[FoundSpan], int]]:
-    """Read every span; yield for each run its latest matching spans, and the number of all its matching spans."""
-    matcher, ids, progress = Matcher(asked.words), asked.runs, asked.progress
-    runs = len(ids) if ids is not None else 1 if progress is None else count(storage, "agent_instance")
-    every = ids if ids is not None else (row.id for row in scan(storage, AgentInstanceRow))
-    for done, run_id in enumerate(every, start=1):
-        yield search_run(storage.ask(SpansOf(run_id)), matcher, most)
         if progress is not None:
             progress(done, max(done, runs))
+    return latest[asked.offset :], total
 
 
 def _of_each(
@@ -546,9 +456,3 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
     SpanMarks: lambda storage, asked: {run: marks_of(storage.ask(SpansOf(run))) for run in asked.instance_ids},
 }
 """Type of a question → function that computes its answer."""
-
-
-R = TypeVar("R", bound=Row)
-
-
-_NOUNS: dict[type, str] = {row: type_.replace("_", " ") for type_, row in ROWS.items()}

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, Self, overload
 
 from agentspan.journal.opening import see_journals
+from agentspan.storage.access import count
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query
-from agentspan.storage.scanning import count
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.run import CapturedRun
 

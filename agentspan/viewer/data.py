@@ -20,12 +20,12 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Agent
 from agentspan.schemas.signatures import error_parts, error_without_values, signature
 from agentspan.schemas.span_types import error_text, fallback
 from agentspan.schemas.templates import inline
-from agentspan.storage import tokenizing
+from agentspan.storage import text_search
+from agentspan.storage.access import span_pages
 from agentspan.storage.answers import BOUNDS_MS
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansOf, Violations
 from agentspan.storage.row_by_row import labels_of
-from agentspan.storage.scanning import span_pages
 from agentspan.viewer import conversation
 from agentspan.viewer.conversation import linked
 
@@ -157,8 +157,8 @@ def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
 
 def matches(storage: Storage, run_id: str, text: str) -> list[str]:
     """Return the ids of the spans of a run that contain all words of a text (see analysis.search), sorted by id."""
-    asked = tokenizing.terms(text)
-    matcher = tokenizing.Matcher(asked)
+    asked = text_search.terms(text)
+    matcher = text_search.Matcher(asked)
     return [span.id for span in storage.ask(SpansOf(run_id)) if matcher.matches(span)] if asked else []
 
 

@@ -20,9 +20,9 @@ from agentspan.blobs import IMAGES, encoded
 from agentspan.errors import InvalidValue
 from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.access import whole_spans_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
-from agentspan.storage.scanning import whole_spans_of
 from agentspan.text import visible
 from agentspan.viewer import conversation, data
 from agentspan.viewer.conversation import blobs_of

@@ -16,7 +16,7 @@ from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.schemas.span_types import error_text
 from agentspan.schemas.templates import inline
-from agentspan.storage import tokenizing
+from agentspan.storage import text_search
 from agentspan.storage.answers import Rows, RunList, RunSummary, RunTotals
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, RunFilter
@@ -245,7 +245,7 @@ def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
 def query_of(text: str) -> str:
     """Return the search words for a text that is being typed: the last word matches as a prefix."""
     text = text.strip()
-    return text if not text or text[-1] in f'"{tokenizing.PREFIX}' else text + tokenizing.PREFIX
+    return text if not text or text[-1] in f'"{text_search.PREFIX}' else text + text_search.PREFIX
 
 
 def _step(hit: Hit, agent: str) -> dict[str, Any]:

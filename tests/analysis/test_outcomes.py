@@ -10,8 +10,8 @@ from agentspan.analysis.outcomes import OutcomeRule, missed_rule, outcomes, pars
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
+from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scanning import scan
 from tests.cli.calling import call, lines
 
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan.analysis.search import SNIPPET, search
 from agentspan.database import Database
-from agentspan.storage import tokenizing
-from agentspan.storage.first_occurrence import search_run
+from agentspan.storage import text_search
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import Find, SpansOf
+from agentspan.storage.text_search import search_run
 from tests.tiers import examples
 
 
@@ -31,7 +31,7 @@ def found(db: Database, what: str | list[str], **how: object) -> list[str]:
     hits = search(db.storage, what, **how)  # type: ignore[arg-type]
     rows = db.storage.ask(Find(*(hit.span_id for hit in hits.hits))).rows
     assert len(hits.hits) == hits.total
-    return [tokenizing.TOKEN.findall(rows[hit.span_id][1].payload)[-1] for hit in hits.hits]  # type: ignore[union-attr]
+    return [text_search.TOKEN.findall(rows[hit.span_id][1].payload)[-1] for hit in hits.hits]  # type: ignore[union-attr]
 
 
 def test_words_are_found_wherever_they_stand(db: Database, run: str) -> None:
@@ -149,12 +149,12 @@ def test_of_a_hit_in_a_large_payload_only_the_surroundings_are_kept(db: Database
         assert ["needle" in hit.snippet for hit in hits.hits] == [True] * 3
         assert [hit.snippet[slice(*hit.matches[0])] for hit in hits.hits] == ["needle"] * 3
     spans = [*db.storage.ask(SpansOf(run))]
-    found, total = search_run(spans, tokenizing.Matcher(["needle"]), 10)
+    found, total = search_run(spans, text_search.Matcher(["needle"]), 10)
     assert total == len(found) == 3
-    assert sum(len(one.span.payload) + len(one.span.result_payload or "") for one in found) <= 6 * tokenizing.WINDOW
+    assert sum(len(one.span.payload) + len(one.span.result_payload or "") for one in found) <= 6 * text_search.WINDOW
 
 
 @given(st.text(st.sampled_from("ab é_-")))
 def test_the_tokens_of_a_long_text_are_those_of_its_pieces(text: str) -> None:
     long = f"{'word ' * 20_000}{text * 20_000}{'x' * 200_000} {text}"
-    assert tokenizing._tokens(long) == f" {' '.join(tokenizing.TOKEN.findall(long))} "
+    assert text_search._tokens(long) == f" {' '.join(text_search.TOKEN.findall(long))} "

@@ -348,7 +348,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="new-texts-are-not-searchable",
-        file="agentspan/storage/first_occurrence.py",
+        file="agentspan/storage/text_search.py",
         before="pieces += (text[copied : part.start], '\"\"' if is_said else text[part.start : part.end])",
         after="pieces += (text[copied : part.start], '\"\"' if not is_said else text[part.start : part.end])",
         says=(
@@ -359,7 +359,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="plain-spans-count-as-aggregates",
-        file="agentspan/storage/span_groups.py",
+        file="agentspan/storage/answers.py",
         before="self.is_aggregate = False",
         after="self.is_aggregate = True",
         says=(
@@ -370,7 +370,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="every-error-is-a-damaged-payload",
-        file="agentspan/storage/sqlite/driver_errors.py",
+        file="agentspan/storage/sqlite/driver.py",
         before='if "user-defined function" in str(error):  # agentspan',
         after='if not "user-defined function" in str(error):  # agentspan',
         says="An error of SQLite, such as a missing table, is reported as a payload that cannot be read.",
@@ -386,7 +386,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-new-history-has-nothing-before-it",
-        file="agentspan/storage/sqlite/contents/numbering.py",
+        file="agentspan/storage/sqlite/contents.py",
         before="known = [] if before is None else [*before.numbers[: piece.known]]",
         after="known = [] if before is not None else [*before.numbers[: piece.known]]",
         says="The first payload with a history cannot be stored: it is taken for the continuation of another one.",

@@ -11,10 +11,10 @@ from agentspan.journal.journal_folder import is_possible
 from agentspan.journal.writers import Lives
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.tracer import recorder_of
+from agentspan.storage.access import scan
 from agentspan.storage.location import Location
 from agentspan.storage.questions import ForgetNotes, Notes
 from agentspan.storage.registry import open_direct
-from agentspan.storage.scanning import scan
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 

@@ -7,9 +7,9 @@ import agentspan
 from agentspan import ids
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, OtelTraceRow, RefusedChangeRow, Row, WriterRow
+from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import StoredKeys, Violations
-from agentspan.storage.scanning import scan
 
 T0 = "2026-01-01T00:00:00.000000Z"
 

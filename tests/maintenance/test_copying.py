@@ -19,12 +19,12 @@ from agentspan.errors import InvalidValue
 from agentspan.maintenance.copying import Copied, copy
 from agentspan.model.changes import Move, Outcome, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Violation
+from agentspan.storage.access import scan
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, Query, SpansOf
 from agentspan.storage.registry import open_direct
-from agentspan.storage.scanning import scan
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract import Rows
 from agentspan.tuning import STANDARD, Tuning

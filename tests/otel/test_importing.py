@@ -20,9 +20,8 @@ from agentspan.otel.receiving import BATCH, Receiver, Stored, import_spans
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.traces import Step
 from agentspan.recording.capture.plain import SentRedaction
-from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import Storage, new_account
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite.storage import SQLiteStorage
 from tests.cli.calling import call

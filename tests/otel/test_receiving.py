@@ -19,9 +19,8 @@ from agentspan.otel.placing import MAX_BYTES, Placing, RecentTraces
 from agentspan.otel.receiving import Receiver, portions
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.recording.capture.plain import SentRedaction
-from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import Storage, new_account
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.sqlite.storage import SQLiteStorage
 from agentspan.tuning import STANDARD

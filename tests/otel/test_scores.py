@@ -14,9 +14,9 @@ from agentspan.otel.mapping.judgements import RESULT
 from agentspan.otel.receiving import Receiver
 from agentspan.otel.sdk import span_of
 from agentspan.otel.span import Event, Log, OtelSpan
+from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
-from agentspan.storage.scanning import scan
 from tests.cli.calling import call
 from tests.otel.recorded import span
 

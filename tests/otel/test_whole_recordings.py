@@ -21,7 +21,7 @@ from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.serve import create_app
-from agentspan.storage.lookup import unique
+from agentspan.storage.access import unique
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from tests.otel.exporting import log_requests, trace_requests

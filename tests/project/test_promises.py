@@ -17,7 +17,7 @@ from agentspan.recording.capture.values import Limits
 from agentspan.recording.sinks import commit, facts, journal_work
 from agentspan.schemas import conformance, liquid_engine, templates
 from agentspan.serve import app, connections, logins, responses, router, writes
-from agentspan.storage import first_occurrence, scanning
+from agentspan.storage import access, text_search
 from agentspan.storage.postgres import connections as postgres_connections
 from agentspan.storage.postgres import partitions
 from agentspan.tuning import STANDARD
@@ -121,7 +121,7 @@ FIGURES = {
         ("`configure` waits up to {} s and then raises", tracer.CONFIGURE_WAIT_S),
         ("Without a journal it looks every {} ms", STANDARD.file_look_s * 1000),
         ("the `repr` is stored, at most {} characters of it", plain.MAX_REPR),
-        ("texts there of {} characters and more, are stored once in a run", first_occurrence.LONG_TEXT),
+        ("texts there of {} characters and more, are stored once in a run", text_search.LONG_TEXT),
         ("Base64 of {} characters and more in a payload is a blob", blobs.LEAST),
         ("a text of more than {} characters", Limits().value),
         ("other bytes or base64 of more than {} MB", Limits().blob / 2**20),
@@ -156,7 +156,7 @@ FIGURES = {
         ("Bulk requests of more than {} items", router.AT_ONCE),
         ("above {} KiB run in threads", responses.LARGE / 2**10),
         ("the answer that found it waits for at most {} s", STANDARD.adoption_answer_s),
-        ("sent while it is read, at most {} MB and one span", scanning.PAGE_BYTES / 2**20),
+        ("sent while it is read, at most {} MB and one span", access.PAGE_BYTES / 2**20),
         ("So are a page of more than {} MB", STANDARD.piece_bytes / 2**20),
         ("Once they have {} MiB, the next item", STANDARD.bulk_answer_bytes / 2**20),
         ("runs up to {} items in order", bulk.MAX_ITEMS),

@@ -19,7 +19,7 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks import commit
 from agentspan.recording.tracer import recorder_of
 from agentspan.storage.sqlite import opening
-from agentspan.storage.sqlite.contents.recent import FileConnection
+from agentspan.storage.sqlite.contents import FileConnection
 from agentspan.tuning import STANDARD
 from tests.recording.busy_files import busy_for, unknown_writers
 from tests.recording.stored import spans_of
@@ -35,7 +35,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def note(seconds: float) -> None:
         (pauses.append if threading.get_ident() == here else sleep)(seconds)
 
-    monkeypatch.setattr("agentspan.storage.sqlite.driver_errors.time.sleep", note)
+    monkeypatch.setattr("agentspan.storage.sqlite.driver.time.sleep", note)
     return pauses
 
 
@@ -296,8 +296,8 @@ MOVING = [
     "agentspan.journal.names.Names.resolved",
     "agentspan.storage.sqlite.connections.Connections.writer",
     "agentspan.storage.sqlite.writes._put",
-    "agentspan.storage.sqlite.contents.recent.RecentRuns.settle",
-    "agentspan.storage.sqlite.contents.numbering.Numbering.write",
+    "agentspan.storage.sqlite.driver.Checkpoints.committed",
+    "agentspan.storage.sqlite.contents.Numbering.write",
 ]
 
 

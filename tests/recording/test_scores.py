@@ -15,10 +15,10 @@ import agentspan
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.journal.journal_folder import folder_of, is_possible
 from agentspan.model.rows import RefusedChangeRow, ScoreRow
+from agentspan.storage.access import scan
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import LatestScores, NewestScores, RemoveRuns
 from agentspan.storage.row_by_row import history
-from agentspan.storage.scanning import scan
 from tests.checkout import ROOT
 
 

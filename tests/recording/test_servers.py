@@ -15,9 +15,9 @@ from agentspan.otel import inject
 from agentspan.recording.sinks import journal_work
 from agentspan.recording.tracer import recorder_of
 from agentspan.storage import patience
-from agentspan.storage.identity import new_account
 from agentspan.storage.location import Location, parse
 from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.protocol import new_account
 from agentspan.storage.questions import Account, Find, Question, SpansOf
 from agentspan.storage.registry import OpenedLater, open_direct
 from agentspan.tuning import STANDARD

@@ -17,9 +17,8 @@ from agentspan.api.context import Context
 from agentspan.otel.receiving import Receiver, import_spans
 from agentspan.recording.capture.plain import SentRedaction
 from agentspan.serve import create_app
-from agentspan.storage.identity import new_account
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import Storage, new_account
 from agentspan.storage.questions import Query, RemoveRuns, SpansOf
 from tests.otel.recorded import NAMES, recorded
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of

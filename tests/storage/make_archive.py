@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import agentspan
-from agentspan.storage.sqlite.tables import CURRENT
+from agentspan.storage.sqlite.migrations import CURRENT
 from tests.postgres import programs, server
 from tests.storage.old_files import FILES
 

@@ -12,7 +12,7 @@ from agentspan.cli.export import export_command
 from agentspan.cli.keep import rederive_command
 from agentspan.cli.tail import Follower
 from agentspan.database import Database
-from agentspan.storage import scanning
+from agentspan.storage import access
 from agentspan.storage.answers import Rows
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import Query, SpansOf
@@ -58,7 +58,7 @@ def found(db: Database) -> None:
 def searched(db: Database) -> None:
     hits = search(db.storage, "look", limit=2, offset=1)
     assert (len(hits.hits), hits.total) == (2, RUNS)
-    ids = [span.id for run in list(scanning.scan(db.storage, agentspan.model.rows.AgentInstanceRow))[::-1]
+    ids = [span.id for run in list(access.scan(db.storage, agentspan.model.rows.AgentInstanceRow))[::-1]
            for span in db.storage.ask(SpansOf(run.id))]  # fmt: skip
     assert [hit.span_id for hit in hits.hits] == ids[1:3]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.storage.sqlite import checkpoints
+from agentspan.storage.sqlite import driver
 from agentspan.tuning import STANDARD
 
 
@@ -66,16 +66,16 @@ def test_the_thread_comes_after_many_commits_and_goes(tmp_path: Path, monkeypatc
 def test_a_caller_is_not_asked_to_checkpoint(tmp_path: Path) -> None:
     storage = agentspan.SQLiteStorage(tmp_path / "runs.db")
     writer = storage.direct._connections.writer()
-    assert writer.execute("pragma wal_autocheckpoint").fetchone() == (checkpoints.MAX_FRAMES,)
+    assert writer.execute("pragma wal_autocheckpoint").fetchone() == (driver.MAX_FRAMES,)
 
 
 def test_a_checkpoint_that_cannot_be_done_hurts_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracer = committing(tmp_path / "runs.db", checkpoint_commits=10)
 
-    def connect() -> sqlite3.Connection:
+    def connect(file: object) -> sqlite3.Connection:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(tracer.storage.direct._connections._checkpoints, "_connect", connect)  # type: ignore[attr-defined]
+    monkeypatch.setattr(tracer.storage.direct._connections.guard, "_connect", connect)  # type: ignore[attr-defined]
     record(tracer, 100)
     tracer.shutdown()
     assert tracer.health().failed == 0

@@ -14,7 +14,7 @@ from agentspan.model import columns, spans
 from agentspan.model.rows import DERIVED, ROWS, AgentSpanRow, Meaning, ResourceType
 from agentspan.model.spans import Times
 from agentspan.schemas.span_types import Registry, describe
-from agentspan.storage.sqlite.tables import table_of
+from agentspan.storage.sqlite.migrations import table_of
 
 SQL = {str: "TEXT", int: "INTEGER", float: "REAL"}
 NS = 1_767_225_600_000_000_000

@@ -19,7 +19,7 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Damage, Find, Query, RemoveRuns, SpansOf
 from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.storage.sqlite.contents.numbering import ranges, split
+from agentspan.storage.sqlite.contents import ranges, split
 from agentspan.testing.contract.base import Rows, finish
 from agentspan.tuning import STANDARD, Tuning
 from tests.strategies import any_text, json_values
@@ -384,7 +384,7 @@ def test_what_was_rolled_back_is_not_compared_with(path: Path) -> None:
 
 
 def test_a_history_that_grew_is_not_hashed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentspan.storage.sqlite.contents.numbering import Numbering
+    from agentspan.storage.sqlite.contents import Numbering
 
     asked: list[int] = []
     original = Numbering._known

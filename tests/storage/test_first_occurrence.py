@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from agentspan.jsontext import encode
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.first_occurrence import DECODED, ELEMENT, LONG_TEXT, SpanParts, parts_of, search_run
-from agentspan.storage.tokenizing import Matcher, terms
+from agentspan.storage.text_search import DECODED, ELEMENT, LONG_TEXT, Matcher, SpanParts, parts_of, search_run, terms
 from agentspan.testing.contract.base import Rows
 from tests.strategies import any_text, json_objects, json_values
 

@@ -16,9 +16,9 @@ from agentspan.errors import DatabaseUnusable
 from agentspan.journal.journal_folder import is_possible
 from agentspan.maintenance import rederive
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.before_release import COMMITS
+from agentspan.storage.protocol import COMMITS
 from agentspan.storage.questions import Query, SpansOf
-from agentspan.storage.sqlite import SQLiteStorage, tables
+from agentspan.storage.sqlite import SQLiteStorage, migrations
 from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration
 from agentspan.tuning import STANDARD
 from tests.storage.make_archive import exported, lacking
@@ -56,7 +56,7 @@ def test_an_old_file_becomes_what_a_new_one_is(tmp_path: Path, archive: Path) ->
     agentspan.SQLiteStorage(tmp_path / "new.db").close()
     assert structure(path) == structure(tmp_path / "new.db")
     connection = sqlite3.connect(path)
-    assert connection.execute("pragma user_version").fetchone() == (tables.CURRENT,)
+    assert connection.execute("pragma user_version").fetchone() == (migrations.CURRENT,)
     assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
     connection.close()
 
@@ -125,8 +125,8 @@ def test_views_are_made_again_when_the_version_changes(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
-    views = {**tables.VIEWS, "spans": "select id as span, mood from agent_spans"}
-    tables.migrate(connection, tables.CURRENT, with_another(), views)
+    views = {**migrations.VIEWS, "spans": "select id as span, mood from agent_spans"}
+    migrations.migrate(connection, migrations.CURRENT, with_another(), views)
     assert connection.execute("select span, mood from spans").fetchall() == []
     connection.close()
 
@@ -146,7 +146,7 @@ def test_an_older_file_can_be_opened_to_read(tmp_path: Path) -> None:
     agentspan.SQLiteStorage(path).close()
     SQLiteStorage(path, read_only=True, migrations=with_another()).close()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("pragma user_version").fetchone() == (tables.CURRENT + 1,)
+        assert connection.execute("pragma user_version").fetchone() == (migrations.CURRENT + 1,)
 
 
 def test_the_migration_of_a_large_file_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -157,7 +157,7 @@ def test_the_migration_of_a_large_file_is_told_of_once(tmp_path: Path, caplog: p
         SQLiteStorage(path, migrations=with_another(), tuning=tuning).close()
         agentspan.SQLiteStorage(tmp_path / "new.db", tuning=tuning).close()
     (told,) = caplog.messages
-    assert told.startswith(f"{path} is brought up to date once (from file version {tables.CURRENT} to ")
+    assert told.startswith(f"{path} is brought up to date once (from file version {migrations.CURRENT} to ")
 
 
 def test_an_old_file_that_may_not_be_written_to_says_so(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_file_that_lacks_something_is_refused_when_it_is_opened(tmp_path: Path
     path = tmp_path / "runs.db"
     agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
-    for view in tables.VIEWS:
+    for view in migrations.VIEWS:
         connection.execute(f"drop view {view}")
     connection.execute(change)
     connection.close()
@@ -195,8 +195,8 @@ def test_a_file_that_only_says_an_old_version_is_refused(tmp_path: Path) -> None
     path = tmp_path / "runs.db"
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("create table mine (a)")
-    connection.execute(f"pragma application_id = {tables.APPLICATION_ID}")
-    connection.execute(f"pragma user_version = {tables.CURRENT}")
+    connection.execute(f"pragma application_id = {migrations.APPLICATION_ID}")
+    connection.execute(f"pragma user_version = {migrations.CURRENT}")
     with pytest.raises(DatabaseUnusable, match=r"its tables are others"):
         SQLiteStorage(path, migrations=with_another())
     assert connection.execute("select name from sqlite_master").fetchall() == [("mine",)]

@@ -7,7 +7,7 @@ import pytest
 
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentSpanRow, Row, Violation
-from agentspan.storage import scanning
+from agentspan.storage import access
 from agentspan.storage.answers import CutRows
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
@@ -76,9 +76,9 @@ def test_a_scan_yields_every_row_once_in_the_order_of_ids(storage: Storage, desc
     for number in (0, 1, 2, 3, 4, 5):
         spans = recorded(storage, number)
         where = {"agent_instance_id": spans[0].agent_instance_id if spans else "none"}
-        found = list(scanning.scan(storage, AgentSpanRow, where, descending=descending))
+        found = list(access.scan(storage, AgentSpanRow, where, descending=descending))
         assert found == (spans[::-1] if descending else spans)
-    pages = [len(page) for page in scanning.pages(storage, AgentSpanRow, where)]
+    pages = [len(page) for page in access.pages(storage, AgentSpanRow, where)]
     assert pages == [2, 2, 1]
 
 
@@ -87,7 +87,7 @@ def test_a_scan_goes_on_where_rows_are_removed_and_put_meanwhile(storage: Storag
     runs = [recorded(storage, 1)[0].agent_instance_id for _ in range(4)]
     storage.apply([])
     seen = []
-    for span in scanning.scan(storage, AgentSpanRow):
+    for span in access.scan(storage, AgentSpanRow):
         seen.append(span.agent_instance_id)
         if len(seen) == 1:
             runs.append(recorded(storage, 1)[0].agent_instance_id)

@@ -16,7 +16,7 @@ from agentspan.errors import DatabaseUnusable, NotPermitted, StorageError
 from agentspan.model.changes import Put, Unit
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf
-from agentspan.storage.sqlite import SQLiteStorage, migrations, opening, tables
+from agentspan.storage.sqlite import SQLiteStorage, migrations, opening
 from agentspan.testing.contract import Rows
 
 
@@ -47,8 +47,8 @@ def test_the_file_is_in_wal_mode_and_marked_as_ours(tmp_path: Path) -> None:
     agentspan.SQLiteStorage(path).close()
     connection = sqlite3.connect(path)
     assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
-    assert connection.execute("pragma application_id").fetchone() == (tables.APPLICATION_ID,)
-    assert connection.execute("pragma user_version").fetchone() == (tables.CURRENT,)
+    assert connection.execute("pragma application_id").fetchone() == (migrations.APPLICATION_ID,)
+    assert connection.execute("pragma user_version").fetchone() == (migrations.CURRENT,)
     connection.close()
 
 
@@ -112,7 +112,7 @@ def test_a_newer_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()
     connection = sqlite3.connect(path)
-    connection.execute(f"pragma user_version = {tables.CURRENT + 1}")
+    connection.execute(f"pragma user_version = {migrations.CURRENT + 1}")
     connection.close()
     for read_only in (False, True):
         with pytest.raises(DatabaseUnusable, match=r"newer agentspan .* pip install --upgrade agentspan-sqlite"):

@@ -13,7 +13,7 @@ from agentspan.journal.records import Begin, End, Parts
 from agentspan.model.changes import InstanceStatus, Refused, SpanStatus, Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.span_types import SpanType
-from agentspan.storage.identity import Identity
+from agentspan.storage.access import Identity
 from agentspan.storage.protocol import NotTrustedYet
 
 

@@ -26,12 +26,12 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
-from agentspan.storage import before_release
-from agentspan.storage.identity import new_account
+from agentspan.storage import protocol
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated, wait_at_most
 from agentspan.storage.postgres.partitions import DEFAULT, make_ahead
 from agentspan.storage.postgres.tables import FUNCTIONS, VERSION, VIEWS
+from agentspan.storage.protocol import new_account
 
 BEFORE = 5
 """The newest version that a schema had before the first release."""
@@ -447,7 +447,7 @@ def check_version(connections: Connections, version: int, migrations: Sequence[M
             f"the tables have version {version}, this agentspan knows {newest(migrations)}; install a newer agentspan"
         )
     if 0 < version <= BEFORE:
-        raise before_release.refused(str(connections.location), "schema", version)
+        raise protocol.refused(str(connections.location), "schema", version)
 
 
 def _lead_to(connection: Connection, migrations: Sequence[Migration], version: int, *, is_last: bool) -> None:

@@ -1,4 +1,4 @@
-"""Searches the new text of spans without an index: PostgreSQL finds candidates, and `first_occurrence` checks them.
+"""Searches the new text of spans without an index: PostgreSQL finds candidates, and `text_search` checks them.
 
 Text is new if no earlier span of the run has it. A search is one pass over all texts, and a word that all spans have is
 read in all of them. Writers fill no full-text index, which would cost two thirds of the speed of loading; readers may
@@ -13,12 +13,11 @@ import psycopg
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.answers import FoundSpan, Progress
-from agentspan.storage.first_occurrence import SpanParts, search_run
 from agentspan.storage.postgres.connection import Connection, rows_of, storable
 from agentspan.storage.postgres.reads import FETCHED
 from agentspan.storage.postgres.statements import SELECT
 from agentspan.storage.questions import Search
-from agentspan.storage.tokenizing import PREFIX, Matcher
+from agentspan.storage.text_search import PREFIX, Matcher, SpanParts, search_run
 
 _TEXT = "concat_ws(' ', summary, payload, result_payload)"
 # A text beyond ASCII may have the word with an accent. A text with \\u may have it escaped. Python checks both.

@@ -51,7 +51,7 @@ from agentspan.storage.postgres.single_statements import (
     single_of,
 )
 from agentspan.storage.postgres.statements import shape_of, span_table
-from agentspan.storage.rules import moved, references_of, unique_of
+from agentspan.storage.protocol import moved, references_of, unique_of
 
 _VIOLATIONS = "copy schema_violations (agent_instance_id, agent_span_id, side, path, keyword, message) from stdin"
 

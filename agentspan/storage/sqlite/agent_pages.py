@@ -14,13 +14,15 @@ import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain
+from operator import attrgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage.answers import Rows, with_rest
 from agentspan.storage.questions import Query
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.reads import CHUNK, chunks, rows_within, up_to
+from agentspan.storage.sqlite.reads import CHUNK, NEVER, Rewrites, chunks, rows_within, unseen, up_to
 
 END = "\U0010ffff"
 """A text that sorts after every id and time."""
@@ -70,18 +72,30 @@ class Position(NamedTuple):
 
 
 class Extents:
-    """The extents of an agent's runs, sorted by their first ids. Immutable.
+    """The extents of an agent's runs, sorted by their first keys. Immutable.
 
     Attributes:
         position: the state of the file that the extents include.
         has_times: whether `since` and `until` were read.
+        key: the SQL expression by which spans are sorted; `first` and `last` of the extents are values of it.
+        lists: run → ids of its spans that are included, for runs that are included only in part.
         total: the number of spans of all runs.
     """
 
-    def __init__(self, extents: Iterable[Extent], position: Position, *, has_times: bool) -> None:
-        self.runs = sorted(extents, key=_first)
+    def __init__(
+        self,
+        extents: Iterable[Extent],
+        position: Position,
+        *,
+        has_times: bool,
+        key: str = "id",
+        lists: Mapping[str, list[str]] = MappingProxyType({}),
+    ) -> None:
+        self.runs = sorted(extents, key=attrgetter("first"))
         self.position = position
         self.has_times = has_times
+        self.key = key
+        self.lists = lists
         self.firsts = [extent.first for extent in self.runs]
         self.before = [0, *accumulate(extent.spans for extent in self.runs)]
         self.reach = [*accumulate((extent.last for extent in self.runs), max)]
@@ -98,16 +112,12 @@ class Extents:
         return found
 
 
-def _first(extent: Extent) -> str:
-    return extent.first
-
-
 class AgentPages:
     """Answers queries for pages of agents' spans. Safe in any thread, because cached values are immutable."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Extents] = {}
-        self._cut: tuple[Extents, tuple[str, str], Cut] | None = None
+        self._cut: tuple[Extents, tuple[str, str], Extents] | None = None
         self._timed: tuple[Extents, Extents] | None = None
 
     def page(self, connection: sqlite3.Connection, query: Query) -> Rows | None:
@@ -119,27 +129,25 @@ class AgentPages:
             connection: a connection whose statements all read the same state.
         """
         agent = str(query.where["agent_id"])
-        in_range, key, skipped = query.start_time is not None or query.end_time is not None, "id", 0
+        in_range, skipped = query.start_time is not None or query.end_time is not None, 0
         extents = self._current(connection, agent, has_times=in_range or query.order != "id")
         total = extents.total
-        lists: Mapping[str, list[str]] = {}
         if query.order != "id":
-            key = STARTED
             extents = self._by_time(extents)
             if in_range:
                 if any(extent.pending for extent in extents.runs):
                     return None
-                skipped = _rank(connection, extents, lists, query.start_time or "", key)
-                total = max(_rank(connection, extents, lists, query.end_time or END, key) - skipped, 0)
+                skipped = _rank(connection, extents, query.start_time or "")
+                total = max(_rank(connection, extents, query.end_time or END) - skipped, 0)
         elif in_range:
-            extents, lists = self._between(connection, query, extents)
+            extents = self._between(connection, query, extents)
             total = extents.total
         assert query.limit is not None
         low, high = query.offset, query.offset + query.limit
         if query.descending:
             low, high = total - high, total - low
         low, high = max(low, 0) + skipped, min(high, total) + skipped
-        found = _window(connection, extents, lists, low, high, key) if low < high else []
+        found = _window(connection, extents, low, high) if low < high else []
         if query.descending:
             found.reverse()
         rows, is_cut = _rows(connection, found, query.most_bytes)
@@ -149,10 +157,13 @@ class AgentPages:
     def _current(self, connection: sqlite3.Connection, agent: str, *, has_times: bool) -> Extents:
         """Return the extents of an agent's runs in the connection's state, from the cache as far as possible."""
         kept = self._kept.get(agent)
-        position = _position(connection)
-        found = (
-            None if kept is None or (has_times and not kept.has_times) else _added(connection, agent, kept, position)
-        )
+        rewrites = unseen(connection, NEVER if kept is None else kept.position.note)
+        last = connection.execute("select rowid, id from agent_spans order by rowid desc limit 1").fetchone()
+        row, id = last or (0, "")
+        position = Position(row, id, rewrites.last)
+        found = None
+        if kept is not None and (kept.has_times or not has_times):
+            found = _added(connection, agent, kept, position, rewrites)
         if found is None:
             found = Extents(_read(connection, OF_AGENT, agent, has_times), position, has_times=has_times)
         self._kept.pop(agent, None)
@@ -161,7 +172,7 @@ class AgentPages:
             self._kept.pop(oldest, None)
         return found
 
-    def _between(self, connection: sqlite3.Connection, query: Query, extents: Extents) -> "Cut":
+    def _between(self, connection: sqlite3.Connection, query: Query, extents: Extents) -> Extents:
         """Return the extents of the spans in a query's range of times. The last result is cached."""
         since, until = query.start_time or "", query.end_time or END
         last = self._cut
@@ -175,23 +186,11 @@ class AgentPages:
         if last is None or last[0] is not extents:
             bounds = ((e, "" if e.pending else e.since or "", e.until or END) for e in extents.runs)
             timed = [e._replace(first=first, last=until) for e, first, until in bounds]
-            last = self._timed = extents, Extents(timed, extents.position, has_times=True)
+            last = self._timed = extents, Extents(timed, extents.position, has_times=True, key=STARTED)
         return last[1]
 
 
-class Cut(NamedTuple):
-    """The spans of an agent in a range of times.
-
-    Attributes:
-        extents: the extents of the spans in the range.
-        lists: run → ids of its spans in the range, for runs that are only partly in the range.
-    """
-
-    extents: Extents
-    lists: Mapping[str, list[str]]
-
-
-def _cut(connection: sqlite3.Connection, extents: Extents, since: str, until: str) -> Cut:
+def _cut(connection: sqlite3.Connection, extents: Extents, since: str, until: str) -> Extents:
     whole: list[Extent] = []
     parts: list[str] = []
     for extent in extents.runs:
@@ -211,7 +210,7 @@ def _cut(connection: sqlite3.Connection, extents: Extents, since: str, until: st
         ):
             lists.setdefault(run, []).append(id)
     cut = [Extent(run, ids[0], ids[-1], len(ids)) for run, ids in lists.items()]
-    return Cut(Extents([*whole, *cut], extents.position, has_times=True), lists)
+    return Extents([*whole, *cut], extents.position, has_times=True, lists=lists)
 
 
 def answers(query: Query) -> bool:
@@ -226,37 +225,25 @@ def answers(query: Query) -> bool:
     )
 
 
-def _position(connection: sqlite3.Connection) -> Position:
-    row, id = connection.execute("select rowid, id from agent_spans order by rowid desc limit 1").fetchone() or (0, "")
-    noted = connection.execute("select 1 from sqlite_master where name = 'rewritten_runs'").fetchone()
-    note = 0 if noted is None else connection.execute("select ifnull(max(id), 0) from rewritten_runs").fetchone()[0]
-    return Position(row, id, note)
-
-
 def _read(connection: sqlite3.Connection, where: str, value: object, has_times: bool) -> list[Extent]:
     columns = f"agent_instance_id, min(id), max(id), count(*){f', {TIMES}' if has_times else ''}"
     found = connection.execute(f"select {columns} from agent_spans where {where} group by 1", (value,))
     return [Extent._make((*row, None, None, 0)[:7]) for row in found]
 
 
-def _added(connection: sqlite3.Connection, agent: str, kept: Extents, now: Position) -> Extents | None:
+def _added(
+    connection: sqlite3.Connection, agent: str, kept: Extents, now: Position, rewrites: Rewrites
+) -> Extents | None:
     """Return kept extents plus the spans that were added since; None if all extents must be read again."""
     was = kept.position
     if now == was and not any(extent.pending for extent in kept.runs if kept.has_times):
         return kept
-    if now.row < was.row or now.row - was.row > MAX_NEW or now.note < was.note:
+    if now.row < was.row or now.row - was.row > MAX_NEW or now.note < was.note or rewrites.removed:
         return None
     same = connection.execute("select 1 from agent_spans where rowid = ? and id = ?", was[:2]).fetchone()
     if was.row and same is None:
         return None
-    again = [extent.run for extent in kept.runs if extent.pending]
-    if now.note > was.note:
-        notes = connection.execute(
-            "select agent_instance_id, last_row from rewritten_runs where id > ?", (was.note,)
-        ).fetchall()
-        if any(last_row is not None for _, last_row in notes):
-            return None
-        again += [run for run, _ in notes]
+    again = [*(extent.run for extent in kept.runs if extent.pending), *rewrites.runs]
     extents = {extent.run: extent for extent in kept.runs}
     new = connection.execute(
         f"select agent_instance_id, min(id), max(id), count(*), {TIMES} from agent_spans "
@@ -272,17 +259,11 @@ def _added(connection: sqlite3.Connection, agent: str, kept: Extents, now: Posit
     return Extents(extents.values(), now, has_times=kept.has_times)
 
 
-def _window(
-    connection: sqlite3.Connection, extents: Extents, lists: Mapping[str, list[str]], low: int, high: int, key: str
-) -> list[str]:
-    """Return the ids of the spans with the ranks from `low` up to, but without, `high`.
-
-    Args:
-        key: the SQL expression by which the spans are sorted; the bounds of the extents are values of it.
-    """
+def _window(connection: sqlite3.Connection, extents: Extents, low: int, high: int) -> list[str]:
+    """Return the ids of the spans with the ranks from `low` up to, but without, `high`."""
 
     def rank(number: int) -> int:
-        return _rank(connection, extents, lists, extents.firsts[number], key)
+        return _rank(connection, extents, extents.firsts[number])
 
     # The sums in `before` equal the ranks unless runs overlap; for overlapping runs, ranks are lower.
     start, step = bisect_right(extents.before, low) - 1, 1
@@ -298,35 +279,27 @@ def _window(
     start = bisect_left(extents.firsts, first)  # several runs may have the same first key
     skip = low - rank(start)
     runs = [*extents.across(first), *extents.runs[start:end]]
-    listed = [(id, id) for run in runs for id in lists.get(run.run, ()) if first <= id < last]
-    read = [run.run for run in runs if run.run not in lists]
+    listed = [(id, id) for run in runs for id in extents.lists.get(run.run, ()) if first <= id < last]
+    read = [run.run for run in runs if run.run not in extents.lists]
     wanted = skip + high - low
     if listed or len(read) > CHUNK:
         for chunk in chunks(read):
-            listed += _found(connection, chunk, first, last, key, limit=wanted, offset=0)
+            listed += _found(connection, chunk, first, last, extents.key, limit=wanted, offset=0)
         return [id for _, id in sorted(listed)[skip:wanted]]
-    return [id for _, id in _found(connection, read, first, last, key, limit=high - low, offset=skip)]
+    return [id for _, id in _found(connection, read, first, last, extents.key, limit=high - low, offset=skip)]
 
 
-def _rank(
-    connection: sqlite3.Connection, extents: Extents, lists: Mapping[str, list[str]], bound: str, key: str
-) -> int:
+def _rank(connection: sqlite3.Connection, extents: Extents, bound: str) -> int:
     """Return how many spans have a lower key than `bound`."""
-    before = extents.before[bisect_left(extents.firsts, bound)]
-    return before - sum(_count_from(connection, lists, run, bound, key) for run in extents.across(bound))
-
-
-def _count_from(
-    connection: sqlite3.Connection, lists: Mapping[str, list[str]], extent: Extent, bound: str, key: str
-) -> int:
-    """Return how many spans of a run have the key `bound` or a higher one."""
-    ids = lists.get(extent.run)
-    if ids is not None:
-        return len(ids) - bisect_left(ids, bound)
-    count: int = connection.execute(
-        f"select count(*) from agent_spans where agent_instance_id = ? and {key} >= ?", (extent.run, bound)
-    ).fetchone()[0]
-    return count
+    lower = extents.before[bisect_left(extents.firsts, bound)]
+    for extent in extents.across(bound):
+        ids = extents.lists.get(extent.run)
+        if ids is None:
+            select = f"select count(*) from agent_spans where agent_instance_id = ? and {extents.key} >= ?"
+            lower -= connection.execute(select, (extent.run, bound)).fetchone()[0]
+        else:
+            lower -= len(ids) - bisect_left(ids, bound)
+    return lower
 
 
 def _found(

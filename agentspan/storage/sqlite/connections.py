@@ -5,8 +5,8 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +14,12 @@ from typing import TypeVar
 
 from agentspan import host
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
-from agentspan.host import is_mine, page, within
+from agentspan.host import Hold, Renewal, is_mine, page, within
 from agentspan.storage.protocol import FileReplaced
-from agentspan.storage.sqlite import file_guard, file_watch, mending, opening
-from agentspan.storage.sqlite.checkpoints import Checkpoints
-from agentspan.storage.sqlite.contents.recent import FileConnection
-from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error, waiting, was_deleted
-from agentspan.storage.sqlite.file_guard import FileGuard, Gate
+from agentspan.storage.sqlite import file_watch, opening
+from agentspan.storage.sqlite.contents import FileConnection
+from agentspan.storage.sqlite.driver import DRIVER_ERRORS, Checkpoints, is_damage, storage_error, waiting, was_deleted
+from agentspan.storage.sqlite.file_guard import FileGuard
 from agentspan.storage.sqlite.file_watch import Inode, inode_of
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration, newest
 from agentspan.tuning import STANDARD, Tuning
@@ -65,29 +64,20 @@ class Connections:
         self.wait_s = wait_s
         self.tuning = tuning
         self._migrations = migrations
-        self._sqlite_version = sqlite_version
+        self.sqlite_version = sqlite_version
         self.lock = threading.RLock()  # held by `writing`, which does not nest. An RLock knows its owner
         self._writer: FileConnection | None = None
         self.cursor: sqlite3.Cursor | None = None
         self._readers: list[sqlite3.Connection] = []
         self.guard = FileGuard(path, read_only=read_only, connect=self._connect, take_out=self._taken_out)
         self._generation = 0
-        self._wanted = threading.local()
         self._look_at = self._look_every_s = 0.0
         self._held = False
         self._closed = False
         self._writing: _Writing | None = None  # stateless, so it is reused: 0.3 µs
-        self._checkpoints = self._new_checkpoints()
+        self.checkpoints = Checkpoints(self.guard, self.lock, tuning)
         self._gate = Gate()
-        file_guard.enrol(self)
         _all.add(self)
-
-    def committed(self, rows: int = 1) -> None:
-        """Count a commit, which may start a checkpoint in a thread. The caller holds the writers' lock."""
-        self._checkpoints.committed(rows)
-
-    def _new_checkpoints(self) -> Checkpoints:
-        return Checkpoints(self._connect, self.lock, self._is_as_it_was, lambda: self.guard.watch, self.tuning)
 
     def writer(self) -> FileConnection:
         """Return the writer's connection; open it if it is not open. The caller holds the writers' lock."""
@@ -117,12 +107,19 @@ class Connections:
             writing = self._writing = _Writing(self, wait_s)
         return writing
 
-    def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float, *, once: bool = False) -> T:
-        """Run `work` in one transaction, commit it, and return its result. Roll back if `work` raises.
+    def transact(
+        self, work: Callable[[sqlite3.Connection], T], wait_s: float, *, once: bool = False, only_file: int = 0
+    ) -> T:
+        """Run `work` in one transaction, commit it, and return its result. Roll back if `work` raises (see written)."""
+        return self.written(lambda: self._transact(work, wait_s), wait_s, once=once, only_file=only_file)
+
+    def written(self, write: Callable[[], T], wait_s: float, *, once: bool = False, only_file: int = 0) -> T:
+        """Call `write` with the writers' lock, and return its result.
 
         Args:
-            once: whether `work` may be called only once. If False, it is called again when the file was deleted or
+            once: whether `write` may be called only once. If False, it is called again when the file was deleted or
                 replaced meanwhile, and writes to the new file at the path.
+            only_file: write only while `guard.files` equals this number: to the same file; 0 for any file.
 
         Raises:
             DatabaseBusy: other writers held the write lock for `wait_s` seconds.
@@ -133,14 +130,14 @@ class Connections:
             with self.writing(wait_s):
                 if once:
                     self.lost_its_file()
-                self.check_wanted()
                 while True:
-                    done = self._transact(work, wait_s)
+                    if only_file and (self.guard.follow() or only_file != self.guard.files):
+                        raise replaced_meanwhile(self.path)
+                    done = write()
                     if not self.lost_its_file():
                         return done
                     if once:
                         raise replaced_meanwhile(self.path)
-                    self.check_wanted()
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self.write_error(error) from error
 
@@ -165,8 +162,8 @@ class Connections:
             connection.transaction += 1
             done = work(connection)
             connection.execute("commit")
-            connection.recent.settle()
-            self.committed(connection.total_changes - before)
+            connection.recent.is_settled = True
+            self.checkpoints.committed(connection.total_changes - before)
             return done
 
     def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
@@ -212,27 +209,7 @@ class Connections:
         if now < self._look_at:
             return False
         self._look_at = now + self._look_every_s
-        return self.guard.follow()
-
-    @contextmanager
-    def only(self, files: int) -> Iterator[None]:
-        """Within the block, let this thread write only while `self.files` equals `files`: to the same file."""
-        wanted = self._wanted
-        wanted.files = files
-        try:
-            yield
-        finally:
-            wanted.files = 0
-
-    def check_wanted(self) -> None:
-        """Check that the path has the file to which this thread may write (see only). The caller holds the lock.
-
-        Raises:
-            FileReplaced: the path has another file.
-        """
-        files = getattr(self._wanted, "files", 0)
-        if files and (self.guard.follow() or files != self.files):
-            raise replaced_meanwhile(self.path)
+        return self.guard.watch.changed() is not None and self.guard.follow()
 
     def look_seldom(self) -> None:
         """Check the file from time to time and not after each commit. Never wait while a file is checked or copied."""
@@ -247,9 +224,9 @@ class Connections:
         """
         if is_mine(self.lock):  # a signal handler called this during a write
             return
-        with self.lock, self.guard.patience():
-            self.guard.follow()
-            self.guard.mend()
+        with self.lock:
+            self.guard.follow(waits=True)
+            self.guard.mend(waits=True)
             self.guard.confirm()  # because the caller deletes journal records afterwards
 
     def has(self, ids: Sequence[str]) -> bool:
@@ -275,54 +252,15 @@ class Connections:
             raise storage_error(error, self.path) from error
         return all(found)
 
-    def sync(self) -> None:
-        """Flush the log to the disk, so that all commits survive a power failure.
-
-        Raises:
-            OSError: the disk cannot store it.
-        """
-        self._checkpoints.sync()
-
-    def leave_sync_to_caller(self) -> None:
-        """Stop the periodic flush of the log to the disk. From now on, the caller must call `sync`."""
-        self._checkpoints.syncs = False
-
-    def _is_as_it_was(self) -> bool:
-        """Return whether only SQLite has changed the file. A checkpoint would hide other changes.
-
-        This may take long, because it checks and repairs a changed file. A recording call meanwhile waits as for
-        another writer, 250 ms at most.
-        """
-        with self.lock, self.guard.patience():
-            try:
-                has_changed = self.guard.watch.changed() is not None
-                self.guard.follow()
-                self.guard.mend()
-            except StorageError:
-                return False
-            return not has_changed
-
-    @property
-    def files(self) -> int:
-        """The number of files that this process has opened at the path. It grows when the file is replaced."""
-        return self.guard.files
-
     def close(self) -> None:
         """Close all connections. Later calls that need a connection raise StorageError."""
         if not page[0]:
             host.renew()
         with self.lock:
             self._closed = True
-        self._checkpoints.wait()
+        self.checkpoints.wait()
         with self.lock:
             self.guard.leave()
-
-    def drop_if_changed(self) -> None:
-        """Drop the connections without a checkpoint if the file was replaced or changed."""
-        has_changed = self.guard.is_wrong or self.guard.watch.changed() is not None
-        if has_changed and not is_mine(self.lock):
-            with self.lock:
-                self.guard.leave()
 
     def _taken_out(self) -> list[sqlite3.Connection]:
         # The cursor, too: the thread that wrote last may still refer to it, and would finish its statement later.
@@ -340,15 +278,15 @@ class Connections:
         if not is_locked:
             self.lock.release()
         is_open = self._writer is not None and self._writer.in_transaction
-        return is_locked or is_open or self._gate.has_others() or self._checkpoints.connection is not None
+        return is_locked or is_open or self._gate.has_others() or self.checkpoints.connection is not None
 
     def leave_behind(self) -> None:
         """In a forked child: drop the parent's open connections without closing them, because closing drops locks."""
-        if self._writer is not None or self._readers or self._checkpoints.connection is not None:
-            opened = (self._writer, self.cursor, self._readers, self._checkpoints.connection)
-            file_guard.keep_open(self.path, self.guard.watch.file, opened)
+        if self._writer is not None or self._readers or self.checkpoints.connection is not None:
+            opened = (self._writer, self.cursor, self._readers, self.checkpoints.connection)
+            file_watch.keep_open(self.path, self.guard.watch.file, opened)
         if (own := self.guard.take_own()) is not None:
-            file_guard.keep_open(self.path, None, own)
+            file_watch.keep_open(self.path, None, own)
         self._writer, self.cursor, self._readers = None, None, []
         self._generation += 1
 
@@ -357,7 +295,7 @@ class Connections:
         self._held = False
         self.lock = threading.RLock()
         self._writing = None
-        self._checkpoints = self._new_checkpoints()
+        self.checkpoints = Checkpoints(self.guard, self.lock, self.tuning)
         self._gate = Gate()
 
     def hold(self) -> None:
@@ -367,7 +305,7 @@ class Connections:
         connections would be unprotected, and another process that closes the file would delete the log under them.
         """
         wait_s = self.tuning.sqlite_fork_wait_s
-        self._checkpoints.paused = True
+        self.checkpoints.paused = True
         if is_mine(self.lock) and not self._held:  # a signal handler forks: see leave_behind
             self._gate.shut(wait_s)
             return
@@ -375,7 +313,7 @@ class Connections:
         if self.lock.acquire(timeout=wait_s):  # now no writer is about to start a checkpoint thread
             self.lock.release()
         self._gate.shut(wait_s)
-        self._checkpoints.wait(wait_s)
+        self.checkpoints.wait(wait_s)
         if is_mine(self.lock) or self.lock.acquire(timeout=wait_s):
             self.guard.leave()
 
@@ -386,7 +324,7 @@ class Connections:
                 self.lock.release()
             self._held = False
         self._gate.open()
-        self._checkpoints.paused = False
+        self.checkpoints.paused = False
 
     def _take_reader(self) -> tuple[sqlite3.Connection, int]:
         """Return a reader from the pool, or a new one, and its generation."""
@@ -404,7 +342,7 @@ class Connections:
 
     def _give_reader(self, connection: sqlite3.Connection, generation: int) -> None:
         if generation != self._generation:
-            mending.close_one(connection)  # its file may be gone
+            file_watch.close_one(connection)  # its file may be gone
             self.reader_closed()
         elif self._closed:
             connection.close()
@@ -441,7 +379,7 @@ class Connections:
         raise StorageError(f"{self.path} is deleted again and again while it is opened; find out by which program")
 
     def _open_once(self) -> FileConnection:
-        opening.check(self.path, read_only=self.read_only, sqlite_version=self._sqlite_version)
+        opening.check(self.path, read_only=self.read_only, sqlite_version=self.sqlite_version)
         file, watch = inode_of(self.path), self.guard.watch
         connection = opening.connect(self.path, read_only=self.read_only, tuning=self.tuning)
         if (
@@ -471,10 +409,10 @@ class Connections:
             if inode_of(self.path) == file:
                 connection.close()
             else:
-                mending.abandon([connection])
+                file_watch.abandon([connection])
             raise
         if inode_of(self.path) != file:  # it may have mixed one file with the other's log
-            if not mending.abandon([connection]) and (now := inode_of(self.path)) is not None:
+            if not file_watch.abandon([connection]) and (now := inode_of(self.path)) is not None:
                 self.guard.distrust(now)
             raise FileNotFoundError(f"{self.path} was deleted or replaced while it was opened")
         if watch.file is None:  # the first connection; later ones were compared with its file above
@@ -519,18 +457,6 @@ def _find(connection: sqlite3.Connection, id: str) -> bool:
 def replaced_meanwhile(path: Path) -> FileReplaced:
     """Return the error for work that was interrupted by a replaced file, and must not be repeated automatically."""
     return FileReplaced(f"{path} was deleted or replaced in the middle of this; try again")
-
-
-_all: weakref.WeakSet[Connections] = weakref.WeakSet()
-
-
-def _abandon_changed() -> None:
-    """At exit: drop connections to replaced files, because a normal close could damage the new file's log."""
-    for each in list(_all):
-        each.drop_if_changed()
-
-
-atexit.register(_abandon_changed)
 
 
 class _Writing(within):
@@ -599,3 +525,113 @@ class _Snapshot:
                 self._connections._give_reader(connection, self._generation)
         finally:
             self._inside.leave()
+
+
+class Gate:
+    """Tracks the threads that read. Before a fork the gate is shut: no thread enters, and the readers inside leave."""
+
+    def __init__(self) -> None:
+        self._entrance = threading.RLock()  # reentrant: a signal handler may read while its own thread is in here
+        self._inside: dict[int, tuple[weakref.ref[Inside], int]] = {}
+        """Each with-block inside, with its thread. If a signal handler raises at the start of `__exit__`, the entry
+        stays, but its weak reference is dead and does not count. A counter would stay too high, and a `__del__` would
+        swallow exceptions of signal handlers."""
+        self._shut = False
+
+    def inside(self) -> "Inside":
+        """Return a with-block that a fork waits for."""
+        return Inside(self)
+
+    def shut(self, wait_s: float) -> None:
+        """Block new readers, and wait at most `wait_s` seconds until the readers of other threads have left."""
+        if not is_mine(self._entrance):
+            self._shut = True  # first: a thread that is interrupted right after `acquire` still releases the lock
+            self._entrance.acquire(timeout=wait_s)
+        slept = 0.0
+        while slept < wait_s and self.has_others():
+            time.sleep(0.0005)
+            slept += 0.0005
+
+    def has_others(self) -> bool:
+        """Return whether other threads are inside the gate."""
+        own = threading.get_ident()
+        return any(thread != own and block() is not None for block, thread in list(self._inside.values()))
+
+    def open(self) -> None:
+        """Allow new readers again, after `shut`."""
+        if self._shut:
+            if is_mine(self._entrance):
+                self._entrance.release()
+            self._shut = False
+
+
+class Inside:
+    """A with-block of one thread. A fork waits until the thread has left it."""
+
+    __slots__ = ("__weakref__", "_gate")
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        try:
+            with self._gate._entrance:
+                self._gate._inside[id(self)] = weakref.ref(self), threading.get_ident()
+        except BaseException:
+            self.leave()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave the gate, so that forks no longer wait for this block. Leaving twice is fine."""
+        self._gate._inside.pop(id(self), None)
+
+
+_all: weakref.WeakSet[Connections] = weakref.WeakSet()
+_forking: list[Connections] = []
+
+
+def _hold_all() -> None:
+    """Before a fork: wait until no other thread is inside SQLite. A child that inherits a locked mutex would hang."""
+    for interrupted in list(_forking):
+        interrupted.hold()
+    while fresh := [each for each in host.members(_all) if each not in _forking]:  # new ones may appear
+        for connections in fresh:
+            _forking.append(connections)
+            connections.hold()
+
+
+def _let_go_of_all() -> None:
+    while _forking:
+        _forking[-1].let_go()
+        _forking.pop()
+
+
+def _leave_all_behind() -> None:
+    _forking.clear()
+    if any(connections.is_in_use() for connections in host.members(_all)):
+        host.cut_off()
+    for connections in host.members(_all):
+        connections.leave_behind()
+
+
+def _renew_all() -> None:
+    for connections in host.members(_all):
+        connections.renew()
+
+
+def _abandon_changed() -> None:
+    """At exit: drop connections to replaced files, because a normal close could damage the new file's log."""
+    for connections in list(_all):
+        guard = connections.guard
+        if (guard.is_wrong or guard.watch.changed() is not None) and not is_mine(connections.lock):
+            with connections.lock:
+                guard.leave()
+
+
+host.hold(Hold.SQLITE, _hold_all, _let_go_of_all)
+host.forget(_leave_all_behind)
+host.renewal(Renewal.LOCKS, _renew_all)
+atexit.register(_abandon_changed)

@@ -1,188 +1,17 @@
-"""Guards an open file: follows the path to a new file, checks or repairs a changed file, and makes forks safe."""
+"""Guards an open file: follows the path to a new file, and checks or repairs a changed file."""
 
-import os
 import sqlite3
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from agentspan import host
 from agentspan.errors import StorageError
-from agentspan.host import Hold, Renewal, guard, is_mine, log
+from agentspan.host import guard, log
 from agentspan.storage.protocol import NotTrustedYet
-from agentspan.storage.sqlite import file_watch, mending
+from agentspan.storage.sqlite import file_watch
 from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_deleted
-
-
-class Gate:
-    """Tracks the threads that read. Before a fork the gate is shut: no thread enters, and the readers inside leave."""
-
-    def __init__(self) -> None:
-        self._entrance = threading.RLock()  # reentrant: a signal handler may read while its own thread is in here
-        self._inside: dict[int, tuple[weakref.ref[Inside], int]] = {}
-        """Each with-block inside, with its thread. If a signal handler raises at the start of `__exit__`, the entry
-        stays, but its weak reference is dead and does not count. A counter would stay too high, and a `__del__` would
-        swallow exceptions of signal handlers."""
-        self._shut = False
-
-    def inside(self) -> "Inside":
-        """Return a with-block that a fork waits for."""
-        return Inside(self)
-
-    def shut(self, wait_s: float) -> None:
-        """Block new readers, and wait at most `wait_s` seconds until the readers of other threads have left."""
-        if not is_mine(self._entrance):
-            self._shut = True  # first: a thread that is interrupted right after `acquire` still releases the lock
-            self._entrance.acquire(timeout=wait_s)
-        slept = 0.0
-        while slept < wait_s and self.has_others():
-            time.sleep(0.0005)
-            slept += 0.0005
-
-    def has_others(self) -> bool:
-        """Return whether other threads are inside the gate."""
-        own = threading.get_ident()
-        return any(thread != own and block() is not None for block, thread in list(self._inside.values()))
-
-    def open(self) -> None:
-        """Allow new readers again, after `shut`."""
-        if self._shut:
-            if is_mine(self._entrance):
-                self._entrance.release()
-            self._shut = False
-
-
-class Inside:
-    """A with-block of one thread. A fork waits until the thread has left it."""
-
-    __slots__ = ("__weakref__", "_gate")
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-
-    def __enter__(self) -> None:
-        try:
-            with self._gate._entrance:
-                self._gate._inside[id(self)] = weakref.ref(self), threading.get_ident()
-        except BaseException:
-            self.leave()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.leave()
-
-    def leave(self) -> None:
-        """Leave the gate, so that forks no longer wait for this block. Leaving twice is fine."""
-        self._gate._inside.pop(id(self), None)
-
-
-_SHARED_START, _SHARED_LENGTH, _SHM_IS_USED = 0x40000002, 510, 128
-"""The bytes that SQLite locks in an open database file and in its `-shm` file (os_unix.c)."""
-
-
-class Held(Protocol):
-    """The connections of one process to one file, as a fork treats them."""
-
-    def hold(self) -> None:
-        """Before a fork: wait until no other thread is inside SQLite, and close the connections."""
-        ...
-
-    def let_go(self) -> None:
-        """In the parent after a fork: let other threads use the file again."""
-        ...
-
-    def is_in_use(self) -> bool:
-        """In the child: return whether another thread of the parent was inside SQLite."""
-        ...
-
-    def leave_behind(self) -> None:
-        """In the child: forget connections that are open, without closing them."""
-        ...
-
-    def renew(self) -> None:
-        """In the child: make new locks."""
-        ...
-
-
-_all: weakref.WeakSet[Held] = weakref.WeakSet()
-_inherited: list[object] = []
-"""Connections that a forked child inherited. This reference keeps them from being closed."""
-
-
-def enrol(connections: Held) -> None:
-    """Register connections, so that each fork waits for them as long as they exist."""
-    _all.add(connections)
-
-
-def keep_open(path: Path, file: tuple[int, int] | None, opened: object) -> None:
-    """Keep inherited connections open for ever, because closing them would drop locks on the file.
-
-    Args:
-        file: device and inode of the file that the connections had opened; None to take no lock.
-        opened: the inherited connections.
-    """
-    _inherited.append(opened)
-    if file is not None:
-        _lock_again(path, file)
-
-
-def _lock_again(path: Path, file: tuple[int, int]) -> None:
-    """Take again the locks that SQLite in a forked child believes to have on a file with inherited connections.
-
-    SQLite counts its locks per process. The child inherits the count without the locks. Without them, another process
-    that opens the file would consider itself the only one, and restart the log that the child's connections use.
-    """
-    import fcntl  # a system without fcntl has no forks
-
-    for name, start, length in ((path, _SHARED_START, _SHARED_LENGTH), (f"{path}-shm", _SHM_IS_USED, 1)):
-        with suppress(OSError):
-            if name == path and file != (os.stat(path).st_dev, os.stat(path).st_ino):
-                return  # the path has another file now, on which SQLite has no locks
-            # Never closed: a process that closes a file loses all the locks that it has on it.
-            opened = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
-
-
-_forking: list[Held] = []
-
-
-def _hold_all() -> None:
-    """Before a fork: wait until no other thread is inside SQLite. A child that inherits a locked mutex would hang."""
-    for interrupted in list(_forking):
-        interrupted.hold()
-    while fresh := [each for each in host.members(_all) if each not in _forking]:  # new ones may appear
-        for connections in fresh:
-            _forking.append(connections)
-            connections.hold()
-
-
-def _let_go_of_all() -> None:
-    while _forking:
-        _forking[-1].let_go()
-        _forking.pop()
-
-
-def _leave_all_behind() -> None:
-    _forking.clear()
-    if any(connections.is_in_use() for connections in host.members(_all)):
-        host.cut_off()
-    for connections in host.members(_all):
-        connections.leave_behind()
-
-
-def _renew_all() -> None:
-    for connections in host.members(_all):
-        connections.renew()
-
-
-host.hold(Hold.SQLITE, _hold_all, _let_go_of_all)
-host.forget(_leave_all_behind)
-host.renewal(Renewal.LOCKS, _renew_all)
-
 
 MEND_EVERY_S = 1.0
 """The time between two attempts to repair a file that another program changed."""
@@ -238,17 +67,6 @@ class FileGuard:
         self._take_out = take_out
         self._wrong: _Wrong | None = None
         self._accepted_at: float | None = None
-        self._patient = threading.local()
-
-    @contextmanager
-    def patience(self) -> Iterator[None]:
-        """Within the block, let this thread check and copy files, even if `waits` is False."""
-        patient = self._patient
-        patient.waits = True
-        try:
-            yield
-        finally:
-            patient.waits = False
 
     @property
     def is_wrong(self) -> bool:
@@ -285,8 +103,11 @@ class FileGuard:
             watch.begin(file)
             self._wrong = _Wrong("content", None, watch)
 
-    def follow(self) -> bool:
+    def follow(self, *, waits: bool = False) -> bool:
         """Drop all connections if the path has another file now, and return whether it has.
+
+        Args:
+            waits: check a changed file, even if `self.waits` is False.
 
         Raises:
             StorageError: something other than SQLite has changed the file, and it is not known to be sound.
@@ -299,7 +120,7 @@ class FileGuard:
             return True
         if change == "content" and self.watch.is_empty:
             change = "log"
-        if change == "content" and self._may_wait and self._is_sound(self.watch):
+        if change == "content" and (waits or self.waits) and self._is_sound(self.watch):
             self._accept()
             self.close()  # their caches may have pages of the old content
             return False
@@ -312,10 +133,13 @@ class FileGuard:
         own = opened.pop(0) if opened and change == "log" else None
         self._wrong = _Wrong(change, own, watch)
         self.files += 1
-        mending.abandon(opened)
+        file_watch.abandon(opened)
 
-    def mend(self) -> None:
+    def mend(self, *, waits: bool = False) -> None:
         """Repair the file if it is marked as wrong: check it again, or replace it by a sound copy.
+
+        Args:
+            waits: check or copy the file, even if `self.waits` is False.
 
         Raises:
             StorageError: the file cannot be repaired now.
@@ -323,21 +147,21 @@ class FileGuard:
         wrong = self._wrong
         if wrong is None:
             return
-        done = self._mended(wrong)
+        done = self._mended(wrong, waits or self.waits)
         if done is None:
             raise StorageError(self._why())
         if wrong.own is not None:
-            mending.abandon([wrong.own])
+            file_watch.abandon([wrong.own])
         self._wrong = None
         if done:
             log.warning("%s, after it was changed while it was open; recording goes on in it", done)
 
-    def _mended(self, wrong: _Wrong) -> str | None:
+    def _mended(self, wrong: _Wrong, may_wait: bool) -> str | None:
         """Return a sentence about the repair, "" if none was needed, or None if the file is still wrong."""
         if wrong.watch.is_replaced():
             return f"{self.path} was replaced"
         now = time.monotonic()
-        if now < wrong.try_at or not self._may_wait:
+        if now < wrong.try_at or not may_wait:
             return None
         self._wrong = wrong._replace(try_at=now + MEND_EVERY_S)
         if wrong.change == "content" and wrong.watch.is_whole() and self._is_sound(wrong.watch):
@@ -346,21 +170,35 @@ class FileGuard:
         if self._read_only:
             return None
         with guard(OSError, StorageError):
-            return mending.mend(self.path, wrong.watch, wrong.change, wrong.own, is_first=not wrong.try_at)
+            return file_watch.mend(self.path, wrong.watch, wrong.change, wrong.own, is_first=not wrong.try_at)
         return None
+
+    def is_as_it_was(self) -> bool:
+        """Return whether only SQLite has changed the file. A checkpoint would hide other changes.
+
+        This may take long, because it checks and repairs a changed file. A recording call meanwhile waits as for
+        another writer, 250 ms at most.
+        """
+        has_changed = self.watch.changed() is not None
+        try:
+            self.follow(waits=True)
+            self.mend(waits=True)
+        except StorageError:
+            return False
+        return not has_changed
 
     def leave(self) -> None:
         """Close all connections. If the file was changed, try to repair it, and drop them without a checkpoint."""
         if self._wrong is None and self.watch.changed() is None:
             self.close()
             return
-        with self.patience(), suppress(StorageError):
-            self.follow()
+        with suppress(StorageError):
+            self.follow(waits=True)
         if self._wrong is not None:
             if self._wrong.try_at:
                 self._wrong = self._wrong._replace(try_at=1.0)  # now: a last chance to save the rows of `own`
-            with self.patience(), suppress(StorageError):
-                self.mend()
+            with suppress(StorageError):
+                self.mend(waits=True)
         self.abandon()
 
     def take_own(self) -> sqlite3.Connection | None:
@@ -387,7 +225,7 @@ class FileGuard:
     def abandon(self) -> None:
         """Drop all connections without a checkpoint, because the file was replaced or changed."""
         self.files += 1
-        mending.abandon(self.end())
+        file_watch.abandon(self.end())
 
     @contextmanager
     def fresh(self, file: Inode | None = None) -> Iterator[sqlite3.Connection]:
@@ -396,16 +234,12 @@ class FileGuard:
         try:
             yield connection
         finally:
-            mending.close_one(connection)
-
-    @property
-    def _may_wait(self) -> bool:
-        return self.waits or getattr(self._patient, "waits", False)
+            file_watch.close_one(connection)
 
     def _is_sound(self, watch: Watch) -> bool:
         try:
             with self.fresh(watch.file) as connection:
-                return mending.is_sound(connection)
+                return file_watch.is_sound(connection)
         except sqlite3.Error:
             return False
 

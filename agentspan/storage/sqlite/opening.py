@@ -8,20 +8,27 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from agentspan import files, host
 from agentspan.errors import DatabaseUnusable, StorageError
-from agentspan.host import let_through, log
-from agentspan.storage import before_release
-from agentspan.storage.sqlite import file_watch, tables
-from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
-from agentspan.storage.sqlite.contents import blobs
-from agentspan.storage.sqlite.contents.recent import FileConnection, RecentRuns
-from agentspan.storage.sqlite.driver_errors import waiting
-from agentspan.storage.sqlite.migrations import BEFORE, MIGRATIONS, Migration, newest
+from agentspan.host import guard, log
+from agentspan.storage import protocol
+from agentspan.storage.sqlite import file_watch, joining
+from agentspan.storage.sqlite.contents import FileConnection, RecentRuns
+from agentspan.storage.sqlite.driver import MAX_FRAMES, waiting
+from agentspan.storage.sqlite.migrations import (
+    APPLICATION_ID,
+    BEFORE,
+    CURRENT,
+    MIGRATIONS,
+    Migration,
+    migrate,
+    missing,
+    newest,
+)
 from agentspan.tuning import STANDARD, Tuning
 
 _MINIMUM = (3, 38, 0)  # `->`
@@ -95,7 +102,7 @@ def connect(path: Path, *, read_only: bool, tuning: Tuning = STANDARD) -> FileCo
         uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=FileConnection
     )
     connection.recent = RecentRuns(tuning.known_content_runs, tuning.known_content_parts)
-    blobs.register(connection)
+    joining.register(connection)
     return connection
 
 
@@ -117,15 +124,17 @@ def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqli
     _check_path(path, read_only)
     _check_logs(path)
     if not read_only:
-        try:
+        with guard(OSError, report=partial(_raise_if_full, path)):  # what else is wrong, SQLite says
             files.ensure(path)
-        except OSError as raised:  # SQLite says what it is, and storage_error what to do
-            let_through(raised)
-            if raised.errno in (errno.ENOSPC, errno.EDQUOT):  # of this it says only that there is no file
-                raise StorageError(f"the disk of {path} is full; make room, recording goes on by itself") from raised
     name = file_watch.set_aside_foreign(path)  # last: the file must exist to be compared with its log
     if name is not None:
         log.warning("the log beside %s was of another file that had this path before; it is %s now", path, name)
+
+
+def _raise_if_full(path: Path, error: Exception) -> None:
+    """Raise StorageError if an error means that the disk is full. SQLite says only that there is no file."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise StorageError(f"the disk of {path} is full; make room, recording goes on by itself") from error
 
 
 def prepare(
@@ -166,10 +175,10 @@ def prepare(
             f"{path} was written by a newer agentspan (file version {version}, this one knows {current}); "
             "run: pip install --upgrade agentspan-sqlite"
         )
-    if version and execute("pragma application_id")[0] != tables.APPLICATION_ID:
+    if version and execute("pragma application_id")[0] != APPLICATION_ID:
         raise DatabaseUnusable(f"{path} is the database of another program; choose another path")
     if 0 < version <= BEFORE:
-        raise before_release.refused(str(path), "file", version)
+        raise protocol.refused(str(path), "file", version)
     if not read_only:
         if not has_tables:  # only an empty file can switch to this mode
             execute("pragma auto_vacuum = incremental")
@@ -197,7 +206,12 @@ def _migrate(
     try:
         version: int = connection.execute("pragma user_version").fetchone()[0]  # another process may have migrated
         if version < newest(migrations):
-            _report(path, version, newest(migrations), reported_bytes)
+            size = os.stat(path).st_size
+            if version and size > reported_bytes:
+                log.warning(
+                    "%s is brought up to date once (from file version %d to %d), for which its %d MB are read",
+                    path, version, newest(migrations), size // 2**20,
+                )  # fmt: skip
             _migrate_from(connection, path, version, migrations)
         _check_tables(connection, path)
         connection.execute("commit")
@@ -206,18 +220,9 @@ def _migrate(
         raise
 
 
-def _report(path: Path, version: int, newest: int, least_bytes: int) -> None:
-    size = os.stat(path).st_size
-    if version and size > least_bytes:
-        log.warning(
-            "%s is brought up to date once (from file version %d to %d), for which its %d MB are read",
-            path, version, newest, size // 2**20,
-        )  # fmt: skip
-
-
 def _migrate_from(connection: sqlite3.Connection, path: Path, version: int, migrations: Sequence[Migration]) -> None:
     try:
-        tables.migrate(connection, version, migrations)
+        migrate(connection, version, migrations)
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:  # the surroundings: busy, full …
             raise
@@ -228,9 +233,9 @@ def _migrate_from(connection: sqlite3.Connection, path: Path, version: int, migr
 
 
 def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
-    missing = tables.missing(connection)
-    if missing is not None:
+    lacking = missing(connection)
+    if lacking is not None:
         raise DatabaseUnusable(
-            f"{path} says that it is an agentspan file of version {tables.CURRENT}, but has no {missing}; "
+            f"{path} says that it is an agentspan file of version {CURRENT}, but has no {lacking}; "
             "restore a copy of it, or choose another path"
         )

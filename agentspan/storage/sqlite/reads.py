@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan.model.columns import json_columns
 from agentspan.model.rows import (
@@ -18,7 +18,7 @@ from agentspan.model.rows import (
     Violation,
     instance_of,
 )
-from agentspan.model.scores import age, counting
+from agentspan.model.scores import counting
 from agentspan.storage.answers import (
     Found,
     KeyRow,
@@ -49,7 +49,7 @@ from agentspan.storage.questions import (
     Violations,
 )
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.tables import table_of
+from agentspan.storage.sqlite.migrations import table_of
 
 T = TypeVar("T")
 
@@ -90,6 +90,14 @@ Lend = Callable[[], AbstractContextManager[sqlite3.Connection]]
 def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield a sequence in slices of at most CHUNK elements, each small enough for one statement."""
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+
+
+def rows_of_each(connection: sqlite3.Connection, select: str, ids: Sequence[str]) -> list[Any]:
+    """Return the rows of a SELECT for many ids, whose place in it is `{}`."""
+    found: list[Any] = []
+    for chunk in chunks(ids):
+        found += connection.execute(select.format(", ".join("?" * len(chunk))), chunk)
+    return found
 
 
 # An id is searched in the tables of these types, the most frequent type first.
@@ -153,12 +161,12 @@ def _found(connection: sqlite3.Connection, asked: Find) -> Found:
     rows: dict[str, tuple[ResourceType, Row]] = {}
     terminated: dict[str, str] = {}
     for id in (*asked.ids, stored.subject) if stored is not None else asked.ids:
-        located = locate(connection, id)
-        if located is not None:
-            rows[id] = located
-            reason = terminated_in(connection, located[1])
+        row = locate(connection, id)
+        if row is not None:
+            rows[id] = TYPE_OF[type(row)], row
+            reason = terminated_in(connection, row)
             if reason is not None:
-                terminated[instance_of(located[1])] = reason
+                terminated[instance_of(row)] = reason
     return Found(rows, stored, terminated)
 
 
@@ -171,11 +179,11 @@ def page_of(connection: sqlite3.Connection, query: Query) -> Rows:
         others = query.changed(offset=query.offset + len(rows), limit=left)
         only_ids = f"select id from {table_of(query.type)}"
         rest = [id for (id,) in connection.execute(*statements.page(others, only_ids))]
-    if not query.with_total:
-        return with_rest(Rows(rows), rest) if is_cut else Rows(rows)
-    number = len(rows) + len(rest)
-    is_all = not query.offset and not query.after and (query.limit is None or number < query.limit)
-    total = number if is_all else connection.execute(*statements.total(query)).fetchone()[0]
+    total = None
+    if query.with_total:
+        total = len(rows) + len(rest)
+        if query.offset or query.after or (query.limit is not None and total >= query.limit):  # there may be more
+            (total,) = connection.execute(*statements.total(query)).fetchone()
     return with_rest(Rows(rows, total), rest) if is_cut else Rows(rows, total)
 
 
@@ -186,9 +194,8 @@ def _outlines(connection: sqlite3.Connection, asked: Outlines) -> list[AgentSpan
 
 def _counted(connection: sqlite3.Connection, asked: Counts) -> Mapping[str, SpanCounts]:
     by_instance: dict[str, dict[str, int]] = {id: {} for id in asked.instance_ids}
-    for chunk in chunks(asked.instance_ids):
-        for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
-            by_instance[id][status] = number
+    for id, status, number in rows_of_each(connection, statements.COUNTS, asked.instance_ids):
+        by_instance[id][status] = number
     return {id: span_counts(numbers) for id, numbers in by_instance.items()}
 
 
@@ -198,17 +205,13 @@ def _sums(connection: sqlite3.Connection, asked: SpanSums) -> list[SpanSum]:
 
 def _violations(connection: sqlite3.Connection, asked: Violations) -> Mapping[str, list[Violation]]:
     found: dict[str, list[Violation]] = {id: [] for id in asked.span_ids}
-    for chunk in chunks(asked.span_ids):
-        for id, *violation in connection.execute(statements.violations(len(chunk)), chunk):
-            found[id].append(Violation._make(violation))
+    for id, *violation in rows_of_each(connection, statements.VIOLATIONS, asked.span_ids):
+        found[id].append(Violation._make(violation))
     return found
 
 
 def _newest_scores(connection: sqlite3.Connection, asked: NewestScores) -> list[ScoreRow]:
-    found: list[ScoreRow] = []
-    for chunk in chunks(asked.instance_ids):
-        found += counting(map(ScoreRow._make, connection.execute(statements.scores(len(chunk)), chunk)))
-    return sorted(found, key=age)
+    return counting(map(ScoreRow._make, rows_of_each(connection, statements.SCORES, asked.instance_ids)))
 
 
 def _latest_scores(connection: sqlite3.Connection, asked: LatestScores) -> Mapping[str, LatestScore]:
@@ -223,17 +226,15 @@ def _latest_scores(connection: sqlite3.Connection, asked: LatestScores) -> Mappi
 
 def _tags(connection: sqlite3.Connection, asked: Tags) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {id: [] for id in asked.instance_ids}
-    for chunk in chunks(asked.instance_ids):
-        for id, tag in connection.execute(statements.tags(len(chunk)), chunk):
-            found[id].append(tag)
+    for id, tag in rows_of_each(connection, statements.TAGS, asked.instance_ids):
+        found[id].append(tag)
     return {id: sorted(tags) for id, tags in found.items()}
 
 
 def _span_marks(connection: sqlite3.Connection, asked: SpanMarks) -> Mapping[str, frozenset[SpanMark]]:
     found: dict[str, set[SpanMark]] = {id: set() for id in asked.instance_ids}
-    for chunk in chunks(asked.instance_ids):
-        for id, *mark in connection.execute(statements.marks(len(chunk)), chunk):
-            found[id].add(SpanMark._make(mark))
+    for id, *mark in rows_of_each(connection, statements.MARKS, asked.instance_ids):
+        found[id].add(SpanMark._make(mark))
     return {id: frozenset(marks) for id, marks in found.items()}
 
 
@@ -259,12 +260,12 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
 """Type of a question → function that answers it over one connection."""
 
 
-def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:
-    """Return the type and the row of an id; None if no row has the id."""
+def locate(connection: sqlite3.Connection, id: str) -> Row | None:
+    """Return the row of an id, of any type; None if no row has the id."""
     for type_ in _TYPES:
         values = connection.execute(statements.BY_ID[type_], (id,)).fetchone()
         if values is not None:
-            return type_, ROWS[type_]._make(values)
+            return ROWS[type_]._make(values)
     return None
 
 
@@ -276,3 +277,34 @@ def terminated_in(connection: sqlite3.Connection, row: Row) -> str | None:
         return None
     values = connection.execute(statements.TERMINATED, (row.agent_instance_id,)).fetchone()
     return values[0] or "" if values is not None else None
+
+
+class Rewrites(NamedTuple):
+    """The changes of finished spans since a note in `rewritten_runs` (see writes.rewritten).
+
+    Attributes:
+        last: the number of the last note; 0 if there never was a note.
+        runs: the ids of runs whose finished spans changed, and of runs that were removed.
+        removed: whether runs were removed.
+        floor: the last rowid that surely belongs to the same span as before. SQLite may have reused higher rowids.
+    """
+
+    last: int
+    runs: list[str]
+    removed: bool
+    floor: int
+
+
+NEVER = 2**63 - 1
+
+
+def unseen(connection: sqlite3.Connection, seen: int, schema: str = "main") -> Rewrites:
+    """Return the changes after the note with the number `seen`. The tables are in the database `schema`."""
+    known = f"select 1 from {schema}.sqlite_master where name = 'rewritten_runs'"
+    if connection.execute(known).fetchone() is None:
+        return Rewrites(0, [], False, NEVER)
+    table = f"{schema}.rewritten_runs"
+    last = connection.execute(f"select ifnull(max(id), 0) from {table}").fetchone()[0]
+    notes = connection.execute(f"select agent_instance_id, last_row from {table} where id > ?", (seen,)).fetchall()
+    floors = [floor for _, floor in notes if floor is not None]
+    return Rewrites(last, [run for run, _ in notes], bool(floors), min(floors, default=NEVER))

@@ -5,8 +5,8 @@ from functools import lru_cache
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType, ScoreRow
 from agentspan.storage.questions import Query
-from agentspan.storage.sqlite.contents.joining import ALL_BITS, BIT, BITS, with_blobs
-from agentspan.storage.sqlite.tables import table_of
+from agentspan.storage.sqlite.joining import ALL_BITS, BIT, BITS, with_blobs
+from agentspan.storage.sqlite.migrations import table_of
 
 INSERT = {
     row: f"insert into {table_of(type_)} ({', '.join(row._fields)}) values ({', '.join('?' * len(row._fields))})"
@@ -57,6 +57,18 @@ HAS_SPANS = "select 1 from agent_spans where agent_instance_id = ? limit 1"
 RUN_OF_SPAN = "select agent_instance_id from agent_spans where id = ?"
 SET_AGENT_OF_SPANS = "update agent_spans set agent_id = ? where agent_instance_id = ?"
 TERMINATED = "select termination_reason from agent_instances where id = ? and status = 'terminated'"
+# These are asked of many ids at once: see reads.rows_of_each.
+TERMINATED_RUNS = "select id from agent_instances where id in ({}) and status = 'terminated'"
+COUNTS = "select agent_instance_id, status, count(*) from agent_spans where agent_instance_id in ({}) group by 1, 2"
+MARKS = (
+    "select agent_instance_id, status, count(*), max(updated_at), count(ended_late) from agent_spans "
+    "where agent_instance_id in ({}) group by agent_instance_id, status"
+)
+VIOLATIONS = (
+    "select agent_span_id, side, path, keyword, message from schema_violations where agent_span_id in ({}) order by id"
+)
+SCORES = f"select {', '.join(ScoreRow._fields)} from scores where agent_instance_id in ({{}})"
+TAGS = "select agent_instance_id, tag from tags where agent_instance_id in ({})"
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
 # 5,000 spans with 20 kB of payload each take 0.07 s; whole rows take 0.15 to 0.35 s. Small payloads: no difference.
 _OUTLINE = {
@@ -91,15 +103,6 @@ def insert_spans(number: int, columns: tuple[str, ...]) -> str:
     return f"insert into agent_spans ({', '.join(columns)}) values {', '.join([row] * number)}"
 
 
-def terminated(number: int) -> str:
-    """Return the SELECT of the terminated runs among `number` runs, with the reasons."""
-    marks = ", ".join("?" * number)
-    return (
-        "select id, coalesce(termination_reason, '') from agent_instances "
-        f"where id in ({marks}) and status = 'terminated'"
-    )
-
-
 @lru_cache(maxsize=512)
 def update(
     type_: ResourceType,
@@ -127,34 +130,10 @@ def update(
     return f"update {table_of(type_)} set {values} where id = ?{guard}"
 
 
-def counts(number: int) -> str:
-    """Return the SELECT that counts the spans of `number` runs by run and status."""
-    marks = ", ".join("?" * number)
-    return (
-        "select agent_instance_id, status, count(*) from agent_spans "
-        f"where agent_instance_id in ({marks}) group by 1, 2"
-    )
-
-
 SUMS = (
     "select status, schema_name, label, count(*), sum(cost_usd) filter (where not is_aggregate) from agent_spans "
     "where agent_instance_id = ? group by 1, 2, 3"
 )
-
-
-def violations(number: int) -> str:
-    """Return the SELECT of the violations of `number` spans, the oldest first."""
-    marks = ", ".join("?" * number)
-    return (
-        "select agent_span_id, side, path, keyword, message from schema_violations "
-        f"where agent_span_id in ({marks}) order by id"
-    )
-
-
-def scores(number: int) -> str:
-    """Return the SELECT of all scores of `number` runs and of their spans."""
-    marks = ", ".join("?" * number)
-    return f"select {', '.join(ScoreRow._fields)} from scores where agent_instance_id in ({marks})"
 
 
 # In SQLite, a bare column beside max() is from the row with the maximum. Long explanations are not returned.
@@ -163,19 +142,6 @@ LATEST_SCORES = """
 select target_id, value, label, value is null and label is null and explanation is null, max(inserted_at || id)
 from scores where name = ? and target_type = 'agent_instance' and {source} group by target_id, identifier
 """
-
-
-def tags(number: int) -> str:
-    """Return the SELECT of the tags of `number` runs."""
-    return f"select agent_instance_id, tag from tags where agent_instance_id in ({', '.join('?' * number)})"
-
-
-def marks(number: int) -> str:
-    """Return the SELECT of a SpanMark for each status of the spans of `number` runs."""
-    return (
-        "select agent_instance_id, status, count(*), max(updated_at), count(ended_late) from agent_spans "
-        f"where agent_instance_id in ({', '.join('?' * number)}) group by agent_instance_id, status"
-    )
 
 
 STORED_KEYS = (

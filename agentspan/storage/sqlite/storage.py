@@ -5,18 +5,19 @@ The module `connections` opens and lends connections; `reads` and `writes` have 
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agentspan import host
-from agentspan.errors import DatabaseUnusable, InvalidValue, StorageError
+from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
-from agentspan.storage.answers import Answer, Rows
+from agentspan.storage.access import Look, Looking, Wrapper
+from agentspan.storage.answers import Rows
 from agentspan.storage.location import SQLITE, Location
-from agentspan.storage.protocol import Capabilities, FileReplaced, Look, Looking, Storage, Wrapper
+from agentspan.storage.protocol import Capabilities, FileReplaced, Storage
 from agentspan.storage.questions import (
     BackUp,
     Compact,
@@ -35,7 +36,7 @@ from agentspan.storage.questions import (
 from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.connections import Connections
-from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_busy, is_damage, storage_error, waiting
+from agentspan.storage.sqlite.driver import DRIVER_ERRORS, is_busy, storage_error, waiting
 from agentspan.storage.sqlite.index import INDEXED
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.storage.sqlite.reads import ANSWERS, Reads, page_of, terminated_in
@@ -48,7 +49,43 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class SQLiteStorage(Reads):
+class Beside:
+    """What a file offers to the journals beside it, on the storage and on its views (see BesideJournals)."""
+
+    @property
+    def direct(self) -> "SQLiteStorage":
+        """The storage itself: its reads do not drain journals."""
+        raise NotImplementedError
+
+    @property
+    def path(self) -> Path:
+        """The path of the storage's file."""
+        return self.direct._connections.path
+
+    @property
+    def files(self) -> int:
+        """The number of files that this process has opened at the path. It grows when the file is replaced."""
+        return self.direct._connections.guard.files
+
+    def draining(self) -> "Draining":
+        """Return a view of this storage for draining a journal. From now on, the caller must call `sync`."""
+        self.direct._connections.checkpoints.syncs = False
+        return Draining(self.direct)
+
+    def look_seldom(self) -> None:
+        """Check every 250 ms only that the file is still at its path."""
+        self.direct._connections.look_seldom()
+
+    def has(self, ids: Sequence[str]) -> bool:
+        """Return whether all these spans, runs and writers are in the file, read by a new connection."""
+        return self.direct._connections.has(ids)
+
+    def sync(self) -> None:
+        """Flush all applied changes to the disk."""
+        self.direct._connections.checkpoints.sync()
+
+
+class SQLiteStorage(Reads, Beside):
     """A storage in one SQLite file (see Storage for the contract).
 
     Args:
@@ -86,10 +123,8 @@ class SQLiteStorage(Reads):
             sqlite_version=sqlite_version,
         )
         super().__init__(connections.snapshot)
-        self.path = connections.path
         self._connections = connections
         self._agent_pages = AgentPages()
-        self._sqlite_version = sqlite_version
         try:
             connections.open_now()
         except DatabaseUnusable:
@@ -103,15 +138,9 @@ class SQLiteStorage(Reads):
         with host.importing:
             from agentspan.storage.sqlite.index.answers import Index, parts_of
 
-        tuning = self._connections.tuning
-        parts = parts_of(tuning, self._sqlite_version)
-        return Index(self.path, parts, partial(_apart, self._connections), pause_s=tuning.index_pause_s)
-
-    def _task(self, question: Question[Any]) -> Any:
-        with host.importing:
-            from agentspan.storage.sqlite.upkeep import TASKS, Upkeep
-
-        return TASKS[type(question)](Upkeep(self._connections, self._index.parts), question)
+        connections = self._connections
+        parts = parts_of(connections.tuning, connections.sqlite_version)
+        return Index(self.path, parts, partial(_apart, connections), pause_s=connections.tuning.index_pause_s)
 
     def capabilities(self) -> Capabilities:
         """Return the abilities of this storage. They refer to it, so a cached value would keep the storage alive."""
@@ -127,14 +156,16 @@ class SQLiteStorage(Reads):
     def ask(self, question: Question[T]) -> T:
         """Answer a question from the index beside the file, else from the file, else row by row in Python."""
         kind = type(question)
-        own = _OWN.get(kind)
-        if own is not None:
-            return cast(T, getattr(self, own)(question))
-        if kind in _TASKS:
-            return cast(T, self._task(question))
+        if kind is Query:
+            return cast(T, self._page(cast(Query, question)))
         if kind in INDEXED:
             found = self._index.answer(question)
             return self.read_row_by_row(question) if found is None else found
+        if kind in _TASKS:
+            with host.importing:
+                from agentspan.storage.sqlite.upkeep import TASKS
+
+            return cast(T, TASKS[kind](self._connections, question))
         return super().ask(question)
 
     def _page(self, query: Query) -> Rows:
@@ -142,36 +173,6 @@ class SQLiteStorage(Reads):
         with self.reading() as connection:
             found = self._agent_pages.page(connection, query) if agent_pages.answers(query) else None
             return page_of(connection, query) if found is None else found
-
-    def _damage(self, asked: Damage) -> list[str]:
-        from agentspan.storage.sqlite.upkeep import problems
-
-        with self.reading() as connection:
-            return problems(connection)
-
-    def _back_up(self, asked: BackUp) -> int:
-        from agentspan.storage.sqlite import upkeep
-
-        target = Path(asked.path).absolute()
-        upkeep.check_target(target)
-        with self.reading() as connection:
-            upkeep.copy(connection, target)
-        return target.stat().st_size
-
-    def _select(self, asked: Select) -> Answer:
-        from agentspan.storage.sqlite.upkeep import ask
-
-        self._connections.check_open()
-        try:
-            return ask(self.path, asked.query, tuple(asked.values))
-        except sqlite3.Error as error:
-            if is_damage(error):
-                raise storage_error(error, self.path) from error
-            raise InvalidValue("query", f"SQLite says: {error}") from None
-
-    def _wait_at_most(self, asked: WaitAtMost) -> None:
-        self._connections.check_open()
-        self._connections.wait_s = asked.wait_s
 
     @property
     def direct(self) -> "SQLiteStorage":
@@ -182,39 +183,31 @@ class SQLiteStorage(Reads):
         """Return a view of this storage that calls `look` before each read."""
         return Seeing(self, look)
 
-    def draining(self) -> "Draining":
-        """Return a view of this storage for draining a journal. From now on, the caller must call `sync`."""
-        self._connections.leave_sync_to_caller()
-        return Draining(self)
+    def apply(
+        self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0, only_file: int = 0
+    ) -> list[Outcome]:
+        """Apply units in one transaction. A single simple change needs no BEGIN and COMMIT, which would take 6 µs.
 
-    def look_seldom(self) -> None:
-        """Check every 250 ms only that the file is still at its path."""
-        self._connections.look_seldom()
+        Args:
+            only_file: apply them only while `files` equals this number; 0 for any file.
 
-    @property
-    def files(self) -> int:
-        """The number of files that this process has opened at the path. It grows when the file is replaced."""
-        return self._connections.files
-
-    def has(self, ids: Sequence[str]) -> bool:
-        """Return whether all these spans, runs and writers are in the file, read by a new connection."""
-        return self._connections.has(ids)
-
-    def sync(self) -> None:
-        """Flush all applied changes to the disk."""
-        self._connections.sync()
-
-    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Apply units in one transaction. A single simple change needs no BEGIN and COMMIT, which would take 6 µs."""
-        if len(units) == 1:
-            changes, subject, key = units[0]
-            if subject is None and key is None and len(changes) == 1:
-                statement = alone(changes[0])
-                outcome = statement and self._apply_alone(cast(Put | Move, changes[0]), statement, wait_s)
-                if outcome:
-                    return [outcome]
+        Raises:
+            FileReplaced: the path has another file than `only_file`.
+        """
+        connections = self._connections
         try:
-            return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
+            if len(units) == 1:
+                changes, subject, key = units[0]
+                statement = alone(changes[0]) if subject is None and key is None and len(changes) == 1 else None
+                if statement is not None:
+                    change = cast(Put | Move, changes[0])
+                    write = partial(self._execute_alone, change, statement, wait_s)
+                    outcome = connections.written(write, wait_s, only_file=only_file)
+                    if outcome is not None:
+                        return [outcome]
+            return connections.transact(
+                lambda connection: apply_all(connection, units, stop_at_refusal), wait_s, only_file=only_file
+            )
         except (UnicodeEncodeError, OverflowError) as error:
             raise storage_error(error, self.path) from error
 
@@ -234,21 +227,8 @@ class SQLiteStorage(Reads):
         """Close all connections. Later calls raise StorageError."""
         self._connections.close()
 
-    def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
-        """Apply a change by one statement. None: a move changed no row, and only a transaction can find out why."""
-        connections = self._connections
-        try:
-            with connections.writing(wait_s):
-                connections.check_wanted()
-                while True:
-                    outcome = self._execute_alone(change, statement, wait_s)
-                    if not connections.lost_its_file():
-                        return outcome
-                    connections.check_wanted()
-        except DRIVER_ERRORS as error:
-            raise connections.write_error(error) from error
-
     def _execute_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
+        """Apply a change by one statement. None: a move changed no row, and only a transaction can find out why."""
         connections = self._connections
         cursor = connections.cursor or connections.writer().cursor()
         try:
@@ -259,7 +239,7 @@ class SQLiteStorage(Reads):
                     raise
                 waiting(lambda: cursor.execute(*statement), self.path, wait_s)
             if cursor.rowcount == 1:
-                connections.committed()
+                connections.checkpoints.committed()
                 return APPLIED
             if type(change) is Put:
                 waiting(lambda: insert_late(cursor, change.row), self.path, wait_s)
@@ -269,16 +249,8 @@ class SQLiteStorage(Reads):
             return refused_put(connections.writer(), cast(Put, change), error)
 
 
-_OWN: Mapping[type[Question[Any]], str] = {
-    Query: "_page",
-    Damage: "_damage",
-    BackUp: "_back_up",
-    Select: "_select",
-    WaitAtMost: "_wait_at_most",
-}
-"""The method that answers a question."""
-_TASKS = frozenset({RemoveRuns, RemoveKeys, PutKeys, UsedBytes, FileBytes, Compact})
-_ANSWERED: frozenset[type[Question[Any]]] = frozenset({SpansOf, *_OWN, *ANSWERS, *INDEXED, *_TASKS})
+_TASKS = frozenset({BackUp, Compact, Damage, FileBytes, PutKeys, RemoveKeys, RemoveRuns, Select, UsedBytes, WaitAtMost})
+_ANSWERED: frozenset[type[Question[Any]]] = frozenset({SpansOf, *ANSWERS, *INDEXED, *_TASKS})
 
 
 def _apart(connections: Connections) -> AbstractContextManager[object]:
@@ -287,42 +259,16 @@ def _apart(connections: Connections) -> AbstractContextManager[object]:
     return connections.no_fork()
 
 
-class Seeing(Looking[SQLiteStorage]):
+class Seeing(Looking[SQLiteStorage], Beside):
     """A view of a file that drains the journals beside it before each read."""
 
     def capabilities(self) -> Capabilities:
         """Return the capabilities of the wrapped storage, with `journals` set to this view."""
         return self.direct.capabilities()._replace(journals=self)
 
-    @property
-    def path(self) -> Path:
-        """The path of the storage's file."""
-        return self.direct.path
-
     def seeing(self, look: Look) -> "Seeing":
         """Return this view, which drains journals already. `look` is ignored."""
         return self
-
-    def draining(self) -> "Draining":
-        """Return a view of the wrapped storage for draining a journal."""
-        return self.direct.draining()
-
-    def look_seldom(self) -> None:
-        """Check every 250 ms only that the file is still at its path."""
-        self.direct.look_seldom()
-
-    @property
-    def files(self) -> int:
-        """The number of files that this process has opened at the path. It grows when the file is replaced."""
-        return self.direct.files
-
-    def has(self, ids: Sequence[str]) -> bool:
-        """Return whether all these spans, runs and writers are in the file, read by a new connection."""
-        return self.direct.has(ids)
-
-    def sync(self) -> None:
-        """Flush all applied changes to the disk."""
-        self.direct.sync()
 
 
 class Draining(Wrapper[SQLiteStorage]):
@@ -342,8 +288,7 @@ class Draining(Wrapper[SQLiteStorage]):
             FileReplaced: the path has another file than at the previous call. The next call applies to the new file.
         """
         try:
-            with self.direct._connections.only(self._files):
-                return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+            return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s, only_file=self._files)
         except FileReplaced:
             self._files = self.direct.files
             raise

@@ -4,28 +4,40 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agentspan import files
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.host import guard, let_through
 from agentspan.model.changes import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, ResourceType
 from agentspan.storage.answers import Answer
-from agentspan.storage.questions import Compact, FileBytes, PutKeys, Question, RemoveKeys, RemoveRuns, UsedBytes
+from agentspan.storage.questions import (
+    BackUp,
+    Compact,
+    Damage,
+    FileBytes,
+    PutKeys,
+    Question,
+    RemoveKeys,
+    RemoveRuns,
+    Select,
+    UsedBytes,
+    WaitAtMost,
+)
 from agentspan.storage.sqlite.connections import Connections
-from agentspan.storage.sqlite.contents.blobs import damage
-from agentspan.storage.sqlite.contents.joining import BIT, missing
-from agentspan.storage.sqlite.contents.numbering import remove_contents
-from agentspan.storage.sqlite.driver_errors import storage_error, waiting
+from agentspan.storage.sqlite.contents import remove_contents
+from agentspan.storage.sqlite.driver import is_damage, storage_error, waiting
+from agentspan.storage.sqlite.file_watch import aside
 from agentspan.storage.sqlite.index import index_file
-from agentspan.storage.sqlite.index.answers import IndexParts
-from agentspan.storage.sqlite.index.rewrites import removed
+from agentspan.storage.sqlite.index.answers import parts_of
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
+from agentspan.storage.sqlite.joining import BIT, damage, missing
+from agentspan.storage.sqlite.migrations import table_of
 from agentspan.storage.sqlite.statements import INSERT_KEY
-from agentspan.storage.sqlite.tables import table_of
+from agentspan.storage.sqlite.writes import removed
 
 PAGES = 500
 """The number of pages that one transaction returns to the operating system: 2 MB, about 10 ms."""
@@ -38,96 +50,95 @@ REMOVABLE = (
 OLD_KEYS = "from idempotency_keys where inserted_at < ?"
 
 
-class Upkeep:
-    """Does the tasks of a file (see questions.Task).
+def remove_runs(connections: Connections, asked: RemoveRuns) -> tuple[int, int]:
+    """Remove finished runs, and return the numbers of removed runs and spans (see questions.RemoveRuns)."""
 
-    Args:
-        connections: the connections to the file.
-        parts: the parts of the index beside the file.
-    """
-
-    def __init__(self, connections: Connections, parts: IndexParts) -> None:
-        self._path = connections.path
-        self._parts = parts
-        self._connections = connections
-
-    def remove_runs(self, asked: RemoveRuns) -> tuple[int, int]:
-        """Remove finished runs, and return the numbers of removed runs and spans (see questions.RemoveRuns)."""
-
-        def remove(connection: sqlite3.Connection) -> tuple[int, int]:
-            gone = [id for id in asked.ids if connection.execute(REMOVABLE, (id,)).fetchone() is not None]
-            connection.execute("pragma secure_delete = on").fetchone()  # zeros removed rows
-            try:
-                spans = sum(_remove(connection, id) for id in gone)
-            finally:
-                connection.execute("pragma secure_delete = off").fetchone()
-            if gone:
-                removed(connection, gone)
-            return len(gone), spans
-
-        return self._connections.transact(remove, asked.wait_s)
-
-    def remove_keys(self, asked: RemoveKeys) -> int:
-        """Remove idempotency keys that were stored before a time, or only count them. Return their number."""
-        values = (asked.before,)
-        if asked.dry_run:
-            with self._connections.snapshot() as connection:
-                (count,) = connection.execute(f"select count(*) {OLD_KEYS}", values).fetchone()
-                return int(count)
-        delete = f"delete {OLD_KEYS}"
-        return self._connections.transact(lambda connection: connection.execute(delete, values).rowcount, asked.wait_s)
-
-    def put_keys(self, asked: PutKeys) -> int:
-        """Store the idempotency keys that are not stored yet, and return their number."""
-        return self._connections.transact(
-            lambda connection: connection.executemany(INSERT_KEY, asked.keys).rowcount, asked.wait_s
-        )
-
-    def used_bytes(self, asked: UsedBytes) -> int:
-        """Return the number of bytes of all pages that are not free."""
-        with self._connections.snapshot() as connection:
-            pages, free, size = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
-        return (pages - free) * size
-
-    def file_bytes(self, asked: FileBytes) -> int:
-        """Return the size of the file plus its write-ahead log, in bytes."""
-        self._connections.check_open()
-        return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{self._path}{end}"))
-
-    def compact(self, asked: Compact) -> None:
-        """Return free pages to the system, in steps. A file without `auto_vacuum` is rewritten once, in one step."""
-        connections, wait_s = self._connections, asked.wait_s
+    def remove(connection: sqlite3.Connection) -> tuple[int, int]:
+        gone = [id for id in asked.ids if connection.execute(REMOVABLE, (id,)).fetchone() is not None]
+        connection.execute("pragma secure_delete = on").fetchone()  # zeros removed rows
         try:
-            with connections.writing(wait_s):
-                connection = connections.writer()
-                if _pragma(connection, "auto_vacuum") == 0 and _pragma(connection, "freelist_count"):
-                    connection.execute("pragma auto_vacuum = incremental")
-                    waiting(lambda: connection.execute("vacuum"), self._path, wait_s)
-                while before := _pragma(connection, "freelist_count"):
-                    step = f"pragma incremental_vacuum({PAGES})"
-                    waiting(lambda step=step: connection.execute(step).fetchall(), self._path, wait_s)  # type: ignore[misc]
-                    if _pragma(connection, "freelist_count") >= before:
-                        break
-                _empty_log(connection, wait_s)
-        except sqlite3.Error as error:
-            raise storage_error(error, self._path) from error
-        self._compact_index()
+            spans = sum(_remove(connection, id) for id in gone)
+        finally:
+            connection.execute("pragma secure_delete = off").fetchone()
+        if gone:
+            removed(connection, gone)
+        return len(gone), spans
 
-    def _compact_index(self) -> None:
-        """Bring the existing parts of the index up to date, which removes the words and numbers of removed spans."""
-        if not index_file.path_of(self._path).exists():
-            return
-        with (
-            guard(OSError, StorageError, sqlite3.Error),
-            self._connections.no_fork(),
-            index_file.opened(self._path, in_memory=False) as connection,
-        ):
-            for part in self._parts:
-                if index_file.is_made(connection, part):
-                    with index_file.current(connection, part, pause_s=self._connections.tuning.index_pause_s):
-                        pass
-            return
-        index_file.discard(self._path)
+    return connections.transact(remove, asked.wait_s)
+
+
+def remove_keys(connections: Connections, asked: RemoveKeys) -> int:
+    """Remove idempotency keys that were stored before a time, or only count them. Return their number."""
+    values = (asked.before,)
+    if asked.dry_run:
+        with connections.snapshot() as connection:
+            return int(connection.execute(f"select count(*) {OLD_KEYS}", values).fetchone()[0])
+    delete = f"delete {OLD_KEYS}"
+    return connections.transact(lambda connection: connection.execute(delete, values).rowcount, asked.wait_s)
+
+
+def put_keys(connections: Connections, asked: PutKeys) -> int:
+    """Store the idempotency keys that are not stored yet, and return their number."""
+    return connections.transact(
+        lambda connection: connection.executemany(INSERT_KEY, asked.keys).rowcount, asked.wait_s
+    )
+
+
+def used_bytes(connections: Connections, asked: UsedBytes) -> int:
+    """Return the number of bytes of all pages that are not free."""
+    with connections.snapshot() as connection:
+        pages, free, size = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
+    return (pages - free) * size
+
+
+def file_bytes(connections: Connections, asked: FileBytes) -> int:
+    """Return the size of the file plus its write-ahead log, in bytes."""
+    connections.check_open()
+    return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{connections.path}{end}"))
+
+
+def wait_at_most(connections: Connections, asked: WaitAtMost) -> None:
+    """Set how many seconds a read, or a reopening, may wait for other processes."""
+    connections.check_open()
+    connections.wait_s = asked.wait_s
+
+
+def compact(connections: Connections, asked: Compact) -> None:
+    """Return free pages to the system, in steps. A file without `auto_vacuum` is rewritten once, in one step."""
+    path, wait_s = connections.path, asked.wait_s
+    try:
+        with connections.writing(wait_s):
+            connection = connections.writer()
+            if _pragma(connection, "auto_vacuum") == 0 and _pragma(connection, "freelist_count"):
+                connection.execute("pragma auto_vacuum = incremental")
+                waiting(lambda: connection.execute("vacuum"), path, wait_s)
+            while before := _pragma(connection, "freelist_count"):
+                step = f"pragma incremental_vacuum({PAGES})"
+                waiting(lambda step=step: connection.execute(step).fetchall(), path, wait_s)  # type: ignore[misc]
+                if _pragma(connection, "freelist_count") >= before:
+                    break
+            _empty_log(connection, wait_s)
+    except sqlite3.Error as error:
+        raise storage_error(error, path) from error
+    _compact_index(connections)
+
+
+def _compact_index(connections: Connections) -> None:
+    """Bring the existing parts of the index up to date, which removes the words and numbers of removed spans."""
+    path, tuning = connections.path, connections.tuning
+    if not index_file.path_of(path).exists():
+        return
+    with (
+        guard(OSError, StorageError, sqlite3.Error),
+        connections.no_fork(),
+        index_file.opened(path, in_memory=False) as connection,
+    ):
+        for part in parts_of(tuning, connections.sqlite_version):
+            if index_file.is_made(connection, part):
+                with index_file.current(connection, part, pause_s=tuning.index_pause_s):
+                    pass
+        return
+    index_file.discard(path)
 
 
 def _remove(connection: sqlite3.Connection, run: str) -> int:
@@ -157,17 +168,6 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
-TASKS: Mapping[type[Question[Any]], Callable[[Upkeep, Any], Any]] = {
-    RemoveRuns: Upkeep.remove_runs,
-    RemoveKeys: Upkeep.remove_keys,
-    PutKeys: Upkeep.put_keys,
-    UsedBytes: Upkeep.used_bytes,
-    FileBytes: Upkeep.file_bytes,
-    Compact: Upkeep.compact,
-}
-"""Type of a task → method that does it."""
-
-
 MOST = 20
 """The largest number of problems of one kind that are returned."""
 
@@ -177,28 +177,25 @@ _DIGIT = "[0-9]"
 _TIME = "{4}-{2}-{2}T{2}:{2}:{2}.{6}Z".format(*(_DIGIT * number for number in range(7)))
 
 
-def problems(connection: sqlite3.Connection) -> list[str]:
+def problems(connections: Connections, asked: Damage) -> list[str]:
     """Check a file for damage, and return one sentence per problem, without stored values.
 
     SQLite's integrity check does not detect a flipped bit within a text, so each text is checked, too.
     """
-    lines = [row[0] for row in connection.execute(f"pragma integrity_check({MOST})")]
-    found = [] if lines == ["ok"] else lines
-    for table, _, parent, _ in connection.execute("pragma foreign_key_check").fetchmany(MOST):
-        found.append(f"a row of {table} refers to a row of {parent} that is not there")
-    connection.create_function("is_text", 1, _is_text, deterministic=True)
-    for type_ in ROWS:
-        (count,) = connection.execute(_unreadable(type_)).fetchone()
-        if count:
-            found.append(f"{count} row{'s' * (count != 1)} of {table_of(type_)} cannot be read")
-    (count,) = connection.execute(UNREADABLE_PARTS).fetchone()
-    if count:
-        found.append(f"{count} row{'s' * (count != 1)} of contents cannot be read")
-    for column in BIT:
-        (count,) = connection.execute(missing(column)).fetchone()
-        if count:
-            found.append(f"{count} reference{'s' * (count != 1)} of {column} to contents that are not there")
-    return found + damage(connection)
+    with connections.snapshot() as connection:
+        lines = [row[0] for row in connection.execute(f"pragma integrity_check({MOST})")]
+        found = [] if lines == ["ok"] else lines
+        for table, _, parent, _ in connection.execute("pragma foreign_key_check").fetchmany(MOST):
+            found.append(f"a row of {table} refers to a row of {parent} that is not there")
+        connection.create_function("is_text", 1, _is_text, deterministic=True)
+        counts = [(_unreadable(type_), f"row{{s}} of {table_of(type_)} cannot be read") for type_ in ROWS]
+        counts.append((UNREADABLE_PARTS, "row{s} of contents cannot be read"))
+        counts += [(missing(column), f"reference{{s}} of {column} to contents that are not there") for column in BIT]
+        for select, problem in counts:
+            (count,) = connection.execute(select).fetchone()
+            if count:
+                found.append(f"{count} {problem.format(s='s' * (count != 1))}")
+        return found + damage(connection)
 
 
 def _is_text(value: bytes) -> bool:
@@ -222,44 +219,30 @@ def _unreadable(type_: ResourceType) -> str:
     return f"select count(*) from {table_of(type_)} where not ({' and '.join(conditions)})"
 
 
-def check_target(path: Path) -> None:
-    """Check that a backup can be created at a path.
+def back_up(connections: Connections, asked: BackUp) -> int:
+    """Copy the database to a new file, with SQLite's backup function, and return its size in bytes.
 
     Raises:
-        InvalidValue: the path has a file already, or its folder does not exist.
+        InvalidValue: the path has a file already, its folder does not exist, or the copy cannot be written.
     """
+    path = Path(asked.path).absolute()
     if path.exists():
         raise _exists(path)
     if not path.parent.is_dir():
         raise InvalidValue("path", f"the folder {path.parent} does not exist; create it")
-
-
-def copy(source: sqlite3.Connection, path: Path) -> None:
-    """Copy a connection's database to a new file, with SQLite's backup function.
-
-    Raises:
-        InvalidValue: the path has a file now, or the copy cannot be written.
-    """
-    source.execute("select 1 from sqlite_master").fetchone()  # the snapshot begins here
     try:
-        number, name = files.aside(path)
-        os.close(number)
-        try:
-            target = sqlite3.connect(name)
-            try:
-                source.backup(target)
-            finally:
-                target.close()
-            os.link(name, path)  # unlike a rename, it never replaces a file
-        finally:
-            for end in ("", "-wal", "-shm", "-journal"):
-                if os.path.exists(name + end):
-                    os.unlink(name + end)
+        with connections.snapshot() as source:
+            source.execute("select 1 from sqlite_master").fetchone()  # the snapshot begins here
+            with aside(path) as name:
+                with closing(sqlite3.connect(name)) as target:
+                    source.backup(target)
+                os.link(name, path)  # unlike a rename, it never replaces a file
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
         let_through(error)
         raise InvalidValue("path", f"{path} cannot be written: {error.strerror}") from error
+    return path.stat().st_size
 
 
 def _exists(path: Path) -> InvalidValue:
@@ -273,22 +256,21 @@ STEPS = 100_000
 """SQLite virtual machine steps between two checks for Ctrl-C."""
 
 
-def ask(path: Path, query: str, values: tuple[Any, ...] = ()) -> Answer:
-    """Run a user's SELECT over the file, read-only, and return its columns and rows.
-
-    Raises:
-        sqlite3.Error: the text is no valid SQL, or would write.
-    """
-    connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, timeout=5)
+def select(connections: Connections, asked: Select) -> Answer:
+    """Run a user's SELECT over the file, read-only, and return its columns and rows (see questions.Select)."""
+    connections.check_open()
     try:
-        connection.execute("pragma query_only = on")
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        connection.set_progress_handler(lambda: 0, STEPS)  # else Ctrl-C waits for the last row
-        connection.set_authorizer(_allows)
-        cursor = connection.execute(query, values)
-        return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
-    finally:
-        connection.close()
+        with closing(sqlite3.connect(connections.path.as_uri() + "?mode=ro", uri=True, timeout=5)) as connection:
+            connection.execute("pragma query_only = on")
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            connection.set_progress_handler(lambda: 0, STEPS)  # else Ctrl-C waits for the last row
+            connection.set_authorizer(_allows)
+            cursor = connection.execute(asked.query, tuple(asked.values))
+            return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
+    except sqlite3.Error as error:
+        if is_damage(error):
+            raise storage_error(error, connections.path) from error
+        raise InvalidValue("query", f"SQLite says: {error}") from None
 
 
 def _allows(action: int, first: str | None, second: str | None, *_: object) -> int:
@@ -297,3 +279,18 @@ def _allows(action: int, first: str | None, second: str | None, *_: object) -> i
     if action in _READS or (action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS):
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
+
+
+TASKS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
+    RemoveRuns: remove_runs,
+    RemoveKeys: remove_keys,
+    PutKeys: put_keys,
+    UsedBytes: used_bytes,
+    FileBytes: file_bytes,
+    WaitAtMost: wait_at_most,
+    Compact: compact,
+    Damage: problems,
+    BackUp: back_up,
+    Select: select,
+}
+"""Type of a question → function that answers it, or does the task."""

@@ -24,11 +24,9 @@ from agentspan.model.changes import (
 )
 from agentspan.model.rows import AT_END, ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row, Value, Violation
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.contents.joining import BIT
-from agentspan.storage.sqlite.contents.numbering import LEAST, Numbering, are_large, remove_contents, stored_row
-from agentspan.storage.sqlite.contents.recent import recent_of
-from agentspan.storage.sqlite.index.rewrites import removed, rewritten
-from agentspan.storage.sqlite.reads import locate, terminated_in
+from agentspan.storage.sqlite.contents import LEAST, Numbering, are_large, recent_of, remove_contents, stored_row
+from agentspan.storage.sqlite.joining import BIT
+from agentspan.storage.sqlite.reads import locate, rows_of_each, terminated_in
 
 APPLIED = Applied()
 _UNUSED = (None,) * len(AgentSpanRow._fields[statements.UNUSED :])
@@ -118,10 +116,10 @@ def _outcome_before(connection: sqlite3.Connection, key: Key) -> Outcome:
     request_hash, subject = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
     if request_hash != key.request_hash:
         return KeyTaken()
-    located = locate(connection, subject)
-    if located is None:  # the row of the first request has been deleted
+    row = locate(connection, subject)
+    if row is None:  # the row of the first request has been deleted
         return Refused("missing")
-    return Replayed(located[1], terminated_in(connection, located[1]))
+    return Replayed(row, terminated_in(connection, row))
 
 
 def _first_reason(connection: sqlite3.Connection, late: Sequence[Row]) -> str | None:
@@ -144,20 +142,17 @@ def _subject(connection: sqlite3.Connection, unit: Unit) -> Row:
         if isinstance(change, Move) and change.id == unit.subject:
             values = connection.execute(statements.BY_ID[change.type], (change.id,)).fetchone()
             return ROWS[change.type]._make(values)
-    located = locate(connection, cast(str, unit.subject))
-    assert located is not None
-    return located[1]
+    return cast(Row, locate(connection, cast(str, unit.subject)))
 
 
 def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused | None:
     if not put.minted:
-        located = locate(connection, put.row.id)
-        if located is not None:
-            return Refused("id_used", located[1])
+        stored = locate(connection, put.row.id)
+        if stored is not None:
+            return Refused("id_used", stored)
     for ref in put.refs:
         if connection.execute(statements.EXISTS[ref.type], (ref.id,)).fetchone() is None:
-            located = locate(connection, ref.id)
-            return Refused("missing", located[1] if located is not None else None)
+            return Refused("missing", locate(connection, ref.id))
     try:
         if type(put.row) is AgentSpanRow and are_large(put.row):
             inserted = _insert_large(connection, put.row)
@@ -204,7 +199,7 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
     """
     rows, start = put.rows, 0
     instances = set(map(_instance_id, rows))
-    terminated = [id for id, _ in connection.execute(statements.terminated(len(instances)), tuple(instances))]
+    terminated = {id for (id,) in rows_of_each(connection, statements.TERMINATED_RUNS, tuple(instances))}
     try:
         large = _stored(connection, rows)
         columns = _with_values(rows)
@@ -321,8 +316,7 @@ def _remove(connection: sqlite3.Connection, remove: Remove) -> Refused | None:
         if connection.execute(statements.DELETE[remove.type], (remove.id,)).rowcount == 1:
             return None
     except sqlite3.IntegrityError:
-        located = locate(connection, remove.id)
-        return Refused("referenced", located[1] if located is not None else None)
+        return Refused("referenced", locate(connection, remove.id))
     return Refused("missing")
 
 
@@ -338,8 +332,7 @@ def _refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
         row = ROWS[move.type]._make(values)
         left = not move.leaves or getattr(row, "status", None) in move.leaves
         return Refused("changed" if left else "status", row)
-    located = locate(connection, move.id)
-    return Refused("missing", located[1] if located is not None else None)
+    return Refused("missing", locate(connection, move.id))
 
 
 def refused_put(connection: sqlite3.Connection, put: Put, error: sqlite3.IntegrityError) -> Refused:
@@ -355,3 +348,33 @@ def refused_put(connection: sqlite3.Connection, put: Put, error: sqlite3.Integri
         stored = connection.execute(statements.BY_UNIQUE[type_], values).fetchone()
         return Refused("not_unique", ROWS[type_]._make(stored) if stored is not None else None)
     raise error
+
+
+_CREATE_NOTES = (
+    "create table if not exists rewritten_runs "
+    "(id integer primary key autoincrement, agent_instance_id text not null, last_row integer) strict",
+    "create index if not exists idx_rewritten_runs on rewritten_runs (agent_instance_id)",
+)
+"""The table of changed and removed finished spans, by which the index beside the file is updated. It is created at its
+first use, and is in the recorded file, so that a note is committed with its change. Recording adds a note only if a
+span's own end replaces an end that was set on its behalf. Other notes are from the commands `rederive`, which changes
+finished spans, and `prune`, which removes them."""
+
+
+def rewritten(connection: sqlite3.Connection, span_id: str) -> None:
+    """Log, in the open transaction, that a span changed that may be finished."""
+    (run,) = connection.execute("select agent_instance_id from agent_spans where id = ?", (span_id,)).fetchone()
+    for statement in _CREATE_NOTES:
+        connection.execute(statement)
+    connection.execute("delete from rewritten_runs where agent_instance_id = ? and last_row is null", (run,))
+    connection.execute("insert into rewritten_runs (agent_instance_id) values (?)", (run,))
+
+
+def removed(connection: sqlite3.Connection, runs: Sequence[str]) -> None:
+    """Log, in the transaction that removed them, that runs were removed."""
+    for statement in _CREATE_NOTES:
+        connection.execute(statement)
+    (last_row,) = connection.execute("select ifnull(max(rowid), 0) from agent_spans").fetchone()
+    connection.executemany(
+        "insert into rewritten_runs (agent_instance_id, last_row) values (?, ?)", [(run, last_row) for run in runs]
+    )

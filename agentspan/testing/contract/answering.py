@@ -36,7 +36,7 @@ from agentspan.storage.questions import (
     Tags,
 )
 from agentspan.storage.row_by_row import added_up
-from agentspan.storage.tokenizing import terms
+from agentspan.storage.text_search import terms
 from agentspan.testing.contract.base import T0, T1, T2, Base, finish, why_refused
 
 WORDS = ("flight", "Zürich", "timeout", "hotel", "train", "snake_case", "42")

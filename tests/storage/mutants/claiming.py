@@ -10,21 +10,23 @@ from agentspan.errors import InvalidValue, StorageError
 from agentspan.model.changes import PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import row_by_row
-from agentspan.storage.answers import FoundSpan, SpanSum
-from agentspan.storage.identity import new_account
+from agentspan.storage.answers import Answer, FoundSpan, SpanSum
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Capabilities
+from agentspan.storage.protocol import Capabilities, new_account
 from agentspan.storage.questions import (
     Account,
+    BackUp,
     BriefsWhere,
     Compact,
+    Damage,
     FailureSums,
     Outlines,
     Query,
     RunSums,
     RunsWhere,
     Search,
+    Select,
     SpansOf,
     SpanStats,
     SpanSums,
@@ -33,8 +35,7 @@ from agentspan.storage.questions import (
 )
 from agentspan.storage.row_by_row import added_up, failures_of, summed, uses_of
 from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.storage.sqlite.upkeep import ask
-from agentspan.storage.tokenizing import Matcher
+from agentspan.storage.text_search import Matcher
 from agentspan.testing.contract.answering import outlined
 from tests.storage.json_storage import JsonStorage
 from tests.storage.mutants.noting import Own, found_by
@@ -53,15 +54,12 @@ class GroupsAreNotTakenBack(MemoryStorage):
 @found_by("test_nobody_reads_what_a_group_takes_back")
 class GroupsAreReadWhileTheyWrite(MemoryStorage):
     def group(self, work: Any, wait_s: float) -> Any:
-        self._undo = []
+        before = self._copied()
         try:
             return work(self)
         except BaseException:
-            for step in reversed(self._undo):
-                step()
+            self._rows, self._keys, self._violations = before
             raise
-        finally:
-            self._undo = None
 
 
 class RemovesMore(MemoryStorage):
@@ -85,7 +83,7 @@ class RemovesOpenRuns(RemovesMore):
 @found_by("test_a_run_with_anything_open_in_it_is_not_removed")
 class RemovesRunsWithOpenSpans(RemovesMore):
     def guards(self, id: str) -> list[str]:
-        return [*self._by_instance.get(id, ())]
+        return [span.id for span in self._spans_by_id(id)]
 
 
 @found_by("test_runs_are_removed_with_all_that_belongs_to_them")
@@ -266,20 +264,26 @@ class WaitsWhenItIsClosed(Capable):
 
 @found_by("test_a_closed_storage_answers_no_question")
 class AnswersWhenItIsClosed(SQLiteStorage):
-    def _select(self, asked: Any) -> Any:
-        return ask(self.path, asked.query, asked.values)
+    def ask(self, question: Any) -> Any:
+        if not isinstance(question, Select):
+            return super().ask(question)
+        connection = sqlite3.connect(self.path)
+        try:
+            return Answer([], connection.execute(question.query, question.values).fetchall())
+        finally:
+            connection.close()
 
 
 @found_by("test_a_sound_storage_has_no_problems")
 class FindsDamageEverywhere(SQLiteStorage):
-    def _damage(self, asked: Any) -> list[str]:
-        return ["something is wrong"]
+    def ask(self, question: Any) -> Any:
+        return ["something is wrong"] if isinstance(question, Damage) else super().ask(question)
 
 
 @found_by("test_damage_is_found")
 class FindsNoDamage(SQLiteStorage):
-    def _damage(self, asked: Any) -> list[str]:
-        return []
+    def ask(self, question: Any) -> Any:
+        return [] if isinstance(question, Damage) else super().ask(question)
 
 
 @found_by("test_a_file_grows_and_shrinks")
@@ -290,26 +294,30 @@ class NeverShrinks(SQLiteStorage):
 
 @found_by("test_a_backup_has_everything_of_its_moment")
 class BacksUpNothing(SQLiteStorage):
-    def _back_up(self, asked: Any) -> int:
-        SQLiteStorage(asked.path).close()
-        return os.path.getsize(asked.path)
+    def ask(self, question: Any) -> Any:
+        if not isinstance(question, BackUp):
+            return super().ask(question)
+        SQLiteStorage(question.path).close()
+        return os.path.getsize(question.path)
 
 
 @found_by("test_a_backup_overwrites_nothing")
 class OverwritesWithABackup(SQLiteStorage):
-    def _back_up(self, asked: Any) -> int:
-        if os.path.exists(asked.path):
-            os.unlink(asked.path)
-        return super()._back_up(asked)
+    def ask(self, question: Any) -> Any:
+        if isinstance(question, BackUp) and os.path.exists(question.path):
+            os.unlink(question.path)
+        return super().ask(question)
 
 
 @found_by("test_sql_can_do_nothing_but_read")
 class WritesBySql(SQLiteStorage):
-    def _select(self, asked: Any) -> Any:
+    def ask(self, question: Any) -> Any:
+        if not isinstance(question, Select):
+            return super().ask(question)
         connection = sqlite3.connect(self.path)
         try:
             with connection:
-                connection.execute(asked.query, asked.values)
+                connection.execute(question.query, question.values)
         except (sqlite3.Error, sqlite3.Warning, sqlite3.ProgrammingError) as error:
             raise InvalidValue("query", str(error)) from None
         finally:
@@ -318,9 +326,10 @@ class WritesBySql(SQLiteStorage):
 
 @found_by("test_sql_reads_the_documented_tables_and_views")
 class LosesTheNamesOfColumns(SQLiteStorage):
-    def _select(self, asked: Any) -> Any:
-        answer = super()._select(asked)
-        return answer._replace(columns=[str(number) for number, _ in enumerate(answer.columns)])
+    def ask(self, question: Any) -> Any:
+        answer: Any = super().ask(question)
+        is_table = isinstance(question, Select)
+        return answer._replace(columns=[str(number) for number, _ in enumerate(answer.columns)]) if is_table else answer
 
 
 @found_by("test_journals_are_looked_at_before_each_read")

@@ -7,10 +7,9 @@ from typing import Any
 
 from agentspan.model.rows import AgentSpanRow, instance_of
 from agentspan.storage.answers import Rows
-from agentspan.storage.identity import new_account
 from agentspan.storage.location import memory
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import Capabilities
+from agentspan.storage.protocol import Capabilities, new_account
 from tests.storage.mutants.noting import found_by
 
 
@@ -41,8 +40,8 @@ class ReadsWithoutALock(MemoryStorage):
     def _writing(self, wait_s: float) -> Any:
         return super()._open()
 
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
-        refused = super()._put(put, undo, late)
+    def _put(self, put: Any, late: Any) -> Any:
+        refused = super()._put(put, late)
         time.sleep(0.0005)  # as where rows lie elsewhere: between two of them, other threads run
         return refused
 
@@ -129,7 +128,7 @@ class CountsCancelledAsOpen(MemoryStorage):
 @found_by("test_spans_are_iterated_in_the_order_of_their_ids")
 class IteratesInTheOrderOfPuts(MemoryStorage):
     def _spans(self, asked: Any) -> Any:
-        return iter([self._rows[id] for id in self._by_instance.get(asked.instance_id, ())])
+        return iter([row for row in self._rows.values() if row in self._spans_by_id(asked.instance_id)])
 
 
 @found_by("test_spans_are_iterated_in_the_order_of_their_ids")

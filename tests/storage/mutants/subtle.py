@@ -3,11 +3,11 @@
 from typing import Any
 
 from agentspan.model.changes import Move, Refused
-from agentspan.model.rows import TYPE_OF, AgentSpanRow
+from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.answers import Rows
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import unique_of
 from agentspan.storage.questions import Find, Query
-from agentspan.storage.rules import unique_of
 from tests.storage.mutants.noting import found_by
 from tests.storage.mutants.writing import Moves
 
@@ -43,13 +43,13 @@ class RemovesKeysByWholeSeconds(MemoryStorage):
 
 @found_by("test_unique_columns_are_compared_as_they_are")
 class FoldsUniqueNames(MemoryStorage):
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
-        type_, unique = TYPE_OF[type(put.row)], unique_of(put.row)
-        if put.row.id not in self._rows:
-            for (other, values), id in self._unique.items():
-                if other == type_ and unique is not None and self.folded(values) == self.folded(unique):
-                    return Refused("not_unique", self._rows[id])
-        return super()._put(put, undo, late)
+    def _same(self, row: Any) -> Any:
+        unique = unique_of(row)
+        for other in self._rows.values():
+            values = unique_of(other)
+            if type(other) is type(row) and unique and values and self.folded(values) == self.folded(unique):
+                return other
+        return None
 
     def folded(self, values: Any) -> list[str]:
         return [value.casefold() for value in values]
@@ -63,23 +63,25 @@ class StripsUniqueNames(FoldsUniqueNames):
 
 @found_by("test_a_move_frees_the_name_that_it_replaces")
 class KeepsTheOldNameTaken(MemoryStorage):
-    def _move(self, move: Any, undo: Any, late: Any) -> Any:
-        names = dict(self._unique)
-        refused = super()._move(move, undo, late)
-        self._unique = names | self._unique
+    def _move(self, move: Any, late: Any) -> Any:
+        before = self._rows.get(move.id)
+        refused = super()._move(move, late)
+        self.__dict__.setdefault("names", []).append(self.taken(before, move.id))
         return refused
+
+    def taken(self, before: Any, id: str) -> Any:
+        """Return the row whose name stays taken."""
+        return before
+
+    def _same(self, row: Any) -> Any:
+        names = (each for each in self.__dict__.get("names", ()) if type(each) is type(row))
+        return super()._same(row) or next((each for each in names if unique_of(each) == unique_of(row)), None)
 
 
 @found_by("test_a_refused_unit_renames_nothing")
-class KeepsTheNewNameOfARefusedUnit(MemoryStorage):
-    def _apply(self, unit: Any) -> Any:
-        self.renamed = set[str]()
-        return super()._apply(unit)
-
-    def _rename(self, before: Any, after: Any) -> None:
-        if after.id not in self.renamed:
-            super()._rename(before, after)
-        self.renamed.add(after.id)
+class KeepsTheNewNameOfARefusedUnit(KeepsTheOldNameTaken):
+    def taken(self, before: Any, id: str) -> Any:
+        return self._rows.get(id)
 
 
 @found_by("test_a_refused_unit_leaves_spans_with_their_agent")
@@ -89,9 +91,8 @@ class KeepsTheNewAgentOfTheSpansOfARefusedUnit(MemoryStorage):
         if isinstance(outcome, Refused):
             for move in unit.changes[:-1]:
                 if isinstance(move, Move) and "agent_id" in move.set:
-                    for id in self._by_instance.get(move.id, ()):
-                        span: Any = self._rows[id]
-                        self._rows[id] = span._replace(agent_id=move.set["agent_id"])
+                    for span in self._spans_by_id(move.id):
+                        self._rows[span.id] = span._replace(agent_id=str(move.set["agent_id"]))
         return outcome
 
 
@@ -107,22 +108,22 @@ class Stored(MemoryStorage):
     def kept(self, text: str) -> str:
         raise NotImplementedError
 
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
+    def _put(self, put: Any, late: Any) -> Any:
         if isinstance(put.row, AgentSpanRow):
             result = put.row.result_payload
             row = put.row._replace(
                 payload=self.kept(put.row.payload), result_payload=None if result is None else self.kept(result)
             )
             put = put._replace(row=row)
-        return super()._put(put, undo, late)
+        return super()._put(put, late)
 
-    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+    def _move(self, move: Any, late: Any) -> Any:
         texts = {
             column: self.kept(value)
             for column, value in move.set.items()
             if column in ("payload", "result_payload") and value is not None
         }
-        return super()._move(move._replace(set={**move.set, **texts}), undo, late)
+        return super()._move(move._replace(set={**move.set, **texts}), late)
 
 
 @found_by("test_a_payload_of_megabytes_comes_back_whole")

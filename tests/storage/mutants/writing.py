@@ -5,10 +5,11 @@ from contextlib import nullcontext
 from typing import Any
 
 from agentspan.model.changes import Applied, Over, Put, Refused, Replayed
-from agentspan.model.rows import AgentSpanRow
-from agentspan.storage import rules
-from agentspan.storage.answers import StoredKey
+from agentspan.model.rows import TYPE_OF, AgentSpanRow
+from agentspan.storage import protocol
+from agentspan.storage.answers import KeyRow
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import unique_of
 from tests.storage.mutants.noting import found_by
 
 
@@ -42,9 +43,9 @@ class TellsNoTermination(Outcomes):
 
 @found_by("test_each_column_of_a_span_is_set_by_a_move_and_by_many_puts_at_once")
 class ForgetsAColumnThatFewSpansHave(MemoryStorage):
-    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+    def _move(self, move: Any, late: Any) -> Any:
         known = {name: value for name, value in move.set.items() if name != "response_id"}
-        return super()._move(move._replace(set=known), undo, late)
+        return super()._move(move._replace(set=known), late)
 
 
 @found_by("test_units_of_one_call_see_the_ones_before")
@@ -67,11 +68,11 @@ class EndsAllRunsOfACallAsTheFirst(MemoryStorage):
         self.first: Any = None
         return super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
 
-    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+    def _move(self, move: Any, late: Any) -> Any:
         if move.type == "agent_instance":
             self.first = self.first or move.set
             move = move._replace(set=self.first)
-        return super()._move(move, undo, late)
+        return super()._move(move, late)
 
 
 @found_by("test_stop_at_refusal_leaves_the_rest_untried")
@@ -106,8 +107,8 @@ class HasNoLock(MemoryStorage):
     def _writing(self, wait_s: float) -> Any:
         return nullcontext()
 
-    def _move(self, move: Any, undo: Any, late: Any) -> Any:
-        moved = rules.moved(move, self._rows.get(move.id))
+    def _move(self, move: Any, late: Any) -> Any:
+        moved = protocol.moved(move, self._rows.get(move.id))
         time.sleep(0.0005)  # as where rows lie elsewhere: between reading and writing, other threads run
         if isinstance(moved, Refused):
             return moved
@@ -123,8 +124,8 @@ class LeavesOutTheLastChange(MemoryStorage):
 
 @found_by("test_a_unit_is_all_or_nothing")
 class WritesAlthoughRefused(MemoryStorage):
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
-        return super()._put(put, [], late)
+    def _copied(self) -> Any:
+        return self._rows, self._keys, self._violations
 
 
 @found_by("test_a_key_is_stored_with_its_changes")
@@ -132,7 +133,10 @@ class StoresTheKeyOfARefusedUnit(MemoryStorage):
     def _apply(self, unit: Any) -> Any:
         outcome, key = super()._apply(unit), unit.key
         if key is not None and isinstance(outcome, Refused):
-            self._keys.setdefault((key.operation, key.key), StoredKey(key.request_hash, unit.subject))
+            self._keys.setdefault(
+                (key.operation, key.key),
+                KeyRow(key.operation, key.key, key.request_hash, unit.subject, key.inserted_at),
+            )
         return outcome
 
 
@@ -164,84 +168,86 @@ class AppliesAgainWhatIsGone(MemoryStorage):
 
 @found_by("test_an_id_that_any_type_uses_is_refused")
 class OverwritesWithMintedIds(MemoryStorage):
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
+    def _put(self, put: Any, late: Any) -> Any:
         if put.minted and put.row.id in self._rows:
             self._rows[put.row.id] = put.row
             return None
-        return super()._put(put, undo, late)
+        return super()._put(put, late)
 
 
 @found_by("test_unique_columns_refuse_a_second_row")
 class HasNothingUnique(MemoryStorage):
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
-        self._unique.clear()
-        return super()._put(put, undo, late)
+    def _same(self, row: Any) -> Any:
+        return None
 
 
 @found_by("test_references_must_exist_and_have_the_type")
 class IgnoresRefs(MemoryStorage):
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
-        return super()._put(put._replace(refs=()), undo, late)
+    def _put(self, put: Any, late: Any) -> Any:
+        return super()._put(put._replace(refs=()), late)
 
 
 @found_by("test_a_parent_that_nobody_named_as_a_reference_may_come_later")
 class WantsParentsFirst(MemoryStorage):
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
+    def _put(self, put: Any, late: Any) -> Any:
         parent = getattr(put.row, "parent_span_id", None)
-        return super()._put(put, undo, late) if parent is None or parent in self._rows else Refused("missing")
+        return super()._put(put, late) if parent is None or parent in self._rows else Refused("missing")
 
 
 @found_by("test_any_text_comes_back_as_it_was")
 class CutsTextsAtLineBreaks(MemoryStorage):
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
+    def _put(self, put: Any, late: Any) -> Any:
         if isinstance(put.row, AgentSpanRow) and put.row.summary is not None:
             put = put._replace(row=put.row._replace(summary=put.row.summary.split("\r")[0]))
-        return super()._put(put, undo, late)
+        return super()._put(put, late)
 
 
 @found_by("test_a_text_that_is_no_unicode_is_stored_or_refused_with_all_of_its_call")
 class LetsTheDriversErrorOut(MemoryStorage):
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
+    def _put(self, put: Any, late: Any) -> Any:
         (getattr(put.row, "summary", None) or "").encode()
-        return super()._put(put, undo, late)
+        return super()._put(put, late)
 
 
 @found_by("test_a_span_put_in_a_terminated_instance_is_stored_and_says_so")
 class RefusesLateSpans(MemoryStorage):
-    def _put(self, put: Any, undo: Any, late: Any) -> Any:
-        return Refused("status") if self._terminated(put.row) is not None else super()._put(put, undo, late)
+    def _put(self, put: Any, late: Any) -> Any:
+        return Refused("status") if self._terminated(put.row) is not None else super()._put(put, late)
 
 
 @found_by("test_spans_are_put_together_or_none_of_them")
 class PutsSomeOfTheSpans(MemoryStorage):
-    def _put_spans(self, put: Any, undo: Any, late: Any) -> Any:
-        refused = [self._put(Put(row), [], late) for row in put.rows]
+    def _put_spans(self, put: Any, late: Any) -> Any:
+        refused = [self._put(Put(row), late) for row in put.rows]
         return next(filter(None, refused), None)
+
+    def _copied(self) -> Any:
+        return self._rows, self._keys, self._violations
 
 
 @found_by("test_spans_are_put_together")
 class LosesViolationsOfSpansTogether(MemoryStorage):
-    def _put_spans(self, put: Any, undo: Any, late: Any) -> Any:
-        return super()._put_spans(put._replace(violations=()), undo, late)
+    def _put_spans(self, put: Any, late: Any) -> Any:
+        return super()._put_spans(put._replace(violations=()), late)
 
 
 @found_by("test_spans_are_put_together_in_a_terminated_instance_too")
 class TellsNoTerminationOfSpansTogether(MemoryStorage):
-    def _put_spans(self, put: Any, undo: Any, late: Any) -> Any:
-        return super()._put_spans(put, undo, [])
+    def _put_spans(self, put: Any, late: Any) -> Any:
+        return super()._put_spans(put, [])
 
 
 @found_by("test_violations_are_kept_with_their_span")
 class LosesViolations(MemoryStorage):
-    def _add_violations(self, id: str, violations: Any, undo: Any) -> None:
+    def _add_violations(self, id: str, violations: Any) -> None:
         pass
 
 
 @found_by("test_violations_are_kept_with_their_span")
 class KeepsViolationsOfTheOldPayload(MemoryStorage):
-    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+    def _move(self, move: Any, late: Any) -> Any:
         before = self._violations.get(move.id, ())
-        refused = super()._move(move, undo, late)
+        refused = super()._move(move, late)
         if refused is None:
             self._violations[move.id] = (*before, *move.violations)
         return refused
@@ -253,8 +259,8 @@ class Moves(MemoryStorage):
     def other(self, move: Any) -> Any:
         raise NotImplementedError
 
-    def _move(self, move: Any, undo: Any, late: Any) -> Any:
-        return super()._move(self.other(move), undo, late)
+    def _move(self, move: Any, late: Any) -> Any:
+        return super()._move(self.other(move), late)
 
 
 @found_by("test_a_move_sets_values_when_its_guard_holds")
@@ -271,9 +277,9 @@ class KeepsTheTypeOfTheBegin(Moves):
 
 @found_by("test_a_run_takes_its_spans_to_another_agent")
 class LeavesSpansWithTheOldAgent(MemoryStorage):
-    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+    def _move(self, move: Any, late: Any) -> Any:
         before = {id: row for id, row in self._rows.items() if isinstance(row, AgentSpanRow)}
-        refused = super()._move(move, undo, late)
+        refused = super()._move(move, late)
         if move.type == "agent_instance":
             self._rows.update(before)
         return refused
@@ -288,7 +294,8 @@ class MovesFromAnyStatus(Moves):
 @found_by("test_a_move_of_what_is_not_there_is_refused")
 class MovesAnyType(Moves):
     def other(self, move: Any) -> Any:
-        return move._replace(type=self._types.get(move.id, move.type))
+        row = self._rows.get(move.id)
+        return move if row is None else move._replace(type=TYPE_OF[type(row)])
 
 
 @found_by("test_a_move_can_ask_that_columns_are_as_they_were")
@@ -333,20 +340,23 @@ class ReplacesARunThatItsProgramEnded(Moves):
 
 @found_by("test_only_what_nothing_refers_to_is_removed")
 class RemovesWhatOthersReferTo(MemoryStorage):
-    def _remove(self, remove: Any, undo: Any) -> Any:
+    def _remove(self, remove: Any) -> Any:
         row = self._rows.get(remove.id)
-        if row is None or self._types[remove.id] != remove.type:
+        if row is None or TYPE_OF[type(row)] != remove.type:
             return Refused("missing", row)
-        del self._rows[remove.id], self._types[remove.id]
+        del self._rows[remove.id]
         return None
 
 
 @found_by("test_only_what_nothing_refers_to_is_removed")
 class KeepsTheNameOfWhatIsRemoved(MemoryStorage):
-    def _remove(self, remove: Any, undo: Any) -> Any:
-        names = dict(self._unique)
+    def _remove(self, remove: Any) -> Any:
         row = self._rows.get(remove.id)
-        refused = super()._remove(remove, undo)
+        refused = super()._remove(remove)
         if refused is None and row is not None:
-            self._unique = dict.fromkeys(names, next(iter(self._rows)))
+            self.__dict__.setdefault("removed", []).append(row)
         return refused
+
+    def _same(self, row: Any) -> Any:
+        removed = (each for each in self.__dict__.get("removed", ()) if type(each) is type(row))
+        return super()._same(row) or next((each for each in removed if unique_of(each) == unique_of(row)), None)

@@ -12,11 +12,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
-from agentspan.storage.answers import BOUNDS_MS, Stat
+from agentspan.storage.answers import BOUNDS_MS, CANCELLED, Groups, SpanGroup, Stat, groups_of
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.index.state import Cursor, Part
 from agentspan.storage.postgres.statements import FAILED, compared
-from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
 
 FINE = 16
 """The number of index buckets in each bucket of a histogram."""

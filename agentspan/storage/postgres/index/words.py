@@ -1,9 +1,9 @@
 """The words that are new in each finished span, as a `tsvector` with positions under a GIN index, and their search.
 
 A span often repeats parts of earlier spans of its run, such as messages: only parts that no earlier span has are new
-(see storage.first_occurrence). For each part, `index_parts` holds the first span with it, and how many spans have it.
+(see storage.text_search). For each part, `index_parts` holds the first span with it, and how many spans have it.
 
-Python splits texts into words (see tokenizing), not a text search configuration, so that a search finds the same spans
+Python splits texts into words (see text_search), not a text search configuration, so that a search finds the same spans
 as in a file. A search reads the spans whose words a `tsvector` cannot hold; `depth` says which questions the words of a
 row cannot answer. It also reads late spans (see state).
 """
@@ -14,14 +14,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage import first_occurrence, tokenizing
+from agentspan.storage import text_search
 from agentspan.storage.answers import FoundSpan
-from agentspan.storage.first_occurrence import SpanParts
 from agentspan.storage.postgres import searching
 from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each
 from agentspan.storage.postgres.index.state import Cursor, Part
 from agentspan.storage.postgres.statements import listed
 from agentspan.storage.questions import Search
+from agentspan.storage.text_search import SpanParts
 from agentspan.tuning import Tuning
 
 _OF_RUNS = "select agent_instance_id, part, id, spans from index_parts where agent_instance_id = any(%s)"
@@ -103,8 +103,8 @@ _TABLES = ("index_texts", "index_parts")
 
 
 def vector(text: str) -> tuple[int, str]:
-    """Return the depth and the `tsvector` of a text that was folded (see tokenizing.of_span)."""
-    tokens = tokenizing.TOKEN.findall(text)
+    """Return the depth and the `tsvector` of a text that was folded (see text_search.of_span)."""
+    tokens = text_search.TOKEN.findall(text)
     depth = WHOLE
     if max(map(len, tokens), default=0) > LONGEST:
         tokens, depth = [token[:LONGEST] for token in tokens], SCATTERED
@@ -126,8 +126,8 @@ class Words(Part):
     name = "words"
     of_runs = _TABLES
     statements = (_COPY,)
-    other = first_occurrence.LONG_TEXT * 10_000 + first_occurrence.ELEMENT * 10 + 1
-    """The last digit is the version of `vector` and tokenizing.of_span. Raise it when one of them changes."""
+    other = text_search.LONG_TEXT * 10_000 + text_search.ELEMENT * 10 + 1
+    """The last digit is the version of `vector` and text_search.of_span. Raise it when one of them changes."""
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
         """Add the words of the finished spans for which a condition holds."""
@@ -150,7 +150,7 @@ def _add(connection: Connection, parts: Parts, spans: Iterable[SpanParts]) -> No
     with connection.cursor().copy(_COPY) as copy:
         for each in spans:
             span = each.without(parts.seen_before(each))
-            text = tokenizing.of_span(span.summary, span.payload, span.result_payload)
+            text = text_search.of_span(span.summary, span.payload, span.result_payload)
             copy.write_row((span.agent_instance_id, span.id, *vector(text)))
 
 
@@ -200,7 +200,7 @@ def search(connection: Connection, cursor: Cursor, asked: Search, *, tuning: Tun
         asked: the search. PostgreSQL must be able to store the ids of its runs.
     """
     terms, runs = asked.words, asked.runs
-    most, matcher = asked.offset + asked.limit, tokenizing.Matcher(terms)
+    most, matcher = asked.offset + asked.limit, text_search.Matcher(terms)
     late = {*cursor.rewritten, *(run for (run,) in rows_of(connection, f"{_LATE_RUNS} {cursor.pending}"))}
     wanted, values = "", []
     if runs is not None:
@@ -264,12 +264,12 @@ def _number_and_page(rows: Sequence[tuple[int, str | None, str]]) -> tuple[int, 
     return rows[0][0], [(run, id) for _, run, id in rows if run is not None]
 
 
-def _found(parts: Parts, of_span: SpanParts, matcher: tokenizing.Matcher) -> FoundSpan:
+def _found(parts: Parts, of_span: SpanParts, matcher: text_search.Matcher) -> FoundSpan:
     earlier = parts.seen_before(of_span)
     keys = of_span.matched(matcher, earlier)
     counts = parts.counts(of_span.span.agent_instance_id, keys)
-    shown = first_occurrence.to_show(of_span.without(earlier), matcher)
-    return FoundSpan(shown, first_occurrence.repeats(of_span.span, keys, counts))
+    shown = text_search.to_show(of_span.without(earlier), matcher)
+    return FoundSpan(shown, text_search.repeats(of_span.span, keys, counts))
 
 
 def _by_ids(connection: Connection, asked: Sequence[tuple[str, str]]) -> list[SpanParts]:
@@ -283,8 +283,8 @@ def _question(terms: Sequence[str]) -> _Question:
     """Return the conditions of a search. A word that is too long to be stored whole is in no WHOLE row."""
     has, says = [], []
     for term in terms:
-        tokens = term.removesuffix(tokenizing.PREFIX).split()
-        ending = ":*" if term.endswith(tokenizing.PREFIX) else ""
+        tokens = term.removesuffix(text_search.PREFIX).split()
+        ending = ":*" if term.endswith(text_search.PREFIX) else ""
         has += [f"'{token[:LONGEST]}'" for token in tokens]
         says.append(" <-> ".join(f"'{token}'" if len(token) <= LONGEST else "'-'" for token in tokens) + ending)
         has[-1] += ending

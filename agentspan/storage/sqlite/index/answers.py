@@ -5,16 +5,28 @@ A percentile is found by counting buckets of durations, and then reading a durat
 
 import sqlite3
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan.errors import StorageError
-from agentspan.host import let_through
+from agentspan.host import guard
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.answers import BOUNDS_MS, Progress, RunBrief, RunList, RunSummary, RunTotals, Stat
+from agentspan.storage.answers import (
+    BOUNDS_MS,
+    CANCELLED,
+    Groups,
+    Progress,
+    RunBrief,
+    RunList,
+    RunSummary,
+    RunTotals,
+    SpanGroup,
+    Stat,
+    groups_of,
+)
 from agentspan.storage.questions import (
     BriefsWhere,
     FailureSums,
@@ -29,12 +41,10 @@ from agentspan.storage.questions import (
     contains_text,
     has_meta,
 )
-from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
-from agentspan.storage.sqlite.driver_errors import is_damage, storage_error
-from agentspan.storage.sqlite.index import failures, full_text, index_file, run_groups
+from agentspan.storage.sqlite.driver import is_damage, storage_error
+from agentspan.storage.sqlite.index import full_text, index_file, span_sums
 from agentspan.storage.sqlite.index.full_text import FullText
-from agentspan.storage.sqlite.index.run_groups import FIRST_LETTER
-from agentspan.storage.sqlite.index.span_sums import MICROS, USED, SpanSums
+from agentspan.storage.sqlite.index.span_sums import FIRST_LETTER, MICROS, USED, SpanSums, group_names
 from agentspan.storage.sqlite.statements import column_of
 from agentspan.tuning import Tuning
 
@@ -126,67 +136,46 @@ def briefs_where(connection: sqlite3.Connection, asked: BriefsWhere) -> list[Run
     agents, versions = (dict(connection.execute(names).fetchall()) for names in (AGENTS, VERSIONS))
     rows = connection.execute(f"{BRIEFS}{where} order by i.id desc", values)
     return [
-        RunBrief(
-            id,
-            agent,
-            agents.get(agent, agent),
-            versions.get(version, version),
-            status,
-            task,
-            began,
-            error,
-            spans,
-            failed,
-            input_tokens,
-            output_tokens,
-        )
-        for id, agent, version, status, task, began, error, spans, failed, input_tokens, output_tokens in rows
+        RunBrief(id, agent, agents.get(agent, agent), versions.get(version, version), *rest)
+        for id, agent, version, *rest in rows
     ]
 
 
 def _restricted(connection: sqlite3.Connection, filter: RunFilter) -> tuple[str, list[str]]:
-    """Create the SQL functions and the table that a filter needs; return its WHERE clause and its parameters."""
+    """Create the SQL functions and the table that a filter needs.
+
+    Return its WHERE clause ("" without conditions), and its parameters.
+    """
     if filter.ids is not None:
         index_file.restrict(connection, filter.ids)
     connection.create_function("contains_text", -1, contains_text)
     connection.create_function("has_meta", 1, lambda metadata: has_meta(metadata, filter.meta))
-    return _where(filter)
-
-
-def _where(filter: RunFilter) -> tuple[str, list[str]]:
-    """Return the WHERE clause of a filter ("" without conditions), and its parameters."""
-    found: list[tuple[str, tuple[str, ...]]] = []
-    if filter.agent is not None:
-        found.append(("? in (a.name, a.id, a.external_identifier)", (filter.agent,)))
-    if filter.version is not None:
-        found.append(("ifnull(v.external_identifier, i.agent_version_id) = ?", (filter.version,)))
-    if filter.session is not None:
-        found.append(("i.session = ?", (filter.session,)))
-    if filter.status is not None:
-        found.append(("i.status = ?", (filter.status,)))
-    if filter.since is not None:
-        found.append(("coalesce(i.started_at, i.inserted_at) >= ?", (filter.since,)))
-    if filter.until is not None:
-        found.append(("coalesce(i.started_at, i.inserted_at) < ?", (filter.until,)))
+    given = (
+        ("? in (a.name, a.id, a.external_identifier)", filter.agent),
+        ("ifnull(v.external_identifier, i.agent_version_id) = ?", filter.version),
+        ("i.session = ?", filter.session),
+        ("i.status = ?", filter.status),
+        ("coalesce(i.started_at, i.inserted_at) >= ?", filter.since),
+        ("coalesce(i.started_at, i.inserted_at) < ?", filter.until),
+        ("instr(i.git_commit, ?) = 1", filter.git_commit and filter.git_commit.lower()),
+        (f"contains_text(?, {OWN_TEXTS})", filter.grep),
+        ("i.task = ?", filter.task),
+        *((HAS_TAG, tag) for tag in filter.tags),
+    )
+    conditions = [condition for condition, text in given if text is not None]
+    texts = [text for _, text in given if text is not None]
     if filter.failed:
-        found.append(("(i.status = 'failed' or r.failed > 0)", ()))
-    if filter.git_commit is not None:
-        found.append(("instr(i.git_commit, ?) = 1", (filter.git_commit.lower(),)))
-    if filter.grep is not None:
-        found.append((f"contains_text(?, {OWN_TEXTS})", (filter.grep,)))
+        conditions.append("(i.status = 'failed' or r.failed > 0)")
     if filter.meta:
-        found.append(("has_meta(i.metadata)", ()))
-    if filter.task is not None:
-        found.append(("i.task = ?", (filter.task,)))
-    found += [(HAS_TAG, (tag,)) for tag in filter.tags]
+        conditions.append("has_meta(i.metadata)")
     if filter.ids is not None:
-        found.append(("i.id in (select id from temp.wanted)", ()))
+        conditions.append("i.id in (select id from temp.wanted)")
     if filter.error is not None:
-        found.append((ERROR, (filter.error, filter.error)))
+        conditions.append(ERROR)
+        texts += [filter.error, filter.error]
     # Invalid bytes from a shell become lone surrogates, which SQLite cannot store.
-    values = [value.encode("utf-8", "replace").decode() for _, each in found for value in each]
-    conditions = " and ".join(condition for condition, _ in found)
-    return f" where {conditions}" if conditions else "", values
+    values = [text.encode("utf-8", "replace").decode() for text in texts]
+    return f" where {' and '.join(conditions)}" if conditions else "", values
 
 
 CELLS = "select * from cells"
@@ -258,16 +247,8 @@ def _window(since: str | None, until: str | None) -> Window:
     )
 
 
-Names = dict[int, tuple[str, str, bool]]
-
-
-def _names(connection: sqlite3.Connection) -> Names:
-    found = connection.execute("select grp, schema_name, label, is_aggregate from groups")
-    return {id: (name, label, bool(is_aggregate)) for id, name, label, is_aggregate in found}
-
-
 def _add_finished(connection: sqlite3.Connection, groups: Groups, window: Window) -> None:
-    names = _names(connection)
+    names = group_names(connection)
     cells = connection.execute(WITHIN.format(window.facts) if window.facts else CELLS, window.micros)
     for id, bucket, spans, failed, ms, longest, *used in cells:
         name, label, is_aggregate = names[id]
@@ -279,7 +260,7 @@ def _add_finished(connection: sqlite3.Connection, groups: Groups, window: Window
 
 def _add_finished_of_runs(connection: sqlite3.Connection, groups: Groups) -> None:
     """Add the finished spans of the runs in `wanted_numbers`, from the sums of each run and not from all facts."""
-    names = _names(connection)
+    names = group_names(connection)
     for id, spans, cancelled, failed, ms, *used, letters in connection.execute(OF_RUNS).fetchall():
         name, label, is_aggregate = names[id]
         ran = {bucket: letters.count(chr(FIRST_LETTER + bucket)) for bucket in range(len(BOUNDS_MS) + 1)}
@@ -332,11 +313,9 @@ class Durations:
     def _in_bucket(self, id: int, bucket: int) -> "array[float]":
         if (id, bucket) not in self._read:
             sql = IN_BUCKET.format(self._window.facts)
-            self._read[id, bucket] = array("d", self._values(sql, id, bucket))
+            rows = self._connection.execute(sql, (id, bucket, *self._window.micros))
+            self._read[id, bucket] = array("d", (ms for (ms,) in rows))
         return self._read[id, bucket]
-
-    def _values(self, sql: str, id: int, bucket: int) -> Iterator[float]:
-        return (ms for (ms,) in self._connection.execute(sql, (id, bucket, *self._window.micros)))
 
 
 def _stat(schema_name: str, label: str | None, group: SpanGroup, durations: Durations) -> Stat:
@@ -412,14 +391,12 @@ class Index:
             no_fork = self._no_fork()
             try:
                 with (
+                    guard(OSError, StorageError),  # it cannot be written, or others kept it locked
                     no_fork,
                     index_file.opened(self._path, in_memory=in_memory) as connection,
                     index_file.current(connection, part, progress, pause_s=self._pause_s),
                 ):
                     return cast(T, answer(connection, question))
-            except (OSError, StorageError) as raised:  # it cannot be written, or others kept it locked
-                let_through(raised)
-                continue
             except sqlite3.Error as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code in _DAMAGED and attempt == 0:
@@ -435,9 +412,9 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     RunsWhere: runs_where,
     BriefsWhere: briefs_where,
     SpanStats: span_stats,
-    RunSums: run_groups.run_sums,
-    FailureSums: failures.failure_sums,
-    StepUses: failures.step_uses,
+    RunSums: span_sums.run_sums,
+    FailureSums: span_sums.failure_sums,
+    StepUses: span_sums.step_uses,
     Search: full_text.search,
 }
 """Type of a question → function that answers it over a connection to the updated index, with the file attached."""

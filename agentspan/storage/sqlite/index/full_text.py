@@ -4,21 +4,120 @@ It has no copy of the texts, which are in the recorded file. Triggers that keep 
 four times as long.
 """
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage import first_occurrence, tokenizing
+from agentspan.storage import text_search
 from agentspan.storage.answers import FoundSpan
-from agentspan.storage.first_occurrence import SpanParts
 from agentspan.storage.questions import Search
 from agentspan.storage.sqlite.index import index_file
-from agentspan.storage.sqlite.index import parts as parts_table
 from agentspan.storage.sqlite.index.index_file import Part
-from agentspan.storage.sqlite.index.parts import Parts
-from agentspan.storage.sqlite.index.rewrites import Rewrites
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
+from agentspan.storage.sqlite.reads import Rewrites
 from agentspan.storage.sqlite.statements import column_of
+from agentspan.storage.text_search import SpanParts
+
+CREATE_PARTS = (
+    "drop table if exists main.text_runs",
+    "drop table if exists main.text_parts",
+    "create table main.text_runs (run integer primary key, id text not null unique)",
+    "create table main.text_parts (run integer not null, part integer not null, row integer not null, "
+    "spans integer not null, primary key (run, part)) without rowid",
+)
+TEXT_RUN = "select run from main.text_runs where id = ?"
+ADD_TEXT_RUN = "insert into main.text_runs (id) values (?)"
+PARTS_OF_RUN = """
+select p.part, p.row, s.id, p.spans from main.text_parts p cross join recorded.agent_spans s
+where p.run = ? and s.rowid = p.row
+"""
+SOME_PARTS_OF_RUN = f"{PARTS_OF_RUN} and p.part in (select value from json_each(?))"
+ADD_PART = "insert or replace into main.text_parts (run, part, row, spans) values (?, ?, ?, ?)"
+FORGET_PARTS = "delete from main.text_parts where run in (select run from main.text_runs where id = ?)"
+PART_STATEMENTS = (*CREATE_PARTS, TEXT_RUN, ADD_TEXT_RUN, PARTS_OF_RUN, ADD_PART, FORGET_PARTS)
+
+
+class Parts:
+    """The parts of runs, read and changed over one connection to the index.
+
+    Args:
+        connection: a connection to the index, with the file attached as `recorded`. Its reads are one snapshot.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._runs: dict[str, dict[int, _Entry]] = {}
+        self._changed: dict[str, set[int]] = {}
+        self.outdated: set[int] = set()
+        """The rows of indexed spans with a part whose first span is now another one: a span with a lower id was added
+        later. Their indexed words are outdated."""
+
+    def add(self, row: int, parts: SpanParts) -> None:
+        """Add the parts of a finished span. `write` stores them."""
+        span = parts.span
+        entries, changed = self._of_run(span.agent_instance_id), self._changed.setdefault(span.agent_instance_id, set())
+        for key in parts.keys:
+            entry = entries.get(key)
+            if entry is None:
+                entries[key] = _Entry(row, span.id, 1)
+            else:
+                entry.spans += 1
+                if span.id < entry.id:
+                    self.outdated.add(entry.row)
+                    entry.row, entry.id = row, span.id
+            changed.add(key)
+
+    def seen_before(self, parts: SpanParts) -> Collection[int]:
+        """Return the keys of a span's parts that an earlier span of the run contains."""
+        entries = self._some_of_run(parts.span.agent_instance_id, parts.keys)
+        id = parts.span.id
+        return {key for key in parts.keys if (entry := entries.get(key)) is not None and entry.id < id}
+
+    def counts(self, run: str, keys: Iterable[int]) -> Mapping[int, int]:
+        """Return key of a part → number of finished spans of the run that have it, for the stored keys."""
+        entries = self._some_of_run(run, keys)
+        return {key: entry.spans for key in keys if (entry := entries.get(key)) is not None}
+
+    def write(self) -> None:
+        """Store the parts that were added since the last call."""
+        for id, keys in self._changed.items():
+            if keys:
+                found = self._connection.execute(TEXT_RUN, (id,)).fetchone()
+                run = found[0] if found is not None else self._connection.execute(ADD_TEXT_RUN, (id,)).lastrowid
+                entries = self._runs[id]
+                self._connection.executemany(
+                    ADD_PART, [(run, key, entries[key].row, entries[key].spans) for key in sorted(keys)]
+                )
+        self._changed = {}
+
+    def _some_of_run(self, id: str, keys: Iterable[int]) -> "Mapping[int, _Entry]":
+        """Return the entries of at least these parts. Not all parts of a run are read, because it may have millions."""
+        found = None if id in self._runs else self._connection.execute(TEXT_RUN, (id,)).fetchone()
+        if found is None:
+            return self._runs.get(id, {})
+        rows = self._connection.execute(SOME_PARTS_OF_RUN, (*found, json.dumps([*keys])))
+        return {part: _Entry(row, span, spans) for part, row, span, spans in rows}
+
+    def _of_run(self, id: str) -> "dict[int, _Entry]":
+        entries = self._runs.get(id)
+        if entries is None:
+            found = self._connection.execute(TEXT_RUN, (id,)).fetchone()
+            rows = [] if found is None else self._connection.execute(PARTS_OF_RUN, found)
+            entries = self._runs[id] = {part: _Entry(row, span, spans) for part, row, span, spans in rows}
+        return entries
+
+
+class _Entry:
+    """A part's first span (rowid and id), and the number of spans that have the part."""
+
+    __slots__ = ("id", "row", "spans")
+
+    def __init__(self, row: int, id: str, spans: int) -> None:
+        self.row = row
+        self.id = id
+        self.spans = spans
+
 
 DELETES_FROM = (3, 43, 0)
 """The first version of SQLite that can delete rows of an FTS5 index without texts. Before it, the index is rebuilt."""
@@ -76,10 +175,10 @@ class FullText(Part):
     statements = (
         *(*CREATE, CLOSED, FORGET_CLOSED, NEW, LIST_OPEN, BY_ROW, ADD, FORGET, OUTDATED),
         *(LIST_RUN, FORGET_RUN, FORGET_ABOVE, RUNS_ABOVE, FORGET_REMOVED),
-        *parts_table.STATEMENTS,
+        *PART_STATEMENTS,
     )
-    other = first_occurrence.LONG_TEXT * 10_000 + first_occurrence.ELEMENT * 10 + 2
-    """The last digit is the version of tokenizing.of_span, which computes the indexed text. Raise it after changes."""
+    other = text_search.LONG_TEXT * 10_000 + text_search.ELEMENT * 10 + 2
+    """The last digit is the version of text_search.of_span, which computes the indexed text. Raise it after changes."""
 
     def __init__(self, batch: int, sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None:
         super().__init__(batch)
@@ -89,7 +188,7 @@ class FullText(Part):
         """Create the empty tables of words and parts, and drop existing ones."""
         for statement in CREATE:
             connection.execute(statement.format(deletes=DELETES if self.can_delete else ""))
-        for statement in parts_table.CREATE:
+        for statement in CREATE_PARTS:
             connection.execute(statement)
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
@@ -118,7 +217,7 @@ class FullText(Part):
         for run in runs:
             connection.execute(LIST_RUN, (run, rewrites.floor))
             connection.execute(FORGET_RUN, (run, rewrites.floor))
-            connection.execute(parts_table.FORGET, (run,))
+            connection.execute(FORGET_PARTS, (run,))
         if rewrites.removed:
             connection.execute(FORGET_ABOVE, (rewrites.floor,))
             connection.execute(FORGET_REMOVED, (rewrites.floor,))
@@ -140,7 +239,7 @@ def _spans(
 
 def _text(parts: Parts, of_span: SpanParts) -> str:
     span = of_span.without(parts.seen_before(of_span))
-    return tokenizing.of_span(span.summary, span.payload, span.result_payload)
+    return text_search.of_span(span.summary, span.payload, span.result_payload)
 
 
 IS_MATCH = "texts match ? and rowid not in (select row from text_outdated)"
@@ -162,9 +261,9 @@ def search(connection: sqlite3.Connection, asked: Search) -> tuple[list[FoundSpa
     if runs is not None:
         index_file.restrict(connection, runs)
         is_match, read_also = f"{IS_MATCH} and {IS_WANTED}", f"{READ_AGAIN} and {index_file.OF_SPAN}"
-    ending = tokenizing.PREFIX
+    ending = text_search.PREFIX
     query = " ".join(f'"{term.removesuffix(ending)}"{"*" if term.endswith(ending) else ""}' for term in terms)
-    matcher, parts = tokenizing.Matcher(terms), Parts(connection)
+    matcher, parts = text_search.Matcher(terms), Parts(connection)
     read_again = {
         row: of_span
         for row, of_span in _spans(connection, read_also)
@@ -179,6 +278,6 @@ def search(connection: sqlite3.Connection, asked: Search) -> tuple[list[FoundSpa
         earlier = parts.seen_before(of_span)
         keys = of_span.matched(matcher, earlier)
         counts = parts.counts(of_span.span.agent_instance_id, keys)
-        shown = first_occurrence.to_show(of_span.without(earlier), matcher)
-        page.append(FoundSpan(shown, first_occurrence.repeats(of_span.span, keys, counts)))
+        shown = text_search.to_show(of_span.without(earlier), matcher)
+        page.append(FoundSpan(shown, text_search.repeats(of_span.span, keys, counts)))
     return page, indexed + len(read_again)

@@ -6,7 +6,7 @@ index on `agent_spans` would slow every write. docs/reading.md has the figures.
 
 New spans are found by rowid, which SQLite assigns in the order of commits. Ids would not do: spans of several
 processes, or from a journal, are committed in another order than they began. Open spans are not copied; they are listed
-and read again each time. A finished span changes only together with a note in `rewritten_runs` (see rewrites).
+and read again each time. A finished span changes only together with a note in `rewritten_runs` (see writes.rewritten).
 
 If a question is restricted to some runs, temporary tables of the connection contain the ids or numbers of these runs.
 The ids are passed as one JSON text: for 27,586 runs this takes 30 ms, and one statement per run would take 350 ms.
@@ -24,10 +24,10 @@ from functools import cache
 from pathlib import Path
 
 from agentspan import files
-from agentspan.storage.sqlite.contents import blobs
-from agentspan.storage.sqlite.contents.recent import FileConnection
-from agentspan.storage.sqlite.driver_errors import waiting
-from agentspan.storage.sqlite.index.rewrites import Rewrites, unseen
+from agentspan.storage.sqlite import joining
+from agentspan.storage.sqlite.contents import FileConnection
+from agentspan.storage.sqlite.driver import waiting
+from agentspan.storage.sqlite.reads import Rewrites, unseen
 from agentspan.tuning import STANDARD
 
 log = logging.getLogger("agentspan")
@@ -126,7 +126,7 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
         waiting(lambda: connection.execute("pragma journal_mode = wal"), path, WAIT_S)  # the pragma does not wait
         connection.execute("pragma synchronous = normal")
         connection.execute("attach database ? as recorded", (path.as_uri() + "?mode=ro",))
-        blobs.register(connection, "recorded")
+        joining.register(connection, "recorded")
         yield connection
     finally:
         connection.close()
@@ -189,7 +189,7 @@ def current(
 def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:
     """Add one batch of spans to a part; return the rowid up to which it has all spans, and the file's last rowid."""
     row, row_id, seen = _state(connection, part)
-    rewrites = unseen(connection, seen)
+    rewrites = unseen(connection, seen, "recorded")
     usable = rewrites.last >= seen  # else the file was replaced by an older copy
     if usable and rewrites.last > seen:
         row, row_id = _row_at_most(connection, min(row, rewrites.floor))
@@ -225,7 +225,7 @@ def _state(connection: sqlite3.Connection, part: Part) -> tuple[int, str, int]:
 
 def _reset(connection: sqlite3.Connection, part: Part) -> tuple[int, str, Rewrites]:
     part.create(connection)
-    return 0, "", unseen(connection, 0)
+    return 0, "", unseen(connection, 0, "recorded")
 
 
 def _account(connection: sqlite3.Connection) -> str:

@@ -1,19 +1,23 @@
-"""The part of the index with the numbers of finished spans: sums by run, by group and bucket, and single durations.
+"""The part of the index with the numbers of finished spans: sums by run and by group, durations, failures.
 
 A group is a span type and a label. Rows are narrow. The table `facts` is sorted by duration within each bucket, so that
-a percentile is found by counting buckets and stepping through one bucket. The modules `failures` and `run_groups` have
-more tables of this part.
+a percentile is found by counting buckets and stepping through one bucket.
+
+The table `failures` has the failed spans by signature. A failure that only passes on the failure of a child is marked,
+whichever of the two is indexed first. Computing a signature takes 20 µs, once per distinct failure of a batch.
 """
 
 import sqlite3
+from collections.abc import Iterator, Mapping
 
 from agentspan.schemas import signatures
-from agentspan.storage.answers import BOUNDS_MS
-from agentspan.storage.span_groups import CANCELLED
-from agentspan.storage.sqlite.index import failures, run_groups
+from agentspan.schemas.signatures import ErrorParts, Key, Signature
+from agentspan.storage.answers import BOUNDS_MS, CANCELLED, FailureSum, RunSum, StepUse
+from agentspan.storage.questions import FailureSums, RunSums, StepUses
+from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.index_file import Part
-from agentspan.storage.sqlite.index.rewrites import Rewrites
-from agentspan.storage.sqlite.index.run_groups import plus
+from agentspan.storage.sqlite.reads import Rewrites
+from agentspan.storage.sqlite.statements import column_of
 
 IS_OPEN = "status in ('pending', 'active')"
 USED = "not is_aggregate"
@@ -49,11 +53,32 @@ TABLES = {
     "ms real not null, longest real not null, input_tokens integer, output_tokens integer, cost real, "
     "primary key (grp, bucket)) without rowid",
     "open_spans": "(row integer primary key)",
+    "run_groups": "(run integer not null, grp integer not null, spans integer not null, cancelled integer not null, "
+    "failed integer not null, ms real not null, input_tokens integer, output_tokens integer, cost real, "
+    "last integer not null, reason text, histogram text not null, primary key (run, grp)) without rowid",
 }
-CREATE = tuple(
-    statement
-    for table, columns in {**TABLES, **run_groups.TABLE}.items()
-    for statement in (f"drop table if exists main.{table}", f"create table main.{table} {columns}")
+"""The tables by name; `cells` has the sums by group and bucket. `run_groups` has the sums of each run by group, for
+comparisons of many runs. A run has few groups, so it has a third as many rows as there are spans. Cancelled spans are
+counted apart, in `cancelled`. `last` is the latest start of a span. `reason` is the start and the `finish_reason` of
+the latest span that has one. `histogram` has one letter per complete or failed span, for its bucket: four bytes a row.
+It gives the statistics of some runs without reading all facts."""
+FAILURE_TABLES = {
+    "signatures": "(sig integer primary key, id text not null unique, text text not null)",
+    "failures": "(row integer primary key, run integer not null, span text not null, parent text, "
+    "sig integer not null, at text not null, passes_on integer not null default 0)",
+}
+
+
+def _created(tables: Mapping[str, str]) -> Iterator[str]:
+    for table, columns in tables.items():
+        yield from (f"drop table if exists main.{table}", f"create table main.{table} {columns}")
+
+
+CREATE = tuple(_created(TABLES))
+CREATE_FAILURES = (
+    *_created(FAILURE_TABLES),
+    "create index failures_span on failures (span)",
+    "create index failures_parent on failures (parent)",
 )
 FRESH = (
     "create temp table if not exists fresh (row integer primary key, run text, schema_name text, label text, "
@@ -81,6 +106,15 @@ FORGET_CLOSED = (
     "delete from open_spans where row in (select row from temp.fresh) "
     "or not exists (select 1 from recorded.agent_spans s where s.rowid = open_spans.row)"
 )
+
+
+def plus(table: str, column: str) -> str:
+    """Return the SQL assignment that adds `excluded` to a sum, in which null means that no span has a value."""
+    return f"{column} = case when excluded.{column} is null then {table}.{column} else " + (
+        f"ifnull({table}.{column}, 0) + excluded.{column} end"
+    )
+
+
 ADD_GROUPS = """
 insert into groups (schema_name, label, is_aggregate)
 select schema_name, label, max(is_aggregate) from temp.fresh where true group by 1, 2
@@ -117,10 +151,26 @@ on conflict (grp, bucket) do update set spans = cells.spans + excluded.spans, fa
 ms = cells.ms + excluded.ms, longest = max(cells.longest, excluded.longest),
 {plus("cells", "input_tokens")}, {plus("cells", "output_tokens")}, {plus("cells", "cost")}
 """
-
-
+RAN = "filter (where bucket >= 0)"
+FIRST_LETTER = 65
+"""The code point of the letter for the first bucket in `histogram`."""
+ADD_RUN_GROUPS = f"""
+insert into run_groups
+select run, grp, count(*) {RAN}, count(*) filter (where bucket < 0), sum(failed), total(ms) {RAN},
+       sum(input_tokens) {RAN}, sum(output_tokens) {RAN}, sum(cost) {RAN}, max(at),
+       max(case when reason is not null then printf('%020d', at) || reason end),
+       ifnull(group_concat(char({FIRST_LETTER} + bucket), '') {RAN}, '')
+from temp.numbered group by run, grp
+on conflict (run, grp) do update set spans = run_groups.spans + excluded.spans,
+cancelled = run_groups.cancelled + excluded.cancelled, failed = run_groups.failed + excluded.failed,
+ms = run_groups.ms + excluded.ms, last = max(run_groups.last, excluded.last),
+histogram = run_groups.histogram || excluded.histogram,
+reason = case when run_groups.reason is null or excluded.reason > run_groups.reason then excluded.reason
+              else run_groups.reason end,
+{plus("run_groups", "input_tokens")}, {plus("run_groups", "output_tokens")}, {plus("run_groups", "cost")}
+"""
 EMPTY_FRESH = "delete from temp.fresh"
-TAKE = (ADD_GROUPS, ADD_RUNS, NUMBERED, EMPTY_NUMBERED, NUMBER, ADD_FACTS, ADD_CELLS, run_groups.ADD)
+TAKE = (ADD_GROUPS, ADD_RUNS, NUMBERED, EMPTY_NUMBERED, NUMBER, ADD_FACTS, ADD_CELLS, ADD_RUN_GROUPS)
 GONE = "create temp table gone (run integer primary key, id text)"
 ADD_GONE = "insert or ignore into temp.gone select run, id from main.runs where id = ?"
 LIST_GONE = """
@@ -130,12 +180,73 @@ where s.agent_instance_id = temp.gone.id and s.rowid <= ?
 FORGET_ABOVE = "delete from open_spans where row > ?"
 FORGET = (
     "delete from facts where run in (select run from temp.gone)",
-    run_groups.FORGET,
+    "delete from run_groups where run in (select run from temp.gone)",
     "delete from main.runs where run in (select run from temp.gone)",
     "delete from cells",
     f"insert into cells select grp, bucket, {SUMS} from facts group by grp, bucket",
     "drop table temp.gone",
 )
+
+
+RESULT = column_of("agent_span", "result_payload", "s", "recorded")
+FAILED = f"""
+select s.rowid, r.run, s.id, s.parent_span_id, coalesce(s.started_at, s.inserted_at), s.schema_name, s.label, {RESULT}
+from temp.fresh f cross join recorded.agent_spans s join main.runs r on r.id = s.agent_instance_id
+where f.failed and s.rowid = f.row
+"""
+ADD_SIGNATURE = "insert or ignore into signatures (id, text) values (?, ?)"
+SIGNATURE = "select sig from signatures where id = ?"
+ADD_FAILURE = "insert or replace into failures (row, run, span, parent, sig, at) values (?, ?, ?, ?, ?, ?)"
+PAIRS = """
+select p.row, c.row from temp.fresh f cross join failures c on c.row = f.row cross join failures p on p.span = c.parent
+where f.failed and p.run = c.run
+union
+select p.row, c.row from temp.fresh f cross join failures p on p.row = f.row cross join failures c on c.parent = p.span
+where f.failed and p.run = c.run
+"""
+ERROR = f"select {RESULT} from recorded.agent_spans s where s.rowid = ?"
+PASSES_ON = "update failures set passes_on = 1 where row = ?"
+FORGET_FAILURES = "delete from failures where run in (select run from temp.gone)"
+
+
+def add_failures(connection: sqlite3.Connection) -> None:
+    """Add the failed spans of the table `temp.fresh`, which span_sums fills with the new finished spans."""
+    errors: dict[int, ErrorParts] = {}
+    known: dict[tuple[str, str | None, str | None], tuple[ErrorParts, int]] = {}
+    numbers: dict[Key, int] = {}
+    rows = []
+    for row, run, span, parent, at, *rest in connection.execute(FAILED):
+        failure = schema_name, label, result = tuple(rest)
+        if failure not in known:  # many failures are equal: their text is parsed once
+            error = signatures.error_parts(result)
+            key = signatures.key_of(schema_name, label, error)
+            if key not in numbers:
+                numbers[key] = _number(connection, signatures.named(key))
+            known[failure] = error, numbers[key]
+        errors[row], signature = known[failure]
+        rows.append((row, run, span, parent, signature, at))
+    if rows:
+        connection.executemany(ADD_FAILURE, rows)
+        _mark_passed_on(connection, errors)
+
+
+def _number(connection: sqlite3.Connection, signature: Signature) -> int:
+    connection.execute(ADD_SIGNATURE, (signature.id, signature.text.encode("utf-8", "replace").decode()))
+    number: int = connection.execute(SIGNATURE, (signature.id,)).fetchone()[0]
+    return number
+
+
+def _mark_passed_on(connection: sqlite3.Connection, errors: dict[int, ErrorParts]) -> None:
+    """Mark new failures that pass on a child's failure, and older failures that pass on a new failure."""
+
+    def error(row: int) -> ErrorParts:
+        if row not in errors:
+            errors[row] = signatures.error_parts(connection.execute(ERROR, (row,)).fetchone()[0])
+        return errors[row]
+
+    pairs = connection.execute(PAIRS).fetchall()
+    marked = {parent for parent, child in pairs if signatures.passes_on(error(parent), error(child))}
+    connection.executemany(PASSES_ON, [(row,) for row in sorted(marked)])
 
 
 class SpanSums(Part):
@@ -145,13 +256,13 @@ class SpanSums(Part):
     statements = (
         *(*CREATE, FRESH, EMPTY_FRESH, TAKE_CLOSED, FORGET_CLOSED, TAKE_NEW, LIST_OPEN, *TAKE),
         *(GONE, ADD_GONE, LIST_GONE, FORGET_ABOVE, *FORGET),
-        *failures.STATEMENTS,
+        *(*CREATE_FAILURES, FAILED, ADD_SIGNATURE, SIGNATURE, ADD_FAILURE, PAIRS, ERROR, PASSES_ON, FORGET_FAILURES),
     )
     other = signatures.VERSION
 
     def create(self, connection: sqlite3.Connection) -> None:
         """Create the empty tables of numbers, and drop existing ones."""
-        for statement in (*CREATE, *failures.CREATE):
+        for statement in (*CREATE, *CREATE_FAILURES):
             connection.execute(statement)
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
@@ -165,7 +276,7 @@ class SpanSums(Part):
             connection.execute(LIST_OPEN, (after, until))
         for statement in TAKE:
             connection.execute(statement)
-        failures.add(connection)
+        add_failures(connection)
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
         """Remove the rewritten runs, list their spans to be added again, and compute the sums from the other runs."""
@@ -173,6 +284,49 @@ class SpanSums(Part):
         connection.executemany(ADD_GONE, [(run,) for run in rewrites.runs])
         connection.execute(LIST_GONE, (rewrites.floor,))
         connection.execute(FORGET_ABOVE, (rewrites.floor,))
-        for statement in (failures.FORGET, *FORGET):
+        for statement in (FORGET_FAILURES, *FORGET):
             connection.execute(statement)
         return True
+
+
+RUN_SUMS = """
+select u.run, u.grp, u.spans, u.failed, u.ms, u.input_tokens, u.output_tokens, u.cost
+from temp.wanted_numbers w cross join run_groups u where u.run = w.run and u.spans > 0
+"""
+FAILURE_SUMS = f"""
+select f.run, f.sig, count(*), min(f.at), max(f.at), max(f.span) from failures f
+where not f.passes_on and f.{index_file.OF_FACT} group by f.run, f.sig
+"""
+USES = """
+select u.run, u.grp, u.spans + u.cancelled, u.failed, u.last, substr(u.reason, 21)
+from temp.wanted_numbers w cross join run_groups u where u.run = w.run
+"""
+
+
+def group_names(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None, bool]]:
+    """Return number of a group → its span type, its label, and whether its spans sum up others."""
+    found = connection.execute("select grp, schema_name, nullif(label, ''), is_aggregate from groups")
+    return {group: (name, label, bool(is_aggregate)) for group, name, label, is_aggregate in found}
+
+
+def run_sums(connection: sqlite3.Connection, asked: RunSums) -> list[RunSum]:
+    """Return the sums over the spans of these runs by run, type and label, in any order."""
+    ids, names = index_file.numbered(connection, asked.runs), group_names(connection)
+    found = []
+    for run, group, spans, failed, ms, input_tokens, output_tokens, cost in connection.execute(RUN_SUMS):
+        name, label, is_aggregate = names[group]
+        found.append(RunSum(ids[run], name, label, spans, failed, ms, input_tokens, output_tokens, cost, is_aggregate))
+    return found
+
+
+def failure_sums(connection: sqlite3.Connection, asked: FailureSums) -> list[FailureSum]:
+    """Return the sums over the failed spans of these runs, by run and signature."""
+    runs = index_file.numbered(connection, asked.run_ids)
+    names = {sig: Signature(id, text) for sig, id, text in connection.execute("select sig, id, text from signatures")}
+    return [FailureSum(runs[run], names[sig], *sums) for run, sig, *sums in connection.execute(FAILURE_SUMS)]
+
+
+def step_uses(connection: sqlite3.Connection, asked: StepUses) -> list[StepUse]:
+    """Return the counts of these runs' finished spans, by run, type and label."""
+    runs, names = index_file.numbered(connection, asked.run_ids), group_names(connection)
+    return [StepUse(runs[run], *names[group][:2], *sums) for run, group, *sums in connection.execute(USES)]

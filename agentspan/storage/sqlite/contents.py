@@ -1,4 +1,9 @@
-"""Splits payloads into parts, and stores each part once per run, with numbers in the order of appearance."""
+"""Splits payloads into parts, and stores each part once per run, with numbers in the order of appearance.
+
+A cache has the parts of the runs that this process wrote last, so that repeated parts are found without SQL. Each SQL
+statement releases the GIL, and waits 5 ms to get it back if another thread computes. So a batch of spans needs few
+statements per run, however much it repeats. A grown history is recognised by one comparison of texts.
+"""
 
 import json
 import re
@@ -6,23 +11,202 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-from agentspan.jsontext import LIST_TEXT, TextInParts, common_start, joined
+from agentspan.jsontext import LIST_TEXT, TextInParts, common_elements, common_start, joined
 from agentspan.model.rows import AgentSpanRow, Value
-from agentspan.storage.sqlite.contents.blobs import Blobs
-from agentspan.storage.sqlite.contents.joining import BIT, BLOB_BIT, ROOM, RUN
-from agentspan.storage.sqlite.contents.recent import (
-    APART,
-    INSERT_RUN,
-    RUN_NUMBER,
-    FileConnection,
-    Recent,
-    Sent,
-    key_of,
-    key_of_elements,
-    recent_of,
-)
+from agentspan.storage.sqlite.joining import BIT, BLOB_BIT, ROOM, RUN, Blobs
+from agentspan.tuning import STANDARD
+
+MOST = 16 * 2**20
+"""The largest number of characters of lists that are kept. Beyond it, all lists are dropped from the cache."""
+KEY = 64
+"""The number of characters at a list's start that distinguish lists of a member, such as two agents' histories."""
+
+APART = 2**31
+"""Long texts and elements of results have part numbers above this one; list elements of payloads have lower numbers. So
+the messages of a history keep one range of numbers, even if an answer is stored after each message."""
+
+RUN_NUMBER = "select id from content_runs where agent_instance_id = ?"
+INSERT_RUN = "insert into content_runs (agent_instance_id) values (?)"
+LAST = "select id from contents where id between ? and ? order by id desc limit 1"
+TEXTS = "select id, text from contents where id between ? and ?"
+
+
+class Recent(NamedTuple):
+    """The last stored version of a list, to compare the next version with.
+
+    Attributes:
+        text: the list's JSON text without the closing bracket.
+        ends: the end position of each element in `text`.
+        numbers: the part number of each element.
+    """
+
+    text: str
+    ends: Sequence[int]
+    numbers: Sequence[int]
+
+    @property
+    def size(self) -> int:
+        """The number of characters of the list's text."""
+        return len(self.text)
+
+
+class Sent(NamedTuple):
+    """The last stored version of a list whose elements were passed as separate texts (see TextInParts).
+
+    Attributes:
+        elements: the JSON texts of the elements.
+        numbers: the part number of each element.
+        has_blobs: whether the stored text of an element refers to a blob.
+    """
+
+    elements: Sequence[str]
+    numbers: Sequence[int]
+    has_blobs: bool
+
+    @property
+    def size(self) -> int:
+        """The number of characters of all elements."""
+        return sum(map(len, self.elements))
+
+
+class RunParts:
+    """The cached parts of one run.
+
+    Attributes:
+        number: the run's number in `content_runs`; 0 while the run has no parts.
+        last, last_apart: the number of the latest part below `APART`, and of the latest part above it.
+        by_hash: hash of a text → numbers of the parts with that hash, in ascending order.
+        lists: key of a list (see key_of) → its last stored version.
+        sent: the same for lists that were passed as elements; the key is that of the first element.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.last = 0
+        self.last_apart = APART
+        self.by_hash: dict[int, list[int]] = {}
+        self.lists: dict[str, Recent] = {}
+        self.sent: dict[str, Sent] = {}
+        self.version = -1
+
+    @property
+    def first_row(self) -> int:
+        """The rowid before the first part of the run in `contents`."""
+        return self.number * ROOM
+
+    def add(self, number: int, text: str) -> None:
+        """Add the latest part of the run to the cache."""
+        self.by_hash.setdefault(hash(text), []).append(number)
+        if number > APART:
+            self.last_apart = number
+        else:
+            self.last = number
+
+
+class RecentRuns:
+    """The cached parts of the runs that a connection wrote last. After a rollback, the cache is dropped.
+
+    Args:
+        most_runs: the largest number of runs that are kept.
+        most_parts: the largest number of parts of all runs except the latest one.
+    """
+
+    def __init__(
+        self, most_runs: int = STANDARD.known_content_runs, most_parts: int = STANDARD.known_content_parts
+    ) -> None:
+        self._most_runs, self._most_parts = most_runs, most_parts
+        self._runs: dict[str, RunParts] = {}
+        self._size = 0
+        self._version = -1
+        self._transaction = -1
+        self.is_settled = True
+
+    def of(self, connection: "FileConnection", instance_id: str) -> RunParts:
+        """Return the parts of a run in the state of the open transaction. After its commit, set `is_settled`.
+
+        A run's number is never reused, and parts never change. So cached parts are complete if the number of the run
+        and the number of its latest part are the same as in the file.
+        """
+        if connection.transaction != self._transaction:
+            if not self.is_settled:
+                self.clear()
+            self._transaction = connection.transaction
+            (self._version,) = connection.execute("pragma data_version").fetchone()  # changes if others commit
+        self.is_settled = False
+        parts = self._runs.pop(instance_id, None)
+        if parts is None or parts.version != self._version:
+            parts = self._checked(connection, instance_id, parts)
+            parts.version = self._version
+        while self._runs and (
+            len(self._runs) >= self._most_runs
+            or sum([len(one.by_hash) for one in self._runs.values()]) > self._most_parts
+        ):
+            self.drop(next(iter(self._runs)))
+        self._runs[instance_id] = parts
+        return parts
+
+    def keep(self, parts: RunParts, key: str, recent: Recent | Sent) -> None:
+        """Cache the last stored version of a list, in place of the previous version."""
+        lists: Any = parts.lists if isinstance(recent, Recent) else parts.sent
+        before = lists.get(key)
+        self._size += recent.size - (0 if before is None else before.size)
+        lists[key] = recent
+        if self._size > MOST:
+            for each in self._runs.values():
+                each.lists.clear()
+                each.sent.clear()
+            self._size = 0
+
+    def drop(self, instance_id: str) -> None:
+        """Drop a run from the cache."""
+        parts = self._runs.pop(instance_id, None)
+        if parts is not None:
+            self._size -= sum(recent.size for lists in (parts.lists, parts.sent) for recent in lists.values())
+
+    def clear(self) -> None:
+        """Drop all runs from the cache."""
+        self._runs, self._size = {}, 0
+
+    def _checked(self, connection: "FileConnection", instance_id: str, parts: RunParts | None) -> RunParts:
+        found = connection.execute(RUN_NUMBER, (instance_id,)).fetchone()
+        number = 0 if found is None else found[0]
+        if parts is None or parts.number != number:
+            parts = RunParts(number)
+        for known, end in ((parts.last, APART), (parts.last_apart, ROOM)) if number else ():
+            first, last = parts.first_row + known, parts.first_row + end - 1
+            latest = connection.execute(LAST, (first, last)).fetchone()
+            if latest is not None and latest[0] != first:  # other connections have stored more
+                for id, text in connection.execute(TEXTS, (first + 1, last)):
+                    parts.add(id - parts.first_row, text)
+        return parts
+
+
+class FileConnection(sqlite3.Connection):
+    """A connection with a cache of the parts that it has stored.
+
+    Attributes:
+        recent: the cache.
+        transaction: the number of the latest transaction that writes.
+    """
+
+    def __init__(self, *args: object, **named: object) -> None:
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        self.recent = RecentRuns()
+        self.transaction = 0
+
+
+def key_of(member: str, text: str, start: int) -> str:
+    """Return the key of a list in a RunParts: the member's name and the start of the list's text."""
+    return f"{member}:{text[start : start + KEY]}"
+
+
+def recent_of(connection: sqlite3.Connection) -> RecentRuns:
+    """Return the cache of a connection that writes."""
+    assert isinstance(connection, FileConnection)
+    return connection.recent
+
 
 LEAST = 512
 """The least length of a payload that is split, and of a list or text that becomes parts. Splitting costs space, too."""
@@ -128,7 +312,7 @@ def _pieces(
         part: str | Part | None
         if text[start] == "[":
             before = recent.get(key_of(key[1], text, start)) if recent else None
-            known = 0 if before is None else before.common(text, start)
+            known = 0 if before is None else common_elements(before.text, before.ends, text, start)
             texts, end = _elements(text, start, 0 if before is None or not known else before.ends[known - 1])
         else:
             end = _scan(text, start)[1]
@@ -289,7 +473,7 @@ class Numbering:
 
     def _given(self, piece: Part) -> list[int]:
         """Return the part numbers of a list that was passed as elements. It nearly always extends its last version."""
-        key = key_of_elements(piece.member, piece.texts)
+        key = key_of(piece.member, piece.texts[0], 0)
         before = self._parts.sent.get(key, _NOTHING_SENT)
         common = common_start(before.elements, piece.texts)
         has_blobs, self._has_blobs = self._has_blobs, bool(common) and before.has_blobs
