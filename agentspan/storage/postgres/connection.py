@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 from psycopg.waiting import Ready, Wait
 
-from agentspan.model.changes import Ref
 from agentspan.storage import patience
 from agentspan.storage.postgres.values import is_storable
 from agentspan.tuning import STANDARD
@@ -43,7 +42,6 @@ class Connection(psycopg.Connection[Any]):
         lock_ms: the session's lock_timeout; 0 before it is set.
         process: the id of the process that opened the connection. A forked child must not use it.
         answer_s: the most seconds that each answer may take.
-        kept: rows that the transaction under way has locked against removal.
         is_distributed: whether the finished spans are on several servers (see citus).
         backend: the server process that works for the connection.
         life: when the server started, and when it last recovered from a crash of one of its processes.
@@ -55,7 +53,6 @@ class Connection(psycopg.Connection[Any]):
     process = 0
     is_distributed = False
     answer_s: float = STANDARD.postgres_statement_s + STANDARD.postgres_answer_s
-    kept: frozenset[Ref] = frozenset()
     backend = Backend(0, "")
     life = ""
     raised: tuple[Exception, TracebackType | None] | None = None
@@ -154,6 +151,8 @@ def rows_of_each(connection: Connection, statements: Sequence[Statement]) -> lis
     A statement without a result has no rows. Within a pipeline that the caller has opened, each statement must return
     rows. If a statement fails, its error is raised, and the statements after it are not executed.
     """
+    if len(statements) == 1:
+        return [rows_of(connection, *statements[0])]
     if connection.info.pipeline_status:  # a nested pipeline would wait for the answers to earlier statements
         sent = [connection.execute(sql, values, binary=True) for sql, values in statements]
         return [cursor.fetchall() for cursor in sent]

@@ -176,9 +176,7 @@ class Connections:
             NotPermitted: the storage was opened to be read only.
             Unanswered: the connection broke during the commit, and the server does not tell the outcome.
         """
-        if self.read_only:
-            self.check_open()
-            raise NotPermitted(f"{self.location} was opened to be read only")
+        self._check_writable()
 
         def attempt() -> T:
             with self.lent(wait_s) as connection:
@@ -212,14 +210,13 @@ class Connections:
         Raises:
             Unanswered: the connection broke. The change is stored, or not, or may still be stored later.
         """
+        self._check_writable()
         backend = None
         try:
             with self.lent(wait_s) as connection:
                 backend = connection.backend
                 # Set before the first statement: the connection may have broken while it was idle.
                 connection.answer_s = wait_s + self.tuning.postgres_write_s
-                if len(statements) == 1 and connection.lock_ms == _in_ms(wait_s):
-                    return rows_of(connection, *statements[0])
                 return _rows_of_each(connection, wait_s, statements)[-1]
         except psycopg.Error as error:
             if is_worth_repeating(error):
@@ -327,6 +324,11 @@ class Connections:
         """In a forked child: replace the semaphore, which threads of the parent may have held."""
         self._turns = threading.BoundedSemaphore(MOST)
 
+    def _check_writable(self) -> None:
+        if self.read_only:
+            self.check_open()
+            raise NotPermitted(f"{self.location} was opened to be read only")
+
     def _tried(self, attempt: Callable[[], T], attempts: int) -> T:
         lost: Exception | None = None
         for number in range(attempts):
@@ -366,7 +368,6 @@ class Connections:
 
 def _begin(connection: Connection, wait_s: float, ahead: Ahead | None) -> str:
     """Begin a transaction, and return its number, in one round trip."""
-    connection.kept = frozenset()
     if ahead is not None:
         first = (*_BEGIN, *ahead.statements)
         (_, ((xid,),), *ahead.rows) = _rows_of_each(connection, wait_s, first)

@@ -21,11 +21,10 @@ from agentspan.storage.postgres.connection import Ahead, Backend, Connection
 from agentspan.storage.postgres.connections import DRIVER_ERRORS, MOST, Connections, has_no_tables, translated
 from agentspan.storage.postgres.migrations import MIGRATIONS, Migration, check_version, migrate, newest
 from agentspan.storage.postgres.reads import ANSWERS, Lends, Reads, changed_spans
-from agentspan.storage.postgres.single_statements import Together, outcome_of, single_of, together
 from agentspan.storage.postgres.unanswered import Unanswered, applied_before, in_doubt, subjects_of
 from agentspan.storage.postgres.upkeep import problems
 from agentspan.storage.postgres.values import register_plain
-from agentspan.storage.postgres.writes import apply_all, apply_unit
+from agentspan.storage.postgres.writes import apply_all, batch_at, compile_unit, outcome_of, outcomes_of, with_locks
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import (
     ChangedSpans,
@@ -251,35 +250,21 @@ class PostgresStorage(Reads):
             raise
 
     def _sent(self, units: Sequence[Unit], stop_at_refusal: bool, wait_s: float) -> list[Outcome]:
-        if len(units) == 1 and not self._connections.read_only:
-            outcome = self._applied_alone(units[0], wait_s)
+        connections = self._connections
+        compiled = compile_unit(units[0]) if len(units) == 1 else None
+        if compiled is not None and compiled.is_of_span:
+            found = connections.alone((*compiled.before, compiled.statement), wait_s)
+            outcome = None if found is None else outcome_of(units[0], found)
             if outcome is not None:
                 return [outcome]
-        sent = None if len(units) == 1 or stop_at_refusal else together(units)
-        if sent is not None:
-            return self._applied_together(units, sent, wait_s)
-        return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
-
-    def _applied_alone(self, unit: Unit, wait_s: float) -> Outcome | None:
-        """Apply a unit by its one statement; return None if it needs several, or if nothing was changed."""
-        single = single_of(unit)
-        found = None if single is None else self._connections.alone((*single.before, single.statement), wait_s)
-        return None if found is None else outcome_of(unit, found)
-
-    def _applied_together(self, units: Sequence[Unit], sent: Together, wait_s: float) -> list[Outcome]:
-        """Apply units by statements sent together. A unit whose statement changed nothing is then applied by itself."""
-        ahead = Ahead([*sent.locks, *sent.statements])
-
-        def rest(connection: Connection) -> list[Outcome]:
-            outcomes: list[Outcome | None] = [None] * len(units)
-            for place, rows in zip(sent.places, ahead.rows[len(sent.locks) :], strict=True):
-                outcomes[place] = outcome_of(units[place], rows)
-            return [
-                apply_unit(connection, unit) if outcome is None else outcome
-                for unit, outcome in zip(units, outcomes, strict=True)
-            ]
-
-        return self._connections.transact(rest, wait_s, ahead=ahead)
+        batch = batch_at(units, most=1 if stop_at_refusal else None)
+        locked = with_locks(batch) if len(batch.units) == len(units) else None
+        if locked is None:
+            return connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal, batch), wait_s)
+        ahead = Ahead([*locked.locks, *locked.statements])
+        return connections.transact(
+            lambda connection: outcomes_of(connection, batch, ahead.rows[len(locked.locks) :]), wait_s, ahead=ahead
+        )
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
         """Call `work` in one transaction. If applying a unit raises in it, all of the transaction is rolled back."""
