@@ -32,7 +32,7 @@ from agentspan.model.changes import Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.storage.postgres import statements
-from agentspan.storage.postgres.values import register
+from agentspan.storage.postgres.connection import register
 from agentspan.storage.postgres.writes import moving
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, SpansOf

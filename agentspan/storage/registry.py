@@ -256,7 +256,7 @@ _REMOTE: dict[str, Callable[..., Storage]] = {"postgresql": _open_postgres, "pos
 
 def _check_postgres(location: Location) -> None:
     with host.importing:
-        from agentspan.storage.postgres.opening import check
+        from agentspan.storage.postgres import check
 
     check(location)
 

@@ -21,17 +21,18 @@ when the program or its connection dies.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
+from agentspan.model.columns import SHOWN_OF_SPANS
+from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import before_release
 from agentspan.storage.identity import new_account
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated, wait_at_most
 from agentspan.storage.postgres.partitions import DEFAULT, make_ahead
-from agentspan.storage.postgres.tables import FUNCTIONS, VERSION, VIEWS
+from agentspan.storage.postgres.statements import SPAN_TABLES, VERSION, listed
 
 BEFORE = 5
 """The newest version that a schema had before the first release."""
@@ -359,7 +360,6 @@ LONGEST_S = 86_400
 PAUSE_S = 0.05
 # Polled: a program that waits in a statement holds a snapshot, and building an index CONCURRENTLY waits for it.
 _LOCK = "select pg_try_advisory_lock(hashtextextended('agentspan:' || %s, 0))"
-_UNLOCK = "select pg_advisory_unlock(hashtextextended('agentspan:' || %s, 0))"
 _VIEWS = "select viewname, definition from pg_views where schemaname = current_schema() and viewname = any(%s)"
 _IS_VALID = "select indisvalid from pg_index where indexrelid = to_regclass(%s)"
 
@@ -397,22 +397,20 @@ def migrate(connections: Connections, wait_s: float, migrations: Sequence[Migrat
             connection.execute("set statement_timeout = 0")
             connection.answer_s = LONGEST_S
             try:
-                with _alone(connection, connections, wait_s):
-                    _migrate(connection, connections, migrations)
+                _lock(connection, connections, wait_s)
+                _migrate(connection, connections, migrations)
             finally:
                 connection.close()  # no other work may have its settings
     except DRIVER_ERRORS as error:
         raise translated(error, connections.location) from error
 
 
-@contextmanager
-def _alone(connection: Connection, connections: Connections, wait_s: float) -> Iterator[None]:
+def _lock(connection: Connection, connections: Connections, wait_s: float) -> None:
     until = time.monotonic() + wait_s
     while not rows_of(connection, _LOCK, (connections.schema,))[0][0]:
         if time.monotonic() > until:
             raise DatabaseBusy(f"another program migrates the tables of {connections.location}; try again")
         time.sleep(PAUSE_S)
-    yield
 
 
 def _migrate(connection: Connection, connections: Connections, migrations: Sequence[Migration]) -> None:
@@ -472,3 +470,60 @@ def _lead_to(connection: Connection, migrations: Sequence[Migration], version: i
         connection.execute("insert into accounts values (%s, %s, %s, %s, %s)", new_account())
     connection.execute("delete from storage_version")
     connection.execute("insert into storage_version values (%s)", (version,))
+
+
+# One view over open and finished spans: conditions and orders still use the indexes of both tables.
+_ALL_SPANS = " union all ".join(f"select {listed(AgentSpanRow._fields)} from {table}" for table in SPAN_TABLES)
+
+# JSON may have an escaped NUL, or half of a surrogate pair, which no text of PostgreSQL can hold: U+FFFD replaces them.
+# A text that is no JSON gives null. Neither may fail a whole SELECT.
+_TEXT_AT = r"""
+create or replace function json_text_at(text text, variadic path text[]) returns text language plpgsql immutable as $$
+begin
+    return text::json #>> path;
+exception when others then
+    begin
+        return regexp_replace(text, '\\u(0000|d[89a-f]..)', '\ufffd', 'gi')::json #>> path;
+    exception when others then
+        return null;
+    end;
+end $$
+"""
+_TYPE_AT = """
+create or replace function json_type_at(text text, variadic path text[]) returns text language plpgsql immutable as $$
+begin
+    return json_typeof(text::json #> path);
+exception when others then
+    return null;
+end $$
+"""
+
+# A span that sums up others repeats what they used: counting both would double the run's tokens and cost.
+_USED = "filter (where s.is_aggregate = 0)"
+_RUNS = f"""
+select i.id as run, a.name as agent, v.external_identifier as version, i.status, i.started_at, i.finished_at,
+       i.duration_ms, count(s.id) as spans, count(s.id) filter (where s.status = 'failed') as failed_spans,
+       sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
+       sum(s.cost_usd) {_USED} as cost_usd, json_text_at(i.error, 'message') as error, i.metadata, i.result,
+       i.closed_by, i.closed_at, i.session, i."user", i.task,
+       (select string_agg(tag, ', ' order by tag) from tags t where t.agent_instance_id = i.id) as tags
+from agent_instances i
+join agents a on a.id = i.agent_id
+join agent_versions v on v.id = i.agent_version_id
+left join agent_spans s on s.agent_instance_id = i.id
+group by i.id, a.id, v.id
+"""
+_SPANS = f"""
+select a.name as agent, {", ".join(f"s.{column} as {name}" for column, name in SHOWN_OF_SPANS.items())},
+       case when s.status = 'failed' or s.result_payload like '%"error"%' then coalesce(
+           json_text_at(s.result_payload, 'error', 'message'),
+           case when json_type_at(s.result_payload, 'error') = 'string'
+                then json_text_at(s.result_payload, 'error') end,
+           case when s.status = 'failed' and json_type_at(s.result_payload, 'error_type') = 'string'
+                then json_text_at(s.result_payload, 'message') end
+       ) end as error,
+       s.payload, s.result_payload
+from agent_spans s join agents a on a.id = s.agent_id
+"""
+FUNCTIONS = (_TEXT_AT, _TYPE_AT)
+VIEWS = {"agent_spans": _ALL_SPANS, "runs": _RUNS, "spans": _SPANS}

@@ -18,10 +18,10 @@ from agentspan import clock, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.model.status import CLOSERS, OPEN
 from agentspan.storage.answers import MOST_LATE, Dropped, Made, Partition, State, Width
+from agentspan.storage.location import Location
 from agentspan.storage.postgres.connection import Connection, rows_of
-from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.statements import TIME
-from agentspan.storage.postgres.tables import VERSION
+from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated
+from agentspan.storage.postgres.statements import TIME, VERSION
 from agentspan.storage.postgres.upkeep import BELONGS
 from agentspan.storage.questions import (
     AHEAD,
@@ -219,7 +219,8 @@ def drop_partitions(connections: Connections, asked: DropPartitions) -> Dropped:
     for part in parts:
         end = None if part.range is None or part.range.end is None else time_of(part.range.end)
         if part.range is not None and end is not None and end <= min(now, clock.to_datetime(asked.before)):
-            done = added(done, drop(connections, part.name, part.range, asked.before, asked.is_dead, asked.wait_s))
+            dropped = drop(connections, part.name, part.range, asked.before, asked.is_dead, asked.wait_s)
+            done = Dropped(*map(sum, zip(done, dropped, strict=True)))
     return done
 
 
@@ -397,11 +398,6 @@ def drop(
         return Dropped()
 
 
-def added(one: Dropped, other: Dropped) -> Dropped:
-    """Return the totals of two drops: partitions, runs and spans."""
-    return Dropped(*(sum(pair) for pair in zip(one, other, strict=True)))
-
-
 def patiently(connections: Connections, work: Callable[[Connection], T], wait_s: float) -> T:
     """Call `work` in a transaction; retry until `wait_s` while other transactions hold a lock.
 
@@ -426,3 +422,48 @@ def _counted(connection: Connection, name: str) -> int:
         return estimate
     count: int = rows_of(connection, f"select count(*) from {name}")[0][0]
     return count
+
+
+LONGEST_S = 86_400
+"""The most seconds that distributing already stored spans may take."""
+_HAS_CITUS = "select exists (select 1 from pg_extension where extname = 'citus')"
+_IS_DISTRIBUTED = "select exists (select 1 from pg_dist_partition where logicalrelid = to_regclass('finished_spans'))"
+_DISTRIBUTE = "select create_distributed_table('finished_spans', 'agent_instance_id', shard_count => %s)"
+_WORKERS = "select count(*) from pg_dist_node where noderole = 'primary' and shouldhaveshards and isactive"
+
+
+def is_distributed(connections: Connections) -> bool:
+    """Return whether the finished spans are on several servers."""
+    with connections.reading() as connection:
+        return _is_distributed(connection)
+
+
+def distribute(location: Location, shards: int) -> bool:
+    """Distribute the finished spans over the workers; return whether they were not distributed before.
+
+    Already stored spans are moved. Citus blocks writers meanwhile.
+
+    Raises:
+        DatabaseUnusable: the database has no extension `citus`, or the cluster has no workers.
+    """
+    connections = Connections(location, read_only=False, wait_s=10.0)
+    try:
+        with connections.lent(10.0) as connection:
+            if not rows_of(connection, _HAS_CITUS)[0][0]:
+                raise DatabaseUnusable(f"{location} has no extension citus; install it, and create it in the database")
+            if _is_distributed(connection):
+                return False
+            if not rows_of(connection, _WORKERS)[0][0]:
+                raise DatabaseUnusable(f"{location} has no workers; add them by citus_add_node")
+            connection.execute("set statement_timeout = 0")
+            connection.answer_s = LONGEST_S
+            connection.execute(_DISTRIBUTE, (shards,))
+            return True
+    except DRIVER_ERRORS as error:
+        raise translated(error, location) from error
+    finally:
+        connections.close()
+
+
+def _is_distributed(connection: Connection) -> bool:
+    return bool(rows_of(connection, _HAS_CITUS)[0][0]) and bool(rows_of(connection, _IS_DISTRIBUTED)[0][0])

@@ -43,10 +43,17 @@ from agentspan.storage.answers import (
     with_rest,
 )
 from agentspan.storage.postgres import statements
-from agentspan.storage.postgres.connection import Connection, Lend, Statement, rows_of, rows_of_each, storable
+from agentspan.storage.postgres.connection import (
+    Connection,
+    Lend,
+    Statement,
+    is_storable,
+    rows_of,
+    rows_of_each,
+    storable,
+)
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.statements import OUTLINE, SPAN_TABLES
-from agentspan.storage.postgres.values import is_storable
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     Account,
@@ -67,6 +74,7 @@ from agentspan.storage.questions import (
 )
 
 T = TypeVar("T")
+Answers = Mapping[type[Question[Any]], Callable[[Any, Any], Any]]
 
 FETCHED = 1000
 """The number of spans that a server cursor fetches at a time."""
@@ -99,7 +107,7 @@ _MARKS_APART = tuple(
     for table in statements.SPAN_TABLES
 )
 _KEYS = (
-    "select operation, key, request_hash, subject, inserted_at from idempotency_keys "
+    f"select {statements.KEY_COLUMNS} from idempotency_keys "
     f"where (operation, key) > (%s, %s) and inserted_at >= coalesce({statements.TIME}, '-infinity') "
     "order by operation, key limit %s"
 )
@@ -120,20 +128,23 @@ class Lends(NamedTuple):
 
 
 class Reads:
-    """Answers questions by SQL, over a connection that is lent for each question."""
+    """Answers questions by SQL, over connections that are lent for each question.
 
-    def __init__(self, lends: Lends) -> None:
-        self.lends = lends
+    Args:
+        lends: the connections of a storage, or the one of a transaction.
+        answers: the function for each type of question. Its first argument is `lends`. It may return NotImplemented.
+    """
+
+    def __init__(self, lends: "Lends | Connections", answers: Answers) -> None:
+        self._lends = lends
+        self._answers = answers
 
     def ask(self, question: Question[T]) -> T:
-        """Answer a question by SQL, or row by row if there is no SQL for it."""
-        answer = ANSWERS.get(type(question))
-        if answer is None:
-            return self.read_row_by_row(question)
-        return cast(T, answer(self.lends, question))
-
-    def read_row_by_row(self, question: Question[T]) -> T:
-        """Answer a question in Python from single rows, which works for each backend."""
+        """Answer a question by SQL, or in Python from single rows if there is no SQL for it."""
+        answer = self._answers.get(type(question))
+        found = NotImplemented if answer is None else answer(self._lends, question)
+        if found is not NotImplemented:
+            return cast(T, found)
         from agentspan.storage import row_by_row
 
         return row_by_row.answer(cast(Storage, self), question)
@@ -156,7 +167,7 @@ def _find(lends: Lends, asked: Find) -> Found:
         if len(found) == len({*ids}):
             return Found({id: found[id] for id in ids}, None, terminated)
     with lends.glance() as connection:
-        return _found(connection, ids, asked.key)
+        return find(connection, ids, asked.key)
 
 
 def _page(lends: Lends, query: Query) -> Rows:
@@ -206,12 +217,18 @@ def _outlines(lends: Lends, asked: Outlines) -> list[AgentSpanRow]:
     return [AgentSpanRow._make(row) for row in rows]
 
 
-def _counts(lends: Lends, asked: Counts) -> Mapping[str, SpanCounts]:
-    by_instance: dict[str, dict[str, int]] = {id: {} for id in asked.instance_ids}
+def _by_id(lends: Lends, sql: str, ids: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the rows of a SELECT by their first column, one of these ids, without that column."""
+    found: dict[str, list[Any]] = {id: [] for id in ids}
     with lends.reading() as connection:
-        for id, status, number in rows_of(connection, statements.COUNTS, (storable(asked.instance_ids),)):
-            by_instance[id][status] = number
-    return {id: span_counts(numbers) for id, numbers in by_instance.items()}
+        for id, *values in rows_of(connection, sql, (storable(ids),)):
+            found[id].append(values)
+    return found
+
+
+def _counts(lends: Lends, asked: Counts) -> Mapping[str, SpanCounts]:
+    counted = _by_id(lends, statements.COUNTS, asked.instance_ids)
+    return {id: span_counts(dict(numbers)) for id, numbers in counted.items()}
 
 
 def _sums(lends: Lends, asked: SpanSums) -> list[SpanSum]:
@@ -220,11 +237,8 @@ def _sums(lends: Lends, asked: SpanSums) -> list[SpanSum]:
 
 
 def _violations(lends: Lends, asked: Violations) -> Mapping[str, list[Violation]]:
-    found: dict[str, list[Violation]] = {id: [] for id in asked.span_ids}
-    with lends.reading() as connection:
-        for id, *violation in rows_of(connection, statements.VIOLATIONS, (storable(asked.span_ids),)):
-            found[id].append(Violation._make(violation))
-    return found
+    found = _by_id(lends, statements.VIOLATIONS, asked.span_ids)
+    return {id: [*map(Violation._make, violations)] for id, violations in found.items()}
 
 
 def _newest_scores(lends: Lends, asked: NewestScores) -> list[ScoreRow]:
@@ -242,11 +256,7 @@ def _latest_scores(lends: Lends, asked: LatestScores) -> Mapping[str, LatestScor
 
 
 def _tags(lends: Lends, asked: Tags) -> Mapping[str, list[str]]:
-    found: dict[str, list[str]] = {id: [] for id in asked.instance_ids}
-    with lends.reading() as connection:
-        for id, tag in rows_of(connection, _TAGS, (storable(asked.instance_ids),)):
-            found[id].append(tag)
-    return {id: sorted(tags) for id, tags in found.items()}
+    return {id: sorted(tag for (tag,) in tags) for id, tags in _by_id(lends, _TAGS, asked.instance_ids).items()}
 
 
 def _span_marks(lends: Lends, asked: SpanMarks) -> Mapping[str, frozenset[SpanMark]]:
@@ -264,7 +274,7 @@ def _stored_keys(lends: Lends, asked: StoredKeys) -> list[KeyRow]:
     return [KeyRow._make(row) for row in rows]
 
 
-ANSWERS: Mapping[type[Question[Any]], Callable[[Lends, Any], Any]] = {
+ANSWERS: Answers = {
     Account: _account,
     Find: _find,
     Query: _page,
@@ -306,7 +316,7 @@ def _with_reasons(
     return rows, terminated
 
 
-def _found(connection: Connection, ids: Sequence[str], key: Key | None) -> Found:
+def find(connection: Connection, ids: Sequence[str], key: Key | None) -> Found:
     """Return the rows with these ids, of any type, and the stored idempotency key with the row of its subject."""
     if connection.is_distributed and ids:
         return _found_apart(connection, ids, key)
@@ -323,7 +333,7 @@ def _found(connection: Connection, ids: Sequence[str], key: Key | None) -> Found
         terminated |= reasons
     stored = StoredKey(*answers[-1][0]) if key is not None and answers[-1] else None
     if stored is not None and stored.subject not in ids:
-        subject = _found(connection, (stored.subject,), None)
+        subject = find(connection, (stored.subject,), None)
         rows |= subject.rows
         terminated |= subject.terminated
         ids = (*ids, stored.subject)
@@ -344,10 +354,10 @@ def _found_apart(connection: Connection, ids: Sequence[str], key: Key | None) ->
             reason = terminated_in(connection, span.agent_instance_id)
             if reason is not None:
                 terminated[span.agent_instance_id] = reason
-    found = _found(connection, (), key)
-    rows = {**here, **found.rows}
-    asked = dict.fromkeys((*ids, *found.rows))
-    return Found({id: rows[id] for id in asked if id in rows}, found.key, {**terminated, **found.terminated})
+    by_key = find(connection, (), key)
+    rows = {**here, **by_key.rows}
+    asked = dict.fromkeys((*ids, *by_key.rows))
+    return Found({id: rows[id] for id in asked if id in rows}, by_key.key, {**terminated, **by_key.terminated})
 
 
 def _located(
@@ -364,12 +374,6 @@ def _located(
 def locate(connection: Connection, id: str) -> tuple[ResourceType, Row] | None:
     """Return the type and the row of an id; None if no row has it."""
     return (_located(connection, (id,), _LIKELY) or _located(connection, (id,), _OTHERS)).get(id)
-
-
-def key_of(connection: Connection, key: Key) -> StoredKey | None:
-    """Return a stored idempotency key: its request hash and subject; None if it is unused."""
-    found = rows_of(connection, statements.KEY, (key.operation, key.key))
-    return StoredKey(*found[0]) if found else None
 
 
 def terminated_in(connection: Connection, instance_id: str) -> str | None:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from agentspan.model.columns import columns_of, json_columns
 from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType
 from agentspan.model.status import OPEN
-from agentspan.storage.postgres.values import is_time
+from agentspan.storage.postgres.connection import is_time
 from agentspan.storage.questions import Query
 
 FINISHED, OPEN_ONES = SPAN_TABLES = ("finished_spans", "open_spans")
@@ -81,6 +81,7 @@ FAILED = f"(status = 'failed' or {_RETURNED_ERROR})"
 """The condition for a span that failed, or returned an error as its result."""
 
 LOCK_ID = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+VERSION = "select version from storage_version"
 SHARE_RUNS = "select 1 from agent_instances where id = any(%s) order by id for share"
 LOCK_RUNS = (
     "select id, status, termination_reason from agent_instances where id = any(%s) order by id for no key update"
@@ -110,20 +111,17 @@ SPANS = f"{SELECT['agent_span']} where agent_instance_id = %s order by id"
 FIRST_SPANS = f"{SPANS} limit %s"
 NAME_RUN = "insert into run_names (agent_id, external_identifier, agent_instance_id) values (%s, %s, %s)"
 FORGET_NAME = "delete from run_names where agent_id = %s and external_identifier = %s"
-INSERT_VIOLATION = (
-    "insert into schema_violations (agent_instance_id, agent_span_id, side, path, keyword, message) "
-    "values (%s, %s, %s, %s, %s, %s)"
-)
+VIOLATION_COLUMNS = "agent_instance_id, agent_span_id, side, path, keyword, message"
+COPY_VIOLATIONS = f"copy schema_violations ({VIOLATION_COLUMNS}) from stdin"
 FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = %s and side = 'payload'"
 NOTE_REWRITTEN = "insert into rewritten_runs (agent_instance_id) select unnest(%s::text[]) on conflict do nothing"
 VIOLATIONS = (
     "select agent_span_id, side, path, keyword, message from schema_violations "
     "where agent_span_id = any(%s) order by id"
 )
+KEY_COLUMNS = "operation, key, request_hash, subject, inserted_at"
 KEY = "select request_hash, subject from idempotency_keys where operation = %s and key = %s"
-INSERT_KEY = (
-    "insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) values (%s, %s, %s, %s, %s)"
-)
+INSERT_KEY = f"insert into idempotency_keys ({KEY_COLUMNS}) values (%s, %s, %s, %s, %s)"
 COUNTS = "select agent_instance_id, status, count(*) from agent_spans where agent_instance_id = any(%s) group by 1, 2"
 SUMS = (
     "select status, schema_name, label, count(*), sum(cost_usd) filter (where is_aggregate = 0) from agent_spans "
@@ -152,12 +150,9 @@ def copy(table: str) -> str:
 
 _UNUSED_KEY = " and not exists (select 1 from idempotency_keys where operation = %s and key = %s)"
 # The statement of a change also stores its key and violations, from the changed row `put`: without one, it stores none.
-_STORE_KEY = (
-    ", used as (insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) "
-    "select %s, %s, %s, %s, %s::timestamptz from put)"
-)
+_STORE_KEY = f", used as (insert into idempotency_keys ({KEY_COLUMNS}) select %s, %s, %s, %s, %s::timestamptz from put)"
 _STORE_VIOLATIONS = (
-    ", violated as (insert into schema_violations (agent_instance_id, agent_span_id, side, path, keyword, message) "
+    f", violated as (insert into schema_violations ({VIOLATION_COLUMNS}) "
     "select put.agent_instance_id, put.id, side, path, keyword, message from put, unnest(%s::text[], %s::text[], "
     "%s::text[], %s::text[]) with ordinality found(side, path, keyword, message, place) order by place)"
 )

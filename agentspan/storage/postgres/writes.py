@@ -42,7 +42,7 @@ from agentspan.model.rows import (
 from agentspan.model.status import OPEN
 from agentspan.storage.postgres import statements
 from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each, storable
-from agentspan.storage.postgres.reads import key_of, locate, terminated_of
+from agentspan.storage.postgres.reads import find, locate, terminated_of
 from agentspan.storage.postgres.statements import span_table
 from agentspan.storage.rules import moved, references_of, terminated, unique_of
 
@@ -357,15 +357,15 @@ def _subject(connection: Connection, unit: Unit) -> Row:
 
 def _used_key(connection: Connection, key: Key) -> Outcome | None:
     """Return the outcome of a unit whose idempotency key was used before; None if it is unused."""
-    stored = key_of(connection, key)
-    if stored is None:
+    found = find(connection, (), key)
+    if found.key is None:
         return None
-    if stored.request_hash != key.request_hash:
+    if found.key.request_hash != key.request_hash:
         return KeyTaken()
-    found = locate(connection, stored.subject)
-    if found is None:  # what the request made was deleted since
+    if found.key.subject not in found.rows:  # what the request made was deleted since
         return Refused("missing")
-    return Replayed(found[1], terminated_of(connection, found[1]))
+    row = found.rows[found.key.subject][1]
+    return Replayed(row, found.terminated.get(instance_of(row)))
 
 
 def _apply(connection: Connection, change: Change, late: list[Row]) -> Refused | None:
@@ -416,7 +416,8 @@ def _move(connection: Connection, move: Move, late: list[Row]) -> Refused | None
         if "payload" in move.set:
             connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
         if move.violations:
-            _insert_violations(connection, instance_of(after.row), ((move.id, each) for each in move.violations))
+            rows = [(instance_of(after.row), move.id, *violation) for violation in move.violations]
+            _copy(connection, statements.COPY_VIOLATIONS, rows)
     return None
 
 
@@ -487,14 +488,6 @@ def _remove(connection: Connection, remove: Remove) -> Refused | None:
     return None
 
 
-def _insert_violations(connection: Connection, run: str, found: Iterable[tuple[str, Violation]]) -> None:
-    values = [(run, id, *violation) for id, violation in found]
-    connection.cursor().executemany(statements.INSERT_VIOLATION, values)
-
-
-_VIOLATIONS = "copy schema_violations (agent_instance_id, agent_span_id, side, path, keyword, message) from stdin"
-
-
 def _put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refused | None:
     """Insert new spans, all of them or none, within the caller's transaction.
 
@@ -512,9 +505,7 @@ def _put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refuse
     _insert(connection, rows)
     if put.violations:
         run_of = {row.id: row.agent_instance_id for row in rows}
-        with connection.cursor().copy(_VIOLATIONS) as copy:
-            for id, violation in put.violations:
-                copy.write_row((run_of[id], id, *violation))
+        _copy(connection, statements.COPY_VIOLATIONS, [(run_of[id], id, *each) for id, each in put.violations])
     terminated = {id for id, status, _ in found if status == "terminated"}
     if terminated:
         late.append(next(row for row in rows if row.agent_instance_id in terminated))
@@ -540,9 +531,13 @@ def _insert(connection: Connection, rows: Sequence[AgentSpanRow]) -> None:
     for row in rows:
         by_table.setdefault(span_table(row.status), []).append(row)
     for table, some in by_table.items():
-        with connection.cursor().copy(statements.copy(table)) as copy:
-            for row in some:
-                copy.write_row(row)
+        _copy(connection, statements.copy(table), some)
+
+
+def _copy(connection: Connection, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+    with connection.cursor().copy(sql) as copy:
+        for row in rows:
+            copy.write_row(row)
 
 
 def _rename(connection: Connection, before: AgentInstanceRow | None, after: AgentInstanceRow | None) -> None:

@@ -93,6 +93,12 @@ class Cursor(NamedTuple):
         """The SQL condition for a finished span, `s`, that is not in the index yet."""
         return _PENDING.format(self.taken, self.target, _literal(self.after_run), _literal(self.after_span))
 
+    def late(self) -> tuple[str, list[object]]:
+        """Return the SQL condition for a finished span, `s`, of which an answer uses no index, and its values."""
+        if not self.rewritten:
+            return self.pending, []
+        return f"({self.pending} or s.agent_instance_id = any(%s))", [list(self.rewritten)]
+
 
 class Part:
     """One of the two parts of the index, the numbers and the words, which are filled independently.
