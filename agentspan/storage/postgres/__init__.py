@@ -10,8 +10,6 @@ from agentspan.tuning import STANDARD, Tuning
 if TYPE_CHECKING:
     from agentspan.storage.protocol import Storage
 
-DRIVER = "psycopg is not installed; install agentspan with its extra `postgres`"
-
 
 def check(location: Location) -> None:
     """Check a URL without connecting.
@@ -20,11 +18,8 @@ def check(location: Location) -> None:
         DatabaseUnusable: psycopg is not installed.
         InvalidValue: libpq does not understand the URL.
     """
+    _check_driver()
     with host.importing:
-        try:
-            import psycopg  # noqa: F401
-        except ImportError:
-            raise DatabaseUnusable(DRIVER) from None
         from agentspan.storage.postgres.connections import Connections
 
     Connections(location, read_only=False, wait_s=0.0)
@@ -36,11 +31,16 @@ def open_postgres(location: Location, *, read_only: bool, wait_s: float, tuning:
     Raises:
         DatabaseUnusable: psycopg is not installed, the server cannot be reached, or the tables are of a newer version.
     """
+    _check_driver()
+    with host.importing:
+        from agentspan.storage.postgres.storage import PostgresStorage
+
+    return PostgresStorage(location, read_only=read_only, wait_s=wait_s, tuning=tuning)
+
+
+def _check_driver() -> None:
     with host.importing:
         try:
             import psycopg  # noqa: F401
         except ImportError:
-            raise DatabaseUnusable(DRIVER) from None
-        from agentspan.storage.postgres.storage import PostgresStorage
-
-    return PostgresStorage(location, read_only=read_only, wait_s=wait_s, tuning=tuning)
+            raise DatabaseUnusable("psycopg is not installed; install agentspan with its extra `postgres`") from None

@@ -158,16 +158,11 @@ select agent_instance_id, schema_name, nullif(label, ''), count(*), count(*) fil
 from agent_spans where agent_instance_id = any(%s) and {_RAN} group by 1, 2, 3
 """
 _HAS_TAG = "exists (select 1 from tags t where t.agent_instance_id = i.id and t.tag = %s)"
-_FILTERED_HERE = frozenset(
-    {"agent", "version", "session", "status", "since", "until", "failed", "grep", "git_commit", "task", "tags", "ids"}
-)
-_FILTERED_ELSEWHERE = {name: value for name, value in RunFilter()._asdict().items() if name not in _FILTERED_HERE}
-"""Filters that are applied row by row, with their defaults."""
 
 
 def runs_where(connections: Connections, asked: RunsWhere) -> RunList:
     """Return a page of the matching runs, and sums over all of them; NotImplemented for a filter that SQL lacks."""
-    if any(getattr(asked.filter, name) != default for name, default in _FILTERED_ELSEWHERE.items()):
+    if asked.filter.meta or asked.filter.error is not None:
         return NotImplemented  # type: ignore[no-any-return]
     where, values = _where(asked.filter)
     with current(connections, numbers_of(connections), asked.progress) as (connection, cursor):
@@ -195,14 +190,12 @@ def run_sums(connections: Connections, asked: RunSums) -> list[RunSum]:
 
 def _where(filter: RunFilter) -> tuple[str, list[object]]:
     """Return a filter as a WHERE clause, and its values."""
+    version = "coalesce(v.external_identifier, i.agent_version_id)"
+    equal = {version: filter.version, **{f"i.{each}": getattr(filter, each) for each in ("session", "status", "task")}}
     found: list[tuple[str, tuple[str, ...]]] = []
     if filter.agent is not None:
         found.append(("%s in (a.name, a.id, a.external_identifier)", (filter.agent,)))
-    if filter.version is not None:
-        found.append(("coalesce(v.external_identifier, i.agent_version_id) = %s", (filter.version,)))
-    for column, value in (("session", filter.session), ("status", filter.status), ("task", filter.task)):
-        if value is not None:
-            found.append((f"i.{column} = %s", (value,)))
+    found += [(f"{column} = %s", (value,)) for column, value in equal.items() if value is not None]
     for sign, bound in ((">=", filter.since), ("<", filter.until)):
         if bound is not None:
             found.append((compared("coalesce(i.started_at, i.inserted_at)", sign, bound), (bound,)))

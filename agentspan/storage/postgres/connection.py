@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from struct import Struct
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -196,37 +197,27 @@ _unpack = Struct("!q").unpack
 
 
 class _BinaryTime(Loader):
-    """Loads binary times, with a cache: most rows have a time twice, such as in started_at and inserted_at."""
+    """Loads binary times."""
 
     format = Format.BINARY
 
     def load(self, data: Buffer) -> str:
-        raw = bytes(data)
-        text = _texts.get(raw)
-        if text is None:
-            if len(_texts) >= _MOST_TEXTS:
-                _texts.clear()
-            text = _texts[raw] = _text_of(_unpack(raw)[0])
-        return text
+        return _text_of(bytes(data))
 
 
-_texts: dict[bytes, str] = {}
-_MOST_TEXTS = 512
-_days: dict[int, str] = {}
-
-
-def _text_of(micros: int) -> str:
-    """Return the text of a time. Caches the dates; the cache of clock.to_text has one second, too little here."""
-    day, rest = divmod(micros, 86_400_000_000)
-    date = _days.get(day)
-    if date is None:
-        if len(_days) >= _MOST_TEXTS:
-            _days.clear()
-        date = _days[day] = clock.to_text(day * 86_400_000_000_000 + _EPOCH_NS)[:11]
+@lru_cache(maxsize=512)
+def _text_of(raw: bytes) -> str:
+    """Return the text of a time. Most rows have a time twice, such as in started_at and inserted_at."""
+    day, rest = divmod(_unpack(raw)[0], 86_400_000_000)
     minutes, rest = divmod(rest, 60_000_000)
     hours, minutes = divmod(minutes, 60)
     seconds, rest = divmod(rest, 1_000_000)
-    return f"{date}{hours:02d}:{minutes:02d}:{seconds:02d}.{rest:06d}Z"
+    return f"{_date_of(day)}{hours:02d}:{minutes:02d}:{seconds:02d}.{rest:06d}Z"
+
+
+@lru_cache(maxsize=512)  # the cache of clock.to_text has one second, too little here
+def _date_of(day: int) -> str:
+    return clock.to_text(day * 86_400_000_000_000 + _EPOCH_NS)[:11]
 
 
 class _TextTime(Loader):

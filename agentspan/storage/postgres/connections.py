@@ -205,12 +205,11 @@ class Connections:
                 done = work(connection)
                 try:
                     connection.execute("commit")
+                    return done
                 except psycopg.OperationalError as error:
                     if not is_lost(error):
                         raise
                     lost = error
-                else:
-                    return done
             try:
                 if is_committed(lambda: self.connected(wait_s), self.location, xid, connection.life, wait_s):
                     return done
@@ -237,13 +236,11 @@ class Connections:
                 # Set before the first statement: the connection may have broken while it was idle.
                 connection.answer_s = wait_s + self.tuning.postgres_write_s
                 return _rows_of_each(connection, wait_s, statements)[-1]
-        except psycopg.Error as error:
+        except DRIVER_ERRORS as error:
             if is_worth_repeating(error):
                 return None
             if is_lost(error) and backend is not None:
                 raise Unanswered(self.location, backend) from error
-            raise translated(error, self.location) from error
-        except DRIVER_ERRORS as error:
             raise translated(error, self.location) from error
 
     def end(self, backend: Backend, wait_s: float) -> None:
@@ -260,10 +257,13 @@ class Connections:
                 time.sleep(PAUSE_S)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Lend a connection without a transaction: each statement sees all rows that are committed when it starts."""
+    def reading(self, wait_s: float | None = None) -> Iterator[Connection]:
+        """Lend a connection without a transaction: each statement sees all rows that are committed when it starts.
+
+        Errors of the driver become errors of agentspan.
+        """
         try:
-            with self.lent(self.wait_s) as connection:
+            with self.lent(self.wait_s if wait_s is None else wait_s) as connection:
                 yield connection
         except DRIVER_ERRORS as error:
             raise translated(error, self.location) from error
@@ -315,7 +315,7 @@ class Connections:
         try:
             opened = Connection.connect(**parameters, autocommit=True)
         except psycopg.Error as error:
-            problem = self.location.hidden_in(" ".join(str(error).split())[:300])
+            problem = self.location.hidden_in(_one_line(error))
             raise DatabaseUnusable(f"{self.location} cannot be reached: {problem}") from None
         opened.process = os.getpid()
         connection.register(opened.adapters)

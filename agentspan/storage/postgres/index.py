@@ -28,7 +28,7 @@ from typing import NamedTuple
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.storage.answers import Progress
 from agentspan.storage.postgres.connection import Connection, rows_of
-from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated, wait_at_most
+from agentspan.storage.postgres.connections import Connections, wait_at_most
 
 log = logging.getLogger("agentspan")
 
@@ -196,23 +196,19 @@ def _fill(connections: Connections, part: Part, progress: Progress | None) -> No
 
 def _add_batch(connections: Connections, part: Part) -> bool:
     """Add one batch of late spans to a part of the index; return whether it was the last batch."""
-    try:
-        with connections.lent(WAIT_S) as connection:
-            wait_at_most(connection, WAIT_S)
-            connection.execute("begin read write")  # also in a read-only storage: the index is no recorded data
-            cursor = _locked(connection, part)
-            is_done = True
-            cursor = _take_notes(connection, part, cursor)
-            if not cursor.after_run:
-                cursor = cursor._replace(target=rows_of(connection, _HORIZON)[0][0])
-            if cursor.target != cursor.taken:
-                cursor, is_done = _take(connection, part, cursor)
-            connection.execute(_WRITE, (*cursor[:5], part.name))
-            connection.execute(_FORGET_NOTES)
-            connection.execute("commit")
-            return is_done
-    except DRIVER_ERRORS as error:
-        raise translated(error, connections.location) from error
+    with connections.reading(WAIT_S) as connection:
+        wait_at_most(connection, WAIT_S)
+        connection.execute("begin read write")  # also in a read-only storage: the index is no recorded data
+        cursor = _take_notes(connection, part, _locked(connection, part))
+        if not cursor.after_run:
+            cursor = cursor._replace(target=rows_of(connection, _HORIZON)[0][0])
+        is_done = True
+        if cursor.target != cursor.taken:
+            cursor, is_done = _take(connection, part, cursor)
+        connection.execute(_WRITE, (*cursor[:5], part.name))
+        connection.execute(_FORGET_NOTES)
+        connection.execute("commit")
+        return is_done
 
 
 def _locked(connection: Connection, part: Part) -> Cursor:

@@ -20,7 +20,7 @@ from agentspan.model.status import CLOSERS, OPEN
 from agentspan.storage.answers import MOST_LATE, Dropped, Made, Partition, State, Width
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.connection import Connection, rows_of
-from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated
+from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.statements import TIME, VERSION
 from agentspan.storage.postgres.upkeep import BELONGS
 from agentspan.storage.questions import (
@@ -448,7 +448,7 @@ def distribute(location: Location, shards: int) -> bool:
     """
     connections = Connections(location, read_only=False, wait_s=10.0)
     try:
-        with connections.lent(10.0) as connection:
+        with connections.reading() as connection:
             if not rows_of(connection, _HAS_CITUS)[0][0]:
                 raise DatabaseUnusable(f"{location} has no extension citus; install it, and create it in the database")
             if _is_distributed(connection):
@@ -459,8 +459,6 @@ def distribute(location: Location, shards: int) -> bool:
             connection.answer_s = LONGEST_S
             connection.execute(_DISTRIBUTE, (shards,))
             return True
-    except DRIVER_ERRORS as error:
-        raise translated(error, location) from error
     finally:
         connections.close()
 

@@ -12,7 +12,6 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
-from typing import NamedTuple
 
 import psycopg
 
@@ -191,13 +190,6 @@ _BITMAPS = "select set_config('enable_bitmapscan', %s, true)"
 _DEFAULT_BITMAPS = "set local enable_bitmapscan to default"
 
 
-class _Question(NamedTuple):
-    """SQL conditions on `words`: `has`: all words occur; `says`: all terms occur, which is right for WHOLE rows."""
-
-    has: str
-    says: str
-
-
 def search(connections: Connections, asked: Search) -> tuple[list[FoundSpan], int]:
     """Return a page of the spans whose new text has all terms, the latest first, and the number of such spans."""
     tuning = connections.tuning
@@ -224,13 +216,13 @@ def _search_words(connection: Connection, cursor: Cursor, asked: Search, tuning:
         wanted, values = f"{wanted} and s.agent_instance_id <> all(%s)", [*values, list(late)]
     parts = Parts(connection)
     read = _read(connection, f"{_OPEN}{wanted}", values)
-    question = _question(terms)
-    unclear = f"{_INDEXED} s.depth > {WHOLE} and (s.depth = {UNREAD} or {question.has}){wanted}"  # has an index
+    has, says = _conditions(terms)
+    unclear = f"{_INDEXED} s.depth > {WHOLE} and (s.depth = {UNREAD} or {has}){wanted}"  # has an index
     read += _by_ids(connection, rows_of(connection, f"select s.agent_instance_id, s.id {unclear}", values))
     parts.read({each.span.agent_instance_id for each in read})
     with_all = [each for each in read if matcher.matches(each.without(parts.seen_before(each)))]
     total += len(with_all)
-    number, hits = _hits(connection, f" and s.depth = {WHOLE} and {question.says}{wanted}", values, most, tuning)
+    number, hits = _hits(connection, f" and s.depth = {WHOLE} and {says}{wanted}", values, most, tuning)
     total += number
     with_all += _by_ids(connection, hits)
     found: list[tuple[str, FoundSpan | SpanParts]] = [(each.span.id, each) for each in with_all]
@@ -287,8 +279,11 @@ def _by_ids(connection: Connection, asked: Sequence[tuple[str, str]]) -> list[Sp
     return _read(connection, _BY_IDS, _columns(asked)) if asked else []
 
 
-def _question(terms: Sequence[str]) -> _Question:
-    """Return the conditions of a search. A word that is too long to be stored whole is in no WHOLE row."""
+def _conditions(terms: Sequence[str]) -> tuple[str, ...]:
+    """Return the SQL conditions that all words of a search occur, and that all terms do, which is right for WHOLE rows.
+
+    A word that is too long to be stored whole is in no WHOLE row.
+    """
     has, says = [], []
     for term in terms:
         tokens = term.removesuffix(tokenizing.PREFIX).split()
@@ -296,7 +291,7 @@ def _question(terms: Sequence[str]) -> _Question:
         has += [f"'{token[:LONGEST]}'" for token in tokens]
         says.append(" <-> ".join(f"'{token}'" if len(token) <= LONGEST else "'-'" for token in tokens) + ending)
         has[-1] += ending
-    return _Question(*(f"s.words @@ $q$({') & ('.join(each)})$q$::tsquery" for each in (has, says)))
+    return tuple(f"s.words @@ $q$({') & ('.join(each)})$q$::tsquery" for each in (has, says))
 
 
 _TEXT = "concat_ws(' ', summary, payload, result_payload)"

@@ -58,14 +58,13 @@ LOCKED_SPAN = {
     table: f"select {listed(AgentSpanRow._fields)} from {table} where id = %s and agent_instance_id = %s for update"
     for table in SPAN_TABLES
 }
-SPANS_OF_TABLE = {
-    table: f"select {listed(AgentSpanRow._fields)} from {table} where id = any(%s)" for table in SPAN_TABLES
-}
+SPANS_APART = tuple(
+    f"select {listed(AgentSpanRow._fields)} from {table} where id = any(%s)" for table in reversed(SPAN_TABLES)
+)
 RUN_OF_SPAN = "select agent_instance_id from agent_spans where id = %s limit 1"
 REFERRED = {type_: f"select 1 from {table_of(type_)} where id = %s for key share" for type_ in ROWS}
 REFERRED["agent_instance"] = "select 1 from agent_instances where id = %s for share"
 REFERRED["agent_span"] = "select 1 from agent_spans where id = %s"  # a view: removing a run locks the run
-DELETE = {type_: f"delete from {table_of(type_)} where id = %s" for type_ in ROWS}
 BY_UNIQUE = {
     type_: f"{SELECT[type_]} where {' and '.join(f'{quoted(column)} = %s' for column in columns)}"
     for type_, columns in UNIQUE.items()

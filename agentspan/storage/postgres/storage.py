@@ -236,7 +236,7 @@ class PostgresStorage(Reads):
             outcome = None if found is None else outcome_of(units[0], found)
             if outcome is not None:
                 return [outcome]
-        batch = batch_at(units, most=1 if stop_at_refusal else None)
+        batch = batch_at(units, 0, is_single=stop_at_refusal)
         locked = with_locks(batch) if len(batch.units) == len(units) else None
         if locked is None:
             return connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal, batch), wait_s)

@@ -86,12 +86,16 @@ class Batch(NamedTuple):
     is_of_spans: bool
 
 
-def batch_at(units: Sequence[Unit], place: int = 0, most: int | None = None) -> Batch:
-    """Return the units from a place on, `most` at most, that are sent together; none if the first needs several."""
+def batch_at(units: Sequence[Unit], place: int, *, is_single: bool) -> Batch:
+    """Return the units from a place on that are sent together; none if the first one needs several statements.
+
+    Args:
+        is_single: return one unit at most.
+    """
     found: list[tuple[tuple[str, str], int, Compiled]] = []
     ids: set[object] = set()
     refs: set[str] = set()
-    for unit in units[place : None if most is None else place + most]:
+    for unit in (units[at] for at in range(place, place + 1 if is_single else len(units))):
         compiled = compile_unit(unit)
         if compiled is None:
             break
@@ -264,7 +268,7 @@ def apply_all(
     outcomes: list[Outcome] = []
     while len(outcomes) < len(units):
         if outcomes or batch is None:
-            batch = batch_at(units, len(outcomes), 1 if stop_at_refusal else None)
+            batch = batch_at(units, len(outcomes), is_single=stop_at_refusal)
         if batch.units:
             outcomes += outcomes_of(connection, batch, _answers(connection, batch))
         else:
@@ -394,21 +398,24 @@ def _why(connection: Connection, put: Put) -> Refused:
         return Refused("not_unique", ROWS[type_]._make(clash[0]))
     for ref in (*references_of(row), *put.refs):
         if not rows_of(connection, statements.REFERRED[ref.type], (ref.id,)):
-            other = locate(connection, ref.id)
-            return Refused("missing", other[1] if other is not None else None)
+            return _missing(connection, ref.id)
     return Refused("missing")
+
+
+def _missing(connection: Connection, id: str) -> Refused:
+    """Return the refusal for a row that is not there, with the row of another type that has its id."""
+    other = locate(connection, id)
+    return Refused("missing", other[1] if other is not None else None)
 
 
 def _move(connection: Connection, move: Move, late: list[Row]) -> Refused | None:
     """Move a row that the statement of the move has not changed: one that is over, for example."""
-    before = _locked(connection, move)
+    before = _locked(connection, move.type, move.id, move.instance_id)
+    if before is None:
+        return _missing(connection, move.id)
     after = moved(move, before)
     if isinstance(after, Refused):
-        if after.stored is not None or before is not None:
-            return after
-        found = locate(connection, move.id)  # a row of another type
-        return Refused(after.why, found[1] if found is not None else None)
-    assert before is not None
+        return after
     _write(connection, move.type, before, after.row)
     if after.is_over:
         late.append(after.row)
@@ -421,20 +428,19 @@ def _move(connection: Connection, move: Move, late: list[Row]) -> Refused | None
     return None
 
 
-def _locked(connection: Connection, move: Move) -> Row | None:
-    """Lock the row of a move against other transactions, and return it; None if there is no such row."""
-    if move.type != "agent_span":
-        found = rows_of(connection, statements.LOCKED[move.type], (move.id,))
-        return ROWS[move.type]._make(found[0]) if found else None
-    run = move.instance_id
+def _locked(connection: Connection, type_: ResourceType, id: str, run: str | None) -> Row | None:
+    """Lock a row against other transactions, and return it; None if there is no such row."""
+    if type_ != "agent_span":
+        found = rows_of(connection, statements.LOCKED[type_], (id,))
+        return ROWS[type_]._make(found[0]) if found else None
     if run is None:
-        of_span = rows_of(connection, statements.RUN_OF_SPAN, (move.id,))
+        of_span = rows_of(connection, statements.RUN_OF_SPAN, (id,))
         if not of_span:
             return None
         run = of_span[0][0]
     for _ in range(2):  # between both reads, another transaction may move the span to the table that was read first
         for table in reversed(statements.SPAN_TABLES):
-            found = rows_of(connection, statements.LOCKED_SPAN[table], (move.id, run))
+            found = rows_of(connection, statements.LOCKED_SPAN[table], (id, run))
             if found:
                 return AgentSpanRow._make(found[0])
     return None
@@ -465,24 +471,20 @@ def _write(connection: Connection, type_: ResourceType, before: Row, after: Row)
 
 
 def _remove(connection: Connection, remove: Remove) -> Refused | None:
-    if remove.type == "agent_span":
-        row = _locked(connection, Move("agent_span", remove.id, frozenset(), {}))
-    else:
-        found = rows_of(connection, statements.LOCKED[remove.type], (remove.id,))
-        row = ROWS[remove.type]._make(found[0]) if found else None
+    row = _locked(connection, remove.type, remove.id, None)
     if row is None:
-        other = locate(connection, remove.id)
-        return Refused("missing", other[1] if other is not None else None)
+        return _missing(connection, remove.id)
     for type_, references in REFERENCES.items():
         for column, to in references.items():
             sql = f"select 1 from {statements.table_of(type_)} where {statements.quoted(column)} = %s limit 1"
             if to == remove.type and rows_of(connection, sql, (remove.id,)):
                 return Refused("referenced", row)
     if isinstance(row, AgentSpanRow):
-        connection.execute(f"delete from {span_table(row.status)} where id = %s", (row.id,))
+        table = span_table(row.status)
         connection.execute(statements.NOTE_REWRITTEN, ([row.agent_instance_id],))
-        return None
-    connection.execute(statements.DELETE[remove.type], (remove.id,))
+    else:
+        table = statements.table_of(remove.type)
+    connection.execute(f"delete from {table} where id = %s", (row.id,))
     if isinstance(row, AgentInstanceRow):
         _rename(connection, row, None)
     return None
