@@ -1,4 +1,14 @@
-"""Answers questions about many runs by SQL. The answers equal those of storage.row_by_row."""
+"""Answers questions about many runs by SQL. The answers equal those of storage.row_by_row.
+
+The part of the index with the numbers of finished spans is here, too: a narrow row for each (`index_facts`), and sums
+for each run (`index_runs`). A group is a span type and a label; its number is a hash of both, so that it is known
+before the group is stored. A bucket is a range of durations, much smaller than those of a histogram, so that few spans
+share one with a percentile.
+
+Statistics take two passes over `index_facts`, without a sort of all durations. The first pass counts and adds up each
+bucket of each group. The counts tell the bucket of each percentile, and its place in the bucket. The second pass reads
+only the buckets with a percentile. Late spans, which are all spans without an index, are read as facts.
+"""
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +31,7 @@ from agentspan.storage.answers import (
 )
 from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each, storable
 from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.index import Cursor, Part, current
+from agentspan.storage.postgres.index import Cursor, Part, current, late
 from agentspan.storage.postgres.statements import FAILED, compared, quoted
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -41,30 +51,24 @@ _USES_OF_RUN = ("input_tokens", "output_tokens", "cost")
 _SUMMED = "agent_instance_id, status, input_tokens, output_tokens, cost_usd, is_aggregate"
 
 
-def _summed(spans: str) -> str:
-    return f"""
-select agent_instance_id as id, count(*) as spans, count(*) filter (where status = 'failed') as failed,
-       count(*) filter (where status in ('pending', 'active')) as open,
-       (sum(input_tokens) {_USED})::bigint as input_tokens, (sum(output_tokens) {_USED})::bigint as output_tokens,
-       sum(cost_usd) {_USED} as cost
-from {spans} group by 1
-"""
-
-
 def _plus(one: str, other: str) -> str:
     """Return the SQL sum of two values. It is null only if both are."""
     return f"case when {other} is null then {one} else coalesce({one}, 0) + {other} end"
 
 
-_ALL = _summed("agent_spans")
-_LATE = _summed(f"(select {_SUMMED} from finished_spans s where {{0}} union all select {_SUMMED} from open_spans) late")
-_INDEXED = f"""
+_SPANS_OF_RUNS = f"""
 select coalesce(x.id, l.id) as id, coalesce(x.spans, 0) + coalesce(l.spans, 0) as spans,
        coalesce(x.failed, 0) + coalesce(l.failed, 0) as failed, coalesce(l.open, 0) as open,
        {", ".join(f"{_plus(f'x.{used}', f'l.{used}')} as {used}" for used in _USES_OF_RUN)}
 from (
     select agent_instance_id as id, spans, failed, input_tokens, output_tokens, cost from index_runs{{1}}
-) x full join ({_LATE}) l on l.id = x.id
+) x full join (
+    select agent_instance_id as id, count(*) as spans, count(*) filter (where status = 'failed') as failed,
+           count(*) filter (where status in ('pending', 'active')) as open,
+           (sum(input_tokens) {_USED})::bigint as input_tokens, (sum(output_tokens) {_USED})::bigint as output_tokens,
+           sum(cost_usd) {_USED} as cost
+    from (select {_SUMMED} from finished_spans s where {{0}} union all select {_SUMMED} from open_spans) late group by 1
+) l on l.id = x.id
 """
 
 
@@ -74,10 +78,9 @@ def sums_of_runs(cursor: Cursor | None) -> tuple[str, list[object]]:
     Args:
         cursor: the position of the numbers index in the snapshot in which the SELECT is executed; None reads all spans.
     """
-    if cursor is None:
-        return _ALL, []
-    late, rewritten = cursor.late()
-    return _INDEXED.format(late, " where agent_instance_id <> all(%s)" if rewritten else ""), [*rewritten, *rewritten]
+    is_late, rewritten = late(cursor)
+    kept = " where agent_instance_id <> all(%s)" if rewritten else "" if cursor is not None else " where false"
+    return _SPANS_OF_RUNS.format(is_late, kept), [*rewritten, *rewritten]
 
 
 _EMPTY = "'{}'"  # signatures depend on results only
@@ -176,18 +179,6 @@ def runs_where(connections: Connections, asked: RunsWhere) -> RunList:
     return RunList(runs, total, RunTotals(*sums))
 
 
-def briefs_where(connections: Connections, asked: BriefsWhere) -> list[RunBrief]:
-    """Return all matching runs in brief; NotImplemented for a filter that SQL lacks."""
-    found = runs_where(connections, RunsWhere(asked.filter, progress=asked.progress))
-    return found if found is NotImplemented else [*map(brief_of, found.runs)]
-
-
-def run_sums(connections: Connections, asked: RunSums) -> list[RunSum]:
-    """Return the sums of the asked runs by run, span type and label."""
-    with connections.reading() as connection:
-        return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(asked.runs)),)))]
-
-
 def _where(filter: RunFilter) -> tuple[str, list[object]]:
     """Return a filter as a WHERE clause, and its values."""
     version = "coalesce(v.external_identifier, i.agent_version_id)"
@@ -216,6 +207,18 @@ def _where(filter: RunFilter) -> tuple[str, list[object]]:
         conditions.append("i.id = any(%s)")
         values.append(storable(sorted(filter.ids)))
     return (f" where {' and '.join(conditions)}" if conditions else ""), values
+
+
+def briefs_where(connections: Connections, asked: BriefsWhere) -> list[RunBrief]:
+    """Return all matching runs in brief; NotImplemented for a filter that SQL lacks."""
+    found = runs_where(connections, RunsWhere(asked.filter, progress=asked.progress))
+    return found if found is NotImplemented else [*map(brief_of, found.runs)]
+
+
+def run_sums(connections: Connections, asked: RunSums) -> list[RunSum]:
+    """Return the sums of the asked runs by run, span type and label."""
+    with connections.reading() as connection:
+        return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(asked.runs)),)))]
 
 
 FINE = 16
@@ -320,9 +323,9 @@ def span_stats(connections: Connections, asked: SpanStats) -> list[Stat]:
         "".join(f" and {compared(at, sign, bound)}" for sign, bound in bounds) + wanted for at in ("s.at", AT)
     )
     with current(connections, numbers_of(connections), asked.progress) as (connection, cursor):
-        late, rewritten = ("true", []) if cursor is None else cursor.late()
-        sources: list[_Source] = [(f"{_LATE_FACTS} {late}{of_spans}", [*rewritten, *values])]
-        names = [Statement(_LATE_GROUPS.format(late), rewritten)]
+        is_late, rewritten = late(cursor)
+        sources: list[_Source] = [(f"{_LATE_FACTS} {is_late}{of_spans}", [*rewritten, *values])]
+        names = [Statement(_LATE_GROUPS.format(is_late), rewritten)]
         if cursor is not None:
             kept = "s.agent_instance_id <> all(%s)" if rewritten else "true"
             sources.append((f"{_FACTS} {kept}{of_index}", [*rewritten, *values]))

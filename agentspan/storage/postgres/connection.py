@@ -1,6 +1,7 @@
-"""One connection to a PostgreSQL server: its session settings, a time limit for each answer, and pipelines.
+"""One connection to a PostgreSQL server: its session settings, a time limit for each answer, pipelines, and its values.
 
-A pipeline sends several statements at once, so that they share one round trip.
+A pipeline sends several statements at once, so that they share one round trip. Times are text in agentspan, and
+`timestamptz` in the database.
 """
 
 import re
@@ -49,7 +50,7 @@ class Connection(psycopg.Connection[Any]):
         lock_ms: the session's lock_timeout; 0 before it is set.
         process: the id of the process that opened the connection. A forked child must not use it.
         answer_s: the most seconds that each answer may take.
-        is_distributed: whether the finished spans are on several servers (see citus).
+        is_distributed: whether the finished spans are on several servers (see partitions).
         backend: the server process that works for the connection.
         life: when the server started, and when it last recovered from a crash of one of its processes.
         raised: the exception that a signal handler, or a step of this thread's other work, raised during `wait`, and

@@ -2,6 +2,8 @@
 
 psycopg_pool is not used: it has threads of its own, which a fork would stop in the middle of their work, and which
 would be visible in the recording program. A list of idle connections and a limit are enough.
+
+If a connection breaks before the answer to a COMMIT, a new connection asks for the outcome (see is_committed).
 """
 
 import os
@@ -148,7 +150,7 @@ class Connections:
         wait_s: the most seconds to connect, and to wait for a connection that other threads use.
 
     Attributes:
-        is_distributed: whether the finished spans are on several servers (see citus).
+        is_distributed: whether the finished spans are on several servers (see partitions).
 
     Raises:
         InvalidValue: libpq does not understand the URL, or its schema is no usable name.

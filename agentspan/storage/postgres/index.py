@@ -15,8 +15,8 @@ A finished span that changes keeps its number, and a removed span leaves none. S
 All its spans are late until a reader has indexed the run again. `noted` is the first transaction number whose notes are
 not processed yet.
 
-If the spans are distributed (see citus), there is no index: a transaction has ended on the coordinator before its rows
-are visible on the workers, so a pass would miss them.
+If the spans are distributed (see partitions), there is no index: a transaction has ended on the coordinator before its
+rows are visible on the workers, so a pass would miss them.
 """
 
 import logging
@@ -93,11 +93,16 @@ class Cursor(NamedTuple):
         """The SQL condition for a finished span, `s`, that is not in the index yet."""
         return _PENDING.format(self.taken, self.target, _literal(self.after_run), _literal(self.after_span))
 
-    def late(self) -> tuple[str, list[object]]:
-        """Return the SQL condition for a finished span, `s`, of which an answer uses no index, and its values."""
-        if not self.rewritten:
-            return self.pending, []
-        return f"({self.pending} or s.agent_instance_id = any(%s))", [list(self.rewritten)]
+
+def late(cursor: Cursor | None) -> tuple[str, list[object]]:
+    """Return the SQL condition for a finished span, `s`, that an answer does not take from the index, and its values.
+
+    Args:
+        cursor: None if the index cannot be used.
+    """
+    if cursor is None or not cursor.rewritten:
+        return _pending(cursor), []
+    return f"({cursor.pending} or s.agent_instance_id = any(%s))", [list(cursor.rewritten)]
 
 
 class Part:

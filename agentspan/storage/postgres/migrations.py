@@ -1,4 +1,4 @@
-"""The migrations of a schema of PostgreSQL, in order; each leads to the next version (table `storage_version`).
+"""The migrations of a schema, in order; each leads to the next version (table `storage_version`). And its views.
 
 The first migration makes the tables of the first release. Older schemas have the versions up to BEFORE, and are refused
 (see before_release). A released migration is never edited or removed. It lists all columns, as the migrations of SQLite
@@ -6,10 +6,10 @@ do; a test compares the tables with model/rows.py. Rules for all tables, so that
 by run:
 
 - A table with rows of runs has `agent_instance_id` as the first column of each unique key.
-- There are no foreign keys. Writers lock the rows that they refer to instead (see writes.missing).
+- There are no foreign keys. Writers lock the rows that they refer to instead (see statements.put).
 - Payloads are text: jsonb refuses `\u0000` and lone surrogates, and changes the order of keys.
 - Text compares by code points (`collate "C"`), as in SQLite and in Python.
-- A finished span has the number of the transaction that stored it, by which the index (see index/state.py) finds it.
+- A finished span has the number of the transaction that stored it, by which the index (see index) finds it.
 - Finished spans lie in partitions by the time that the ids of their runs carry (see partitions).
 - Spans that are open are in a small table of their own. A finish moves its span to `finished_spans`, which is only
   appended to, so it has no dead rows to be vacuumed.

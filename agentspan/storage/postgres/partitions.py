@@ -6,6 +6,12 @@ records may not change tables, and attaching a partition waits for every reader 
 
 The number of statements of a drop does not depend on the number of runs. (A partition cannot be detached CONCURRENTLY
 while there is a default one. A drop takes an exclusive lock on all spans for a moment, so this is its last step.)
+
+On a Citus cluster, `distribute` spreads the finished spans over the workers, by run; all else stays on the coordinator.
+Finished spans are nearly all that is stored, and are only appended to. The other tables are small. The guards of a
+change read several of them under locks, in one statement. Citus allows that only if all their rows are in one shard,
+and a key, a name and a run are not. So the other tables stay ordinary tables. A run's spans lie on one worker; a commit
+that stores finished spans is a two-phase commit.
 """
 
 import re
@@ -219,7 +225,7 @@ def drop_partitions(connections: Connections, asked: DropPartitions) -> Dropped:
     for part in parts:
         end = None if part.range is None or part.range.end is None else time_of(part.range.end)
         if part.range is not None and end is not None and end <= min(now, clock.to_datetime(asked.before)):
-            dropped = drop(connections, part.name, part.range, asked.before, asked.is_dead, asked.wait_s)
+            dropped = _drop(connections, part.name, part.range, asked)
             done = Dropped(*map(sum, zip(done, dropped, strict=True)))
     return done
 
@@ -240,9 +246,9 @@ def parts_of(connection: Connection) -> list[_Part]:
     return sorted(found, key=lambda part: (part.range is None, "" if part.range is None else part.range.start or ""))
 
 
-def make_ahead(connection: Connection, ahead: int = AHEAD) -> None:
-    """Make the missing partitions for now and for the next `ahead` ranges, within the caller's transaction."""
-    while _made_next(connection, ahead, None, None) is not None:
+def make_ahead(connection: Connection) -> None:
+    """Make the missing partitions for now and for the next ranges, within the caller's transaction."""
+    while _made_next(connection, AHEAD, None, None) is not None:
         pass
 
 
@@ -356,14 +362,13 @@ class _Stays(Exception):
     """A run of the partition may not be removed. Raised to roll the transaction back."""
 
 
-def drop(
-    connections: Connections, name: str, range: Range, before: str, is_dead: Callable[[str], bool], wait_s: float
-) -> Dropped:
+def _drop(connections: Connections, name: str, range: Range, asked: DropPartitions) -> Dropped:
     """Drop a partition with all its runs, if each of them may be removed; else keep it, and return zeros.
 
     Raises:
         DatabaseUnusable: the user does not own the partition.
     """
+    before, wait_s = asked.before, asked.wait_s
     ids = (range.start or "", range.end, range.end)
     with connections.snapshot() as connection:
         allowed = rows_of(connection, _MAY_DROP, (name,))
@@ -374,7 +379,7 @@ def drop(
         if rows_of(connection, _STAYS, (*ids, before, *ids))[0][0]:
             return Dropped()
         writers = [writer for (writer,) in rows_of(connection, _WRITERS, ids)]
-    dead = [writer for writer in writers if is_dead(writer)]
+    dead = [writer for writer in writers if asked.is_dead(writer)]
     if len(dead) < len(writers):
         return Dropped()
     while connections.transact(lambda connection: connection.execute(_MANY_VIOLATIONS, (*ids, *ids)).rowcount, wait_s):

@@ -3,9 +3,10 @@
 A span often repeats parts of earlier spans of its run, such as messages: only parts that no earlier span has are new
 (see storage.first_occurrence). For each part, `index_parts` holds the first span with it, and how many spans have it.
 
-Python splits texts into words (see tokenizing), not a text search configuration, so that a search finds the same spans
-as in a file. A search reads the spans whose words a `tsvector` cannot hold; `depth` says which questions the words of a
-row cannot answer. It also reads late spans (see state).
+Python splits texts into words (see storage.tokenizing), not a text search configuration, so that a search finds the
+same spans as in a file. A search reads the spans whose words a `tsvector` cannot hold; `depth` says which questions the
+words of a row cannot answer. It also reads late spans (see index). A search without the index reads the texts of spans:
+PostgreSQL finds candidates, and `first_occurrence` checks them.
 """
 
 import heapq
