@@ -53,54 +53,6 @@ from agentspan.storage.questions import (
 )
 from agentspan.tuning import STANDARD, Tuning
 
-_READS = frozenset({"select", "with", "values", "table", "show", "explain"})
-_FIRST = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
-_MARKS = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\?|%""")
-_sql_shell_OWN = frozenset({"08", "57", "53", "58", "XX"})
-"""Classes of SQLSTATE that are no fault of the query."""
-
-
-def select(connections: Connections, asked: Select) -> Answer:
-    """Run one statement that only reads, and return its columns and rows.
-
-    Raises:
-        InvalidValue: the query is no SQL, does more than read, or takes too long.
-        DatabaseUnusable: the server cannot be reached.
-    """
-    connections.check_open()
-    query, parameters = asked.query, asked.values
-    first = _FIRST.match(query)
-    if first is None or first[1].lower() not in _READS:
-        raise InvalidValue("query", f"must be one statement that reads, which begins with {', '.join(sorted(_READS))}")
-    connection = connections.connected(connections.wait_s)
-    try:
-        register_plain(connection.adapters)
-        connection.execute("set default_transaction_read_only = on")
-        connection.execute("begin read only")
-        # Prepared: the server then refuses a second statement after the first, such as a COMMIT.
-        cursor = connection.execute(
-            _with_marks(query) if parameters else query, tuple(parameters) or None, prepare=True
-        )
-        return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
-    except UnicodeEncodeError:
-        raise InvalidValue("query", "is no Unicode text") from None
-    except psycopg.Error as error:
-        state = error.sqlstate
-        if state is not None and (state[:2] not in _sql_shell_OWN or state == "57014"):
-            sentence = error.diag.message_primary or type(error).__name__
-            raise InvalidValue("query", f"PostgreSQL says: {sentence}") from None
-        if state is None and not isinstance(error, psycopg.OperationalError):
-            raise InvalidValue("query", f"psycopg says: {error}") from None
-        raise translated(error, connections.location) from error
-    finally:
-        connection.close()
-
-
-def _with_marks(query: str) -> str:
-    """Return a query with psycopg's `%s` for each `?`, except in quotes, and each `%` doubled."""
-    return _MARKS.sub(lambda m: "%s" if m[0] == "?" else m[0].replace("%", "%%"), query)
-
-
 T = TypeVar("T")
 
 BACKEND = "postgresql"
@@ -268,28 +220,52 @@ def wait_at_most(connections: Connections, asked: WaitAtMost) -> None:
     connections.wait_s = asked.wait_s
 
 
-_ANSWERS: Answers = {
-    **ANSWERS,
-    **analytics.ANSWERS,
-    Search: search,
-    Select: select,
-    WaitAtMost: wait_at_most,
-    ChangedSpans: changed_spans,
-    Damage: upkeep.damage,
-    RemoveRuns: upkeep.remove_runs,
-    RemoveKeys: upkeep.remove_keys,
-    PutKeys: upkeep.put_keys,
-    Notes: upkeep.notes,
-    NotesCount: upkeep.notes_count,
-    PutNote: upkeep.put_note,
-    ForgetNotes: upkeep.forget_notes,
-    Partitions: partitions.partitions,
-    TablesState: partitions.tables_state,
-    MissingPartitions: partitions.missing_partitions,
-    MakePartitions: partitions.make_partitions,
-    DropPartitions: partitions.drop_partitions,
-}
-"""The function for each type of question."""
+_READS = frozenset({"select", "with", "values", "table", "show", "explain"})
+_FIRST = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
+_MARKS = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\?|%""")
+_OF_THE_SERVER = frozenset({"08", "57", "53", "58", "XX"})
+"""Classes of SQLSTATE that are no fault of the query."""
+
+
+def select(connections: Connections, asked: Select) -> Answer:
+    """Run one statement that only reads, and return its columns and rows.
+
+    Raises:
+        InvalidValue: the query is no SQL, does more than read, or takes too long.
+        DatabaseUnusable: the server cannot be reached.
+    """
+    connections.check_open()
+    query, parameters = asked.query, asked.values
+    first = _FIRST.match(query)
+    if first is None or first[1].lower() not in _READS:
+        raise InvalidValue("query", f"must be one statement that reads, which begins with {', '.join(sorted(_READS))}")
+    connection = connections.connected(connections.wait_s)
+    try:
+        register_plain(connection.adapters)
+        connection.execute("set default_transaction_read_only = on")
+        connection.execute("begin read only")
+        # Prepared: the server then refuses a second statement after the first, such as a COMMIT.
+        cursor = connection.execute(
+            _with_marks(query) if parameters else query, tuple(parameters) or None, prepare=True
+        )
+        return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
+    except UnicodeEncodeError:
+        raise InvalidValue("query", "is no Unicode text") from None
+    except psycopg.Error as error:
+        state = error.sqlstate
+        if state is not None and (state[:2] not in _OF_THE_SERVER or state == "57014"):
+            sentence = error.diag.message_primary or type(error).__name__
+            raise InvalidValue("query", f"PostgreSQL says: {sentence}") from None
+        if state is None and not isinstance(error, psycopg.OperationalError):
+            raise InvalidValue("query", f"psycopg says: {error}") from None
+        raise translated(error, connections.location) from error
+    finally:
+        connection.close()
+
+
+def _with_marks(query: str) -> str:
+    """Return a query with psycopg's `%s` for each `?`, except in quotes, and each `%` doubled."""
+    return _MARKS.sub(lambda m: "%s" if m[0] == "?" else m[0].replace("%", "%%"), query)
 
 
 _AS_PUT = ("id", "agent_instance_id", "parent_span_id", "inserted_at")
@@ -370,3 +346,27 @@ def _lent(connection: Connection, location: Location) -> Iterator[Connection]:
         yield connection
     except DRIVER_ERRORS as error:
         raise translated(error, location) from error
+
+
+_ANSWERS: Answers = {
+    **ANSWERS,
+    **analytics.ANSWERS,
+    Search: search,
+    Select: select,
+    WaitAtMost: wait_at_most,
+    ChangedSpans: changed_spans,
+    Damage: upkeep.damage,
+    RemoveRuns: upkeep.remove_runs,
+    RemoveKeys: upkeep.remove_keys,
+    PutKeys: upkeep.put_keys,
+    Notes: upkeep.notes,
+    NotesCount: upkeep.notes_count,
+    PutNote: upkeep.put_note,
+    ForgetNotes: upkeep.forget_notes,
+    Partitions: partitions.partitions,
+    TablesState: partitions.tables_state,
+    MissingPartitions: partitions.missing_partitions,
+    MakePartitions: partitions.make_partitions,
+    DropPartitions: partitions.drop_partitions,
+}
+"""The function for each type of question."""
