@@ -30,8 +30,8 @@ from agentspan.analysis.search import search
 from agentspan.model.changes import OPEN, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.postgres import statements
-from agentspan.storage.postgres.single_statements import moving
-from agentspan.storage.postgres.values import register
+from agentspan.storage.postgres.connection import register
+from agentspan.storage.postgres.writes import moving
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, SpansOf
 from agentspan.storage.registry import open_direct

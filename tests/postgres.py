@@ -204,3 +204,9 @@ class Emptied:
     def close(self) -> None:
         """Close its own connection."""
         self._connection.close()
+
+
+def prepare_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let psycopg prepare no statement: preparing one, the fifth time that it is sent, is a round trip."""
+    never = property(lambda _: None, lambda *_: None)  # connecting sets the number
+    monkeypatch.setattr("psycopg._preparing.PrepareManager.prepare_threshold", never)

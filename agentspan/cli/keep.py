@@ -102,7 +102,7 @@ def init_command(
 def _distribute(location: Location, shards: int) -> None:
     if location.scheme != "postgresql":
         raise InvalidValue("citus", "needs the URL of a database of PostgreSQL")
-    from agentspan.storage.postgres.citus import distribute
+    from agentspan.storage.postgres.partitions import distribute
 
     if distribute(location, shards):
         click.echo(f"the finished spans are distributed in {noun(shards, 'shard')}", err=True)

@@ -245,7 +245,7 @@ def _open_postgres(location: Location, *, read_only: bool, wait_s: float, tuning
 def _check_postgres(location: Location) -> None:
     """Check a location without a connection; raise InvalidValue or DatabaseUnusable for errors that stay."""
     with host.importing:
-        from agentspan.storage.postgres.opening import check
+        from agentspan.storage.postgres import check
 
     check(location)
 

@@ -395,8 +395,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="postgres-does-not-tell-what-was-in-the-way",
         file="agentspan/storage/postgres/writes.py",
-        before="if after.stored is not None or before is not None:",
-        after="if after.stored is None or before is not None:",
+        before='return Refused("missing", other[1] if other is not None else None)',
+        after='return Refused("missing", other[1] if other is None else None)',
         says="PostgreSQL refuses a change of a row that is of another type without saying which row has that id.",
         caught_by=(
             "tests/storage/test_contract.py::TestPostgres::test_random_units_have_the_outcomes_that_they_have_in_memory"

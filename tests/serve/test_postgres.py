@@ -9,7 +9,7 @@ import agentspan
 from agentspan.serve import create_app
 from agentspan.storage.location import Location
 from agentspan.storage.questions import MissingPartitions, Partitions
-from tests.postgres import Emptied
+from tests.postgres import Emptied, prepare_nothing
 from tests.postgres_proxy import proxy
 from tests.serve.asgi import Client
 from tests.serve.servers import Api, details, refusal
@@ -43,8 +43,7 @@ def test_two_servers_answer_from_one_schema(postgres_location: Location) -> None
 
 def test_a_request_takes_few_round_trips(postgres_location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write is one statement, after one that reads what it changes; a span that is read is one."""
-    # Preparing a statement is a round trip, the fifth time that it is sent.
-    monkeypatch.setattr("psycopg._preparing.PrepareManager.prepare_threshold", None)
+    prepare_nothing(monkeypatch)
     with proxy(postgres_location.text) as between, agentspan.open(between.url) as db:
         client = Client(create_app(db), "http://localhost/api/v1")
         api = Api(client)  # type: ignore[arg-type]

@@ -27,9 +27,9 @@ from tests.tuned import tuned
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
+from agentspan.storage.postgres import index as state  # noqa: E402
 from agentspan.storage.postgres.connection import Connection  # noqa: E402  # needs psycopg
-from agentspan.storage.postgres.index import state  # noqa: E402
-from agentspan.storage.postgres.index.words import LONGEST  # noqa: E402
+from agentspan.storage.postgres.search import LONGEST  # noqa: E402
 
 pytestmark = pytest.mark.full
 

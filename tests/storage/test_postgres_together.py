@@ -28,7 +28,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Query, Violations
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.base import T0, T1, Rows, finish, violation
-from tests.postgres import Emptied
+from tests.postgres import Emptied, prepare_nothing
 from tests.postgres_proxy import Proxy, proxy
 from tests.waiting import until
 
@@ -45,8 +45,7 @@ def between(postgres_location: Location) -> Iterator[Proxy]:
 
 @pytest.fixture
 def storage(between: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    # Preparing a statement is a round trip, the fifth time that it is sent.
-    monkeypatch.setattr("psycopg._preparing.PrepareManager.prepare_threshold", None)
+    prepare_nothing(monkeypatch)
     made = open_direct(between.url)
     yield made
     made.close()

@@ -1,32 +1,41 @@
-"""Answers questions about many runs by SQL. The answers equal those of storage.row_by_row."""
+"""Answers questions about many runs by SQL. The answers equal those of storage.row_by_row.
 
+The part of the index with the numbers of finished spans is here, too: a narrow row for each (`index_facts`), and sums
+for each run (`index_runs`). A group is a span type and a label; its number is a hash of both, so that it is known
+before the group is stored. A bucket is a range of durations, much smaller than those of a histogram, so that few spans
+share one with a percentile.
+
+Statistics take two passes over `index_facts`, without a sort of all durations. The first pass counts and adds up each
+bucket of each group. The counts tell the bucket of each percentile, and its place in the bucket. The second pass reads
+only the buckets with a percentile. Late spans, which are all spans without an index, are read as facts.
+"""
+
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
-from agentspan.model.rows import AgentInstanceRow
-from agentspan.schemas import signatures
-from agentspan.schemas.signatures import ErrorParts, Signature
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage import row_by_row
 from agentspan.storage.answers import (
     BOUNDS_MS,
+    CANCELLED,
     FailureSum,
-    FoundSpan,
+    Groups,
     RunBrief,
     RunList,
     RunSum,
     RunSummary,
     RunTotals,
+    SpanGroup,
     Stat,
     StepUse,
     brief_of,
+    groups_of,
 )
-from agentspan.storage.postgres import searching
-from agentspan.storage.postgres.connection import Connection, rows_of, storable
+from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each, storable
 from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.index import words
-from agentspan.storage.postgres.index.numbers import Numbers, statistics
-from agentspan.storage.postgres.index.state import Cursor, current
-from agentspan.storage.postgres.index.words import Words
+from agentspan.storage.postgres.index import Cursor, Part, current, late
 from agentspan.storage.postgres.statements import FAILED, compared, quoted
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -36,39 +45,33 @@ from agentspan.storage.questions import (
     RunSort,
     RunSums,
     RunsWhere,
-    Search,
     SpanStats,
     StepUses,
 )
 
 _USED = "filter (where is_aggregate = 0)"
+_USES_OF_RUN = ("input_tokens", "output_tokens", "cost")
 _SUMMED = "agent_instance_id, status, input_tokens, output_tokens, cost_usd, is_aggregate"
 
 
-def _summed(spans: str) -> str:
-    return f"""
-select agent_instance_id as id, count(*) as spans, count(*) filter (where status = 'failed') as failed,
-       count(*) filter (where status in ('pending', 'active')) as open,
-       (sum(input_tokens) {_USED})::bigint as input_tokens, (sum(output_tokens) {_USED})::bigint as output_tokens,
-       sum(cost_usd) {_USED} as cost
-from {spans} group by 1
-"""
+def _plus(one: str, other: str) -> str:
+    """Return the SQL sum of two values. It is null only if both are."""
+    return f"case when {other} is null then {one} else coalesce({one}, 0) + {other} end"
 
 
-def _both(column: str) -> str:
-    """Return the SQL that adds a column of `x` and `l`. Null counts as 0, unless both are null."""
-    return f"case when l.{column} is null then x.{column} else coalesce(x.{column}, 0) + l.{column} end as {column}"
-
-
-_ALL = _summed("agent_spans")
-_LATE = _summed(f"(select {_SUMMED} from finished_spans s where {{0}} union all select {_SUMMED} from open_spans) late")
-_INDEXED = f"""
+_SPANS_OF_RUNS = f"""
 select coalesce(x.id, l.id) as id, coalesce(x.spans, 0) + coalesce(l.spans, 0) as spans,
        coalesce(x.failed, 0) + coalesce(l.failed, 0) as failed, coalesce(l.open, 0) as open,
-       {_both("input_tokens")}, {_both("output_tokens")}, {_both("cost")}
+       {", ".join(f"{_plus(f'x.{used}', f'l.{used}')} as {used}" for used in _USES_OF_RUN)}
 from (
     select agent_instance_id as id, spans, failed, input_tokens, output_tokens, cost from index_runs{{1}}
-) x full join ({_LATE}) l on l.id = x.id
+) x full join (
+    select agent_instance_id as id, count(*) as spans, count(*) filter (where status = 'failed') as failed,
+           count(*) filter (where status in ('pending', 'active')) as open,
+           (sum(input_tokens) {_USED})::bigint as input_tokens, (sum(output_tokens) {_USED})::bigint as output_tokens,
+           sum(cost_usd) {_USED} as cost
+    from (select {_SUMMED} from finished_spans s where {{0}} union all select {_SUMMED} from open_spans) late group by 1
+) l on l.id = x.id
 """
 
 
@@ -78,19 +81,16 @@ def sums_of_runs(cursor: Cursor | None) -> tuple[str, list[object]]:
     Args:
         cursor: the position of the numbers index in the snapshot in which the SELECT is executed; None reads all spans.
     """
-    if cursor is None:
-        return _ALL, []
-    if not cursor.rewritten:
-        return _INDEXED.format(cursor.pending, ""), []
-    late = f"{cursor.pending} or s.agent_instance_id = any(%s)"
-    rewritten = list(cursor.rewritten)
-    return _INDEXED.format(late, " where agent_instance_id <> all(%s)"), [rewritten, rewritten]
+    is_late, rewritten = late(cursor)
+    kept = " where agent_instance_id <> all(%s)" if rewritten else "" if cursor is not None else " where false"
+    return _SPANS_OF_RUNS.format(is_late, kept), [*rewritten, *rewritten]
 
 
-_FAILURES = f"""
-select agent_instance_id, id, parent_span_id, coalesce(started_at, inserted_at), schema_name, label, result_payload
-from agent_spans where agent_instance_id = any(%s) and {FAILED} order by agent_instance_id, id
-"""
+_EMPTY = "'{}'"  # signatures depend on results only
+_FAILURES = (
+    f"select {', '.join(_EMPTY if field == 'payload' else quoted(field) for field in AgentSpanRow._fields)} "
+    f"from agent_spans where agent_instance_id = any(%s) and {FAILED} order by agent_instance_id, id"
+)
 # A reason is the finish_reason of the latest span that has one.
 _USES = f"""
 select run, schema_name, label, count(*), count(*) filter (where failed), max(at),
@@ -104,33 +104,22 @@ from (
 """
 
 
-def failure_sums(connection: Connection, asked: FailureSums) -> list[FailureSum]:
+def failure_sums(connections: Connections, asked: FailureSums) -> list[FailureSum]:
     """Return the failures of the asked runs, summed up by run and signature."""
-    rows = rows_of(connection, _FAILURES, (storable(list(asked.run_ids)),))
-    return [found for run, failed in groupby(rows, key=lambda row: row[0]) for found in _sums(run, list(failed))]
+    with connections.reading() as connection:
+        rows = rows_of(connection, _FAILURES, (storable(list(asked.run_ids)),))
+    spans = map(AgentSpanRow._make, rows)
+    return [
+        found
+        for run, failed in groupby(spans, key=lambda span: span.agent_instance_id)
+        for found in row_by_row.failures_of(run, failed)
+    ]
 
 
-def step_uses(connection: Connection, asked: StepUses) -> list[StepUse]:
+def step_uses(connections: Connections, asked: StepUses) -> list[StepUse]:
     """Return how often the asked runs used each span type and label."""
-    return [*map(StepUse._make, rows_of(connection, _USES, (storable(list(asked.run_ids)),)))]
-
-
-def _sums(run: str, failed: list[Any]) -> list[FailureSum]:
-    """Return one run's failures, summed up by signature. Skips a failure that only passes on a child's error."""
-    errors: dict[str, ErrorParts] = {id: signatures.error_parts(result) for _, id, *_, result in failed}
-    passing = {
-        parent for _, id, parent, *_ in failed if parent in errors and signatures.passes_on(errors[parent], errors[id])
-    }
-    sums: dict[Signature, FailureSum] = {}
-    for _, id, _, at, schema_name, label, _ in failed:
-        if id in passing:
-            continue
-        signature = signatures.named(signatures.key_of(schema_name, label, errors[id]))
-        before = sums.get(signature) or FailureSum(run, signature, 0, at, at, id)
-        sums[signature] = FailureSum(
-            run, signature, before.spans + 1, min(before.first_at, at), max(before.last_at, at), max(before.span_id, id)
-        )
-    return list(sums.values())
+    with connections.reading() as connection:
+        return [*map(StepUse._make, rows_of(connection, _USES, (storable(list(asked.run_ids)),)))]
 
 
 _RUNS = """
@@ -169,167 +158,38 @@ _TOTALS = 8
 
 _RAN = "status in ('complete', 'failed')"
 _DURATION = "coalesce(duration_ms, 0)"
-# Narrow rows are selected first: else the sort for the percentiles would write payloads to disk.
-_NARROW = f"""
-with s as materialized (
-    select schema_name, label, status, {FAILED} as failed, {_DURATION} as ms, input_tokens, output_tokens, cost_usd,
-           is_aggregate
-    from agent_spans where true{{0}}
-)"""
-# Each span counts in the group of its type and, if it has a label, in the group of its type and label.
-_STATS = f"""{_NARROW}
-select schema_name, case when grouping(label) = 0 then label end, count(*), count(*) filter (where failed),
-       count(*) filter (where status = 'cancelled'), count(*) filter (where status in ('pending', 'active')),
-       percentile_disc(array[0.5, 0.95, 0.99]) within group (order by ms) filter (where {_RAN}),
-       max(ms) filter (where {_RAN}), coalesce(sum(ms) filter (where {_RAN}), 0.0),
-       sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost_usd), max(is_aggregate)
-from s group by grouping sets ((schema_name), (schema_name, label)) having grouping(label) = 1 or label <> ''
-"""
-_HISTOGRAMS = f"""
-select schema_name, label, width_bucket({_DURATION}, %s::double precision[]), count(*)
-from agent_spans where {_RAN}{{0}} group by 1, 2, 3
-"""
 _RUN_SUMS = f"""
 select agent_instance_id, schema_name, nullif(label, ''), count(*), count(*) filter (where {FAILED}),
        sum({_DURATION}), sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost_usd), max(is_aggregate) = 1
 from agent_spans where agent_instance_id = any(%s) and {_RAN} group by 1, 2, 3
 """
 _HAS_TAG = "exists (select 1 from tags t where t.agent_instance_id = i.id and t.tag = %s)"
-_FILTERED_HERE = frozenset(
-    {"agent", "version", "session", "status", "since", "until", "failed", "grep", "git_commit", "task", "tags", "ids"}
-)
-_FILTERED_ELSEWHERE = {name: value for name, value in RunFilter()._asdict().items() if name not in _FILTERED_HERE}
-"""Filters that are applied row by row, with their defaults."""
 
 
-class PostgresAnalytics:
-    """Answers questions about many runs.
-
-    Args:
-        connections: the connections of the storage.
-    """
-
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
-        tuning = connections.tuning
-        self._numbers = Numbers(tuning.postgres_numbers_batch_spans, tuning.postgres_numbers_late_spans)
-        self._words = Words(tuning.postgres_words_batch_spans, tuning.postgres_words_late_spans)
-
-    def runs_where(self, asked: RunsWhere) -> RunList | None:
-        """Return a page of the matching runs, and sums over all of them; None for a filter that SQL does not apply."""
-        if any(getattr(asked.filter, name) != default for name, default in _FILTERED_ELSEWHERE.items()):
-            return None
-        where, values = _where(asked.filter)
-        with current(self._connections, self._numbers, asked.progress) as (connection, cursor):
-            summed, of_sums = sums_of_runs(cursor)
-            sql = _FOUND.format(where, summed, _SORTED[asked.sort])
-            rows = rows_of(connection, sql, (*of_sums, *values, asked.limit, asked.offset))
-        total, *sums = rows[0][:_TOTALS]
-        width = _TOTALS + len(AgentInstanceRow._fields)
-        found = [row for row in rows if row[_TOTALS] is not None]  # beyond the last page, one row has totals only
-        runs = [RunSummary(AgentInstanceRow._make(row[_TOTALS:width]), *row[width:]) for row in found]
-        return RunList(runs, total, RunTotals(*sums))
-
-    def briefs_where(self, asked: BriefsWhere) -> list[RunBrief] | None:
-        """Return all matching runs in brief; None for a filter that SQL does not apply."""
-        found = self.runs_where(RunsWhere(asked.filter, progress=asked.progress))
-        return None if found is None else [*map(brief_of, found.runs)]
-
-    def span_stats(self, asked: SpanStats) -> list[Stat]:
-        """Return statistics of spans, from the index if it can be used."""
-        wanted = None if asked.runs is None else storable(list(asked.runs))
-        with current(self._connections, self._numbers, asked.progress) as (connection, cursor):
-            if cursor is not None:
-                return statistics(connection, cursor, asked.since, asked.until, wanted)
-            return self._from_all_spans(connection, asked.since, asked.until, wanted)
-
-    def _from_all_spans(
-        self, connection: Connection, since: str | None, until: str | None, runs: list[str] | None
-    ) -> list[Stat]:
-        bounds = [(sign, bound) for sign, bound in ((">=", since), ("<", until)) if bound is not None]
-        window = "".join(f" and {compared('coalesce(started_at, inserted_at)', sign, bound)}" for sign, bound in bounds)
-        values: list[object] = [bound for _, bound in bounds]
-        if runs is not None:
-            window += " and agent_instance_id = any(%s)"
-            values.append(runs)
-        found = rows_of(connection, _STATS.format(window), values)
-        cells = rows_of(connection, _HISTOGRAMS.format(window), [list(BOUNDS_MS), *values])
-        histograms: dict[tuple[str, str | None], list[int]] = {}
-        for name, label, bucket, count in cells:
-            for key in ((name, None), (name, label)) if label else ((name, None),):
-                histograms.setdefault(key, [0] * (len(BOUNDS_MS) + 1))[bucket] += count
-        return [_stat(row, histograms.get((row[0], row[1]))) for row in found]
-
-    def search(self, asked: Search) -> tuple[list[FoundSpan], int]:
-        """Return a page of the spans whose text, without repeats of earlier spans, has all words; and their number."""
-        asked = asked.changed(runs=None if asked.runs is None else storable(list(asked.runs)))
-        with current(self._connections, self._words, asked.progress) as (connection, cursor):
-            if cursor is not None:
-                return words.search(connection, cursor, asked, tuning=self._connections.tuning)
-            return searching.search(connection, asked)
-
-    def run_sums(self, asked: RunSums) -> list[RunSum]:
-        """Return the sums of the asked runs by run, span type and label."""
-        with self._connections.reading() as connection:
-            return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(asked.runs)),)))]
-
-    def failure_sums(self, asked: FailureSums) -> list[FailureSum]:
-        """Return the failures of the asked runs, summed up by run and signature."""
-        with self._connections.reading() as connection:
-            return failure_sums(connection, asked)
-
-    def step_uses(self, asked: StepUses) -> list[StepUse]:
-        """Return how often the asked runs used each span type and label."""
-        with self._connections.reading() as connection:
-            return step_uses(connection, asked)
-
-
-ANSWERS: Mapping[type[Question[Any]], Callable[[PostgresAnalytics, Any], Any]] = {
-    RunsWhere: PostgresAnalytics.runs_where,
-    BriefsWhere: PostgresAnalytics.briefs_where,
-    SpanStats: PostgresAnalytics.span_stats,
-    Search: PostgresAnalytics.search,
-    RunSums: PostgresAnalytics.run_sums,
-    FailureSums: PostgresAnalytics.failure_sums,
-    StepUses: PostgresAnalytics.step_uses,
-}
-"""The method for each type of question. It returns None for a question that SQL cannot answer."""
-
-
-def _stat(row: Sequence[Any], histogram: list[int] | None) -> Stat:
-    name, label, count, failed, cancelled, are_open, percentiles, longest, total, *used, is_aggregate = row
-    p50, p95, p99 = percentiles or (None, None, None)
-    input_tokens, output_tokens, cost_usd = used
-    return Stat(
-        name,
-        label,
-        count,
-        failed,
-        cancelled,
-        are_open,
-        p50,
-        p95,
-        p99,
-        longest,
-        total,
-        tuple(histogram or [0] * (len(BOUNDS_MS) + 1)),
-        input_tokens,
-        output_tokens,
-        cost_usd,
-        bool(is_aggregate),
-    )
+def runs_where(connections: Connections, asked: RunsWhere) -> RunList:
+    """Return a page of the matching runs, and sums over all of them; NotImplemented for a filter that SQL lacks."""
+    if asked.filter.meta or asked.filter.error is not None:
+        return NotImplemented  # type: ignore[no-any-return]
+    where, values = _where(asked.filter)
+    with current(connections, numbers_of(connections), asked.progress) as (connection, cursor):
+        summed, of_sums = sums_of_runs(cursor)
+        sql = _FOUND.format(where, summed, _SORTED[asked.sort])
+        rows = rows_of(connection, sql, (*of_sums, *values, asked.limit, asked.offset))
+    total, *sums = rows[0][:_TOTALS]
+    width = _TOTALS + len(AgentInstanceRow._fields)
+    found = [row for row in rows if row[_TOTALS] is not None]  # beyond the last page, one row has totals only
+    runs = [RunSummary(AgentInstanceRow._make(row[_TOTALS:width]), *row[width:]) for row in found]
+    return RunList(runs, total, RunTotals(*sums))
 
 
 def _where(filter: RunFilter) -> tuple[str, list[object]]:
     """Return a filter as a WHERE clause, and its values."""
+    version = "coalesce(v.external_identifier, i.agent_version_id)"
+    equal = {version: filter.version, **{f"i.{each}": getattr(filter, each) for each in ("session", "status", "task")}}
     found: list[tuple[str, tuple[str, ...]]] = []
     if filter.agent is not None:
         found.append(("%s in (a.name, a.id, a.external_identifier)", (filter.agent,)))
-    if filter.version is not None:
-        found.append(("coalesce(v.external_identifier, i.agent_version_id) = %s", (filter.version,)))
-    for column, value in (("session", filter.session), ("status", filter.status), ("task", filter.task)):
-        if value is not None:
-            found.append((f"i.{column} = %s", (value,)))
+    found += [(f"{column} = %s", (value,)) for column, value in equal.items() if value is not None]
     for sign, bound in ((">=", filter.since), ("<", filter.until)):
         if bound is not None:
             found.append((compared("coalesce(i.started_at, i.inserted_at)", sign, bound), (bound,)))
@@ -350,3 +210,191 @@ def _where(filter: RunFilter) -> tuple[str, list[object]]:
         conditions.append("i.id = any(%s)")
         values.append(storable(sorted(filter.ids)))
     return (f" where {' and '.join(conditions)}" if conditions else ""), values
+
+
+def briefs_where(connections: Connections, asked: BriefsWhere) -> list[RunBrief]:
+    """Return all matching runs in brief; NotImplemented for a filter that SQL lacks."""
+    found = runs_where(connections, RunsWhere(asked.filter, progress=asked.progress))
+    return found if found is NotImplemented else [*map(brief_of, found.runs)]
+
+
+def run_sums(connections: Connections, asked: RunSums) -> list[RunSum]:
+    """Return the sums of the asked runs by run, span type and label."""
+    with connections.reading() as connection:
+        return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(asked.runs)),)))]
+
+
+FINE = 16
+"""The number of index buckets in each bucket of a histogram."""
+BOUNDS: tuple[float, ...] = (
+    *(BOUNDS_MS[0] * number / FINE for number in range(1, FINE)),
+    *(low * (high / low) ** (number / FINE) for low, high in pairwise(BOUNDS_MS) for number in range(FINE)),
+    BOUNDS_MS[-1],
+)
+"""The lower bounds of all buckets but the first, in milliseconds. The bounds of histograms are among them."""
+
+GROUP = "hashtextextended(s.schema_name || E'\\x1f' || coalesce(s.label, ''), 0)"
+AT = "coalesce(s.started_at, s.inserted_at)"
+_BOUNDS = ", ".join(map(repr, BOUNDS))
+FACT = (
+    f"{AT} as at, coalesce(s.duration_ms, 0) as ms, {GROUP} as grp, (case when s.status = 'cancelled' then {CANCELLED} "
+    f"else width_bucket(coalesce(s.duration_ms, 0), array[{_BOUNDS}]::double precision[]) end)::smallint as bucket, "
+    f"coalesce({FAILED}, false) as failed, s.cost_usd as cost, s.input_tokens, s.output_tokens, s.agent_instance_id"
+)
+"""The columns of `index_facts`, computed from a finished span, `s`."""
+COLUMNS = "at, ms, grp, bucket, failed, cost, input_tokens, output_tokens, agent_instance_id"
+
+
+_TAKE = f"""
+with fresh as materialized (
+    select {FACT}, s.schema_name, coalesce(s.label, '') as label, s.status, s.is_aggregate
+    from finished_spans s where {{0}}
+), facts as (
+    insert into index_facts ({COLUMNS}) select {COLUMNS} from fresh order by grp, bucket, ms
+), groups as (
+    insert into index_groups (grp, schema_name, label, is_aggregate)
+    select grp, schema_name, label, max(is_aggregate) from fresh group by 1, 2, 3
+    on conflict (grp) do update set is_aggregate = excluded.is_aggregate
+    where excluded.is_aggregate > index_groups.is_aggregate
+)
+insert into index_runs (agent_instance_id, spans, failed, input_tokens, output_tokens, cost)
+select agent_instance_id, count(*), count(*) filter (where status = 'failed'), sum(input_tokens) {_USED},
+       sum(output_tokens) {_USED}, sum(cost) {_USED} from fresh group by 1
+on conflict (agent_instance_id) do update set spans = index_runs.spans + excluded.spans,
+failed = index_runs.failed + excluded.failed,
+{", ".join(f"{used} = {_plus(f'index_runs.{used}', f'excluded.{used}')}" for used in _USES_OF_RUN)}
+"""
+_TABLES = ("index_facts", "index_runs")
+
+
+class Numbers(Part):
+    """The part of the index with the numbers of finished spans, for statistics and for sums of runs."""
+
+    name = "numbers"
+    of_runs = _TABLES
+    of_all = ("index_groups",)
+    statements = (_TAKE, *_TABLES)
+
+    def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
+        """Add the numbers of the finished spans for which a condition holds."""
+        connection.execute(_TAKE.format(condition), values)
+
+
+def numbers_of(connections: Connections) -> Numbers:
+    """Return the part of the index with the numbers, with the sizes of these connections."""
+    tuning = connections.tuning
+    return Numbers(tuning.postgres_numbers_batch_spans, tuning.postgres_numbers_late_spans)
+
+
+PERCENTS = (50, 95, 99)
+_LATE_FACTS = f"select {FACT} from finished_spans s where"
+_FACTS = f"select {COLUMNS} from index_facts s where"
+_CELLS = """
+select grp, bucket, count(*), count(*) filter (where failed), sum(ms), max(ms), sum(input_tokens)::bigint,
+       sum(output_tokens)::bigint, sum(cost) from ({0}) f group by 1, 2
+"""
+_GROUPS = "select grp, schema_name, label, is_aggregate from index_groups"
+_LATE_GROUPS = f"""
+select distinct {GROUP}, s.schema_name, coalesce(s.label, ''), s.is_aggregate from finished_spans s where {{0}}
+"""
+_OPEN = """
+select s.schema_name, coalesce(s.label, ''), count(*), max(s.is_aggregate), sum(s.input_tokens)::bigint,
+       sum(s.output_tokens)::bigint, sum(s.cost_usd) from open_spans s where true{0} group by 1, 2
+"""
+_PLACES = """
+select w.number, (array_agg(f.ms order by f.ms))[w.place]
+from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) w(number, grp, bucket, place)
+join ({0}) f on f.grp = w.grp and f.bucket = w.bucket group by w.number, w.place
+"""
+_HISTOGRAM = tuple(bisect_right(BOUNDS_MS, low) for low in (0.0, *BOUNDS))
+"""For each index bucket, the histogram bucket that contains it."""
+
+
+_Source = tuple[str, Sequence[object]]
+"""A SELECT of facts, and its values."""
+
+
+def span_stats(connections: Connections, asked: SpanStats) -> list[Stat]:
+    """Return the statistics of the asked spans, in any order: of indexed spans from the index, else from the spans."""
+    bounds = [(sign, bound) for sign, bound in ((">=", asked.since), ("<", asked.until)) if bound is not None]
+    values: list[object] = [bound for _, bound in bounds]
+    wanted = ""
+    if asked.runs is not None:
+        wanted = " and s.agent_instance_id = any(%s)"
+        values.append(storable(list(asked.runs)))
+    of_index, of_spans = (
+        "".join(f" and {compared(at, sign, bound)}" for sign, bound in bounds) + wanted for at in ("s.at", AT)
+    )
+    with current(connections, numbers_of(connections), asked.progress) as (connection, cursor):
+        is_late, rewritten = late(cursor)
+        sources: list[_Source] = [(f"{_LATE_FACTS} {is_late}{of_spans}", [*rewritten, *values])]
+        names = [Statement(_LATE_GROUPS.format(is_late), rewritten)]
+        if cursor is not None:
+            kept = "s.agent_instance_id <> all(%s)" if rewritten else "true"
+            sources.append((f"{_FACTS} {kept}{of_index}", [*rewritten, *values]))
+            names.append(Statement(_GROUPS))
+        groups: Groups = {}
+        named = [name for found in rows_of_each(connection, names) for name in found]
+        used_sources = [source for source in sources if _add_finished(connection, groups, named, source)]
+        for name, label, spans, is_aggregate, *used in rows_of(connection, _OPEN.format(of_spans), values):
+            for group in groups_of(groups, name, label):
+                group.add_open(spans)
+                group.add_used(used)
+                group.is_aggregate = group.is_aggregate or bool(is_aggregate)
+        found = _percentiles(connection, groups, used_sources)
+    return [_stat(*key, group, found) for key, group in groups.items()]
+
+
+def _add_finished(
+    connection: Connection, groups: Groups, names: Sequence[tuple[int, str, str, int]], source: _Source
+) -> bool:
+    """Add the spans of a source to the groups; return whether the source has any spans."""
+    sql, values = source
+    named = {id: (name, label) for id, name, label, _ in names}
+    aggregates = {id for id, *_, is_aggregate in names if is_aggregate}
+    cells = rows_of(connection, _CELLS.format(sql), values)
+    for id, bucket, spans, failed, ms, longest, *used in cells:
+        for group in groups_of(groups, *named[id]):
+            group.add_cell(id, bucket, spans, failed, ms, longest)
+            group.add_used(used)
+            group.is_aggregate = group.is_aggregate or id in aggregates
+    return bool(cells)
+
+
+def _percentiles(connection: Connection, groups: Groups, sources: Sequence[_Source]) -> dict[tuple[int, int], float]:
+    """Return the duration of each percentile, by group and percent, of the groups with complete or failed spans."""
+    numbers: dict[tuple[int, int], int] = {}
+    asked: list[tuple[int, int, int, int]] = []
+    for group in groups.values():
+        for percent in PERCENTS:
+            found = group.place(percent)
+            if found is not None:
+                bucket, place = found
+                number = numbers.setdefault((id(group), percent), len(numbers))
+                asked += [(number, each, bucket, place + 1) for each in group.ids]
+    if not asked:
+        return {}
+    columns = [list(column) for column in zip(*asked, strict=True)]
+    facts = " union all ".join(sql for sql, _ in sources)
+    by_number = dict(
+        rows_of(connection, _PLACES.format(facts), (*columns, *(v for _, parameters in sources for v in parameters)))
+    )
+    return {key: by_number[number] for key, number in numbers.items()}
+
+
+def _stat(schema_name: str, label: str | None, group: SpanGroup, percentiles: dict[tuple[int, int], float]) -> Stat:
+    histogram = [0] * (len(BOUNDS_MS) + 1)
+    for bucket, spans in group.ran.items():
+        histogram[_HISTOGRAM[bucket]] += spans
+    return group.stat(schema_name, label, lambda percent: percentiles.get((id(group), percent)), tuple(histogram))
+
+
+ANSWERS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
+    RunsWhere: runs_where,
+    BriefsWhere: briefs_where,
+    SpanStats: span_stats,
+    RunSums: run_sums,
+    FailureSums: failure_sums,
+    StepUses: step_uses,
+}
+"""The function for each type of question."""

@@ -1,21 +1,28 @@
-"""One connection to a PostgreSQL server: its session settings, a time limit for each answer, and pipelines.
+"""One connection to a PostgreSQL server: its session settings, a time limit for each answer, pipelines, and its values.
 
-A pipeline sends several statements at once, so that they share one round trip.
+A pipeline sends several statements at once, so that they share one round trip. Times are text in agentspan, and
+`timestamptz` in the database.
 """
 
+import re
 import select
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from struct import Struct
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
+from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
+from psycopg.pq import Format
 from psycopg.waiting import Ready, Wait
 
-from agentspan.model.changes import Ref
+from agentspan import clock
 from agentspan.storage import patience
-from agentspan.storage.postgres.values import is_storable
 from agentspan.tuning import STANDARD
 
 RV = TypeVar("RV")
@@ -43,8 +50,7 @@ class Connection(psycopg.Connection[Any]):
         lock_ms: the session's lock_timeout; 0 before it is set.
         process: the id of the process that opened the connection. A forked child must not use it.
         answer_s: the most seconds that each answer may take.
-        kept: rows that the transaction under way has locked against removal.
-        is_distributed: whether the finished spans are on several servers (see citus).
+        is_distributed: whether the finished spans are on several servers (see partitions).
         backend: the server process that works for the connection.
         life: when the server started, and when it last recovered from a crash of one of its processes.
         raised: the exception that a signal handler, or a step of this thread's other work, raised during `wait`, and
@@ -55,7 +61,6 @@ class Connection(psycopg.Connection[Any]):
     process = 0
     is_distributed = False
     answer_s: float = STANDARD.postgres_statement_s + STANDARD.postgres_answer_s
-    kept: frozenset[Ref] = frozenset()
     backend = Backend(0, "")
     life = ""
     raised: tuple[Exception, TracebackType | None] | None = None
@@ -154,6 +159,8 @@ def rows_of_each(connection: Connection, statements: Sequence[Statement]) -> lis
     A statement without a result has no rows. Within a pipeline that the caller has opened, each statement must return
     rows. If a statement fails, its error is raised, and the statements after it are not executed.
     """
+    if len(statements) == 1:
+        return [rows_of(connection, *statements[0])]
     if connection.info.pipeline_status:  # a nested pipeline would wait for the answers to earlier statements
         sent = [connection.execute(sql, values, binary=True) for sql, values in statements]
         return [cursor.fetchall() for cursor in sent]
@@ -182,3 +189,97 @@ def pipelined(connection: Connection) -> Iterator[None]:
         raise raised[0].with_traceback(raised[1]) from None
     if broken is not None:
         raise broken
+
+
+_EPOCH_NS = 946_684_800 * 1_000_000_000
+"""The start of the year 2000, in nanoseconds of Unix time. PostgreSQL counts microseconds from it."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z", re.ASCII)
+_unpack = Struct("!q").unpack
+
+
+class _BinaryTime(Loader):
+    """Loads binary times."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> str:
+        return _text_of(bytes(data))
+
+
+@lru_cache(maxsize=512)
+def _text_of(raw: bytes) -> str:
+    """Return the text of a time. Most rows have a time twice, such as in started_at and inserted_at."""
+    day, rest = divmod(_unpack(raw)[0], 86_400_000_000)
+    minutes, rest = divmod(rest, 60_000_000)
+    hours, minutes = divmod(minutes, 60)
+    seconds, rest = divmod(rest, 1_000_000)
+    return f"{_date_of(day)}{hours:02d}:{minutes:02d}:{seconds:02d}.{rest:06d}Z"
+
+
+@lru_cache(maxsize=512)  # the cache of clock.to_text has one second, too little here
+def _date_of(day: int) -> str:
+    return clock.to_text(day * 86_400_000_000_000 + _EPOCH_NS)[:11]
+
+
+class _TextTime(Loader):
+    """Loads text times of a person's own SELECT, such as `2026-01-01 00:00:00.5+00`. Each session is in UTC."""
+
+    def load(self, data: Buffer) -> str:
+        text = bytes(data).decode()
+        if not text.endswith("+00") or text[4] != "-":  # infinity, and years before 1 or after 9999
+            return text
+        seconds, _, fraction = text[:-3].partition(".")
+        return f"{seconds.replace(' ', 'T')}.{fraction:0<6}Z"
+
+
+class _TextNumber(Loader):
+    """Loads `numeric`, the type of `sum(bigint)`, as an int if the number is whole, else as a float."""
+
+    def load(self, data: Buffer) -> int | float:
+        number = Decimal(bytes(data).decode())
+        return int(number) if number.is_finite() and number == number.to_integral_value() else float(number)
+
+
+class _PlainText(Loader):
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode()
+
+
+class _Flag(Dumper):
+    """Dumps a bool as 1 or 0, because the columns of flags are integers."""
+
+    def dump(self, obj: Any) -> bytes:
+        return b"1" if obj else b"0"
+
+
+def register(adapters: AdaptersMap) -> None:
+    """Register the loaders and the dumper of this module with a connection."""
+    adapters.register_loader("timestamptz", _BinaryTime)
+    adapters.register_loader("timestamptz", _TextTime)
+    adapters.register_loader("numeric", _TextNumber)
+    adapters.register_dumper(bool, _Flag)
+
+
+def register_plain(adapters: AdaptersMap) -> None:
+    """Register loaders that return other types (dates, json, uuid …) as text, for a person's own SELECT."""
+    for name in ("date", "time", "timetz", "timestamp", "interval", "json", "jsonb", "uuid", "inet", "cidr"):
+        adapters.register_loader(name, _PlainText)
+
+
+def is_time(text: str) -> bool:
+    """Return whether a text is a time in the form that agentspan stores, in which times sort as their texts do."""
+    try:
+        return _TIME.match(text) is not None and datetime.fromisoformat(text).year > 0
+    except ValueError:
+        return False
+
+
+def is_storable(text: str) -> bool:
+    """Return whether PostgreSQL can store a text. It cannot if there is a NUL or half of a surrogate pair in it."""
+    if text.isascii():
+        return "\0" not in text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

@@ -2,6 +2,8 @@
 
 psycopg_pool is not used: it has threads of its own, which a fork would stop in the middle of their work, and which
 would be visible in the recording program. A list of idle connections and a limit are enough.
+
+If a connection breaks before the answer to a COMMIT, a new connection asks for the outcome (see is_committed).
 """
 
 import os
@@ -12,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import conninfo
@@ -32,7 +34,7 @@ from agentspan.errors import (
 from agentspan.host import Renewal, page
 from agentspan.storage import patience
 from agentspan.storage.location import Location
-from agentspan.storage.postgres import values
+from agentspan.storage.postgres import connection
 from agentspan.storage.postgres.connection import (
     Ahead,
     Backend,
@@ -42,7 +44,6 @@ from agentspan.storage.postgres.connection import (
     rows_of,
     rows_of_each,
 )
-from agentspan.storage.postgres.unanswered import PAUSE_S, Unanswered, is_committed, is_lost
 from agentspan.tuning import STANDARD, Tuning
 
 DRIVER_ERRORS = (psycopg.Error, UnicodeEncodeError, OverflowError)
@@ -54,6 +55,11 @@ transaction stored first, and a partition that another transaction made for a ro
 _BUSY = frozenset({"55P03", "57014", "53300", "57P03", "57P01", "57P02", "23514"})
 """SQLSTATEs of a busy server: timeouts, too many connections, a start or stop, a migration to partitions."""
 _NO_TABLES = frozenset({"42P01", "3F000"})
+PAUSE_S = 0.05
+"""Seconds between two attempts to get the state of a transaction or process from the server."""
+_STATUS = "select pg_xact_status(%s::xid8)"
+# The old server process may not have noticed that the connection broke: it holds locks and waits for a lost COMMIT.
+_END_OF_TRANSACTION = "select pg_terminate_backend(pid) from pg_stat_activity where backend_xid = %s::xid8::xid"
 
 
 def is_worth_repeating(error: BaseException) -> bool:
@@ -123,6 +129,18 @@ select set_config('search_path', %s, false), set_config('timezone', 'UTC', false
 """  # work_mem: statistics sort all durations. jit: compiling takes longer than nearly all of these statements
 
 
+class Unanswered(InDoubt):
+    """A statement was sent and not answered: it may still be applied, until its process at the server has ended.
+
+    Attributes:
+        backend: the server process that got the statement.
+    """
+
+    def __init__(self, location: Location, backend: Backend) -> None:
+        super().__init__(in_doubt(location))
+        self.backend = backend
+
+
 class Connections:
     """The connections of one process to one schema; each is lent to one thread at a time.
 
@@ -132,7 +150,7 @@ class Connections:
         wait_s: the most seconds to connect, and to wait for a connection that other threads use.
 
     Attributes:
-        is_distributed: whether the finished spans are on several servers (see citus).
+        is_distributed: whether the finished spans are on several servers (see partitions).
 
     Raises:
         InvalidValue: libpq does not understand the URL, or its schema is no usable name.
@@ -164,7 +182,7 @@ class Connections:
 
         The transaction is retried after a conflict with another one (deadlock, same key at the same moment), and if the
         connection broke before the commit. If it breaks during the commit, a new connection asks the server whether the
-        transaction was committed (see unanswered).
+        transaction was committed (see is_committed).
 
         Args:
             once: whether `work` must not be called twice; then nothing is retried.
@@ -176,24 +194,24 @@ class Connections:
             NotPermitted: the storage was opened to be read only.
             Unanswered: the connection broke during the commit, and the server does not tell the outcome.
         """
-        if self.read_only:
-            self.check_open()
-            raise NotPermitted(f"{self.location} was opened to be read only")
+        self._check_writable()
 
         def attempt() -> T:
             with self.lent(wait_s) as connection:
                 # Set before the first statement: the connection may have broken while it was idle.
                 connection.answer_s = wait_s + self.tuning.postgres_write_s
-                xid = _begin(connection, wait_s, ahead)
+                first = (*_BEGIN, *(() if ahead is None else ahead.statements))
+                _, ((xid,),), *rows = _rows_of_each(connection, wait_s, first)
+                if ahead is not None:
+                    ahead.rows = rows
                 done = work(connection)
                 try:
                     connection.execute("commit")
+                    return done
                 except psycopg.OperationalError as error:
                     if not is_lost(error):
                         raise
                     lost = error
-                else:
-                    return done
             try:
                 if is_committed(lambda: self.connected(wait_s), self.location, xid, connection.life, wait_s):
                     return done
@@ -212,22 +230,19 @@ class Connections:
         Raises:
             Unanswered: the connection broke. The change is stored, or not, or may still be stored later.
         """
+        self._check_writable()
         backend = None
         try:
             with self.lent(wait_s) as connection:
                 backend = connection.backend
                 # Set before the first statement: the connection may have broken while it was idle.
                 connection.answer_s = wait_s + self.tuning.postgres_write_s
-                if len(statements) == 1 and connection.lock_ms == _in_ms(wait_s):
-                    return rows_of(connection, *statements[0])
                 return _rows_of_each(connection, wait_s, statements)[-1]
-        except psycopg.Error as error:
+        except DRIVER_ERRORS as error:
             if is_worth_repeating(error):
                 return None
             if is_lost(error) and backend is not None:
                 raise Unanswered(self.location, backend) from error
-            raise translated(error, self.location) from error
-        except DRIVER_ERRORS as error:
             raise translated(error, self.location) from error
 
     def end(self, backend: Backend, wait_s: float) -> None:
@@ -244,10 +259,13 @@ class Connections:
                 time.sleep(PAUSE_S)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Lend a connection without a transaction: each statement sees all rows that are committed when it starts."""
+    def reading(self, wait_s: float | None = None) -> Iterator[Connection]:
+        """Lend a connection without a transaction: each statement sees all rows that are committed when it starts.
+
+        Errors of the driver become errors of agentspan.
+        """
         try:
-            with self.lent(self.wait_s) as connection:
+            with self.lent(self.wait_s if wait_s is None else wait_s) as connection:
                 yield connection
         except DRIVER_ERRORS as error:
             raise translated(error, self.location) from error
@@ -299,10 +317,10 @@ class Connections:
         try:
             opened = Connection.connect(**parameters, autocommit=True)
         except psycopg.Error as error:
-            problem = self.location.hidden_in(" ".join(str(error).split())[:300])
+            problem = self.location.hidden_in(_one_line(error))
             raise DatabaseUnusable(f"{self.location} cannot be reached: {problem}") from None
         opened.process = os.getpid()
-        values.register(opened.adapters)
+        connection.register(opened.adapters)
         opened.answer_s = wait_s + self.tuning.postgres_write_s
         limit, lock_limit = f"{self.tuning.postgres_statement_s:g}s", f"{self.tuning.postgres_lock_s:g}s"
         read_only = "on" if self.read_only else "off"
@@ -318,14 +336,10 @@ class Connections:
             with suppress(IndexError):
                 _close(self._idle.pop())
 
-    def leave_behind(self) -> None:
-        """In a forked child: stop using the parent's connections. They stay referenced, so that nothing closes them."""
-        _inherited.extend(self._idle)
-        self._idle = []
-
-    def renew(self) -> None:
-        """In a forked child: replace the semaphore, which threads of the parent may have held."""
-        self._turns = threading.BoundedSemaphore(MOST)
+    def _check_writable(self) -> None:
+        if self.read_only:
+            self.check_open()
+            raise NotPermitted(f"{self.location} was opened to be read only")
 
     def _tried(self, attempt: Callable[[], T], attempts: int) -> T:
         lost: Exception | None = None
@@ -364,17 +378,54 @@ class Connections:
             self._idle.append(connection)
 
 
-def _begin(connection: Connection, wait_s: float, ahead: Ahead | None) -> str:
-    """Begin a transaction, and return its number, in one round trip."""
-    connection.kept = frozenset()
-    if ahead is not None:
-        first = (*_BEGIN, *ahead.statements)
-        (_, ((xid,),), *ahead.rows) = _rows_of_each(connection, wait_s, first)
-        return cast(str, xid)
-    wait_at_most(connection, wait_s)
-    cursor = connection.execute("begin; select pg_current_xact_id()::text", prepare=False)
-    cursor.nextset()
-    return cast(str, cursor.fetchall()[0][0])
+def is_lost(error: BaseException) -> bool:
+    """Return whether an error may come from a broken connection, so that the server's answer is unknown."""
+    state = getattr(error, "sqlstate", None)
+    return isinstance(error, psycopg.OperationalError) and (state is None or state.startswith(("08", "57P")))
+
+
+def is_committed(connect: Callable[[], Connection], location: Location, xid: str, life: str, within_s: float) -> bool:
+    """Return whether a transaction was committed; False means that it never will be.
+
+    After a crash, a server may give the number of a transaction that left no trace in its log to another transaction.
+    So after a restart, the answer "committed" may be about the other one, and is not trusted.
+
+    Args:
+        connect: opens a new connection.
+        xid: the number of the transaction.
+        life: the `Connection.life` of the connection on which the transaction began.
+        within_s: seconds after which no further attempt is made.
+
+    Raises:
+        InDoubt: the server cannot be reached, was restarted, or does not know the transaction any more.
+    """
+    deadline = time.monotonic() + min(within_s, patience.left_s())
+    while True:
+        with suppress(psycopg.Error, StorageError):
+            connection = connect()
+            try:
+                found = connection.execute(_STATUS, (xid,)).fetchone()
+                status = None if found is None else found[0]
+                was_restarted = connection.life != life
+                if status is None or (was_restarted and status == "committed"):
+                    break
+                if was_restarted or status in ("committed", "aborted"):
+                    return bool(status == "committed")
+                connection.execute(_END_OF_TRANSACTION, (xid,))
+            finally:
+                connection.close()
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(PAUSE_S)
+    raise InDoubt(in_doubt(location))
+
+
+def in_doubt(location: Location) -> str:
+    """Return the message of an InDoubt."""
+    return (
+        f"the connection to {location} broke while changes were committed: they are stored, or not. Look, or try "
+        "again with the same idempotency key"
+    )
 
 
 def _rows_of_each(connection: Connection, wait_s: float, statements: Sequence[Statement]) -> list[list[Any]]:
@@ -430,15 +481,18 @@ _inherited: list[Connection] = []
 """Connections of the parent, kept so that nothing closes them."""
 
 
-def _leave_all_behind() -> None:
+def _leave_behind() -> None:
+    """In a forked child: stop using the parent's connections. They stay referenced, so that nothing closes them."""
     for connections in host.members(_all):
-        connections.leave_behind()
+        _inherited.extend(connections._idle)
+        connections._idle = []
 
 
-def _renew_all() -> None:
+def _renew() -> None:
+    """In a forked child: replace the semaphores, which threads of the parent may have held."""
     for connections in host.members(_all):
-        connections.renew()
+        connections._turns = threading.BoundedSemaphore(MOST)
 
 
-host.forget(_leave_all_behind)
-host.renewal(Renewal.LOCKS, _renew_all)
+host.forget(_leave_behind)
+host.renewal(Renewal.LOCKS, _renew)

@@ -1,4 +1,4 @@
-"""The migrations of a schema of PostgreSQL, in order; each leads to the next version (table `storage_version`).
+"""The migrations of a schema, in order; each leads to the next version (table `storage_version`). And its views.
 
 The first migration makes the tables of the first release. Older schemas have the versions up to BEFORE, and are refused
 (see before_release). A released migration is never edited or removed. It lists all columns, as the migrations of SQLite
@@ -6,10 +6,10 @@ do; a test compares the tables with model/rows.py. Rules for all tables, so that
 by run:
 
 - A table with rows of runs has `agent_instance_id` as the first column of each unique key.
-- There are no foreign keys. Writers lock the rows that they refer to instead (see writes.missing).
+- There are no foreign keys. Writers lock the rows that they refer to instead (see statements.put).
 - Payloads are text: jsonb refuses `\u0000` and lone surrogates, and changes the order of keys.
 - Text compares by code points (`collate "C"`), as in SQLite and in Python.
-- A finished span has the number of the transaction that stored it, by which the index (see index/state.py) finds it.
+- A finished span has the number of the transaction that stored it, by which the index (see index) finds it.
 - Finished spans lie in partitions by the time that the ids of their runs carry (see partitions).
 - Spans that are open are in a small table of their own. A finish moves its span to `finished_spans`, which is only
   appended to, so it has no dead rows to be vacuumed.
@@ -21,290 +21,194 @@ when the program or its connection dies.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
+from agentspan.model.columns import SHOWN_OF_SPANS
+from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import protocol
 from agentspan.storage.postgres.connection import Connection, rows_of
-from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated, wait_at_most
+from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.partitions import DEFAULT, make_ahead
-from agentspan.storage.postgres.tables import FUNCTIONS, VERSION, VIEWS
+from agentspan.storage.postgres.statements import SPAN_TABLES, VERSION, listed
 from agentspan.storage.protocol import new_account
 
 BEFORE = 5
 """The newest version that a schema had before the first release."""
-_SPAN_COLUMNS = """
-    id text collate "C" not null,
-    agent_id text collate "C" not null,
-    agent_instance_id text collate "C" not null,
-    parent_span_id text collate "C",
-    schema_name text collate "C" not null,
-    schema_title text collate "C" not null,
-    status text collate "C" not null,
-    payload text collate "C" not null,
-    result_payload text collate "C",
-    summary text collate "C",
-    label text collate "C",
-    started_at timestamptz,
-    finished_at timestamptz,
-    duration_ms double precision,
-    input_tokens bigint,
-    output_tokens bigint,
-    cost_usd double precision,
-    inserted_at timestamptz not null,
-    updated_at timestamptz not null,
-    writer_id text collate "C",
-    closed_by text collate "C",
-    closed_at timestamptz,
-    ended_late integer,
-    is_aggregate integer not null default 0,
-    sensitive_encoding integer not null default 0,
-    response_id text collate "C",
-    cache_write_tokens bigint,
-"""
+
+
+def _table(name: str, columns: str, rest: str = "") -> str:
+    """Return a CREATE TABLE whose texts compare by code points."""
+    return f"create table {name} ({columns.replace(' text', _TEXT)}) {rest}"
+
+
+_TEXT = ' text collate "C"'
+_SPAN_COLUMNS = (
+    "id text not null, agent_id text not null, agent_instance_id text not null, parent_span_id text, "
+    "schema_name text not null, schema_title text not null, status text not null, payload text not null, "
+    "result_payload text, summary text, label text, started_at timestamptz, finished_at timestamptz, "
+    "duration_ms double precision, input_tokens bigint, output_tokens bigint, cost_usd double precision, "
+    "inserted_at timestamptz not null, updated_at timestamptz not null, writer_id text, closed_by text, "
+    "closed_at timestamptz, ended_late integer, is_aggregate integer not null default 0, "
+    "sensitive_encoding integer not null default 0, response_id text, cache_write_tokens bigint"
+)
 _KEY = "primary key (agent_instance_id, id)"
 
 _TABLES = (
-    """create table accounts (
-    id text collate "C" primary key,
-    environment_id text collate "C" not null,
-    agent_deployment_id text collate "C" not null,
-    partition bigint not null,
-    inserted_at timestamptz not null
-)""",
-    """create table agents (
-    id text collate "C" primary key,
-    external_identifier text collate "C" unique,
-    name text collate "C" not null,
-    description text collate "C",
-    status text collate "C" not null,
-    inserted_at timestamptz not null,
-    updated_at timestamptz not null,
-    owner_person_id text collate "C",
-    team_id text collate "C",
-    risk_profile_id text collate "C"
-)""",
-    """create table agent_versions (
-    id text collate "C" primary key,
-    agent_id text collate "C" not null,
-    external_identifier text collate "C" not null,
-    name text collate "C",
-    description text collate "C",
-    runtime_environment text collate "C",
-    inserted_at timestamptz not null,
-    updated_at timestamptz not null,
-    unique (agent_id, external_identifier)
-)""",
-    """create table agent_schema_versions (
-    id text collate "C" primary key,
-    agent_id text collate "C" not null,
-    external_identifier text collate "C",
-    content_hash text collate "C" not null,
-    span_type_schemas text collate "C" not null,
-    quality_schemas text collate "C",
-    inserted_at timestamptz not null,
-    updated_at timestamptz not null,
-    unique (agent_id, content_hash)
-)""",
-    """create table agent_instances (
-    id text collate "C" primary key,
-    agent_id text collate "C" not null,
-    agent_version_id text collate "C" not null,
-    agent_schema_version_id text collate "C" not null,
-    external_identifier text collate "C",
-    status text collate "C" not null,
-    purpose text collate "C" not null,
-    metadata text collate "C",
-    result text collate "C",
-    error text collate "C",
-    quality_payloads text collate "C",
-    quality_summaries text collate "C",
-    termination_reason text collate "C",
-    started_at timestamptz,
-    finished_at timestamptz,
-    duration_ms double precision,
-    inserted_at timestamptz not null,
-    updated_at timestamptz not null,
-    writer_id text collate "C",
-    closed_by text collate "C",
-    closed_at timestamptz,
-    ended_late integer,
-    git_commit text collate "C",
-    session text collate "C",
-    "user" text collate "C",
-    task text collate "C",
-    git_dirty integer
-)""",
+    _table(
+        "accounts",
+        "id text primary key, environment_id text not null, agent_deployment_id text not null, "
+        "partition bigint not null, inserted_at timestamptz not null",
+    ),
+    _table(
+        "agents",
+        "id text primary key, external_identifier text unique, name text not null, description text, "
+        "status text not null, inserted_at timestamptz not null, updated_at timestamptz not null, "
+        "owner_person_id text, team_id text, risk_profile_id text",
+    ),
+    _table(
+        "agent_versions",
+        "id text primary key, agent_id text not null, external_identifier text not null, name text, description text, "
+        "runtime_environment text, inserted_at timestamptz not null, updated_at timestamptz not null, "
+        "unique (agent_id, external_identifier)",
+    ),
+    _table(
+        "agent_schema_versions",
+        "id text primary key, agent_id text not null, external_identifier text, content_hash text not null, "
+        "span_type_schemas text not null, quality_schemas text, inserted_at timestamptz not null, "
+        "updated_at timestamptz not null, unique (agent_id, content_hash)",
+    ),
+    _table(
+        "agent_instances",
+        "id text primary key, agent_id text not null, agent_version_id text not null, "
+        "agent_schema_version_id text not null, external_identifier text, status text not null, "
+        "purpose text not null, metadata text, result text, error text, quality_payloads text, "
+        "quality_summaries text, termination_reason text, started_at timestamptz, finished_at timestamptz, "
+        "duration_ms double precision, inserted_at timestamptz not null, updated_at timestamptz not null, "
+        "writer_id text, closed_by text, closed_at timestamptz, ended_late integer, git_commit text, session text, "
+        '"user" text, task text, git_dirty integer',
+    ),
     "create index agent_instances_agent_id_id on agent_instances (agent_id, id)",
-    """create table run_names (
-    agent_id text collate "C" not null,
-    external_identifier text collate "C" not null,
-    agent_instance_id text collate "C" not null,
-    primary key (agent_id, external_identifier)
-)""",
+    _table(
+        "run_names",
+        "agent_id text not null, external_identifier text not null, agent_instance_id text not null, "
+        "primary key (agent_id, external_identifier)",
+    ),
     "create index run_names_agent_instance_id on run_names (agent_instance_id)",
-    f"create table finished_spans ({_SPAN_COLUMNS} xid xid8 not null default pg_current_xact_id(), {_KEY}) "
-    "partition by range (agent_instance_id)",
+    _table(
+        "finished_spans",
+        f"{_SPAN_COLUMNS}, xid xid8 not null default pg_current_xact_id(), {_KEY}",
+        "partition by range (agent_instance_id)",
+    ),
     "create index finished_spans_id_idx on finished_spans (id)",
     "create index finished_spans_xid_idx on finished_spans (xid)",
     f"create table {DEFAULT} partition of finished_spans default",
     make_ahead,
-    f"create table open_spans ({_SPAN_COLUMNS} {_KEY}) with (fillfactor = 70)",
+    _table("open_spans", f"{_SPAN_COLUMNS}, {_KEY}", "with (fillfactor = 70)"),
     "create index open_spans_id on open_spans (id)",
-    """create table schema_violations (
-    agent_instance_id text collate "C" not null,
-    id bigint generated always as identity,
-    agent_span_id text collate "C" not null,
-    side text collate "C" not null,
-    path text collate "C" not null,
-    keyword text collate "C" not null,
-    message text collate "C" not null,
-    primary key (agent_instance_id, id)
-)""",
+    _table(
+        "schema_violations",
+        "agent_instance_id text not null, id bigint generated always as identity, agent_span_id text not null, "
+        "side text not null, path text not null, keyword text not null, message text not null, "
+        "primary key (agent_instance_id, id)",
+    ),
     "create index schema_violations_agent_span_id on schema_violations (agent_span_id)",
-    """create table idempotency_keys (
-    operation text collate "C" not null,
-    key text collate "C" not null,
-    request_hash text collate "C" not null,
-    subject text collate "C" not null,
-    inserted_at timestamptz not null,
-    primary key (operation, key)
-)""",
-    """create table writers (
-    id text collate "C" primary key,
-    host text collate "C" not null,
-    boot_id text collate "C" not null,
-    pid bigint not null,
-    process_start text collate "C" not null,
-    program text collate "C" not null,
-    inserted_at timestamptz not null
-)""",
-    """create table refused_changes (
-    id text collate "C" primary key,
-    subject text collate "C" not null,
-    agent_instance_id text collate "C",
-    why text collate "C" not null,
-    stored_status text collate "C",
-    wanted text collate "C" not null,
-    writer_id text collate "C",
-    inserted_at timestamptz not null
-)""",
+    _table(
+        "idempotency_keys",
+        "operation text not null, key text not null, request_hash text not null, subject text not null, "
+        "inserted_at timestamptz not null, primary key (operation, key)",
+    ),
+    _table(
+        "writers",
+        "id text primary key, host text not null, boot_id text not null, pid bigint not null, "
+        "process_start text not null, program text not null, inserted_at timestamptz not null",
+    ),
+    _table(
+        "refused_changes",
+        "id text primary key, subject text not null, agent_instance_id text, why text not null, stored_status text, "
+        "wanted text not null, writer_id text, inserted_at timestamptz not null",
+    ),
     "create index refused_changes_agent_instance_id on refused_changes (agent_instance_id)",
-    """create table otel_traces (
-    id text collate "C" primary key,
-    agent_instance_id text collate "C" not null,
-    inserted_at timestamptz not null
-)""",
+    _table(
+        "otel_traces",
+        "id text primary key, agent_instance_id text not null, inserted_at timestamptz not null",
+    ),
     "create index otel_traces_agent_instance_id on otel_traces (agent_instance_id)",
-    """create table otel_logs (
-    id text collate "C" primary key,
-    trace_id text collate "C" not null,
-    span_id text collate "C" not null,
-    time_ns bigint not null,
-    record text collate "C" not null,
-    inserted_at timestamptz not null
-)""",
+    _table(
+        "otel_logs",
+        "id text primary key, trace_id text not null, span_id text not null, time_ns bigint not null, "
+        "record text not null, inserted_at timestamptz not null",
+    ),
     "create index otel_logs_trace_id on otel_logs (trace_id)",
-    """create table tags (
-    id text collate "C" not null,
-    agent_instance_id text collate "C" not null,
-    tag text collate "C" not null,
-    inserted_at timestamptz not null,
-    primary key (agent_instance_id, id),
-    unique (agent_instance_id, tag)
-)""",
+    _table(
+        "tags",
+        "id text not null, agent_instance_id text not null, tag text not null, inserted_at timestamptz not null, "
+        "primary key (agent_instance_id, id), unique (agent_instance_id, tag)",
+    ),
     "create index tags_id on tags (id)",
-    """create table scores (
-    id text collate "C" not null,
-    agent_instance_id text collate "C" not null,
-    target_type text collate "C" not null,
-    target_id text collate "C" not null,
-    name text collate "C" not null,
-    value double precision,
-    label text collate "C",
-    source text collate "C" not null,
-    identifier text collate "C",
-    inserted_at timestamptz not null,
-    explanation text collate "C",
-    primary key (agent_instance_id, id)
-)""",
+    _table(
+        "scores",
+        "id text not null, agent_instance_id text not null, target_type text not null, target_id text not null, "
+        "name text not null, value double precision, label text, source text not null, identifier text, "
+        "inserted_at timestamptz not null, explanation text, primary key (agent_instance_id, id)",
+    ),
     "create index scores_id on scores (id)",
 )
 
 _INDEX = (
-    """create table rewritten_runs (
-    agent_instance_id text collate "C" not null,
-    xid xid8 not null default pg_current_xact_id(),
-    primary key (agent_instance_id, xid)
-)""",
+    _table(
+        "rewritten_runs",
+        "agent_instance_id text not null, xid xid8 not null default pg_current_xact_id(), "
+        "primary key (agent_instance_id, xid)",
+    ),
     "create index rewritten_runs_xid on rewritten_runs (xid)",
-    """create table index_state (
-    part text collate "C" primary key,
-    version bigint not null,
-    origin text collate "C" not null,
-    taken xid8 not null,
-    target xid8 not null,
-    after_run text collate "C" not null,
-    after_span text collate "C" not null,
-    noted xid8 not null
-)""",
-    """create table index_groups (
-    grp bigint primary key,
-    schema_name text collate "C" not null,
-    label text collate "C" not null,
-    is_aggregate integer not null
-)""",
-    """create table index_runs (
-    agent_instance_id text collate "C" primary key,
-    spans bigint not null,
-    failed bigint not null,
-    input_tokens bigint,
-    output_tokens bigint,
-    cost double precision
-)""",
+    _table(
+        "index_state",
+        "part text primary key, version bigint not null, origin text not null, taken xid8 not null, "
+        "target xid8 not null, after_run text not null, after_span text not null, noted xid8 not null",
+    ),
+    _table(
+        "index_groups",
+        "grp bigint primary key, schema_name text not null, label text not null, is_aggregate integer not null",
+    ),
+    _table(
+        "index_runs",
+        "agent_instance_id text primary key, spans bigint not null, failed bigint not null, input_tokens bigint, "
+        "output_tokens bigint, cost double precision",
+    ),
     # Columns of fixed width come first: PostgreSQL finds them without decoding the columns before.
-    """create table index_facts (
-    at timestamptz not null,
-    ms double precision not null,
-    grp bigint not null,
-    bucket smallint not null,
-    failed boolean not null,
-    cost double precision,
-    input_tokens bigint,
-    output_tokens bigint,
-    agent_instance_id text collate "C" not null
-)""",
+    _table(
+        "index_facts",
+        "at timestamptz not null, ms double precision not null, grp bigint not null, bucket smallint not null, "
+        "failed boolean not null, cost double precision, input_tokens bigint, output_tokens bigint, "
+        "agent_instance_id text not null",
+    ),
     "create index index_facts_agent_instance_id on index_facts (agent_instance_id)",
     "create index index_facts_grp_bucket_ms on index_facts (grp, bucket, ms)",
     # Long `words` are stored out of line, so that counting matches reads narrow rows.
-    """create table index_texts (
-    agent_instance_id text collate "C" not null,
-    id text collate "C" not null,
-    depth smallint not null,
-    words tsvector not null,
-    primary key (agent_instance_id, id)
-) with (toast_tuple_target = 128)""",
+    _table(
+        "index_texts",
+        "agent_instance_id text not null, id text not null, depth smallint not null, words tsvector not null, "
+        "primary key (agent_instance_id, id)",
+        "with (toast_tuple_target = 128)",
+    ),
     "create index index_texts_id on index_texts (id)",
     "create index index_texts_words on index_texts using gin (words)",
     "create index index_texts_depth on index_texts (depth) where depth > 0",
-    """create table index_parts (
-    agent_instance_id text collate "C" not null,
-    part bigint not null,
-    id text collate "C" not null,
-    spans bigint not null,
-    primary key (agent_instance_id, part)
-)""",
+    _table(
+        "index_parts",
+        "agent_instance_id text not null, part bigint not null, id text not null, spans bigint not null, "
+        "primary key (agent_instance_id, part)",
+    ),
 )
 
 # A role that only reads must not read the secret that signs logins. Its grant on all tables is revoked for this table.
 _NOTES = (
-    """create table notes (
-    name text collate "C" primary key,
-    value text collate "C" not null,
-    expires_at timestamptz
-)""",
+    _table(
+        "notes",
+        "name text primary key, value text not null, expires_at timestamptz",
+    ),
     """do $$
 declare
     role regrole;
@@ -359,7 +263,6 @@ LONGEST_S = 86_400
 PAUSE_S = 0.05
 # Polled: a program that waits in a statement holds a snapshot, and building an index CONCURRENTLY waits for it.
 _LOCK = "select pg_try_advisory_lock(hashtextextended('agentspan:' || %s, 0))"
-_UNLOCK = "select pg_advisory_unlock(hashtextextended('agentspan:' || %s, 0))"
 _VIEWS = "select viewname, definition from pg_views where schemaname = current_schema() and viewname = any(%s)"
 _IS_VALID = "select indisvalid from pg_index where indexrelid = to_regclass(%s)"
 
@@ -391,28 +294,23 @@ def migrate(connections: Connections, wait_s: float, migrations: Sequence[Migrat
         DatabaseUnusable: the tables are of a newer agentspan or older than the first release, or the user lacks a
             privilege.
     """
-    try:
-        with connections.lent(wait_s) as connection:
-            wait_at_most(connection, wait_s)
-            connection.execute("set statement_timeout = 0")
-            connection.answer_s = LONGEST_S
-            try:
-                with _alone(connection, connections, wait_s):
-                    _migrate(connection, connections, migrations)
-            finally:
-                connection.close()  # no other work may have its settings
-    except DRIVER_ERRORS as error:
-        raise translated(error, connections.location) from error
+    with connections.reading(wait_s) as connection:
+        wait_at_most(connection, wait_s)
+        connection.execute("set statement_timeout = 0")
+        connection.answer_s = LONGEST_S
+        try:
+            _lock(connection, connections, wait_s)
+            _migrate(connection, connections, migrations)
+        finally:
+            connection.close()  # no other work may have its settings
 
 
-@contextmanager
-def _alone(connection: Connection, connections: Connections, wait_s: float) -> Iterator[None]:
+def _lock(connection: Connection, connections: Connections, wait_s: float) -> None:
     until = time.monotonic() + wait_s
     while not rows_of(connection, _LOCK, (connections.schema,))[0][0]:
         if time.monotonic() > until:
             raise DatabaseBusy(f"another program migrates the tables of {connections.location}; try again")
         time.sleep(PAUSE_S)
-    yield
 
 
 def _migrate(connection: Connection, connections: Connections, migrations: Sequence[Migration]) -> None:
@@ -472,3 +370,60 @@ def _lead_to(connection: Connection, migrations: Sequence[Migration], version: i
         connection.execute("insert into accounts values (%s, %s, %s, %s, %s)", new_account())
     connection.execute("delete from storage_version")
     connection.execute("insert into storage_version values (%s)", (version,))
+
+
+# One view over open and finished spans: conditions and orders still use the indexes of both tables.
+_ALL_SPANS = " union all ".join(f"select {listed(AgentSpanRow._fields)} from {table}" for table in SPAN_TABLES)
+
+# JSON may have an escaped NUL, or half of a surrogate pair, which no text of PostgreSQL can hold: U+FFFD replaces them.
+# A text that is no JSON gives null. Neither may fail a whole SELECT.
+_TEXT_AT = r"""
+create or replace function json_text_at(text text, variadic path text[]) returns text language plpgsql immutable as $$
+begin
+    return text::json #>> path;
+exception when others then
+    begin
+        return regexp_replace(text, '\\u(0000|d[89a-f]..)', '\ufffd', 'gi')::json #>> path;
+    exception when others then
+        return null;
+    end;
+end $$
+"""
+_TYPE_AT = """
+create or replace function json_type_at(text text, variadic path text[]) returns text language plpgsql immutable as $$
+begin
+    return json_typeof(text::json #> path);
+exception when others then
+    return null;
+end $$
+"""
+
+# A span that sums up others repeats what they used: counting both would double the run's tokens and cost.
+_USED = "filter (where s.is_aggregate = 0)"
+_RUNS = f"""
+select i.id as run, a.name as agent, v.external_identifier as version, i.status, i.started_at, i.finished_at,
+       i.duration_ms, count(s.id) as spans, count(s.id) filter (where s.status = 'failed') as failed_spans,
+       sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
+       sum(s.cost_usd) {_USED} as cost_usd, json_text_at(i.error, 'message') as error, i.metadata, i.result,
+       i.closed_by, i.closed_at, i.session, i."user", i.task,
+       (select string_agg(tag, ', ' order by tag) from tags t where t.agent_instance_id = i.id) as tags
+from agent_instances i
+join agents a on a.id = i.agent_id
+join agent_versions v on v.id = i.agent_version_id
+left join agent_spans s on s.agent_instance_id = i.id
+group by i.id, a.id, v.id
+"""
+_SPANS = f"""
+select a.name as agent, {", ".join(f"s.{column} as {name}" for column, name in SHOWN_OF_SPANS.items())},
+       case when s.status = 'failed' or s.result_payload like '%"error"%' then coalesce(
+           json_text_at(s.result_payload, 'error', 'message'),
+           case when json_type_at(s.result_payload, 'error') = 'string'
+                then json_text_at(s.result_payload, 'error') end,
+           case when s.status = 'failed' and json_type_at(s.result_payload, 'error_type') = 'string'
+                then json_text_at(s.result_payload, 'message') end
+       ) end as error,
+       s.payload, s.result_payload
+from agent_spans s join agents a on a.id = s.agent_id
+"""
+FUNCTIONS = (_TEXT_AT, _TYPE_AT)
+VIEWS = {"agent_spans": _ALL_SPANS, "runs": _RUNS, "spans": _SPANS}

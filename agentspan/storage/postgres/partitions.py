@@ -6,6 +6,12 @@ records may not change tables, and attaching a partition waits for every reader 
 
 The number of statements of a drop does not depend on the number of runs. (A partition cannot be detached CONCURRENTLY
 while there is a default one. A drop takes an exclusive lock on all spans for a moment, so this is its last step.)
+
+On a Citus cluster, `distribute` spreads the finished spans over the workers, by run; all else stays on the coordinator.
+Finished spans are nearly all that is stored, and are only appended to. The other tables are small. The guards of a
+change read several of them under locks, in one statement. Citus allows that only if all their rows are in one shard,
+and a key, a name and a run are not. So the other tables stay ordinary tables. A run's spans lie on one worker; a commit
+that stores finished spans is a two-phase commit.
 """
 
 import re
@@ -18,10 +24,10 @@ from agentspan import clock, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.model.changes import CLOSERS, OPEN
 from agentspan.storage.answers import MOST_LATE, Dropped, Made, Partition, State, Width
+from agentspan.storage.location import Location
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.statements import TIME
-from agentspan.storage.postgres.tables import VERSION
+from agentspan.storage.postgres.statements import TIME, VERSION
 from agentspan.storage.postgres.upkeep import BELONGS
 from agentspan.storage.questions import (
     AHEAD,
@@ -219,7 +225,8 @@ def drop_partitions(connections: Connections, asked: DropPartitions) -> Dropped:
     for part in parts:
         end = None if part.range is None or part.range.end is None else time_of(part.range.end)
         if part.range is not None and end is not None and end <= min(now, clock.to_datetime(asked.before)):
-            done = added(done, drop(connections, part.name, part.range, asked.before, asked.is_dead, asked.wait_s))
+            dropped = _drop(connections, part.name, part.range, asked)
+            done = Dropped(*map(sum, zip(done, dropped, strict=True)))
     return done
 
 
@@ -239,9 +246,9 @@ def parts_of(connection: Connection) -> list[_Part]:
     return sorted(found, key=lambda part: (part.range is None, "" if part.range is None else part.range.start or ""))
 
 
-def make_ahead(connection: Connection, ahead: int = AHEAD) -> None:
-    """Make the missing partitions for now and for the next `ahead` ranges, within the caller's transaction."""
-    while _made_next(connection, ahead, None, None) is not None:
+def make_ahead(connection: Connection) -> None:
+    """Make the missing partitions for now and for the next ranges, within the caller's transaction."""
+    while _made_next(connection, AHEAD, None, None) is not None:
         pass
 
 
@@ -355,14 +362,13 @@ class _Stays(Exception):
     """A run of the partition may not be removed. Raised to roll the transaction back."""
 
 
-def drop(
-    connections: Connections, name: str, range: Range, before: str, is_dead: Callable[[str], bool], wait_s: float
-) -> Dropped:
+def _drop(connections: Connections, name: str, range: Range, asked: DropPartitions) -> Dropped:
     """Drop a partition with all its runs, if each of them may be removed; else keep it, and return zeros.
 
     Raises:
         DatabaseUnusable: the user does not own the partition.
     """
+    before, wait_s = asked.before, asked.wait_s
     ids = (range.start or "", range.end, range.end)
     with connections.snapshot() as connection:
         allowed = rows_of(connection, _MAY_DROP, (name,))
@@ -373,7 +379,7 @@ def drop(
         if rows_of(connection, _STAYS, (*ids, before, *ids))[0][0]:
             return Dropped()
         writers = [writer for (writer,) in rows_of(connection, _WRITERS, ids)]
-    dead = [writer for writer in writers if is_dead(writer)]
+    dead = [writer for writer in writers if asked.is_dead(writer)]
     if len(dead) < len(writers):
         return Dropped()
     while connections.transact(lambda connection: connection.execute(_MANY_VIOLATIONS, (*ids, *ids)).rowcount, wait_s):
@@ -395,11 +401,6 @@ def drop(
         return patiently(connections, remove, wait_s)
     except _Stays:
         return Dropped()
-
-
-def added(one: Dropped, other: Dropped) -> Dropped:
-    """Return the totals of two drops: partitions, runs and spans."""
-    return Dropped(*(sum(pair) for pair in zip(one, other, strict=True)))
 
 
 def patiently(connections: Connections, work: Callable[[Connection], T], wait_s: float) -> T:
@@ -426,3 +427,46 @@ def _counted(connection: Connection, name: str) -> int:
         return estimate
     count: int = rows_of(connection, f"select count(*) from {name}")[0][0]
     return count
+
+
+LONGEST_S = 86_400
+"""The most seconds that distributing already stored spans may take."""
+_HAS_CITUS = "select exists (select 1 from pg_extension where extname = 'citus')"
+_IS_DISTRIBUTED = "select exists (select 1 from pg_dist_partition where logicalrelid = to_regclass('finished_spans'))"
+_DISTRIBUTE = "select create_distributed_table('finished_spans', 'agent_instance_id', shard_count => %s)"
+_WORKERS = "select count(*) from pg_dist_node where noderole = 'primary' and shouldhaveshards and isactive"
+
+
+def is_distributed(connections: Connections) -> bool:
+    """Return whether the finished spans are on several servers."""
+    with connections.reading() as connection:
+        return _is_distributed(connection)
+
+
+def distribute(location: Location, shards: int) -> bool:
+    """Distribute the finished spans over the workers; return whether they were not distributed before.
+
+    Already stored spans are moved. Citus blocks writers meanwhile.
+
+    Raises:
+        DatabaseUnusable: the database has no extension `citus`, or the cluster has no workers.
+    """
+    connections = Connections(location, read_only=False, wait_s=10.0)
+    try:
+        with connections.reading() as connection:
+            if not rows_of(connection, _HAS_CITUS)[0][0]:
+                raise DatabaseUnusable(f"{location} has no extension citus; install it, and create it in the database")
+            if _is_distributed(connection):
+                return False
+            if not rows_of(connection, _WORKERS)[0][0]:
+                raise DatabaseUnusable(f"{location} has no workers; add them by citus_add_node")
+            connection.execute("set statement_timeout = 0")
+            connection.answer_s = LONGEST_S
+            connection.execute(_DISTRIBUTE, (shards,))
+            return True
+    finally:
+        connections.close()
+
+
+def _is_distributed(connection: Connection) -> bool:
+    return bool(rows_of(connection, _HAS_CITUS)[0][0]) and bool(rows_of(connection, _IS_DISTRIBUTED)[0][0])

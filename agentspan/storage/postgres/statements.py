@@ -5,8 +5,8 @@ from functools import lru_cache
 
 from agentspan.model.changes import OPEN
 from agentspan.model.columns import columns_of, json_columns
-from agentspan.model.rows import ROWS, UNIQUE, AgentInstanceRow, AgentSpanRow, ResourceType, Value
-from agentspan.storage.postgres.values import is_time
+from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType
+from agentspan.storage.postgres.connection import is_time
 from agentspan.storage.questions import Query
 
 FINISHED, OPEN_ONES = SPAN_TABLES = ("finished_spans", "open_spans")
@@ -50,11 +50,6 @@ _CASTS: Mapping[ResourceType, Mapping[str, str]] = {
 }
 """The placeholder of each column, with a cast: in a SELECT, PostgreSQL would treat each value as text."""
 
-INSERT = {
-    row: f"insert into {table_of(type_)} ({listed(row._fields)}) values ({', '.join('%s' for _ in row._fields)})"
-    for type_, row in ROWS.items()
-    if row is not AgentSpanRow
-}
 SELECT = {type_: f"select {listed(row._fields)} from {table_of(type_)}" for type_, row in ROWS.items()}
 BY_ID = {type_: f"{select} where id = %s" for type_, select in SELECT.items()}
 BY_IDS = {type_: f"{select} where id = any(%s)" for type_, select in SELECT.items()}
@@ -63,15 +58,13 @@ LOCKED_SPAN = {
     table: f"select {listed(AgentSpanRow._fields)} from {table} where id = %s and agent_instance_id = %s for update"
     for table in SPAN_TABLES
 }
-SPANS_OF_TABLE = {
-    table: f"select {listed(AgentSpanRow._fields)} from {table} where id = any(%s)" for table in SPAN_TABLES
-}
+SPANS_APART = tuple(
+    f"select {listed(AgentSpanRow._fields)} from {table} where id = any(%s)" for table in reversed(SPAN_TABLES)
+)
 RUN_OF_SPAN = "select agent_instance_id from agent_spans where id = %s limit 1"
 REFERRED = {type_: f"select 1 from {table_of(type_)} where id = %s for key share" for type_ in ROWS}
 REFERRED["agent_instance"] = "select 1 from agent_instances where id = %s for share"
 REFERRED["agent_span"] = "select 1 from agent_spans where id = %s"  # a view: removing a run locks the run
-DELETE = {type_: f"delete from {table_of(type_)} where id = %s" for type_ in ROWS}
-TYPES_OF_ID = " union all ".join(f"select '{type_}' from {table_of(type_)} where id = %(id)s" for type_ in ROWS)
 BY_UNIQUE = {
     type_: f"{SELECT[type_]} where {' and '.join(f'{quoted(column)} = %s' for column in columns)}"
     for type_, columns in UNIQUE.items()
@@ -87,6 +80,8 @@ FAILED = f"(status = 'failed' or {_RETURNED_ERROR})"
 """The condition for a span that failed, or returned an error as its result."""
 
 LOCK_ID = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+VERSION = "select version from storage_version"
+SHARE_RUNS = "select 1 from agent_instances where id = any(%s) order by id for share"
 LOCK_RUNS = (
     "select id, status, termination_reason from agent_instances where id = any(%s) order by id for no key update"
 )
@@ -115,20 +110,17 @@ SPANS = f"{SELECT['agent_span']} where agent_instance_id = %s order by id"
 FIRST_SPANS = f"{SPANS} limit %s"
 NAME_RUN = "insert into run_names (agent_id, external_identifier, agent_instance_id) values (%s, %s, %s)"
 FORGET_NAME = "delete from run_names where agent_id = %s and external_identifier = %s"
-INSERT_VIOLATION = (
-    "insert into schema_violations (agent_instance_id, agent_span_id, side, path, keyword, message) "
-    "values (%s, %s, %s, %s, %s, %s)"
-)
+VIOLATION_COLUMNS = "agent_instance_id, agent_span_id, side, path, keyword, message"
+COPY_VIOLATIONS = f"copy schema_violations ({VIOLATION_COLUMNS}) from stdin"
 FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = %s and side = 'payload'"
 NOTE_REWRITTEN = "insert into rewritten_runs (agent_instance_id) select unnest(%s::text[]) on conflict do nothing"
 VIOLATIONS = (
     "select agent_span_id, side, path, keyword, message from schema_violations "
     "where agent_span_id = any(%s) order by id"
 )
+KEY_COLUMNS = "operation, key, request_hash, subject, inserted_at"
 KEY = "select request_hash, subject from idempotency_keys where operation = %s and key = %s"
-INSERT_KEY = (
-    "insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) values (%s, %s, %s, %s, %s)"
-)
+INSERT_KEY = f"insert into idempotency_keys ({KEY_COLUMNS}) values (%s, %s, %s, %s, %s)"
 COUNTS = "select agent_instance_id, status, count(*) from agent_spans where agent_instance_id = any(%s) group by 1, 2"
 SUMS = (
     "select status, schema_name, label, count(*), sum(cost_usd) filter (where is_aggregate = 0) from agent_spans "
@@ -150,71 +142,23 @@ SPANS_BY_IDS = (
 """The SELECT of spans, each with the reason why its run was terminated."""
 
 
-COPY_RUNS = f"copy agent_instances ({listed(AgentInstanceRow._fields)}) from stdin"
-
-
 def copy(table: str) -> str:
     """Return the COPY statement that fills a table of spans."""
     return f"copy {table} ({listed(AgentSpanRow._fields)}) from stdin"
 
 
-def _guard(type_: ResourceType, leaves: frozenset[str], unchanged: tuple[tuple[str, bool], ...]) -> str:
-    statuses = ", ".join(f"'{status}'" for status in sorted(leaves))
-    guard = f" and status in ({statuses})" if leaves else ""
-    for column, is_null in unchanged:
-        guard += f" and {quoted(column)} is null" if is_null else f" and {quoted(column)} = {_CASTS[type_][column]}"
-    return guard
-
-
-@lru_cache(maxsize=512)
-def update(
-    table: str,
-    type_: ResourceType,
-    columns: tuple[str, ...],
-    leaves: frozenset[str],
-    unchanged: tuple[tuple[str, bool], ...] = (),
-) -> str:
-    """Return the UPDATE of a Move. Its values: those of the columns, in order; the id; the values that must be stored.
-
-    Args:
-        unchanged: the columns whose stored value the guard compares, and whether it must be null.
-    """
-    values = ", ".join(f"{quoted(column)} = {_CASTS[type_][column]}" for column in columns)
-    return f"update {table} set {values} where id = %s{_guard(type_, leaves, unchanged)} returning *"
-
-
-@lru_cache(maxsize=64)
-def update_runs(columns: tuple[str, ...], leaves: frozenset[str]) -> str:
-    """Return the UPDATE of several Moves of runs. It returns the ids of the runs whose guard held.
-
-    Its values are arrays of texts: the ids, then the values of each column, in the order of `columns`.
-    """
-    casts = (_CASTS["agent_instance"][column].removeprefix("%s") for column in columns)
-    set_to = ", ".join(
-        f"{quoted(column)} = given.value_{place}{cast}"
-        for place, (column, cast) in enumerate(zip(columns, casts, strict=True))
-    )
-    names = ", ".join(f"value_{place}" for place in range(len(columns)))
-    arrays = ", ".join(["%s::text[]"] * (len(columns) + 1))
-    return (
-        f"update agent_instances run set {set_to} from unnest({arrays}) given(run_id, {names}) "
-        f"where run.id = given.run_id{_guard('agent_instance', leaves, ())} returning run.id"
-    )
-
-
 _UNUSED_KEY = " and not exists (select 1 from idempotency_keys where operation = %s and key = %s)"
 # The statement of a change also stores its key and violations, from the changed row `put`: without one, it stores none.
-_STORE_KEY = (
-    ", used as (insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) "
-    "select %s, %s, %s, %s, %s::timestamptz from put)"
-)
+_STORE_KEY = f", used as (insert into idempotency_keys ({KEY_COLUMNS}) select %s, %s, %s, %s, %s::timestamptz from put)"
 _STORE_VIOLATIONS = (
-    ", violated as (insert into schema_violations (agent_instance_id, agent_span_id, side, path, keyword, message) "
+    f", violated as (insert into schema_violations ({VIOLATION_COLUMNS}) "
     "select put.agent_instance_id, put.id, side, path, keyword, message from put, unnest(%s::text[], %s::text[], "
     "%s::text[], %s::text[]) with ordinality found(side, path, keyword, message, place) order by place)"
 )
-
-
+_STORE_NAME = (
+    ", named as (insert into run_names (agent_id, external_identifier, agent_instance_id) "
+    "select agent_id, external_identifier, id from put)"
+)
 # The delete does not see violations that the same statement inserts.
 _FORGET_VIOLATIONS = (
     ", forgotten as (delete from schema_violations where agent_span_id = (select id from put) and side = 'payload')"
@@ -226,77 +170,111 @@ def _beside(*, has_key: bool, has_violations: bool) -> str:
 
 
 @lru_cache(maxsize=512)
-def move_span(
+def move(
+    type_: ResourceType,
     columns: frozenset[str],
     leaves: frozenset[str],
     unchanged: tuple[tuple[str, bool], ...],
     *,
-    is_end: bool,
-    has_run: bool,
+    is_end: bool = False,
+    has_run: bool = False,
     has_key: bool = False,
     has_violations: bool = False,
     wants_row: bool = False,
 ) -> str:
-    """Return the statement that sets columns of an open span, and stores its key and violations.
+    """Return the statement that sets columns of an open span, or of another row, and stores its key and violations.
 
-    If it replaces the payload, it removes the payload's old violations. With `wants_row` (0.1 ms more) it returns the
-    row and the reason why its run was terminated, else the run's id and null. If a guard fails, it returns no row.
+    If it replaces the payload, it removes the payload's old violations. It returns one row, or none if a guard fails:
+    null, or with `wants_row` (0.1 ms more) the changed row and the reason why the run of a span was terminated.
 
     Its values: the values to set, in the order of the table's columns; the guard: the id, the run if `has_run`, the
     values that must not change, the key's operation and text; the five columns of the key; the lists of sides, paths,
     keywords and messages. If the span ends (`is_end`), it moves to `finished_spans`, and the guard comes first.
+
+    Args:
+        unchanged: the columns whose stored value the guard compares, and whether it must be null.
     """
-    casts = _CASTS["agent_span"]
-    run = " and agent_instance_id = %s" if has_run else ""
-    guard = f"id = %s{run}{_guard('agent_span', leaves, unchanged)}{_UNUSED_KEY if has_key else ''}"
-    beside = _FORGET_VIOLATIONS if "payload" in columns else ""
+    casts, fields = _CASTS[type_], ROWS[type_]._fields
+    is_span = type_ == "agent_span"
+    table = OPEN_ONES if is_span else table_of(type_)
+    guard = "id = %s and agent_instance_id = %s" if has_run else "id = %s"
+    statuses = ", ".join(f"'{status}'" for status in sorted(leaves))
+    guard += f" and status in ({statuses})" if leaves else ""
+    for column, is_null in unchanged:
+        guard += f" and {quoted(column)} is null" if is_null else f" and {quoted(column)} = {casts[column]}"
+    guard += _UNUSED_KEY if has_key else ""
+    beside = _FORGET_VIOLATIONS if is_span and "payload" in columns else ""
     beside += _beside(has_key=has_key, has_violations=has_violations)
+    returned = "*" if wants_row or beside else "id"
     if is_end:
-        values = ", ".join(casts[field] if field in columns else quoted(field) for field in AgentSpanRow._fields)
-        returned = "*" if wants_row or beside else "agent_instance_id"
+        values = ", ".join(casts[field] if field in columns else quoted(field) for field in fields)
         put = (
-            f"gone as (delete from open_spans where {guard} returning *), put as (insert into finished_spans "
-            f"({listed(AgentSpanRow._fields)}) select {values} from gone returning {returned})"
+            f"gone as (delete from {table} where {guard} returning *), put as (insert into {FINISHED} "
+            f"({listed(fields)}) select {values} from gone returning {returned})"
         )
     else:
-        set_to = ", ".join(f"{quoted(field)} = {casts[field]}" for field in AgentSpanRow._fields if field in columns)
-        put = f"put as (update open_spans set {set_to} where {guard} returning *)"
-    reason = _REASON.format("agent_instances", " and agent_instances.id = put.agent_instance_id")
-    found = f"{listed(AgentSpanRow._fields)}, {reason}" if wants_row else "agent_instance_id, null"
-    return f"with {put}{beside} select {found} from put"
-
-
-def types_of_used_ids(*, minted: bool) -> tuple[ResourceType, ...]:
-    """Return the resource types in which the id of a new span must be unused."""
-    return ("agent_span",) if minted else tuple(ROWS)
+        set_to = ", ".join(f"{quoted(field)} = {casts[field]}" for field in fields if field in columns)
+        put = f"put as (update {table} set {set_to} where {guard} returning {returned})"
+    reason = _REASON.format("agent_instances", " and agent_instances.id = put.agent_instance_id") if is_span else "null"
+    return f"with {put}{beside} select {f'{listed(fields)}, {reason}' if wants_row else 'null'} from put"
 
 
 @lru_cache(maxsize=512)
-def put_span(
-    table: str, refs: tuple[ResourceType, ...], *, minted: bool, has_key: bool = False, has_violations: bool = False
+def put(
+    type_: ResourceType,
+    table: str,
+    refs: tuple[ResourceType, ...],
+    *,
+    minted: bool,
+    is_unique: bool = False,
+    has_key: bool = False,
+    has_violations: bool = False,
 ) -> str:
-    """Return the statement that inserts a span, and stores its key and violations.
+    """Return the statement that inserts a row, and stores its key and violations, and the name of a run.
 
-    It returns the row and the reason why its run was terminated. If the id is used, or a row that it refers to is
-    missing, it returns no row. It locks the run's row: a batch of the same run, and a removal of the run, wait.
+    It returns the reason why the run of a span was terminated, else null. If the id or the unique values are used, or
+    a row that it refers to is missing, it returns no row. It locks the rows that it refers to: their removal, and a
+    batch of the same run, wait.
 
-    Its values: the run; the row; the id once for each of `types_of_used_ids`, followed by the run if `minted`; the ids
-    of `refs`; the key's operation and text; then the key's columns and the lists of violations, as for `move_span`.
+    Its values: the run of a span; the row; the id, for a span followed by the run, or if not `minted` once for each
+    type; the unique values; the ids of `refs`; the key's operation and text; then the key's columns and the lists of
+    violations, as for `move`.
     """
-    casts = _CASTS["agent_span"]
-    values = ", ".join(casts[field] for field in AgentSpanRow._fields)
-    types = types_of_used_ids(minted=minted)
-    of_run = " and agent_instance_id = %s" if minted else ""  # limits the search for the id to one partition
-    unused = " and ".join(f"not exists (select 1 from {table_of(type_)} where id = %s{of_run})" for type_ in types)
-    referred = "".join(f" and exists ({REFERRED[type_]})" for type_ in refs)
-    key = _UNUSED_KEY if has_key else ""
-    beside = _beside(has_key=has_key, has_violations=has_violations)
+    fields, casts = ROWS[type_]._fields, _CASTS[type_]
+    is_span = type_ == "agent_span"
+    types = (type_,) if minted else tuple(ROWS)
+    of_run = " and agent_instance_id = %s" if minted and is_span else ""  # limits the search for the id to a partition
+    guards = [f"not exists (select 1 from {table_of(each)} where id = %s{of_run})" for each in types]
+    guards += [f"not exists ({BY_UNIQUE[type_]})"] if is_unique else []
+    guards += [f"exists ({REFERRED[each]})" for each in refs]
+    beside = _STORE_NAME if is_unique and type_ == "agent_instance" else ""
+    beside += _beside(has_key=has_key, has_violations=has_violations)
+    run, source, reason = "", "", "null"
+    if is_span:
+        run = "run as materialized (select status, termination_reason from agent_instances where id = %s for share), "
+        source, reason = " from run", _REASON.format("run", "")
     return (
-        "with run as materialized (select status, termination_reason from agent_instances where id = %s for share), "
-        f"put as (insert into {table} ({listed(AgentSpanRow._fields)}) select {values} from run "
-        f"where {unused}{referred}{key} returning *){beside} "
-        f"select {listed(AgentSpanRow._fields)}, {_REASON.format('run', '')} from put"
+        f"with {run}put as (insert into {table} ({listed(fields)}) select {', '.join(casts[each] for each in fields)}"
+        f"{source} where {' and '.join(guards)}{_UNUSED_KEY if has_key else ''} returning {'*' if beside else 'id'})"
+        f"{beside} select {reason} from put"
     )
+
+
+_OF_ONE = "returning id) select null from put"
+
+
+@lru_cache(maxsize=64)
+def of_many(sql: str) -> str | None:
+    """Return the statement of one change as one of many changes; None if it stores, or returns, more than a row.
+
+    Its values are arrays of texts, one for each value of `sql`. It returns the ids of the changed rows.
+    """
+    if not (sql.startswith("with put as (") and sql.endswith(_OF_ONE)):
+        return None
+    names = [f"value_{number}" for number in range(sql.count("%s"))]
+    given = f" from unnest({', '.join(['%s::text[]'] * len(names))}) given({', '.join(names)}) where "
+    head, _, guard = sql.replace("%s", "{}").format(*names).partition(" where ")
+    return f"{head}{given}{guard.replace(_OF_ONE, 'returning id) select id from put')}"
 
 
 def page(query: Query) -> tuple[str, list[object]]:
@@ -376,8 +354,3 @@ def _conditions(query: Query) -> tuple[list[str], list[object]]:
 
 def _where(conditions: list[str]) -> str:
     return f" where {' and '.join(conditions)}" if conditions else ""
-
-
-def shape_of(unchanged: Mapping[str, Value]) -> tuple[tuple[str, bool], ...]:
-    """Return the columns that must not change, and whether their value is null."""
-    return tuple((column, value is None) for column, value in unchanged.items())

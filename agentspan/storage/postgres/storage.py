@@ -4,28 +4,32 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import psycopg
 
 from agentspan.errors import DatabaseUnusable, InDoubt, InvalidValue, StorageError
-from agentspan.model.changes import Outcome, Unit
+from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Unit
+from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage.answers import Answer
 from agentspan.storage.location import Location
 from agentspan.storage.patience import as_long_as_it_takes
-from agentspan.storage.postgres import partitions, tables, upkeep
-from agentspan.storage.postgres.analytics import ANSWERS as ABOUT_RUNS
-from agentspan.storage.postgres.analytics import PostgresAnalytics
-from agentspan.storage.postgres.citus import is_distributed
-from agentspan.storage.postgres.connection import Ahead, Backend, Connection
-from agentspan.storage.postgres.connections import DRIVER_ERRORS, MOST, Connections, has_no_tables, translated
+from agentspan.storage.postgres import analytics, partitions, statements, upkeep
+from agentspan.storage.postgres.connection import Ahead, Backend, Connection, register_plain
+from agentspan.storage.postgres.connections import (
+    DRIVER_ERRORS,
+    MOST,
+    Connections,
+    Unanswered,
+    has_no_tables,
+    in_doubt,
+    translated,
+)
 from agentspan.storage.postgres.migrations import MIGRATIONS, Migration, check_version, migrate, newest
-from agentspan.storage.postgres.reads import ANSWERS, Lends, Reads, changed_spans
-from agentspan.storage.postgres.single_statements import Together, outcome_of, single_of, together
-from agentspan.storage.postgres.unanswered import Unanswered, applied_before, in_doubt, subjects_of
-from agentspan.storage.postgres.upkeep import problems
-from agentspan.storage.postgres.values import register_plain
-from agentspan.storage.postgres.writes import apply_all, apply_unit
+from agentspan.storage.postgres.partitions import is_distributed
+from agentspan.storage.postgres.reads import ANSWERS, Answers, Lends, Reads, changed_spans
+from agentspan.storage.postgres.search import search
+from agentspan.storage.postgres.writes import apply_all, batch_at, compile_unit, outcome_of, outcomes_of, with_locks
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import (
     ChangedSpans,
@@ -40,60 +44,14 @@ from agentspan.storage.questions import (
     Partitions,
     PutKeys,
     PutNote,
-    Question,
     RemoveKeys,
     RemoveRuns,
+    Search,
     Select,
     TablesState,
     WaitAtMost,
 )
 from agentspan.tuning import STANDARD, Tuning
-
-_READS = frozenset({"select", "with", "values", "table", "show", "explain"})
-_FIRST = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
-_MARKS = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\?|%""")
-_sql_shell_OWN = frozenset({"08", "57", "53", "58", "XX"})
-"""Classes of SQLSTATE that are no fault of the query."""
-
-
-def ask(connections: Connections, query: str, parameters: Sequence[Any]) -> Answer:
-    """Run one statement that only reads, and return its columns and rows.
-
-    Raises:
-        InvalidValue: the query is no SQL, does more than read, or takes too long.
-        DatabaseUnusable: the server cannot be reached.
-    """
-    first = _FIRST.match(query)
-    if first is None or first[1].lower() not in _READS:
-        raise InvalidValue("query", f"must be one statement that reads, which begins with {', '.join(sorted(_READS))}")
-    connection = connections.connected(connections.wait_s)
-    try:
-        register_plain(connection.adapters)
-        connection.execute("set default_transaction_read_only = on")
-        connection.execute("begin read only")
-        # Prepared: the server then refuses a second statement after the first, such as a COMMIT.
-        cursor = connection.execute(
-            _with_marks(query) if parameters else query, tuple(parameters) or None, prepare=True
-        )
-        return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
-    except UnicodeEncodeError:
-        raise InvalidValue("query", "is no Unicode text") from None
-    except psycopg.Error as error:
-        state = error.sqlstate
-        if state is not None and (state[:2] not in _sql_shell_OWN or state == "57014"):
-            sentence = error.diag.message_primary or type(error).__name__
-            raise InvalidValue("query", f"PostgreSQL says: {sentence}") from None
-        if state is None and not isinstance(error, psycopg.OperationalError):
-            raise InvalidValue("query", f"psycopg says: {error}") from None
-        raise translated(error, connections.location) from error
-    finally:
-        connection.close()
-
-
-def _with_marks(query: str) -> str:
-    """Return a query with psycopg's `%s` for each `?`, except in quotes, and each `%` doubled."""
-    return _MARKS.sub(lambda m: "%s" if m[0] == "?" else m[0].replace("%", "%%"), query)
-
 
 T = TypeVar("T")
 
@@ -125,8 +83,7 @@ class PostgresStorage(Reads):
     ) -> None:
         connections = Connections(location, read_only=read_only, wait_s=wait_s, tuning=tuning)
         self._connections = connections
-        super().__init__(Lends(connections.reading, connections.snapshot, connections.glance))
-        self._analytics = PostgresAnalytics(connections)
+        super().__init__(connections, _ANSWERS)
         # Units that were sent and not answered, by the ids of the rows that they change; empty nearly always.
         self._doubts: dict[str, tuple[Unit, Backend]] = {}
         try:
@@ -140,22 +97,20 @@ class PostgresStorage(Reads):
         connections = self._connections
         try:
             with connections.lent(wait_s) as connection:
-                found = connection.execute(tables.VERSION).fetchone()
+                found = connection.execute(statements.VERSION).fetchone()
                 version = 0 if found is None else found[0]
         except psycopg.Error as error:
             if not has_no_tables(error):
                 raise translated(error, connections.location) from error
             version = 0
         check_version(connections, version, migrations)
-        if version == newest(migrations):
-            connections.is_distributed = is_distributed(connections)
-            return
-        if connections.read_only:
-            raise DatabaseUnusable(
-                f"{connections.location} has no tables of this version; open it once with a program that may write"
-            )
-        with as_long_as_it_takes():
-            migrate(connections, max(wait_s, connections.tuning.postgres_migration_wait_s), migrations)
+        if version != newest(migrations):
+            if connections.read_only:
+                raise DatabaseUnusable(
+                    f"{connections.location} has no tables of this version; open it once with a program that may write"
+                )
+            with as_long_as_it_takes():
+                migrate(connections, max(wait_s, connections.tuning.postgres_migration_wait_s), migrations)
         connections.is_distributed = is_distributed(connections)
 
     def capabilities(self) -> Capabilities:
@@ -163,36 +118,11 @@ class PostgresStorage(Reads):
         connections = self._connections
         return Capabilities(
             backend=BACKEND,
-            answers=_ANSWERED - {ChangedSpans} if connections.is_distributed else _ANSWERED,
+            answers=frozenset({*_ANSWERS} - ({ChangedSpans} if connections.is_distributed else set())),
             location=connections.location,
             concurrency=MOST - 4,  # four connections are left for reads
             page_rows=connections.tuning.page_rows,
         )
-
-    def ask(self, question: Question[T]) -> T:
-        """Answer a question by SQL, else row by row."""
-        kind = type(question)
-        if kind in _OWN:
-            return cast(T, getattr(self, _OWN[kind])(question))
-        if kind in _OVER_CONNECTIONS:
-            return cast(T, _OVER_CONNECTIONS[kind](self._connections, question))
-        if kind in ABOUT_RUNS:
-            found = ABOUT_RUNS[kind](self._analytics, question)
-            return self.read_row_by_row(question) if found is None else cast(T, found)
-        return super().ask(question)
-
-    def _damage(self, asked: Damage) -> list[str]:
-        with self._connections.snapshot() as connection:
-            return problems(connection)
-
-    def _select(self, asked: Select) -> Answer:
-        self._connections.check_open()
-        return ask(self._connections, asked.query, asked.values)
-
-    def _wait_at_most(self, asked: WaitAtMost) -> None:
-        """Change how long reads wait for a connection; they wait for no lock."""
-        self._connections.check_open()
-        self._connections.wait_s = asked.wait_s
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """Apply units; try once more if the connection broke before the server answered.
@@ -201,18 +131,25 @@ class PostgresStorage(Reads):
         BEGIN with all statements, then COMMIT.
         """
         try:
-            return self._looked_up_or_applied(units, stop_at_refusal, wait_s)
+            return self._apply(units, stop_at_refusal, wait_s)
         except Unanswered:
-            return self._looked_up_or_applied(units, stop_at_refusal, wait_s)
+            return self._apply(units, stop_at_refusal, wait_s)
 
-    def _looked_up_or_applied(self, units: Sequence[Unit], stop_at_refusal: bool, wait_s: float) -> list[Outcome]:
+    def _apply(self, units: Sequence[Unit], stop_at_refusal: bool, wait_s: float) -> list[Outcome]:
         """Apply units, except those that an earlier attempt, which got no answer, has stored already."""
         known = self._looked_up(units, wait_s) if self._doubts else {}
-        if known and not (stop_at_refusal and len(units) > 1):
-            rest = [unit for place, unit in enumerate(units) if place not in known]
-            applied = iter(self._applied(rest, stop_at_refusal, wait_s) if rest else ())
-            return [known[place] if place in known else next(applied) for place in range(len(units))]
-        return self._applied(units, stop_at_refusal, wait_s)
+        if stop_at_refusal and len(units) > 1:
+            known = {}
+        rest = [unit for place, unit in enumerate(units) if place not in known] if known else units
+        try:
+            applied = self._sent(rest, stop_at_refusal, wait_s) if rest or not known else []
+        except Unanswered as error:
+            self._doubts |= {id: (unit, error.backend) for unit in rest for id in _subjects_of(unit)}
+            raise
+        if not known:
+            return applied
+        others = iter(applied)
+        return [known[place] if place in known else next(others) for place in range(len(units))]
 
     def _looked_up(self, units: Sequence[Unit], wait_s: float) -> dict[int, Outcome]:
         """Return the outcomes, by place, of units that an earlier attempt, which got no answer, has stored already.
@@ -223,7 +160,7 @@ class PostgresStorage(Reads):
         Raises:
             InDoubt: the server does not answer.
         """
-        doubts = {id: self._doubts[id] for unit in units for id in subjects_of(unit) if id in self._doubts}
+        doubts = {id: self._doubts[id] for unit in units for id in _subjects_of(unit) if id in self._doubts}
         if not doubts:
             return {}
         try:
@@ -234,52 +171,31 @@ class PostgresStorage(Reads):
             raise InDoubt(in_doubt(self._connections.location)) from error
         known: dict[int, Outcome] = {}
         for place, unit in enumerate(units):
-            id = next(subjects_of(unit), "")
+            id = next(_subjects_of(unit), "")
             if id in doubts and doubts[id][0] == unit:
-                outcome = applied_before(unit, found.rows[id][1] if id in found.rows else None, found.terminated)
+                outcome = _applied_before(unit, found.rows[id][1] if id in found.rows else None, found.terminated)
                 if outcome is not None:
                     known[place] = outcome
         for id in doubts:
             self._doubts.pop(id, None)
         return known
 
-    def _applied(self, units: Sequence[Unit], stop_at_refusal: bool, wait_s: float) -> list[Outcome]:
-        try:
-            return self._sent(units, stop_at_refusal, wait_s)
-        except Unanswered as error:
-            self._doubts |= {id: (unit, error.backend) for unit in units for id in subjects_of(unit)}
-            raise
-
     def _sent(self, units: Sequence[Unit], stop_at_refusal: bool, wait_s: float) -> list[Outcome]:
-        if len(units) == 1 and not self._connections.read_only:
-            outcome = self._applied_alone(units[0], wait_s)
+        connections = self._connections
+        compiled = compile_unit(units[0]) if len(units) == 1 else None
+        if compiled is not None and compiled.is_of_span:
+            found = connections.alone((*compiled.before, compiled.statement), wait_s)
+            outcome = None if found is None else outcome_of(units[0], found)
             if outcome is not None:
                 return [outcome]
-        sent = None if len(units) == 1 or stop_at_refusal else together(units)
-        if sent is not None:
-            return self._applied_together(units, sent, wait_s)
-        return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
-
-    def _applied_alone(self, unit: Unit, wait_s: float) -> Outcome | None:
-        """Apply a unit by its one statement; return None if it needs several, or if nothing was changed."""
-        single = single_of(unit)
-        found = None if single is None else self._connections.alone((*single.before, single.statement), wait_s)
-        return None if found is None else outcome_of(unit, found)
-
-    def _applied_together(self, units: Sequence[Unit], sent: Together, wait_s: float) -> list[Outcome]:
-        """Apply units by statements sent together. A unit whose statement changed nothing is then applied by itself."""
-        ahead = Ahead([*sent.locks, *sent.statements])
-
-        def rest(connection: Connection) -> list[Outcome]:
-            outcomes: list[Outcome | None] = [None] * len(units)
-            for place, rows in zip(sent.places, ahead.rows[len(sent.locks) :], strict=True):
-                outcomes[place] = outcome_of(units[place], rows)
-            return [
-                apply_unit(connection, unit) if outcome is None else outcome
-                for unit, outcome in zip(units, outcomes, strict=True)
-            ]
-
-        return self._connections.transact(rest, wait_s, ahead=ahead)
+        batch = batch_at(units, 0, is_single=stop_at_refusal)
+        locked = with_locks(batch) if len(batch.units) == len(units) else None
+        if locked is None:
+            return connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal, batch), wait_s)
+        ahead = Ahead([*locked.locks, *locked.statements])
+        return connections.transact(
+            lambda connection: outcomes_of(connection, batch, ahead.rows[len(locked.locks) :]), wait_s, ahead=ahead
+        )
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
         """Call `work` in one transaction. If applying a unit raises in it, all of the transaction is rolled back."""
@@ -298,25 +214,97 @@ class PostgresStorage(Reads):
         self._connections.close()
 
 
-_OWN: Mapping[type[Question[Any]], str] = {Damage: "_damage", Select: "_select", WaitAtMost: "_wait_at_most"}
-"""The method of PostgresStorage for a type of question."""
-_OVER_CONNECTIONS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
-    ChangedSpans: changed_spans,
-    RemoveRuns: upkeep.remove_runs,
-    RemoveKeys: upkeep.remove_keys,
-    PutKeys: upkeep.put_keys,
-    Notes: upkeep.notes,
-    NotesCount: upkeep.notes_count,
-    PutNote: upkeep.put_note,
-    ForgetNotes: upkeep.forget_notes,
-    Partitions: partitions.partitions,
-    TablesState: partitions.tables_state,
-    MissingPartitions: partitions.missing_partitions,
-    MakePartitions: partitions.make_partitions,
-    DropPartitions: partitions.drop_partitions,
-}
-"""The function for a type of question that chooses a kind of connection itself."""
-_ANSWERED: frozenset[type[Question[Any]]] = frozenset({*ANSWERS, *ABOUT_RUNS, *_OWN, *_OVER_CONNECTIONS})
+def wait_at_most(connections: Connections, asked: WaitAtMost) -> None:
+    """Change how long reads wait for a connection; they wait for no lock."""
+    connections.check_open()
+    connections.wait_s = asked.wait_s
+
+
+_READS = frozenset({"select", "with", "values", "table", "show", "explain"})
+_FIRST = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
+_MARKS = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\?|%""")
+_OF_THE_SERVER = frozenset({"08", "57", "53", "58", "XX"})
+"""Classes of SQLSTATE that are no fault of the query."""
+
+
+def select(connections: Connections, asked: Select) -> Answer:
+    """Run one statement that only reads, and return its columns and rows.
+
+    Raises:
+        InvalidValue: the query is no SQL, does more than read, or takes too long.
+        DatabaseUnusable: the server cannot be reached.
+    """
+    connections.check_open()
+    query, parameters = asked.query, asked.values
+    first = _FIRST.match(query)
+    if first is None or first[1].lower() not in _READS:
+        raise InvalidValue("query", f"must be one statement that reads, which begins with {', '.join(sorted(_READS))}")
+    connection = connections.connected(connections.wait_s)
+    try:
+        register_plain(connection.adapters)
+        connection.execute("set default_transaction_read_only = on")
+        connection.execute("begin read only")
+        # Prepared: the server then refuses a second statement after the first, such as a COMMIT.
+        cursor = connection.execute(
+            _with_marks(query) if parameters else query, tuple(parameters) or None, prepare=True
+        )
+        return Answer([column[0] for column in cursor.description or ()], cursor.fetchall())
+    except UnicodeEncodeError:
+        raise InvalidValue("query", "is no Unicode text") from None
+    except psycopg.Error as error:
+        state = error.sqlstate
+        if state is not None and (state[:2] not in _OF_THE_SERVER or state == "57014"):
+            sentence = error.diag.message_primary or type(error).__name__
+            raise InvalidValue("query", f"PostgreSQL says: {sentence}") from None
+        if state is None and not isinstance(error, psycopg.OperationalError):
+            raise InvalidValue("query", f"psycopg says: {error}") from None
+        raise translated(error, connections.location) from error
+    finally:
+        connection.close()
+
+
+def _with_marks(query: str) -> str:
+    """Return a query with psycopg's `%s` for each `?`, except in quotes, and each `%` doubled."""
+    return _MARKS.sub(lambda m: "%s" if m[0] == "?" else m[0].replace("%", "%%"), query)
+
+
+_AS_PUT = ("id", "agent_instance_id", "parent_span_id", "inserted_at")
+"""Columns of a span that no later change sets, so they show whether a put was applied."""
+
+
+def _subjects_of(unit: Unit) -> Iterator[str]:
+    """Yield the ids of the rows that a unit changes."""
+    for change in unit.changes:
+        if isinstance(change, PutSpans):
+            yield from (row.id for row in change.rows)
+        else:
+            yield change.row.id if isinstance(change, Put) else change.id
+
+
+def _applied_before(unit: Unit, stored: Row | None, terminated: Mapping[str, str]) -> Outcome | None:
+    """Return the outcome of an unanswered unit, if the stored row of its span shows that it was applied; else None.
+
+    If the span has all values that the unit sets, the unit was applied: no other program makes the same id, or
+    finishes a span in the same microsecond with the same result.
+
+    Args:
+        terminated: the termination reasons, by run id.
+    """
+    change = unit.changes[0]
+    if not isinstance(stored, AgentSpanRow) or len(unit.changes) > 1:
+        return None
+    if isinstance(change, Move):
+        values = change.set
+    elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
+        values = {column: getattr(change.row, column) for column in _AS_PUT}
+    else:
+        return None
+    if any(getattr(stored, column) != value for column, value in values.items()):
+        return None
+    reason = terminated.get(stored.agent_instance_id)
+    if unit.subject is not None:
+        return Applied(stored, reason)
+    return Applied(None, reason if isinstance(change, Put) else None)  # as in each storage (see outcome_of)
 
 
 class _Group(Reads):
@@ -324,7 +312,7 @@ class _Group(Reads):
 
     def __init__(self, connection: Connection, location: Location) -> None:
         lend: Callable[[], AbstractContextManager[Connection]] = partial(_lent, connection, location)
-        super().__init__(Lends(lend, lend, lend))
+        super().__init__(Lends(lend, lend, lend), ANSWERS)
         self._connection = connection
         self._location = location
         self.broken: Exception | None = None
@@ -358,3 +346,27 @@ def _lent(connection: Connection, location: Location) -> Iterator[Connection]:
         yield connection
     except DRIVER_ERRORS as error:
         raise translated(error, location) from error
+
+
+_ANSWERS: Answers = {
+    **ANSWERS,
+    **analytics.ANSWERS,
+    Search: search,
+    Select: select,
+    WaitAtMost: wait_at_most,
+    ChangedSpans: changed_spans,
+    Damage: upkeep.damage,
+    RemoveRuns: upkeep.remove_runs,
+    RemoveKeys: upkeep.remove_keys,
+    PutKeys: upkeep.put_keys,
+    Notes: upkeep.notes,
+    NotesCount: upkeep.notes_count,
+    PutNote: upkeep.put_note,
+    ForgetNotes: upkeep.forget_notes,
+    Partitions: partitions.partitions,
+    TablesState: partitions.tables_state,
+    MissingPartitions: partitions.missing_partitions,
+    MakePartitions: partitions.make_partitions,
+    DropPartitions: partitions.drop_partitions,
+}
+"""The function for each type of question."""

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from agentspan.model.changes import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.model.columns import columns_of
-from agentspan.model.rows import REFERENCES, ROWS
+from agentspan.model.rows import REFERENCES, ROWS, ResourceType
 from agentspan.storage.postgres.connection import Connection, rows_of, storable
 from agentspan.storage.postgres.connections import Connections
-from agentspan.storage.postgres.statements import NOTE_REWRITTEN, compared, quoted, table_of
-from agentspan.storage.questions import ForgetNotes, Notes, NotesCount, PutKeys, PutNote, RemoveKeys, RemoveRuns
+from agentspan.storage.postgres.statements import KEY_COLUMNS, NOTE_REWRITTEN, compared, quoted, table_of
+from agentspan.storage.questions import Damage, ForgetNotes, Notes, NotesCount, PutKeys, PutNote, RemoveKeys, RemoveRuns
 
 # FOR UPDATE waits for a span that is being put, whose run is locked FOR SHARE; the next statement sees that span.
 _LOCK = (
@@ -17,7 +17,7 @@ _LOCK = (
 _WITH_OPEN_SPANS = "select distinct agent_instance_id from open_spans where agent_instance_id = any(%s)"
 BELONGS = ("schema_violations", "refused_changes", "otel_traces", "run_names", "tags", "scores")
 _PUT_KEYS = (
-    "insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) "
+    f"insert into idempotency_keys ({KEY_COLUMNS}) "
     "select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[]) on conflict do nothing"
 )
 _IS_OVER = "expires_at <= now()"
@@ -98,46 +98,43 @@ def forget_notes(connections: Connections, asked: ForgetNotes) -> None:
     connections.transact(lambda connection: connection.execute(sql, (asked.prefix,)), _WAIT_S)
 
 
-_TWICE = (
-    "select count(*) from finished_spans where id in (select id from open_spans)",
-    "is open and finished at the same time",
-)
 _IS_OPEN = ", ".join(f"'{status}'" for status in sorted(OPEN))
-_MISPLACED = (
+_PROBLEMS = {
+    "select count(*) from finished_spans where id in (select id from open_spans)": (
+        "of the spans: each is open and finished at the same time"
+    ),
     f"select (select count(*) from finished_spans where status in ({_IS_OPEN})) "
-    f"+ (select count(*) from open_spans where status not in ({_IS_OPEN}))",
-    "lies in the table of other statuses",
-)
+    f"+ (select count(*) from open_spans where status not in ({_IS_OPEN}))": (
+        "of the spans: each lies in the table of other statuses"
+    ),
+    **{
+        f"select count(*) from {table_of(type_)} r where not exists "
+        f"(select 1 from {table_of(to)} t where t.id = r.{quoted(column)})": (
+            f"of {table_of(type_)} refer to a row of {table_of(to)} that is not there"
+        )
+        for type_, references in REFERENCES.items()
+        for column, to in references.items()
+    },
+}
+"""SQL that counts rows with a problem, and the sentence for them."""
 
 
-def problems(connection: Connection) -> list[str]:
+def damage(connections: Connections, asked: Damage) -> list[str]:
     """Return the problems found, a sentence each, without stored values. (pg_amcheck checks the pages of tables.)"""
-    found = []
-    for sql, what in (_TWICE, _MISPLACED):
-        count = rows_of(connection, sql)[0][0]
-        if count:
-            found.append(f"{count} of the spans: each {what}")
-    for type_, references in REFERENCES.items():
-        for column, to in references.items():
-            count = rows_of(
-                connection,
-                f"select count(*) from {table_of(type_)} r where not exists "
-                f"(select 1 from {table_of(to)} t where t.id = r.{quoted(column)})",
-            )[0][0]
-            if count:
-                found.append(f"{count} of {table_of(type_)} refer to a row of {table_of(to)} that is not there")
-    for type_ in ROWS:
-        conditions = [
-            f"({quoted(column.name)} is null or {quoted(column.name)} is json)"
-            for column in columns_of(type_)
-            if column.is_json
-        ]
-        statuses = {"agent_instance": INSTANCE_STATUSES, "agent_span": SPAN_STATUSES}.get(type_)
-        if statuses is not None:
-            conditions.append(f"status in ({', '.join(repr(status) for status in statuses)})")
-        if conditions:
-            sql = f"select count(*) from {table_of(type_)} where not ({' and '.join(conditions)})"
-            count = rows_of(connection, sql)[0][0]
-            if count:
-                found.append(f"{count} of {table_of(type_)} cannot be read")
-    return found
+    problems = {**_PROBLEMS, **{_unreadable(type_): f"of {table_of(type_)} cannot be read" for type_ in ROWS}}
+    with connections.snapshot() as connection:
+        counts = [(rows_of(connection, sql)[0][0], what) for sql, what in problems.items()]
+    return [f"{count} {what}" for count, what in counts if count]
+
+
+def _unreadable(type_: ResourceType) -> str:
+    """Return the SELECT that counts the rows of a type whose JSON is none, or whose status is unknown."""
+    conditions = [
+        f"({quoted(column.name)} is null or {quoted(column.name)} is json)"
+        for column in columns_of(type_)
+        if column.is_json
+    ]
+    statuses = {"agent_instance": INSTANCE_STATUSES, "agent_span": SPAN_STATUSES}.get(type_)
+    if statuses is not None:
+        conditions.append(f"status in ({', '.join(repr(status) for status in statuses)})")
+    return f"select count(*) from {table_of(type_)} where not ({' and '.join(conditions) or 'true'})"

@@ -3,25 +3,29 @@
 A span often repeats parts of earlier spans of its run, such as messages: only parts that no earlier span has are new
 (see storage.text_search). For each part, `index_parts` holds the first span with it, and how many spans have it.
 
-Python splits texts into words (see text_search), not a text search configuration, so that a search finds the same spans
-as in a file. A search reads the spans whose words a `tsvector` cannot hold; `depth` says which questions the words of a
-row cannot answer. It also reads late spans (see state).
+Python splits texts into words (see storage.text_search), not a text search configuration, so that a search finds the
+same spans as in a file. A search reads the spans whose words a `tsvector` cannot hold; `depth` says which questions the
+words of a row cannot answer. It also reads late spans (see index). A search without the index reads the texts of spans:
+PostgreSQL finds candidates, and `text_search` checks them.
 """
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
+
+import psycopg
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import text_search
-from agentspan.storage.answers import FoundSpan
-from agentspan.storage.postgres import searching
-from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each
-from agentspan.storage.postgres.index.state import Cursor, Part
-from agentspan.storage.postgres.statements import listed
+from agentspan.storage.answers import FoundSpan, Progress
+from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each, storable
+from agentspan.storage.postgres.connections import Connections
+from agentspan.storage.postgres.index import Cursor, Part, current
+from agentspan.storage.postgres.reads import FETCHED
+from agentspan.storage.postgres.statements import SELECT, quoted
 from agentspan.storage.questions import Search
-from agentspan.storage.text_search import SpanParts
+from agentspan.storage.text_search import PREFIX, Matcher, SpanParts, search_run
 from agentspan.tuning import Tuning
 
 _OF_RUNS = "select agent_instance_id, part, id, spans from index_parts where agent_instance_id = any(%s)"
@@ -79,8 +83,7 @@ class Parts:
     def write(self) -> None:
         """Store the counts that `add` has changed."""
         if self._changed:
-            rows: Sequence[tuple[object, ...]] = [(run, key, *self._runs[run][key]) for run, key in self._changed]
-            self._connection.execute(_COUNT, tuple(list(column) for column in zip(*rows, strict=True)))
+            self._connection.execute(_COUNT, _columns((run, key, *self._runs[run][key]) for run, key in self._changed))
             self._changed = set()
 
 
@@ -94,8 +97,12 @@ LAST_PLACE = 16_383
 MOST_PLACES = 255
 _PLACES = tuple(map(str, range(1, LAST_PLACE + 1)))
 _COPY = "copy index_texts (agent_instance_id, id, depth, words) from stdin"
-_SPANS = f"select {listed(AgentSpanRow._fields)} from finished_spans s where"
-_BY_IDS = f"{_SPANS} (s.agent_instance_id, s.id) in (select * from unnest(%s::text[], %s::text[]))"
+_COLUMNS = ", ".join(f"s.{quoted(field)}" for field in AgentSpanRow._fields)
+_FINISHED = f"select {_COLUMNS} from finished_spans s where"
+_BY_IDS = f"""
+select {_COLUMNS} from unnest(%s::text[], %s::text[]) asked(run, id)
+join finished_spans s on s.agent_instance_id = asked.run and s.id = asked.id
+"""
 _FORGET_SPANS = (
     "delete from index_texts where (agent_instance_id, id) in (select * from unnest(%s::text[], %s::text[]))"
 )
@@ -131,31 +138,33 @@ class Words(Part):
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
         """Add the words of the finished spans for which a condition holds."""
-        sql = f"{_SPANS} {condition} order by s.agent_instance_id, s.id"
-        found = [SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, sql, values)]
+        found = _read(connection, f"{_FINISHED} {condition} order by s.agent_instance_id, s.id", values)
         parts = Parts(connection)
         parts.read({each.span.agent_instance_id for each in found})
         for each in found:
             parts.add(each)
         parts.write()
         taken = {(each.span.agent_instance_id, each.span.id) for each in found}
-        outdated = [[run for run, _ in parts.outdated - taken], [id for _, id in parts.outdated - taken]]
-        if outdated[0]:
-            connection.execute(_FORGET_SPANS, outdated)
-            found += (SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, _BY_IDS, outdated))
-        _add(connection, parts, found)
+        outdated = parts.outdated - taken
+        if outdated:
+            connection.execute(_FORGET_SPANS, _columns(outdated))
+            found += _read(connection, _BY_IDS, _columns(outdated))
+        with connection.cursor().copy(_COPY) as copy:
+            for each in found:
+                span = each.without(parts.seen_before(each))
+                text = text_search.of_span(span.summary, span.payload, span.result_payload)
+                copy.write_row((span.agent_instance_id, span.id, *vector(text)))
 
 
-def _add(connection: Connection, parts: Parts, spans: Iterable[SpanParts]) -> None:
-    with connection.cursor().copy(_COPY) as copy:
-        for each in spans:
-            span = each.without(parts.seen_before(each))
-            text = text_search.of_span(span.summary, span.payload, span.result_payload)
-            copy.write_row((span.agent_instance_id, span.id, *vector(text)))
+def _read(connection: Connection, sql: str, values: Sequence[object]) -> list[SpanParts]:
+    return [SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, sql, values)]
+
+
+def _columns(rows: Iterable[Sequence[object]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 _LATE_RUNS = "select distinct s.agent_instance_id from finished_spans s where"
-_COLUMNS = ", ".join(f"s.{column}" for column in map(listed, ((field,) for field in AgentSpanRow._fields)))
 _OPEN = f"select {_COLUMNS} from open_spans s where true"
 _INDEXED = "from index_texts s where"
 _ESTIMATE = "explain (format json) select 1 from index_texts s where true{0}"
@@ -179,26 +188,20 @@ select s.agent_instance_id, s.id from (select * from index_texts order by id des
 _PAGE = "select s.agent_instance_id, s.id {0} order by s.id desc limit %s"
 _BITMAPS = "select set_config('enable_bitmapscan', %s, true)"
 _DEFAULT_BITMAPS = "set local enable_bitmapscan to default"
-_SPANS_BY_IDS = f"""
-select {_COLUMNS} from unnest(%s::text[], %s::text[]) asked(run, id)
-join finished_spans s on s.agent_instance_id = asked.run and s.id = asked.id
-"""
 
 
-class _Question(NamedTuple):
-    """SQL conditions on `words`: `has`: all words occur; `says`: all terms occur, which is right for WHOLE rows."""
+def search(connections: Connections, asked: Search) -> tuple[list[FoundSpan], int]:
+    """Return a page of the spans whose new text has all terms, the latest first, and the number of such spans."""
+    tuning = connections.tuning
+    asked = asked.changed(runs=None if asked.runs is None else storable(list(asked.runs)))
+    part = Words(tuning.postgres_words_batch_spans, tuning.postgres_words_late_spans)
+    with current(connections, part, asked.progress) as (connection, cursor):
+        if cursor is None:
+            return _search_texts(connection, asked)
+        return _search_words(connection, cursor, asked, tuning)
 
-    has: str
-    says: str
 
-
-def search(connection: Connection, cursor: Cursor, asked: Search, *, tuning: Tuning) -> tuple[list[FoundSpan], int]:
-    """Return a page of the spans whose new text has all terms, the latest first, and the number of such spans.
-
-    Args:
-        connection: within the snapshot in which `cursor` was read.
-        asked: the search. PostgreSQL must be able to store the ids of its runs.
-    """
+def _search_words(connection: Connection, cursor: Cursor, asked: Search, tuning: Tuning) -> tuple[list[FoundSpan], int]:
     terms, runs = asked.words, asked.runs
     most, matcher = asked.offset + asked.limit, text_search.Matcher(terms)
     late = {*cursor.rewritten, *(run for (run,) in rows_of(connection, f"{_LATE_RUNS} {cursor.pending}"))}
@@ -209,17 +212,17 @@ def search(connection: Connection, cursor: Cursor, asked: Search, *, tuning: Tun
     latest: list[FoundSpan] = []
     total = 0
     if late:  # which text is new depends on all spans of a run: late runs are read whole
-        latest, total = searching.search(connection, Search(terms, most, runs=late, progress=asked.progress))
+        latest, total = _search_texts(connection, Search(terms, most, runs=late, progress=asked.progress))
         wanted, values = f"{wanted} and s.agent_instance_id <> all(%s)", [*values, list(late)]
     parts = Parts(connection)
-    read = [SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, f"{_OPEN}{wanted}", values)]
-    question = _question(terms)
-    unclear = f"{_INDEXED} s.depth > {WHOLE} and (s.depth = {UNREAD} or {question.has}){wanted}"  # has an index
+    read = _read(connection, f"{_OPEN}{wanted}", values)
+    has, says = _conditions(terms)
+    unclear = f"{_INDEXED} s.depth > {WHOLE} and (s.depth = {UNREAD} or {has}){wanted}"  # has an index
     read += _by_ids(connection, rows_of(connection, f"select s.agent_instance_id, s.id {unclear}", values))
     parts.read({each.span.agent_instance_id for each in read})
     with_all = [each for each in read if matcher.matches(each.without(parts.seen_before(each)))]
     total += len(with_all)
-    number, hits = _hits(connection, f" and s.depth = {WHOLE} and {question.says}{wanted}", values, most, tuning)
+    number, hits = _hits(connection, f" and s.depth = {WHOLE} and {says}{wanted}", values, most, tuning)
     total += number
     with_all += _by_ids(connection, hits)
     found: list[tuple[str, FoundSpan | SpanParts]] = [(each.span.id, each) for each in with_all]
@@ -273,14 +276,14 @@ def _found(parts: Parts, of_span: SpanParts, matcher: text_search.Matcher) -> Fo
 
 
 def _by_ids(connection: Connection, asked: Sequence[tuple[str, str]]) -> list[SpanParts]:
-    if not asked:
-        return []
-    runs, ids = ([*column] for column in zip(*asked, strict=True))
-    return [SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, _SPANS_BY_IDS, (runs, ids))]
+    return _read(connection, _BY_IDS, _columns(asked)) if asked else []
 
 
-def _question(terms: Sequence[str]) -> _Question:
-    """Return the conditions of a search. A word that is too long to be stored whole is in no WHOLE row."""
+def _conditions(terms: Sequence[str]) -> tuple[str, ...]:
+    """Return the SQL conditions that all words of a search occur, and that all terms do, which is right for WHOLE rows.
+
+    A word that is too long to be stored whole is in no WHOLE row.
+    """
     has, says = [], []
     for term in terms:
         tokens = term.removesuffix(text_search.PREFIX).split()
@@ -288,4 +291,86 @@ def _question(terms: Sequence[str]) -> _Question:
         has += [f"'{token[:LONGEST]}'" for token in tokens]
         says.append(" <-> ".join(f"'{token}'" if len(token) <= LONGEST else "'-'" for token in tokens) + ending)
         has[-1] += ending
-    return _Question(*(f"s.words @@ $q$({') & ('.join(each)})$q$::tsquery" for each in (has, says)))
+    return tuple(f"s.words @@ $q$({') & ('.join(each)})$q$::tsquery" for each in (has, says))
+
+
+_TEXT = "concat_ws(' ', summary, payload, result_payload)"
+# A text beyond ASCII may have the word with an accent. A text with \\u may have it escaped. Python checks both.
+_MAY_SAY = f"(({{0}}) or strpos({_TEXT}, '\\u') > 0 or octet_length({_TEXT}) <> length({_TEXT}))"
+_RUNS = "select distinct agent_instance_id from agent_spans where {0}"
+_OF_SPANS = f"{SELECT['agent_span']} where {{0}} order by agent_instance_id, id"
+RUNS = 100
+"""The number of runs whose spans one statement reads."""
+
+
+def _search_texts(connection: Connection, asked: Search) -> tuple[list[FoundSpan], int]:
+    """Search without the index: PostgreSQL finds candidates by their text, and `text_search` checks them.
+
+    A search is one pass over all texts, and a word that all spans have is read in all of them. Writers fill no index of
+    words, which would cost two thirds of the speed of loading.
+    """
+    words, runs, progress = asked.words, asked.runs, asked.progress
+    matcher, most = Matcher(words), asked.offset + asked.limit
+    conditions = [_says(word) for word in words]
+    # An earlier span with the same part has the word, too, so spans without any of the words need not be read. Words
+    # that must be adjacent may become adjacent when a repeated part is removed: then runs are read whole.
+    are_single = not any(" " in word for word in words)
+    with_a_word = _MAY_SAY.format(" or ".join(conditions)) if are_single else "true"
+    if runs is not None:
+        groups = _of_runs(connection, storable(sorted(runs)), with_a_word, progress)
+    elif are_single and len(words) == 1:
+        groups = _by_run(connection, with_a_word)  # one pass; it finds the runs, too
+    else:
+        found_in = [run for (run,) in rows_of(connection, _RUNS.format(_MAY_SAY.format(" and ".join(conditions))))]
+        groups = _of_runs(connection, found_in, with_a_word, progress)
+    latest: list[FoundSpan] = []
+    total = 0
+    for spans in groups:
+        found, number = search_run(spans, matcher, most)
+        total += number
+        latest = heapq.nlargest(most, [*latest, *found], key=lambda one: one.span.id) if found else latest
+    page = latest[asked.offset :]
+    return (_without_repeats(connection, page, matcher, most) if are_single else page), total
+
+
+def _without_repeats(connection: Connection, page: Sequence[FoundSpan], matcher: Matcher, most: int) -> list[FoundSpan]:
+    """Return the hits of a page without parts of earlier spans. Reads their runs whole, also spans without a word."""
+    runs = sorted({found.span.agent_instance_id for found in page if SpanParts(found.span).keys})
+    whole: dict[str, FoundSpan] = {}
+    for spans in _of_runs(connection, runs, "true", None):
+        whole.update((found.span.id, found) for found in search_run(spans, matcher, most)[0])
+    return [whole.get(found.span.id, found) for found in page]
+
+
+def _says(word: str) -> str:
+    """Return the SQL condition that a text has the tokens of a term. It is right for ASCII texts without \\u."""
+    tokens = word.removesuffix(PREFIX).split()
+    conditions = ["true"]
+    for number, token in enumerate(tokens, start=1):
+        if not token.isascii():
+            return "false"
+        is_whole = number < len(tokens) or not word.endswith(PREFIX)
+        end = "([^a-z0-9]|$)" if is_whole else ""
+        # `strpos` comes first: the pattern takes four times as long. A letter before the word may belong to an escape.
+        conditions.append(f"strpos(lower({_TEXT}), '{token}') > 0")
+        conditions.append(f"lower({_TEXT}) ~ '(^|[^a-z0-9]|\\\\[bfnrt]){token}{end}'")
+    return f"({' and '.join(conditions)})"
+
+
+def _of_runs(
+    connection: Connection, runs: Sequence[str], condition: str, progress: Progress | None
+) -> Iterator[Iterator[AgentSpanRow]]:
+    """Yield, for each of these runs, its spans for which a condition holds."""
+    for start in range(0, len(runs), RUNS):
+        yield from _by_run(connection, f"agent_instance_id = any(%s) and {condition}", runs[start : start + RUNS])
+        if progress is not None:
+            progress(min(start + RUNS, len(runs)), len(runs))
+
+
+def _by_run(connection: Connection, condition: str, *values: Sequence[str]) -> Iterator[Iterator[AgentSpanRow]]:
+    """Yield, for each run, its spans for which a condition holds, by id. Few spans are in memory at a time."""
+    with psycopg.ServerCursor(connection, "searched") as cursor:
+        cursor.execute(_OF_SPANS.format(condition), [list(value) for value in values], binary=True)
+        spans = map(AgentSpanRow._make, chain.from_iterable(iter(lambda: cursor.fetchmany(FETCHED), [])))
+        for _, of_run in groupby(spans, key=lambda span: span.agent_instance_id):
+            yield of_run

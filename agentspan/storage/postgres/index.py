@@ -15,8 +15,8 @@ A finished span that changes keeps its number, and a removed span leaves none. S
 All its spans are late until a reader has indexed the run again. `noted` is the first transaction number whose notes are
 not processed yet.
 
-If the spans are distributed (see citus), there is no index: a transaction has ended on the coordinator before its rows
-are visible on the workers, so a pass would miss them.
+If the spans are distributed (see partitions), there is no index: a transaction has ended on the coordinator before its
+rows are visible on the workers, so a pass would miss them.
 """
 
 import logging
@@ -28,7 +28,7 @@ from typing import NamedTuple
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.storage.answers import Progress
 from agentspan.storage.postgres.connection import Connection, rows_of
-from agentspan.storage.postgres.connections import DRIVER_ERRORS, Connections, translated, wait_at_most
+from agentspan.storage.postgres.connections import Connections, wait_at_most
 
 log = logging.getLogger("agentspan")
 
@@ -92,6 +92,17 @@ class Cursor(NamedTuple):
     def pending(self) -> str:
         """The SQL condition for a finished span, `s`, that is not in the index yet."""
         return _PENDING.format(self.taken, self.target, _literal(self.after_run), _literal(self.after_span))
+
+
+def late(cursor: Cursor | None) -> tuple[str, list[object]]:
+    """Return the SQL condition for a finished span, `s`, that an answer does not take from the index, and its values.
+
+    Args:
+        cursor: None if the index cannot be used.
+    """
+    if cursor is None or not cursor.rewritten:
+        return _pending(cursor), []
+    return f"({cursor.pending} or s.agent_instance_id = any(%s))", [list(cursor.rewritten)]
 
 
 class Part:
@@ -190,23 +201,19 @@ def _fill(connections: Connections, part: Part, progress: Progress | None) -> No
 
 def _add_batch(connections: Connections, part: Part) -> bool:
     """Add one batch of late spans to a part of the index; return whether it was the last batch."""
-    try:
-        with connections.lent(WAIT_S) as connection:
-            wait_at_most(connection, WAIT_S)
-            connection.execute("begin read write")  # also in a read-only storage: the index is no recorded data
-            cursor = _locked(connection, part)
-            is_done = True
-            cursor = _take_notes(connection, part, cursor)
-            if not cursor.after_run:
-                cursor = cursor._replace(target=rows_of(connection, _HORIZON)[0][0])
-            if cursor.target != cursor.taken:
-                cursor, is_done = _take(connection, part, cursor)
-            connection.execute(_WRITE, (*cursor[:5], part.name))
-            connection.execute(_FORGET_NOTES)
-            connection.execute("commit")
-            return is_done
-    except DRIVER_ERRORS as error:
-        raise translated(error, connections.location) from error
+    with connections.reading(WAIT_S) as connection:
+        wait_at_most(connection, WAIT_S)
+        connection.execute("begin read write")  # also in a read-only storage: the index is no recorded data
+        cursor = _take_notes(connection, part, _locked(connection, part))
+        if not cursor.after_run:
+            cursor = cursor._replace(target=rows_of(connection, _HORIZON)[0][0])
+        is_done = True
+        if cursor.target != cursor.taken:
+            cursor, is_done = _take(connection, part, cursor)
+        connection.execute(_WRITE, (*cursor[:5], part.name))
+        connection.execute(_FORGET_NOTES)
+        connection.execute("commit")
+        return is_done
 
 
 def _locked(connection: Connection, part: Part) -> Cursor:
