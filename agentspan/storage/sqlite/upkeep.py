@@ -25,7 +25,6 @@ from agentspan.storage.questions import (
     RemoveRuns,
     Select,
     UsedBytes,
-    WaitAtMost,
 )
 from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.contents import remove_contents
@@ -95,12 +94,6 @@ def file_bytes(connections: Connections, asked: FileBytes) -> int:
     """Return the size of the file plus its write-ahead log, in bytes."""
     connections.check_open()
     return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{connections.path}{end}"))
-
-
-def wait_at_most(connections: Connections, asked: WaitAtMost) -> None:
-    """Set how many seconds a read, or a reopening, may wait for other processes."""
-    connections.check_open()
-    connections.wait_s = asked.wait_s
 
 
 def compact(connections: Connections, asked: Compact) -> None:
@@ -287,7 +280,6 @@ TASKS: Mapping[type[Question[Any]], Callable[[Connections, Any], Any]] = {
     PutKeys: put_keys,
     UsedBytes: used_bytes,
     FileBytes: file_bytes,
-    WaitAtMost: wait_at_most,
     Compact: compact,
     Damage: problems,
     BackUp: back_up,
