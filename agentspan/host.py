@@ -129,6 +129,29 @@ class guard(Generic[D]):  # reads as a statement, as `suppress` does
         return guarded
 
 
+class undoing:
+    """Call a function if a with-block raises, also a signal handler's exception, which then goes on.
+
+        with undoing(connection.close):
+            ...
+
+    Args:
+        undo: takes back the part of the block that was done.
+    """
+
+    __slots__ = ("_undo",)
+
+    def __init__(self, undo: Callable[[], object]) -> None:
+        self._undo = undo
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, type_: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self._undo()
+
+
 def let_through(error: BaseException) -> None:
     """Raise an exception again if a signal handler raised it: for an `except` that does more than a `guard` can.
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from zlib import crc32
 
 from agentspan import files, host
-from agentspan.host import Hold, guard
+from agentspan.host import Hold, guard, undoing
 from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
 
@@ -143,13 +143,10 @@ class Segment(Locked):
         with Changing():
             self._file = files.create(self.path)
             held.add(self)
-        try:
+        with undoing(self.remove):
             fcntl.flock(self._file, fcntl.LOCK_EX)
             os.posix_fallocate(self._file, 0, size)
             self._map()
-        except BaseException:
-            self.remove()
-            raise
 
     def fill(self) -> None:
         """Load the pages of the file into memory: 1 ms for 8 MB, or 20 ms if the machine must first free memory.
@@ -341,7 +338,7 @@ class Left(Locked):
         self.path = path
         # This object owns the descriptor from here on.
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
+        with undoing(self.let_go):
             held.add(self)
             why = files.why_foreign(os.fstat(self._file), journal_folder.owners(path.parent))
             if why is not None:
@@ -352,9 +349,6 @@ class Left(Locked):
                 raise FileNotFoundError(f"{path} was drained by somebody else")
             self.data = _contents(self._file)
             self._look()
-        except BaseException:
-            self.let_go()
-            raise
 
     def _look(self) -> None:
         """Read the mark in the first bytes: up to which position the records are in the storage already."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from agentspan import clock
 from agentspan.api.context import ATTEMPTS, Context
 from agentspan.errors import DatabaseBusy, InvalidValue
+from agentspan.host import undoing
 from agentspan.model.changes import Move, Put, PutSpans, Remove, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, AgentVersionRow, OtelLogRow, ScoreRow, Value
 from agentspan.otel import copies
@@ -380,15 +381,11 @@ class Receiver:
         spans = [span for span in spans if not copies.is_copy(span)] if copied else spans
         copied_scores = [log for log in records if copies.is_score(log)]
         records = [log for log in records if not copies.is_score(log)] if copied_scores else records
-        with self._lock:
-            try:
-                runs, new, known = copies.store(self._ctx, copied)
-                copies.store_sent_scores(self._ctx, copied_scores)
-                done = self._store(spans, records, is_whole=is_whole)
-                return done._replace(runs=done.runs + runs, spans=done.spans + new, known=done.known + known)
-            except BaseException:
-                self._forget()  # the cache may differ from the storage
-                raise
+        with self._lock, undoing(self._forget):  # the cache may differ from the storage
+            runs, new, known = copies.store(self._ctx, copied)
+            copies.store_sent_scores(self._ctx, copied_scores)
+            done = self._store(spans, records, is_whole=is_whole)
+        return done._replace(runs=done.runs + runs, spans=done.spans + new, known=done.known + known)
 
     def stop(self) -> None:
         """Let a `store` that runs in another thread, and all later ones, raise DatabaseBusy before the next commit."""
@@ -424,11 +421,8 @@ class Receiver:
             nonlocal count
             count = sum(end(ctx, self._placing, run) for run in runs)
 
-        try:
+        with undoing(self._forget):  # then the next `end_idle` searches the storage for active runs
             self._grouped(work)
-        except BaseException:
-            self._forget()  # then the next `end_idle` searches the storage for active runs
-            raise
         return count
 
     def _forget(self) -> None:

@@ -28,6 +28,7 @@ from agentspan.api import envelopes
 from agentspan.api.context import Context, Done, Plan, attempted, carry_out_together
 from agentspan.api.operation import Write
 from agentspan.errors import DatabaseBusy, InDoubt
+from agentspan.host import undoing
 from agentspan.tuning import STANDARD, Tuning
 
 Work = Callable[[Context], Any]
@@ -91,7 +92,7 @@ class WriteQueue:
             raise DatabaseBusy("too many requests wait for the database")
         loop = asyncio.get_running_loop()
         waiting = _Waiting(operation, time.monotonic() + self._wait_s, loop, loop.create_future(), is_long)
-        try:
+        with undoing(waiting.future.cancel):  # it is not to be run any more
             if self._groups is None:
                 self._queue.append(waiting)
                 self._come_back(loop)
@@ -101,9 +102,6 @@ class WriteQueue:
             else:
                 self._run_alone(waiting)
             return await waiting.future
-        except BaseException:  # it is not to be run any more
-            waiting.future.cancel()
-            raise
 
     def _is_full(self) -> bool:
         at_work = self._crew.waiting

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from agentspan import host
 from agentspan.errors import DatabaseBusy, StorageError
-from agentspan.host import Renewal, is_mine, page, within
+from agentspan.host import Renewal, is_mine, page, undoing, within
 from agentspan.model.changes import (
     OPEN,
     Applied,
@@ -134,13 +134,8 @@ class MemoryStorage:
 
     def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
         """Run `work` under the lock, and roll back its writes if it raises. An inner group joins the outer group."""
-        with self._writing(wait_s):
-            before = self._copied()
-            try:
-                return work(self)
-            except BaseException:
-                self._rows, self._keys, self._violations = before
-                raise
+        with self._writing(wait_s), undoing(self._restoring()):
+            return work(self)
 
     def close(self) -> None:
         """Close the storage: later calls raise StorageError."""
@@ -227,9 +222,14 @@ class MemoryStorage:
         lock = self._open()
         return lock if is_mine(lock) else _Writing(lock, wait_s)
 
-    def _copied(self) -> tuple[dict[str, Row], dict[tuple[str, str], KeyRow], dict[str, tuple[Violation, ...]]]:
-        """Return a copy of all rows, keys and violations, to restore them after an error or a refusal."""
-        return dict(self._rows), dict(self._keys), dict(self._violations)
+    def _restoring(self) -> Callable[[], None]:
+        """Return a function that restores all rows, keys and violations as they are now."""
+        before = dict(self._rows), dict(self._keys), dict(self._violations)
+
+        def restore() -> None:
+            self._rows, self._keys, self._violations = before
+
+        return restore
 
     def _apply(self, unit: Unit) -> Outcome:
         key, subject = unit.key, unit.subject
@@ -243,13 +243,13 @@ class MemoryStorage:
                     return Refused("missing")
                 return Replayed(found, self._terminated(found))
         is_single = len(unit.changes) == 1 and not isinstance(unit.changes[0], PutSpans)
-        before = None if is_single else self._copied()  # a single change is refused before it changes anything
+        restore = None if is_single else self._restoring()  # a single change is refused before it changes anything
         late: list[Row] = []
         for change in unit.changes:
             refused = self._change(change, late)
             if refused is not None:
-                if before is not None:
-                    self._rows, self._keys, self._violations = before
+                if restore is not None:
+                    restore()
                 return refused
         if key is not None:
             assert subject is not None

@@ -9,6 +9,7 @@ from typing import TypeVar
 import psycopg
 
 from agentspan.errors import DatabaseUnusable, InDoubt, InvalidValue, StorageError
+from agentspan.host import undoing
 from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage.answers import Answer
@@ -86,11 +87,8 @@ class PostgresStorage(Reads):
         super().__init__(connections, _ANSWERS)
         # Units that were sent and not answered, by the ids of the rows that they change; empty nearly always.
         self._doubts: dict[str, tuple[Unit, Backend]] = {}
-        try:
+        with undoing(connections.close):
             self._prepare(wait_s, migrations)
-        except BaseException:
-            connections.close()
-            raise
 
     def _prepare(self, wait_s: float, migrations: Sequence[Migration]) -> None:
         """Create or migrate the tables, unless they have the version of this code."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from agentspan import host
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
-from agentspan.host import Hold, Renewal, is_mine, page, within
+from agentspan.host import Hold, Renewal, is_mine, page, undoing, within
 from agentspan.storage.protocol import FileReplaced
 from agentspan.storage.sqlite import file_watch, opening
 from agentspan.storage.sqlite.contents import FileConnection
@@ -574,12 +574,8 @@ class Inside:
         self._gate = gate
 
     def __enter__(self) -> None:
-        try:
-            with self._gate._entrance:
-                self._gate._inside[id(self)] = weakref.ref(self), threading.get_ident()
-        except BaseException:
-            self.leave()
-            raise
+        with undoing(self.leave), self._gate._entrance:
+            self._gate._inside[id(self)] = weakref.ref(self), threading.get_ident()
 
     def __exit__(self, *exc_info: object) -> None:
         self.leave()

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentspan import files, host
 from agentspan.errors import DatabaseUnusable, StorageError
-from agentspan.host import guard, log
+from agentspan.host import guard, log, undoing
 from agentspan.storage import protocol
 from agentspan.storage.sqlite import file_watch, joining
 from agentspan.storage.sqlite.contents import FileConnection, RecentRuns
@@ -203,7 +203,7 @@ def _migrate(
         import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
 
     waiting(lambda: connection.execute("begin immediate"), path, wait_s)
-    try:
+    with undoing(partial(connection.execute, "rollback")):
         version: int = connection.execute("pragma user_version").fetchone()[0]  # another process may have migrated
         if version < newest(migrations):
             size = os.stat(path).st_size
@@ -215,9 +215,6 @@ def _migrate(
             _migrate_from(connection, path, version, migrations)
         _check_tables(connection, path)
         connection.execute("commit")
-    except BaseException:
-        connection.execute("rollback")
-        raise
 
 
 def _migrate_from(connection: sqlite3.Connection, path: Path, version: int, migrations: Sequence[Migration]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from agentspan.errors import InvalidValue, StorageError
+from agentspan.host import undoing
 from agentspan.model.changes import PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import row_by_row
@@ -54,12 +55,8 @@ class GroupsAreNotTakenBack(MemoryStorage):
 @found_by("test_nobody_reads_what_a_group_takes_back")
 class GroupsAreReadWhileTheyWrite(MemoryStorage):
     def group(self, work: Any, wait_s: float) -> Any:
-        before = self._copied()
-        try:
+        with undoing(self._restoring()):
             return work(self)
-        except BaseException:
-            self._rows, self._keys, self._violations = before
-            raise
 
 
 class RemovesMore(MemoryStorage):
