@@ -147,7 +147,7 @@ class Meaning(NamedTuple):
     the end of AgentSpanRow; a test compares both.
 
     `is_aggregate` is 1 if the span sums up other spans. It repeats their tokens and cost, so sums leave it out (see
-    schemas.aggregates). `response_id` is the provider's id of a model's answer; `cache_write_tokens` is how many of
+    schemas.builtin). `response_id` is the provider's id of a model's answer; `cache_write_tokens` is how many of
     the input tokens were written to the provider's cache; `finish_reason` is why the model stopped, in its provider's
     word.
     """
