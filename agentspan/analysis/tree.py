@@ -97,7 +97,7 @@ def _level(nodes: list[Node], above: tuple[bool, ...]) -> list[tuple[Node, tuple
 
 
 def sums(spans: Iterable[AgentSpanRow]) -> Sums:
-    """Return the sums over a run's spans. Tokens and cost of aggregates are ignored (see schemas.aggregates)."""
+    """Return the sums over a run's spans. Tokens and cost of aggregates are ignored (see schemas.builtin)."""
     total = failed = tokens = 0
     cost = 0.0
     has_tokens = has_cost = False

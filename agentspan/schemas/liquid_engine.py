@@ -1,6 +1,6 @@
 """A sandbox for python-liquid and its filters: no files, no attributes of objects, bounded steps, loops and texts.
 
-Importing this module imports python-liquid, an extra; only schemas.liquid does, when it compiles a template.
+Importing this module imports python-liquid, an extra; only schemas.templates does, when it compiles a template.
 """
 
 import re
