@@ -17,14 +17,13 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Score
 from agentspan.otel.mapping.draft import values_in
 from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, score_in, scores_in
 from agentspan.otel.span import Log, OtelSpan
-from agentspan.otel.stored_rows import about_of, name_of, refused_puts, score_rows, span_row, store_scores, times_of
+from agentspan.otel.stored_rows import BATCH, about_of, name_of, put_rows, refused_puts, score_rows, span_row, times_of
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find
 
 _RUN, _SCOPE = "agentspan.run.", "agentspan"
 _ENDS = frozenset({*FINISH_STATUSES, "terminated"})
-BATCH = 500
 MAX_PARTS = 300_000
 """The most texts, objects and lists of a payload that is parsed; a payload with more is stored as a text.
 
@@ -54,7 +53,7 @@ def store_sent_scores(ctx: Context, found: Iterable[Log]) -> None:
         if score is not None and isinstance(stored, AgentInstanceRow):
             own = span if ids.is_pfid(span) else None
             rows += score_rows([score], id, own, ctx.account.partition, ctx.admit_text)
-    store_scores(ctx, rows)
+    put_rows(ctx, rows)
 
 
 def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
@@ -75,7 +74,7 @@ def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
         rows = [row for span in of_run if (row := _row(ctx, instance, span)) is not None]
         before = _put(ctx, rows)
         new, known = new + len(rows) - before, known + before
-        store_scores(ctx, [score for span in of_run for score in _scores(ctx, instance, span)])
+        put_rows(ctx, [score for span in of_run for score in _scores(ctx, instance, span)])
         for span in of_run:
             if span.attributes.get(f"{_RUN}status") in _ENDS:
                 ctx.storage.apply([Unit((_end(ctx, instance, span),))], wait_s=ctx.wait_s)

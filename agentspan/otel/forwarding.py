@@ -364,7 +364,7 @@ class _Forwarder:
                     self._send_run(run, is_open=is_open)
 
     def _send_run(self, row: AgentInstanceRow, *, is_open: bool) -> None:
-        run, sent = self._named(row), self._cursor.of(row.id)
+        run, sent = named(self._storage, row), self._cursor.of(row.id)
         unsent = (
             span
             for span in self._storage.ask(SpansOf(row.id))
@@ -405,7 +405,7 @@ class _Forwarder:
             late = [score for score in scores if self._is_sent(score, sent)]
             _, row = self._storage.ask(Find(id, instance_id=id)).rows.get(id, (None, None))
             if late and isinstance(row, AgentInstanceRow):
-                self._send_scores(self._named(row), late)
+                self._send_scores(named(self._storage, row), late)
 
     @staticmethod
     def _is_sent(score: ScoreRow, sent: SentOfRun) -> bool:
@@ -438,9 +438,6 @@ class _Forwarder:
         ids = [score.id for score in scores]
         self._cursor.add(run.row.id, [span.id for span in spans], with_run=with_run, scores=ids)
         self._sent_scores.setdefault(run.row.id, set()).update(map(hashed, ids))
-
-    def _named(self, row: AgentInstanceRow) -> OutgoingRun:
-        return named(self._storage, row)
 
 
 def named(storage: Storage, row: AgentInstanceRow) -> OutgoingRun:

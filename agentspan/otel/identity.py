@@ -151,8 +151,13 @@ def run_id(key: str, begun_ns: int, partition: int) -> str:
         begun_ns: the start of the first known span, in nanoseconds since the epoch.
         partition: the partition of the file.
     """
-    randomness = int.from_bytes(hashlib.sha256(key.encode()).digest()[:10])
-    return ids.encode(min(max(begun_ns // 1_000_000, 0), _MAX_MILLIS), partition, randomness)
+    return hashed_id(key, begun_ns, partition)
+
+
+def hashed_id(content: str, time_ns: int, partition: int) -> str:
+    """Return an id made of a time and a hash of a content: the same content at the same time gets the same id."""
+    randomness = int.from_bytes(hashlib.sha256(content.encode()).digest()[:10])
+    return ids.encode(min(max(time_ns // 1_000_000, 0), _MAX_MILLIS), partition, randomness)
 
 
 def run_of_caller(storage: Storage, named: Named, trace_id: str) -> AgentInstanceRow | None:

@@ -9,7 +9,7 @@ root span comes last.
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import groupby, islice
 from time import monotonic
 from typing import Any, NamedTuple
@@ -40,17 +40,18 @@ from agentspan.otel.placing import (
 )
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import (
+    BATCH,
     about_of,
     end_of,
     log_of,
     log_row,
     ns_of,
     object_of,
+    put_rows,
     refused_puts,
     rewritten,
     row_of,
     score_rows,
-    store_scores,
     stored_mapped,
     times_of,
 )
@@ -149,16 +150,12 @@ def changes_of(ctx: Context, placing: Placing, trace: RecentTrace, steps: Sequen
     """
     run = trace.run
     new: list[tuple[Step, tuple[str, str | None]]] = []
-    ids: dict[str | None, str | None] = {None: None}  # each id is hashed once: siblings share their parent
+    id_of = cache(partial(span_id, run.row.id, trace.id))  # each id is hashed once: siblings share their parent
     for step in steps:
-        for each in (step.span.span_id, step.span.parent_span_id):
-            if each is not None and each not in ids:
-                ids[each] = span_id(run.row.id, trace.id, each)
-        own, above = ids[step.span.span_id], ids[step.span.parent_span_id] or trace.above
-        assert own is not None
+        own, parent = id_of(step.span.span_id), step.span.parent_span_id
         if own not in trace.seen:
+            above = trace.above if parent is None else id_of(parent)
             if step.span.trace_state:
-                parent = step.span.parent_span_id
                 above = parent and caller_id(run.row.id, carried(step.span.trace_state), trace.id, parent)
             new.append((step, (own, above)))
     found = TraceChanges(trace)
@@ -232,9 +229,10 @@ def _about(run: RecentRun, stored: Value, newest: str | None, *, has_root: bool)
     return newest if newest is not None and (stored is None or has_root) else stored
 
 
-def _add_scopes(run: RecentRun, steps: Iterable[Step]) -> None:
-    for step in steps:
-        name, start_ns = step.span.scope.name, step.span.start_ns
+def _add_scopes(run: RecentRun, steps: Sequence[Step]) -> None:
+    """Note the instrumentors of new steps, which are sorted by start time."""
+    firsts = {step.span.scope.name: step.span.start_ns for step in reversed(steps)}
+    for name, start_ns in firsts.items():
         if name:
             run.scopes[name] = min(start_ns, run.scopes.get(name, start_ns))
 
@@ -258,10 +256,6 @@ class _Outline(NamedTuple):
     end_ns: int
 
 
-def _outline(row: AgentSpanRow) -> _Outline:
-    return _Outline(row.started_at or "", row.id, row.parent_span_id, ns_of(row.finished_at))
-
-
 def _row(ctx: Context, id: str, instance_id: str) -> AgentSpanRow:
     _, row = ctx.storage.ask(Find(id, instance_id=instance_id)).rows[id]
     assert isinstance(row, AgentSpanRow)
@@ -282,7 +276,8 @@ def end(ctx: Context, placing: Placing, run: RecentRun) -> bool:
         return False
     before, now = run.row, clock.now()
     has_spans = run.is_own or run.is_loaded
-    spans = [_outline(row) for row in ctx.storage.ask(SpansOf(before.id))] if has_spans else []
+    rows = ctx.storage.ask(SpansOf(before.id)) if has_spans else ()
+    spans = [_Outline(row.started_at or "", row.id, row.parent_span_id, ns_of(row.finished_at)) for row in rows]
     times = times_of(run.start_ns, max([run.end_ns, *(span.end_ns for span in spans)]) or None)
     columns: dict[str, Any] = {"finished_at": times.finished_at, "duration_ms": times.duration_ms}
     columns["status"] = "complete"
@@ -314,8 +309,6 @@ def open_runs(ctx: Context) -> Iterator[AgentInstanceRow]:
             yield row
 
 
-BATCH = 500
-"""The most spans that one statement inserts; also about as many as one commit stores."""
 END_TOGETHER = 20
 """The most runs that one commit ends. It takes 15 ms, in which no other program can write."""
 KEEP_LOGS_S = 600.0
@@ -518,8 +511,7 @@ class Receiver:
         """Store log records; return all stored log records of the traces of these spans and records."""
         storage, now = self._ctx.storage, clock.now()
         new = [log_row(self._ctx, log, now) for log in records if joins(log.event.name) or log.event.name == RESULT]
-        for at in range(0, len(new), BATCH):
-            storage.apply([Unit((Put(row),)) for row in new[at : at + BATCH]], wait_s=self._ctx.wait_s)
+        put_rows(self._ctx, new)
         if not storage.ask(Query("otel_log", limit=1)).rows:
             return {}
         found: list[Log] = []
@@ -541,7 +533,7 @@ class Receiver:
                 run_id = trace.run.row.id
                 own = span_id(run_id, trace_id, span) if span else None
                 rows += score_rows(found, run_id, own, self._ctx.account.partition, self._ctx.admit_text)
-        store_scores(self._ctx, rows)
+        put_rows(self._ctx, rows)
 
     def _remove_old_logs(self) -> None:
         storage = self._ctx.storage

@@ -3,8 +3,7 @@
 The ids of scores and log records are derived from their content, so storing the same data again adds no row.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentspan import clock, ids, jsontext
@@ -15,6 +14,7 @@ from agentspan.model.registration import DEFAULT
 from agentspan.model.rows import DERIVED, AgentInstanceRow, AgentSpanRow, OtelLogRow, Row, ScoreRow, Value
 from agentspan.model.scores import Judgement, score_row
 from agentspan.model.spans import Times
+from agentspan.otel.identity import hashed_id
 from agentspan.otel.mapping.judgements import FoundScore
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
@@ -204,10 +204,8 @@ def log_row(ctx: Context, log: Log, now: str) -> OtelLogRow:
     event = log.event
     decoded = {"name": event.name, "attributes": dict(event.attributes), "body": event.body}
     text = object_of(ctx, decoded)
-    hashed = hashlib.sha256(f"{log.trace_id}:{log.span_id}:{event.time_ns}:{text}".encode()).digest()
-    id = ids.encode(
-        min(max(event.time_ns // 1_000_000, 0), 2**48 - 1), ctx.account.partition, int.from_bytes(hashed[:10])
-    )
+    content = f"{log.trace_id}:{log.span_id}:{event.time_ns}:{text}"
+    id = hashed_id(content, event.time_ns, ctx.account.partition)
     return OtelLogRow(id, log.trace_id, log.span_id, event.time_ns, text, now)
 
 
@@ -218,6 +216,7 @@ def log_of(row: OtelLogRow) -> Log:
 
 
 BATCH = 500
+"""The most rows that one statement inserts; also about as many spans as one commit stores."""
 
 
 def score_rows(
@@ -233,8 +232,8 @@ def score_rows(
     return [_score_row(each, run_id, None if each.is_of_run else span_id, partition, admit) for each in scores]
 
 
-def store_scores(ctx: Context, rows: list[ScoreRow]) -> None:
-    """Commit rows of scores. A score that is stored already stays unchanged."""
+def put_rows(ctx: Context, rows: Sequence[Row]) -> None:
+    """Commit rows, such as scores, some at a time. A row whose id is stored already stays unchanged."""
     for at in range(0, len(rows), BATCH):
         ctx.storage.apply([Unit((Put(row),)) for row in rows[at : at + BATCH]], wait_s=ctx.wait_s)
 
@@ -246,12 +245,7 @@ def _score_row(
     label, why, identifier = (text and admit(text) for text in (label, why, identifier))
     judged = Judgement(admit(name), value, label, why, source, identifier)
     target = span_id or run_id
-    id = score.id if score.id is not None and ids.is_pfid(score.id) else _score_id(target, score, judged, partition)
+    content = repr((target, score.time_ns, judged))  # the same score gets the same id
+    id = score.id if score.id is not None and ids.is_pfid(score.id) else hashed_id(content, score.time_ns, partition)
     type_ = "agent_instance" if span_id is None else "agent_span"
     return score_row(id, run_id, type_, target, judged, clock.to_text(score.time_ns or clock.wall_ns()))
-
-
-def _score_id(target: str, score: FoundScore, judged: Judgement, partition: int) -> str:
-    """Return the id of a score, made of its time and a hash of its content: the same score gets the same id."""
-    hashed = hashlib.sha256(repr((target, score.time_ns, judged)).encode()).digest()
-    return ids.encode(min(max(score.time_ns // 1_000_000, 0), 2**48 - 1), partition, int.from_bytes(hashed[:10]))

@@ -160,7 +160,7 @@ def end_of_run(root: Mapped) -> RunEnd:
 
 def conversation(steps: Iterable[Step]) -> tuple[str | None, str | None]:
     """Return the first session and the first user that the steps of a run name; None for each that no step names."""
-    facts = [step.mapped.run for step in steps]
+    facts = dict.fromkeys(step.mapped.run for step in steps)  # most spans share theirs
     session = next((found for each in facts if (found := each.session)), None)
     return session, next((found for each in facts if (found := each.user)), None)
 

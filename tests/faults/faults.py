@@ -464,8 +464,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="summaries-show-the-wrapper",
         file="agentspan/api/context.py",
-        before="return Admitted(text, sensitive.unwrapped(plain) if is_marked else plain, is_marked)",
-        after="return Admitted(text, sensitive.unwrapped(plain) if not is_marked else plain, is_marked)",
+        before="return Admitted(text, columns.unwrapped(plain) if is_marked else plain, is_marked)",
+        after="return Admitted(text, columns.unwrapped(plain) if not is_marked else plain, is_marked)",
         says="Summaries and checks of a sensitive payload see the wrapper instead of the value in it.",
         caught_by="tests/api/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
     ),

@@ -482,6 +482,8 @@ class Draft:
 
     def first_event(self, *names: str) -> None:
         """Set the time to the first token from the first event with one of these names."""
+        if not self.span.events:
+            return
         start_ns = self.span.start_ns
         times = (event.time_ns for event in self.span.events if event.name in names and event.time_ns >= start_ns)
         if (at_ns := next(times, None)) is not None:
