@@ -391,10 +391,10 @@ def test_a_busy_file_costs_a_moment_and_loses_nothing(tmp_path: Path, caplog: py
     import sqlite3
 
     class Waits(SQLiteStorage):
-        def apply(self, units: Sequence[Unit], *, wait_s: float = 5.0, **how: Any) -> list[Outcome]:
+        def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
             if threading.get_ident() == here:  # a thread of agentspan writes what waits
                 waits.append(wait_s)
-            return super().apply(units, wait_s=wait_s, **how)
+            return super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
 
     waits: list[float] = []
     here = threading.get_ident()

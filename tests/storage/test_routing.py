@@ -23,14 +23,14 @@ class Routed:
         self.named = 0
         self.unnamed: list[str] = []
 
-    def apply(self, units: Sequence[Unit], **how: Any) -> list[Outcome]:
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         for change in (change for unit in units for change in unit.changes):
             if isinstance(change, Move) and change.type == "agent_span":
                 self._compare(change.id, change.instance_id)
             for ref in change.refs if isinstance(change, Put) else ():
                 if ref.type == "agent_span":
                     self._compare(ref.id, ref.instance_id)
-        return super().apply(units, **how)  # type: ignore[misc]
+        return super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)  # type: ignore[misc]
 
     def ask(self, question: Any) -> Any:
         if not isinstance(question, Find) or question.instance_id is None:

@@ -5,8 +5,8 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,7 @@ class Connections:
         self._readers: list[sqlite3.Connection] = []
         self.guard = FileGuard(path, read_only=read_only, connect=self._connect, take_out=self._taken_out)
         self._generation = 0
+        self._wanted = _Wanted()
         self._look_at = self._look_every_s = 0.0
         self._held = False
         self._closed = False
@@ -107,19 +108,16 @@ class Connections:
             writing = self._writing = _Writing(self, wait_s)
         return writing
 
-    def transact(
-        self, work: Callable[[sqlite3.Connection], T], wait_s: float, *, once: bool = False, only_file: int = 0
-    ) -> T:
+    def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float, *, once: bool = False) -> T:
         """Run `work` in one transaction, commit it, and return its result. Roll back if `work` raises (see written)."""
-        return self.written(lambda: self._transact(work, wait_s), wait_s, once=once, only_file=only_file)
+        return self.written(lambda: self._transact(work, wait_s), wait_s, once=once)
 
-    def written(self, write: Callable[[], T], wait_s: float, *, once: bool = False, only_file: int = 0) -> T:
+    def written(self, write: Callable[[], T], wait_s: float, *, once: bool = False) -> T:
         """Call `write` with the writers' lock, and return its result.
 
         Args:
             once: whether `write` may be called only once. If False, it is called again when the file was deleted or
                 replaced meanwhile, and writes to the new file at the path.
-            only_file: write only while `guard.files` equals this number: to the same file; 0 for any file.
 
         Raises:
             DatabaseBusy: other writers held the write lock for `wait_s` seconds.
@@ -131,7 +129,8 @@ class Connections:
                 if once:
                     self.lost_its_file()
                 while True:
-                    if only_file and (self.guard.follow() or only_file != self.guard.files):
+                    files = self._wanted.files
+                    if files and (self.guard.follow() or files != self.guard.files):
                         raise replaced_meanwhile(self.path)
                     done = write()
                     if not self.lost_its_file():
@@ -210,6 +209,18 @@ class Connections:
             return False
         self._look_at = now + self._look_every_s
         return self.guard.watch.changed() is not None and self.guard.follow()
+
+    @contextmanager
+    def only(self, files: int) -> Iterator[None]:
+        """Within the block, let this thread write only while `guard.files` equals `files`: to the same file.
+
+        It is no argument of `written`, because the method `apply` of a storage is between them.
+        """
+        self._wanted.files = files
+        try:
+            yield
+        finally:
+            self._wanted.files = 0
 
     def look_seldom(self) -> None:
         """Check the file from time to time and not after each commit. Never wait while a file is checked or copied."""
@@ -457,6 +468,12 @@ def _find(connection: sqlite3.Connection, id: str) -> bool:
 def replaced_meanwhile(path: Path) -> FileReplaced:
     """Return the error for work that was interrupted by a replaced file, and must not be repeated automatically."""
     return FileReplaced(f"{path} was deleted or replaced in the middle of this; try again")
+
+
+class _Wanted(threading.local):
+    """The file to which the current thread may write (see Connections.only); 0 for any file."""
+
+    files = 0
 
 
 class _Writing(within):

@@ -444,7 +444,7 @@ def close_one(connection: sqlite3.Connection) -> None:
 def _keep_for_ever(connection: sqlite3.Connection) -> None:
     """Keep a connection from being freed, even when the interpreter ends and frees the variables of modules."""
     _keeping.append(connection)
-    with guard(ImportError, AttributeError):  # not CPython, or built without it
+    with suppress(ImportError, AttributeError):  # not CPython, or built without it
         import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))

@@ -8,13 +8,13 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from agentspan import files, host
 from agentspan.errors import DatabaseUnusable, StorageError
-from agentspan.host import guard, log, undoing
+from agentspan.host import let_through, log, undoing
 from agentspan.storage import protocol
 from agentspan.storage.sqlite import file_watch, joining
 from agentspan.storage.sqlite.contents import FileConnection, RecentRuns
@@ -124,17 +124,15 @@ def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqli
     _check_path(path, read_only)
     _check_logs(path)
     if not read_only:
-        with guard(OSError, report=partial(_raise_if_full, path)):  # what else is wrong, SQLite says
+        try:
             files.ensure(path)
+        except OSError as raised:  # SQLite says what it is, and storage_error what to do
+            let_through(raised)
+            if raised.errno in (errno.ENOSPC, errno.EDQUOT):  # of this it says only that there is no file
+                raise StorageError(f"the disk of {path} is full; make room, recording goes on by itself") from raised
     name = file_watch.set_aside_foreign(path)  # last: the file must exist to be compared with its log
     if name is not None:
         log.warning("the log beside %s was of another file that had this path before; it is %s now", path, name)
-
-
-def _raise_if_full(path: Path, error: Exception) -> None:
-    """Raise StorageError if an error means that the disk is full. SQLite says only that there is no file."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise StorageError(f"the disk of {path} is full; make room, recording goes on by itself") from error
 
 
 def prepare(

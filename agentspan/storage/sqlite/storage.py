@@ -58,11 +58,6 @@ class Beside:
         raise NotImplementedError
 
     @property
-    def path(self) -> Path:
-        """The path of the storage's file."""
-        return self.direct._connections.path
-
-    @property
     def files(self) -> int:
         """The number of files that this process has opened at the path. It grows when the file is replaced."""
         return self.direct._connections.guard.files
@@ -123,6 +118,7 @@ class SQLiteStorage(Reads, Beside):
             sqlite_version=sqlite_version,
         )
         super().__init__(connections.snapshot)
+        self.path = connections.path
         self._connections = connections
         self._agent_pages = AgentPages()
         try:
@@ -187,17 +183,8 @@ class SQLiteStorage(Reads, Beside):
         """Return a view of this storage that calls `look` before each read."""
         return Seeing(self, look)
 
-    def apply(
-        self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0, only_file: int = 0
-    ) -> list[Outcome]:
-        """Apply units in one transaction. A single simple change needs no BEGIN and COMMIT, which would take 6 µs.
-
-        Args:
-            only_file: apply them only while `files` equals this number; 0 for any file.
-
-        Raises:
-            FileReplaced: the path has another file than `only_file`.
-        """
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """Apply units in one transaction. A single simple change needs no BEGIN and COMMIT, which would take 6 µs."""
         connections = self._connections
         try:
             if len(units) == 1:
@@ -206,12 +193,10 @@ class SQLiteStorage(Reads, Beside):
                 if statement is not None:
                     change = cast(Put | Move, changes[0])
                     write = partial(self._execute_alone, change, statement, wait_s)
-                    outcome = connections.written(write, wait_s, only_file=only_file)
+                    outcome = connections.written(write, wait_s)
                     if outcome is not None:
                         return [outcome]
-            return connections.transact(
-                lambda connection: apply_all(connection, units, stop_at_refusal), wait_s, only_file=only_file
-            )
+            return connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
         except (UnicodeEncodeError, OverflowError) as error:
             raise storage_error(error, self.path) from error
 
@@ -270,6 +255,11 @@ class Seeing(Looking[SQLiteStorage], Beside):
         """Return the capabilities of the wrapped storage, with `journals` set to this view."""
         return self.direct.capabilities()._replace(journals=self)
 
+    @property
+    def path(self) -> Path:
+        """The path of the storage's file."""
+        return self.direct.path
+
     def seeing(self, look: Look) -> "Seeing":
         """Return this view, which drains journals already. `look` is ignored."""
         return self
@@ -292,7 +282,8 @@ class Draining(Wrapper[SQLiteStorage]):
             FileReplaced: the path has another file than at the previous call. The next call applies to the new file.
         """
         try:
-            return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s, only_file=self._files)
+            with self.direct._connections.only(self._files):
+                return self.direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
         except FileReplaced:
             self._files = self.direct.files
             raise
