@@ -1,4 +1,7 @@
-"""The storage that a recorder writes to: opened once, with a new sink for each process."""
+"""The storage that a recorder writes to: opened once, with a new sink for each process. And how runs register in it.
+
+A run registers without reading the storage (Unread), behind a journal or units that wait, or after a read (register).
+"""
 
 import os
 from collections.abc import Callable

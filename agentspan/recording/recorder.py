@@ -1,7 +1,7 @@
 """Recorder: the storage, capture, sink and context that spans and runs use. It imports neither Span nor Run.
 
-It counts and logs faults, which never reach the recorded program, and has weak references to the runs that the program
-still holds.
+It counts and logs faults, which never reach the recorded program, has weak references to the runs that the program
+still holds, and passes the outcomes of changes (terminations, refusals) on to them.
 """
 
 import atexit

@@ -1,6 +1,7 @@
 """Reads the text, class, members and fields of values of any class, without consuming iterators.
 
 Also turns texts, numbers and bytes into JSON: redacted, and replaced by marks if they are longer than the limits.
+Nothing is cut without a visible mark.
 """
 
 import base64
