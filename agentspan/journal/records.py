@@ -39,8 +39,8 @@ SEPARATOR = "\x1f"
 CREATED, HISTORY, STARTED, UPDATED, FINISHED, UNIT = "C", "H", "S", "U", "F", "X"
 """The fields of each kind of record.
 
-C id instance_id agent_id parent_span_id schema_name status at_ns payload; H has the fields of C with a payload in parts;
-S id at_ns; U id at_ns payload; F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
+C id instance_id agent_id parent_span_id schema_name status at_ns payload; H: the fields of C with a payload in parts; S
+id at_ns; U id at_ns payload; F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
 FINISHED_AS, RAW_BEGIN, RAW_END = "T", "N", "W"
 """T id status at_ns elapsed_ns result_payload schema_name payload: an end that also has the type and the payload.
 N id instance_id agent_id parent_span_id at_ns reader text, and W id at_ns elapsed_ns reader text: a raw begin and a raw
