@@ -281,10 +281,8 @@ def _check_state_folder() -> None:
 _UNKNOWN = AccountRow("", "", "", 0, "")
 _logged: set[str] = set()
 
-
 ATTEMPTS = 20
-
-
+"""The number of attempts to register a run while other programs register the same agent or version."""
 MAX_KEPT = 1000
 """The number of rows of versions and schema versions that a process keeps in memory."""
 

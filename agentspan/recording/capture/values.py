@@ -211,8 +211,6 @@ MAX_INT_BITS = 14_000  # 4,200 digits: Python refuses to write more than 4,300
 SEQUENCES = (list, tuple, set, frozenset, deque, UserList, array, KeysView, ValuesView, ItemsView)
 _SCALARS = (str, int, float, bool, type(None))
 _AT_ONCE: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()))
-
-
 _UNREADABLE, _MISSING = object(), object()
 
 
