@@ -1,6 +1,7 @@
 """Derives units for the storage from records, with summaries, labels and violations, once for each span.
 
-A span that started and finished in one batch becomes one finished row.
+A span that started and finished in one batch becomes one finished row. The moves of a span that is stored already are
+derived by `start`, `update` and `end`, also for a sink that commits each transition.
 
 A batch may be derived in steps, while the storage commits the batch before it.
 """
@@ -338,45 +339,76 @@ class Batch:
         payload = {} if row is None else columns.read_payload(row.payload)[0]
         instance_id, schema_name = (None, "custom") if row is None else (row.agent_instance_id, row.schema_name)
         span_type = self._resolve(instance_id or "", schema_name)
+        span = id, instance_id, span_type, schema_name
         if kind == STARTED:
             at = _text_of(fields[2])
-            meaning = describe(span_type, schema_name, "active", payload, None, None, (False, False))
             if row is not None:
                 stored[id] = row._replace(status="active", started_at=at, updated_at=at)
-            move = spans.started(id, started_at=at, meaning=meaning, now=at, also_closed=True, instance_id=instance_id)
-            return unit_of(move)
+            return unit_of(start(*span, payload, at))
         if kind == UPDATED:
             _, _, at_ns, text = fields
             at = _text_of(at_ns)
             # The later of two times, because the record may be read again after later changes were stored.
             status, at = ("active", at) if row is None else (row.status, max(at, row.updated_at))
-            payload, is_marked = columns.read_payload(text)
-            meaning = describe(span_type, schema_name, status, payload, None, None, (True, False))
             if row is not None:
                 stored[id] = row._replace(payload=text, updated_at=at)
-            move = spans.updated(id, payload=text, meaning=meaning, now=at, instance_id=instance_id)
-            return unit_of(spans.with_sensitive(move) if is_marked else move)
+            return unit_of(update(*span, status, text, at))
         _, _, status, at_ns, elapsed_ns, result_text, *learnt = fields
-        at, elapsed_ms = _text_of(at_ns), int(elapsed_ns) / 1_000_000
-        result, is_marked = columns.read_payload(result_text) if result_text else (None, 0)
+        at, learnt_payload = _text_of(at_ns), None
         if learnt:
-            schema_name, payload_text = learnt
-            span_type, (payload, of_payload) = (
-                self._resolve(instance_id or "", schema_name),
-                columns.read_payload(payload_text),
-            )
-            is_marked = is_marked or of_payload
-        meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (bool(learnt), True))
+            schema_name, learnt_payload = learnt
+            span = id, instance_id, self._resolve(instance_id or "", schema_name), schema_name
         started_at = at if row is None or status == "cancelled" else row.started_at
-        times = Times(started_at, at, elapsed_ms)
-        ended = cast(FinishStatus, status), result_text or None, times, meaning, at, instance_id
-        if learnt:
-            move = spans.finished_as(id, schema_name, title_of(span_type, schema_name), payload_text, *ended)
-        else:
-            move = spans.finished(id, *ended)
+        times = Times(started_at, at, int(elapsed_ns) / 1_000_000)
+        move = end(*span, cast(FinishStatus, status), payload, result_text or None, times, learnt_payload)
         if row is not None and row.closed_by is not None and row.status == "cancelled" != status:
             move = spans.also_started(move, clock.to_text(int(at_ns) - int(elapsed_ns)))
-        return unit_of(spans.with_sensitive(move) if is_marked else move)
+        return unit_of(move)
+
+
+def start(id: str, run_id: str | None, span_type: SpanType, schema_name: str, payload: Any, at: str) -> Move:
+    """Return the move that makes a pending span active, with its decoded payload."""
+    meaning = describe(span_type, schema_name, "active", payload, None, None, (False, False))
+    return spans.started(id, started_at=at, meaning=meaning, now=at, also_closed=True, instance_id=run_id)
+
+
+def update(id: str, run_id: str | None, span_type: SpanType, schema_name: str, status: str, text: str, at: str) -> Move:
+    """Return the move that sets the changed payload of an open span."""
+    payload, is_marked = columns.read_payload(text)
+    meaning = describe(span_type, schema_name, status, payload, None, None, (True, False))
+    move = spans.updated(id, payload=text, meaning=meaning, now=at, instance_id=run_id)
+    return spans.with_sensitive(move) if is_marked else move
+
+
+def end(
+    id: str,
+    run_id: str | None,
+    span_type: SpanType,
+    schema_name: str,
+    status: FinishStatus,
+    payload: Any,
+    result_text: str | None,
+    times: Times,
+    learnt: str | None = None,
+) -> Move:
+    """Return the move that ends a span.
+
+    Args:
+        payload: the decoded payload.
+        learnt: the payload as JSON text, if it and the type became known at the end; then `payload` does not count.
+    """
+    result, is_marked = (None, 0) if result_text is None else columns.read_payload(result_text)
+    if learnt is not None:
+        payload, of_payload = columns.read_payload(learnt)
+        is_marked = is_marked or of_payload
+    at, elapsed_ms = cast(str, times[1]), times[2]
+    meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (learnt is not None, True))
+    if learnt is None:
+        move = spans.finished(id, status, result_text, times, meaning, at, run_id)
+    else:
+        title = title_of(span_type, schema_name)
+        move = spans.finished_as(id, schema_name, title, learnt, status, result_text, times, meaning, at, run_id)
+    return spans.with_sensitive(move) if is_marked else move
 
 
 def _read_end(fields: list[str]) -> list[str]:

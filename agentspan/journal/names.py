@@ -1,7 +1,7 @@
 """Resolves the agent, the version and the schema version of a run when its registration is committed.
 
 A recorder registers a run without reading the storage. So its unit puts rows that another program may have stored
-already, under other ids.
+already, under other ids. Of a stored run, finds the span types that it was registered with, and closes its open spans.
 """
 
 from collections.abc import Mapping, Sequence

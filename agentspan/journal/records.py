@@ -12,6 +12,12 @@ without a CRC. Its record was never acknowledged: the call that appended it had 
 The begin and the end of a span from a foreign instrumentor are stored as raw text, and parsed when their record is
 drained. Parsing costs more than the rest of a span (0.1 ms, where a recorded call costs 7 µs). A begin whose end is in
 the same batch is not parsed at all.
+
+Payloads in parts: an agent sends its whole history with every call. A record of kind H holds only the new elements of
+the history, and numbers for the rest. A record refers only to its own segment, so that each file of a journal can be
+read alone. A new or reused segment has a new epoch, in which no element is known. The fields of H are the fields of C
+up to the time, then: the numbers of each list's elements (`1-24,30-30;7-9`), the numbers of the elements that this
+record holds, the texts around the lists, and the texts of the held elements.
 """
 
 import struct
@@ -32,8 +38,8 @@ SEPARATOR = "\x1f"
 CREATED, HISTORY, STARTED, UPDATED, FINISHED, UNIT = "C", "H", "S", "U", "F", "X"
 """The fields of each kind of record.
 
-C id instance_id agent_id parent_span_id schema_name status at_ns payload; H has the fields of C with a payload in parts
-(see parts); S id at_ns; U id at_ns payload; F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
+C id instance_id agent_id parent_span_id schema_name status at_ns payload; H: the fields of C with a payload in parts; S
+id at_ns; U id at_ns payload; F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
 FINISHED_AS, RAW_BEGIN, RAW_END = "T", "N", "W"
 """T id status at_ns elapsed_ns result_payload schema_name payload: an end that also has the type and the payload.
 N id instance_id agent_id parent_span_id at_ns reader text, and W id at_ns elapsed_ns reader text: a raw begin and a raw

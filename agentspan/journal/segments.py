@@ -1,10 +1,11 @@
-"""Segments: the files of this process's journal, mapped for appending. Segments of dead processes: left_segments.
+"""Segments: the files of this process's journal, mapped for appending, and those that dead processes have left.
 
 Bytes copied into a shared mapping are in the page cache, which outlives the process: a SIGKILL loses nothing. The space
 of the file is allocated before the file is mapped, because a write to a hole on a full disk ends the process (SIGBUS).
 
 The process that owns a segment holds its lock (`flock`), which ends with the process. A forked child shares the lock
-with its parent, so the child closes its descriptors of segments; to unlock them would unlock the parent's.
+with its parent, so the child closes its descriptors of segments; to unlock them would unlock the parent's. A process
+locks the segment of a dead one, reads its records, and then deletes it.
 """
 
 import errno

@@ -1,12 +1,13 @@
 """Blocks, which `agentspan.span(...)` and `agentspan.run(...)` return: with-blocks that also decorate functions.
 
-Each entry of a block makes a new Span or Run, so several tasks or threads may share a block.
+Each entry of a block makes a new Span or Run, so several tasks or threads may share a block. A span begins under the
+active span or run of the context, or in a run of its own.
 
 While recording is disabled, spans and runs have a status and keep nothing else.
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
@@ -18,7 +19,6 @@ from agentspan.errors import InvalidValue
 from agentspan.host import guard, page
 from agentspan.journal.records import Parts
 from agentspan.journal.writers import program_name
-from agentspan.model.changes import Purpose
 from agentspan.recording.capture.capture import Arguments, Kind, kind_of, wrapper_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
@@ -291,15 +291,8 @@ class RunBlock(Block[Run, RunState]):
         self,
         resolve: Callable[[], Recorder],
         name: str,
-        *,
-        version: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        purpose: Purpose = "live",
-        session: str | None = None,
-        user: str | None = None,
-        task: str | None = None,
-        tags: Collection[str] | None = None,
         on_terminate: OnTerminate | None = None,
+        **arguments: Any,
     ) -> None:
         is_known = on_terminate is None or callable(on_terminate)
         if not is_known and not (issubclass(type(on_terminate), str) and str(on_terminate) == "raise"):
@@ -308,16 +301,8 @@ class RunBlock(Block[Run, RunState]):
             raise TypeError('a run has a name: write @agentspan.run("name")')
         super().__init__(resolve)
         self._name = name
-        self._arguments: dict[str, Any] = {
-            "version": version,
-            "metadata": metadata,
-            "purpose": purpose,
-            "session": session,
-            "user": user,
-            "task": task,
-            "tags": tags,
-            "on_terminate": partial(_with_face, on_terminate) if callable(on_terminate) else on_terminate,
-        }
+        told = partial(_with_face, on_terminate) if callable(on_terminate) else on_terminate
+        self._arguments = {**arguments, "on_terminate": told}
 
     def __repr__(self) -> str:
         return f"<RunBlock {self._name}>"

@@ -1,4 +1,7 @@
-"""The storage that a recorder writes to: opened once, with a new sink for each process."""
+"""The storage that a recorder writes to: opened once, with a new sink for each process. And how runs register in it.
+
+A run registers without reading the storage (Unread), behind a journal or units that wait, or after a read (register).
+"""
 
 import os
 from collections.abc import Callable
@@ -276,10 +279,8 @@ def _check_state_folder() -> None:
 _UNKNOWN = AccountRow("", "", "", 0, "")
 _logged: set[str] = set()
 
-
 ATTEMPTS = 20
-
-
+"""The number of attempts to register a run while other programs register the same agent or version."""
 MAX_KEPT = 1000
 """The number of rows of versions and schema versions that a process keeps in memory."""
 

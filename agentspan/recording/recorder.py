@@ -1,7 +1,7 @@
 """Recorder: the storage, capture, sink and context that spans and runs use. It imports neither Span nor Run.
 
-It counts and logs faults, which never reach the recorded program, and has weak references to the runs that the program
-still holds.
+It counts and logs faults, which never reach the recorded program, has weak references to the runs that the program
+still holds, and passes the outcomes of changes (terminations, refusals) on to them.
 """
 
 import atexit
@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
@@ -471,11 +471,10 @@ class Outcomes(RunListener):
         change = unit.changes[0]
         try:
             if isinstance(change, PutSpans):
-                self._learn({row.agent_instance_id for row in change.rows})
+                ids = {row.agent_instance_id for row in change.rows}
+                self.learn(self._recorder.store.ask(Find(*ids)).terminated)
             elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
-                run = self._recorder.runs.get(change.row.agent_instance_id)
-                if run is not None:
-                    run.learn(reason)
+                self.learn({change.row.agent_instance_id: reason})
             elif isinstance(change, Move) and change.type == "agent_span":
                 found = self._recorder.store.ask(Find(change.id, instance_id=change.instance_id))
                 self._tell(found.terminated)
@@ -500,15 +499,12 @@ class Outcomes(RunListener):
             if run is not None:
                 run.learn(reason)
 
-    def _learn(self, ids: Collection[str]) -> None:
-        self.learn(dict(self._recorder.store.ask(Find(*ids)).terminated))
-
     def _tell(self, terminations: Mapping[str, str]) -> None:
         """Notify terminated runs, and call their `on_terminate` at once: a run may have no further span to do it."""
-        for id, reason in terminations.items():
+        self.learn(terminations)
+        for id in terminations:
             run = self._recorder.runs.get(id)
             if run is not None:
-                run.learn(reason)
                 run.tell()
 
     def refused(self, unit: Unit, refused: Refused) -> None:

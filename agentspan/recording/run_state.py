@@ -152,6 +152,7 @@ class RunState(RunFacts):
     ) -> None:
         self.recorder = recorder
         self.name = name
+        self.termination_reason = None  # here, too: each call looks, and a default of the class takes longer to find
         self.outer: Any = None
         self.face: Any = None
         self.on_terminate = on_terminate

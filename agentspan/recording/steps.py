@@ -1,4 +1,11 @@
-"""Propagation: wraps a function so that its calls in another thread or process record under the current span."""
+"""Functions whose steps run under a span of their own: decorated generators, and propagated functions.
+
+The span of a generator is active while the generator runs, and not while its consumer runs. No context token is held
+across a `yield`. Around each step, the generator's active span is set and the consumer's is restored, so that spans of
+the consumer between two items do not become children of the generator's span.
+
+A propagated function records under the span that was active when it was wrapped, in any thread or process.
+"""
 
 import contextvars
 import functools
@@ -8,7 +15,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextvars import ContextVar, copy_context
 from importlib import import_module
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, Self, TypeVar, cast
 
 from agentspan import host, jsontext
 from agentspan.host import guard
@@ -148,6 +155,40 @@ NOTHING = _NoSteps()
 Start = Callable[[tuple[Any, ...], Mapping[str, Any]], Steps]
 
 
+class _Ending:
+    """A with-block around all steps of a generator. Its stream receives how the generator ended.
+
+    Args:
+        end: the exception with which this kind of generator ends.
+
+    Attributes:
+        thrown: the exception that the consumer threw into the generator before the current step, or None.
+        value: the return value of the generator, after its end.
+    """
+
+    def __init__(self, stream: Steps, end: type[Exception]) -> None:
+        self.thrown: BaseException | None = None
+        self.value: Any = None
+        self._stream = stream
+        self._end = end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, type_: object, exception: BaseException | None, traceback: object) -> bool:
+        is_closed = isinstance(self.thrown, GeneratorExit)
+        self.thrown = None  # its traceback has the frame of the generator
+        if isinstance(exception, self._end):
+            self.value = getattr(exception, "value", None)
+            self._stream.returned(self.value, closed=is_closed)
+            return True
+        if isinstance(exception, GeneratorExit):  # also where an async generator was awaiting, not yielding
+            self._stream.returned(closed=True)
+        elif exception is not None:
+            self._stream.raised(exception)
+        return False
+
+
 def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
     """Wrap a generator function: `start` begins its steps when the consumer requests the first item."""
 
@@ -156,34 +197,23 @@ def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
         stream = start(args, kwargs)
         if stream is NOTHING:
             return (yield from fn(*args, **kwargs))
-        thrown: BaseException | None = None
-        try:
+        with _Ending(stream, StopIteration) as ending:
             with stream:
                 generator = fn(*args, **kwargs)
                 item = next(generator)
             while True:
                 stream.keep(item)
                 try:
-                    sent, thrown = (yield item), None
+                    sent, ending.thrown = (yield item), None
                 except BaseException as exception:
-                    sent, thrown = None, exception
+                    sent, ending.thrown = None, exception
                 # Outside the `except` block, so that an exception of the generator does not get this one as context.
-                if isinstance(thrown, GeneratorExit):
-                    item = copy_context().run(_close, generator, stream, thrown)
+                if isinstance(ending.thrown, GeneratorExit):
+                    item = copy_context().run(_close, generator, stream, ending.thrown)
                     continue
                 with stream:
-                    item = generator.send(sent) if thrown is None else generator.throw(thrown)
-        except StopIteration as stop:
-            stream.returned(stop.value, closed=isinstance(thrown, GeneratorExit))
-            return stop.value
-        except GeneratorExit:
-            stream.returned(closed=True)
-            raise
-        except BaseException as exception:
-            stream.raised(exception)
-            raise
-        finally:
-            thrown = None  # its traceback has this frame
+                    item = generator.send(sent) if ending.thrown is None else generator.throw(ending.thrown)
+        return ending.value
 
     return call
 
@@ -204,29 +234,18 @@ def wrap_async_generator(fn: Callable[..., Any], start: Start) -> Callable[..., 
     @functools.wraps(fn)
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         stream = start(args, kwargs)
-        thrown: BaseException | None = None
-        try:
+        with _Ending(stream, StopAsyncIteration) as ending:
             with stream:
                 generator = fn(*args, **kwargs)
                 item = await _first(generator)
             while True:
                 stream.keep(item)
                 try:
-                    sent, thrown = (yield item), None
+                    sent, ending.thrown = (yield item), None
                 except BaseException as exception:
-                    sent, thrown = None, exception
+                    sent, ending.thrown = None, exception
                 with stream:
-                    item = await (generator.asend(sent) if thrown is None else generator.athrow(thrown))
-        except StopAsyncIteration:
-            stream.returned(closed=isinstance(thrown, GeneratorExit))
-        except GeneratorExit:
-            stream.returned(closed=True)  # also where it was awaiting, not yielding
-            raise
-        except BaseException as exception:
-            stream.raised(exception)
-            raise
-        finally:
-            thrown = None
+                    item = await (generator.asend(sent) if ending.thrown is None else generator.athrow(ending.thrown))
 
     return call
 

@@ -1,4 +1,7 @@
-"""Tracer: records into one storage. It is the public facade of a Recorder, and receives its outcomes."""
+"""Tracer: records into one storage. It is the public facade of a Recorder.
+
+The functions of the package share one tracer for the whole process, configured by `configure` or at the first span.
+"""
 
 import os
 import threading

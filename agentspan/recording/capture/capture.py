@@ -1,7 +1,7 @@
 """Turns values of the program into JSON: once, in the calling thread, before anything is stored. Never raises.
 
 All payloads, results, errors and metadata are captured by this module. Only here are credentials redacted and limits
-applied.
+applied. The arguments of a decorated function are bound to names without `inspect` (0.5 µs against 4).
 """
 
 import functools
@@ -166,38 +166,36 @@ class Capture:
             head: the text up to the arguments (see head_of_call).
             arguments: by parameter name.
         """
-        return (head and self._member(head, arguments)) or self.object({"name": name, "arguments": arguments})
+        try:
+            room = self._wrapped_payload - len(head)
+            if head and _room(arguments, room, self._items, self._value, self._depth - 1) >= 0:
+                text = f"{head}{to_json(arguments, inf_nan_mode='strings').decode()}}}"
+                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text)):
+                    return text
+        except Exception as raised:
+            let_through(raised)
+        return self.object({"name": name, "arguments": arguments})
 
     def output(self, value: Any) -> str:
         """Return the return value of a function as the JSON text of a result: a dict itself, any other as `output`."""
-        kind = type(value)
-        if (kind is str or (kind is list and len(value) <= MANY)) and (text := self._member('{"output":', value)):
-            return text
-        return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything
-
-    def _member(self, head: str, value: Any) -> str | None:
-        """Return the JSON text of an object whose last member is `value`; None if it is not plain, short and clean.
-
-        Args:
-            value: a text, dict or list.
-            head: the text up to the value.
-        """
         try:
-            if type(value) is str:
-                is_short = len(value) <= self._wrapped_value
-            else:
-                room = self._wrapped_payload - len(head)
-                is_short = _room(value, room, self._items, self._value, self._depth - 1) >= 0
-            if is_short:
+            kind = type(value)
+            if (
+                (kind is str and len(value) <= self._wrapped_value)  # the most common
+                or (
+                    kind is list
+                    and len(value) <= MANY
+                    and _room(value, self._wrapped_payload, self._items, self._value, self._depth - 1) >= 0
+                )
+            ):
                 data = to_json(value, inf_nan_mode="strings")
-                text = f"{head}{data.decode()}}}"
-                searched = None if type(value) is dict else data  # the head of a call has a name
-                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text, searched)):
+                text = f'{{"output":{data.decode()}}}'
+                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text, data)):
                     return text
         except Exception as raised:
             if type(raised) is not RecursionError:  # no stack left for a call
                 let_through(raised)
-        return None
+        return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything
 
     def failure(self, error: dict[str, Any]) -> str:
         """Return the description of an exception, from the method `error`, as the JSON text of a result."""

@@ -1,6 +1,7 @@
 """Reads the text, class, members and fields of values of any class, without consuming iterators.
 
 Also turns texts, numbers and bytes into JSON: redacted, and replaced by marks if they are longer than the limits.
+Nothing is cut without a visible mark.
 """
 
 import base64
@@ -210,8 +211,6 @@ MAX_INT_BITS = 14_000  # 4,200 digits: Python refuses to write more than 4,300
 SEQUENCES = (list, tuple, set, frozenset, deque, UserList, array, KeysView, ValuesView, ItemsView)
 _SCALARS = (str, int, float, bool, type(None))
 _AT_ONCE: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()))
-
-
 _UNREADABLE, _MISSING = object(), object()
 
 

@@ -16,9 +16,10 @@ from typing import cast
 
 from agentspan import clock, host
 from agentspan.errors import NOT_NOW, NotStorable
-from agentspan.host import Bell, Hold, Occupied, Thread, guard, let_through, start, within
+from agentspan.host import Bell, Hold, Occupied, Thread, guard, let_through, within
 from agentspan.journal import records
 from agentspan.journal.committer import TAKEN, Committer, Listener, Tally
+from agentspan.journal.deriving import end, start, update
 from agentspan.model import columns, spans
 from agentspan.model.changes import FinishStatus, Move, Outcome, Put, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, WriterRow
@@ -67,55 +68,39 @@ def created_raw(span: SpanFacts, reader: str, text: str, at_ns: int) -> Unit:
 
 def started(span: SpanFacts) -> Unit:
     """Return the unit that makes a pending span active."""
-    now, payload = clock.to_text(span.started_ns), columns.read_payload(span.payload_text())[0]
-    meaning = describe(span.span_type, span.schema_name, "active", payload, None, None, (False, False))
-    run_id = span.run.id
-    return unit_of(
-        spans.started(span.id, started_at=now, meaning=meaning, now=now, also_closed=True, instance_id=run_id)
-    )
+    payload = columns.read_payload(span.payload_text())[0]
+    at = clock.to_text(span.started_ns)
+    return unit_of(start(span.id, span.run.id, span.span_type, span.schema_name, payload, at))
 
 
 def updated(span: SpanFacts, at_ns: int) -> Unit:
     """Return the unit that sets the changed payload of an open span."""
-    text = span.payload_text()
-    payload, is_marked = columns.read_payload(text)
-    meaning = describe(span.span_type, span.schema_name, span.status, payload, None, None, (True, False))
-    now, run_id = clock.to_text(at_ns), span.run.id
-    move = spans.updated(span.id, payload=text, meaning=meaning, now=now, instance_id=run_id)
-    return unit_of(spans.with_sensitive(move) if is_marked else move)
+    text, at = span.payload_text(), clock.to_text(at_ns)
+    return unit_of(update(span.id, span.run.id, span.span_type, span.schema_name, span.status, text, at))
 
 
 def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> Unit:
     """Return the unit that ends a span."""
-    now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
+    now, status = clock.to_text(at_ns), cast(FinishStatus, span.status)
     decoded, span.decoded = span.decoded, None
     text, payload, started_ns, started_at = decoded or ("", {}, 0, "")
     if text is not span.payload_text():
         payload = columns.read_payload(span.payload_text())[0]
-    returned, is_marked = (None, 0) if result is None else columns.read_payload(result)
     if status == "cancelled":
         started_at = now
     elif started_ns != span.started_ns:
         started_at = clock.to_text(span.started_ns)
-    meaning = describe(span.span_type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
-    times = _new(Times, (started_at, now, elapsed_ms))
-    move = spans.finished(span.id, status, result, times, meaning, now, span.run.id)
-    return unit_of(spans.with_sensitive(move) if is_marked else move)
+    times = _new(Times, (started_at, now, elapsed_ns / 1_000_000))
+    return unit_of(end(span.id, span.run.id, span.span_type, span.schema_name, status, payload, result, times))
 
 
 def finished_as(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> Unit:
     """Return the unit that ends a span, and sets its type and its payload, which became known at the end."""
-    now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
+    now, status, text = clock.to_text(at_ns), cast(FinishStatus, span.status), span.payload_text()
     span.decoded = None
-    span_type, schema_name, text = span.span_type, span.schema_name, span.payload_text()
-    payload, is_marked = columns.read_payload(text)
-    returned, of_result = (None, 0) if result is None else columns.read_payload(result)
     started_at = now if status == "cancelled" else clock.to_text(span.started_ns)
-    meaning = describe(span_type, schema_name, status, payload, returned, elapsed_ms)
-    times = _new(Times, (started_at, now, elapsed_ms))
-    learnt = schema_name, title_of(span_type, schema_name), text
-    move = spans.finished_as(span.id, *learnt, status, result, times, meaning, now, span.run.id)
-    return unit_of(spans.with_sensitive(move) if is_marked or of_result else move)
+    times = Times(started_at, now, elapsed_ns / 1_000_000)
+    return unit_of(end(span.id, span.run.id, span.span_type, span.schema_name, status, None, result, times, text))
 
 
 def finished_raw(span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> Unit:
@@ -303,7 +288,7 @@ class Backlog:
             self._thread = thread = Thread(target=_run, args=(self, bell), name="agentspan-backlog", daemon=True)
             _running.add(self)
             try:
-                start(thread)
+                host.start(thread)
             except BaseException as error:  # also from a signal handler, at any point
                 bell.is_last = True
                 self._thread = None

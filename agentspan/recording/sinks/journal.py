@@ -71,7 +71,7 @@ class JournalSink:
     Attributes:
         log: the log that records are appended to.
         commits: commits to the storage directly while no record can be appended.
-        work: drains the log.
+        work: drains the log. Its methods `flush`, `flush_at_end`, `hurry`, `release` and `leave` are also the sink's.
     """
 
     def __init__(
@@ -93,6 +93,9 @@ class JournalSink:
         journals = None if self._is_server else storage.capabilities().journals
         parts = name, folder, log, self.commits, listener, adoption, self._types, journals, tuning
         self.work = JournalWork(*parts) if renew_lease is None else ServerWork(*parts, renew_lease=renew_lease)
+        self.flush, self.flush_at_end, self.hurry = self.work.flush, self.work.flush_at_end, self.work.hurry
+        self.release, self.leave = self.work.release, self.work.leave
+        self.count_recorded = self.commits.count_recorded
         self._listener = listener
         self._terminations = self.work.terminations
         self._thread = self.work.thread
@@ -110,10 +113,6 @@ class JournalSink:
             spooled_bytes=self.log.undrained_bytes,
             oldest_s=max(self._drain.oldest_s, counts.oldest_s),
         )
-
-    def count_recorded(self) -> None:
-        """Count a transition that the caller has committed to the storage itself."""
-        self.commits.count_recorded()
 
     def created(self, span: SpanFacts, at_ns: int) -> None:
         """Append a new span."""
@@ -243,30 +242,10 @@ class JournalSink:
         else:
             self.commits.put_aside(unit, error)
 
-    def hurry(self) -> None:
-        """Drain the journal, if that takes only a moment."""
-        self.work.hurry()
-
     def watch(self) -> None:
         """Start the drain thread, which checks for terminated runs, so that no recording call reads the storage."""
         if self._thread.running is None:
             self._thread.start()
-
-    def flush(self, wait_s: float) -> bool:
-        """Drain the journal. Return True if nothing waits any more."""
-        return self.work.flush(wait_s)
-
-    def flush_at_end(self, wait_s: float) -> None:
-        """Drain the journal at the end of the program."""
-        self.work.flush_at_end(wait_s)
-
-    def release(self, *, for_good: bool = False) -> None:
-        """Close the files. Segments with needed records stay on disk. Without `for_good`, appending may go on later."""
-        self.work.release(for_good=for_good)
-
-    def leave(self) -> None:
-        """In a forked child: drop the parent's files and threads without closing them."""
-        self.work.leave()
 
     def _append(self, body: bytes) -> bool:
         """Append a record behind all earlier transitions. Return False if that is not possible."""

@@ -509,7 +509,7 @@ class JournalWork:
         """Move everything to the storage at the end of the program."""
         self.flush(wait_s)
 
-    def release(self, *, for_good: bool) -> None:
+    def release(self, *, for_good: bool = False) -> None:
         """End the thread and close the files. Segments with needed records stay on disk."""
         self.thread.stop(self._wait_s)  # it may be making a segment; the next record starts it again
         with suppress(Occupied), within(self.drain.lock, self._wait_s):
@@ -642,7 +642,7 @@ class ServerWork(JournalWork):
         if self.overflow.is_too_old and not was_too_old:
             self.overflow.begin(f"nothing could be moved to the storage for {away_s:,.0f} s")
 
-    def release(self, *, for_good: bool) -> None:
+    def release(self, *, for_good: bool = False) -> None:
         """End the thread and close the files. If the server fails, do not adopt the journals of dead programs."""
         if self._commits.progress.last_error is not None:
             self._adoption.stop()
