@@ -456,7 +456,7 @@ def run_features(
     if failures is None:
         failures = storage.ask(FailureSums(ids, progress=progress))
     found = [
-        *_told(runs, tags or {}),
+        *_versions_and_tags(runs, tags or {}),
         *_used(steps),
         *_errors(failures, ids),
         *span_features(storage, [run.id for run in (runs if read is None else read)]),
@@ -491,7 +491,7 @@ def distinct(features: Iterable[Feature], ids: frozenset[str]) -> list[Feature]:
     return [*telling.values()]
 
 
-def _told(runs: Sequence[RunBrief], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
+def _versions_and_tags(runs: Sequence[RunBrief], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
     versions: dict[tuple[str, str], set[str]] = defaultdict(set)
     tagged: dict[str, set[str]] = defaultdict(set)
     for run in runs:

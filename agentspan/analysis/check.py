@@ -390,7 +390,7 @@ def _compared(
         f"baseline {_percent(overall.before)} of {of}{_lacking(baseline)}"
     )
     is_drop = p <= ALPHA or shares.after < shares.before
-    parts = _told(shares, overall, whole, chance if is_drop else "no drop")
+    parts = _sentences(shares, overall, whole, chance if is_drop else "no drop")
     is_clear = detectable <= drop or drop_p(baseline.runs, runs.runs) <= ALPHA  # or the share rose by more than chance
     verdict: Verdict = "fail" if p <= ALPHA else "pass" if is_clear else "inconclusive"
     missing = 0
@@ -412,7 +412,7 @@ def _lacking(runs: Gathered) -> str:
     return f" ({runs.unknown:,} more {'has' if runs.unknown == 1 else 'have'} no outcome)" if runs.unknown else ""
 
 
-def _told(shares: _Shares, overall: _Shares, whole: str, result: str) -> list[str]:
+def _sentences(shares: _Shares, overall: _Shares, whole: str, result: str) -> list[str]:
     """Return sentences about the compared shares; about the shares of all runs too, if these differ.
 
     Args:

@@ -300,24 +300,18 @@ def write_parquet(storage: Storage, run_ids: Sequence[str], path: Path) -> int:
     """
     arrow, writing = tables.modules()
     text, number = arrow.string(), arrow.float64()
-    function = arrow.struct([("name", text), ("arguments", text)])
-    call = arrow.struct([("id", text), ("type", text), ("function", function)])
+
+    def texts(*names: str) -> list[tuple[str, Any]]:
+        return [(name, text) for name in names]
+
+    call = arrow.struct([*texts("id", "type"), ("function", arrow.struct(texts("name", "arguments")))])
+    calls = [("tool_calls", arrow.list_(call))]
     kinds = {
         "text": text,
         "texts": arrow.list_(text),
         "number": number,
         "time": arrow.timestamp("us", tz="UTC"),
-        "messages": arrow.list_(
-            arrow.struct(
-                [
-                    ("role", text),
-                    ("content", text),
-                    ("name", text),
-                    ("tool_calls", arrow.list_(call)),
-                    ("tool_call_id", text),
-                ]
-            )
-        ),
+        "messages": arrow.list_(arrow.struct([*texts("role", "content", "name"), *calls, *texts("tool_call_id")])),
         "scores": arrow.list_(arrow.struct([(name, number if name == "value" else text) for name in SCORE])),
     }
     schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])

@@ -260,11 +260,7 @@ def _fields(fields: Sequence[FieldChange]) -> Iterator[str]:
         yield ""
         yield f"{escaped(field.path)}:"
         yield ""
-        lines = [*_value("-", field.a), *_value("+", field.b)]
-        fence = "`" * max(3, 1 + max((len(ticks) for line in lines for ticks in _TICKS.findall(line)), default=0))
-        yield f"{fence}diff"
-        yield from lines
-        yield fence
+        yield from fenced("diff", [*_value("-", field.a), *_value("+", field.b)])
 
 
 def _value(mark: str, text: str | None) -> Iterator[str]:
@@ -276,3 +272,11 @@ def _value(mark: str, text: str | None) -> Iterator[str]:
 def escaped(text: str, limit: int = MAX_TITLE) -> str:
     """Return a text on one line, truncated, with Markdown markup escaped."""
     return _MARKUP.sub(r"\\\1", one_line(text, limit))
+
+
+def fenced(kind: str, lines: Sequence[str]) -> Iterator[str]:
+    """Yield lines inside a code fence that no line of them can close."""
+    fence = "`" * max(3, 1 + max((len(ticks) for line in lines for ticks in _TICKS.findall(line)), default=0))
+    yield fence + kind
+    yield from lines
+    yield fence

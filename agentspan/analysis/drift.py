@@ -18,6 +18,7 @@ from agentspan.analysis.drift_metrics import (
     Gathered,
     Measure,
     Metric,
+    Pairs,
     RunFacts,
     ToolMix,
     as_measured,
@@ -350,9 +351,6 @@ def compare(base: Gathered, head: Gathered, *, least: Mapping[Measure, float] = 
     )
 
 
-Pairs = Sequence[tuple[list[RunFacts], list[RunFacts]]]
-
-
 def task_pairs(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Pairs:
     """Return the runs of both groups by shared task; empty if pairing would leave out too many runs or tasks."""
     sides = [_by_task(runs) for runs in (base, head)]
@@ -453,7 +451,7 @@ def _within_tasks(row: DriftRow, values: TaskValues) -> DriftRow:
     sides = [*zip(*values, strict=True)]
     means = [mean(side) for side in sides]
     intervals = [
-        _interval(value, _variance(side), least=len(side), most=runs) if row.is_share else None
+        _interval(value, variance_of(side, [1.0] * len(side)), least=len(side), most=runs) if row.is_share else None
         for value, side, runs in zip(means, sides, (row.base_runs, row.head_runs), strict=True)
     ]
     base, head = (as_measured(row.metric, value) for value in means)
@@ -467,10 +465,6 @@ def _within_tasks(row: DriftRow, values: TaskValues) -> DriftRow:
         all_base=row.base,
         all_head=row.head,
     )
-
-
-def _variance(values: Sequence[float]) -> float | None:
-    return variance_of(values, [1.0] * len(values))
 
 
 def _mix_row(mix: ToolMix, q: float) -> DriftRow:

@@ -138,11 +138,6 @@ PER_RUN = frozenset({"spans", "calls", "tokens", "cost_usd"})
 """Measures per run: a run without a value counts as 0."""
 
 
-def is_per_run(metric: Metric) -> bool:
-    """Return whether a run without a value counts as 0 for a metric, instead of being ignored."""
-    return metric.measure in PER_RUN
-
-
 NOTHING = (0.0, 0.0)
 
 
@@ -156,7 +151,7 @@ def value_of(run: RunFacts, metric: Metric) -> tuple[float, float]:
     For durations the numerator is the logarithm of the mean duration.
     """
     above, below = run.values.get(metric, NOTHING)
-    if is_per_run(metric):
+    if metric.measure in PER_RUN:
         return above, 1.0
     if metric.measure == "duration_ms" and below:
         return log(max(above / below, SHORTEST_MS)), 1.0

@@ -52,12 +52,12 @@ def sentence(found: Drift, base: str, head: str) -> str:
     own = [row for row in found.significant if side is None or row.is_worse is side]
     others = [row for row in found.significant if row not in own]
     by_task = ", task by task" if any(over_all(found)) else ""
-    reasons = _told(own, MAX_REASONS)
-    also = _told(others, MAX_REASONS - len(own))
+    reasons = _reasons(own, MAX_REASONS)
+    also = _reasons(others, MAX_REASONS - len(own))
     return f"{head} is {what} {base}{by_task}: {reasons}{f'; also different: {also}' if also else ''}"
 
 
-def _told(rows: Sequence[DriftRow], most: int) -> str:
+def _reasons(rows: Sequence[DriftRow], most: int) -> str:
     """Return up to `most` differences as text, and the number of further ones."""
     reasons = [_reason(row) for row in rows[: max(0, most)]]
     more = len(rows) - len(reasons)
@@ -77,7 +77,8 @@ def over_all(found: Drift) -> Iterator[str]:
     turned = [row for row in found.significant if row.is_turned and row is not outcome]
     if turned:
         whole = [replace(row, base=row.all_base, head=row.all_head) for row in turned]
-        yield f"over all runs the other way: {_told(whole, MAX_REASONS)}: tasks have unequal numbers of runs or calls"
+        reasons = _reasons(whole, MAX_REASONS)
+        yield f"over all runs the other way: {reasons}: tasks have unequal numbers of runs or calls"
 
 
 def _has_other_share(row: DriftRow) -> bool:

@@ -160,7 +160,7 @@ def _described(
     before, after = (
         [span for span in alike if (began(span) < began(failed)) == is_before] for is_before in (True, False)
     )
-    arguments = _given(failed)
+    arguments = _input(failed)
     asking = _asking(failed, tree)
     return FailedStep(
         failed.id,
@@ -172,9 +172,9 @@ def _described(
         None if asking is None else tree.number[asking.id],
         None if asking is None else _words(asking),
         len(before),
-        sum(_given(span) == arguments for span in before),
+        sum(_input(span) == arguments for span in before),
         len(after),
-        sum(_given(span) == arguments for span in after),
+        sum(_input(span) == arguments for span in after),
         sum(_has_passed(span) and began(span) > began(failed) for span in same_kind),
         None if recovery is None else tree.number[recovery.id],
         None if later is None else tree.number[later.id],
@@ -201,8 +201,8 @@ class _Recovering:
         """
         kind = self._kind(failed)
         if kind not in self._last:
-            self._last[kind] = {_given(span): span for span in self._passed.get(kind, [])}
-        same = self._last[kind].get(_given(failed))
+            self._last[kind] = {_input(span): span for span in self._passed.get(kind, [])}
+        same = self._last[kind].get(_input(failed))
         if same is not None and began(same) > began(failed) and self._is_in_turn(same, failed):
             return same
         later = self.next_success(failed) if _is(failed, "llm") else None
@@ -237,7 +237,7 @@ def _has_passed(span: AgentSpanRow) -> bool:
 
 
 def _changes(failed: AgentSpanRow, later: AgentSpanRow) -> tuple[FieldChange, ...]:
-    one, other = (jsontext.decode(_given(span)) for span in (failed, later))
+    one, other = (jsontext.decode(_input(span)) for span in (failed, later))
     changes = islice(field_changes("", one, other), MAX_FIELDS)
     return tuple(replace(each, path=each.path.removeprefix(".")) for each in changes)
 
@@ -247,7 +247,7 @@ def _error(span: AgentSpanRow) -> str:
     return error_text(result) or "no error was recorded"
 
 
-def _given(span: AgentSpanRow) -> str:
+def _input(span: AgentSpanRow) -> str:
     """Return the input of a step as JSON text: the arguments of a tool, else the payload."""
     text = described(span.payload)
     payload = jsontext.decode(text)

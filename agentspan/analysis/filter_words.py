@@ -91,7 +91,7 @@ FAILED = "failed"
 NAMES = (*TEXTS, *TIMES, *MANY, FAILED)
 _IS_QUOTED_OR_PAIR = re.compile(r"""[='"\\]""")
 
-Given = Mapping[str, object]
+Values = Mapping[str, object]
 
 
 class RunKeywords(TypedDict, total=False):
@@ -126,7 +126,7 @@ class TimedRunKeywords(RunKeywords, total=False):
     until: datetime | str | None
 
 
-def filter_of(values: Given, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:
+def filter_of(values: Values, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:
     """Return the filter for values by the names of the grammar. A value that is None, False or empty matches all runs.
 
     Args:
@@ -204,7 +204,7 @@ def _meant(name: str, word: str) -> str:
     return f"{close[0]}{word[word.index('=') :]}" if close else f"meta={word}"
 
 
-def words_of(values: Given) -> str:
+def words_of(values: Values) -> str:
     """Return values by the names of the grammar as a filter in one text, which `parse` reads back."""
     words = []
     for name in NAMES:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentspan import jsontext
+from agentspan.analysis.diff_text import fenced
 from agentspan.analysis.tree import Node, build, closed_text, every, run_name, span_error, walk
 from agentspan.blobs import described
 from agentspan.clock import millis_between
@@ -26,7 +27,6 @@ TITLE = 200
 DEEPEST = 20
 """The largest indentation of a step, in levels; deeper steps show a number. Else a chain of 5,000 takes 28 MB."""
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~&])")
-_TICKS = re.compile(r"`+")
 
 
 def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
@@ -61,7 +61,7 @@ class _Report:
         yield ""
         yield "## Steps"
         yield ""
-        yield from self._fenced("text", [self._step(node, lasts) for node, lasts in walk(self._roots)])
+        yield from fenced("text", [self._step(node, lasts) for node, lasts in walk(self._roots)])
         for node in every(self._roots):
             yield from self._details(node)
 
@@ -119,14 +119,7 @@ class _Report:
         yield f"{label}:"
         yield ""
         shown = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
-        yield from self._fenced("json", printable(self._named(shown), keep="\n").split("\n"))
-
-    def _fenced(self, kind: str, lines: list[str]) -> Iterator[str]:
-        ticks = max((len(found) for line in lines for found in _TICKS.findall(line)), default=0)
-        fence = "`" * max(3, ticks + 1)
-        yield fence + kind
-        yield from lines
-        yield fence
+        yield from fenced("json", printable(self._named(shown), keep="\n").split("\n"))
 
     def _title(self, span: AgentSpanRow) -> str:
         return self._text(span.summary or span.schema_title, TITLE)

@@ -68,9 +68,9 @@ def _fill_runs(storage: Storage, run: str | None, columns: dict[str, list[Any]])
     summaries = iter(_summaries(storage, run).runs)
     scores: dict[str, dict[int, float | str]] = {}
     while batch := list(islice(summaries, BATCH)):
-        said = labels_of(storage, [summary.run.id for summary in batch])
+        labels = labels_of(storage, [summary.run.id for summary in batch])
         for summary in batch:
-            judged = {score.name: score for score in said[summary.run.id].scores}  # of several judges the newest
+            judged = {score.name: score for score in labels[summary.run.id].scores}  # of several judges the newest
             mark, note = judged.pop(MARK, None), judged.pop(NOTE, None)
             for score in judged.values():
                 at = len(columns["run"])
@@ -78,7 +78,7 @@ def _fill_runs(storage: Storage, run: str | None, columns: dict[str, list[Any]])
                     scores.setdefault(f"score_{score.name}", {})[at] = score.value
                 if score.label is not None:
                     scores.setdefault(f"label_{score.name}", {})[at] = score.label
-            values = (*_of_run(summary), said[summary.run.id].tags, mark and mark.label, note and note.explanation)
+            values = (*_of_run(summary), labels[summary.run.id].tags, mark and mark.label, note and note.explanation)
             for name, value in zip(RUNS, values, strict=True):
                 columns[name].append(value)
     for name in sorted(scores):

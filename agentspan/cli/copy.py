@@ -9,7 +9,7 @@ import click
 
 from agentspan.analysis import filter_words
 from agentspan.cli.app import command, location_in, options, reads, recover
-from agentspan.cli.output import Failed, bar, document, is_stdout, safe, zone
+from agentspan.cli.output import Failed, answer, bar, document, is_stdout, safe, zone
 from agentspan.database import Database, open
 from agentspan.errors import InvalidValue
 from agentspan.maintenance import copying
@@ -92,13 +92,13 @@ def _to_backend(
         raise Failed(str(error)) from None
     except KeyboardInterrupt:
         return
-    if as_json:
-        document(done._asdict())
-    else:
-        late = f", and {noun(done.late_scores, 'late score')}," if done.late_scores else ""
-        click.echo(f"{noun(done.spans, 'span')} and {noun(done.runs, 'run')}{late} forwarded to {safe(url)}")
-        if done.left_scores:
-            click.echo(f"{noun(done.left_scores, 'late score')} left out: the target has no /v1/logs")
+    late = f", and {noun(done.late_scores, 'late score')}," if done.late_scores else ""
+    answer(
+        done._asdict(),
+        f"{noun(done.spans, 'span')} and {noun(done.runs, 'run')}{late} forwarded to {safe(url)}",
+        f"{noun(done.left_scores, 'late score')} left out: the target has no /v1/logs" if done.left_scores else "",
+        as_json=as_json,
+    )
 
 
 def _parsed(headers: Sequence[str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from agentspan.api.context import Context
 from agentspan.blobs import blobs_in, ending_of
 from agentspan.cli.app import command, opened, options, reads
 from agentspan.cli.filter_options import filter_in, filter_options
-from agentspan.cli.output import Failed, document, is_stdout, safe
+from agentspan.cli.output import Failed, answer, document, is_stdout, safe
 from agentspan.database import Database
 from agentspan.maintenance.jsonl import import_lines, lines
 from agentspan.model.rows import AgentInstanceRow
@@ -257,14 +257,13 @@ def _import(database: Database, source: IO[bytes], *, as_json: bool) -> None:
     """Import a file that `export` wrote, gzipped or not, and print the number of new runs and spans."""
     with _opened_lines(database.storage, source) as read:
         done = import_lines(Context(database.storage), read)
-    if as_json:
-        document(done._asdict())
-        return
-    click.echo(f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported")
-    if done.finished:
-        click.echo(f"{noun(done.finished, 'row')} that had been open finished")
-    if done.known:
-        click.echo(f"{noun(done.known, 'row')} known already")
+    answer(
+        done._asdict(),
+        f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported",
+        f"{noun(done.finished, 'row')} that had been open finished" if done.finished else "",
+        f"{noun(done.known, 'row')} known already" if done.known else "",
+        as_json=as_json,
+    )
 
 
 @contextmanager
@@ -308,17 +307,15 @@ def _import_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *
         except InvalidValue as error:
             raise Failed(f"{name}: {error}") from None
     done = import_spans(Context(database.storage, redacts=SentRedaction()), total.spans, total.logs)
-    if as_json:
-        document({**done._asdict(), "unusable": total.rejected, "why": total.why()})
-        return
-    click.echo(f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported")
-    if done.duplicates:
-        click.echo(f"{noun(done.duplicates, 'span')} of them repeat another's call of a model")
-    if done.known:
-        click.echo(f"{noun(done.known, 'span')} known already")
-    if done.skipped:
-        click.echo(f"{noun(done.skipped, 'span')} left out, because they are no steps")
-    if total.rejected:
+    answer(
+        {**done._asdict(), "unusable": total.rejected, "why": total.why()},
+        f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported",
+        f"{noun(done.duplicates, 'span')} of them repeat another's call of a model" if done.duplicates else "",
+        f"{noun(done.known, 'span')} known already" if done.known else "",
+        f"{noun(done.skipped, 'span')} left out, because they are no steps" if done.skipped else "",
+        as_json=as_json,
+    )
+    if total.rejected and not as_json:
         click.echo(f"{noun(total.rejected, 'span')} could not be used: {safe(total.why())}", err=True)
 
 

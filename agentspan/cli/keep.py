@@ -16,6 +16,7 @@ from agentspan.cli.app import changes, command, location_in, opened, opened_exis
 from agentspan.cli.filter_options import filter_in, filter_options
 from agentspan.cli.output import (
     Failed,
+    answer,
     argument,
     document,
     fit,
@@ -88,15 +89,15 @@ def init_command(
         made = storage.ask(MakePartitions(ahead, begin, width, WAIT_S)) if has_partitions else None
     if citus:
         _distribute(location, shards)
-    if as_json:
-        document({"made": [] if made is None else [*made.names], "moved": 0 if made is None else made.moved})
-        return
-    click.echo(f"{safe(str(location))} is ready")
-    if made is None:
-        click.echo("it has no partitions")
-    elif made.names:
-        click.echo(f"made {noun(len(made.names), 'partition')}: {', '.join(made.names)}")
-        click.echo(f"moved {noun(made.moved, 'span')} out of the default partition")
+    names, moved = ([], 0) if made is None else ([*made.names], made.moved)
+    answer(
+        {"made": names, "moved": moved},
+        f"{safe(str(location))} is ready",
+        "it has no partitions" if made is None else "",
+        f"made {noun(len(names), 'partition')}: {', '.join(names)}" if names else "",
+        f"moved {noun(moved, 'span')} out of the default partition" if names else "",
+        as_json=as_json,
+    )
 
 
 def _distribute(location: Location, shards: int) -> None:
@@ -380,16 +381,15 @@ def prune_command(
         whole_partitions=whole_partitions,
         only=None if filter == RunFilter() else lambda rows: ids_that_match(storage, rows, filter),
     )
-    if as_json:
-        document({**done._asdict(), "dry_run": dry_run})
-        return
     about = "about " if dry_run and max_size is not None else ""
     what = f"{about}{noun(done.runs, 'run')} with {noun(done.spans, 'span')}, and {noun(done.keys, 'idempotency key')}"
-    click.echo(f"{'would remove' if dry_run else 'removed'} {what}")
-    if done.partitions:
-        click.echo(f"{noun(done.partitions, 'partition')} dropped")
-    if done.freed_bytes is not None:
-        click.echo(f"{noun(done.freed_bytes, 'byte')} freed")
+    answer(
+        {**done._asdict(), "dry_run": dry_run},
+        f"{'would remove' if dry_run else 'removed'} {what}",
+        f"{noun(done.partitions, 'partition')} dropped" if done.partitions else "",
+        "" if done.freed_bytes is None else f"{noun(done.freed_bytes, 'byte')} freed",
+        as_json=as_json,
+    )
 
 
 def _size(text: str) -> int:
@@ -429,8 +429,5 @@ def rederive_command(database: Database, *, run: str | None, summaries: bool, pr
                     bar.update(progress.seen)
         except InvalidValue as error:  # the user's own file of prices is invalid
             raise Failed(str(error)) from None
-    if as_json:
-        document({"spans": seen, "changed": changed})
-    else:
-        for name, number in changed.items():
-            click.echo(f"{name} of {number:,} of {noun(seen, 'span')} changed")
+    lines = (f"{name} of {number:,} of {noun(seen, 'span')} changed" for name, number in changed.items())
+    answer({"spans": seen, "changed": changed}, *lines, as_json=as_json)

@@ -107,6 +107,14 @@ def document(value: Any, *, err: bool = False) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=True), err=err)
 
 
+def answer(plain: dict[str, Any], *lines: str, as_json: bool) -> None:
+    """Print a document, or lines of text, of which empty ones are left out."""
+    if as_json:
+        document(plain)
+    else:
+        echo_lines(filter(None, lines))
+
+
 def plain_rows(storage: Storage, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return rows of one type as documents have them: as the API lists them."""
     from agentspan.api.context import Context

@@ -117,7 +117,7 @@ def _record(location: Location, arguments: Sequence[str], *, module: str | None)
         code = _run(command_line(arguments, module), _environment(location, notes.name))
         noted = Noted.of(notes)
     try:
-        for line in _said(location, began, noted):
+        for line in _report(location, began, noted):
             click.echo(f"agentspan: {line}", err=True)
     except OSError:  # stderr is closed or full: the exit code of the program matters more
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # else Python flushes stderr at exit, and exits with 120
@@ -226,7 +226,7 @@ def _is_in_front() -> bool:
         os.close(terminal)
 
 
-def _said(location: Location, began: str, noted: Noted) -> list[str]:
+def _report(location: Location, began: str, noted: Noted) -> list[str]:
     """Return the lines to print after a program: missing packages, new runs since `began`, and a command to try."""
     if location.path is not None and not location.path.exists():  # fast exit, before the database module is imported
         return [f"nothing was recorded: {safe(noted.why_nothing())}"]

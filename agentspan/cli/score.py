@@ -4,9 +4,9 @@ import click
 
 from agentspan.analysis import by_name
 from agentspan.cli.app import changes, command
-from agentspan.cli.output import Failed, document, safe
+from agentspan.cli.output import Failed, answer, safe
 from agentspan.database import Database
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentSpanRow
 from agentspan.model.scores import MARK, NOTE, SOURCES, Source
 from agentspan.storage.questions import SpansOf
 from agentspan.text import noun
@@ -72,16 +72,9 @@ def score_command(
             identifier=identifier,
         )
         done = f"{name} {value or 'noted'}:" if name else f"marked as {mark}:" if mark else "noted on"
-    _answer(database, judged, done, as_json=as_json)
-
-
-def _answer(database: Database, target: AgentInstanceRow | AgentSpanRow, done: str, *, as_json: bool) -> None:
-    """Print a line about the change to the scores of a run or span; with `as_json`, all its current scores."""
-    if as_json:
-        scores = [score.model_dump(mode="json") for score in database.scores.list(target.id)]
-        document({"target_id": target.id, "scores": scores, "total": len(scores)})
-    else:
-        click.echo(safe(f"{done} {'span' if isinstance(target, AgentSpanRow) else 'run'} {target.id}"))
+    scores = [score.model_dump(mode="json") for score in database.scores.list(judged.id)]
+    text = safe(f"{done} {'span' if isinstance(judged, AgentSpanRow) else 'run'} {judged.id}")
+    answer({"target_id": judged.id, "scores": scores, "total": len(scores)}, text, as_json=as_json)
 
 
 def _value(text: str) -> float | bool | str:
@@ -102,8 +95,6 @@ def _value(text: str) -> float | bool | str:
 def terminate_command(database: Database, *, run: str, reason: str, as_json: bool) -> None:
     """Terminate a run."""
     done = database.agent_instances.terminate(by_name.find_run(database.storage, run).id, reason)
-    if as_json:
-        document({"run": done.model_dump(mode="json")})
-    else:
-        closed = sum(span.closed_by == "terminated" for span in database.storage.ask(SpansOf(done.id)))
-        click.echo(f"terminated run {done.id}; {noun(closed, 'open span')} closed")
+    closed = sum(span.closed_by == "terminated" for span in database.storage.ask(SpansOf(done.id)))
+    text = f"terminated run {done.id}; {noun(closed, 'open span')} closed"
+    answer({"run": done.model_dump(mode="json")}, text, as_json=as_json)

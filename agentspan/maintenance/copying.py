@@ -264,11 +264,9 @@ class _Copying:
 
     def recent(self, at: str) -> None:
         """Send the runs that were open when last sent or changed since a time, and the rows that belong to them."""
-        for type_ in _FIRST[:-1]:
-            for rows in self._since_time(type_, "updated_at", at):
+        for type_ in _FIRST:
+            for rows in self._since_time(type_, "inserted_at" if type_ == "writer" else "updated_at", at):
                 self._sender.send(rows)
-        for rows in self._since_time("writer", "inserted_at", at):
-            self._sender.send(rows)
         known = iter([*self._runs.open])
         seen: set[str] = set()
         while some := [*islice(known, PAGE)]:

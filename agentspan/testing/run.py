@@ -426,9 +426,9 @@ class CapturedRun:
         __tracebackhide__ = True
         count = len(self.calls(name, **arguments))
         if times is None and not count:
-            self._fail(f"{_said(name, arguments)} was never called{self._listed(name, arguments)}")
+            self._fail(f"{_called(name, arguments)} was never called{self._listed(name, arguments)}")
         if times is not None and count != times:
-            wanted = _said(name, arguments)
+            wanted = _called(name, arguments)
             self._fail(f"expected {_count(times, 'call')} of {wanted}, found {count}{self._listed(name, arguments)}")
 
     def assert_never_called(self, name: str, /, **arguments: Any) -> None:
@@ -440,7 +440,7 @@ class CapturedRun:
         __tracebackhide__ = True
         count = len(self.calls(name, **arguments))
         if count:
-            self._fail(f"{_said(name, arguments)} was called{self._listed(name, arguments)}")
+            self._fail(f"{_called(name, arguments)} was called{self._listed(name, arguments)}")
 
     def assert_order(self, *names: str) -> None:
         """Assert that spans of these names or types started in this order. Other spans may start between them.
@@ -538,7 +538,7 @@ def _error(error: Any) -> str:
     return error_text({"error": error}) or "it says no error"
 
 
-def _said(name: str, arguments: dict[str, Any]) -> str:
+def _called(name: str, arguments: dict[str, Any]) -> str:
     return call_text(name, arguments) if arguments else name
 
 

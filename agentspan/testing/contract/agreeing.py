@@ -43,7 +43,7 @@ class Agreeing(Base):
                 each.apply([Unit((Put(row),))])
         for number in range(UNITS):
             unit = units.new()
-            outcomes = [_told(unit, each.apply([unit])[0]) for each in (storage, like)]
+            outcomes = [_comparable(unit, each.apply([unit])[0]) for each in (storage, like)]
             assert outcomes[0] == outcomes[1], f"unit {number}: {unit}"
         keys = [Key("op", name, "", T0) for name in units.keys]
         for read in (
@@ -120,7 +120,7 @@ class Agreeing(Base):
                 assert storage.ask(query) == like.ask(query), query
 
 
-def _told(unit: Unit, outcome: Outcome) -> Outcome:
+def _comparable(unit: Unit, outcome: Outcome) -> Outcome:
     """Return the part of an outcome that storages must agree on: for a batch of spans, only that it is refused."""
     are_together = any(isinstance(change, PutSpans) for change in unit.changes)
     return outcome._replace(why="missing", stored=None) if are_together and isinstance(outcome, Refused) else outcome

@@ -99,9 +99,9 @@ class Closing(Base):
         with TemporaryDirectory() as folder:
             answers = BASIC | before.answers
             questions = [each for each in asked(run.id, Path(folder) / "copy") if type(each) in answers]
-            answers_of = {repr(each): _said(partial(_read, storage, each)) for each in questions}
-            answers_of["apply"] = _said(lambda: storage.apply([Unit((finish("x"),))]))
-            answers_of["group"] = _said(lambda: storage.group(lambda group: None, 1.0))
+            answers_of = {repr(each): _refusal(partial(_read, storage, each)) for each in questions}
+            answers_of["apply"] = _refusal(lambda: storage.apply([Unit((finish("x"),))]))
+            answers_of["group"] = _refusal(lambda: storage.group(lambda group: None, 1.0))
             assert {what: text for what, text in answers_of.items() if "open it again" not in text} == {}
             assert not list(Path(folder).iterdir())
 
@@ -112,7 +112,7 @@ def _read(storage: Storage, question: Question[Any]) -> None:
         next(answer, None)
 
 
-def _said(call: Callable[[], object]) -> str:
+def _refusal(call: Callable[[], object]) -> str:
     """Return the message of the StorageError that a call raises; empty if it raises none."""
     try:
         call()
