@@ -396,7 +396,7 @@ FAULTS: tuple[Fault, ...] = (
         name="postgres-does-not-tell-what-was-in-the-way",
         file="agentspan/storage/postgres/writes.py",
         before='return Refused("missing", other[1] if other is not None else None)',
-        after='return Refused("missing", other[1] if other is None else None)',
+        after='return Refused("missing")',
         says="PostgreSQL refuses a change of a row that is of another type without saying which row has that id.",
         caught_by=(
             "tests/storage/test_contract.py::TestPostgres::test_random_units_have_the_outcomes_that_they_have_in_memory"

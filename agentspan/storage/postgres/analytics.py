@@ -245,6 +245,7 @@ FACT = (
 COLUMNS = "at, ms, grp, bucket, failed, cost, input_tokens, output_tokens, agent_instance_id"
 
 
+_ADDED = ", ".join(f"{used} = {_plus(f'index_runs.{used}', f'excluded.{used}')}" for used in _USES_OF_RUN)
 _TAKE = f"""
 with fresh as materialized (
     select {FACT}, s.schema_name, coalesce(s.label, '') as label, s.status, s.is_aggregate
@@ -261,8 +262,7 @@ insert into index_runs (agent_instance_id, spans, failed, input_tokens, output_t
 select agent_instance_id, count(*), count(*) filter (where status = 'failed'), sum(input_tokens) {_USED},
        sum(output_tokens) {_USED}, sum(cost) {_USED} from fresh group by 1
 on conflict (agent_instance_id) do update set spans = index_runs.spans + excluded.spans,
-failed = index_runs.failed + excluded.failed,
-{", ".join(f"{used} = {_plus(f'index_runs.{used}', f'excluded.{used}')}" for used in _USES_OF_RUN)}
+failed = index_runs.failed + excluded.failed, {_ADDED}
 """
 _TABLES = ("index_facts", "index_runs")
 

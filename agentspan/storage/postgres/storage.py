@@ -322,10 +322,8 @@ class _Group(Reads):
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """Apply units within the transaction. After an error here, the transaction is never committed."""
         try:
-            return apply_all(self._connection, units, stop_at_refusal)
-        except DRIVER_ERRORS as error:
-            self.broken = translated(error, self._location)
-            raise self.broken from error
+            with _lent(self._connection, self._location) as connection:
+                return apply_all(connection, units, stop_at_refusal)
         except Exception as error:
             self.broken = error
             raise

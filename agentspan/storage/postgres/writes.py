@@ -178,13 +178,15 @@ def moving(move: Move, key: Key | None = None, *, wants_row: bool = False) -> St
 
 
 def _putting(put: Put, key: Key | None) -> Compiled:
-    row, type_, unique = put.row, TYPE_OF[type(put.row)], unique_of(put.row)
-    run = (row.agent_instance_id,) if isinstance(row, AgentSpanRow) else ()
-    refs = [*references_of(row), *put.refs]
-    others = refs[len(run) :]  # another part of the statement finds the run of a span
+    row, type_ = put.row, TYPE_OF[type(put.row)]
+    run: tuple[str, ...]
+    if isinstance(row, AgentSpanRow):  # another part of the statement finds its run
+        table, run, others, unique = span_table(row.status), (row.agent_instance_id,), put.refs, None
+    else:
+        table, run, others, unique = statements.table_of(type_), (), (*references_of(row), *put.refs), unique_of(row)
     sql = statements.put(
         type_,
-        span_table(row.status) if isinstance(row, AgentSpanRow) else statements.table_of(type_),
+        table,
         tuple(ref.type for ref in others),
         minted=put.minted,
         is_unique=unique is not None,
@@ -197,6 +199,7 @@ def _putting(put: Put, key: Key | None) -> Compiled:
     statement = Statement(sql, (*_as_texts(values), *_stored_beside(key, row.id, put.violations)))
     # An id that a client chose is looked for in all tables, under a lock.
     before = () if put.minted else (Statement(statements.LOCK_ID, (row.id,)),)
+    refs = (Ref("agent_instance", run[0]), *others) if run else others
     return Compiled(statement, before, refs, bool(run), unique is not None)
 
 
