@@ -1,4 +1,4 @@
-"""`agentspan.open`: one opened storage; what reads its runs, operations by id, `bulk`, `doctor` and `prune`."""
+"""`agentspan.open`: one opened storage, with methods to read runs, operations by id, `bulk`, `doctor` and `prune`."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Database:
-    """One opened storage: what reads its runs, and its operations by id. Also a context manager that closes it.
+    """One opened storage: methods that read its runs, and its operations by id. As a context manager, it closes itself.
 
     Attributes:
         agents: create, get, show, update, retire, reinstate, delete, list.
@@ -77,12 +77,12 @@ class Database:
 
     @property
     def storage(self) -> Storage:
-        """The backend underneath. A file that does not exist is made now."""
+        """The storage of this database. A missing file is created by the first access."""
         return self._storage.direct if isinstance(self._storage, OpenedLater) else self._storage
 
     @property
     def _recorded(self) -> Storage:
-        """The storage, for what only reads.
+        """The storage, for methods that only read. Unlike `storage`, it does not create a missing file.
 
         Raises:
             DatabaseUnusable: the file does not exist.
@@ -475,10 +475,9 @@ def open(
     """Open a database to read its runs, also while agents record into it, and for operations by id.
 
     Args:
-        db: a file; `":memory:"`; `NAME://…` for another backend; or a Storage. When left out, what
-            `agentspan.configure` was given, also a storage in memory; else AGENTSPAN_DB, else ./agentspan.db. A file
-            that does not exist is made by the first operation by id; until then, what reads runs raises
-            DatabaseUnusable.
+        db: a file; `":memory:"`; `NAME://…` for another backend; or a Storage. When left out, the storage of
+            `agentspan.configure`, also one in memory; else AGENTSPAN_DB, else ./agentspan.db. The first operation by
+            id creates a missing file; until then, methods that read runs raise DatabaseUnusable.
         read_only: never write: the file must exist; operations that would write raise NotPermitted.
         strict_schemas: refuse payloads that do not match their schema.
         sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.

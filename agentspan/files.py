@@ -90,7 +90,7 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def stat_of(path: str | bytes | os.PathLike[str], *, follows_links: bool = True) -> os.stat_result | None:
-    """Return the properties of what is at a path; None if nothing is there, or it cannot be looked at."""
+    """Return the `os.stat` result for a path; None if the path does not exist or its properties cannot be read."""
     with _missing:
         return os.stat(path) if follows_links else os.lstat(path)
     return None

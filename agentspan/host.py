@@ -1,4 +1,4 @@
-"""What the program that agentspan records does to agentspan: it forks, handles signals, raises exceptions anywhere.
+"""Protects agentspan from the program that it records: from its forks, signal handlers and their exceptions.
 
 `guard` hides faults of agentspan from the program, but no exceptions of its signal handlers. Threads of agentspan block
 all signals, so that a thread of the program handles them. `within` is a with-block whose lock is released even if a
@@ -91,9 +91,9 @@ class guard(Generic[D]):  # reads as a statement, as `suppress` does
     0.2 µs: where each call of a program passes, an `except` that calls `let_through` costs nothing.
 
     Args:
-        *hidden: the types of the faults that it hides; all exceptions where none is given.
-        report: is called with each hidden exception; what it raises reaches the caller. None where nobody wants it.
-        otherwise: what a decorated function returns where a fault was hidden.
+        *hidden: the types of the exceptions to hide; every `Exception` if none is passed.
+        report: called with each hidden exception; an exception of `report` reaches the caller. None for no report.
+        otherwise: the return value of a decorated function after a hidden exception.
     """
 
     __slots__ = ("_hidden", "_otherwise", "_report")
@@ -155,7 +155,7 @@ class undoing:
 def let_through(error: BaseException) -> None:
     """Raise an exception again if a signal handler raised it: for an `except` that does more than a `guard` can.
 
-    Where such an exception ends in a function that counts or keeps it, that function calls this first.
+    A function that counts or keeps an exception instead of raising it calls `let_through` first.
     """
     if isinstance(error, Exception) and is_interrupt(error):
         raise error

@@ -79,7 +79,7 @@ def read_first(found: Divergence) -> str | None:
 
 
 def after(found: Divergence) -> str:
-    """Return the start of a sentence: after which same steps two runs part."""
+    """Return the start of a sentence: `after` and the number of same steps, or that the first step already differs."""
     return f"after {before(found)}" if found.same else "the first step already differs"
 
 

@@ -96,7 +96,7 @@ def ids_of(storage: Storage, filter: RunFilter, *, progress: Progress | None = N
 
 
 def selected(storage: Storage, keywords: Mapping[str, object]) -> RunFilter:
-    """Return the filter that keywords of a Database are.
+    """Return the RunFilter for the keyword arguments of a `Database` method, with AGENT@VERSION resolved.
 
     Raises:
         TypeError: a keyword is no name of the grammar.
@@ -108,10 +108,10 @@ def selected(storage: Storage, keywords: Mapping[str, object]) -> RunFilter:
 
 
 def selected_ids(storage: Storage, run: str | None, keywords: Mapping[str, object]) -> list[str] | None:
-    """Return the ids of one run, or of those that match; None for all.
+    """Return the id of `run` in a list, or the ids of the runs that match `keywords`; None for all runs.
 
     Raises:
-        InvalidValue: both are given.
+        InvalidValue: both `run` and keywords are set.
     """
     filter = selected(storage, keywords)
     if run is None:

@@ -60,7 +60,8 @@ def fisher_p(successes_a: int, trials_a: int, successes_b: int, trials_b: int, *
     """Return the p of Fisher's exact test that two groups have the same share of successes.
 
     Args:
-        one_sided: return the p of at most so many successes in A instead of the two-sided p.
+        one_sided: return the probability of at most `successes_a` successes in A, given all four totals, instead of
+            the two-sided p.
 
     Raises:
         ValueError: there are more successes than trials.

@@ -19,12 +19,12 @@ LOCAL = "local"
 
 
 class OfAccount(Operation):
-    """An operation that returns one resource, which is made of the account that is known."""
+    """An operation that returns one resource, made from the account of the context. It reads no storage."""
 
     reads = False
 
     def details(self, ctx: Context) -> Envelope:
-        """Return the resource."""
+        """Return the resource that the operation answers with, as a dict of its fields."""
         raise NotImplementedError
 
     def __call__(self, ctx: Context) -> Envelope:
@@ -46,7 +46,7 @@ class GeneratePfids(OfAccount):
     """Ask for ids.
 
     Attributes:
-        count: how many.
+        count: the number of ids.
     """
 
     route = Route("POST", "/pfid/generate", "service", resources.Pfids)

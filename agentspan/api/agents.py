@@ -131,7 +131,7 @@ class UpdateAgent(AgentForUpdate, ChangeRow):
     """Change an agent.
 
     Attributes:
-        details: what to change.
+        details: the fields to change, with their new values.
     """
 
     route = Route("PUT", "/agent/{agent_id}", "agents", Agent)
@@ -419,7 +419,7 @@ class SpanTypeSchema(Fields):
         title: for people.
         description: for people.
         template: Mustache or Liquid for summaries; one that cannot be used is kept, and gives none.
-        result_template: what the result adds to the summary.
+        result_template: template of the text that the result adds to the summary.
         data_risk: kept as it is.
     """
 
@@ -436,7 +436,7 @@ class SpanTypeSchema(Fields):
 
 
 class UnnamedQualitySchema(Fields):
-    """The kind of evaluation that `quality_payload` of an instance is.
+    """The schema of the evaluation in `quality_payload` of an instance, which has no name.
 
     Attributes:
         schema: JSON Schema (draft-04 to 2020-12) of the payloads. One that cannot be used leaves them unchecked.
@@ -459,7 +459,7 @@ class QualitySchema(UnnamedQualitySchema):
     """A kind of evaluation of an instance.
 
     Attributes:
-        name: what quality payloads are recorded under.
+        name: the name under which quality payloads of this kind are recorded.
     """
 
     name: str

@@ -105,7 +105,7 @@ class Redacts(Protocol):
 
 
 class Admitted(NamedTuple):
-    """A payload as it may be stored.
+    """A payload after redaction, ready to be stored.
 
     Attributes:
         text: the JSON text to be stored.
@@ -162,7 +162,9 @@ class Context:
         return context
 
     def admit(self, text: str, plain: Any) -> Admitted:
-        """Return a payload as it may be stored. Call it after hashing the request, whose hash is of the values sent.
+        """Return a payload without credentials, and with sensitive values masked unless the context keeps them.
+
+        Call it after hashing the request, because the hash is of the values that the client sent.
 
         Args:
             text, plain: the payload as JSON text and parsed (see checks.json_value).
@@ -336,7 +338,7 @@ def carry_out_together(ctx: Context, plans: Sequence[Plan]) -> list[Done | Excep
 
 
 def attempted(operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Exception:
-    """Return what an operation returns, or the exception that it raises: a refusal, or a bug, costs no other one."""
+    """Return the result of an operation, or its exception, so that one failure does not affect the other operations."""
     try:
         return operation(*args, **kwargs)
     except Exception as error:

@@ -71,7 +71,7 @@ class Fields:
 
     Attributes:
         fields: the annotations by name, in the order of the OpenAPI document.
-        others: what a body over HTTP does with other fields: ignores them, keeps them, or is refused.
+        others: the treatment of unknown fields in a body over HTTP: they are ignored, kept, or the request is refused.
     """
 
     fields: ClassVar[Mapping[str, Any]] = {}
@@ -95,7 +95,7 @@ class Keyable(Fields):
     """Fields with an idempotency key, which is the last of them unless a class declares it.
 
     Attributes:
-        again: what the same request with the same key does, for the description of the key.
+        again: the effect of the same request with the same key, a verb phrase for the description of the key.
     """
 
     again: ClassVar[str] = "succeeds again"

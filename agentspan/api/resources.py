@@ -32,7 +32,7 @@ class Control(Resource):
 
 
 class Answered(Resource):
-    """A resource that is in the answer of a write. What the answer has beside it does not count for equality."""
+    """A resource in the answer of a write. Two are equal if their fields are; `control` is not compared."""
 
     _control: Control | None = PrivateAttr(None)
 
@@ -58,8 +58,8 @@ class AgentSpan(Answered):
         schema_name: the span type's name.
         schema_title: the span type's title, for people.
         status: pending, active, complete, failed or cancelled.
-        payload: what went in (a JSON object).
-        result_payload: what came out, any JSON; None until the span has finished.
+        payload: the input of the step (a JSON object).
+        result_payload: the output of the step, any JSON; None until the span has finished.
         started_at: UTC; None while pending.
         finished_at: UTC; None while in progress.
         summary: one line for people; None when the span type has no template.
@@ -153,14 +153,14 @@ class Score(Resource):
         type: always "score".
         id: PFID of the score.
         agent_instance_id: PFID of the run that is judged, or whose span is.
-        target_type: what was judged: "agent_instance" or "agent_span".
+        target_type: the type of the judged resource: "agent_instance" or "agent_span".
         target_id: PFID of the run or span that is judged.
-        name: what was judged, such as `reward`; `mark` and `note` are names for people.
+        name: the name of the score, such as `reward`; `mark` and `note` are names for people.
         value: the number, or None.
         label: the word, such as `good`, or None.
         source: who judged: "human", "model" or "code".
         identifier: the judge, where several judge the same, or None.
-        inserted_at: when it was given, UTC.
+        inserted_at: when the score was recorded, UTC.
         explanation: why, or None.
     """
 
@@ -200,8 +200,8 @@ class AgentInstance(Answered):
         termination_reason: why it was terminated, or None.
         span_counts: its spans by status.
         duration_ms: milliseconds from start to finish; None while in progress.
-        metadata: what the run was given (a JSON object), or None.
-        result: what it returned (a JSON object), or None.
+        metadata: the input of the run and facts about it (a JSON object), or None.
+        result: the output of the run (a JSON object), or None.
         error: the error that ended it (`type`, `message`, `stacktrace`), or None.
         quality_payloads: evaluations of the run, by the name of their quality schema.
         quality_summaries: their summaries, for those whose quality schema has a template.
@@ -214,7 +214,7 @@ class AgentInstance(Answered):
         git_commit: the commit of the git checkout in which its program ran, or None.
         session: the conversation that it belongs to, or None.
         user: the person that it ran for, or None.
-        task: what it had to do, or None.
+        task: the name of its task, or None.
         tags: words by which it is found, in the order of the alphabet.
         git_dirty: whether files of the checkout differed from git_commit; None where that is not known.
         scores: its scores that count, the oldest first; those of its spans are not among them.
@@ -480,8 +480,8 @@ class Violation(BaseModel):
     Attributes:
         side: in the payload, or in the result payload.
         path: where, as a JSON path.
-        keyword: the keyword of the schema that it does not satisfy; `$unchecked` where the check was given up.
-        message: what is wrong, without the value.
+        keyword: the keyword of the schema that the payload violates; `$unchecked` if the check could not be run.
+        message: a description of the violation, without the value.
     """
 
     side: Literal["payload", "result_payload"]

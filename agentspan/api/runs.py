@@ -143,10 +143,10 @@ class RegisterInstance(Write):
         external_identifier: the client's own name for the instance, unique among its agent's.
         update_current_version: give a known version its new name and description.
         purpose: why the instance runs.
-        metadata: what the run is given.
+        metadata: the input of the run and facts about it.
         session: the conversation that the run belongs to.
         user: the person that it runs for.
-        task: what it has to do. Session, user, task and tags that are left out are taken from members of metadata.
+        task: the name of the run's task. If session, user, task or tags are left out, members of metadata set them.
         tags: words by which runs are found.
     """
 
@@ -358,15 +358,15 @@ class RecordAnyQuality(RecordQuality):
 
 
 class InstanceForUpdate(Fields):
-    """Changes of an instance: what is left out stays, null removes it. One of them is required.
+    """Changes of an instance. A field that is left out stays; null removes its value. One field is required.
 
     Attributes:
         quality_payload: the evaluation without a name, as a whole.
-        metadata: what the run is given, as a whole. Members named session, user, task and tags are those fields, where
-            they are left out.
+        metadata: the input of the run and facts about it, as a whole. Its members session, user, task and tags set the
+            fields of the same name that are left out.
         session: the conversation that the run belongs to.
         user: the person that it runs for.
-        task: what it has to do.
+        task: the name of the run's task.
         tags: words by which runs are found, all of them.
     """
 
@@ -382,7 +382,7 @@ class UpdateInstance(InstanceForUpdate, Write):
     """Change an instance, in any status.
 
     Attributes:
-        details: what to change.
+        details: the fields to change, with their new values.
     """
 
     route = Route("PUT", "/agent_instance/{agent_instance_id}", "instances", AgentInstance)

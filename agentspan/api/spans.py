@@ -44,14 +44,14 @@ def _type_name(field: str, name: Any) -> Any:
 
 
 class SpanForCreate(Keyable):
-    """A span to be.
+    """The fields of a new span.
 
     Attributes:
         agent_instance_id: PFID of the instance that it belongs to.
         schema_name: the span type.
         status: the status to begin in.
-        payload: what went in.
-        result_payload: what came out, any JSON; only with a terminal status.
+        payload: the input of the step.
+        result_payload: the output of the step, any JSON; only with a terminal status.
         id: a PFID of the client's own; minted when left out.
         parent_span_id: PFID of the span in which it happens.
         started_at: RFC 3339 with an offset; now when left out, not kept of a pending span.
@@ -161,7 +161,7 @@ def _error_in(payload: str) -> tuple[str | None, Any]:
 
 
 class Start(ChangeRow):
-    """Start what is pending.
+    """Start a pending span or instance.
 
     Attributes:
         timestamp: when it started, RFC 3339 with an offset; now when left out.
@@ -200,7 +200,7 @@ class FinishSpan(ChangeRow):
     Attributes:
         status: terminal status: `complete` (when left out) or `failed`, of an active span; `cancelled`, of a pending
             one, whose times are then both set to the timestamp.
-        result_payload: what came out, any JSON.
+        result_payload: the output of the step, any JSON.
         timestamp: when it finished, RFC 3339 with an offset; now when left out.
         sensitive_encoding: whether values of the result are marked as sensitive (see the creation of a span).
     """
@@ -322,7 +322,7 @@ class RecordScore(Write):
     Other fields are refused.
 
     Attributes:
-        name: what is judged.
+        name: the name of the score, such as `reward`.
         value: the number; true is 1, false is 0.
         label: the word.
         explanation: why.

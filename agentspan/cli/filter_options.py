@@ -1,6 +1,6 @@
 """The options of commands about many runs: filters, pages, and the rule that decides whether a run passed.
 
-The names of filters are those of analysis.filter_words. Without the option, the rule is that of the project: `outcome`
+The names of filters are those of analysis.filter_words. Without `--outcome`, the rule is that of the project: `outcome`
 below `[tool.agentspan]` in its pyproject.toml.
 """
 

@@ -145,7 +145,10 @@ def doctor_command(
 def _examine(
     database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool, idle: str | None = None
 ) -> None:
-    """Check a storage, close what dead programs left open, and print a report; exit with code 1 if it is damaged."""
+    """Check a storage, close runs and spans that dead programs left open, and print a report.
+
+    Exits with code 1 if the storage is damaged.
+    """
     since = None if idle is None else filter_words.parse_time(idle, "idle")
     report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts, idle_since=since)
     if as_json:

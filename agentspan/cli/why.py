@@ -1,4 +1,4 @@
-"""`agentspan why`: prints the failed runs in groups, and the causes that go with failure; or why one run failed."""
+"""`agentspan why`: prints failed runs in groups, and features associated with failure; or why one run failed."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

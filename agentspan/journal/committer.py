@@ -106,7 +106,7 @@ class OpenRuns:
 
     def end(self, units: Sequence[Unit]) -> None:
         """Note the units of a committed batch that rename and end runs."""
-        # Most runs begin and end in one batch. Such a run is never stored here.
+        # Most runs begin and end in one batch. Such a run is never added to `_units`.
         moves: list[tuple[Move, Unit]] = []
         for unit in units:
             change = unit.changes[-1]
@@ -268,7 +268,7 @@ class Listener:
 
 
 class Committer:
-    """Commits what one writer recorded.
+    """Commits the records of one writer to the storage.
 
     Args:
         writer_id: returns the writer's id.

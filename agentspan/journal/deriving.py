@@ -255,7 +255,7 @@ class Batch:
         return guard(report=lambda error: self._add_unreadable(error, record))
 
     def _add_unreadable(self, error: Exception, *records: bytes | list[str]) -> None:
-        """Add what could not be read. That the storage cannot answer now says nothing about a record: it is raised."""
+        """Add records to `unreadable`. A fault of the storage (NOT_NOW) is raised again instead."""
         let_through(error)
         if isinstance(error, NOT_NOW):
             raise error

@@ -64,7 +64,13 @@ def open_storage(
     later: bool = False,
     tuning: Tuning = STANDARD,
 ) -> SeesJournals:
-    """Open the storage that `db` names (see open_direct), for readers. Closing it also closes the plain storage."""
+    """Open a storage for readers: its reads include the records in journals, if it can have journals.
+
+    Closing it also closes the plain storage below it, whose reads do not include them.
+
+    Args:
+        db, read_only, wait_s, later, tuning: as in storage.registry.open_direct.
+    """
     if db is None or isinstance(db, (str, os.PathLike)):
         db = location_of(db)
     folder = spool_of(db) if isinstance(db, Location) and db.path is None else None
@@ -78,11 +84,11 @@ def open_storage(
 
 
 def is_missing(location: Location) -> bool:
-    """Return whether a location is that of a file that opening would make: there is no journal for it either."""
+    """Return whether a location is a file that does not exist and could be created: no file and no journal folder."""
     path = location.path
     if path is None or os.path.exists(path) or folder_of(path).exists():
         return False
-    # Where that cannot be made, opening says why.
+    # If the file cannot be created, opening raises an error with the reason.
     return os.access(path.parent.parent if path.parent.name == files.OWN_FOLDER else path.parent, os.W_OK)
 
 

@@ -76,7 +76,7 @@ def _wait_for_changes() -> None:
 
 
 def _stop_waiting() -> None:
-    """Do nothing after a fork, because no thread was blocked before it."""
+    """Do nothing after a fork: `_wait_for_changes` holds nothing that must be released."""
 
 
 def _leave_all() -> None:

@@ -199,7 +199,7 @@ class RunState(RunFacts):
     def _begin(self, known: Known | None) -> None:
         recorder = self.recorder
         recorder.make_writer_known()
-        self.stored_in = recorder.destination.identity()  # if the file is replaced later, the run is looked up there
+        self.stored_in = recorder.destination.identity()  # first: the file may be replaced before the run is stored
         if known is not None:
             self._begin_known(known)
         elif recorder.destination.is_journaled or recorder.is_waiting:
@@ -285,7 +285,7 @@ class RunState(RunFacts):
         )
 
     def take_over(self, instance: AgentInstanceRow) -> None:
-        """Become the stand-in for a run that another process began and will finish."""
+        """Represent a run that another process began and will finish, so that spans of this process belong to it."""
         self.registered_row = instance
         self.id, self.status = instance.id, "active"
         self.stored_in = self.recorder.destination.identity()

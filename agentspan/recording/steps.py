@@ -253,8 +253,8 @@ def wrap_async_generator(fn: Callable[..., Any], start: Start) -> Callable[..., 
 def _first(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
     """Request the first item of the inner generator, without registering the generator in the event loop.
 
-    At its end, the loop would close the inner and the decorated generator at the same time. It knows the decorated one,
-    which closes the inner one.
+    When the loop ends, it closes all registered generators at the same time. Only the decorated generator is
+    registered; it closes the inner one.
     """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, lambda generator: None)

@@ -183,7 +183,7 @@ class Tracer:
 
 
 def recorder_of(tracer: Tracer) -> Recorder:
-    """Return what a tracer records with, for agentspan's own modules."""
+    """Return the Recorder of a tracer, for agentspan's own modules."""
     return tracer._recorder
 
 

@@ -32,7 +32,7 @@ def is_aggregate(schema_name: str) -> bool:
 
 
 def has_own_tokens(payload: Any) -> bool:
-    """Return whether the tokens of a payload count, although its span has the name of an aggregate."""
+    """Return whether a payload has `own_tokens` set: then its span is no aggregate, whatever its name."""
     return type(payload) is dict and payload.get(OWN_TOKENS) is True
 
 

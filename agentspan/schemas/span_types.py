@@ -41,7 +41,7 @@ class Unusable(NamedTuple):
     Attributes:
         name: the type's schema_name, or the quality schema's name.
         field: `params_schema`, `result_schema`, `schema`, `template` or `result_template`.
-        reason: what prevents its use, without a value of a payload.
+        reason: the reason why the part cannot be used. Contains no value of a payload.
     """
 
     name: str

@@ -87,11 +87,12 @@ def _tokens(source: str) -> list[tuple[str, str]]:
 
 
 class _Program:
-    """Writes the source of the function.
+    """Compiles the tokens of one template to the source of its render function.
 
-    In it, `c0` is the context, `c1` and `c2` are the values of the open sections, and `out` is the text so far. `clean`
-    is whether `one_line` would change nothing in `out` but spaces; then it is not called. Values of `_inline` and
-    `_args` are clean. Values of the payload are checked only if they are short.
+    In the source, `c0` is the context, `c1` and `c2` are the values of the open sections, and `out` is the text so far.
+    `clean` is True while `one_line` would change only spaces in `out`. `one_line` is not called if `out` is clean and
+    short, and has no spaces to change. Values of `_inline` and `_args` are clean. Another value is checked if it has at
+    most MAX_INLINE characters; a longer one makes `out` unclean.
     """
 
     def __init__(self) -> None:

@@ -431,7 +431,7 @@ class Adopting:
                 pass
 
     async def stop(self) -> None:
-        """Stop looking, and wait until a look under way has ended, for a moment."""
+        """Stop looking for journals. Wait at most END_S seconds for the thread that is adopting one."""
         if self._adoption is not None:
             self._adoption.stop()
         if self._thread is not None:

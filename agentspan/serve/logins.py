@@ -92,7 +92,7 @@ class AccessToken:
 
     @property
     def remembered(self) -> int:
-        """The number of entries that are remembered about clients."""
+        """The number of entries in memory: connections and addresses with the right token, and wrong guesses."""
         right = len(self._right_connections) + len(self._right_addresses)
         return right + len(self._wrong) + len(self._guesses.due)
 
@@ -134,7 +134,11 @@ class AccessToken:
 
 
 class _Guesses:
-    """Counts guesses by address: the time at which all would have been made, at the rate of the limit."""
+    """Limits the rate of wrong guesses for each address.
+
+    Each guess moves the time `due` of its address on by `then_every_s` seconds. The address must wait while `due` is
+    more than `at_once` - 1 such steps ahead.
+    """
 
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
@@ -169,7 +173,7 @@ def _address(connection: tuple[Any, ...]) -> str:
         return host
     try:
         return str(ip_network((host.partition("%")[0], 64), strict=False))
-    except ValueError:  # no server says such
+    except ValueError:  # not an IP address
         return host
 
 

@@ -481,7 +481,7 @@ class FieldError(BaseModel):
 
     Attributes:
         code: `required_value` or `invalid_value`.
-        message: what is wrong, and what would be right.
+        message: the problem with the value, and the values that are allowed.
     """
 
     code: Literal["required_value", "invalid_value"]
@@ -493,7 +493,7 @@ class Error(BaseModel):
 
     Attributes:
         status: always `error`.
-        code: what kind of error.
+        code: the kind of the error.
         message: what happened, to which id, and what to do.
         errors: with `validation_errors`: what is wrong, by field.
         control: with `invalid_action`: there only if the instance was terminated.

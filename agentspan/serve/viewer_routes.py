@@ -417,7 +417,7 @@ BLOB_POLICY = "default-src 'none'; sandbox"
 
 
 def blob_response(span: AgentSpanRow, sha256: str) -> Response:
-    """Return the bytes of a span that have this hash. What is neither image nor audio, or is an SVG, is a download.
+    """Return the bytes of a span that have this hash. Images, except SVG, and audio are shown; others are downloads.
 
     Raises:
         NotFound: the span has no such bytes.

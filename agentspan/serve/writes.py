@@ -83,10 +83,11 @@ class WriteQueue:
         """Run an operation and return its answer, once it is committed.
 
         Args:
-            is_long: whether it takes too long for the event loop.
+            is_long: whether the operation takes too long for the event loop. A thread runs it then.
 
         Raises:
-            DatabaseBusy: its turn did not come in time, or other writers held a lock for too long; nothing is stored.
+            DatabaseBusy: its turn did not come in time, too many requests wait, or other writers held a lock for too
+                long; nothing is stored.
         """
         if self._is_full():
             raise DatabaseBusy("too many requests wait for the database")

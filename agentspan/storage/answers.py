@@ -452,7 +452,7 @@ class SpanGroup:
 
     Attributes:
         ids: the ids of the groups of the index that were added.
-        ran: bucket → number of complete and failed spans in it. A higher number means longer durations.
+        ran: bucket → number of complete and failed spans in it. Spans of a higher bucket took longer.
     """
 
     def __init__(self) -> None:

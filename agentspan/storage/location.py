@@ -124,7 +124,7 @@ def _without_password(user: re.Match[str]) -> str:
 
 
 def _decoded(text: str) -> str:
-    """Return a part of a URL with its percent-encoding decoded, because a driver's message may contain that form."""
+    """Decode the percent-encoding in a password: a driver's message may contain the decoded password."""
     return re.sub(
         "(?:%[0-9a-fA-F]{2})+", lambda m: bytes.fromhex(m[0].replace("%", "")).decode("utf-8", "replace"), text
     )

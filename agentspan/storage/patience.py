@@ -96,7 +96,7 @@ def has_work() -> bool:
 
 
 def step() -> bool:
-    """Do a part of this thread's work, and return whether more is left. Work that waits is not called recursively."""
+    """Call the work of `doing` once; return whether more is left. While it runs, this thread has no other work."""
     work = _here.work
     if work is None:
         return False

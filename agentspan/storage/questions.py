@@ -233,7 +233,11 @@ class Query(Question[Rows]):
     most_bytes: int | None = None
 
     def check(self) -> None:
-        """Refuse what no storage can answer."""
+        """Check that `after` is used with the order `id` only.
+
+        Raises:
+            ValueError: `after` is set, and the order is another column.
+        """
         if self.after and self.order != "id":
             raise ValueError("`after` is an id: rows in another order have no place after it")
 

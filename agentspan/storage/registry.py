@@ -135,7 +135,7 @@ def open_direct(
     later: bool = False,
     tuning: Tuning = STANDARD,
 ) -> Storage:
-    """Return the storage at `db`. Its reads do not drain journals; `recovery.opening` opens storages whose reads do.
+    """Return the storage at `db`. Its reads do not drain journals; `journal.opening` opens storages whose reads do.
 
     Args:
         db: a path, URL or Location; None for the default location (see location_of). A Storage is returned unchanged.

@@ -45,7 +45,7 @@ class Broken(NamedTuple):
 def broken(after: int, config: Config) -> Broken | None:
     """Return why the runs of a test break a budget; None if they do not.
 
-    A run that is still open counts with what it has so far.
+    An open run is checked with the values that it has so far.
 
     Args:
         after: the number of the latest run before the test, as `runs_after` takes it.

@@ -149,7 +149,7 @@ MAX_NAME = 80
 
 _ID_CHARACTER = "[0-9abcdefghjkmnpqrstvwxyz]"
 _ID = re.compile(rf"(?<![0-9a-z])[0-7]{_ID_CHARACTER}{{31}}(?![0-9a-z])")
-_CUT_ID = re.compile(rf"(?<![0-9a-z])([0-7]{_ID_CHARACTER}{{3,30}})…")  # shorter prefixes are the same for years
+_CUT_ID = re.compile(rf"(?<![0-9a-z])([0-7]{_ID_CHARACTER}{{3,30}})…")  # the first 3 characters stay equal for years
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]*…?")
 
 

@@ -226,7 +226,8 @@ def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
     Returns:
         `steps`, at most SHOWN, each with `run`, `span`, `agent`, `status`, `summary`, `started`, `parts` (a snippet in
         pieces, of which every second one is a match) and `repeats` (the number of later spans of the run that repeat
-        the text); and `count`, a text with the number of all hits.
+        the text); and `count`, a text with the number of all hits. With other conditions, only the latest EXAMINED hits
+        are checked against them: `count` then has the number of matches among these.
     """
     others = asked._replace(grep="", offset=0)
     is_filtered = others != Asked()

@@ -160,7 +160,7 @@ class Mapped(NamedTuple):
     """The agentspan record of a span.
 
     Attributes:
-        schema_name: the built-in span type; of a `custom` span, the span's own name if it is free.
+        schema_name: the built-in span type; of a `custom` span, its own name, unless that means a built-in type.
         type: the built-in span type.
         payload: plain JSON. Attributes, events and links that became no field are in `attributes`, `events`, `links`.
         result_payload: plain JSON; None without a result.

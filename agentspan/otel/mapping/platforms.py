@@ -193,7 +193,10 @@ def _langfuse_after_ms(time: str, start_ns: int) -> float | None:
 
 
 def _langfuse_renamed(used: dict[str, Any]) -> dict[str, int]:
-    """Return the sums of Langfuse's counts of tokens under the providers' names."""
+    """Return Langfuse's token counts under the providers' names, added up by `_LANGFUSE_COUNTS`.
+
+    Without Langfuse's count `input` or `output`, that side has no sum: the provider's own count is complete.
+    """
     found: Counter[str] = Counter()
     for key in _LANGFUSE_COUNTS.keys() & used:
         found.update(dict.fromkeys(_LANGFUSE_COUNTS[key], whole(used[key]) or 0))

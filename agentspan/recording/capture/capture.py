@@ -200,7 +200,7 @@ class Capture:
     def failure(self, error: dict[str, Any]) -> str:
         """Return the description of an exception, from the method `error`, as the JSON text of a result."""
         text = self._redacted_error(error) or self.object({"error": error})
-        if text is _NOT_WRITTEN and error["type"] in ("RecursionError", "MemoryError"):  # so it was to be expected
+        if text is _NOT_WRITTEN and error["type"] in ("RecursionError", "MemoryError"):  # no stack or memory left
             return f'{{"error":{{"type":"{error["type"]}","message":"{_UNREADABLE}","stacktrace":""}}}}'
         return text
 

@@ -363,7 +363,7 @@ _ESCAPE_OF_LETTER = lazy_pattern(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
 
 
 def _assignments(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Yield the assignments in a text. The search finds the last word of a name and its sign, then the name's begin."""
+    """Yield the assignments in a text. Finds the last word of a name and its `:`, `=` or `>`, then the name's start."""
     lower, at = text.lower(), 0
     if len(lower) != len(text):  # the letter İ becomes two characters in lower case
         yield from pattern.finditer(text)
@@ -379,7 +379,7 @@ def _assignments(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]
 
 @cache
 def _signs() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return the pattern of the last words of names, and the pattern of names, each with the sign behind it."""
+    """Return the pattern of the last words of names, and the pattern of names, each followed by `:`, `=` or `>`."""
     rest = r"""[\\"'`\]\t ]*[:=>]"""
     return re.compile(f"(?:{ENDS}){rest}"), re.compile(f"(?:{ASSIGNED}){rest}")
 

@@ -138,21 +138,24 @@ def _of_ascii() -> str:
 
 @cache
 def _closely() -> Found:
-    """Return the search for everything in a text of any alphabet."""
+    """Return the search for all kinds of suspicious places, in ASCII and other texts."""
     every = _every()
     return lambda text: every(text) if text.isascii() else _every_beyond_ascii()(text)
 
 
 @cache
 def _every_beyond_ascii() -> Found:
-    """Return the search that also finds names in other alphabets, and names with letters that only look like ASCII."""
+    """Return the search of `_every`, plus names in other alphabets and names with letters that only look like ASCII."""
     named = rf'(?i:{BEYOND_ASCII})"[,}}]'
     odd = rf'{ODD}[^"\\]*":'  # {"p\u200bassword": …}
     return search("|".join([_of_ascii(), *(kind.detect for kind in BEYOND.values()), named, odd]))
 
 
 def _repeats(text: str | bytes) -> bool:
-    """Return whether the middle of a text repeats few words: each that begins a pattern costs a fast search 60 ns."""
+    """Return whether the middle of a text repeats its first 16 characters more than 20 times.
+
+    In such a text the fast searches are slow: each word that begins a pattern costs them 60 ns.
+    """
     middle = len(text) // 2
     part: Any = text[middle : middle + 2048]
     return bool(part.count(part[:16]) > 20)
@@ -168,7 +171,9 @@ def _glances() -> tuple[tuple[Found, ...], tuple[Found, ...]]:
 def _crowded() -> tuple[Found, tuple[Found, ...]]:
     """Return a search that finds a suspicious place in a sample, and the searches that find too many of them.
 
-    Too many are two places in 90 characters; of doubtful names, which are also words, four or five: a list has fewer.
+    Two places in 90 characters are too many. Of doubtful names, which are also ordinary words, four or five are too
+    many, because a list has fewer.
+
     The patterns have only the begin of each kind, and each search has few kinds: the engine builds its automaton while
     it searches, and needs fifty times as long if the states do not fit into its memory.
     """
@@ -244,7 +249,7 @@ def _word(text: str, at: int) -> int:
 
 
 def _closed(text: str, at: int, end: int) -> int:
-    """Return the end of the last secret of places from `at` on, extending `end` while it covers further places."""
+    """Return `end`, moved on while the text from `at` to it has a suspicious place whose secret may end behind it."""
     while end < len(text) and _closely()(text[at : end + AROUND]):
         at, end = end, _reach(text, end, end)
     return end
@@ -523,7 +528,7 @@ class Redaction:
         assert self._rule is not None
         try:
             replaced = self._rule(name, value)
-        except Exception as raised:  # what one's own rule cannot judge is not recorded
+        except Exception as raised:  # the user's rule failed: the value is redacted
             let_through(raised)
             return self._redacted()
         if replaced is value:

@@ -217,7 +217,7 @@ class Backlog:
         try:
             with within(self._flushing, (deadline_ns - clock.monotonic_ns()) / 1e9):
                 return self._flush(wait_s, deadline_ns)
-        except Occupied:  # by another thread; or a signal handler, or a finalizer, comes in the middle of it
+        except Occupied:  # another thread flushes, or this call interrupted a flush of this thread
             return False
 
     def _flush(self, wait_s: float, deadline_ns: int | None) -> bool:
@@ -358,7 +358,7 @@ class CommitSink:
         committer: makes a Committer, which settles refused units, from a listener for its outcomes.
         listener: receives faults and outcomes.
         before_keep: called before a unit is kept in the backlog.
-        put_aside: keeps a unit that the storage failed to apply; if None, in the backlog.
+        put_aside: keeps a unit that the storage failed to apply; if None, the backlog keeps it.
         journals: the file that receives the units; None if a flush has no file to check.
         is_server: whether the storage is used over a connection. Then a recording call waits for all answers together
             at most `recording_wait_s`, and a thread makes the connection.
@@ -384,7 +384,8 @@ class CommitSink:
         keeping = [] if before_keep is None else [before_keep]
         self.backlog = Backlog(self.committer, self.progress, *keeping, has_thread=has_thread, tuning=tuning)
         self._call_s = tuning.recording_wait_s
-        # Below the time of a call: a server needs time to answer that a lock was not free, and a disconnect takes time.
+        # For a server, both limits are below `recording_wait_s`: after the wait for a lock (0.7 of it), the server
+        # still has to answer; after the wait for all answers (0.9 of it), the disconnect takes time.
         self._wait_s, self._answers_s = self._call_s, self._call_s * 0.9
         if is_server:
             self._wait_s *= 0.7

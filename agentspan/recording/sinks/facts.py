@@ -243,9 +243,9 @@ class Progress:
             self.failed += tally.failed
 
     def storage_failed(self, error: Exception) -> None:
-        """Note that the storage took nothing. That it was busy is not a fault that it recovers from.
+        """Note that a write failed. Unless the error is DatabaseBusy, the next success is reported as a recovery.
 
-        What a signal handler raised says nothing about the storage: it goes on.
+        An exception of a signal handler is no failure of the storage, and is raised again.
         """
         let_through(error)
         self.last_error = str(error)

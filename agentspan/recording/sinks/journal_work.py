@@ -95,7 +95,7 @@ class TypesFile:
         """Write the file, if a span type was registered after the first run."""
         self.is_due = False
         written: str | None = None
-        with guard(OSError):  # a full disk: what a killed program leaves is read without them
+        with guard(OSError):  # full disk: if this program is killed, its journal is recovered without types
             while (types := self._late_types()) not in (None, written):  # another thread may have written newer ones
                 keep_types(self._folder, self._writer_id(), types)
                 written = types
@@ -500,7 +500,7 @@ class JournalWork:
         """Move all records to the storage, then the units in memory. Return True if nothing waits any more."""
         deadline = time.monotonic() + wait_s
         is_drained = self.drain.run(wait_s)
-        while not is_drained and self.drain.makes_way and time.monotonic() < deadline:  # it made way for a fork
+        while not is_drained and self.drain.makes_way and time.monotonic() < deadline:  # a fork interrupted the drain
             is_drained = self.drain.run(deadline - time.monotonic())
         self._commits.progress.deferred.raise_kept()
         return is_drained and self._commits.flush(wait_s) and self.drain.settle(wait_s)
@@ -526,7 +526,7 @@ class JournalWork:
         self._log.leave()
 
     def hold(self) -> None:
-        """Before a fork: end the thread (Python 3.12 warns of one), and take the locks."""
+        """Before a fork: end the thread, because Python 3.12 warns if a process with threads forks; take the locks."""
         self._hold(FORK_WAIT_S, self._wait_s)
 
     def _hold(self, most_s: float, drain_s: float | None = None) -> None:

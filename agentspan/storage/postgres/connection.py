@@ -53,8 +53,7 @@ class Connection(psycopg.Connection[Any]):
         is_distributed: whether the finished spans are on several servers (see partitions).
         backend: the server process that works for the connection.
         life: when the server started, and when it last recovered from a crash of one of its processes.
-        raised: the exception that a signal handler, or a step of this thread's other work, raised during `wait`, and
-            its traceback.
+        raised: the exception that a signal handler, or `patience.step`, raised during `wait`, and its traceback.
     """
 
     lock_ms = 0
@@ -66,7 +65,7 @@ class Connection(psycopg.Connection[Any]):
     raised: tuple[Exception, TracebackType | None] | None = None
 
     def wait(self, gen: Generator[Any, Any, RV], *args: Any, **how: Any) -> RV:
-        """Wait for an answer, but not for ever as psycopg does. This thread's other work continues meanwhile.
+        """Wait for an answer, but not for ever as psycopg does. Meanwhile, call `patience.step` while it has work.
 
         Raises:
             OperationalError: no answer came within `answer_s`, or within the shorter time that this thread may wait

@@ -112,7 +112,11 @@ class PostgresStorage(Reads):
         connections.is_distributed = is_distributed(connections)
 
     def capabilities(self) -> Capabilities:
-        """Return the capabilities. Distributed spans have no ChangedSpans: servers share no transaction numbers."""
+        """Return the capabilities.
+
+        If the spans are on several servers (see citus), ChangedSpans is not among the answers: its cursor is a
+        transaction number, and the servers do not share these numbers.
+        """
         connections = self._connections
         return Capabilities(
             backend=BACKEND,

@@ -210,7 +210,7 @@ class FileGuard:
         return wrong.own
 
     def end(self) -> list[sqlite3.Connection]:
-        """Stop watching the file, and return the connections that were open. The next one that opens starts anew."""
+        """Stop watching the file, and return the connections that were open. The next connection gets a new watch."""
         opened = self._take_out()
         self.watch = Watch(self.path)
         return opened

@@ -126,9 +126,9 @@ def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqli
     if not read_only:
         try:
             files.ensure(path)
-        except OSError as raised:  # SQLite says what it is, and storage_error what to do
+        except OSError as raised:  # not raised: SQLite fails next, and storage_error adds a remedy
             let_through(raised)
-            if raised.errno in (errno.ENOSPC, errno.EDQUOT):  # of this it says only that there is no file
+            if raised.errno in (errno.ENOSPC, errno.EDQUOT):  # SQLite would report a missing file
                 raise StorageError(f"the disk of {path} is full; make room, recording goes on by itself") from raised
     name = file_watch.set_aside_foreign(path)  # last: the file must exist to be compared with its log
     if name is not None:

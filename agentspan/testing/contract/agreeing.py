@@ -35,7 +35,7 @@ class Agreeing(Base):
     """Contract tests: a storage does the same as the memory backend."""
 
     def test_random_units_have_the_outcomes_that_they_have_in_memory(self, storage: Storage) -> None:
-        """And leave the same rows, violations, keys and counts behind."""
+        """The rows, violations, keys and counts that are stored afterwards are the same, too."""
         like = MemoryStorage()
         units = _Units(random.Random(1), like)
         for row in units.begin:
@@ -57,7 +57,7 @@ class Agreeing(Base):
             assert of_storage == of_memory
 
     def test_random_queries_have_the_pages_that_they_have_in_memory(self, storage: Storage) -> None:
-        """Rows, their order, and the total."""
+        """Each page has the same rows, in the same order, and the same total."""
         like = MemoryStorage()
         chance = random.Random(2)
         agent = self.rows.agent("a")
@@ -72,7 +72,7 @@ class Agreeing(Base):
             assert storage.ask(query) == like.ask(query), query
 
     def test_pages_of_an_agents_spans_are_those_in_memory_while_it_grows(self, storage: Storage) -> None:
-        """Runs at the same time or one after the other, late ids, spans that start later, runs that are removed."""
+        """The agent has overlapping and consecutive runs, late ids, spans that start later, and removed runs."""
         like, chance = MemoryStorage(), random.Random(3)
         agents = [self.rows.agent(name) for name in "ab"]
         runs: list[AgentInstanceRow] = []

@@ -52,7 +52,7 @@ class Answering(Base):
     """Contract tests: outlines, sums, questions about many runs, SQL."""
 
     def test_outlines_are_the_spans_without_most_of_their_payloads(self, storage: Storage) -> None:
-        """In the order of ids; cut by id, time and number."""
+        """Outlines are sorted by id, and may be limited by `after`, `since` and `limit`."""
         self.answered(storage, Outlines)
         runs = _history(self, storage, random.Random(1), steps=60)
         for run in runs:
@@ -69,7 +69,7 @@ class Answering(Base):
         assert storage.ask(Outlines("nothing")) == []
 
     def test_sums_of_a_run_are_those_of_its_spans(self, storage: Storage) -> None:
-        """By status, type and label; spans that sum up others have no cost."""
+        """Spans are summed by status, type and label. The cost of aggregates is left out."""
         self.answered(storage, SpanSums)
         chance = random.Random(4)
         for run in _history(self, storage, chance, steps=60):
@@ -82,7 +82,7 @@ class Answering(Base):
         assert storage.ask(SpanSums(self.rows.ids.new())) == []
 
     def test_answers_about_many_runs_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
-        """Over random runs, while they grow, end and are removed."""
+        """The answers are compared for random runs, before and after spans end and runs are removed."""
         self.answered(storage, RunsWhere)
         for seed in (0, 5):  # with both seeds, a failure passes on a child's failure
             chance = random.Random(seed)
@@ -142,7 +142,7 @@ class Answering(Base):
             assert (hits[0], total) == (hits[1], of_all), words
 
     def test_sql_reads_the_documented_tables_and_views(self, storage: Storage) -> None:
-        """With values, and the names of the columns."""
+        """A SELECT may have parameters; the answer has the names of the columns."""
         self.answered(storage, Select)
         run = self.instance(storage)
         spans = [self.rows.span(run, summary="it's a") for _ in range(3)]
@@ -280,7 +280,7 @@ class Scoring(Base):
         assert storage.ask(Query("tag", {"agent_instance_id": run.id})).rows == [tags[1], again]
 
     def test_newest_scores_and_tags_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
-        """Of each target, name and judge the newest by time, then id; what withdraws counts for nothing."""
+        """Of each target, name and judge, the score that is newest by time, then by id, counts, unless it withdraws."""
         self.answered(storage, NewestScores)
         chance, rows = random.Random(5), list[ScoreRow]()
         runs = [self.instance(storage) for _ in range(5)]

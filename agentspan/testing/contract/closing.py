@@ -140,7 +140,7 @@ class Reopening(Base):
     """Contract tests: a storage that is opened again at its location."""
 
     def test_what_was_applied_is_there_in_another_instance_and_after_reopening(self, storage: Storage) -> None:
-        """Opened beside it, and after closing: the same rows in the same order, account, keys and violations."""
+        """A second storage at the location, and one opened after closing, have the same rows, account and keys."""
         instance = self.instance(storage)
         span, key = self.rows.span(instance), Key("create", "k", "h", T0)
         create = Unit((Put(span, violations=(violation(),)),), span.id, key)
@@ -167,7 +167,7 @@ class Reopening(Base):
             assert found == {agents[0].id: ("agent", agents[0])}
 
     def test_opened_to_be_read_only_it_writes_nothing(self, storage: Storage) -> None:
-        """It reads what is there, and what comes; `apply` raises NotPermitted."""
+        """A read-only storage reads stored rows and later changes. Its `apply` raises NotPermitted."""
         location = self.claimed(storage, "location")
         span = self.rows.span(self.instance(storage))
         self.put(storage, span)
@@ -183,7 +183,7 @@ class Reopening(Base):
             reader.close()
 
     def test_another_process_opens_its_location(self, storage: Storage) -> None:
-        """It reads what was applied here, and what it applies is read here."""
+        """Each of the two processes reads the rows that the other one applied."""
         location = self.claimed(storage, "location")
         instance = self.instance(storage)
         span = self.rows.span(instance)

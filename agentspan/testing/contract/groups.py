@@ -72,7 +72,7 @@ class Grouping(Base):
         assert storage.apply([Unit((Put(self.rows.agent("lost")),))]) == [Applied()]
 
     def test_a_group_that_is_interrupted_is_taken_back(self, storage: Storage) -> None:
-        """By Ctrl-C, by the end of the program, or by an exception of the caller's own; and it is raised."""
+        """KeyboardInterrupt, SystemExit and any other BaseException roll the group back, and are raised."""
         run = self.instance(storage)
         for raised in (KeyboardInterrupt(), SystemExit(3), GeneratorExit(), _Interrupt()):
 
@@ -87,7 +87,7 @@ class Grouping(Base):
         self.put(storage, self.rows.agent("lost"))
 
     def test_nobody_reads_what_a_group_takes_back(self, storage: Storage) -> None:
-        """Another thread waits, or sees nothing of it."""
+        """A reader in another thread waits, or reads no uncommitted row."""
         seen: list[int] = []
         lost = self.rows.agent("lost")
         reader = threading.Thread(target=lambda: seen.append(len(storage.ask(Query("agent")).rows)))
@@ -129,7 +129,7 @@ class Grouping(Base):
         assert list(storage.ask(SpansOf(instance.id))) == [*stored, soon]
 
     def test_each_writer_waits_as_long_as_its_caller_says(self, storage: Storage) -> None:
-        """Of two that begin to wait for a third, the one that may wait longer still waits when the other gave up."""
+        """Two writers wait for a third one. When the one with less time gives up, the other one still waits."""
         can, run = storage.capabilities(), self.rows.ids.new()
         writes: dict[str, Callable[[float], object]] = {
             "apply": lambda wait_s: storage.apply([Unit((Put(self.rows.agent()),))], wait_s=wait_s),
@@ -154,7 +154,7 @@ class Grouping(Base):
             assert not isinstance(thread.result, Exception), (name, thread.result)
 
     def test_reading_waits_no_longer_than_it_may(self, storage: Storage) -> None:
-        """While another thread writes it answers, or raises DatabaseBusy. Where the storage claims waiting."""
+        """While another thread writes, a read answers or raises DatabaseBusy. Skipped if WaitAtMost is not answered."""
         self.answered(storage, WaitAtMost)
         instance = self.instance(storage)
         storage.ask(WaitAtMost(0.05))
@@ -222,7 +222,7 @@ class Parting(Base):
     """Contract tests: partitions by time."""
 
     def test_partitions_are_made_ahead_once(self, storage: Storage) -> None:
-        """Each covers a time, and the default one the rest; a second program makes none."""
+        """Each partition has a range of times, the default one has the rest. A second MakePartitions creates none."""
         self.answered(storage, Partitions)
         storage.ask(MakePartitions(ahead=6))
         made = storage.ask(Partitions())
@@ -236,7 +236,7 @@ class Parting(Base):
         assert sum(1 for each in storage.ask(Partitions()) if each.start is not None and each.start > now) == 8
 
     def test_an_old_partition_is_removed_with_all_that_belongs_to_its_runs(self, storage: Storage) -> None:
-        """Spans, violations, refused changes, tags, scores, unique values; runs of other partitions stay."""
+        """Spans, violations, refused changes, tags, scores, unique values are removed; other partitions stay."""
         self.answered(storage, Partitions)
         old, other, new = (
             self._parted_run(storage, "old"),
@@ -262,7 +262,7 @@ class Parting(Base):
         self._parted_run(storage, "old")  # its external_identifier is free again, and there is a place for it
 
     def test_a_partition_with_a_run_that_may_stay_is_not_removed(self, storage: Storage) -> None:
-        """One that is open, has an open span, ended late, or was closed for a program that may go on in it."""
+        """A run may stay if it is open, has an open span, ended late, or was closed for a program that is not dead."""
         self.answered(storage, Partitions)
         gone = self._parted_run(storage, "gone", DAYS + 40)
         is_open = self._old(storage, "open", DAYS)

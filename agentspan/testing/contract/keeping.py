@@ -1,4 +1,4 @@
-"""Contract tests of the capabilities check, file, backup, removal and journals."""
+"""Contract tests of finding damage, file sizes, backups, removal of runs and keys, and journals."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -33,10 +33,10 @@ from agentspan.testing.contract.base import T0, T1, T2, Base, finish, violation
 
 
 class Keeping(Base):
-    """Contract tests: check, file, backup, journals."""
+    """Contract tests: damage, file sizes, payloads in parts, backups, journals."""
 
     def damage(self, storage: Storage) -> None:
-        """Damage stored rows, so that `check` must find something. Override it for a backend."""
+        """Damage stored rows, so that the question Damage must find something. Override it for a backend."""
         pytest.skip("the test class does not override damage(), so check is not proved to find any")
 
     def copy_at(self, storage: Storage, path: Path) -> str | Location:
@@ -45,14 +45,14 @@ class Keeping(Base):
         return str(path) if backend == "sqlite" else f"{backend}://{path}"
 
     def test_a_sound_storage_has_no_problems(self, storage: Storage) -> None:
-        """Empty, and with rows."""
+        """An empty storage and one with rows answer Damage with an empty list."""
         self.answered(storage, Damage)
         assert storage.ask(Damage()) == []
         self._filled(storage)
         assert storage.ask(Damage()) == []
 
     def test_damage_is_found(self, storage: Storage) -> None:
-        """And said without values."""
+        """The answer to Damage names the damage without ids and values."""
         self.answered(storage, Damage)
         run = self._filled(storage)
         self.damage(storage)
@@ -81,7 +81,7 @@ class Keeping(Base):
         self.put(storage, self.rows.span(stays))
 
     def test_a_payload_in_parts_is_read_as_its_text(self, storage: Storage) -> None:
-        """Put alone, together, and refused in between: an element that was refused is stored with the next one."""
+        """Spans are put alone and together. A list element of a refused span is stored with the next span."""
         self.claimed(storage, "keeps_contents")
         run, other = self._filled(storage), self._filled(storage)
         elements = [f'{{"n":{number},"text":"{"x" * 300}"}}' for number in range(12)]
@@ -104,7 +104,7 @@ class Keeping(Base):
             assert type(texts[row.id]) is str
 
     def test_a_backup_has_everything_of_its_moment(self, storage: Storage) -> None:
-        """It is opened by itself; what is written later is not in it."""
+        """The copy can be opened on its own. Rows that are written after the backup are not in it."""
         self.answered(storage, BackUp)
         run = self._filled(storage)
         spans = list(storage.ask(SpansOf(run.id)))
@@ -123,7 +123,7 @@ class Keeping(Base):
         assert len(list(storage.ask(SpansOf(run.id)))) == 3
 
     def test_a_backup_overwrites_nothing(self, storage: Storage) -> None:
-        """A file that is there, or a folder that is not, raises InvalidValue."""
+        """BackUp raises InvalidValue if the file exists, or if its folder does not."""
         self.answered(storage, BackUp)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "mine"
@@ -136,7 +136,7 @@ class Keeping(Base):
             assert os.listdir(folder) == ["mine"]
 
     def test_journals_are_looked_at_before_each_read(self, storage: Storage) -> None:
-        """Not before a write, and not through `direct`; the storage that looks is the same storage."""
+        """A storage of `seeing` calls `look` before each read, not before a write. Reads through `direct` never do."""
         journals: BesideJournals = self.claimed(storage, "journals")
         run = self._filled(storage)
         looks: list[None] = []
@@ -164,7 +164,7 @@ class Keeping(Base):
         assert self.stored(storage, span.id) == span
 
     def test_what_is_applied_after_the_file_was_deleted_is_in_a_new_one(self, storage: Storage) -> None:
-        """One change or several, however soon after the last ones."""
+        """One or two changes, at once after earlier ones, are stored in a new file at the path."""
         journals: BesideJournals = self.claimed(storage, "journals")
         for count in (1, 2, 1, 2):
             for file in journals.path.parent.glob(f"{journals.path.name}*"):
@@ -232,7 +232,7 @@ class Removing(Base):
         assert storage.ask(RemoveRuns([gone.id], 1.0)) == (0, 0)
 
     def test_a_run_with_anything_open_in_it_is_not_removed(self, storage: Storage) -> None:
-        """One that is open itself, or has an active or pending span; the finished ones beside it go."""
+        """A run stays if it is open, or has an active or pending span. Finished runs are removed."""
         self.answered(storage, RemoveRuns)
         ended = self._ended(storage, "ended")
         is_open = self.instance(storage)
@@ -249,7 +249,7 @@ class Removing(Base):
         assert [storage.ask(Counts([run.id]))[run.id].total for run in stay] == [0, 2, 2]
 
     def test_old_keys_are_removed(self, storage: Storage) -> None:
-        """Those from before a time; a dry run counts them. A key that is gone can be used again."""
+        """RemoveKeys removes keys from before a time; with `dry_run` it counts them. A removed key is usable again."""
         self.answered(storage, RemoveRuns)
         agents = [self.rows.agent() for _ in range(3)]
         keys = [Key("create", f"k{time}", "h", time) for time in (T0, T1, T2)]

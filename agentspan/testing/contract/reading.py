@@ -29,7 +29,7 @@ class Reading(Base):
     """Contract tests: the answers of reads to each kind of question."""
 
     def test_the_account_never_changes(self, storage: Storage) -> None:
-        """Its ids are PFIDs of its partition."""
+        """Two reads return the same account. Its ids are PFIDs of its partition."""
         account = storage.ask(Account())
         assert account == storage.ask(Account())
         for id in (account.id, account.environment_id, account.agent_deployment_id):
@@ -37,7 +37,7 @@ class Reading(Base):
             assert ids.decode(id)[1] == account.partition
 
     def test_the_account_is_a_row_like_others(self, storage: Storage) -> None:
-        """Found by its id, alone in the page of its type; no other row may have its id."""
+        """The account is found by its id, and is the only row of its type. No other row may have its id."""
         account = storage.ask(Account())
         assert storage.ask(Find(account.id)).rows == {account.id: ("account", account)}
         assert storage.ask(Query("account", with_total=True)) == ([account], 1)
@@ -45,19 +45,19 @@ class Reading(Base):
         assert storage.apply([Unit((Put(agent),))]) == [Refused("id_used", account)]
 
     def test_spans_are_iterated_in_the_order_of_their_ids(self, storage: Storage) -> None:
-        """Only those of the instance."""
+        """Spans of other instances are left out."""
         instance, other = self.instance(storage), self.instance(storage)
         spans = [self.rows.span(instance) for _ in range(5)]
         self.put(storage, *reversed(spans), self.rows.span(other))
         assert list(storage.ask(SpansOf(instance.id))) == spans
 
     def test_a_long_run_is_iterated_to_its_end(self, storage: Storage) -> None:
-        """However many spans it has."""
+        """The iterator yields all LONG spans of a run."""
         spans = self._long_run(storage)
         assert [span.id for span in storage.ask(SpansOf(spans[0].agent_instance_id))] == [span.id for span in spans]
 
     def test_spans_are_iterated_in_one_snapshot(self, storage: Storage) -> None:
-        """That of the moment at which the first one was read: what is put and changed after it is not seen."""
+        """The snapshot is taken when the first span is read: later changes and new spans are not in it."""
         spans = self._long_run(storage)
         run_id = spans[0].agent_instance_id
         before = list(storage.ask(SpansOf(run_id)))
@@ -78,7 +78,7 @@ class Reading(Base):
         return spans
 
     def test_an_id_is_found_as_it_is_written(self, storage: Storage) -> None:
-        """Not in another case, whole or as a prefix, by reads and by changes."""
+        """Ids and prefixes of ids in another case match nothing, in reads and in changes."""
         instance = self.instance(storage)
         span = self.rows.span(instance)
         storage.apply([Unit((Put(span, violations=(violation(),)),))])
@@ -96,7 +96,7 @@ class Reading(Base):
         assert storage.ask(Find(span.id, other.id)).rows == {row.id: ("agent_span", row) for row in (span, other)}
 
     def test_counts_are_by_status(self, storage: Storage) -> None:
-        """Of each instance that was asked for."""
+        """The answer has the counts of each instance in the question, also of one without spans."""
         instance, empty = self.instance(storage), self.instance(storage)
         for status in ("pending", "active", "complete", "complete", "failed", "cancelled"):
             self.put(storage, self.rows.span(instance)._replace(status=status))
@@ -105,7 +105,7 @@ class Reading(Base):
         assert counts[empty.id] == (0, 0, 0, 0, 0, 0, 0)
 
     def test_an_instance_without_spans_counts_zeros(self, storage: Storage) -> None:
-        """Also one that is unknown; whatever else is asked for, and however often."""
+        """An unknown instance has zeros, too, also if it occurs twice and beside others in one question."""
         instance, unknown = self.instance(storage), self.rows.ids.new()
         self.put(storage, self.rows.span(instance))
         counts = storage.ask(Counts([unknown, instance.id, unknown]))
@@ -113,7 +113,7 @@ class Reading(Base):
         assert dict(storage.ask(Counts([]))) == {}
 
     def test_rows_are_found_in_one_snapshot_with_what_is_stored_under_a_key(self, storage: Storage) -> None:
-        """An unknown id, or key, is absent; `terminated` names the runs of what was found."""
+        """An unknown id or key is absent. `terminated` has the terminated runs of the found rows."""
         terminated, active = self.instance(storage), self.instance(storage)
         spans = [self.rows.span(run) for run in (terminated, active)]
         key = Key("create", "k", "h", T0)
@@ -131,7 +131,7 @@ class Reading(Base):
         assert storage.ask(Find()) == ({}, None, {})
 
     def test_pages_one_after_the_other_are_the_whole(self, storage: Storage) -> None:
-        """By offset and limit, in both directions; beyond the end there is nothing."""
+        """Pages by `offset` and `limit` have each row once, in both directions. A page beyond the end is empty."""
         instance = self.instance(storage)
         spans = [self.rows.span(instance) for _ in range(7)]
         self.put(storage, *spans[3:], *spans[:3])
@@ -145,7 +145,7 @@ class Reading(Base):
             assert storage.ask(query.changed(with_total=False)) == (rows, None)
 
     def test_pages_after_an_id_are_the_whole(self, storage: Storage) -> None:
-        """In both directions; the id itself is not on the page, and need not be stored. The total is of all rows."""
+        """`after` works in both directions. Its id is not on the page, and need not be stored. The total stays."""
         instance = self.instance(storage)
         spans = [self.rows.span(instance) for _ in range(7)]
         gone = spans.pop(3)
@@ -161,7 +161,7 @@ class Reading(Base):
             assert storage.ask(query.changed(after=rows[5].id)) == ([], 6)
 
     def test_violations_of_many_spans_are_read_together(self, storage: Storage) -> None:
-        """One without any, or unknown, has an empty list."""
+        """A span without violations, and an unknown id, have an empty list."""
         instance = self.instance(storage)
         spans = [self.rows.span(instance) for _ in range(3)]
         found = (violation("result_payload"), violation())
@@ -175,7 +175,7 @@ class Reading(Base):
         assert dict(storage.ask(Violations([]))) == {}
 
     def test_the_run_that_a_caller_names_changes_no_answer(self, storage: Storage) -> None:
-        """It is no guard: it says where to look for a span, in a backend that is partitioned by run."""
+        """`instance_id` is no guard: it only helps a backend that is partitioned by run to find a span."""
         instance = self.instance(storage)
         parent, child = self.rows.span(instance), self.rows.span(instance)
         refs = (Ref("agent_span", parent.id, instance.id), Ref("agent", instance.agent_id))
@@ -190,7 +190,7 @@ class Reading(Base):
         assert len(found.rows) == 4
 
     def test_pages_are_filtered_sorted_and_cut(self, storage: Storage) -> None:
-        """With the total of all of them; ties go by id."""
+        """The total counts all rows that match. Rows with equal values are sorted by id."""
         instance = self.instance(storage)
         times = [T2, T0, None, T1, T1]
         spans = [self.rows.span(instance)._replace(started_at=time) for time in times]
@@ -204,7 +204,7 @@ class Reading(Base):
         assert storage.ask(down) == ([spans[4], spans[3]], 5)
 
     def test_a_time_range_is_half_open(self, storage: Storage) -> None:
-        """Over started_at, else inserted_at."""
+        """The range includes its start and excludes its end. It applies to started_at, else to inserted_at."""
         instance = self.instance(storage)
         spans = [self.rows.span(instance)._replace(started_at=time, inserted_at=T1) for time in (T0, T1, None, T2)]
         self.put(storage, *spans)
@@ -212,7 +212,7 @@ class Reading(Base):
         assert spans_of(storage, query) == spans[1:3]
 
     def test_times_are_compared_to_the_microsecond(self, storage: Storage) -> None:
-        """At the ends of a range, in an order, and in questions that have times."""
+        """Ends of ranges, sort orders, and the times in Outlines, StoredKeys and RemoveKeys count each microsecond."""
         instance = self.instance(storage)
         times = [f"2026-01-01T00:00:00.{fraction}Z" for fraction in ("000000", "000001", "000999", "001000", "999999")]
         spans = [self.rows.span(instance, started_at=time, inserted_at=T2) for time in reversed(times)]
@@ -242,7 +242,7 @@ class Reading(Base):
                 assert storage.ask(RemoveKeys(time, 1.0, dry_run=True)) == number
 
     def test_a_prefix_finds_ids(self, storage: Storage) -> None:
-        """The beginning of an id, as a person types it."""
+        """A query with `prefix` returns the spans whose ids begin with it."""
         instance = self.instance(storage)
         spans = [self.rows.span(instance) for _ in range(3)]
         self.put(storage, *spans)
@@ -251,7 +251,7 @@ class Reading(Base):
         assert spans_of(storage, Query("agent_span", prefix="zzz")) == []
 
     def test_any_text_comes_back_as_it_was(self, storage: Storage) -> None:
-        """Quotes, and what looks like SQL, among it; in JSON an escaped NUL, which no other text holds."""
+        """The text has quotes, SQL, an emoji and line ends. In JSON it also has an escaped NUL."""
         text = "a'\";drop table agent_spans;--\U0001f600 é\r\n"
         payload = json.dumps({"a": f"\x00{text}"}, ensure_ascii=False)
         span = self.rows.span(self.instance(storage))._replace(payload=payload, summary=text)
@@ -259,7 +259,7 @@ class Reading(Base):
         assert self.stored(storage, span.id) == span
 
     def test_a_payload_of_megabytes_comes_back_whole(self, storage: Storage) -> None:
-        """Put alone, put together, and set by a move; of ASCII, and of characters of several bytes."""
+        """Payloads of megabytes, ASCII and not, are put alone, put together, and set by a move."""
         instance = self.instance(storage)
         text = json.dumps("".join(f"{number:06} é\U0001f600 " for number in range(110_000)), ensure_ascii=False)
         plain = f'{{"a":"{"x" * 1_100_000}"}}'
@@ -275,7 +275,7 @@ class Reading(Base):
         assert same == [row.id for row in (alone, *together, ended)]
 
     def test_an_escaped_surrogate_in_a_payload_stays_as_it_was(self, storage: Storage) -> None:
-        """Alone, the second one first, and as a pair: the text of a payload is not encoded anew."""
+        """The text of a payload is not encoded anew: single, reversed and paired surrogates stay escaped."""
         payloads = ('{"a":"x\\ud83d y"}', '"\\ude00\\ud83d"', '{"\\uDFFF":["\\ud83d\\ude00","\\u00e9"]}')
         instance = self.instance(storage)
         spans = [self.rows.span(instance, payload=payload, result_payload=payload) for payload in payloads]

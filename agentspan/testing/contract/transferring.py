@@ -25,7 +25,7 @@ class Transferring(Base):
     """Contract tests: transfer between storages, notes, changes since a cursor."""
 
     def test_marks_tell_of_every_change_of_a_runs_spans(self, storage: Storage) -> None:
-        """Their number in each status, their latest change, and late ends; nothing of other runs."""
+        """A mark has the number of spans of the run in a status, their latest change, and their late ends."""
         self.answered(storage, StoredKeys)
         run, other, empty = (self.instance(storage) for _ in range(3))
         spans = [self.rows.span(run) for _ in range(3)]
@@ -41,7 +41,7 @@ class Transferring(Base):
         assert storage.ask(SpanMarks([])) == {}
 
     def test_keys_are_read_in_order_and_stored_as_they_are(self, storage: Storage) -> None:
-        """After a key, since a time, at most so many. One that is stored already stays."""
+        """StoredKeys obeys `after`, `since` and `limit`. PutKeys leaves a key that is stored already unchanged."""
         self.answered(storage, StoredKeys)
         agents = [self.rows.agent() for _ in range(3)]
         keys = [Key("create", "b", "h", T1), Key("create", "é", "h", T2), Key("Create", "z", "h", T0)]
@@ -59,7 +59,7 @@ class Transferring(Base):
         assert storage.ask(Find(key=Key("finish", "b", "g", T0))).key == ("g", more.subject)
 
     def test_notes_are_kept_by_name(self, storage: Storage) -> None:
-        """One may replace another or not; those whose time is over are gone."""
+        """A note replaces the stored text unless `replace` is False. An expired note is absent."""
         self.answered(storage, Notes)
         assert storage.ask(Notes("a")) == {}
         assert storage.ask(PutNote("a", "1")) == "1"
@@ -75,7 +75,7 @@ class Transferring(Base):
         assert storage.ask(Notes("a", "a/b", "x")) == {"a": "3", "x": ""}
 
     def test_programs_that_note_at_the_same_moment_are_given_the_same_text(self, storage: Storage) -> None:
-        """Also if no key replaces another one."""
+        """Four threads store a note with `replace=False`: all of them receive the one stored text."""
         self.answered(storage, Notes)
         start, texts = threading.Barrier(4), []
 
@@ -91,7 +91,7 @@ class Transferring(Base):
         assert texts == [storage.ask(Notes("secret"))["secret"]] * 4
 
     def test_changes_since_a_cursor_are_read_in_whatever_order_they_are_committed(self, storage: Storage) -> None:
-        """Also those of a transaction that began before the cursor, with times of before; and it is told of."""
+        """Spans of a transaction older than the cursor are read once it commits; until then `stalled_s` is above 0."""
         self.answered(storage, ChangedSpans)
         run, other = self.instance(storage), self.instance(storage)
         slow, fast, after = (self.rows.span(run) for _ in range(3))

@@ -31,7 +31,7 @@ class Units(Base):
     """Contract tests: units of several changes, calls of several units, idempotency keys."""
 
     def test_a_unit_is_all_or_nothing(self, storage: Storage) -> None:
-        """Also its violations and its key."""
+        """A refused unit stores no row, no violation and no key."""
         instance = self.instance(storage)
         span, other = self.rows.span(instance), self.rows.span(instance)
         key = Key("op", "k", "h", T0)
@@ -62,7 +62,7 @@ class Units(Base):
         assert list(storage.ask(SpansOf(run.id))) == spans
 
     def test_units_of_one_call_see_the_ones_before(self, storage: Storage) -> None:
-        """And a refused one does not undo its neighbours."""
+        """A unit is checked against the state after the earlier units. A refused unit does not undo the others."""
         span = self.rows.span(self.instance(storage))
         units = [Unit((Put(span),)), Unit((finish(span.id),)), Unit((finish(span.id),)), Unit((), span.id)]
         done = span._replace(status="complete", updated_at=T1)
@@ -78,7 +78,7 @@ class Units(Base):
         assert self.stored(storage, last.id) is None
 
     def test_a_subject_comes_back_as_it_is_afterwards(self, storage: Storage) -> None:
-        """With the reason, when its instance is terminated."""
+        """The outcome has the subject as it is after the unit, and the reason if its instance is terminated."""
         instance = self.instance(storage)
         span = self.rows.span(instance)
         assert storage.apply([Unit((Put(span),), span.id)]) == [Applied(span)]
@@ -113,7 +113,7 @@ class Units(Base):
         assert self.stored(storage, lost.id) is None
 
     def test_runs_of_one_call_end_each_by_itself(self, storage: Storage) -> None:
-        """Also one that ends twice, one that is missing, and those that end in another way than the one before."""
+        """A run that ends twice, and one that is missing, are refused. Different ends in one call are all applied."""
         runs = [self.instance(storage) for _ in range(5)]
         result = '{"output":"a \\"quoted\\" \\\\, {NULL}"}'
         complete: dict[str, Any] = {"status": "complete", "duration_ms": 0.125, "result": None, "updated_at": T1}
@@ -133,7 +133,7 @@ class Units(Base):
         assert [self.stored(storage, run.id) for run in runs] == changed
 
     def test_spans_are_put_together(self, storage: Storage) -> None:
-        """However many, of several instances, with their violations, and before what follows in the same call."""
+        """567 spans of two instances are put with their violations. The next unit of the same call finds them."""
         instances = [self.instance(storage), self.instance(storage)]
         spans = [self.rows.span(instances[number % 2], is_aggregate=number % 3 // 2) for number in range(567)]
         found = [(spans[number].id, violation(side)) for number, side in ((3, "payload"), (560, "result_payload"))]
@@ -146,7 +146,7 @@ class Units(Base):
         assert storage.ask(Violations([spans[560].id]))[spans[560].id] == [violation("result_payload")]
 
     def test_spans_are_put_together_or_none_of_them(self, storage: Storage) -> None:
-        """Whatever is wrong, and wherever; what is in the same call stays."""
+        """One bad span at any place refuses the whole unit. The next unit of the same call is applied."""
         instance = self.instance(storage)
         spans = [self.rows.span(instance) for _ in range(8)]
         used = self.rows.span(instance)
@@ -165,7 +165,7 @@ class Units(Base):
                 assert storage.ask(Violations([spans[0].id]))[spans[0].id] == []
 
     def test_spans_are_put_together_in_a_terminated_instance_too(self, storage: Storage) -> None:
-        """It is enough that one of them is in such an instance."""
+        """The outcome has the reason if one of the spans is in a terminated instance."""
         instance, other = self.instance(storage), self.instance(storage)
         self.terminate(storage, instance)
         first, second = self.rows.span(other), self.rows.span(instance)
@@ -183,7 +183,7 @@ class Units(Base):
         assert [span.id for span in storage.ask(SpansOf(instance.id))] == [alone.id, *(span.id for span in together)]
 
     def test_a_text_that_is_no_unicode_is_stored_or_refused_with_all_of_its_call(self, storage: Storage) -> None:
-        """It comes back as it was; or NotStorable is raised, nothing of the call is stored, and the storage goes on."""
+        """The text is stored unchanged; or NotStorable is raised, nothing of the call is stored, later calls work."""
         instance = self.instance(storage)
         for column, text in (("summary", "a\ud800b"), ("payload", '{"a":"\udfff"}'), ("result_payload", '"\ud83d"')):
             good, bad = self.rows.span(instance), self.rows.span(instance, **{column: text})
@@ -200,7 +200,7 @@ class Units(Base):
             assert self.stored(storage, good.id) == good
 
     def test_the_same_key_and_request_replays(self, storage: Storage) -> None:
-        """Before any guard is looked at; the resource is the one of now."""
+        """The key is checked before any guard. The outcome has the resource as it is now."""
         span = self.rows.span(self.instance(storage))
         key = Key("agent_spans/create", "k", "hash", T0)
         assert storage.apply([Unit((Put(span),), span.id, key)]) == [Applied(span)]
@@ -213,7 +213,7 @@ class Units(Base):
         assert span.id in found.rows
 
     def test_a_replay_says_that_the_run_was_terminated(self, storage: Storage) -> None:
-        """So that a client that tries again learns it, too."""
+        """A client that repeats a request receives the reason of the termination, too."""
         instance = self.instance(storage)
         span, key = self.rows.span(instance), Key("create", "k", "h", T0)
         create = Unit((Put(span),), span.id, key)
@@ -222,7 +222,7 @@ class Units(Base):
         assert storage.apply([create]) == [Replayed(span, "enough")]
 
     def test_a_key_is_stored_with_its_changes(self, storage: Storage) -> None:
-        """A refused unit stores none; the next unit of the same call already meets the key of the first."""
+        """A refused unit stores no key. In one call, the second unit with a key is already replayed."""
         instance = self.instance(storage)
         span, key = self.rows.span(instance), Key("create", "k", "h", T0)
         assert storage.apply([Unit((finish(span.id),), span.id, key)]) == [Refused("missing")]
@@ -235,7 +235,7 @@ class Units(Base):
         assert self.stored(storage, span.id) == span
 
     def test_the_same_key_for_another_request_is_taken(self, storage: Storage) -> None:
-        """Its scope is the operation; one that was refused has used none."""
+        """A key belongs to one operation. A refused unit does not use up its key."""
         instance = self.instance(storage)
         one, two = self.rows.span(instance), self.rows.span(instance)
         missing = Unit((finish(one.id),), one.id, Key("create", "k", "h0", T0))
@@ -257,7 +257,7 @@ class Changing(Base):
     """Contract tests: the guards and the stored values of a single change."""
 
     def test_what_is_put_is_found_with_its_type(self, storage: Storage) -> None:
-        """Rows of every type, by id, in one call."""
+        """One Find returns rows of six types by their ids."""
         agent = self.rows.agent("a")
         version, schema, instance = self.rows.family(agent)
         writer = WriterRow(self.rows.ids.new(), "host", "boot", 1, "2", "program", T0)
@@ -275,7 +275,7 @@ class Changing(Base):
         }
 
     def test_each_column_of_a_span_is_set_by_a_move_and_by_many_puts_at_once(self, storage: Storage) -> None:
-        """Also those that most spans leave empty."""
+        """Columns that most spans leave empty are set, too."""
         instance = self.instance(storage)
         span, others = self.rows.span(instance), [self.rows.full_span(instance) for _ in range(7)]
         assert storage.apply([Unit((Put(span),)), Unit((PutSpans(others),))]) == [Applied(), Applied()]
@@ -285,7 +285,7 @@ class Changing(Base):
         assert list(storage.ask(SpansOf(instance.id))) == [span._replace(**values), *others]
 
     def test_an_id_that_any_type_uses_is_refused(self, storage: Storage) -> None:
-        """The row in the way comes back."""
+        """The refusal has the row that uses the id."""
         instance = self.instance(storage)
         clash = self.rows.span(instance)._replace(id=instance.id)
         assert storage.apply([Unit((Put(clash),))]) == [Refused("id_used", instance)]
@@ -294,7 +294,7 @@ class Changing(Base):
         assert storage.apply([Unit((Put(span, minted=True),))]) == [Refused("id_used", span)]
 
     def test_unique_columns_refuse_a_second_row(self, storage: Storage) -> None:
-        """None among them is never a clash."""
+        """Two rows may both have None in a unique column."""
         first = self.rows.agent("same")
         self.put(storage, first, self.rows.agent(None), self.rows.agent(None))
         assert storage.apply([Unit((Put(self.rows.agent("same")),))]) == [Refused("not_unique", first)]
@@ -309,7 +309,7 @@ class Changing(Base):
             assert storage.apply([Unit((again,))]) == [Refused("not_unique", agent)]
 
     def test_references_must_exist_and_have_the_type(self, storage: Storage) -> None:
-        """A row's own references, and those that the change names besides."""
+        """The references of the row and those in `refs` of the change are both checked."""
         instance = self.instance(storage)
         orphan = self.rows.span(instance)._replace(agent_instance_id=self.rows.ids.new())
         for put in (Put(orphan), Put(orphan, minted=True)):
@@ -325,7 +325,7 @@ class Changing(Base):
         self.put(storage, self.rows.span(instance, parent_span_id=self.rows.ids.new()))
 
     def test_a_move_sets_values_when_its_guard_holds(self, storage: Storage) -> None:
-        """And leaves everything else as it is."""
+        """Columns that the move does not name stay unchanged."""
         span = self.rows.span(self.instance(storage))
         self.put(storage, span)
         assert storage.apply([Unit((finish(span.id, result_payload='{"a":1}'),))]) == [Applied()]
@@ -333,7 +333,7 @@ class Changing(Base):
         assert stored == span._replace(status="complete", updated_at=T1, result_payload='{"a":1}')
 
     def test_an_end_may_set_what_was_learnt_by_then(self, storage: Storage) -> None:
-        """The type, the payload and what is derived from them, under the guard of every end."""
+        """A finish may set the type, the payload and columns derived from them. A second finish is refused."""
         span = self.rows.span(self.instance(storage))
         self.put(storage, span)
         learnt: dict[str, Any] = {
@@ -352,7 +352,7 @@ class Changing(Base):
         assert storage.apply([Unit((end,))]) == [Refused("status", stored)]
 
     def test_a_run_takes_its_spans_to_another_agent(self, storage: Storage) -> None:
-        """And no spans of other runs."""
+        """Spans of other runs keep their agent."""
         run, other = self.instance(storage), self.instance(storage)
         agent = self.rows.agent()
         version, schema, _ = self.rows.family(agent)
@@ -369,7 +369,7 @@ class Changing(Base):
         assert agents == [agent.id, agent.id, other.agent_id]
 
     def test_a_move_frees_the_name_that_it_replaces(self, storage: Storage) -> None:
-        """Another row may have it then, and none may have the new one; a name that is set to None is free, too."""
+        """Another row may take the old name, but not the new one. Setting a name to None frees it, too."""
         first, second, third = self.rows.agent("old"), self.rows.agent("old"), self.rows.agent("new")
         self.put(storage, first)
         self.move(storage, _named(first, "new"))
@@ -381,20 +381,20 @@ class Changing(Base):
         self.put(storage, third)
 
     def test_a_move_is_refused_when_the_status_forbids_it(self, storage: Storage) -> None:
-        """The stored row comes back, untouched."""
+        """The refusal has the stored row, which is unchanged."""
         span = self.rows.span(self.instance(storage))._replace(status="complete")
         self.put(storage, span)
         assert storage.apply([Unit((finish(span.id, "failed"),))]) == [Refused("status", span)]
         assert self.stored(storage, span.id) == span
 
     def test_a_move_of_what_is_not_there_is_refused(self, storage: Storage) -> None:
-        """Also when the id names another type."""
+        """A move of a missing id, and of an id of another type, is refused as missing."""
         instance = self.instance(storage)
         assert storage.apply([Unit((finish(self.rows.ids.new()),))]) == [Refused("missing")]
         assert storage.apply([Unit((finish(instance.id),))]) == [Refused("missing", instance)]
 
     def test_a_move_can_ask_that_columns_are_as_they_were(self, storage: Storage) -> None:
-        """So that what was read and changed is not written over somebody else's change."""
+        """A move with `unchanged` is refused if another writer has changed one of these columns meanwhile."""
         instance = self.instance(storage)
         move = Move("agent_instance", instance.id, frozenset(), {"metadata": '{"a":1}'}, unchanged={"metadata": None})
         assert storage.apply([Unit((move,))]) == [Applied()]
@@ -404,7 +404,7 @@ class Changing(Base):
         assert storage.apply([Unit((again,))]) == [Applied()]
 
     def test_an_end_replaces_a_close_once(self, storage: Storage) -> None:
-        """Only where the row was closed for its program, and its status is one of those that are named."""
+        """`over` applies only if the row has `closed_by` and one of the named statuses."""
         instance = self.instance(storage)
         span = self.rows.span(instance)
         self.put(storage, span)
@@ -429,7 +429,7 @@ class Changing(Base):
         assert storage.apply([Unit((end,))]) == [Refused("status", stored)]
 
     def test_what_replaces_a_close_may_add_to_the_values_of_the_end(self, storage: Storage) -> None:
-        """The first whose guard holds is set; with `adds` on top of the move's own values."""
+        """The first `Over` whose guard holds is applied. With `adds`, its values are added to those of the move."""
         instance = self.instance(storage)
         over = (Over(frozenset({"cancelled"}), {}), Over(frozenset({"failed"}), {"ended_late": 1}, adds=True))
         span = self.rows.span(instance)._replace(status="failed", closed_by="abandoned", closed_at=T0)
@@ -439,7 +439,7 @@ class Changing(Base):
         assert self.stored(storage, span.id) == ended
 
     def test_only_what_nothing_refers_to_is_removed(self, storage: Storage) -> None:
-        """All of a unit, or nothing."""
+        """A unit of several removals is applied whole or refused whole."""
         agent = self.rows.agent("x")
         version, schema, instance = self.rows.family(agent)
         self.put(storage, agent, version, schema)
@@ -456,7 +456,7 @@ class Changing(Base):
         self.put(storage, self.rows.agent("y"))  # the name is free again
 
     def test_violations_are_kept_with_their_span(self, storage: Storage) -> None:
-        """A new payload replaces those of the payload."""
+        """A new payload replaces the violations of the payload, and leaves those of the result."""
         span = self.rows.span(self.instance(storage))
         storage.apply([Unit((Put(span, violations=(violation(), violation("result_payload"))),))])
         assert storage.ask(Violations([span.id]))[span.id] == [violation(), violation("result_payload")]
@@ -465,7 +465,7 @@ class Changing(Base):
         assert storage.ask(Violations([span.id]))[span.id] == [violation("result_payload"), violation(path="$.b")]
 
     def test_all_violations_of_a_move_are_kept(self, storage: Storage) -> None:
-        """In their order, of both sides, however many; two that are equal are two."""
+        """The order of violations is kept, on both sides; equal violations are not merged."""
         span = self.rows.span(self.instance(storage))
         self.put(storage, span)
         found = [violation(path=f"$.{number}") for number in range(20)]

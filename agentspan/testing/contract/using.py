@@ -125,7 +125,7 @@ class Using(Base):
         assert [count() for count in reads] == [120, 120, 120]
 
     def test_a_forked_child_goes_on(self, storage: Storage) -> None:
-        """It reads and writes, also if another thread wrote when it was forked, and its parent goes on as well."""
+        """A forked child and its parent read and write, also if another thread was writing at the fork."""
         instance, other = self.instance(storage), self.instance(storage)
         first, *spans, last = (self.rows.span(instance) for _ in range(6))
         self.put(storage, first)
