@@ -32,7 +32,7 @@ from starlette.responses import Response
 
 from agentspan import files
 from agentspan.errors import InvalidValue, NotPermitted, StorageError
-from agentspan.host import guard, let_through
+from agentspan.host import guard
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ForgetNotes, Notes, NotesCount, PutNote
 from agentspan.tuning import STANDARD
@@ -216,7 +216,6 @@ class LoginStore:
         try:
             self.secret = _secret_in(folder, files.owners_of(path))
         except OSError as error:
-            let_through(error)
             log.warning("logins end with this process, since %s cannot be used: %s", folder, error.strerror or error)
             return
         self._folder = folder
