@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from agentspan.maintenance.doctor import Report
     from agentspan.maintenance.prune import Only, Pruned
-    from agentspan.storage.answers import Progress, RunList, Stat
+    from agentspan.storage.sums import Progress, RunList, Stat
 
 
 class Database:

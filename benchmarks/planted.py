@@ -21,10 +21,10 @@ from agentspan.analysis.why import why
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row
 from agentspan.schemas.span_types import describe, fallback
-from agentspan.storage.answers import RunBrief
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account
+from agentspan.storage.sums import RunBrief
 
 CAUSES = {
     "argument": "Tool pay with currency=EUR",

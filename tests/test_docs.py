@@ -31,7 +31,7 @@ from agentspan.recording.sinks import commit
 from agentspan.schemas import conformance, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage import text_search
-from agentspan.storage.answers import RunList, RunSummary, RunTotals, Stat
+from agentspan.storage.sums import RunList, RunSummary, RunTotals, Stat
 from agentspan.testing import run as testing_run
 from agentspan.tuning import STANDARD
 from tests.checkout import ROOT

@@ -30,10 +30,10 @@ from agentspan.analysis.tree import in_time
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import Signature, type_title
-from agentspan.storage.answers import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, Find, SpansOf, StepUses
 from agentspan.storage.row_by_row import tokens_of
+from agentspan.storage.sums import FailureSum, Progress, RunBrief, StepUse
 from agentspan.text import count_text, duration_text, one_line
 
 COMPARED_RUNS = 2000

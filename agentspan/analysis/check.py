@@ -22,7 +22,7 @@ from agentspan.analysis.statistics import Interval, exact_interval, fisher_p, pa
 from agentspan.errors import InvalidValue
 from agentspan.schemas.builtin import AGGREGATES, built_in_part
 from agentspan.schemas.span_types import fallback
-from agentspan.storage.answers import Stat
+from agentspan.storage.sums import Stat
 from agentspan.text import cost_text, duration_text, noun, p_text, share_text
 
 BUDGETS: Mapping[str, Measure] = {

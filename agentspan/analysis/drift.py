@@ -51,9 +51,9 @@ from agentspan.analysis.statistics import (
 )
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.answers import Progress
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
+from agentspan.storage.sums import Progress
 
 FAMILY_FDR = 0.005
 """The false discovery rate of all metrics but the outcome, if the outcome does not differ.

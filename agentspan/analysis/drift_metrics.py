@@ -18,10 +18,10 @@ from agentspan.analysis.statistics import CLOSE, MORE_ROUNDS, RELATIVE, ROUNDS
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.span_types import fallback
-from agentspan.storage.answers import RunSum
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunSums
 from agentspan.storage.row_by_row import tokens_of
+from agentspan.storage.sums import RunSum
 
 Measure = Literal["passed", "duration_ms", "spans", "calls", "failure_rate", "tokens", "cost_usd", "tool_mix"]
 MAX_LABELS = 2000

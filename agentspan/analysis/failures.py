@@ -27,10 +27,10 @@ from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.signatures import Signature, ending_signature, error_parts, passes_on, run_signature, signature
 from agentspan.schemas.span_types import error_text, returned_error
 from agentspan.storage.access import scan
-from agentspan.storage.answers import FailureSum, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, SpansOf, StepUses
 from agentspan.storage.row_by_row import leaves
+from agentspan.storage.sums import FailureSum, StepUse
 
 TITLE = 200
 

@@ -15,9 +15,10 @@ from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 from agentspan.model.scores import SOURCES
 from agentspan.storage.access import scan
-from agentspan.storage.answers import LatestScore, RunBrief
+from agentspan.storage.answers import LatestScore
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import LatestScores, NewestScores
+from agentspan.storage.sums import RunBrief
 from agentspan.text import one_line
 
 LOOKED_AT = 2000

@@ -16,10 +16,10 @@ from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.access import instance
-from agentspan.storage.answers import RunSummary
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import SpansOf
 from agentspan.storage.row_by_row import summaries_of
+from agentspan.storage.sums import RunSummary
 from agentspan.text import cost_text, duration_text, one_line, printable
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}

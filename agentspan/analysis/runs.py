@@ -17,7 +17,6 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.scores import MARK
 from agentspan.storage import row_by_row
 from agentspan.storage.access import scan
-from agentspan.storage.answers import Progress, RunBrief, RunList, RunSummary, Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -29,6 +28,7 @@ from agentspan.storage.questions import (
     SpanStats,
 )
 from agentspan.storage.row_by_row import matches, names_of
+from agentspan.storage.sums import Progress, RunBrief, RunList, RunSummary, Stat
 from agentspan.text import one_line
 
 ANY_MARK = "*"

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from agentspan.analysis.tree import build, numbers
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import row_by_row, text_search
-from agentspan.storage.answers import Progress
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Counts, Find, Outlines, Search
 from agentspan.storage.row_by_row import names_of
+from agentspan.storage.sums import Progress
 from agentspan.text import one_line
 
 PAGE = 50

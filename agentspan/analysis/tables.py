@@ -15,10 +15,10 @@ from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.columns import SHOWN_OF_SPANS, columns_of
 from agentspan.model.rows import TYPE_OF, AgentInstanceRow, ResourceType, Row
 from agentspan.model.scores import MARK, NOTE
-from agentspan.storage.answers import RunList, RunSummary
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, SpansOf, Tags
 from agentspan.storage.row_by_row import Name, history, labels_of, names_of, summaries_of, totals_of
+from agentspan.storage.sums import RunList, RunSummary
 
 Engine = Literal["pandas", "polars"]
 ENGINES: tuple[Engine, ...] = ("pandas", "polars")

@@ -16,10 +16,10 @@ from agentspan.analysis.tree import build, every, title_of
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
-from agentspan.storage.answers import FailureSum, Progress, RunBrief, RunSummary
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, RunFilter, SpansOf, Tags
 from agentspan.storage.row_by_row import names_of, uses_of
+from agentspan.storage.sums import FailureSum, Progress, RunBrief, RunSummary
 
 Kind = Literal["step", "run", "ending"]
 

@@ -25,9 +25,9 @@ from agentspan.cli.filter_options import filter_in, filter_options, outcome_opti
 from agentspan.cli.output import Failed, document, echo_lines, status_style, width, wrap, zone
 from agentspan.database import Database, open
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.answers import Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter
+from agentspan.storage.sums import Stat
 from agentspan.text import noun, one_line, printable
 
 NAMED = 5

@@ -38,7 +38,6 @@ from agentspan.maintenance.prune import Upkeep
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, WriterRow
 from agentspan.schemas.span_types import BUILT_IN_TYPES, SIDES, TEMPLATES, Unusable, unusable_parts
 from agentspan.storage.access import count, scan
-from agentspan.storage.answers import MOST_LATE, WIDTHS, Partition, Width
 from agentspan.storage.location import Location
 from agentspan.storage.questions import (
     AHEAD,
@@ -51,6 +50,7 @@ from agentspan.storage.questions import (
     TablesState,
 )
 from agentspan.storage.registry import open_direct
+from agentspan.storage.sums import MOST_LATE, WIDTHS, Partition, Width
 from agentspan.text import noun, size_text
 
 WAIT_S = 60.0

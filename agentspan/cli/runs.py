@@ -43,10 +43,10 @@ from agentspan.database import Database
 from agentspan.journal.writers import Lives
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
-from agentspan.storage.answers import BOUNDS_MS, RunList, RunSummary, Stat
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import RunFilter, RunSort
 from agentspan.storage.row_by_row import labels_of, tokens_of
+from agentspan.storage.sums import BOUNDS_MS, RunList, RunSummary, Stat
 from agentspan.text import amounts, cost_text, count_text, dotted, duration_text, noun, share_text
 
 LATEST_RUNS = 50

@@ -36,8 +36,8 @@ from agentspan.cli.output import (
 )
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
-from agentspan.storage.answers import Answer
 from agentspan.storage.questions import RunFilter, Select
+from agentspan.storage.sums import Answer
 from agentspan.text import dotted, noun
 
 FOUND_SPANS = 20

@@ -15,7 +15,7 @@ from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.storage.access import count, pages
-from agentspan.storage.answers import Dropped, Made, SpanCounts
+from agentspan.storage.answers import SpanCounts
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.questions import (
     Compact,
@@ -29,6 +29,7 @@ from agentspan.storage.questions import (
     RemoveRuns,
     UsedBytes,
 )
+from agentspan.storage.sums import Dropped, Made
 
 
 class Upkeep(NamedTuple):

@@ -11,35 +11,42 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, dataclass_transform, get_args
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+)
 
 from agentspan import jsontext
 from agentspan.model.changes import Key
 from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, ScoreRow, Value, Violation
-from agentspan.storage.answers import (
-    Answer,
-    Changed,
-    Dropped,
-    FailureSum,
-    Found,
-    FoundSpan,
-    KeyRow,
-    LatestScore,
-    Made,
-    Partition,
-    Progress,
-    Rows,
-    RunBrief,
-    RunList,
-    RunSum,
-    SpanCounts,
-    SpanMark,
-    SpanSum,
-    Stat,
-    State,
-    StepUse,
-    Width,
-)
+from agentspan.storage.answers import Found, KeyRow, LatestScore, Rows, SpanCounts, SpanMark, SpanSum
+
+if TYPE_CHECKING:
+    from agentspan.storage.sums import (  # noqa: F401 (in texts, so that a program that only records imports none)
+        Answer,
+        Changed,
+        Dropped,
+        FailureSum,
+        FoundSpan,
+        Made,
+        Partition,
+        Progress,
+        RunBrief,
+        RunList,
+        RunSum,
+        Stat,
+        State,
+        StepUse,
+        Width,
+    )
 
 RunSort = Literal["started", "duration", "cost", "tokens", "spans", "failed"]
 """The order of a list of runs: the latest, longest, most expensive … first. Runs without a value come last."""
@@ -133,6 +140,12 @@ class Question(Generic[T]):
         in_journals: whether the answer depends on records that may still be in a journal. A storage with journals
             drains them first.
     """
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, answer: object) -> type:
+            """Return the class itself: only a type checker reads the type of the answer."""
+            return cls
 
     in_journals: ClassVar[bool] = True
     fields: ClassVar[tuple[str, ...]] = ()
@@ -325,7 +338,7 @@ class Tags(Question[Mapping[str, list[str]]]):
     instance_ids: Sequence[str]
 
 
-class RunsWhere(Question[RunList]):
+class RunsWhere(Question["RunList"]):
     """A page of the runs that match a filter. Runs that are equal by `sort` are sorted by their ids, the latest first.
 
     Attributes:
@@ -342,14 +355,14 @@ class RunsWhere(Question[RunList]):
     progress: Progress | None = None
 
 
-class BriefsWhere(Question[list[RunBrief]]):
+class BriefsWhere(Question["list[RunBrief]"]):
     """All runs that match a filter, the latest first, with only the values that comparisons of runs need."""
 
     filter: RunFilter
     progress: Progress | None = None
 
 
-class SpanStats(Question[list[Stat]]):
+class SpanStats(Question["list[Stat]"]):
     """Statistics of spans by type, and by type and label, in any order.
 
     Attributes:
@@ -365,14 +378,14 @@ class SpanStats(Question[list[Stat]]):
     progress: Progress | None = None
 
 
-class RunSums(Question[list[RunSum]]):
+class RunSums(Question["list[RunSum]"]):
     """The sums over the spans of these runs by run, type and label, in any order. Comparisons of many runs use them."""
 
     runs: Collection[str]
     progress: Progress | None = None
 
 
-class Search(Question[tuple[list[FoundSpan], int]]):
+class Search(Question["tuple[list[FoundSpan], int]"]):
     """A page of the spans that contain all terms, the latest first; and the total number of such spans.
 
     Text that an earlier span of the run contains does not count for a later span (see storage.text_search).
@@ -393,14 +406,14 @@ class Search(Question[tuple[list[FoundSpan], int]]):
     progress: Progress | None = None
 
 
-class FailureSums(Question[list[FailureSum]]):
+class FailureSums(Question["list[FailureSum]"]):
     """The failed spans of these runs, grouped by run and signature, in any order."""
 
     run_ids: Collection[str]
     progress: Progress | None = None
 
 
-class StepUses(Question[list[StepUse]]):
+class StepUses(Question["list[StepUse]"]):
     """The finished spans of these runs, counted by run, type and label, in any order."""
 
     run_ids: Collection[str]
@@ -430,7 +443,7 @@ class StoredKeys(Question[list[KeyRow]]):
     since: str = ""
 
 
-class ChangedSpans(Question[Changed]):
+class ChangedSpans(Question["Changed"]):
     """The spans of a run that were committed since a cursor. Some that were committed before may be repeated.
 
     A time could not replace the cursor: spans are committed later than their times, and clocks of machines differ.
@@ -453,7 +466,7 @@ class Damage(Question[list[str]]):
     """A check of the storage for damage: one sentence per finding, without stored values; empty if undamaged."""
 
 
-class Select(Question[Answer]):
+class Select(Question["Answer"]):
     """The rows of a SELECT that a user wrote over the documented tables and views. It can only read.
 
     Raises:
@@ -507,7 +520,7 @@ class NotesCount(Question[int]):
     in_journals: ClassVar[bool] = False
 
 
-class Partitions(Question[list[Partition]]):
+class Partitions(Question["list[Partition]"]):
     """All partitions by time, the default partition last; an empty list if the tables are not partitioned.
 
     Each partition has the finished spans of the runs of a range of times. The time in a run's id decides, so that all
@@ -518,7 +531,7 @@ class Partitions(Question[list[Partition]]):
     in_journals: ClassVar[bool] = False
 
 
-class TablesState(Question[State]):
+class TablesState(Question["State"]):
     """The version of the tables, and how many spans each part of the index lacks."""
 
     in_journals: ClassVar[bool] = False
@@ -605,7 +618,7 @@ class ForgetNotes(Task[None]):
     prefix: str
 
 
-class MakePartitions(Task[Made]):
+class MakePartitions(Task["Made"]):
     """Create the missing partitions: for the present, for future times, and for many spans in the default partition.
 
     Each partition is created in its own transaction, which moves its spans out of the default partition. The task is
@@ -629,7 +642,7 @@ class MakePartitions(Task[Made]):
     wait_s: float = 5.0
 
 
-class DropPartitions(Task[Dropped]):
+class DropPartitions(Task["Dropped"]):
     """Remove the partitions all of whose runs are old, the oldest first, with all rows of these runs.
 
     Each partition is removed in one commit; only if it has very many violations, most of them are removed earlier. A

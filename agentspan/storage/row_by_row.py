@@ -25,25 +25,7 @@ from agentspan.model.scores import age, counting
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature
 from agentspan.schemas.span_types import returned_error
 from agentspan.storage.access import count, pages, scan
-from agentspan.storage.answers import (
-    BOUNDS_MS,
-    FailureSum,
-    FoundSpan,
-    LatestScore,
-    RunBrief,
-    RunList,
-    RunSum,
-    RunSummary,
-    RunTotals,
-    SpanMark,
-    SpanSum,
-    Stat,
-    StepUse,
-    brief_of,
-    bucket_of,
-    plus,
-    rank,
-)
+from agentspan.storage.answers import LatestScore, SpanMark, SpanSum
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     BriefsWhere,
@@ -66,6 +48,22 @@ from agentspan.storage.questions import (
     Tags,
     contains_text,
     has_meta,
+)
+from agentspan.storage.sums import (
+    BOUNDS_MS,
+    FailureSum,
+    FoundSpan,
+    RunBrief,
+    RunList,
+    RunSum,
+    RunSummary,
+    RunTotals,
+    Stat,
+    StepUse,
+    brief_of,
+    bucket_of,
+    plus,
+    rank,
 )
 from agentspan.storage.text_search import Matcher, search_run
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from agentspan.blobs import described
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.answers import FoundSpan
+from agentspan.storage.sums import FoundSpan
 
 TOKEN = re.compile(r"[^\W_]+")
 PREFIX = "*"

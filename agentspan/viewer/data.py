@@ -22,10 +22,10 @@ from agentspan.schemas.span_types import error_text, fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
 from agentspan.storage.access import span_pages
-from agentspan.storage.answers import BOUNDS_MS
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import ChangedSpans, Counts, Find, NewestScores, Outlines, SpansOf, Violations
 from agentspan.storage.row_by_row import labels_of
+from agentspan.storage.sums import BOUNDS_MS
 from agentspan.viewer import conversation
 from agentspan.viewer.conversation import linked
 

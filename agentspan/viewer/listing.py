@@ -17,10 +17,11 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.schemas.span_types import error_text
 from agentspan.schemas.templates import inline
 from agentspan.storage import text_search
-from agentspan.storage.answers import Rows, RunList, RunSummary, RunTotals
+from agentspan.storage.answers import Rows
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Query, RunFilter
 from agentspan.storage.row_by_row import names_of
+from agentspan.storage.sums import RunList, RunSummary, RunTotals
 from agentspan.text import cost_text, count_text, duration_text, one_line, visible
 
 PAGE = 50

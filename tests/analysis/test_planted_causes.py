@@ -5,8 +5,8 @@ from planted import CAUSES, false_alarms, found, plant
 
 from agentspan.analysis.associations import drawn, is_stratified
 from agentspan.analysis.why import Why, why
-from agentspan.storage.answers import RunBrief
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.sums import RunBrief
 from tests.tiers import longer
 
 

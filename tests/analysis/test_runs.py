@@ -4,8 +4,8 @@ import pytest
 
 from agentspan.analysis.runs import find_runs
 from agentspan.database import Database
-from agentspan.storage.answers import RunTotals
 from agentspan.storage.questions import Find, RunFilter
+from agentspan.storage.sums import RunTotals
 
 
 @pytest.fixture

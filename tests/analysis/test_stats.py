@@ -4,7 +4,7 @@ import pytest
 
 from agentspan.analysis.runs import Rest, find_runs, shorten, stats, stats_by_version
 from agentspan.database import Database
-from agentspan.storage.answers import BOUNDS_MS, Stat, bucket_of, rank
+from agentspan.storage.sums import BOUNDS_MS, Stat, bucket_of, rank
 
 T = "2026-01-01T00:00:{:09.6f}Z"
 

@@ -12,11 +12,11 @@ import pytest
 import agentspan
 from agentspan.analysis.runs import find_runs, stats
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.answers import Stat
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Query, SpansOf
 from agentspan.storage.row_by_row import of_spans, summaries_of
+from agentspan.storage.sums import Stat
 from agentspan.testing import CapturedRun
 from agentspan.viewer import data, export
 from tests.cli.calling import call

@@ -22,7 +22,6 @@ from agentspan.jsontext import encode
 from agentspan.maintenance import rederive
 from agentspan.maintenance.prune import prune
 from agentspan.model.changes import Put, PutSpans, Unit
-from agentspan.storage.answers import RunList, Stat
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import (
     BackUp,
@@ -40,6 +39,7 @@ from agentspan.storage.sqlite.index import answers as index_answers
 from agentspan.storage.sqlite.index import full_text, index_file
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import SpanSums
+from agentspan.storage.sums import RunList, Stat
 from agentspan.testing.contract.base import Rows
 from agentspan.tuning import STANDARD
 from tests.storage.plain import Plain

@@ -11,7 +11,8 @@ from agentspan.analysis import by_name
 from agentspan.analysis.messages import Call, Message, Part
 from agentspan.database import Database
 from agentspan.model.rows import AgentSpanRow, Violation
-from agentspan.storage.answers import SpanCounts, Stat
+from agentspan.storage.answers import SpanCounts
+from agentspan.storage.sums import Stat
 from agentspan.viewer import data, export
 from agentspan.viewer.listing import Asked, found_steps, listing, unsummed
 from agentspan.viewer.turns import Turn, TurnCall

@@ -17,22 +17,6 @@ from typing import Any
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import row_by_row
-from agentspan.storage.answers import (
-    BOUNDS_MS,
-    CANCELLED,
-    FailureSum,
-    Groups,
-    RunBrief,
-    RunList,
-    RunSum,
-    RunSummary,
-    RunTotals,
-    SpanGroup,
-    Stat,
-    StepUse,
-    brief_of,
-    groups_of,
-)
 from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each, storable
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.index import Cursor, Part, current, late
@@ -47,6 +31,22 @@ from agentspan.storage.questions import (
     RunsWhere,
     SpanStats,
     StepUses,
+)
+from agentspan.storage.sums import (
+    BOUNDS_MS,
+    CANCELLED,
+    FailureSum,
+    Groups,
+    RunBrief,
+    RunList,
+    RunSum,
+    RunSummary,
+    RunTotals,
+    SpanGroup,
+    Stat,
+    StepUse,
+    brief_of,
+    groups_of,
 )
 
 _USED = "filter (where is_aggregate = 0)"

@@ -26,9 +26,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
-from agentspan.storage.answers import Progress
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import Connections, wait_at_most
+from agentspan.storage.sums import Progress
 
 log = logging.getLogger("agentspan")
 

@@ -23,7 +23,6 @@ from typing import NamedTuple, TypeVar
 from agentspan import clock, ids
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
 from agentspan.model.changes import CLOSERS, OPEN
-from agentspan.storage.answers import MOST_LATE, Dropped, Made, Partition, State, Width
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.connection import Connection, rows_of
 from agentspan.storage.postgres.connections import Connections
@@ -37,6 +36,7 @@ from agentspan.storage.questions import (
     Partitions,
     TablesState,
 )
+from agentspan.storage.sums import MOST_LATE, Dropped, Made, Partition, State, Width
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DEFAULT_WIDTH: Width = "week"

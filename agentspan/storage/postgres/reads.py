@@ -30,7 +30,6 @@ from agentspan.model.rows import (
 )
 from agentspan.model.scores import counting
 from agentspan.storage.answers import (
-    Changed,
     Found,
     KeyRow,
     LatestScore,
@@ -72,6 +71,7 @@ from agentspan.storage.questions import (
     Tags,
     Violations,
 )
+from agentspan.storage.sums import Changed
 
 T = TypeVar("T")
 Answers = Mapping[type[Question[Any]], Callable[[Any, Any], Any]]

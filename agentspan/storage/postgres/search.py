@@ -18,13 +18,13 @@ import psycopg
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import text_search
-from agentspan.storage.answers import FoundSpan, Progress
 from agentspan.storage.postgres.connection import Connection, Statement, rows_of, rows_of_each, storable
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.index import Cursor, Part, current
 from agentspan.storage.postgres.reads import FETCHED
 from agentspan.storage.postgres.statements import SELECT, quoted
 from agentspan.storage.questions import Search
+from agentspan.storage.sums import FoundSpan, Progress
 from agentspan.storage.text_search import PREFIX, Matcher, SpanParts, search_run
 from agentspan.tuning import Tuning
 

@@ -12,7 +12,6 @@ from agentspan.errors import DatabaseUnusable, InDoubt, InvalidValue, StorageErr
 from agentspan.host import undoing
 from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow, Row
-from agentspan.storage.answers import Answer
 from agentspan.storage.location import Location
 from agentspan.storage.patience import as_long_as_it_takes
 from agentspan.storage.postgres import analytics, partitions, statements, upkeep
@@ -52,6 +51,7 @@ from agentspan.storage.questions import (
     TablesState,
     WaitAtMost,
 )
+from agentspan.storage.sums import Answer
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")

@@ -13,7 +13,6 @@ from agentspan.host import guard, let_through
 from agentspan.model.changes import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, ResourceType
-from agentspan.storage.answers import Answer
 from agentspan.storage.questions import (
     BackUp,
     Compact,
@@ -37,6 +36,7 @@ from agentspan.storage.sqlite.joining import BIT, damage, missing
 from agentspan.storage.sqlite.migrations import table_of
 from agentspan.storage.sqlite.statements import INSERT_KEY
 from agentspan.storage.sqlite.writes import removed
+from agentspan.storage.sums import Answer
 
 PAGES = 500
 """The number of pages that one transaction returns to the operating system: 2 MB, about 10 ms."""

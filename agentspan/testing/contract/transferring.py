@@ -3,7 +3,7 @@
 import threading
 
 from agentspan.model.changes import Key, Put, Unit
-from agentspan.storage.answers import Changed, KeyRow, SpanMark
+from agentspan.storage.answers import KeyRow, SpanMark
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import (
     ChangedSpans,
@@ -16,6 +16,7 @@ from agentspan.storage.questions import (
     SpanMarks,
     StoredKeys,
 )
+from agentspan.storage.sums import Changed
 from agentspan.testing.contract.base import T0, T1, T2, Base, finish
 
 WAIT_S = 10.0

@@ -11,7 +11,7 @@ from agentspan.host import undoing
 from agentspan.model.changes import PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import row_by_row
-from agentspan.storage.answers import Answer, FoundSpan, SpanSum
+from agentspan.storage.answers import SpanSum
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities, new_account
@@ -36,6 +36,7 @@ from agentspan.storage.questions import (
 )
 from agentspan.storage.row_by_row import added_up, failures_of, summed, uses_of
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.storage.sums import Answer, FoundSpan
 from agentspan.storage.text_search import Matcher
 from agentspan.testing.contract.answering import outlined
 from tests.storage.json_storage import JsonStorage

@@ -8,7 +8,6 @@ from agentspan import clock
 from agentspan.model.changes import OPEN
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
-from agentspan.storage.answers import Dropped, Made, Partition, State
 from agentspan.storage.postgres import partitions
 from agentspan.storage.postgres.partitions import Range, bound_at, time_of
 from agentspan.storage.questions import (
@@ -21,6 +20,7 @@ from agentspan.storage.questions import (
     SpansOf,
     TablesState,
 )
+from agentspan.storage.sums import Dropped, Made, Partition, State
 from tests.storage.mutants.noting import Claiming, Own, found_by
 
 

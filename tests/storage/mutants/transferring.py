@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from agentspan.storage import row_by_row
-from agentspan.storage.answers import Changed
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.questions import ChangedSpans, ForgetNotes, Notes, NotesCount, PutNote, SpanMarks, SpansOf
+from agentspan.storage.sums import Changed
 from tests.storage.mutants.noting import Claiming, Own, found_by
 
 

@@ -14,19 +14,6 @@ from typing import Any, NamedTuple, TypeVar, cast
 from agentspan.errors import StorageError
 from agentspan.host import guard
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.answers import (
-    BOUNDS_MS,
-    CANCELLED,
-    Groups,
-    Progress,
-    RunBrief,
-    RunList,
-    RunSummary,
-    RunTotals,
-    SpanGroup,
-    Stat,
-    groups_of,
-)
 from agentspan.storage.questions import (
     BriefsWhere,
     FailureSums,
@@ -46,6 +33,19 @@ from agentspan.storage.sqlite.index import full_text, index_file, span_sums
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import FIRST_LETTER, MICROS, USED, SpanSums, group_names
 from agentspan.storage.sqlite.statements import column_of
+from agentspan.storage.sums import (
+    BOUNDS_MS,
+    CANCELLED,
+    Groups,
+    Progress,
+    RunBrief,
+    RunList,
+    RunSummary,
+    RunTotals,
+    SpanGroup,
+    Stat,
+    groups_of,
+)
 from agentspan.tuning import Tuning
 
 OPEN_SUMS = f"""

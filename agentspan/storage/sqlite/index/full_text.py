@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import text_search
-from agentspan.storage.answers import FoundSpan
 from agentspan.storage.questions import Search
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 from agentspan.storage.sqlite.reads import Rewrites
 from agentspan.storage.sqlite.statements import column_of
+from agentspan.storage.sums import FoundSpan
 from agentspan.storage.text_search import SpanParts
 
 CREATE_PARTS = (

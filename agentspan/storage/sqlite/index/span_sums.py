@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 
 from agentspan.schemas import signatures
 from agentspan.schemas.signatures import ErrorParts, Key, Signature
-from agentspan.storage.answers import BOUNDS_MS, CANCELLED, FailureSum, RunSum, StepUse
 from agentspan.storage.questions import FailureSums, RunSums, StepUses
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.reads import Rewrites
 from agentspan.storage.sqlite.statements import column_of
+from agentspan.storage.sums import BOUNDS_MS, CANCELLED, FailureSum, RunSum, StepUse
 
 IS_OPEN = "status in ('pending', 'active')"
 USED = "not is_aggregate"
