@@ -359,7 +359,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="plain-spans-count-as-aggregates",
-        file="agentspan/storage/answers.py",
+        file="agentspan/storage/sums.py",
         before="self.is_aggregate = False",
         after="self.is_aggregate = True",
         says=(
