@@ -41,7 +41,7 @@ class Group:
         versions: the number of the runs of each version; `default` for runs without a version.
         run_id: the id of the latest of the runs, as an example.
         span_id: the id of the last span with this failure in that run; None if no span failed.
-        recovered: whether every run recovered from every such failure (see failed_step); False if unknown.
+        recovered: whether every run recovered from every such failure (see failures); False if unknown.
         agents: the number of the runs of each agent.
     """
 
@@ -76,7 +76,7 @@ class Why:
             passed runs differ most come first. If no run failed by its status: the runs with a failed step, the
             largest group first.
         findings: the features that are associated with failure.
-        compared: the number of runs that were sampled for `findings` (see findings.drawn).
+        compared: the number of runs that were sampled for `findings` (see associations.drawn).
         read: the number of sampled runs whose arguments were read.
         missed: if no run failed by its status: a rule over a score that some runs missed; None if there is no rule.
         with_step: if no run failed: the number of runs with a failed step, with an outcome and without one.

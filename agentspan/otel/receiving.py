@@ -84,7 +84,7 @@ class TraceChanges:
         rows: the rows of the new spans, by id.
         again: updates of stored spans whose records change.
         relevant: the new spans that the records of other spans may depend on.
-        seen: the answer of recent_traces.look_at about the relevant spans.
+        seen: the answer of placing.look_at about the relevant spans.
         run: the columns of the run that change, with their new values.
         before: the row of the run without these changes.
         end_ns: the latest known end of a span of the run; 0 if no span has ended.

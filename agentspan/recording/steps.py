@@ -293,7 +293,7 @@ class Luggage(NamedTuple):
 
 
 def _of_process() -> Any:
-    """Return the module `default`, which configures this process. Imported late, because it imports this module."""
+    """Return the module `tracer`, which configures this process. Imported late, because it imports this module."""
     with host.importing:
         return import_module("agentspan.recording.tracer")
 

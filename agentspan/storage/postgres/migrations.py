@@ -1,9 +1,9 @@
 """The migrations of a schema, in order; each leads to the next version (table `storage_version`). And its views.
 
 The first migration makes the tables of the first release. Older schemas have the versions up to BEFORE, and are refused
-(see before_release). A released migration is never edited or removed. It lists all columns, as the migrations of SQLite
-do; a test compares the tables with model/rows.py. Rules for all tables, so that they can be distributed and partitioned
-by run:
+(see storage.protocol). A released migration is never edited or removed. It lists all columns, as the migrations of
+SQLite do; a test compares the tables with model/rows.py. Rules for all tables, so that they can be distributed and
+partitioned by run:
 
 - A table with rows of runs has `agent_instance_id` as the first column of each unique key.
 - There are no foreign keys. Writers lock the rows that they refer to instead (see statements.put).

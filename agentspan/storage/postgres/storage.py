@@ -114,7 +114,7 @@ class PostgresStorage(Reads):
     def capabilities(self) -> Capabilities:
         """Return the capabilities.
 
-        If the spans are on several servers (see citus), ChangedSpans is not among the answers: its cursor is a
+        If the spans are on several servers (see partitions), ChangedSpans is not among the answers: its cursor is a
         transaction number, and the servers do not share these numbers.
         """
         connections = self._connections
