@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from agentspan import host
 from agentspan.api.checks import MAX_PFIDS, timestamp
 from agentspan.api.checks import count as count_of
-from agentspan.api.context import Context
 from agentspan.errors import DatabaseUnusable, InvalidValue
 from agentspan.journal.opening import is_missing, open_storage
 from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import Storage
-from agentspan.storage.questions import RunSort
+from agentspan.storage.questions import Account, RunSort
 from agentspan.storage.registry import OpenedLater, chosen, location_of
 from agentspan.tuning import STANDARD, Tuning
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from agentspan.analysis.search import Hits
     from agentspan.analysis.tables import Engine
     from agentspan.analysis.why import RunWhy, Why
+    from agentspan.api.context import Context
     from agentspan.api.facade import (
         AgentInstances,
         Agents,
@@ -67,13 +67,13 @@ class Database:
         if sensitive not in ("redact", "keep"):
             raise InvalidValue("sensitive", 'must be "redact" or "keep"')
         self._storage = storage
-        self._new_context = partial(
-            Context, strict_schemas=strict_schemas, read_only=read_only, keep_sensitive=sensitive == "keep"
-        )
+        self._rules: dict[str, Any] = {
+            "strict_schemas": strict_schemas, "read_only": read_only, "keep_sensitive": sensitive == "keep",
+        }  # fmt: skip
         self._closes = closes
         self._tuning = tuning
         if not isinstance(storage, OpenedLater):
-            _ = self._context  # it reads: what is wrong with the storage is raised now
+            storage.ask(Account())  # what is wrong with the storage is raised now
 
     @property
     def storage(self) -> Storage:
@@ -92,8 +92,10 @@ class Database:
         return self.storage
 
     @cached_property
-    def _context(self) -> Context:
-        return self._new_context(self.storage)
+    def _context(self) -> "Context":
+        from agentspan.api.context import Context
+
+        return Context(self.storage, **self._rules)
 
     # The operations are imported at their first use: their resources are pydantic models, which take a tenth of a
     # second to import, and most commands only read.

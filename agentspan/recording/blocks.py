@@ -42,7 +42,7 @@ def begin(
     Args:
         payload: the payload as the program passed it; None if `captured` has it.
         captured: the captured payload, as JSON text or in parts.
-        entered: the list of a block, to which the span is added.
+        entered: the list of a block, to which the span is added; the span gets its face for the program.
     """
     if not page[0]:
         host.renew()
@@ -60,6 +60,7 @@ def begin(
     try:
         recorder.current.set(span)
         if entered is not None:
+            face_of_span(span)
             entered.append(span)
     except BaseException as error:  # from a signal handler, after the call: no block will end it
         if entered and span in entered:
@@ -200,7 +201,7 @@ class SpanBlock(Block[Span, SpanState]):
     def __enter__(self) -> Span:
         recorder, name = self._resolve(), self._schema_name
         if recorder.enabled:
-            return face_of_span(begin(recorder, name, self._payload, "{}", self._entered))
+            return begin(recorder, name, self._payload, "{}", self._entered).face  # type: ignore[no-any-return]
         span = disabled_span(recorder, name)
         self._entered.append(span)
         return face_of_span(span)
@@ -308,15 +309,14 @@ class RunBlock(Block[Run, RunState]):
         return f"<RunBlock {self._name}>"
 
     def __enter__(self) -> Run:
-        run = self.begin()
-        run.face = face = Run(run)
-        return face
+        return self.begin().face  # type: ignore[no-any-return]
 
     def begin(self) -> RunState:
         """Begin a run, and make it the active one."""
         recorder = self._resolve()
         run = RunState(recorder, self._name, **self._arguments)
         run.begin()
+        run.face = Run(run)  # before the run is active: an exception of a signal handler comes at any call
         recorder.enter(run, self._entered)
         return run
 
