@@ -19,7 +19,7 @@
 
 A StorageError is no OSError: a backend that handles files would catch it with its own `except OSError`.
 
-Outside the tree, because `except Exception` must not catch it:
+Outside the tree, so that no handler of Exception catches it:
 
     AgentTerminated (BaseException)     a span begins in a terminated run with on_terminate="raise"
 

@@ -192,6 +192,8 @@ class Units(Base):
             except NotStorable:
                 assert storage.ask(Find(good.id, bad.id)).rows == {}
                 self.put(storage, good)
+            except Exception as error:
+                raise AssertionError(f"a {type(error).__name__}, which should be a NotStorable") from error
             else:
                 assert outcomes == [Applied(), Applied()]
                 assert self.stored(storage, bad.id) == bad
