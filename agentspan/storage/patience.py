@@ -40,12 +40,18 @@ _here = _Here()
 
 @contextmanager
 def _with(name: str, value: object) -> Iterator[None]:
-    before = getattr(_here, name)
+    before, thread, is_restored = getattr(_here, name), threading.get_ident(), True
     setattr(_here, name, value)
     try:
         yield
+    except GeneratorExit:
+        # An exception of a signal handler kept the end of the block from being called. The block is dropped later, by
+        # any thread, which may have limits of its own by then.
+        is_restored = threading.get_ident() == thread and getattr(_here, name) is value
+        raise
     finally:
-        setattr(_here, name, before)
+        if is_restored:
+            setattr(_here, name, before)
 
 
 def answers_within(seconds: float) -> AbstractContextManager[None]:

@@ -321,6 +321,21 @@ def test_patience_ends_with_its_block_and_a_migration_may_take_longer() -> None:
     assert patience.most_s() == float("inf")
 
 
+def test_a_limit_that_was_never_ended_and_is_dropped_by_another_thread_changes_nothing_there() -> None:
+    blocks = [patience.answers_within(5), patience.answers_within(3)]
+
+    def enter() -> None:
+        for block in blocks:
+            block.__enter__()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    while blocks:
+        blocks.pop()
+        assert patience.most_s() == float("inf")
+
+
 def test_by_commits_what_a_server_that_is_away_did_not_take_waits_in_memory(
     between: Proxy, postgres_server: Emptied
 ) -> None:
