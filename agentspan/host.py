@@ -130,13 +130,13 @@ class guard(Generic[D]):  # reads as a statement, as `suppress` does
 
 
 class undoing:
-    """Call a function if a with-block raises, also a signal handler's exception, which then goes on.
+    """Call a function if the with-block raises an exception, also one of a signal handler. The exception goes on.
 
         with undoing(connection.close):
             ...
 
     Args:
-        undo: takes back the part of the block that was done.
+        undo: undoes the part of the block that ran.
     """
 
     __slots__ = ("_undo",)

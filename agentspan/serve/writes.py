@@ -2,7 +2,8 @@
 
 Writes of spans that wait at the same moment are carried out together: one read, one commit. Each other operation is a
 transaction of its own, because it reads while it decides: in a shared transaction, it would hold the locks of others
-meanwhile. After a failed or refused group, each of its operations is run again, alone.
+meanwhile. After a failed or refused group, each of its operations is run again, alone. A group that meets a busy file
+on the event loop is run again in a thread, which may wait for the file.
 
 A commit to a file costs as much as the operation in it, and under load a hop to a thread and back costs more than both.
 So the writes that arrive in one turn of the loop are committed on the loop. All connections wait for a turn, so it must
@@ -169,14 +170,29 @@ class WriteQueue:
                 plans.append(plan)
         if plans:
             answers += zip(group, _carried_out(context, plans), strict=True)
-        _answer([each for each in answers if not self._is_to_run_alone(*each)], here)
+        self._settle(answers, here)
 
-    def _is_to_run_alone(self, waiting: _Waiting, answer: Any) -> bool:
-        """Return whether an operation has no answer yet, and runs again, alone, after it was refused or had to wait."""
-        if answer is not None and not isinstance(answer, DatabaseBusy):
-            return False
-        self._run_alone(waiting)
-        return True
+    def _settle(self, answers: Answers, here: asyncio.AbstractEventLoop | None) -> None:
+        """Answer the operations that have an answer. Those that were refused run again, alone.
+
+        Those that met a busy file on the event loop run again together, in a thread, which may wait for the file.
+        """
+        done: list[tuple[_Waiting, Any]] = []
+        again: list[_Waiting] = []
+        for waiting, answer in answers:
+            if answer is not None and not isinstance(answer, DatabaseBusy):
+                done.append((waiting, answer))
+            elif answer is None or here is None:
+                self._run_alone(waiting)
+            else:
+                again.append(waiting)
+        if again:
+            self._queue.extendleft(reversed(again))
+            try:
+                self._crew.call()
+            except RuntimeError as error:  # the system is at its limit
+                done += [(self._queue.popleft(), error) for _ in again]
+        _answer(done, here)
 
     def _timely(self, waiting: _Waiting, step: Callable[[Context], Any], context: Context) -> Any:
         """Run a step of an operation, unless a server's writers made its request wait too long, or its client has gone.
@@ -200,12 +216,13 @@ class WriteQueue:
             _answer([(waiting, error)], None)
 
     def _run_one(self) -> None:
-        """Run an operation that may wait for other writers until its deadline; then what else has come meanwhile."""
-        waiting = self._alone.popleft()
-        context = self._context.within(self._context.storage)
-        left_s = max(0.0, waiting.deadline - time.monotonic())
-        context.wait_s = math.ceil(left_s / STEP_S) * STEP_S if self._groups else left_s
-        _answer([(waiting, attempted(self._timely, waiting, waiting.operation, context))], None)
+        """Run an operation that may wait for other writers until its deadline; on a file, then what is in the queue."""
+        if self._alone:
+            waiting = self._alone.popleft()
+            context = self._context.within(self._context.storage)
+            left_s = max(0.0, waiting.deadline - time.monotonic())
+            context.wait_s = math.ceil(left_s / STEP_S) * STEP_S if self._groups else left_s
+            _answer([(waiting, attempted(self._timely, waiting, waiting.operation, context))], None)
         if self._groups is None:
             self._run_group()
 
@@ -218,9 +235,9 @@ def _carried_out(context: Context, plans: Sequence[Plan]) -> list[Any]:
     """Return the answers of plans that share a commit, or their errors; None for a plan that has to run alone."""
     try:
         results = carry_out_together(context, plans)
-    except InDoubt as error:
+    except (DatabaseBusy, InDoubt) as error:
         return [error] * len(plans)
-    except Exception:  # such as a lock that one of them waits for
+    except Exception:
         return [None] * len(plans)
     return [attempted(envelopes.of_done, context, each) if isinstance(each, Done) else each for each in results]
 

@@ -22,7 +22,7 @@ class Unconnected(DatabaseBusy):
 
 
 class _Here(threading.local):
-    """What applies to the current thread.
+    """The limits and the work of the current thread.
 
     Attributes:
         most_s: the most seconds to wait for each answer.

@@ -8,7 +8,7 @@ from tests.project.measures import measures
 
 MOST = {
     "files": 244,
-    "lines of code": 45_403,
+    "lines of code": 45_416,
     "median of functions": 8,
     "files over 700 lines": 1,
     "idempotency_key": 32,

@@ -161,6 +161,26 @@ def test_who_waits_for_another_program_holds_up_nobody(ctx: Context, instance: s
     assert spans(ctx, instance) == ["active"] * 4
 
 
+def test_what_met_a_busy_file_together_is_committed_together(
+    storage: SQLiteStorage, ctx: Context, instance: str, tmp_path: Path
+) -> None:
+    statements: list[str] = []
+    storage.direct._connections.writer().set_trace_callback(statements.append)
+
+    async def run() -> None:
+        writer = queue_of(ctx, wait_s=60)
+        other = Locked(tmp_path / "runs.db")
+        waiting = [asyncio.ensure_future(writer.run(create(instance))) for _ in range(20)]
+        while not writer._crew.waiting:
+            await asyncio.sleep(0)
+        other.let_go()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(run())
+    assert statements.count("commit") == 1
+    assert spans(ctx, instance) == ["active"] * 20
+
+
 def test_who_waited_long_enough_is_told_that_the_file_is_busy(ctx: Context, instance: str, tmp_path: Path) -> None:
     writer = queue_of(ctx, wait_s=0.05)
     other = Locked(tmp_path / "runs.db")

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class Beside:
-    """What a file offers to the journals beside it, on the storage and on its views (see BesideJournals)."""
+    """The methods that journals beside a file call, on its storage and its views (see BesideJournals)."""
 
     @property
     def direct(self) -> "SQLiteStorage":
