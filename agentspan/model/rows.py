@@ -33,6 +33,9 @@ ResourceType = Literal[
     "otel_log",
     "tag",
     "score",
+    "session_file",
+    "session_entry",
+    "session_summary",
 ]
 
 
@@ -304,6 +307,59 @@ class ScoreRow(NamedTuple):
     explanation: str | None
 
 
+class SessionFileRow(NamedTuple):
+    """A file of a coding agent's session that was read, and how far.
+
+    `format` is the name of the format, `path` the absolute path, `session` the session's id in the source, or None for
+    a file of many sessions. `first` is the key of the session's first step: a copy of the session begins with the
+    same one. `size` is the file's size in bytes and `changed_ns` its time of change (nanoseconds since
+    the epoch) when it was read last. All rows from its first `read_to` bytes are stored; `head` is a hash of its first
+    bytes, by which a replaced file is known. `state` is a JSON object of the module sessions.importing. The run may
+    have been removed since.
+    """
+
+    id: str
+    format: str
+    path: str
+    session: str | None
+    first: str | None
+    agent_instance_id: str | None
+    size: int
+    changed_ns: int
+    read_to: int
+    head: str
+    state: JsonObject
+    inserted_at: Time
+    updated_at: Time
+
+
+class SessionEntryRow(NamedTuple):
+    """One entry of a session that the Claude Agent SDK stored, verbatim: `entry` is its JSON.
+
+    `project_key`, `session` and `subpath` are the SDK's key; `subpath` is empty for the main session. `uuid` is the
+    entry's own id, unique within the key, or None. Entries with greater ids came later.
+    """
+
+    id: str
+    project_key: str
+    session: str
+    subpath: str
+    uuid: str | None
+    entry: JsonObject
+    inserted_at: Time
+
+
+class SessionSummaryRow(NamedTuple):
+    """The summary that the Claude Agent SDK keeps of a session that it stored: `summary` is its JSON."""
+
+    id: str
+    project_key: str
+    session: str
+    summary: JsonObject
+    inserted_at: Time
+    updated_at: Time
+
+
 Row = (
     AccountRow
     | AgentRow
@@ -317,6 +373,9 @@ Row = (
     | OtelLogRow
     | TagRow
     | ScoreRow
+    | SessionFileRow
+    | SessionEntryRow
+    | SessionSummaryRow
 )
 
 
@@ -338,6 +397,9 @@ ROWS: Mapping[ResourceType, type[Row]] = {
     "otel_log": OtelLogRow,
     "tag": TagRow,
     "score": ScoreRow,
+    "session_file": SessionFileRow,
+    "session_entry": SessionEntryRow,
+    "session_summary": SessionSummaryRow,
 }
 TYPE_OF: Mapping[type[Row], ResourceType] = {row: type_ for type_, row in ROWS.items()}
 
@@ -347,6 +409,9 @@ UNIQUE: Mapping[ResourceType, tuple[str, ...]] = {
     "agent_schema_version": ("agent_id", "content_hash"),
     "agent_instance": ("agent_id", "external_identifier"),
     "tag": ("agent_instance_id", "tag"),
+    "session_file": ("format", "path"),
+    "session_entry": ("project_key", "session", "subpath", "uuid"),
+    "session_summary": ("project_key", "session"),
 }
 """Columns whose values together are unique in a table, besides the id. Values with a None never clash."""
 

@@ -212,5 +212,29 @@ BUILT_IN: tuple[BuiltIn, ...] = (
         "Handoff {{from_agent}} → {{to_agent}}{{#reason}}: {{reason._inline}}{{/reason}}" + _FAILED,
     ),
     _built_in("message", "Message", "role*:str content*:any", "", "{{role}}: {{content._inline}}" + _FAILED),
+    _built_in(
+        "compaction",
+        "Compaction",
+        "trigger:str tokens_before:int",
+        "tokens_after:int summary:any",
+        "Compaction{{#trigger}} ({{trigger}}){{/trigger}}{{#tokens_before}}: {{tokens_before}}"
+        "{{#tokens_after}}→{{tokens_after}}{{/tokens_after}} tok{{/tokens_before}}" + _FAILED,
+    ),
+    _built_in(
+        "hook",
+        "Hook",
+        "name:str event:str command:any call_id:str",
+        "output:any exit_code:int",
+        "Hook {{name}}{{#command._inline}}: {{.}}{{/command._inline}}" + _OUTPUT,
+        "name",
+    ),
+    _built_in(
+        "event",
+        "Event",
+        "name:str level:str content:any",
+        "output:any",
+        "{{name}}{{#content._inline}}: {{.}}{{/content._inline}}" + _OUTPUT,
+        "name",
+    ),
     BuiltIn("custom", "Custom", {"type": "object"}, {"type": "object"}, None, None),
 )

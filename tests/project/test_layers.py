@@ -35,6 +35,7 @@ LAYERS = [
     {"maintenance"},
     {"recording"},
     {"otel"},
+    {"sessions"},
     {"analysis"},
     {"database"},
     {"viewer"},

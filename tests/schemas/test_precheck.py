@@ -130,7 +130,7 @@ def test_a_schema_that_is_richer_or_wrong_is_not_compiled(schema: Any) -> None:
 
 def test_the_built_in_types_are_all_compiled() -> None:
     checks = [compile_check(schema) for built_in in BUILT_IN for schema in (built_in.payload, built_in.result)]
-    assert len(checks) == 30
+    assert len(checks) == 36
     assert None not in checks
 
 

@@ -246,10 +246,34 @@ _FINISH_REASON = (
     'alter table open_spans add column finish_reason text collate "C"',
 )
 
+_SESSION_TABLES = (
+    _table(
+        "session_files",
+        "id text primary key, format text not null, path text not null, session text, first text, "
+        "agent_instance_id text, size bigint not null, changed_ns bigint not null, read_to bigint not null, "
+        "head text not null, "
+        "state text not null, inserted_at timestamptz not null, updated_at timestamptz not null, "
+        "unique (format, path)",
+    ),
+    "create index session_files_session on session_files (session)",
+    "create index session_files_first on session_files (first)",
+    _table(
+        "session_entries",
+        "id text primary key, project_key text not null, session text not null, subpath text not null, uuid text, "
+        "entry text not null, inserted_at timestamptz not null, unique (project_key, session, subpath, uuid)",
+    ),
+    _table(
+        "session_summaries",
+        "id text primary key, project_key text not null, session text not null, summary text not null, "
+        "inserted_at timestamptz not null, updated_at timestamptz not null, unique (project_key, session)",
+    ),
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration((*_TABLES, *_INDEX, *_NOTES)),
     Migration(_VIEW_OF_SPANS_FROM_ITS_ROW),
     Migration(_FINISH_REASON),
+    Migration(_SESSION_TABLES),
 )
 
 

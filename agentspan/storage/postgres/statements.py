@@ -16,7 +16,7 @@ TIME = "%s::timestamptz"
 
 def table_of(type_: ResourceType) -> str:
     """Return the table of a resource type; for spans, the view over both tables."""
-    return f"{type_}s"
+    return f"{type_[:-1]}ies" if type_.endswith("y") else f"{type_}s"
 
 
 def quoted(column: str) -> str:

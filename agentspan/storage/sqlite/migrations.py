@@ -177,7 +177,37 @@ def _finish_reason(db: "Database") -> None:
     db.execute("ALTER TABLE agent_spans ADD COLUMN finish_reason TEXT")
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _view_of_spans_from_its_row, _finish_reason)
+def _session_files(db: "Database") -> None:
+    for statement in _SESSION_TABLES:
+        db.execute(statement)
+
+
+_SESSION_TABLES = (
+    _table(
+        "session_files",
+        "id TEXT PRIMARY KEY, format TEXT NOT NULL, path TEXT NOT NULL, session TEXT, first TEXT, "
+        "agent_instance_id TEXT, size INTEGER NOT NULL, changed_ns INTEGER NOT NULL, read_to INTEGER NOT NULL, "
+        "head TEXT NOT NULL, "
+        "state TEXT NOT NULL, inserted_at TEXT NOT NULL, updated_at TEXT NOT NULL",
+    ),
+    _index("session_files", "format", "path", is_unique=True),
+    _index("session_files", "session"),
+    _index("session_files", "first"),
+    _table(
+        "session_entries",
+        "id TEXT PRIMARY KEY, project_key TEXT NOT NULL, session TEXT NOT NULL, subpath TEXT NOT NULL, uuid TEXT, "
+        "entry TEXT NOT NULL, inserted_at TEXT NOT NULL",
+    ),
+    _index("session_entries", "project_key", "session", "subpath", "uuid", is_unique=True),
+    _table(
+        "session_summaries",
+        "id TEXT PRIMARY KEY, project_key TEXT NOT NULL, session TEXT NOT NULL, summary TEXT NOT NULL, "
+        "inserted_at TEXT NOT NULL, updated_at TEXT NOT NULL",
+    ),
+    _index("session_summaries", "project_key", "session", is_unique=True),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _view_of_spans_from_its_row, _finish_reason, _session_files)
 """All migrations, in order. Each receives the file as an sqlite-utils Database; all run in the same transaction."""
 
 
@@ -245,7 +275,7 @@ def migrate(
 
 def table_of(type_: ResourceType) -> str:
     """Return the name of the table for a type of rows."""
-    return f"{type_}s"
+    return f"{type_[:-1]}ies" if type_.endswith("y") else f"{type_}s"
 
 
 _COLUMNS = {

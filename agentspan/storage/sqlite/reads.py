@@ -114,6 +114,9 @@ _TYPES: tuple[ResourceType, ...] = (
     "otel_log",
     "tag",
     "score",
+    "session_file",
+    "session_entry",
+    "session_summary",
 )
 
 

@@ -1,0 +1,1 @@
+"""Sessions of coding agents: their files are decoded, and stored as runs."""

@@ -1,0 +1,508 @@
+"""Stores decoded sessions as runs and spans. A session may arrive any number of times, grown or not.
+
+The id of a run is derived from the session's id in the source, and the id of a span from its run, its session and its
+key. So a step that is stored already adds nothing, and a step that has gone on since is updated. A stored step is never
+replaced by an earlier state of it: another program may have read more of the file.
+
+A session that another one started as a sub-agent is stored in the run of that session, below a span of the type
+`agent`. The tokens and costs of what is below an agent are summed up on it when its session has been read.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, NamedTuple, cast
+
+from agentspan import clock, jsontext
+from agentspan.api.context import ATTEMPTS, Context
+from agentspan.errors import DatabaseBusy
+from agentspan.model import registration, spans
+from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
+from agentspan.model.registration import Registration, VersionFields
+from agentspan.model.rows import (
+    DERIVED,
+    AgentInstanceRow,
+    AgentRow,
+    AgentSpanRow,
+    ScoreRow,
+    SessionFileRow,
+    Value,
+)
+from agentspan.model.scores import Judgement, score_row
+from agentspan.model.spans import Times
+from agentspan.otel.identity import hashed_id, span_id
+from agentspan.otel.stored_rows import about_of, name_of, object_of, put_rows, refused_puts
+from agentspan.schemas.builtin import AGGREGATES
+from agentspan.schemas.span_types import REGISTRY, describe, title_of
+from agentspan.sessions.records import Record, Session, Step, Unread
+from agentspan.storage.access import references, unique
+from agentspan.storage.questions import Find, Outlines, Query
+
+BATCH = 500
+"""The most spans that one statement inserts."""
+BATCH_BYTES = 8 * 2**20
+"""The characters of payloads after which waiting spans are committed."""
+STATUS = {"answered": "complete", "interrupted": "cancelled", "error": "failed", "limit": "failed", None: "complete"}
+"""The status of a run by the outcome of its session."""
+_ANY = frozenset({"pending", "active", "complete", "failed", "cancelled"})
+_REWRITTEN = (
+    "parent_span_id", "schema_name", "schema_title", "status", "payload", "result_payload", "started_at", "finished_at",
+    "duration_ms", "sensitive_encoding", *DERIVED,
+)  # fmt: skip
+"""The columns of a span that a later state of its step replaces."""
+_TOTALS = ("input_tokens", "output_tokens", "cost_usd")
+
+
+@dataclass(slots=True)
+class Arrived:
+    """What has been stored of sessions since an Arrival was made.
+
+    Attributes:
+        runs: the ids of runs that are new.
+        changed_runs: the ids of stored runs that got new or changed spans.
+        spans, changed, inherited: how many spans are new, were updated, and were left out because the session that this
+            one forks has them.
+        cost_usd: the cost of the new spans.
+        unread: how often each thing was not understood.
+        no_price: calls of models without a price, by model.
+        stated: the sums of the stated and of our own cost, by model, of calls that have both.
+    """
+
+    runs: dict[str, None] = field(default_factory=dict)
+    changed_runs: dict[str, None] = field(default_factory=dict)
+    spans: int = 0
+    changed: int = 0
+    inherited: int = 0
+    cost_usd: float = 0.0
+    unread: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    no_price: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    stated: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A session and its place in the storage.
+
+    Attributes:
+        session: the latest Session.
+        run: the stored row of the run.
+        top: the id of the agent span that has the session's steps, if it is a sub-agent; else None.
+        above: the id of the span above that agent span; None for the run itself.
+        kin: the runs of sessions that begin with the same step, with these sessions' ids.
+        agents: whether the run may have spans of agents.
+    """
+
+    session: Session
+    run: AgentInstanceRow
+    top: str | None
+    above: str | None = None
+    kin: tuple[tuple[str, str], ...] = ()
+    has_agents: bool = False
+
+
+class Place(NamedTuple):
+    """Where the steps of a session are stored: the run's id, and the id of the agent span above them, or None."""
+
+    run: str
+    top: str | None
+
+
+class Arrival:
+    """Stores sessions in one storage. For one thread.
+
+    Args:
+        ctx: the context of the storage.
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._schema = registration.fields_of(REGISTRY.items())
+        self._placed: dict[tuple[str, str], _Placed] = {}
+        self._waiting: dict[str, AgentSpanRow] = {}
+        self._bytes = 0
+        self._now = clock.now()
+        self.arrived = Arrived()
+
+    def take(self, format: str, records: Iterable[Record], *, known: bool = False) -> None:
+        """Store what a decoder yields. The spans may wait for the next `finish`.
+
+        Args:
+            format: the name of the format.
+            known: True if the steps are stored already: they were decoded again for the sake of later ones.
+        """
+        for record in records:
+            if type(record) is Step:
+                if not known:
+                    self._step(format, record)
+            elif type(record) is Session:
+                self._session(format, record)
+            else:
+                assert isinstance(record, Unread)
+                self.arrived.unread[record.what] += record.times
+
+    def place(self, format: str, session: str) -> Place | None:
+        """Return where the steps of a session are stored; None for a session that has not arrived here."""
+        placed = self._placed.get((format, session))
+        return None if placed is None else Place(placed.run.id, placed.top)
+
+    def sessions(self, format: str) -> list[Session]:
+        """Return the sessions of a format that have arrived since the last `forget`."""
+        return [placed.session for (of, _), placed in self._placed.items() if of == format]
+
+    def forget(self) -> None:
+        """Forget the sessions that have arrived; what is not committed yet must have been finished."""
+        self._placed.clear()
+
+    def finish(self, *, live: bool) -> None:
+        """Commit all steps, and the ends of the sessions that have arrived.
+
+        Args:
+            live: True if the sessions may go on: their runs stay active.
+        """
+        self.commit()
+        summed: set[str] = set()
+        for placed in self._placed.values():
+            self._end(placed, live=live)
+        for placed in self._placed.values():
+            if placed.has_agents and placed.run.id not in summed:
+                summed.add(placed.run.id)
+                self._sum_up(placed.run.id)
+
+    def commit(self) -> None:
+        """Commit the waiting spans."""
+        rows, self._waiting, self._bytes = [*self._waiting.values()], {}, 0
+        if not rows:
+            return
+        ctx = self._ctx
+        ended = [row for row in rows if row.status != "active"]
+        waiting = [Unit((PutSpans(ended[at : at + BATCH]),)) for at in range(0, len(ended), BATCH)]
+        waiting += [Unit((Put(row, minted=True),)) for row in rows if row.status == "active"]
+        known: dict[str, AgentSpanRow] = {}
+        lost = 0
+        for row, stored in refused_puts(ctx, waiting):
+            if isinstance(stored, AgentSpanRow):
+                known[row.id] = stored
+            else:
+                lost += 1  # its run was removed meanwhile
+        moves = [move for row in rows if row.id in known and (move := _update(row, known[row.id])) is not None]
+        outcomes = ctx.storage.apply([Unit((move,)) for move in moves], wait_s=ctx.wait_s) if moves else []
+        self.arrived.changed += sum(isinstance(outcome, Applied) for outcome in outcomes)
+        self.arrived.spans += len(rows) - len(known) - lost
+        for row in rows:
+            if row.id not in known:
+                self._count(row)
+
+    def _count(self, row: AgentSpanRow) -> None:
+        run = row.agent_instance_id
+        if run not in self.arrived.runs:
+            self.arrived.changed_runs[run] = None
+        if row.cost_usd is not None and not row.is_aggregate:
+            self.arrived.cost_usd += row.cost_usd
+
+    def _session(self, format: str, session: Session) -> None:
+        key = format, session.id
+        placed = self._placed.get(key)
+        if placed is not None:
+            placed.session = session
+            return
+        self._now = clock.now()
+        if session.parent is not None and (above := self._parent(format, session, session.parent[0])) is not None:
+            run, top = above
+            if session.parent[1] is not None:
+                top = _id_of(run.id, session.parent[0], session.parent[1])
+            own = _id_of(run.id, session.id, "")
+            self._placed[key] = _Placed(session, run, own, top, has_agents=True)
+            return
+        run, is_new = self._registered(format, session)
+        kin = () if session.first is None else self._kin(format, session)
+        # A run that is stored may have agents that this program has not seen.
+        self._placed[key] = _Placed(session, run, None, None, kin, not is_new)
+        if is_new:
+            self.arrived.runs[run.id] = None
+
+    def _parent(self, format: str, session: Session, id: str) -> tuple[AgentInstanceRow, str | None] | None:
+        """Return the run of a session that started another one; None if it has not arrived yet."""
+        placed = self._placed.get((format, id))
+        if placed is not None:
+            return placed.run, placed.top
+        storage = self._ctx.storage
+        agent = unique(storage, AgentRow, external_identifier=name_of(self._ctx, session.agent))
+        own = None
+        if agent is not None:
+            own = unique(storage, AgentInstanceRow, agent_id=agent.id, external_identifier=f"{format}:{id}")
+        if own is not None:
+            return own, None
+        found = storage.ask(Query("session_file", {"format": format, "session": id}, limit=1)).rows
+        if found and isinstance(found[0], SessionFileRow) and found[0].agent_instance_id is not None:
+            run = unique(storage, AgentInstanceRow, id=found[0].agent_instance_id)
+            return None if run is None else (run, _id_of(run.id, id, ""))
+        return None
+
+    def _kin(self, format: str, session: Session) -> tuple[tuple[str, str], ...]:
+        rows = self._ctx.storage.ask(Query("session_file", {"format": format, "first": session.first})).rows
+        return tuple(
+            (row.agent_instance_id, row.session)
+            for row in rows
+            if isinstance(row, SessionFileRow)
+            and row.session not in (None, session.id)
+            and row.agent_instance_id is not None
+        )
+
+    def _registered(self, format: str, session: Session) -> tuple[AgentInstanceRow, bool]:
+        """Register the run of a session, and return its row, and whether it is new."""
+        ctx = self._ctx
+        key = f"{format}:{session.id}"
+        wanted = Registration(
+            hashed_id(key, session.started_ns, ctx.account.partition),
+            name_of(ctx, session.agent),
+            VersionFields(name_of(ctx, session.version or registration.DEFAULT)),
+            self._schema,
+            "live",
+            object_of(ctx, metadata_of(session)),
+            about_of(ctx, key),
+            clock.to_text(session.started_ns),
+            git_commit=session.git_commit,
+            session=about_of(ctx, session.conversation or session.id),
+            task=about_of(ctx, session.task),
+        )
+        for _ in range(ATTEMPTS):
+            agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
+            known = references(ctx.storage, agent, wanted.version.external_identifier, self._schema.content_hash)
+            if agent is not None:
+                stored = unique(
+                    ctx.storage, AgentInstanceRow, agent_id=agent.id, external_identifier=wanted.external_identifier
+                )
+                if stored is not None:
+                    return stored, False
+            changes = registration.register(wanted, known, ctx.ids.new, clock.now())
+            outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
+            if isinstance(outcome, Applied):
+                rows = [each.row for each in changes if isinstance(each, Put)]
+                return next(row for row in rows if isinstance(row, AgentInstanceRow)), True
+            if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow):
+                return outcome.stored, False  # another program has registered it
+        raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+    def _step(self, format: str, step: Step) -> None:
+        placed = self._placed[format, step.session]
+        run = placed.run
+        id = _id_of(run.id, step.session, step.key)
+        if placed.kin and self._is_inherited(placed, step):
+            self.arrived.inherited += 1
+            return
+        parent = placed.top if step.parent is None else _id_of(run.id, step.session, step.parent)
+        row = row_of(self._ctx, run, (id, parent), step, self._now)
+        if row.is_aggregate:
+            placed.has_agents = True
+        elif step.type == "llm":
+            self._compare_costs(row, step)
+        before = self._waiting.get(id)
+        if before is not None:
+            self._bytes -= _size(before)
+        self._waiting[id] = row
+        self._bytes += _size(row)
+        if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
+            self.commit()
+
+    def _is_inherited(self, placed: _Placed, step: Step) -> bool:
+        return any(
+            id in self._ctx.storage.ask(Find(id, instance_id=run)).rows
+            for run, session in placed.kin
+            if (id := _id_of(run, session, step.key))
+        )
+
+    def _compare_costs(self, row: AgentSpanRow, step: Step) -> None:
+        stated = (step.result or {}).get("stated_cost_usd")
+        model = (step.result or {}).get("response_model") or row.label or "?"
+        if row.cost_usd is None and (row.input_tokens or row.output_tokens):
+            self.arrived.no_price[model] += 1
+        if type(stated) in (int, float) and row.cost_usd is not None:
+            sums = self.arrived.stated[model]
+            sums[0] += stated  # type: ignore[operator]
+            sums[1] += row.cost_usd
+
+    def _end(self, placed: _Placed, *, live: bool) -> None:
+        """Store what is known of the end of a session: of its run, or of the agent span of a sub-agent."""
+        session, run, ctx = placed.session, placed.run, self._ctx
+        if placed.top is not None:
+            self._end_sub_agent(placed, live=live)
+            return
+        values = ended_run(ctx, session, live=live)
+        stored = ctx.storage.ask(Find(run.id, instance_id=run.id)).rows.get(run.id)
+        if stored is None or not isinstance(stored[1], AgentInstanceRow):
+            return
+        before = stored[1]
+        is_earlier = (before.finished_at or "") > str(values["finished_at"] or "")
+        values = {name: value for name, value in values.items() if getattr(before, name) != value}
+        if values and not (is_earlier and not live):
+            values["updated_at"] = clock.now()
+            move = Move("agent_instance", run.id, _ANY, values, unchanged={"updated_at": before.updated_at})
+            ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
+            placed.run = before._replace(**cast(Any, values))
+        put_rows(ctx, [_score(ctx, run.id, session, each) for each in session.scores])
+
+    def _end_sub_agent(self, placed: _Placed, *, live: bool) -> None:
+        """Store the agent span of a session that is a sub-agent."""
+        session = placed.session
+        status: Any = "active" if live and session.outcome is None else STATUS[session.outcome]
+        payload = {"name": session.name or session.agent, **({} if session.goal is None else {"goal": session.goal})}
+        result = {name: value for name in ("output", "error") if (value := getattr(session, name)) is not None}
+        step = Step(
+            session.id, "", None, "agent", session.started_ns, None if status == "active" else session.ended_ns, status,
+            {**payload, "session": session.id, "metadata": dict(session.metadata)}, result or None,
+        )  # fmt: skip
+        row = row_of(self._ctx, placed.run, (placed.top or "", placed.above), step, clock.now())
+        self._waiting[row.id] = row
+        self.commit()
+
+    def _sum_up(self, run_id: str) -> None:
+        """Sum up tokens and costs of the spans below each agent of a run, and store the sums that differ."""
+        ctx = self._ctx
+        rows = ctx.storage.ask(Outlines(run_id))
+        for id, sums in sums_of_agents(rows).items():
+            located = ctx.storage.ask(Find(id, instance_id=run_id)).rows.get(id)
+            if located is None or not isinstance(located[1], AgentSpanRow):
+                continue
+            row = located[1]
+            result = {} if row.result_payload is None else jsontext.decode(row.result_payload)
+            result |= {name: value for name, value in zip(_TOTALS, sums, strict=True) if value is not None}
+            values: dict[str, Value] = {"result_payload": jsontext.text_of(result), "updated_at": clock.now()}
+            values |= dict(zip(_TOTALS, sums, strict=True))
+            if all(getattr(row, name) == values[name] for name in _TOTALS):
+                continue
+            move = Move("agent_span", id, _ANY, values, unchanged={"updated_at": row.updated_at}, instance_id=run_id)
+            ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
+
+
+def _score(ctx: Context, run_id: str, session: Session, judged: Mapping[str, Any]) -> ScoreRow:
+    get = judged.get
+    judgement = Judgement(
+        judged["name"], get("value"), get("label"), get("explanation"), get("source") or "code", get("identifier")
+    )
+    content = f"{run_id}:{judgement.name}:{judgement.identifier}"
+    id = hashed_id(content, session.started_ns, ctx.account.partition)
+    at = clock.to_text(session.ended_ns or session.started_ns)
+    return score_row(id, run_id, "agent_instance", run_id, judgement, at)
+
+
+def metadata_of(session: Session) -> dict[str, Any]:
+    """Return the metadata of a session's run: its own, with the fingerprint, the outcome and the session's id."""
+    found: dict[str, Any] = {**session.metadata, "session_id": session.id}
+    if session.outcome is not None:
+        found["outcome"] = session.outcome
+    if session.fingerprint:
+        parts = dict(sorted(session.fingerprint.items()))
+        found["fingerprint"] = {"id": sha256(repr(parts).encode()).hexdigest()[:12], "parts": parts}
+    return found
+
+
+def ended_run(ctx: Context, session: Session, *, live: bool) -> dict[str, Value]:
+    """Return the columns of a run that the latest state of its session sets."""
+    status = "active" if live else STATUS[session.outcome]
+    ended_ns = max(session.started_ns, session.ended_ns or session.started_ns)
+    return {
+        "status": status,
+        "finished_at": None if live else clock.to_text(ended_ns),
+        "duration_ms": None if live else (ended_ns - session.started_ns) / 1_000_000,
+        "metadata": object_of(ctx, metadata_of(session)),
+        "result": None if session.output is None else object_of(ctx, {"output": session.output}),
+        "error": None if session.error is None or live else object_of(ctx, session.error),
+        "git_commit": session.git_commit,
+        "session": about_of(ctx, session.conversation or session.id),
+        "task": about_of(ctx, session.task),
+    }
+
+
+def row_of(ctx: Context, run: AgentInstanceRow, own: tuple[str, str | None], step: Step, now: str) -> AgentSpanRow:
+    """Return the row of a step.
+
+    Args:
+        own: the ids of the span and of its parent.
+        now: the current time as stored text.
+    """
+    payload = ctx.admit(jsontext.text_of(step.payload), step.payload)
+    result = None if step.result is None else ctx.admit(jsontext.text_of(step.result), step.result)
+    plain = None if result is None else result.plain
+    started_at = clock.to_text(step.start_ns)
+    times = Times(started_at)
+    if step.end_ns is not None:
+        end_ns = max(step.start_ns, step.end_ns)
+        times = Times(started_at, clock.to_text(end_ns), (end_ns - step.start_ns) / 1_000_000)
+    name = step.type
+    span_type = REGISTRY.resolve(name)
+    meaning = describe(span_type, name, step.status, payload.plain, plain, times.duration_ms)
+    put = spans.created(
+        own[0],
+        run.agent_id,
+        run.id,
+        own[1],
+        name,
+        title_of(span_type, name),
+        step.status,
+        payload.text,
+        None if result is None else result.text,
+        times,
+        meaning,
+        now,
+        sensitive_encoding=payload.is_marked or (0 if result is None else result.is_marked),
+    )
+    assert isinstance(put.row, AgentSpanRow)
+    return put.row
+
+
+def sums_of_agents(rows: Sequence[AgentSpanRow]) -> Mapping[str, tuple[int | None, int | None, float | None]]:
+    """Return the tokens in and out and the cost of what is below each agent of a run; None for what nothing has.
+
+    Args:
+        rows: all spans of the run.
+    """
+    parents = {row.id: row.parent_span_id for row in rows}
+    agents = {row.id for row in rows if row.is_aggregate and row.schema_name in AGGREGATES}
+    sums: dict[str, list[Any]] = {id: [None, None, None] for id in agents}
+    for row in rows:
+        if row.is_aggregate or (row.input_tokens is None and row.output_tokens is None and row.cost_usd is None):
+            continue
+        above, seen = row.parent_span_id, set[str]()
+        while above is not None and above not in seen:
+            seen.add(above)
+            if above in sums:
+                sums[above] = [
+                    old if new is None else (old or 0) + new
+                    for old, new in zip(sums[above], (row.input_tokens, row.output_tokens, row.cost_usd), strict=True)
+                ]
+            above = parents.get(above)
+    return {id: tuple(values) for id, values in sums.items()}
+
+
+def _update(row: AgentSpanRow, stored: AgentSpanRow) -> Move | None:
+    """Return the move that brings a stored span to a later state of its step; None if it is not earlier than that."""
+    if row.is_aggregate and row.schema_name in AGGREGATES and stored.input_tokens is not None:
+        row = _with_totals(row, stored)
+    if stored.status != "active" and (row.status == "active" or (row.finished_at or "") < (stored.finished_at or "")):
+        return None  # another program has read more of the file
+    values: dict[str, Value] = {
+        name: value for name in _REWRITTEN if (value := getattr(row, name)) != getattr(stored, name)
+    }
+    if not values:
+        return None
+    values["updated_at"] = row.updated_at
+    if "payload" in values or "result_payload" in values:  # a storage derives nothing: all of it is set
+        values |= {name: getattr(row, name) for name in ("payload", "result_payload", "sensitive_encoding")}
+    unchanged: dict[str, Value] = {"updated_at": stored.updated_at}
+    return Move("agent_span", row.id, _ANY, values, unchanged=unchanged, instance_id=row.agent_instance_id)
+
+
+def _with_totals(row: AgentSpanRow, stored: AgentSpanRow) -> AgentSpanRow:
+    """Return the row of an agent with the totals that are stored: the decoder does not know them."""
+    totals = {name: value for name in _TOTALS if (value := getattr(stored, name)) is not None}
+    result = {} if row.result_payload is None else jsontext.decode(row.result_payload)
+    return row._replace(result_payload=jsontext.text_of({**result, **totals}), **totals)
+
+
+def _id_of(run: str, session: str, key: str) -> str:
+    return span_id(run, session, key)
+
+
+def _size(row: AgentSpanRow) -> int:
+    return len(row.payload) + len(row.result_payload or "")

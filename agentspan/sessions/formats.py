@@ -1,0 +1,153 @@
+"""The formats of session files: where they lie, which files belong to a session, and how they are decoded.
+
+A format of one's own is an entry point of the group `agentspan.sessions`: a Format, or a function that decodes the
+bytes of one file, `bytes -> Iterable[SessionRecord]`.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agentspan.sessions.records import Record
+
+GROUP = "agentspan.sessions"
+
+
+class Source(NamedTuple):
+    """The files of one session, or one file of many sessions.
+
+    Attributes:
+        format: the name of the format.
+        path: the main file.
+        parts: further files of the session, such as those of its sub-agents, in a fixed order.
+        project: the folder that the sessions are about, as far as the path says; None if it does not.
+    """
+
+    format: str
+    path: Path
+    parts: tuple[Path, ...] = ()
+    project: str | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, the main one first."""
+        return (self.path, *self.parts)
+
+
+class LineDecoder:
+    """Decodes files of lines, in which a session only grows. One decoder decodes one source, line by line.
+
+    A subclass keeps what later lines need: open steps, not the whole session. All lines of the main file are fed first,
+    then those of each part. While a file grows, `rest` and more lines take turns.
+    """
+
+    def feed(self, file: Path, line: bytes) -> Iterable[Record]:
+        """Decode one line; return the steps that ended with it. Never raises for what a line contains.
+
+        Args:
+            file: the file of the line.
+            line: the line without its line end. It may be no JSON.
+        """
+        raise NotImplementedError
+
+    def rest(self) -> Iterable[Record]:
+        """Return the steps that have not ended, as they are now, and the Session. More lines may follow."""
+        raise NotImplementedError
+
+
+class Format(NamedTuple):
+    """A format of session files.
+
+    Attributes:
+        name: its short name on the command line, such as `claude`.
+        title: the name of the product for people.
+        roots: returns the folders or files in which sessions lie on this machine, from the environment variables.
+        sources: returns the sources in a folder, or of a file. Of a folder, only files with the right names are
+            returned; of a file, only those with the right content. Never raises for files that vanish.
+        lines: makes the decoder of a source whose files are lines; None if `decode` reads them whole.
+        decode: decodes a file that is read whole, such as a database. `after` is what `position` returned when the file
+            was read the last time, or None: sessions that have not changed since may be left out.
+        position: returns a text that says how far a file was decoded, before it is decoded; None without.
+        version: a number that grows when the decoder decodes the same bytes differently. Files that were read with
+            another number are read again.
+        keeps_days: days after which the product deletes a session file, from the environment variables; None for never.
+    """
+
+    name: str
+    title: str
+    roots: Callable[[Mapping[str, str]], Sequence[Path]]
+    sources: Callable[[Path], Iterable[Source]]
+    lines: Callable[[Source], LineDecoder] | None = None
+    decode: Callable[[Path, str | None], Iterable[Record]] | None = None
+    position: Callable[[Path], str] | None = None
+    version: int = 1
+    keeps_days: Callable[[Mapping[str, str]], int | None] | None = None
+
+
+_OWN = {
+    "claude": "agentspan.sessions.claude",
+    "codex": "agentspan.sessions.codex",
+    "opencode": "agentspan.sessions.opencode",
+    "gemini": "agentspan.sessions.gemini",
+    "qwen": "agentspan.sessions.gemini",
+    "inspect": "agentspan.sessions.inspect_logs",
+    "atif": "agentspan.sessions.atif",
+    "llm": "agentspan.sessions.llm_logs",
+    "openai-agents": "agentspan.sessions.openai_agents",
+}
+"""The modules of our own formats. A module has a list FORMATS."""
+
+
+def formats() -> dict[str, Format]:
+    """Return all formats by name: our own, then those of entry points, which replace ours of the same name."""
+    found: dict[str, Format] = {}
+    for module in dict.fromkeys(_OWN.values()):
+        for each in import_module(module).FORMATS:
+            found[each.name] = each
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=GROUP):
+        loaded: Any = point.load()
+        found[point.name] = loaded if isinstance(loaded, Format) else _of_function(point.name, loaded)
+    return found
+
+
+def _of_function(name: str, function: Callable[[bytes], Iterable[Record]]) -> Format:
+    """Return the format of a function that decodes the bytes of a file. Its files are found only where one names them.
+
+    A file belongs to the format if the function yields something for it. A folder has no files of the format.
+    """
+
+    def sources(path: Path) -> Iterator[Source]:
+        if path.is_file() and next(iter(function(path.read_bytes())), None) is not None:
+            yield Source(name, path)
+
+    return Format(name, name, lambda environment: (), sources, decode=lambda path, after: function(path.read_bytes()))
+
+
+def home(environment: Mapping[str, str]) -> Path:
+    """Return the user's home folder."""
+    return Path(environment.get("HOME") or os.path.expanduser("~"))
+
+
+def walk(folder: Path, *endings: str) -> Iterator[Path]:
+    """Yield the files below a folder whose names have one of the endings, in order of their paths.
+
+    Links to folders are not followed. A folder that vanishes or cannot be read is left out.
+    """
+    for at, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(endings):
+                yield Path(at, name)
+
+
+def head_of(path: Path, size: int = 65_536) -> bytes:
+    """Return the first bytes of a file; none if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""

@@ -1,0 +1,5 @@
+"""Decodes session files."""
+
+from agentspan.sessions.formats import Format
+
+FORMATS: list[Format] = []

@@ -1,0 +1,108 @@
+"""Session files are brought in once, however often and in whatever pieces they are read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.api.context import Context
+from agentspan.database import Database
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.sessions.formats import Source
+from agentspan.sessions.importing import Importer
+from agentspan.storage.access import scan
+from agentspan.storage.questions import SpansOf
+from tests.sessions.toy import TOY
+
+OLD_NS = 10**18
+LINES = [
+    {"id": "1", "ask": "one", "at": 1},
+    {"id": "2", "ask": "two", "at": 2},
+    {"id": "1", "answer": "eins", "at": 3},
+    {"id": "2", "answer": "zwei", "at": 4},
+    {"id": "3", "ask": "three", "at": 5},
+]
+
+
+def importer(database: Database, **how: Any) -> Importer:
+    """Return an importer for which all files are old."""
+    return Importer(Context(database.storage), {"toy": TOY}, now=lambda: 2 * 10**18, **how)
+
+
+def write(path: Path, lines: list[Any], end: str = "\n") -> Source:
+    """Write lines of JSON to a file whose time of change is given by its size, and return its source."""
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    path.write_text(text[: len(text) - 1] + end if text else "")
+    os.utime(path, ns=(OLD_NS, OLD_NS + path.stat().st_size))
+    return Source("toy", path)
+
+
+def rows_of(database: Database) -> list[Any]:
+    """Return what is stored of runs and spans, without the times of storing."""
+    found: list[Any] = []
+    for run in scan(database.storage, AgentInstanceRow):
+        spans = [_timeless(span) for span in database.storage.ask(SpansOf(run.id))]
+        found.append((_timeless(run), spans))
+    return found
+
+
+def _timeless(row: AgentInstanceRow | AgentSpanRow) -> Any:
+    values = row._asdict()
+    for name in ("inserted_at", "updated_at", "agent_id", "agent_version_id", "agent_schema_version_id", "partition"):
+        values.pop(name, None)
+    return {**values, "id": row.id[16:], "agent_instance_id": values.get("agent_instance_id", "")[16:]}
+
+
+def test_a_session_is_a_run_and_its_steps_are_spans(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "a.db") as database:
+        first = importer(database)
+        assert first.bring_in(write(tmp_path / "s.toy", LINES))
+        ((run, spans),) = rows_of(database)
+        assert (run["external_identifier"], run["status"]) == ("toy:s", "complete")
+        assert sorted(span["status"] for span in spans) == ["active", "complete", "complete"]
+        assert (len(first.arrived.runs), first.arrived.spans) == (1, 3)
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_pieces_that_grow_give_the_rows_of_the_whole(tmp_path: Path, follows: bool) -> None:
+    with agentspan.open(tmp_path / "whole.db") as database:
+        importer(database).bring_in(write(tmp_path / "s.toy", LINES))
+        whole = rows_of(database)
+    with agentspan.open(tmp_path / "pieces.db") as database:
+        one = importer(database, follows=True)
+        for count in range(1, len(LINES) + 1):
+            source = write(tmp_path / "s.toy", LINES[:count])
+            (one if follows else importer(database)).bring_in(source)
+        assert rows_of(database) == whole
+
+
+def test_reading_again_adds_nothing(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "a.db") as database:
+        source = write(tmp_path / "s.toy", LINES)
+        importer(database).bring_in(source)
+        stored = rows_of(database)
+        again = importer(database)
+        assert not again.bring_in(source)
+        forced = importer(database, again=True)
+        assert forced.bring_in(source)
+        copied = write(tmp_path / "more" / "s.toy" if (tmp_path / "more").mkdir() is None else tmp_path, LINES)
+        assert importer(database).bring_in(copied)
+        assert rows_of(database) == stored
+        assert (forced.arrived.spans, forced.arrived.changed) == (0, 0)
+
+
+def test_an_unfinished_line_is_waited_for(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "a.db") as database:
+        path = tmp_path / "s.toy"
+        whole = "".join(f"{json.dumps(line)}\n" for line in LINES)
+        path.write_text(whole[:-20])
+        os.utime(path, ns=(OLD_NS, OLD_NS))
+        first = importer(database)
+        first.bring_in(Source("toy", path))
+        assert not first.arrived.unread
+        path.write_text(whole)
+        importer(database).bring_in(Source("toy", path))
+        assert len(rows_of(database)[0][1]) == 3

@@ -1,0 +1,51 @@
+"""A small format of session files, with which tests try what is common to all formats."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from agentspan.sessions.formats import Format, LineDecoder, Source, walk
+from agentspan.sessions.records import Record, Session, Step, Unread
+
+SECOND = 1_000_000_000
+
+
+class ToyDecoder(LineDecoder):
+    """Decodes lines such as `{"id": "1", "ask": "what?", "at": 1}` and `{"id": "1", "answer": "that", "at": 2}`."""
+
+    def __init__(self, source: Source) -> None:
+        self._session = source.path.name.partition(".")[0]
+        self._open: dict[str, Step] = {}
+        self._state: Session | None = None
+
+    def feed(self, file: Path, line: bytes) -> Iterator[Record]:
+        try:
+            found = json.loads(line)
+            at = found["at"] * SECOND
+        except (ValueError, KeyError):
+            yield Unread(self._session, "a line that is no JSON")
+            return
+        if self._state is None:
+            self._state = Session(self._session, "toy", at, "1.0")
+            yield self._state
+        self._state = self._state._replace(ended_ns=at, outcome="answered" if "answer" in found else None)
+        id = found["id"]
+        if "ask" in found:
+            payload = {"model": "gpt-4o", "messages": [{"role": "user", "content": found["ask"]}]}
+            self._open[id] = Step(self._session, id, None, "llm", at, None, "active", payload)
+        elif (step := self._open.pop(id, None)) is not None:
+            result = {"text": found["answer"], "input_tokens": 10, "output_tokens": 5}
+            yield step._replace(end_ns=at, status="complete", result=result)
+
+    def rest(self) -> Iterable[Record]:
+        if self._state is not None:
+            yield self._state
+            yield from self._open.values()
+
+
+def _sources(path: Path) -> Iterable[Source]:
+    files = walk(path, ".toy") if path.is_dir() else [path]
+    return [Source("toy", file) for file in files]
+
+
+TOY = Format("toy", "Toy", lambda environment: [Path(environment["HOME"], "toys")], _sources, lines=ToyDecoder)
