@@ -120,7 +120,16 @@ PATIENCE_S = 60.0
 SHOWN = 5
 """How many of the rows that could not be copied are reported with id and reason."""
 _FIRST: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version", "writer")
-_LAST: tuple[ResourceType, ...] = ("tag", "score", "refused_change", "otel_trace", "otel_log")
+_LAST: tuple[ResourceType, ...] = (
+    "tag",
+    "score",
+    "refused_change",
+    "otel_trace",
+    "otel_log",
+    "session_file",
+    "session_entry",
+    "session_summary",
+)
 Progress = Callable[[int, int], None]
 
 

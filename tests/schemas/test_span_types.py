@@ -47,6 +47,9 @@ mcp: method*, server, target, arguments → result, is_error, error_code
 memory: operation*, store, query, key → count, items
 handoff: from_agent*, to_agent*, reason → accepted
 message: role*, content* →
+compaction: trigger, tokens_before → tokens_after, summary
+hook: name, event, command, call_id → output, exit_code
+event: name, level, content → output
 custom: →
 """
 
@@ -59,6 +62,8 @@ LABELS = {
     "guardrail": "name",
     "evaluation": "name",
     "mcp": "method",
+    "hook": "name",
+    "event": "name",
 }
 
 # name, payload, result, what the finished span reads like, what it reads like while it is active.
@@ -197,6 +202,10 @@ VARIATIONS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("memory", {"operation": "get", "key": "k"}, {"items": []}, "Memory get k: 0"),
     ("handoff", {"from_agent": "a", "to_agent": "b"}, {}, "Handoff a → b"),
     ("message", {"role": "user", "content": [{"type": "text"}]}, {}, 'user: [{"type":"text"}]'),
+    ("compaction", {"trigger": "auto", "tokens_before": 9}, {"tokens_after": 4}, "Compaction (auto): 9→4 tok"),
+    ("compaction", {"tokens_before": 9}, {}, "Compaction: 9 tok"),
+    ("hook", {"name": "Stop", "command": "make"}, {"output": "ok"}, "Hook Stop: make → ok"),
+    ("event", {"name": "notice", "content": "late"}, {}, "notice: late"),
 ]
 
 
@@ -228,9 +237,9 @@ def test_a_built_in_has_the_documented_fields(name: str, payload: str, result: s
         assert schema["type"] == "object"
 
 
-def test_there_are_fifteen_built_ins() -> None:
+def test_there_are_eighteen_built_ins() -> None:
     assert [built_in.name for built_in in BUILT_IN] == [name for name, _, _ in documented()]
-    assert len(BUILT_IN_TYPES) == 15
+    assert len(BUILT_IN_TYPES) == 18
 
 
 @pytest.mark.parametrize("name", BUILT_IN_TYPES)

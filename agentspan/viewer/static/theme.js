@@ -3,7 +3,7 @@
 import { findById } from "./dom.js";
 
 const KINDS = ["agent", "llm", "tool", "chain", "retrieval", "embedding", "rerank", "guardrail", "evaluation", "human"];
-KINDS.push("mcp", "memory", "handoff", "message", "custom");
+KINDS.push("mcp", "memory", "handoff", "message", "compaction", "hook", "event", "custom");
 
 /** @type {Record<string, string> | null} */
 let cache = null;
