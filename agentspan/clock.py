@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+_STORED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z\Z")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z")
 
 # The last whole second and its text: formatting a second costs 1.5 µs, and a burst of spans shares it.
@@ -67,6 +68,9 @@ def parse(value: object) -> str:
         ValueError: the value is no time, or it has no offset, and so would mean another moment on another machine.
     """
     if isinstance(value, str):
+        if _STORED.match(value) and value[17:19] != "60":  # most times are stored ones: a third of the price
+            _moment(value)
+            return value
         if not _RFC3339.match(value):
             raise ValueError("not an RFC 3339 time with an offset, such as 2026-11-24T15:20:11Z")
         value = _moment(value.replace(" ", "T").upper())

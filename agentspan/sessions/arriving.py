@@ -90,7 +90,6 @@ class _Placed:
         top: the id of the agent span that has the session's steps, if it is a sub-agent; else None.
         above: the id of the span above that agent span; None for the run itself.
         kin: the runs of sessions that begin with the same step, with these sessions' ids.
-        agents: whether the run may have spans of agents.
     """
 
     session: Session
@@ -98,7 +97,6 @@ class _Placed:
     top: str | None
     above: str | None = None
     kin: tuple[tuple[str, str], ...] = ()
-    has_agents: bool = False
 
 
 class Place(NamedTuple):
@@ -121,6 +119,8 @@ class Arrival:
         self._placed: dict[tuple[str, str], _Placed] = {}
         self._waiting: dict[str, AgentSpanRow] = {}
         self._bytes = 0
+        self._has_agents: dict[str, bool] = {}  # a run that another program began may have some
+        self._unsummed: set[str] = set()
         self._now = clock.now()
         self.arrived = Arrived()
 
@@ -161,13 +161,12 @@ class Arrival:
             live: True if the sessions may go on: their runs stay active.
         """
         self.commit()
-        summed: set[str] = set()
         for placed in self._placed.values():
             self._end(placed, live=live)
-        for placed in self._placed.values():
-            if placed.has_agents and placed.run.id not in summed:
-                summed.add(placed.run.id)
-                self._sum_up(placed.run.id)
+        for run in self._unsummed:
+            if self._has_agents.get(run, True):
+                self._sum_up(run)
+        self._unsummed.clear()
 
     def commit(self) -> None:
         """Commit the waiting spans."""
@@ -189,6 +188,8 @@ class Arrival:
         outcomes = ctx.storage.apply([Unit((move,)) for move in moves], wait_s=ctx.wait_s) if moves else []
         self.arrived.changed += sum(isinstance(outcome, Applied) for outcome in outcomes)
         self.arrived.spans += len(rows) - len(known) - lost
+        self._unsummed |= {row.agent_instance_id for row in rows if row.id not in known}
+        self._unsummed |= {move.instance_id for move in moves if move.instance_id is not None}
         for row in rows:
             if row.id not in known:
                 self._count(row)
@@ -212,14 +213,15 @@ class Arrival:
             if session.parent[1] is not None:
                 top = _id_of(run.id, session.parent[0], session.parent[1])
             own = _id_of(run.id, session.id, "")
-            self._placed[key] = _Placed(session, run, own, top, has_agents=True)
+            self._placed[key] = _Placed(session, run, own, top)
+            self._has_agents[run.id] = True
             return
         run, is_new = self._registered(format, session)
         kin = () if session.first is None else self._kin(format, session)
-        # A run that is stored may have agents that this program has not seen.
-        self._placed[key] = _Placed(session, run, None, None, kin, not is_new)
+        self._placed[key] = _Placed(session, run, None, None, kin)
         if is_new:
             self.arrived.runs[run.id] = None
+            self._has_agents[run.id] = False
 
     def _parent(self, format: str, session: Session, id: str) -> tuple[AgentInstanceRow, str | None] | None:
         """Return the run of a session that started another one; None if it has not arrived yet."""
@@ -294,7 +296,7 @@ class Arrival:
         parent = placed.top if step.parent is None else _id_of(run.id, step.session, step.parent)
         row = row_of(self._ctx, run, (id, parent), step, self._now)
         if row.is_aggregate:
-            placed.has_agents = True
+            self._has_agents[run.id] = True
         elif step.type == "llm":
             self._compare_costs(row, step)
         before = self._waiting.get(id)
@@ -359,8 +361,9 @@ class Arrival:
     def _sum_up(self, run_id: str) -> None:
         """Sum up tokens and costs of the spans below each agent of a run, and store the sums that differ."""
         ctx = self._ctx
-        rows = ctx.storage.ask(Outlines(run_id))
-        for id, sums in sums_of_agents(rows).items():
+        found = sums_of_agents(ctx.storage.ask(Outlines(run_id)))
+        self._has_agents[run_id] = bool(found)
+        for id, sums in found.items():
             located = ctx.storage.ask(Find(id, instance_id=run_id)).rows.get(id)
             if located is None or not isinstance(located[1], AgentSpanRow):
                 continue

@@ -1,0 +1,207 @@
+"""Decoded sessions become runs and spans, on each backend, in whatever order and however often they arrive."""
+
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from agentspan.api.context import Context
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, SessionFileRow
+from agentspan.sessions.arriving import Arrival, Arrived
+from agentspan.sessions.records import Record, Session, Step, Unread, unknown
+from agentspan.storage.access import scan
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import SpansOf
+
+SECOND = 1_000_000_000
+T0 = 1_700_000_000 * SECOND
+
+
+def session(id: str = "s", **more: Any) -> Session:
+    """Return a session of a minute that was answered."""
+    facts: dict[str, Any] = {"ended_ns": T0 + 60 * SECOND, "outcome": "answered", "version": "2.1", **more}
+    return Session(id, "coder", T0, **facts)
+
+
+def llm(key: str, at: int, *, session: str = "s", parent: str | None = None, tokens: int = 100) -> Step:
+    """Return a call of a model that took a second."""
+    result = {"text": f"answer {key}", "input_tokens": tokens, "output_tokens": 10}
+    start = T0 + at * SECOND
+    return Step(session, key, parent, "llm", start, start + SECOND, "complete", {"model": "gpt-4o"}, result)
+
+
+def tool(key: str, at: int, *, session: str = "s", parent: str | None = None, output: Any = None) -> Step:
+    """Return a call of a tool: active without an output."""
+    start = T0 + at * SECOND
+    payload = {"name": "Bash", "arguments": {"command": "make"}, "call_id": key}
+    if output is None:
+        return Step(session, key, parent, "tool", start, None, "active", payload)
+    return Step(session, key, parent, "tool", start, start + SECOND, "complete", payload, {"output": output})
+
+
+def arrive(storage: Storage, *records: Record, live: bool = False) -> Arrived:
+    """Store records as one source, as a program does that has just started."""
+    arrival = Arrival(Context(storage))
+    arrival.take("toy", records)
+    arrival.finish(live=live)
+    return arrival.arrived
+
+
+def run_of(storage: Storage, external: str = "toy:s") -> AgentInstanceRow:
+    """Return the run of a session."""
+    return next(run for run in scan(storage, AgentInstanceRow) if run.external_identifier == external)
+
+
+def spans_of(storage: Storage, external: str = "toy:s") -> dict[str, AgentSpanRow]:
+    """Return the spans of a session's run by their summary."""
+    return {span.summary or "": span for span in storage.ask(SpansOf(run_of(storage, external).id))}
+
+
+def test_a_run_has_the_facts_of_its_session(storage: Storage) -> None:
+    facts: dict[str, Any] = {"fingerprint": {"model": "gpt-4o"}, "metadata": {"cwd": "/p"}, "output": "done"}
+    arrive(storage, session(task="mend", **facts), llm("a", 1))
+    run = run_of(storage)
+    metadata = json.loads(run.metadata or "")
+    assert (run.status, run.session, run.task, run.result) == ("complete", "s", "mend", '{"output":"done"}')
+    assert run.duration_ms == 60_000
+    assert metadata["fingerprint"]["parts"] == {"model": "gpt-4o"}
+    assert (metadata["cwd"], metadata["session_id"], metadata["outcome"]) == ("/p", "s", "answered")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        ("answered", "complete"),
+        ("interrupted", "cancelled"),
+        ("error", "failed"),
+        ("limit", "failed"),
+        (None, "complete"),
+    ],
+)
+def test_the_outcome_gives_the_status(storage: Storage, outcome: Any, status: str) -> None:
+    arrive(storage, session(outcome=outcome, error={"type": "E", "message": "m"} if outcome == "error" else None))
+    assert run_of(storage).status == status
+
+
+def test_a_session_that_goes_on_is_active_until_it_ends(storage: Storage) -> None:
+    arrive(storage, session(outcome=None), tool("t", 1), live=True)
+    (span,) = spans_of(storage).values()
+    assert (run_of(storage).status, span.status, span.finished_at) == ("active", "active", None)
+    done = arrive(storage, session(), tool("t", 1, output="made"))
+    (span,) = spans_of(storage).values()
+    assert (run_of(storage).status, span.status, done.spans, done.changed) == ("complete", "complete", 0, 1)
+    assert span.summary == "Tool Bash(command=make) → made"
+
+
+def test_what_arrives_again_adds_nothing(storage: Storage) -> None:
+    records: list[Record] = [session(), *(llm(f"l{at}", at) for at in range(700)), tool("t", 701, output="x")]
+    assert arrive(storage, *records).spans == 701
+    before = [*spans_of(storage).values()]
+    again = arrive(storage, *records)
+    assert (again.spans, again.changed, len(again.runs)) == (0, 0, 0)
+    assert [*spans_of(storage).values()] == before
+
+
+def test_an_earlier_state_replaces_no_later_one(storage: Storage) -> None:
+    early, late = llm("a", 1), llm("a", 1, tokens=300)._replace(end_ns=T0 + 9 * SECOND)
+    arrive(storage, session(ended_ns=T0 + 80 * SECOND, output="late"), late, tool("t", 2, output="made"))
+    arrive(storage, session(output="early"), early, tool("t", 2))
+    spans = spans_of(storage)
+    assert run_of(storage).result == '{"output":"late"}'
+    assert {span.status for span in spans.values()} == {"complete"}
+    assert sorted(span.input_tokens or 0 for span in spans.values()) == [0, 300]
+
+
+def test_agents_have_the_sums_of_what_is_below_them(storage: Storage) -> None:
+    def agent(key: str, parent: str) -> Step:
+        start = T0 + 3 * SECOND
+        return Step("s", key, parent, "agent", start, start + SECOND, "complete", {"name": key}, {"output": "ok"})
+
+    steps = [
+        llm("own", 1),
+        tool("task", 2, output="ok"),
+        agent("outer", "task"),
+        llm("a", 3, parent="outer"),
+        tool("deeper", 4, parent="outer", output="ok"),
+        agent("inner", "deeper"),
+        llm("b", 5, parent="inner", tokens=50),
+    ]
+    for order in (steps, steps[::-1], steps):
+        arrive(storage, session(), *order)
+        named = {span.label: span for span in spans_of(storage).values() if span.schema_name == "agent"}
+        assert [(named[name].input_tokens, named[name].output_tokens) for name in ("outer", "inner")] == [
+            (150, 20),
+            (50, 10),
+        ]
+        outer, inner = named["outer"].cost_usd, named["inner"].cost_usd
+        assert outer is not None
+        assert inner is not None
+        assert outer > inner > 0
+        assert json.loads(named["outer"].result_payload or "")["output"] == "ok"
+
+
+def test_a_session_of_a_sub_agent_is_in_the_run_of_the_one_that_started_it(storage: Storage) -> None:
+    child = session("c", parent=("s", "task"), name="helper", goal="look")
+    deeper = session("d", parent=("c", None), name="deeper")
+    arrive(storage, session(), tool("task", 2, output="ok"), child, llm("l", 3, session="c"))
+    note(storage, "c", run_of(storage).id)
+    arrive(storage, deeper, llm("m", 4, session="d", tokens=7))
+    assert len([*scan(storage, AgentInstanceRow)]) == 1
+    spans = {span.label or span.schema_name: span for span in spans_of(storage).values()}
+    by_id = {span.id: span for span in spans_of(storage).values()}
+    helper, inner = spans["helper"], spans["deeper"]
+    assert by_id[helper.parent_span_id or ""].schema_name == "tool"
+    assert inner.parent_span_id == helper.id
+    assert (helper.input_tokens, inner.input_tokens) == (107, 7)
+
+
+def note(storage: Storage, session: str, run: str) -> None:
+    """Note a file of a session, as an importer does."""
+    ctx = Context(storage)
+    now = "2026-01-01T00:00:00.000000Z"
+    row = SessionFileRow(ctx.ids.new(), "toy", f"/{session}", session, "k0", run, 1, 1, 1, "", "{}", now, now)
+    storage.apply([Unit((Put(row),))])
+
+
+def test_a_fork_has_only_what_its_origin_has_not(storage: Storage) -> None:
+    shared = [llm("k0", 1), llm("k1", 2)]
+    arrive(storage, session(first="k0"), *shared)
+    note(storage, "s", run_of(storage).id)
+    copied = [each._replace(session="f") for each in shared]
+    done = arrive(storage, session("f", first="k0", conversation="s"), *copied, llm("k2", 3, session="f"))
+    assert (done.inherited, done.spans) == (2, 1)
+    assert (len(spans_of(storage, "toy:f")), run_of(storage, "toy:f").session) == (1, "s")
+
+
+def test_unknown_records_are_kept_and_counted(storage: Storage) -> None:
+    record = {"type": "new-thing", "x": [1, 2]}
+    done = arrive(
+        storage, session(), unknown("s", "u", None, "new-thing", T0, record), Unread("s", "record of type new-thing")
+    )
+    (span,) = spans_of(storage).values()
+    assert json.loads(span.payload) == {"name": "new-thing", "level": "unknown", "content": record}
+    assert span.schema_name == "unknown:event"
+    assert dict(done.unread) == {"record of type new-thing": 1}
+
+
+def test_models_without_a_price_are_named_and_stated_costs_compared(storage: Storage) -> None:
+    own = llm("a", 1)._replace(payload={"model": "nobody-9"})
+    stated = llm("b", 2)
+    stated = stated._replace(result={**(stated.result or {}), "stated_cost_usd": 0.5})
+    done = arrive(storage, session(), own, stated)
+    assert dict(done.no_price) == {"nobody-9": 1}
+    assert done.stated["gpt-4o"][0] == 0.5
+    assert done.cost_usd == done.stated["gpt-4o"][1] > 0
+    assert [span.cost_usd for span in spans_of(storage).values() if span.label == "nobody-9"] == [None]
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+def test_the_order_of_steps_does_not_matter(storage: Storage, order: Iterable[int]) -> None:
+    steps = [llm("a", 1), tool("t", 1, parent="a", output="x"), tool("u", 2, parent="t", output="y")]
+    arrive(storage, session(), *(steps[at] for at in order))
+    by_id = {span.id: span for span in spans_of(storage).values()}
+    above = [by_id[span.parent_span_id].label if span.parent_span_id else None for span in by_id.values()]
+    assert sorted(map(str, above)) == ["Bash", "None", "gpt-4o"]
