@@ -203,7 +203,7 @@ def test_schemas_lists_what_agents_were_registered_with(db: Path) -> None:
     output = call(db, "doctor", "--schemas").output
     assert "payer" in output
     assert re.search(r"charge +Charge \{\{amount\}\}", output)
-    assert "and 15 built-in span types (--all shows them)" in output
+    assert "and 18 built-in span types (--all shows them)" in output
     assert output.endswith("2 of 2 schema versions\n")
     assert "LLM {{model}}" in call(db, "doctor", "--schemas", "--all", columns=120).output
     assert json.loads(call(db, "doctor", "--schemas", "--json").output)["total"] == 2
