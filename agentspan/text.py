@@ -39,7 +39,8 @@ _JOINER = "\u200d"
 _CLINGING = frozenset(map(chr, (0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080))))
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _REPLACEMENT = "\ufffd"
-_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+_HIDDEN = lazy_pattern(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff{''.join(sorted(_BIDI))}]")
+_HIDDEN_BUT_BREAKS = lazy_pattern(f"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\ud800-\udfff{''.join(sorted(_BIDI))}]")
 # The two rules of `visible`. viewer/static/visible.js has the same rules; a test compares both for each code point.
 _UNSEEN = lazy_pattern(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
@@ -71,7 +72,7 @@ def one_line(text: str, limit: int) -> str:
         if len(text) <= limit + 2:
             return line
     head = cut(text, 4 * limit)  # text that is cut off need not be cleaned
-    return cut(" ".join(printable(head.replace("\t", " "), keep=_BREAKS).split()), limit)
+    return cut(" ".join(_HIDDEN_BUT_BREAKS.sub(_REPLACEMENT, head).split()), limit)
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -85,7 +86,7 @@ def printable(text: str, *, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c in keep or _is_shown(c) else _REPLACEMENT for c in text)
+    return _HIDDEN.sub(lambda found: found[0] if found[0] in keep else _REPLACEMENT, text)
 
 
 def visible(text: str) -> str:
@@ -104,10 +105,6 @@ def _spelled(match: re.Match[str]) -> str:
         return match[0]
     code = ord(match[1])
     return f"\\u{code:04x}" if code < 0x10000 else f"\\u{{{code:x}}}"
-
-
-def _is_shown(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cs") and character not in _BIDI
 
 
 def cut(text: str, limit: int) -> str:

@@ -805,6 +805,28 @@ def test_all_that_a_short_text_is_suspicious_for_is_suspicious_in_a_long_one(for
         assert suspicious()(short.ljust(LONG))
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("symbol", ["—", "…", "“", "•", "✓", "│", "⚠️", "🔑", "→", "«", "€"])
+def test_symbols_beyond_ascii_hide_no_credential(symbol: str) -> None:
+    for text in [*TEXTS, *KEYS.values()]:
+        for shown in (f"{symbol}{text}", f"{text}{symbol}", f"{symbol} {text} {symbol}", f"a{symbol}\n{text}"):
+            plain = f"{symbol} é\n{text}"  # with a letter beyond ASCII, all kinds are searched for
+            assert suspicious()(shown) or not suspicious()(plain), ascii(shown)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=examples(40))
+@given(data=st.data())
+def test_what_is_suspicious_in_any_alphabet_is_so_beside_symbols(form: str, data: st.DataObject) -> None:
+    found = data.draw(st.from_regex(re.compile(form, re.ASCII)))
+    symbols = data.draw(st.text("—…“”•✓│⚠\ufe0f🔑→ x=:", max_size=6))
+    at = data.draw(st.integers(0, len(found)))
+    text = (found[:at] + symbols + found[at:]).encode("utf-8", "replace").decode()
+    if suspicious()(text + " é"):
+        assert suspicious()(text)
+
+
 def test_a_name_is_suspicious_in_a_long_text_as_in_a_short_one() -> None:
     for name in NAMES:
         for after in ('"}', '\\",', ": ", "=", ">"):

@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 
 from agentspan.host import guard, let_through
 from agentspan.recording.capture.credentials import is_schema, looks_of, names_credential
-from agentspan.recording.capture.redaction import Redaction, Rule, is_harmless_name
+from agentspan.recording.capture.redaction import LONG_ONCE, Redaction, Rule, is_harmless_name
 from agentspan.recording.capture.values import (
     MAX_NAME,
     SEQUENCES,
@@ -386,7 +386,7 @@ class SentRedaction:
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
-        self._redaction = Redaction(rule)
+        self._redaction = Redaction(rule, long=LONG_ONCE)
         self.suspicious: Callable[[str], bool] = self._redaction.suspicious
 
     @property
