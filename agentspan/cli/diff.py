@@ -1,4 +1,7 @@
-"""`agentspan diff`: prints where two runs part, or whether two groups of runs differ by more than chance."""
+"""`agentspan diff`: prints where two runs part, or whether two groups of runs differ by more than chance.
+
+With `--context`, it prints how what two model calls read differs.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +19,7 @@ from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
 from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, opened, options
+from agentspan.cli.context import diff_contexts
 from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
     MARKS,
@@ -75,6 +79,7 @@ PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
     multiple=True,
     help="For groups, ignore what is smaller: cost_usd=0.0001.",
 )
+@click.option("--context", "of_context", is_flag=True, help="With ids of model calls: compare what they read.")
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
 @utc_option
 @options
@@ -89,10 +94,17 @@ def diff_command(
     outcome: str | None,
     least: tuple[str, ...],
     against: str | None,
+    of_context: bool,
     db: str | None,
     **how: Any,
 ) -> None:
-    """Compare two runs, or two groups of runs."""
+    """Compare two runs, two groups of runs, or what two model calls read."""
+    if of_context:
+        if base or head or outcome or least or against or how["markdown"]:
+            raise click.UsageError("--context compares two model calls: only --full and --json go with it")
+        with opened(ctx, db) as database:
+            diff_contexts(database.storage, a, b, as_json=how["as_json"], full=how["full"])
+        return
     if a and b and base is head is None and against is None and all(AT in each or "=" in each for each in (a, b)):
         a, b, base, head = None, None, a, b
     if base is not None and head is not None and a is b is None and against is None:
