@@ -57,7 +57,19 @@ CHARACTERS = 4
 _ROLES: Mapping[str, Source] = {"system": "instructions", "assistant": "answer", "tool": "tool"}
 _CALLS = ("tool", "mcp")
 _IN_CONTEXT = frozenset({"llm", "message", "compaction", "hook", "event", "agent", *_CALLS})
-_MEMORY = ("memory", "instructions", "claude.md", "agents.md")
+_STARTING = ("SessionStart", "UserPromptSubmit")
+"""The events of hooks whose plain output the model reads."""
+_OF_EVENTS: Mapping[Source, str] = {
+    "tools": "deferred_tools_delta agent_listing_delta mcp_instructions_delta skill_listing",
+    "memory": "nested_memory relevant_memories",
+    "file": "file edited_text_file compact_file_reference opened_file_in_ide selected_lines_in_ide directory",
+    "hook": "hook_additional_context",
+    "notice": "diagnostics task_reminder todo todo_reminder date_change plan_mode plan_mode_exit auto_mode "
+    "output_style task-notification task_status invoked_skills silent_turn_reminder",
+}
+_EVENTS: Mapping[str, Source] = {name: source for source, names in _OF_EVENTS.items() for name in names.split()}
+"""The events whose content the model reads, by the names that coding agents give them, with their sources."""
+_CUT = "[cut by a microcompaction]"
 
 
 class Element(NamedTuple):
@@ -293,6 +305,7 @@ class _Event(NamedTuple):
     Attributes:
         kind: the built-in span type.
         is_gone: whether the step belongs to a branch that a person left by going back.
+        cut: the ids of the calls whose results a microcompaction cut; None for any other step.
     """
 
     began: tuple[str, str]
@@ -301,6 +314,7 @@ class _Event(NamedTuple):
     span: AgentSpanRow
     elements: tuple[Element, ...]
     is_gone: bool
+    cut: frozenset[str] | None = None
 
 
 def _of_run(storage: Storage, run_id: str, calls: set[str]) -> dict[str, Context]:
@@ -338,7 +352,12 @@ def _event(span: AgentSpanRow, kind: str) -> _Event:
     light = span._replace(payload="{}", result_payload=None)
     is_gone = payload.get("rewound") is True or (kind == "message" and span.status == "cancelled")
     elements = tuple(_elements(light, kind, payload, result))
-    return _Event(began(span), span.finished_at, kind, light, elements, is_gone)
+    cut = None
+    if kind == "compaction" and payload.get("micro") is True:
+        details = payload.get("details")
+        ids = details.get("compactedToolIds") if type(details) is dict else None
+        cut = frozenset(id for id in ids if type(id) is str) if type(ids) is list else frozenset()
+    return _Event(began(span), span.finished_at, kind, light, elements, is_gone, cut)
 
 
 def _object(text: str | None) -> dict[str, Any]:
@@ -357,7 +376,7 @@ def _elements(
     span: AgentSpanRow, kind: str, payload: Mapping[str, Any], result: Mapping[str, Any]
 ) -> Iterator[Element]:
     """Yield the elements that a step adds to the contexts after it."""
-    name = span.label
+    name, place = span.label, None
     match kind:
         case "message":
             role = payload.get("role")
@@ -368,25 +387,54 @@ def _elements(
         case "compaction":
             source, name, text = "summary", None, _text(result.get("summary"))
         case "hook":
-            source, text = "hook", _text(result.get("additional_context") or payload.get("additional_context"))
+            source, text = "hook", _hook_text(payload, result)
         case "event":
-            is_memory = any(word in (name or "").lower() for word in _MEMORY)
-            source = "memory" if is_memory else "notice"
-            text = _text(payload.get("content")) if is_memory or payload.get("in_context") is True else ""
-            name = payload.get("path") if type(payload.get("path")) is str else name
+            source, content = _EVENTS.get(name or "", "notice"), payload.get("content")
+            text = _text(_innermost(content)) if name in _EVENTS else ""
+            name = _path_of(content) or name
         case _:
             name = f"{payload.get('server')} {payload.get('target')}" if kind == "mcp" else name
             path = path_read(name or "", payload.get("arguments"))
             source, name = ("file", path) if path else ("tool", name)
             text = _text(result.get("output", result.get("result")) or result.get("error"))
+            place = call_id if type(call_id := payload.get("call_id")) is str else None
     if text:
-        yield _element(source, name, text, span.id)
+        yield _element(source, name, text, span.id, place=place)
+
+
+def _hook_text(payload: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Return what a hook adds to the context: its additional context, or its output, if that is no JSON object."""
+    added = result.get("additional_context") or payload.get("additional_context")
+    output = result.get("output")
+    if not added and payload.get("event") in _STARTING and type(output) is str and not output.startswith("{"):
+        added = output
+    return _text(added)
+
+
+def _innermost(content: Any) -> Any:
+    """Return the content in the content of an event."""
+    while type(content) is dict and content.get("content"):
+        content = content["content"]
+    return content
+
+
+def _path_of(content: Any) -> str | None:
+    if type(content) is not dict:
+        return None
+    return next((path for each in PATHS if type(path := content.get(each)) is str and path), None)
 
 
 def _answer(result: Mapping[str, Any]) -> str:
     made = messages.calls(result.get("tool_calls"))
     texts = [_text(result.get("text")), *(f"{call['name']}({call['arguments']})" for call in made)]
     return "\n".join(text for text in texts if text)
+
+
+def _cut(element: Element, ids: frozenset[str]) -> Element:
+    """Return an element, cut if it is the result of one of these calls."""
+    if element.place not in ids or element.excerpt == _CUT:
+        return element
+    return _element(element.source, element.name, _CUT, element.span_id, place=element.place)
 
 
 @dataclass(slots=True)
@@ -423,6 +471,8 @@ class _Replay:
                 continue
             if event.kind == "llm":
                 self._read(event, found)
+            elif event.cut is not None:
+                self.elements = [_cut(each, event.cut) for each in self.elements]
             elif event.kind == "compaction":
                 self.elements, self.waiting = [*event.elements], []
                 self.compactions.append(event.span.id)
