@@ -21,6 +21,7 @@ from agentspan.blobs import described
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.file_paths import path_in
 from agentspan.storage.access import expect
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Find, Outlines, SpansOf
@@ -46,8 +47,6 @@ TITLES: Mapping[Source, str] = {
     "notice": "notices",
 }
 """The names of the sources in a table, in the order of the table."""
-PATHS = ("file_path", "path", "notebook_path", "filePath", "absolute_path", "filename")
-"""The arguments of tools that name a file."""
 READERS = ("read", "view", "open_file", "cat")
 """The beginnings and ends of the names of tools that read a file."""
 EXCERPT = 120
@@ -213,9 +212,7 @@ def _decoded(text: str) -> Any:
 def path_read(tool: str, arguments: Any) -> str | None:
     """Return the path of the file that a call of a tool read; None if the tool reads no file."""
     name = tool.lower()
-    if type(arguments) is not dict or not (name.startswith(READERS) or name.endswith(READERS)):
-        return None
-    return next((path for each in PATHS if type(path := arguments.get(each)) is str and path), None)
+    return path_in(arguments) if name.startswith(READERS) or name.endswith(READERS) else None
 
 
 def _element(source: Source, name: str | None, text: str, span_id: str, *, place: str | None = None) -> Element:
@@ -391,7 +388,7 @@ def _elements(
         case "event":
             source, content = _EVENTS.get(name or "", "notice"), payload.get("content")
             text = _text(_innermost(content)) if name in _EVENTS else ""
-            name = _path_of(content) or name
+            name = path_in(content) or name
         case _:
             name = f"{payload.get('server')} {payload.get('target')}" if kind == "mcp" else name
             path = path_read(name or "", payload.get("arguments"))
@@ -416,12 +413,6 @@ def _innermost(content: Any) -> Any:
     while type(content) is dict and content.get("content"):
         content = content["content"]
     return content
-
-
-def _path_of(content: Any) -> str | None:
-    if type(content) is not dict:
-        return None
-    return next((path for each in PATHS if type(path := content.get(each)) is str and path), None)
 
 
 def _answer(result: Mapping[str, Any]) -> str:
