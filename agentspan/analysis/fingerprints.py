@@ -186,16 +186,23 @@ def _change(group: Sequence[_Run], part: str) -> PartChange:
 
 
 def _others(base: Sequence[_Run], head: Sequence[_Run], part: str) -> list[OtherPart]:
+    """Return the parts that differ, too. Parts of a folder are compared within a folder that both groups have."""
     names = sorted({name for run in head for name in run.parts} - {part, WHOLE})
+    folders = [*dict.fromkeys(run.folder for run in reversed(head))]
     found = []
     for name in names:
-        before, newest = (
-            Counter(value for run in group if (value := run.parts.get(name)) is not None).most_common(1)
-            for group in (base, head)
-        )
-        if before and newest and before[0][0] != newest[0][0]:
-            found.append(OtherPart(name, before[0][0], newest[0][0]))
+        for folder in [None] if name in ANYWHERE else folders:
+            own = [[run for run in group if folder is None or run.folder == folder] for group in (base, head)]
+            before, newest = (_most_frequent(group, name) for group in own)
+            if before is not None and newest is not None and before != newest:
+                found.append(OtherPart(name, before, newest))
+                break
     return found
+
+
+def _most_frequent(runs: Sequence[_Run], part: str) -> str | None:
+    values = Counter(value for run in runs if (value := run.parts.get(part)) is not None)
+    return values.most_common(1)[0][0] if values else None
 
 
 def sentences(found: PartChange, local: Callable[[str], str] = str) -> list[str]:

@@ -75,7 +75,7 @@ def diff_contexts(storage: Storage, a: str | None, b: str | None, *, as_json: bo
     rows = [_change_cells(change) for change in changes_by_source(found)]
     echo_lines([""])
     table(["~tok by source", "A", "B", "came in", "left", "cut"], rows, right=range(1, 6))
-    if not full and max(len(found.came_in), len(found.left)) > MOST:
+    if not full and max(len(found.came_in), len(found.left), len(found.cut)) > MOST:
         echo_lines([style("--full shows each element", fg=GREY)])
 
 
@@ -150,20 +150,29 @@ def _diff_lines(found: ContextDiff, columns: int, *, full: bool) -> Iterator[str
     kept = [
         (each.first, f"= {_range(each.first, each.last)} kept · ~{count_text(each.tokens)} tok") for each in found.kept
     ]
-    new = [(number, _element("+", number, each, columns)) for number, each in found.came_in]
-    cuts = [(each.number, _cut("~", each, columns)) for each in (*found.cut, *found.changed)]
-    yield from _limited([("−", _element("−", number, each, columns)) for number, each in found.left], "left", full=full)
-    lines = sorted([*kept, *new, *cuts], key=lambda pair: pair[0])
-    yield from _limited([(line[0], line) for _, line in lines], "came in", full=full)
+    new = [
+        (number, _element("+", number, each, columns))
+        for number, each in (found.came_in if full else _largest(found.came_in))
+    ]
+    other = sorted((*found.cut, *found.changed), key=lambda cut: -cut.before.tokens)
+    cuts = [(each.number, _cut("~", each, columns)) for each in (other if full else other[:MOST])]
+    left = found.left if full else _largest(found.left)
+    for number, each in left:
+        yield style(_element("−", number, each, columns), fg=RED)
+    if len(left) < len(found.left):
+        yield style(f"  {len(found.left) - len(left):,} smaller that left", fg=GREY)
+    lines = [line for _, line in sorted([*kept, *new, *cuts], key=lambda pair: pair[0])]
+    for line in lines:
+        yield style(line, fg={"+": GREEN, "=": GREY, "~": "yellow"}[line[0]])
+    if len(cuts) < len(other):
+        yield style(f"  {len(other) - len(cuts):,} smaller that were cut", fg=GREY)
+    if len(new) < len(found.came_in):
+        yield style(f"  {len(found.came_in) - len(new):,} smaller that came in", fg=GREY)
 
 
-def _limited(lines: Sequence[tuple[str, str]], what: str, *, full: bool) -> Iterator[str]:
-    """Yield lines in their colours; without `full`, MOST of them, and how many there are besides."""
-    shown = lines if full else lines[:MOST]
-    for mark, line in shown:
-        yield style(line, fg={"+": GREEN, "−": RED, "=": GREY, "~": "yellow"}[mark])
-    if len(shown) < len(lines):
-        yield style(f"  {len(lines) - len(shown):,} more that {what}", fg=GREY)
+def _largest(elements: Sequence[tuple[int, Element]]) -> list[tuple[int, Element]]:
+    """Return the MOST largest of numbered elements, in their order."""
+    return sorted(sorted(elements, key=lambda pair: -pair[1].tokens)[:MOST])
 
 
 def _range(first: int, last: int) -> str:

@@ -1,5 +1,6 @@
 """What a model call read: of a session from the steps before it, of a recorded call from its payload."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 import agentspan
 from agentspan.analysis.context import Context, by_source, contexts, largest_call, previous_call
 from agentspan.analysis.context_diff import ContextDiff, changes_by_source, context_diff
+from agentspan.cli.output import columns_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
+from tests.cli.calling import call
 from tests.sessions.steps import Told, arrive, spans_of
 
 
@@ -193,6 +196,52 @@ def test_a_source_names_its_largest(database: Database) -> None:
     *_, last = read_by_calls(database, a_session())
     share = next(share for share in by_source(last.elements) if share.source == "file")
     assert share.names == (("/p/src/a.py", share.tokens),)
+
+
+def test_a_microcompaction_cuts_results(database: Database) -> None:
+    told = Told()
+    told.ask("go")
+    told.call("reading", 1000)
+    read = {"name": "Read", "arguments": {"file_path": "a.py"}, "call_id": "c1"}
+    told.step("tool", read, {"output": "x = 1\n" * 100})
+    told.call("more", 1200)
+    told.step("compaction", {"trigger": "auto", "micro": True, "details": {"compactedToolIds": ["c1"]}})
+    told.call("done", 1010)
+    *_, before, after = read_by_calls(database, told)
+    found = context_diff(before, after)
+    assert [(each.before.characters, each.after.characters) for each in found.cut] == [(600, 26)]
+    assert not found.left
+
+
+def test_what_was_rewound_is_marked_in_its_payload(database: Database) -> None:
+    told = Told()
+    told.ask("first")
+    told.call("one")
+    told.step("tool", {"name": "Bash", "arguments": {}, "rewound": True}, {"output": "gone"})
+    told.call("two")
+    assert texts(read_by_calls(database, told)[-1]) == ["first", "one"]
+
+
+def test_the_context_is_printed_in_the_width_of_the_terminal(tmp_path: Path) -> None:
+    told = a_session()
+    told.compact("we fixed a.py " * 30)
+    told.ask("go on")
+    told.call("yes", 1100)
+    with agentspan.open(tmp_path / "a.db") as database:
+        (run,) = arrive(database, told)
+        calls = [span.id for span in spans_of(database, run, "llm")]
+    for words in (("show", run, "--context"), ("diff", calls[-1], "--context"), ("diff", *calls[:2], "--context")):
+        printed = call(tmp_path / "a.db", *words)
+        assert printed.exit_code == 0, printed.output
+        assert max(map(columns_of, printed.output.splitlines())) <= 80
+        document = json.loads(call(tmp_path / "a.db", *words, "--json").output)
+        assert document["by_source"]
+    lost = call(tmp_path / "a.db", "diff", calls[-1], "--context").output
+    assert "1 compaction in between: 5 elements lost" in lost
+    assert "= 1 kept" in lost
+    first = call(tmp_path / "a.db", "diff", calls[0], "--context")
+    assert first.exit_code == 1
+    assert "is the first model call of its agent" in first.output
 
 
 def test_the_difference_of_long_sessions_reads_the_run_once(

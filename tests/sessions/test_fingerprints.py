@@ -84,6 +84,14 @@ def test_other_instructions_of_another_project_are_no_change(database: Database)
     assert change(database, "model").folder is None
 
 
+def test_instructions_of_other_folders_did_not_change_with_the_model(database: Database) -> None:
+    for number, (folder, model) in enumerate((("/a", "m"), ("/b", "n"), ("/b", "n"))):
+        store(database, {"model": model, "instructions": folder}, folder=folder, first=number)
+    assert change(database, "model").others == ()
+    store(database, {"model": "n", "instructions": "new"}, folder="/a", first=3)
+    assert [each.part for each in change(database, "model").others] == ["instructions"]
+
+
 def test_without_a_change_there_is_nothing_to_compare(database: Database) -> None:
     store(database, {"model": "a"}, {"model": "a"})
     with pytest.raises(InvalidValue, match="model has not changed: it is a in 2 runs"):
