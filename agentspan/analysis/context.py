@@ -47,6 +47,21 @@ TITLES: Mapping[Source, str] = {
     "notice": "notices",
 }
 """The names of the sources in a table, in the order of the table."""
+ONE: Mapping[Source, str] = {
+    "unrecorded": "not recorded",
+    "instructions": "instructions",
+    "tools": "tool definitions",
+    "memory": "memory",
+    "summary": "summary",
+    "prompt": "prompt",
+    "steering": "steering",
+    "answer": "answer",
+    "file": "file",
+    "tool": "tool",
+    "hook": "hook",
+    "notice": "notice",
+}
+"""The names of one element of each source."""
 READERS = ("read", "view", "open_file", "cat")
 """The beginnings and ends of the names of tools that read a file."""
 EXCERPT = 120
@@ -68,6 +83,7 @@ _OF_EVENTS: Mapping[Source, str] = {
 }
 _EVENTS: Mapping[str, Source] = {name: source for source, names in _OF_EVENTS.items() for name in names.split()}
 """The events whose content the model reads, by the names that coding agents give them, with their sources."""
+_REMINDER = "<system-reminder>"
 _CUT = "[cut by a microcompaction]"
 
 
@@ -379,6 +395,8 @@ def _elements(
             role = payload.get("role")
             source: Source = "steering" if payload.get("steering") else _ROLES.get(str(role), "prompt")
             text = _text(payload.get("content"))
+            if source == "instructions" and text.startswith(_REMINDER):
+                source = "hook" if " hook " in text[:EXCERPT] else "notice"
         case "llm":
             source, name, text = "answer", None, _answer(result)
         case "compaction":
@@ -500,6 +518,12 @@ class _Replay:
 
     def _context(self, call: AgentSpanRow) -> Context:
         return _context(call, self.elements, self.unrecorded or 0, compactions=tuple(self.compactions))
+
+
+def short_name(name: str) -> str:
+    """Return the last two parts of a path; another name unchanged."""
+    parts = name.split("/")
+    return name if len(parts) < 3 else "/".join(parts[-2:])
 
 
 class Share(NamedTuple):

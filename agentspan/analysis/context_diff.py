@@ -1,10 +1,24 @@
 """The difference of what two model calls read: what was kept, came in, left, and was cut."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from agentspan.analysis.context import FACTS, TITLES, Context, Element, Source, by_source, numbered
+from agentspan.analysis.context import (
+    FACTS,
+    ONE,
+    TITLES,
+    Context,
+    Element,
+    Source,
+    by_source,
+    contexts,
+    numbered,
+    previous_call,
+    short_name,
+)
+from agentspan.model.rows import AgentSpanRow
+from agentspan.storage.protocol import Storage
 
 
 class Range(NamedTuple):
@@ -147,3 +161,67 @@ def changes_by_source(found: ContextDiff) -> list[dict[str, Any]]:
         for source, title in TITLES.items()
         if source in before or source in after
     ]
+
+
+MOST_LINES = 60
+"""The most elements of each kind of change that a page lists: the largest."""
+
+
+def since_previous(storage: Storage, call: AgentSpanRow) -> dict[str, Any]:
+    """Return what a call read, compared with the call before it of the same agent, as a page shows it.
+
+    Of an agent's first call, everything came in.
+
+    Returns:
+        `before`: the id of that call, or None. `elements`, `tokens`, `is_counted`, `is_recorded`: of the call.
+        `compactions`: how many there are between both. `sources`: see changes_by_source. `changes`: objects with `mark`
+        (`+` came in, `-` left, `~` cut or changed, `=` kept), `name`, `tokens`, `text` and `span` (None for kept ones).
+        `more`: the number of changes that are left out, because there are more than 60 of a kind.
+
+    Raises:
+        InvalidValue: the span is no model call.
+    """
+    before = previous_call(storage, call)
+    if before is None:
+        (b,) = contexts(storage, [call])
+        a = replace(b, elements=(), input_tokens=None, compactions=())
+    else:
+        a, b = contexts(storage, [before, call])
+    found = context_diff(a, b)
+    left = _largest([(number, _change("-", each)) for number, each in found.left])
+    pairs = _largest([(each.number, _change_of(each)) for each in (*found.cut, *found.changed)])
+    new = _largest([(number, _change("+", each)) for number, each in found.came_in])
+    kept = [(each.first, _kept(each)) for each in found.kept]
+    total = len(found.left) + len(found.cut) + len(found.changed) + len(found.came_in)
+    return {
+        "before": None if before is None else before.id,
+        "elements": len(b.elements),
+        "tokens": b.tokens,
+        "is_counted": b.input_tokens is not None,
+        "is_recorded": b.is_recorded,
+        "compactions": len(found.compactions),
+        "sources": changes_by_source(found),
+        "changes": [each for _, each in (*left, *sorted([*kept, *pairs, *new], key=lambda pair: pair[0]))],
+        "more": total - len(left) - len(pairs) - len(new),
+    }
+
+
+def _largest(changes: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
+    kept = sorted(changes, key=lambda pair: -pair[1]["tokens"])[:MOST_LINES]
+    return sorted(kept, key=lambda pair: pair[0])
+
+
+def _change(mark: str, element: Element) -> dict[str, Any]:
+    name = ONE[element.source] if element.name is None else f"{ONE[element.source]} {short_name(element.name)}"
+    return {"mark": mark, "name": name, "tokens": element.tokens, "text": element.excerpt, "span": element.span_id}
+
+
+def _change_of(cut: Cut) -> dict[str, Any]:
+    what = "cut" if cut.after.characters < cut.before.characters else "changed"
+    text = f"{what}: {cut.before.characters:,} → {cut.after.characters:,} characters"
+    return {**_change("~", cut.after), "tokens": abs(cut.before.tokens - cut.after.tokens), "text": text}
+
+
+def _kept(kept: Range) -> dict[str, Any]:
+    number = f"{kept.first:,}" if kept.first == kept.last else f"{kept.first:,}–{kept.last:,}"
+    return {"mark": "=", "name": f"{number} kept", "tokens": kept.tokens, "text": "", "span": None}

@@ -6,6 +6,7 @@ import click
 
 from agentspan.analysis.by_name import find_span
 from agentspan.analysis.context import (
+    ONE,
     TITLES,
     Context,
     Element,
@@ -15,6 +16,7 @@ from agentspan.analysis.context import (
     largest_call,
     plain_context,
     previous_call,
+    short_name,
 )
 from agentspan.analysis.context_diff import ContextDiff, Cut, changes_by_source, context_diff, plain_diff
 from agentspan.cli.output import Failed, document, echo_lines, fit, fit_end, pad, style, table, width
@@ -92,7 +94,7 @@ def _call(side: str, context: Context, columns: int) -> Iterator[str]:
 
 
 def _share_cells(share: Share, tokens: int) -> list[str]:
-    names = ", ".join(f"{_short(name)} {count_text(number)}" for name, number in share.names)
+    names = ", ".join(f"{short_name(name)} {count_text(number)}" for name, number in share.names)
     return [
         TITLES[share.source],
         f"{share.elements:,}",
@@ -103,34 +105,11 @@ def _share_cells(share: Share, tokens: int) -> list[str]:
     ]
 
 
-def _short(name: str) -> str:
-    """Return the last two parts of a path; another name unchanged."""
-    parts = name.split("/")
-    return name if len(parts) < 3 else "/".join(parts[-2:])
-
-
 def _element(mark: str, number: int, element: Element, columns: int) -> str:
-    name = "" if element.name is None else f" {_short(element.name)}"
-    head = fit(f"{_ONE[element.source]}{name}", 30)
+    name = "" if element.name is None else f" {short_name(element.name)}"
+    head = fit(f"{ONE[element.source]}{name}", 30)
     size = f"~{count_text(element.tokens)} tok"
     return fit_end(f"{mark}{number:>5} {pad(head, 30)} {size:>10}  {element.excerpt}", columns)
-
-
-_ONE = {
-    "unrecorded": "not recorded",
-    "instructions": "instructions",
-    "tools": "tool definitions",
-    "memory": "memory",
-    "summary": "summary",
-    "prompt": "prompt",
-    "steering": "steering",
-    "answer": "answer",
-    "file": "file",
-    "tool": "tool",
-    "hook": "hook",
-    "notice": "notice",
-}
-"""The names of one element of each source."""
 
 
 def _diff_lines(found: ContextDiff, columns: int, *, full: bool) -> Iterator[str]:
@@ -182,8 +161,8 @@ def _range(first: int, last: int) -> str:
 def _cut(mark: str, cut: Cut, columns: int) -> str:
     change = f"{cut.before.characters:,} → {cut.after.characters:,} characters"
     what = "cut" if cut.after.characters < cut.before.characters else "changed"
-    name = "" if cut.after.name is None else f" {_short(cut.after.name)}"
-    return fit_end(f"{mark}{cut.number:>5} {_ONE[cut.after.source]}{name} {what}: {change}", columns)
+    name = "" if cut.after.name is None else f" {short_name(cut.after.name)}"
+    return fit_end(f"{mark}{cut.number:>5} {ONE[cut.after.source]}{name} {what}: {change}", columns)
 
 
 def _change_cells(change: dict[str, object]) -> list[str]:

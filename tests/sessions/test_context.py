@@ -9,7 +9,7 @@ import pytest
 
 import agentspan
 from agentspan.analysis.context import Context, by_source, contexts, largest_call, previous_call
-from agentspan.analysis.context_diff import ContextDiff, changes_by_source, context_diff
+from agentspan.analysis.context_diff import ContextDiff, changes_by_source, context_diff, since_previous
 from agentspan.cli.output import columns_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
@@ -220,6 +220,24 @@ def test_what_was_rewound_is_marked_in_its_payload(database: Database) -> None:
     told.step("tool", {"name": "Bash", "arguments": {}, "rewound": True}, {"output": "gone"})
     told.call("two")
     assert texts(read_by_calls(database, told)[-1]) == ["first", "one"]
+
+
+def test_a_page_shows_what_changed_since_the_call_before(database: Database) -> None:
+    told = a_session()
+    told.ask("<system-reminder> PostToolUse hook said so", also={"role": "system"})
+    told.call("ok")
+    (run,) = arrive(database, told)
+    first, second, *_, last = spans_of(database, run, "llm")
+    found = since_previous(database.storage, second)
+    assert (found["before"], found["elements"], found["tokens"], found["more"]) == (first.id, 4, 1200, 0)
+    assert [(each["mark"], each["name"]) for each in found["changes"]] == [
+        ("=", "1–2 kept"), ("+", "answer"), ("+", "file src/a.py"),
+    ]  # fmt: skip
+    assert found["changes"][2]["span"] == spans_of(database, run, "tool")[0].id
+    begin = since_previous(database.storage, first)
+    assert begin["before"] is None
+    assert [each["mark"] for each in begin["changes"]] == ["+", "+"]
+    assert [each["name"] for each in since_previous(database.storage, last)["changes"]][-1] == "hook"
 
 
 def test_the_context_is_printed_in_the_width_of_the_terminal(tmp_path: Path) -> None:
