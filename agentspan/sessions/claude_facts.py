@@ -7,7 +7,7 @@ sub-agent.
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.records import Outcome, Session, Status, Step, task_of
@@ -94,6 +94,21 @@ class Call:
         )
 
 
+class Early(NamedTuple):
+    """A tool result whose call has not been read: its block, record, structured result and time.
+
+    Attributes:
+        counted: not empty if it was counted as not understood.
+    """
+
+    block: dict[str, Any]
+    record: Mapping[str, Any]
+    structured: Any
+    millis: int
+    start: int
+    counted: list[bool]
+
+
 class Thread:
     """One conversation: the main one, or a sub-agent's.
 
@@ -103,14 +118,16 @@ class Thread:
         link: the key of the step above its agent step.
         is_compaction: whether it is the model call of a compaction: it has no agent step.
         calls: the latest model calls by key.
-        open: the steps of tools without a result, by id.
+        open: the steps of tools without a result, by key.
+        late: those that were cancelled last, for a result that comes all the same.
+        early: results whose calls stand later in the file, or nowhere.
         state: how it stands: an Outcome, or None while the agent works.
         compaction: the latest compaction without a summary.
         done: when the tool call that started it ended, in ns; and its status.
     """
 
     __slots__ = (
-        "calls", "changed", "compaction", "done", "end", "error", "goal", "id", "is_compaction", "link", "model", "name",
+        "calls", "changed", "compaction", "done", "early", "end", "error", "goal", "id", "is_compaction", "late", "link", "model", "name",
         "open", "output", "result", "start", "state", "told", "top",
     )  # fmt: skip
 
@@ -120,6 +137,8 @@ class Thread:
         self.is_compaction = False
         self.calls: OrderedDict[str, Call] = OrderedDict()
         self.open: dict[str, Step] = {}
+        self.early: dict[str, Early] = {}
+        self.late: dict[str, Step] = {}
         self.state: Outcome | None = None
         self.error: dict[str, Any] | None = None
         self.output: Any = None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agentspan.sessions import claude_steps as steps
-from agentspan.sessions.claude_facts import AGENT, MILLI, Call, Clock, Facts, Thread, finished_task
+from agentspan.sessions.claude_facts import MILLI, Call, Clock, Early, Facts, Thread, finished_task
 from agentspan.sessions.claude_rewinds import Rewinds
 from agentspan.sessions.formats import LineDecoder, Source
 from agentspan.sessions.reading import plain_path
@@ -115,8 +115,9 @@ class ClaudeDecoder(LineDecoder):
         for thread in threads:
             self._flush(thread)
         for thread in threads:
-            for step in thread.open.values():
-                self._out.append(step)
+            self._out += thread.open.values()
+            for key, early in thread.early.items():
+                self._without_call(thread, key, early)
         self._agents()
         return self._sent(resting=True)
 
@@ -362,7 +363,10 @@ class ClaudeDecoder(LineDecoder):
         open_[key] = Step(
             self._session, key, self._thread.top, type_, self._clock.start(millis), None, "active", payload
         )
-        if len(open_) > _MOST_WAITING:
+        early = self._thread.early.pop(key, None)
+        if early is not None:
+            self._ended(early.block, early.record, early.millis, early.structured)
+        elif len(open_) > _MOST_WAITING:
             self._cancel(open_.pop(next(iter(open_))), millis)
 
     @property
@@ -457,8 +461,7 @@ class ClaudeDecoder(LineDecoder):
         self._flush(thread)
         if not steering:
             self._rewound(record, millis)
-            for key in [*thread.open]:
-                self._cancel(thread.open.pop(key), millis)
+            self._cancel_open(thread, millis)
             self._facts.prompts += 1
             self._facts.prompt(text)
             thread.state, thread.error = None, None
@@ -505,10 +508,18 @@ class ClaudeDecoder(LineDecoder):
     def _interrupted(self, record: Mapping[str, Any], text: str, millis: int) -> None:
         thread = self._thread
         self._flush(thread)
-        for key in [*thread.open]:
-            self._cancel(thread.open.pop(key), millis)
+        self._cancel_open(thread, millis)
         self._event(record, millis, "interrupted", text, "warning")
         thread.state, thread.error = "interrupted", None
+
+    def _cancel_open(self, thread: Thread, millis: int) -> None:
+        """Cancel the open tool calls of a conversation. A result that comes all the same completes its call."""
+        for key, step in thread.open.items():
+            self._cancel(step, millis)
+            thread.late[key] = step
+            if len(thread.late) > _RECENT:
+                del thread.late[next(iter(thread.late))]
+        thread.open.clear()
 
     def _cancel(self, step: Step, millis: int) -> None:
         self._emit(step._replace(end_ns=max(step.start_ns, millis * MILLI), status="cancelled"))
@@ -542,18 +553,32 @@ class ClaudeDecoder(LineDecoder):
     # Tools
 
     def _tool_result(self, block: dict[str, Any], record: Mapping[str, Any], structured: Any, millis: int) -> None:
-        if not self._ended(block, record, millis, structured):
+        if self._ended(block, record, millis, structured):
+            return
+        early = self._thread.early
+        early[f"tool:{block.get('tool_use_id')}"] = Early(
+            block, record, structured, millis, self._clock.start(millis), []
+        )
+        if len(early) > _RECENT:
+            key = next(iter(early))
+            self._without_call(self._thread, key, early.pop(key))
+
+    def _without_call(self, thread: Thread, key: str, early: Early) -> None:
+        """Emit a result without a call, as the call of an unknown tool. A call that comes later replaces it."""
+        id = steps.text_of(early.block.get("tool_use_id"))
+        payload = {"name": "unknown", "arguments": None, **({} if id is None else {"call_id": id})}
+        result = steps.result_of("tool", payload, early.block, early.structured)
+        at = early.start
+        self._out.append(Step(self._session, key, thread.top, "tool", at, at, "complete", payload, result))
+        if not early.counted:
+            early.counted.append(True)
             self._unread("a tool result without its call")
-            id = block.get("tool_use_id")
-            key = f"result:{id if type(id) is str else self._key(record, millis)}"
-            at = self._clock.start(millis)
-            self._emit(unknown(self._session, key, self._thread.top, "tool_result", at, dict(record)))
 
     def _ended(self, block: dict[str, Any], record: Mapping[str, Any], millis: int, structured: Any = None) -> bool:
         """End the step of the tool that a result belongs to; return whether there is one."""
         key = f"tool:{block.get('tool_use_id')}"
         thread = self._thread
-        step = thread.open.pop(key, None)
+        step = thread.open.pop(key, None) or thread.late.pop(key, None)
         if step is None:
             return False
         result = steps.result_of(step.type, step.payload, block, structured)
@@ -906,4 +931,3 @@ _METADATA: dict[str, Callable[[ClaudeDecoder, dict[str, Any]], None]] = {
     ),
 }  # fmt: skip
 """How records become metadata of the run, by their type."""
-
