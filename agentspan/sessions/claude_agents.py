@@ -121,7 +121,7 @@ class Agents:
         thread.link, thread.changed = key, not thread.is_compaction
 
     def progress(self, record: Mapping[str, Any]) -> None:
-        """Link a sub-agent to its tool call. Nothing else of a progress record is kept: its messages stand elsewhere."""
+        """Link a sub-agent to its tool call. A progress record says nothing else that does not stand elsewhere."""
         data = record.get("data")
         if type(data) is not dict or data.get("type") != "agent_progress":
             return

@@ -12,7 +12,7 @@ from agentspan.sessions.records import Status, Step
 _MOST_OPEN = 1000
 _MOST_EARLY = 16
 _SHORT = 200
-"""Arguments of tool calls up to so many characters are repeated in the model call; longer ones stand in the tool's step."""
+"""The longest arguments of tool calls, in characters, that the model call repeats. All stand in the tool's step."""
 
 
 class Calls:
@@ -64,8 +64,8 @@ class Calls:
         parent = record.get("parentUuid")
         asked = self._out.clock.known.get(parent, millis) if type(parent) is str else millis
         payload: dict[str, Any] = {"model": model or "unknown"}
-        if model is not None and model.startswith("claude"):
-            payload["provider"] = "anthropic"
+        if (provider := steps.provider_of(model)) is not None:
+            payload["provider"] = provider
         for name, ours in (("effort", "effort"), ("attributionSkill", "skill")):
             if (value := steps.text_of(record.get(name))) is not None:
                 payload[ours] = value
@@ -90,7 +90,7 @@ class Calls:
                 call.thoughts.append(text)
         elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
             self._call_tool(call, block, record, millis)
-            return kind == "tool_use"
+            return bool(kind == "tool_use")
         elif type(kind) is str and kind.endswith("_tool_result") and self._ended(block, record, millis):
             pass
         else:
@@ -163,11 +163,12 @@ class Calls:
             return
         early = self._out.thread.early
         early[f"tool:{block.get('tool_use_id')}"] = Early(
-            block, record, structured, millis, self._out.clock.start(millis), []
+            block, record, structured, millis, self._out.clock.start(millis)
         )
         if len(early) > _MOST_EARLY:
             key = next(iter(early))
             self.without_call(self._out.thread, key, early.pop(key))
+            self._out.unread("a tool result without its call")
 
     def without_call(self, thread: Thread, key: str, early: Early) -> None:
         """Emit a result without a call, as the call of an unknown tool. A call that comes later replaces it."""
@@ -176,9 +177,6 @@ class Calls:
         result = steps.result_of("tool", payload, early.block, early.structured)
         at = early.start
         self._out.records.append(Step(self._out.session, key, thread.top, "tool", at, at, "complete", payload, result))
-        if not early.counted:
-            early.counted.append(True)
-            self._out.unread("a tool result without its call")
 
     def _ended(self, block: dict[str, Any], record: Mapping[str, Any], millis: int, structured: Any = None) -> bool:
         """End the step of the tool that a result belongs to; return whether there is one."""

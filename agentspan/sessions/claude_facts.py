@@ -95,18 +95,13 @@ class Call:
 
 
 class Early(NamedTuple):
-    """A tool result whose call has not been read: its block, record, structured result and time.
-
-    Attributes:
-        counted: not empty if it was counted as not understood.
-    """
+    """A tool result whose call has not been read: its block, record, structured result and time."""
 
     block: dict[str, Any]
     record: Mapping[str, Any]
     structured: Any
     millis: int
     start: int
-    counted: list[bool]
 
 
 class Thread:
@@ -125,14 +120,14 @@ class Thread:
         compaction: the latest compaction without a summary.
         names: its names, by how good they are.
         asked: the start of the tool call that started it, in ns.
-        told, goal: its task, by the tool call and by its own records. (`told` of a compaction is the last uuid.)
+        told, goal: its task, by the tool call and by its own records. `told` of a compaction is a uuid.
         model, resolved: its model, by its own records and by the tool's result.
         done: when the tool call that started it ended, in ns; and its status.
     """
 
     __slots__ = (
-        "asked", "calls", "changed", "compaction", "done", "early", "end", "error", "goal", "id", "is_compaction", "late",
-        "link", "model", "names", "open", "output", "resolved", "result", "start", "state", "told", "top",
+        "asked", "calls", "changed", "compaction", "done", "early", "end", "error", "goal", "id", "is_compaction",
+        "late", "link", "model", "names", "open", "output", "resolved", "result", "start", "state", "told", "top",
     )  # fmt: skip
 
     def __init__(self, id: str | None, top: str | None = None) -> None:
@@ -293,7 +288,8 @@ class Facts:
         Args:
             thread: the main conversation.
         """
-        assert self.id is not None and self.started is not None
+        assert self.id is not None
+        assert self.started is not None
         metadata = dict(self.metadata)
         for name, listed in self._listed.items():
             if len(listed) > 1 or name in ("models", "pull_requests", "frames"):

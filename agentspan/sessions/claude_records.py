@@ -58,8 +58,8 @@ _HOOKS = frozenset({"hook_success", "hook_blocking_error", "hook_non_blocking_er
 _LEFT_OUT = frozenset({"file-history-snapshot", "file-history-delta", "last-prompt", "atis-latch"})
 _COMMON = frozenset(
     {
-        "parentUuid", "isSidechain", "userType", "cwd", "sessionId", "session_id", "version", "gitBranch", "slug", "type",
-        "uuid", "timestamp", "entrypoint", "isMeta", "subtype", "level", "logicalParentUuid", "sessionKind",
+        "parentUuid", "isSidechain", "userType", "cwd", "sessionId", "session_id", "version", "gitBranch", "slug",
+        "type", "uuid", "timestamp", "entrypoint", "isMeta", "subtype", "level", "logicalParentUuid", "sessionKind",
     }
 )  # fmt: skip
 """Members of events that say nothing about them."""
@@ -362,11 +362,9 @@ class ClaudeDecoder(LineDecoder):
         parent = record.get("parentUuid")
         asked = self._out.clock.known.get(parent, millis) if type(parent) is str else millis
         start = self._out.clock.start(min(asked, millis))
-        step = Step(
-            self._out.session, self._out.key(record, millis), thread.top, "llm", start, max(start, millis * MILLI), "failed",
-            {"model": model, **payload}, result,
-        )  # fmt: skip
-        self._out.emit(step)
+        key, end = self._out.key(record, millis), max(start, millis * MILLI)
+        payload = {"model": model, **payload}
+        self._out.emit(Step(self._out.session, key, thread.top, "llm", start, end, "failed", payload, result))
         if payload.get("attempt", 0) >= payload.get("max_retries", 1):
             thread.state, thread.error = "error", result["error"]
 
