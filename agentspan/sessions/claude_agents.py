@@ -39,6 +39,7 @@ class Agents:
         self._out = out
         self.threads: dict[str, Thread] = {}
         self._sides: dict[str, Thread] = {}
+        self._tasks: dict[str, Thread] = {}
         self._compactions: dict[str, str] = {}
 
     def agent(self, id: str, file: Path | None = None) -> Thread:
@@ -150,6 +151,8 @@ class Agents:
             thread = self.workflow(flow)
             self.link(thread, step)
             thread.names[_BY_CALL] = steps.text_of(run.get("workflowName")) or "workflow"
+            if (task := steps.text_of(run.get("taskId"))) is not None:
+                self._tasks[task] = thread
 
     def _note_totals(self, thread: Thread, run: Mapping[str, Any]) -> None:
         thread.resolved = thread.resolved or steps.text_of(run.get("resolvedModel"))
@@ -158,9 +161,9 @@ class Agents:
                 thread.result[ours] = count
 
     def finish_task(self, text: str, millis: int) -> None:
-        """Note the end of a sub-agent in the background."""
+        """Note the end of a sub-agent or workflow in the background."""
         found = finished_task(text)
-        thread = self.threads.get(found[0]) if found is not None else None
+        thread = None if found is None else self.threads.get(found[0]) or self._tasks.get(found[0])
         if found is not None and thread is not None:
             thread.done, thread.changed = (millis * MILLI, found[1]), True
             if found[2]:

@@ -209,13 +209,15 @@ class ClaudeDecoder(LineDecoder):
         return file.thread
 
     def _pieces(self, text: str) -> Iterable[dict[str, Any]]:
-        at, text = 0, text.strip(" \t\r\n\0")
+        """Yield the records of a line that is not one record: a crash or two writers can leave two on one."""
+        at, text = 0, text.strip(" \t\r\n\0\ufeff")
         try:
             while at < len(text):
-                found, at = _LOADS.raw_decode(text, at)
+                found, end = _RAW_DECODE(text, at)
                 if type(found) is not dict:
                     break
                 yield found
+                at = end
                 while at < len(text) and text[at] in " \t\0":
                     at += 1
         except (ValueError, RecursionError):
@@ -295,7 +297,8 @@ class ClaudeDecoder(LineDecoder):
     def _notice(self, record: Mapping[str, Any], kind: str, text: str, millis: int) -> None:
         if kind == "command":
             command = steps.command_of(text)
-            self._out.facts.prompt(command)
+            if command.partition(" ")[0] not in steps.LOCAL_COMMANDS:
+                self._out.facts.prompt(command)
             self._out.event(record, millis, "command", command)
             self._out.thread.state = None if self._out.thread.state == "interrupted" else self._out.thread.state
             return
@@ -446,12 +449,23 @@ class ClaudeDecoder(LineDecoder):
         out, thread = self._out, self._out.thread
         out.flush(thread)
         payload, result = steps.compaction_of(record)
-        at = out.clock.start(millis)
-        step = Step(out.session, out.key(record, millis), thread.top, "compaction", at, at, "complete", payload, result)
+        at = out.clock.start(self._compaction_start(record, payload, millis))
+        end = max(at, millis * MILLI)
+        step = Step(
+            out.session, out.key(record, millis), thread.top, "compaction", at, end, "complete", payload, result
+        )
         out.emit(step)
         if kind == "compact_boundary":
             thread.compaction = step
             self._agents.compacted(record.get("logicalParentUuid"), step.key)
+
+    def _compaction_start(self, record: Mapping[str, Any], payload: Mapping[str, Any], millis: int) -> int:
+        """Return when a compaction began: its record is written when it ends."""
+        took = steps.number_of(steps.object_of(payload.get("details")).get("durationMs"))
+        last = record.get("logicalParentUuid")
+        if not took and payload["trigger"] == "auto" and type(last) is str:  # nothing happens in between
+            return min(millis, self._out.clock.known.get(last, millis))
+        return max(0, millis - took)
 
     def _hook(
         self, record: Mapping[str, Any], payload: dict[str, Any], result: dict[str, Any], millis: int, *, failed: bool
