@@ -17,7 +17,8 @@ AGENT_TOOLS = frozenset({"Task", "Agent"})
 LOCAL_COMMANDS = frozenset(
     {
         "/add-dir", "/agents", "/bug", "/clear", "/compact", "/config", "/context", "/cost", "/doctor", "/effort",
-        "/exit", "/export", "/fast", "/feedback", "/help", "/hooks", "/ide", "/login", "/logout", "/mcp", "/memory", "/model",
+        "/exit", "/export", "/fast", "/feedback", "/help", "/hooks", "/ide", "/login", "/logout", "/mcp", "/memory",
+        "/model",
         "/permissions", "/plugin", "/quit", "/remote-control", "/rename", "/resume", "/rewind", "/status",
         "/statusline", "/tasks", "/terminal-setup", "/theme", "/todos", "/upgrade", "/usage", "/vim",
     }

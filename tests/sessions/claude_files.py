@@ -27,6 +27,11 @@ def record(type: str, uuid: str, parent: str | None, second: float, **more: Any)
     }  # fmt: skip
 
 
+def timed(type: str, second: float, **more: Any) -> dict[str, Any]:
+    """Return a record without an id, as those about the session are."""
+    return {"type": type, "timestamp": at(second), "sessionId": SESSION, **more}
+
+
 def user(uuid: str, parent: str | None, second: float, content: Any, **more: Any) -> dict[str, Any]:
     return record("user", uuid, parent, second, message={"role": "user", "content": content}, **more)
 

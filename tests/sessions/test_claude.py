@@ -1,10 +1,13 @@
 """Records of Claude Code become steps: each model call and tool call once, in the order of the file."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentspan.sessions.claude_records import ClaudeDecoder
+from agentspan.sessions.formats import Source
 from agentspan.sessions.records import task_of
 from tests.sessions.claude_files import (
     CONVERSATION,
@@ -17,6 +20,7 @@ from tests.sessions.claude_files import (
     result,
     system,
     text,
+    timed,
     tool,
     usage,
     user,
@@ -297,10 +301,9 @@ def test_hooks_are_steps_below_their_tool() -> None:
 @pytest.mark.parametrize("attached", [False, True])
 def test_text_typed_while_the_agent_works_is_steering_once(attached: bool) -> None:
     queued = [
-        {"type": "queue-operation", "operation": "enqueue", "timestamp": "2026-03-01T10:00:03.000Z", "sessionId": SESSION,
-         "content": "be quick"},
-        {"type": "queue-operation", "operation": "remove", "timestamp": "2026-03-01T10:00:04.000Z", "sessionId": SESSION},
-    ]  # fmt: skip
+        timed("queue-operation", 3, operation="enqueue", content="be quick"),
+        timed("queue-operation", 4, operation="remove"),
+    ]
     records = [*CONVERSATION[:3], *queued]
     if attached:
         records.append(attachment("q1", "a2", 3, "queued_command", prompt="be quick", commandMode="prompt"))
@@ -310,7 +313,9 @@ def test_text_typed_while_the_agent_works_is_steering_once(attached: bool) -> No
 
 
 def test_commands_notices_and_bodies_of_skills_are_no_prompts() -> None:
-    command = "<command-message>review</command-message>\n<command-name>/review</command-name>\n<command-args>12</command-args>"
+    command = (
+        "<command-message>x</command-message>\n<command-name>/review</command-name><command-args>12</command-args>"
+    )
     records = [
         user("u0", None, 0, "<command-name>/model</command-name>"),
         user("u1", None, 0, command),
@@ -338,12 +343,7 @@ def test_metadata_records_are_facts_of_the_run() -> None:
         {"type": "summary", "summary": "of another session", "leafUuid": "zz"},
         *CONVERSATION,
         {"type": "ai-title", "aiTitle": "Broken build", "sessionId": SESSION},
-        {
-            "type": "pr-link",
-            "prUrl": "https://example.org/1",
-            "timestamp": "2026-03-01T10:00:09.000Z",
-            "sessionId": SESSION,
-        },
+        timed("pr-link", 9, prUrl="https://example.org/1"),
         attachment("d1", "a3", 9, "deferred_tools_delta", addedNames=["B", "A"]),
         attachment("d2", "d1", 9, "skill_listing", content="- review: …"),
     ]
@@ -377,8 +377,6 @@ def test_what_is_not_known_is_kept_and_counted() -> None:
 
 
 def test_two_records_on_one_line_are_both_read() -> None:
-    import json
-
     line = "".join(json.dumps(each) for each in CONVERSATION[:2]).encode()
     found = decoded([line, *CONVERSATION[2:]])
     assert (found.steps, found.unread) == (decoded(CONVERSATION).steps, [])
@@ -395,10 +393,6 @@ def test_a_resumed_copy_has_the_keys_of_the_original() -> None:
 
 
 def test_nothing_is_yielded_before_the_version_is_known() -> None:
-    from pathlib import Path
-
-    from agentspan.sessions.formats import Source
-
     decoder = ClaudeDecoder(Source("claude", Path("a.jsonl")))
-    line = b'{"type": "queue-operation", "operation": "dequeue", "timestamp": "2026-03-01T10:00:00.000Z", "sessionId": "s"}'
+    line = json.dumps(timed("queue-operation", 0, operation="dequeue")).encode()
     assert [*decoder.feed(Path("a.jsonl"), line), *decoder.rest()] == []
