@@ -1,6 +1,7 @@
 """Collects the steps of one decoder of Claude Code's files, and what they have in common."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Thread
@@ -68,11 +69,21 @@ class Output:
         self.emit(Step(self.session, self.key(record, millis), self.thread.top, "message", at, at, "complete", payload))
 
     def event(
-        self, record: Mapping[str, Any], millis: int, name: str, content: Any, level: str = "info", **more: Any
+        self,
+        record: Mapping[str, Any],
+        millis: int,
+        name: str,
+        content: Any,
+        level: str = "info",
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Emit the step of an event that is one record."""
+        """Emit the step of an event that is one record.
+
+        Args:
+            more: further members of its payload.
+        """
         at = self.clock.start(millis)
-        payload = {"name": name, "level": level, "content": content, **more}
+        payload = {**more, "name": name, "level": level, "content": content}
         self.emit(Step(self.session, self.key(record, millis), self.thread.top, "event", at, at, "complete", payload))
 
     def unknown(self, record: Mapping[str, Any], kind: str, millis: int) -> None:
