@@ -299,8 +299,8 @@ class ClaudeDecoder(LineDecoder):
             command = steps.command_of(text)
             if command.partition(" ")[0] not in steps.LOCAL_COMMANDS:
                 self._out.facts.prompt(command)
+                self._out.thread.state = self._out.thread.error = None
             self._out.event(record, millis, "command", command)
-            self._out.thread.state = None if self._out.thread.state == "interrupted" else self._out.thread.state
             return
         if kind == "task-notification":
             self._agents.finish_task(text, millis)
@@ -321,17 +321,8 @@ class ClaudeDecoder(LineDecoder):
         if step is None:
             at = self._out.clock.start(millis)
             payload: dict[str, Any] = {"trigger": "unknown"}
-            step = Step(
-                self._out.session,
-                self._out.key(record, millis),
-                thread.top,
-                "compaction",
-                at,
-                at,
-                "complete",
-                payload,
-                {},
-            )
+            key = self._out.key(record, millis)
+            step = Step(self._out.session, key, thread.top, "compaction", at, at, "complete", payload)
         self._out.emit(step._replace(result={**(step.result or {}), "summary": summary}))
 
     def _system(self, record: Mapping[str, Any], millis: int) -> None:

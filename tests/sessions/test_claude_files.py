@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
+import agentspan
+from agentspan.api.context import Context
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.sessions.claude import FORMATS, keeps_days, roots, sources
 from agentspan.sessions.formats import Source
+from agentspan.sessions.importing import Importer
+from agentspan.storage.access import scan
 from tests.sessions.claude_files import CONVERSATION, OTHER, SESSION, Decoded, assistant, text, user
 
 SIDE = {"isSidechain": True, "agentId": "a7"}
@@ -119,3 +124,15 @@ def test_any_name_will_do_for_a_session_that_somebody_moved(tmp_path: Path) -> N
     for line in path.read_bytes().splitlines():
         decoder.feed(path, line)
     assert Decoded(decoder.rest()).known.id == SESSION
+
+
+def test_a_fork_adds_only_what_is_new(tmp_path: Path) -> None:
+    main = write(tmp_path / f"{SESSION}.jsonl", CONVERSATION)
+    copied = [{**each, "sessionId": OTHER, "forkedFrom": {"sessionId": SESSION}} for each in CONVERSATION]
+    fork = write(tmp_path / f"{OTHER}.jsonl", [*copied, user("u9", "a3", 60, "And now?")])
+    with agentspan.open(tmp_path / "a.db") as database:
+        importer = Importer(Context(database.storage), {"claude": FORMATS[0]}, now=lambda: 2 * 10**18)
+        for path in (main, fork):
+            importer.bring_in(Source("claude", path))
+        assert (importer.arrived.spans, importer.arrived.inherited) == (5, 4)
+        assert {run.session for run in scan(database.storage, AgentInstanceRow)} == {SESSION}
