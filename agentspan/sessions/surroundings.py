@@ -27,7 +27,7 @@ INSTRUCTIONS = "instructions"
 """The part without which the surroundings of a session are searched."""
 PARTS: Mapping[str, tuple[str, ...]] = {
     INSTRUCTIONS: ("CLAUDE.md", ".claude/CLAUDE.md", ".claude/rules"),
-    "skills": (".claude/skills",),
+    "project_skills": (".claude/skills",),
     "settings": (".claude/settings.json",),
 }
 """The files and folders of each part, in the project's folder and in each folder below it down to the session's."""

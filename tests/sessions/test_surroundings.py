@@ -63,7 +63,7 @@ def test_an_older_session_has_what_git_had_at_its_start(checkout: Checkout) -> N
     after, of_after = checkout.at(BEGIN + 1010)
     assert (of_before, of_after) == (first, second)
     assert before["instructions"] != after["instructions"]
-    assert before["skills"] == NONE
+    assert before["project_skills"] == NONE
     assert checkout.at(BEGIN - 10) == ({}, None)
 
 
@@ -73,7 +73,7 @@ def test_a_session_that_starts_now_has_what_stands_there(checkout: Checkout) -> 
     parts, found = checkout.at(BEGIN + 100, now_ns=(BEGIN + 110) * SECOND)
     assert found == commit
     assert {name: parts[name] for name in older} == older
-    assert NONE not in (parts["instructions"], parts["skills"])
+    assert NONE not in (parts["instructions"], parts["project_skills"])
     assert (parts["user_instructions"], parts["local_instructions"]) == (NONE, NONE)
     (checkout.folder / "CLAUDE.md").write_text("be kind")
     changed, _ = checkout.at(BEGIN + 100, now_ns=(BEGIN + 110) * SECOND)
@@ -153,7 +153,7 @@ def test_a_run_keeps_what_was_found_when_it_was_stored(checkout: Checkout, tmp_p
 
         ctx = Context(database.storage)
         first = stored(Arrival(ctx, surroundings=Surroundings(lambda: NOW)))
-        assert first.keys() == {"model", "instructions", "skills", "settings"}
+        assert first.keys() == {"model", "instructions", "project_skills", "settings"}
         assert runs_of(database)[0].git_commit == checkout.git("rev-parse", "HEAD")
         checkout.git("checkout", "-q", "--orphan", "fresh")
         checkout.commit(BEGIN, CLAUDE_md="rewritten")
