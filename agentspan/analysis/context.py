@@ -74,12 +74,14 @@ _IN_CONTEXT = frozenset({"llm", "message", "compaction", "hook", "event", "agent
 _STARTING = ("SessionStart", "UserPromptSubmit")
 """The events of hooks whose plain output the model reads."""
 _OF_EVENTS: Mapping[Source, str] = {
-    "tools": "deferred_tools_delta agent_listing_delta mcp_instructions_delta skill_listing",
+    "instructions": "base_instructions developer developer_instructions user_instructions environment_context",
+    "tools": "deferred_tools_delta agent_listing_delta mcp_instructions_delta skill_listing dynamic_tools "
+    "recommended_plugins",
     "memory": "nested_memory relevant_memories",
     "file": "file edited_text_file compact_file_reference opened_file_in_ide selected_lines_in_ide directory",
     "hook": "hook_additional_context",
     "notice": "diagnostics task_reminder todo todo_reminder date_change plan_mode plan_mode_exit auto_mode "
-    "output_style task-notification task_status invoked_skills silent_turn_reminder",
+    "output_style task-notification task_status invoked_skills silent_turn_reminder subagent_notification",
 }
 _EVENTS: Mapping[str, Source] = {name: source for source, names in _OF_EVENTS.items() for name in names.split()}
 """The events whose content the model reads, by the names that coding agents give them, with their sources."""
