@@ -1,5 +1,6 @@
 """What a session's file lacks comes from its folder: as it stands, else from git at that time."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -10,6 +11,8 @@ import agentspan
 from agentspan import jsontext
 from agentspan.api.context import Context
 from agentspan.sessions.arriving import Arrival
+from agentspan.sessions.formats import formats
+from agentspan.sessions.importing import Importer
 from agentspan.sessions.surroundings import NONE, Surroundings, surroundings
 from tests.sessions.steps import Told, runs_of
 
@@ -167,3 +170,24 @@ def test_formats_that_have_their_instructions_are_left_alone(checkout: Checkout)
     assert find.of("codex", told_in(checkout).session) == ({}, None)
     assert find.of("claude", told_in(checkout, fingerprint={"instructions": "1"}).session) == ({}, None)
     assert find.of("claude", told_in(checkout).session)[0]
+
+
+def test_an_imported_session_of_claude_code_has_them(checkout: Checkout, tmp_path: Path) -> None:
+    commit = checkout.commit(BEGIN, CLAUDE_md="be brief")
+    id = "11111111-2222-4333-8444-555555555555"
+    facts = {
+        "sessionId": id, "cwd": str(checkout.folder), "gitBranch": "main", "version": "2.1.0", "uuid": "u1",
+        "parentUuid": None, "timestamp": "2023-11-14T22:15:00.000Z",
+    }  # fmt: skip
+    file = tmp_path / "projects" / "shop" / f"{id}.jsonl"
+    file.parent.mkdir(parents=True)
+    record = {"type": "user", "message": {"role": "user", "content": "go"}, **facts}
+    file.write_text(json.dumps(record, separators=(",", ":")) + "\n")
+    with agentspan.open(tmp_path / "a.db") as database:
+        format = formats()["claude"]
+        importer = Importer(Context(database.storage), {"claude": format}, now=lambda: NOW)
+        for source in format.sources(tmp_path / "projects"):
+            importer.bring_in(source)
+        (run,) = runs_of(database)
+    assert run.git_commit == commit
+    assert "instructions" in jsontext.decode(run.metadata or "{}")["fingerprint"]["parts"]
