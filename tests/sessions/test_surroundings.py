@@ -177,7 +177,7 @@ def test_an_imported_session_of_claude_code_has_them(checkout: Checkout, tmp_pat
     id = "11111111-2222-4333-8444-555555555555"
     facts = {
         "sessionId": id, "cwd": str(checkout.folder), "gitBranch": "main", "version": "2.1.0", "uuid": "u1",
-        "parentUuid": None, "timestamp": "2023-11-14T22:15:00.000Z",
+        "parentUuid": None, "isSidechain": False, "timestamp": "2023-11-14T22:15:00.000Z",
     }  # fmt: skip
     file = tmp_path / "projects" / "shop" / f"{id}.jsonl"
     file.parent.mkdir(parents=True)
