@@ -10,9 +10,9 @@ so is the number of runs whose payloads are read, so runs are sampled: whole tas
 runs, because only they can distinguish a cause from a hard task.
 
 Features are, for example: a tool was used, was called often, with a certain value, repeatedly, in a certain order,
-slowly, or with an empty result; the run has a certain member in its metadata, or more steps or tokens than half of the
-runs. The tools that a run used come from the index. Values of arguments are read from the payloads of some runs only,
-so such a feature is known only for these runs.
+slowly, with an empty result, or with a failing exit code; tests were run, or failed; the run has a certain member in
+its metadata, or more steps or tokens than half of the runs. The tools that a run used come from the index. Values of
+arguments are read from the payloads of some runs only, so such a feature is known only for these runs.
 """
 
 import random
@@ -29,6 +29,7 @@ from agentspan.analysis.statistics import FEWEST_TASKS, PAIRED_SHARE, Strata, Ta
 from agentspan.analysis.tree import in_time
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
+from agentspan.schemas.commands import exit_code_of, has_failed, runs_tests
 from agentspan.schemas.signatures import Signature, type_title
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import FailureSums, Find, SpansOf, StepUses
@@ -310,6 +311,7 @@ def span_features(storage: Storage, run_ids: Sequence[str]) -> Iterator[Feature]
             reader.read_metadata(id, row.metadata)
     known = frozenset(run_ids)
     yield from reader.surprises(known)
+    yield from reader.tests(known)
     yield from reader.values(known)
     yield from reader.orders()
     yield from reader.slow_steps()
@@ -322,6 +324,8 @@ class _Reader:
         self._empty: dict[str, set[str]] = defaultdict(set)
         self._first: dict[str, dict[str, int]] = {}
         self._slowest: dict[str, dict[str, float]] = defaultdict(dict)
+        self._exits: dict[str, set[str]] = defaultdict(set)
+        self._tests: dict[str, list[bool]] = {}
 
     def read(self, run: str, spans: Iterable[AgentSpanRow]) -> None:
         """Collect the features in the spans of a run, which must be in order of start."""
@@ -343,10 +347,29 @@ class _Reader:
                 first.setdefault(step, place)
                 if span.status == "complete" and _is_empty(_output(span.result_payload)):
                     self._empty[step].add(run)
+                self._read_command(run, step, span, payload)
         self._first[run] = first
         for (step, _), number in calls.items():
             if number > 1:
                 self._repeats[step].add(run)
+
+    def _read_command(self, run: str, step: str, span: AgentSpanRow, payload: Any) -> None:
+        result = None if span.result_payload is None else _decoded(span.result_payload)
+        if exit_code_of(result):
+            self._exits[step].add(run)
+        if span.status != "cancelled" and type(payload) is dict and runs_tests(payload.get("arguments")):
+            self._tests.setdefault(run, []).append(has_failed(span.status, result))
+
+    def tests(self, known: frozenset[str]) -> Iterator[Feature]:
+        """Yield the features of exit codes and of runs of tests. Failures of tests are known where tests were run."""
+        for step, runs in sorted(self._exits.items()):
+            yield Feature(f"{step} with exit_code != 0", frozenset(runs), known, f"no {step} with exit_code != 0")
+        tested = frozenset(self._tests)
+        if tested:
+            last = frozenset(run for run, failures in self._tests.items() if failures[-1])
+            yield Feature("tests run", tested, known, "no tests run")
+            yield Feature("the last tests failed", last, tested, "the last tests passed")
+            yield Feature("tests failed", frozenset(run for run in tested if any(self._tests[run])), tested)
 
     def read_metadata(self, run: str, text: str | None) -> None:
         """Collect the short values in the metadata of a run."""

@@ -83,7 +83,20 @@ def _in(zone: tzinfo | None, moment: datetime) -> datetime:
 
 
 ALL = "all"
-TEXTS = ("agent", "version", "session", "task", "status", "error", "signature", "mark", "grep", "git_commit")
+TEXTS = (
+    "agent",
+    "version",
+    "session",
+    "task",
+    "status",
+    "error",
+    "signature",
+    "mark",
+    "grep",
+    "git_commit",
+    "touched",
+    "project",
+)
 TIMES = ("since", "until")
 MANY = ("tag", "score", "meta")
 """Names of the grammar that may occur more than once in a filter."""
@@ -114,6 +127,8 @@ class RunKeywords(TypedDict, total=False):
     meta: Mapping[str, object] | None
     grep: str | None
     git_commit: str | None
+    touched: str | None
+    project: str | None
 
 
 class TimedRunKeywords(RunKeywords, total=False):

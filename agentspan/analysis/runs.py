@@ -3,10 +3,13 @@
 Conditions on scores, marks and signatures are evaluated first: they are replaced by the ids of the matching runs.
 """
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from agentspan import jsontext
 from agentspan.analysis.by_name import find_run, resolved
 from agentspan.analysis.failures import with_signature
 from agentspan.analysis.filter_words import NAMES, filter_of
@@ -26,6 +29,7 @@ from agentspan.storage.questions import (
     RunSort,
     RunsWhere,
     SpanStats,
+    Touched,
 )
 from agentspan.storage.row_by_row import matches, names_of
 from agentspan.storage.sums import Progress, RunBrief, RunList, RunSummary, Stat
@@ -35,7 +39,9 @@ ANY_MARK = "*"
 
 
 def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
-    """Return a filter in which `ids` replaces the conditions `scores`, `mark` and `signature`.
+    """Return a filter in which `ids` replaces the conditions that need other rows, or a value in the metadata.
+
+    These are `scores`, `mark`, `signature`, `touched` and `project`.
 
     Raises:
         InvalidValue: a condition on a score is not a rule, or the signature is not one.
@@ -43,7 +49,7 @@ def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
     ids = filter.ids
     for each in _sets(storage, filter):
         ids = each if ids is None else ids & each
-    return filter._replace(ids=ids, scores=(), mark=None, signature=None)
+    return filter._replace(ids=ids, scores=(), mark=None, signature=None, touched=None, project=None)
 
 
 def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
@@ -57,6 +63,48 @@ def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
         yield frozenset(storage.ask(LatestScores(MARK)))
     if filter.signature is not None:
         yield with_signature(storage, filter.signature)
+    if filter.touched is not None:
+        yield storage.ask(Touched(filter.touched))
+    if filter.project is not None:
+        yield in_project(storage, filter.project)
+
+
+def in_project(storage: Storage, project: str) -> frozenset[str]:
+    """Return the ids of the runs whose folder, the `cwd` in their metadata, belongs to a project.
+
+    Args:
+        project: a folder or a pattern (see RunFilter). `.`, `..` and `~` are those of this process.
+    """
+    if project in (".", "..") or project.startswith(("./", "../", "~")):
+        project = os.path.abspath(os.path.expanduser(project))
+    folders: dict[str, bool] = {}
+    found = set()
+    for run in scan(storage, AgentInstanceRow):
+        folder = folder_of(run.metadata)
+        if folder is None:
+            continue
+        if folder not in folders:
+            folders[folder] = _is_within(folder, project)
+        if folders[folder]:
+            found.add(run.id)
+    return frozenset(found)
+
+
+def folder_of(metadata: str | None) -> str | None:
+    """Return the folder in which a run worked: the `cwd` in its metadata; None without one."""
+    if metadata is None or '"cwd"' not in metadata:
+        return None
+    found = jsontext.decode(metadata)
+    folder = found.get("cwd") if type(found) is dict else None
+    return folder if type(folder) is str else None
+
+
+def _is_within(folder: str, project: str) -> bool:
+    parts = folder.replace("\\", "/").rstrip("/").split("/")
+    if "/" not in project:
+        return any(fnmatchcase(part, project) for part in parts if part)
+    pattern = project.rstrip("/") or "/"
+    return any(fnmatchcase("/".join(parts[:end]) or "/", pattern) for end in range(1, len(parts) + 1))
 
 
 PAGE = 50

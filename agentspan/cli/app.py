@@ -86,7 +86,8 @@ COMMANDS = {
         "why": "Group the failed runs by what failed, and list what goes with failure. With RUN, show why it failed.",
         "diff": "Show where two runs part, or whether two groups of runs differ by more than chance.\n\nA and B "
         "are runs: an id, the unique beginning of one, or - for the latest. Or they are groups: AGENT@1.0 "
-        "AGENT@2.0; other groups are --base FILTER and --head FILTER.",
+        "AGENT@2.0; other groups are --base FILTER and --head FILTER. With --context they are model calls, by the "
+        "ids of their spans; A alone is compared with the call before it.",
         "check": "Check runs in CI: budgets, calls, a baseline.\n\nThe exit code is 0 if they pass, 1 if not, 2 if "
         "they cannot be checked, 3 if they are too few to say.",
         "score": "Add a score, a mark or a note to a run or a span.\n\nRUN may be the id of a span. NAME is what "

@@ -18,11 +18,12 @@ from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.drift import missed_by_status
 from agentspan.analysis.drift_metrics import gather
 from agentspan.analysis.filter_words import ALL, NAMES, parse, words_of
+from agentspan.analysis.fingerprints import changed_part, sentences
 from agentspan.analysis.outcomes import OutcomeRule, check_known, outcomes, unmet
 from agentspan.analysis.runs import find_runs, stats
 from agentspan.cli.app import answering, command, reads
 from agentspan.cli.filter_options import filter_in, filter_options, outcome_option, outcome_rule, pyproject
-from agentspan.cli.output import Failed, document, echo_lines, status_style, width, wrap, zone
+from agentspan.cli.output import Failed, document, echo_lines, local, status_style, width, wrap, zone
 from agentspan.database import Database, open
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
@@ -43,6 +44,11 @@ _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 @click.argument("text", metavar="[FILTER]", required=False)
 @click.option("--config", metavar="FILE", help="Read [budget], [calls], [baseline] from here, not pyproject.toml.")
 @outcome_option
+@click.option(
+    "--by",
+    metavar="PART",
+    help="Check the runs with the newest value of a part of the fingerprint against those before.",
+)
 @click.option("--junit", metavar="FILE", help="Write JUnit XML, too.")
 @click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
 @filter_options
@@ -54,6 +60,7 @@ def check_command(
     text: str | None,
     config: str | None,
     outcome: str | None,
+    by: str | None,
     markdown: bool,
     junit: str | None,
     as_json: bool,
@@ -66,23 +73,19 @@ def check_command(
         names = " ".join(f"--{name.replace('_', '-')}" for name in NAMES if filters.get(name))
         raise click.UsageError(f"give either FILTER or {names}, not both")
     filter = filter_in(storage, filters) if text is None else resolved(storage, parse(text, "filter", zone=zone()))
-    file = _configuration(config)
-    wanted = load(file)
+    file = _configuration(config) if by is None else config and Path(config)
+    wanted = load(file) if file else Config({})
     rows = _rows(storage, filter)
     if not rows:
         matching = text or options
         raise Failed(
             f"no run matches {matching}{versions_of(storage, filter)}" if matching else "there are no runs yet"
         )
-    known = stats(storage) if wanted.required or wanted.forbidden else []
-    if wanted.baseline is None and wanted.baseline_file is None:
-        if outcome is not None or wanted.outcome is not None:
-            raise Failed(f"{'--outcome' if outcome is not None else f'outcome in {file}'} needs a [baseline]")
-        found = check(gather(storage, rows, outcomes(storage, rows)), wanted, known=known)
+    if by is not None:
+        found = _checked_by(storage, rows, by, wanted, outcome)
     else:
-        rule = outcome_rule(wanted.outcome if outcome is None else outcome)
-        check_known(storage, rule)
-        found = _compared(storage, rows, wanted, rule, file.parent, known)
+        assert file  # without --by, there is a configuration
+        found = _checked(storage, rows, wanted, file, outcome)
     if junit is not None:
         try:
             Path(junit).write_bytes(_junit(found))
@@ -96,6 +99,37 @@ def check_command(
     else:
         echo_lines(_lines(storage, found))
     raise SystemExit(EXIT_CODES[found.verdict])
+
+
+def _checked(
+    storage: Storage, rows: Sequence[AgentInstanceRow], wanted: Config, file: Path, outcome: str | None
+) -> Check:
+    """Check runs by the configuration in a file."""
+    known = _known(storage, wanted)
+    if wanted.baseline is None and wanted.baseline_file is None:
+        if outcome is not None or wanted.outcome is not None:
+            raise Failed(f"{'--outcome' if outcome is not None else f'outcome in {file}'} needs a [baseline]")
+        return check(gather(storage, rows, outcomes(storage, rows)), wanted, known=known)
+    rule = outcome_rule(wanted.outcome if outcome is None else outcome)
+    check_known(storage, rule)
+    return _compared(storage, rows, wanted, rule, file.parent, known)
+
+
+def _checked_by(
+    storage: Storage, rows: Sequence[AgentInstanceRow], part: str, wanted: Config, outcome: str | None
+) -> Check:
+    """Check the runs with the newest value of a part of the fingerprint; the baseline is the value before."""
+    change = changed_part(rows, part)
+    rule = outcome_rule(wanted.outcome if outcome is None else outcome)
+    check_known(storage, rule)
+    checked, before = ([row for row in rows if row.id in ids] for ids in (change.head, change.base))
+    about = "; ".join(sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}"))
+    return _against(storage, storage, checked, before, wanted, rule, _known(storage, wanted), about=about)
+
+
+def _known(storage: Storage, wanted: Config) -> list[Stat]:
+    """Return the statistics of all runs, for the names of calls that the configuration may misspell."""
+    return stats(storage) if wanted.required or wanted.forbidden else []
 
 
 def _configuration(config: str | None) -> Path:
@@ -141,20 +175,40 @@ def _compared(
             raise Failed(f"the baseline {text} matches none of the {noun(total, 'run')} of {where}")
         checked = {row.id for row in rows}
         others = [row for row in matched if row.id not in checked]
-        passed = [outcomes(storage, rows, rule), outcomes(source, others, rule)]
-        base = gather(source, others, passed[1])
-        words = unmet(source, rule, others)
-        agents = names_of(storage, rows), names_of(source, others)
+        return _against(storage, source, rows, others, wanted, rule, known, shared=len(matched) - len(others))
+
+
+def _against(
+    storage: Storage,
+    source: Storage,
+    rows: Sequence[AgentInstanceRow],
+    others: Sequence[AgentInstanceRow],
+    wanted: Config,
+    rule: OutcomeRule | None,
+    known: Sequence[Stat],
+    *,
+    shared: int = 0,
+    about: str = "",
+) -> Check:
+    """Check runs, and compare them with other runs.
+
+    Args:
+        source: the storage of the other runs.
+        shared: the number of runs that would be in both, but are only checked.
+        about: a text about the two groups, for the finding.
+    """
+    passed = [outcomes(storage, rows, rule), outcomes(source, others, rule)]
+    agents = names_of(storage, rows), names_of(source, others)
     missed = missed_by_status(storage, rows, passed) if rule is None else None
     return check(
         gather(storage, rows, passed[0]),
         wanted,
-        base,
-        shared=len(matched) - len(others),
+        gather(source, others, passed[1]),
+        shared=shared,
         known=known,
-        unmet=words,
+        unmet=unmet(source, rule, others),
         agents=_some(agents[1]),
-        note="; ".join(part for part in (_differ(*agents), "" if missed is None else str(missed)) if part),
+        note="; ".join(part for part in (_differ(*agents), "" if missed is None else str(missed), about) if part),
     )
 
 

@@ -1,4 +1,7 @@
-"""`agentspan diff`: prints where two runs part, or whether two groups of runs differ by more than chance."""
+"""`agentspan diff`: prints where two runs part, or whether two groups of runs differ by more than chance.
+
+With `--context`, it prints how what two model calls read differs.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,12 +13,16 @@ import click
 from agentspan.analysis import by_name, diff_text, drift_text
 from agentspan.analysis.by_name import AT, resolved, versions_of
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
+from agentspan.analysis.diff_text import MAX_SENTENCE, escaped
 from agentspan.analysis.diff_text import markdown as as_markdown
 from agentspan.analysis.differences import FieldChange, Words
 from agentspan.analysis.drift import Drift, DriftRow, drift, least_of
 from agentspan.analysis.filter_words import parse
+from agentspan.analysis.fingerprints import PartChange, changed_part, plain_change, sentences
+from agentspan.analysis.runs import find_runs
 from agentspan.analysis.tree import run_name
 from agentspan.cli.app import command, opened, options
+from agentspan.cli.context import diff_contexts
 from agentspan.cli.filter_options import outcome_rule
 from agentspan.cli.output import (
     MARKS,
@@ -27,6 +34,7 @@ from agentspan.cli.output import (
     fit,
     fit_end,
     indexing,
+    local,
     page,
     status_style,
     style,
@@ -37,6 +45,8 @@ from agentspan.cli.output import (
     zone,
 )
 from agentspan.database import Database
+from agentspan.storage.protocol import Storage
+from agentspan.storage.questions import RunFilter
 from agentspan.text import noun, printable
 
 MAX_CHANGES = 20
@@ -75,6 +85,10 @@ PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
     multiple=True,
     help="For groups, ignore what is smaller: cost_usd=0.0001.",
 )
+@click.option(
+    "--by", metavar="PART", help="Compare runs by a part of the fingerprint: its newest value, and the one before."
+)
+@click.option("--context", "of_context", is_flag=True, help="With ids of model calls: compare what they read.")
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
 @utc_option
 @options
@@ -89,10 +103,24 @@ def diff_command(
     outcome: str | None,
     least: tuple[str, ...],
     against: str | None,
+    of_context: bool,
+    by: str | None,
     db: str | None,
     **how: Any,
 ) -> None:
-    """Compare two runs, or two groups of runs."""
+    """Compare two runs, two groups of runs, or what two model calls read."""
+    if of_context:
+        if base or head or outcome or least or against or by or how["markdown"]:
+            raise click.UsageError("--context compares two model calls: only --full and --json go with it")
+        with opened(ctx, db) as database:
+            diff_contexts(database.storage, a, b, as_json=how["as_json"], full=how["full"])
+        return
+    if by is not None:
+        if b or base or head or against:
+            raise click.UsageError("--by finds the groups itself: one FILTER at most says among which runs")
+        with opened(ctx, db) as database:
+            _groups_by(database, by, a, outcome=outcome, least=least, **how)
+        return
     if a and b and base is head is None and against is None and all(AT in each or "=" in each for each in (a, b)):
         a, b, base, head = None, None, a, b
     if base is not None and head is not None and a is b is None and against is None:
@@ -258,10 +286,27 @@ def _change(change: StepChange, columns: int) -> str:
     return style(f"{mark} {indent}{text}", fg=COLORS.get(change.kind, "red"))
 
 
-def _groups(
-    database: Database,
-    base: str,
-    head: str,
+def _groups(database: Database, base: str, head: str, **how: Any) -> None:
+    """Compare two groups of runs, and print the verdict."""
+    storage = database.storage
+    filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
+    _verdict(storage, filters, (base, head), None, **how)
+
+
+def _groups_by(database: Database, part: str, text: str | None, **how: Any) -> None:
+    """Compare the runs with the newest value of a part of the fingerprint with those of the value before."""
+    storage = database.storage
+    filter = RunFilter() if text is None else resolved(storage, parse(text, zone=zone()))
+    found = changed_part([run.run for run in find_runs(storage, filter, limit=None).runs], part)
+    filters = [RunFilter(ids=found.base), RunFilter(ids=found.head)]
+    _verdict(storage, filters, found.names(), found, **how)
+
+
+def _verdict(
+    storage: Storage,
+    filters: Sequence[RunFilter],
+    names: tuple[str, str],
+    change: PartChange | None,
     *,
     outcome: str | None,
     least: Sequence[str] = (),
@@ -269,14 +314,13 @@ def _groups(
     markdown: bool,
     as_json: bool,
 ) -> None:
-    """Compare two groups of runs, and print the verdict."""
-    storage = database.storage
-    filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
+    base, head = names
     with_calls = as_json or (not markdown and width() >= WIDE)
     with indexing() as progress:
         found = drift(
             storage,
-            *filters,
+            filters[0],
+            filters[1],
             rule=outcome_rule(outcome),
             least=least_of(_numbers(least)),
             with_calls=with_calls,
@@ -286,11 +330,15 @@ def _groups(
         lacking = next((each for each, number in zip(filters, found.matched, strict=True) if not number), None)
         known = "" if lacking is None else versions_of(storage, lacking)
         raise Unanswered(drift_text.sentence(found, base, head) + known)
+    about = [] if change is None else sentences(change, lambda text: f"{local(text):%Y-%m-%d %H:%M}")
     if as_json:
-        document(_plain(found, base, head))
+        document(_plain(found, base, head) | ({} if change is None else {"change": plain_change(change)}))
     elif markdown:
         echo_lines(drift_text.markdown(found, base, head, whole=full))
+        echo_lines(f"\n{escaped(line, MAX_SENTENCE)}" for line in about)
     else:
+        for line in about:
+            echo_lines(wrap(line, width(), 4))
         _print_groups(found, base, head, full=full)
 
 

@@ -39,6 +39,8 @@ _OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("until", "Only before then.", {"metavar": "TIME"}),
     ("grep", "Only with this text in the run's own metadata, result, error or names.", {"metavar": "TEXT"}),
     ("git_commit", "Only of this git commit: its hash, or the beginning of it.", {"metavar": "PREFIX"}),
+    ("touched", "Only in which a tool was called with this file: its path, or the end of it.", {"metavar": "PATH"}),
+    ("project", "Only in this folder, or below it; * is any text; a name: any folder of it.", {"metavar": "FOLDER"}),
 )
 
 

@@ -28,6 +28,7 @@ from agentspan.analysis.tree import (
 )
 from agentspan.blobs import described
 from agentspan.cli.app import command, reads
+from agentspan.cli.context import show_context
 from agentspan.cli.output import (
     COLORS,
     MARKS,
@@ -56,6 +57,7 @@ from agentspan.model.columns import other_facts
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.span_types import error_of, returned_error
 from agentspan.schemas.templates import MAX_INLINE, inline
+from agentspan.sessions.continuing import command_of
 from agentspan.storage.access import instance
 from agentspan.storage.protocol import Storage
 from agentspan.storage.questions import Account, NewestScores, Outlines, SpansOf, Violations
@@ -177,6 +179,8 @@ class Picture:
                 yield "    " + status_style(line, "failed")
         for score in scores:
             yield from (f"    {line}" for line in wrap(score_text(score), width - 4, SCORE_LINES))
+        if (command := command_of(run)) is not None:
+            yield from (f"    {line}" for line in hint("continue it", safe(command), width - 4))
         if self.payloads:
             for key in ("metadata", "result"):
                 yield from self._payload("    ", key, getattr(run, key), "")
@@ -339,6 +343,7 @@ SCORE_CHARACTERS = 500
 @click.option("--slow", metavar="N", type=click.IntRange(1), help="Show the N spans that took longest by themselves.")
 @click.option("--failed", is_flag=True, help="Show only the spans that failed.")
 @click.option("--around", is_flag=True, help="With the id of a span: show its run at that step.")
+@click.option("--context", is_flag=True, help="Show what a model call read, by source; of a run, its largest one.")
 @utc_option
 @reads
 def show_command(
@@ -351,10 +356,14 @@ def show_command(
     slow: int | None = None,
     failed: bool = False,
     around: bool = False,
+    context: bool = False,
 ) -> None:
     """Show a run, one span in full, or the steps around a span; use a pager if a run does not fit on the terminal."""
     storage = database.storage
     found = by_name.find_run_or_span(storage, id)
+    if context:
+        show_context(storage, found, as_json=as_json, full=full)
+        return
     at = found if isinstance(found, AgentSpanRow) else None
     if at is not None and (slow is not None or failed):
         raise click.UsageError("--slow and --failed are about a whole run, not about a span")

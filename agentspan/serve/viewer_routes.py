@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from agentspan.analysis import by_name
+from agentspan.analysis.context_diff import since_previous
 from agentspan.api.context import Context
 from agentspan.api.runs import TerminateInstance
 from agentspan.blobs import ANY_TYPE, AUDIO, IMAGES, ending_of
@@ -77,6 +78,7 @@ def routes(
         ("/runs/{run_id}/spans", viewer.spans, "GET"),
         ("/runs/{run_id}/spans/{span_id}", viewer.span, "GET"),
         ("/runs/{run_id}/spans/{span_id}/blobs/{sha256}", viewer.blob, "GET"),
+        ("/runs/{run_id}/spans/{span_id}/context", viewer.context, "GET"),
         ("/runs/{run_id}/conversation", viewer.conversation, "GET"),
         ("/runs/{run_id}/stats", viewer.stats, "GET"),
         ("/runs/{run_id}/search", viewer.search, "GET"),
@@ -223,6 +225,15 @@ class Viewer:
             return blob_response(self._found_span(run_id, span_id), request.path_params["sha256"])
 
         return await asyncio.get_running_loop().run_in_executor(self._details, read)
+
+    async def context(self, request: Request) -> Response:
+        """Answer with what a model call read, compared with the call before it (see context_diff.since_previous)."""
+        run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
+
+        def read() -> dict[str, Any]:
+            return since_previous(self._storage, self._found_span(run_id, span_id))
+
+        return respond(await self._alone(read))
 
     async def conversation(self, request: Request) -> Response:
         """Answer with a page of the conversation's turns, and the number of all turns."""

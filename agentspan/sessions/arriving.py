@@ -36,6 +36,7 @@ from agentspan.otel.stored_rows import about_of, name_of, object_of, put_rows, r
 from agentspan.schemas.builtin import AGGREGATES
 from agentspan.schemas.span_types import REGISTRY, describe, title_of
 from agentspan.sessions.records import Record, Session, Step, Unread
+from agentspan.sessions.surroundings import INSTRUCTIONS, Surroundings
 from agentspan.storage.access import references, unique
 from agentspan.storage.questions import Find, Outlines, Query
 
@@ -111,10 +112,12 @@ class Arrival:
 
     Args:
         ctx: the context of the storage.
+        surroundings: finds parts of the fingerprint that a session's file lacks; None to find none.
     """
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None) -> None:
         self._ctx = ctx
+        self._surroundings = surroundings
         self._schema = registration.fields_of(REGISTRY.items())
         self._placed: dict[tuple[str, str], _Placed] = {}
         self._waiting: dict[str, AgentSpanRow] = {}
@@ -161,8 +164,8 @@ class Arrival:
             live: True if the sessions may go on: their runs stay active.
         """
         self.commit()
-        for placed in self._placed.values():
-            self._end(placed, live=live)
+        for (format, _), placed in self._placed.items():
+            self._end(format, placed, live=live)
         for run in self._unsummed:
             if self._has_agents.get(run, True):
                 self._sum_up(run)
@@ -324,17 +327,18 @@ class Arrival:
             sums[0] += stated  # type: ignore[operator]
             sums[1] += row.cost_usd
 
-    def _end(self, placed: _Placed, *, live: bool) -> None:
+    def _end(self, format: str, placed: _Placed, *, live: bool) -> None:
         """Store what is known of the end of a session: of its run, or of the agent span of a sub-agent."""
-        session, run, ctx = placed.session, placed.run, self._ctx
+        run, ctx = placed.run, self._ctx
         if placed.top is not None:
             self._end_sub_agent(placed, live=live)
             return
-        values = ended_run(ctx, session, live=live)
         stored = ctx.storage.ask(Find(run.id, instance_id=run.id)).rows.get(run.id)
         if stored is None or not isinstance(stored[1], AgentInstanceRow):
             return
         before = stored[1]
+        session = self._surrounded(format, placed.session, before)
+        values = ended_run(ctx, session, live=live)
         is_earlier = (before.finished_at or "") > str(values["finished_at"] or "")
         values = {name: value for name, value in values.items() if getattr(before, name) != value}
         if values and not (is_earlier and not live):
@@ -343,6 +347,16 @@ class Arrival:
             ctx.storage.apply([Unit((move,))], wait_s=ctx.wait_s)
             placed.run = before._replace(**cast(Any, values))
         put_rows(ctx, [_score(ctx, run.id, session, each) for each in session.scores])
+
+    def _surrounded(self, format: str, session: Session, before: AgentInstanceRow) -> Session:
+        """Return a session with the parts of its fingerprint that its file lacks: the stored ones, else found now."""
+        stored = fingerprint_of(before.metadata)
+        found: dict[str, str] = {}
+        commit = None
+        if self._surroundings is not None and INSTRUCTIONS not in stored:
+            found, commit = self._surroundings.of(format, session)
+        parts = {**found, **stored, **session.fingerprint}
+        return session._replace(fingerprint=parts, git_commit=session.git_commit or before.git_commit or commit)
 
     def _end_sub_agent(self, placed: _Placed, *, live: bool) -> None:
         """Store the agent span of a session that is a sub-agent."""
@@ -398,6 +412,13 @@ def metadata_of(session: Session) -> dict[str, Any]:
         parts = dict(sorted(session.fingerprint.items()))
         found["fingerprint"] = {"id": sha256(repr(parts).encode()).hexdigest()[:12], "parts": parts}
     return found
+
+
+def fingerprint_of(metadata: str | None) -> dict[str, str]:
+    """Return the parts of the fingerprint in the stored metadata of a run; empty without a fingerprint."""
+    found = {} if metadata is None else jsontext.decode(metadata).get("fingerprint")
+    parts = found.get("parts") if type(found) is dict else None
+    return parts if type(parts) is dict else {}
 
 
 def ended_run(ctx: Context, session: Session, *, live: bool) -> dict[str, Value]:

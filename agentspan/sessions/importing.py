@@ -22,6 +22,7 @@ from agentspan.sessions.arriving import Arrival, Arrived
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.reading import Unreadable, head_hash, is_same_file, lines_of, opened, plain_path
 from agentspan.sessions.records import Session
+from agentspan.sessions.surroundings import Surroundings
 from agentspan.storage.access import scan, unique
 
 LIVE_S = 300.0
@@ -75,7 +76,7 @@ class Importer:
         self._again = again
         self._follows = follows
         self._now = now
-        self._arrival = Arrival(ctx)
+        self._arrival = Arrival(ctx, surroundings=Surroundings(now))
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
         self._known = {(row.format, row.path): row for row in scan(ctx.storage, SessionFileRow)}
         self.problems: list[str] = []

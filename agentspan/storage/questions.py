@@ -76,8 +76,11 @@ class RunFilter(NamedTuple):
         mark: the label of the run's newest mark; `*` for any.
         signature: the id of a failure in the run, or of the way the run ended, or the beginning of such an id (see
             schemas.signatures).
-        ids: the only runs that match. `analysis.runs` replaces scores, mark and signature by ids, so that a storage
-            never has to evaluate those three.
+        ids: the only runs that match. `analysis.runs` replaces scores, mark, signature, touched and project by ids, so
+            that a storage never has to evaluate those.
+        touched: the path of a file that a call of a tool names, or the end of that path (see schemas.file_paths).
+        project: a folder, or a pattern with `*`: the `cwd` in the run's metadata is it, or below it. Without `/`, the
+            name of a folder.
     """
 
     agent: str | None = None
@@ -97,6 +100,8 @@ class RunFilter(NamedTuple):
     mark: str | None = None
     ids: frozenset[str] | None = None
     signature: str | None = None
+    touched: str | None = None
+    project: str | None = None
 
 
 def contains_text(needle: str, *texts: str | None) -> bool:
@@ -342,7 +347,7 @@ class RunsWhere(Question["RunList"]):
     """A page of the runs that match a filter. Runs that are equal by `sort` are sorted by their ids, the latest first.
 
     Attributes:
-        filter: without scores, mark and signature, which `analysis.runs` has replaced by ids.
+        filter: without scores, mark, signature, touched and project, which `analysis.runs` has replaced by ids.
         limit: the largest number of runs; None for all.
         offset: how many runs to skip.
         progress: called with the amount done and the total amount, while an index is built.
@@ -418,6 +423,18 @@ class StepUses(Question["list[StepUse]"]):
 
     run_ids: Collection[str]
     progress: Progress | None = None
+
+
+class Touched(Question[frozenset[str]]):
+    """The ids of the runs in which a call of a tool names a file (see schemas.file_paths).
+
+    Every call of a tool is read: 0.1 s for 100,000 of them in a file.
+
+    Attributes:
+        path: the path, or the end of it; relative paths are compared from their end, too.
+    """
+
+    path: str
 
 
 class SpanMarks(Question[Mapping[str, frozenset[SpanMark]]]):

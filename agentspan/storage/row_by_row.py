@@ -22,6 +22,7 @@ from agentspan.model.rows import (
     Value,
 )
 from agentspan.model.scores import age, counting
+from agentspan.schemas.file_paths import normal, touches
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature
 from agentspan.schemas.span_types import returned_error
 from agentspan.storage.access import count, pages, scan
@@ -46,6 +47,7 @@ from agentspan.storage.questions import (
     SpanSums,
     StepUses,
     Tags,
+    Touched,
     contains_text,
     has_meta,
 )
@@ -161,6 +163,16 @@ def _rows_of(
     if len(wanted) > AT_ONCE:
         return (row for row in scan(storage, row_type) if row.agent_instance_id in wanted)
     return (row for id in wanted for row in scan(storage, row_type, {"agent_instance_id": id}))
+
+
+def touched(storage: Storage, asked: Touched) -> frozenset[str]:
+    """Return the ids of the runs in which a call of a tool names a path."""
+    path = normal(asked.path)
+    return frozenset(
+        run.id
+        for run in scan(storage, AgentInstanceRow)
+        if any(touches(span.schema_name, span.payload, path) for span in storage.ask(SpansOf(run.id)))
+    )
 
 
 def runs_where(storage: Storage, asked: RunsWhere) -> RunList:
@@ -444,6 +456,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[Storage, Any], Any]] = {
     NewestScores: newest_scores,
     LatestScores: latest_scores,
     Tags: tags,
+    Touched: touched,
     RunsWhere: runs_where,
     BriefsWhere: briefs_where,
     SpanStats: span_stats,

@@ -17,7 +17,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.viewer import export
 
 STATIC = Path(agentspan.__file__).parent / "viewer" / "static"
-MAX_BYTES = 210_000
+MAX_BYTES = 220_000
 HOSTILE = [
     "<script>alert(1)</script>",
     "</script><script>alert(1)</script>",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentspan.analysis import by_name
+from agentspan.analysis.context_diff import since_previous
 from agentspan.analysis.messages import Call, Message, Part
 from agentspan.database import Database
 from agentspan.model.rows import AgentSpanRow, Violation
@@ -49,6 +50,9 @@ def written(db: Database) -> dict[str, Any]:
         "Failure": columns["failures"][0],
         "SpanDetail": detail,
         "SpanMessage": detail["messages"][0],
+        "ContextChange": (context := since_previous(db.storage, stored)),
+        "ContextSource": context["sources"][0],
+        "ContextElement": context["changes"][0],
         "Statistics": statistics,
         "Stat": statistics["stats"][0],
         "RunListPage": page,
@@ -62,7 +66,7 @@ def written(db: Database) -> dict[str, Any]:
     "name",
     [
         "Run", "SpanChunk", "SentColumns", "SpanType", "Failure", "SpanDetail", "SpanMessage", "Statistics", "Stat",
-        "RunListPage", "RunRow", "FoundSteps", "FoundStep",
+        "RunListPage", "RunRow", "FoundSteps", "FoundStep", "ContextChange", "ContextSource", "ContextElement",
     ],
 )  # fmt: skip
 def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:

@@ -29,6 +29,7 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.scores import counting
+from agentspan.schemas.file_paths import needle, normal, touches
 from agentspan.storage.answers import (
     Found,
     KeyRow,
@@ -69,6 +70,7 @@ from agentspan.storage.questions import (
     SpanSums,
     StoredKeys,
     Tags,
+    Touched,
     Violations,
 )
 from agentspan.storage.sums import Changed
@@ -83,6 +85,10 @@ _OTHERS: tuple[ResourceType, ...] = tuple(type_ for type_ in ROWS if type_ not i
 
 
 _SCORES = f"{statements.SELECT['score']} where agent_instance_id = any(%s)"
+_TOOL_CALLS = (
+    "select agent_instance_id, schema_name, payload from agent_spans where position(%s in payload) > 0 and "
+    "(schema_name in ('tool', 'mcp') or strpos(schema_name, ':tool') > 0 or strpos(schema_name, ':mcp') > 0)"
+)
 _TAGS = "select agent_instance_id, tag from tags where agent_instance_id = any(%s)"
 # The newest score of each judge (`identifier`) counts. If it is empty, the judge has withdrawn it. Of the scores of a
 # run's judges, the newest one is the result.
@@ -258,6 +264,16 @@ def _tags(lends: Lends, asked: Tags) -> Mapping[str, list[str]]:
     return {id: sorted(tag for (tag,) in tags) for id, tags in _by_id(lends, _TAGS, asked.instance_ids).items()}
 
 
+def _touched(lends: Lends, asked: Touched) -> frozenset[str]:
+    path = normal(asked.path)
+    values = (needle(path),)
+    if len(storable(values)) < len(values):
+        return frozenset()
+    with lends.reading() as connection:
+        rows = rows_of(connection, _TOOL_CALLS, values)
+    return frozenset(id for id, schema_name, payload in rows if touches(schema_name, payload, path))
+
+
 def _span_marks(lends: Lends, asked: SpanMarks) -> Mapping[str, frozenset[SpanMark]]:
     found: dict[str, set[SpanMark]] = {id: set() for id in asked.instance_ids}
     with lends.reading() as connection:
@@ -285,6 +301,7 @@ ANSWERS: Answers = {
     NewestScores: _newest_scores,
     LatestScores: _latest_scores,
     Tags: _tags,
+    Touched: _touched,
     SpanMarks: _span_marks,
     StoredKeys: _stored_keys,
 }

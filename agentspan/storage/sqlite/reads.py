@@ -19,6 +19,7 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.scores import counting
+from agentspan.schemas.file_paths import needle, normal, touches
 from agentspan.storage.answers import (
     Found,
     KeyRow,
@@ -46,6 +47,7 @@ from agentspan.storage.questions import (
     SpanSums,
     StoredKeys,
     Tags,
+    Touched,
     Violations,
 )
 from agentspan.storage.sqlite import statements
@@ -234,6 +236,12 @@ def _tags(connection: sqlite3.Connection, asked: Tags) -> Mapping[str, list[str]
     return {id: sorted(tags) for id, tags in found.items()}
 
 
+def _touched(connection: sqlite3.Connection, asked: Touched) -> frozenset[str]:
+    path = normal(asked.path)
+    rows = connection.execute(statements.TOOL_CALLS, (needle(path),))
+    return frozenset(id for id, schema_name, payload in rows if touches(schema_name, payload, path))
+
+
 def _span_marks(connection: sqlite3.Connection, asked: SpanMarks) -> Mapping[str, frozenset[SpanMark]]:
     found: dict[str, set[SpanMark]] = {id: set() for id in asked.instance_ids}
     for id, *mark in rows_of_each(connection, statements.MARKS, asked.instance_ids):
@@ -257,6 +265,7 @@ ANSWERS: Mapping[type[Question[Any]], Callable[[sqlite3.Connection, Any], Any]] 
     NewestScores: _newest_scores,
     LatestScores: _latest_scores,
     Tags: _tags,
+    Touched: _touched,
     SpanMarks: _span_marks,
     StoredKeys: _stored_keys,
 }

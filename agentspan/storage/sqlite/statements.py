@@ -80,6 +80,13 @@ OUTLINES = (
     f"select {', '.join(_OUTLINE.get(field, field) for field in AgentSpanRow._fields)} from agent_spans "
     "where agent_instance_id = ? and id > ? and updated_at >= ? order by id limit ?"
 )
+# A payload is joined from its parts only for the calls of tools; the last part of a path is in the text or in a part.
+TOOL_CALLS = (
+    "select agent_instance_id, schema_name, whole from (select agent_instance_id, schema_name, "
+    f"{column_of('agent_span', 'payload')} as whole from agent_spans "
+    "where schema_name in ('tool', 'mcp') or schema_name like '%:tool%' or schema_name like '%:mcp%') "
+    "where instr(whole, ?)"
+)
 INSERT_VIOLATION = "insert into schema_violations (agent_span_id, side, path, keyword, message) values (?, ?, ?, ?, ?)"
 FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = ? and side = 'payload'"
 KEY = "select request_hash, subject from idempotency_keys where operation = ? and key = ?"

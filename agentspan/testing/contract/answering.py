@@ -34,6 +34,7 @@ from agentspan.storage.questions import (
     SpanSums,
     StepUses,
     Tags,
+    Touched,
 )
 from agentspan.storage.row_by_row import added_up
 from agentspan.storage.text_search import terms
@@ -80,6 +81,24 @@ class Answering(Base):
             wanted = added_up(storage.ask(SpansOf(run.id)))
             assert sorted(storage.ask(SpanSums(run.id)), key=repr) == sorted(wanted, key=repr)
         assert storage.ask(SpanSums(self.rows.ids.new())) == []
+
+    def test_the_runs_that_touched_a_file_are_those_whose_tools_name_it(self, storage: Storage) -> None:
+        """Calls of tools count, by the whole path or by its end, whole parts; neither answers nor other spans do."""
+        self.answered(storage, Touched)
+        named = '{"name":"Edit","arguments":{"file_path":"/work/shop/src/a%_é.py"}}'
+        patch = '{"name":"apply_patch","arguments":"*** Begin Patch\\n*** Update File: src/b.py\\n@@"}'
+        runs = [self.instance(storage) for _ in range(4)]
+        steps = (("tool", named), ("codex:tool", patch), ("message", named), ("tool", "{}"))
+        for run, (name, payload) in zip(runs, steps, strict=True):
+            self.put(storage, self.rows.span(run, schema_name=name, payload=payload))
+        asked = (
+            "a%_é.py", "src/a%_é.py", "/work/shop/src/a%_é.py", "aX_é.py", "%_é.py", "b.py", "./src/b.py",
+            "/work/shop/src/b.py", "shop/src", "", "/", "\ud800",
+        )  # fmt: skip
+        for path in asked:
+            assert storage.ask(Touched(path)) == row_by_row.answer(storage, Touched(path)), path
+        assert storage.ask(Touched("src/a%_é.py")) == {runs[0].id}
+        assert storage.ask(Touched("/work/shop/src/b.py")) == {runs[1].id}
 
     def test_answers_about_many_runs_are_those_of_reading_row_by_row(self, storage: Storage) -> None:
         """The answers are compared for random runs, before and after spans end and runs are removed."""

@@ -2,6 +2,7 @@
 
 import { blobHashes, gallery } from "./blobs.js";
 import { DetailCache } from "./cache.js";
+import { contextSection } from "./context.js";
 import { add, byId, copyButton, el, messageOf } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection } from "./json.js";
@@ -184,6 +185,19 @@ export class Detail {
     return list;
   }
 
+  /** @param {number} at */
+  _context(at) {
+    if (this.source.isLocal || this.spans.columns.kind[at] !== "llm") return null;
+    const id = this.spans.ids[at];
+    return contextSection(
+      () => this.source.context(id),
+      (other) => {
+        const place = other === id ? -1 : (this.spans.indexOf.get(other) ?? -1);
+        return place < 0 ? null : () => this.onSelect(place);
+      },
+    );
+  }
+
   /**
    * @param {number} at
    * @param {SpanDetail} detail
@@ -203,6 +217,7 @@ export class Detail {
         data: side === "in" ? [payload] : [payload, result],
         make: () => messageSection(title, messages.filter((message) => message.side === side), address),
       })),
+      { name: "context", data: [isOpen], make: () => this._context(at) },
       { name: "payload", data: [payload], make: () => jsonSection("Payload", payload) },
       { name: "payload blobs", data: [payload], make: () => gallery([payload], address, inMessages) },
       {

@@ -109,6 +109,14 @@ export class ServerSource {
   }
 
   /**
+   * @param {string} id
+   * @returns {Promise<ContextChange>}
+   */
+  context(id) {
+    return get(`${this.base}spans/${id}/context`);
+  }
+
+  /**
    * Return the address of an image, or of other bytes, of a span.
    * @param {string} id
    * @param {string} hash
@@ -181,6 +189,11 @@ export class FileSource {
     const detail = this._readDetails().get(id);
     if (!detail) throw new Error("This file has no such span.");
     return detail;
+  }
+
+  /** @returns {Promise<ContextChange>} */
+  async context() {
+    throw new Error("A file has no contexts.");
   }
 
   /**

@@ -112,6 +112,38 @@ interface SpanDetail {
   violations: Violation[];
 }
 
+/** What a model call read, compared with the call before it (context_diff.since_previous). */
+interface ContextChange {
+  before: string | null;
+  elements: number;
+  tokens: number;
+  is_counted: boolean;
+  is_recorded: boolean;
+  compactions: number;
+  sources: ContextSource[];
+  changes: ContextElement[];
+  more: number;
+}
+
+/** Tokens of one source: in both calls, and what came in, left and was cut in between (context_diff.changes_by_source). */
+interface ContextSource {
+  source: string;
+  title: string;
+  a: number;
+  b: number;
+  came_in: number;
+  left: number;
+  cut: number;
+}
+
+interface ContextElement {
+  mark: "+" | "-" | "~" | "=";
+  name: string;
+  tokens: number;
+  text: string;
+  span: string | null;
+}
+
 interface Violation {
   side: string;
   path: string;
@@ -250,6 +282,7 @@ interface RunSource {
   spans(query: { since?: string; cursor?: string; after?: string }): Promise<SpanChunk & { run?: Run }>;
   facts(): Promise<Run>;
   detail(id: string): Promise<SpanDetail>;
+  context(id: string): Promise<ContextChange>;
   blob(id: string, hash: string): string | null;
   conversation(offset: number): Promise<TurnPage>;
   stats(): Promise<Statistics>;

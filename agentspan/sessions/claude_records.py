@@ -1,0 +1,533 @@
+"""Decodes the records of Claude Code's session files, of the main file and of those of sub-agents, into steps.
+
+Records of one model answer (same message id and request id) become one `llm` step with the last usage. Steps stand in
+the order of the file: a step starts not before the record that is its parent in the graph.
+
+Left out on purpose:
+- `progress` (its messages stand in the sub-agent's file; it only links that to the tool call), `file-history-*`,
+  `last-prompt`, `atis-latch`, and `summary` lines about other sessions: bookkeeping that repeats or says nothing;
+- text that was queued and taken back before the agent read it;
+- signatures of thinking, and the data of redacted thinking: nobody but the provider can read them;
+- `mode`, titles, links, worktrees and the like become metadata of the run.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agentspan.sessions import claude_steps as steps
+from agentspan.sessions.claude_agents import Agents
+from agentspan.sessions.claude_calls import Calls
+from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Thread
+from agentspan.sessions.claude_output import Output
+from agentspan.sessions.formats import LineDecoder, Source
+from agentspan.sessions.reading import plain_path
+from agentspan.sessions.records import Record, Status, Step
+
+_LOADS = json.JSONDecoder(parse_constant=lambda _: None)
+_RAW_DECODE = _LOADS.raw_decode
+_TOOL_HOOKS = ("PreToolUse", "PostToolUse", "PostToolUseFailure")
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_AGENT = re.compile(r"agent-(.+?)(?:\.meta\.json|\.jsonl)\Z")
+_MOST_DOCUMENT = 8 * 2**20
+_RECENT = 16
+
+_EVENTS = frozenset(
+    {
+        "turn_duration", "away_summary", "local_command", "informational", "bridge_status", "api_refusal",
+        "model_refusal_fallback", "session_start", "error", "permission_retry", "api_metrics",
+    }
+)  # fmt: skip
+"""The subtypes of system records that are events."""
+_ATTACHMENTS = frozenset(
+    {
+        "agent_listing_delta", "auto_mode", "auto_mode_exit", "batching_reminder_sent", "budget_usd",
+        "command_permissions", "compact_file_reference", "date_change", "deferred_tools_delta", "diagnostics",
+        "directory", "dynamic_skill", "edited_image_file", "edited_text_file", "file", "hook_additional_context",
+        "hook_permission_decision", "hook_stopped_continuation", "hook_system_message", "invoked_skills",
+        "mcp_instructions_delta", "mcp_resource", "nested_memory", "opened_file_in_ide", "output_style", "plan_mode",
+        "plan_mode_exit", "plan_mode_reentry", "read_truncation_notice", "relevant_memories", "selected_lines_in_ide",
+        "silent_turn_reminder", "skill_listing", "task_reminder", "task_status", "todo", "todo_reminder",
+        "token_usage", "total_tokens_reminder", "ultra_effort_enter", "ultra_effort_exit",
+    }
+)  # fmt: skip
+"""The types of attachments that are events. Hooks and queued commands are other steps."""
+_HOOKS = frozenset({"hook_success", "hook_blocking_error", "hook_non_blocking_error", "hook_error_during_execution"})
+_LEFT_OUT = frozenset({"file-history-snapshot", "file-history-delta", "last-prompt", "atis-latch"})
+_COMMON = frozenset(
+    {
+        "parentUuid", "isSidechain", "userType", "cwd", "sessionId", "session_id", "version", "gitBranch", "slug",
+        "type", "uuid", "timestamp", "entrypoint", "isMeta", "subtype", "level", "logicalParentUuid", "sessionKind",
+    }
+)  # fmt: skip
+"""Members of events that say nothing about them."""
+
+
+class _File:
+    """One file of a session, while it is decoded.
+
+    Attributes:
+        thread: the sub-agent whose file it is; None for the main file, and before its first record.
+        document: what was read of a file that is one JSON document; None for files of records.
+    """
+
+    __slots__ = ("clock", "document", "is_main", "path", "thread")
+
+    def __init__(self, path: Path, *, is_main: bool) -> None:
+        self.path, self.is_main = path, is_main
+        self.clock = Clock()
+        self.thread: Thread | None = None
+        self.document = bytearray() if plain_path(path).name.endswith(".json") else None
+
+
+class ClaudeDecoder(LineDecoder):
+    """Decodes the files of one session: the main file, then those of its sub-agents and workflows."""
+
+    def __init__(self, source: Source) -> None:
+        name = plain_path(source.path).name
+        stem = name.removesuffix(".jsonl")
+        self._out = Output(Facts(stem if _ID.match(stem) else None), name)
+        self._agents = Agents(self._out)
+        self._calls = Calls(self._out, self._agents)
+        self._file = _File(source.path, is_main=True)
+        self._files = {source.path: self._file}
+        self._top = self._out.main
+        if (orphan := _AGENT.match(name)) is not None:  # the main file is gone: the sub-agent stands for the session
+            self._file.thread = self._top = self._agents.agent(orphan[1], source.path)
+        self._queued: list[str] = []
+        self._steered: list[tuple[str, str]] = []
+        self._held: list[Record] = []
+        self._announced = False
+
+    def feed(self, file: Path, line: bytes) -> Iterable[Record]:
+        """Decode one line; return the steps that ended with it."""
+        if file is not self._file.path:
+            self._open(file)
+        out = self._out
+        out.records = []
+        out.size = len(line)
+        if self._file.document is not None:
+            self._document(self._file, line)
+            return self._sent()
+        text = line.decode("utf-8", "replace")
+        try:
+            found, end = _RAW_DECODE(text)
+        except (ValueError, RecursionError):
+            found, end = None, -1
+        if type(found) is dict and end == len(text):
+            self._take(found)
+        else:
+            for record in self._pieces(text):
+                self._take(record)
+        return out.records if self._announced else self._sent()
+
+    def rest(self) -> Iterable[Record]:
+        """Return the steps that have not ended, as they are now, and the Session."""
+        out = self._out
+        out.records = []
+        for file in self._files.values():
+            if file.document:  # a last line without its line end is not fed
+                self._read_document(file, bytes(file.document) + b"}")
+        threads = [out.main, *self._agents.threads.values()]
+        for thread in threads:
+            out.flush(thread)
+            out.records += thread.open.values()
+            for key, early in thread.early.items():
+                self._calls.without_call(thread, key, early)
+        self._agents.emit_changed()
+        return self._sent(resting=True)
+
+    def _sent(self, *, resting: bool = False) -> list[Record]:
+        """Return the collected records; none before the session's id, begin and version are known."""
+        records, facts = self._out.records, self._out.facts
+        if self._announced:
+            return [facts.session(self._top), *records] if resting else records
+        self._held += records
+        is_known = facts.id is not None and facts.started is not None
+        if not is_known or (facts.version is None and not (resting and self._held)):
+            return []
+        held, self._held, self._announced = self._held, [], True
+        return [facts.session(self._top), *held]
+
+    def _open(self, path: Path) -> None:
+        """Make a file the current one."""
+        file = self._files.get(path)
+        if file is None:
+            file = self._files[path] = _File(path, is_main=False)
+        self._file = file
+        file.path = path
+
+    def _take(self, record: dict[str, Any]) -> None:
+        """Decode one record."""
+        file, out = self._file, self._out
+        clock = out.clock = file.clock
+        kind = record.get("type")
+        millis = clock.time_of(record)
+        if file.is_main:
+            out.facts.note(record, millis)
+        if kind == "progress":
+            self._agents.progress(record)
+            return
+        handler = _HANDLERS.get(kind) if type(kind) is str else None
+        if handler is None and self._took_without_time(record, kind):
+            return
+        if millis is None:  # no record before it has a time either
+            out.unread("a record without a time")
+            return
+        thread = out.thread = self._thread_of(file, record)
+        if thread.id is not None:
+            self._agents.extend(thread, record, millis)
+        if handler is None:
+            out.unknown(record, kind if type(kind) is str else "unknown", millis)
+        else:
+            handler(self, record, millis)
+
+    def _took_without_time(self, record: dict[str, Any], kind: Any) -> bool:
+        """Decode a record that is metadata, a line of a journal, or left out; return whether it is one of these."""
+        if type(kind) is not str:
+            return False
+        if (meta := _METADATA.get(kind)) is not None:
+            if self._file.is_main:
+                meta(self, record)
+            return True
+        if kind in ("started", "result") and "agentId" in record:
+            self._agents.journal(self._file.path, record, kind)
+            return True
+        return kind in _LEFT_OUT
+
+    def _thread_of(self, file: _File, record: Mapping[str, Any]) -> Thread:
+        if file.thread is not None:
+            return file.thread
+        if file.is_main:
+            return self._agents.side_of(record) if record.get("isSidechain") is True else self._out.main
+        name = plain_path(file.path).name
+        found = _AGENT.match(name)
+        id = found[1] if found is not None else steps.text_of(record.get("agentId")) or name
+        file.thread = self._agents.agent(id, file.path)
+        return file.thread
+
+    def _pieces(self, text: str) -> Iterable[dict[str, Any]]:
+        """Yield the records of a line that is not one record: a crash or two writers can leave two on one."""
+        at, text = 0, text.strip(" \t\r\n\0\ufeff")
+        try:
+            while at < len(text):
+                found, end = _RAW_DECODE(text, at)
+                if type(found) is not dict:
+                    break
+                yield found
+                at = end
+                while at < len(text) and text[at] in " \t\0":
+                    at += 1
+        except (ValueError, RecursionError):
+            pass
+        if at < len(text) or not text:
+            self._out.unread("a line that is no JSON")
+
+    def _user(self, record: Mapping[str, Any], millis: int) -> None:
+        message = steps.object_of(record.get("message"))
+        content = message.get("content")
+        if record.get("isCompactSummary") is True:
+            self._summary(record, content, millis)
+            return
+        blocks: list[dict[str, Any]] = []
+        results = 0
+        if type(content) is list:
+            blocks = steps.blocks_of(content)
+            found = [block for block in blocks if block.get("type") == "tool_result"]
+            results = len(found)
+            structured = record.get("toolUseResult") if results == 1 else None
+            for block in found:
+                self._calls.tool_result(block, record, structured, millis)
+            blocks = [block for block in blocks if block.get("type") != "tool_result"]
+            if results and not blocks:
+                return
+            content = blocks[0].get("text", blocks) if len(blocks) == 1 and blocks[0].get("type") == "text" else blocks
+        self._said(record, content, millis, beside_result=results > 0)
+
+    def _said(self, record: Mapping[str, Any], content: Any, millis: int, *, beside_result: bool) -> None:
+        """Decode what a person or the program said."""
+        text = steps.plain_text(content)
+        thread = self._out.thread
+        kind = steps.kind_of_text(text)
+        if kind == "interruption":
+            self._interrupted(record, text, millis)
+        elif record.get("isMeta") is True:
+            payload = {"role": "system", "content": content}
+            if (call := steps.text_of(record.get("sourceToolUseID"))) is not None:
+                payload["call_id"] = call
+            self._out.message(record, payload, millis)
+        elif thread.id is not None:
+            self._told(record, content, millis)
+        elif kind == "prompt":
+            self._prompt(record, content, text, millis, steering=beside_result)
+        else:
+            self._notice(record, kind, text, millis)
+
+    def _prompt(self, record: Mapping[str, Any], content: Any, text: str, millis: int, *, steering: bool) -> None:
+        thread = self._out.thread
+        self._out.flush(thread)
+        if not steering:
+            self._out.cancel_open(thread, millis)
+            self._rewound(record)
+            self._out.facts.prompts += 1
+            self._out.facts.prompt(text)
+            thread.state, thread.error = None, None
+        payload: dict[str, Any] = {"role": "user", "content": content}
+        if (source := steps.text_of(record.get("promptSource"))) is not None:
+            payload["source"] = source
+        if steering:
+            payload["steering"] = True
+        self._out.message(record, payload, millis)
+
+    def _told(self, record: Mapping[str, Any], content: Any, millis: int) -> None:
+        """Decode what the caller told a sub-agent: first its goal, later steering."""
+        thread = self._out.thread
+        thread.state = None
+        if thread.is_compaction:
+            self._out.message(record, {"role": "system", "content": content}, millis)
+        elif thread.goal is None:
+            thread.goal = content
+            if self._top is thread:
+                self._out.facts.prompt(steps.plain_text(content))
+        else:
+            self._out.message(record, {"role": "user", "content": content, "steering": True}, millis)
+
+    def _notice(self, record: Mapping[str, Any], kind: str, text: str, millis: int) -> None:
+        if kind == "command":
+            command = steps.command_of(text)
+            if command.partition(" ")[0] not in steps.LOCAL_COMMANDS:
+                self._out.facts.prompt(command)
+                self._out.thread.state = self._out.thread.error = None
+            self._out.event(record, millis, "command", command)
+            return
+        if kind == "task-notification":
+            self._agents.finish_task(text, millis)
+        self._out.event(record, millis, kind, text)
+
+    def _interrupted(self, record: Mapping[str, Any], text: str, millis: int) -> None:
+        thread = self._out.thread
+        self._out.flush(thread)
+        self._out.cancel_open(thread, millis)
+        self._out.event(record, millis, "interrupted", text, "warning")
+        thread.state, thread.error = "interrupted", None
+
+    def _summary(self, record: Mapping[str, Any], content: Any, millis: int) -> None:
+        """Add the summary to the compaction before it."""
+        thread = self._out.thread
+        summary = steps.plain_text(content) or content
+        step, thread.compaction = thread.compaction, None
+        if step is None:
+            at = self._out.clock.start(millis)
+            payload: dict[str, Any] = {"trigger": "unknown"}
+            key = self._out.key(record, millis)
+            step = Step(self._out.session, key, thread.top, "compaction", at, at, "complete", payload)
+        self._out.emit(step._replace(result={**(step.result or {}), "summary": summary}))
+
+    def _system(self, record: Mapping[str, Any], millis: int) -> None:
+        kind = record.get("subtype")
+        thread = self._out.thread
+        if kind in ("compact_boundary", "microcompact_boundary"):
+            self._compaction(record, kind, millis)
+        elif kind == "api_error":
+            self._failed_call(record, millis)
+        elif kind == "stop_hook_summary":
+            payload, result = steps.stop_hooks_of(record)
+            self._hook(record, payload, result, millis, failed="errors" in result)
+        elif type(kind) is str and kind in _EVENTS:
+            content = record.get("content")
+            more = {name: value for name, value in record.items() if name not in _COMMON and name != "content"}
+            level = steps.text_of(record.get("level")) or "info"
+            if kind == "local_command" and type(content) is str and steps.kind_of_text(content) == "command":
+                content = steps.command_of(content)
+            has_text = content is not None
+            content = content if has_text else more or None
+            self._out.event(record, millis, kind, content, level, more if has_text else {})
+        else:
+            self._out.unknown(record, f"system:{kind}", millis)
+        if kind == "turn_duration" and thread.state is None and thread.calls:
+            last = next(reversed(thread.calls.values()))
+            thread.state = "answered" if last.texts else None
+
+    def _failed_call(self, record: Mapping[str, Any], millis: int) -> None:
+        thread = self._out.thread
+        payload, result = steps.api_error_of(record)
+        model = thread.model or "unknown"
+        parent = record.get("parentUuid")
+        asked = self._out.clock.known.get(parent, millis) if type(parent) is str else millis
+        start = self._out.clock.start(min(asked, millis))
+        key, end = self._out.key(record, millis), max(start, millis * MILLI)
+        payload = {"model": model, **payload}
+        self._out.emit(Step(self._out.session, key, thread.top, "llm", start, end, "failed", payload, result))
+        if payload.get("attempt", 0) >= payload.get("max_retries", 1):
+            thread.state, thread.error = "error", result["error"]
+
+    def _attachment(self, record: Mapping[str, Any], millis: int) -> None:
+        attachment = steps.object_of(record.get("attachment"))
+        kind = attachment.get("type")
+        if type(kind) is not str:
+            self._out.unknown(record, "attachment", millis)
+        elif kind in _HOOKS:
+            payload, result = steps.hook_of(attachment)
+            if steps.number_of(attachment.get("durationMs")):
+                payload["duration_ms"] = attachment["durationMs"]
+            self._hook(record, payload, result, millis, failed=kind != "hook_success")
+        elif kind == "queued_command":
+            self._queued_command(record, attachment, millis)
+        else:
+            if kind not in _ATTACHMENTS:
+                self._out.unread(f"attachment of type {kind[:60]}")
+            self._out.facts.listing(kind, attachment)
+            self._out.event(record, millis, kind, {name: value for name, value in attachment.items() if name != "type"})
+
+    def _queued_command(self, record: Mapping[str, Any], attachment: Mapping[str, Any], millis: int) -> None:
+        content = attachment.get("prompt")
+        self._steer(record, content, steps.plain_text(content), millis, "attachment")
+
+    def _queue(self, record: Mapping[str, Any], millis: int) -> None:
+        operation, content = record.get("operation"), record.get("content")
+        if operation == "enqueue":
+            self._queued.append(content if type(content) is str else "")
+            del self._queued[:-100]
+        elif operation == "popAll":
+            self._queued.clear()
+        elif operation in ("dequeue", "remove"):
+            text = content if type(content) is str else self._queued[0] if self._queued else ""
+            if text in self._queued:
+                self._queued.remove(text)
+            if operation == "remove" and text:
+                self._steer(record, text, text, millis, "queue")
+        else:
+            self._out.unknown(record, f"queue-operation:{operation}", millis)
+
+    def _steer(self, record: Mapping[str, Any], content: Any, text: str, millis: int, source: str) -> None:
+        """Decode steering text, which newer versions write twice: as an operation of the queue and as an attachment."""
+        other = ("queue" if source == "attachment" else "attachment"), text
+        if other in self._steered:
+            self._steered.remove(other)
+            return
+        self._steered.append((source, text))
+        del self._steered[:-_RECENT]
+        kind = steps.kind_of_text(text)
+        if kind == "task-notification":
+            self._notice(record, kind, text, millis)
+        else:
+            self._out.message(record, {"role": "user", "content": content, "steering": True}, millis)
+
+    def _summary_line(self, record: Mapping[str, Any]) -> None:
+        leaf = record.get("leafUuid")
+        if type(leaf) is str and leaf in self._out.clock.known:  # others describe other sessions
+            self._out.facts.title(0, record.get("summary"))
+
+    def _permission(self, record: Mapping[str, Any]) -> None:
+        if (mode := steps.text_of(record.get("permissionMode"))) is not None:
+            self._out.facts.set_permission(mode)
+
+    def _pull_request(self, record: Mapping[str, Any]) -> None:
+        if (url := steps.text_of(record.get("prUrl"))) is not None:
+            self._out.facts.list("pull_requests", url)
+
+    def _frame(self, record: Mapping[str, Any]) -> None:
+        if (url := steps.text_of(record.get("frameUrl"))) is not None:
+            self._out.facts.list("frames", url)
+
+    def _plain(self, record: Mapping[str, Any]) -> None:
+        kind = str(record.get("type"))
+        more = {name: value for name, value in record.items() if name not in _COMMON and name != "lastSequenceNum"}
+        if more:
+            self._out.facts.metadata[kind.replace("-", "_")] = next(iter(more.values())) if len(more) == 1 else more
+
+    def _compaction(self, record: Mapping[str, Any], kind: str, millis: int) -> None:
+        out, thread = self._out, self._out.thread
+        out.flush(thread)
+        payload, result = steps.compaction_of(record)
+        at = out.clock.start(self._compaction_start(record, payload, millis))
+        end = max(at, millis * MILLI)
+        step = Step(
+            out.session, out.key(record, millis), thread.top, "compaction", at, end, "complete", payload, result
+        )
+        out.emit(step)
+        if kind == "compact_boundary":
+            thread.compaction = step
+            self._agents.compacted(record.get("logicalParentUuid"), step.key)
+
+    def _compaction_start(self, record: Mapping[str, Any], payload: Mapping[str, Any], millis: int) -> int:
+        """Return when a compaction began: its record is written when it ends."""
+        took = steps.number_of(steps.object_of(payload.get("details")).get("durationMs"))
+        last = record.get("logicalParentUuid")
+        if not took and payload["trigger"] == "auto" and type(last) is str:  # nothing happens in between
+            return min(millis, self._out.clock.known.get(last, millis))
+        return max(0, millis - took)
+
+    def _hook(
+        self, record: Mapping[str, Any], payload: dict[str, Any], result: dict[str, Any], millis: int, *, failed: bool
+    ) -> None:
+        out = self._out
+        call = f"tool:{payload.get('call_id')}"
+        is_known = call in out.thread.open or str(payload.get("event")) in _TOOL_HOOKS
+        parent = call if is_known and "call_id" in payload else out.thread.top
+        above = record.get("parentUuid")
+        floor = out.clock.known.get(above, millis) if type(above) is str else millis
+        start = out.clock.start(max(min(floor, millis), millis - steps.number_of(payload.get("duration_ms"))))
+        if failed and "error" not in result:
+            result["error"] = {"type": "hook_error", "message": "the hook failed"}
+        status: Status = "failed" if failed else "complete"
+        end = max(start, millis * MILLI)
+        out.emit(
+            Step(out.session, out.key(record, millis), parent, "hook", start, end, status, payload, result or None)
+        )
+
+    def _rewound(self, record: Mapping[str, Any]) -> None:
+        """Mark the steps of a branch that a prompt replaces: it has the parent of an earlier prompt."""
+        parent, uuid = record.get("parentUuid"), record.get("uuid")
+        if type(parent) is str and type(uuid) is str:
+            self._out.records += self._out.rewinds.prompt(parent, uuid)
+
+    def _document(self, file: _File, line: bytes) -> None:
+        """Decode a line of a file that is one JSON document."""
+        assert file.document is not None
+        if len(file.document) + len(line) > _MOST_DOCUMENT:
+            file.document.clear()
+            self._out.unread("a document that is too long")
+            return
+        file.document += line
+        if line.rstrip().endswith(b"}") and self._read_document(file, bytes(file.document)):
+            file.document.clear()
+
+    def _read_document(self, file: _File, text: bytes) -> bool:
+        """Decode a document; return whether it is complete."""
+        try:
+            found = _LOADS.decode(text.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return False
+        name, about = plain_path(file.path).name, steps.object_of(found)
+        if (agent := _AGENT.match(name)) is not None:
+            self._agents.meta(self._agents.agent(agent[1], file.path), about)
+        else:
+            self._agents.snapshot(self._agents.workflow(name.removesuffix(".json")), about)
+        return True
+
+
+_Handler = Callable[[ClaudeDecoder, dict[str, Any], int], None]
+_HANDLERS: dict[str, _Handler] = {
+    "user": ClaudeDecoder._user,
+    "assistant": lambda self, record, millis: self._calls.assistant(record, millis),
+    "system": ClaudeDecoder._system,
+    "attachment": ClaudeDecoder._attachment,
+    "queue-operation": ClaudeDecoder._queue,
+}
+_METADATA: dict[str, Callable[[ClaudeDecoder, dict[str, Any]], None]] = {
+    "summary": ClaudeDecoder._summary_line,
+    "ai-title": lambda self, record: self._out.facts.title(1, record.get("aiTitle")),
+    "custom-title": lambda self, record: self._out.facts.title(2, record.get("customTitle")),
+    "permission-mode": ClaudeDecoder._permission,
+    "pr-link": ClaudeDecoder._pull_request,
+    "frame-link": ClaudeDecoder._frame,
+    **dict.fromkeys(
+        ("mode", "agent-name", "agent-color", "agent-setting", "bridge-session", "worktree-state", "relocated",
+         "continued-in", "tag"),
+        ClaudeDecoder._plain,
+    ),
+}  # fmt: skip
+"""How records become metadata of the run, by their type."""
