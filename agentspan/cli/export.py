@@ -40,13 +40,13 @@ from agentspan.text import noun
 ALL = "all"
 _viewer = find_spec("agentspan.viewer")
 _has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
-_FORMATS = ["jsonl", "compact", "dataset", "markdown", "otlp", "parquet", *(["html"] if _has_html else [])]
+_FORMATS = ["jsonl", "compact", "atif", "dataset", "markdown", "otlp", "parquet", *(["html"] if _has_html else [])]
 
 
 @command("export")
 @click.argument("runs", metavar="[RUN...]", nargs=-1)
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="The format.")
-@click.option("-o", "--output", metavar="FILE", help="Write to this file, or folder of parquet; else stdout.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file, or folder (parquet, atif); else stdout.")
 @click.option("--blobs", metavar="DIR", help="Write images, audio and other bytes to this folder, each to a file.")
 @filter_options
 @reads
@@ -67,6 +67,8 @@ def export_command(
     if form == "dataset" and output is not None and output.endswith(".parquet"):
         _check(storage, Path(output))
         _written(output, form, dataset.write_parquet(storage, ids, Path(output)), len(ids), files, as_json=as_json)
+    elif form == "atif" and output is not None and (len(ids) != 1 or Path(output).is_dir()):
+        _write_documents(storage, ids, Path(output), files, as_json=as_json)
     elif form == "parquet":
         _write_tables(storage, ids, output, files, as_json=as_json)
     elif output is not None:
@@ -125,6 +127,23 @@ def _write_tables(
         click.echo(f"{counts} written to {safe(output)}")
 
 
+def _write_documents(
+    storage: Storage, runs: Sequence[str], folder: Path, beside: dict[str, int], *, as_json: bool
+) -> None:
+    """Write the trajectory of each run to a file of the folder, and print their number and size."""
+    from agentspan.analysis import atif
+
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"{folder} cannot be written: {error.strerror}") from None
+    size = sum(_write_text(folder / f"{id}.trajectory.json", atif.lines(storage, [id])) for id in runs)
+    if as_json:
+        document({"folder": str(folder), "format": "atif", "bytes": size, "total": len(runs), **beside})
+    else:
+        click.echo(f"{noun(len(runs), 'run')} written to {safe(str(folder))}: {noun(size, 'byte')}")
+
+
 def _text(storage: Storage, runs: list[str], form: str) -> Iterable[str]:
     if form == "html":
         from agentspan.viewer.export import parts
@@ -136,6 +155,10 @@ def _text(storage: Storage, runs: list[str], form: str) -> Iterable[str]:
         from agentspan.otel.forwarding import lines as otlp_lines
 
         found: Iterable[str] = otlp_lines(storage, runs)
+    elif form == "atif":
+        from agentspan.analysis.atif import lines as atif_lines
+
+        found = atif_lines(storage, runs)
     elif form in ("dataset", "markdown"):
         found = (dataset.lines if form == "dataset" else markdown)(storage, runs)
     else:
