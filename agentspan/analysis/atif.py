@@ -340,9 +340,9 @@ class Trajectory:
         step, call = self._requested(given, name, arguments) or self._dispatched(row, name, arguments)
         output = _output(row, result)
         text = messages.text_of(object_of(result).get("output"))[0]
-        for key in {given.get("call_id"), call["tool_call_id"], text} - {None}:
-            if isinstance(key, str):
-                self._seen["tool", key] += 1
+        self._seen.update(
+            {("tool", each) for each in (given.get("call_id"), call["tool_call_id"], text) if isinstance(each, str)}
+        )
         results: list[Any] = []
         if output is not None:
             results = [{"source_call_id": call["tool_call_id"], "content": output}]
@@ -470,11 +470,11 @@ def _content(value: Any) -> Any:
 
 def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     text = part.get("text")
-    if isinstance(text, str) and part.get("type", "text") in ("text", "input_text", "output_text"):
+    if isinstance(text, str) and part.get("type") in (None, "text", "input_text", "output_text"):
         return {"type": "text", "text": whole(text)}
     source = object_of(part.get("source"))
     media_type, url = source.get("media_type"), source.get("url")
-    if media_type in IMAGES and isinstance(url, str) and part.get("type") == "image":
+    if isinstance(media_type, str) and media_type in IMAGES and isinstance(url, str) and part.get("type") == "image":
         return {"type": "image", "source": {"media_type": media_type, "path": whole(url)}}
     return {"type": "text", "text": whole(described(messages.json_of(part)))}
 

@@ -137,6 +137,7 @@ class _Reader:
         self._messages = 0
         self._used: set[int] = set()  # embedded trajectories that a step has referred to, by the object's id
         self._queue: list[_Trajectory] = []
+        self._read: list[tuple[_Trajectory, int]] = []  # with the time of the last step
         self._parents = _parents_of(document)
 
     def records(self) -> Iterator[Record]:
@@ -151,8 +152,8 @@ class _Reader:
             yield self._agent(_Place(_Trajectory({}, None, "", 0, {}), root_key, start_ns), self._document, {})
         self._queue.append(_Trajectory(self._document, root_key, "", start_ns, embedded))
         ended_ns = session.ended_ns or 0
-        while self._queue:
-            for record in self._trajectory(self._queue.pop()):
+        while self._queue or self._read:
+            for record in self._trajectory(self._queue.pop()) if self._queue else self._unreferred(*self._read.pop()):
                 if isinstance(record, Step):
                     ended_ns = max(ended_ns, record.end_ns or record.start_ns)
                 yield record
@@ -174,6 +175,10 @@ class _Reader:
                 if isinstance(record, Step):
                     time_ns = max(time_ns, record.start_ns)
                 yield record
+        self._read.append((at, time_ns))
+
+    def _unreferred(self, at: _Trajectory, time_ns: int) -> Iterator[Record]:
+        """Yield the agents of the embedded trajectories to which no step of the document refers."""
         for number, each in enumerate(list_of(at.document.get("subagent_trajectories")), start=1):
             if not isinstance(each, dict):
                 yield Unread(self._session, "a sub-agent that is no object")
