@@ -2,7 +2,8 @@
 
 Messages and model calls are steps of a trajectory. A tool call stands with its result in the step of the model call
 that requested it, else in a step of its own. An agent is an embedded trajectory, to which the result of its tool call
-refers. Each other span is a step of the agent without a model call. Messages that are sent to a model again are not
+refers. Hooks, compactions and events are steps of the system, and each other span is a step of the agent without a
+model call. Messages that are sent to a model again are not
 repeated.
 
 The format has one time a step, no status, and fixed members. `extra.agentspan` of each object has the rest: the type,
@@ -53,6 +54,8 @@ _LONG = 200
 """The fewest characters of a repeated text that stands in the pool."""
 _TEXTS = frozenset({"system", "instructions", "system_prompt"})
 _TOOLS = frozenset({"tool", "mcp"})
+_OF_SYSTEM = frozenset({"event", "hook", "compaction"})
+"""The span types of what happens to an agent, which are steps of the system."""
 
 
 def documents(storage: Storage, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -413,7 +416,10 @@ class Trajectory:
     def _other(self, row: AgentSpanRow, payload: Any, result: Any) -> None:
         own = {**self._own(row, payload, result, {}, None), "plain": True}
         title = whole(described(row.summary or row.label or row.schema_title))
-        self._step("agent", title, {OWN: own}, timestamp=_time(row), llm_call_count=0)
+        if built_in_part(row.schema_name) in _OF_SYSTEM:
+            self._step("system", title, {OWN: own}, timestamp=_time(row))
+        else:
+            self._step("agent", title, {OWN: own}, timestamp=_time(row), llm_call_count=0)
 
 
 def _own_rows(nodes: Sequence[Node], *, nested: bool) -> tuple[list[AgentSpanRow], dict[str, Node]]:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, cast
 
 from agentspan import jsontext
 from agentspan.schemas.builtin import built_in_part
-from agentspan.sessions import records
 from agentspan.sessions.atif_objects import (
     agent_of,
     content_of,
@@ -40,7 +39,7 @@ from agentspan.sessions.atif_objects import (
 )
 from agentspan.sessions.formats import Format, Source, head_of, walk
 from agentspan.sessions.reading import opened
-from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, unknown
+from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown
 
 NAME = "atif"
 _VERSION = re.compile(rb'"schema_version"\s*:\s*"ATIF-v')
@@ -339,7 +338,7 @@ class _Reader:
         document, run = self._document, object_of(self._own.get("run"))
         agent = object_of(document.get("agent"))
         times = [*_times(document)]
-        answer = last_answer(document)
+        answer, prompt = last_answer(document), first_prompt(document)
         stated_id = text_or_none(document.get("session_id"))
         session = Session(
             self._session,
@@ -349,7 +348,7 @@ class _Reader:
             max(times, default=start_ns),
             None if answer is None else "answered",
             answer,
-            task=_task(first_prompt(document)),
+            task=None if prompt is None else task_of(prompt) or None,
             conversation=None if stated_id is None else _CONTINUED.sub("", stated_id),
             fingerprint=_fingerprint(document),
             metadata=_metadata(document),
@@ -360,12 +359,6 @@ class _Reader:
 def _type_of(kind: str) -> str:
     """Return a span type that can be stored: a stated one may hold anything."""
     return kind if len(kind) <= 200 and kind.isprintable() else "unknown:event"
-
-
-def _task(prompt: str | None) -> str | None:
-    """Return the normal form of a first prompt."""
-    task_of = getattr(records, "task_of", None)
-    return None if prompt is None or task_of is None else cast("str | None", task_of(prompt))
 
 
 def _of_run(session: Session, run: Mapping[str, Any]) -> Session:

@@ -73,6 +73,7 @@ def test_messages_and_model_calls_become_steps() -> None:
         "stated_cost_usd": 0.5,
     }
     assert (session.agent, session.version, session.outcome, session.output) == ("tinker", "2.0", "answered", "Done.")
+    assert session.task == "mend it"
     assert {*session.fingerprint} == {"model", "cli_version", "system_prompt"}
     assert (session.started_ns, session.ended_ns) == (TIME_NS, TIME_NS + 2000)
 
@@ -334,7 +335,7 @@ STEPS = objects(
     metrics=objects("metrics"),
     is_copied_context=st.booleans() | json_values,
 )
-DOCUMENTS = st.recursive(
+DOCUMENTS: st.SearchStrategy[list[Any]] = st.recursive(
     st.just([]),
     lambda inner: st.lists(
         st.fixed_dictionaries(

@@ -15,7 +15,7 @@ import agentspan
 from agentspan import clock, jsontext
 from agentspan.analysis import atif
 from agentspan.model.changes import Put, Unit
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row
 from agentspan.schemas.span_types import REGISTRY, describe
 from agentspan.storage.access import scan
 from agentspan.storage.memory import MemoryStorage
@@ -228,7 +228,8 @@ def stored(storage: Storage, spans: list[Made]) -> str:
             **meaning.by_column(),
         )
         made.append(row)
-    for each in (agent, version, schema, run, *made):
+    all_rows: tuple[Row, ...] = (agent, version, schema, run, *made)
+    for each in all_rows:
         storage.apply([Unit((Put(each),))])
     return run.id
 
