@@ -14,13 +14,14 @@ the same tree (see sessions.atif).
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis import messages
 from agentspan.analysis.messages import SENT, Message
 from agentspan.analysis.tree import Node, build, every, in_time
-from agentspan.blobs import described
+from agentspan.blobs import blobs_in, described, ending_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.builtin import built_in_part
 from agentspan.schemas.span_types import error_text
@@ -58,16 +59,21 @@ _OF_SYSTEM = frozenset({"event", "hook", "compaction"})
 """The span types of what happens to an agent, which are steps of the system."""
 
 
-def documents(storage: Storage, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the document of each run."""
+def documents(storage: Storage, run_ids: Iterable[str], images: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the document of each run.
+
+    Args:
+        images: the folder with the images of the runs, each in a file named by its SHA-256, as a path from the
+            document; None if there is none.
+    """
     for id in run_ids:
         for run in summaries_of(storage, [instance(storage, id)]):
-            yield _Document(storage, run).document()
+            yield _Document(storage, run, images).document()
 
 
-def lines(storage: Storage, run_ids: Iterable[str]) -> Iterator[str]:
-    """Yield the document of each run as a line of JSON, without line ends."""
-    return map(jsontext.text_of, documents(storage, run_ids))
+def lines(storage: Storage, run_ids: Iterable[str], images: str | None = None) -> Iterator[str]:
+    """Yield the document of each run as a line of JSON, without line ends (see documents)."""
+    return map(jsontext.text_of, documents(storage, run_ids, images))
 
 
 class _Document:
@@ -75,14 +81,16 @@ class _Document:
 
     Attributes:
         known: a cache of messages (see messages.sent).
+        images: the folder with images (see documents).
     """
 
-    def __init__(self, storage: Storage, run: RunSummary) -> None:
+    def __init__(self, storage: Storage, run: RunSummary, images: str | None) -> None:
         self._storage = storage
         self._run = run
         self._pool: list[Any] = []
         self._places: dict[str, int] = {}
         self.known: messages.Known = {}
+        self.images = images
 
     def document(self) -> dict[str, Any]:
         row = self._run.run
@@ -258,7 +266,7 @@ class Trajectory:
             role if isinstance(role, str) else "", "system"
         )
         more = {"llm_call_count": 0} if source == "agent" else {}
-        step = self._step(source, _content(content), {}, timestamp=_time(row), **more)
+        step = self._step(source, _content(content, self._document.images), {}, timestamp=_time(row), **more)
         step["extra"] = {OWN: self._own(row, payload, result, message_of(step), None)}
 
     def _model_call(self, row: AgentSpanRow, payload: Any, result: Any) -> None:
@@ -341,7 +349,7 @@ class Trajectory:
         name = whole(name) if isinstance(name, str) and name else row.label or row.schema_name
         arguments = given.get("arguments")
         step, call = self._requested(given, name, arguments) or self._dispatched(row, name, arguments)
-        output = _output(row, result)
+        output = _output(row, result, self._document.images)
         text = messages.text_of(object_of(result).get("output"))[0]
         self._seen.update(
             {("tool", each) for each in (given.get("call_id"), call["tool_call_id"], text) if isinstance(each, str)}
@@ -465,16 +473,16 @@ def _message_text(message: Message) -> str:
     return whole("\n".join(text for text in (message["text"], *parts) if text))
 
 
-def _content(value: Any) -> Any:
-    """Return the content of a message as the format has it: a text, or parts that are texts and images at a URL."""
+def _content(value: Any, images: str | None) -> Any:
+    """Return the content of a message as the format has it: a text, or parts that are texts and images."""
     if isinstance(value, str):
         return whole(value)
     if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
-        return [_part(part) for part in value]
+        return [_part(part, images) for part in value]
     return "" if value is None else whole(described(messages.json_of(value)))
 
 
-def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+def _part(part: Mapping[str, Any], images: str | None) -> dict[str, Any]:
     text = part.get("text")
     if isinstance(text, str) and part.get("type") in (None, "text", "input_text", "output_text"):
         return {"type": "text", "text": whole(text)}
@@ -482,18 +490,23 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     media_type, url = source.get("media_type"), source.get("url")
     if isinstance(media_type, str) and media_type in IMAGES and isinstance(url, str) and part.get("type") == "image":
         return {"type": "image", "source": {"media_type": media_type, "path": whole(url)}}
-    return {"type": "text", "text": whole(described(messages.json_of(part)))}
+    written = messages.json_of(part)
+    blobs = [*blobs_in(written)]
+    if images is not None and len(blobs) == 1 and blobs[0].media_type in IMAGES:
+        path = f"{images}/{sha256(blobs[0].data).hexdigest()}.{ending_of(blobs[0].media_type)}"
+        return {"type": "image", "source": {"media_type": blobs[0].media_type, "path": path}}
+    return {"type": "text", "text": whole(described(written))}
 
 
-def _output(row: AgentSpanRow, result: Any) -> Any:
+def _output(row: AgentSpanRow, result: Any, images: str | None) -> Any:
     """Return the content of a tool's result: its output, else its error; None if it has neither."""
     if result is None:
         return None
     if not isinstance(result, dict):
-        return _content(result)
+        return _content(result, images)
     name = "result" if built_in_part(row.schema_name) == "mcp" else "output"
     if name in result:
-        return _content(result[name])
+        return _content(result[name], images)
     return whole(error_text(result) or "") if "error" in result else None
 
 

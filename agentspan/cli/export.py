@@ -68,18 +68,20 @@ def export_command(
         _check(storage, Path(output))
         _written(output, form, dataset.write_parquet(storage, ids, Path(output)), len(ids), files, as_json=as_json)
     elif form == "atif" and output is not None and (len(ids) != 1 or Path(output).is_dir()):
-        _write_documents(storage, ids, Path(output), files, as_json=as_json)
+        _write_trajectories(storage, ids, Path(output), blobs, files, as_json=as_json)
     elif form == "parquet":
         _write_tables(storage, ids, output, files, as_json=as_json)
     elif output is not None:
         _check(storage, Path(output))
         is_csv = form == "dataset" and output.endswith(".csv")
-        size = _write_text(Path(output), _text(storage, ids, "csv" if is_csv else form))
+        size = _write_text(Path(output), _text(storage, ids, "csv" if is_csv else form, Path(output), blobs))
         _written(output, form, size, len(ids), files, as_json=as_json)
     elif as_json:
-        document({"format": form, "content": "".join(_text(storage, ids, form)), "total": len(ids), **files})
+        document(
+            {"format": form, "content": "".join(_text(storage, ids, form, Path(), blobs)), "total": len(ids), **files}
+        )
     else:
-        for part in _text(storage, ids, form):
+        for part in _text(storage, ids, form, Path(), blobs):
             # An exported file is always UTF-8, whatever the encoding of the terminal.
             click.echo(part if sys.stdout.isatty() else part.encode("utf-8", "replace"), nl=False)
     if blobs is not None and not as_json:
@@ -127,24 +129,39 @@ def _write_tables(
         click.echo(f"{counts} written to {safe(output)}")
 
 
-def _write_documents(
-    storage: Storage, runs: Sequence[str], folder: Path, beside: dict[str, int], *, as_json: bool
+def _write_trajectories(
+    storage: Storage,
+    runs: Sequence[str],
+    folder: Path,
+    blobs: str | None,
+    beside: dict[str, int],
+    *,
+    as_json: bool,
 ) -> None:
     """Write the trajectory of each run to a file of the folder, and print their number and size."""
-    from agentspan.analysis import atif
-
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Failed(f"{folder} cannot be written: {error.strerror}") from None
-    size = sum(_write_text(folder / f"{id}.trajectory.json", atif.lines(storage, [id])) for id in runs)
+    files = ((folder / f"{id}.trajectory.json", id) for id in runs)
+    size = sum(_write_text(file, _trajectories(storage, [id], file, blobs)) for file, id in files)
     if as_json:
         document({"folder": str(folder), "format": "atif", "bytes": size, "total": len(runs), **beside})
     else:
         click.echo(f"{noun(len(runs), 'run')} written to {safe(str(folder))}: {noun(size, 'byte')}")
 
 
-def _text(storage: Storage, runs: list[str], form: str) -> Iterable[str]:
+def _trajectories(storage: Storage, runs: Sequence[str], file: Path, blobs: str | None) -> Iterable[str]:
+    """Yield the lines of a file of trajectories, which names images in the folder `blobs` from its own folder."""
+    from agentspan.analysis.atif import lines as atif_lines
+
+    images = None if blobs is None else Path(os.path.relpath(blobs, file.parent)).as_posix()
+    return (f"{line}\n" for line in atif_lines(storage, runs, images))
+
+
+def _text(storage: Storage, runs: list[str], form: str, file: Path, blobs: str | None) -> Iterable[str]:
+    if form == "atif":
+        return _trajectories(storage, runs, file, blobs)
     if form == "html":
         from agentspan.viewer.export import parts
 
@@ -155,10 +172,6 @@ def _text(storage: Storage, runs: list[str], form: str) -> Iterable[str]:
         from agentspan.otel.forwarding import lines as otlp_lines
 
         found: Iterable[str] = otlp_lines(storage, runs)
-    elif form == "atif":
-        from agentspan.analysis.atif import lines as atif_lines
-
-        found = atif_lines(storage, runs)
     elif form in ("dataset", "markdown"):
         found = (dataset.lines if form == "dataset" else markdown)(storage, runs)
     else:

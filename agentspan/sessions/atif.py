@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, cast
 from agentspan import jsontext
 from agentspan.schemas.builtin import built_in_part
 from agentspan.sessions.atif_objects import (
+    RESULT,
     agent_of,
     content_of,
     first_prompt,
@@ -32,6 +33,7 @@ from agentspan.sessions.atif_objects import (
     object_of,
     own_of,
     patched,
+    several,
     text_of,
     text_or_none,
     time_of,
@@ -162,8 +164,10 @@ class _Reader:
 
     def _trajectory(self, at: _Trajectory) -> Iterator[Record]:
         time_ns = at.start_ns - _STEP_NS
-        for number, step in enumerate(list_of(at.document.get("steps")), start=1):
-            stated = time_of(object_of(step).get("timestamp"))
+        for number, step in enumerate(several(at.document.get("steps")), start=1):
+            stated = time_of(written := object_of(step).get("timestamp"))
+            if written is not None and stated is None:
+                yield Unread(self._session, "a timestamp that is no time")
             time_ns = max(time_ns + _STEP_NS, stated or 0)
             place = _Place(at, f"{at.prefix}{number}", time_ns)
             if not isinstance(step, dict):
@@ -178,7 +182,7 @@ class _Reader:
 
     def _unreferred(self, at: _Trajectory, time_ns: int) -> Iterator[Record]:
         """Yield the agents of the embedded trajectories to which no step of the document refers."""
-        for number, each in enumerate(list_of(at.document.get("subagent_trajectories")), start=1):
+        for number, each in enumerate(several(at.document.get("subagent_trajectories")), start=1):
             if not isinstance(each, dict):
                 yield Unread(self._session, "a sub-agent that is no object")
             elif id(each) not in self._used:
@@ -193,7 +197,7 @@ class _Reader:
             return
         if own.get("carrier") is not True:
             yield from self._of_step(place, step, own)
-        calls = list_of(step.get("tool_calls"))
+        calls = several(step.get("tool_calls"))
         by_call, loose = _results_of(step, calls)
         for number, (call, results) in enumerate(zip(calls, by_call, strict=True), start=1):
             at = place._replace(key=f"{place.key}/{number}", time_ns=place.time_ns + _STEP_NS * number)
@@ -226,7 +230,7 @@ class _Reader:
         if of is not None:
             yield Unread(self._session, "an observation of an unknown tool call")
         content = content_of(result.get("content")) if isinstance(result, dict) else result
-        extra = foreign_extra(object_of(result))
+        extra = foreign_extra(result, RESULT)
         if content is None and not extra and of is None:
             return  # it only refers to a sub-agent
         payload = {"name": "observation", "content": content, **({"extra": extra} if extra else {})}
@@ -249,13 +253,13 @@ class _Reader:
 
     def _references(self, place: _Place, result: Any, parent: str | None) -> Iterator[Record]:
         """Yield what is below the references to sub-agents of a result."""
-        for number, reference in enumerate(list_of(object_of(result).get("subagent_trajectory_ref")), start=1):
+        for number, reference in enumerate(several(object_of(result).get("subagent_trajectory_ref")), start=1):
             at = place._replace(key=f"{place.key}/agent-{number}")
             found = _referred(place.at, object_of(reference))
             if found is None or id(found) in self._used:
                 yield self._elsewhere(at, reference, parent)
             else:
-                yield from self._sub_agent(at, found, {"parent": parent})
+                yield from self._sub_agent(at, found, {"parent": parent, "reference": reference})
 
     def _elsewhere(self, place: _Place, reference: Any, parent: str | None) -> Step:
         """Return the span of a sub-agent whose trajectory stands in another file."""
@@ -279,6 +283,8 @@ class _Reader:
         payload, result = agent_of(document)
         if not own.get("id"):
             payload |= _facts_of(document)
+            if object_of(facts.get("reference")).keys() - {"trajectory_id"}:
+                payload["reference"] = facts["reference"]
         times = [*_times(document)]
         start_ns = min(times, default=place.time_ns)
         end_ns = max(times, default=start_ns)
@@ -440,7 +446,7 @@ def _facts_of(document: Mapping[str, Any]) -> dict[str, Any]:
     }
     found |= {name: value for name, value in document.items() if name not in _ROOT}
     extra = foreign_extra(document)
-    more = {name: value for name, value in agent.items() if name not in _AGENT} | foreign_extra(agent)
+    more = foreign_extra(agent, _AGENT)
     return {**found, **({"extra": extra} if extra else {}), **({"agent_extra": more} if more else {})}
 
 
@@ -479,7 +485,8 @@ def _results_of(step: Mapping[str, Any], calls: Sequence[Any]) -> tuple[list[lis
     by_call: list[list[Any]] = [[] for _ in calls]
     loose: list[Any] = []
     places = {id: n for n, call in enumerate(calls) if isinstance(id := object_of(call).get("tool_call_id"), str)}
-    for result in list_of(object_of(step.get("observation")).get("results")):
+    observation = step.get("observation")
+    for result in several(observation.get("results") if isinstance(observation, dict) else observation):
         if own_of(result).get("context") is True:
             continue
         of = object_of(result).get("source_call_id")

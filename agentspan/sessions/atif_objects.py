@@ -5,7 +5,7 @@ functions return for the object, in `extra.agentspan`. So the import of an expor
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,9 @@ _STEP = frozenset(
         "tool_calls", "observation", "metrics", "is_copied_context", "llm_call_count", "extra",
     }
 )  # fmt: skip
+_CALL = frozenset({"tool_call_id", "function_name", "arguments", "extra"})
+RESULT = frozenset({"source_call_id", "content", "subagent_trajectory_ref", "extra"})
+"""The members of a result of an observation."""
 _USAGE = {
     "prompt_tokens": "input_tokens",
     "cached_tokens": "cached_tokens",
@@ -47,6 +50,11 @@ def list_of(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def several(value: Any) -> list[Any]:
+    """Return a list unchanged, no element for None, and any other value as the only element: it is not dropped."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def text_or_none(value: Any) -> str | None:
     """Return a value if it is a text with characters, without halves of surrogate pairs; else None."""
     return whole(value) if isinstance(value, str) and value else None
@@ -64,9 +72,18 @@ def own_of(value: Any) -> dict[str, Any]:
     return object_of(object_of(object_of(value).get("extra")).get(OWN))
 
 
-def foreign_extra(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `extra` of an object without our member."""
-    return {name: item for name, item in object_of(value.get("extra")).items() if name != OWN}
+def foreign_extra(value: Any, known: Collection[str] | None = None) -> dict[str, Any]:
+    """Return `extra` of an object without our member, and the members that are not known.
+
+    Args:
+        known: the names of the members that the format has; None returns `extra` alone.
+    """
+    found = object_of(value)
+    extra = found.get("extra")
+    unknown = {} if known is None else {name: item for name, item in found.items() if name not in known}
+    if extra is None or isinstance(extra, dict):
+        return unknown | {name: item for name, item in (extra or {}).items() if name != OWN}
+    return unknown | {"extra": extra}
 
 
 def time_of(value: Any) -> int | None:
@@ -120,7 +137,10 @@ def message_of(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rest(step: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of a step that the format does not have, and its `extra`, as a member `extra`."""
-    found = {name: value for name, value in step.items() if name not in _STEP} | foreign_extra(step)
+    found = foreign_extra(step, _STEP)
+    observation = step.get("observation")
+    if isinstance(observation, dict) and (more := foreign_extra(observation, ("results",))):
+        found["observation"] = more
     return {"extra": found} if found else {}
 
 
@@ -139,13 +159,13 @@ def model_call_of(step: Mapping[str, Any], model: Any) -> tuple[dict[str, Any], 
     message, result = step.get("message"), dict[str, Any]()
     if text := text_of(message):
         result["text"] = text
-    if isinstance(message, list):
+    if message is not None and not isinstance(message, str):
         result["content"] = content_of(message)
     if step.get("reasoning_content"):
         result["thinking"] = step["reasoning_content"]
-    if calls := list_of(step.get("tool_calls")):
+    if calls := several(step.get("tool_calls")):
         result["tool_calls"] = [_request_of(call) for call in calls]
-    return payload, result | _usage_of(object_of(step.get("metrics")))
+    return payload, result | _usage_of(step.get("metrics"))
 
 
 def _request_of(call: Any) -> Any:
@@ -154,8 +174,12 @@ def _request_of(call: Any) -> Any:
     return {"id": call.get("tool_call_id"), "name": call.get("function_name"), "arguments": call.get("arguments")}
 
 
-def _usage_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    found = {_USAGE.get(name, name): value for name, value in metrics.items() if value is not None and name != "extra"}
+def _usage_of(metrics: Any) -> dict[str, Any]:
+    if not isinstance(metrics, dict):
+        return {} if metrics is None else {"metrics": metrics}
+    found: dict[Any, Any] = {
+        _USAGE.get(str(name), name): value for name, value in metrics.items() if value is not None and name != "extra"
+    }
     extra = foreign_extra(metrics)
     return found | ({"metrics": extra} if extra else {})
 
@@ -170,7 +194,7 @@ def tool_call_of(call: Mapping[str, Any], results: Sequence[Any]) -> tuple[str, 
     payload: dict[str, Any] = {"arguments": call.get("arguments")}
     if text_or_none(call.get("tool_call_id")) is not None:
         payload["call_id"] = call["tool_call_id"]
-    if extra := foreign_extra(call):
+    if extra := foreign_extra(call, _CALL):
         payload["extra"] = extra
     server, _, target = name.removeprefix(MCP).partition("__")
     if name.startswith(MCP) and server and target:
@@ -185,7 +209,7 @@ def tool_call_of(call: Mapping[str, Any], results: Sequence[Any]) -> tuple[str, 
 def _output(member: str, results: Sequence[Any]) -> dict[str, Any] | None:
     """Return the result of a tool from the results of an observation; None if there are none."""
     contents = [content_of(content) for each in results if (content := object_of(each).get("content")) is not None]
-    extras = [extra for each in results if (extra := foreign_extra(object_of(each)))]
+    extras = [extra for each in results if (extra := foreign_extra(each, RESULT))]
     if not results:
         return None
     found: dict[str, Any] = {}

@@ -253,6 +253,34 @@ def test_unknown_members_of_steps_and_calls_are_kept() -> None:
     assert steps[1].payload == {"role": "user", "content": "y"}
 
 
+def test_values_of_a_wrong_type_are_kept() -> None:
+    _, steps, unread = read(
+        document(
+            {"source": "user", "message": {"a": 1}, "timestamp": "today", "extra": 5},
+            {"source": "agent", "message": ["b"], "metrics": [1], "tool_calls": call("c1", "x") | {"kind": "f"}},
+            {"source": "agent", "message": "", "tool_calls": ["c"], "observation": "seen"},
+            subagent_trajectories={"steps": "none"},
+        )
+    )
+    assert [step.payload for step in steps] == [
+        {"role": "user", "content": {"a": 1}, "extra": {"extra": 5}},
+        {"model": "gpt-4o"},
+        {"name": "x", "arguments": {}, "call_id": "c1", "extra": {"kind": "f"}},
+        {"model": "gpt-4o"},
+        {"name": "tool_call", "level": "unknown", "content": "c"},
+        {"name": "observation", "content": "seen"},
+        {"name": "agent"},
+        {"name": "step", "level": "unknown", "content": "none"},
+    ]
+    requested = [{"id": "c1", "name": "x", "arguments": {}}]
+    assert steps[1].result == {"content": ["b"], "tool_calls": requested, "metrics": [1]}
+    assert sorted(each.what for each in unread) == [
+        "a step that is no object",
+        "a timestamp that is no time",
+        "a tool call that is no object",
+    ]
+
+
 def test_files_are_found_by_their_content(tmp_path: Path) -> None:
     (format,) = FORMATS
     (tmp_path / "a.json").write_text(json.dumps(document({"source": "user", "message": "x"})))

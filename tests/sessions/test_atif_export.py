@@ -191,6 +191,27 @@ def test_images_are_named_and_kept() -> None:
     assert tree_of(again, arrived(again, document)) == tree_of(storage, id)
 
 
+def test_images_are_files_beside_the_document(tmp_path: Path) -> None:
+    data = b"\x89PNG\r\n\x1a\n" + bytes(1500)
+    source = {"type": "base64", "media_type": "image/png", "data": b64encode(data).decode()}
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    with tracer.run("painter"), tracer.span("tool", {"name": "shoot", "arguments": {}}) as span:
+        span.set_result({"output": [{"type": "image", "source": source}]})
+    tracer.shutdown()
+    out, images = tmp_path / "out" / "a.json", tmp_path / "images"
+    out.parent.mkdir()
+    call(path, "export", "all", "--format", "atif", "-o", str(out), "--blobs", str(images))
+    document = json.loads(out.read_text())
+    check(document)
+    (part,) = document["steps"][0]["observation"]["results"][0]["content"]
+    assert (out.parent / part["source"]["path"]).read_bytes() == data
+    with agentspan.open(path) as database:
+        storage = MemoryStorage()
+        run = next(scan(database.storage, AgentInstanceRow)).id
+        assert tree_of(storage, arrived(storage, document)) == tree_of(database.storage, run)
+
+
 def test_agents_in_each_other_deeper_than_parsers_go_are_steps() -> None:
     storage = MemoryStorage()
     depth = 300
