@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -59,8 +60,9 @@ _ROOT = frozenset(
     }
 )  # fmt: skip
 _AGENT = frozenset({"name", "version", "model_name", "tool_definitions", "extra"})
-_MOST_MESSAGES = 1_000_000
-"""The most messages of all model calls of a document: a small file could name a large list a million times."""
+_MOST_CHARACTERS = 2**27
+"""The most characters of a list whose elements stand in the pool: a small file could name a large one a million times.
+"""
 _STEP_NS = 1000
 
 
@@ -135,7 +137,9 @@ class _Reader:
         )
         self._own = own_of(document)
         self._copied = 0
-        self._messages = 0
+        self._pool = list_of(self._own.get("pool"))
+        self._sizes = [0, *accumulate(len(jsontext.text_of(element)) for element in self._pool)]
+        self._too_long = 0
         self._used: set[int] = set()  # embedded trajectories that a step has referred to, by the object's id
         self._queue: list[_Trajectory] = []
         self._read: list[tuple[_Trajectory, int]] = []  # with the time of the last step
@@ -158,6 +162,8 @@ class _Reader:
                 if isinstance(record, Step):
                     ended_ns = max(ended_ns, record.end_ns or record.start_ns)
                 yield record
+        if self._too_long:
+            yield Unread(self._session, "a list that is too long", self._too_long)
         copied = {"copied_steps": self._copied} if self._copied else {}
         if not self._own:
             yield session._replace(ended_ns=ended_ns, metadata={**session.metadata, **copied})
@@ -324,20 +330,17 @@ class _Reader:
 
     def _pooled(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return the lists of a payload whose elements stand in the document's pool."""
-        pool = list_of(self._own.get("pool"))
         found: dict[str, Any] = {}
         for name, ranges in object_of(own.get("pooled")).items():
             if isinstance(ranges, int):
-                found[name] = pool[ranges] if 0 <= ranges < len(pool) else None
+                found[name] = self._pool[ranges] if 0 <= ranges < len(self._pool) else None
                 continue
-            elements: list[Any] = []
-            for each in list_of(ranges):
-                start, end = each if _is_range(each) else (0, 0)
-                if self._messages + end - start > _MOST_MESSAGES:
-                    break
-                self._messages += max(0, end - start)
-                elements += pool[start:end]
-            found[name] = elements
+            pairs = [each for each in list_of(ranges) if _is_range(each, len(self._pool))]
+            size = sum(self._sizes[end] - self._sizes[start] for start, end in pairs)
+            if size > _MOST_CHARACTERS:
+                self._too_long += 1
+                continue
+            found[name] = [element for start, end in pairs for element in self._pool[start:end]]
         return found
 
     def _session_of(self, start_ns: int) -> Session:
@@ -501,8 +504,9 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_range(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(each) is int and each >= 0 for each in value)
+def _is_range(value: Any, most: int) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2 and type(value[0]) is type(value[1]) is int
+    return is_pair and 0 <= value[0] <= value[1] <= most
 
 
 def _parents_of(document: Mapping[str, Any]) -> dict[str, str | None]:

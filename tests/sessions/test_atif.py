@@ -281,6 +281,15 @@ def test_values_of_a_wrong_type_are_kept() -> None:
     ]
 
 
+def test_a_small_document_cannot_become_a_large_payload() -> None:
+    own = {"id": "x", "type": "llm", "status": "complete", "pooled": {"messages": [[0, 1]] * 200, "tools": [[0, 1]]}}
+    pool = {"agentspan": {"pool": ["a" * 2**20]}}
+    step = {"source": "agent", "message": "", "extra": {"agentspan": own}}
+    _, steps, unread = read(document(step, extra=pool))
+    assert [[*each.payload] for each in steps] == [["model", "tools"]]
+    assert [each.what for each in unread] == ["a list that is too long"]
+
+
 def test_files_are_found_by_their_content(tmp_path: Path) -> None:
     (format,) = FORMATS
     (tmp_path / "a.json").write_text(json.dumps(document({"source": "user", "message": "x"})))
