@@ -19,6 +19,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from pydantic_core import from_json
+
 from agentspan import jsontext
 from agentspan.schemas.builtin import built_in_part
 from agentspan.sessions.atif_objects import (
@@ -63,6 +65,8 @@ _AGENT = frozenset({"name", "version", "model_name", "tool_definitions", "extra"
 _MOST_CHARACTERS = 2**27
 """The most characters of a list whose elements stand in the pool: a small file could name a large one a million times.
 """
+_DEEPEST = 500
+"""The most objects and lists in each other that are read."""
 _STEP_NS = 1000
 
 
@@ -111,10 +115,27 @@ def decode(path: Path, after: str | None = None) -> Iterator[Record]:
 
 
 def _parsed(data: bytes) -> Any:
+    """Return decoded JSON; None for what is no JSON, or is nested so deep that it could not be encoded again."""
     try:
-        return json.loads(data)
+        return from_json(data)  # it refuses a depth of more than 200, and halves of surrogate pairs
+    except ValueError:
+        pass
+    try:
+        found = json.loads(data)
     except (ValueError, RecursionError):
         return None
+    level = [found]
+    for _ in range(_DEEPEST):
+        level = [below for each in level for below in _below(each)]
+        if not level:
+            return found
+    return None
+
+
+def _below(value: Any) -> list[Any]:
+    """Return the objects and lists directly in a value."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [each for each in inside if isinstance(each, dict | list)]
 
 
 def document_records(document: dict[str, Any], digest: str) -> Iterator[Record]:

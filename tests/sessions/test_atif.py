@@ -290,6 +290,14 @@ def test_a_small_document_cannot_become_a_large_payload() -> None:
     assert [each.what for each in unread] == ["a list that is too long"]
 
 
+@pytest.mark.parametrize(("depth", "is_read"), [(150, True), (400, True), (600, False), (990, False), (50_000, False)])
+def test_what_is_nested_too_deep_is_counted(tmp_path: Path, depth: int, is_read: bool) -> None:
+    text = json.dumps(document({"source": "user", "message": "DEEP"})).replace('"DEEP"', "[" * depth + "]" * depth)
+    (tmp_path / "a.json").write_text(text)
+    kinds = [type(record) for record in decode(tmp_path / "a.json")]
+    assert kinds == ([Session, Step, Session] if is_read else [Unread])
+
+
 def test_files_are_found_by_their_content(tmp_path: Path) -> None:
     (format,) = FORMATS
     (tmp_path / "a.json").write_text(json.dumps(document({"source": "user", "message": "x"})))
