@@ -11,15 +11,12 @@ Left out: steps that are copied from another trajectory (`is_copied_context`), w
 A document that agentspan exported has in `extra` what the format cannot say; its steps become what they were.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, cast
-
-from pydantic_core import from_json
 
 from agentspan import jsontext
 from agentspan.schemas.builtin import built_in_part
@@ -35,6 +32,7 @@ from agentspan.sessions.atif_objects import (
     model_call_of,
     object_of,
     own_of,
+    parsed,
     patched,
     several,
     text_of,
@@ -65,8 +63,6 @@ _AGENT = frozenset({"name", "version", "model_name", "tool_definitions", "extra"
 _MOST_CHARACTERS = 2**27
 """The most characters of a list whose elements stand in the pool: a small file could name a large one a million times.
 """
-_DEEPEST = 500
-"""The most objects and lists in each other that are read."""
 _STEP_NS = 1000
 
 
@@ -104,38 +100,14 @@ def decode(path: Path, after: str | None = None) -> Iterator[Record]:
     """
     with opened(path) as file:
         data = file.read()
-    found = _parsed(data)
+    found = parsed(data)
     lines = [data] if isinstance(found, dict) else [line for line in data.splitlines() if line.strip()]
     for line in lines:
-        document = found if line is data else _parsed(line)
+        document = found if line is data else parsed(line)
         if isinstance(document, dict):
             yield from document_records(document, sha256(line).hexdigest()[:16])
         else:
             yield Unread(None, "a line that is no JSON" if len(lines) > 1 else "a file that is no JSON object")
-
-
-def _parsed(data: bytes) -> Any:
-    """Return decoded JSON; None for what is no JSON, or is nested so deep that it could not be encoded again."""
-    try:
-        return from_json(data)  # it refuses a depth of more than 200, and halves of surrogate pairs
-    except ValueError:
-        pass
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    level = [found]
-    for _ in range(_DEEPEST):
-        level = [below for each in level for below in _below(each)]
-        if not level:
-            return found
-    return None
-
-
-def _below(value: Any) -> list[Any]:
-    """Return the objects and lists directly in a value."""
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [each for each in inside if isinstance(each, dict | list)]
 
 
 def document_records(document: dict[str, Any], digest: str) -> Iterator[Record]:

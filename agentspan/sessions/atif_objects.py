@@ -4,10 +4,13 @@ Reading and writing share these functions. An exported object has the difference
 functions return for the object, in `extra.agentspan`. So the import of an export gives equal payloads and results.
 """
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from pydantic_core import from_json
 
 from agentspan import jsontext
 
@@ -34,10 +37,36 @@ _USAGE = {
 }
 """The members of `metrics` that have a name of their own in results of `llm`."""
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
+DEEPEST = 500
+"""The most objects and lists in each other that are read."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LAST_NS = 253_000_000_000 * 10**9
 """The latest time that is read: in the year 9987."""
+
+
+def parsed(data: bytes) -> Any:
+    """Return decoded JSON; None for what is no JSON, or is nested so deep that it could not be encoded again."""
+    try:
+        return from_json(data)  # it refuses a depth of more than 200, and halves of surrogate pairs
+    except ValueError:
+        pass
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    level = [found]
+    for _ in range(DEEPEST):
+        level = [below for each in level for below in _below(each)]
+        if not level:
+            return found
+    return None
+
+
+def _below(value: Any) -> list[Any]:
+    """Return the objects and lists directly in a value."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [each for each in inside if isinstance(each, dict | list)]
 
 
 def object_of(value: Any) -> dict[str, Any]:
