@@ -12,6 +12,7 @@ A document that agentspan exported has in `extra` what the format cannot say; it
 """
 
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import accumulate
@@ -98,16 +99,43 @@ def decode(path: Path, after: str | None = None) -> Iterator[Record]:
     Raises:
         OSError: the file cannot be read.
     """
+    try:
+        yield from _decoded(path)
+    except (EOFError, zlib.error):
+        yield Unread(None, "a compressed file that is not whole")
+
+
+def _decoded(path: Path) -> Iterator[Record]:
     with opened(path) as file:
-        data = file.read()
-    found = parsed(data)
-    lines = [data] if isinstance(found, dict) else [line for line in data.splitlines() if line.strip()]
+        first = file.readline()
+        if isinstance(parsed(first), dict):
+            yield from _of_line(first)
+            for line in file:  # one at a time: an export of many runs is large
+                yield from _of_line(line)
+            return
+        data = first + file.read()
+    if isinstance(document := parsed(data), dict):
+        yield from document_records(document, _digest(data))
+        return
+    lines = [line for line in data.splitlines() if line.strip()]
+    if len(lines) < 2 or not any(isinstance(parsed(line), dict) for line in lines):
+        yield Unread(None, "a file that is no JSON object")
+        return
     for line in lines:
-        document = found if line is data else parsed(line)
-        if isinstance(document, dict):
-            yield from document_records(document, sha256(line).hexdigest()[:16])
-        else:
-            yield Unread(None, "a line that is no JSON" if len(lines) > 1 else "a file that is no JSON object")
+        yield from _of_line(line)
+
+
+def _of_line(line: bytes) -> Iterator[Record]:
+    """Decode a file's line, which is a document or blank."""
+    document = parsed(line)
+    if isinstance(document, dict):
+        yield from document_records(document, _digest(line.strip()))
+    elif line.strip():
+        yield Unread(None, "a line that is no JSON")
+
+
+def _digest(data: bytes) -> str:
+    return sha256(data).hexdigest()[:16]
 
 
 def document_records(document: dict[str, Any], digest: str) -> Iterator[Record]:
@@ -548,7 +576,7 @@ def _head(path: Path) -> bytes:
     try:
         with opened(path) as file:
             return file.read(65_536)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return b""
 
 

@@ -206,7 +206,7 @@ class _Reader:
 
 
 def _stem(path: Path) -> str:
-    name = path.name.removesuffix(".gz")
+    name = path.name
     return next((name.removesuffix(ending) for ending in ENDINGS[::-1] if name.endswith(ending)), name)
 
 

@@ -1,5 +1,6 @@
 """ATIF documents of other programs become sessions with steps."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -317,8 +318,24 @@ def test_a_file_of_lines_has_a_session_a_line(tmp_path: Path) -> None:
     found = [*decode(path)]
     assert {each.id for each in found if isinstance(each, Session)} == {"a", "b"}
     assert [each for each in found if isinstance(each, Unread)] == [Unread(None, "a line that is no JSON")]
+    path.write_text("{broken\n" + "".join(f"{json.dumps(each)}\n" for each in documents))
+    assert {each.id for each in decode(path) if isinstance(each, Session)} == {"a", "b"}
+    path.write_text(json.dumps(documents[0], indent=1))
+    assert {each.id for each in decode(path) if isinstance(each, Session)} == {"a"}
     path.write_text("[]")
     assert [*decode(path)] == [Unread(None, "a file that is no JSON object")]
+
+
+def test_a_compressed_file_is_read_as_far_as_it_is_whole(tmp_path: Path) -> None:
+    (format,) = FORMATS
+    path = tmp_path / "a.json.gz"
+    packed = gzip.compress(json.dumps(document({"source": "user", "message": "x" * 9999})).encode())
+    path.write_bytes(packed)
+    assert [source.path for source in format.sources(tmp_path)] == [path]
+    assert [type(record) for record in decode(path)] == [Session, Step, Session]
+    path.write_bytes(packed[:-20])
+    assert [*decode(path)] == [Unread(None, "a compressed file that is not whole")]
+    assert [*format.sources(tmp_path)] == []
 
 
 def test_an_import_is_a_run_and_a_second_one_adds_nothing(tmp_path: Path) -> None:
