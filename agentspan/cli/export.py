@@ -40,13 +40,13 @@ from agentspan.text import noun
 ALL = "all"
 _viewer = find_spec("agentspan.viewer")
 _has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
-_FORMATS = ["jsonl", "compact", "dataset", "markdown", "otlp", "parquet", *(["html"] if _has_html else [])]
+_FORMATS = ["jsonl", "compact", "atif", "dataset", "markdown", "otlp", "parquet", *(["html"] if _has_html else [])]
 
 
 @command("export")
 @click.argument("runs", metavar="[RUN...]", nargs=-1)
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="The format.")
-@click.option("-o", "--output", metavar="FILE", help="Write to this file, or folder of parquet; else stdout.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file, or folder (parquet, atif); else stdout.")
 @click.option("--blobs", metavar="DIR", help="Write images, audio and other bytes to this folder, each to a file.")
 @filter_options
 @reads
@@ -67,17 +67,21 @@ def export_command(
     if form == "dataset" and output is not None and output.endswith(".parquet"):
         _check(storage, Path(output))
         _written(output, form, dataset.write_parquet(storage, ids, Path(output)), len(ids), files, as_json=as_json)
+    elif form == "atif" and output is not None and (len(ids) != 1 or Path(output).is_dir()):
+        _write_trajectories(storage, ids, Path(output), blobs, files, as_json=as_json)
     elif form == "parquet":
         _write_tables(storage, ids, output, files, as_json=as_json)
     elif output is not None:
         _check(storage, Path(output))
         is_csv = form == "dataset" and output.endswith(".csv")
-        size = _write_text(Path(output), _text(storage, ids, "csv" if is_csv else form))
+        size = _write_text(Path(output), _text(storage, ids, "csv" if is_csv else form, Path(output), blobs))
         _written(output, form, size, len(ids), files, as_json=as_json)
     elif as_json:
-        document({"format": form, "content": "".join(_text(storage, ids, form)), "total": len(ids), **files})
+        document(
+            {"format": form, "content": "".join(_text(storage, ids, form, Path(), blobs)), "total": len(ids), **files}
+        )
     else:
-        for part in _text(storage, ids, form):
+        for part in _text(storage, ids, form, Path(), blobs):
             # An exported file is always UTF-8, whatever the encoding of the terminal.
             click.echo(part if sys.stdout.isatty() else part.encode("utf-8", "replace"), nl=False)
     if blobs is not None and not as_json:
@@ -125,7 +129,39 @@ def _write_tables(
         click.echo(f"{counts} written to {safe(output)}")
 
 
-def _text(storage: Storage, runs: list[str], form: str) -> Iterable[str]:
+def _write_trajectories(
+    storage: Storage,
+    runs: Sequence[str],
+    folder: Path,
+    blobs: str | None,
+    beside: dict[str, int],
+    *,
+    as_json: bool,
+) -> None:
+    """Write the trajectory of each run to a file of the folder, and print their number and size."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"{folder} cannot be written: {error.strerror}") from None
+    files = ((folder / f"{id}.trajectory.json", id) for id in runs)
+    size = sum(_write_text(file, _trajectories(storage, [id], file, blobs)) for file, id in files)
+    if as_json:
+        document({"folder": str(folder), "format": "atif", "bytes": size, "total": len(runs), **beside})
+    else:
+        click.echo(f"{noun(len(runs), 'run')} written to {safe(str(folder))}: {noun(size, 'byte')}")
+
+
+def _trajectories(storage: Storage, runs: Sequence[str], file: Path, blobs: str | None) -> Iterable[str]:
+    """Yield the lines of a file of trajectories, which names images in the folder `blobs` from its own folder."""
+    from agentspan.analysis.atif import lines as atif_lines
+
+    images = None if blobs is None else Path(os.path.relpath(blobs, file.parent)).as_posix()
+    return (f"{line}\n" for line in atif_lines(storage, runs, images))
+
+
+def _text(storage: Storage, runs: list[str], form: str, file: Path, blobs: str | None) -> Iterable[str]:
+    if form == "atif":
+        return _trajectories(storage, runs, file, blobs)
     if form == "html":
         from agentspan.viewer.export import parts
 

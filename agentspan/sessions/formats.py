@@ -94,6 +94,7 @@ _OWN = {
     "qwen": "agentspan.sessions.gemini",
     "inspect": "agentspan.sessions.inspect_logs",
     "atif": "agentspan.sessions.atif",
+    "swe-agent": "agentspan.sessions.swe_agent",
     "llm": "agentspan.sessions.llm_logs",
     "openai-agents": "agentspan.sessions.openai_agents",
 }
