@@ -200,7 +200,9 @@ def output_of(output: Any) -> dict[str, Any]:
 def _of_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     found = exit_of(metadata.get("exit_code"))
     seconds = metadata.get("duration_seconds")
-    return found | ({"structured": {"duration_ms": seconds * 1000}} if type(seconds) in (int, float) else {})
+    if isinstance(seconds, int | float):
+        found["structured"] = {"duration_ms": seconds * 1000}
+    return found
 
 
 def exit_of(code: Any) -> dict[str, Any]:
@@ -273,16 +275,12 @@ def error_of(error: Any) -> tuple[Outcome, dict[str, Any]]:
     Usage, budget and rate limits of the account, and a context that is full, are limits.
     """
     error = error if type(error) is dict else {"message": error}
-    info = error.get("codex_error_info")
-    kind, about = info, {}
-    if type(info) is dict and info:
-        kind, about = next(iter(info.items()))
+    info, message = error.get("codex_error_info"), error.get("message")
+    kind, about = next(iter(info.items())) if type(info) is dict and info else (info, None)
     kind = kind if type(kind) is str else "error"
-    message = error.get("message")
-    found = {"type": kind, "message": message if type(message) is str else json.dumps(message)}
-    if (status := count_in(object_in(about).get("http_status_code"))) is not None:
-        found["status"] = status
-    return "limit" if kind in _LIMITS or found.get("status") == 429 else "error", found
+    status = count_in(object_in(about).get("http_status_code"))
+    found = {"type": kind, "message": message if type(message) is str else json.dumps(message), "status": status}
+    return "limit" if kind in _LIMITS or status == 429 else "error", known(found)
 
 
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+")

@@ -1,4 +1,4 @@
-"""What is known of one Codex thread: its header, the settings of its turns, and how it ended."""
+"""What is known of one Codex thread: its header, the settings of its turns, how it ended, and the place in its file."""
 
 from typing import Any
 
@@ -12,10 +12,12 @@ from agentspan.sessions.codex_records import (
     task_of_prompt,
     text_in,
 )
-from agentspan.sessions.records import Outcome, Session
+from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, unknown
 
 AGENT = "codex"
 """The name of the agent in runs."""
+TICK_NS = 2_000
+"""Records of the same millisecond are this far apart, so that runs keep their order. A model call fits in between."""
 USERS_OWN = frozenset({"user_instructions", "AGENTS.md"})
 """The marks of messages with instructions of the user or the project."""
 
@@ -162,6 +164,87 @@ class Thread:
             "forked_from_id": text_in(header.get("forked_from_id")),
         }
         return known(found)
+
+
+class Tape:
+    """A place in a rollout: the thread, the number and the time of the line, and what the line gave.
+
+    Args:
+        thread: the facts of the thread.
+
+    Attributes:
+        out: what the current line gave.
+        line, time, stamp: the number of the line, its time in runs, and its time in the source.
+        boundary: the time of the last thing that the model reads in its next call.
+        prompts: the prompts of the current turn.
+        is_flat: whether the rollout has the first form, of bare items without events.
+    """
+
+    def __init__(self, thread: Thread) -> None:
+        self.thread = thread
+        self.out: list[Record] = []
+        self.line = 0
+        self.time = 0
+        self.stamp = -1
+        self.boundary: int | None = None
+        self.prompts = 0
+        self.is_flat = False
+        self._second = ""
+        self._second_ns = 0
+
+    def time_of(self, text: Any) -> int:
+        """Return the time of a record: the source's, and a tick more for each record of the same time before it."""
+        if type(text) is str and len(text) == 24 and text[:19] == self._second and text[20:23].isdecimal():
+            stamp = self._second_ns + int(text[20:23]) * 1_000_000
+        else:
+            stamp = self._other_time(text)
+        self.time = self.time + TICK_NS if stamp == self.stamp else stamp
+        self.stamp = stamp
+        return self.time
+
+    def _other_time(self, text: Any) -> int:
+        found = ns_of_text(text)
+        if found is None:
+            return self.stamp if self.stamp >= 0 else self.thread.started_ns
+        if len(text) == 24 and text[19] == "." and text[23] == "Z":
+            self._second, self._second_ns = text[:19], found - found % 1_000_000_000
+        return found
+
+    def call_start(self, time: int) -> int:
+        """Return the start of a model call of which something was written at a time: after what the model read."""
+        return time if self.boundary is None else min(self.boundary + TICK_NS // 2, time)
+
+    def read(self, time: int) -> None:
+        """Note the time of something that the model reads in its next call."""
+        self.boundary = max(self.boundary or 0, time)
+
+    def emit(self, step: Step) -> None:
+        """Add a step to what the line gave."""
+        end = step.start_ns if step.end_ns is None else step.end_ns
+        if end > self.thread.ended_ns:
+            self.thread.ended_ns = end
+        self.out.append(step)
+
+    def moment(self, key: str, type: str, time: int, payload: dict[str, Any]) -> Step:
+        """Return a step without a duration."""
+        return Step(self.thread.id, key, None, type, time, time, "complete", payload)
+
+    def told(self, payload: dict[str, Any], time: int, level: str = "info") -> None:
+        """Add an event that has no meaning of its own here."""
+        name = text_in(payload.get("type")) or "event"
+        content = {each: value for each, value in payload.items() if each != "type" and value is not None}
+        told = known({"name": name, "level": level, "content": content or None})
+        self.emit(self.moment(f"{name}:{self.line}", "event", time, told))
+
+    def not_known(self, record: dict[str, Any], time: int, *kinds: Any) -> None:
+        """Add a record of an unknown kind, and count it.
+
+        Args:
+            kinds: the record's type, and that of what is in it.
+        """
+        name = ":".join(kind[:60] for kind in kinds if type(kind) is str) or "?"
+        self.out.append(Unread(self.thread.id, f"record of type {name}"))
+        self.emit(unknown(self.thread.id, f"record:{self.line}", None, name, time, record))
 
 
 def spawn_key(thread: str) -> str:
