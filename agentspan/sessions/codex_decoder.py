@@ -9,7 +9,6 @@ snapshots of the prompt's parts (`world_state`: the messages hold the texts), ra
 calls, state lines of the first form, later copies of the header, and instructions that this file has had already.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -143,7 +142,7 @@ class CodexDecoder(LineDecoder):
         tape.line += 1
         session = self._thread.id if self._thread.is_begun else None
         try:
-            record = json.loads(line)
+            record = values.json_of(line)
         except (ValueError, RecursionError):
             return [Unread(session, "a line that is no JSON")]
         if type(record) is not dict:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+from pydantic_core import from_json
+
 from agentspan.sessions.records import Outcome
 
 _MARKED = re.compile(r"\s*(?:<([a-z_]+)[ >]|# (AGENTS\.md) instructions)")
@@ -17,6 +19,19 @@ _EXITED = re.compile(r"(?:Process exited with code|Exit code:) (-?\d{1,9})\b")
 _LIMITS = ("usage_limit_exceeded", "session_budget_exceeded", "context_window_exceeded", "rate_limit_exceeded")
 _HEAD_CHARS = 600
 """The first characters of an output, in which Codex itself writes how the command ended."""
+
+
+def json_of(text: bytes | str) -> Any:
+    """Decode JSON, in half the time of `json.loads`, which then decodes what is too deep or has half characters.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is too deep.
+    """
+    try:
+        return from_json(text)
+    except ValueError:
+        return json.loads(text)
 
 
 def text_in(value: Any) -> str | None:
@@ -165,7 +180,7 @@ def arguments_of(text: Any) -> Any:
     if type(text) is not str:
         return text
     try:
-        return json.loads(text)
+        return json_of(text)
     except (ValueError, RecursionError):
         return text
 
