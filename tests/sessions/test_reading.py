@@ -34,6 +34,6 @@ def test_lines_from_a_place_on_and_back_again(tmp_path: Path, ending: str) -> No
 
 def test_broken_data_is_an_error_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl.zst")
-    path.write_bytes(path.read_bytes()[:500] + b"\xff" * 500)
+    path.write_bytes(b"\xff" * 500)
     with opened(path) as file, pytest.raises(OSError, match="broken"):
         list(lines_of(file))

@@ -53,7 +53,9 @@ def manifest() -> dict[str, Any]:
 
 FACTS = {name: facts for name, facts in manifest()["facts"].items() if "codex" in name}
 WHOLE = {name: facts for name, facts in FACTS.items() if "growth" not in name}
-GROWTH = sorted(name for name in FACTS if "growth" in name)
+RECORDS = {facts["thread"]: facts["records"] for facts in WHOLE.values()}
+GROWTH = sorted(name for name in FACTS if "growth" in name and FACTS[name]["records"] < RECORDS[FACTS[name]["thread"]])
+"""The states before the whole. One that is called an earlier state has a record more: the last turn's end."""
 INDEPENDENT = {name: counted for name, counted in manifest()["independent"].items() if name in FACTS}
 
 
@@ -72,7 +74,8 @@ def decoded_of(name: str) -> Decoded:
 
 def own_items(name: str, kinds: tuple[str, ...]) -> int:
     """Return the response items of some kinds after what a fork has copied."""
-    own = lines_of(name)[FACTS[name]["inherited_records"] :]
+    copied = FACTS[name]["inherited_records"]
+    own = lines_of(name)[copied + 1 if copied else 0 :]
     items = (
         found for line in own if (found := json.loads(line)).get("type") == "response_item" or "payload" not in found
     )
@@ -165,7 +168,8 @@ def copied_to(folder: Path, names: list[str]) -> list[Path]:
     """Copy files of the folder below another one, unpacked, in the folders of Codex."""
     found = []
     for name in names:
-        path = folder / "sessions" / plain_path(Path(name)).name
+        plain = plain_path(Path(name)).name
+        path = folder / "sessions" / (plain if plain.startswith("rollout-") else f"rollout-{plain}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"".join(line + b"\n" for line in lines_of(name)))
         os.utime(path, ns=(10**18, 10**18))
@@ -265,7 +269,6 @@ def test_compressed_and_archived_files_give_the_same_rows(tmp_path: Path, ending
         shutil.rmtree(tmp_path / "sessions")
         for source in CODEX.sources(tmp_path):
             importer.bring_in(source)
-        named_by_path = [facts["thread"] for facts in WHOLE.values()]
         assert not importer.problems
-        assert len(named_by_path) == importer.read
+        assert importer.read == len(WHOLE)
         assert rows_of(database) == stored
