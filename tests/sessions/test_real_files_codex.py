@@ -40,7 +40,8 @@ TOKENS = {
     "output_tokens": "output_tokens",
     "reasoning_tokens": "reasoning_output_tokens",
 }
-SMALL_BYTES = 300_000
+SMALL = 100
+"""The records of a file that is small enough for a test that commits each line."""
 
 
 def manifest() -> dict[str, Any]:
@@ -150,10 +151,24 @@ def test_a_thread_says_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", FACTS)
 def test_a_file_that_grows_by_lines_gives_the_steps_of_the_whole(name: str) -> None:
-    lines = lines_of(name)
-    if sum(map(len, lines)) > SMALL_BYTES:
-        pytest.skip("only for small files")
-    assert grown(lines, id_of(FOLDER / name)) == decoded_of(name)
+    assert grown(lines_of(name), id_of(FOLDER / name)) == decoded_of(name)
+
+
+@pytest.mark.parametrize("name", [name for name, facts in WHOLE.items() if facts["records"] <= SMALL])
+def test_a_file_that_is_followed_line_by_line_gives_the_rows_of_the_whole(name: str, tmp_path: Path) -> None:
+    (path,), lines = copied_to(tmp_path, [name]), lines_of(name)
+    with agentspan.open(tmp_path / "whole.db") as database:
+        importer_of(database).bring_in(Source("codex", path))
+        whole = rows_of(database)
+    path.write_bytes(b"")
+    with agentspan.open(tmp_path / "lines.db") as database:
+        importer = Importer(Context(database.storage), {"codex": CODEX}, follows=True, now=lambda: 2 * 10**18)
+        for number, line in enumerate(lines):
+            with path.open("ab") as file:
+                file.write(line + b"\n")
+            os.utime(path, ns=(10**18, 10**18 + number))
+            importer.bring_in(Source("codex", path))
+        assert rows_of(database) == whole
 
 
 @pytest.mark.parametrize("name", FACTS)
