@@ -37,7 +37,9 @@ def lazy_pattern(text: str, flags: int = 0) -> re.Pattern[str]:
 _JOINER = "\u200d"
 # Code points that belong to the character before them, besides marks (accents, vowel signs): joiner, skin tones, tags.
 _CLINGING = frozenset(map(chr, (0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080))))
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Control characters (Cc), lone surrogates (Cs), and direction overrides. Asking for the category of each character took
+# an eighth of the time of an import of sessions.
+_UNPRINTABLE = lazy_pattern("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _REPLACEMENT = "\ufffd"
 _BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 # The two rules of `visible`. viewer/static/visible.js has the same rules; a test compares both for each code point.
@@ -85,7 +87,7 @@ def printable(text: str, *, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c in keep or _is_shown(c) else _REPLACEMENT for c in text)
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _REPLACEMENT, text)
 
 
 def visible(text: str) -> str:
@@ -104,10 +106,6 @@ def _spelled(match: re.Match[str]) -> str:
         return match[0]
     code = ord(match[1])
     return f"\\u{code:04x}" if code < 0x10000 else f"\\u{{{code:x}}}"
-
-
-def _is_shown(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cs") and character not in _BIDI
 
 
 def cut(text: str, limit: int) -> str:
