@@ -66,7 +66,8 @@ class Answers:
         self.error: str | None = None
         self._said: tuple[list[str], list[str]] = [], []
         self._counts_records = False
-        self._context: int | None = None
+        self._sizes: tuple[int, int] = 0, 0
+        self._closed_ns = 0
         self._compaction: Step | None = None
         self._unconfirmed = 0
 
@@ -126,6 +127,7 @@ class Answers:
             answer = Answer(f"llm:{tape.line}", tape.call_start(tape.time))
             answer.end = tape.time
         self._said = answer.texts[-8:], answer.thoughts[-8:]
+        self._closed_ns = answer.end
         step = self.step(answer, usage, status)
         text = (step.result or {}).get("text")
         if text is not None:
@@ -183,7 +185,7 @@ class Answers:
         """End the answer with the record of its tokens. In a file with such records, nothing else counts tokens."""
         self._counts_records = True
         usage = object_in(payload.get("usage"))
-        self._context = count_in(usage.get("total_tokens"))
+        self._grew(count_in(usage.get("total_tokens")))
         self.close({**values.usage_of(usage), **known({"response_id": text_in(payload.get("response_id"))})})
 
     def count(self, payload: dict[str, Any], time: int) -> None:
@@ -201,10 +203,16 @@ class Answers:
         is_new, before, self.total = total != self.total, self.total, total
         size = count_in(last.get("total_tokens"))
         self._compacted_to(size)
-        self._context = size if size is not None else self._context
+        if not self._counts_records:
+            self._grew(size)
         if self._counts_records or not is_new or (before is None and self._tape.thread.header.get("history_base")):
             return
         self.close(values.usage_of(last) if last else values.usage_between(before, total))
+
+    def _grew(self, size: int | None) -> None:
+        """Note the size of the context after a call."""
+        if size and size != self._sizes[1]:
+            self._sizes = self._sizes[1], size
 
     def _compacted_to(self, size: int | None) -> None:
         """Give the last compaction the size of the context after it, which the next count of tokens says."""
@@ -221,9 +229,14 @@ class Answers:
         self.close({})
         history = [each for each in list_in(payload.get("replacement_history")) if type(each) is dict]
         summary: Any = text_in(payload.get("message")) or [_short(each) for each in history] or None
-        before = known({"trigger": "auto" if self._tape.prompts else "manual", "tokens_before": self._context})
+        # The call that wrote the summary may have a short context of its own, so it is the greater of the last two.
+        size, self._sizes = max(self._sizes) or None, (0, 0)
+        before = known({"trigger": "auto" if self._tape.prompts else "manual", "tokens_before": size})
         result = known({"summary": summary, "messages_kept": len(history) or None})
-        start, key = self._tape.call_start(time), f"compaction:{self._tape.line}"
+        start, key = (
+            max(self._tape.call_start(time), min(self._closed_ns + 1_000, time)),
+            f"compaction:{self._tape.line}",
+        )
         self._compaction = Step(
             self._tape.thread.id, key, None, "compaction", start, time, "complete", before, result or None
         )

@@ -313,7 +313,8 @@ class CodexDecoder(LineDecoder):
         if mark is None and (self._tape.is_flat or not self._has_user_events):
             self._prompt(key, time, said["text"], said["content"])
             return
-        payload = {"name": mark or "context", "level": "info", "content": said["content"], "role": "user"}
+        name = "turn_aborted message" if mark == "turn_aborted" else mark or "context"
+        payload = {"name": name, "level": "info", "content": said["content"], "role": "user"}
         self._tape.emit(self._tape.moment(key, "event", time, payload))
         self._tape.read(time)
 

@@ -16,6 +16,8 @@ from agentspan.sessions.records import Outcome
 
 _MARKED = re.compile(r"\s*(?:<([a-z_]+)[ >]|# (AGENTS\.md) instructions)")
 _EXITED = re.compile(r"(?:Process exited with code|Exit code:) (-?\d{1,9})\b")
+_FAILED = ("exec_command failed", "apply_patch verification failed", "apply_patch failed", "Script failed")
+"""The begins of outputs by which Codex says that it could not run a call."""
 _LIMITS = ("usage_limit_exceeded", "session_budget_exceeded", "context_window_exceeded", "rate_limit_exceeded")
 _HEAD_CHARS = 600
 """The first characters of an output, in which Codex itself writes how the command ended."""
@@ -208,6 +210,8 @@ def output_of(output: Any) -> dict[str, Any]:
         found = arguments_of(output)
         if type(found) is dict and "output" in found:
             return {"output": found["output"]} | _of_metadata(object_in(found.get("metadata")))
+    if output.startswith(_FAILED):
+        return {"output": output, "is_error": True}
     ended = _EXITED.search(output, 0, _HEAD_CHARS)
     return {"output": output} | ({} if ended is None else exit_of(int(ended[1])))
 

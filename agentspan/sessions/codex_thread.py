@@ -73,7 +73,9 @@ class Thread:
         provider = context.get("model_provider") or context.get("model_provider_id")
         found = known({"provider": text_in(provider), "effort": text_in(effort)})
         tier = known({"service_tier": text_in(context.get("service_tier"))})
-        self.permission = _permission_of(context) or self.permission
+        # Only a profile, which newer versions write a second time, says less than the sandbox of the turn.
+        if self.permission is None or "sandbox_policy" in context:
+            self.permission = _permission_of(context) or self.permission
         more = known({"permission_mode": self.permission})
         self.settings = {**self.settings, **found, **tier, **more}
 
@@ -157,6 +159,7 @@ class Thread:
             "repository": text_in(git.get("repository_url")),
             "entrypoint": text_in(header.get("originator")),
             "source": f"subagent {kind}" if kind is not None else text_in(source),
+            "agent_role": text_in(header.get("agent_role")),
             "title": self.title,
             "models": list(self.models) or None,
             "history_mode": text_in(header.get("history_mode")),
@@ -268,6 +271,7 @@ def _permission_of(context: dict[str, Any]) -> str | None:
     for name in ("sandbox_policy", "permission_profile"):
         value = context.get(name)
         sandbox = sandbox or text_in(value) or text_in(object_in(value).get("type") or object_in(value).get("mode"))
+    sandbox = "danger-full-access" if sandbox == "disabled" else sandbox
     if type(approval) is dict and approval:
         approval = next(iter(approval))
     return ", ".join(each for each in (text_in(approval), sandbox) if each) or None

@@ -217,6 +217,22 @@ def test_a_patch_that_fails_is_an_error() -> None:
     assert step.result["structured"] == {"success": False, "changes": {"cart.py": {}}}
 
 
+@pytest.mark.parametrize("text", ["exec_command failed for `x`: Rejected", "apply_patch verification failed: no file"])
+def test_a_call_that_could_not_be_run_is_an_error(text: str) -> None:
+    step = decode([header(), call(1, "c1"), output(2, "c1", text)]).steps["c1"]
+    assert step.result == {"output": text, "is_error": True}
+
+
+def test_settings_that_are_written_a_second_time_change_no_permission() -> None:
+    applied = {"model": "gpt-5.4", "approval_policy": "never", "permission_profile": {"type": "managed"}}
+    first = decode([header(), event(1, "thread_settings_applied", thread_settings=applied)]).session
+    both = decode([header(), context(1), event(1, "thread_settings_applied", thread_settings=applied)]).session
+    assert first is not None
+    assert both is not None
+    assert first.fingerprint["permission_mode"] == "never, managed"
+    assert both.fingerprint["permission_mode"] == "on-request, workspace-write"
+
+
 def test_a_command_of_the_person_is_a_step() -> None:
     (step,) = decode([header(), exec_end(5, "u1", source="user_shell")]).of("tool")
     assert (step.payload["name"], step.payload["arguments"]) == ("shell", ["bash", "-lc", "ls"])
@@ -377,6 +393,20 @@ def test_a_compaction_has_its_summary_and_its_sizes(text: str) -> None:
     assert step.payload == {"trigger": "auto", "tokens_before": 910}
     summary = text or [{"role": "user", "content": "go"}]
     assert step.result == {"summary": summary, "messages_kept": 1, "tokens_after": 120}
+
+
+def test_the_call_that_wrote_a_summary_stands_before_the_compaction() -> None:
+    records = [
+        header(), turn(1), *prompt(1, "go"),
+        call(2, "c1"), record("token_usage_record", {"usage": usage(900, 10)}, 2), output(3, "c1", "x"),
+        message(4, "assistant", "Summary"), record("token_usage_record", {"usage": usage(50, 5)}, 4),
+        record("compacted", {"message": "Summary"}, 4),
+    ]  # fmt: skip
+    decoded = decode(records)
+    (step,) = decoded.of("compaction")
+    assert step.payload["tokens_before"] == 910
+    assert [each.type for each in decoded.of("llm", "compaction")] == ["llm", "llm", "compaction"]
+    assert decoded.of("llm")[1].start_ns < step.start_ns
 
 
 def test_a_compaction_of_which_only_an_event_tells_is_kept() -> None:
