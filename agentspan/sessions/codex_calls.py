@@ -151,10 +151,10 @@ class Calls:
 
     def output(self, payload: dict[str, Any], time: int) -> None:
         """End a call with the output that the model reads."""
-        id, output = payload.get("call_id"), payload.get("output")
+        id, output = text_in(payload.get("call_id")), payload.get("output")
         if output is None:
             output = without(payload, "type", "id", "call_id", "status") or None
-        call = self._open.get(id) if type(id) is str else None
+        call = self._open.get(id or "")
         if self._answers.open is not None:
             self._answers.open.is_over = True
         self._tape.read(time)

@@ -24,7 +24,7 @@ from agentspan.sessions.records import Record, Session, Step, Unread
 COPIED_NS = 2_000_000_000
 """The time within which the copied begin of a fork is written, for versions whose turns have no timed ids."""
 Handler = Callable[[dict[str, Any], int], None]
-_OF_USER = frozenset({"user_message", "item_completed"})
+_OF_USER = ("user_message", "item_completed")
 _TOLD = (
     "entered_review_mode", "exited_review_mode", "thread_rolled_back", "plan_update", "turn.completed", "turn_diff",
     "background_event", "undo_started", "undo_completed", "thread_goal_updated", "model_reroute", "guardian_assessment",

@@ -5,9 +5,10 @@ A record may hold any JSON in any member. These functions take any value, and re
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
+from math import isfinite
 from typing import Any
 
 from pydantic_core import from_json
@@ -19,26 +20,50 @@ _EXITED = re.compile(r"(?:Process exited with code|Exit code:) (-?\d{1,9})\b")
 _FAILED = ("exec_command failed", "apply_patch verification failed", "apply_patch failed", "Script failed")
 """The begins of outputs by which Codex says that it could not run a call."""
 _LIMITS = ("usage_limit_exceeded", "session_budget_exceeded", "context_window_exceeded", "rate_limit_exceeded")
+_MOST_DEEP = 400
 _HEAD_CHARS = 600
 """The first characters of an output, in which Codex itself writes how the command ended."""
 
 
 def json_of(text: bytes | str) -> Any:
-    """Decode JSON, in half the time of `json.loads`, which then decodes what is too deep or has half characters.
+    """Decode JSON, in half the time of `json.loads`, which then decodes halves of surrogate pairs and deeper values.
 
     Raises:
-        ValueError: it is no JSON.
-        RecursionError: it is too deep.
+        ValueError: it is no JSON, or deeper than a storage can write.
+        RecursionError: it is much deeper.
     """
     try:
         return from_json(text)
-    except ValueError:
-        return json.loads(text)
+    except (ValueError, TypeError):  # a TypeError for a text with half of a surrogate pair
+        found = json.loads(text, parse_constant=str, parse_float=_number)  # a storage takes either of the two, not both
+    if _is_deep(found):
+        raise ValueError("is nested too deep")
+    return found
+
+
+def _number(text: str) -> float | str:
+    number = float(text)
+    return number if isfinite(number) else text
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MOST_DEEP):
+        level = [inner for each in level if isinstance(each, dict | list) for inner in _inner(each)]
+        if not level:
+            return False
+    return True
+
+
+def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def text_in(value: Any) -> str | None:
-    """Return a text that is not empty; else None."""
-    return value if type(value) is str and value else None
+    """Return a text that is not empty, with halves of surrogate pairs replaced, so that it may be an id; else None."""
+    if type(value) is not str or not value:
+        return None
+    return value if value.isascii() else value.encode(errors="replace").decode()
 
 
 def object_in(value: Any) -> dict[str, Any]:

@@ -572,6 +572,15 @@ def test_what_is_unknown_is_kept_and_counted() -> None:
     assert kept[0].payload["content"] == records[3]
 
 
+def test_numbers_and_depths_that_no_storage_takes_are_no_error() -> None:
+    odd = b'{"timestamp": "", "type": "news", "payload": {"a": "\\ud800", "b": [NaN, -Infinity, 1e999, 1.5]}}'
+    deep = b'{"type": "news", "payload": {"a": ' + b"[" * 450 + b"]" * 450 + b"}}"
+    decoded = decode([header(), odd, deep])
+    (step,) = decoded.of("unknown:event")
+    assert step.payload["content"]["payload"] == {"a": "\ud800", "b": ["NaN", "-Infinity", "1e999", 1.5]}
+    assert decoded.unread == {"record of type news": 1, "a line that is no JSON": 1}
+
+
 @pytest.mark.parametrize("records", [WHOLE, FLAT, [*WHOLE, *WHOLE], [*WHOLE[1:], WHOLE[0]]])
 def test_a_rollout_that_grows_gives_the_steps_of_the_whole(records: list[Any]) -> None:
     assert grown(records) == decode(records)
@@ -625,6 +634,15 @@ def changed(records: list[Any], place: tuple[int, tuple[Any, ...]], value: Any) 
         inner.pop(path[-1], None)
     elif isinstance(inner, dict):
         inner[path[-1]] = None if value is ... else value
+
+
+@pytest.mark.parametrize("value", [..., None, 1, "\ud800", [], {"type": {}}], ids=lambda value: type(value).__name__)
+def test_any_member_may_be_anything(value: Any) -> None:
+    for start in range(29):  # a few members of different records at once
+        records = json.loads(json.dumps(EVERYTHING))
+        for place in reversed(PLACES[start::29]):
+            changed(records, place, value)
+        decode(records)
 
 
 @settings(max_examples=150, deadline=None)
