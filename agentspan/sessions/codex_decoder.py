@@ -17,7 +17,7 @@ from agentspan.sessions import codex_records as values
 from agentspan.sessions.codex_answers import Answers
 from agentspan.sessions.codex_calls import Calls
 from agentspan.sessions.codex_records import known, list_in, object_in, text_in, texts_of
-from agentspan.sessions.codex_thread import USERS_OWN, Tape, Thread
+from agentspan.sessions.codex_thread import Tape, Thread
 from agentspan.sessions.formats import LineDecoder
 from agentspan.sessions.records import Record, Session, Step, Unread
 
@@ -245,13 +245,8 @@ class CodexDecoder(LineDecoder):
             self._thread.settle(payload)
         elif kind == "event_msg" and payload.get("type") == "token_count":
             self._answers.total = object_in(payload.get("info")).get("total_token_usage", self._answers.total)
-        elif kind == "response_item" and payload.get("role") == "user":
-            self._instruct(texts_of(payload.get("content")))
-
-    def _instruct(self, texts: list[str]) -> None:
-        for text in texts:
-            if values.mark_of(text) in USERS_OWN:
-                self._thread.instruct(text)
+        elif kind == "response_item" and payload.get("role") in ("user", "developer"):
+            self._thread.read(texts_of(payload.get("content")))
 
     def _header(self, payload: dict[str, Any], time: int) -> None:
         """Leave out a later header, but for that of another thread in the second line: its records are copied."""
@@ -292,6 +287,7 @@ class CodexDecoder(LineDecoder):
             self._asked(content, time)
         else:
             name = text_in(role) or "message"
+            self._thread.read(texts_of(content))
             self._note(name, values.content_of(content), name)
 
     def _asked(self, content: Any, time: int) -> None:
@@ -301,7 +297,7 @@ class CodexDecoder(LineDecoder):
         if self._prompted is not None and text in (self._prompted, ""):
             self._prompted = None
             return
-        self._instruct(texts)
+        self._thread.read(texts)
         said = {"text": text, "content": values.content_of(content)}
         self._pending = (f"prompt:{self._tape.line}", time, said)
 

@@ -6,6 +6,7 @@ from agentspan.sessions.codex_records import (
     is_timed_id,
     known,
     list_in,
+    mark_of,
     ns_of_text,
     object_in,
     short_hash,
@@ -47,6 +48,7 @@ class Thread:
         self.output: str | None = None
         self.error: dict[str, Any] | None = None
         self.instructions: list[str] = []
+        self.skills: str | None = None
 
     def begin(self, header: dict[str, Any], time_ns: int | None) -> None:
         """Note the first record. Only the first header of a file says whose the file is."""
@@ -83,6 +85,15 @@ class Thread:
         """Note instructions of the user or the project."""
         if text is not None and (hashed := short_hash(text)) not in self.instructions:
             self.instructions.append(hashed)
+
+    def read(self, texts: list[str]) -> None:
+        """Note the instructions and the list of skills that are among the texts of a message."""
+        for text in texts:
+            mark = mark_of(text)
+            if mark in USERS_OWN:
+                self.instruct(text)
+            elif mark == "skills_instructions":
+                self.skills = short_hash(text)
 
     def ask(self, text: str, content: Any) -> None:
         """Note a prompt: the first one names the task."""
@@ -123,7 +134,7 @@ class Thread:
             output=self.output,
             error=self.error,
             task=self.task or text_in(git.get("branch")),
-            conversation=None if is_sub_agent else self.forked_from,
+            conversation=parent if is_sub_agent else self.forked_from,
             parent=(parent or "", spawn_key(self.id) if kind == "thread_spawn" else None) if is_sub_agent else None,
             name=self._name(spawn) or kind if is_sub_agent else None,
             goal=self.prompt if is_sub_agent else None,
@@ -145,6 +156,7 @@ class Thread:
             "system_prompt": None if system is None else short_hash(system),
             "instructions": short_hash(" ".join(self.instructions)) if self.instructions else None,
             "tools": short_hash(tools) if tools else None,
+            "skills": self.skills,
             "permission_mode": self.permission,
             "effort": self.settings.get("effort"),
             "cli_version": text_in(header.get("cli_version")),

@@ -133,6 +133,13 @@ def test_instructions_are_a_part_of_the_fingerprint() -> None:
     assert {name for name in one.fingerprint if one.fingerprint[name] != two.fingerprint[name]} == {"instructions"}
 
 
+def test_skills_are_a_part_of_the_fingerprint() -> None:
+    listed = message(1, "developer", "<skills_instructions>\n## Skills\n- review")
+    session = decode([header(), listed]).session
+    assert session is not None
+    assert set(session.fingerprint) == {"skills", "cli_version"}
+
+
 def test_an_answer_has_its_text_once_and_its_tokens() -> None:
     first, second, third = decode(WHOLE).of("llm")
     assert first.payload == {
