@@ -132,7 +132,7 @@ class Answers:
         text = (step.result or {}).get("text")
         if text is not None:
             self._tape.thread.output = text
-            if self._tape.is_flat and not answer.calls:
+            if not self._tape.has_turns and not answer.calls:
                 self._tape.thread.end("answered")
         self._tape.emit(step)
 

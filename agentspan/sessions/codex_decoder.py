@@ -163,9 +163,9 @@ class CodexDecoder(LineDecoder):
         yield from self._calls.active()
 
     def _session(self) -> Session:
-        """Return the session as it is now. The first form does not say that a turn ended: its last answer does."""
+        """Return the session as it is now. Where no event says that a turn ended, the last answer does."""
         session, answer = self._thread.session(), self._answers.open
-        if not self._tape.is_flat or answer is None or answer.calls or not answer.texts:
+        if self._tape.has_turns or answer is None or answer.calls or not answer.texts:
             return session
         ended_ns = max(session.ended_ns or 0, answer.end)
         return session._replace(outcome="answered", output=answer.result()["text"], ended_ns=ended_ns)
@@ -335,12 +335,14 @@ class CodexDecoder(LineDecoder):
 
     def _prompt(self, key: str, time: int, text: str, content: Any) -> None:
         self._thread.ask(text, content)
+        if not self._tape.has_turns:
+            self._thread.end(None)
         self._tape.emit(self._prompt_step(key, time, content))
         self._tape.prompts += 1
         self._tape.read(time)
 
     def _prompt_step(self, key: str, time: int, content: Any) -> Step:
-        steering = True if self._tape.prompts and not self._tape.is_flat else None
+        steering = True if self._tape.prompts and self._tape.has_turns else None
         payload = {"role": "user", "content": content, **known({"steering": steering})}
         return self._tape.moment(key, "message", time, payload)
 
@@ -352,6 +354,7 @@ class CodexDecoder(LineDecoder):
         self._tape.read(time)
 
     def _turn(self, payload: dict[str, Any], time: int) -> None:
+        self._tape.has_turns = True
         self._end_open(time)
         self._tape.prompts, self._answers.error = 0, None
         self._tape.read(time)
@@ -363,6 +366,7 @@ class CodexDecoder(LineDecoder):
         self._thread.ended_ns = max(self._thread.ended_ns, time)
 
     def _turn_ended(self, payload: dict[str, Any], time: int) -> None:
+        self._tape.has_turns = True
         self._end_open(time)
         answer = text_in(payload.get("last_agent_message"))
         if payload.get("error") is not None:

@@ -193,6 +193,7 @@ class Tape:
         boundary: the time of the last thing that the model reads in its next call.
         prompts: the prompts of the current turn.
         is_flat: whether the rollout has the first form, of bare items without events.
+        has_turns: whether events say where turns start and end. Without them, an answer without calls is an end.
     """
 
     def __init__(self, thread: Thread) -> None:
@@ -204,6 +205,7 @@ class Tape:
         self.boundary: int | None = None
         self.prompts = 0
         self.is_flat = False
+        self.has_turns = False
         self._second = ""
         self._second_ns = 0
 

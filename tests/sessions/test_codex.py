@@ -519,6 +519,14 @@ def test_the_first_form_has_no_times_and_no_envelopes() -> None:
     assert "instructions" in decoded.session.fingerprint
 
 
+def test_a_version_without_turns_ends_with_its_answers() -> None:
+    records = [header(), context(1), *prompt(1, "go"), *said(2, "Gone."), tokens(2, usage(1, 1)), *prompt(3, "back")]
+    decoded = decode(records)
+    assert [step.payload.get("steering") for step in decoded.of("message")] == [None, None]
+    sessions = [decode(records[:end]).session for end in (4, 5, 6, 7, 9)]
+    assert [session and session.outcome for session in sessions] == [None, None, "answered", "answered", None]
+
+
 def test_images_are_blocks() -> None:
     content = [{"type": "input_image", "image_url": PIXEL}, {"type": "input_text", "text": "what is this?"}]
     shown = item(1, "message", role="user", content=content)
