@@ -138,22 +138,8 @@ class Answers:
 
     def step(self, answer: Answer, usage: dict[str, Any], status: Literal["complete", "cancelled"]) -> Step:
         """Return the step of an answer, as it is now."""
-        result = {**answer.result(), **usage}
-        return Step(
-            self._tape.thread.id,
-            answer.key,
-            None,
-            "llm",
-            answer.start,
-            answer.end,
-            status,
-            self._model(),
-            result or None,
-        )
-
-    def _model(self) -> dict[str, Any]:
-        thread = self._tape.thread
-        return {"model": thread.model or "unknown", **thread.settings}
+        thread, result = self._tape.thread, {**answer.result(), **usage} or None
+        return Step(thread.id, answer.key, None, "llm", answer.start, answer.end, status, thread.call, result)
 
     def fail(self, error: Any, time: int, retry: dict[str, Any] | None = None) -> None:
         """Add a model call that failed. A second record of the same error adds nothing.
@@ -168,7 +154,7 @@ class Answers:
                 return
             self.error = found["message"]
         self.close({})
-        payload = self._model() | ({} if retry is None else {"retry": retry})
+        payload = self._tape.thread.call | ({} if retry is None else {"retry": retry})
         start, key = self._tape.call_start(time), f"llm:{self._tape.line}"
         self._tape.emit(Step(self._tape.thread.id, key, None, "llm", start, time, "failed", payload, {"error": found}))
         self._tape.read(time)

@@ -21,6 +21,7 @@ _FAILED = ("exec_command failed", "apply_patch verification failed", "apply_patc
 """The begins of outputs by which Codex says that it could not run a call."""
 _LIMITS = ("usage_limit_exceeded", "session_budget_exceeded", "context_window_exceeded", "rate_limit_exceeded")
 _MOST_DEEP = 400
+_MOST = 2**53
 _HEAD_CHARS = 600
 """The first characters of an output, in which Codex itself writes how the command ended."""
 
@@ -78,7 +79,7 @@ def list_in(value: Any) -> list[Any]:
 
 def count_in(value: Any) -> int | None:
     """Return a whole number of 0 to 2^53; else None."""
-    return value if type(value) is int and 0 <= value < 2**53 else None
+    return value if type(value) is int and 0 <= value < _MOST else None
 
 
 def known(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,11 +181,14 @@ def mark_of(text: str) -> str | None:
 
 def usage_of(usage: Any) -> dict[str, int]:
     """Return the tokens of a model call, as the result of an `llm` has them; none if there is no usage."""
-    usage = object_in(usage)
-    found = {name: count_in(usage.get(theirs)) for name, theirs in _USAGE}
-    if not found["cache_write_tokens"]:
-        del found["cache_write_tokens"]
-    return known(found)
+    found: dict[str, int] = {}
+    if type(usage) is not dict:
+        return found
+    for name, theirs in _USAGE:
+        count = usage.get(theirs)
+        if type(count) is int and 0 <= count < _MOST and (count or name != "cache_write_tokens"):
+            found[name] = count
+    return found
 
 
 _USAGE = (
@@ -262,7 +266,7 @@ def is_aborted(output: Any) -> bool:
 
 
 _OUTPUTS = ("aggregated_output", "stdout", "formatted_output", "stderr")
-_OF_ENVELOPE = ("type", "call_id", "callId", "id", "turn_id", "turnId", "exit_code", "duration", *_OUTPUTS)
+_OF_ENVELOPE = frozenset({"type", "call_id", "callId", "id", "turn_id", "turnId", "exit_code", "duration", *_OUTPUTS})
 
 
 def ended_of(event: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -270,7 +274,7 @@ def ended_of(event: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
     Codex may write an output up to three times, beside the one that the model read. Each text is returned once.
     """
-    structured = without(event, *_OF_ENVELOPE)
+    structured = {name: value for name, value in event.items() if value is not None and name not in _OF_ENVELOPE}
     duration = ms_of_duration(event.get("duration"))
     if duration is not None:
         structured["duration_ms"] = duration

@@ -1,5 +1,6 @@
 """What is known of one Codex thread: its header, the settings of its turns, how it ended, and the place in its file."""
 
+import re
 from typing import Any
 
 from agentspan.sessions.codex_records import (
@@ -17,6 +18,7 @@ from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, u
 
 AGENT = "codex"
 """The name of the agent in runs."""
+_IN_MINUTE = re.compile(r"[0-5][0-9]\.[0-9]{3}Z$")
 TICK_NS = 2_000
 """Records of the same millisecond are this far apart, so that runs keep their order. A model call fits in between."""
 USERS_OWN = frozenset({"user_instructions", "AGENTS.md"})
@@ -39,6 +41,7 @@ class Thread:
         self.root: str | None = None
         self.model: str | None = None
         self.settings: dict[str, Any] = {}
+        self.call: dict[str, Any] = {"model": "unknown"}
         self.permission: str | None = None
         self.models: dict[str, None] = {}
         self.title: str | None = None
@@ -80,6 +83,7 @@ class Thread:
             self.permission = _permission_of(context) or self.permission
         more = known({"permission_mode": self.permission})
         self.settings = {**self.settings, **found, **tier, **more}
+        self.call = {"model": self.model or "unknown", **self.settings}
 
     def instruct(self, text: str | None) -> None:
         """Note instructions of the user or the project."""
@@ -206,13 +210,13 @@ class Tape:
         self.prompts = 0
         self.is_flat = False
         self.has_turns = False
-        self._second = ""
-        self._second_ns = 0
+        self._minute = ""
+        self._minute_ns = 0
 
     def time_of(self, text: Any) -> int:
         """Return the time of a record: the source's, and a tick more for each record of the same time before it."""
-        if type(text) is str and len(text) == 24 and text[:19] == self._second and text[20:23].isdecimal():
-            stamp = self._second_ns + int(text[20:23]) * 1_000_000
+        if type(text) is str and text[:17] == self._minute and _IN_MINUTE.match(text, 17):
+            stamp = self._minute_ns + int(text[17:19]) * 1_000_000_000 + int(text[20:23]) * 1_000_000
         else:
             stamp = self._other_time(text)
         self.time = self.time + TICK_NS if stamp == self.stamp else stamp
@@ -223,8 +227,8 @@ class Tape:
         found = ns_of_text(text)
         if found is None:
             return self.stamp if self.stamp >= 0 else self.thread.started_ns
-        if len(text) == 24 and text[19] == "." and text[23] == "Z":
-            self._second, self._second_ns = text[:19], found - found % 1_000_000_000
+        if _IN_MINUTE.match(text, 17):
+            self._minute, self._minute_ns = text[:17], found - found % 60_000_000_000
         return found
 
     def call_start(self, time: int) -> int:
