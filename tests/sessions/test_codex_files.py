@@ -176,3 +176,35 @@ def test_a_broken_compressed_file_is_named(tmp_path: Path) -> None:
         for source in CODEX.sources(tmp_path / "rollouts"):
             importer.bring_in(source)
         assert [problem.startswith(str(path)) for problem in importer.problems] == [True]
+
+
+def test_a_sub_agent_that_is_read_before_the_call_that_spawned_it_has_its_place(tmp_path: Path) -> None:
+    found = []
+    for name, first in [("a", 4), ("b", len(FAMILY[THREAD]))]:
+        with agentspan.open(tmp_path / f"{name}.db") as database:
+            write(tmp_path / name, THREAD, FAMILY[THREAD][:first])
+            write(tmp_path / name, CHILD, FAMILY[CHILD])
+            bring_in(database, tmp_path / name)
+            write(tmp_path / name, THREAD, FAMILY[THREAD])
+            bring_in(database, tmp_path / name)
+            found.append(
+                [
+                    [(span.id[16:], span.schema_name, span.input_tokens) for span in spans]
+                    for _, spans in runs_of(database)
+                ]
+            )
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+
+
+def test_a_sub_agent_that_was_read_before_its_parent_keeps_its_run(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "a.db") as database:
+        write(tmp_path / "a", CHILD, FAMILY[CHILD][:8])
+        bring_in(database, tmp_path / "a")
+        write(tmp_path / "a", THREAD, FAMILY[THREAD])
+        write(tmp_path / "a", CHILD, FAMILY[CHILD])
+        bring_in(database, tmp_path / "a")
+        runs = {run.external_identifier: spans for run, spans in runs_of(database)}
+        assert runs.keys() == {f"codex:{THREAD}", f"codex:{CHILD}"}
+        assert sum(span.input_tokens or 0 for span in runs[f"codex:{CHILD}"]) == 300
+        assert not [span for span in runs[f"codex:{THREAD}"] if span.schema_name == "agent"]
