@@ -231,18 +231,25 @@ class Arrival:
         placed = self._placed.get((format, id))
         if placed is not None:
             return placed.run, placed.top
-        storage = self._ctx.storage
-        agent = unique(storage, AgentRow, external_identifier=name_of(self._ctx, session.agent))
-        own = None
-        if agent is not None:
-            own = unique(storage, AgentInstanceRow, agent_id=agent.id, external_identifier=f"{format}:{id}")
+        if self._own_run(format, session, session.id) is not None:
+            return None  # it was read before its parent: its run goes on
+        own = self._own_run(format, session, id)
         if own is not None:
             return own, None
+        storage = self._ctx.storage
         found = storage.ask(Query("session_file", {"format": format, "session": id}, limit=1)).rows
         if found and isinstance(found[0], SessionFileRow) and found[0].agent_instance_id is not None:
             run = unique(storage, AgentInstanceRow, id=found[0].agent_instance_id)
             return None if run is None else (run, _id_of(run.id, id, ""))
         return None
+
+    def _own_run(self, format: str, session: Session, id: str) -> AgentInstanceRow | None:
+        """Return the run that a session of the same agent has for itself; None if it has none."""
+        storage = self._ctx.storage
+        agent = unique(storage, AgentRow, external_identifier=name_of(self._ctx, session.agent))
+        if agent is None:
+            return None
+        return unique(storage, AgentInstanceRow, agent_id=agent.id, external_identifier=f"{format}:{id}")
 
     def _kin(self, format: str, session: Session) -> tuple[tuple[str, str], ...]:
         rows = self._ctx.storage.ask(Query("session_file", {"format": format, "first": session.first})).rows

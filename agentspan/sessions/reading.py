@@ -5,8 +5,9 @@ A place in a compressed file is a place in what it holds, so a file that was com
 
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -52,20 +53,69 @@ def opened(path: Path) -> IO[bytes]:
 
 
 def _zstd(path: Path) -> IO[bytes]:
+    module: Any
     try:
-        from compression import zstd  # of Python 3.14
+        module = import_module("compression.zstd")  # of Python 3.14
+        begin = module.ZstdFile
+    except ImportError:
+        try:
+            module = import_module("zstandard")
+        except ImportError:
+            raise Unreadable(
+                f"{path} is compressed by zstd; install the extra: pip install 'agentspan-sqlite[sessions]'"
+            ) from None
 
-        return cast(IO[bytes], zstd.open(path, "rb"))
-    except ImportError:
-        pass
-    try:
-        import zstandard
-    except ImportError:
-        raise Unreadable(
-            f"{path} is compressed by zstd; install the extra: pip install 'agentspan-sqlite[sessions]'"
-        ) from None
-    reader: Any = zstandard.open(path, "rb")
-    return io.BufferedReader(reader) if not isinstance(reader, io.BufferedReader) else cast(IO[bytes], reader)
+        def begin(file: IO[bytes]) -> Any:
+            return module.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
+
+    return cast(IO[bytes], io.BufferedReader(_Unpacked(open(path, "rb"), begin, module.ZstdError), 2**17))
+
+
+class _Unpacked(io.RawIOBase):
+    """A file of zstd, decompressed. It is decompressed again from its start to seek back, which zstandard cannot.
+
+    Broken data is an OSError, as for other files.
+    """
+
+    def __init__(self, file: IO[bytes], begin: Callable[[IO[bytes]], Any], broken: type[Exception]) -> None:
+        self._file, self._begin, self._broken = file, begin, broken
+        self._reader = begin(file)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            found = self._reader.read(len(buffer))
+        except (self._broken, EOFError) as error:
+            raise OSError("broken zstd data") from error
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset += self._at
+        elif whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("the size of what a compressed file holds is not known")
+        if offset < self._at:
+            self._file.seek(0)
+            self._reader, self._at = self._begin(self._file), 0
+        part = bytearray(2**17)
+        while self._at < offset and self.readinto(memoryview(part)[: offset - self._at]):
+            pass
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def head_hash(file: IO[bytes], size: int = HEAD_BYTES) -> str:
