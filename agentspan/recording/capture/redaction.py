@@ -104,7 +104,7 @@ slow.
 
 _SYMBOLS = (
     "\u00a1-\u00a9\u00ab\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u2010-\u2027\u2030-\u203e\u2041-\u2053"
-    "\u20a0-\u20bf\u2190-\u2426\u2500-\u2767\u2794-\u2bff\U0001f000-\U0001f0ff\U0001f1e6-\U0001faff"
+    "\u20a0-\u20bf\u2190-\u2426\u2500-\u2775\u2794-\u2bff\U0001f000-\U0001f0ff\U0001f1e6-\U0001faff"
 )
 """Characters beyond ASCII that are no part of a word, and no blank."""
 
