@@ -8,6 +8,7 @@ A session that another one started as a sub-agent is stored in the run of that s
 `agent`. The tokens and costs of what is below an agent are summed up on it when its session has been read.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -304,7 +305,11 @@ class Arrival:
             self.arrived.inherited += 1
             return
         parent = placed.top if step.parent is None else _id_of(run.id, step.session, step.parent)
-        row = row_of(self._ctx, run, (id, parent), step, self._now)
+        try:
+            row = row_of(self._ctx, run, (id, parent), step, self._now)
+        except ValueError:  # the text of what is nested a thousand levels deep cannot be made
+            self.arrived.unread["a step that is nested too deep"] += 1
+            return
         if row.is_aggregate:
             self._has_agents[run.id] = True
         elif step.type == "llm":
@@ -490,20 +495,23 @@ def sums_of_agents(rows: Sequence[AgentSpanRow]) -> Mapping[str, tuple[int | Non
     """
     parents = {row.id: row.parent_span_id for row in rows}
     agents = {row.id for row in rows if row.is_aggregate and row.schema_name in AGGREGATES}
-    sums: dict[str, list[Any]] = {id: [None, None, None] for id in agents}
+    below: dict[str, list[AgentSpanRow]] = {id: [] for id in agents}
     for row in rows:
         if row.is_aggregate or (row.input_tokens is None and row.output_tokens is None and row.cost_usd is None):
             continue
         above, seen = row.parent_span_id, set[str]()
         while above is not None and above not in seen:
             seen.add(above)
-            if above in sums:
-                sums[above] = [
-                    old if new is None else (old or 0) + new
-                    for old, new in zip(sums[above], (row.input_tokens, row.output_tokens, row.cost_usd), strict=True)
-                ]
+            if above in below:
+                below[above].append(row)
             above = parents.get(above)
-    return {id: tuple(values) for id, values in sums.items()}
+    return {id: _sums_of(found) for id, found in below.items()}
+
+
+def _sums_of(rows: Sequence[AgentSpanRow]) -> tuple[int | None, int | None, float | None]:
+    sent, made = ([n for row in rows if (n := getattr(row, name)) is not None] for name in _TOTALS[:2])
+    costs = [row.cost_usd for row in rows if row.cost_usd is not None]
+    return sum(sent) if sent else None, sum(made) if made else None, math.fsum(costs) if costs else None
 
 
 def _update(row: AgentSpanRow, stored: AgentSpanRow) -> Move | None:

@@ -112,7 +112,7 @@ class Importer:
                 self._decode_whole(format, source, stamps, live=live)
             else:
                 self._decode_lines(format, source, stamps, live=live)
-        except (OSError, Unreadable) as error:
+        except (OSError, Unreadable, EOFError, zlib.error) as error:
             self._followed.pop(source.path, None)
             why = error.strerror if isinstance(error, OSError) else str(error)
             self.problems.append(str(error) if isinstance(error, Unreadable) else f"{source.path}: {why}")
@@ -159,7 +159,7 @@ class Importer:
                     read_to[file], heads[file] = start, head_hash(opened_file)
                     followed.fed[file] = start
                     followed.inodes[file] = os.stat(file).st_ino
-            except (OSError, Unreadable, EOFError) as error:
+            except (OSError, Unreadable, EOFError, zlib.error) as error:
                 why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
                 self.problems.append(str(error) if isinstance(error, Unreadable) else f"{file}: {why}")
         arrival.take(format.name, followed.decoder.rest())
