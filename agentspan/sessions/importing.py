@@ -6,6 +6,7 @@ growing file is not read again from its start.
 """
 
 import os
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import closing
