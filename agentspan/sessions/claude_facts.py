@@ -1,0 +1,323 @@
+"""What Claude Code's records say about their session as a whole, and about one conversation in it.
+
+`Facts` collects what becomes the Session, and `Thread` what is open in one conversation: the main one, or that of a
+sub-agent.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from agentspan.sessions import claude_steps as steps
+from agentspan.sessions.records import Outcome, Session, Status, Step, task_of
+
+AGENT = "claude-code"
+MILLI = 1_000_000
+_KNOWN_UUIDS = 50_000
+"""The most records of a file whose times are kept. A record's parent is nearly always one of the last hundred."""
+_OPEN_CALLS = 8
+"""The most model calls of a conversation to which further records may be added."""
+_MOST_LISTED = 200
+
+
+class Clock:
+    """Gives the steps of one file start times in the order of the file.
+
+    Times of the source are in milliseconds, and often equal: the steps of one millisecond get a microsecond each.
+    """
+
+    __slots__ = ("known", "last", "taken")
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+        self.taken: dict[int, int] = {}
+        self.last: int | None = None
+
+    def time_of(self, record: Mapping[str, Any]) -> int | None:
+        """Return a record's time in milliseconds: not before its parent's, and for one without, that before it."""
+        millis = steps.millis_of(record.get("timestamp"))
+        parent = record.get("parentUuid")
+        above = self.known.get(parent) if type(parent) is str else None
+        if millis is None:
+            millis = self.last if above is None else above
+        elif above is not None and above > millis:
+            millis = above
+        uuid = record.get("uuid")
+        if millis is not None:
+            self.last = millis
+            if type(uuid) is str:
+                known = self.known
+                known[uuid] = millis
+                if len(known) > _KNOWN_UUIDS:
+                    del known[next(iter(known))]
+        return millis
+
+    def start(self, millis: int) -> int:
+        """Return the next free start time of a millisecond, in nanoseconds."""
+        taken = self.taken
+        count = taken.get(millis, 0)
+        taken[millis] = count + 1
+        if len(taken) > _KNOWN_UUIDS:
+            del taken[next(iter(taken))]
+        return millis * MILLI + count * 1000
+
+
+class Call:
+    """A model call: what its records said so far. One answer of the API is written as several records."""
+
+    __slots__ = ("blocks", "calls", "changed", "end", "key", "payload", "result", "start", "texts", "thoughts")
+
+    def __init__(self, key: str, start: int, payload: dict[str, Any]) -> None:
+        self.key, self.start, self.end, self.payload = key, start, start, payload
+        self.result: dict[str, Any] = {}
+        self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.calls: list[Any] = []
+        self.blocks: list[Any] = []
+        self.changed = True
+
+    def step(self, session: str, parent: str | None) -> Step:
+        """Return the step of the call as it is now."""
+        result: dict[str, Any] = {}
+        for name, parts in (("text", self.texts), ("thinking", self.thoughts)):
+            if parts:
+                result[name] = "\n\n".join(parts)
+        if self.calls:
+            result["tool_calls"] = [*self.calls]
+        if self.blocks:
+            result["blocks"] = [*self.blocks]
+        result |= self.result
+        status: Status = "cancelled" if "aborted" in result else "complete"
+        return Step(
+            session, self.key, parent, "llm", self.start, max(self.start, self.end), status, self.payload, result
+        )
+
+
+class Thread:
+    """One conversation: the main one, or a sub-agent's.
+
+    Attributes:
+        id: the agent's id; None for the main conversation.
+        top: the key of the step that has its steps; None for the main conversation.
+        link: the key of the step above its agent step.
+        is_compaction: whether it is the model call of a compaction: it has no agent step.
+        calls: the latest model calls by key.
+        open: the steps of tools without a result, by id.
+        state: how it stands: an Outcome, or None while the agent works.
+        compaction: the latest compaction without a summary.
+        done: when the tool call that started it ended, in ns; and its status.
+    """
+
+    __slots__ = (
+        "calls", "changed", "compaction", "done", "end", "error", "goal", "id", "is_compaction", "link", "model", "name",
+        "open", "output", "result", "start", "state", "told", "top",
+    )  # fmt: skip
+
+    def __init__(self, id: str | None, top: str | None = None) -> None:
+        self.id, self.top = id, top
+        self.link: str | None = None
+        self.is_compaction = False
+        self.calls: OrderedDict[str, Call] = OrderedDict()
+        self.open: dict[str, Step] = {}
+        self.state: Outcome | None = None
+        self.error: dict[str, Any] | None = None
+        self.output: Any = None
+        self.compaction: Step | None = None
+        self.start: int | None = None
+        self.end: int | None = None
+        self.done: tuple[int, Status] | None = None
+        self.name: str | None = None
+        self.goal: Any = None
+        self.told: Any = None
+        self.model: str | None = None
+        self.result: dict[str, Any] = {}
+        self.changed = id is not None
+
+    def call(self, key: str) -> Call | None:
+        """Return a model call that may still get records."""
+        return self.calls.get(key)
+
+    def add(self, call: Call) -> None:
+        """Add a model call. The oldest one is dropped if there are too many."""
+        self.calls[call.key] = call
+        if len(self.calls) > _OPEN_CALLS:
+            self.calls.popitem(last=False)
+
+    def agent_step(self, session: str, started: int) -> Step:
+        """Return the agent step as it is now.
+
+        Args:
+            started: the time of a step above it, for an agent without records.
+        """
+        start = started if self.start is None else self.start
+        payload: dict[str, Any] = {"name": self.name or "agent", "agent_id": self.id}
+        goal = self.told if self.told is not None else self.goal
+        if goal is not None:
+            payload["goal"] = goal
+        if self.model is not None:
+            payload["model"] = self.model
+        status: Status = "active"
+        end = max(start, self.end or start)
+        if self.done is not None:
+            status, end = self.done[1], max(end, self.done[0])
+        elif self.state is not None:
+            status = _STATUS[self.state]
+        result = dict(self.result)
+        if self.output is not None:
+            result.setdefault("output", self.output)
+        if self.error is not None and status == "failed":
+            result["error"] = self.error
+        ended = None if status == "active" else end
+        return Step(session, self.top or "", self.link, "agent", start, ended, status, payload, result or None)
+
+
+_STATUS: dict[Outcome, Status] = {
+    "answered": "complete",
+    "interrupted": "cancelled",
+    "error": "failed",
+    "limit": "failed",
+}
+
+
+class Facts:
+    """What is known of a session."""
+
+    def __init__(self, id: str | None) -> None:
+        self.id = id
+        self.started: int | None = None
+        self.ended: int | None = None
+        self.version: str | None = None
+        self.first: str | None = None
+        self.task: str | None = None
+        self.fork: str | None = None
+        self.permission: str | None = None
+        self.prompts = 0
+        self.metadata: dict[str, Any] = {}
+        self._listed: dict[str, dict[str, None]] = {}
+        self._tools: set[str] = set()
+        self._agents: set[str] = set()
+        self._skills: str | None = None
+        self._title: tuple[int, str] | None = None
+        self._seen: tuple[Any, ...] = ()
+
+    def note(self, record: Mapping[str, Any], millis: int | None) -> None:
+        """Note what stands in every record of the main conversation."""
+        get = record.get
+        if millis is not None:
+            if self.started is None:
+                self.started = self.ended = millis
+            elif millis > (self.ended or 0):
+                self.ended = millis
+        seen = get("sessionId"), get("version"), get("cwd"), get("gitBranch"), get("entrypoint"), get("permissionMode")
+        if self.first is None and type(uuid := get("uuid")) is str:
+            self.first = uuid
+        if "forkedFrom" in record and self.fork is None:
+            self.fork = steps.text_of(steps.object_of(get("forkedFrom")).get("sessionId"))
+        if seen != self._seen:
+            self._seen = seen
+            self._note_changed(*seen)
+
+    def _note_changed(self, session: Any, version: Any, cwd: Any, branch: Any, entry: Any, permission: Any) -> None:
+        if type(session) is str and session:
+            if self.id is None:
+                self.id = session
+            elif session != self.id and self.fork is None:
+                self.fork = session
+        if type(version) is str and version:
+            self.version = self.version or version
+            self.list("versions", version)
+        if type(permission) is str:
+            self.set_permission(permission)
+        for name, value in (("cwd", cwd), ("git_branch", branch), ("entrypoint", entry)):
+            if type(value) is str and value:
+                self.metadata.setdefault(name, value)
+        if type(branch) is str and branch and branch != self.metadata.get("git_branch"):
+            self.list("git_branches", branch)
+
+    def set_permission(self, mode: str) -> None:
+        """Note a permission mode. The first one belongs to the fingerprint."""
+        self.permission = mode
+        self.metadata.setdefault("permission_mode", mode)
+        self.list("permission_modes", mode)
+
+    def list(self, name: str, value: str) -> None:
+        """Add a value to a list of the metadata, once."""
+        listed = self._listed.setdefault(name, {})
+        if len(listed) < _MOST_LISTED:
+            listed[value] = None
+
+    def title(self, rank: int, title: Any) -> None:
+        """Note a title. One of a higher rank is kept, of the same rank the last."""
+        if type(title) is str and title and (self._title is None or rank >= self._title[0]):
+            self._title = rank, title
+
+    def prompt(self, text: str) -> None:
+        """Note a prompt, or a slash command."""
+        if self.task is None and text:
+            self.task = task_of(text) or None
+
+    def listing(self, kind: str, attachment: Mapping[str, Any]) -> None:
+        """Note the tools, agents and skills that the model was told of."""
+        if kind == "deferred_tools_delta":
+            self._tools.update(steps.names_of(attachment.get("addedNames")))
+        elif kind == "agent_listing_delta":
+            self._agents.update(steps.names_of(attachment.get("addedTypes")))
+        elif kind == "skill_listing" and self._skills is None and type(text := attachment.get("content")) is str:
+            self._skills = steps.hash_of(text)
+
+    def session(self, thread: Thread) -> Session:
+        """Return the session as it is now.
+
+        Args:
+            thread: the main conversation.
+        """
+        assert self.id is not None and self.started is not None
+        metadata = dict(self.metadata)
+        for name, listed in self._listed.items():
+            if len(listed) > 1 or name in ("models", "pull_requests", "frames"):
+                metadata[name] = [*listed]
+        if self._title is not None:
+            metadata["title"] = self._title[1]
+        metadata["prompts"] = self.prompts
+        is_failed = thread.state in ("error", "limit")
+        return Session(
+            self.id,
+            AGENT,
+            self.started * MILLI,
+            self.version,
+            ended_ns=(self.ended or self.started) * MILLI,
+            outcome=thread.state,
+            output=thread.output,
+            error=thread.error if is_failed else None,
+            task=self.task or self.metadata.get("git_branch"),
+            conversation=self.fork,
+            first=self.first,
+            fingerprint=self._fingerprint(thread),
+            metadata=metadata,
+        )
+
+    def _fingerprint(self, thread: Thread) -> dict[str, str]:
+        parts = {
+            "model": thread.model,
+            "permission_mode": self.metadata.get("permission_mode"),
+            "cli_version": self.version,
+            "skills": self._skills,
+            "tools": steps.hash_of(*sorted(self._tools)) if self._tools else None,
+            "agents": steps.hash_of(*sorted(self._agents)) if self._agents else None,
+        }
+        return {name: value for name, value in parts.items() if value is not None}
+
+
+_TASK_ID = re.compile(r"<task-id>\s*(.*?)\s*</task-id>", re.DOTALL)
+_TASK_STATUS = re.compile(r"<status>\s*(\w+)\s*</status>")
+_TASK_RESULT = re.compile(r"<result>\s*(.*)\s*</result>", re.DOTALL)
+_TASK_STATES: dict[str, Status] = {"completed": "complete", "failed": "failed", "killed": "cancelled"}
+
+
+def finished_task(text: str) -> tuple[str, Status, str | None] | None:
+    """Return the id, the status and the result of a background task that a notification reports; None for others."""
+    id, status, result = _TASK_ID.search(text), _TASK_STATUS.search(text), _TASK_RESULT.search(text)
+    if id is None or status is None or status[1] not in _TASK_STATES:
+        return None
+    return id[1], _TASK_STATES[status[1]], None if result is None else result[1]

@@ -1,0 +1,328 @@
+"""Maps parts of Claude Code's records to the payloads and results of steps. Pure functions, without state.
+
+Every function accepts any JSON: a member of the wrong type counts as missing.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+
+SYNTHETIC = "<synthetic>"
+"""The model of messages that Claude Code writes itself, such as "No response requested."."""
+INTERRUPTED = "[Request interrupted by user"
+"""How a record begins that says that a person interrupted the agent."""
+AGENT_TOOLS = frozenset({"Task", "Agent"})
+"""The tools that start a sub-agent."""
+_REJECTED = ("The user doesn't want to", "User rejected tool use")
+_COMMANDS = ("<command-name>", "<command-message>")
+_NOTICES = ("<local-command-", "<task-notification>", "<bash-", "<system-reminder>", "<user-memory-input>")
+_TAG = re.compile(r"<([a-z-]+)>")
+_COMMAND = re.compile(r"<command-name>\s*(.*?)\s*</command-name>", re.DOTALL)
+_ARGUMENTS = re.compile(r"<command-args>\s*(.*?)\s*</command-args>", re.DOTALL)
+_EXIT = re.compile(r"(?:Error: )?Exit code (\d{1,9})\b")
+_LIMITS = ("limit reached", "usage limit", "hit your", "out of extra usage", "credit balance")
+_DAYS: dict[str, int] = {}
+
+
+def text_of(value: Any) -> str | None:
+    """Return a value that is a text with something in it, else None."""
+    return value if type(value) is str and value else None
+
+
+def object_of(value: Any) -> dict[str, Any]:
+    """Return a value that is an object, else an empty one."""
+    return value if type(value) is dict else {}
+
+
+def number_of(value: Any) -> int:
+    """Return a value that is a count, else 0."""
+    return value if type(value) is int and 0 <= value < 2**53 else 0
+
+
+def blocks_of(content: Any) -> list[dict[str, Any]]:
+    """Return the content blocks of a message; a text is one block."""
+    if type(content) is str:
+        return [{"type": "text", "text": content}]
+    return [each for each in content if type(each) is dict] if type(content) is list else []
+
+
+def millis_of(timestamp: Any) -> int | None:
+    """Return a time such as `2026-01-31T12:00:00.123Z` in milliseconds since the epoch; None if it is none."""
+    if type(timestamp) is not str or len(timestamp) < 20 or timestamp[-1] != "Z":
+        return None
+    try:
+        day = _DAYS.get(timestamp[:10])
+        if day is None:
+            day = _day_of(timestamp[:10])
+        rest = timestamp[20:-1]
+        millis = int((rest + "00")[:3]) if rest else 0
+        return (
+            day
+            + int(timestamp[11:13]) * 3_600_000
+            + int(timestamp[14:16]) * 60_000
+            + (int(timestamp[17:19]) * 1000 + millis)
+        )
+    except (ValueError, OverflowError):
+        return None
+
+
+def _day_of(date: str) -> int:
+    from datetime import date as Date
+
+    days = Date.fromisoformat(date).toordinal() - Date(1970, 1, 1).toordinal()
+    if not 0 <= days < 100_000:
+        raise ValueError(date)
+    if len(_DAYS) > 1000:
+        _DAYS.clear()
+    _DAYS[date] = days * 86_400_000
+    return _DAYS[date]
+
+
+def hash_of(*parts: str) -> str:
+    """Return a short hash of texts."""
+    return sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def kind_of_text(text: str) -> str:
+    """Return what a text is that stands where prompts stand: `prompt`, `interruption`, `command`, or a notice's tag."""
+    if text.startswith(INTERRUPTED):
+        return "interruption"
+    if text.startswith("<"):
+        if text.startswith(_COMMANDS):
+            return "command"
+        if text.startswith(_NOTICES) and (tag := _TAG.match(text)) is not None:
+            return tag[1]
+    return "prompt"
+
+
+def command_of(text: str) -> str:
+    """Return the slash command of a record as a person types it: `/review 12`."""
+    name, arguments = _COMMAND.search(text), _ARGUMENTS.search(text)
+    if name is None:
+        return re.sub(r"<[^>]*>", " ", text).strip()
+    return " ".join(part for part in (name[1], arguments[1] if arguments else "") if part)
+
+
+def plain_text(content: Any) -> str:
+    """Return the texts of a message's content."""
+    if type(content) is str:
+        return content
+    return "\n".join(text for block in blocks_of(content) if (text := text_of(block.get("text"))) is not None)
+
+
+def usage_of(usage: Any) -> dict[str, Any]:
+    """Return the tokens of a model call, by the names of an `llm` result."""
+    get = object_of(usage).get
+    plain, read, written = (
+        number_of(get("input_tokens")),
+        number_of(get("cache_read_input_tokens")),
+        number_of(get("cache_creation_input_tokens")),
+    )
+    if type(usage) is not dict or "output_tokens" not in usage:
+        return {}
+    found: dict[str, Any] = {
+        "input_tokens": plain + read + written,
+        "cached_tokens": read,
+        "cache_write_tokens": written,
+        "output_tokens": number_of(get("output_tokens")),
+    }
+    if hours := number_of(object_of(get("cache_creation")).get("ephemeral_1h_input_tokens")):
+        found["cache_write_1h_tokens"] = min(hours, written)
+    server = {name: count for name, count in object_of(get("server_tool_use")).items() if number_of(count)}
+    if server:
+        found["server_tool_use"] = server
+    return found
+
+
+def call_of(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the type and the payload of the step of a tool call.
+
+    Args:
+        block: a block with the tool's `name`, `input` and `id`.
+    """
+    name = text_of(block.get("name")) or "unknown"
+    arguments, id = block.get("input"), block.get("id")
+    if name.startswith("mcp__") and (target := name[5:].partition("__"))[2]:
+        return "mcp", {
+            "method": "tools/call", "server": target[0], "target": target[2], "arguments": arguments, "call_id": id,
+        }  # fmt: skip
+    payload = {"name": name, "arguments": arguments, "call_id": id}
+    if name == "Skill" and (skill := skill_of(arguments)) is not None:
+        payload["skill"] = skill
+    return "tool", payload
+
+
+def skill_of(arguments: Any) -> str | None:
+    """Return the name of the skill that a call of the tool Skill names."""
+    get = object_of(arguments).get
+    return text_of(get("skill")) or text_of(get("command"))
+
+
+def output_of(content: Any) -> Any:
+    """Return the output of a tool: its only text, or its blocks."""
+    if type(content) is list and len(content) == 1 and type(content[0]) is dict and content[0].get("type") == "text":
+        return content[0].get("text", "")
+    return content
+
+
+def result_of(type_: str, payload: Mapping[str, Any], block: Mapping[str, Any], structured: Any) -> dict[str, Any]:
+    """Return the result of a tool call.
+
+    Args:
+        type_: `tool` or `mcp`.
+        payload: the payload of the call.
+        block: the `tool_result` block.
+        structured: the record's toolUseResult; None if it has none.
+    """
+    content = block.get("content")
+    output = output_of(content)
+    result: dict[str, Any] = {"result" if type_ == "mcp" else "output": output}
+    if block.get("is_error") is True:
+        result["is_error"] = True
+    name = payload.get("name")
+    if name == "Bash" and (code := _exit_code(output, block, structured)) is not None:
+        result["exit_code"] = code
+    rest = _without(structured, content, output, object_of(payload.get("arguments")))
+    if rest is not None:
+        result["structured"] = rest
+    return result
+
+
+def _exit_code(output: Any, block: Mapping[str, Any], structured: Any) -> int | None:
+    if block.get("is_error") is True:
+        found = _EXIT.match(output) if type(output) is str else None
+        return None if found is None else int(found[1])
+    if type(structured) is not dict or "stdout" not in structured or structured.get("interrupted"):
+        return None
+    # The exit code of a background command is not known yet, and an interpreted one is not written down.
+    return None if "backgroundTaskId" in structured or structured.get("returnCodeInterpretation") else 0
+
+
+def _without(structured: Any, content: Any, output: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return the structured result without what the output and the arguments contain; None if nothing is left."""
+    if structured is None or structured == content or structured == output:
+        return None
+    if type(structured) is str:
+        is_same = type(output) is str and structured.removeprefix("Error: ") == output
+        return None if is_same else structured
+    if type(structured) is not dict:
+        return structured
+    known = [each for each in (output, content, *arguments.values()) if each]
+    rest = {name: value for name, value in structured.items() if type(value) not in _LONG or value not in known}
+    if type(stdout := rest.get("stdout")) is str and type(output) is str and (not stdout or stdout.strip() == output):
+        del rest["stdout"]
+    file = rest.get("file")
+    if type(file) is dict and type(file.get("content")) is str and type(output) is str:
+        if len(output) >= len(file["content"]):  # the output is the content with line numbers
+            rest["file"] = {name: value for name, value in file.items() if name != "content"}
+    return rest or None
+
+
+_LONG = (str, list, dict)
+
+
+def was_stopped(block: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Return whether a person rejected or stopped a tool call."""
+    structured = record.get("toolUseResult")
+    if type(structured) is dict and structured.get("interrupted") is True:
+        return True
+    if block.get("is_error") is not True:
+        return False
+    output = output_of(block.get("content"))
+    return "toolDenialKind" in record or (type(output) is str and output.startswith((*_REJECTED, INTERRUPTED)))
+
+
+def is_limit(text: str, kind: Any) -> bool:
+    """Return whether an error message of Claude Code says that a limit of usage was reached."""
+    low = text.lower()
+    return kind in ("rate_limit", "billing_error") or any(each in low for each in _LIMITS)
+
+
+def api_error_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the payload (without the model) and the result of a failed attempt of a model call."""
+    error = object_of(record.get("error"))
+    inner = object_of(object_of(error.get("error")).get("error"))
+    message = text_of(inner.get("message")) or text_of(error.get("formatted")) or text_of(error.get("message"))
+    code = object_of(error.get("connection")).get("code")
+    kind = text_of(inner.get("type")) or text_of(code) or (f"http_{error['status']}" if error.get("status") else None)
+    retry = {
+        "attempt": record.get("retryAttempt"),
+        "max_retries": record.get("maxRetries"),
+        "retry_in_ms": record.get("retryInMs"),
+    }
+    payload = {name: value for name, value in retry.items() if type(value) in (int, float)}
+    failed = {"type": kind or "api_error", "message": message or text_of(record.get("error")) or "the API failed"}
+    return payload, {"error": failed}
+
+
+def hook_of(attachment: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the payload and the result of a hook's attachment."""
+    get = attachment.get
+    event = text_of(get("hookEvent"))
+    payload = {"name": text_of(get("hookName")) or event or "hook", "event": event}
+    blocking = object_of(get("blockingError"))
+    payload["command"] = get("command") or blocking.get("command")
+    payload["call_id"] = text_of(get("toolUseID"))
+    result: dict[str, Any] = {}
+    output = get("content") or get("stdout")
+    if output:
+        result["output"] = output
+    if get("stdout") and get("stdout") != output:
+        result["stdout"] = get("stdout")
+    if get("stderr"):
+        result["stderr"] = get("stderr")
+    if type(get("exitCode")) is int:
+        result["exit_code"] = get("exitCode")
+    if get("type") != "hook_success":
+        message = text_of(blocking.get("blockingError")) or text_of(get("stderr")) or "the hook failed"
+        result["error"] = {"type": str(get("type")), "message": message}
+    return {name: value for name, value in payload.items() if value}, result
+
+
+def stop_hooks_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the payload and the result of the hooks that ran at the end of a turn."""
+    infos = record.get("hookInfos")
+    commands = [each.get("command") for each in infos if type(each) is dict] if type(infos) is list else []
+    payload: dict[str, Any] = {
+        "name": "Stop",
+        "event": "Stop",
+        "command": commands[0] if len(commands) == 1 else commands,
+    }
+    result: dict[str, Any] = {}
+    for name, ours in (
+        ("hookAdditionalContext", "output"),
+        ("hookErrors", "errors"),
+        ("preventedContinuation", "prevented_continuation"),
+        ("stopReason", "stop_reason"),
+    ):
+        if record.get(name):
+            result[ours] = record[name]
+    return payload, result
+
+
+def compaction_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the payload and the result of a compaction or a microcompaction, without the summary."""
+    facts = object_of(record.get("compactMetadata") or record.get("microcompactMetadata"))
+    payload: dict[str, Any] = {"trigger": text_of(facts.get("trigger")) or "unknown"}
+    if before := number_of(facts.get("preTokens")):
+        payload["tokens_before"] = before
+    if "microcompactMetadata" in record:
+        payload["micro"] = True
+    rest = {name: value for name, value in facts.items() if name not in _COMPACTION and value}
+    if rest:
+        payload["details"] = rest
+    result: dict[str, Any] = {}
+    if after := number_of(facts.get("postTokens")):
+        result["tokens_after"] = after
+    elif saved := number_of(facts.get("tokensSaved")):
+        result["tokens_after"] = max(0, before - saved)
+    return payload, result
+
+
+_COMPACTION = ("trigger", "preTokens", "postTokens", "tokensSaved")
+
+
+def names_of(value: Any) -> Iterable[str]:
+    """Return the texts of a list."""
+    return [each for each in value if type(each) is str] if type(value) is list else ()
