@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
@@ -24,14 +24,6 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import OpenedLater
 
 if TYPE_CHECKING:
-    from claude_agent_sdk.types import (
-        SessionKey,
-        SessionListSubkeysKey,
-        SessionStoreEntry,
-        SessionStoreListEntry,
-        SessionSummaryEntry,
-    )
-
     from agentspan.storage.location import Location
 
 P = ParamSpec("P")
@@ -95,7 +87,7 @@ class ClaudeSessionStore:
         self._lock = threading.RLock()
         self._queues: dict[Address, _Queue] = {}
 
-    async def append(self, key: "SessionKey", entries: "list[SessionStoreEntry]") -> None:
+    async def append(self, key: Mapping[str, object], entries: Sequence[Mapping[str, object]]) -> None:
         """Store entries after those that the key has, in the order of the calls. They are on disk on return.
 
         An entry whose uuid the key has is left out. Entries without a uuid are always stored.
@@ -120,8 +112,8 @@ class ClaudeSessionStore:
             queue = self._queues.get(address)
             if queue is None:
                 self._queues = {other: each for other, each in self._queues.items() if each.items}
-                queue = self._queues[address] = _Queue(partial(self._append, address))
-            item = _Item(entries)
+                queue = self._queues[address] = _Queue()
+            item = _Item(partial(self._append, address, entries))
             queue.items.append(item)
         return queue, item
 
@@ -133,28 +125,28 @@ class ClaudeSessionStore:
         elif self._opened.entries.append(address, entries) and self._deriving is not None:
             self._deriving.appended(of)
 
-    async def load(self, key: "SessionKey") -> "list[SessionStoreEntry] | None":
+    async def load(self, key: Mapping[str, object]) -> list[Any] | None:
         """Return the entries of a key, in order, equal to those that were appended; None if it has none."""
         return await _in_thread(self._load, address_of(key))
 
     def _load(self, address: Address) -> list[Any] | None:
         return self._opened.entries.load(address)
 
-    async def list_sessions(self, project_key: str) -> "list[SessionStoreListEntry]":
+    async def list_sessions(self, project_key: str) -> list[Any]:
         """Return the id and the time of the last append of each session of a project, in milliseconds since 1970."""
         return await _in_thread(self._sessions, project_key)
 
     def _sessions(self, project_key: str) -> list[Any]:
         return self._opened.entries.sessions(project_key)
 
-    async def list_session_summaries(self, project_key: str) -> "list[SessionSummaryEntry]":
+    async def list_session_summaries(self, project_key: str) -> list[Any]:
         """Return the SDK's summary of each session of a project. It was stored together with the entries."""
         return await _in_thread(self._summaries, project_key)
 
     def _summaries(self, project_key: str) -> list[Any]:
         return self._opened.entries.summaries(project_key)
 
-    async def delete(self, key: "SessionKey") -> None:
+    async def delete(self, key: Mapping[str, object]) -> None:
         """Remove the entries and the summary of a key; of a main session, also the entries of its sub-agents.
 
         The run and its steps stay: `agentspan prune` removes them. What is not derived yet is derived before.
@@ -166,7 +158,7 @@ class ClaudeSessionStore:
             self._deriving.settle(SETTLE_WAIT_S)
         self._opened.entries.delete(address)
 
-    async def list_subkeys(self, key: "SessionListSubkeysKey") -> list[str]:
+    async def list_subkeys(self, key: Mapping[str, object]) -> list[str]:
         """Return the subpaths of a session, such as `subagents/agent-1`."""
         address = address_of(key)
         return await _in_thread(self._subkeys, address.project_key, address.session)
@@ -245,28 +237,24 @@ class _Item:
     """An append that waits for its turn.
 
     Attributes:
+        append: makes the append.
         is_done: True after the append.
         is_dropped: True if the caller was cancelled before the append.
         error: the exception of the append.
     """
 
-    __slots__ = ("entries", "error", "is_done", "is_dropped")
+    __slots__ = ("append", "error", "is_done", "is_dropped")
 
-    def __init__(self, entries: Sequence[Any]) -> None:
-        self.entries = entries
+    def __init__(self, append: Callable[[], None]) -> None:
+        self.append = append
         self.is_done = self.is_dropped = False
         self.error: BaseException | None = None
 
 
 class _Queue:
-    """The appends to one key, in the order of the calls. Threads may get their turn in another order.
+    """The appends to one key, in the order of the calls. Threads may get their turn in another order."""
 
-    Args:
-        append: stores the entries of one append.
-    """
-
-    def __init__(self, append: Callable[[Sequence[Any]], None]) -> None:
-        self._append = append
+    def __init__(self) -> None:
         self._lock = threading.RLock()
         self.items: deque[_Item] = deque()
 
@@ -282,7 +270,7 @@ class _Queue:
     def _make(self, item: _Item) -> None:
         with host.guard(report=partial(setattr, item, "error")):
             if not item.is_dropped:
-                self._append(item.entries)
+                item.append()
         item.is_done = True
 
 

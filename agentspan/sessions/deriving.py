@@ -24,7 +24,7 @@ from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import SessionFileRow, SessionSummaryRow, Value
 from agentspan.otel.identity import hashed_id
 from agentspan.sessions.arriving import Arrival, Arrived
-from agentspan.sessions.entries import Address, Entries, mtime_of
+from agentspan.sessions.entries import Address, Entries, mtime_of, verbatim
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.importing import LIVE_S, MOST_FOLLOWED
 from agentspan.sessions.records import Session
@@ -144,7 +144,7 @@ class Deriver:
             self._place(followed)
         try:
             for subpath, line in lines:
-                self._arrival.take(self._format.name, followed.decoder.feed(of.file(subpath), line))
+                self._arrival.take(self._format.name, followed.decoder.feed(*_as_in_file(of.file(subpath), line)))
             self._finish(of, followed, self._note_of(of), live=not has_ended, newest_ns=clock.wall_ns())
         finally:
             self._arrival.forget()
@@ -179,7 +179,7 @@ class Deriver:
     def _feed(self, of: Of, followed: _Followed, subpath: str, derived: str) -> None:
         file, fed = of.file(subpath), followed.fed.get(subpath, "")
         for row in self._entries.after(Address(*of, subpath), fed):
-            records = followed.decoder.feed(file, row.entry.encode())
+            records = followed.decoder.feed(*_as_in_file(file, row.entry.encode()))
             self._arrival.take(self._format.name, records, known=row.id <= derived)
             followed.fed[subpath] = row.id
 
@@ -220,6 +220,18 @@ class Deriver:
         else:
             change = Move("session_file", note.id, frozenset(), values)
         ctx.storage.apply([Unit((change,))], wait_s=ctx.wait_s)
+
+
+def _as_in_file(file: Path, line: bytes) -> tuple[Path, bytes]:
+    """Return the file and the line that Claude Code writes for an entry.
+
+    The SDK's entry of the type `agent_metadata` is a file beside that of the sub-agent.
+    """
+    if b'"agent_metadata"' not in line or not isinstance(entry := jsontext.decode(line.decode()), dict):
+        return file, line
+    if entry.pop("type", None) != "agent_metadata":
+        return file, line
+    return file.with_name(f"{file.stem}.meta.json"), verbatim(entry).encode()
 
 
 def is_live(keys: Sequence[SessionSummaryRow]) -> bool:
