@@ -18,13 +18,22 @@ from agentspan.schemas.aliases import count
 
 OWN = "AGENTSPAN_PRICES"
 _MILLION = 1_000_000
-_NAMES = frozenset({"in", "out", "read", "write", "audio_in", "audio_out", "reasoning", "request"})
-_NO_DETAILS = (0, 0, 0, 0, 0)
+_NAMES = frozenset({"in", "out", "read", "write", "write_1h", "audio_in", "audio_out", "reasoning", "request"})
+_NO_DETAILS = (0, 0, 0, 0, 0, 0)
+_HOUR = 2
+"""What writing to a cache for an hour costs, in input prices, where it has no price of its own.
+
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching#pricing
+"""
 Prices = Mapping[str, Any]
 
 
 class Tokens(NamedTuple):
-    """The tokens of a call: `input` includes tokens read from and written to a cache, `output` those of reasoning."""
+    """The tokens of a call.
+
+    `input` includes tokens read from and written to a cache, `output` those of reasoning, and `write` those that were
+    written for an hour (`write_1h`).
+    """
 
     input: int = 0
     output: int = 0
@@ -33,11 +42,16 @@ class Tokens(NamedTuple):
     audio_in: int = 0
     audio_out: int = 0
     reasoning: int = 0
+    write_1h: int = 0
 
 
+_HOUR_TOKENS = "cache_write_1h_tokens"
 _DETAILS = frozenset(
-    {"cached_tokens", "cache_write_tokens", "input_audio_tokens", "output_audio_tokens", "reasoning_tokens"}
-)
+    {
+        "cached_tokens", "cache_write_tokens", _HOUR_TOKENS, "input_audio_tokens", "output_audio_tokens",
+        "reasoning_tokens",
+    }
+)  # fmt: skip
 """Fields that count a part of the input or output tokens. Such a part may have a price of its own."""
 
 
@@ -71,7 +85,7 @@ def _tokens(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: 
     # Anthropic's input tokens exclude those of the cache; OpenTelemetry's conventions include them.
     whole = sent if read + write <= sent else sent + read + write
     audio = number("input_audio_tokens"), number("output_audio_tokens")
-    return Tokens(whole, made, read, write, *audio, number("reasoning_tokens"))
+    return Tokens(whole, made, read, write, *audio, number("reasoning_tokens"), min(write, number(_HOUR_TOKENS)))
 
 
 def _cost(prices: Prices, tokens: Tokens) -> float | None:
@@ -79,10 +93,18 @@ def _cost(prices: Prices, tokens: Tokens) -> float | None:
         sent, made = tokens[:2]
         plain: float = 1000.0 * prices.get("request", 0) + sent * _at(prices["in"], sent)
         return (plain + made * _at(prices["out"], sent)) / _MILLION
-    parts_in = {"read": tokens.read, "write": tokens.write, "audio_in": min(tokens.audio_in, tokens.input)}
-    parts_out = {"audio_out": tokens.audio_out, "reasoning": tokens.reasoning}
     if not prices:  # not priced by tokens
         return None
+    if tokens.write_1h and "write" in prices and "write_1h" not in prices and "in" in prices:
+        prices = {**prices, "write_1h": _HOUR * _at(prices["in"], tokens.input)}
+    hours = tokens.write_1h if "write_1h" in prices else 0
+    parts_in = {
+        "read": tokens.read,
+        "write_1h": hours,
+        "write": tokens.write - hours,
+        "audio_in": min(tokens.audio_in, tokens.input),
+    }
+    parts_out = {"audio_out": tokens.audio_out, "reasoning": tokens.reasoning}
     total: float = 1000.0 * prices.get("request", 0)
     for whole, main, parts in ((tokens.input, "in", parts_in), (tokens.output, "out", parts_out)):
         rest = whole

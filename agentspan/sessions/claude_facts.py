@@ -7,7 +7,7 @@ sub-agent.
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.records import Outcome, Session, Status, Step, task_of
@@ -94,6 +94,16 @@ class Call:
         )
 
 
+class Early(NamedTuple):
+    """A tool result whose call has not been read: its block, record, structured result and time."""
+
+    block: dict[str, Any]
+    record: Mapping[str, Any]
+    structured: Any
+    millis: int
+    start: int
+
+
 class Thread:
     """One conversation: the main one, or a sub-agent's.
 
@@ -103,15 +113,21 @@ class Thread:
         link: the key of the step above its agent step.
         is_compaction: whether it is the model call of a compaction: it has no agent step.
         calls: the latest model calls by key.
-        open: the steps of tools without a result, by id.
+        open: the steps of tools without a result, by key.
+        late: those that were cancelled last, for a result that comes all the same.
+        early: results whose calls stand later in the file, or nowhere.
         state: how it stands: an Outcome, or None while the agent works.
         compaction: the latest compaction without a summary.
+        names: its names, by how good they are.
+        asked: the start of the tool call that started it, in ns.
+        told, goal: its task, by the tool call and by its own records. `told` of a compaction is a uuid.
+        model, resolved: its model, by its own records and by the tool's result.
         done: when the tool call that started it ended, in ns; and its status.
     """
 
     __slots__ = (
-        "calls", "changed", "compaction", "done", "end", "error", "goal", "id", "is_compaction", "link", "model", "name",
-        "open", "output", "result", "start", "state", "told", "top",
+        "asked", "calls", "changed", "compaction", "done", "early", "end", "error", "goal", "id", "is_compaction",
+        "late", "link", "model", "names", "open", "output", "resolved", "result", "start", "state", "told", "top",
     )  # fmt: skip
 
     def __init__(self, id: str | None, top: str | None = None) -> None:
@@ -120,6 +136,8 @@ class Thread:
         self.is_compaction = False
         self.calls: OrderedDict[str, Call] = OrderedDict()
         self.open: dict[str, Step] = {}
+        self.early: dict[str, Early] = {}
+        self.late: dict[str, Step] = {}
         self.state: Outcome | None = None
         self.error: dict[str, Any] | None = None
         self.output: Any = None
@@ -127,16 +145,14 @@ class Thread:
         self.start: int | None = None
         self.end: int | None = None
         self.done: tuple[int, Status] | None = None
-        self.name: str | None = None
+        self.names: dict[int, str] = {}
+        self.asked: int | None = None
+        self.resolved: str | None = None
         self.goal: Any = None
         self.told: Any = None
         self.model: str | None = None
         self.result: dict[str, Any] = {}
         self.changed = id is not None
-
-    def call(self, key: str) -> Call | None:
-        """Return a model call that may still get records."""
-        return self.calls.get(key)
 
     def add(self, call: Call) -> None:
         """Add a model call. The oldest one is dropped if there are too many."""
@@ -148,15 +164,15 @@ class Thread:
         """Return the agent step as it is now.
 
         Args:
-            started: the time of a step above it, for an agent without records.
+            started: when the session started, for an agent of which nothing else is known.
         """
-        start = started if self.start is None else self.start
-        payload: dict[str, Any] = {"name": self.name or "agent", "agent_id": self.id}
+        start = self.start or self.asked or started
+        payload: dict[str, Any] = {"name": self.names[max(self.names)] if self.names else "agent", "agent_id": self.id}
         goal = self.told if self.told is not None else self.goal
         if goal is not None:
             payload["goal"] = goal
-        if self.model is not None:
-            payload["model"] = self.model
+        if (model := self.model or self.resolved) is not None:
+            payload["model"] = model
         status: Status = "active"
         end = max(start, self.end or start)
         if self.done is not None:
@@ -272,7 +288,8 @@ class Facts:
         Args:
             thread: the main conversation.
         """
-        assert self.id is not None and self.started is not None
+        assert self.id is not None
+        assert self.started is not None
         metadata = dict(self.metadata)
         for name, listed in self._listed.items():
             if len(listed) > 1 or name in ("models", "pull_requests", "frames"):

@@ -14,6 +14,16 @@ INTERRUPTED = "[Request interrupted by user"
 """How a record begins that says that a person interrupted the agent."""
 AGENT_TOOLS = frozenset({"Task", "Agent"})
 """The tools that start a sub-agent."""
+LOCAL_COMMANDS = frozenset(
+    {
+        "/add-dir", "/agents", "/bug", "/clear", "/compact", "/config", "/context", "/cost", "/doctor", "/effort",
+        "/exit", "/export", "/fast", "/feedback", "/help", "/hooks", "/ide", "/login", "/logout", "/mcp", "/memory",
+        "/model",
+        "/permissions", "/plugin", "/quit", "/remote-control", "/rename", "/resume", "/rewind", "/status",
+        "/statusline", "/tasks", "/terminal-setup", "/theme", "/todos", "/upgrade", "/usage", "/vim",
+    }
+)  # fmt: skip
+"""Commands that set or show something: no task for the agent."""
 _REJECTED = ("The user doesn't want to", "User rejected tool use")
 _COMMANDS = ("<command-name>", "<command-message>")
 _NOTICES = ("<local-command-", "<task-notification>", "<bash-", "<system-reminder>", "<user-memory-input>")
@@ -111,27 +121,35 @@ def plain_text(content: Any) -> str:
     return "\n".join(text for block in blocks_of(content) if (text := text_of(block.get("text"))) is not None)
 
 
+def provider_of(model: str | None) -> str | None:
+    """Return the provider of a model by its name; None for models that are no Claude."""
+    if model is None:
+        return None
+    if model.startswith("claude"):
+        return "anthropic"
+    return "aws" if "anthropic.claude" in model else None
+
+
 def usage_of(usage: Any) -> dict[str, Any]:
-    """Return the tokens of a model call, by the names of an `llm` result."""
-    get = object_of(usage).get
-    plain, read, written = (
-        number_of(get("input_tokens")),
-        number_of(get("cache_read_input_tokens")),
-        number_of(get("cache_creation_input_tokens")),
-    )
+    """Return the tokens of a model call, by the names of an `llm` result; nothing without a usage."""
     if type(usage) is not dict or "output_tokens" not in usage:
         return {}
+    get = usage.get
+    read = number_of(get("cache_read_input_tokens"))
+    written = number_of(get("cache_creation_input_tokens"))
     found: dict[str, Any] = {
-        "input_tokens": plain + read + written,
+        "input_tokens": number_of(get("input_tokens")) + read + written,
         "cached_tokens": read,
         "cache_write_tokens": written,
         "output_tokens": number_of(get("output_tokens")),
     }
-    if hours := number_of(object_of(get("cache_creation")).get("ephemeral_1h_input_tokens")):
-        found["cache_write_1h_tokens"] = min(hours, written)
-    server = {name: count for name, count in object_of(get("server_tool_use")).items() if number_of(count)}
-    if server:
-        found["server_tool_use"] = server
+    if written and type(parts := get("cache_creation")) is dict:
+        hours = number_of(parts.get("ephemeral_1h_input_tokens"))
+        if hours:
+            found["cache_write_1h_tokens"] = min(hours, written)
+    server = get("server_tool_use")
+    if type(server) is dict and (used := {name: count for name, count in server.items() if number_of(count)}):
+        found["server_tool_use"] = used
     return found
 
 
@@ -201,7 +219,7 @@ def _exit_code(output: Any, block: Mapping[str, Any], structured: Any) -> int | 
 
 def _without(structured: Any, content: Any, output: Any, arguments: Mapping[str, Any]) -> Any:
     """Return the structured result without what the output and the arguments contain; None if nothing is left."""
-    if structured is None or structured == content or structured == output:
+    if structured is None or structured in (content, output):
         return None
     if type(structured) is str:
         is_same = type(output) is str and structured.removeprefix("Error: ") == output
@@ -213,9 +231,14 @@ def _without(structured: Any, content: Any, output: Any, arguments: Mapping[str,
     if type(stdout := rest.get("stdout")) is str and type(output) is str and (not stdout or stdout.strip() == output):
         del rest["stdout"]
     file = rest.get("file")
-    if type(file) is dict and type(file.get("content")) is str and type(output) is str:
-        if len(output) >= len(file["content"]):  # the output is the content with line numbers
-            rest["file"] = {name: value for name, value in file.items() if name != "content"}
+    if (
+        type(file) is dict
+        and type(text := file.get("content")) is str
+        and type(output) is str
+        and len(output) >= len(text)
+    ):
+        # The output is the content with line numbers.
+        rest["file"] = {name: value for name, value in file.items() if name != "content"}
     return rest or None
 
 

@@ -15,6 +15,7 @@ from tests.cli.calling import call
 OWN = {
     "mine": {"in": 2, "out": 10, "read": 0.5, "write": 3, "audio_in": 20, "reasoning": 40},
     "tiered": {"in": 1, "out": 5},
+    "hourly": {"in": 2, "out": 10, "write": 3, "write_1h": 7},
 }
 
 
@@ -45,6 +46,20 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_each_kind_of_token_has_its_price(said: dict[str, Any], tokens: Any, cost: float, own: Path) -> None:
     found = prices.cost_of({"model": "mine", **said}, *tokens)
     assert found == pytest.approx(cost / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("model", "hours", "cost"),
+    [
+        ("mine", 100, 700 * 2 + 100 * 4 + 200 * 3),  # an hour costs twice the input
+        ("mine", 900, 700 * 2 + 300 * 4),  # it is a part of what was written
+        ("hourly", 100, 700 * 2 + 100 * 7 + 200 * 3),
+        ("tiered", 100, 1000 * 1),  # writing has no price of its own
+    ],
+)
+def test_tokens_written_for_an_hour_have_their_price(model: str, hours: int, cost: float, own: Path) -> None:
+    fields = {"model": model, "cache_write_tokens": 300, "cache_write_1h_tokens": hours}
+    assert prices.cost_of(fields, 1000, 0) == pytest.approx(cost / 1_000_000)
 
 
 def test_the_answered_model_counts_first_and_names_are_found_with_their_provider(own: Path) -> None:

@@ -1,0 +1,195 @@
+"""Decodes model calls and tool calls in the records of Claude Code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentspan.sessions import claude_steps as steps
+from agentspan.sessions.claude_agents import Agents
+from agentspan.sessions.claude_facts import MILLI, Call, Early, Thread
+from agentspan.sessions.claude_output import Output
+from agentspan.sessions.records import Status, Step
+
+_MOST_OPEN = 1000
+_MOST_EARLY = 16
+_SHORT = 200
+"""The longest arguments of tool calls, in characters, that the model call repeats. All stand in the tool's step."""
+
+
+class Calls:
+    """Decodes the model calls and tool calls of a session."""
+
+    def __init__(self, out: Output, agents: Agents) -> None:
+        self._out = out
+        self._agents = agents
+
+    def assistant(self, record: Mapping[str, Any], millis: int) -> None:
+        """Decode a record of the model."""
+        message = steps.object_of(record.get("message"))
+        model = steps.text_of(message.get("model"))
+        if model == steps.SYNTHETIC or record.get("isApiErrorMessage") is True:
+            self.said_itself(record, message, millis)
+            return
+        thread = self._out.thread
+        call = self._call_of(thread, record, message, millis)
+        call.changed = True
+        call.end = max(call.end, millis * MILLI)
+        call.result |= steps.usage_of(message.get("usage"))
+        reason = steps.text_of(message.get("stop_reason"))
+        if reason is not None:
+            call.result["finish_reason"] = reason
+        if record.get("isAbortedMidStream") is True:
+            call.result["aborted"] = record.get("errorDetails") or True
+        has_tools = False
+        for block in steps.blocks_of(message.get("content")):
+            has_tools |= self._block(call, block, record, millis)
+        self._stands(thread, call, reason, has_tools=has_tools)
+
+    def _call_of(self, thread: Thread, record: Mapping[str, Any], message: Mapping[str, Any], millis: int) -> Call:
+        """Return the model call that a record belongs to: a new one, or that with its message and request."""
+        id, request = steps.text_of(message.get("id")), steps.text_of(record.get("requestId"))
+        key = f"llm:{id or record.get('uuid') or millis}:{request or ''}"
+        call = thread.calls.get(key)
+        if call is None:
+            self._out.flush(thread)
+            call = self._new_call(record, key, steps.text_of(message.get("model")), millis)
+            thread.add(call)
+            if id is not None:
+                call.result["response_id"] = id
+            if request is not None:
+                call.result["request_id"] = request
+        return call
+
+    def _new_call(self, record: Mapping[str, Any], key: str, model: str | None, millis: int) -> Call:
+        """Return a new model call: it begins at the time of the record that it answers."""
+        parent = record.get("parentUuid")
+        asked = self._out.clock.known.get(parent, millis) if type(parent) is str else millis
+        payload: dict[str, Any] = {"model": model or "unknown"}
+        if (provider := steps.provider_of(model)) is not None:
+            payload["provider"] = provider
+        for name, ours in (("effort", "effort"), ("attributionSkill", "skill")):
+            if (value := steps.text_of(record.get(name))) is not None:
+                payload[ours] = value
+        thread = self._out.thread
+        if thread.is_compaction:
+            payload["purpose"] = "compaction"
+        elif self._out.facts.permission is not None and thread.id is None:
+            payload["permission_mode"] = self._out.facts.permission
+        if model is not None:
+            thread.model = thread.model or model
+            self._out.facts.list("models", model)
+        return Call(key, self._out.clock.start(min(asked, millis)), payload)
+
+    def _block(self, call: Call, block: dict[str, Any], record: Mapping[str, Any], millis: int) -> bool:
+        """Add a content block to a model call; return whether it calls a tool."""
+        kind = block.get("type")
+        if kind == "text":
+            if (text := steps.text_of(block.get("text"))) is not None and text not in call.texts:
+                call.texts.append(text)
+        elif kind in ("thinking", "redacted_thinking"):
+            if (text := steps.text_of(block.get("thinking"))) is not None and text not in call.thoughts:
+                call.thoughts.append(text)
+        elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
+            self._call_tool(call, block, record, millis)
+            return bool(kind == "tool_use")
+        elif type(kind) is str and kind.endswith("_tool_result") and self._ended(block, record, millis):
+            pass
+        else:
+            call.blocks.append(block)
+        return False
+
+    def _call_tool(self, call: Call, block: dict[str, Any], record: Mapping[str, Any], millis: int) -> None:
+        id = steps.text_of(block.get("id"))
+        type_, payload = steps.call_of(block)
+        uuid = record.get("uuid")
+        key = f"tool:{id or uuid or millis}"
+        arguments = payload["arguments"]
+        short = arguments
+        if type(arguments) is dict:
+            short = {name: value for name, value in arguments.items() if type(value) is not str or len(value) <= _SHORT}
+        call.calls.append({"id": id, "name": block.get("name"), "arguments": short})
+        if block.get("type") != "tool_use":
+            payload["runs_at"] = "provider"
+        open_ = self._out.thread.open
+        if key in open_:
+            return
+        open_[key] = Step(
+            self._out.session, key, self._out.thread.top, type_, self._out.clock.start(millis), None, "active", payload
+        )
+        early = self._out.thread.early.pop(key, None)
+        if early is not None:
+            self._ended(early.block, early.record, early.millis, early.structured)
+        elif len(open_) > _MOST_OPEN:
+            self._out.cancel(open_.pop(next(iter(open_))), millis)
+
+    def _stands(self, thread: Thread, call: Call, reason: str | None, *, has_tools: bool) -> None:
+        """Note how a conversation stands after a model's record."""
+        thread.error = None
+        if has_tools:
+            thread.state = None
+        elif reason in ("end_turn", "stop_sequence", None):
+            thread.state = "answered" if call.texts and not (call.calls and reason is None) else None
+        elif reason in ("max_tokens", "model_context_window_exceeded"):
+            thread.state = "limit"
+            thread.error = {"type": reason, "message": "the answer was cut at the limit of tokens"}
+        elif reason == "refusal":
+            thread.state, thread.error = "error", {"type": reason, "message": "the model refused to answer"}
+        elif reason == "tool_use":
+            thread.state = None
+        if call.texts and not has_tools:
+            thread.output = "\n\n".join(call.texts)
+
+    def said_itself(self, record: Mapping[str, Any], message: Mapping[str, Any], millis: int) -> None:
+        """Keep a message that Claude Code wrote in the place of the model: an error, or that nothing was asked."""
+        text = steps.plain_text(message.get("content"))
+        is_error = record.get("isApiErrorMessage") is True
+        kind = record.get("error")
+        self._out.event(
+            record, millis, "api_error" if is_error else "synthetic", text, "error" if is_error else "info",
+            **({} if kind is None else {"error": kind}),
+        )  # fmt: skip
+        if is_error:
+            thread = self._out.thread
+            thread.state = "limit" if steps.is_limit(text, kind) else "error"
+            thread.error = {"type": steps.text_of(kind) or "api_error", "message": text}
+
+    def tool_result(self, block: dict[str, Any], record: Mapping[str, Any], structured: Any, millis: int) -> None:
+        """Decode the result of a tool call.
+
+        Args:
+            block: the `tool_result` block.
+            structured: the record's toolUseResult, if the record has no other result.
+        """
+        if self._ended(block, record, millis, structured):
+            return
+        early = self._out.thread.early
+        early[f"tool:{block.get('tool_use_id')}"] = Early(
+            block, record, structured, millis, self._out.clock.start(millis)
+        )
+        if len(early) > _MOST_EARLY:
+            key = next(iter(early))
+            self.without_call(self._out.thread, key, early.pop(key))
+            self._out.unread("a tool result without its call")
+
+    def without_call(self, thread: Thread, key: str, early: Early) -> None:
+        """Emit a result without a call, as the call of an unknown tool. A call that comes later replaces it."""
+        id = steps.text_of(early.block.get("tool_use_id"))
+        payload = {"name": "unknown", "arguments": None, **({} if id is None else {"call_id": id})}
+        result = steps.result_of("tool", payload, early.block, early.structured)
+        at = early.start
+        self._out.records.append(Step(self._out.session, key, thread.top, "tool", at, at, "complete", payload, result))
+
+    def _ended(self, block: dict[str, Any], record: Mapping[str, Any], millis: int, structured: Any = None) -> bool:
+        """End the step of the tool that a result belongs to; return whether there is one."""
+        key = f"tool:{block.get('tool_use_id')}"
+        thread = self._out.thread
+        step = thread.open.pop(key, None) or thread.late.pop(key, None)
+        if step is None:
+            return False
+        result = steps.result_of(step.type, step.payload, block, structured)
+        status: Status = "cancelled" if steps.was_stopped(block, record) else "complete"
+        end = max(step.start_ns, millis * MILLI)
+        self._out.emit(step._replace(end_ns=end, status=status, result=result))
+        self._agents.ended_call(
+            step, structured, end, "failed" if status == "complete" and "is_error" in result else status
+        )
+        return True

@@ -1,0 +1,96 @@
+"""Collects the steps of one decoder of Claude Code's files, and what they have in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Thread
+from agentspan.sessions.claude_rewinds import Rewinds
+from agentspan.sessions.records import Record, Step, Unread, unknown
+
+_MOST_LATE = 16
+
+
+class Output:
+    """What the records that are decoded add to.
+
+    Attributes:
+        facts: what is known of the session.
+        main: the main conversation.
+        rewinds: the latest steps of the main conversation.
+        records: what was emitted since it was emptied.
+        thread, clock, size: the conversation and the clock of the current record, and the bytes of its line.
+    """
+
+    def __init__(self, facts: Facts, name: str) -> None:
+        self.facts = facts
+        self.main = self.thread = Thread(None)
+        self.rewinds = Rewinds()
+        self.records: list[Record] = []
+        self.clock = Clock()
+        self.size = 0
+        self._name = name
+
+    @property
+    def session(self) -> str:
+        """The id of the session; the name of the file before a record has named it."""
+        return self.facts.id or self._name
+
+    def unread(self, what: str) -> None:
+        """Count something that was not understood."""
+        self.records.append(Unread(self.facts.id, what))
+
+    def emit(self, step: Step) -> None:
+        """Emit a step of the current conversation."""
+        self.records.append(step)
+        if self.thread is self.main:
+            self.rewinds.keep(step, self.size)
+
+    def flush(self, thread: Thread) -> None:
+        """Emit the model calls of a conversation that have changed."""
+        for call in thread.calls.values():
+            if call.changed:
+                call.changed = False
+                step = call.step(self.session, thread.top)
+                self.records.append(step)
+                if thread is self.main:
+                    self.rewinds.keep(step, self.size)
+
+    def key(self, record: Mapping[str, Any], millis: int) -> str:
+        """Return the key of a record that is one step: its uuid, or its time and kind."""
+        uuid = record.get("uuid")
+        if type(uuid) is str and uuid:
+            return uuid
+        return f"{record.get('type')}:{millis}:{self.clock.taken.get(millis, 0)}"
+
+    def message(self, record: Mapping[str, Any], payload: dict[str, Any], millis: int) -> None:
+        """Emit the step of a message that is one record."""
+        at = self.clock.start(millis)
+        self.emit(Step(self.session, self.key(record, millis), self.thread.top, "message", at, at, "complete", payload))
+
+    def event(
+        self, record: Mapping[str, Any], millis: int, name: str, content: Any, level: str = "info", **more: Any
+    ) -> None:
+        """Emit the step of an event that is one record."""
+        at = self.clock.start(millis)
+        payload = {"name": name, "level": level, "content": content, **more}
+        self.emit(Step(self.session, self.key(record, millis), self.thread.top, "event", at, at, "complete", payload))
+
+    def unknown(self, record: Mapping[str, Any], kind: str, millis: int) -> None:
+        """Emit the step of a record of an unknown type."""
+        kind = kind[:60]
+        self.unread(f"record of type {kind}")
+        at = self.clock.start(millis)
+        self.emit(unknown(self.session, self.key(record, millis), self.thread.top, kind, at, dict(record)))
+
+    def cancel_open(self, thread: Thread, millis: int) -> None:
+        """Cancel the open tool calls of a conversation. A result that comes all the same completes its call."""
+        for key, step in thread.open.items():
+            self.cancel(step, millis)
+            thread.late[key] = step
+            if len(thread.late) > _MOST_LATE:
+                del thread.late[next(iter(thread.late))]
+        thread.open.clear()
+
+    def cancel(self, step: Step, millis: int) -> None:
+        """Emit a step as cancelled."""
+        self.emit(step._replace(end_ns=max(step.start_ns, millis * MILLI), status="cancelled"))
