@@ -32,6 +32,8 @@ from agentspan.storage.access import scan, unique
 
 PAUSE_S = 0.1
 """How long the thread waits for further appends before it derives, so that many are committed together."""
+LONGEST_PAUSE_S = 0.8
+"""The pause after a long round. It is three times the round, so that the thread takes a quarter of a processor."""
 AGAIN_S = 2.0
 """How long the thread waits after a fault of the storage."""
 EXIT_WAIT_S = 10.0
@@ -342,7 +344,7 @@ class DerivingThread:
         deriver: Deriver | None = None
         ends: dict[Of, float] | None = None
         while True:
-            is_last, next_s = bell.is_last, inf
+            is_last, next_s, started = bell.is_last, inf, time.monotonic()
             try:
                 deriver = deriver or self._open()
                 if ends is None:
@@ -354,8 +356,9 @@ class DerivingThread:
                 next_s = time.monotonic() + AGAIN_S
             if is_last:
                 return
-            if bell.wait(min(max(0.0, next_s - time.monotonic()), 3600.0)) and not bell.is_last:
-                time.sleep(PAUSE_S)
+            pause_s = min(max(PAUSE_S, 3 * (time.monotonic() - started)), LONGEST_PAUSE_S)
+            if bell.wait(min(max(0.0, next_s - time.monotonic()), 3600.0)):
+                _sleep(bell, pause_s)
 
     def _round(self, deriver: Deriver, ends: dict[Of, float], *, is_last: bool) -> None:
         """Derive what was appended, and end the sessions that have not gone on; when closing, all of this program."""
@@ -392,6 +395,13 @@ class DerivingThread:
                 if lines:
                     with self._lock:
                         self._put(of, lines)
+
+
+def _sleep(bell: Bell, pause_s: float) -> None:
+    """Sleep, but not on while the thread is to end."""
+    end = time.monotonic() + pause_s
+    while not bell.is_last and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, PAUSE_S))
 
 
 def _report(error: BaseException) -> None:
