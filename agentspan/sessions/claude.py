@@ -20,6 +20,8 @@ _OURS = re.compile(
     rb'"(?:isSidechain|leafUuid|isSnapshotUpdate|permissionMode|aiTitle|customTitle|lastPrompt|bridgeSessionId)"\s*:'
     rb'|"type"\s*:\s*"(?:queue-operation|file-history-snapshot)"'
 )
+_NAMED = re.compile(r"(?:agent-.+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl\Z")
+"""The names of files of sessions and sub-agents. They count for files that cannot be read here."""
 _SESSION = re.compile(rb'"sessionId"\s*:\s*"([^"\\]+)"')
 _CWD = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
 
@@ -59,7 +61,7 @@ def sources(path: Path) -> Iterator[Source]:
     main = _main_of(path, head)
     if main is not None:
         path, head = main, _head_of(main)
-    if head is None or _OURS.search(head) is not None:
+    if _is_ours(path, head):
         yield _source(path, head, _old_sidecars(path.parent))
 
 
@@ -72,7 +74,7 @@ def _in_folder(folder: Path) -> Iterator[Source]:
             continue
         seen.add(plain_path(path))
         head = _head_of(path)
-        if head is not None and _OURS.search(head) is None:
+        if not _is_ours(path, head):
             continue
         if _is_sidecar(path) and _main_of(path, head) is not None:
             continue
@@ -92,6 +94,12 @@ def _head_of(path: Path) -> bytes | None:
         return None
     except (OSError, EOFError):
         return b""
+
+
+def _is_ours(path: Path, head: bytes | None) -> bool:
+    if head is None:
+        return _NAMED.match(plain_path(path).name) is not None
+    return _OURS.search(head) is not None
 
 
 def _is_sidecar(path: Path) -> bool:

@@ -145,7 +145,7 @@ class Calls:
         kind = record.get("error")
         self._out.event(
             record, millis, "api_error" if is_error else "synthetic", text, "error" if is_error else "info",
-            **({} if kind is None else {"error": kind}),
+            {} if kind is None else {"error": kind},
         )  # fmt: skip
         if is_error:
             thread = self._out.thread

@@ -1,6 +1,7 @@
 """Collects the steps of one decoder of Claude Code's files, and what they have in common."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Thread
@@ -8,6 +9,7 @@ from agentspan.sessions.claude_rewinds import Rewinds
 from agentspan.sessions.records import Record, Step, Unread, unknown
 
 _MOST_LATE = 16
+_MOST_KEYS = 50_000
 
 
 class Output:
@@ -29,6 +31,7 @@ class Output:
         self.clock = Clock()
         self.size = 0
         self._name = name
+        self._keys: dict[str, str] = {}
 
     @property
     def session(self) -> str:
@@ -56,10 +59,17 @@ class Output:
                     self.rewinds.keep(step, self.size)
 
     def key(self, record: Mapping[str, Any], millis: int) -> str:
-        """Return the key of a record that is one step: its uuid, or its time and kind."""
+        """Return the key of a record that is one step: its uuid, or its time and kind.
+
+        Two different records with one uuid have different keys; a record that stands twice in the file has one.
+        """
         uuid = record.get("uuid")
         if type(uuid) is str and uuid:
-            return uuid
+            about = f"{record.get('type')}:{record.get('subtype')}:{millis}"
+            known = self._keys.setdefault(uuid, about)
+            if len(self._keys) > _MOST_KEYS:
+                del self._keys[next(iter(self._keys))]
+            return uuid if known == about else f"{uuid}:{about}"
         return f"{record.get('type')}:{millis}:{self.clock.taken.get(millis, 0)}"
 
     def message(self, record: Mapping[str, Any], payload: dict[str, Any], millis: int) -> None:
@@ -68,11 +78,21 @@ class Output:
         self.emit(Step(self.session, self.key(record, millis), self.thread.top, "message", at, at, "complete", payload))
 
     def event(
-        self, record: Mapping[str, Any], millis: int, name: str, content: Any, level: str = "info", **more: Any
+        self,
+        record: Mapping[str, Any],
+        millis: int,
+        name: str,
+        content: Any,
+        level: str = "info",
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Emit the step of an event that is one record."""
+        """Emit the step of an event that is one record.
+
+        Args:
+            more: further members of its payload.
+        """
         at = self.clock.start(millis)
-        payload = {"name": name, "level": level, "content": content, **more}
+        payload = {**more, "name": name, "level": level, "content": content}
         self.emit(Step(self.session, self.key(record, millis), self.thread.top, "event", at, at, "complete", payload))
 
     def unknown(self, record: Mapping[str, Any], kind: str, millis: int) -> None:

@@ -128,7 +128,7 @@ class ClaudeDecoder(LineDecoder):
         out = self._out
         out.records = []
         for file in self._files.values():
-            if file.document:
+            if file.document:  # a last line without its line end is not fed
                 self._read_document(file, bytes(file.document) + b"}")
         threads = [out.main, *self._agents.threads.values()]
         for thread in threads:
@@ -299,8 +299,8 @@ class ClaudeDecoder(LineDecoder):
             command = steps.command_of(text)
             if command.partition(" ")[0] not in steps.LOCAL_COMMANDS:
                 self._out.facts.prompt(command)
+                self._out.thread.state = self._out.thread.error = None
             self._out.event(record, millis, "command", command)
-            self._out.thread.state = None if self._out.thread.state == "interrupted" else self._out.thread.state
             return
         if kind == "task-notification":
             self._agents.finish_task(text, millis)
@@ -321,17 +321,8 @@ class ClaudeDecoder(LineDecoder):
         if step is None:
             at = self._out.clock.start(millis)
             payload: dict[str, Any] = {"trigger": "unknown"}
-            step = Step(
-                self._out.session,
-                self._out.key(record, millis),
-                thread.top,
-                "compaction",
-                at,
-                at,
-                "complete",
-                payload,
-                {},
-            )
+            key = self._out.key(record, millis)
+            step = Step(self._out.session, key, thread.top, "compaction", at, at, "complete", payload)
         self._out.emit(step._replace(result={**(step.result or {}), "summary": summary}))
 
     def _system(self, record: Mapping[str, Any], millis: int) -> None:
@@ -350,8 +341,9 @@ class ClaudeDecoder(LineDecoder):
             level = steps.text_of(record.get("level")) or "info"
             if kind == "local_command" and type(content) is str and steps.kind_of_text(content) == "command":
                 content = steps.command_of(content)
-            self._out.event(record, millis, kind, content if content is not None else more or None, level,
-                        **(more if content is not None else {}))  # fmt: skip
+            has_text = content is not None
+            content = content if has_text else more or None
+            self._out.event(record, millis, kind, content, level, more if has_text else {})
         else:
             self._out.unknown(record, f"system:{kind}", millis)
         if kind == "turn_duration" and thread.state is None and thread.calls:
@@ -374,20 +366,20 @@ class ClaudeDecoder(LineDecoder):
     def _attachment(self, record: Mapping[str, Any], millis: int) -> None:
         attachment = steps.object_of(record.get("attachment"))
         kind = attachment.get("type")
-        if kind in _HOOKS:
+        if type(kind) is not str:
+            self._out.unknown(record, "attachment", millis)
+        elif kind in _HOOKS:
             payload, result = steps.hook_of(attachment)
             if steps.number_of(attachment.get("durationMs")):
                 payload["duration_ms"] = attachment["durationMs"]
             self._hook(record, payload, result, millis, failed=kind != "hook_success")
         elif kind == "queued_command":
             self._queued_command(record, attachment, millis)
-        elif type(kind) is str:
+        else:
             if kind not in _ATTACHMENTS:
                 self._out.unread(f"attachment of type {kind[:60]}")
             self._out.facts.listing(kind, attachment)
             self._out.event(record, millis, kind, {name: value for name, value in attachment.items() if name != "type"})
-        else:
-            self._out.unknown(record, "attachment", millis)
 
     def _queued_command(self, record: Mapping[str, Any], attachment: Mapping[str, Any], millis: int) -> None:
         content = attachment.get("prompt")
@@ -424,7 +416,8 @@ class ClaudeDecoder(LineDecoder):
             self._out.message(record, {"role": "user", "content": content, "steering": True}, millis)
 
     def _summary_line(self, record: Mapping[str, Any]) -> None:
-        if record.get("leafUuid") in self._out.clock.known:  # others describe other sessions
+        leaf = record.get("leafUuid")
+        if type(leaf) is str and leaf in self._out.clock.known:  # others describe other sessions
             self._out.facts.title(0, record.get("summary"))
 
     def _permission(self, record: Mapping[str, Any]) -> None:
@@ -499,22 +492,21 @@ class ClaudeDecoder(LineDecoder):
             self._out.unread("a document that is too long")
             return
         file.document += line
-        if line.rstrip().endswith(b"}"):
-            self._read_document(file, bytes(file.document))
+        if line.rstrip().endswith(b"}") and self._read_document(file, bytes(file.document)):
+            file.document.clear()
 
-    def _read_document(self, file: _File, text: bytes) -> None:
-        """Decode a document, if it is complete."""
+    def _read_document(self, file: _File, text: bytes) -> bool:
+        """Decode a document; return whether it is complete."""
         try:
             found = _LOADS.decode(text.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
-            return
-        assert file.document is not None
-        file.document.clear()
+            return False
         name, about = plain_path(file.path).name, steps.object_of(found)
         if (agent := _AGENT.match(name)) is not None:
             self._agents.meta(self._agents.agent(agent[1], file.path), about)
         else:
             self._agents.snapshot(self._agents.workflow(name.removesuffix(".json")), about)
+        return True
 
 
 _Handler = Callable[[ClaudeDecoder, dict[str, Any], int], None]

@@ -376,6 +376,19 @@ def test_what_is_not_known_is_kept_and_counted() -> None:
     )  # fmt: skip
 
 
+def test_different_records_with_one_uuid_are_both_kept() -> None:
+    same = [user("u1", None, 0, "go"), system("u1", None, 1, "informational", content="x"), user("u1", None, 2, "stop")]
+    assert len(decoded([*same, *same]).of()) == 3
+
+
+def test_members_of_events_may_have_any_name() -> None:
+    more = {"name": 1, "record": 2, "millis": 3, "self": 4, "durationMs": 5}
+    step = decoded([user("u1", None, 0, "go"), system("s1", "u1", 1, "informational", content="x", **more)]).one(
+        "event"
+    )
+    assert step.payload == {**more, "name": "informational", "level": "info", "content": "x"}
+
+
 def test_two_records_on_one_line_are_both_read() -> None:
     line = "".join(json.dumps(each) for each in CONVERSATION[:2]).encode()
     found = decoded([line, *CONVERSATION[2:]])

@@ -1,0 +1,173 @@
+"""Sub-agents of Claude Code are subtrees below the tool calls that started them, wherever their records stand."""
+
+from typing import Any
+
+import pytest
+
+from tests.sessions.claude_files import (
+    CONVERSATION,
+    SESSION,
+    assistant,
+    decoded,
+    result,
+    system,
+    text,
+    tool,
+    user,
+)  # fmt: skip
+
+SIDE = {"isSidechain": True, "agentId": "a7"}
+TASK = [
+    user("u1", None, 0, "go"),
+    assistant("a1", "u1", 1, tool("t1", "Task", subagent_type="Explore", prompt="Find it.")),
+]
+AGENT = [
+    user("s1", None, 2, "Find it.", **SIDE),
+    assistant(
+        "s2",
+        "s1",
+        3,
+        tool("t2", "Grep", pattern="it"),
+        id="msg_s1",
+        usage={"input_tokens": 1, "output_tokens": 2},
+        **SIDE,
+    ),
+    result("s3", "s2", 4, "t2", "here", **SIDE),
+    assistant("s4", "s3", 5, text("It is here."), id="msg_s2", stop_reason="end_turn", **SIDE),
+]
+DONE = {
+    "agentId": "a7",
+    "status": "completed",
+    "totalTokens": 99,
+    "prompt": "Find it.",
+    "content": [text("It is here.")],
+}
+END = [
+    result("r1", "a1", 6, "t1", [text("It is here.")], DONE),
+    assistant("a2", "r1", 7, text("Done."), id="msg_2", stop_reason="end_turn"),
+]
+FILE = f"{SESSION}/subagents/agent-a7.jsonl"
+META = f"{SESSION}/subagents/agent-a7.meta.json"
+
+
+def progress(agent: str, call: str) -> dict[str, Any]:
+    return {
+        "type": "progress", "uuid": "p1", "parentUuid": "a1", "timestamp": "2026-03-01T10:00:02.000Z",
+        "sessionId": SESSION, "parentToolUseID": call,
+        "data": {"type": "agent_progress", "agentId": agent, "message": {}},
+    }  # fmt: skip
+
+
+def check(found: Any, *, name: str = "Explore", parent: str | None = "tool:t1") -> None:
+    agent = found.one("agent")
+    assert (agent.parent, agent.payload["name"], agent.payload["goal"]) == (parent, name, "Find it.")
+    assert [step.key for step in found.of() if step.parent == agent.key] == [
+        "llm:msg_s1:req_msg_s1", "tool:t2", "llm:msg_s2:req_msg_s2",
+    ]  # fmt: skip
+    assert (agent.result or {})["output"] == "It is here."
+    assert not found.unread
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_sub_agent_in_its_own_file_is_linked_by_the_result(growing: bool) -> None:
+    found = decoded([*TASK, *END], {FILE: AGENT}, growing=growing)
+    check(found)
+    agent, call = found.one("agent"), found.steps["tool:t1"]
+    assert (agent.status, (agent.result or {})["reported_tokens"]) == ("complete", 99)
+    assert agent.start_ns > call.start_ns
+    assert agent.end_ns == call.end_ns
+    assert found.known.metadata["prompts"] == 1
+    assert (call.result or {}) == {
+        "output": "It is here.",
+        "structured": {"agentId": "a7", "status": "completed", "totalTokens": 99},
+    }
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_sub_agent_is_linked_before_its_call_has_ended(growing: bool) -> None:
+    check(decoded([*TASK, progress("a7", "t1")], {FILE: AGENT}, growing=growing))
+    meta = [b"{", b'  "toolUseId": "t1",', b'  "name": "scout"', b"}"]
+    check(decoded(TASK, {FILE: AGENT, META: meta}, growing=growing), name="scout")
+    check(decoded([*TASK, *END], {FILE: AGENT, META: meta[:-1]}, growing=growing), name="scout")
+
+
+def test_a_sub_agent_without_a_link_is_at_the_top() -> None:
+    check(decoded(CONVERSATION, {FILE: AGENT}), name="agent", parent=None)
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_sub_agent_inside_the_main_file_is_linked_by_its_prompt(growing: bool) -> None:
+    side = [{name: value for name, value in each.items() if name != "agentId"} for each in AGENT]
+    ended = result("r1", "a1", 6, "t1", [text("It is here.")], {"totalTokens": 99})
+    check(decoded([*TASK, *side, ended], growing=growing))
+
+
+def test_sub_agents_nest() -> None:
+    inner = {"isSidechain": True, "agentId": "a8"}
+    outer = [
+        AGENT[0],
+        assistant("s2", "s1", 3, tool("t5", "Agent", subagent_type="Deep", prompt="Deeper."), id="msg_s1", **SIDE),
+        result("s3", "s2", 6, "t5", "ok", {"agentId": "a8"}, **SIDE),
+    ]
+    deep = [user("d1", None, 4, "Deeper.", **inner), assistant("d2", "d1", 5, text("Deep."), id="msg_d", **inner)]
+    found = decoded([*TASK, *END], {FILE: outer, f"{SESSION}/subagents/agent-a8.jsonl": deep})
+    agents = {step.payload["name"]: step for step in found.of("agent")}
+    assert (agents["Explore"].parent, agents["Deep"].parent) == ("tool:t1", "tool:t5")
+    assert found.steps["llm:msg_d:req_msg_d"].parent == "agent:a8"
+
+
+def test_an_agent_in_the_background_ends_with_its_notice() -> None:
+    started = result(
+        "r1", "a1", 2, "t1", "started", {"agentId": "a7", "isAsync": True, "resolvedModel": "claude-haiku-4-5"}
+    )
+    active = decoded([*TASK, started]).one("agent")
+    assert (active.status, active.payload["model"]) == ("active", "claude-haiku-4-5")
+    parts = "<task-id>a7</task-id>\n<status>completed</status>\n<result>Found.</result>"
+    said = f"<task-notification>\n{parts}\n</task-notification>"
+    found = decoded([*TASK, started, user("n1", "r1", 30, said)])
+    agent = found.one("agent")
+    assert (agent.status, agent.result) == ("complete", {"output": "Found."})
+    assert found.known.metadata["prompts"] == 1
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_the_model_call_of_a_compaction_is_below_it(growing: bool) -> None:
+    own = {"isSidechain": True, "agentId": "acompact-1"}
+    side = [user("c1", "a3", 9, "Summarize.", **own), assistant("c2", "c1", 12, text("Short."), id="msg_c", **own)]
+    facts = {"trigger": "auto", "preTokens": 900}
+    main = [*CONVERSATION, system("b1", None, 13, "compact_boundary", compactMetadata=facts, logicalParentUuid="a3")]
+    found = decoded(main, {f"{SESSION}/subagents/agent-acompact-1.jsonl": side}, growing=growing)
+    call = found.steps["llm:msg_c:req_msg_c"]
+    assert (call.parent, call.payload["purpose"]) == ("b1", "compaction")
+    assert not found.of("agent")
+    assert found.steps["b1"].start_ns <= call.start_ns
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_workflow_has_its_agents_below_it(growing: bool) -> None:
+    flow = f"{SESSION}/subagents/workflows/wf1"
+    call = assistant("a1", "u1", 1, tool("t1", "Workflow", script="x"))
+    launched = {"runId": "wf1", "workflowName": "audit", "taskId": "w9", "status": "async_launched"}
+    parts: dict[str, list[Any]] = {
+        f"{flow}/agent-a7.jsonl": AGENT,
+        f"{flow}/journal.jsonl": [
+            {"type": "started", "key": "k1", "agentId": "a7"},
+            {"type": "started", "key": "k2", "agentId": "a9"},
+            {"type": "result", "key": "k1", "agentId": "a7", "result": {"found": 3}},
+        ],
+        f"{SESSION}/workflows/wf1.json": [{"runId": "wf1", "status": "completed", "result": "all checked"}],
+    }
+    found = decoded([TASK[0], call, result("r1", "a1", 2, "t1", "started", launched)], parts, growing=growing)
+    agents = {step.key: step for step in found.of("agent")}
+    top, first, second = (
+        agents["workflow:wf1"],
+        agents["agent:a7"],
+        agents["agent:a9"],
+    )
+    assert (top.parent, top.payload["name"], top.status, (top.result or {})["output"]) == (
+        "tool:t1", "audit", "complete", "all checked",
+    )  # fmt: skip
+    assert (first.parent, first.status, (first.result or {})["output"]) == ("workflow:wf1", "complete", {"found": 3})
+    assert (second.parent, second.status) == ("workflow:wf1", "active")
+    assert top.start_ns == first.start_ns
+    assert top.end_ns == first.end_ns

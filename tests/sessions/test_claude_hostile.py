@@ -1,0 +1,174 @@
+"""Nothing that a line contains makes the decoder raise, or lose the rest of the session."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import agentspan
+from agentspan.api.context import Context
+from agentspan.sessions.claude import FORMATS
+from agentspan.sessions.formats import Source
+from agentspan.sessions.importing import Importer
+from tests.sessions.claude_files import (
+    CONVERSATION,
+    SESSION,
+    assistant,
+    attachment,
+    decoded,
+    result,
+    system,
+    text,
+    timed,
+    tool,
+    user,
+)  # fmt: skip
+from tests.sessions.test_claude_agents import AGENT, DONE, END, FILE, META, TASK, progress
+
+RECORDS: list[Any] = [
+    *TASK,
+    progress("a7", "t1"),
+    *END,
+    *CONVERSATION,
+    timed("queue-operation", 3, operation="enqueue", content="be quick"),
+    timed("queue-operation", 4, operation="remove", content="be quick"),
+    attachment("q1", "a2", 3, "queued_command", prompt="be quick", commandMode="prompt"),
+    attachment(
+        "h1", "a3", 6, "hook_success", hookName="Stop", hookEvent="Stop", toolUseID="t1", durationMs=3, exitCode=0
+    ),
+    attachment("h2", "a3", 6, "hook_blocking_error", blockingError={"blockingError": "no", "command": "x"}),
+    attachment("d1", "a3", 9, "deferred_tools_delta", addedNames=["B", "A"]),
+    system(
+        "e1",
+        "a3",
+        9,
+        "api_error",
+        error={"connection": {"code": "X"}, "error": {"error": {"type": "t"}}},
+        retryAttempt=1,
+        maxRetries=1,
+    ),
+    system(
+        "b1", None, 9, "compact_boundary", compactMetadata={"trigger": "auto", "preTokens": 9}, logicalParentUuid="a3"
+    ),
+    user("b2", "b1", 9, "short", isCompactSummary=True),
+    system(
+        "b3",
+        "b2",
+        9,
+        "microcompact_boundary",
+        microcompactMetadata={"trigger": "auto", "preTokens": 9, "tokensSaved": 3},
+    ),
+    system("b4", "b3", 9, "stop_hook_summary", hookInfos=[{"command": "bye"}], hookErrors=[]),
+    system("b5", "b4", 9, "turn_duration", durationMs=9),
+    assistant(
+        "w1",
+        "b5",
+        10,
+        tool("t7", "Workflow", script="x"),
+        tool("t8", "mcp__a__b"),
+        tool("t9", "Skill", skill="s"),
+        id="msg_w",
+    ),
+    result("w2", "w1", 11, "t7", "ok", {"runId": "r", "workflowName": "n", "taskId": "k"}),
+    result("w3", "w1", 11, "t8", [text("x"), {"type": "image"}], DONE),
+    user("i1", "w2", 12, [text("[Request interrupted by user]")]),
+    user("k1", "i1", 13, "<task-notification><task-id>a7</task-id><status>failed</status></task-notification>"),
+    user("k2", "i1", 13, "other", forkedFrom={"sessionId": "x"}, permissionMode="plan"),
+    assistant("x1", "k2", 14, text("limit reached"), model="<synthetic>", isApiErrorMessage=True, error="x"),
+    timed("pr-link", 9, prUrl="https://example.org/1"),
+    timed("ai-title", 9, aiTitle="x"),
+    timed("worktree-state", 9, worktreeSession={"a": 1}),
+    {"type": "started", "agentId": "a7", "key": "k"},
+    {"type": "result", "agentId": "a7", "result": {"a": 1}},
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of all members and elements of a JSON value."""
+    found = []
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inner:
+        found += [(*at, name), *places(each, (*at, name))]
+    return found
+
+
+PLACES = [(number, place) for number, each in enumerate(RECORDS) for place in places(each)]
+
+
+@st.composite
+def changed(draw: st.DrawFn) -> list[Any]:
+    """Return the records with some members deleted, or replaced by any JSON."""
+    records = copy.deepcopy(RECORDS)
+    for number, place in draw(st.lists(st.sampled_from(PLACES), min_size=1, max_size=5)):
+        holder = records[number]
+        try:
+            for name in place[:-1]:
+                holder = holder[name]
+            if draw(st.booleans()):
+                del holder[place[-1]]
+            else:
+                holder[place[-1]] = draw(JSON)
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change has removed it
+    return records
+
+
+@given(changed())
+@settings(max_examples=300, deadline=None)
+def test_any_change_of_a_member_is_survived(records: list[Any]) -> None:
+    parts: dict[str, list[Any]] = {FILE: AGENT, META: [{"toolUseId": "t1", "name": "x"}]}
+    decoded(records, parts)
+
+
+@given(changed())
+@settings(max_examples=60, deadline=None)
+def test_any_change_gives_the_same_steps_line_by_line(records: list[Any]) -> None:
+    whole, grown = decoded(records), decoded(records, growing=True)
+    assert grown.steps == whole.steps
+    assert grown.session == whole.session
+
+
+@given(st.lists(JSON | st.binary(max_size=30), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_any_lines_are_survived(lines: list[Any]) -> None:
+    found = decoded([*CONVERSATION, *lines])
+    assert len(found.of("message", "llm", "tool")) >= 4
+
+
+@pytest.mark.parametrize("member", list(dict.fromkeys(name for each in RECORDS for name in each)))
+@pytest.mark.parametrize(
+    "value", [None, 7, -1, 10**30, "", "x", [], {}, [[]], {"type": []}, True, "2026-13-45T99:99:99.999Z"]
+)
+def test_wrong_types_of_members_are_survived(member: str, value: Any) -> None:
+    decoded([{**each, member: value} if member in each else each for each in RECORDS], {FILE: AGENT})
+
+
+@given(changed())
+@settings(max_examples=25, deadline=None)
+def test_any_change_can_be_stored(records: list[Any]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"{SESSION}.jsonl")
+        path.write_text("".join(f"{json.dumps(each)}\n" for each in records), encoding="utf-8", errors="surrogatepass")
+        with agentspan.open(Path(folder, "a.db")) as database:
+            importer = Importer(Context(database.storage), {"claude": FORMATS[0]}, now=lambda: 2 * 10**18)
+            importer.bring_in(Source("claude", path))
+            assert not importer.problems
+
+
+def test_deep_and_long_lines_are_survived() -> None:
+    deep = b'{"type": "user", "message": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    long = user("u9", "a3", 20, "x" * 5_000_000)
+    found = decoded([*CONVERSATION, deep, long, b'{"a": ' + b"9" * 5000 + b"}"])
+    assert found.unread == ["a line that is no JSON", "a line that is no JSON"]
+    assert len(found.steps["u9"].payload["content"]) == 5_000_000
