@@ -231,3 +231,16 @@ def test_the_summary_is_the_sdks_own(tmp_path: Path) -> None:
         assert summary["data"]["first_prompt"] == "water bed 1"
         assert summary["data"]["custom_title"] == "Beds"
         assert summary["mtime"] == run(store.list_sessions(KEY["project_key"]))[0]["mtime"]
+
+
+def test_the_inherited_steps_of_a_fork_are_not_counted_again(home: Path) -> None:
+    key = {**KEY, "project_key": sdk.project_key_for_directory(str(home / "work"))}
+    with agentspan.open(home / "a.db") as database, ClaudeSessionStore(database) as store:
+        run(store.append(key, turn(1)))
+        assert store.flush()
+        forked = run(sdk.fork_session_via_store(store, SESSION, str(home / "work"))).session_id
+        run(store.append({**key, "session_id": forked}, [prompt(9, "and now?", sessionId=forked)]))
+        assert store.flush()
+        runs = {row["external_identifier"]: (row, spans) for row, spans in rows_of(database)}
+        assert [len(spans) for _, spans in runs.values()] == [4, 1]
+        assert runs[f"claude:{forked}"][0]["session"] == SESSION

@@ -71,7 +71,8 @@ def store(db: Database) -> Iterator[ClaudeSessionStore]:
 
 
 def test_entries_come_back_in_order_and_equal(kept: ClaudeSessionStore) -> None:
-    entries: list[Any] = [{"type": "x", "b": 1, "a": [1.0, None, "\ud800 \u0000 é 😀", {"z": {}, "y": 2**70}]}, {"type": "y"}]
+    odd = {"type": "x", "b": 1, "a": [1.0, None, "\ud800 \u0000 é 😀", {"z": {}, "y": 2**70}]}
+    entries: list[Any] = [odd, {"type": "y"}]
     run(kept.append(KEY, entries))
     run(kept.append(KEY, [{"type": "x", "n": 1e-7}]))
     loaded = run(kept.load(KEY))
