@@ -119,7 +119,7 @@ class Deriver:
             return False
         note, live = self._note_of(of), is_live(keys) and not has_ended
         after = self._state(note)["after"]
-        followed = self._going_on(of, after, keys)
+        followed = self._going_on(of, note, keys)
         try:
             for key in keys:
                 self._feed(of, followed, key.subpath, after.get(key.subpath, ""))
@@ -159,11 +159,15 @@ class Deriver:
         while len(self._followed) > MOST_FOLLOWED:
             self._followed.popitem(last=False)
 
-    def _going_on(self, of: Of, after: dict[str, str], keys: Sequence[SessionSummaryRow]) -> _Followed:
-        """Return the decoder that was fed all derived entries, and no other; else a new one."""
+    def _going_on(self, of: Of, note: SessionFileRow | None, keys: Sequence[SessionSummaryRow]) -> _Followed:
+        """Return the decoder of a session that goes on; else a new one.
+
+        Another process may have derived more of the session meanwhile: the decoder is fed these entries, too.
+        """
         followed = self._followed.pop(of, None)
         subpaths = [key.subpath for key in keys]
-        if followed is None or followed.fed != after or not followed.fed.keys() <= set(subpaths):
+        was_replaced = note is None  # and so was the file, or the entries were deleted
+        if followed is None or was_replaced or not followed.fed.keys() <= set(subpaths):
             return self._new(of, subpaths)
         self._place(followed)
         return followed

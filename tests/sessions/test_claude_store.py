@@ -141,6 +141,26 @@ def test_two_stores_over_one_storage_never_lose_an_entry(db: Database) -> None:
     assert [entry["n"] for entry in cast(Any, stores[0].load(Address("p", "s")))] == list(range(20))
 
 
+def test_two_stores_append_the_same_entries_at_once(db: Database) -> None:
+    """As two programs do, of which each mirrors the session: each entry is stored once, and the summary counts it."""
+
+    def fold(before: Any, key: Any, entries: Any) -> Any:
+        return {"data": {"entries": (before["data"]["entries"] if before else 0) + len(entries)}}
+
+    def work(entries: Entries) -> None:
+        for n in range(0, 40, 2):
+            entries.append(Address("p", "s"), [{"type": "x", "uuid": str(n + each), "n": n + each} for each in (0, 1)])
+
+    stores = [Entries(db.storage, fold) for _ in range(3)]
+    threads = [threading.Thread(target=work, args=(each,)) for each in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [entry["n"] for entry in cast(Any, stores[0].load(Address("p", "s")))] == list(range(40))
+    assert stores[1].summaries("p")[0]["data"] == {"entries": 40}
+
+
 def test_an_entry_comes_after_one_of_a_host_whose_clock_is_ahead(kept: ClaudeSessionStore, db: Database) -> None:
     ahead = Entries(db.storage, None)
     ahead._id_after = lambda last: "1" + "0" * 31  # type: ignore[method-assign]
@@ -546,6 +566,7 @@ def test_programs_append_to_one_session_at_once(tmp_path: Path) -> None:
         assert until(lambda: len(spans_of(database)) == 30)  # each program derived at its exit
 
 
+@pytest.mark.full
 def test_a_killed_program_has_stored_what_it_appended(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     assert program(path, 1, "kill").wait(60) == -9
