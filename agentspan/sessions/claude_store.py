@@ -1,4 +1,4 @@
-"""ClaudeSessionStore: the Claude Agent SDK's `SessionStore` over an agentspan file. See its docstring.
+"""ClaudeSessionStore: the Claude Agent SDK's `SessionStore` over an agentspan file.
 
 All work is done in threads, so an event loop never waits for the disk. This module does not import the SDK; without
 it, only summaries are missing.

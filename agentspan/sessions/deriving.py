@@ -21,7 +21,7 @@ from agentspan.api.context import Context
 from agentspan.errors import NOT_NOW
 from agentspan.host import Bell, Renewal, Thread, guard, page
 from agentspan.model.changes import Move, Put, Unit
-from agentspan.model.rows import SessionFileRow, SessionSummaryRow, Value
+from agentspan.model.rows import AgentInstanceRow, SessionFileRow, SessionSummaryRow, Value
 from agentspan.otel.identity import hashed_id
 from agentspan.sessions.arriving import Arrival, Arrived
 from agentspan.sessions.entries import Address, Entries, mtime_of, verbatim
@@ -102,10 +102,17 @@ class Deriver:
         return is_behind or (state["live"] and not is_live(keys))
 
     def _state(self, note: SessionFileRow | None) -> dict[str, Any]:
-        """Return how far a session was derived, with this version of the decoder."""
+        """Return how far a session was derived: with this version of the decoder, or before its run was removed."""
         state = {} if note is None else jsontext.decode(note.state)
-        is_usable = state.get("version") == self._format.version
-        return {"after": state.get("after", {}) if is_usable else {}, "live": bool(state.get("live"))}
+        after = state.get("after", {})
+        if note is not None and state.get("version") != self._format.version and not self._is_removed(note):
+            after = {}
+        return {"after": after, "live": bool(state.get("live"))}
+
+    def _is_removed(self, note: SessionFileRow) -> bool:
+        """Return whether the run of a session was removed, as by `prune`: its old steps do not come back."""
+        run = note.agent_instance_id
+        return run is not None and unique(self._ctx.storage, AgentInstanceRow, id=run) is None
 
     def derive(self, of: Of, *, has_ended: bool = False) -> bool:
         """Store the steps of entries that were not derived, and return whether the session may go on.
@@ -178,7 +185,7 @@ class Deriver:
         return _Followed(self._format.lines(Source(self._format.name, of.file(""), parts, None)))
 
     def _place(self, followed: _Followed) -> None:
-        """Tell the arrival again of the sessions of a decoder: it has forgotten them."""
+        """Pass the sessions of a decoder to the arrival again, which has forgotten them."""
         sessions = [each for each in followed.decoder.rest() if isinstance(each, Session)]
         self._arrival.take(self._format.name, sessions)
 
@@ -213,16 +220,9 @@ class Deriver:
         }
         if note is None:
             id = hashed_id(f"{name}:{of.place}", 0, ctx.account.partition)
-            known = {
-                "id": id,
-                "format": name,
-                "path": of.place,
-                "size": 0,
-                "read_to": 0,
-                "head": "",
-                "inserted_at": now,
-            }
-            change: Put | Move = Put(SessionFileRow(**cast(Any, {**known, **values})))
+            known = {"id": id, "format": name, "path": of.place, "inserted_at": now}
+            unread = {"size": 0, "read_to": 0, "head": ""}
+            change: Put | Move = Put(SessionFileRow(**cast(Any, {**known, **unread, **values})))
         else:
             change = Move("session_file", note.id, frozenset(), values)
         ctx.storage.apply([Unit((change,))], wait_s=ctx.wait_s)

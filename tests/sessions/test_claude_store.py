@@ -493,6 +493,23 @@ def test_a_newer_decoder_derives_all_entries_again(db: Database) -> None:
     assert (deriver.pending(), deriver.arrived.spans, len(spans_of(db))) == ([], 0, 4)
 
 
+def test_a_run_that_was_pruned_does_not_come_back(db: Database) -> None:
+    entries = Entries(db.storage, None)
+    entries.append(Address(KEY["project_key"], SESSION), turn(1))
+    newer = CLAUDE._replace(version=CLAUDE.version + 1)
+    later = time.time_ns() + int((LIVE_S + 10) * 1e9)
+    derive_stored(context_of(db), CLAUDE)
+    with clock.replaced(lambda: later, clock.monotonic_ns):
+        derive_stored(context_of(db), CLAUDE)
+    db.prune(older_than=clock.to_text(time.time_ns()))
+    for format in (CLAUDE, newer):
+        assert derive_stored(context_of(db), format).spans == 0
+    assert rows_of(db) == []
+    entries.append(Address(KEY["project_key"], SESSION), turn(5))
+    # What is new is recorded, with the last call before it, which the decoder still holds.
+    assert derive_stored(context_of(db), CLAUDE).spans == 5
+
+
 class _Faulty(LineDecoder):
     """A decoder with a fault."""
 
