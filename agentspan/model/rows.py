@@ -350,11 +350,17 @@ class SessionEntryRow(NamedTuple):
 
 
 class SessionSummaryRow(NamedTuple):
-    """The summary that the Claude Agent SDK keeps of a session that it stored: `summary` is its JSON."""
+    """What is known of all entries with one key of the Claude Agent SDK, such as the main session or a sub-agent's.
+
+    `project_key`, `session` and `subpath` are the key, as in SessionEntryRow, and `last_entry` is the id of its newest
+    entry. `summary` is a JSON object of the module sessions.entries, with the SDK's own summary of a main session.
+    """
 
     id: str
     project_key: str
     session: str
+    subpath: str
+    last_entry: str
     summary: JsonObject
     inserted_at: Time
     updated_at: Time
@@ -411,7 +417,7 @@ UNIQUE: Mapping[ResourceType, tuple[str, ...]] = {
     "tag": ("agent_instance_id", "tag"),
     "session_file": ("format", "path"),
     "session_entry": ("project_key", "session", "subpath", "uuid"),
-    "session_summary": ("project_key", "session"),
+    "session_summary": ("project_key", "session", "subpath"),
 }
 """Columns whose values together are unique in a table, besides the id. Values with a None never clash."""
 

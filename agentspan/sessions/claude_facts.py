@@ -226,7 +226,7 @@ class Facts:
             elif millis > (self.ended or 0):
                 self.ended = millis
         seen = get("sessionId"), get("version"), get("cwd"), get("gitBranch"), get("entrypoint"), get("permissionMode")
-        if self.first is None and type(uuid := get("uuid")) is str:
+        if self.first is None and type(uuid := steps.uuid_of(record)) is str:
             self.first = uuid
         if "forkedFrom" in record and self.fork is None:
             self.fork = steps.text_of(steps.object_of(get("forkedFrom")).get("sessionId"))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Thread
 from agentspan.sessions.claude_rewinds import Rewinds
 from agentspan.sessions.records import Record, Step, Unread, unknown
@@ -63,7 +64,7 @@ class Output:
 
         Two different records with one uuid have different keys; a record that stands twice in the file has one.
         """
-        uuid = record.get("uuid")
+        uuid = steps.uuid_of(record)
         if type(uuid) is str and uuid:
             about = f"{record.get('type')}:{record.get('subtype')}:{millis}"
             known = self._keys.setdefault(uuid, about)

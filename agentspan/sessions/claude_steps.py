@@ -35,6 +35,13 @@ _LIMITS = ("limit reached", "usage limit", "hit your", "out of extra usage", "cr
 _DAYS: dict[str, int] = {}
 
 
+def uuid_of(record: Mapping[str, Any]) -> Any:
+    """Return the uuid of a record; of one that a fork has copied under a new uuid, that of the original."""
+    fork = record.get("forkedFrom")
+    origin = fork.get("messageUuid") if type(fork) is dict else None
+    return origin if type(origin) is str and origin else record.get("uuid")
+
+
 def text_of(value: Any) -> str | None:
     """Return a value that is a text with something in it, else None."""
     return value if type(value) is str and value else None

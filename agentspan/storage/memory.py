@@ -33,6 +33,7 @@ from agentspan.model.rows import (
     AgentInstanceRow,
     AgentSpanRow,
     Row,
+    SessionFileRow,
     Violation,
     instance_of,
 )
@@ -190,7 +191,7 @@ class MemoryStorage:
                 run, inside = self._rows.get(id), self._spans_by_id(id)
                 if not isinstance(run, AgentInstanceRow) or {run.status, *(span.status for span in inside)} & OPEN:
                     continue
-                about = [row for row in self._rows.values() if getattr(row, "agent_instance_id", None) == id]
+                about = [row for row in self._rows.values() if _belongs_to(row, id)]
                 for row in (run, *about):
                     del self._rows[row.id]
                     self._violations.pop(row.id, None)
@@ -376,3 +377,8 @@ class CutOff(MemoryStorage):
             "this process was forked while a thread was using SQLite, which could hang here; what it records stays in "
             "its journal until it has ended"
         )
+
+
+def _belongs_to(row: Row, run: str) -> bool:
+    """Return whether a row is removed together with a run. What was read of a session file is remembered."""
+    return getattr(row, "agent_instance_id", None) == run and not isinstance(row, SessionFileRow)

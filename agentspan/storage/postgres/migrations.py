@@ -262,10 +262,12 @@ _SESSION_TABLES = (
         "id text primary key, project_key text not null, session text not null, subpath text not null, uuid text, "
         "entry text not null, inserted_at timestamptz not null, unique (project_key, session, subpath, uuid)",
     ),
+    "create index session_entries_key on session_entries (project_key, session, subpath, id)",
     _table(
         "session_summaries",
-        "id text primary key, project_key text not null, session text not null, summary text not null, "
-        "inserted_at timestamptz not null, updated_at timestamptz not null, unique (project_key, session)",
+        "id text primary key, project_key text not null, session text not null, subpath text not null, "
+        "last_entry text not null, summary text not null, inserted_at timestamptz not null, "
+        "updated_at timestamptz not null, unique (project_key, session, subpath)",
     ),
 )
 

@@ -199,12 +199,13 @@ _SESSION_TABLES = (
         "entry TEXT NOT NULL, inserted_at TEXT NOT NULL",
     ),
     _index("session_entries", "project_key", "session", "subpath", "uuid", is_unique=True),
+    _index("session_entries", "project_key", "session", "subpath", "id"),
     _table(
         "session_summaries",
-        "id TEXT PRIMARY KEY, project_key TEXT NOT NULL, session TEXT NOT NULL, summary TEXT NOT NULL, "
-        "inserted_at TEXT NOT NULL, updated_at TEXT NOT NULL",
+        "id TEXT PRIMARY KEY, project_key TEXT NOT NULL, session TEXT NOT NULL, subpath TEXT NOT NULL, "
+        "last_entry TEXT NOT NULL, summary TEXT NOT NULL, inserted_at TEXT NOT NULL, updated_at TEXT NOT NULL",
     ),
-    _index("session_summaries", "project_key", "session", is_unique=True),
+    _index("session_summaries", "project_key", "session", "subpath", is_unique=True),
 )
 
 MIGRATIONS: tuple[Migration, ...] = (_first, _view_of_spans_from_its_row, _finish_reason, _session_files)
