@@ -5,6 +5,7 @@ runs nor ids of agentspan. Keys and session ids are the source's own, so the sam
 has grown, or was copied always gets the same id.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -116,3 +117,24 @@ def unknown(session: str, key: str, parent: str | None, kind: str, time_ns: int,
     """
     payload = {"name": kind, "level": "unknown", "content": record}
     return Step(session, key, parent, "unknown:event", time_ns, time_ns, "complete", payload)
+
+
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://\S+")
+_PATH = re.compile(r"(?<![\w/])(?:[~.]{0,2}/[\w.@+-]+(?:/[\w.@+-]*)*|[\w.@+-]+(?:/[\w.@+-]+)+|[a-z]:\\\S+)")
+_HASH = re.compile(r"\b(?=[0-9a-f-]*\d)[0-9a-f]{7,64}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+
+
+def task_of(text: str) -> str | None:
+    """Return the normal form of a prompt, so that the same task with other numbers and files has the same name.
+
+    URLs, paths, hashes and numbers become `…`, whitespace is collapsed, and the text is cut to 80 characters.
+
+    Returns:
+        None for a text without letters.
+    """
+    found = " ".join(text[:2000].lower().split())
+    for pattern in (_URL, _PATH, _HASH, _NUMBER):
+        found = pattern.sub("…", found)
+    found = found[:80].strip()
+    return found if any(each.isalpha() for each in found) else None
