@@ -417,7 +417,7 @@ def _tokens(tokens: dict[str, Any]) -> dict[str, int]:
 
 
 def _tool_result(state: dict[str, Any]) -> dict[str, Any]:
-    output = state.get("output", state.get("error"))
+    output = state.get("error") if state.get("output") is None else state["output"]
     result: dict[str, Any] = {"output": output}
     metadata = object_in(state.get("metadata"))
     exit_code = metadata.get("exit")
