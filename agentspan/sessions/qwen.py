@@ -85,7 +85,8 @@ class _Log:
             found = [*decode(self, record, key, ns)]
         if record.get("subtype") != "rewind":
             self.branch.add(key, [each for each in found if isinstance(each, Step)], size)
-        self.last_ns = max(self.last_ns, ns)
+        if kind != "system":
+            self.last_ns = max(self.last_ns, ns)
         yield from found
 
     def _unknown(self, record: dict[str, Any], key: str, ns: int, what: str) -> Iterator[Step | Unread]:

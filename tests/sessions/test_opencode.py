@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan.api.context import Context
 from agentspan.database import Database
-from agentspan.sessions import opencode, opencode_files
+from agentspan.sessions import opencode
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.records import Record, Session, Step, Unread
@@ -321,7 +321,7 @@ def test_only_the_tables_of_sessions_are_read(tmp_path: Path, monkeypatch: pytes
         connection.set_authorizer(noting)
         return connection
 
-    monkeypatch.setattr(opencode_files.sqlite3, "connect", watched)
+    monkeypatch.setattr(sqlite3, "connect", watched)
     list(FORMAT.sources(tmp_path))
     assert FORMAT.position is not None
     decoded(path, FORMAT.position(path))
