@@ -351,6 +351,8 @@ class GeminiDecoder(LineDecoder):
 
     def _set(self, log: _Log, found: dict[str, Any], size: int) -> Iterator[Step | Unread]:
         log.set_metadata(found)
+        if len(found) == 1 and "lastUpdated" in found:  # after every record
+            return
         for name in found.keys() - _KNOWN:
             yield Unread(log.id, f"a field {name[:40]} of the session")
         if type(found.get("messages")) is list and found["messages"]:

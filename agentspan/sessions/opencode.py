@@ -69,7 +69,7 @@ class _Log:
         self.time = Timeline()
         self.models: dict[str, None] = {}
         self.parts: dict[str, str] = {}
-        self.conversation: str | None = None
+        self.originals: list[str] = []
         self.copies = 0
         self.task: str | None = None
         self.goal: str | None = None
@@ -94,7 +94,7 @@ class _Log:
         return Session(
             self.id, self.agent, self.started_ns, text_in(get("version")), ended_ns=self.ended_ns,
             outcome=self.outcome, output=self.answer, error=self.error, task=self.task,
-            conversation=self.conversation, parent=self.above,
+            conversation=self.originals[0] if self.originals else None, parent=self.above,
             name=(text_in(get("agent")) or "subagent") if self.above else None, goal=self.goal if self.above else None,
             fingerprint={name: value for name, value in fingerprint.items() if value}, metadata=self._metadata(),
         )  # fmt: skip
@@ -136,11 +136,19 @@ class _Log:
         created = message.created_ns
         if self.above is not None or created is None or created >= self.started_ns:
             return False
-        wanted = _identity(message.data or {})
-        for owner, other in self.store.same_time(created // MS, self.id, self.started_ns // MS):
-            if other.data is not None and _identity(other.data) == wanted:
-                self.conversation = self.conversation or owner
-                self.copies += 1
+        if not self._has_original(_identity(message.data or {}), created // MS):
+            return False
+        self.copies += 1
+        return True
+
+    def _has_original(self, wanted: tuple[Any, ...], created_ms: int) -> bool:
+        """Return whether another session has the original of a message; those that had one before are tried first."""
+        for owner in self.originals:
+            if any(_identity(other.data or {}) == wanted for other in self.store.at(owner, created_ms)):
+                return True
+        for owner, other in self.store.same_time(created_ms, self.id, self.started_ns // MS):
+            if _identity(other.data or {}) == wanted:
+                self.originals.append(owner)
                 return True
         return False
 

@@ -51,6 +51,9 @@ class Store(Protocol):
     def spawned(self, session: str) -> dict[str, str]:
         """Return the parts of a session that started other sessions, by the ids of these."""
 
+    def at(self, session: str, created_ms: int) -> Iterator[Row]:
+        """Yield the messages of one time in a session."""
+
     def same_time(self, created_ms: int, session: str, before_ms: int) -> Iterator[tuple[str, Row]]:
         """Yield the messages of one time in other sessions that started before a time, with their sessions' ids."""
 
@@ -193,6 +196,10 @@ class DatabaseStore:
         where = "session_id = ? AND (instr(data, '\"sessionId\"') OR instr(data, '\"sessionID\"'))"
         return _spawned(self._records("part", where, "id", (session,)))
 
+    def at(self, session: str, created_ms: int) -> Iterator[Row]:
+        """Yield the messages of one time in a session."""
+        yield from self._records("message", "session_id = ? AND time_created = ?", "id", (session, created_ms))
+
     def same_time(self, created_ms: int, session: str, before_ms: int) -> Iterator[tuple[str, Row]]:
         """Yield the messages of one time in other sessions that started before a time."""
         sql = (
@@ -279,6 +286,10 @@ class TreeStore:
     def spawned(self, session: str) -> dict[str, str]:
         """Return the parts of the session that started other sessions, by the ids of these."""
         return _spawned(part for message in self.messages(session) for part in self.parts(message.id))
+
+    def at(self, session: str, created_ms: int) -> Iterator[Row]:
+        """Yield nothing: the tree's versions had no forks."""
+        yield from ()
 
     def same_time(self, created_ms: int, session: str, before_ms: int) -> Iterator[tuple[str, Row]]:
         """Yield nothing: the tree's versions had no forks."""
