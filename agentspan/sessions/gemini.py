@@ -51,6 +51,8 @@ class _Log:
         last_ns: the end of the newest record that the model answers to.
         starts: the starts of steps, by key: a record that is replaced keeps them.
         calls: the keys of tool calls, whose results may be repeated.
+        held: the steps of the newest answer. A record of the same id often follows, with the answer's tool calls: an
+            earlier state of a step is not returned, so that reading a file again never stores one.
     """
 
     def __init__(self, id: str, agent: str, provider: str | None) -> None:
@@ -60,6 +62,8 @@ class _Log:
         self.starts: dict[str, int] = {}
         self.calls: set[str] = set()
         self.open: dict[str, Step] = {}
+        self.held: dict[str, Step] = {}
+        self.held_key: str | None = None
         self.branch = Branch()
         self.models: dict[str, None] = {}
         self.metadata: dict[str, Any] = {}
@@ -102,7 +106,19 @@ class _Log:
         steps = [each for each in found if isinstance(each, Step)]
         self.branch.add(key, steps, size)
         self.last_ns = max(self.last_ns, ns)
-        yield from found
+        yield from (each for each in found if isinstance(each, Unread))
+        if self.held_key != key:
+            yield from self.released()
+        if kind == "gemini":
+            self.held_key = key
+            self.held |= {step.key: step for step in steps}
+        else:
+            yield from steps
+
+    def released(self) -> list[Step]:
+        """Return the steps of the newest answer, and hold them no longer."""
+        steps, self.held, self.held_key = [*self.held.values()], {}, None
+        return steps
 
     def _user(self, at: _At) -> Iterator[Step | Unread]:
         results = [part for part in at.parts if "functionResponse" in part]
@@ -244,6 +260,7 @@ class _Log:
         steps, count = self.branch.cut(record, is_kept=False)
         for step in steps:
             self.open.pop(step.key, None)
+        yield from self.released()
         yield from steps
         self.rewinds += 1
         start = self.time.at(max(self.ended_ns, self.started_ns, 1))
@@ -293,6 +310,7 @@ class GeminiDecoder(LineDecoder):
         self._by_file: dict[Path, _Log] = {}
         self._logs: dict[str, _Log] = {}
         self._spawned: dict[str, tuple[str, str, str]] = {}
+        self._newest: _Log | None = None
 
     def feed(self, file: Path, line: bytes) -> Iterable[Record]:
         """Decode one line."""
@@ -312,7 +330,8 @@ class GeminiDecoder(LineDecoder):
         for log in self._logs.values():
             self._attach(log)
             yield log.session()
-            yield from log.open.values()
+            yield from log.held.values()
+            yield from (step for key, step in log.open.items() if key not in log.held)
 
     def document(self, file: Path, found: dict[str, Any], size: int) -> Iterator[Record]:
         """Decode a whole document: a header with its messages."""
@@ -329,11 +348,14 @@ class GeminiDecoder(LineDecoder):
         is_header = type(record.get("sessionId")) is str and "id" not in record
         log = self._by_file.get(file)
         found: list[Record] = []
+        if log is not self._newest and self._newest is not None:
+            found += self._newest.released()
         if log is None:
             log = self._opened(file, record if is_header else {})
             if not is_header:
                 log.started_ns = log.started_ns or iso_ns(record.get("timestamp")) or 0
             found.append(log.session())
+        self._newest = log
         if "$rewindTo" in record:
             found += log.rewind(text_in(record["$rewindTo"]) or "?")
         elif type(record.get("$set")) is dict:

@@ -2,6 +2,7 @@
 
 The database is opened read-only, and nothing is left beside it. While the program runs, there is a write-ahead log,
 which is read with it. Without one, the file is opened as immutable: otherwise SQLite would make the log's files.
+Only a log without its index (`-shm`), as a copied or crashed one, gets one by SQLite, which reads no log without.
 Only the tables `session`, `project`, `message` and `part` are read: others hold credentials.
 """
 
