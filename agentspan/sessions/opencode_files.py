@@ -23,6 +23,11 @@ BUSY_S = 0.5
 RECENT_MS = 600_000
 """Sessions that changed so recently before the last reading are read again: they may have ended since."""
 _TABLES = ("session", "message", "part")
+_FIELDS = (
+    "id", "parent_id", "project_id", "directory", "title", "version", "agent", "permission", "revert",
+    "summary_additions", "summary_deletions", "summary_files", "time_created", "time_updated", "time_archived",
+)  # fmt: skip
+"""The columns of a session that are read: others may be long, such as the differences of all files."""
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -160,7 +165,7 @@ class DatabaseStore:
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return the fields of all sessions, with the project's folder as `worktree`."""
-        names = sorted(self._found["session"])
+        names = [name for name in _FIELDS if name in self._found["session"]]
         order = "time_created, id" if "time_created" in names else "id"
         columns = ", ".join(f'"{name}"' for name in names)
         found = [
