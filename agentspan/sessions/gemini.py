@@ -10,6 +10,7 @@ are the display texts of tools (`description`, `renderOutputAsMarkdown`) and `la
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ _MADE = re.compile(r"-(\d{13})-[0-9a-f]{6,}")
 """The time in the id of a tool call, as older versions made them: their records have the time after all tools."""
 _CONTEXTS = {"<session_context>": "session_context", "<hook_context>": "hook_context"}
 """What a user record begins with that no person wrote."""
+_AGE = re.compile(r"(\d{1,6})([hdwm])")
+_DAYS = {"h": 1 / 24, "d": 1, "w": 7, "m": 30}
 _SNAPSHOT = "<state_snapshot>"
 _ACTIVE = frozenset({"validating", "scheduled", "executing", "awaiting_approval"})
 _NOTICES = frozenset({"info", "warning", "error"})
@@ -497,18 +500,32 @@ def _is_qwen(path: Path) -> bool:
     return ".qwen" in path.parts
 
 
-def _roots(environment: Mapping[str, str]) -> list[Path]:
+def _home(environment: Mapping[str, str]) -> Path:
     base = environment.get("GEMINI_CLI_HOME")
-    return [(Path(base) if base else home(environment)) / ".gemini" / "tmp"]
+    return (Path(base) if base else home(environment)) / ".gemini"
+
+
+def _keeps_days(environment: Mapping[str, str]) -> int | None:
+    """Return the age at which the program deletes a session: 30 days, unless its settings say another, or none."""
+    try:
+        settings = object_in(json.loads(head_of(_home(environment) / "settings.json", 2**20)))
+    except (ValueError, RecursionError):
+        settings = {}
+    kept = object_in(object_in(settings.get("general")).get("sessionRetention"))
+    if kept.get("enabled") is False:
+        return None
+    found = _AGE.fullmatch(text_in(kept.get("maxAge")) or "30d")
+    return 30 if found is None else math.ceil(int(found[1]) * _DAYS[found[2]])
 
 
 GEMINI = Format(
     "gemini",
     "Gemini CLI",
-    _roots,
+    lambda environment: [_home(environment) / "tmp"],
     lambda path: _sources(path, "gemini", lambda file: not _is_qwen(file)),
     lines=GeminiDecoder,
     decode=lambda path, after: _document(path, "gemini-cli", "google"),
+    keeps_days=_keeps_days,
 )
 
 

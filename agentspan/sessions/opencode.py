@@ -40,6 +40,7 @@ _PRODUCTS = ("kilo", "mimocode", "zcode")
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w=.+-]+)*;base64,")
 _LIMITS = frozenset({"MessageOutputLengthError", "ContextOverflowError"})
 _ABORTED = "MessageAbortedError"
+_FAR_NS = 2**63
 _SILENT = frozenset({"step-start", "step-finish", "snapshot", "text", "reasoning"})
 
 
@@ -79,6 +80,7 @@ class _Log:
         self.error: dict[str, Any] | None = None
         self.compaction: tuple[str, Step] | None = None
         self.tokens = 0
+        self.busy_until_ns = 0
 
     def session(self) -> Session:
         """Return the session as far as it is known."""
@@ -118,18 +120,23 @@ class _Log:
 
     def records(self) -> Iterator[Step | Unread]:
         """Yield the steps of all messages."""
-        before: Row | None = None
+        waiting: list[Row] = []
         for message in self.store.messages(self.id):
             if message.data is None:
                 yield Unread(self.id, "a message that is no JSON")
             elif not self._is_copy(message):
-                if before is not None:
-                    yield from self._message(before, is_last=False)
-                before = message
-        if before is not None:
-            yield from self._message(before, is_last=True)
+                if message.data.get("role") == "assistant":
+                    yield from self._messages(waiting, is_last=False)
+                    waiting = []
+                waiting.append(message)
+        yield from self._messages(waiting, is_last=True)
         if self.compaction is not None:
             yield self.compaction[1]
+
+    def _messages(self, messages: list[Row], *, is_last: bool) -> Iterator[Step | Unread]:
+        """Yield the steps of messages; `is_last` if no answer follows them, so that theirs may go on."""
+        for message in messages:
+            yield from self._message(message, is_last=is_last)
 
     def _is_copy(self, message: Row) -> bool:
         """Return whether a message is a fork's copy of one that another session has."""
@@ -187,6 +194,8 @@ class _Log:
             payload["content"] = typed
         elif shown and all(each.get("synthetic") for each in shown):
             payload |= {"role": "system", "kind": "synthetic"}
+        if created < self.busy_until_ns:
+            payload["steering"] = True
         self.task, self.goal = self.task or task_of(typed), self.goal or typed or None
         self.outcome, self.error = None, None
         start = self.time.at(created)
@@ -214,6 +223,7 @@ class _Log:
             event = {"name": state.error["type"], "level": "error", "content": state.error}
             yield Step(self.id, f"{message.id}:error", None, "event", start, start, "failed", event)
         self.ended_ns = max(self.ended_ns, self.last_ns, state.completed_ns or 0)
+        self.busy_until_ns = _FAR_NS if state.is_open else state.completed_ns or 0
         self._conclude(data, state, calls[-1])
         yield from self._summary(message, data, state)
 

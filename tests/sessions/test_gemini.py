@@ -493,6 +493,17 @@ def test_qwens_older_files_are_those_of_gemini(tmp_path: Path) -> None:
     assert "provider" not in steps(found)["gemini:g1"].payload
 
 
+@pytest.mark.parametrize(
+    ("kept", "days"),
+    [(None, 30), ({"enabled": False}, None), ({"maxAge": "2w"}, 14), ({"maxAge": "36h"}, 2), ({"maxAge": "long"}, 30)],
+)
+def test_gemini_deletes_sessions_after_the_days_of_its_settings(tmp_path: Path, kept: Any, days: int | None) -> None:
+    if kept is not None:
+        write(tmp_path / ".gemini" / "settings.json", [{"general": {"sessionRetention": kept}}])
+    assert GEMINI.keeps_days is not None
+    assert GEMINI.keeps_days({"HOME": str(tmp_path)}) == days
+
+
 def test_roots_follow_the_environment() -> None:
     assert GEMINI.roots({"HOME": "/h"}) == [Path("/h/.gemini/tmp")]
     assert GEMINI.roots({"GEMINI_CLI_HOME": "/g"}) == [Path("/g/.gemini/tmp")]

@@ -243,9 +243,38 @@ def test_what_is_unknown_is_kept_and_counted(tmp_path: Path) -> None:
     assert steps(found)["p1"].payload["content"] == {"type": "dream", "of": "boats"}
 
 
-def bring_in(database: Database, path: Path) -> Importer:
+def test_a_prompt_while_the_agent_works_is_steering(tmp_path: Path) -> None:
+    rows = [session("s1", 0), *turn(), message("m3", "s1", 6, user(6))]
+    rows.append(part("p", "m3", "s1", 6, {"type": "text", "text": "The other seam"}))
+    of = steps(decoded(write(tmp_path / "opencode.db", rows)))
+    assert [key for key, step in of.items() if step.payload.get("steering")] == ["m3"]
+
+
+@pytest.mark.parametrize("more", [[], [message("m9", "s1", 30, answer(30, 31))]])
+def test_an_answer_without_an_end_goes_on_until_another_one_follows(tmp_path: Path, more: list[Any]) -> None:
+    rows = [session("s1", 0), message("m2", "s1", 2, answer(2, None)), message("m3", "s1", 20, user(20)), *more]
+    rows.append(part("p", "m2", "s1", 3, tool("look", 3, None)))
+    of = steps(decoded(write(tmp_path / "opencode.db", rows)))
+    assert (of["m2"].status, of["p"].status) == (("complete", "cancelled") if more else ("active", "active"))
+
+
+def test_sessions_that_are_long_over_are_not_live(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "opencode.db", [session("old", 0), *turn("old"), session("s1", 5000), *turn("s1", 5000, "n")]
+    )
+    os.utime(path, ns=(0, ms(5013) * 1_000_000))
+    with agentspan.open(tmp_path / "a.db") as database:
+        for second, status in ((5020, "active"), (9000, "complete")):
+            bring_in(database, path, now_ns=ms(second) * 1_000_000)
+            assert {run["external_identifier"]: run["status"] for run, _ in stored(database)} == {
+                "opencode:old": "complete",
+                "opencode:s1": status,
+            }
+
+
+def bring_in(database: Database, path: Path, now_ns: int = 4 * 10**18) -> Importer:
     # Later than the file, so that nothing is live.
-    one = Importer(Context(database.storage), {"opencode": FORMAT}, now=lambda: 4 * 10**18)
+    one = Importer(Context(database.storage), {"opencode": FORMAT}, now=lambda: now_ns)
     for source in FORMAT.sources(path):
         one.bring_in(source)
     return one
