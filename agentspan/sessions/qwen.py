@@ -5,9 +5,10 @@ A rewind is a `system` record that hangs on the record before the rewound prompt
 marked `rewound`. A fork copies all records of a session under their uuids, with `forkedFrom`.
 
 Sub-agents in the background have files of their own, without tokens. Those in the foreground have none: their model
-calls are known from telemetry records only, and become model calls below an agent.
+and tool calls are known from telemetry records only, without what the tools returned, and stand below an agent.
 
-Left out on purpose: `attribution_snapshot` (who wrote which line), and the telemetry of what other records say.
+Left out on purpose: `attribution_snapshot` (who wrote which line), and the telemetry of what other records say, of
+which only durations are used.
 """
 
 import json
@@ -44,6 +45,7 @@ class _Log:
         self.time = Timeline()
         self.open: dict[str, _Call] = {}
         self.agents: dict[str, Step] = {}
+        self.took: dict[str, int] = {}
         self.branch = Branch()
         self.models: dict[str, None] = {}
         self.metadata: dict[str, Any] = {}
@@ -195,7 +197,9 @@ class _Log:
             self.outcome = "interrupted"
         if took := count_in(told.get("durationMs")):
             result["duration_ms"] = took
-        ended = step._replace(end_ns=max(step.start_ns, ns), status=state, result=result)
+        began = self.took.pop(step.key, None)
+        start = step.start_ns if began is None or began <= step.start_ns else self.time.at(began)
+        ended = step._replace(start_ns=start, end_ns=max(start, ns), status=state, result=result)
         agent = self.agents.pop(step.key, None)
         if agent is not None:
             yield agent._replace(end_ns=ended.end_ns, status=state)
@@ -248,6 +252,26 @@ class _Log:
             self.waited_ns = waited
         elif name in ("api_response", "api_error", "api_cancel"):
             yield from self._other_call(event, name, key, ns, waited)
+        elif name == "tool_call":
+            yield from self._tool_call(event, key, ns, waited)
+
+    def _tool_call(self, event: dict[str, Any], key: str, ns: int, took: int) -> Iterator[Step]:
+        """Note how long a tool ran; return the step of one that a sub-agent in the foreground called."""
+        name, arguments = text_in(event.get("function_name")) or "?", event.get("function_args")
+        _, is_below, rest = (text_in(event.get("prompt_id")) or "").partition("#")
+        if not is_below:
+            for id, call in self.open.items():
+                if call.name == name and call.step.payload.get("arguments") == arguments:
+                    self.took[id] = max(1, ns - took)
+                    return
+            return
+        parent = yield from self._agent(rest.partition("#")[0].rpartition("-")[0], ns - took)
+        kind, payload = call_of(name, arguments, None, _mcp_display(name))
+        start = self.time.at(max(1, ns - took))
+        status = text_in(event.get("status"))
+        state: Any = {"error": "failed", "cancelled": "cancelled"}.get(status or "", "complete")
+        result = {"is_error": True, "error": event.get("error")} if state == "failed" else None
+        yield Step(self.id, key, parent, kind, start, max(start, ns), state, payload, result)
 
     def _other_call(self, event: dict[str, Any], name: str, key: str, ns: int, waited: int) -> Iterator[Step | Unread]:
         """Return the step of a model call that only telemetry tells of: one that failed, or of a sub-agent."""
@@ -262,6 +286,8 @@ class _Log:
                 get("input_token_count"), get("cached_content_token_count"), get("output_token_count"),
                 get("thoughts_token_count"), 0, get("total_token_count"),
             )  # fmt: skip
+            if text := text_in(event.get("response_text")):
+                result = {"text": text, **result}
             state: Any = "complete"
         else:
             state = "failed" if name == "api_error" else "cancelled"

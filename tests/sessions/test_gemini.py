@@ -382,11 +382,14 @@ QWEN_TURN = [
     telemetry(4, "b", "api_response", duration_ms=2000),
     record("assistant", 4, "c", [{"text": "Seams?", "thought": True}, {"text": "Look."}, call("c1", "read_file")],
            model="qwen3-coder", usageMetadata=USAGE, contextWindowSize=1000),
+    telemetry(6, "n", "tool_call", duration_ms=500, function_name="read_file", function_args={}),
     record("tool_result", 6, "d", response("c1", output="tar"),
            toolCallResult={"callId": "c1", "status": "success", "resultDisplay": {"fileName": "keel"}}),
     record("assistant", 7, "e", [call("c2", "agent", subagent_type="scout", prompt="Look around"),
                                  call("c3", "agent", subagent_type="scout", run_in_background=True)],
            model="qwen3-coder", usageMetadata=USAGE),
+    telemetry(9, "t", "tool_call", duration_ms=500, function_name="grep_search", function_args={"of": "tar"},
+              prompt_id="q-1#scout-x1#0", status="error", error="none"),
     telemetry(9, "f", "api_response", duration_ms=1000, subagent_name="scout", input_token_count=7,
               output_token_count=3, total_token_count=10),
     record("tool_result", 10, "g", response("c2", output="Nothing"), toolCallResult={"callId": "c2"}),
@@ -410,15 +413,16 @@ def test_qwens_records() -> None:
     assert [(each.key, each.type, each.status, clocks(each)) for each in of.values()] == [
         ("a", "message", "complete", (1, 1)),
         ("c", "llm", "complete", (2, 4)),
-        ("c1", "tool", "complete", (4, 6)),
+        ("c1", "tool", "complete", (5.5, 6)),
         ("e", "llm", "complete", (6, 7)),
         ("c2", "tool", "complete", (7, 10)),
         ("c3", "tool", "failed", (7, 10)),
-        ("c2:agent", "agent", "complete", (8, 10)),
+        ("c2:agent", "agent", "complete", (8.5, 10)),
+        ("t", "tool", "failed", (8.5, 9)),
         ("f", "llm", "complete", (8, 9)),
         ("i", "llm", "complete", (10, 12)),
     ]
-    assert (of["f"].parent, of["c2:agent"].parent) == ("c2:agent", "c2")
+    assert [of[key].parent for key in ("f", "t", "c2:agent")] == ["c2:agent", "c2:agent", "c2"]
     assert of["c2:agent"].payload == {"name": "scout", "goal": "Look around"}
     assert of["c"].result == {
         "text": "Look.",
@@ -481,7 +485,7 @@ def test_a_fork_of_qwens_adds_only_what_is_its_own(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "a.db") as database:
         bring_in(database, QWEN.sources(original))
         added = bring_in(database, QWEN.sources(fork))
-        assert (len(added.arrived.runs), added.arrived.spans, added.arrived.inherited) == (1, 1, 13)
+        assert (len(added.arrived.runs), added.arrived.spans, added.arrived.inherited) == (1, 1, 14)
 
 
 def test_qwens_older_files_are_those_of_gemini(tmp_path: Path) -> None:
