@@ -21,7 +21,7 @@ from agentspan.sessions.formats import Format, LineDecoder, Source, head_of, hom
 from agentspan.sessions.google import Branch, call_of, content_of, outcome_of, parts_of, text_of, thinking_of, tokens_of
 from agentspan.sessions.reading import opened, plain_path
 from agentspan.sessions.records import Record, Session, Step, Unread, task_of, unknown
-from agentspan.sessions.timeline import Timeline, iso_ns, list_in, ms_ns, object_in, text_in
+from agentspan.sessions.timeline import Timeline, id_in, iso_ns, list_in, ms_ns, object_in, text_in
 
 ENDINGS = tuple(f"{name}{packed}" for name in (".jsonl", ".json") for packed in ("", ".gz", ".zst"))
 _NAME = re.compile(r"session-\d{4}-\d\d-\d\dT\d\d-\d\d-(.+?)\.jsonl?(?:\.gz|\.zst)?")
@@ -32,6 +32,8 @@ _CONTEXTS = {"<session_context>": "session_context", "<hook_context>": "hook_con
 """What a user record begins with that no person wrote."""
 _AGE = re.compile(r"(\d{1,6})([hdwm])")
 _DAYS = {"h": 1 / 24, "d": 1, "w": 7, "m": 30}
+_LAST_TOOL = "complete_task"
+"""The tool by which a sub-agent returns its answer."""
 _SNAPSHOT = "<state_snapshot>"
 _ACTIVE = frozenset({"validating", "scheduled", "executing", "awaiting_approval"})
 _NOTICES = frozenset({"info", "warning", "error"})
@@ -100,7 +102,7 @@ class _Log:
 
     def steps_of(self, record: dict[str, Any], *, size: int, is_set: bool = False) -> Iterator[Step | Unread]:
         """Return the steps of a message record."""
-        kind, id = text_in(record.get("type")), text_in(record.get("id"))
+        kind, id = id_in(record.get("type")), id_in(record.get("id"))
         ns = iso_ns(record.get("timestamp")) or self.ended_ns or self.started_ns or 1
         self.ended_ns = max(self.ended_ns, ns)
         key = f"{kind}:{id}"
@@ -145,7 +147,7 @@ class _Log:
             if shown and shown != at.parts:
                 payload["display"] = content_of(shown)
             typed = text_of(shown) or text
-            self.task, self.goal = self.task or task_of(typed), self.goal or typed
+            self.task, self.goal = self.task or task_of(typed) or None, self.goal or typed
             self.outcome = None
         start = self.start(at.key, at.ns)
         yield Step(self.id, at.key, None, "message", start, start, "complete", payload)
@@ -156,7 +158,7 @@ class _Log:
         return Step(self.id, at.key, None, "compaction", start, start, "complete", payload, {"summary": text})
 
     def _notice(self, at: _At) -> Iterator[Step | Unread]:
-        kind = text_in(at.record.get("type")) or "?"
+        kind = id_in(at.record.get("type")) or "?"
         start = self.start(at.key, at.ns)
         if kind not in _NOTICES:
             yield unknown(self.id, at.key, None, kind, start, at.record)
@@ -172,7 +174,7 @@ class _Log:
 
     def _answer(self, at: _At) -> Iterator[Step | Unread]:
         record = at.record
-        model, tokens, calls = text_in(record.get("model")), record.get("tokens"), list_in(record.get("toolCalls"))
+        model, tokens, calls = id_in(record.get("model")), record.get("tokens"), list_in(record.get("toolCalls"))
         if at.is_set and model is None and not tokens and not calls:  # put there by the program, such as an "OK"
             start = self.start(at.key, at.ns)
             payload = {"role": "assistant", "content": content_of(at.parts)}
@@ -190,12 +192,12 @@ class _Log:
         yield Step(self.id, at.key, None, "llm", start, max(start, ended), "complete", payload, result)
         if text:
             self.answer = text
-        statuses = []
-        for number, call in enumerate(calls):
-            step = self._tool(at, object_in(call), number)
-            statuses.append(step.status)
-            yield step
-        self.outcome = "interrupted" if "cancelled" in statuses else None if calls else "answered"
+        steps = [self._tool(at, object_in(call), number) for number, call in enumerate(calls)]
+        yield from steps
+        is_done = any(step.payload.get("name") == _LAST_TOOL and step.status == "complete" for step in steps)
+        is_open = calls and not is_done
+        self.outcome = "interrupted" if any(step.status == "cancelled" for step in steps) else None
+        self.outcome = self.outcome or (None if is_open else "answered")
 
     def _result(
         self, record: dict[str, Any], text: str, parts: list[dict[str, Any]], calls: list[Any]
@@ -214,7 +216,7 @@ class _Log:
         return result
 
     def _tool(self, at: _At, call: dict[str, Any], number: int) -> Step:
-        id = text_in(call.get("id"))
+        id = id_in(call.get("id"))
         key, name = id or f"{at.key}:{number}", text_in(call.get("name")) or "?"
         if id is not None:
             self.calls.add(id)
@@ -229,7 +231,7 @@ class _Log:
             self.open[key] = step
             return step
         result = outcome_of(parts_of(call.get("result")), kind, name)
-        if (structured := call.get("resultDisplay")) not in (None, ""):
+        if (structured := call.get("resultDisplay")) not in (None, "", result.get("output")):
             result["structured"] = structured
         if status == "error":
             result["is_error"] = True
@@ -245,7 +247,7 @@ class _Log:
             if type(record) is not dict:
                 yield Unread(self.id, "a message that is no object")
                 continue
-            key = f"{text_in(record.get('type'))}:{text_in(record.get('id'))}"
+            key = f"{id_in(record.get('type'))}:{id_in(record.get('id'))}"
             keys.append(key)
             if key not in self.starts and not self._is_repeated(record):
                 yield from self.steps_of(record, size=size // len(records), is_set=True)
@@ -287,7 +289,7 @@ class _Log:
 
 def _answered(part: dict[str, Any]) -> str | None:
     """Return the id of the tool call that a part answers."""
-    return text_in(object_in(part.get("functionResponse")).get("id"))
+    return id_in(object_in(part.get("functionResponse")).get("id"))
 
 
 def _made(call: dict[str, Any]) -> int | None:
@@ -360,7 +362,7 @@ class GeminiDecoder(LineDecoder):
             found.append(log.session())
         self._newest = log
         if "$rewindTo" in record:
-            found += log.rewind(text_in(record["$rewindTo"]) or "?")
+            found += log.rewind(id_in(record["$rewindTo"]) or "?")
         elif type(record.get("$set")) is dict:
             found += self._set(log, record["$set"], size)
         elif is_header:
@@ -386,7 +388,7 @@ class GeminiDecoder(LineDecoder):
     def _link(self, log: _Log, record: dict[str, Any]) -> None:
         """Note which sub-agents the tool calls of a record started."""
         for call in map(object_in, list_in(record.get("toolCalls"))):
-            agent, id = text_in(call.get("agentId")), text_in(call.get("id"))
+            agent, id = id_in(call.get("agentId")), id_in(call.get("id"))
             if agent and id and agent != log.id:
                 name = text_in(object_in(call.get("args")).get("agent_name")) or text_in(call.get("name")) or "subagent"
                 self._spawned[agent] = log.id, id, name
@@ -397,7 +399,7 @@ class GeminiDecoder(LineDecoder):
             log.parent, log.name = found[:2], found[2]
 
     def _opened(self, file: Path, header: dict[str, Any]) -> _Log:
-        id = text_in(header.get("sessionId")) or plain_path(file).stem
+        id = id_in(header.get("sessionId")) or plain_path(file).stem
         log = self._logs.get(id)
         if log is None:
             log = self._logs[id] = _Log(id, self._agent, self._provider)

@@ -32,7 +32,7 @@ from agentspan.sessions.opencode_files import (
     storage_of,
 )
 from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
-from agentspan.sessions.timeline import MS, Timeline, count_in, list_in, ms_ns, object_in, text_in
+from agentspan.sessions.timeline import MS, Timeline, count_in, id_in, list_in, ms_ns, object_in, text_in
 
 _DATABASE = re.compile(r"opencode(?:-[\w.-]+)?\.db")
 _PRODUCTS = ("kilo", "mimocode", "zcode")
@@ -94,7 +94,7 @@ class _Log:
             **self.parts,
         }
         return Session(
-            self.id, self.agent, self.started_ns, text_in(get("version")), ended_ns=self.ended_ns,
+            self.id, self.agent, self.started_ns, id_in(get("version")), ended_ns=self.ended_ns,
             outcome=self.outcome, output=self.answer, error=self.error, task=self.task,
             conversation=self.originals[0] if self.originals else None, parent=self.above,
             name=(text_in(get("agent")) or "subagent") if self.above else None, goal=self.goal if self.above else None,
@@ -175,7 +175,7 @@ class _Log:
             yield from self._assistant(message, _MessageState(data, is_last=is_last), parts, created)
         else:
             yield unknown(self.id, message.id, None, "message", self.time.at(created), data)
-            yield Unread(self.id, f"message of role {(role or '?')[:40]}")
+            yield Unread(self.id, f"message of role {(id_in(role) or '?')[:40]}")
 
     def _user(self, message: Row, data: dict[str, Any], parts: list[Row], created: int) -> Iterator[Step | Unread]:
         for name, field in (("system_prompt", "system"), ("tools", "tools")):
@@ -196,7 +196,7 @@ class _Log:
             payload |= {"role": "system", "kind": "synthetic"}
         if created < self.busy_until_ns:
             payload["steering"] = True
-        self.task, self.goal = self.task or task_of(typed), self.goal or typed or None
+        self.task, self.goal = self.task or task_of(typed) or None, self.goal or typed or None
         self.outcome, self.error = None, None
         start = self.time.at(created)
         self.last_ns = max(self.last_ns, created)
@@ -320,7 +320,7 @@ class _Log:
             call: the key of the model call, or the id of the message.
         """
         data = part.data or {}
-        kind = text_in(data.get("type")) or "?"
+        kind = id_in(data.get("type")) or "?"
         ns = part.created_ns or ms_ns(object_in(data.get("time")).get("start")) or began
         if kind == "tool":
             yield self._tool(part, data, ns, state)
@@ -529,6 +529,19 @@ class _Reading:
         if parent not in self._spawned:
             self._spawned[parent] = self._rows[parent][1].spawned(parent)
         return parent, self._spawned[parent].get(id)
+
+
+def sessions_of(path: Path) -> Iterator[tuple[str | None, int, int]]:
+    """Yield the folder, the start and the last change of each session of a file, without decoding them.
+
+    The times are in nanoseconds. Sub-agents are left out.
+    """
+    store: DatabaseStore | TreeStore = TreeStore(path) if path.suffix == ".json" else DatabaseStore(path)
+    with closing(store):
+        for row in store.sessions():
+            if text_in(row.get("parent_id")) is None:
+                started_ns = ms_ns(row.get("time_created")) or 1
+                yield text_in(row.get("directory")), started_ns, ms_ns(row.get("time_updated")) or started_ns
 
 
 def decode(path: Path, after: str | None) -> Iterator[Record]:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from agentspan.sessions.formats import head_of
 from agentspan.sessions.reading import Unreadable
-from agentspan.sessions.timeline import MS, list_in, ms_ns, object_in, text_in
+from agentspan.sessions.timeline import MS, id_in, list_in, ms_ns, object_in, text_in
 
 BUSY_S = 0.5
 """Seconds to wait for a file that another program has locked."""
@@ -253,7 +253,7 @@ class TreeStore:
         return [
             {
                 **{name: value for name, value in info.items() if type(value) in (str, int, float)},
-                "id": text_in(info.get("id")) or self._path.stem,
+                "id": id_in(info.get("id")) or self._path.stem,
                 "parent_id": info.get("parentID"),
                 "project_id": info.get("projectID"),
                 "revert": info.get("revert"),
@@ -272,7 +272,7 @@ class TreeStore:
         found = []
         for file in files_of(self._storage / "message", session):
             data = _file(file)
-            id = text_in((data or {}).get("id")) or file.stem
+            id = id_in((data or {}).get("id")) or file.stem
             created = ms_ns(object_in((data or {}).get("time")).get("created"))
             found.append(Row(id, created, data))
             self._parts[id] = list_in((data or {}).get("parts"))
@@ -285,7 +285,7 @@ class TreeStore:
         rows = []
         for file in files_of(self._storage / "part", message):
             data = _file(file)
-            id = text_in((data or {}).get("id")) or file.stem
+            id = id_in((data or {}).get("id")) or file.stem
             rows.append((place.get(id, len(place)), file.name, Row(id, None, data)))
         yield from (row for _, _, row in sorted(rows, key=lambda each: each[:2]))
 

@@ -20,7 +20,7 @@ from agentspan.sessions.formats import LineDecoder, Source, head_of, walk
 from agentspan.sessions.google import Branch, call_of, content_of, outcome_of, parts_of, text_of, thinking_of, tokens_of
 from agentspan.sessions.reading import plain_path
 from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
-from agentspan.sessions.timeline import MS, Timeline, count_in, iso_ns, list_in, object_in, text_in
+from agentspan.sessions.timeline import MS, Timeline, count_in, id_in, iso_ns, list_in, object_in, text_in
 
 AGENT = "qwen-code"
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -75,11 +75,11 @@ class _Log:
     def take(self, record: dict[str, Any], size: int) -> Iterator[Step | Unread]:
         """Return the steps of a record."""
         self.count += 1
-        key = text_in(record.get("uuid")) or f"record:{self.count}"
+        key = id_in(record.get("uuid")) or f"record:{self.count}"
         ns = iso_ns(record.get("timestamp")) or self.ended_ns or self.started_ns or 1
         self.ended_ns = max(self.ended_ns, ns)
         self._note(record)
-        kind = text_in(record.get("type"))
+        kind = id_in(record.get("type"))
         decode = _DECODERS.get(kind or "")
         if decode is None:
             found: list[Step | Unread] = [*self._unknown(record, key, ns, f"record of type {(kind or '?')[:40]}")]
@@ -97,13 +97,13 @@ class _Log:
 
     def _note(self, record: dict[str, Any]) -> None:
         """Note the facts of the session that each record has."""
-        version = text_in(record.get("version"))
+        version = id_in(record.get("version"))
         if version is not None and version != "unknown":
             self.version = version
         for name, field in (("cwd", "cwd"), ("git_branch", "gitBranch")):
             if value := text_in(record.get(field)):
                 self.metadata[name] = value
-        if original := text_in(object_in(record.get("forkedFrom")).get("sessionId")):
+        if original := id_in(object_in(record.get("forkedFrom")).get("sessionId")):
             self.conversation = original
 
     def user(self, record: dict[str, Any], key: str, ns: int) -> Iterator[Step | Unread]:
@@ -117,7 +117,7 @@ class _Log:
             payload["steering"] = True
         else:
             text = text_of(parts)
-            self.task, self.goal = self.task or task_of(text), self.goal or text
+            self.task, self.goal = self.task or task_of(text) or None, self.goal or text
         self.outcome, self.waited_ns = None, 0
         start = self.time.at(ns)
         yield Step(self.id, key, None, "message", start, start, "complete", payload)
@@ -163,7 +163,7 @@ class _Log:
         return Step(self.id, key, None, "llm", start, max(start, ns), "complete", payload, result)
 
     def _called(self, call: dict[str, Any], record: str, ns: int, number: int) -> Step:
-        id = text_in(call.get("id"))
+        id = id_in(call.get("id"))
         name = text_in(call.get("name")) or "?"
         display = _mcp_display(name)
         kind, payload = call_of(name, call.get("args"), id, display)
@@ -177,7 +177,7 @@ class _Log:
         parts = parts_of(object_in(record.get("message")).get("parts"))
         told = object_in(record.get("toolCallResult"))
         ids = [object_in(part.get("functionResponse")).get("id") for part in parts]
-        id = next((each for each in (told.get("callId"), *ids) if type(each) is str), None)
+        id = next((found for each in (told.get("callId"), *ids) if (found := id_in(each))), None)
         call = self.open.pop(id or "", None)
         if call is None:
             yield from self._unknown(record, key, ns, "a tool result without a call")
@@ -208,7 +208,7 @@ class _Log:
 
     def system(self, record: dict[str, Any], key: str, ns: int) -> Iterator[Step | Unread]:
         """Return the steps of a record of the program itself."""
-        subtype, payload = text_in(record.get("subtype")) or "?", object_in(record.get("systemPayload"))
+        subtype, payload = id_in(record.get("subtype")) or "?", object_in(record.get("systemPayload"))
         if subtype == "ui_telemetry":
             yield from self._telemetry(object_in(payload.get("uiEvent")), key, ns)
         elif subtype == "rewind":
@@ -236,7 +236,7 @@ class _Log:
         return Step(self.id, key, None, "compaction", start, start, "complete", {"tokens_before": before}, result)
 
     def _rewind(self, record: dict[str, Any], key: str, ns: int) -> Iterator[Step | Unread]:
-        steps, count = self.branch.cut(text_in(record.get("parentUuid")), is_kept=True)
+        steps, count = self.branch.cut(id_in(record.get("parentUuid")), is_kept=True)
         for step in steps:
             self.open.pop(step.key, None)
         yield from steps
@@ -393,12 +393,12 @@ class QwenDecoder(LineDecoder):
         return found
 
     def _opened(self, file: Path, record: dict[str, Any]) -> _Log:
-        session = text_in(record.get("sessionId")) or plain_path(file).stem
-        agent = text_in(record.get("agentId"))
+        session = id_in(record.get("sessionId")) or plain_path(file).stem
+        agent = id_in(record.get("agentId"))
         if agent is None or (file == self._source.path and not record.get("isSidechain")):
             log = _Log(session, None, None)
         else:
-            name = text_in(record.get("agentName"))
+            name = id_in(record.get("agentName"))
             log = _Log(agent, (session, None), name)
             self._attach(log)
         log.started_ns = iso_ns(record.get("timestamp")) or 0

@@ -107,6 +107,23 @@ Record = Session | Step | Unread
 """What decoders yield. (SessionRecord in the documentation.)"""
 
 
+_VARIABLE = re.compile(r"#?\b(?:[0-9a-f]{8}-[0-9a-f-]{27}|(?=[a-f]*[0-9])[0-9a-f]{7,64})\b|#?\d+", re.ASCII)
+_PATH = re.compile(r"https?://|[~.]+[/\\].|[/\\][^/\\]+[/\\.]|[a-z]:\\|[^/\\]+[/\\].*[/\\.]")
+_TASK_CHARACTERS = 80
+_SEARCHED_CHARACTERS = 2000
+
+
+def task_of(text: str) -> str:
+    """Return the name of a task: the normal form of a prompt, equal for prompts that differ in details only.
+
+    Letters are lower case and white space is one space. URLs, paths, ids, hashes and numbers are replaced by `#`. At
+    most 80 characters.
+    """
+    words = text[:_SEARCHED_CHARACTERS].lower().split()
+    plain = ("#" if _PATH.match(word) is not None and not word.startswith("</") else word for word in words)
+    return _VARIABLE.sub("#", " ".join(plain))[:_TASK_CHARACTERS].rstrip()
+
+
 def unknown(session: str, key: str, parent: str | None, kind: str, time_ns: int, record: Any) -> Step:
     """Return the step that keeps a record of an unknown kind: its payload is the record.
 
@@ -117,24 +134,3 @@ def unknown(session: str, key: str, parent: str | None, kind: str, time_ns: int,
     """
     payload = {"name": kind, "level": "unknown", "content": record}
     return Step(session, key, parent, "unknown:event", time_ns, time_ns, "complete", payload)
-
-
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://\S+")
-_PATH = re.compile(r"(?<![\w/])(?:[~.]{0,2}/[\w.@+-]+(?:/[\w.@+-]*)*|[\w.@+-]+(?:/[\w.@+-]+)+|[a-z]:\\\S+)")
-_HASH = re.compile(r"\b(?=[0-9a-f-]*\d)[0-9a-f]{7,64}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
-_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-
-
-def task_of(text: str) -> str | None:
-    """Return the normal form of a prompt, so that the same task with other numbers and files has the same name.
-
-    URLs, paths, hashes and numbers become `…`, whitespace is collapsed, and the text is cut to 80 characters.
-
-    Returns:
-        None for a text without letters.
-    """
-    found = " ".join(text[:2000].lower().split())
-    for pattern in (_URL, _PATH, _HASH, _NUMBER):
-        found = pattern.sub("…", found)
-    found = found[:80].strip()
-    return found if any(each.isalpha() for each in found) else None

@@ -49,6 +49,13 @@ def text_in(value: Any) -> str | None:
     return value if type(value) is str and value else None
 
 
+def id_in(value: Any) -> str | None:
+    """Return the value if it is a text that is not empty, as Unicode that can be stored; else None."""
+    if type(value) is not str or not value:
+        return None
+    return value if value.isascii() else value.encode(errors="replace").decode()
+
+
 def count_in(value: Any) -> int:
     """Return the value as a number of tokens: 0 for anything but a number above 0."""
     if type(value) is int:

@@ -123,7 +123,7 @@ def test_an_answer_is_a_model_call_and_its_tools() -> None:
     assert of["c2"].result == {"output": "output of c2", "is_error": True}
     about = last_session(found)
     assert (about.agent, about.outcome, about.output) == ("gemini-cli", "answered", "The hull is tight.")
-    assert (about.task, about.metadata["cwd"]) == ("caulk the hull of boat …", "/work/boat")
+    assert (about.task, about.metadata["cwd"]) == ("caulk the hull of boat #", "/work/boat")
     assert not [each for each in found if isinstance(each, Unread)]
 
 
@@ -513,6 +513,22 @@ def test_roots_follow_the_environment() -> None:
     assert GEMINI.roots({"GEMINI_CLI_HOME": "/g"}) == [Path("/g/.gemini/tmp")]
     assert QWEN.roots({"HOME": "/h"}) == [Path("/h/.qwen/projects"), Path("/h/.qwen/tmp")]
     assert QWEN.roots({"QWEN_HOME": "/q"}) == [Path("/q/projects"), Path("/q/tmp")]
+
+
+def test_ids_that_are_no_unicode_are_stored(tmp_path: Path) -> None:
+    odd = "\ud800x"
+    log = [header(odd), asked(odd, 2, odd), answered(odd, 3, odd, [called(odd, 4, odd)], model=odd), {"$rewindTo": odd}]
+    log.append({"id": odd, "timestamp": at(5), "type": odd})
+    log.append({"$set": {"summary": odd, odd: odd}})
+    turn = [{**each, "uuid": odd, "sessionId": odd, "version": odd, "gitBranch": odd} for each in QWEN_TURN]
+    turn.append(record(odd, 60, odd))
+    sources = [
+        *GEMINI.sources(write(tmp_path / FILE, log)),
+        *QWEN.sources(write(tmp_path / "chats" / "q.jsonl", turn)),
+    ]
+    with agentspan.open(tmp_path / "a.db") as database:
+        assert bring_in(database, sources).arrived.spans > 5
+        assert len(stored(database)) == 2
 
 
 JUNK = st.recursive(

@@ -81,7 +81,7 @@ def test_a_message_is_its_model_calls_and_tools(tmp_path: Path) -> None:
     assert (about.agent, about.version, about.outcome, about.output) == (
         "opencode", "1.2.3", "answered", "The hull is tight.",
     )  # fmt: skip
-    assert about.task == "caulk the hull of boat …"
+    assert about.task == "caulk the hull of boat #"
     assert about.metadata["cwd"] == "/work/boat"
     assert about.fingerprint["model"] == "openai/gpt-4o"
 
@@ -419,6 +419,11 @@ def test_names_in_the_tree_lead_to_no_other_folder(tmp_path: Path) -> None:
     (tmp_path / "storage" / "session" / "m9.json").write_text("{}")
     path.write_text(json.dumps({"id": "../session", "time": {"created": ms(0)}}))
     assert not [each for each in decoded(path) if isinstance(each, Step)]
+
+
+def test_the_sessions_of_a_file_are_listed_without_their_messages(tmp_path: Path) -> None:
+    path = write(tmp_path / "opencode.db", [session("s1", 0, updated=9), session("child", 1, parent="s1")])
+    assert list(opencode.sessions_of(path)) == [("/work/boat", ms(0) * 1_000_000, ms(9) * 1_000_000)]
 
 
 def test_roots_follow_the_environment() -> None:
