@@ -31,7 +31,7 @@ from agentspan.sessions.opencode_files import (
     position,
     storage_of,
 )
-from agentspan.sessions.records import Outcome, Record, Session, Step, Unread, task_of, unknown
+from agentspan.sessions.records import Outcome, Record, Session, Status, Step, Unread, task_of, unknown
 from agentspan.sessions.timeline import MS, Timeline, count_in, id_in, list_in, ms_ns, object_in, text_in
 
 _DATABASE = re.compile(r"opencode(?:-[\w.-]+)?\.db")
@@ -258,25 +258,17 @@ class _Log:
     ) -> Iterator[Step | Unread]:
         start = self.time.at(began)
         steps = [each for part in call.parts for each in self._other(part, began, call.key, state, payload)]
-        end = _end_of(call, state)
-        status: Any = "complete"
         result = self._result(call, state if is_only else None)
+        status: Status = "complete"
         if call.finish is None and is_last:
+            status = state.status_of(has_result=bool(result))
             if state.error is not None:
-                status = "cancelled" if state.error["type"] == _ABORTED else "failed"
                 result["error"] = state.error
-            elif state.is_open:
-                status = "active"
-            elif state.completed_ns is None and not result:
-                status = "cancelled"  # the program was killed
-        if status != "active" and end is None:
-            end = state.completed_ns if is_last else None
-        if status != "active" and end is None:
-            end = start
-        self.last_ns = max([self.last_ns, began, end or 0, call.finish_ns or 0])
-        self.last_ns = max([self.last_ns, *(step.end_ns or 0 for step in steps if isinstance(step, Step))])
-        end_ns = None if end is None or status == "active" else max(start, end)
-        yield Step(self.id, call.key, None, "llm", start, end_ns, status, payload, result or None)
+        answered = _end_of(call) or (state.completed_ns if is_last else None)
+        end = None if status == "active" else max(start, answered or start)
+        ends = [step.end_ns for step in steps if isinstance(step, Step) and step.end_ns is not None]
+        self.last_ns = max(self.last_ns, began, answered or 0, call.finish_ns or 0, *ends)
+        yield Step(self.id, call.key, None, "llm", start, end, status, payload, result or None)
         yield from steps
 
     def _result(self, call: _Call, state: "_MessageState | None") -> dict[str, Any]:
@@ -385,6 +377,15 @@ class _MessageState:
         self.error = _error(data["error"]) if type(data.get("error")) is dict else None
         self.is_open = is_last and self.completed_ns is None and self.error is None
 
+    def status_of(self, *, has_result: bool) -> Status:
+        """Return the status of the last model call, which has no end of its own."""
+        if self.error is not None:
+            return "cancelled" if self.error["type"] == _ABORTED else "failed"
+        if self.is_open:
+            return "active"
+        was_killed = self.completed_ns is None and not has_result
+        return "cancelled" if was_killed else "complete"
+
 
 def _calls(message: str, parts: list[Row]) -> list[_Call]:
     """Return the model calls of a message. The first one has the message's id as its key: it may have no parts yet."""
@@ -404,7 +405,7 @@ def _calls(message: str, parts: list[Row]) -> list[_Call]:
     return calls
 
 
-def _end_of(call: _Call, state: _MessageState) -> int | None:
+def _end_of(call: _Call) -> int | None:
     """Return when the model's answer was there: its last text, or its last tool call; None if that is not known."""
     ends = []
     has_tools = False
@@ -418,7 +419,7 @@ def _end_of(call: _Call, state: _MessageState) -> int | None:
             ends.append(part.created_ns or ms_ns(object_in(object_in(data.get("state")).get("time")).get("start")))
     if not has_tools:
         ends.append(call.finish_ns)
-    return max((end for end in ends if end is not None), default=state.completed_ns)
+    return max((end for end in ends if end is not None), default=None)
 
 
 def _tokens(tokens: dict[str, Any]) -> dict[str, int]:
