@@ -18,7 +18,7 @@ from agentspan.sessions import gemini, google
 from agentspan.sessions.formats import Format, LineDecoder, Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.records import Record, Session, Step, Unread
-from tests.sessions.stored import stored
+from tests.sessions.stored_rows import stored
 
 GEMINI, QWEN = gemini.FORMATS
 FORMATS = {"gemini": GEMINI, "qwen": QWEN}

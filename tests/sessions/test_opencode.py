@@ -34,7 +34,7 @@ from tests.sessions.opencode_database import (
     user,
     write,
 )
-from tests.sessions.stored import stored
+from tests.sessions.stored_rows import stored
 
 (FORMAT,) = opencode.FORMATS
 

@@ -25,7 +25,7 @@ from agentspan.sessions import gemini, opencode
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.records import Record, Session, Step, Unread
-from tests.sessions.stored import stored
+from tests.sessions.stored_rows import stored
 
 FOLDER = os.environ.get("AGENTSPAN_TEST_SESSIONS")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="needs AGENTSPAN_TEST_SESSIONS")
