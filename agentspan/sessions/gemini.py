@@ -260,9 +260,8 @@ class _Log:
 
     def rewind(self, target: str) -> Iterator[Step]:
         """Mark what a rewind removed."""
-        names = [f"{kind}:{target}" for kind in ("user", "gemini", *sorted(_NOTICES))]
-        record = next((name for name in names if name in self.branch), None)
-        steps, count = self.branch.cut(record, is_kept=False)
+        records = {f"{kind}:{target}" for kind in ("user", "gemini", *_NOTICES)}
+        steps, count = self.branch.cut(records, is_kept=False)
         for step in steps:
             self.open.pop(step.key, None)
         yield from self.released()

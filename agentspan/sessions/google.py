@@ -2,7 +2,7 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from agentspan.sessions.records import Step
@@ -122,9 +122,6 @@ class Branch:
         self._kept: OrderedDict[str, tuple[list[Step], int]] = OrderedDict()
         self._bytes = 0
 
-    def __contains__(self, record: str) -> bool:
-        return record in self._live
-
     def add(self, record: str, steps: list[Step], size: int) -> None:
         """Note a record, or its later state.
 
@@ -148,15 +145,16 @@ class Branch:
         """Note which records are live now, in order."""
         self._live = dict.fromkeys(records)
 
-    def cut(self, record: str | None, *, is_kept: bool) -> tuple[list[Step], int]:
+    def cut(self, records: Collection[str], *, is_kept: bool) -> tuple[list[Step], int]:
         """Rewind; return the rewound steps that are kept, marked, and the number of all rewound records.
 
         Args:
-            record: where to rewind to; an unknown one rewinds everything.
+            records: the ids of the record to rewind to, of which the first in the branch counts; without any of them,
+                everything is rewound.
             is_kept: whether that record stays itself.
         """
         live = list(self._live)
-        place = live.index(record) + is_kept if record in self._live else 0
+        place = next((place + is_kept for place, record in enumerate(live) if record in records), 0)
         self._live = dict.fromkeys(live[:place])
         return [*self._marked(live[place:])], len(live) - place
 

@@ -293,8 +293,8 @@ class _Log:
         if any(tokens.values()):
             self.tokens = tokens["input_tokens"] + tokens["output_tokens"]
             result |= tokens
-            cost = told.get("cost")
-            if isinstance(cost, int | float) and cost >= 0:
+            cost: Any = told.get("cost")
+            if type(cost) in (int, float) and 0 <= cost < 1e9:
                 result["stated_cost_usd"] = cost
         return result
 

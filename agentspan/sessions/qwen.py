@@ -236,7 +236,7 @@ class _Log:
         return Step(self.id, key, None, "compaction", start, start, "complete", {"tokens_before": before}, result)
 
     def _rewind(self, record: dict[str, Any], key: str, ns: int) -> Iterator[Step | Unread]:
-        steps, count = self.branch.cut(id_in(record.get("parentUuid")), is_kept=True)
+        steps, count = self.branch.cut({id_in(record.get("parentUuid")) or ""}, is_kept=True)
         for step in steps:
             self.open.pop(step.key, None)
         yield from steps

@@ -174,6 +174,11 @@ def test_a_rewound_branch_stays_and_is_marked() -> None:
     assert last_session(found).outcome == "answered"
 
 
+def test_a_rewind_to_an_id_of_two_records_is_to_the_first(tmp_path: Path) -> None:
+    of = steps(decoded([*TURN, asked("g2", 9, "And now?"), {"$rewindTo": "g2"}]))
+    assert [key for key, step in of.items() if step.payload.get("rewound")] == ["gemini:g2", "user:g2"]
+
+
 def test_a_rewind_to_an_unknown_message_marks_everything() -> None:
     of = steps(decoded([*TURN, {"$rewindTo": "nowhere"}]))
     assert all(step.payload.get("rewound") for step in of.values() if step.type != "event")
