@@ -158,15 +158,16 @@ class Arrival:
         """Forget the sessions that have arrived; what is not committed yet must have been finished."""
         self._placed.clear()
 
-    def finish(self, *, live: bool) -> None:
+    def finish(self, *, live: bool, quiet_ns: int = 0) -> None:
         """Commit all steps, and the ends of the sessions that have arrived.
 
         Args:
             live: True if the sessions may go on: their runs stay active.
+            quiet_ns: a session that ended before this time does not go on, though another one in its file may.
         """
         self.commit()
         for (format, _), placed in self._placed.items():
-            self._end(format, placed, live=live)
+            self._end(format, placed, live=live and (placed.session.ended_ns or quiet_ns) >= quiet_ns)
         for run in self._unsummed:
             if self._has_agents.get(run, True):
                 self._sum_up(run)

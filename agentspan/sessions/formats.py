@@ -66,7 +66,8 @@ class Format(NamedTuple):
         roots: returns the folders or files in which sessions lie on this machine, from the environment variables.
         sources: returns the sources in a folder, or of a file. Of a folder, only files with the right names are
             returned; of a file, only those with the right content. Never raises for files that vanish.
-        lines: makes the decoder of a source whose files are lines; None if `decode` reads them whole.
+        lines: makes the decoder of a source whose files are lines; None if `decode` reads them whole. A format with
+            both decodes its `.json` files whole.
         decode: decodes a file that is read whole, such as a database. `after` is what `position` returned when the file
             was read the last time, or None: sessions that have not changed since may be left out.
         position: returns a text that says how far a file was decoded, before it is decoded; None without.

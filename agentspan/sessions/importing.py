@@ -109,7 +109,7 @@ class Importer:
         self.read += 1
         format = self._formats[source.format]
         try:
-            if format.lines is None:
+            if format.lines is None or (format.decode is not None and plain_path(source.path).suffix == ".json"):
                 self._decode_whole(format, source, stamps, live=live)
             else:
                 self._decode_lines(format, source, stamps, live=live)
@@ -185,7 +185,7 @@ class Importer:
         after = state.get("position") if state.get("version") == format.version else None
         position = None if format.position is None else format.position(source.path)
         self._arrival.take(format.name, format.decode(source.path, after))
-        self._arrival.finish(live=live)
+        self._arrival.finish(live=live, quiet_ns=int(self._now() - LIVE_S * 1e9))
         read_to = {file: stamp.size for file, stamp in stamps.items()}
         self._note(format, source, stamps, read_to, dict.fromkeys(stamps, ""), live=live, position=position)
 
