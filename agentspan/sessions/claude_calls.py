@@ -33,7 +33,8 @@ class Calls:
         call = self._call_of(thread, record, message, millis)
         call.changed = True
         call.end = max(call.end, millis * MILLI)
-        call.result |= steps.usage_of(message.get("usage"))
+        if type(usage := message.get("usage")) is dict:
+            call.usage = usage
         reason = steps.text_of(message.get("stop_reason"))
         if reason is not None:
             call.result["finish_reason"] = reason

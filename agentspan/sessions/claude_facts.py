@@ -66,11 +66,12 @@ class Clock:
 class Call:
     """A model call: what its records said so far. One answer of the API is written as several records."""
 
-    __slots__ = ("blocks", "calls", "changed", "end", "key", "payload", "result", "start", "texts", "thoughts")
+    __slots__ = ("blocks", "calls", "changed", "end", "key", "payload", "result", "start", "texts", "thoughts", "usage")
 
     def __init__(self, key: str, start: int, payload: dict[str, Any]) -> None:
         self.key, self.start, self.end, self.payload = key, start, start, payload
         self.result: dict[str, Any] = {}
+        self.usage: dict[str, Any] = {}
         self.texts: list[str] = []
         self.thoughts: list[str] = []
         self.calls: list[Any] = []
@@ -88,6 +89,7 @@ class Call:
         if self.blocks:
             result["blocks"] = [*self.blocks]
         result |= self.result
+        result |= steps.usage_of(self.usage)
         status: Status = "cancelled" if "aborted" in result else "complete"
         return Step(
             session, self.key, parent, "llm", self.start, max(self.start, self.end), status, self.payload, result

@@ -225,6 +225,9 @@ class ClaudeDecoder(LineDecoder):
         if at < len(text) or not text:
             self._out.unread("a line that is no JSON")
 
+    def _assistant(self, record: Mapping[str, Any], millis: int) -> None:
+        self._calls.assistant(record, millis)
+
     def _user(self, record: Mapping[str, Any], millis: int) -> None:
         message = steps.object_of(record.get("message"))
         content = message.get("content")
@@ -512,7 +515,7 @@ class ClaudeDecoder(LineDecoder):
 _Handler = Callable[[ClaudeDecoder, dict[str, Any], int], None]
 _HANDLERS: dict[str, _Handler] = {
     "user": ClaudeDecoder._user,
-    "assistant": lambda self, record, millis: self._calls.assistant(record, millis),
+    "assistant": ClaudeDecoder._assistant,
     "system": ClaudeDecoder._system,
     "attachment": ClaudeDecoder._attachment,
     "queue-operation": ClaudeDecoder._queue,
