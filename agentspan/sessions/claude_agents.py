@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentspan.sessions import claude_steps as steps
-from agentspan.sessions.claude_facts import MILLI, Thread, finished_task
+from agentspan.sessions.claude_facts import MILLI, Recent, Thread, finished_task
 from agentspan.sessions.claude_output import Output
 from agentspan.sessions.records import Status, Step
 
@@ -38,7 +38,7 @@ class Agents:
     def __init__(self, out: Output) -> None:
         self._out = out
         self.threads: dict[str, Thread] = {}
-        self._sides: dict[str, Thread] = {}
+        self._sides: Recent[str, Thread] = Recent(_MOST_SIDES)
         self._tasks: dict[str, Thread] = {}
         self._compactions: dict[str, str] = {}
 
@@ -74,9 +74,7 @@ class Agents:
             prompt = steps.plain_text(steps.object_of(record.get("message")).get("content"))
             self._link_by_prompt(thread, prompt)
         if type(uuid) is str:
-            self._sides[uuid] = thread
-            if len(self._sides) > _MOST_SIDES:
-                del self._sides[next(iter(self._sides))]
+            self._sides.put(uuid, thread)
         return thread
 
     def _link_by_prompt(self, thread: Thread, prompt: str) -> None:

@@ -62,23 +62,22 @@ class Calls:
 
     def _new_call(self, record: Mapping[str, Any], key: str, model: str | None, millis: int) -> Call:
         """Return a new model call: it begins at the time of the record that it answers."""
-        parent = record.get("parentUuid")
-        asked = self._out.clock.known.get(parent, millis) if type(parent) is str else millis
         payload: dict[str, Any] = {"model": model or "unknown"}
         if (provider := steps.provider_of(model)) is not None:
             payload["provider"] = provider
-        for name, ours in (("effort", "effort"), ("attributionSkill", "skill")):
-            if (value := steps.text_of(record.get(name))) is not None:
-                payload[ours] = value
+        if (effort := steps.text_of(record.get("effort"))) is not None:
+            payload["effort"] = effort
+        if (skill := steps.text_of(record.get("attributionSkill"))) is not None:
+            payload["skill"] = skill
         thread = self._out.thread
         if thread.is_compaction:
             payload["purpose"] = "compaction"
         elif self._out.facts.permission is not None and thread.id is None:
             payload["permission_mode"] = self._out.facts.permission
-        if model is not None:
+        if model is not None and model != thread.model:
             thread.model = thread.model or model
             self._out.facts.list("models", model)
-        return Call(key, self._out.clock.start(min(asked, millis)), payload)
+        return Call(key, self._out.clock.start(self._out.clock.asked(record, millis)), payload)
 
     def _block(self, call: Call, block: dict[str, Any], record: Mapping[str, Any], millis: int) -> bool:
         """Add a content block to a model call; return whether it calls a tool."""

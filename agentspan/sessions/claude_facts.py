@@ -7,18 +7,48 @@ sub-agent.
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.records import Outcome, Session, Status, Step, task_of
 
 AGENT = "claude-code"
 MILLI = 1_000_000
-_KNOWN_UUIDS = 50_000
-"""The most records of a file whose times are kept. A record's parent is nearly always one of the last hundred."""
+_KNOWN_UUIDS = 20_000
+"""The fewest records of a file whose times are kept. A record's parent is nearly always one of the last hundred."""
 _OPEN_CALLS = 8
 """The most model calls of a conversation to which further records may be added."""
 _MOST_LISTED = 200
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """A map that keeps its latest entries: at least `size`, and fewer than twice as many.
+
+    Entries are dropped by the half: to delete the oldest entry of a dict, Python searches it from the start.
+    """
+
+    __slots__ = ("_older", "_size", "_young")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._young: dict[K, V] = {}
+        self._older: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        """Return a value; None if there is none, or no longer."""
+        found = self._young.get(key)
+        return self._older.get(key) if found is None else found
+
+    def put(self, key: K, value: V) -> None:
+        """Set a value."""
+        young = self._young
+        young[key] = value
+        if len(young) >= self._size:
+            self._young, self._older = {}, young
 
 
 class Clock:
@@ -27,40 +57,47 @@ class Clock:
     Times of the source are in milliseconds, and often equal: the steps of one millisecond get a microsecond each.
     """
 
-    __slots__ = ("known", "last", "taken")
+    __slots__ = ("_known", "_last", "_taken")
 
     def __init__(self) -> None:
-        self.known: dict[str, int] = {}
-        self.taken: dict[int, int] = {}
-        self.last: int | None = None
+        self._known: Recent[str, int] = Recent(_KNOWN_UUIDS)
+        self._taken: Recent[int, int] = Recent(_KNOWN_UUIDS)
+        self._last: int | None = None
 
     def time_of(self, record: Mapping[str, Any]) -> int | None:
         """Return a record's time in milliseconds: not before its parent's, and for one without, that before it."""
         millis = steps.millis_of(record.get("timestamp"))
         parent = record.get("parentUuid")
-        above = self.known.get(parent) if type(parent) is str else None
+        above = self._known.get(parent) if type(parent) is str else None
         if millis is None:
-            millis = self.last if above is None else above
+            millis = self._last if above is None else above
         elif above is not None and above > millis:
             millis = above
-        uuid = record.get("uuid")
         if millis is not None:
-            self.last = millis
+            self._last = millis
+            uuid = record.get("uuid")
             if type(uuid) is str:
-                known = self.known
-                known[uuid] = millis
-                if len(known) > _KNOWN_UUIDS:
-                    del known[next(iter(known))]
+                self._known.put(uuid, millis)
         return millis
+
+    def known(self, uuid: Any) -> int | None:
+        """Return the time of a record that was read; None if it was not, or long ago."""
+        return self._known.get(uuid) if type(uuid) is str else None
+
+    def asked(self, record: Mapping[str, Any], millis: int) -> int:
+        """Return the time of a record's parent, or its own if the parent is not known."""
+        above = self.known(record.get("parentUuid"))
+        return millis if above is None else min(above, millis)
 
     def start(self, millis: int) -> int:
         """Return the next free start time of a millisecond, in nanoseconds."""
-        taken = self.taken
-        count = taken.get(millis, 0)
-        taken[millis] = count + 1
-        if len(taken) > _KNOWN_UUIDS:
-            del taken[next(iter(taken))]
+        count = self._taken.get(millis) or 0
+        self._taken.put(millis, count + 1)
         return millis * MILLI + count * 1000
+
+    def count(self, millis: int) -> int:
+        """Return how many steps have started in a millisecond."""
+        return self._taken.get(millis) or 0
 
 
 class Call:

@@ -234,19 +234,19 @@ class ClaudeDecoder(LineDecoder):
         if record.get("isCompactSummary") is True:
             self._summary(record, content, millis)
             return
-        blocks: list[dict[str, Any]] = []
         results = 0
         if type(content) is list:
             blocks = steps.blocks_of(content)
-            found = [block for block in blocks if block.get("type") == "tool_result"]
-            results = len(found)
+            others = [block for block in blocks if block.get("type") != "tool_result"]
+            results = len(blocks) - len(others)
             structured = record.get("toolUseResult") if results == 1 else None
-            for block in found:
-                self._calls.tool_result(block, record, structured, millis)
-            blocks = [block for block in blocks if block.get("type") != "tool_result"]
-            if results and not blocks:
+            for block in blocks if results else ():
+                if block.get("type") == "tool_result":
+                    self._calls.tool_result(block, record, structured, millis)
+            if results and not others:
                 return
-            content = blocks[0].get("text", blocks) if len(blocks) == 1 and blocks[0].get("type") == "text" else blocks
+            is_text = len(others) == 1 and others[0].get("type") == "text"
+            content = others[0].get("text", others) if is_text else others
         self._said(record, content, millis, beside_result=results > 0)
 
     def _said(self, record: Mapping[str, Any], content: Any, millis: int, *, beside_result: bool) -> None:
@@ -357,9 +357,7 @@ class ClaudeDecoder(LineDecoder):
         thread = self._out.thread
         payload, result = steps.api_error_of(record)
         model = thread.model or "unknown"
-        parent = record.get("parentUuid")
-        asked = self._out.clock.known.get(parent, millis) if type(parent) is str else millis
-        start = self._out.clock.start(min(asked, millis))
+        start = self._out.clock.start(self._out.clock.asked(record, millis))
         key, end = self._out.key(record, millis), max(start, millis * MILLI)
         payload = {"model": model, **payload}
         self._out.emit(Step(self._out.session, key, thread.top, "llm", start, end, "failed", payload, result))
@@ -419,8 +417,7 @@ class ClaudeDecoder(LineDecoder):
             self._out.message(record, {"role": "user", "content": content, "steering": True}, millis)
 
     def _summary_line(self, record: Mapping[str, Any]) -> None:
-        leaf = record.get("leafUuid")
-        if type(leaf) is str and leaf in self._out.clock.known:  # others describe other sessions
+        if self._out.clock.known(record.get("leafUuid")) is not None:  # others describe other sessions
             self._out.facts.title(0, record.get("summary"))
 
     def _permission(self, record: Mapping[str, Any]) -> None:
@@ -458,9 +455,9 @@ class ClaudeDecoder(LineDecoder):
     def _compaction_start(self, record: Mapping[str, Any], payload: Mapping[str, Any], millis: int) -> int:
         """Return when a compaction began: its record is written when it ends."""
         took = steps.number_of(steps.object_of(payload.get("details")).get("durationMs"))
-        last = record.get("logicalParentUuid")
-        if not took and payload["trigger"] == "auto" and type(last) is str:  # nothing happens in between
-            return min(millis, self._out.clock.known.get(last, millis))
+        last = self._out.clock.known(record.get("logicalParentUuid"))
+        if not took and payload["trigger"] == "auto" and last is not None:  # nothing happens in between
+            return min(millis, last)
         return max(0, millis - took)
 
     def _hook(
@@ -470,9 +467,9 @@ class ClaudeDecoder(LineDecoder):
         call = f"tool:{payload.get('call_id')}"
         is_known = call in out.thread.open or str(payload.get("event")) in _TOOL_HOOKS
         parent = call if is_known and "call_id" in payload else out.thread.top
-        above = record.get("parentUuid")
-        floor = out.clock.known.get(above, millis) if type(above) is str else millis
-        start = out.clock.start(max(min(floor, millis), millis - steps.number_of(payload.get("duration_ms"))))
+        start = out.clock.start(
+            max(out.clock.asked(record, millis), millis - steps.number_of(payload.get("duration_ms")))
+        )
         if failed and "error" not in result:
             result["error"] = {"type": "hook_error", "message": "the hook failed"}
         status: Status = "failed" if failed else "complete"

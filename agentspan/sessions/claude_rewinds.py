@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+from agentspan.sessions.claude_facts import Recent
 from agentspan.sessions.records import Step
 
 _MOST_STEPS = 1000
@@ -18,7 +19,7 @@ class Rewinds:
 
     def __init__(self) -> None:
         self._steps: OrderedDict[str, tuple[int, Step, int]] = OrderedDict()
-        self._prompts: dict[str, tuple[int, str]] = {}
+        self._prompts: Recent[str, tuple[int, str]] = Recent(_MOST_PROMPTS)
         self._count = self._bytes = 0
 
     def keep(self, step: Step, size: int) -> None:
@@ -47,9 +48,7 @@ class Rewinds:
         before = self._prompts.get(parent)
         if before is not None and before[1] == uuid:
             return []
-        self._prompts[parent] = self._count, uuid
-        if len(self._prompts) > _MOST_PROMPTS:
-            del self._prompts[next(iter(self._prompts))]
+        self._prompts.put(parent, (self._count, uuid))
         if before is None:
             return []
         marked = []
