@@ -46,7 +46,7 @@ class Agents:
         """Return the conversation of a sub-agent."""
         thread = self.threads.get(id)
         if thread is None:
-            thread = self.threads[id] = Thread(id, f"agent:{id}")
+            thread = self.threads[id] = Thread(id, steps.key_of(f"agent:{id}"))
             if id.startswith("acompact-"):
                 thread.is_compaction, thread.top, thread.changed = True, None, False
         if file is not None and thread.link is None and not thread.is_compaction:
@@ -59,7 +59,7 @@ class Agents:
         """Return the conversation that stands for a workflow: its agents are below it."""
         thread = self.threads.get(f"workflow:{run}")
         if thread is None:
-            thread = self.threads[f"workflow:{run}"] = Thread(f"workflow:{run}", f"workflow:{run}")
+            thread = self.threads[f"workflow:{run}"] = Thread(f"workflow:{run}", steps.key_of(f"workflow:{run}"))
             thread.names[_BY_RECORD] = "workflow"
         return thread
 
@@ -112,7 +112,7 @@ class Agents:
 
     def _find_link(self, thread: Thread, tool: str) -> None:
         """Put a sub-agent below a tool call that may be open still."""
-        key = f"tool:{tool}"
+        key = steps.key_of(f"tool:{tool}")
         for other in (self._out.main, *self.threads.values()):
             if (step := other.open.get(key)) is not None:
                 self.link(thread, step)

@@ -48,7 +48,7 @@ class Calls:
     def _call_of(self, thread: Thread, record: Mapping[str, Any], message: Mapping[str, Any], millis: int) -> Call:
         """Return the model call that a record belongs to: a new one, or that with its message and request."""
         id, request = steps.text_of(message.get("id")), steps.text_of(record.get("requestId"))
-        key = f"llm:{id or record.get('uuid') or millis}:{request or ''}"
+        key = steps.key_of(f"llm:{id or record.get('uuid') or millis}:{request or ''}")
         call = thread.calls.get(key)
         if call is None:
             self._out.flush(thread)
@@ -101,7 +101,7 @@ class Calls:
         id = steps.text_of(block.get("id"))
         type_, payload = steps.call_of(block)
         uuid = record.get("uuid")
-        key = f"tool:{id or uuid or millis}"
+        key = steps.key_of(f"tool:{id or uuid or millis}")
         arguments = payload["arguments"]
         short = arguments
         if type(arguments) is dict:
@@ -162,7 +162,7 @@ class Calls:
         if self._ended(block, record, millis, structured):
             return
         early = self._out.thread.early
-        early[f"tool:{block.get('tool_use_id')}"] = Early(
+        early[steps.key_of(f"tool:{block.get('tool_use_id')}")] = Early(
             block, record, structured, millis, self._out.clock.start(millis)
         )
         if len(early) > _MOST_EARLY:
@@ -180,7 +180,7 @@ class Calls:
 
     def _ended(self, block: dict[str, Any], record: Mapping[str, Any], millis: int, structured: Any = None) -> bool:
         """End the step of the tool that a result belongs to; return whether there is one."""
-        key = f"tool:{block.get('tool_use_id')}"
+        key = steps.key_of(f"tool:{block.get('tool_use_id')}")
         thread = self._out.thread
         step = thread.open.pop(key, None) or thread.late.pop(key, None)
         if step is None:

@@ -266,7 +266,7 @@ class Facts:
                 self.ended = millis
         seen = get("sessionId"), get("version"), get("cwd"), get("gitBranch"), get("entrypoint"), get("permissionMode")
         if self.first is None and type(uuid := get("uuid")) is str:
-            self.first = uuid
+            self.first = steps.key_of(uuid)
         if "forkedFrom" in record and self.fork is None:
             self.fork = steps.text_of(steps.object_of(get("forkedFrom")).get("sessionId"))
         if seen != self._seen:
@@ -275,6 +275,7 @@ class Facts:
 
     def _note_changed(self, session: Any, version: Any, cwd: Any, branch: Any, entry: Any, permission: Any) -> None:
         if type(session) is str and session:
+            session = steps.key_of(session)
             if self.id is None:
                 self.id = session
             elif session != self.id and self.fork is None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Recent, Thread
 from agentspan.sessions.claude_rewinds import Rewinds
 from agentspan.sessions.records import Record, Step, Unread, unknown
@@ -65,13 +66,14 @@ class Output:
         """
         uuid = record.get("uuid")
         if type(uuid) is str and uuid:
-            about = f"{record.get('type')}:{record.get('subtype')}:{millis}"
+            uuid = steps.key_of(uuid)
+            about = steps.key_of(f"{record.get('type')}:{record.get('subtype')}:{millis}")
             known = self._keys.get(uuid)
             if known is None:
                 self._keys.put(uuid, about)
                 return uuid
             return uuid if known == about else f"{uuid}:{about}"
-        return f"{record.get('type')}:{millis}:{self.clock.count(millis)}"
+        return steps.key_of(f"{record.get('type')}:{millis}:{self.clock.count(millis)}")
 
     def message(self, record: Mapping[str, Any], payload: dict[str, Any], millis: int) -> None:
         """Emit the step of a message that is one record."""

@@ -464,7 +464,7 @@ class ClaudeDecoder(LineDecoder):
         self, record: Mapping[str, Any], payload: dict[str, Any], result: dict[str, Any], millis: int, *, failed: bool
     ) -> None:
         out = self._out
-        call = f"tool:{payload.get('call_id')}"
+        call = steps.key_of(f"tool:{payload.get('call_id')}")
         is_known = call in out.thread.open or str(payload.get("event")) in _TOOL_HOOKS
         parent = call if is_known and "call_id" in payload else out.thread.top
         start = out.clock.start(

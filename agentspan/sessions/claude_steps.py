@@ -42,6 +42,11 @@ def text_of(value: Any) -> str | None:
     return value if type(value) is str and value else None
 
 
+def key_of(text: str) -> str:
+    """Return a text as part of a key: with `?` in the place of what is no Unicode (half of a surrogate pair)."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def object_of(value: Any) -> dict[str, Any]:
     """Return a value that is an object, else an empty one."""
     return value if type(value) is dict else {}
