@@ -95,9 +95,9 @@ class Agents:
         thread.end = max(thread.end or 0, millis * MILLI)
         parent = record.get("parentUuid")
         if thread.is_compaction and type(parent) is str and (key := self._compactions.get(parent)) is not None:
-            thread.top = key
+            self._put_below(thread, key)
         elif thread.is_compaction and type(parent) is str:
-            thread.told = parent
+            thread.parents.add(parent)
         if _BY_RECORD not in thread.names and (name := steps.text_of(record.get("attributionAgent"))) is not None:
             thread.names[_BY_RECORD] = name
 
@@ -221,6 +221,15 @@ class Agents:
         flow.start = min((each.start for each in within if each.start is not None), default=flow.start)
         flow.end = max((each.end or 0 for each in within), default=flow.end)
 
+    def _put_below(self, thread: Thread, key: str) -> None:
+        """Put the model call of a compaction, and what it was told, below the compaction's step."""
+        if thread.top == key:
+            return
+        thread.top = key
+        self._out.records += [step._replace(parent=key) for step in thread.messages]
+        for call in thread.calls.values():
+            call.changed = True
+
     def compacted(self, logical: Any, key: str) -> None:
         """Put the model call of a compaction, in a file of its own, below the compaction's step.
 
@@ -232,7 +241,5 @@ class Agents:
             return
         self._compactions[logical] = key
         for other in self.threads.values():
-            if other.is_compaction and other.told == logical:
-                other.top = key
-                for call in other.calls.values():
-                    call.changed = True
+            if other.is_compaction and logical in other.parents:
+                self._put_below(other, key)

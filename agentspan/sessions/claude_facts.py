@@ -154,19 +154,22 @@ class Thread:
         calls: the latest model calls by key.
         open: the steps of tools without a result, by key.
         late: those that were cancelled last, for a result that comes all the same.
+        messages, parents: the steps of messages of a compaction, and the uuids of the parents of its records: they may
+            have to be put below its step.
         early: results whose calls stand later in the file, or nowhere.
         state: how it stands: an Outcome, or None while the agent works.
         compaction: the latest compaction without a summary.
         names: its names, by how good they are.
         asked: the start of the tool call that started it, in ns.
-        told, goal: its task, by the tool call and by its own records. `told` of a compaction is a uuid.
+        told, goal: its task, by the tool call and by its own records.
         model, resolved: its model, by its own records and by the tool's result.
         done: when the tool call that started it ended, in ns; and its status.
     """
 
     __slots__ = (
         "asked", "calls", "changed", "compaction", "done", "early", "end", "error", "goal", "id", "is_compaction",
-        "late", "link", "model", "names", "open", "output", "resolved", "result", "start", "state", "told", "top",
+        "late", "link", "messages", "model", "names", "open", "output",
+        "parents", "resolved", "result", "start", "state", "told", "top",
     )  # fmt: skip
 
     def __init__(self, id: str | None, top: str | None = None) -> None:
@@ -176,6 +179,8 @@ class Thread:
         self.calls: OrderedDict[str, Call] = OrderedDict()
         self.open: dict[str, Step] = {}
         self.early: dict[str, Early] = {}
+        self.messages: list[Step] = []
+        self.parents: set[str] = set()
         self.late: dict[str, Step] = {}
         self.state: Outcome | None = None
         self.error: dict[str, Any] | None = None
@@ -247,6 +252,7 @@ class Facts:
         self.task: str | None = None
         self.fork: str | None = None
         self.permission: str | None = None
+        self.commit: str | None = None
         self.prompts = 0
         self.metadata: dict[str, Any] = {}
         self._listed: dict[str, dict[str, None]] = {}
@@ -314,13 +320,19 @@ class Facts:
             self.task = task_of(text) or None
 
     def listing(self, kind: str, attachment: Mapping[str, Any]) -> None:
-        """Note the tools, agents and skills that the model was told of."""
+        """Note the tools, agents and skills that the model was told of.
+
+        Args:
+            kind: the type of an attachment, or the subtype of a system record.
+        """
         if kind == "deferred_tools_delta":
             self._tools.update(steps.names_of(attachment.get("addedNames")))
         elif kind == "agent_listing_delta":
             self._agents.update(steps.names_of(attachment.get("addedTypes")))
         elif kind == "skill_listing" and self._skills is None and type(text := attachment.get("content")) is str:
             self._skills = steps.hash_of(text)
+        elif kind == "init":
+            self._tools.update(steps.names_of(attachment.get("tools")))
 
     def session(self, thread: Thread) -> Session:
         """Return the session as it is now.
@@ -333,7 +345,8 @@ class Facts:
         metadata = dict(self.metadata)
         for name, listed in self._listed.items():
             if len(listed) > 1 or name in ("models", "pull_requests", "frames"):
-                metadata[name] = [*listed]
+                # Models in alphabetical order: which file of a growing session is read first is chance.
+                metadata[name] = sorted(listed) if name == "models" else [*listed]
         if self._title is not None:
             metadata["title"] = self._title[1]
         metadata["prompts"] = self.prompts
@@ -352,6 +365,7 @@ class Facts:
             first=self.first,
             fingerprint=self._fingerprint(thread),
             metadata=metadata,
+            git_commit=self.commit,
         )
 
     def _fingerprint(self, thread: Thread) -> dict[str, str]:

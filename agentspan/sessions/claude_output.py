@@ -10,6 +10,7 @@ from agentspan.sessions.claude_rewinds import Rewinds
 from agentspan.sessions.records import Record, Step, Unread, unknown
 
 _MOST_LATE = 16
+_MOST_MESSAGES = 100
 _MOST_KEYS = 20_000
 
 
@@ -77,8 +78,11 @@ class Output:
 
     def message(self, record: Mapping[str, Any], payload: dict[str, Any], millis: int) -> None:
         """Emit the step of a message that is one record."""
-        at = self.clock.start(millis)
-        self.emit(Step(self.session, self.key(record, millis), self.thread.top, "message", at, at, "complete", payload))
+        at, thread = self.clock.start(millis), self.thread
+        step = Step(self.session, self.key(record, millis), thread.top, "message", at, at, "complete", payload)
+        if thread.is_compaction and len(thread.messages) < _MOST_MESSAGES:
+            thread.messages.append(step)
+        self.emit(step)
 
     def event(
         self,

@@ -31,13 +31,14 @@ _RAW_DECODE = _LOADS.raw_decode
 _TOOL_HOOKS = ("PreToolUse", "PostToolUse", "PostToolUseFailure")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _AGENT = re.compile(r"agent-(.+?)(?:\.meta\.json|\.jsonl)\Z")
+_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _MOST_DOCUMENT = 8 * 2**20
 _RECENT = 16
 
 _EVENTS = frozenset(
     {
         "turn_duration", "away_summary", "local_command", "informational", "bridge_status", "api_refusal",
-        "model_refusal_fallback", "session_start", "error", "permission_retry", "api_metrics",
+        "model_refusal_fallback", "session_start", "error", "init", "permission_retry", "api_metrics",
     }
 )  # fmt: skip
 """The subtypes of system records that are events."""
@@ -339,6 +340,7 @@ class ClaudeDecoder(LineDecoder):
             payload, result = steps.stop_hooks_of(record)
             self._hook(record, payload, result, millis, failed="errors" in result)
         elif type(kind) is str and kind in _EVENTS:
+            self._out.facts.listing(kind, record)
             content = record.get("content")
             more = {name: value for name, value in record.items() if name not in _COMMON and name != "content"}
             level = steps.text_of(record.get("level")) or "info"
@@ -413,7 +415,7 @@ class ClaudeDecoder(LineDecoder):
         kind = steps.kind_of_text(text)
         if kind == "task-notification":
             self._notice(record, kind, text, millis)
-        else:
+        elif text.partition(" ")[0] not in steps.LOCAL_COMMANDS:  # a command has a record of its own
             self._out.message(record, {"role": "user", "content": content, "steering": True}, millis)
 
     def _summary_line(self, record: Mapping[str, Any]) -> None:
@@ -431,6 +433,12 @@ class ClaudeDecoder(LineDecoder):
     def _frame(self, record: Mapping[str, Any]) -> None:
         if (url := steps.text_of(record.get("frameUrl"))) is not None:
             self._out.facts.list("frames", url)
+
+    def _worktree(self, record: Mapping[str, Any]) -> None:
+        commit = steps.object_of(record.get("worktreeSession")).get("originalHeadCommit")
+        if type(commit) is str and _COMMIT.match(commit):
+            self._out.facts.commit = commit
+        self._plain(record)
 
     def _plain(self, record: Mapping[str, Any]) -> None:
         kind = str(record.get("type"))
@@ -524,8 +532,9 @@ _METADATA: dict[str, Callable[[ClaudeDecoder, dict[str, Any]], None]] = {
     "permission-mode": ClaudeDecoder._permission,
     "pr-link": ClaudeDecoder._pull_request,
     "frame-link": ClaudeDecoder._frame,
+    "worktree-state": ClaudeDecoder._worktree,
     **dict.fromkeys(
-        ("mode", "agent-name", "agent-color", "agent-setting", "bridge-session", "worktree-state", "relocated",
+        ("mode", "agent-name", "agent-color", "agent-setting", "bridge-session", "relocated",
          "continued-in", "tag"),
         ClaudeDecoder._plain,
     ),

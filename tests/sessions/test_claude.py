@@ -340,6 +340,7 @@ def test_metadata_records_are_facts_of_the_run() -> None:
     records = [
         {"type": "permission-mode", "permissionMode": "plan", "sessionId": SESSION},
         {"type": "mode", "mode": "normal", "sessionId": SESSION},
+        {"type": "worktree-state", "worktreeSession": {"originalHeadCommit": "ab" * 20}, "sessionId": SESSION},
         {"type": "summary", "summary": "of another session", "leafUuid": "zz"},
         *CONVERSATION,
         {"type": "ai-title", "aiTitle": "Broken build", "sessionId": SESSION},
@@ -351,6 +352,7 @@ def test_metadata_records_are_facts_of_the_run() -> None:
     assert (session.metadata["title"], session.metadata["mode"]) == ("Broken build", "normal")
     assert session.metadata["pull_requests"] == ["https://example.org/1"]
     assert session.fingerprint["permission_mode"] == "plan"
+    assert session.git_commit == "ab" * 20
     assert {"tools", "skills"} <= session.fingerprint.keys()
 
 
