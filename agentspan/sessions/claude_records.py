@@ -33,6 +33,8 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\
 _AGENT = re.compile(r"agent-(.+?)(?:\.meta\.json|\.jsonl)\Z")
 _COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _MOST_DOCUMENT = 8 * 2**20
+_MOST_UNTIMED = 100
+_MOST_HELD = 100
 _RECENT = 16
 
 _EVENTS = frozenset(
@@ -72,12 +74,13 @@ class _File:
     Attributes:
         thread: the sub-agent whose file it is; None for the main file, and before its first record.
         document: what was read of a file that is one JSON document; None for files of records.
+        is_counted: whether the document was counted as not understood.
     """
 
-    __slots__ = ("clock", "document", "is_main", "path", "thread")
+    __slots__ = ("clock", "document", "is_counted", "is_main", "path", "thread")
 
     def __init__(self, path: Path, *, is_main: bool) -> None:
-        self.path, self.is_main = path, is_main
+        self.path, self.is_main, self.is_counted = path, is_main, False
         self.clock = Clock()
         self.thread: Thread | None = None
         self.document = bytearray() if plain_path(path).name.endswith(".json") else None
@@ -99,6 +102,7 @@ class ClaudeDecoder(LineDecoder):
             self._file.thread = self._top = self._agents.agent(orphan[1], source.path)
         self._queued: list[str] = []
         self._steered: list[tuple[str, str]] = []
+        self._untimed: list[dict[str, Any]] = []
         self._held: list[Record] = []
         self._announced = False
 
@@ -129,8 +133,9 @@ class ClaudeDecoder(LineDecoder):
         out = self._out
         out.records = []
         for file in self._files.values():
-            if file.document:  # a last line without its line end is not fed
-                self._read_document(file, bytes(file.document) + b"}")
+            if file.document and not self._read_document(file, bytes(file.document) + b"}") and not file.is_counted:
+                file.is_counted = True
+                out.unread("a document that is no JSON")
         threads = [out.main, *self._agents.threads.values()]
         for thread in threads:
             out.flush(thread)
@@ -147,7 +152,8 @@ class ClaudeDecoder(LineDecoder):
             return [facts.session(self._top), *records] if resting else records
         self._held += records
         is_known = facts.id is not None and facts.started is not None
-        if not is_known or (facts.version is None and not (resting and self._held)):
+        waits = facts.version is None and not (resting and self._held) and len(self._held) < _MOST_HELD
+        if not is_known or waits:
             return []
         held, self._held, self._announced = self._held, [], True
         return [facts.session(self._top), *held]
@@ -168,14 +174,21 @@ class ClaudeDecoder(LineDecoder):
         millis = clock.time_of(record)
         if file.is_main:
             out.facts.note(record, millis)
+        if self._untimed and out.facts.started is not None:
+            untimed, self._untimed = self._untimed, []
+            for each in untimed:
+                self._take(each)
         if kind == "progress":
             self._agents.progress(record)
             return
         handler = _HANDLERS.get(kind) if type(kind) is str else None
         if handler is None and self._took_without_time(record, kind):
             return
-        if millis is None:  # no record before it has a time either
-            out.unread("a record without a time")
+        if millis is None and (millis := out.facts.started) is None:
+            self._untimed.append(record)  # no record before it has a time either
+            if len(self._untimed) > _MOST_UNTIMED:
+                self._untimed.pop(0)
+                out.unread("a record without a time")
             return
         thread = out.thread = self._thread_of(file, record)
         if thread.id is not None:
@@ -499,12 +512,13 @@ class ClaudeDecoder(LineDecoder):
             file.document.clear()
             self._out.unread("a document that is too long")
             return
+        may_end = not file.document or line.rstrip() == b"}"
         file.document += line
-        if line.rstrip().endswith(b"}") and self._read_document(file, bytes(file.document)):
+        if may_end and self._read_document(file, bytes(file.document)):
             file.document.clear()
 
     def _read_document(self, file: _File, text: bytes) -> bool:
-        """Decode a document; return whether it is complete."""
+        """Decode a document; return whether it is complete. (A last line without a line end is not fed.)"""
         try:
             found = _LOADS.decode(text.decode("utf-8", "replace"))
         except (ValueError, RecursionError):

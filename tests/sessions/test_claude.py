@@ -416,6 +416,19 @@ def test_different_records_with_one_uuid_are_both_kept() -> None:
     assert len(decoded([*same, *same]).of()) == 3
 
 
+@pytest.mark.parametrize("growing", [False, True])
+def test_records_before_the_first_time_are_kept(growing: bool) -> None:
+    found = decoded([{"type": "brand-new", "a": 1}, *CONVERSATION], growing=growing)
+    kept = found.of("unknown:event")
+    assert [step.payload["content"] for step in kept] == [{"type": "brand-new", "a": 1}]
+    assert kept[0].start_ns // 10**6 == found.known.started_ns // 10**6
+
+
+def test_a_session_without_versions_is_read_all_the_same() -> None:
+    found = decoded([{name: value for name, value in each.items() if name != "version"} for each in CONVERSATION])
+    assert (len(found.of()), found.known.version) == (4, None)
+
+
 def test_members_of_events_may_have_any_name() -> None:
     more = {"name": 1, "record": 2, "millis": 3, "self": 4, "durationMs": 5}
     step = decoded([user("u1", None, 0, "go"), system("s1", "u1", 1, "informational", content="x", **more)]).one(

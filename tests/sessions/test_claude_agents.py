@@ -93,8 +93,14 @@ def test_a_sub_agent_in_its_own_file_is_linked_by_the_result(growing: bool) -> N
 def test_a_sub_agent_is_linked_before_its_call_has_ended(growing: bool) -> None:
     check(decoded([*TASK, progress("a7", "t1")], {FILE: AGENT}, growing=growing))
     meta = [b"{", b'  "toolUseId": "t1",', b'  "name": "scout"', b"}"]
-    check(decoded(TASK, {FILE: AGENT, META: meta}, growing=growing), name="scout")
-    check(decoded([*TASK, *END], {FILE: AGENT, META: meta[:-1]}, growing=growing), name="scout")
+    beside: dict[str, list[Any]] = {FILE: AGENT, META: [b"".join(meta)] if growing else meta}
+    check(decoded(TASK, beside, growing=growing), name="scout")
+    check(decoded([*TASK, *END], {FILE: AGENT, META: meta[:-1]}), name="scout")
+
+
+def test_a_document_that_is_no_json_is_counted_once() -> None:
+    found = decoded(TASK, {FILE: AGENT, META: [b"{", b"broken"]}, growing=True)
+    assert found.unread == ["a document that is no JSON"]
 
 
 def test_a_sub_agent_without_a_link_is_at_the_top() -> None:
