@@ -162,15 +162,16 @@ def call_of(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         block: a block with the tool's `name`, `input` and `id`.
     """
     name = text_of(block.get("name")) or "unknown"
-    arguments, id = block.get("input"), block.get("id")
+    arguments = block.get("input")
+    type_, payload = "tool", {"name": name, "arguments": arguments}
     if name.startswith("mcp__") and (target := name[5:].partition("__"))[2]:
-        return "mcp", {
-            "method": "tools/call", "server": target[0], "target": target[2], "arguments": arguments, "call_id": id,
-        }  # fmt: skip
-    payload = {"name": name, "arguments": arguments, "call_id": id}
+        type_ = "mcp"
+        payload = {"method": "tools/call", "server": target[0], "target": target[2], "arguments": arguments}
+    if (id := text_of(block.get("id"))) is not None:
+        payload["call_id"] = id
     if name == "Skill" and (skill := skill_of(arguments)) is not None:
         payload["skill"] = skill
-    return "tool", payload
+    return type_, payload
 
 
 def skill_of(arguments: Any) -> str | None:
