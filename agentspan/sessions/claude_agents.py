@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentspan.sessions import claude_steps as steps
-from agentspan.sessions.claude_facts import MILLI, Thread, finished_task
+from agentspan.sessions.claude_facts import MILLI, Recent, Thread, finished_task
 from agentspan.sessions.claude_output import Output
 from agentspan.sessions.records import Status, Step
 
@@ -38,7 +38,7 @@ class Agents:
     def __init__(self, out: Output) -> None:
         self._out = out
         self.threads: dict[str, Thread] = {}
-        self._sides: dict[str, Thread] = {}
+        self._sides: Recent[str, Thread] = Recent(_MOST_SIDES)
         self._tasks: dict[str, Thread] = {}
         self._compactions: dict[str, str] = {}
 
@@ -46,7 +46,7 @@ class Agents:
         """Return the conversation of a sub-agent."""
         thread = self.threads.get(id)
         if thread is None:
-            thread = self.threads[id] = Thread(id, f"agent:{id}")
+            thread = self.threads[id] = Thread(id, steps.key_of(f"agent:{id}"))
             if id.startswith("acompact-"):
                 thread.is_compaction, thread.top, thread.changed = True, None, False
         if file is not None and thread.link is None and not thread.is_compaction:
@@ -59,7 +59,7 @@ class Agents:
         """Return the conversation that stands for a workflow: its agents are below it."""
         thread = self.threads.get(f"workflow:{run}")
         if thread is None:
-            thread = self.threads[f"workflow:{run}"] = Thread(f"workflow:{run}", f"workflow:{run}")
+            thread = self.threads[f"workflow:{run}"] = Thread(f"workflow:{run}", steps.key_of(f"workflow:{run}"))
             thread.names[_BY_RECORD] = "workflow"
         return thread
 
@@ -74,9 +74,7 @@ class Agents:
             prompt = steps.plain_text(steps.object_of(record.get("message")).get("content"))
             self._link_by_prompt(thread, prompt)
         if type(uuid) is str:
-            self._sides[uuid] = thread
-            if len(self._sides) > _MOST_SIDES:
-                del self._sides[next(iter(self._sides))]
+            self._sides.put(uuid, thread)
         return thread
 
     def _link_by_prompt(self, thread: Thread, prompt: str) -> None:
@@ -97,9 +95,9 @@ class Agents:
         thread.end = max(thread.end or 0, millis * MILLI)
         parent = record.get("parentUuid")
         if thread.is_compaction and type(parent) is str and (key := self._compactions.get(parent)) is not None:
-            thread.top = key
+            self._put_below(thread, key)
         elif thread.is_compaction and type(parent) is str:
-            thread.told = parent
+            thread.parents.add(parent)
         if _BY_RECORD not in thread.names and (name := steps.text_of(record.get("attributionAgent"))) is not None:
             thread.names[_BY_RECORD] = name
 
@@ -114,7 +112,7 @@ class Agents:
 
     def _find_link(self, thread: Thread, tool: str) -> None:
         """Put a sub-agent below a tool call that may be open still."""
-        key = f"tool:{tool}"
+        key = steps.key_of(f"tool:{tool}")
         for other in (self._out.main, *self.threads.values()):
             if (step := other.open.get(key)) is not None:
                 self.link(thread, step)
@@ -223,6 +221,15 @@ class Agents:
         flow.start = min((each.start for each in within if each.start is not None), default=flow.start)
         flow.end = max((each.end or 0 for each in within), default=flow.end)
 
+    def _put_below(self, thread: Thread, key: str) -> None:
+        """Put the model call of a compaction, and what it was told, below the compaction's step."""
+        if thread.top == key:
+            return
+        thread.top = key
+        self._out.records += [step._replace(parent=key) for step in thread.messages]
+        for call in thread.calls.values():
+            call.changed = True
+
     def compacted(self, logical: Any, key: str) -> None:
         """Put the model call of a compaction, in a file of its own, below the compaction's step.
 
@@ -234,7 +241,5 @@ class Agents:
             return
         self._compactions[logical] = key
         for other in self.threads.values():
-            if other.is_compaction and other.told == logical:
-                other.top = key
-                for call in other.calls.values():
-                    call.changed = True
+            if other.is_compaction and logical in other.parents:
+                self._put_below(other, key)

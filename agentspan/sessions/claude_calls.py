@@ -33,7 +33,8 @@ class Calls:
         call = self._call_of(thread, record, message, millis)
         call.changed = True
         call.end = max(call.end, millis * MILLI)
-        call.result |= steps.usage_of(message.get("usage"))
+        if type(usage := message.get("usage")) is dict:
+            call.usage = usage
         reason = steps.text_of(message.get("stop_reason"))
         if reason is not None:
             call.result["finish_reason"] = reason
@@ -47,7 +48,7 @@ class Calls:
     def _call_of(self, thread: Thread, record: Mapping[str, Any], message: Mapping[str, Any], millis: int) -> Call:
         """Return the model call that a record belongs to: a new one, or that with its message and request."""
         id, request = steps.text_of(message.get("id")), steps.text_of(record.get("requestId"))
-        key = f"llm:{id or record.get('uuid') or millis}:{request or ''}"
+        key = steps.key_of(f"llm:{id or record.get('uuid') or millis}:{request or ''}")
         call = thread.calls.get(key)
         if call is None:
             self._out.flush(thread)
@@ -61,23 +62,22 @@ class Calls:
 
     def _new_call(self, record: Mapping[str, Any], key: str, model: str | None, millis: int) -> Call:
         """Return a new model call: it begins at the time of the record that it answers."""
-        parent = record.get("parentUuid")
-        asked = self._out.clock.known.get(parent, millis) if type(parent) is str else millis
         payload: dict[str, Any] = {"model": model or "unknown"}
         if (provider := steps.provider_of(model)) is not None:
             payload["provider"] = provider
-        for name, ours in (("effort", "effort"), ("attributionSkill", "skill")):
-            if (value := steps.text_of(record.get(name))) is not None:
-                payload[ours] = value
+        if (effort := steps.text_of(record.get("effort"))) is not None:
+            payload["effort"] = effort
+        if (skill := steps.text_of(record.get("attributionSkill"))) is not None:
+            payload["skill"] = skill
         thread = self._out.thread
         if thread.is_compaction:
             payload["purpose"] = "compaction"
         elif self._out.facts.permission is not None and thread.id is None:
             payload["permission_mode"] = self._out.facts.permission
-        if model is not None:
+        if model is not None and model != thread.model:
             thread.model = thread.model or model
             self._out.facts.list("models", model)
-        return Call(key, self._out.clock.start(min(asked, millis)), payload)
+        return Call(key, self._out.clock.start(self._out.clock.asked(record, millis)), payload)
 
     def _block(self, call: Call, block: dict[str, Any], record: Mapping[str, Any], millis: int) -> bool:
         """Add a content block to a model call; return whether it calls a tool."""
@@ -101,7 +101,7 @@ class Calls:
         id = steps.text_of(block.get("id"))
         type_, payload = steps.call_of(block)
         uuid = record.get("uuid")
-        key = f"tool:{id or uuid or millis}"
+        key = steps.key_of(f"tool:{id or uuid or millis}")
         arguments = payload["arguments"]
         short = arguments
         if type(arguments) is dict:
@@ -162,7 +162,7 @@ class Calls:
         if self._ended(block, record, millis, structured):
             return
         early = self._out.thread.early
-        early[f"tool:{block.get('tool_use_id')}"] = Early(
+        early[steps.key_of(f"tool:{block.get('tool_use_id')}")] = Early(
             block, record, structured, millis, self._out.clock.start(millis)
         )
         if len(early) > _MOST_EARLY:
@@ -180,7 +180,7 @@ class Calls:
 
     def _ended(self, block: dict[str, Any], record: Mapping[str, Any], millis: int, structured: Any = None) -> bool:
         """End the step of the tool that a result belongs to; return whether there is one."""
-        key = f"tool:{block.get('tool_use_id')}"
+        key = steps.key_of(f"tool:{block.get('tool_use_id')}")
         thread = self._out.thread
         step = thread.open.pop(key, None) or thread.late.pop(key, None)
         if step is None:

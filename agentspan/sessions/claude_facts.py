@@ -7,18 +7,48 @@ sub-agent.
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from agentspan.sessions import claude_steps as steps
 from agentspan.sessions.records import Outcome, Session, Status, Step, task_of
 
 AGENT = "claude-code"
 MILLI = 1_000_000
-_KNOWN_UUIDS = 50_000
-"""The most records of a file whose times are kept. A record's parent is nearly always one of the last hundred."""
+_KNOWN_UUIDS = 20_000
+"""The fewest records of a file whose times are kept. A record's parent is nearly always one of the last hundred."""
 _OPEN_CALLS = 8
 """The most model calls of a conversation to which further records may be added."""
 _MOST_LISTED = 200
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """A map that keeps its latest entries: at least `size`, and fewer than twice as many.
+
+    Entries are dropped by the half: to delete the oldest entry of a dict, Python searches it from the start.
+    """
+
+    __slots__ = ("_older", "_size", "_young")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._young: dict[K, V] = {}
+        self._older: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        """Return a value; None if there is none, or no longer."""
+        found = self._young.get(key)
+        return self._older.get(key) if found is None else found
+
+    def put(self, key: K, value: V) -> None:
+        """Set a value."""
+        young = self._young
+        young[key] = value
+        if len(young) >= self._size:
+            self._young, self._older = {}, young
 
 
 class Clock:
@@ -27,50 +57,58 @@ class Clock:
     Times of the source are in milliseconds, and often equal: the steps of one millisecond get a microsecond each.
     """
 
-    __slots__ = ("known", "last", "taken")
+    __slots__ = ("_known", "_last", "_taken")
 
     def __init__(self) -> None:
-        self.known: dict[str, int] = {}
-        self.taken: dict[int, int] = {}
-        self.last: int | None = None
+        self._known: Recent[str, int] = Recent(_KNOWN_UUIDS)
+        self._taken: Recent[int, int] = Recent(_KNOWN_UUIDS)
+        self._last: int | None = None
 
     def time_of(self, record: Mapping[str, Any]) -> int | None:
         """Return a record's time in milliseconds: not before its parent's, and for one without, that before it."""
         millis = steps.millis_of(record.get("timestamp"))
         parent = record.get("parentUuid")
-        above = self.known.get(parent) if type(parent) is str else None
+        above = self._known.get(parent) if type(parent) is str else None
         if millis is None:
-            millis = self.last if above is None else above
+            millis = self._last if above is None else above
         elif above is not None and above > millis:
             millis = above
-        uuid = record.get("uuid")
         if millis is not None:
-            self.last = millis
+            self._last = millis
+            uuid = record.get("uuid")
             if type(uuid) is str:
-                known = self.known
-                known[uuid] = millis
-                if len(known) > _KNOWN_UUIDS:
-                    del known[next(iter(known))]
+                self._known.put(uuid, millis)
         return millis
+
+    def known(self, uuid: Any) -> int | None:
+        """Return the time of a record that was read; None if it was not, or long ago."""
+        return self._known.get(uuid) if type(uuid) is str else None
+
+    def asked(self, record: Mapping[str, Any], millis: int) -> int:
+        """Return the time of a record's parent, or its own if the parent is not known."""
+        above = self.known(record.get("parentUuid"))
+        return millis if above is None else min(above, millis)
 
     def start(self, millis: int) -> int:
         """Return the next free start time of a millisecond, in nanoseconds."""
-        taken = self.taken
-        count = taken.get(millis, 0)
-        taken[millis] = count + 1
-        if len(taken) > _KNOWN_UUIDS:
-            del taken[next(iter(taken))]
+        count = self._taken.get(millis) or 0
+        self._taken.put(millis, count + 1)
         return millis * MILLI + count * 1000
+
+    def count(self, millis: int) -> int:
+        """Return how many steps have started in a millisecond."""
+        return self._taken.get(millis) or 0
 
 
 class Call:
     """A model call: what its records said so far. One answer of the API is written as several records."""
 
-    __slots__ = ("blocks", "calls", "changed", "end", "key", "payload", "result", "start", "texts", "thoughts")
+    __slots__ = ("blocks", "calls", "changed", "end", "key", "payload", "result", "start", "texts", "thoughts", "usage")
 
     def __init__(self, key: str, start: int, payload: dict[str, Any]) -> None:
         self.key, self.start, self.end, self.payload = key, start, start, payload
         self.result: dict[str, Any] = {}
+        self.usage: dict[str, Any] = {}
         self.texts: list[str] = []
         self.thoughts: list[str] = []
         self.calls: list[Any] = []
@@ -88,6 +126,7 @@ class Call:
         if self.blocks:
             result["blocks"] = [*self.blocks]
         result |= self.result
+        result |= steps.usage_of(self.usage)
         status: Status = "cancelled" if "aborted" in result else "complete"
         return Step(
             session, self.key, parent, "llm", self.start, max(self.start, self.end), status, self.payload, result
@@ -115,19 +154,22 @@ class Thread:
         calls: the latest model calls by key.
         open: the steps of tools without a result, by key.
         late: those that were cancelled last, for a result that comes all the same.
+        messages, parents: the steps of messages of a compaction, and the uuids of the parents of its records: they may
+            have to be put below its step.
         early: results whose calls stand later in the file, or nowhere.
         state: how it stands: an Outcome, or None while the agent works.
         compaction: the latest compaction without a summary.
         names: its names, by how good they are.
         asked: the start of the tool call that started it, in ns.
-        told, goal: its task, by the tool call and by its own records. `told` of a compaction is a uuid.
+        told, goal: its task, by the tool call and by its own records.
         model, resolved: its model, by its own records and by the tool's result.
         done: when the tool call that started it ended, in ns; and its status.
     """
 
     __slots__ = (
         "asked", "calls", "changed", "compaction", "done", "early", "end", "error", "goal", "id", "is_compaction",
-        "late", "link", "model", "names", "open", "output", "resolved", "result", "start", "state", "told", "top",
+        "late", "link", "messages", "model", "names", "open", "output",
+        "parents", "resolved", "result", "start", "state", "told", "top",
     )  # fmt: skip
 
     def __init__(self, id: str | None, top: str | None = None) -> None:
@@ -137,6 +179,8 @@ class Thread:
         self.calls: OrderedDict[str, Call] = OrderedDict()
         self.open: dict[str, Step] = {}
         self.early: dict[str, Early] = {}
+        self.messages: list[Step] = []
+        self.parents: set[str] = set()
         self.late: dict[str, Step] = {}
         self.state: Outcome | None = None
         self.error: dict[str, Any] | None = None
@@ -208,6 +252,7 @@ class Facts:
         self.task: str | None = None
         self.fork: str | None = None
         self.permission: str | None = None
+        self.commit: str | None = None
         self.prompts = 0
         self.metadata: dict[str, Any] = {}
         self._listed: dict[str, dict[str, None]] = {}
@@ -227,7 +272,7 @@ class Facts:
                 self.ended = millis
         seen = get("sessionId"), get("version"), get("cwd"), get("gitBranch"), get("entrypoint"), get("permissionMode")
         if self.first is None and type(uuid := steps.uuid_of(record)) is str:
-            self.first = uuid
+            self.first = steps.key_of(uuid)
         if "forkedFrom" in record and self.fork is None:
             self.fork = steps.text_of(steps.object_of(get("forkedFrom")).get("sessionId"))
         if seen != self._seen:
@@ -236,6 +281,7 @@ class Facts:
 
     def _note_changed(self, session: Any, version: Any, cwd: Any, branch: Any, entry: Any, permission: Any) -> None:
         if type(session) is str and session:
+            session = steps.key_of(session)
             if self.id is None:
                 self.id = session
             elif session != self.id and self.fork is None:
@@ -274,13 +320,19 @@ class Facts:
             self.task = task_of(text) or None
 
     def listing(self, kind: str, attachment: Mapping[str, Any]) -> None:
-        """Note the tools, agents and skills that the model was told of."""
+        """Note the tools, agents and skills that the model was told of.
+
+        Args:
+            kind: the type of an attachment, or the subtype of a system record.
+        """
         if kind == "deferred_tools_delta":
             self._tools.update(steps.names_of(attachment.get("addedNames")))
         elif kind == "agent_listing_delta":
             self._agents.update(steps.names_of(attachment.get("addedTypes")))
         elif kind == "skill_listing" and self._skills is None and type(text := attachment.get("content")) is str:
             self._skills = steps.hash_of(text)
+        elif kind == "init":
+            self._tools.update(steps.names_of(attachment.get("tools")))
 
     def session(self, thread: Thread) -> Session:
         """Return the session as it is now.
@@ -293,7 +345,8 @@ class Facts:
         metadata = dict(self.metadata)
         for name, listed in self._listed.items():
             if len(listed) > 1 or name in ("models", "pull_requests", "frames"):
-                metadata[name] = [*listed]
+                # Models in alphabetical order: which file of a growing session is read first is chance.
+                metadata[name] = sorted(listed) if name == "models" else [*listed]
         if self._title is not None:
             metadata["title"] = self._title[1]
         metadata["prompts"] = self.prompts
@@ -312,6 +365,7 @@ class Facts:
             first=self.first,
             fingerprint=self._fingerprint(thread),
             metadata=metadata,
+            git_commit=self.commit,
         )
 
     def _fingerprint(self, thread: Thread) -> dict[str, str]:

@@ -5,12 +5,13 @@ from types import MappingProxyType
 from typing import Any
 
 from agentspan.sessions import claude_steps as steps
-from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Thread
+from agentspan.sessions.claude_facts import MILLI, Clock, Facts, Recent, Thread
 from agentspan.sessions.claude_rewinds import Rewinds
 from agentspan.sessions.records import Record, Step, Unread, unknown
 
 _MOST_LATE = 16
-_MOST_KEYS = 50_000
+_MOST_MESSAGES = 100
+_MOST_KEYS = 20_000
 
 
 class Output:
@@ -32,7 +33,7 @@ class Output:
         self.clock = Clock()
         self.size = 0
         self._name = name
-        self._keys: dict[str, str] = {}
+        self._keys: Recent[str, str] = Recent(_MOST_KEYS)
 
     @property
     def session(self) -> str:
@@ -66,17 +67,22 @@ class Output:
         """
         uuid = steps.uuid_of(record)
         if type(uuid) is str and uuid:
-            about = f"{record.get('type')}:{record.get('subtype')}:{millis}"
-            known = self._keys.setdefault(uuid, about)
-            if len(self._keys) > _MOST_KEYS:
-                del self._keys[next(iter(self._keys))]
+            uuid = steps.key_of(uuid)
+            about = steps.key_of(f"{record.get('type')}:{record.get('subtype')}:{millis}")
+            known = self._keys.get(uuid)
+            if known is None:
+                self._keys.put(uuid, about)
+                return uuid
             return uuid if known == about else f"{uuid}:{about}"
-        return f"{record.get('type')}:{millis}:{self.clock.taken.get(millis, 0)}"
+        return steps.key_of(f"{record.get('type')}:{millis}:{self.clock.count(millis)}")
 
     def message(self, record: Mapping[str, Any], payload: dict[str, Any], millis: int) -> None:
         """Emit the step of a message that is one record."""
-        at = self.clock.start(millis)
-        self.emit(Step(self.session, self.key(record, millis), self.thread.top, "message", at, at, "complete", payload))
+        at, thread = self.clock.start(millis), self.thread
+        step = Step(self.session, self.key(record, millis), thread.top, "message", at, at, "complete", payload)
+        if thread.is_compaction and len(thread.messages) < _MOST_MESSAGES:
+            thread.messages.append(step)
+        self.emit(step)
 
     def event(
         self,

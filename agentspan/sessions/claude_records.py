@@ -31,13 +31,16 @@ _RAW_DECODE = _LOADS.raw_decode
 _TOOL_HOOKS = ("PreToolUse", "PostToolUse", "PostToolUseFailure")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _AGENT = re.compile(r"agent-(.+?)(?:\.meta\.json|\.jsonl)\Z")
+_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _MOST_DOCUMENT = 8 * 2**20
+_MOST_UNTIMED = 100
+_MOST_HELD = 100
 _RECENT = 16
 
 _EVENTS = frozenset(
     {
         "turn_duration", "away_summary", "local_command", "informational", "bridge_status", "api_refusal",
-        "model_refusal_fallback", "session_start", "error", "permission_retry", "api_metrics",
+        "model_refusal_fallback", "session_start", "error", "init", "permission_retry", "api_metrics",
     }
 )  # fmt: skip
 """The subtypes of system records that are events."""
@@ -71,12 +74,13 @@ class _File:
     Attributes:
         thread: the sub-agent whose file it is; None for the main file, and before its first record.
         document: what was read of a file that is one JSON document; None for files of records.
+        is_counted: whether the document was counted as not understood.
     """
 
-    __slots__ = ("clock", "document", "is_main", "path", "thread")
+    __slots__ = ("clock", "document", "is_counted", "is_main", "path", "thread")
 
     def __init__(self, path: Path, *, is_main: bool) -> None:
-        self.path, self.is_main = path, is_main
+        self.path, self.is_main, self.is_counted = path, is_main, False
         self.clock = Clock()
         self.thread: Thread | None = None
         self.document = bytearray() if plain_path(path).name.endswith(".json") else None
@@ -98,6 +102,7 @@ class ClaudeDecoder(LineDecoder):
             self._file.thread = self._top = self._agents.agent(orphan[1], source.path)
         self._queued: list[str] = []
         self._steered: list[tuple[str, str]] = []
+        self._untimed: list[dict[str, Any]] = []
         self._held: list[Record] = []
         self._announced = False
 
@@ -128,8 +133,9 @@ class ClaudeDecoder(LineDecoder):
         out = self._out
         out.records = []
         for file in self._files.values():
-            if file.document:  # a last line without its line end is not fed
-                self._read_document(file, bytes(file.document) + b"}")
+            if file.document and not self._read_document(file, bytes(file.document) + b"}") and not file.is_counted:
+                file.is_counted = True
+                out.unread("a document that is no JSON")
         threads = [out.main, *self._agents.threads.values()]
         for thread in threads:
             out.flush(thread)
@@ -146,7 +152,8 @@ class ClaudeDecoder(LineDecoder):
             return [facts.session(self._top), *records] if resting else records
         self._held += records
         is_known = facts.id is not None and facts.started is not None
-        if not is_known or (facts.version is None and not (resting and self._held)):
+        waits = facts.version is None and not (resting and self._held) and len(self._held) < _MOST_HELD
+        if not is_known or waits:
             return []
         held, self._held, self._announced = self._held, [], True
         return [facts.session(self._top), *held]
@@ -167,14 +174,21 @@ class ClaudeDecoder(LineDecoder):
         millis = clock.time_of(record)
         if file.is_main:
             out.facts.note(record, millis)
+        if self._untimed and out.facts.started is not None:
+            untimed, self._untimed = self._untimed, []
+            for each in untimed:
+                self._take(each)
         if kind == "progress":
             self._agents.progress(record)
             return
         handler = _HANDLERS.get(kind) if type(kind) is str else None
         if handler is None and self._took_without_time(record, kind):
             return
-        if millis is None:  # no record before it has a time either
-            out.unread("a record without a time")
+        if millis is None and (millis := out.facts.started) is None:
+            self._untimed.append(record)  # no record before it has a time either
+            if len(self._untimed) > _MOST_UNTIMED:
+                self._untimed.pop(0)
+                out.unread("a record without a time")
             return
         thread = out.thread = self._thread_of(file, record)
         if thread.id is not None:
@@ -225,25 +239,28 @@ class ClaudeDecoder(LineDecoder):
         if at < len(text) or not text:
             self._out.unread("a line that is no JSON")
 
+    def _assistant(self, record: Mapping[str, Any], millis: int) -> None:
+        self._calls.assistant(record, millis)
+
     def _user(self, record: Mapping[str, Any], millis: int) -> None:
         message = steps.object_of(record.get("message"))
         content = message.get("content")
         if record.get("isCompactSummary") is True:
             self._summary(record, content, millis)
             return
-        blocks: list[dict[str, Any]] = []
         results = 0
         if type(content) is list:
             blocks = steps.blocks_of(content)
-            found = [block for block in blocks if block.get("type") == "tool_result"]
-            results = len(found)
+            others = [block for block in blocks if block.get("type") != "tool_result"]
+            results = len(blocks) - len(others)
             structured = record.get("toolUseResult") if results == 1 else None
-            for block in found:
-                self._calls.tool_result(block, record, structured, millis)
-            blocks = [block for block in blocks if block.get("type") != "tool_result"]
-            if results and not blocks:
+            for block in blocks if results else ():
+                if block.get("type") == "tool_result":
+                    self._calls.tool_result(block, record, structured, millis)
+            if results and not others:
                 return
-            content = blocks[0].get("text", blocks) if len(blocks) == 1 and blocks[0].get("type") == "text" else blocks
+            is_text = len(others) == 1 and others[0].get("type") == "text"
+            content = others[0].get("text", others) if is_text else others
         self._said(record, content, millis, beside_result=results > 0)
 
     def _said(self, record: Mapping[str, Any], content: Any, millis: int, *, beside_result: bool) -> None:
@@ -336,6 +353,7 @@ class ClaudeDecoder(LineDecoder):
             payload, result = steps.stop_hooks_of(record)
             self._hook(record, payload, result, millis, failed="errors" in result)
         elif type(kind) is str and kind in _EVENTS:
+            self._out.facts.listing(kind, record)
             content = record.get("content")
             more = {name: value for name, value in record.items() if name not in _COMMON and name != "content"}
             level = steps.text_of(record.get("level")) or "info"
@@ -354,9 +372,7 @@ class ClaudeDecoder(LineDecoder):
         thread = self._out.thread
         payload, result = steps.api_error_of(record)
         model = thread.model or "unknown"
-        parent = record.get("parentUuid")
-        asked = self._out.clock.known.get(parent, millis) if type(parent) is str else millis
-        start = self._out.clock.start(min(asked, millis))
+        start = self._out.clock.start(self._out.clock.asked(record, millis))
         key, end = self._out.key(record, millis), max(start, millis * MILLI)
         payload = {"model": model, **payload}
         self._out.emit(Step(self._out.session, key, thread.top, "llm", start, end, "failed", payload, result))
@@ -412,12 +428,11 @@ class ClaudeDecoder(LineDecoder):
         kind = steps.kind_of_text(text)
         if kind == "task-notification":
             self._notice(record, kind, text, millis)
-        else:
+        elif text.partition(" ")[0] not in steps.LOCAL_COMMANDS:  # a command has a record of its own
             self._out.message(record, {"role": "user", "content": content, "steering": True}, millis)
 
     def _summary_line(self, record: Mapping[str, Any]) -> None:
-        leaf = record.get("leafUuid")
-        if type(leaf) is str and leaf in self._out.clock.known:  # others describe other sessions
+        if self._out.clock.known(record.get("leafUuid")) is not None:  # others describe other sessions
             self._out.facts.title(0, record.get("summary"))
 
     def _permission(self, record: Mapping[str, Any]) -> None:
@@ -431,6 +446,12 @@ class ClaudeDecoder(LineDecoder):
     def _frame(self, record: Mapping[str, Any]) -> None:
         if (url := steps.text_of(record.get("frameUrl"))) is not None:
             self._out.facts.list("frames", url)
+
+    def _worktree(self, record: Mapping[str, Any]) -> None:
+        commit = steps.object_of(record.get("worktreeSession")).get("originalHeadCommit")
+        if type(commit) is str and _COMMIT.match(commit):
+            self._out.facts.commit = commit
+        self._plain(record)
 
     def _plain(self, record: Mapping[str, Any]) -> None:
         kind = str(record.get("type"))
@@ -455,21 +476,21 @@ class ClaudeDecoder(LineDecoder):
     def _compaction_start(self, record: Mapping[str, Any], payload: Mapping[str, Any], millis: int) -> int:
         """Return when a compaction began: its record is written when it ends."""
         took = steps.number_of(steps.object_of(payload.get("details")).get("durationMs"))
-        last = record.get("logicalParentUuid")
-        if not took and payload["trigger"] == "auto" and type(last) is str:  # nothing happens in between
-            return min(millis, self._out.clock.known.get(last, millis))
+        last = self._out.clock.known(record.get("logicalParentUuid"))
+        if not took and payload["trigger"] == "auto" and last is not None:  # nothing happens in between
+            return min(millis, last)
         return max(0, millis - took)
 
     def _hook(
         self, record: Mapping[str, Any], payload: dict[str, Any], result: dict[str, Any], millis: int, *, failed: bool
     ) -> None:
         out = self._out
-        call = f"tool:{payload.get('call_id')}"
+        call = steps.key_of(f"tool:{payload.get('call_id')}")
         is_known = call in out.thread.open or str(payload.get("event")) in _TOOL_HOOKS
         parent = call if is_known and "call_id" in payload else out.thread.top
-        above = record.get("parentUuid")
-        floor = out.clock.known.get(above, millis) if type(above) is str else millis
-        start = out.clock.start(max(min(floor, millis), millis - steps.number_of(payload.get("duration_ms"))))
+        start = out.clock.start(
+            max(out.clock.asked(record, millis), millis - steps.number_of(payload.get("duration_ms")))
+        )
         if failed and "error" not in result:
             result["error"] = {"type": "hook_error", "message": "the hook failed"}
         status: Status = "failed" if failed else "complete"
@@ -491,12 +512,13 @@ class ClaudeDecoder(LineDecoder):
             file.document.clear()
             self._out.unread("a document that is too long")
             return
+        may_end = not file.document or line.rstrip() == b"}"
         file.document += line
-        if line.rstrip().endswith(b"}") and self._read_document(file, bytes(file.document)):
+        if may_end and self._read_document(file, bytes(file.document)):
             file.document.clear()
 
     def _read_document(self, file: _File, text: bytes) -> bool:
-        """Decode a document; return whether it is complete."""
+        """Decode a document; return whether it is complete. (A last line without a line end is not fed.)"""
         try:
             found = _LOADS.decode(text.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
@@ -512,7 +534,7 @@ class ClaudeDecoder(LineDecoder):
 _Handler = Callable[[ClaudeDecoder, dict[str, Any], int], None]
 _HANDLERS: dict[str, _Handler] = {
     "user": ClaudeDecoder._user,
-    "assistant": lambda self, record, millis: self._calls.assistant(record, millis),
+    "assistant": ClaudeDecoder._assistant,
     "system": ClaudeDecoder._system,
     "attachment": ClaudeDecoder._attachment,
     "queue-operation": ClaudeDecoder._queue,
@@ -524,8 +546,9 @@ _METADATA: dict[str, Callable[[ClaudeDecoder, dict[str, Any]], None]] = {
     "permission-mode": ClaudeDecoder._permission,
     "pr-link": ClaudeDecoder._pull_request,
     "frame-link": ClaudeDecoder._frame,
+    "worktree-state": ClaudeDecoder._worktree,
     **dict.fromkeys(
-        ("mode", "agent-name", "agent-color", "agent-setting", "bridge-session", "worktree-state", "relocated",
+        ("mode", "agent-name", "agent-color", "agent-setting", "bridge-session", "relocated",
          "continued-in", "tag"),
         ClaudeDecoder._plain,
     ),

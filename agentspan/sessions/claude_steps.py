@@ -5,6 +5,7 @@ Every function accepts any JSON: a member of the wrong type counts as missing.
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date
 from hashlib import sha256
 from typing import Any
 
@@ -32,7 +33,8 @@ _COMMAND = re.compile(r"<command-name>\s*(.*?)\s*</command-name>", re.DOTALL)
 _ARGUMENTS = re.compile(r"<command-args>\s*(.*?)\s*</command-args>", re.DOTALL)
 _EXIT = re.compile(r"(?:Error: )?Exit code (\d{1,9})\b")
 _LIMITS = ("limit reached", "usage limit", "hit your", "out of extra usage", "credit balance")
-_DAYS: dict[str, int] = {}
+_EPOCH = date(1970, 1, 1).toordinal()
+_MINUTES: dict[str, int] = {}
 
 
 def uuid_of(record: Mapping[str, Any]) -> Any:
@@ -45,6 +47,11 @@ def uuid_of(record: Mapping[str, Any]) -> Any:
 def text_of(value: Any) -> str | None:
     """Return a value that is a text with something in it, else None."""
     return value if type(value) is str and value else None
+
+
+def key_of(text: str) -> str:
+    """Return a text as part of a key: with `?` in the place of what is no Unicode (half of a surrogate pair)."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def object_of(value: Any) -> dict[str, Any]:
@@ -69,31 +76,26 @@ def millis_of(timestamp: Any) -> int | None:
     if type(timestamp) is not str or len(timestamp) < 20 or timestamp[-1] != "Z":
         return None
     try:
-        day = _DAYS.get(timestamp[:10])
-        if day is None:
-            day = _day_of(timestamp[:10])
-        rest = timestamp[20:-1]
-        millis = int((rest + "00")[:3]) if rest else 0
+        minute = _MINUTES.get(timestamp[:17])
+        if minute is None:
+            minute = _minute_of(timestamp[:17])
         return (
-            day
-            + int(timestamp[11:13]) * 3_600_000
-            + int(timestamp[14:16]) * 60_000
-            + (int(timestamp[17:19]) * 1000 + millis)
+            minute + int(timestamp[17:19]) * 1000 + (int((timestamp[20:-1] + "00")[:3]) if len(timestamp) > 20 else 0)
         )
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
 
 
-def _day_of(date: str) -> int:
-    from datetime import date as Date
-
-    days = Date.fromisoformat(date).toordinal() - Date(1970, 1, 1).toordinal()
-    if not 0 <= days < 100_000:
-        raise ValueError(date)
-    if len(_DAYS) > 1000:
-        _DAYS.clear()
-    _DAYS[date] = days * 86_400_000
-    return _DAYS[date]
+def _minute_of(text: str) -> int:
+    """Return the begin of a minute, such as `2026-01-31T12:00:`, in milliseconds since the epoch."""
+    days = date.fromisoformat(text[:10]).toordinal() - _EPOCH
+    hours, minutes = int(text[11:13]), int(text[14:16])
+    if days < 0 or not (0 <= hours < 24 and 0 <= minutes < 60):
+        raise ValueError(text)
+    if len(_MINUTES) > 1000:
+        _MINUTES.clear()
+    _MINUTES[text] = ((days * 24 + hours) * 60 + minutes) * 60_000
+    return _MINUTES[text]
 
 
 def hash_of(*parts: str) -> str:
@@ -167,15 +169,16 @@ def call_of(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         block: a block with the tool's `name`, `input` and `id`.
     """
     name = text_of(block.get("name")) or "unknown"
-    arguments, id = block.get("input"), block.get("id")
+    arguments = block.get("input")
+    type_, payload = "tool", {"name": name, "arguments": arguments}
     if name.startswith("mcp__") and (target := name[5:].partition("__"))[2]:
-        return "mcp", {
-            "method": "tools/call", "server": target[0], "target": target[2], "arguments": arguments, "call_id": id,
-        }  # fmt: skip
-    payload = {"name": name, "arguments": arguments, "call_id": id}
+        type_ = "mcp"
+        payload = {"method": "tools/call", "server": target[0], "target": target[2], "arguments": arguments}
+    if (id := text_of(block.get("id"))) is not None:
+        payload["call_id"] = id
     if name == "Skill" and (skill := skill_of(arguments)) is not None:
         payload["skill"] = skill
-    return "tool", payload
+    return type_, payload
 
 
 def skill_of(arguments: Any) -> str | None:

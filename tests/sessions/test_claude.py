@@ -203,6 +203,39 @@ def test_a_rewind_marks_the_branch_it_leaves() -> None:
         assert found.steps["tool:t1"].status == "cancelled"
 
 
+def turn(number: int, parent: str | None) -> list[Any]:
+    """Return a prompt and its answer."""
+    answer = assistant(f"a{number}", f"u{number}", number, text("x"), id=f"m{number}", stop_reason="end_turn")
+    return [user(f"u{number}", parent, number, "go"), answer]
+
+
+def test_each_rewind_marks_its_own_branch() -> None:
+    records = [*turn(1, None), *turn(2, "a1"), *turn(3, "a2"), *turn(4, "a1"), *turn(5, "a1")]
+    steps = decoded(records).of()
+    assert [step.key for step in steps if not step.payload.get("rewound")] == [
+        "u1",
+        "llm:m1:req_m1",
+        "u5",
+        "llm:m5:req_m5",
+    ]
+    back = [*turn(1, None), *turn(2, "a1"), *turn(3, "a2"), *turn(4, "a2")]
+    assert [step.key for step in decoded(back).of() if step.payload.get("rewound")] == ["u3", "llm:m3:req_m3"]
+
+
+@pytest.mark.parametrize("turns", [1, 40])
+def test_of_a_long_branch_only_the_latest_steps_are_marked(turns: int) -> None:
+    records = [*turn(1, None), user("u2", "a1", 2, "go")]
+    for number in range(800):
+        records.append(attachment(f"h{number}", "u2", 3, "task_reminder", content=[]))
+        if turns > 1 and number % 20 == 0:
+            records.append(user(f"p{number}", f"h{number}", 3, "go on"))
+    found = decoded([*records, user("u9", "a1", 4, "other")])
+    marked = {step.key for step in found.of() if step.payload.get("rewound")}
+    assert 250 <= len(marked) <= 600
+    assert "h799" in marked
+    assert not {"u1", "u9"} & marked
+
+
 def test_parallel_tool_calls_are_no_rewind() -> None:
     records = [
         user("u1", None, 0, "go"),
@@ -340,6 +373,7 @@ def test_metadata_records_are_facts_of_the_run() -> None:
     records = [
         {"type": "permission-mode", "permissionMode": "plan", "sessionId": SESSION},
         {"type": "mode", "mode": "normal", "sessionId": SESSION},
+        {"type": "worktree-state", "worktreeSession": {"originalHeadCommit": "ab" * 20}, "sessionId": SESSION},
         {"type": "summary", "summary": "of another session", "leafUuid": "zz"},
         *CONVERSATION,
         {"type": "ai-title", "aiTitle": "Broken build", "sessionId": SESSION},
@@ -351,6 +385,7 @@ def test_metadata_records_are_facts_of_the_run() -> None:
     assert (session.metadata["title"], session.metadata["mode"]) == ("Broken build", "normal")
     assert session.metadata["pull_requests"] == ["https://example.org/1"]
     assert session.fingerprint["permission_mode"] == "plan"
+    assert session.git_commit == "ab" * 20
     assert {"tools", "skills"} <= session.fingerprint.keys()
 
 
@@ -379,6 +414,19 @@ def test_what_is_not_known_is_kept_and_counted() -> None:
 def test_different_records_with_one_uuid_are_both_kept() -> None:
     same = [user("u1", None, 0, "go"), system("u1", None, 1, "informational", content="x"), user("u1", None, 2, "stop")]
     assert len(decoded([*same, *same]).of()) == 3
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_records_before_the_first_time_are_kept(growing: bool) -> None:
+    found = decoded([{"type": "brand-new", "a": 1}, *CONVERSATION], growing=growing)
+    kept = found.of("unknown:event")
+    assert [step.payload["content"] for step in kept] == [{"type": "brand-new", "a": 1}]
+    assert kept[0].start_ns // 10**6 == found.known.started_ns // 10**6
+
+
+def test_a_session_without_versions_is_read_all_the_same() -> None:
+    found = decoded([{name: value for name, value in each.items() if name != "version"} for each in CONVERSATION])
+    assert (len(found.of()), found.known.version) == (4, None)
 
 
 def test_members_of_events_may_have_any_name() -> None:

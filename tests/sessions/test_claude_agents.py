@@ -1,12 +1,18 @@
 """Sub-agents of Claude Code are subtrees below the tool calls that started them, wherever their records stand."""
 
+import json
+import random
 from typing import Any
 
 import pytest
 
+from agentspan.sessions.claude_records import ClaudeDecoder
+from agentspan.sessions.formats import Source
 from tests.sessions.claude_files import (
     CONVERSATION,
+    MAIN,
     SESSION,
+    Decoded,
     assistant,
     decoded,
     result,
@@ -87,8 +93,14 @@ def test_a_sub_agent_in_its_own_file_is_linked_by_the_result(growing: bool) -> N
 def test_a_sub_agent_is_linked_before_its_call_has_ended(growing: bool) -> None:
     check(decoded([*TASK, progress("a7", "t1")], {FILE: AGENT}, growing=growing))
     meta = [b"{", b'  "toolUseId": "t1",', b'  "name": "scout"', b"}"]
-    check(decoded(TASK, {FILE: AGENT, META: meta}, growing=growing), name="scout")
-    check(decoded([*TASK, *END], {FILE: AGENT, META: meta[:-1]}, growing=growing), name="scout")
+    beside: dict[str, list[Any]] = {FILE: AGENT, META: [b"".join(meta)] if growing else meta}
+    check(decoded(TASK, beside, growing=growing), name="scout")
+    check(decoded([*TASK, *END], {FILE: AGENT, META: meta[:-1]}), name="scout")
+
+
+def test_a_document_that_is_no_json_is_counted_once() -> None:
+    found = decoded(TASK, {FILE: AGENT, META: [b"{", b"broken"]}, growing=True)
+    assert found.unread == ["a document that is no JSON"]
 
 
 def test_a_sub_agent_without_a_link_is_at_the_top() -> None:
@@ -130,34 +142,48 @@ def test_an_agent_in_the_background_ends_with_its_notice() -> None:
     assert found.known.metadata["prompts"] == 1
 
 
+OWN = {"isSidechain": True, "agentId": "acompact-1"}
+COMPACTED = [
+    *CONVERSATION,
+    system("b1", None, 13, "compact_boundary", compactMetadata={"trigger": "auto"}, logicalParentUuid="a3"),
+]
+COMPACTING = {
+    f"{SESSION}/subagents/agent-acompact-1.jsonl": [
+        user("c1", "a3", 9, "Summarize.", **OWN),
+        assistant("c2", "c1", 12, text("Short."), id="msg_c", **OWN),
+    ]
+}
+
+
 @pytest.mark.parametrize("growing", [False, True])
 def test_the_model_call_of_a_compaction_is_below_it(growing: bool) -> None:
-    own = {"isSidechain": True, "agentId": "acompact-1"}
-    side = [user("c1", "a3", 9, "Summarize.", **own), assistant("c2", "c1", 12, text("Short."), id="msg_c", **own)]
-    facts = {"trigger": "auto", "preTokens": 900}
-    main = [*CONVERSATION, system("b1", None, 13, "compact_boundary", compactMetadata=facts, logicalParentUuid="a3")]
-    found = decoded(main, {f"{SESSION}/subagents/agent-acompact-1.jsonl": side}, growing=growing)
+    found = decoded(COMPACTED, COMPACTING, growing=growing)
     call = found.steps["llm:msg_c:req_msg_c"]
     assert (call.parent, call.payload["purpose"]) == ("b1", "compaction")
     assert not found.of("agent")
     assert found.steps["b1"].start_ns <= call.start_ns
 
 
+FLOW = f"{SESSION}/subagents/workflows/wf1"
+FLOW_MAIN = [
+    TASK[0],
+    assistant("a1", "u1", 1, tool("t1", "Workflow", script="x")),
+    result("r1", "a1", 2, "t1", "started", {"runId": "wf1", "workflowName": "audit", "taskId": "w9"}),
+]
+FLOW_PARTS: dict[str, list[Any]] = {
+    f"{FLOW}/agent-a7.jsonl": AGENT,
+    f"{FLOW}/journal.jsonl": [
+        {"type": "started", "key": "k1", "agentId": "a7"},
+        {"type": "started", "key": "k2", "agentId": "a9"},
+        {"type": "result", "key": "k1", "agentId": "a7", "result": {"found": 3}},
+    ],
+    f"{SESSION}/workflows/wf1.json": [{"runId": "wf1", "status": "completed", "result": "all checked"}],
+}
+
+
 @pytest.mark.parametrize("growing", [False, True])
 def test_a_workflow_has_its_agents_below_it(growing: bool) -> None:
-    flow = f"{SESSION}/subagents/workflows/wf1"
-    call = assistant("a1", "u1", 1, tool("t1", "Workflow", script="x"))
-    launched = {"runId": "wf1", "workflowName": "audit", "taskId": "w9", "status": "async_launched"}
-    parts: dict[str, list[Any]] = {
-        f"{flow}/agent-a7.jsonl": AGENT,
-        f"{flow}/journal.jsonl": [
-            {"type": "started", "key": "k1", "agentId": "a7"},
-            {"type": "started", "key": "k2", "agentId": "a9"},
-            {"type": "result", "key": "k1", "agentId": "a7", "result": {"found": 3}},
-        ],
-        f"{SESSION}/workflows/wf1.json": [{"runId": "wf1", "status": "completed", "result": "all checked"}],
-    }
-    found = decoded([TASK[0], call, result("r1", "a1", 2, "t1", "started", launched)], parts, growing=growing)
+    found = decoded(FLOW_MAIN, FLOW_PARTS, growing=growing)
     agents = {step.key: step for step in found.of("agent")}
     top, first, second = (
         agents["workflow:wf1"],
@@ -171,3 +197,28 @@ def test_a_workflow_has_its_agents_below_it(growing: bool) -> None:
     assert (second.parent, second.status) == ("workflow:wf1", "active")
     assert top.start_ns == first.start_ns
     assert top.end_ns == first.end_ns
+
+
+@pytest.mark.parametrize(
+    ("main", "parts"),
+    [
+        (FLOW_MAIN, FLOW_PARTS),
+        ([*TASK, progress("a7", "t1"), *END], {FILE: AGENT, META: [{"toolUseId": "t1", "name": "scout"}]}),
+        (COMPACTED, COMPACTING),
+    ],
+)
+def test_files_that_grow_in_any_order_give_the_whole(main: list[Any], parts: dict[str, list[Any]]) -> None:
+    files = {MAIN: main, **{MAIN.parent / name: records for name, records in parts.items()}}
+    whole = decoded(main, parts)
+    for seed in range(60):
+        order = [path for path, records in files.items() for _ in records]
+        order.remove(MAIN)
+        random.Random(seed).shuffle(order)
+        waiting = {path: iter(records) for path, records in files.items()}
+        decoder, records = ClaudeDecoder(Source("claude", MAIN)), list[Any]()
+        for path in [MAIN, *order]:  # a session's main file is there first
+            records += decoder.feed(path, json.dumps(next(waiting[path])).encode())
+            records += decoder.rest()
+        grown = Decoded(records)
+        assert grown.steps == whole.steps
+        assert grown.session == whole.session

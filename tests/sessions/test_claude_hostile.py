@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -152,18 +153,41 @@ def test_wrong_types_of_members_are_survived(member: str, value: Any) -> None:
     decoded([{**each, member: value} if member in each else each for each in RECORDS], {FILE: AGENT})
 
 
+def store(records: list[Any], folder: Path) -> int:
+    """Bring records into a database; return how many spans that gave."""
+    path = folder / f"{SESSION}.jsonl"
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in records))
+    with agentspan.open(folder / "a.db") as database:
+        importer = Importer(Context(database.storage), {"claude": FORMATS[0]}, now=lambda: 2 * 10**18)
+        importer.bring_in(Source("claude", path))
+        assert not importer.problems
+        return importer.arrived.spans
+
+
 @given(changed())
 @settings(max_examples=25, deadline=None)
 def test_any_change_can_be_stored(records: list[Any]) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"{SESSION}.jsonl")
-        path.write_text("".join(f"{json.dumps(each)}\n" for each in records), encoding="utf-8", errors="surrogatepass")
-        with agentspan.open(Path(folder, "a.db")) as database:
-            importer = Importer(Context(database.storage), {"claude": FORMATS[0]}, now=lambda: 2 * 10**18)
-            importer.bring_in(Source("claude", path))
-            assert not importer.problems
+        store(records, Path(folder))
+
+
+HALF = "\ud800x"
+"""Half of a surrogate pair, which JSON can contain and UTF-8 cannot."""
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [*CONVERSATION, user(HALF, "a3", 20, HALF)],
+        [{**each, "version": HALF, "cwd": HALF, "sessionId": HALF, "gitBranch": HALF} for each in CONVERSATION],
+        [*CONVERSATION, assistant("x1", "a3", 20, tool(HALF, HALF), id=HALF), result("x2", "x1", 21, HALF, "a\0b")],
+        [{**each, "timestamp": "9999-12-31T23:59:59.999Z"} for each in CONVERSATION],
+        [{**each, "timestamp": "1970-01-01T00:00:00Z"} for each in CONVERSATION],
+        [*CONVERSATION, system("e1", "a3", 20, "informational", content=10**400, more=float("inf"))],
+    ],
+)
+def test_texts_and_times_at_the_edge_are_stored(records: list[Any], tmp_path: Path) -> None:
+    assert store(records, tmp_path) >= len(CONVERSATION) - 1
 
 
 def test_deep_and_long_lines_are_survived() -> None:
