@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from agentspan import clock, jsontext
 from agentspan.api.context import ATTEMPTS, Context
-from agentspan.errors import DatabaseBusy
+from agentspan.errors import AgentspanError, DatabaseBusy
 from agentspan.model import registration, spans
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
 from agentspan.model.registration import Registration, VersionFields
@@ -101,6 +101,10 @@ class _Placed:
     has_agents: bool = False
 
 
+class ParentMissing(AgentspanError):
+    """The session that started a sub-agent has not arrived yet."""
+
+
 class Place(NamedTuple):
     """Where the steps of a session are stored: the run's id, and the id of the agent span above them, or None."""
 
@@ -113,6 +117,10 @@ class Arrival:
 
     Args:
         ctx: the context of the storage.
+
+    Attributes:
+        waits_for_parents: raise ParentMissing for a sub-agent whose session has not arrived, instead of storing it as a
+            run of its own.
     """
 
     def __init__(self, ctx: Context) -> None:
@@ -122,6 +130,7 @@ class Arrival:
         self._waiting: dict[str, AgentSpanRow] = {}
         self._bytes = 0
         self._now = clock.now()
+        self.waits_for_parents = False
         self.arrived = Arrived()
 
     def take(self, format: str, records: Iterable[Record], *, known: bool = False) -> None:
@@ -151,8 +160,9 @@ class Arrival:
         return [placed.session for (of, _), placed in self._placed.items() if of == format]
 
     def forget(self) -> None:
-        """Forget the sessions that have arrived; what is not committed yet must have been finished."""
+        """Forget the sessions that have arrived, and steps that are not committed because their source failed."""
         self._placed.clear()
+        self._waiting, self._bytes = {}, 0
 
     def finish(self, *, live: bool) -> None:
         """Commit all steps, and the ends of the sessions that have arrived.
@@ -214,6 +224,8 @@ class Arrival:
             own = _id_of(run.id, session.id, "")
             self._placed[key] = _Placed(session, run, own, top, has_agents=True)
             return
+        if session.parent is not None and self.waits_for_parents and self._own_run(format, session, session.id) is None:
+            raise ParentMissing(f"the session {session.parent[0]} has not arrived")
         run, is_new = self._registered(format, session)
         kin = () if session.first is None else self._kin(format, session)
         # A run that is stored may have agents that this program has not seen.
@@ -227,10 +239,7 @@ class Arrival:
         if placed is not None:
             return placed.run, placed.top
         storage = self._ctx.storage
-        agent = unique(storage, AgentRow, external_identifier=name_of(self._ctx, session.agent))
-        own = None
-        if agent is not None:
-            own = unique(storage, AgentInstanceRow, agent_id=agent.id, external_identifier=f"{format}:{id}")
+        own = self._own_run(format, session, id)
         if own is not None:
             return own, None
         found = storage.ask(Query("session_file", {"format": format, "session": id}, limit=1)).rows
@@ -238,6 +247,14 @@ class Arrival:
             run = unique(storage, AgentInstanceRow, id=found[0].agent_instance_id)
             return None if run is None else (run, _id_of(run.id, id, ""))
         return None
+
+    def _own_run(self, format: str, session: Session, id: str) -> AgentInstanceRow | None:
+        """Return the run that a session of the same product has for itself; None if it has none."""
+        agent = unique(self._ctx.storage, AgentRow, external_identifier=name_of(self._ctx, session.agent))
+        if agent is None:
+            return None
+        key = f"{format}:{id}"
+        return unique(self._ctx.storage, AgentInstanceRow, agent_id=agent.id, external_identifier=key)
 
     def _kin(self, format: str, session: Session) -> tuple[tuple[str, str], ...]:
         rows = self._ctx.storage.ask(Query("session_file", {"format": format, "first": session.first})).rows

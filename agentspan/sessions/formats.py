@@ -4,11 +4,13 @@ A format of one's own is an entry point of the group `agentspan.sessions`: a For
 bytes of one file, `bytes -> Iterable[SessionRecord]`.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from agentspan.sessions.records import Record
 
@@ -34,6 +36,14 @@ class Source(NamedTuple):
     def files(self) -> tuple[Path, ...]:
         """All files, the main one first."""
         return (self.path, *self.parts)
+
+
+class About(NamedTuple):
+    """A session in a file that holds many: its folder, or None, and the times of its first and last record."""
+
+    project: str | None
+    first_ns: int
+    last_ns: int
 
 
 class LineDecoder:
@@ -73,6 +83,8 @@ class Format(NamedTuple):
         version: a number that grows when the decoder decodes the same bytes differently. Files that were read with
             another number are read again.
         keeps_days: days after which the product deletes a session file, from the environment variables; None for never.
+        resume: returns the command that continues a session, from its id; None without such a command.
+        about: lists the sessions of a file that holds many, without decoding them; None for a file of one session.
     """
 
     name: str
@@ -84,6 +96,8 @@ class Format(NamedTuple):
     position: Callable[[Path], str] | None = None
     version: int = 1
     keeps_days: Callable[[Mapping[str, str]], int | None] | None = None
+    resume: Callable[[str], str] | None = None
+    about: Callable[[Path], Iterable[About]] | None = None
 
 
 _OWN = {
@@ -133,21 +147,34 @@ def home(environment: Mapping[str, str]) -> Path:
 
 
 def walk(folder: Path, *endings: str) -> Iterator[Path]:
-    """Yield the files below a folder whose names have one of the endings, in order of their paths.
+    """Yield the regular files below a folder whose names have one of the endings, in order of their paths.
 
-    Links to folders are not followed. A folder that vanishes or cannot be read is left out.
+    Links to folders are not followed, links to files are. A folder that vanishes or cannot be read is left out.
     """
     for at, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            if name.endswith(endings):
+            if name.endswith(endings) and os.path.isfile(os.path.join(at, name)):
                 yield Path(at, name)
 
 
 def head_of(path: Path, size: int = 65_536) -> bytes:
-    """Return the first bytes of a file; none if it cannot be read."""
+    """Return the first bytes of a file; none if it cannot be read, or is no regular file."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(size)
     except OSError:
         return b""
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a regular file for reading. A pipe or device is not waited for, and not read.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+    """
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(number, "rb")
