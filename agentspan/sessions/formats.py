@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 from agentspan.sessions.records import Record
 
 GROUP = "agentspan.sessions"
+_READING = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC"))
 
 
 class Source(NamedTuple):
@@ -173,7 +174,7 @@ def open_regular(path: Path) -> IO[bytes]:
     Raises:
         OSError: the file cannot be read, or is no regular file.
     """
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    number = os.open(path, _READING)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))

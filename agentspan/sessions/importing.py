@@ -127,7 +127,7 @@ class Importer:
 
     def run_of(self, source: Source) -> str | None:
         """Return the id of the run of a source that was brought in; None if it has many, or none."""
-        row = self._known.get((source.format, _path_of(source.path)))
+        row = self._known.get((source.format, noted_path(source.path)))
         return None if row is None else row.agent_instance_id
 
     def bring_in(self, source: Source, *, waits: bool = False) -> bool:
@@ -169,7 +169,7 @@ class Importer:
         format = self._formats[source.format]
         wish = None if self._wanted is None or format.lines is not None else self._wanted.name
         for file, stamp in stamps.items():
-            row = self._known.get((source.format, _path_of(file)))
+            row = self._known.get((source.format, noted_path(file)))
             if row is None or (row.size, row.changed_ns) != stamp:
                 return False
             state = jsontext.decode(row.state)
@@ -181,7 +181,7 @@ class Importer:
 
     def _is_removed(self, source: Source) -> bool:
         """Return whether the run of a source was removed, as by `prune`: it does not come back by itself."""
-        row = self._known.get((source.format, _path_of(source.path)))
+        row = self._known.get((source.format, noted_path(source.path)))
         if row is None or row.agent_instance_id is None or self._again:
             return False
         return unique(self._ctx.storage, AgentInstanceRow, id=row.agent_instance_id) is None
@@ -222,7 +222,7 @@ class Importer:
 
     def _known_place(self, format: Format, file: Path, opened_file: IO[bytes], stamp: Stamp) -> int:
         """Return the place in a file before which all steps are stored; 0 if it was replaced or rewritten."""
-        row = self._known.get((format.name, _path_of(file)))
+        row = self._known.get((format.name, noted_path(file)))
         if row is None or self._again:
             return 0
         state = jsontext.decode(row.state)
@@ -234,7 +234,7 @@ class Importer:
 
     def _decode_whole(self, format: Format, source: Source, stamps: Mapping[Path, Stamp], *, live: bool) -> None:
         assert format.decode is not None
-        row = self._known.get((format.name, _path_of(source.path)))
+        row = self._known.get((format.name, noted_path(source.path)))
         state = {} if row is None or self._again else jsontext.decode(row.state)
         wanted = self._wanted
         wish = {} if wanted is None else {"wanted": wanted.name}
@@ -245,7 +245,7 @@ class Importer:
         self._arrival.take(format.name, records if wanted is None else chosen(records, wanted))
         self._arrival.finish(live=live)
         read_to = {file: stamp.size for file, stamp in stamps.items()}
-        states = dict.fromkeys(stamps, {"live": live, **wish, **position})
+        states = {file: {"live": live, **wish, **position} for file in stamps}
         self._note(format, source, stamps, read_to, dict.fromkeys(stamps, ""), states)
 
     def _note(
@@ -264,7 +264,7 @@ class Importer:
         placed = None if session is None else self._arrival.place(format.name, session.id)
         units = []
         for file, stamp in stamps.items():
-            path = _path_of(file)
+            path = noted_path(file)
             before = self._known.get((format.name, path))
             row = SessionFileRow(
                 hashed_id(f"{format.name}:{path}", 0, ctx.account.partition) if before is None else before.id,
@@ -323,7 +323,7 @@ def _tail_of(file: Path, place: int) -> str | None:
         return None
 
 
-def _path_of(file: Path) -> str:
+def noted_path(file: Path) -> str:
     """Return the path of a file as it is noted: absolute, without links, and as before it was compressed."""
     return os.path.realpath(plain_path(file))
 

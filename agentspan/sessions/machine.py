@@ -82,7 +82,7 @@ class Choice(NamedTuple):
             names: its path, and the name that the product has for it, as far as known.
         """
         known = [name for name in names if name]
-        if any(_matches(name, pattern) for name in known for pattern in self.excluded):
+        if any(_matches(name, each) or _matches_mangled(name, each) for name in known for each in self.excluded):
             return False
         return not self.projects or any(_matches(name, pattern) for name in known for pattern in self.projects)
 
@@ -97,6 +97,17 @@ def _matches(project: str, pattern: str) -> bool:
     if "/" not in pattern:
         return any(fnmatch.fnmatchcase(part, pattern) for part in project.split("/"))
     return fnmatch.fnmatchcase(project, pattern) or fnmatch.fnmatchcase(project, f"{pattern.rstrip('/')}/*")
+
+
+def _matches_mangled(name: str, pattern: str) -> bool:
+    """Return whether a product's name of a folder, in which `-` stands for other characters, may be excluded."""
+    if "/" in name:
+        return False
+    mangled = re.sub(r"[^A-Za-z0-9*?\[\]]", "-", os.path.expanduser(pattern).rstrip("/"))
+    start = "" if "/" in pattern else "*-"
+    return any(fnmatch.fnmatchcase(f"-{name}-", f"{start}{mangled}{end}") for end in ("-", "-*")) or (
+        "/" in pattern and any(fnmatch.fnmatchcase(name, f"{mangled}{end}") for end in ("", "-*"))
+    )
 
 
 def head(source: Source) -> Head:
@@ -135,9 +146,7 @@ def places(names: Iterable[str], formats: Mapping[str, Format], environment: Map
     """
     found: list[Place] = []
     for name in [*names] or [ALL]:
-        if name != ALL and (os.sep in name or os.path.exists(name)) and name not in formats:
-            if not os.path.exists(name):
-                raise InvalidValue("PATH", f"{name} does not exist")
+        if _is_path(name, formats):
             found.append(Place(Path(name), None))
             continue
         if name != ALL and name not in formats:
@@ -145,6 +154,13 @@ def places(names: Iterable[str], formats: Mapping[str, Format], environment: Map
         for each in formats if name == ALL else [name]:
             found += [Place(root, each) for root in formats[each].roots(environment)]
     return [*dict.fromkeys(found)]
+
+
+def _is_path(name: str, formats: Mapping[str, Format]) -> bool:
+    """Return whether a name is that of a file or folder. A folder that is named as a format must have sessions."""
+    if os.path.isdir(name) and (name == ALL or name in formats):
+        return bool(sources_at(Place(Path(name), None), formats))
+    return os.path.exists(name)
 
 
 def sources_at(place: Place, formats: Mapping[str, Format]) -> list[Source]:
@@ -199,7 +215,7 @@ def listed(
     environment: Mapping[str, str],
     is_imported: Callable[[Source], bool],
     now_ns: int,
-    choice: Choice = Choice(),
+    choice: Choice,
 ) -> list[Listed]:
     """Return what sources hold, by format and folder, the last one first.
 
@@ -251,9 +267,7 @@ def _sum(one: Listed, other: Listed) -> Listed:
     return one._replace(
         first_ns=min(one.first_ns, other.first_ns),
         last_ns=max(one.last_ns, other.last_ns),
-        **{
-            name: getattr(one, name) + getattr(other, name) for name in ("sessions", "bytes", "expiring", "imported")
-        },
+        **{name: getattr(one, name) + getattr(other, name) for name in ("sessions", "bytes", "expiring", "imported")},
     )
 
 
