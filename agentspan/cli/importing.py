@@ -43,7 +43,7 @@ LINE_BYTES = 4096
 @options
 @click.pass_context
 def import_command(
-    ctx: click.Context, names: tuple[str, ...], form: str | None, db: str | None, as_json: bool, **how: Any
+    ctx: click.Context, /, names: tuple[str, ...], form: str | None, db: str | None, as_json: bool, **how: Any
 ) -> None:
     """Import sessions, or files. Files are opened before the database: an unreadable file does not create one."""
     if form is None and (not names or any(is_of_sessions(name) for name in names)):

@@ -79,7 +79,7 @@ def choice_of(since: str | None, projects: Sequence[str], excluded: Sequence[str
 @utc_option
 @options
 @click.pass_context
-def sessions_command(ctx: click.Context, names: tuple[str, ...], db: str | None, as_json: bool, **how: Any) -> None:
+def sessions_command(ctx: click.Context, /, names: tuple[str, ...], db: str | None, as_json: bool, **how: Any) -> None:
     """List sessions; the database is only read, to say how many were imported."""
     known, choice = formats(), choice_of(**how)
     sources = machine.chosen_at(machine.places(names, known, os.environ), known, choice)

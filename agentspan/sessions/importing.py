@@ -33,6 +33,7 @@ from agentspan.sessions.reading import (
 )
 from agentspan.sessions.records import Record, Session
 from agentspan.storage.access import scan, unique
+from agentspan.storage.protocol import Storage
 
 LIVE_S = 300.0
 """Seconds after the last change of a file for which its session is taken to go on."""
@@ -124,6 +125,11 @@ class Importer:
     def arrived(self) -> Arrived:
         """What has been stored so far."""
         return self._arrival.arrived
+
+    @property
+    def storage(self) -> Storage:
+        """The storage."""
+        return self._ctx.storage
 
     def run_of(self, source: Source) -> str | None:
         """Return the id of the run of a source that was brought in; None if it has many, or none."""

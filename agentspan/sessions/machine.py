@@ -82,6 +82,8 @@ class Choice(NamedTuple):
             names: its path, and the name that the product has for it, as far as known.
         """
         known = [name for name in names if name]
+        if not known and (self.projects or self.excluded):
+            return False
         if any(_matches(name, each) or _matches_mangled(name, each) for name in known for each in self.excluded):
             return False
         return not self.projects or any(_matches(name, pattern) for name in known for pattern in self.projects)
@@ -188,10 +190,11 @@ def chosen_at(places: Iterable[Place], formats: Mapping[str, Format], choice: Ch
     found = {source.path: source for place in places for source in sources_at(place, formats)}
     if choice == Choice():
         return [*found.values()]
-    return [source for source in found.values() if _is_chosen(source, formats[source.format], choice)]
+    return [source for source in found.values() if is_chosen(source, formats[source.format], choice)]
 
 
-def _is_chosen(source: Source, format: Format, choice: Choice) -> bool:
+def is_chosen(source: Source, format: Format, choice: Choice) -> bool:
+    """Return whether a source is chosen. With patterns, one whose folder is not known is left out."""
     if choice.since_ns and _last_ns(stamps_of(source, format)) < choice.since_ns:
         return False
     if format.lines is None or not (choice.projects or choice.excluded):

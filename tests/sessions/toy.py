@@ -21,7 +21,7 @@ class ToyDecoder(LineDecoder):
     def feed(self, file: Path, line: bytes) -> Iterator[Record]:
         try:
             found = json.loads(line)
-            at = found["at"] * SECOND
+            at = int(found["at"] * SECOND)
         except (ValueError, KeyError):
             yield Unread(self._session, "a line that is no JSON")
             return
