@@ -49,6 +49,8 @@ def import_command(
     if form is None and (not names or any(is_of_sessions(name) for name in names)):
         import_sessions(ctx, db, names, as_json=as_json, **how)
         return
+    if form is None:
+        _check_names(names)
     if any(how[name] for name in (*CHOICE_NAMES, "again")):
         raise click.UsageError("--since, --project, --exclude-project and --again are for sessions of coding agents")
     _import_files(ctx, db, names, form or "export", as_json=as_json)
@@ -65,6 +67,19 @@ def is_of_sessions(name: str) -> bool:
     if not path.is_file():
         return name == ALL or name in known
     return not _is_export(path) and bool(sources_at(Place(path, None), known))
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse a word that is no file, and looks as if it should have been a format.
+
+    Raises:
+        Failed: there is such a word.
+    """
+    from agentspan.sessions.formats import formats
+
+    for name in names:
+        if name.isidentifier() and not Path(name).exists():
+            raise Failed(f"{name} is no file, and no format of sessions: {', '.join([*sorted(formats()), 'all'])}")
 
 
 def _is_export(path: Path) -> bool:

@@ -150,7 +150,7 @@ class Lines:
             return
         self._last[path] = time.monotonic()
         run = None if event.run is None else unique(self._storage, AgentInstanceRow, id=event.run)
-        title = short_path(str(path), TITLE) if run is None else one_line(run.task or run.id, TITLE)
+        title = short_path(str(path), TITLE) if run is None else one_line(run.task or path.stem, TITLE)
         text = dotted(f"{event.source.format}: {safe(title)}", noun(steps, "step") if steps else "", event.run or "")
         click.echo(f"{local(now_text()):%H:%M:%S} {event.kind:<5} {text}")
         if event.kind == "ended":

@@ -6,9 +6,11 @@ bytes of one file, `bytes -> Iterable[SessionRecord]`.
 
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -84,7 +86,8 @@ class Format(NamedTuple):
         version: a number that grows when the decoder decodes the same bytes differently. Files that were read with
             another number are read again.
         keeps_days: days after which the product deletes a session file, from the environment variables; None for never.
-        resume: returns the command that continues a session, from its id; None without such a command.
+        resume: returns the command that continues a session, from its id in the source, which may be any text; None
+            without such a command.
         about: lists the sessions of a file that holds many, without decoding them; None for a file of one session.
     """
 
@@ -115,18 +118,39 @@ _OWN = {
 """The modules of our own formats. A module has a list FORMATS."""
 
 
+_RESUME = {
+    "claude": "claude --resume",
+    "codex": "codex resume",
+    "opencode": "opencode -s",
+    "gemini": "gemini --resume",
+    "qwen": "qwen --resume",
+}
+"""The commands of our own formats that continue a session, without its id: no decoder has to be imported for them."""
+
+
+def resume_command(format: str, session: str) -> str | None:
+    """Return the command that continues a session in its product; None if there is none."""
+    if format in _RESUME:
+        is_option = session.startswith("-")  # a program would not take it for an id
+        return None if is_option or not session else f"{_RESUME[format]} {shlex.quote(session)}"
+    if format in _OWN:
+        return None
+    found = next((_loaded(point) for point in entry_points(group=GROUP) if point.name == format), None)
+    return None if found is None or found.resume is None else found.resume(session)
+
+
 def formats() -> dict[str, Format]:
     """Return all formats by name: our own, then those of entry points, which replace ours of the same name."""
     found: dict[str, Format] = {}
     for module in dict.fromkeys(_OWN.values()):
         for each in import_module(module).FORMATS:
             found[each.name] = each
-    from importlib.metadata import entry_points
+    return {**found, **{point.name: _loaded(point) for point in entry_points(group=GROUP)}}
 
-    for point in entry_points(group=GROUP):
-        loaded: Any = point.load()
-        found[point.name] = loaded if isinstance(loaded, Format) else _of_function(point.name, loaded)
-    return found
+
+def _loaded(point: EntryPoint) -> Format:
+    found: Any = point.load()
+    return found if isinstance(found, Format) else _of_function(point.name, found)
 
 
 def _of_function(name: str, function: Callable[[bytes], Iterable[Record]]) -> Format:
