@@ -26,6 +26,7 @@ from agentspan.sessions import machine, unattended
 from agentspan.sessions.formats import Format, formats
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.machine import Choice, Place
+from agentspan.sessions.reading import plain_path
 from agentspan.sessions.watching import Event, Watcher
 from agentspan.storage.access import unique
 from agentspan.storage.location import Location
@@ -150,7 +151,7 @@ class Lines:
             return
         self._last[path] = time.monotonic()
         run = None if event.run is None else unique(self._storage, AgentInstanceRow, id=event.run)
-        title = short_path(str(path), TITLE) if run is None else one_line(run.task or path.stem, TITLE)
+        title = short_path(str(path), TITLE) if run is None else one_line(run.task or plain_path(path).stem, TITLE)
         text = dotted(f"{event.source.format}: {safe(title)}", noun(steps, "step") if steps else "", event.run or "")
         click.echo(f"{local(now_text()):%H:%M:%S} {event.kind:<5} {text}")
         if event.kind == "ended":

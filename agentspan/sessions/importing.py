@@ -165,8 +165,7 @@ class Importer:
                 self._decode_lines(format, source, stamps, live=live)
         except (OSError, Unreadable) as error:
             self._followed.pop(source.path, None)
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            self.problems.append(str(error) if isinstance(error, Unreadable) else f"{source.path}: {why}")
+            self.problems.append(_why(source.path, error))
         finally:
             self._arrival.forget()
         return True
@@ -201,8 +200,10 @@ class Importer:
         else:
             followed = _Followed(format.lines(source))
         arrival, read_to, heads, tails = self._arrival, dict[Path, int](), dict[Path, str](), followed.tails
+        is_whole = True
         for file in stamps:
             try:
+                followed.inodes[file] = inode_of(file)
                 with closing(opened(file)) as opened_file:
                     place = self._known_place(format, file, opened_file, stamps[file])
                     start = followed.fed.get(file, 0)
@@ -213,13 +214,14 @@ class Importer:
                     read_to[file], heads[file] = start, head_hash(opened_file)
                     tails[file] = "" if file.suffix in PACKED else tail_hash(opened_file, start)
                     followed.fed[file] = start
-                    followed.inodes[file] = os.stat(file).st_ino
+            except FileNotFoundError:
+                is_whole = False  # it was moved or deleted meanwhile
             except (OSError, Unreadable, EOFError) as error:
-                why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                self.problems.append(str(error) if isinstance(error, Unreadable) else f"{file}: {why}")
+                is_whole = False
+                self.problems.append(_why(file, error))
         arrival.take(format.name, followed.decoder.rest())
         arrival.finish(live=live)
-        if self._follows:
+        if self._follows and is_whole:  # else the decoder has lines that `fed` does not count
             self._followed[source.path] = followed
             while len(self._followed) > MOST_FOLLOWED:
                 self._followed.popitem(last=False)
@@ -295,6 +297,13 @@ class Importer:
 
 
 _FIXED = ("id", "format", "path", "inserted_at")
+
+
+def _why(file: Path, error: Exception) -> str:
+    """Return the sentence for a file that could not be read."""
+    if isinstance(error, Unreadable):
+        return str(error)
+    return f"{file}: {getattr(error, 'strerror', None) or error}"
 
 
 def chosen(records: Iterable[Record], wanted: Wanted) -> Iterator[Record]:

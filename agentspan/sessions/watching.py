@@ -105,8 +105,14 @@ class Watcher:
         self._late: dict[Path, float] = {}
         self._backlog: Iterator[Source] = iter(())
         self._has_backlog = False
+        self._has_scanned = False
         self._retry_at = 0.0
         self._fault = ""
+
+    @property
+    def is_following(self) -> bool:
+        """Whether all that was there at the start has been brought in."""
+        return self._has_scanned and not self._has_backlog
 
     def run(self) -> None:
         """Bring in what is new, then follow, until `stop` returns True."""
@@ -186,14 +192,18 @@ class Watcher:
         mains = {source.path: source for place in self._places for source in self._chosen_at(place)}
         for path, source in mains.items():
             stamps = stamps_of(source, self._formats[source.format])
-            if self._mains and self._stamps.get(path) != stamps:
+            if self._has_scanned and self._stamps.get(path) != stamps:
                 self._due[path] = source
             self._stamps[path] = stamps
         for path in self._stamps.keys() - mains.keys():
             del self._stamps[path]
-        self._mains = mains
+        self._mains, self._has_scanned = mains, True
         self._sources = {file: source for source in mains.values() for file in source.files}
-        self._poll_at = time.monotonic() + self._poll_s
+        self._poll_later()
+
+    def _poll_later(self) -> None:
+        is_missing = any(not place.path.exists() for place in self._places)
+        self._poll_at = time.monotonic() + (POLL_S if is_missing else self._poll_s)
 
     def _chosen_at(self, place: Place) -> Iterator[Source]:
         for source in sources_at(place, self._formats):
@@ -214,7 +224,7 @@ class Watcher:
 
     def _poll(self) -> None:
         """Look for changed files, and for folders that have come or changed, without the help of inotify."""
-        self._poll_at = time.monotonic() + self._poll_s
+        self._poll_later()
         is_new = any(_changed_ns(folder) != changed_ns for folder, changed_ns in self._folders.items())
         is_new = is_new or any(place.path.is_dir() and place.path not in self._folders for place in self._places)
         if is_new or any(place.path.is_file() and place.path not in self._mains for place in self._places):
