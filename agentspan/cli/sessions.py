@@ -13,6 +13,7 @@ from agentspan.analysis import filter_words
 from agentspan.api.context import Context
 from agentspan.cli.app import command, location_in, opened, options
 from agentspan.cli.output import (
+    Failed,
     answer,
     bar,
     columns_of,
@@ -192,16 +193,28 @@ def import_sessions(
     if not sources:
         answer(_found_nothing(), "no sessions were found there" if names else "", as_json=as_json)
         return
-    with importing(ctx, db, known, again=again, wanted=choice.wanted) as importer:
-        stopped = _bring(importer, machine.in_order(sources, importer, known), known)
-    importer.unchanged += len(sources) - importer.read - importer.unchanged
+    try:
+        with importing(ctx, db, known, again=again, wanted=choice.wanted) as importer:
+            todo = machine.in_order(sources, importer, known)
+            stopped = _bring(importer, todo, known)
+    except KeyboardInterrupt:
+        raise Stopped from None
+    unchanged = len(sources) - len(todo)
     if as_json:
-        document({**plain_arrived(importer.arrived), "problems": importer.problems, "unchanged": importer.unchanged})
+        document({**plain_arrived(importer.arrived), "problems": importer.problems, "unchanged": unchanged})
     else:
-        show_arrived(importer)
+        show_arrived(importer, unchanged)
     if stopped:
-        click.echo("stopped; what is imported stays, and the same command goes on from there", err=True)
-        raise SystemExit(130)
+        raise Stopped
+
+
+class Stopped(Failed):
+    """Ends a command that Ctrl-C has stopped."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("stopped; what is imported stays, and the same command goes on from there")
 
 
 def _found_nothing() -> dict[str, Any]:
@@ -245,14 +258,14 @@ def plain_arrived(arrived: Arrived) -> dict[str, Any]:
     }
 
 
-def show_arrived(importer: Importer) -> None:
+def show_arrived(importer: Importer, unchanged: int) -> None:
     """Print what was stored, what was not understood, the files that could not be read, and what to do next."""
     arrived = importer.arrived
     grown = f"{noun(len(arrived.changed_runs), 'run')} grown" if arrived.changed_runs else ""
     runs = dotted(noun(len(arrived.runs), "new run"), grown, noun(arrived.spans, "step"))
     click.echo(dotted(runs, cost_text(arrived.cost_usd) if arrived.cost_usd else ""))
-    if importer.unchanged:
-        click.echo(f"{noun(importer.unchanged, 'file')} unchanged")
+    if unchanged:
+        click.echo(f"{noun(unchanged, 'file')} unchanged")
     if arrived.inherited:
         click.echo(f"{noun(arrived.inherited, 'step')} left out, because a session that was forked has them")
     echo_lines(f"{safe(model)}: {line}" for model, line in _cost_lines(arrived))

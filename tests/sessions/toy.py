@@ -22,7 +22,7 @@ class ToyDecoder(LineDecoder):
         try:
             found = json.loads(line)
             at = int(found["at"] * SECOND)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             yield Unread(self._session, "a line that is no JSON")
             return
         if self._state is None:
