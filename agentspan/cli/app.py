@@ -95,11 +95,12 @@ COMMANDS = {
     },
     "Watch": {
         "record": "Run a Python program, and record what its AI frameworks do. The program needs no change.",
-        "sessions": "List the sessions of coding agents on this machine: where they lie, how many, and how many will "
-        "be deleted by their product within a week. Nothing is stored.",
-        "watch": "Follow the sessions of coding agents as they grow, until Ctrl-C.\n\nFORMAT is claude, codex, …, or "
-        "all; PATH is a file or folder of sessions. Without one, the sessions of this machine are listed, and imported "
-        "after a yes.",
+        "sessions": "List the sessions of coding agents on this machine. Nothing is stored.\n\nSOURCE is a format, "
+        "such as claude or codex, or a file or folder; without one, of all formats. EXPIRING is how many their product "
+        "deletes within a week.",
+        "watch": "Follow the sessions of coding agents as they grow, until Ctrl-C.\n\nSOURCE is a format, such as "
+        "claude or codex, or a file or folder, or all. Without one, the sessions of this machine are listed, and "
+        "followed after a yes.",
         "tail": "Print each step of RUN as it begins and ends, then of the runs after it. Without RUN, of the "
         "latest run.",
         "serve": "Serve the viewer and the operations over HTTP. The official clients of the Prefactor API work "
@@ -111,10 +112,10 @@ COMMANDS = {
     "Share": {
         "export": "Write runs to a file: for `import`, for evaluations, for a review.\n\nRUN is as for `show`, or "
         "`all`; without RUN, all runs that match the filters. AGENT@VERSION is all its runs.",
-        "import": "Add sessions of coding agents, the runs of a FILE that `export` wrote, or FILEs of OpenTelemetry."
-        "\n\nFORMAT is claude, codex, …, or all: the sessions that lie on this machine. FILE may be a file or folder "
-        "of sessions, too. Without an argument, the sessions of this machine are listed, and imported after a yes. "
-        "What is stored already stays. With - as FILE it is read from stdin.",
+        "import": "Add sessions of coding agents, runs that `export` wrote, or spans of OpenTelemetry.\n\nSOURCE is a "
+        "format of sessions, such as claude or codex, or all; a file or folder of sessions; or another file, or - for "
+        "stdin. Without one, the sessions of this machine are listed, and imported after a yes. What is stored already "
+        "stays.",
         "copy": "Copy all runs to another database, or send them to a backend of OpenTelemetry.\n\nSRC is a file "
         "or NAME://…, else that of --db. DST is one, too: what it has already stays, or becomes what it "
         "is in SRC. To http://… or https://…, the spans that have finished since the last time are sent. "

@@ -29,12 +29,12 @@ LINE_BYTES = 4096
 
 
 @command("import")
-@click.argument("names", metavar="[FORMAT|FILE]...", nargs=-1)
+@click.argument("names", metavar="[SOURCE...]", nargs=-1)
 @click.option(
     "--from",
     "form",
     type=click.Choice(["export", "otlp"]),
-    help="Read FILEs of this kind; without it, they are recognised.",
+    help="Read files of this kind; without it, they are recognised.",
 )
 @choice_options
 @click.option("--again", is_flag=True, help="Read files of sessions that have not changed, too.")

@@ -55,11 +55,11 @@ LONGEST_TOKEN = 4096
 @click.option(
     "--watch",
     "watched",
-    metavar="[FORMAT|PATH]",
+    metavar="[SOURCE]",
     is_flag=False,
     flag_value="",
     multiple=True,
-    help="Follow sessions of coding agents, too: of all formats, of this one, or in this folder.",
+    help="Follow sessions of coding agents, too, as watch does.",
 )
 @click.option("--yes", is_flag=True, help="With --watch: begin without asking.")
 @db_option

@@ -75,7 +75,7 @@ def choice_of(since: str | None, projects: Sequence[str], excluded: Sequence[str
 
 
 @command("sessions")
-@click.argument("names", metavar="[FORMAT|PATH]...", nargs=-1)
+@click.argument("names", metavar="[SOURCE...]", nargs=-1)
 @choice_options
 @utc_option
 @options

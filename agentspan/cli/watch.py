@@ -42,7 +42,7 @@ END_S = 2.0
 
 
 @command("watch")
-@click.argument("names", metavar="[FORMAT|PATH]...", nargs=-1)
+@click.argument("names", metavar="[SOURCE...]", nargs=-1)
 @choice_options
 @click.option("-q", "--quiet", is_flag=True, help="Print only faults.")
 @click.option("--yes", is_flag=True, help="Begin without asking.")

@@ -272,7 +272,7 @@ def test_an_import_that_is_killed_or_interrupted_is_gone_on_with(home: Home) -> 
     for number in (signal.SIGKILL, signal.SIGINT):
         before = _runs(home.db)
         with subprocess.Popen(words, env=environment(home.folder), stderr=subprocess.PIPE, text=True) as started:
-            until(lambda: _runs(home.db) > before)
+            until(lambda before=before: _runs(home.db) > before)
             started.send_signal(number)
             said = started.stderr.read()  # type: ignore[union-attr]
         assert started.returncode == (-9 if number == signal.SIGKILL else 130), said
