@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from typing import Any, TypeVar
 
 import click
@@ -47,7 +48,10 @@ MOST_LINES = 10
 """The most lines about files that could not be read."""
 WAIT_S = 30.0
 """The seconds for which an import waits for other writers."""
-_OTHER_COLUMNS = 63
+_OTHER_COLUMNS = 64
+"""The columns beside the project."""
+_COUNT_COLUMNS = 10
+"""The columns of a count that is left out if nothing has it."""
 
 
 def choice_options(function: F) -> F:
@@ -125,13 +129,15 @@ def show_list(rows: Sequence[Listed]) -> None:
         click.echo("no sessions of coding agents were found on this machine")
         return
     cells: list[list[str] | str] = []
+    expiring = sum(row.expiring for row in rows)
+    shown = [True] * 5 + [bool(expiring), any(row.imported for row in rows)]
+    room = width() - _OTHER_COLUMNS + sum(_COUNT_COLUMNS for each in shown[5:] if not each)
     for title in dict.fromkeys(row.title for row in rows):
         own = [row for row in rows if row.title == title]
         cells.append(_total(title, own))
-        cells += [_cells(row) for row in own]
+        cells += [[*compress(_cells(row, room), shown)] for row in own]
     header = ["PROJECT", "SESSIONS", "FIRST", "LAST", "SIZE", "EXPIRING", "IMPORTED"]
-    table(header, cells, right={1, 4, 5, 6})
-    expiring = sum(row.expiring for row in rows)
+    table([*compress(header, shown)], cells, right={1, 4, 5, 6})
     if expiring:
         verb = "is" if expiring == 1 else "are"
         click.echo(f"{noun(expiring, 'session')} {verb} deleted by the product within a week; what is imported stays")
@@ -142,9 +148,9 @@ def _total(title: str, rows: Sequence[Listed]) -> str:
     return dotted(title, noun(sessions, "session"), noun(len(rows), "project"), size_text(size))
 
 
-def _cells(row: Listed) -> list[str]:
+def _cells(row: Listed, room: int) -> list[str]:
     return [
-        f"  {short_path(row.project, max(16, width() - _OTHER_COLUMNS) - 2)}",
+        f"  {short_path(row.project, max(16, room) - 2)}",
         f"{row.sessions:,}",
         *(f"{local(clock.to_text(ns)):%Y-%m-%d}" for ns in (row.first_ns, row.last_ns)),
         size_text(row.bytes).replace(" bytes", " B").replace(" byte", " B"),

@@ -131,6 +131,11 @@ class Importer:
         """The storage."""
         return self._ctx.storage
 
+    def is_live(self, source: Source) -> bool:
+        """Return whether the run of a source was left active, because its session goes on."""
+        row = self._known.get((source.format, noted_path(source.path)))
+        return row is not None and bool(jsontext.decode(row.state).get("live"))
+
     def run_of(self, source: Source) -> str | None:
         """Return the id of the run of a source that was brought in; None if it has many, or none."""
         row = self._known.get((source.format, noted_path(source.path)))
@@ -220,6 +225,7 @@ class Importer:
                 is_whole = False
                 self.problems.append(_why(file, error))
         arrival.take(format.name, followed.decoder.rest())
+        live = live and self._goes_on(format)
         arrival.finish(live=live)
         if self._follows and is_whole:  # else the decoder has lines that `fed` does not count
             self._followed[source.path] = followed
@@ -227,6 +233,11 @@ class Importer:
                 self._followed.popitem(last=False)
         states = {file: {"live": live, "tail": tails[file]} for file in read_to}
         self._note(format, source, {file: stamps[file] for file in read_to}, read_to, heads, states)
+
+    def _goes_on(self, format: Format) -> bool:
+        """Return whether the last record of the sessions is new: a copy of an old file is new, its session is old."""
+        last_ns = (session.ended_ns or session.started_ns for session in self._arrival.sessions(format.name))
+        return self._now() - max(last_ns, default=0) < LIVE_S * 1e9
 
     def _known_place(self, format: Format, file: Path, opened_file: IO[bytes], stamp: Stamp) -> int:
         """Return the place in a file before which all steps are stored; 0 if it was replaced or rewritten."""
@@ -251,6 +262,7 @@ class Importer:
         position = {} if format.position is None else {"position": format.position(source.path)}
         records = format.decode(source.path, after)
         self._arrival.take(format.name, records if wanted is None else chosen(records, wanted))
+        live = live and self._goes_on(format)
         self._arrival.finish(live=live)
         read_to = {file: stamp.size for file, stamp in stamps.items()}
         states = {file: {"live": live, **wish, **position} for file in stamps}

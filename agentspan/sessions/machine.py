@@ -19,8 +19,8 @@ from agentspan.sessions.records import Session
 
 ALL = "all"
 """The name that stands for all formats."""
-HEAD_BYTES = 16_384
-"""The first bytes of a file, in which its folder and its first time stand."""
+HEAD_BYTES = (16_384, 262_144)
+"""The first bytes of a file, in which its folder and its first time stand; more are read of one that begins oddly."""
 DAY_S = 86_400
 SOON_DAYS = 7
 _CWD = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
@@ -114,8 +114,11 @@ def _matches_mangled(name: str, pattern: str) -> bool:
 
 def head(source: Source) -> Head:
     """Return what the first bytes of a source's main file say."""
-    text = head_of(source.path, HEAD_BYTES)
-    found, first = _CWD.search(text), _TIME.search(text)
+    for size in HEAD_BYTES:
+        text = head_of(source.path, size)
+        found, first = _CWD.search(text), _TIME.search(text)
+        if first is not None and (found is not None or source.project is not None):
+            break
     folder: str | None = None
     if found is not None:
         try:

@@ -238,15 +238,15 @@ class Watcher:
 
     def _ending(self) -> dict[Path, Source]:
         """Return the sources that have been idle for so long that their runs end."""
-        return {path: source for path, source in self._live.items() if not self._is_live(source)}
+        return {path: source for path, source in self._live.items() if self._is_idle(source)}
 
-    def _is_live(self, source: Source) -> bool:
+    def _is_idle(self, source: Source) -> bool:
         stamps = stamps_of(source, self._formats[source.format])
-        return self._now() - max((stamp.changed_ns for stamp in stamps), default=0) < LIVE_S * 1e9
+        return self._now() - max((stamp.changed_ns for stamp in stamps), default=0) >= LIVE_S * 1e9
 
     def _note_live(self, source: Source) -> bool:
         """Note whether a source goes on; return whether it has just ended."""
-        if self._is_live(source):
+        if self._importer.is_live(source):
             self._live[source.path] = source
             return False
         return self._live.pop(source.path, None) is not None

@@ -115,7 +115,7 @@ def test_each_step_is_seen_within_two_seconds_none_is_lost_and_none_is_twice(tmp
     with watch(tmp_path) as watcher:
         until(db.exists)
         seen.start()
-        third = STEPS // 3
+        third = STEPS * 2 // 5 + 1  # of one of three writers, half
         for turn in range(3):
             with append(tmp_path, f"w{turn}", third, 0.002) as writer:
                 assert writer.stdout is not None
@@ -244,10 +244,11 @@ BY = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"
 def test_a_session_begins_grows_and_ends(tmp_path: Path, inotify: bool) -> None:
     folder = tmp_path / "toys"
     with Following(folder, tmp_path / "a.db", inotify=inotify) as following:
-        path = toy_file(folder / "p", "s", turns(1))
+        at = int(time.time())
+        path = toy_file(folder / "p", "s", turns(1, at=at))
         until(lambda: following.kinds() == [("began", "s", 1)])
         with path.open("a") as file:
-            file.write(text_of(turns(2, 1)))
+            file.write(text_of(turns(2, 1, at=at)))
         until(lambda: following.kinds()[1:] == [("grew", "s", 2)])
         following.offset_ns = 301 * 10**9
         until(lambda: following.kinds()[2:] == [("ended", "s", 0)])
