@@ -154,7 +154,7 @@ def serve_command(
     name = f"[{host}]" if ":" in host else host
     guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
     address = f"http://{name}:{socket.getsockname()[1]}"
-    click.echo(f"agentspan serves {safe(str(db))} on {address} ({guarded}); Ctrl-C ends it")
+    click.echo(f"agentspan serves {safe(str(location))} on {address} ({guarded}); Ctrl-C ends it")
     # Objects that exist now live until the end. Frozen, they save 24 full collections in 10 s of load, 40 to 90 ms
     # each. Requests leave few reference cycles: collecting after every 700 objects took 6 % of the time.
     gc.collect()

@@ -7,6 +7,7 @@ growing file is not read again from its start.
 
 import os
 import stat
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -221,7 +222,7 @@ class Importer:
                     followed.fed[file] = start
             except FileNotFoundError:
                 is_whole = False  # it was moved or deleted meanwhile
-            except (OSError, Unreadable, EOFError) as error:
+            except (OSError, Unreadable, EOFError, zlib.error) as error:
                 is_whole = False
                 self.problems.append(_why(file, error))
         arrival.take(format.name, followed.decoder.rest())

@@ -6,7 +6,9 @@ Only the first bytes of files are read here. Nothing is decoded, and nothing is 
 import fnmatch
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from agentspan import jsontext
 from agentspan.errors import InvalidValue
 from agentspan.sessions.formats import About, Format, Source, head_of
 from agentspan.sessions.importing import Importer, Stamp, Wanted, stamp_of
+from agentspan.sessions.reading import PACKED, Unreadable, opened
 from agentspan.sessions.records import Session
 
 ALL = "all"
@@ -115,7 +118,7 @@ def _matches_mangled(name: str, pattern: str) -> bool:
 def head(source: Source) -> Head:
     """Return what the first bytes of a source's main file say."""
     for size in HEAD_BYTES:
-        text = head_of(source.path, size)
+        text = _first_bytes(source.path, size)
         found, first = _CWD.search(text), _TIME.search(text)
         if first is not None and (found is not None or source.project is not None):
             break
@@ -126,6 +129,17 @@ def head(source: Source) -> Head:
         except ValueError:
             pass  # it is no UTF-8
     return Head(folder, None if first is None else _ns_of(first[1].decode()))
+
+
+def _first_bytes(path: Path, size: int) -> bytes:
+    """Return the first bytes of what a file holds, decompressed; none if it cannot be read."""
+    if path.suffix not in PACKED:
+        return head_of(path, size)
+    try:
+        with closing(opened(path)) as file:
+            return file.read(size)
+    except (OSError, EOFError, zlib.error, Unreadable):
+        return b""
 
 
 def _ns_of(text: str) -> int | None:

@@ -18,8 +18,8 @@ import pytest
 
 import agentspan
 from agentspan.api.context import Context
-from agentspan.sessions import watching
 from agentspan.sessions.importing import Importer
+from agentspan.sessions.inotify import Changes
 from agentspan.sessions.machine import Choice, Place
 from agentspan.sessions.watching import Event, Watcher
 from tests.checkout import ROOT
@@ -282,7 +282,7 @@ def test_lost_events_are_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if inotify is None:
             pytest.skip("the system has no inotify")
         real: Callable[..., Any] = inotify.wait
-        monkeypatch.setattr(inotify, "wait", lambda seconds: watching.Changes(frozenset(), real(seconds) != ()))
+        monkeypatch.setattr(inotify, "wait", lambda seconds: Changes(frozenset(), real(seconds) != ()))
         toy_file(folder, "s", turns(1))
         until(lambda: following.kinds() == [("began", "s", 1)])
 
