@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,23 +107,36 @@ def _follow(
     *,
     quiet: bool,
 ) -> None:
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop = _on_signals()
     try:
         with importing(ctx, db, known, follows=True, wanted=choice.wanted) as importer:
             lines = Lines(importer, quiet=quiet)
             if not quiet:
                 click.echo(f"following {noun(len(places), 'place')}; Ctrl-C ends it")
-            watcher = Watcher(
-                importer, known, places, choice, report=lines.report, complain=lines.complain, stop=lambda: False
-            )
+            watcher = Watcher(importer, known, places, choice, report=lines.report, complain=lines.complain, stop=stop)
             watcher.run()
     except KeyboardInterrupt:
-        if not quiet:
-            click.echo("ended; what was seen is stored, and the next watch goes on from there", err=True)
+        pass
+    if not quiet:
+        click.echo("ended; what was seen is stored, and the next watch goes on from there", err=True)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _on_signals() -> Callable[[], bool]:
+    """Handle SIGINT and SIGTERM: the first one ends the watcher after the file that it reads, the second one at once.
+
+    Returns:
+        A function that returns whether one has come.
+    """
+    came: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    return lambda: bool(came)
 
 
 class Lines:

@@ -98,8 +98,10 @@ class Watcher:
         self._mains: dict[Path, Source] = {}
         self._stamps: dict[Path, list[Stamp]] = {}
         self._folders: dict[Path, int] = {}
+        self._missing: list[Path] = []
         self._foreign: set[Path] = set()
         self._chosen: set[Path] = set()
+        self._unchosen: dict[Path, Source] = {}
         self._due: dict[Path, Source] = {}
         self._live: dict[Path, Source] = {}
         self._late: dict[Path, float] = {}
@@ -141,6 +143,8 @@ class Watcher:
                 more = self._wait(0.0)
                 changes = Changes(changes.files | more.files, changes.is_unknown or more.is_unknown)
             self._sort(changes)
+        if any(path.exists() for path in self._missing):
+            self._scan()
         if time.monotonic() >= self._poll_at:
             self._poll()
         self._due.update(self._ending())
@@ -180,6 +184,8 @@ class Watcher:
             source = self._sources.get(_main_path(path))
             if source is not None:
                 self._due[source.path] = source
+            elif path in self._unchosen:
+                is_unknown |= self._takes(self._unchosen[path])  # its folder may be known now
             elif path not in self._foreign and any(place.path in path.parents for place in self._places):
                 is_unknown = True
         if is_unknown:
@@ -199,18 +205,23 @@ class Watcher:
             del self._stamps[path]
         self._mains, self._has_scanned = mains, True
         self._sources = {file: source for source in mains.values() for file in source.files}
-        self._poll_later()
-
-    def _poll_later(self) -> None:
-        is_missing = any(not place.path.exists() for place in self._places)
-        self._poll_at = time.monotonic() + (POLL_S if is_missing else self._poll_s)
+        self._missing = [place.path for place in self._places if not place.path.exists()]
+        self._poll_at = time.monotonic() + self._poll_s
 
     def _chosen_at(self, place: Place) -> Iterator[Source]:
         for source in sources_at(place, self._formats):
-            # What is chosen once stays so: its first lines do not change.
-            if source.path in self._chosen or is_chosen(source, self._formats[source.format], self._choice):
-                self._chosen.add(source.path)
+            if self._takes(source):
                 yield source
+
+    def _takes(self, source: Source) -> bool:
+        """Return whether a source is chosen. What is chosen once stays so: its first lines do not change."""
+        if source.path not in self._chosen:
+            if not is_chosen(source, self._formats[source.format], self._choice):
+                self._unchosen[source.path] = source
+                return False
+            self._chosen.add(source.path)
+            self._unchosen.pop(source.path, None)
+        return True
 
     def _watch_folders(self) -> None:
         folders: dict[Path, int] = {}
@@ -224,10 +235,9 @@ class Watcher:
 
     def _poll(self) -> None:
         """Look for changed files, and for folders that have come or changed, without the help of inotify."""
-        self._poll_later()
+        self._poll_at = time.monotonic() + self._poll_s
         is_new = any(_changed_ns(folder) != changed_ns for folder, changed_ns in self._folders.items())
-        is_new = is_new or any(place.path.is_dir() and place.path not in self._folders for place in self._places)
-        if is_new or any(place.path.is_file() and place.path not in self._mains for place in self._places):
+        if is_new:
             self._scan()
             return
         for path, source in self._mains.items():

@@ -225,6 +225,23 @@ def test_watch_without_a_name_or_terminal_lists_and_exits_with_2(db: Path) -> No
     assert not db.exists()
 
 
+def test_serve_asks_before_it_follows_all_formats(db: Path) -> None:
+    result = call(db, "serve", "--watch")
+    assert result.exit_code == 2
+    assert "agentspan serve --watch all" in result.output
+    assert not db.exists()
+    assert call(db, "serve", "--watch", "toy", "--read-only").exit_code == 2
+
+
+def test_nothing_in_a_file_is_a_control_sequence(home: Path, db: Path) -> None:
+    hostile = "/work/\x1b[31m\u202e\x9b\n"
+    toy_file(home / "toys/\x1b[31m", "a\x1b[31m", [*turns(1, cwd=hostile), {"\x1b[31m": 1}])
+    (home / "toys/\x1b[31m.toy").symlink_to("/proc/self/mem")
+    outputs = [call(db, *words).output for words in (["sessions"], ["import", "toy"], ["show", "-"], ["sessions"])]
+    assert not any(character in "".join(outputs) for character in "\x1b\x9b\u202e")
+    assert max(len(line) for line in outputs[0].splitlines() if "agentspan import" not in line) <= 80
+
+
 def test_the_second_import_reads_no_file(home: Path, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(db, "import", "toy")
 

@@ -298,6 +298,19 @@ def test_an_excluded_folder_is_not_followed(tmp_path: Path) -> None:
         assert following.kinds() == [("began", "t", 1)]
 
 
+def test_a_session_whose_folder_is_not_known_yet_is_followed_when_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "toys"
+    folder.mkdir()
+    with Following(folder, tmp_path / "a.db", choice=Choice(excluded=("secret",))) as following:
+        path = toy_file(folder, "s", turns(1))
+        time.sleep(0.8)
+        assert following.kinds() == []
+        for line in turns(1, 1, cwd="/work/shop"):
+            with path.open("a") as file:
+                file.write(text_of([line]))
+        until(lambda: following.kinds() == [("began", "s", 2)])
+
+
 def test_a_sub_agent_that_comes_before_its_session_waits_for_it(tmp_path: Path) -> None:
     folder = tmp_path / "toys"
     folder.mkdir()
