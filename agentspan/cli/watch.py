@@ -37,6 +37,8 @@ EACH_S = 10.0
 """The seconds between two lines about the growth of one session."""
 TITLE = 48
 """The most characters of a session's task in a line."""
+_DONE = "it is installed already"
+_NOWHERE = "neither Claude Code nor systemd was found here, so there is nothing to install"
 END_S = 2.0
 """The seconds that the thread of a server gets to finish the file it reads."""
 
@@ -234,10 +236,13 @@ def _unattended(location: Location, names: Sequence[str], chosen: Sequence[str],
     if location.path is None:
         raise Failed("--unattended is for a file: a URL with its password does not belong into settings")
     settings, unit = unattended.settings_path(os.environ), unattended.unit_path(os.environ)
-    hook, text = unattended.hook_of(location.path, chosen), unattended.unit_of(location.path, names, chosen)
+    known = formats()
+    words = [os.path.abspath(name) if os.path.exists(name) and name not in known else name for name in names]
+    hook, text = unattended.hook_of(location.path, chosen), unattended.unit_of(location.path, words, chosen)
     plan = _plan(settings, unit, hook, text, has_systemd=shutil.which("systemctl") is not None, remove=remove)
     if not plan:
-        click.echo("nothing is installed" if remove else "it is installed already")
+        is_there = unit.exists() or settings.exists()
+        click.echo("nothing is installed" if remove else _DONE if is_there else _NOWHERE)
         return
     for path, content in plan.items():
         click.echo(f"{safe(str(path))}: {'is removed' if content is None else ''}".rstrip())
@@ -277,7 +282,7 @@ def _plan(
     plan: dict[Path, str | None] = {}
     before = _settings_in(settings)
     after = unattended.without_hook(before) if remove else unattended.with_hook(before, hook)
-    if after != before:
+    if after != before and settings.parent.is_dir():  # without the folder there is no Claude Code
         plan[settings] = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
     is_there = unit.exists()
     if remove and is_there:

@@ -278,7 +278,7 @@ def test_an_import_that_is_killed_or_interrupted_is_gone_on_with(home: Home) -> 
             until(lambda least=before + 1: _runs(home.db) >= least)  # type: ignore[misc]
             started.send_signal(number)
             said = started.stderr.read()  # type: ignore[union-attr]
-        assert started.returncode == (-9 if number == signal.SIGKILL else 130), said
+        assert started.returncode in ((-9,) if number == signal.SIGKILL else (130, -2)), said
         assert number == signal.SIGKILL or "the same command goes on" in said
     assert home.command("import", "toy").returncode == 0
     assert {name: len(texts) for name, texts in home.answers().items()} == {
