@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import click
 import pytest
@@ -13,6 +14,9 @@ import pytest
 import agentspan
 from agentspan.cli import app
 from agentspan.cli.importing import is_of_sessions
+from agentspan.cli.sessions import show_arrived
+from agentspan.sessions.arriving import Arrived
+from agentspan.sessions.importing import Importer
 from tests.cli.calling import call, lines
 from tests.sessions.installed import environment, install, toy_file, turns
 
@@ -251,6 +255,26 @@ def test_the_second_import_reads_no_file(home: Path, db: Path, monkeypatch: pyte
     monkeypatch.setattr("agentspan.sessions.reading.open_regular", no_reading)
     monkeypatch.setattr("agentspan.sessions.formats.open_regular", no_reading)
     assert lines(db, "import", "toy")[1] == "3 files unchanged"
+
+
+def test_the_summary_names_costs_that_differ_models_without_a_price_and_a_few_files(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arrived = Arrived(spans=7, inherited=2, cost_usd=1.5)
+    arrived.runs["a"] = arrived.changed_runs["b"] = None
+    arrived.stated |= {"near": [1.0, 1.005], "far": [1.2, 1.31]}
+    arrived.no_price |= {"new-model": 3}
+    problems = [f"/x/{number}: Permission denied" for number in range(12)]
+    show_arrived(cast(Importer, SimpleNamespace(arrived=arrived, problems=problems)), 4)
+    out, err = capsys.readouterr()
+    assert out.splitlines()[:5] == [
+        "1 new run · 1 run grown · 7 steps · $1.5000",
+        "4 files unchanged",
+        "2 steps left out, because a session that was forked has them",
+        "far: the sessions state $1.2000, the price table gives $1.3100",
+        "without a price: new-model (3 calls)",
+    ]
+    assert err.splitlines()[9:] == ["not read: /x/9: Permission denied", "not read: 2 more files"]
 
 
 def test_each_command_is_in_a_group() -> None:

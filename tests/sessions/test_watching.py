@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -155,6 +156,22 @@ def test_two_watchers_at_once_add_nothing_twice(tmp_path: Path) -> None:
         time.sleep(1)
         assert counts(db) == written
         assert [each.poll() and each.communicate()[1] for each in (one, other)] == [None, None]
+
+
+def test_a_line_is_printed_for_each_session_that_begins_and_grows(tmp_path: Path) -> None:
+    path = toy_file(tmp_path / "toys/p", "s", turns(1))
+    with watch(tmp_path) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "following 1 place; Ctrl-C ends it\n"
+        assert re.fullmatch(r"\d\d:\d\d:\d\d began toy: s · 1 step · \w{32}\n", watcher.stdout.readline())
+        toy_file(tmp_path / "toys/p", "t", turns(2))
+        assert " began toy: t · 2 steps · " in watcher.stdout.readline()
+        (tmp_path / "toys/p/u.toy").symlink_to("/proc/self/mem")
+        until(lambda: counts(tmp_path / "runs.db") == {"s": 1, "t": 2})
+        with path.open("a") as file:
+            file.write(text_of(turns(2, 1)))
+        until(lambda: counts(tmp_path / "runs.db") == {"s": 3, "t": 2})
+    assert watcher.errors.count("not read: ") <= 1  # type: ignore[attr-defined]
 
 
 def test_a_writer_that_holds_the_database_delays_steps_and_loses_none(tmp_path: Path) -> None:
