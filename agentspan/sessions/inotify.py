@@ -1,6 +1,5 @@
 """Reports changed files by inotify of Linux, through ctypes. On other systems there is none, and watchers poll."""
 
-import ctypes
 import os
 import select
 import struct
@@ -27,16 +26,20 @@ class Inotify:
 
     Raises:
         OSError: the system has no inotify, or the user's limit of instances is reached.
+        ImportError: Python was built without ctypes.
     """
 
     def __init__(self) -> None:
         if not sys.platform.startswith("linux"):
             raise OSError("inotify is part of Linux")
+        import ctypes  # a few builds of Python are without it
+
         libc = ctypes.CDLL(None, use_errno=True)
+        self._errno = ctypes.get_errno
         self._add = libc.inotify_add_watch
         self._number: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._number < 0:
-            raise OSError(ctypes.get_errno(), "inotify cannot be used")
+            raise OSError(self._errno(), "inotify cannot be used")
         self._folders: dict[int, Path] = {}
         self._watched: set[Path] = set()
 
@@ -50,7 +53,7 @@ class Inotify:
             return True
         watch: int = self._add(self._number, os.fsencode(folder), _MASK)
         if watch < 0:
-            return ctypes.get_errno() != _NO_SPACE
+            return self._errno() != _NO_SPACE
         self._folders[watch] = folder
         self._watched.add(folder)
         return True

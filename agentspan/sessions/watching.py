@@ -90,7 +90,7 @@ class Watcher:
         self._now = now
         self._inotify: Inotify | None = None
         if inotify:
-            with suppress(OSError, AttributeError):
+            with suppress(OSError, AttributeError, ImportError):
                 self._inotify = Inotify()
         self._poll_s = POLL_S if self._inotify is None else CHECK_S
         self._poll_at = 0.0

@@ -291,6 +291,22 @@ def test_a_missing_place_is_followed_when_it_is_made(tmp_path: Path, inotify: bo
         until(lambda: following.kinds() == [("began", "s", 1)])
 
 
+@BY
+def test_a_file_that_becomes_a_folder_and_a_file_again_stops_nothing(tmp_path: Path, inotify: bool) -> None:
+    folder = tmp_path / "toys"
+    with Following(folder, tmp_path / "a.db", inotify=inotify) as following:
+        path = toy_file(folder, "s", turns(1))
+        until(lambda: following.kinds() == [("began", "s", 1)])
+        path.unlink()
+        path.mkdir()
+        toy_file(folder, "t", turns(1))
+        until(lambda: following.kinds()[1:] == [("began", "t", 1)])
+        path.rmdir()
+        toy_file(folder, "s", turns(3))
+        until(lambda: following.kinds()[2:] == [("grew", "s", 2)])
+        assert following.faults == []
+
+
 def test_lost_events_are_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "toys"
     folder.mkdir()
