@@ -96,6 +96,12 @@ COMMANDS = {
     },
     "Watch": {
         "record": "Run a Python program, and record what its AI frameworks do. The program needs no change.",
+        "sessions": "List the sessions of coding agents on this machine. Nothing is stored.\n\nSOURCE is a format, "
+        "such as claude or codex, or a file or folder; without one, of all formats. EXPIRING is how many their product "
+        "deletes within a week.",
+        "watch": "Follow the sessions of coding agents as they grow, until Ctrl-C.\n\nSOURCE is a format, such as "
+        "claude or codex, or a file or folder, or all. Without one, the sessions of this machine are listed, and "
+        "followed after a yes.",
         "tail": "Print each step of RUN as it begins and ends, then of the runs after it. Without RUN, of the "
         "latest run.",
         "serve": "Serve the viewer and the operations over HTTP. The official clients of the Prefactor API work "
@@ -107,8 +113,10 @@ COMMANDS = {
     "Share": {
         "export": "Write runs to a file: for `import`, for evaluations, for a review.\n\nRUN is as for `show`, or "
         "`all`; without RUN, all runs that match the filters. AGENT@VERSION is all its runs.",
-        "import": "Add the runs of a FILE that `export` wrote, or of FILEs of OpenTelemetry. What is stored already "
-        "stays. With - as FILE it is read from stdin.",
+        "import": "Add sessions of coding agents, runs that `export` wrote, or spans of OpenTelemetry.\n\nSOURCE is a "
+        "format of sessions, such as claude or codex, or all; a file or folder of sessions; or another file, or - for "
+        "stdin. Without one, the sessions of this machine are listed, and imported after a yes. What is stored already "
+        "stays.",
         "copy": "Copy all runs to another database, or send them to a backend of OpenTelemetry.\n\nSRC is a file "
         "or NAME://…, else that of --db. DST is one, too: what it has already stays, or becomes what it "
         "is in SRC. To http://… or https://…, the spans that have finished since the last time are sent. "
@@ -129,7 +137,7 @@ COMMANDS = {
 """All commands in groups by purpose, with their help texts, so that `agentspan --help` imports no command."""
 _HELP = {name: help for section in COMMANDS.values() for name, help in section.items()}
 _FILES = {
-    "stats": "runs", "sql": "search", "terminate": "score", "demo": "record", "import": "export", "backup": "copy",
+    "stats": "runs", "sql": "search", "terminate": "score", "demo": "record", "import": "importing", "backup": "copy",
     "init": "keep", "doctor": "keep", "prune": "keep", "rederive": "keep",
 }  # fmt: skip
 """The modules of commands that share a module. All other commands have a module of the same name."""

@@ -1,21 +1,16 @@
-"""`agentspan export` writes runs to a file; `agentspan import` reads such a file, or spans of OpenTelemetry.
+"""`agentspan export` writes runs to a file.
 
 Blobs of runs, such as images and audio, are written to a folder, one file per blob, named by its hash. No part of a
 path comes from a payload: the file extension is one of a fixed list.
 """
 
-import gzip
 import os
-import shutil
 import sys
-import tempfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import click
 
@@ -24,13 +19,12 @@ from agentspan.analysis import by_name, dataset
 from agentspan.analysis.by_name import AT, resolved
 from agentspan.analysis.report import markdown
 from agentspan.analysis.runs import ids_of
-from agentspan.api.context import Context
 from agentspan.blobs import blobs_in, ending_of
-from agentspan.cli.app import command, opened, options, reads
+from agentspan.cli.app import command, reads
 from agentspan.cli.filter_options import filter_in, filter_options
-from agentspan.cli.output import Failed, answer, document, is_stdout, safe
+from agentspan.cli.output import Failed, document, is_stdout, safe
 from agentspan.database import Database
-from agentspan.maintenance.jsonl import import_lines, lines
+from agentspan.maintenance.jsonl import lines
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.access import instance, scan
 from agentspan.storage.protocol import Storage
@@ -258,120 +252,3 @@ def _replace(target: Path, parts: Iterable[str]) -> int:
         file.writelines(parts)
         file.flush()
         return os.fstat(file.fileno()).st_size
-
-
-GZIP = b"\x1f\x8b"
-"""The first bytes of a gzip file."""
-
-
-@command("import")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option(
-    "--from",
-    "form",
-    type=click.Choice(["export", "otlp"]),
-    default="export",
-    show_default=True,
-    help="Read files of this kind.",
-)
-@options
-@click.pass_context
-def import_command(ctx: click.Context, files: tuple[str, ...], form: str, db: str | None, as_json: bool) -> None:
-    """Open the files before the database, so that an unreadable file does not create a database."""
-    if form == "export" and len(files) > 1:
-        raise click.UsageError("one FILE at a time, unless it is --from otlp")
-    with ExitStack() as sources:
-        opened_files = [(file, sources.enter_context(_seekable(file))) for file in files]
-        with opened(ctx, db, read_only=False) as database:
-            if form == "otlp":
-                _import_otlp(database, opened_files, as_json=as_json)
-            else:
-                _import(database, opened_files[0][1], as_json=as_json)
-
-
-def _import(database: Database, source: IO[bytes], *, as_json: bool) -> None:
-    """Import a file that `export` wrote, gzipped or not, and print the number of new runs and spans."""
-    with _opened_lines(database.storage, source) as read:
-        done = import_lines(Context(database.storage), read)
-    answer(
-        done._asdict(),
-        f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported",
-        f"{noun(done.finished, 'row')} that had been open finished" if done.finished else "",
-        f"{noun(done.known, 'row')} known already" if done.known else "",
-        as_json=as_json,
-    )
-
-
-@contextmanager
-def _opened_lines(storage: Storage, source: IO[bytes]) -> Iterator[Callable[[], Iterable[bytes]]]:
-    """Yield a function that returns the lines of an export from the start; the source may be gzipped, or a dataset."""
-    is_packed = source.read(len(GZIP)) == GZIP
-    plain = cast(IO[bytes], gzip.GzipFile(fileobj=source)) if is_packed else source
-
-    def read() -> Iterable[bytes]:
-        plain.seek(0)
-        return dataset.export_lines(storage, plain) if is_dataset else plain
-
-    try:
-        source.seek(0)
-        is_dataset = dataset.is_dataset(plain.readline())
-        yield read
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise Failed("the file is no whole file of gzip; compress it again") from None
-
-
-def _import_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *, as_json: bool) -> None:
-    """Import files of OTLP requests, and print the number of new runs and spans.
-
-    Args:
-        sources: the name of each file, and the open file.
-    """
-    from agentspan.errors import InvalidValue
-    from agentspan.otel.otlp.json_bodies import Decoded
-    from agentspan.otel.otlp.requests import read_file
-    from agentspan.otel.receiving import import_spans
-    from agentspan.recording.capture.plain import SentRedaction
-
-    total = Decoded()
-    for name, source in sources:
-        try:
-            for _, found in read_file(source):
-                total.spans += found.spans
-                total.logs += found.logs
-                for reason, count in found.unusable.items():
-                    total.reject(reason, count)
-        except InvalidValue as error:
-            raise Failed(f"{name}: {error}") from None
-    done = import_spans(Context(database.storage, redacts=SentRedaction()), total.spans, total.logs)
-    answer(
-        {**done._asdict(), "unusable": total.rejected, "why": total.why()},
-        f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported",
-        f"{noun(done.duplicates, 'span')} of them repeat another's call of a model" if done.duplicates else "",
-        f"{noun(done.known, 'span')} known already" if done.known else "",
-        f"{noun(done.skipped, 'span')} left out, because they are no steps" if done.skipped else "",
-        as_json=as_json,
-    )
-    if total.rejected and not as_json:
-        click.echo(f"{noun(total.rejected, 'span')} could not be used: {safe(total.why())}", err=True)
-
-
-@contextmanager
-def _seekable(file: str) -> Iterator[IO[bytes]]:
-    """Open a file, or stdin for `-`, as a seekable file; a pipe is copied to a temporary file first."""
-    try:
-        if file != "-":
-            with open(file, "rb") as source:
-                if source.seekable():
-                    yield source
-                    return
-                with tempfile.TemporaryFile() as aside:
-                    shutil.copyfileobj(source, aside)
-                    yield aside
-            return
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise Failed(f"{file} cannot be read: {error.strerror}") from None
-    with tempfile.TemporaryFile() as aside:
-        shutil.copyfileobj(sys.stdin.buffer, aside)
-        yield aside

@@ -5,16 +5,21 @@ import ipaddress
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from agentspan.cli.app import command, db_option, location_in
-from agentspan.cli.output import Failed, safe
+from agentspan.cli.output import Failed, safe, to_copy
 from agentspan.host import Thread
 from agentspan.recording.capture.redaction import card_numbers
+from agentspan.storage.location import Location
+
+if TYPE_CHECKING:
+    from agentspan.cli.watch import WatchThread
 
 END_S = 2
 """The seconds that running requests get to finish after a signal to end the server."""
@@ -47,6 +52,16 @@ LONGEST_TOKEN = 4096
 @click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="Accept this Host, too.")
 @click.option("--cors-origin", "cors_origins", metavar="URL", multiple=True, help="Let pages of URL call.")
 @click.option("--max-body", metavar="BYTES", default=10 * 2**20, show_default=True, help="Refuse larger requests.")
+@click.option(
+    "--watch",
+    "watched",
+    metavar="[SOURCE]",
+    is_flag=False,
+    flag_value="",
+    multiple=True,
+    help="Follow sessions of coding agents, too, as watch does.",
+)
+@click.option("--yes", is_flag=True, help="With --watch: begin without asking.")
 @db_option
 @click.pass_context
 def serve_command(
@@ -65,6 +80,8 @@ def serve_command(
     cors_origins: tuple[str, ...],
     max_body: int,
     create: bool,
+    watched: tuple[str, ...],
+    yes: bool,
 ) -> None:
     """Serve a storage over HTTP until a signal ends the server; then exit with code 0."""
     location = location_in(ctx, db)
@@ -83,7 +100,10 @@ def serve_command(
         raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
     if token is not None:
         check(token)
-    if location.path is not None and not create and not location.path.exists():
+    if read_only and watched:
+        raise click.UsageError("--watch writes, and --read-only writes nothing")
+    watching = _watching(ctx, db, location, watched, redact, yes=yes) if watched else None
+    if location.path is not None and not create and watching is None and not location.path.exists():
         raise Failed(f"{location.path} does not exist; --create makes an empty file")
     # Check the Host header: a web page in a local browser could reach the server under its own name (DNS rebinding).
     has_hosts = token is None or bool(allowed_hosts) or _is_loopback(host)
@@ -134,13 +154,33 @@ def serve_command(
     name = f"[{host}]" if ":" in host else host
     guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
     address = f"http://{name}:{socket.getsockname()[1]}"
-    click.echo(f"agentspan serves {safe(str(db))} on {address} ({guarded}); Ctrl-C ends it")
+    click.echo(f"agentspan serves {safe(str(location))} on {address} ({guarded}); Ctrl-C ends it")
     # Objects that exist now live until the end. Frozen, they save 24 full collections in 10 s of load, 40 to 90 ms
     # each. Requests leave few reference cycles: collecting after every 700 objects took 6 % of the time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
+    if watching is not None:
+        watching.start()
     server.run(sockets=[socket])
+    if watching is not None:
+        watching.stop()
+
+
+def _watching(
+    ctx: click.Context, db: str | None, location: Location, watched: Sequence[str], redact: str, *, yes: bool
+) -> "WatchThread":
+    """Return the thread that follows sessions, not started; without a named format, ask a person first."""
+    from agentspan.cli.watch import WatchThread, ask
+    from agentspan.recording.capture.plain import SentRedaction
+    from agentspan.sessions.formats import formats
+    from agentspan.sessions.machine import Choice, places
+
+    names, known = [name for name in watched if name], formats()
+    found = places(names, known, os.environ)
+    ask(ctx, db, names, known, found, Choice(), yes=yes, what=to_copy("serve", "--watch", "all"))
+    redacts = None if redact == "off" else SentRedaction(card_numbers if redact == "cards" else None)
+    return WatchThread(location, names, redacts)
 
 
 def _end_soon() -> Callable[[], object]:

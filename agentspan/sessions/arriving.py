@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 
 from agentspan import clock, jsontext
 from agentspan.api.context import ATTEMPTS, Context
-from agentspan.errors import DatabaseBusy
+from agentspan.errors import AgentspanError, DatabaseBusy
 from agentspan.model import registration, spans
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit
 from agentspan.model.registration import Registration, VersionFields
@@ -101,6 +101,10 @@ class _Placed:
     kin: tuple[tuple[str, str], ...] = ()
 
 
+class ParentMissing(AgentspanError):
+    """The session that started a sub-agent has not arrived yet."""
+
+
 class Place(NamedTuple):
     """Where the steps of a session are stored: the run's id, and the id of the agent span above them, or None."""
 
@@ -114,6 +118,10 @@ class Arrival:
     Args:
         ctx: the context of the storage.
         surroundings: finds parts of the fingerprint that a session's file lacks; None to find none.
+
+    Attributes:
+        waits_for_parents: raise ParentMissing for a sub-agent whose session has not arrived, instead of storing it as a
+            run of its own.
     """
 
     def __init__(self, ctx: Context, *, surroundings: Surroundings | None = None) -> None:
@@ -126,6 +134,7 @@ class Arrival:
         self._has_agents: dict[str, bool] = {}  # a run that another program began may have some
         self._unsummed: set[str] = set()
         self._now = clock.now()
+        self.waits_for_parents = False
         self.arrived = Arrived()
 
     def take(self, format: str, records: Iterable[Record], *, known: bool = False) -> None:
@@ -155,8 +164,9 @@ class Arrival:
         return [placed.session for (of, _), placed in self._placed.items() if of == format]
 
     def forget(self) -> None:
-        """Forget the sessions that have arrived; what is not committed yet must have been finished."""
+        """Forget the sessions that have arrived, and steps that are not committed because their source failed."""
         self._placed.clear()
+        self._waiting, self._bytes = {}, 0
 
     def finish(self, *, live: bool, quiet_ns: int = 0) -> None:
         """Commit all steps, and the ends of the sessions that have arrived.
@@ -221,6 +231,8 @@ class Arrival:
             self._placed[key] = _Placed(session, run, own, top)
             self._has_agents[run.id] = True
             return
+        if session.parent is not None and self.waits_for_parents and self._own_run(format, session, session.id) is None:
+            raise ParentMissing(f"the session {session.parent[0]} has not arrived")
         run, is_new = self._registered(format, session)
         kin = () if session.first is None else self._kin(format, session)
         self._placed[key] = _Placed(session, run, None, None, kin)
@@ -235,6 +247,7 @@ class Arrival:
             return placed.run, placed.top
         if self._own_run(format, session, session.id) is not None:
             return None  # it was read before its parent: its run goes on
+        storage = self._ctx.storage
         own = self._own_run(format, session, id)
         if own is not None:
             return own, None

@@ -4,15 +4,20 @@ A format of one's own is an entry point of the group `agentspan.sessions`: a For
 bytes of one file, `bytes -> Iterable[SessionRecord]`.
 """
 
+import errno
 import os
+import shlex
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from agentspan.sessions.records import Record
 
 GROUP = "agentspan.sessions"
+_READING = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC"))
 
 
 class Source(NamedTuple):
@@ -34,6 +39,14 @@ class Source(NamedTuple):
     def files(self) -> tuple[Path, ...]:
         """All files, the main one first."""
         return (self.path, *self.parts)
+
+
+class About(NamedTuple):
+    """A session in a file that holds many: its folder, or None, and the times of its first and last record."""
+
+    project: str | None
+    first_ns: int
+    last_ns: int
 
 
 class LineDecoder:
@@ -74,6 +87,9 @@ class Format(NamedTuple):
         version: a number that grows when the decoder decodes the same bytes differently. Files that were read with
             another number are read again.
         keeps_days: days after which the product deletes a session file, from the environment variables; None for never.
+        resume: returns the command that continues a session, from its id in the source, which may be any text; None
+            without such a command.
+        about: lists the sessions of a file that holds many, without decoding them; None for a file of one session.
     """
 
     name: str
@@ -85,6 +101,8 @@ class Format(NamedTuple):
     position: Callable[[Path], str] | None = None
     version: int = 1
     keeps_days: Callable[[Mapping[str, str]], int | None] | None = None
+    resume: Callable[[str], str] | None = None
+    about: Callable[[Path], Iterable[About]] | None = None
 
 
 _OWN = {
@@ -102,18 +120,39 @@ _OWN = {
 """The modules of our own formats. A module has a list FORMATS."""
 
 
+_RESUME = {
+    "claude": "claude --resume",
+    "codex": "codex resume",
+    "opencode": "opencode -s",
+    "gemini": "gemini --resume",
+    "qwen": "qwen --resume",
+}
+"""The commands of our own formats that continue a session, without its id: no decoder has to be imported for them."""
+
+
+def resume_command(format: str, session: str) -> str | None:
+    """Return the command that continues a session in its product; None if there is none."""
+    if format in _RESUME:
+        is_option = session.startswith("-")  # a program would not take it for an id
+        return None if is_option or not session else f"{_RESUME[format]} {shlex.quote(session)}"
+    if format in _OWN:
+        return None
+    found = next((_loaded(point) for point in entry_points(group=GROUP) if point.name == format), None)
+    return None if found is None or found.resume is None else found.resume(session)
+
+
 def formats() -> dict[str, Format]:
     """Return all formats by name: our own, then those of entry points, which replace ours of the same name."""
     found: dict[str, Format] = {}
     for module in dict.fromkeys(_OWN.values()):
         for each in import_module(module).FORMATS:
             found[each.name] = each
-    from importlib.metadata import entry_points
+    return {**found, **{point.name: _loaded(point) for point in entry_points(group=GROUP)}}
 
-    for point in entry_points(group=GROUP):
-        loaded: Any = point.load()
-        found[point.name] = loaded if isinstance(loaded, Format) else _of_function(point.name, loaded)
-    return found
+
+def _loaded(point: EntryPoint) -> Format:
+    found: Any = point.load()
+    return found if isinstance(found, Format) else _of_function(point.name, found)
 
 
 def _of_function(name: str, function: Callable[[bytes], Iterable[Record]]) -> Format:
@@ -135,21 +174,34 @@ def home(environment: Mapping[str, str]) -> Path:
 
 
 def walk(folder: Path, *endings: str) -> Iterator[Path]:
-    """Yield the files below a folder whose names have one of the endings, in order of their paths.
+    """Yield the regular files below a folder whose names have one of the endings, in order of their paths.
 
-    Links to folders are not followed. A folder that vanishes or cannot be read is left out.
+    Links to folders are not followed, links to files are. A folder that vanishes or cannot be read is left out.
     """
     for at, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            if name.endswith(endings):
+            if name.endswith(endings) and os.path.isfile(os.path.join(at, name)):
                 yield Path(at, name)
 
 
 def head_of(path: Path, size: int = 65_536) -> bytes:
-    """Return the first bytes of a file; none if it cannot be read."""
+    """Return the first bytes of a file; none if it cannot be read, or is no regular file."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(size)
     except OSError:
         return b""
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a regular file for reading. A pipe or device is not waited for, and not read.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+    """
+    number = os.open(path, _READING)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(number, "rb")

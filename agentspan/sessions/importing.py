@@ -6,9 +6,10 @@ growing file is not read again from its start.
 """
 
 import os
+import stat
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,20 @@ from agentspan.model.rows import AgentInstanceRow, SessionFileRow
 from agentspan.otel.identity import hashed_id
 from agentspan.sessions.arriving import Arrival, Arrived
 from agentspan.sessions.formats import Format, LineDecoder, Source
-from agentspan.sessions.reading import Unreadable, head_hash, is_same_file, lines_of, opened, plain_path
-from agentspan.sessions.records import Session
+from agentspan.sessions.reading import (
+    PACKED,
+    Unreadable,
+    head_hash,
+    is_same_file,
+    lines_of,
+    opened,
+    plain_path,
+    tail_hash,
+)
+from agentspan.sessions.records import Record, Session
 from agentspan.sessions.surroundings import Surroundings
 from agentspan.storage.access import scan, unique
+from agentspan.storage.protocol import Storage
 
 LIVE_S = 300.0
 """Seconds after the last change of a file for which its session is taken to go on."""
@@ -41,11 +52,24 @@ class Stamp(NamedTuple):
 
 @dataclass(slots=True)
 class _Followed:
-    """A source that is followed: its decoder, and how far each of its files was fed."""
+    """A source that is followed: its decoder, how far each of its files was fed, and what stood before that place."""
 
     decoder: LineDecoder
     fed: dict[Path, int] = field(default_factory=dict)
     inodes: dict[Path, int] = field(default_factory=dict)
+    tails: dict[Path, str] = field(default_factory=dict)
+
+
+class Wanted(NamedTuple):
+    """Which sessions of a file that holds many are brought in.
+
+    Attributes:
+        takes: returns whether a session is wanted.
+        name: a text that differs for other wishes. With another name, the file is read again.
+    """
+
+    takes: Callable[[Session], bool]
+    name: str
 
 
 class Importer:
@@ -56,6 +80,7 @@ class Importer:
         formats: the formats by name.
         again: read files from their start, and compare all their steps, even if they have not changed.
         follows: keep decoders, because the same sources will be brought in again and again.
+        wanted: which sessions of a file that holds many are brought in; None for all.
         now: returns the time in nanoseconds since the epoch, which tests set.
 
     Attributes:
@@ -70,12 +95,14 @@ class Importer:
         *,
         again: bool = False,
         follows: bool = False,
+        wanted: Wanted | None = None,
         now: Callable[[], int] = clock.wall_ns,
     ) -> None:
         self._ctx = ctx
         self._formats = formats
         self._again = again
         self._follows = follows
+        self._wanted = wanted
         self._now = now
         self._arrival = Arrival(ctx, surroundings=Surroundings(now))
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
@@ -83,24 +110,53 @@ class Importer:
         self.problems: list[str] = []
         self.read = self.unchanged = 0
 
+    def is_new(self, source: Source) -> bool:
+        """Return whether a source has changed since it was brought in, or should end now; it is not opened."""
+        stamps = self._stamps(source)
+        return bool(stamps) and (self._again or not self._is_unchanged(source, stamps, live=self._is_live(stamps)))
+
+    def _stamps(self, source: Source) -> dict[Path, Stamp]:
+        with_log = self._formats[source.format].lines is None
+        found = ((file, stamp_of(file, with_log=with_log)) for file in source.files)
+        return {file: stamp for file, stamp in found if stamp is not None}
+
+    def _is_live(self, stamps: Mapping[Path, Stamp]) -> bool:
+        return self._now() - max((stamp.changed_ns for stamp in stamps.values()), default=0) < LIVE_S * 1e9
+
     @property
     def arrived(self) -> Arrived:
         """What has been stored so far."""
         return self._arrival.arrived
 
+    @property
+    def storage(self) -> Storage:
+        """The storage."""
+        return self._ctx.storage
+
+    def is_live(self, source: Source) -> bool:
+        """Return whether the run of a source was left active, because its session goes on."""
+        row = self._known.get((source.format, noted_path(source.path)))
+        return row is not None and bool(jsontext.decode(row.state).get("live"))
+
     def run_of(self, source: Source) -> str | None:
         """Return the id of the run of a source that was brought in; None if it has many, or none."""
-        row = self._known.get((source.format, _path_of(source.path)))
+        row = self._known.get((source.format, noted_path(source.path)))
         return None if row is None else row.agent_instance_id
 
-    def bring_in(self, source: Source) -> bool:
+    def bring_in(self, source: Source, *, waits: bool = False) -> bool:
         """Bring in what is new of a source; return whether anything was read.
 
         A file that cannot be read is named in `problems`; its session goes on with the other files.
+
+        Args:
+            waits: raise ParentMissing for a sub-agent's file whose session has not arrived; else it gets its own run.
+
+        Raises:
+            ParentMissing: nothing of the source was stored.
+            StorageError: the storage cannot be written. What was committed stays.
         """
-        stamps = {file: stamp for file in source.files if (stamp := stamp_of(file)) is not None}
-        newest_ns = max((stamp.changed_ns for stamp in stamps.values()), default=0)
-        live = self._now() - newest_ns < LIVE_S * 1e9
+        stamps = self._stamps(source)
+        live = self._is_live(stamps)
         if not stamps or (not self._again and self._is_unchanged(source, stamps, live=live)):
             self.unchanged += 1
             return False
@@ -108,6 +164,7 @@ class Importer:
             return False
         self.read += 1
         format = self._formats[source.format]
+        self._arrival.waits_for_parents = waits and format.lines is not None
         try:
             if format.lines is None or (format.decode is not None and plain_path(source.path).suffix == ".json"):
                 self._decode_whole(format, source, stamps, live=live)
@@ -115,26 +172,28 @@ class Importer:
                 self._decode_lines(format, source, stamps, live=live)
         except (OSError, Unreadable, EOFError, zlib.error) as error:
             self._followed.pop(source.path, None)
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            self.problems.append(str(error) if isinstance(error, Unreadable) else f"{source.path}: {why}")
+            self.problems.append(_why(source.path, error))
         finally:
             self._arrival.forget()
         return True
 
     def _is_unchanged(self, source: Source, stamps: Mapping[Path, Stamp], *, live: bool) -> bool:
-        version = self._formats[source.format].version
+        format = self._formats[source.format]
+        wish = None if self._wanted is None or format.lines is not None else self._wanted.name
         for file, stamp in stamps.items():
-            row = self._known.get((source.format, _path_of(file)))
+            row = self._known.get((source.format, noted_path(file)))
             if row is None or (row.size, row.changed_ns) != stamp:
                 return False
             state = jsontext.decode(row.state)
-            if state.get("version") != version or (state.get("live") and not live):
+            if state.get("version") != format.version or (state.get("live") and not live):
+                return False
+            if state.get("wanted") != wish:
                 return False
         return True
 
     def _is_removed(self, source: Source) -> bool:
         """Return whether the run of a source was removed, as by `prune`: it does not come back by itself."""
-        row = self._known.get((source.format, _path_of(source.path)))
+        row = self._known.get((source.format, noted_path(source.path)))
         if row is None or row.agent_instance_id is None or self._again:
             return False
         return unique(self._ctx.storage, AgentInstanceRow, id=row.agent_instance_id) is None
@@ -142,52 +201,74 @@ class Importer:
     def _decode_lines(self, format: Format, source: Source, stamps: Mapping[Path, Stamp], *, live: bool) -> None:
         assert format.lines is not None
         followed = self._followed.pop(source.path, None)
-        if followed is not None and _goes_on(followed, stamps):
+        if followed is not None and not self._again and _goes_on(followed, stamps):
             sessions = (each for each in followed.decoder.rest() if isinstance(each, Session))
             self._arrival.take(format.name, sessions)
         else:
             followed = _Followed(format.lines(source))
-        arrival, read_to, heads = self._arrival, dict[Path, int](), dict[Path, str]()
+        arrival, read_to, heads, tails = self._arrival, dict[Path, int](), dict[Path, str](), followed.tails
+        is_whole = True
         for file in stamps:
             try:
+                followed.inodes[file] = inode_of(file)
                 with closing(opened(file)) as opened_file:
-                    place = self._known_place(format, file, opened_file)
+                    place = self._known_place(format, file, opened_file, stamps[file])
                     start = followed.fed.get(file, 0)
                     for line in lines_of(opened_file, start):
                         records = followed.decoder.feed(file, line.text)
                         arrival.take(format.name, records, known=line.end <= place)
                         start = line.end
                     read_to[file], heads[file] = start, head_hash(opened_file)
+                    tails[file] = "" if file.suffix in PACKED else tail_hash(opened_file, start)
                     followed.fed[file] = start
-                    followed.inodes[file] = os.stat(file).st_ino
+            except FileNotFoundError:
+                is_whole = False  # it was moved or deleted meanwhile
             except (OSError, Unreadable, EOFError, zlib.error) as error:
-                why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                self.problems.append(str(error) if isinstance(error, Unreadable) else f"{file}: {why}")
+                is_whole = False
+                self.problems.append(_why(file, error))
         arrival.take(format.name, followed.decoder.rest())
+        live = live and self._goes_on(format)
         arrival.finish(live=live)
-        if self._follows:
+        if self._follows and is_whole:  # else the decoder has lines that `fed` does not count
             self._followed[source.path] = followed
             while len(self._followed) > MOST_FOLLOWED:
                 self._followed.popitem(last=False)
-        self._note(format, source, {file: stamps[file] for file in read_to}, read_to, heads, live=live)
+        states = {file: {"live": live, "tail": tails[file]} for file in read_to}
+        self._note(format, source, {file: stamps[file] for file in read_to}, read_to, heads, states)
 
-    def _known_place(self, format: Format, file: Path, opened_file: IO[bytes]) -> int:
-        """Return the place in a file before which all steps are stored; 0 if it was replaced by another file."""
-        row = self._known.get((format.name, _path_of(file)))
-        if row is None or self._again or jsontext.decode(row.state).get("version") != format.version:
+    def _goes_on(self, format: Format) -> bool:
+        """Return whether the last record of the sessions is new: a copy of an old file is new, its session is old."""
+        last_ns = (session.ended_ns or session.started_ns for session in self._arrival.sessions(format.name))
+        return self._now() - max(last_ns, default=0) < LIVE_S * 1e9
+
+    def _known_place(self, format: Format, file: Path, opened_file: IO[bytes], stamp: Stamp) -> int:
+        """Return the place in a file before which all steps are stored; 0 if it was replaced or rewritten."""
+        row = self._known.get((format.name, noted_path(file)))
+        if row is None or self._again:
             return 0
-        return row.read_to if is_same_file(opened_file, row.head) else 0
+        state = jsontext.decode(row.state)
+        if state.get("version") != format.version or not is_same_file(opened_file, row.head):
+            return 0
+        tail = "" if file.suffix in PACKED else state.get("tail")
+        is_kept = not tail or (stamp.size >= row.read_to and tail_hash(opened_file, row.read_to) == tail)
+        return row.read_to if is_kept else 0
 
     def _decode_whole(self, format: Format, source: Source, stamps: Mapping[Path, Stamp], *, live: bool) -> None:
         assert format.decode is not None
-        row = self._known.get((format.name, _path_of(source.path)))
+        row = self._known.get((format.name, noted_path(source.path)))
         state = {} if row is None or self._again else jsontext.decode(row.state)
-        after = state.get("position") if state.get("version") == format.version else None
-        position = None if format.position is None else format.position(source.path)
-        self._arrival.take(format.name, format.decode(source.path, after))
+        wanted = self._wanted
+        wish = {} if wanted is None else {"wanted": wanted.name}
+        is_same_wish = state.get("version") == format.version and state.get("wanted") == wish.get("wanted")
+        after = state.get("position") if is_same_wish else None
+        position = {} if format.position is None else {"position": format.position(source.path)}
+        records = format.decode(source.path, after)
+        self._arrival.take(format.name, records if wanted is None else chosen(records, wanted))
+        live = live and self._goes_on(format)
         self._arrival.finish(live=live, quiet_ns=int(self._now() - LIVE_S * 1e9))
         read_to = {file: stamp.size for file, stamp in stamps.items()}
-        self._note(format, source, stamps, read_to, dict.fromkeys(stamps, ""), live=live, position=position)
+        states = {file: {"live": live, **wish, **position} for file in stamps}
+        self._note(format, source, stamps, read_to, dict.fromkeys(stamps, ""), states)
 
     def _note(
         self,
@@ -196,21 +277,16 @@ class Importer:
         stamps: Mapping[Path, Stamp],
         read_to: Mapping[Path, int],
         heads: Mapping[Path, str],
-        *,
-        live: bool,
-        position: str | None = None,
+        states: Mapping[Path, Mapping[str, Any]],
     ) -> None:
         """Note in the storage how far the files of a source were read."""
         ctx, now = self._ctx, clock.now()
         sessions = self._arrival.sessions(format.name)
         session = sessions[0] if len(sessions) == 1 else None
         placed = None if session is None else self._arrival.place(format.name, session.id)
-        state = jsontext.text_of(
-            {"version": format.version, "live": live, **({} if position is None else {"position": position})}
-        )
         units = []
         for file, stamp in stamps.items():
-            path = _path_of(file)
+            path = noted_path(file)
             before = self._known.get((format.name, path))
             row = SessionFileRow(
                 hashed_id(f"{format.name}:{path}", 0, ctx.account.partition) if before is None else before.id,
@@ -223,7 +299,7 @@ class Importer:
                 stamp.changed_ns,
                 read_to[file],
                 heads[file],
-                state,
+                jsontext.text_of({"version": format.version, **states[file]}),
                 now if before is None else before.inserted_at,
                 now,
             )
@@ -237,27 +313,64 @@ class Importer:
 _FIXED = ("id", "format", "path", "inserted_at")
 
 
+def _why(file: Path, error: Exception) -> str:
+    """Return the sentence for a file that could not be read."""
+    if isinstance(error, Unreadable):
+        return str(error)
+    return f"{file}: {getattr(error, 'strerror', None) or error}"
+
+
+def chosen(records: Iterable[Record], wanted: Wanted) -> Iterator[Record]:
+    """Yield the records of the sessions that are wanted, and of their sub-agents."""
+    takes: dict[str | None, bool] = {None: True}
+    for record in records:
+        if isinstance(record, Session):
+            above = None if record.parent is None else takes.get(record.parent[0])
+            takes[record.id] = wanted.takes(record) if above is None else above
+            if takes[record.id]:
+                yield record
+        elif takes.get(record.session, True):
+            yield record
+
+
 def _goes_on(followed: _Followed, stamps: Mapping[Path, Stamp]) -> bool:
-    """Return whether the files of a source are those that were followed, and none was replaced or cut."""
+    """Return whether the files of a source are those that were followed, and none was replaced, cut or rewritten."""
     for file, place in followed.fed.items():
         stamp = stamps.get(file)
-        if stamp is None or stamp.size < place or inode_of(file) != followed.inodes[file]:
+        if stamp is None or inode_of(file) != followed.inodes[file]:
+            return False
+        if file.suffix not in PACKED and (stamp.size < place or _tail_of(file, place) != followed.tails[file]):
             return False
     return True
 
 
-def _path_of(file: Path) -> str:
+def _tail_of(file: Path, place: int) -> str | None:
+    try:
+        with opened(file) as opened_file:
+            return tail_hash(opened_file, place)
+    except OSError:
+        return None
+
+
+def noted_path(file: Path) -> str:
     """Return the path of a file as it is noted: absolute, without links, and as before it was compressed."""
     return os.path.realpath(plain_path(file))
 
 
-def stamp_of(file: Path) -> Stamp | None:
-    """Return the stamp of a file; None if it is no file, or vanished."""
+def stamp_of(file: Path, *, with_log: bool = False) -> Stamp | None:
+    """Return the stamp of a file; None if it is no regular file, or vanished.
+
+    Args:
+        with_log: the file may be an SQLite database: changes of the log beside it count, too.
+    """
     try:
         found = file.stat()
     except OSError:
         return None
-    return Stamp(found.st_size, found.st_mtime_ns)
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    log = stamp_of(file.with_name(f"{file.name}-wal")) if with_log else None
+    return Stamp(found.st_size, found.st_mtime_ns if log is None else max(found.st_mtime_ns, log.changed_ns))
 
 
 def inode_of(file: Path) -> int:

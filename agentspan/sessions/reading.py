@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from agentspan import jsontext
 from agentspan.errors import AgentspanError
+from agentspan.sessions.formats import open_regular
 
 PACKED = (".zst", ".gz")
 """The endings of compressed files."""
@@ -42,14 +43,14 @@ def opened(path: Path) -> IO[bytes]:
     """Open a file for reading, decompressed.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is no regular file.
         Unreadable: it is compressed by zstd, and no module for that is installed.
     """
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    if path.suffix == ".zst":
-        return _zstd(path)
-    return open(path, "rb")
+    file = open_regular(path)
+    if path.suffix not in PACKED:
+        return file
+    file.close()
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else _zstd(path)
 
 
 def _zstd(path: Path) -> IO[bytes]:
@@ -129,6 +130,12 @@ def is_same_file(file: IO[bytes], head: str) -> bool:
     """Return whether an open file begins with the bytes of which `head_hash` returned `head`."""
     _, _, size = head.partition(":")
     return size.isdigit() and head_hash(file, int(size)) == head
+
+
+def tail_hash(file: IO[bytes], end: int) -> str:
+    """Return the hash of the last bytes before a place in an open file, by which a file that was rewritten is known."""
+    file.seek(max(0, end - HEAD_BYTES))
+    return sha256(file.read(min(end, HEAD_BYTES))).hexdigest()[:16]
 
 
 def lines_of(file: IO[bytes], start: int = 0) -> Iterator[Line]:

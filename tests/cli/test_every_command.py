@@ -109,6 +109,8 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
             ["copy", "http://[\x1b[31m"],
         ],
         "demo": [["demo"]],
+        "sessions": [["sessions"], ["sessions", "no\x1b[31m"]],
+        "watch": [["watch", "--unattended"], ["watch", "no\x1b[31m"]],
         "record": [["record", "--list"]],
         "init": [["init"], ["init", "no\x1b[31m://x"]],
     }
@@ -126,6 +128,7 @@ def test_nothing_of_a_payload_is_a_control_sequence(
 ) -> None:
     folder = tmp_path_factory.mktemp("hostile")
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
     db = folder / "runs.db"
     record(db, text)
     every = commands(db, folder)
@@ -139,11 +142,12 @@ def test_nothing_of_a_payload_is_a_control_sequence(
 
 def test_every_command_answers_with_one_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     db = tmp_path / "runs.db"
     record(db, "text")
     for name in NAMES:
         if not any("--json" in option.opts for option in named(name).params if isinstance(option, click.Option)):
-            assert name == "serve"
+            assert name in ("serve", "watch")
             continue
         arguments = commands(db, tmp_path)[name][0]
         if name == "export":

@@ -15,6 +15,8 @@ from agentspan.storage.questions import Account, SpansOf
 from agentspan.storage.registry import open_direct
 from tests.cli.calling import NAMES, call, process
 from tests.postgres import Emptied
+from tests.sessions.installed import environment, install, toy_file, turns
+from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
@@ -121,6 +123,7 @@ CANNOT = [
 ELSEWHERE = {
     "diff": "below", "tail": "below", "import": "the fixture", "copy": "tests/maintenance/test_copying.py",
     "serve": "tests/serve/test_several_servers.py", "record": "below", "demo": "below", "init": "below",
+    "sessions": "below", "watch": "below",
 }  # fmt: skip
 
 
@@ -194,6 +197,30 @@ def test_demo_and_record_record_there(
     assert "sesame" not in last
     with agentspan.open(postgres_location) as opened:
         assert "recorded" in {run.agent for run in opened.runs().runs}
+
+
+def test_sessions_are_imported_and_followed_there(
+    tmp_path: Path, postgres_location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(install(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    url = postgres_location.text
+    open_direct(postgres_location).close()
+    for name in ("one", "two"):
+        toy_file(tmp_path / "toys", name, turns(3))
+    done = json.loads(call(url, "import", "toy", "--json").output)  # type: ignore[arg-type]
+    assert (done["runs"], done["steps"]) == (2, 6)
+    again = json.loads(call(url, "import", "toy", "--json").output)  # type: ignore[arg-type]
+    assert (again["runs"], again["steps"], again["unchanged"]) == (0, 0, 2)
+    listed = json.loads(call(url, "sessions", "toy", "--json").output)  # type: ignore[arg-type]
+    assert listed["total"]["imported"] == 2
+    toy_file(tmp_path / "toys", "three", turns(5))
+    started = process(url, "watch", "toy", env=environment(tmp_path))  # type: ignore[arg-type]
+    with agentspan.open(postgres_location) as opened:
+        until(lambda: sorted(run.spans for run in opened.runs().runs) == [3, 3, 5])
+    started.terminate()
+    assert "sesame" not in started.communicate()[1]
+    assert started.returncode == 0
 
 
 def test_sending_goes_on_where_it_ended_with_a_file_of_its_own(both: tuple[str, str], tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A small format of session files, with which tests try what is common to all formats."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from agentspan.sessions.formats import Format, LineDecoder, Source, walk
@@ -21,12 +21,14 @@ class ToyDecoder(LineDecoder):
     def feed(self, file: Path, line: bytes) -> Iterator[Record]:
         try:
             found = json.loads(line)
-            at = found["at"] * SECOND
-        except (ValueError, KeyError):
+            at = int(found["at"] * SECOND)
+        except (ValueError, KeyError, TypeError, RecursionError):
             yield Unread(self._session, "a line that is no JSON")
             return
         if self._state is None:
-            self._state = Session(self._session, "toy", at, "1.0")
+            metadata = {"cwd": found["cwd"]} if "cwd" in found else {}
+            parent = (found["parent"], None) if "parent" in found else None
+            self._state = Session(self._session, "toy", at, "1.0", metadata=metadata, parent=parent)
             yield self._state
         self._state = self._state._replace(ended_ns=at, outcome="answered" if "answer" in found else None)
         id = found["id"]
@@ -44,8 +46,21 @@ class ToyDecoder(LineDecoder):
 
 
 def _sources(path: Path) -> Iterable[Source]:
-    files = walk(path, ".toy") if path.is_dir() else [path]
-    return [Source("toy", file) for file in files]
+    if path.is_dir():
+        return [Source("toy", file) for file in walk(path, ".toy", ".toy.gz")]
+    return [Source("toy", path)] if path.name.endswith((".toy", ".toy.gz")) else []
 
 
-TOY = Format("toy", "Toy", lambda environment: [Path(environment["HOME"], "toys")], _sources, lines=ToyDecoder)
+def _roots(environment: Mapping[str, str]) -> list[Path]:
+    return [Path(environment["HOME"], "toys")]
+
+
+TOY = Format(
+    "toy",
+    "Toy",
+    _roots,
+    _sources,
+    lines=ToyDecoder,
+    keeps_days=lambda environment: 30,
+    resume=lambda session: f"toy --continue {session}",
+)

@@ -1,0 +1,194 @@
+"""`agentspan import` adds sessions of coding agents, files that `export` wrote, and spans of OpenTelemetry."""
+
+import gzip
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, cast
+
+import click
+
+from agentspan.analysis import dataset
+from agentspan.api.context import Context
+from agentspan.cli.app import command, opened, options
+from agentspan.cli.output import Failed, answer, safe, utc_option
+from agentspan.cli.sessions import CHOICE_NAMES, choice_options, import_sessions
+from agentspan.database import Database
+from agentspan.maintenance.jsonl import FIRST, import_lines
+from agentspan.storage.protocol import Storage
+from agentspan.text import noun
+
+GZIP = b"\x1f\x8b"
+"""The first bytes of a gzip file."""
+LINE_BYTES = 4096
+"""The most bytes of the first line of an export that are read to recognise it."""
+
+
+@command("import")
+@click.argument("names", metavar="[SOURCE...]", nargs=-1)
+@click.option(
+    "--from",
+    "form",
+    type=click.Choice(["export", "otlp"]),
+    help="Read files of this kind; without it, they are recognised.",
+)
+@choice_options
+@click.option("--again", is_flag=True, help="Read files of sessions that have not changed, too.")
+@click.option("--yes", is_flag=True, help="Import without asking.")
+@utc_option
+@options
+@click.pass_context
+def import_command(
+    ctx: click.Context, /, names: tuple[str, ...], form: str | None, db: str | None, as_json: bool, **how: Any
+) -> None:
+    """Import sessions, or files. Files are opened before the database: an unreadable file does not create one."""
+    if form is None and (not names or any(is_of_sessions(name) for name in names)):
+        import_sessions(ctx, db, names, as_json=as_json, **how)
+        return
+    if form is None:
+        _check_names(names)
+    if any(how[name] for name in (*CHOICE_NAMES, "again")):
+        raise click.UsageError("--since, --project, --exclude-project and --again are for sessions of coding agents")
+    _import_files(ctx, db, names, form or "export", as_json=as_json)
+
+
+def is_of_sessions(name: str) -> bool:
+    """Return whether an argument names sessions: a format, a folder, or a file that a format reads."""
+    from agentspan.sessions.formats import formats
+    from agentspan.sessions.machine import ALL, Place, sources_at
+
+    known, path = formats(), Path(name)
+    if path.is_dir():
+        return True
+    if not path.is_file():
+        return name == ALL or name in known
+    return not _is_export(path) and bool(sources_at(Place(path, None), known))
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse a word that is no file, and looks as if it should have been a format.
+
+    Raises:
+        Failed: there is such a word.
+    """
+    from agentspan.sessions.formats import formats
+
+    for name in names:
+        if name.isidentifier() and not Path(name).exists():
+            raise Failed(f"{name} is no file, and no format of sessions: {', '.join([*sorted(formats()), 'all'])}")
+
+
+def _is_export(path: Path) -> bool:
+    with suppress(OSError, EOFError, zlib.error), open(path, "rb") as source:
+        packed = source.read(len(GZIP)) == GZIP
+        source.seek(0)
+        plain = cast(IO[bytes], gzip.GzipFile(fileobj=source)) if packed else source
+        first = plain.readline(LINE_BYTES)
+        return FIRST["type"].encode() in first or dataset.is_dataset(first)  # type: ignore[attr-defined]
+    return False
+
+
+def _import_files(ctx: click.Context, db: str | None, files: Sequence[str], form: str, *, as_json: bool) -> None:
+    if not files:
+        raise click.UsageError("a FILE is missing")
+    if form == "export" and len(files) > 1:
+        raise click.UsageError("one FILE at a time, unless it is --from otlp")
+    with ExitStack() as sources:
+        opened_files = [(file, sources.enter_context(_seekable(file))) for file in files]
+        with opened(ctx, db, read_only=False) as database:
+            if form == "otlp":
+                _import_otlp(database, opened_files, as_json=as_json)
+            else:
+                _import(database, opened_files[0][1], as_json=as_json)
+
+
+def _import(database: Database, source: IO[bytes], *, as_json: bool) -> None:
+    """Import a file that `export` wrote, gzipped or not, and print the number of new runs and spans."""
+    with _opened_lines(database.storage, source) as read:
+        done = import_lines(Context(database.storage), read)
+    answer(
+        done._asdict(),
+        f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported",
+        f"{noun(done.finished, 'row')} that had been open finished" if done.finished else "",
+        f"{noun(done.known, 'row')} known already" if done.known else "",
+        as_json=as_json,
+    )
+
+
+@contextmanager
+def _opened_lines(storage: Storage, source: IO[bytes]) -> Iterator[Callable[[], Iterable[bytes]]]:
+    """Yield a function that returns the lines of an export from the start; the source may be gzipped, or a dataset."""
+    is_packed = source.read(len(GZIP)) == GZIP
+    plain = cast(IO[bytes], gzip.GzipFile(fileobj=source)) if is_packed else source
+
+    def read() -> Iterable[bytes]:
+        plain.seek(0)
+        return dataset.export_lines(storage, plain) if is_dataset else plain
+
+    try:
+        source.seek(0)
+        is_dataset = dataset.is_dataset(plain.readline())
+        yield read
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise Failed("the file is no whole file of gzip; compress it again") from None
+
+
+def _import_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *, as_json: bool) -> None:
+    """Import files of OTLP requests, and print the number of new runs and spans.
+
+    Args:
+        sources: the name of each file, and the open file.
+    """
+    from agentspan.errors import InvalidValue
+    from agentspan.otel.otlp.json_bodies import Decoded
+    from agentspan.otel.otlp.requests import read_file
+    from agentspan.otel.receiving import import_spans
+    from agentspan.recording.capture.plain import SentRedaction
+
+    total = Decoded()
+    for name, source in sources:
+        try:
+            for _, found in read_file(source):
+                total.spans += found.spans
+                total.logs += found.logs
+                for reason, count in found.unusable.items():
+                    total.reject(reason, count)
+        except InvalidValue as error:
+            raise Failed(f"{name}: {error}") from None
+    done = import_spans(Context(database.storage, redacts=SentRedaction()), total.spans, total.logs)
+    answer(
+        {**done._asdict(), "unusable": total.rejected, "why": total.why()},
+        f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported",
+        f"{noun(done.duplicates, 'span')} of them repeat another's call of a model" if done.duplicates else "",
+        f"{noun(done.known, 'span')} known already" if done.known else "",
+        f"{noun(done.skipped, 'span')} left out, because they are no steps" if done.skipped else "",
+        as_json=as_json,
+    )
+    if total.rejected and not as_json:
+        click.echo(f"{noun(total.rejected, 'span')} could not be used: {safe(total.why())}", err=True)
+
+
+@contextmanager
+def _seekable(file: str) -> Iterator[IO[bytes]]:
+    """Open a file, or stdin for `-`, as a seekable file; a pipe is copied to a temporary file first."""
+    try:
+        if file != "-":
+            with open(file, "rb") as source:
+                if source.seekable():
+                    yield source
+                    return
+                with tempfile.TemporaryFile() as aside:
+                    shutil.copyfileobj(source, aside)
+                    yield aside
+            return
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise Failed(f"{file} cannot be read: {error.strerror}") from None
+    with tempfile.TemporaryFile() as aside:
+        shutil.copyfileobj(sys.stdin.buffer, aside)
+        yield aside
