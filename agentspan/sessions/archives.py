@@ -63,7 +63,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115: `close` closes it
+        self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115  # `close` closes it
         self.is_whole = True
         try:
             self.all = [*_of_directory(self._file)]

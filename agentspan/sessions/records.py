@@ -5,6 +5,7 @@ runs nor ids of agentspan. Keys and session ids are the source's own, so the sam
 has grown, or was copied always gets the same id.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -107,6 +108,23 @@ class Unread(NamedTuple):
 
 Record = Session | Step | Unread
 """What decoders yield. (SessionRecord in the documentation.)"""
+
+
+_VARIABLE = re.compile(r"#?\b(?:[0-9a-f]{8}-[0-9a-f-]{27}|(?=[a-f]*[0-9])[0-9a-f]{7,64})\b|#?\d+", re.ASCII)
+_PATH = re.compile(r"https?://|[~.]+[/\\].|[/\\][^/\\]+[/\\.]|[a-z]:\\|[^/\\]+[/\\].*[/\\.]")
+_TASK_CHARACTERS = 80
+_SEARCHED_CHARACTERS = 2000
+
+
+def task_of(text: str) -> str:
+    """Return the name of a task: the normal form of a prompt, equal for prompts that differ in details only.
+
+    Letters are lower case and white space is one space. URLs, paths, ids, hashes and numbers are replaced by `#`. At
+    most 80 characters.
+    """
+    words = text[:_SEARCHED_CHARACTERS].lower().split()
+    plain = ("#" if _PATH.match(word) is not None and not word.startswith("</") else word for word in words)
+    return _VARIABLE.sub("#", " ".join(plain))[:_TASK_CHARACTERS].rstrip()
 
 
 def unknown(session: str, key: str, parent: str | None, kind: str, time_ns: int, record: Any) -> Step:
