@@ -156,6 +156,12 @@ def schema_of(data: Mapping[str, Any]) -> str:
     return "unknown:event" if kind is None else _TYPES[kind](data)
 
 
+def begun_payload(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload of a span that has begun, as far as it is known by then."""
+    kind = type_of(data)
+    return {"name": str(data.get("type"))} if kind is None else _KINDS[kind](TraceDecoder(""), data)[0]
+
+
 def error_of(found: Any) -> dict[str, Any]:
     """Return an error with its type and message: the SDK's message names the kind, its data the cause."""
     error = object_of(found) or {"message": found}
@@ -224,7 +230,8 @@ def _custom(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
 
 def _own(decoder: TraceDecoder, data: Mapping[str, Any]) -> _Made:
     own = object_of(data.get("data"))
-    about = {name: value for name, value in own.items() if name not in ("sdk_span_type", "name")}
+    about = {name: value for name, value in own.items() if name not in ("sdk_span_type", "name", "usage")}
+    about |= present({"sums": own.get("usage")})  # a `usage` would count, and the calls inside have it, too
     label = text_of(own.get("name")) or _name(data, "custom")
     return {**about, "name": label, "kind": own.get("sdk_span_type")}, {}
 
@@ -416,13 +423,14 @@ def ended(session: Session, decoder: TraceDecoder, end_ns: int, *, is_over: bool
     """Return the Session of a trace after a further span.
 
     Args:
-        is_over: True if the span had no parent.
+        is_over: True if the span had no parent. More may come in a trace of several runs of agents.
     """
+    is_over = is_over or session.is_over
     metadata = {**session.metadata, **({"models": [*decoder.models]} if decoder.models else {})}
     models = [model for model in decoder.models if model != "?"]
     session = session._replace(
         ended_ns=end_ns, output=decoder.output, task=decoder.task, metadata=metadata,
-        fingerprint={"model": models[0] if len(models) == 1 else part_of(models)} if models else {},
+        fingerprint={"model": models[0] if len(models) == 1 else part_of(models)} if models else {}, is_over=is_over,
     )  # fmt: skip
     if decoder.error is not None:
         error = {name: decoder.error[name] for name in ("type", "message")}
