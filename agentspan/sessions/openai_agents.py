@@ -80,7 +80,7 @@ class TraceDecoder:
         if made == "agent":
             self.error = self._latest if status == "failed" else None
         if made == "generation" and not result and status == "complete":
-            status = "cancelled"  # a call without an answer: the error stands on the agent
+            status = "failed"  # a call without an answer: the error stands on the agent
         if end is None:
             status = "active"
         if item.get("metadata"):

@@ -32,6 +32,7 @@ from agentspan.sessions.records import Session, Step
 from agentspan.sessions.values import ns_of, object_of
 from agentspan.text import one_line
 
+_NOT_ENDED = {"type": "Abandoned", "message": "its end was never sent"}
 _OTEL = "agentspan.otel.processor"
 _COUNTED = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 
@@ -152,8 +153,8 @@ class AgentsProcessor:
         outer = live.nodes.get(item.get("parent_id") or "")
         node = SpanState(recorder, live.run, _above(live, item, outer, around), schema_of(data))
         node.outer = around
-        payload = recorder.capture.object(begun_payload(data), live.run.repeats)
-        node.create_as(_id_of(live, item["id"]), Begin(node.schema_name, whole(payload)), start)
+        node.raw_begin = whole(recorder.capture.object(begun_payload(data), live.run.repeats))
+        node.create_as(_id_of(live, item["id"]), Begin(node.schema_name, node.raw_begin), start)
         live.nodes[item["id"]] = node
         recorder.current.set(node)
         if live.run.termination_reason is not None:
@@ -245,12 +246,13 @@ def _is_recorded_inside(node: SpanState) -> bool:
 
 
 def _close(live: _Trace) -> None:
-    """End a trace: its open spans are cancelled, and its own run ends."""
+    """End a trace: its open spans have failed, and its own run ends."""
     recorder, session = live.run.recorder, live.session
     for node in live.nodes.values():
         if node.writer_id == recorder.writer_id and node.status == "active":
-            payload = whole(recorder.capture.object({"name": "span that did not end"}))
-            node.end_as(End("chain", "cancelled", payload, None), session.ended_ns or node.started_ns)
+            result = recorder.capture.object({"error": _NOT_ENDED})
+            end = End(node.schema_name, "failed", node.raw_begin, result)
+            node.end_as(end, session.ended_ns or node.started_ns)
     live.nodes.clear()
     if not live.is_own or live.run.is_taken_over:
         return
