@@ -178,6 +178,7 @@ def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) 
         chosen = [each for each in found if each.can_record]
         for each in known.missing(found):
             log.warning("instrument: nothing records %s; %s", each.framework.name, known.advice(each))
+        chosen = _without_sdk(chosen)
     with _lock:
         using = None
         if not chosen or any(each.needs_sdk for each in chosen):
@@ -217,6 +218,17 @@ def _named(name: str) -> Available:
     if not found.can_record:
         raise InvalidValue("names", f"nothing records {found.framework.name}; {known.advice(found)}")
     return found
+
+
+def _without_sdk(found: list[Available]) -> list[Available]:
+    """Return what can be recorded here: without OpenTelemetry's SDK, only what does not need it, if anything."""
+    independent = [each for each in found if not each.needs_sdk]
+    if not independent or known.is_importable(SDK):
+        return found
+    for each in found:
+        if each.needs_sdk:
+            log.warning("instrument: %s is not recorded; %s", each.framework.name, EXTRA)
+    return independent
 
 
 def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
