@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from agentspan.sessions.archives import Archive, opened_archive
 from agentspan.sessions.formats import Format, Source, head_of, walk
@@ -312,16 +311,17 @@ def _of_eval(about: _Eval, header: Mapping[str, Any]) -> Iterator[Record]:
     started_ns = ns_of(stats.get("started_at")) or about.start_ns
     ended_ns = ns_of(stats.get("completed_at")) or started_ns
     status, error = header.get("status"), header.get("error")
-    outcomes: dict[Any, Outcome] = {"success": "answered", "error": "error", "cancelled": "interrupted"}
+    outcomes: dict[str, Outcome] = {"success": "answered", "error": "error", "cancelled": "interrupted"}
     metrics = tuple(
         {"name": f"{object_of(score).get('name')}/{name}"[:_MOST_NAME], "value": value, "source": "code"}
         for score in list_of(object_of(header.get("results")).get("scores"))
         for name, metric in object_of(object_of(score).get("metrics")).items()
         if (value := number_of(object_of(metric).get("value"))) is not None
     )
+    outcome = outcomes.get(str(status))
     yield about.base._replace(
-        id=about.key, started_ns=started_ns, ended_ns=max(started_ns, ended_ns), scores=metrics,
-        outcome=outcomes.get(status), error=_without_trace(error) if error else None, is_over=status in outcomes,
+        id=about.key, started_ns=started_ns, ended_ns=max(started_ns, ended_ns), scores=metrics, outcome=outcome,
+        error=_without_trace(error) if error else None, is_over=outcome is not None,
     )  # fmt: skip
     yield from _totals(about.key, stats.get("model_usage"), started_ns, ended_ns)
 
@@ -490,7 +490,10 @@ def decode(path: Path, after: str | None) -> Iterator[Record]:
         OSError: the file cannot be read.
         Unreadable: its members are compressed by zstd, and no module for that is installed.
     """
-    return _of_archive(path, after) if head_of(path, 4) == b"PK\x03\x04" else _of_document(path)
+    try:
+        yield from _of_archive(path, after) if head_of(path, 4) == b"PK\x03\x04" else _of_document(path)
+    except RecursionError:
+        yield Unread(None, "an Inspect log that is nested too deep")
 
 
 def position(path: Path) -> str:
@@ -503,7 +506,7 @@ def position(path: Path) -> str:
 
 def _roots(environment: Mapping[str, str]) -> list[Path]:
     folder = environment.get("INSPECT_LOG_DIR")
-    return [Path(folder)] if folder and len(urlsplit(folder).scheme) < 2 else []
+    return [Path(folder)] if folder and "://" not in folder else []
 
 
 def _sources(path: Path) -> Iterator[Source]:

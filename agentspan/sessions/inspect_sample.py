@@ -323,7 +323,7 @@ class SampleDecoder:
         about = {"message": event.get("message"), "call": event.get("call"), "modified": event.get("modified")}
         payload = {"name": name, "stage": event.get("event"), "subject": self._texts.whole(present(about))}
         result = present({"action": decision, "reason": self._texts.whole(event.get("explanation"))})
-        yield self._one(key, above, "guardrail", at, payload, {"passed": decision in _PASSED, **result})
+        yield self._one(key, above, "guardrail", at, payload, {"passed": str(decision) in _PASSED, **result})
 
     def _input(self, event: dict[str, Any], key: str, above: str | None, at: int) -> Iterator[Record]:
         texts = self._texts.whole({name: event.get(name) for name in ("message", "input", "fields", "content")})

@@ -16,7 +16,6 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from agentspan.blobs import encoded
 from agentspan.sessions.formats import Format, Source, head_of, home
@@ -107,7 +106,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     has_log = path.with_name(f"{path.name}-wal").exists()
     is_logged = head_of(path, 20)[18:19] == b"\x02"
     how = "mode=ro&immutable=1" if is_logged and not has_log else "mode=ro"  # else SQLite would make a log
-    connection = sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     return connection
 

@@ -18,10 +18,10 @@ import agentspan
 from agentspan.api.context import Context
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.otel.instruments import known
-from agentspan.otel.instruments.agents_sdk import PROCESSOR
 from agentspan.sessions.formats import Source
 from agentspan.sessions.importing import Importer
 from agentspan.sessions.openai_agents import FORMATS
+from agentspan.sessions.openai_agents_live import PROCESSOR
 from tests.otel.replaying import runs_in, spans_in
 
 TRACING = """

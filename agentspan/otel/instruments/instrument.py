@@ -132,6 +132,8 @@ unharmed = guard(report=_count)
 
 log = logging.getLogger("agentspan")
 _API, SDK = "opentelemetry.trace", "opentelemetry.sdk"
+_AGENTS = "agentspan.sessions.openai_agents_live"
+"""The module of the processor for OpenAI's Agents SDK: a layer below this one, which decodes its items."""
 EXTRA = 'pip install "agentspan-sqlite[otel]"'
 
 
@@ -302,12 +304,11 @@ def _pydantic_ai(provider: Any, tracer: Tracer | None) -> tuple[Instrumented, Ca
 
 def _openai_agents(provider: Any, tracer: Tracer | None) -> tuple[Instrumented, Callable[[], Any]]:
     """Add a processor to the SDK's own tracing, now or when the program imports the SDK."""
-    from agentspan.otel.instruments.agents_sdk import PROCESSOR
-
-    PROCESSOR.turn_on(tracer)
-    if not PROCESSOR.is_added:
-        Waiting({"agents.tracing": PROCESSOR.add_to})
-    return Instrumented("openai-agents", "openai-agents", version("openai-agents")), PROCESSOR.turn_off
+    processor = import_module(_AGENTS).PROCESSOR
+    processor.turn_on(tracer)
+    if not processor.is_added:
+        Waiting({"agents.tracing": processor.add_to})
+    return Instrumented("openai-agents", "openai-agents", version("openai-agents")), processor.turn_off
 
 
 def _traces_itself(name: str) -> "_TurnsOn":
